@@ -261,6 +261,9 @@ class Study(FrozenModel):
     seeds: Numbers = ()
     # The sampling unit of an interval: draws if there are any, or each run by itself.
     unit: Literal["draws", "runs"] = "draws"
+    # A regular expression whose group is the person, or the source, in a test video's path. Then
+    # each difference also has an interval over seeds and people.
+    people: str = ""
     rows: dict[str, Row] = Field(min_length=1)
     columns: dict[str, Column] = Field(min_length=1)
     # Columns whose labels, draws and test videos the controls without a model share.

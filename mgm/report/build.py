@@ -54,7 +54,7 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
         from mgm.report.findings import Findings
         from mgm.report.study_page import study_of, write_study_figures, write_study_tables
 
-        findings = Findings(registry, found)
+        findings = Findings(registry, found, results)
         if is_wanted("tables"):
             write_study_tables(findings, reports / "tables")
         if is_wanted("figures"):

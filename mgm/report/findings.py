@@ -4,7 +4,7 @@ Every number shown of a study comes from here.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite, isnan, nan
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from mgm.errors import UserError
 from mgm.paper.comparison import Value
 from mgm.paper.registry import Registry
 from mgm.paper.study import (
@@ -28,10 +29,11 @@ from mgm.paper.study import (
 from mgm.paper.suite import registry_of
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
-from mgm.results.statistics import Estimate, holm, over_seeds, p_value
+from mgm.results.statistics import Estimate, holm, over_seeds, over_seeds_and_people, p_value
 
 Verdict = Literal["holds", "refuted", "open", "not run"]
 AT = ["dataset", "draw", "seed", "column", "row"]
+OVER_PEOPLE = ", over seeds and people"
 NAMED = ["dataset", "column", "family", "first", "second", "says"]
 # How the tables of a scale are read. Their columns have to be named.
 TABLES = Study.model_construct(
@@ -45,10 +47,12 @@ class Findings:
 
     Attributes:
         found: the status of each run of the registry.
+        results: the folder of the runs.
     """
 
     registry: Registry
     found: Mapping[str, RunStatus]
+    results: Path = Path()
 
     @property
     def study(self) -> Study:
@@ -253,12 +257,19 @@ class Findings:
 
         The columns are `dataset`, `column`, `family`, `first`, `second`, `says`, `mean`, `low`,
         `high`, `n` and `holm`: whether it differs from 0 at a family-wise level of 5 %.
+
+        If the study says how to read people from paths, each family stands here a second time, with
+        intervals over seeds and people. Its name ends in `OVER_PEOPLE`.
         """
         rows = []
         for dataset in self.study.shown:
             for column in self.study.columns:
                 for family, texts in self.study.compare.items():
-                    rows += self._family(dataset, column, family, self._pairs(column, texts))
+                    pairs = self._pairs(column, texts)
+                    rows += self._family(dataset, column, family, pairs, self._over_units)
+                    if self.study.people:
+                        name = family + OVER_PEOPLE
+                        rows += self._family(dataset, column, name, pairs, self._over_people)
         return pd.DataFrame(rows, columns=[*NAMED, *Estimate._fields, "holm"])
 
     def _pairs(self, column: str, texts: Iterable[str]) -> list[tuple[str, Term, Term]]:
@@ -278,18 +289,71 @@ class Findings:
         return pairs
 
     def _family(
-        self, dataset: str, column: str, family: str, pairs: list[tuple[str, Term, Term]]
+        self,
+        dataset: str,
+        column: str,
+        family: str,
+        pairs: list[tuple[str, Term, Term]],
+        interval: Callable[[str, Term, Term, str], Estimate | None],
     ) -> list[dict[str, Any]]:
         rows = []
         for says, first, second in pairs:
-            units = self.per_unit(dataset, first, second, column)
-            if len(units):
+            if estimate := interval(dataset, first, second, column):
                 rows.append(
                     dict(zip(NAMED, (dataset, column, family, first.row, second.row, says)))
-                    | over_seeds(units.tolist())._asdict()
+                    | estimate._asdict()
                 )
         passes = holm([p_value(estimate_of(row)) for row in rows])
         return [row | {"holm": passed} for row, passed in zip(rows, passes)]
+
+    def _over_units(self, dataset: str, first: Term, second: Term, column: str) -> Estimate | None:
+        units = self.per_unit(dataset, first, second, column)
+        return over_seeds(units.tolist()) if len(units) else None
+
+    def _over_people(self, dataset: str, first: Term, second: Term, column: str) -> Estimate | None:
+        """Return a difference over seeds and people; None without two of each."""
+        first_SP, second_SP = (
+            self.people[
+                (self.people.dataset == dataset)
+                & (self.people.column == (term.column or column))
+                & (self.people.row == term.row)
+            ].pivot_table("value", ["draw", "seed"], "person")
+            for term in (first, second)
+        )
+        difference_SP = (first_SP - second_SP).dropna().to_numpy(float)
+        return over_seeds_and_people(difference_SP) if min(difference_SP.shape) > 1 else None
+
+    @cached_property
+    def people(self) -> pd.DataFrame:
+        """A row per number of `values` and person: `AT`, `person` and `value`, the accuracy (%).
+
+        Controls, and measurements without a prediction per video, are left out.
+
+        Raises:
+            UserError: the study's `people` is not found in a path.
+        """
+        rows: list[dict[str, Any]] = []
+        runs = self.runs[self.runs.value.notna() & ~self.runs.control]
+        for run in runs.to_dict("records"):
+            path = self.results / run["run_id"] / "predictions.csv"
+            if not path.exists():
+                continue
+            table = pd.read_csv(path, dtype=str)
+            person = table.path.str.extract(self.study.people).iloc[:, 0]
+            if person.isna().any():
+                raise UserError(
+                    f"{path}: {table.path[person.isna()].iloc[0]} has no person by the study's "
+                    f"`people`, {self.study.people!r}"
+                )
+            # A column per classifier.
+            right = 100 * table.iloc[:, 2:].eq(table.label, axis=0).mean(axis=1)
+            place = {name: run[name] for name in AT}
+            rows += [
+                place | {"person": name, "value": value}
+                for name, value in right.groupby(person).mean().items()
+            ]
+        table = pd.DataFrame(rows, columns=[*AT, "person", "value"])
+        return table.merge(self.values[AT])
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -344,7 +408,7 @@ class Findings:
 def read_findings(results: Path) -> Findings:
     """Read what the study or the scale of a results folder found."""
     registry = registry_of(results)
-    return Findings(registry, examine_all(results, registry.specs))
+    return Findings(registry, examine_all(results, registry.specs), results)
 
 
 def judge(said: Statement, found: Estimate | None, strict: bool) -> tuple[Verdict, str]:

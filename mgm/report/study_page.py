@@ -67,6 +67,8 @@ def write_study_figures(findings: Findings, folder: Path) -> dict[str, Path]:
         save(figure, folder / "over", {"names_P3": names, "numbers_P5": numbers})
         written["over"] = folder / "over.svg"
     table = findings.differences
+    # A dot is a unit, and a unit is no person.
+    table = table[table.family.isin(findings.study.compare)]
     table = table[table.column == next(iter(findings.study.columns))]
     if len(table):
         units = {

@@ -1,4 +1,4 @@
-"""Confidence intervals over seeds, datasets and videos, Holm's method, mean average precision."""
+"""Confidence intervals, Holm's method, mean average precision."""
 
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -58,6 +58,46 @@ def over_datasets(values: Iterable[Sequence[float]]) -> Estimate:
         The estimate; `n` counts datasets.
     """
     return over_seeds([sum(runs) / len(runs) for runs in values if len(runs)])
+
+
+def over_seeds_and_people(value_SP: np.ndarray) -> Estimate:
+    """Return an interval of the mean that covers other seeds and other people.
+
+    The model has two crossed random effects: y_sp = mu + a_s + b_p + e_sp, for seed s of S and
+    person p of P. With the mean squares MS of a two-way analysis of variance, the mean's variance
+    is estimated without bias by
+
+        V = (MS_seeds + MS_people - MS_residual) / (S * P)
+
+    The interval is mean +- t_0.975(d) * sqrt(V), with Satterthwaite's degrees of freedom d, rounded
+    down. V is never less than a part of it that is over seeds alone, or over people alone.
+
+    Args:
+        value_SP: a number, or a paired difference, per seed and person. At least 2 of each.
+
+    Returns:
+        The estimate; `n` is d + 1.
+
+    Source:
+        Searle, Casella and McCulloch (1992), Variance Components; Satterthwaite (1946).
+    """
+    S, P = value_SP.shape
+    mean = float(value_SP.mean())
+    seed_S1, person_1P = value_SP.mean(1, keepdims=True), value_SP.mean(0, keepdims=True)
+    seeds = P * float(seed_S1.var(ddof=1))
+    people = S * float(person_1P.var(ddof=1))
+    left_SP = value_SP - seed_S1 - person_1P + mean
+    residual = float((left_SP**2).sum()) / ((S - 1) * (P - 1))
+    both = seeds + people - residual
+    if max(seeds, people, both) < EQUAL:
+        return Estimate(mean, n=min(S, P))
+    if both < max(seeds, people):
+        both, degrees = max((seeds, S - 1), (people, P - 1))
+    else:
+        parts = seeds**2 / (S - 1), people**2 / (P - 1), residual**2 / ((S - 1) * (P - 1))
+        degrees = max(1, int(both**2 / sum(parts)))
+    half = t_975(degrees) * sqrt(both / (S * P))
+    return Estimate(mean, mean - half, mean + half, degrees + 1)
 
 
 def over_videos(correct: int, videos: int) -> Estimate:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mgm.errors import UserError
 from mgm.paper.comparison import scale_of, study_registry
 from mgm.paper.study import Study, parse_statement
 from mgm.report.blocks import refresh
-from mgm.report.findings import Findings, judge
+from mgm.report.findings import Findings, estimate_of, judge
 from mgm.report.verify import ROOT, first_test, verify
 from mgm.results.result import RunStatus
-from mgm.results.statistics import Estimate
+from mgm.results.statistics import Estimate, over_seeds_and_people
 from tests.helpers.fake_results import finish
 from tests.paper.test_study import small
 
@@ -123,6 +124,37 @@ def test_folds_count_by_their_test_videos():
 )
 def test_a_prediction_holds_is_refuted_or_stays_open(said, estimate, strict, verdict):
     assert judge(parse_statement(said), Estimate(*estimate, n=5), strict)[0] == verdict
+
+
+def test_differences_have_intervals_over_seeds_and_people_too(tmp_path):
+    study = small(
+        datasets={"a": {"generate": {}}},
+        people="_s([0-9]+)_",
+        compare={"Masks": ["MGM minus Tube"]},
+    )
+    found = replace(findings(study), results=tmp_path)
+    # Two videos of person 1 and one of person 2. MGM is right of the first in draw 5, and of all
+    # but the third in draw 6. The tube is right of the third.
+    right = {"MGM": {5: "YNN", 6: "YYN"}, "Tube": {5: "NNY", 6: "NNY"}}
+    for number in found.registry.values:
+        if number.column == "Linear" and number.row in right:
+            folder = tmp_path / number.run.run_id
+            folder.mkdir()
+            answers = right[number.row][number.draw]
+            lines = [f"{video},Y,{answer}" for video, answer in zip(VIDEOS, answers)]
+            (folder / "predictions.csv").write_text("\n".join(["path,label,prediction", *lines]))
+    table = found.differences.set_index("family")
+    over_both = table.loc["Masks, over seeds and people"]
+    value_SP = np.array([[50.0, -100], [100, -100]])
+    assert estimate_of(over_both) == over_seeds_and_people(value_SP)
+    assert table.loc["Masks"].n == 2
+    # A video of nobody is not left out.
+    (folder / "predictions.csv").write_text("path,label,prediction\nclip.mp4,Y,Y")
+    with pytest.raises(UserError, match=r"predictions.csv: clip.mp4 .*people"):
+        _ = replace(found).people
+
+
+VIDEOS = ("a_s1_1.mp4", "a_s1_2.mp4", "a_s2_1.mp4")
 
 
 def test_a_prediction_without_runs_is_not_run():

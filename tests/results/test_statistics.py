@@ -10,6 +10,7 @@ from mgm.results.statistics import (
     holm,
     over_datasets,
     over_seeds,
+    over_seeds_and_people,
     over_videos,
     p_value,
 )
@@ -73,6 +74,49 @@ def test_an_interval_over_seeds_alone_misses_other_datasets():
         estimate = over_seeds(pooled.tolist())
         covered += estimate.low <= 0 <= estimate.high
     assert covered < 850
+
+
+@pytest.mark.parametrize(
+    ("shape", "seeds", "people", "residual"),
+    [
+        ((8, 8), 1, 1, 1),
+        ((4, 4), 0, 2, 1),  # seeds do not differ
+        ((4, 8), 1, 0, 3),  # people do not differ
+        ((8, 8), 2, 2, 0.1),
+        ((4, 4), 2, 0, 0),
+    ],
+)
+def test_interval_over_seeds_and_people_covers_in_at_least_94_of_100(
+    shape, seeds, people, residual
+):
+    rng, studies, covered = np.random.default_rng(0), 2000, 0
+    for _ in range(studies):
+        value_SP = seeds * rng.normal(size=(shape[0], 1)) + people * rng.normal(size=(1, shape[1]))
+        estimate = over_seeds_and_people(1.5 + value_SP + residual * rng.normal(size=shape))
+        covered += estimate.low <= 1.5 <= estimate.high
+    assert covered / studies >= 0.94
+
+
+def test_interval_over_seeds_and_people_has_the_mean_squares_of_an_analysis_of_variance():
+    value_SP = np.array([[1.0, 2, 4], [2, 5, 9]])
+    mean = 23 / 6
+    seeds = 3 * sum((row.mean() - mean) ** 2 for row in value_SP) / 1
+    people = 2 * sum((column.mean() - mean) ** 2 for column in value_SP.T) / 2
+    residual = (
+        sum(
+            (value_SP[s, p] - value_SP[s].mean() - value_SP[:, p].mean() + mean) ** 2
+            for s in range(2)
+            for p in range(3)
+        )
+        / 2
+    )
+    both = seeds + people - residual
+    degrees = int(both**2 / (seeds**2 / 1 + people**2 / 2 + residual**2 / 2))
+    half = stats.t.ppf(0.975, degrees) * np.sqrt(both / 6)
+    estimate = over_seeds_and_people(value_SP)
+    assert estimate == pytest.approx((mean, mean - half, mean + half, degrees + 1), abs=1e-3)
+    # Equal differences have no interval.
+    assert over_seeds_and_people(np.ones((3, 4))) == (1, -inf, inf, 3)
 
 
 def test_interval_over_datasets_takes_their_means():
