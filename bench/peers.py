@@ -35,8 +35,9 @@ from mgm.stages.measure.step_time import step_seconds
 from mgm.training.efficiency import set_malloc_options
 from mgm.training.optim import build_optimiser
 from mgm.video import open_video, read_residuals, read_vectors, slot_magnitude
-from mgm.video.cut import Cut, read_cuts
-from mgm.video.transform import cut_frames, training_box, training_indices
+from mgm.video.clip import Box, cut_frames
+from mgm.video.read import File, read
+from mgm.video.transform import training_box, training_indices
 
 CLIPS, TUBELET = Clips(), 2
 GRID, RATIO, CELLS = Grid(slots=8, height=14, width=14), 0.75, 28
@@ -75,27 +76,18 @@ def masks(options: Options) -> Iterator[Comparison]:
         yield Comparison(f"mask {name}", ours, {"VideoMAE's tubes": (peer, 10)}, options.repeats)
 
 
-@dataclass(frozen=True)
-class File:
-    """A video, with the fields that the loader reads."""
-
-    path: str
-    frames: int = 0
-    label: int = 0
-
-
 def ours(path: str, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    def place(height: int, width: int) -> tuple[Any, bool]:
-        return training_box(CLIPS, height, width, np.random.default_rng(seed)), False
+    def box(height: int, width: int) -> Box:
+        return training_box(CLIPS, height, width, np.random.default_rng(seed))
 
-    clip = read_cuts(File(path), [Cut(index_T, place)], CLIPS.size, "vectors")[0]
+    (clip,) = read(File(path), [index_T], [box], CLIPS.size, "vectors")
     motion = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, TUBELET)
     return clip.frames_THWC, motion
 
 
 def resized(frames_THWC: np.ndarray, seed: int) -> np.ndarray:
     box = training_box(CLIPS, *frames_THWC.shape[1:3], np.random.default_rng(seed))
-    return cut_frames(frames_THWC, box, CLIPS.size, False)
+    return cut_frames(frames_THWC, box, CLIPS.size)
 
 
 def with_decord(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mgm.spec import ApplyOptions, Clips, Data, Mask, Probe
-from mgm.video import Clip, probe_video, read_clip, slot_displacement
+from mgm.video import Clip, probe_video, read_clip
 from mgm.video.motion import frame_difference
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def read(video: str | Path, frames: Sequence[int] | np.ndarray | None = None) ->
         frames: frame numbers from 0, in any order. Default: all.
 
     Returns:
-        frames_THWC, motion_THW2, distance_THW and has_motion_T, see `mgm.video.decode.Clip`.
+        frames_THWC, motion_THW2, distance_THW and has_motion_T, see `mgm.video.clip.Clip`.
 
     Raises:
         NoVectors: the codec has no motion vectors.
@@ -76,12 +76,11 @@ def masks(
     settings = Mask.model_validate(mask)
     if settings.guidance not in ("vectors", "difference"):
         raise ValueError(f"guidance {settings.guidance} needs more than the clip; choose vectors")
-    moved = clip.motion_THW2, clip.divisor(settings.distance), clip.has_motion_T, tubelet
     if settings.guidance == "difference":
         magnitude_SHW = frame_difference(clip.frames_THWC, tubelet, 2 * max(grid))
     else:
         magnitude_SHW = clip.magnitude(tubelet, settings.distance, settings.compensate)
-    shift_SHW2 = slot_displacement(*moved, stride) / clip.width
+    shift_SHW2 = clip.displacement(tubelet, stride, settings.distance)
     motion = Motion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
     slots = len(magnitude_SHW)
     masked_1L = make_mask(settings, Grid(slots, *grid), motion, torch.tensor([seed]))

@@ -3,7 +3,7 @@
 import sys
 
 from mgm.cli.base import app
-from mgm.data.prepare import prepare_app
+from mgm.cli.prepare_commands import prepare_app
 from mgm.errors import one_line
 
 # Help lists the commands in the order of these imports.

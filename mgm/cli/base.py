@@ -14,7 +14,7 @@ from typer.models import OptionInfo
 
 from mgm import __version__
 from mgm.console import say
-from mgm.errors import UserError, valid
+from mgm.errors import UserError, require_few, valid
 from mgm.spec import FrozenModel
 
 app = typer.Typer(
@@ -54,6 +54,15 @@ def _options(
         ),
     ] = False,
 ) -> None: ...
+
+
+def few(option: str) -> Callable[[int | None], int | None]:
+    """Return a callback that refuses more processes or threads than a machine can start."""
+
+    def check(count: int | None) -> int | None:
+        return require_few(option, count)
+
+    return check
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from mgm.cli.base import Force, app, grouped
+from mgm.cli.base import Force, app, few, grouped
 from mgm.console import say
-from mgm.data.prepare import few
 from mgm.errors import UserError
 from mgm.masking import Compensate
 from mgm.spec import ApplyOptions, PredictOptions

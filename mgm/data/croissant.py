@@ -6,15 +6,12 @@ use it to validate the file and to load its records.
 """
 
 import json
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
+from mgm.data.videos import Index, Video
 from mgm.reading import file_digest, read_json
 from mgm.results.outputs import write_output
-
-if TYPE_CHECKING:
-    from mgm.data.index import Index
 
 TYPES = {str: "sc:Text", int: "sc:Integer", float: "sc:Float", bool: "sc:Boolean"}
 REFERENCES = {"label": "classes/label", "split": "splits/name"}
@@ -23,18 +20,14 @@ SPLITS = {"train": "cr:TrainingSplit", "test": "cr:TestSplit"}
 CONTEXT = json.loads(Path(__file__).with_name("croissant_context.json").read_text(encoding="utf-8"))
 
 
-def write_croissant(index: "Index", row: type, out: Path) -> None:
+def write_croissant(index: Index, out: Path) -> None:
     """Write `out`/croissant.json for an index. Its index.csv must be in `out`.
 
     The file describes the table of videos, the classes, and the shards if there are any.
-
-    Args:
-        row: the dataclass of a row of index.csv.
     """
-    types = get_type_hints(row)
     columns = [
-        _field("videos", name, types[name])
-        for name in (field.name for field in fields(row))
+        _field("videos", name, kind)
+        for name, kind in get_type_hints(Video).items()
         if name not in ("content", "labels")
     ]
     several = index.several_labels

@@ -14,7 +14,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pydantic import BaseModel, field_validator
 
 from mgm.console import show
 from mgm.data.croissant import write_croissant
+from mgm.data.videos import SPLITS, Index, Video, below
 from mgm.errors import UserError, valid
 from mgm.masking import MASKS
 from mgm.reading import file_digest, read_json, read_table
@@ -29,73 +30,7 @@ from mgm.results.atomic import table_writer
 from mgm.results.outputs import output, write_output
 from mgm.spec import GENERATED
 
-SPLITS = ("train", "test")
 _BLOCK = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Video:
-    """A video. `path` can be opened as it is. `Index.name` returns its part below the root."""
-
-    path: str
-    label: int
-    split: str  # "train" or "test"
-    group: str  # videos of a group are all in the same split
-    frames: int
-    fps: float
-    width: int  # pixels, as stored
-    height: int
-    codec: str
-    has_vectors: bool
-    bytes: int
-    # `content_hash`. Empty for a video in a shard, since shards have checksums.
-    content: str = ""
-    # All labels, if videos may have several. `label` is the first of them. Empty: one label.
-    labels: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Index:
-    """The videos of a dataset.
-
-    Attributes:
-        digest: 12 hex digits that identify the content, wherever it is stored.
-        note: where the split comes from.
-        excluded: (path below the root, reason) of every listed video that is not used.
-    """
-
-    root: Path
-    classes: tuple[str, ...]
-    videos: tuple[Video, ...]
-    excluded: tuple[tuple[str, str], ...]
-    digest: str
-    note: str
-
-    @property
-    def train(self) -> tuple[Video, ...]:
-        return tuple(video for video in self.videos if video.split == "train")
-
-    @property
-    def test(self) -> tuple[Video, ...]:
-        return tuple(video for video in self.videos if video.split == "test")
-
-    @property
-    def grouped(self) -> bool:
-        """Whether several training videos come from one source."""
-        return len({video.group for video in self.train}) < len(self.train)
-
-    @property
-    def several_labels(self) -> bool:
-        """Return whether videos may have several labels each."""
-        return any(video.labels for video in self.videos)
-
-    def class_names(self, video: Video) -> str:
-        """Return the names of a video's classes, separated by semicolons."""
-        return ";".join(self.classes[label] for label in video.labels or (video.label,))
-
-    def name(self, video: Video) -> str:
-        """Return the video's path below the root. It is the same on every machine."""
-        return _below(video.path, self.root)
 
 
 def new_index(
@@ -118,7 +53,7 @@ def content_digest(root: Path, classes: tuple[str, ...], videos: Iterable[Video]
     depend on the root or on file times.
     """
     rows = sorted(
-        [_below(video.path, root), video.bytes, video.labels or video.label, video.split]
+        [below(video.path, root), video.bytes, video.labels or video.label, video.split]
         for video in videos
     )
     return hashlib.sha256(json.dumps([classes, rows], separators=(",", ":")).encode()).hexdigest()[
@@ -184,7 +119,7 @@ def write_index(index: Index, out: Path) -> None:
                     "has_vectors": int(video.has_vectors),
                 }.values()
             )
-    write_croissant(index, Video, out)
+    write_croissant(index, out)
     root, home = Path(os.path.abspath(index.root)), Path(os.path.abspath(out))
     about = {
         "classes": index.classes,
@@ -399,7 +334,3 @@ def _whole(name: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise ValueError(f"{name} {text[:40]!r} is not a whole number from 0 to 10^18")
     return int(text)
-
-
-def _below(path: str, root: Path) -> str:
-    return os.path.relpath(path, root).replace(os.sep, "/")

@@ -18,8 +18,9 @@ from mgm.masking import Motion
 from mgm.spec import Run, RunOptions
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
-from mgm.video.cut import Cache
+from mgm.video import crops
 from mgm.video.loader import Batch, BatchOptions, training_loader
+from mgm.video.read import Cache
 
 S = TypeVar("S", bound=Run)
 T = TypeVar("T")
@@ -223,7 +224,7 @@ def share_crops(job: Job) -> None:
     spec, place = job.spec, job.workplace.data[job.spec.data.dataset]
     cache = job.workplace.cache
     if cache and not job.options.workers and (place / "generated.json").exists():
-        cache.share_crops(place, job.index.videos, spec.clips.size)
+        crops.share_crops(cache, place, job.index.videos, spec.clips.size)
 
 
 def moving_videos(index: Index) -> list[Video]:

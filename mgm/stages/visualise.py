@@ -21,9 +21,10 @@ from mgm.rng import clip_seed, generator
 from mgm.spec import Clips, Model, Pretrain, Visualise, read_spec
 from mgm.stages.job import Job, moving_videos
 from mgm.stages.measure.saliency import read_boxes
-from mgm.video import Clip, probe_video, read_clip, slot_displacement
+from mgm.video import Clip, probe_video, read_clip
+from mgm.video.clip import Box
 from mgm.video.picture import draw_box, side_by_side, with_arrows, write_gif
-from mgm.video.transform import Box, apply, view_box, view_indices
+from mgm.video.transform import view_box, view_indices
 
 PARENTS = {"5": 0, "6": 1, "7": 1, "8": 2}
 CLIPS = {"5": 1, "6": 1, "7": 4, "8": 2}
@@ -337,7 +338,7 @@ def _middle(
         index_T = index_T - index_T[0] + start
     clip = read_clip(path, index_T, motion)
     crop = view_box(clip.height, clip.width, 0, 1)
-    return apply(clip, crop, clips.size, flip=False), index_T, crop
+    return clip.cut(crop, clips.size), index_T, crop
 
 
 def _frames(clip: Clip, index_T: np.ndarray, tubelet: int) -> dict[str, np.ndarray]:
@@ -352,8 +353,7 @@ def _masks(
     masked, boxes = [], []
     for mask in masks:
         magnitude_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate, mask.cells)
-        motion = (clip.motion_THW2, clip.divisor(mask.distance), clip.has_motion_T, tubelet)
-        shift_SHW2 = slot_displacement(*motion, clips.stride) / clip.width
+        shift_SHW2 = clip.displacement(tubelet, clips.stride, mask.distance)
         moves = Motion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
         masked_L = make_mask(mask, grid, moves, seed_B)[0]
         masked.append(masked_L.view(grid.slots, grid.height, grid.width).numpy())

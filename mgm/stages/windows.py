@@ -25,8 +25,10 @@ from mgm.spec import ApplyOptions, Clips
 from mgm.stages.apply import NOT_FINITE, Parts, Source, content_key, require_some
 from mgm.stages.job import computed
 from mgm.video import probe_video
-from mgm.video.decode import frame_times, open_pass
-from mgm.video.transform import cut_frames, test_box
+from mgm.video.clip import cut_frames
+from mgm.video.decode import frame_times
+from mgm.video.read import open_pass
+from mgm.video.transform import test_box
 
 T = TypeVar("T")
 PART = 256  # windows per part
@@ -200,7 +202,7 @@ def _batches(path: str, index_NT: np.ndarray, size: int) -> Iterator[np.ndarray]
         for place, frame_HWC in decoding:
             height, width = frame_HWC.shape[:2]
             box = box or test_box(height, width, view=0, views=1, size=size)
-            kept[place] = cut_frames(frame_HWC[None], box, size, False)[0]
+            kept[place] = cut_frames(frame_HWC[None], box, size)[0]
             # The frames of damaged files may come out of order.
             while (slots_BT := slot_NT[ready : ready + CLIPS]).size and all(
                 slot in kept for slot in np.unique(slots_BT).tolist()

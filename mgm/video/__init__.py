@@ -1,17 +1,15 @@
 """Turn video files into batches of clips. The parts that need torch are imported on first use."""
 
+from mgm.video.clip import Clip
 from mgm.video.container import NoVectors, open_video
-from mgm.video.decode import Clip, VideoInfo, probe_video, read_clip, read_pictures
+from mgm.video.decode import VideoInfo, probe_video, read_pictures
 from mgm.video.motion import compensated, slot_displacement, slot_magnitude
+from mgm.video.read import Cache, read_clip
 from mgm.video.residual import Residual, read_residuals
 from mgm.video.vectors import Inspection, Vectors, inspect_video, read_vectors
 
 
 def __getattr__(name: str):
-    if name == "Cache":
-        from mgm.video.cut import Cache
-
-        return Cache
     if name in ("Batch", "BatchOptions", "test_loader", "training_loader", "view_batches"):
         from mgm.video import loader
 

@@ -1,13 +1,11 @@
-"""Decode chosen frames of a video and their motion vectors, in one pass.
+"""Decode chosen frames of a video file and their motion vectors, in one pass.
 
 Rotation metadata (quarter turns) is applied to frames and vectors, as players do. Pixels of any
 depth become 8-bit RGB. Sample aspect ratios are ignored.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 
 import av
@@ -15,7 +13,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from mgm.errors import UserError
-from mgm.spec import Cells, Compensate, Distance
+from mgm.video.clip import Motion
 from mgm.video.container import (
     CODECS_WITH_VECTORS,
     DecodedFrame,
@@ -23,123 +21,8 @@ from mgm.video.container import (
     open_video,
     transcode,
 )
-from mgm.video.motion import (
-    VECTOR,
-    compensated,
-    rasterise,
-    reference_distance,
-    slot_magnitude,
-)
-from mgm.video.shard_reader import ShardPass, open_record, shard_of
-
-
-@dataclass(frozen=True)
-class Covered:
-    """The cells of a video's frames that a clip was cut from.
-
-    Args:
-        motion_THW2, distance_THW: as in `Clip`, in pixels of the video.
-        rows_H2, columns_W2: the range of rows and columns, end exclusive, under each of the clip's.
-        scale: pixels of the clip per pixel of the video, in x and y. x is negative if mirrored.
-    """
-
-    motion_THW2: np.ndarray
-    distance_THW: np.ndarray
-    rows_H2: np.ndarray
-    columns_W2: np.ndarray
-    scale: tuple[float, float]
-
-    def largest(self, magnitude_SHW: np.ndarray) -> np.ndarray:
-        """Return the largest magnitude under each of the clip's cells, (S, H, W)."""
-        for axis, range_N2 in ((1, self.rows_H2), (2, self.columns_W2)):
-            # reduceat takes pairs of bounds, which must be less than the length.
-            pad = [(0, int(axis == other)) for other in range(3)]
-            pairs = np.maximum.reduceat(np.pad(magnitude_SHW, pad), range_N2.ravel(), axis)
-            magnitude_SHW = pairs[:, ::2] if axis == 1 else pairs[:, :, ::2]
-        return magnitude_SHW
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Chosen frames of a video and their motion.
-
-    Args:
-        frames_THWC: uint8 RGB.
-        motion_THW2: float32 (dx, dy) in pixels from the reference frame, forward in time, per cell
-            of 8 x 8 pixels. Zero without a vector. H = ceil(height / 8), W = ceil(width / 8).
-        distance_THW: float32, estimated distance to the reference frame in frames, at least 1
-            (`motion.reference_distance`).
-        has_motion_T: True for frames with motion information. I-frames have none. B-frames of
-            MPEG-4 have none, since FFmpeg exports zeros for them. A P-frame with zero vectors has
-            motion information: nothing moved.
-        size: height and width of the frames that boxes and motion refer to, if `frames_THWC` are
-            smaller, as in shards. Otherwise None.
-        covered: the video's cells under a clip that was cut from it. None for whole frames.
-    """
-
-    frames_THWC: np.ndarray
-    motion_THW2: np.ndarray
-    distance_THW: np.ndarray
-    has_motion_T: np.ndarray
-    size: tuple[int, int] | None = None
-    covered: Covered | None = None
-
-    def __getitem__(self, index) -> "Clip":
-        """Return the clip of some of the frames."""
-        return Clip(
-            self.frames_THWC[index],
-            self.motion_THW2[index],
-            self.distance_THW[index],
-            self.has_motion_T[index],
-            self.size,
-        )
-
-    @property
-    def height(self) -> int:
-        """Return the height of the frames that boxes refer to."""
-        return (self.size or self.frames_THWC.shape[1:])[0]
-
-    @property
-    def width(self) -> int:
-        """Return the width of the frames that boxes refer to."""
-        return (self.size or self.frames_THWC.shape[1:])[1]
-
-    def magnitude(
-        self,
-        tubelet: int,
-        distance: Distance = "estimated",
-        compensate: Compensate = "none",
-        cells: Cells = "centre",
-    ) -> np.ndarray:
-        """Return the magnitude of each slot's motion for masks, (S, H, W) float32.
-
-        `Mask.distance`, `Mask.compensate` and `Mask.cells` describe the arguments.
-        """
-        covered = self.covered if cells == "max" else None
-        divisor_THW, motion_THW2 = self.divisor(distance), self.motion_THW2
-        if covered:
-            divisor_THW = _divisor(covered.distance_THW, distance)
-            motion_THW2 = covered.motion_THW2 * np.array(covered.scale, np.float32)
-        if compensate != "none":
-            motion_THW2 = compensated(motion_THW2, divisor_THW, compensate)
-        magnitude_SHW = slot_magnitude(motion_THW2, divisor_THW, self.has_motion_T, tubelet)
-        return covered.largest(magnitude_SHW) if covered else magnitude_SHW
-
-    def divisor(self, distance: Distance) -> np.ndarray:
-        """Return the divisor of each cell's vector (`Mask.distance`)."""
-        return _divisor(self.distance_THW, distance)
-
-    @property
-    def nbytes(self) -> int:
-        """Return the number of bytes of all arrays."""
-        return sum(
-            array.nbytes
-            for array in (self.frames_THWC, self.motion_THW2, self.distance_THW, self.has_motion_T)
-        )
-
-
-def _divisor(distance_THW: np.ndarray, distance: Distance) -> np.ndarray:
-    return distance_THW if distance == "estimated" else np.ones_like(distance_THW)
+from mgm.video.motion import VECTOR, rasterise, reference_distance
+from mgm.video.shard_reader import open_record, shard_of
 
 
 @dataclass(frozen=True)
@@ -158,62 +41,11 @@ class VideoInfo:
     duration_s: float
 
 
-def read_clip(
-    path: str | Path, frame_indices: Sequence[int] | np.ndarray, motion: bool = True
-) -> Clip:
-    """Decode chosen frames and their motion vectors.
-
-    A frame does not depend on which other frames are requested, unless the file is damaged. Then
-    the decoder fills gaps from earlier pictures, so the frame depends on where decoding started.
-
-    Args:
-        path: a video file.
-        frame_indices: frame numbers from 0, in presentation order. They may be in any order, and
-            may repeat.
-        motion: export vectors. If False, any codec can be read, and `has_motion_T` is all False.
-
-    Returns:
-        A `Clip` of one frame per index.
-
-    Raises:
-        NoVectors: `motion`, and the codec has none.
-        UserError: the file cannot be read, or has fewer frames than requested.
-    """
-    index_T = np.asarray(frame_indices, np.int64)
-    if index_T.ndim != 1 or not len(index_T) or index_T.min() < 0:
-        raise UserError(
-            f"{path}: the frame indices are {list(frame_indices)[:3]}; pass a non-empty list of "
-            "numbers from 0"
-        )
-    wanted_N, order_T = np.unique(index_T, return_inverse=True)
-    with open_pass(path, wanted_N, motion) as decoding:
-        frames_NHWC = np.stack([frame_HWC for _, frame_HWC in sorted(decoding, key=itemgetter(0))])
-        clip_N = Clip(frames_NHWC, *decoding.motion(), decoding.size)
-    return clip_N if np.array_equal(wanted_N, index_T) else clip_N[order_T]
-
-
-@contextmanager
-def open_pass(
-    path: str | Path, wanted_N: np.ndarray, motion: bool
-) -> "Iterator[DecodePass | ShardPass]":
-    """Open one pass over a video, in a file or in a shard.
-
-    Args:
-        wanted_N: numbers of the frames to read, sorted and without repeats.
-        motion: read motion vectors too.
-    """
-    if shard_of(path):
-        yield ShardPass(path, wanted_N, motion)
-    else:
-        with open_video(path) as video:
-            yield DecodePass(video, wanted_N, motion)
-
-
 class DecodePass:
     """A decoding pass over an open video file.
 
     Iterate over it once. It yields n and the pixels of frame `wanted_N[n]`, mostly in order, and
-    raises the errors of `read_clip`. Then call `motion`. `size` is None, since boxes and motion
+    raises the errors of `read`. Then call `motion`. `size` is None, since boxes and motion
     refer to the decoded frames.
     """
 
@@ -262,8 +94,8 @@ class DecodePass:
             self._dtype = picture.vectors.dtype
         self._coded = picture.frame.height, picture.frame.width, picture.rotation
 
-    def motion(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return motion_NHW2, distance_NHW and has_motion_N, as in `Clip`."""
+    def motion(self) -> Motion:
+        """Return the motion of the wanted frames."""
         vectors = [self._vectors[n] for n in range(len(self.wanted_N))]
         informed_N = np.array([some is not None for some in vectors])
         joined = np.frombuffer(b"".join(some or b"" for some in vectors), self._dtype)
@@ -273,7 +105,7 @@ class DecodePass:
         distance_NHW = np.where(future_NHW, future_N[:, None, None], past_N[:, None, None])
         distance_NHW = distance_NHW.astype(np.float32)
         distance_NHW[~informed_N] = 1
-        return motion_NHW2, distance_NHW, informed_N
+        return Motion(motion_NHW2, distance_NHW, informed_N)
 
 
 def read_frames(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:

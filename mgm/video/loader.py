@@ -30,16 +30,14 @@ from mgm.spec import (
     StoredMotion,
     Views,
 )
+from mgm.video.clip import Box, Clip
 from mgm.video.container import NoVectors
-from mgm.video.cut import Cache, Cut, IndexedVideo
-from mgm.video.decode import Clip
-from mgm.video.motion import CELL, frame_difference, permuted_slots, slot_displacement
+from mgm.video.motion import CELL, frame_difference, permuted_slots
 from mgm.video.optical_flow import NoFlow
+from mgm.video.read import Cache, IndexedVideo, Place, read
 from mgm.video.shard_reader import NotInShard
 from mgm.video.transform import (
-    Box,
     ClipAugmentation,
-    apply,
     test_box,
     training_box,
     training_indices,
@@ -340,6 +338,13 @@ class _Batches(Dataset):
         """Return this worker's cache of decoded videos."""
         return self.how.own_cache
 
+    def read(
+        self, video: IndexedVideo, frames: list[np.ndarray], boxes: list[Place] | None
+    ) -> list[Clip]:
+        """Return clips of a video, cut by the boxes if given."""
+        size = self.clips.size if boxes else 0
+        return read(video, frames, boxes, size, self.how.reads, self.cache)
+
     def collate(
         self, made: Sequence[Clip | None], samples: Sequence[int], seeds: Sequence[int]
     ) -> Batch:
@@ -363,8 +368,7 @@ class _Batches(Dataset):
             elif how.motion:
                 motion_BSHW[b] = clip.magnitude(tubelet, how.distance, how.compensate, how.cells)
             if how.motion and how.directions:
-                moved = (clip.motion_THW2, clip.divisor(how.distance), clip.has_motion_T)
-                displacement_BSHW2[b] = slot_displacement(*moved, tubelet, stride) / size
+                displacement_BSHW2[b] = clip.displacement(tubelet, stride, how.distance)
                 informed_BS[b] = clip.has_motion_T.reshape(-1, tubelet).any(1)
             if how.motion == "permuted":
                 order_S = permuted_slots(seed, motion_BSHW.shape[1])
@@ -446,9 +450,9 @@ class _TrainingBatches(_Batches):
         """Return one clip per seed, all of the same frames."""
         index_T = training_indices(self.clips, video.frames, generator(seeds_R[0], "sample"))
         if self.augmentation is None:
-            cuts = [Cut(index_T, partial(self.place, seed)) for seed in seeds_R]
-            return self.cache.cut(video, cuts, self.clips.size, self.how.reads)
-        whole = self.cache.read(video, index_T, self.how.reads)
+            boxes = [partial(self.box, seed) for seed in seeds_R]
+            return self.read(video, [index_T] * len(boxes), boxes)
+        (whole,) = self.read(video, [index_T], None)
         return [self.augmented(whole, seed, self.augmentation) for seed in seeds_R]
 
     def with_other_motion(self, clip: Clip, sample: int, seed: int) -> Clip:
@@ -462,21 +466,19 @@ class _TrainingBatches(_Batches):
         # Skip the clip's own video. The others are equally likely.
         other += other >= sample
         guide = self.clips_of(self.videos[other], [clip_seed(seed, 0, other)])[0]
-        names = ("motion_THW2", "distance_THW", "has_motion_T", "covered")
-        return replace(clip, **{name: getattr(guide, name) for name in names})
+        return replace(clip, motion=guide.motion)
 
-    def place(self, seed: int, height: int, width: int) -> tuple[Box, bool]:
-        """Draw the box that a clip is cut from, and whether it is mirrored."""
+    def box(self, seed: int, height: int, width: int) -> Box:
+        """Draw the box that a clip is cut by."""
         rng = generator(seed, "crop")
         box = training_box(self.clips, height, width, rng)
-        return box, bool(self.clips.flip and rng.random() < 0.5)
+        return replace(box, flip=bool(self.clips.flip and rng.random() < 0.5))
 
     def augmented(self, clip: Clip, seed: int, augmentation: ClipAugmentation) -> Clip:
         """Apply RandAugment to whole frames, cut the clip, and apply random erasing."""
         rng = generator(seed, "augment")
         clip = replace(clip, frames_THWC=augmentation.rand(clip.frames_THWC, rng))
-        box, flip = self.place(seed, clip.height, clip.width)
-        clip = apply(clip, box, self.clips.size, flip)
+        clip = clip.cut(self.box(seed, clip.height, clip.width), self.clips.size)
         return replace(clip, frames_THWC=augmentation.erase(clip.frames_THWC, rng))
 
 
@@ -509,12 +511,12 @@ class _TestBatches(_Batches):
     def clips_of(self, video: IndexedVideo) -> list[Clip]:
         """Return a video's test views: each spatial view of each temporal view."""
         temporal, spatial = self.views.temporal, self.views.spatial
-        cuts = []
+        frames = list[np.ndarray]()
         for view in range(temporal):
-            index_T = view_indices(self.clips, video.frames, view, temporal)
-            cuts += [Cut(index_T, partial(self.place, place)) for place in range(spatial)]
-        return self.cache.cut(video, cuts, self.clips.size, self.how.reads)
+            frames += [view_indices(self.clips, video.frames, view, temporal)] * spatial
+        boxes = [partial(self.box, view) for view in range(spatial)] * temporal
+        return self.read(video, frames, boxes)
 
-    def place(self, view: int, height: int, width: int) -> tuple[Box, bool]:
+    def box(self, view: int, height: int, width: int) -> Box:
         """Return the box of a spatial view, which is never mirrored."""
-        return test_box(height, width, view, self.views.spatial, self.clips.size), False
+        return test_box(height, width, view, self.views.spatial, self.clips.size)

@@ -30,6 +30,7 @@ from mgm.errors import UserError
 from mgm.reading import regular
 from mgm.results.atomic import atomic_write
 from mgm.spec import Flow
+from mgm.video.clip import Motion
 from mgm.video.decode import probe_video, read_frames
 from mgm.video.motion import CELL, cells
 from mgm.video.shard_reader import shard_of
@@ -61,7 +62,7 @@ def sidecar(path: str | Path, method: Flow) -> Path:
 
 def read_flow(
     path: str | Path, method: Flow, index_T: np.ndarray, shape: tuple[int, int, int] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Motion:
     """Read the motion of chosen frames from a video's sidecar.
 
     Args:
@@ -70,8 +71,7 @@ def read_flow(
         shape: frames and cells (T, H, W) that the sidecar must have, if known.
 
     Returns:
-        motion_THW2: float32, pixels from the previous frame. Zero without motion information.
-        has_motion_T: True for frames with motion information. Their distance is 1.
+        Vectors from the previous frame, so their distance is 1.
 
     Raises:
         NoFlow: the sidecar is missing, is not such an array, or has another shape.
@@ -84,7 +84,8 @@ def read_flow(
         )
     motion_THW2 = whole_THW2[index_T].astype(np.float32)
     has_motion_T = (index_T > 0) & ~np.isnan(motion_THW2[:, 0, 0, 0])
-    return np.where(has_motion_T[:, None, None, None], motion_THW2, np.float32(0)), has_motion_T
+    motion_THW2 = np.where(has_motion_T[:, None, None, None], motion_THW2, np.float32(0))
+    return Motion(motion_THW2, np.ones(motion_THW2.shape[:3], np.float32), has_motion_T)
 
 
 def open_flow(

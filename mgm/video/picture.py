@@ -9,8 +9,9 @@ import numpy as np
 from av.filter import Graph
 
 from mgm.results.atomic import atomic_write
-from mgm.video.decode import probe_video, read_clip
+from mgm.video.decode import probe_video
 from mgm.video.motion import CELL
+from mgm.video.read import read_clip
 
 STEP = 2  # cells per arrow, along each side
 ARROW, SHADOW = (255, 176, 0), (40, 20, 0)

@@ -36,6 +36,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mgm.errors import UserError
+from mgm.video.clip import Motion
 from mgm.video.container import CODECS_WITH_VECTORS, NoVectors
 from mgm.video.motion import cells
 
@@ -144,8 +145,8 @@ class ShardVideo:
         for offset, size, crc in zip(*(rows[name].tolist() for name in ("offset", "bytes", "crc"))):
             yield self._checked(self._read(offset, size, "a frame"), offset, crc, "a frame")
 
-    def motion(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return motion_NHW2, distance_NHW and has_motion_N of some rows, as in `Clip`."""
+    def motion(self, rows: np.ndarray) -> Motion:
+        """Return the motion of some rows."""
         height, width = cells(self.size[0]), cells(self.size[1])
         count, informed_N = height * width, rows["vector_bytes"] > 0
         packed_NL = np.frombuffer(b"".join(self._unpacked(rows)), np.uint8).reshape(len(rows), -1)
@@ -160,7 +161,7 @@ class ShardVideo:
         else:
             distance_NHW = np.broadcast_to(past_N11, (len(rows), height, width)).copy()
         distance_NHW[~informed_N] = 1
-        return motion_NHW2, distance_NHW, informed_N
+        return Motion(motion_NHW2, distance_NHW, informed_N)
 
     def check(self) -> None:
         """Read all frames and vectors, and verify their checksums.
@@ -363,8 +364,8 @@ class ShardPass:
                 raise UserError(f"{self.record.path}: a frame is not a JPEG; {AGAIN}")
             yield n, frame_HWC
 
-    def motion(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return motion_NHW2, distance_NHW and has_motion_N, as in `Clip`."""
+    def motion(self) -> Motion:
+        """Return the motion of the wanted frames."""
         rows = self.rows
         if not self._motion:
             rows = rows.copy()

@@ -1,18 +1,14 @@
-"""Turn decoded frames into a clip: choose frames and a box, cut, and augment.
+"""Choose a clip's frames and box, and augment it.
 
-All random draws come from a NumPy generator that is passed in. A box need not be square. So the two
-components of a motion vector are scaled separately, before its magnitude is computed.
+All random draws come from a NumPy generator that is passed in.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from mgm.rng import seeded
 from mgm.spec import Augment, Clips
-from mgm.video.decode import Clip, Covered
-from mgm.video.motion import CELL
+from mgm.video.clip import Box
 
 # --- Choose frames. T is the clip's number of frames. ---
 # Source: VideoMAE's datasets (MCG-NJU/VideoMAE: kinetics.py, ssv2.py). The paper refers to them
@@ -105,40 +101,6 @@ def segment_view(n_frames: int, frames: int, view: int, views: int) -> np.ndarra
 SCALES = (1.0, 0.875, 0.75, 0.66)
 
 
-@dataclass(frozen=True)
-class Box:
-    """A crop, in pixels of the decoded frame. Pixels are whole numbers except for a test view.
-
-    Args:
-        antialias: average over all pixels when scaling down.
-        scaled: only for a test view, where the whole frame is scaled before the crop. Height and
-            width of the scaled frame, and top and left of the crop in it.
-    """
-
-    top: float
-    left: float
-    height: float
-    width: float
-    antialias: bool = True
-    scaled: tuple[int, int, int, int] | None = None
-
-    def on(self, frame: tuple[int, ...], of: tuple[int, int] | None) -> "Box":
-        """Return the same crop on a smaller or larger copy of the frame. It has at least a pixel.
-
-        Args:
-            frame: height and width of the copy.
-            of: height and width of the frame that the box refers to; None if that is `frame`.
-        """
-        if of is None or of == frame or self.scaled:
-            return self
-        down, across = frame[0] / of[0], frame[1] / of[1]
-        top = min(round(self.top * down), frame[0] - 1)
-        left = min(round(self.left * across), frame[1] - 1)
-        bottom = round((self.top + self.height) * down)
-        right = round((self.left + self.width) * across)
-        return Box(top, left, max(bottom - top, 1), max(right - left, 1), self.antialias)
-
-
 def training_box(clips: Clips, height: int, width: int, rng: np.random.Generator) -> Box:
     """Draw the training crop of a frame of `height` x `width` pixels (`Clips.crop`)."""
     if clips.crop == "multiscale":
@@ -207,94 +169,6 @@ def test_box(height: int, width: int, view: int, views: int, size: int) -> Box:
     down, across = height / tall, width / wide
     scaled = tall, wide, top, left
     return Box(top * down, left * across, size * down, size * across, False, scaled)
-
-
-# --- Cutting frames and motion ---
-
-
-def apply(clip: Clip, box: Box, size: int, flip: bool) -> Clip:
-    """Cut a box out of a clip, scale it to `size` x `size` pixels, and mirror it if `flip`.
-
-    Returns:
-        A clip with frames (T, size, size, 3). Its motion is in pixels of the new size, on size // 8
-        cells per side. Each cell has the vector at its centre. `Clip.covered` has all vectors.
-    """
-    motion_THW2, distance_THW = cut_motion(clip.motion_THW2, clip.distance_THW, box, size, flip)
-    on_frame = box.on(clip.frames_THWC.shape[1:3], clip.size)
-    frames_THWC = cut_frames(clip.frames_THWC, on_frame, size, flip)
-    covered = covered_cells(clip.motion_THW2, clip.distance_THW, box, size, flip)
-    return Clip(frames_THWC, motion_THW2, distance_THW, clip.has_motion_T, covered=covered)
-
-
-def cut_frames(frames_THWC: np.ndarray, box: Box, size: int, flip: bool) -> np.ndarray:
-    """Apply a box to frames, as `apply` does."""
-    if box.scaled:
-        tall, wide, top, left = box.scaled
-        scaled_THWC = resize(frames_THWC, tall, wide, antialias=False)
-        cut_THWC = scaled_THWC[:, top : top + size, left : left + size]
-    else:
-        top, left, height, width = map(int, (box.top, box.left, box.height, box.width))
-        part_THWC = frames_THWC[:, top : top + height, left : left + width]
-        cut_THWC = resize(part_THWC, size, size, box.antialias)
-    # NumPy would copy a mirrored view pixel by pixel, which takes longer than decoding JPEG.
-    return torch.from_numpy(cut_THWC).flip(2).numpy() if flip else cut_THWC
-
-
-def cut_motion(
-    motion_THW2: np.ndarray, distance_THW: np.ndarray, box: Box, size: int, flip: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Apply a box to motion, as `apply` does."""
-    count = max(size // CELL, 1)
-    centre = (np.arange(count) + 0.5) / count
-    row = (box.top + centre * box.height).astype(np.int64) // CELL
-    column = (box.left + centre * box.width).astype(np.int64) // CELL
-    if flip:
-        column = column[::-1]
-    scale = np.array([(-size if flip else size) / box.width, size / box.height], np.float32)
-    frames, _, width = distance_THW.shape
-    cell = (row[:, None] * width + column).ravel()
-    motion_TL2 = motion_THW2.reshape(frames, -1, 2).take(cell, 1)
-    distance_TL = distance_THW.reshape(frames, -1).take(cell, 1)
-    shape = frames, count, count
-    return motion_TL2.reshape(*shape, 2) * scale, distance_TL.reshape(shape)
-
-
-def covered_cells(
-    motion_THW2: np.ndarray, distance_THW: np.ndarray, box: Box, size: int, flip: bool
-) -> Covered:
-    """Return all of the video's cells that a box covers, as views of the arguments."""
-    count = max(size // CELL, 1)
-    rows_H2 = _ranges(box.top, box.height, count, distance_THW.shape[1])
-    columns_W2 = _ranges(box.left, box.width, count, distance_THW.shape[2])
-    top, left = rows_H2[0, 0], columns_W2[0, 0]
-    part = np.s_[:, top : rows_H2[-1, 1], left : columns_W2[-1, 1]]
-    if flip:
-        columns_W2 = columns_W2[::-1]
-    scale = (-size if flip else size) / box.width, size / box.height
-    return Covered(motion_THW2[part], distance_THW[part], rows_H2 - top, columns_W2 - left, scale)
-
-
-def _ranges(start: float, length: float, count: int, cells: int) -> np.ndarray:
-    """Return the first cell that each of `count` equal parts of a side overlaps, and the end.
-
-    An overlap of a billionth of a cell is a rounding error.
-    """
-    edge_N = (start + np.arange(count + 1) * length / count) / CELL
-    first_N = np.floor(edge_N[:-1] + 1e-9).astype(np.int64).clip(0, cells - 1)
-    end_N = np.ceil(edge_N[1:] - 1e-9).astype(np.int64).clip(max=cells)
-    return np.stack([first_N, np.maximum(end_N, first_N + 1)], 1)
-
-
-def resize(frames_THWC: np.ndarray, height: int, width: int, antialias: bool) -> np.ndarray:
-    """Scale uint8 frames to `height` x `width`, bilinearly."""
-    if frames_THWC.shape[1:3] == (height, width):
-        return frames_THWC
-    # PyTorch has a fast path for tensors with channels last in memory.
-    frames_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
-    scaled_TCHW = torch.nn.functional.interpolate(
-        frames_TCHW, size=(height, width), mode="bilinear", antialias=antialias
-    )
-    return scaled_TCHW.permute(0, 2, 3, 1).numpy()
 
 
 # --- Augmentation ---

@@ -50,12 +50,11 @@ def read_vectors(path: str | Path) -> Vectors:
     """
     if shard_of(path):
         record = open_record(path)
-        motion_NHW2, distance_NHW, informed_N = record.motion(record.rows)
+        motion = record.motion(record.rows)
         kinds_T = tuple(kind.decode() for kind in record.rows["kind"].tolist())
-        index_N = record.every * np.flatnonzero(informed_N)
-        return Vectors(
-            kinds_T, index_N, motion_NHW2[informed_N], distance_NHW[informed_N], *record.size
-        )
+        index_N = record.every * np.flatnonzero(motion.informed_T)
+        motion = motion[motion.informed_T]
+        return Vectors(kinds_T, index_N, motion.vectors_THW2, motion.distance_THW, *record.size)
     kinds, references, indices = list[str](), list[int](), list[int]()
     cells = list[tuple[np.ndarray, np.ndarray]]()
     height, width = 0, 0

@@ -42,7 +42,7 @@ from mgm.stages.job import with_channels
 from mgm.stages.predict import predict
 from mgm.video import probe_video, read_clip
 from mgm.video import test_loader as views_loader
-from mgm.video.transform import cut_frames
+from mgm.video.clip import cut_frames
 from mgm.video.transform import test_box as crop
 from tests.helpers.videos import moving_square, write_video
 
@@ -367,7 +367,7 @@ def test_windows_are_clips_along_a_video_and_survive_a_stop(place, monkeypatch):
     for row, start in ((0, 0), (-1, starts_N[-1])):
         clip = read_clip(video, start + 2 * np.arange(4), motion=False)
         box = crop(*clip.frames_THWC.shape[1:3], 0, 1, 24)
-        frames = torch.from_numpy(cut_frames(clip.frames_THWC, box, 24, False))[None]
+        frames = torch.from_numpy(cut_frames(clip.frames_THWC, box, 24))[None]
         np.testing.assert_allclose(x_ND[row], model(frames)[0], atol=1e-5)
 
 

@@ -19,7 +19,7 @@ from mgm.stages.measure.controls import (
 from mgm.stages.measure.simple_features import EDGES, binned, motion_features, picture_features
 from mgm.stages.runner import run_all
 from mgm.video import read_clip
-from mgm.video.decode import Clip
+from mgm.video.clip import Clip, Motion
 from tests.helpers.small_runs import SMALL
 
 LIKE = Probe(**SMALL, views=Views(temporal=2, spatial=1), train_clips=2)
@@ -63,7 +63,7 @@ def test_the_trajectory_follows_the_largest_vector():
     for t in range(4):
         motion[t, 1, t] = (8, 0)
     frames = np.zeros((4, 64, 64, 3), np.uint8)
-    clip = Clip(frames, motion, np.ones((4, 4, 4), np.float32), np.ones(4, bool))
+    clip = Clip(frames, Motion(motion, np.ones((4, 4, 4), np.float32), np.ones(4, bool)))
     x, y, dx, dy = motion_features(clip)["vector_trajectory"].reshape(4, -1)
     assert x[[0, -1]] == pytest.approx([0.125, 0.875])
     assert (np.diff(x) > 0).all()

@@ -13,7 +13,7 @@ from mgm.stages.measure import simple_features
 from mgm.stages.measure.simple_features import motion_features, window
 from mgm.stages.probe import fit_draws, probe
 from mgm.stages.runner import run_all
-from mgm.video.decode import read_clip
+from mgm.video import read_clip
 
 probing_module = sys.modules["mgm.stages.probe"]
 

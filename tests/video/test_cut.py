@@ -13,7 +13,7 @@ from mgm.data.synthetic.params import Synthetic
 from mgm.spec import Clips, Views
 from mgm.video import BatchOptions, Cache, training_loader
 from mgm.video import test_loader as view_loader
-from mgm.video.cut import open_crops
+from mgm.video.crops import open_crops, share_crops
 
 CLIPS = Clips(frames=4, size=48, stride=2, crop="centre", flip=False)
 
@@ -34,7 +34,7 @@ def assert_equal(batches, others, count):
 @pytest.fixture
 def shared(index) -> Cache:
     cache = Cache(0)
-    cache.share_crops(index.root, index.videos, 48)
+    share_crops(cache, index.root, index.videos, 48)
     assert len(cache.crops) == len(index.videos)
     return cache
 
@@ -55,7 +55,7 @@ def test_training_batches_and_test_views_are_those_of_the_files(
         view_loader(index.test, CLIPS, 2, Views(temporal=2, spatial=1), 4, BatchOptions(motion))
     )
     # From here on, opening a file fails.
-    monkeypatch.setattr("mgm.video.cut.read_cuts", None)
+    monkeypatch.setattr("mgm.video.read.open_pass", None)
     assert_equal(
         files, training_loader(index.train, CLIPS, 2, **given, how=replace(how, cache=shared)), 3
     )
@@ -99,6 +99,6 @@ def test_what_cannot_be_stored_is_read_from_the_files(index, tmp_path, monkeypat
     assert open_crops(tmp_path, uneven, 48) is None
     gone = [replace(video, path="gone.mp4") for video in index.videos]
     assert open_crops(tmp_path, gone, 48) is None
-    monkeypatch.setattr("mgm.video.cut.LARGEST_MB", 0.1)
+    monkeypatch.setattr("mgm.video.crops.LARGEST_MB", 0.1)
     assert open_crops(tmp_path, index.videos, 48) is None
     assert not [*tmp_path.glob("crops-*")]

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -11,9 +12,9 @@ from mgm.masking import Grid, Mask
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Views
 from mgm.stages.pretrain import masks_of
-from mgm.video import cut, loader, read_clip, slot_displacement, slot_magnitude, transform
+from mgm.video import Cache, loader, read, read_clip, slot_displacement, slot_magnitude, transform
 from mgm.video.motion import frame_difference
-from mgm.video.transform import ClipAugmentation, apply, multiscale, stride, view_indices
+from mgm.video.transform import ClipAugmentation, multiscale, stride, view_indices
 from tests.helpers.videos import Row, moving_square, write_video
 
 CLIPS = Clips(frames=4, size=48, stride=3, flip=True)
@@ -76,7 +77,7 @@ def test_shuffled_guidance_takes_the_motion_of_another_video(videos):
 
 def test_shuffled_guidance_ignores_batch_mates_workers_and_the_cache(videos):
     whole = first_batches(videos, count=8, motion="shuffled")
-    many = {"count": 8, "motion": "shuffled", "workers": 2, "cache": cut.Cache(10)}
+    many = {"count": 8, "motion": "shuffled", "workers": 2, "cache": Cache(10)}
     assert_same(whole, first_batches(videos, **many))
     alone = first_batches(videos, count=24, motion="shuffled", batch=1)
     for place, clip in enumerate(alone):
@@ -126,7 +127,7 @@ def frames_of(video, seed, motion=True):
 def cropped(clip, seed):
     rng = generator(seed, "crop")
     box = multiscale(clip.height, clip.width, 48, rng)
-    return apply(clip, box, 48, rng.random() < 0.5)
+    return clip.cut(replace(box, flip=rng.random() < 0.5), 48)
 
 
 def assert_same(ones, twos):
@@ -206,7 +207,7 @@ def test_workers_cache_and_resuming_change_nothing(
 ):
     rows = [*videos, broken]
     again = first_batches(
-        rows, 6 - step, **options, first_step=step, workers=workers, cache=cut.Cache(megabytes)
+        rows, 6 - step, **options, first_step=step, workers=workers, cache=Cache(megabytes)
     )
     assert_same(first_batches(rows, **options)[step:], again)
 
@@ -252,14 +253,13 @@ def test_workers_without_shared_memory_are_one_line(videos, monkeypatch):
 
 
 def test_a_cache_keeps_within_its_bounds_and_saves_decoding(videos, monkeypatch):
-    cache = cut.Cache(0.7)
+    cache = Cache(0.7)
     first_batches(videos, cache=cache)
     kept = sum(clip.nbytes for kept in cache.whole.values() for clip in kept.values())
     assert 0 < kept <= 0.7e6
-    everything = cut.Cache(100)
+    everything = Cache(100)
     first_batches(videos, cache=everything)
-    monkeypatch.setattr(cut, "open_pass", None)
-    monkeypatch.setattr(cut, "read_clip", None)
+    monkeypatch.setattr(read, "open_pass", None)
     first_batches(videos, cache=everything)
 
 
@@ -279,10 +279,7 @@ def test_a_video_with_fewer_frames_than_indexed_fails_only_where_they_are_wanted
     longer = Row(videos[0].path, 24, 0)  # the file has 20 frames
     for megabytes in (0, 100):
         weights = torch.cat(
-            [
-                batch.weight_B
-                for batch in first_batches([longer], count=20, cache=cut.Cache(megabytes))
-            ]
+            [batch.weight_B for batch in first_batches([longer], count=20, cache=Cache(megabytes))]
         )
         assert 0 < weights.mean() < 1
 
@@ -306,9 +303,7 @@ def test_test_views_come_whole_and_in_order(videos, sampling, batch):
         for temporal in range(2):
             clip = read_clip(video.path, view_indices(clips, video.frames, temporal, 2))
             for spatial in range(3):
-                view = apply(
-                    clip, transform.test_box(clip.height, clip.width, spatial, 3, 48), 48, False
-                )
+                view = clip.cut(transform.test_box(clip.height, clip.width, spatial, 3, 48), 48)
                 assert sample_N[n] == sample
                 np.testing.assert_array_equal(frames_NTHWC[n].numpy(), view.frames_THWC)
                 magnitude = slot_magnitude(
@@ -327,11 +322,11 @@ def test_test_views_come_whole_and_in_order(videos, sampling, batch):
 def test_repeats_come_from_one_decoding_pass(videos, monkeypatch):
     paths = []
 
-    def counted(path, *rest, real=cut.open_pass):
+    def counted(path, *rest, real=read.open_pass):
         paths.append(path)
         return real(path, *rest)
 
-    monkeypatch.setattr(cut, "open_pass", counted)
+    monkeypatch.setattr(read, "open_pass", counted)
     batches = first_batches(videos, count=5, augment=REPEATED)
     assert sorted(paths) == sorted(
         video.path for video in videos * 3

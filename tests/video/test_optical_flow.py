@@ -11,7 +11,7 @@ import torch
 from mgm.errors import UserError
 from mgm.rng import generator
 from mgm.spec import Clips, Views
-from mgm.video import cut, loader, read_clip, slot_magnitude
+from mgm.video import Cache, loader, read_clip, slot_magnitude
 from mgm.video import optical_flow as flow
 from mgm.video.decode import read_frames
 from mgm.video.motion import cells
@@ -25,7 +25,8 @@ from mgm.video.optical_flow import (
     sidecar,
     write_flow,
 )
-from mgm.video.transform import apply, stride, training_box
+from mgm.video.read import read
+from mgm.video.transform import stride, training_box
 from tests.helpers.errors import refused
 from tests.helpers.videos import SHARED, Row, moving_square, rotate_metadata, write_video
 
@@ -145,10 +146,10 @@ def test_row_i_of_a_sidecar_belongs_to_frame_i_of_the_clip(tmp_path, name, optio
         np.testing.assert_allclose(
             whole[t], cell_means(dis(clip.frames_THWC[t - 1 : t + 1])[0]), atol=0.01
         )
-    motion_THW2, has_motion_T = read_flow(path, "dis", [5, 0, 11, 5])
-    np.testing.assert_array_equal(motion_THW2, whole[[5, 0, 11, 5]].astype(np.float32))
-    assert motion_THW2.dtype == np.float32
-    assert has_motion_T.tolist() == [True, False, True, True]
+    motion = read_flow(path, "dis", [5, 0, 11, 5])
+    np.testing.assert_array_equal(motion.vectors_THW2, whole[[5, 0, 11, 5]].astype(np.float32))
+    assert motion.vectors_THW2.dtype == np.float32
+    assert motion.informed_T.tolist() == [True, False, True, True]
     for index, frame_HWC in read_frames(path):
         np.testing.assert_array_equal(frame_HWC, clip.frames_THWC[index])
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
@@ -181,16 +182,18 @@ def test_frames_that_do_not_decode_leave_no_motion_information(tmp_path, monkeyp
         lambda path: ((t, frame) for t, frame in real(path) if t not in (4, 5, 11)),
     )
     write_flow(path, "dis", estimator("dis"))
-    damaged_THW2, has_motion_T = read_flow(path, "dis", range(12))
-    assert np.nonzero(~has_motion_T)[0].tolist() == [
+    damaged = read_flow(path, "dis", range(12))
+    assert np.nonzero(~damaged.informed_T)[0].tolist() == [
         0,
         4,
         5,
         6,
         11,
     ]  # frame 6 follows a missing frame
-    np.testing.assert_array_equal(damaged_THW2[has_motion_T], whole[has_motion_T])
-    assert not damaged_THW2[~has_motion_T].any()
+    np.testing.assert_array_equal(
+        damaged.vectors_THW2[damaged.informed_T], whole[damaged.informed_T]
+    )
+    assert not damaged.vectors_THW2[~damaged.informed_T].any()
 
 
 def test_a_video_other_than_listed_leaves_no_sidecar(tmp_path):
@@ -300,11 +303,11 @@ def test_a_batch_with_flow_is_what_its_sidecars_say(videos):
             video = videos[batch.sample_B[b]]
             index_T = stride(video.frames, 4, 2, generator(seed, "sample"))
             flow_THW2 = np.load(f"{video.path}.dis.npy")[index_T].astype(np.float32)
-            clip = replace(read_clip(video.path, index_T, motion=False), motion_THW2=flow_THW2)
+            still = read_clip(video.path, index_T, motion=False)
+            clip = replace(still, motion=replace(still.motion, vectors_THW2=flow_THW2))
             rng = generator(seed, "crop")
-            clip = apply(
-                clip, training_box(CLIPS, clip.height, clip.width, rng), 48, rng.random() < 0.5
-            )
+            box = training_box(CLIPS, clip.height, clip.width, rng)
+            clip = clip.cut(replace(box, flip=rng.random() < 0.5), 48)
             np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), clip.frames_THWC)
             magnitude = slot_magnitude(
                 clip.motion_THW2, np.ones(clip.motion_THW2.shape[:3]), index_T > 0, 2
@@ -314,14 +317,14 @@ def test_a_batch_with_flow_is_what_its_sidecars_say(videos):
 
 
 def test_runs_of_other_guidance_share_a_caches_frames(videos):
-    (video, *_), cache = videos, cut.Cache(100)
+    (video, *_), cache = videos, Cache(100)
     clips = {
-        motion: cache.read(video, np.arange(12), motion)
+        motion: read(video, [np.arange(12)], None, 0, motion, cache)[0]
         for motion in ("vectors", "dis", None, "dis")
     }
     assert set(cache.whole[video.path]) == {"vectors", "dis"}
     for motion, clip in clips.items():
-        fresh = cut.Cache(0).read(video, np.arange(12), motion)
+        (fresh,) = read(video, [np.arange(12)], None, 0, motion)
         np.testing.assert_array_equal(clip.frames_THWC, fresh.frames_THWC)
         if motion:
             np.testing.assert_array_equal(clip.motion_THW2, fresh.motion_THW2)

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,9 +12,10 @@ from PIL import Image
 from mgm.masking import Grid, Mask, Motion, make_boxes
 from mgm.rng import generator, seeded
 from mgm.spec import Augment, Clips
+from mgm.video import clip as clips
 from mgm.video import transform
-from mgm.video.decode import Clip
-from mgm.video.transform import Box, ClipAugmentation, apply, multiscale, resized
+from mgm.video.clip import Box, Clip
+from mgm.video.transform import ClipAugmentation, multiscale, resized
 
 SIDE = st.integers(1, 400)
 
@@ -21,12 +23,13 @@ SIDE = st.integers(1, 400)
 def random_clip(frames=3, height=50, width=70, seed=0) -> Clip:
     rng = np.random.default_rng(seed)
     h, w = -(-height // 8), -(-width // 8)
-    return Clip(
-        rng.integers(0, 256, (frames, height, width, 3), np.uint8),
+    frames_THWC = rng.integers(0, 256, (frames, height, width, 3), np.uint8)
+    motion = clips.Motion(
         rng.normal(size=(frames, h, w, 2)).astype(np.float32),
         rng.integers(1, 4, (frames, h, w)).astype(np.float32),
         rng.random(frames) < 0.5,
     )
+    return Clip(frames_THWC, motion)
 
 
 @given(SIDE, SIDE, st.sampled_from(["multiscale", "resized", "centre"]), st.integers(0, 99))
@@ -73,7 +76,7 @@ def test_resized_covers_the_area_and_ratio_it_should():
 @pytest.mark.parametrize("flip", [False, True])
 def test_pretraining_crops_are_resized_as_pillow_does(box, flip):
     clip = random_clip()
-    out = apply(clip, box, 48, flip)
+    out = clip.cut(replace(box, flip=flip), 48)
     assert out.frames_THWC.shape == (3, 48, 48, 3)
     for frame, got in zip(clip.frames_THWC, out.frames_THWC):
         image = Image.fromarray(frame).crop(
@@ -110,7 +113,7 @@ def test_test_views_are_those_of_videomae(height, width, views):
         expected = (
             frames[:, start : start + 48] if tall >= wide else frames[:, :, start : start + 48]
         )
-        out = apply(clip, transform.test_box(height, width, view, views, 48), 48, flip=False)
+        out = clip.cut(transform.test_box(height, width, view, views, 48), 48)
         assert np.abs(out.frames_THWC.astype(int) - expected).max() <= 1
 
 
@@ -127,7 +130,7 @@ def test_finetuning_crops_are_resized_as_videomae_does(seed):
     expected = torch.nn.functional.interpolate(
         crop_TCHW, size=(48, 48), mode="bilinear", align_corners=False
     ).permute(0, 2, 3, 1)
-    assert np.abs(apply(clip, box, 48, flip=False).frames_THWC - expected.numpy()).max() <= 1
+    assert np.abs(clip.cut(box, 48).frames_THWC - expected.numpy()).max() <= 1
 
 
 @given(
@@ -135,7 +138,7 @@ def test_finetuning_crops_are_resized_as_videomae_does(seed):
 )
 def test_motion_is_cut_scaled_and_flipped_like_the_pixels(top, left, height, width, flip):
     clip, box = random_clip(), Box(top, left, height, width)
-    out = apply(clip, box, 24, flip)
+    out = clip.cut(replace(box, flip=flip), 24)
     assert out.motion_THW2.shape == (3, 3, 3, 2)
     np.testing.assert_array_equal(out.has_motion_T, clip.has_motion_T)
     for row in range(3):
@@ -360,19 +363,18 @@ def test_the_largest_motion_under_a_cell_is_that_of_its_pixels(seed, compensate)
     rng = np.random.default_rng(seed)
     height, width = [(1080, 1920), (240, 320), (64, 64), (487, 333)][seed % 4]
     size, flip, shape = (224, 48)[seed % 3 == 2], bool(seed % 2), (-(-height // 8), -(-width // 8))
-    clip = Clip(
-        np.zeros((4, 6, 6, 3), np.uint8),
+    motion = clips.Motion(
         rng.normal(size=(4, *shape, 2)).astype(np.float32),
         rng.integers(1, 4, (4, *shape)).astype(np.float32),
         np.array([True, True, False, True]),
-        size=(height, width),
     )
+    clip = Clip(np.zeros((4, 6, 6, 3), np.uint8), motion, size=(height, width))
     box = (
         multiscale(height, width, size, rng)
         if seed < 4
         else transform.test_box(height, width, 0, 1, size)
     )
-    found = apply(clip, box, size, flip).magnitude(2, compensate=compensate, cells="max")
+    found = clip.cut(replace(box, flip=flip), size).magnitude(2, compensate=compensate, cells="max")
 
     top, left = int(box.top // 8), int(box.left // 8)
     part = np.s_[
@@ -412,9 +414,10 @@ def test_the_boxs_centre_is_at_the_largest_vector_of_a_large_frame():
         motion_THW2[:, row, column] = 5
         ones = np.ones((2, *shape), np.float32)
         frames = np.zeros((2, 9, 16, 3), np.uint8)
-        clip = Clip(frames, motion_THW2, ones, np.ones(2, bool), size=(1080, 1920))
+        motion = clips.Motion(motion_THW2, ones, np.ones(2, bool))
+        clip = Clip(frames, motion, size=(1080, 1920))
         box = transform.test_box(1080, 1920, 0, 1, 224)
-        cut = apply(clip, box, 224, flip=False)
+        cut = clip.cut(box, 224)
         missed += cut.magnitude(2).max() < 1
         motion = Motion(torch.from_numpy(cut.magnitude(2, cells="max"))[None])
         mask = Mask(guided_start=True, cells="max")

@@ -19,8 +19,8 @@ from mgm.rng import clip_seed
 from mgm.spec import Compensate, Mask, Measure, Views
 from mgm.stages.job import Job, motion_of
 from mgm.stages.measure import choose
-from mgm.video.cut import Cache
 from mgm.video.loader import BatchOptions, test_loader
+from mgm.video.read import Cache
 
 MOVES = 0.5  # pixels per slot. Less is noise, since codecs search in quarters of a pixel
 BATCH = 64

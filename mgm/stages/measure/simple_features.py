@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.spec import Measure, Probe, Views
-from mgm.video.decode import Clip, read_clip
+from mgm.video.clip import Clip, Motion
 from mgm.video.loader import test_clips
 from mgm.video.motion import CELL
+from mgm.video.read import read_clip
 
 SIDE = 12  # rows and columns of a small picture
 POINTS = 16  # points of a trajectory
@@ -193,4 +194,5 @@ def still_motion() -> dict[str, np.ndarray]:
     """Return the `motion_features` of a video whose vectors are all zero."""
     cells = np.zeros((1, 2, 2, 2), np.float32)
     frames = np.zeros((1, 2 * CELL, 2 * CELL, 3), np.uint8)
-    return motion_features(Clip(frames, cells, np.ones((1, 2, 2), np.float32), np.ones(1, bool)))
+    motion = Motion(cells, np.ones((1, 2, 2), np.float32), np.ones(1, bool))
+    return motion_features(Clip(frames, motion))

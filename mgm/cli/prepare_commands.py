@@ -1,0 +1,243 @@
+"""`mgm prepare`: a command for own videos, one per published dataset, one for generated sets."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mgm.cli.base import few, grouped
+from mgm.console import say
+from mgm.data.prepare import prepare_copies, read_params, require_own_index, summary
+from mgm.data.published import index_published
+from mgm.errors import UserError
+from mgm.spec import PUBLISHED, FrozenModel, Published
+
+# A command imports what it needs when it is called: PyAV, NumPy and PyTorch take long to import.
+
+prepare_app = typer.Typer(
+    no_args_is_help=True, help="Make a dataset ready: check every video, write an index."
+)
+Out = Annotated[Path, typer.Option(help="Folder to write the index to.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace index files that `mgm prepare` did not write.")
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of the 80/20 split that is drawn if the source has none.")
+]
+
+
+class CopyOptions(FrozenModel):
+    """How the videos are copied. Every field is an option of `mgm prepare DATASET`."""
+
+    transcode: Annotated[
+        bool,
+        typer.Option(
+            "--transcode",
+            help="Write OUT/videos too: H.264 that is fast to read at random; index those.",
+        ),
+    ] = False
+    shards: Annotated[
+        bool,
+        typer.Option(
+            "--shards",
+            help="Write OUT/shards too: frames as JPEG and the sources' vectors; index those.",
+        ),
+    ] = False
+    every: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Shards: keep every k-th frame; then clips start at multiples of k."
+        ),
+    ] = 1
+    quality: Annotated[int, typer.Option(help="Shards: JPEG quality of the frames.")] = 90
+    short_side: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels: 256 (default) or 320; shards: any. Smaller videos keep their size."
+        ),
+    ] = None
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            callback=few("--processes"),
+            help="Processes that transcode or write shards; default: one per core.",
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Do only the I-th of N parts of the videos; index later, without it.",
+        ),
+    ] = None
+    force: Force = False
+
+
+def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
+    """Index a dataset, write copies if asked, and print the summary.
+
+    Args:
+        make: writes the index to the folder that it is given.
+
+    Raises:
+        UserError: an option of copies is given, and no copy is asked for.
+    """
+    from mgm.data.opening import cores
+
+    side, processes = how.short_side or 256, how.processes or cores()
+    # Transcoded files come before shards.
+    copies: list[Callable[..., Any]] = []
+    if how.transcode:
+        from mgm.data.transcode import transcode
+
+        copies.append(partial(transcode, short_side=side, processes=processes))
+    if how.shards:
+        from mgm.data.shards import Settings, write_shards
+
+        settings = Settings(side, how.every, how.quality)
+        copies.append(partial(write_shards, settings=settings, processes=processes))
+    given = {"short-side": how.short_side, "processes": how.processes, "shard": how.shard}
+    if not copies and (idle := [name for name, value in given.items() if value is not None]):
+        raise UserError(
+            f"--{idle[0]} is for --transcode or --shards, and neither is given; add one, or "
+            f"leave out --{idle[0]}"
+        )
+    require_own_index(out, how.force)
+    for copy in copies[:-1]:
+        make = partial(prepare_copies, make, copy=copy)
+    say(summary(prepare_copies(make, out, copies[-1], how.shard) if copies else make(out)))
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise typer.BadParameter(f"{text!r} is not a regular expression: {error}") from None
+    return text
+
+
+@prepare_app.command()
+@grouped
+def folder(
+    how: CopyOptions,
+    source: Annotated[
+        Path,
+        typer.Option(
+            help="One folder per class, or a CSV path,label[,split][,group]. Several labels per "
+            "video: a column labels in place of label."
+        ),
+    ],
+    out: Out,
+    seed: Seed = 0,
+    groups: Annotated[
+        str,
+        typer.Option(
+            metavar="REGEX",
+            callback=_pattern,
+            help="What marks a recording or a person in a file's path; such files stay on one "
+            "side of the split. Default: marks such as g01, s01, person01 or Scene-001; '.+': "
+            "none.",
+        ),
+    ] = "",
+) -> None:
+    """Index your own videos."""
+    from mgm.data.folder import index_folder
+
+    _prepare(partial(index_folder, source, seed=seed, groups=groups), out, how)
+
+
+@prepare_app.command()
+@grouped
+def lerobot(
+    how: CopyOptions,
+    source: Annotated[
+        Path, typer.Option(help="A dataset of LeRobot v3: a folder with meta and videos.")
+    ],
+    out: Out,
+    seed: Seed = 0,
+    camera: Annotated[
+        str, typer.Option(help="Key of the camera; default: the first of the dataset.")
+    ] = "",
+) -> None:
+    """Cut the episodes of a LeRobot dataset (v3), as H.264."""
+    from mgm.data.lerobot import index_lerobot
+
+    _prepare(partial(index_lerobot, source, seed=seed, camera=camera), out, how)
+
+
+def _published(dataset: Published) -> Callable[..., None]:
+    """Return the command of a dataset that is read as it is published."""
+
+    @grouped
+    def command(
+        how: CopyOptions,
+        source: Annotated[Path, typer.Option(help=f"The folder that holds {dataset.source}.")],
+        out: Out,
+        split: Annotated[
+            int,
+            typer.Option(
+                min=1,
+                max=dataset.splits,
+                help="The official split; the paper's is 1.",
+                hidden=dataset.splits == 1,
+            ),
+        ] = 1,
+    ) -> None:
+        options = {"split": split} if dataset.splits > 1 else {}
+        _prepare(partial(index_published, dataset.name, source, **options), out, how)
+
+    return command
+
+
+def _derived(dataset: Published) -> Callable[..., None]:
+    """Return the command of a dataset that is made from the indices of one or two others."""
+    first, *others = dataset.derived_from
+
+    def of_two(
+        source: Annotated[Path, typer.Option(help=f"The folder of the index of {first}.")],
+        target: Annotated[
+            Path, typer.Option(help=f"The folder of the index of {''.join(others)}, to test on.")
+        ],
+        out: Out,
+        force: Force = False,
+    ) -> None:
+        require_own_index(out, force)
+        say(summary(index_published(dataset.name, source, target, out)))
+
+    def of_one(
+        source: Annotated[Path, typer.Option(help=f"The folder of the index of {first}.")],
+        out: Out,
+        force: Force = False,
+    ) -> None:
+        require_own_index(out, force)
+        say(summary(index_published(dataset.name, source, out)))
+
+    return of_two if others else of_one
+
+
+for _dataset in PUBLISHED.values():
+    prepare_app.command(_dataset.name, help=f"Index {_dataset.about or _dataset.title}.")(
+        (_derived if _dataset.derived_from else _published)(_dataset)
+    )
+
+
+@prepare_app.command()
+def synthetic(
+    params: Annotated[
+        Path, typer.Option(help="A JSON file with the generator's parameters; {} for its defaults.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to draw the videos into.")],
+    processes: Annotated[
+        int, typer.Option(min=1, callback=few("--processes"), help="Processes that draw.")
+    ] = 2,
+    force: Force = False,
+) -> None:
+    """Draw a set of videos whose classes are motions."""
+    from mgm.data.synthetic.generator import generate
+
+    require_own_index(out, force)
+    say(summary(generate(read_params(params), out, processes)))

@@ -1,0 +1,77 @@
+"""The videos of a dataset, as its index holds them (`mgm.data.index`)."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video. `path` can be opened as it is. `Index.name` returns its part below the root."""
+
+    path: str
+    label: int
+    split: str  # "train" or "test"
+    group: str  # videos of a group are all in the same split
+    frames: int
+    fps: float
+    width: int  # pixels, as stored
+    height: int
+    codec: str
+    has_vectors: bool
+    bytes: int
+    # `content_hash`. Empty for a video in a shard, since shards have checksums.
+    content: str = ""
+    # All labels, if videos may have several. `label` is the first of them. Empty: one label.
+    labels: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Index:
+    """The videos of a dataset.
+
+    Attributes:
+        digest: 12 hex digits that identify the content, wherever it is stored.
+        note: where the split comes from.
+        excluded: (path below the root, reason) of every listed video that is not used.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    videos: tuple[Video, ...]
+    excluded: tuple[tuple[str, str], ...]
+    digest: str
+    note: str
+
+    @property
+    def train(self) -> tuple[Video, ...]:
+        return tuple(video for video in self.videos if video.split == "train")
+
+    @property
+    def test(self) -> tuple[Video, ...]:
+        return tuple(video for video in self.videos if video.split == "test")
+
+    @property
+    def grouped(self) -> bool:
+        """Whether several training videos come from one source."""
+        return len({video.group for video in self.train}) < len(self.train)
+
+    @property
+    def several_labels(self) -> bool:
+        """Return whether videos may have several labels each."""
+        return any(video.labels for video in self.videos)
+
+    def class_names(self, video: Video) -> str:
+        """Return the names of a video's classes, separated by semicolons."""
+        return ";".join(self.classes[label] for label in video.labels or (video.label,))
+
+    def name(self, video: Video) -> str:
+        """Return the video's path below the root. It is the same on every machine."""
+        return below(video.path, self.root)
+
+
+def below(path: str, root: Path) -> str:
+    """Return a path relative to the root, with slashes."""
+    return os.path.relpath(path, root).replace(os.sep, "/")

@@ -1,0 +1,267 @@
+"""A clip: chosen frames of a video and their motion, whole or cut by a box.
+
+Reading whole frames needs only NumPy. Scaling frames needs torch, which takes seconds to import, so
+`resize` imports it.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from mgm.spec import Cells, Compensate, Distance
+from mgm.video.motion import CELL, compensated, slot_displacement, slot_magnitude
+
+
+@dataclass(frozen=True)
+class Box:
+    """A crop, in pixels of the decoded frame. Pixels are whole numbers except for a test view.
+
+    Args:
+        antialias: average over all pixels when scaling down.
+        scaled: only for a test view, where the whole frame is scaled before the crop. Height and
+            width of the scaled frame, and top and left of the crop in it.
+        flip: mirror the crop, left to right.
+    """
+
+    top: float
+    left: float
+    height: float
+    width: float
+    antialias: bool = True
+    scaled: tuple[int, int, int, int] | None = None
+    flip: bool = False
+
+    def on(self, frame: tuple[int, ...], of: tuple[int, int] | None) -> "Box":
+        """Return the same crop on a smaller or larger copy of the frame. It has at least a pixel.
+
+        Args:
+            frame: height and width of the copy.
+            of: height and width of the frame that the box refers to; None if that is `frame`.
+        """
+        if of is None or of == frame or self.scaled:
+            return self
+        down, across = frame[0] / of[0], frame[1] / of[1]
+        top = min(round(self.top * down), frame[0] - 1)
+        left = min(round(self.left * across), frame[1] - 1)
+        bottom = round((self.top + self.height) * down)
+        right = round((self.left + self.width) * across)
+        height, width = max(bottom - top, 1), max(right - left, 1)
+        return replace(self, top=top, left=left, height=height, width=width)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """The motion of frames, in cells of 8 x 8 pixels of the video.
+
+    Args:
+        vectors_THW2: float32 (dx, dy) in pixels from the reference frame, forward in time. Zero
+            without a vector. H = ceil(height / 8), W = ceil(width / 8).
+        distance_THW: float32, estimated distance to the reference frame in frames, at least 1
+            (`motion.reference_distance`).
+        informed_T: True for frames with motion information. I-frames have none. B-frames of MPEG-4
+            have none, since FFmpeg exports zeros for them. A P-frame with zero vectors has motion
+            information: nothing moved.
+        box, size: the box that a clip was cut by, and the clip's side in pixels. None for whole
+            frames.
+    """
+
+    vectors_THW2: np.ndarray
+    distance_THW: np.ndarray
+    informed_T: np.ndarray
+    box: Box | None = None
+    size: int = 0
+
+    def __getitem__(self, index) -> "Motion":
+        """Return the motion of some of the frames."""
+        arrays = self.vectors_THW2, self.distance_THW, self.informed_T
+        return Motion(*(array[index] for array in arrays), self.box, self.size)
+
+    @cached_property
+    def in_clip(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return vectors and distances in the clip's cells, in pixels of the clip.
+
+        Each cell has the vector at its centre.
+        """
+        box = self.box
+        if box is None:
+            return self.vectors_THW2, self.distance_THW
+        count = self._count
+        centre = (np.arange(count) + 0.5) / count
+        row = (box.top + centre * box.height).astype(np.int64) // CELL
+        column = (box.left + centre * box.width).astype(np.int64) // CELL
+        if box.flip:
+            column = column[::-1]
+        frames, _, width = self.distance_THW.shape
+        cell = (row[:, None] * width + column).ravel()
+        vectors_TL2 = self.vectors_THW2.reshape(frames, -1, 2).take(cell, 1)
+        distance_TL = self.distance_THW.reshape(frames, -1).take(cell, 1)
+        shape = frames, count, count
+        return vectors_TL2.reshape(*shape, 2) * self._scale(box), distance_TL.reshape(shape)
+
+    def magnitude(
+        self, tubelet: int, distance: Distance, compensate: Compensate, cells: Cells
+    ) -> np.ndarray:
+        """Return `Clip.magnitude`."""
+        box = self.box if cells == "max" else None
+        vectors_THW2, distance_THW = self.in_clip if box is None else self._covered(box)
+        divisor_THW = _divisor(distance_THW, distance)
+        if compensate != "none":
+            vectors_THW2 = compensated(vectors_THW2, divisor_THW, compensate)
+        magnitude_SHW = slot_magnitude(vectors_THW2, divisor_THW, self.informed_T, tubelet)
+        for axis, range_N2 in enumerate(self._ranges(box) if box else (), start=1):
+            range_N2 = range_N2 - range_N2.min()
+            # reduceat takes pairs of bounds, which must be less than the length.
+            pad = [(0, int(axis == other)) for other in range(3)]
+            pairs = np.maximum.reduceat(np.pad(magnitude_SHW, pad), range_N2.ravel(), axis)
+            magnitude_SHW = pairs[:, ::2] if axis == 1 else pairs[:, :, ::2]
+        return magnitude_SHW
+
+    @property
+    def _count(self) -> int:
+        """Return the number of the clip's cells along each side."""
+        return max(self.size // CELL, 1)
+
+    def _scale(self, box: Box) -> np.ndarray:
+        """Return pixels of the clip per pixel of the video, in x and y. x is negative if mirrored.
+
+        A box need not be square, so the two components of a vector are scaled separately.
+        """
+        across = -self.size if box.flip else self.size
+        return np.array([across / box.width, self.size / box.height], np.float32)
+
+    def _covered(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        """Return the vectors, in pixels of the clip, and distances of all cells under a box."""
+        (top, bottom), (left, right) = ((each.min(), each.max()) for each in self._ranges(box))
+        part = np.s_[:, top:bottom, left:right]
+        return self.vectors_THW2[part] * self._scale(box), self.distance_THW[part]
+
+    def _ranges(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        """Return the range of rows and of columns, end exclusive, under each of the clip's cells.
+
+        An overlap of a billionth of a cell is a rounding error.
+        """
+        count, ranges = self._count, []
+        for start, length, cells in zip(
+            (box.top, box.left), (box.height, box.width), self.distance_THW.shape[1:]
+        ):
+            edge_N = (start + np.arange(count + 1) * length / count) / CELL
+            first_N = np.floor(edge_N[:-1] + 1e-9).astype(np.int64).clip(0, cells - 1)
+            end_N = np.ceil(edge_N[1:] - 1e-9).astype(np.int64).clip(max=cells)
+            ranges.append(np.stack([first_N, np.maximum(end_N, first_N + 1)], 1))
+        return ranges[0], ranges[1][::-1] if box.flip else ranges[1]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Chosen frames of a video and their motion.
+
+    Args:
+        frames_THWC: uint8 RGB.
+        motion: their motion. `motion_THW2`, `distance_THW` and `has_motion_T` are in the clip's
+            cells.
+        size: height and width of the frames that boxes and motion refer to, if `frames_THWC` are
+            smaller, as in shards. Otherwise None.
+    """
+
+    frames_THWC: np.ndarray
+    motion: Motion
+    size: tuple[int, int] | None = None
+
+    def __getitem__(self, index) -> "Clip":
+        """Return the clip of some of the frames."""
+        return Clip(self.frames_THWC[index], self.motion[index], self.size)
+
+    @property
+    def motion_THW2(self) -> np.ndarray:
+        """Return float32 (dx, dy) per cell of 8 x 8 pixels (`Motion.vectors_THW2`)."""
+        return self.motion.in_clip[0]
+
+    @property
+    def distance_THW(self) -> np.ndarray:
+        """Return the distance to the reference frame in frames, at least 1."""
+        return self.motion.in_clip[1]
+
+    @property
+    def has_motion_T(self) -> np.ndarray:
+        """Return True for frames with motion information (`Motion.informed_T`)."""
+        return self.motion.informed_T
+
+    @property
+    def height(self) -> int:
+        """Return the height of the frames that boxes refer to."""
+        return (self.size or self.frames_THWC.shape[1:])[0]
+
+    @property
+    def width(self) -> int:
+        """Return the width of the frames that boxes refer to."""
+        return (self.size or self.frames_THWC.shape[1:])[1]
+
+    @property
+    def nbytes(self) -> int:
+        """Return the number of bytes of all arrays."""
+        motion = self.motion
+        arrays = motion.vectors_THW2, motion.distance_THW, motion.informed_T
+        return sum(array.nbytes for array in (self.frames_THWC, *arrays))
+
+    def cut(self, box: Box, size: int) -> "Clip":
+        """Cut a box out of whole frames, and scale it to `size` x `size` pixels.
+
+        The motion is in pixels of the new size, on size // 8 cells per side.
+        """
+        on_frame = box.on(self.frames_THWC.shape[1:3], self.size)
+        frames_THWC = cut_frames(self.frames_THWC, on_frame, size)
+        return Clip(frames_THWC, replace(self.motion, box=box, size=size))
+
+    def magnitude(
+        self,
+        tubelet: int,
+        distance: Distance = "estimated",
+        compensate: Compensate = "none",
+        cells: Cells = "centre",
+    ) -> np.ndarray:
+        """Return the magnitude of each slot's motion for masks, (S, H, W) float32.
+
+        `Mask.distance`, `Mask.compensate` and `Mask.cells` describe the arguments.
+        """
+        return self.motion.magnitude(tubelet, distance, compensate, cells)
+
+    def displacement(self, tubelet: int, stride: int, distance: Distance) -> np.ndarray:
+        """Return each slot's `motion.slot_displacement` in units of the width, (S, H, W, 2)."""
+        divisor_THW = _divisor(self.distance_THW, distance)
+        moved = self.motion_THW2, divisor_THW, self.has_motion_T
+        return slot_displacement(*moved, tubelet, stride) / self.width
+
+
+def _divisor(distance_THW: np.ndarray, distance: Distance) -> np.ndarray:
+    return distance_THW if distance == "estimated" else np.ones_like(distance_THW)
+
+
+def cut_frames(frames_THWC: np.ndarray, box: Box, size: int) -> np.ndarray:
+    """Apply a box to frames, as `Clip.cut` does."""
+    import torch
+
+    if box.scaled:
+        tall, wide, top, left = box.scaled
+        scaled_THWC = resize(frames_THWC, tall, wide, antialias=False)
+        cut_THWC = scaled_THWC[:, top : top + size, left : left + size]
+    else:
+        top, left, height, width = map(int, (box.top, box.left, box.height, box.width))
+        part_THWC = frames_THWC[:, top : top + height, left : left + width]
+        cut_THWC = resize(part_THWC, size, size, box.antialias)
+    # NumPy would copy a mirrored view pixel by pixel, which takes longer than decoding JPEG.
+    return torch.from_numpy(cut_THWC).flip(2).numpy() if box.flip else cut_THWC
+
+
+def resize(frames_THWC: np.ndarray, height: int, width: int, antialias: bool) -> np.ndarray:
+    """Scale uint8 frames to `height` x `width`, bilinearly."""
+    import torch
+
+    if frames_THWC.shape[1:3] == (height, width):
+        return frames_THWC
+    # PyTorch has a fast path for tensors with channels last in memory.
+    frames_TCHW = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2)
+    scaled_TCHW = torch.nn.functional.interpolate(
+        frames_TCHW, size=(height, width), mode="bilinear", antialias=antialias
+    )
+    return scaled_TCHW.permute(0, 2, 3, 1).numpy()
