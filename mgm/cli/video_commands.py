@@ -9,8 +9,7 @@ from mgm.cli.base import Force, app, grouped
 from mgm.console import say
 from mgm.data.prepare import few
 from mgm.errors import UserError
-from mgm.masking import Compensate
-from mgm.spec import ApplyOptions, PredictOptions
+from mgm.spec import ApplyOptions, Compensate, PredictOptions
 
 Source = Annotated[
     Path,

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from mgm.errors import UserError
-from mgm.masking import MASKS, Mask
 from mgm.masking.boxes import Boxes, clamped, nearest
 from mgm.masking.inputs import Grid, MaskInput, Motion
+from mgm.spec import MASKS, Mask
 
 
 def make_mask(mask: Mask | str, grid: Grid, motion: Motion | None, seed_B: Tensor) -> Tensor:

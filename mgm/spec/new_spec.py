@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from mgm.errors import UserError
-from mgm.masking import MASKS, Mask
+from mgm.spec.masks import MASKS, Mask
 from mgm.spec.run_specs import Finetune, Probe, Run, Spec
 
 STAGES: dict[str, type[Run]] = {one.model_fields["stage"].default: one for one in get_args(Spec)}

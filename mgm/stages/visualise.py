@@ -14,11 +14,11 @@ import torch
 
 from mgm.data.index import Index, Video
 from mgm.errors import UserError, valid
-from mgm.masking import MASKS, Compensate, Grid, Mask, Motion, make_boxes, make_mask
+from mgm.masking import Grid, Motion, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.paper.recipes import MASK_RATIO
 from mgm.rng import clip_seed, generator
-from mgm.spec import Clips, Model, Pretrain, Visualise, read_spec
+from mgm.spec import MASKS, Clips, Compensate, Mask, Model, Pretrain, Visualise, read_spec
 from mgm.stages.job import Job, moving_videos
 from mgm.stages.measure.saliency import read_boxes
 from mgm.video import Clip, probe_video, read_clip, slot_displacement

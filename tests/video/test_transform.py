@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mgm.masking import Grid, Mask, Motion, make_boxes
+from mgm.masking import Grid, Motion, make_boxes
 from mgm.rng import generator, seeded
-from mgm.spec import Augment, Clips
+from mgm.spec import Augment, Clips, Mask
 from mgm.video import transform
 from mgm.video.decode import Clip
 from mgm.video.transform import Box, ClipAugmentation, apply, multiscale, resized

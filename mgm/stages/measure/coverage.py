@@ -12,11 +12,11 @@ from torch import Tensor
 
 from mgm.data.index import Video
 from mgm.errors import UserError
-from mgm.masking import MASKS, Grid, hidden_patches, make_mask
+from mgm.masking import Grid, make_mask
 from mgm.paper.recipes import MASK_RATIO
 from mgm.results.statistics import over_seeds
 from mgm.rng import clip_seed
-from mgm.spec import Compensate, Mask, Measure, Views
+from mgm.spec import MASKS, Compensate, Mask, Measure, Views, hidden_patches
 from mgm.stages.job import Job, motion_of
 from mgm.stages.measure import choose
 from mgm.video.cut import Cache
