@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mgm.spec import ApplyOptions, Clips, Data, Mask, Probe
+from mgm.spec import ApplyOptions, Clips, Data, Mask, Probe, Views
 from mgm.video import Clip, probe_video, read_clip, slot_displacement
 from mgm.video.motion import frame_difference
 
@@ -69,6 +69,7 @@ def masks(
         ValueError: the mask does not exist, its guidance needs more than the clip, or the clip does
             not fit the tubelets.
     """
+    # torch and what needs it belong to an optional part of the package.
     import torch
 
     from mgm.masking import Grid, Motion, make_mask
@@ -115,7 +116,6 @@ class Model:
         Raises:
             UserError: the video cannot be read, or is shorter than a clip.
         """
-        from mgm.spec import Views
         from mgm.stages.apply import find_videos
         from mgm.stages.job import computed
         from mgm.video import test_loader

@@ -12,10 +12,10 @@ import typer
 from pydantic.fields import FieldInfo
 from typer.models import OptionInfo
 
-from mgm import __version__
 from mgm.console import say
 from mgm.errors import UserError, valid
 from mgm.spec import FrozenModel
+from mgm.version import __version__
 
 app = typer.Typer(
     help="Motion-guided masking for video masked autoencoders, and the experiments of its paper."
@@ -113,6 +113,7 @@ def all_processes() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Otherwise closing the connections at the end prints a page of warnings.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        # Commands import torch when they are called, so that `mgm --help` is fast.
         from mgm.training.collectives import process_group
 
         with process_group():

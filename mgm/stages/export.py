@@ -279,6 +279,7 @@ def export_onnx(
 def _write_onnx(
     model: nn.Module, spec: Pretrain | Finetune, path: Path, about: dict[str, str]
 ) -> str:
+    # Optional packages.
     import onnx
     import onnxruntime
     import onnxscript  # noqa: F401  PyTorch's own error hides that it is missing

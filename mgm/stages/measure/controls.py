@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mgm.data.index import Index
+from mgm.data.index import Index, read_index
 from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
-from mgm.spec import CONTROLS, Control, Measure, Probe
+from mgm.spec import CONTROLS, Control, Data, Measure, Probe, read_spec
 from mgm.stages.evaluate import average_precision, check_views, predictions, sigmoid_mean
 from mgm.stages.job import Job, Split, Workplace, best_device, computed
 from mgm.stages.measure import simple_features as simple
@@ -293,6 +293,25 @@ def describe(table: pd.DataFrame, index: Index) -> str:
 def metric_of(index: Index) -> str:
     """Return the name of the controls' metric."""
     return "mAP" if index.several_labels else "top-1"
+
+
+def controls_now(place: Path, like: Path | None, workers: int) -> str:
+    """Measure a dataset's controls and return them as text, without writing a result.
+
+    Args:
+        place: folder of the dataset's index.
+        like: spec or folder of a probe or another run, which has the labels, clips, views and the
+            model for random weights. None: all labels, and no random weights.
+        workers: number of processes that decode.
+
+    Raises:
+        UserError: there is no such index or run, or a video cannot be read.
+    """
+    index = read_index(place)
+    given = read_spec(like) if like else Probe(data=Data(dataset="folder"))
+    names = set(Probe.model_fields) & set(type(given).model_fields) - {"stage", "parent", "kind"}
+    spec = Probe(**{name: getattr(given, name) for name in names})
+    return describe(controls(index, spec, weights=like is not None, workers=workers), index)
 
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
