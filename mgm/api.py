@@ -120,9 +120,9 @@ class Model:
         from mgm.stages.job import computed
         from mgm.video import test_loader
 
-        found = list(find_videos(Path(video))[0].values())
+        videos = list(find_videos(Path(video))[0].values())
         views = Views(temporal=clips, spatial=1)
-        [batch] = test_loader(found, self.clips, self.tubelet, views, 1)
+        [batch] = test_loader(videos, self.clips, self.tubelet, views, 1)
         feature_VD = computed(self.encoder, batch.frames_BTHWC, self.channels)
         return feature_VD.float().mean(0).cpu().numpy()
 

@@ -134,7 +134,7 @@ def _read(
 ) -> list[tuple[str, Any]]:
     """Return each spec's fields, with its name for errors, from files or from options alone."""
     if paths:
-        if words := [f"--mask {mask}"] * bool(mask) + [f"--set {one}" for one in changes]:
+        if words := [f"--mask {mask}"] * bool(mask) + [f"--set {change}" for change in changes]:
             raise UserError(f"{words[0]}: is for a run without a spec file; change {paths[0]}")
         return [(str(path), _fields(path)) for path in paths]
     if not data:

@@ -90,11 +90,11 @@ def masks_to_show(
     with valid("--"):
         return [
             Mask(
-                name=one.name,
-                ratio=MASK_RATIO[one.name] if ratio is None else ratio,
+                name=mask.name,
+                ratio=MASK_RATIO[mask.name] if ratio is None else ratio,
                 compensate=compensate,
             )
-            for one in known
+            for mask in known
         ]
 
 
@@ -378,9 +378,9 @@ def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box) 
     if not any((place / name).exists() for name in ("boxes.csv", "boxes.npz")):
         return np.empty((len(index_S), 0, 4), np.float32)
     boxes = read_boxes(place, job.index).get(job.index.name(video), {})
-    found = [boxes.get(int(frame), np.empty((0, 4))) for frame in index_S]
-    shown_SK4 = np.full((len(found), max(map(len, found)), 4), np.nan, np.float32)
-    for shown_K4, boxes_K4 in zip(shown_SK4, found):
+    boxes_of_slot = [boxes.get(int(frame), np.empty((0, 4))) for frame in index_S]
+    shown_SK4 = np.full((len(boxes_of_slot), max(map(len, boxes_of_slot)), 4), np.nan, np.float32)
+    for shown_K4, boxes_K4 in zip(shown_SK4, boxes_of_slot):
         share_K4 = (boxes_K4 - np.tile([crop.top, crop.left], 2)) / np.tile(
             [crop.height, crop.width], 2
         )

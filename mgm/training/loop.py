@@ -340,9 +340,9 @@ def _require_few_failures(run: TrainingRun, failures: dict[str, None]) -> None:
 
 def _require_finite(run: TrainingRun, step: int, **numbers: float) -> None:
     if not all(map(math.isfinite, numbers.values())):
-        found = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
+        values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
         raise UserError(
-            f"{run.run_id}: {found} at step {step} of {run.steps}; lower optim.lr (now "
+            f"{run.run_id}: {values} at step {step} of {run.steps}; lower optim.lr (now "
             f"{run.optim.lr}) or set optim.clip_grad, and run it again"
         )
 

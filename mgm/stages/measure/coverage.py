@@ -143,14 +143,14 @@ def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Without a clip, the mean is NaN. With one clip, or equal ones, the bounds are NaN.
     """
-    found_NS4 = np.array(
+    interval_NS4 = np.array(
         [
             [over_seeds(x_B[np.isfinite(x_B)].tolist() or [np.nan]) for x_B in x_BS.T]
             for x_BS in x_NBS
         ]
     )
     mean_NS, low_NS, high_NS, _ = np.moveaxis(
-        np.where(np.isfinite(found_NS4), found_NS4, np.nan), -1, 0
+        np.where(np.isfinite(interval_NS4), interval_NS4, np.nan), -1, 0
     )
     return mean_NS, low_NS, high_NS
 
