@@ -27,10 +27,10 @@ from mgm.data.folder import index_folder
 from mgm.data.index import Index, Video
 from mgm.data.shards import Settings, write_shards
 from mgm.data.transcode import transcode
-from mgm.masking import MASKS, Grid, Mask, Motion, make_mask
+from mgm.masking import Grid, Motion, make_mask
 from mgm.models import build_mae, reconstruction_loss
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from mgm.spec import Clips, Data, Finetune, Model, Pretrain
+from mgm.spec import MASKS, Clips, Data, Finetune, Mask, Model, Pretrain
 from mgm.stages.measure.step_time import step_seconds
 from mgm.training.efficiency import set_malloc_options
 from mgm.training.optim import build_optimiser

@@ -11,10 +11,11 @@ Shape suffixes, used after an underscore everywhere (`frames_THWC`, `masked_BL`)
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mgm.version import __version__
+
 if TYPE_CHECKING:
     from mgm.api import load, masks, read
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "load", "masks", "read"]
 
 

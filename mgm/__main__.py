@@ -1,20 +1,27 @@
 """Run `mgm` as a module: `python -m mgm`, or `torchrun ... -m mgm`."""
 
 import signal
+import sys
 
 
 def main() -> None:
-    """Run the command line.
+    """Run the command line. Bad input ends it with one line and status 2.
 
     Ctrl-C during the import of its libraries ends the process without a traceback.
     """
     caught = signal.getsignal(signal.SIGINT)
     if caught is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from mgm.cli import main as run
+    # Imported here, so that Ctrl-C is quiet while this takes half a second.
+    from mgm.cli import app
+    from mgm.errors import one_line
 
     signal.signal(signal.SIGINT, caught)
-    run()
+    try:
+        with one_line():
+            app()
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mgm.spec import ApplyOptions, Clips, Data, Mask, Probe
+from mgm.spec import ApplyOptions, Clips, Data, Mask, Probe, Views
 from mgm.video import Clip, probe_video, read_clip
 from mgm.video.motion import frame_difference
 
@@ -69,6 +69,7 @@ def masks(
         ValueError: the mask does not exist, its guidance needs more than the clip, or the clip does
             not fit the tubelets.
     """
+    # torch and what needs it belong to an optional part of the package.
     import torch
 
     from mgm.masking import Grid, Motion, make_mask
@@ -114,14 +115,13 @@ class Model:
         Raises:
             UserError: the video cannot be read, or is shorter than a clip.
         """
-        from mgm.spec import Views
         from mgm.stages.apply import find_videos
         from mgm.stages.job import computed
         from mgm.video import test_loader
 
-        found = list(find_videos(Path(video))[0].values())
+        videos = list(find_videos(Path(video))[0].values())
         views = Views(temporal=clips, spatial=1)
-        [batch] = test_loader(found, self.clips, self.tubelet, views, 1)
+        [batch] = test_loader(videos, self.clips, self.tubelet, views, 1)
         feature_VD = computed(self.encoder, batch.frames_BTHWC, self.channels)
         return feature_VD.float().mean(0).cpu().numpy()
 

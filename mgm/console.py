@@ -26,6 +26,7 @@ def say(text: str) -> None:
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     """Yield `items` and show progress: a bar on a terminal, else a line from time to time."""
     if sys.stderr.isatty():
+        # Rich takes a tenth of a second, and only a terminal needs it.
         from rich.console import Console
         from rich.progress import track as bar
 

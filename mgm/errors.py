@@ -163,13 +163,13 @@ def as_user_error(error: BaseException) -> UserError | None:
         if extra is None:
             return None
         return UserError(f"{module} is not installed; run pip install 'mgm-video[{extra}]'")
-    if not (found := system_error(error)):
+    if not (system := system_error(error)):
         return None
-    names = (found.filename, found.filename2)
+    names = (system.filename, system.filename2)
     places = [os.fsdecode(name) for name in names if isinstance(name, str | bytes)]
-    why = found.strerror or f"{type(found).__name__}: {found}".splitlines()[0]
+    why = system.strerror or f"{type(system).__name__}: {system}".splitlines()[0]
     line = ": ".join([*places, why])
-    next_step = NEXT_STEPS.get(found.errno or 0)
+    next_step = NEXT_STEPS.get(system.errno or 0)
     return UserError(f"{line}; {next_step}" if next_step else line)
 
 

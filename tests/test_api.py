@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import mgm
-from mgm.masking import MASKS, Grid, Motion, make_mask
+from mgm.masking import Grid, Motion, make_mask
 from mgm.models import build_mae, save_weights
 from mgm.reading import file_digest
-from mgm.spec import ApplyOptions, Clips, Data, Decoder, Mask, Model, Pretrain
+from mgm.spec import MASKS, ApplyOptions, Clips, Data, Decoder, Mask, Model, Pretrain
 from mgm.stages.embed import embed
 from mgm.video import read_clip, slot_magnitude
 from tests.helpers.videos import moving_square, write_video

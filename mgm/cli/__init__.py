@@ -1,10 +1,7 @@
 """The commands of `mgm`. A command imports its modules when it is called, so help is fast."""
 
-import sys
-
 from mgm.cli.base import app
 from mgm.cli.prepare_commands import prepare_app
-from mgm.errors import one_line
 
 # Help lists the commands in the order of these imports.
 # isort: off
@@ -15,12 +12,3 @@ import mgm.cli.study_commands
 # isort: on
 
 app.add_typer(prepare_app, name="prepare")
-
-
-def main() -> None:
-    """Run the program. Bad input ends it with one line and status 2."""
-    try:
-        with one_line():
-            app(standalone_mode=True)
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -12,10 +12,10 @@ import typer
 from pydantic.fields import FieldInfo
 from typer.models import OptionInfo
 
-from mgm import __version__
 from mgm.console import say
 from mgm.errors import UserError, require_few, valid
 from mgm.spec import FrozenModel
+from mgm.version import __version__
 
 app = typer.Typer(
     help="Motion-guided masking for video masked autoencoders, and the experiments of its paper."
@@ -72,12 +72,12 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """
     plain = signature(command).parameters
     groups = {
-        name: one.annotation
-        for name, one in plain.items()
-        if isinstance(one.annotation, type) and issubclass(one.annotation, FrozenModel)
+        name: parameter.annotation
+        for name, parameter in plain.items()
+        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, FrozenModel)
     }
-    own = [one for name, one in plain.items() if name not in groups]
-    shown = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in own]
+    own = [parameter for name, parameter in plain.items() if name not in groups]
+    shown = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own]
     for group in groups.values():
         shown += [_option(*field) for field in group.model_fields.items()]
 
@@ -89,15 +89,15 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         command(**given)
 
     called.__signature__ = signature(command).replace(parameters=shown)  # type: ignore[attr-defined]
-    called.__annotations__ = {one.name: one.annotation for one in shown}
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return called
 
 
 def _option(name: str, field: FieldInfo) -> Parameter:
     """Return a field as a parameter, with its own `typer.Option` or one made from the field."""
-    option = next((one for one in field.metadata if isinstance(one, OptionInfo)), None)
+    option = next((extra for extra in field.metadata if isinstance(extra, OptionInfo)), None)
     if option is None:
-        least = next((one.ge for one in field.metadata if hasattr(one, "ge")), None)
+        least = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), None)
         # Name the flag, since Typer would add --no-NAME.
         flag = (f"--{name.replace('_', '-')}",) if field.annotation is bool else ()
         option = typer.Option(*flag, min=least, help=field.description)
@@ -122,6 +122,7 @@ def all_processes() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         # Otherwise closing the connections at the end prints a page of warnings.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        # Commands import torch when they are called, so that `mgm --help` is fast.
         from mgm.training.collectives import process_group
 
         with process_group():

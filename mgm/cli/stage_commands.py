@@ -8,8 +8,11 @@ import typer
 
 from mgm.cli.base import Data, Force, Out, all_processes, app, grouped, places
 from mgm.console import say
+from mgm.data.index import read_index
 from mgm.errors import UserError
+from mgm.reading import read_json, read_yaml
 from mgm.spec import (
+    PUBLISHED,
     FrozenModel,
     LoadOptions,
     Measure,
@@ -18,6 +21,7 @@ from mgm.spec import (
     parse,
     require_named_sizes,
 )
+from mgm.spec.new_spec import commented, fields_of, write_new
 
 # Stages that can run in several processes.
 DISTRIBUTED = ("pretrain", "finetune")
@@ -121,8 +125,6 @@ def new_spec(
     ] = None,
 ) -> None:
     """Write a spec (YAML) with all settings, explained in comments."""
-    from mgm.spec.new_spec import commented, fields_of, write_new
-
     fields = fields_of(stage, dataset, mask, changes)
     say(write_new(commented(parse(fields, "new-spec")), out))
 
@@ -132,7 +134,7 @@ def _read(
 ) -> list[tuple[str, Any]]:
     """Return each spec's fields, with its name for errors, from files or from options alone."""
     if paths:
-        if words := [f"--mask {mask}"] * bool(mask) + [f"--set {one}" for one in changes]:
+        if words := [f"--mask {mask}"] * bool(mask) + [f"--set {change}" for change in changes]:
             raise UserError(f"{words[0]}: is for a run without a spec file; change {paths[0]}")
         return [(str(path), _fields(path)) for path in paths]
     if not data:
@@ -145,11 +147,6 @@ def _read(
         raise UserError(
             f"--data {more[0][0]}: a run without a spec file has one dataset; remove this one"
         )
-
-    from mgm.data.index import read_index
-    from mgm.spec import PUBLISHED
-    from mgm.spec.new_spec import fields_of
-
     fields = fields_of(stage, name, mask, changes)
     # The digest distinguishes folders of one name. Published datasets need only their name.
     if name not in PUBLISHED:
@@ -159,8 +156,6 @@ def _read(
 
 def _fields(path: Path) -> Any:
     """Read a spec file."""
-    from mgm.reading import read_json, read_yaml
-
     try:
         return read_yaml(path) if path.suffix in YAML else read_json(path)
     except FileNotFoundError:
@@ -178,6 +173,7 @@ def _run_specs(
     """Run a stage on each spec."""
     where = places(data)
     with all_processes():
+        # Commands import torch when they are called, so that `mgm --help` is fast.
         from mgm.stages.job import Workplace
         from mgm.stages.parents import complete
         from mgm.stages.runner import run_all
@@ -338,7 +334,8 @@ def measure(
 
     import torch
 
-    from mgm.stages.measure import controls_now, measure_now
+    from mgm.stages.measure import measure_now
+    from mgm.stages.measure.controls import controls_now
 
     torch.set_num_threads(options.threads)
     if what[0] == "controls":

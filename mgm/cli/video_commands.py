@@ -8,8 +8,7 @@ import typer
 from mgm.cli.base import Force, app, few, grouped
 from mgm.console import say
 from mgm.errors import UserError
-from mgm.masking import Compensate
-from mgm.spec import ApplyOptions, PredictOptions
+from mgm.spec import ApplyOptions, Compensate, PredictOptions
 
 Source = Annotated[
     Path,

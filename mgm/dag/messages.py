@@ -16,9 +16,8 @@ from mgm.data.index import read_index, require_labels, require_vectors
 from mgm.data.opening import files_below
 from mgm.data.published.listed import SUFFIXES
 from mgm.errors import UserError
-from mgm.masking import MASKS
 from mgm.results.result import log_lines
-from mgm.spec import CODEC, PUBLISHED, Finetune, Pretrain, Spec
+from mgm.spec import CODEC, MASKS, PUBLISHED, Finetune, Pretrain, Spec
 
 
 def overview(workflow: Workflow) -> str:

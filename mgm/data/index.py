@@ -24,11 +24,10 @@ from mgm.console import show
 from mgm.data.croissant import write_croissant
 from mgm.data.videos import SPLITS, Index, Video, below
 from mgm.errors import UserError, valid
-from mgm.masking import MASKS
 from mgm.reading import file_digest, read_json, read_table
 from mgm.results.atomic import table_writer
 from mgm.results.outputs import output, write_output
-from mgm.spec import GENERATED
+from mgm.spec import GENERATED, MASKS
 
 _BLOCK = 4096
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mgm.masking import Mask, draws, hidden_patches
+from mgm.masking import draws
+from mgm.spec import Mask, hidden_patches
 
 
 @dataclass(frozen=True)

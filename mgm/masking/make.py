@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from mgm.errors import UserError
-from mgm.masking import MASKS, Mask
 from mgm.masking.boxes import Boxes, clamped, nearest
 from mgm.masking.inputs import Grid, MaskInput, Motion
+from mgm.spec import MASKS, Mask
 
 
 def make_mask(mask: Mask | str, grid: Grid, motion: Motion | None, seed_B: Tensor) -> Tensor:
@@ -91,10 +91,10 @@ def _checked(clips: MaskInput) -> MaskInput:
         return replace(clips, motion=Motion(magnitude_BSHW))
     displacement_BSHW2 = clips.motion.displacement_BSHW2
     if displacement_BSHW2 is None or displacement_BSHW2.shape != (*shape, 2):
-        found = None if displacement_BSHW2 is None else tuple(displacement_BSHW2.shape)
+        own_shape = None if displacement_BSHW2 is None else tuple(displacement_BSHW2.shape)
         raise UserError(
             f"mask {name!r} needs displacement_BSHW2 of shape {(*shape, 2)}, and "
-            f"{f'its shape is {found}' if found else 'none was given'}; "
+            f"{f'its shape is {own_shape}' if own_shape else 'none was given'}; "
             "pass (dx, dy) of each cell"
         )
     return replace(clips, motion=Motion(magnitude_BSHW, displacement_BSHW2.float()))

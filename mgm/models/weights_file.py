@@ -59,11 +59,11 @@ def weights_file(path: Path) -> Path:
     """
     if path.is_dir():
         names = IN_FOLDERS + SHARDED
-        if not (found := [path / name for name in names if (path / name).exists()]):
+        if not (present := [path / name for name in names if (path / name).exists()]):
             raise UserError(
                 f"{path}: this folder holds no weights ({', '.join(names)}); pass the file"
             )
-        return found[0]
+        return present[0]
     try:
         return regular(path)
     except OSError:
@@ -119,14 +119,14 @@ def parts_of(index: Path) -> dict[str, list[str]]:
 def _read_parts(index: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for file, names in parts_of(index).items():
-        found = _read_file(index.parent / file)
-        if wrong := sorted(set(names) ^ found.keys()):
+        part = _read_file(index.parent / file)
+        if wrong := sorted(set(names) ^ part.keys()):
             where = "has no" if wrong[0] in names else "also has"
             raise UserError(
                 f"{index.parent / file}: {where} {wrong[0]}, which contradicts {index.name}; "
                 f"{_AGAIN}"
             )
-        weights |= found
+        weights |= part
     return weights
 
 
@@ -187,9 +187,9 @@ def _unpickled(path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     # A damaged file may raise any exception.
     except Exception as error:
-        if found := re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)", str(error)):
+        if code := re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)", str(error)):
             raise UserError(
-                f"{path}: asks for {found[1] or found[2]}, which is code and not weights, so it "
+                f"{path}: asks for {code[1] or code[2]}, which is code and not weights, so it "
                 f"was not opened; {_STATE_DICT}"
             ) from None
         raise UserError(
@@ -197,25 +197,25 @@ def _unpickled(path: Path) -> Any:
         ) from None
 
 
-def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
+def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     # Unwrap a limited number of times, since a dictionary may contain itself.
     for _ in WRAPPERS:
-        if isinstance(found, dict):
-            found = next(
-                (found[name] for name in WRAPPERS if isinstance(found.get(name), dict)), found
+        if isinstance(content, dict):
+            content = next(
+                (content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content
             )
-    if not isinstance(found, dict) or not found:
+    if not isinstance(content, dict) or not content:
         raise UserError(
-            f"{path}: holds {'nothing' if isinstance(found, dict) else type(found).__name__}, "
+            f"{path}: holds {'nothing' if isinstance(content, dict) else type(content).__name__}, "
             f"not named weights; {_STATE_DICT}"
         )
     if other := next(
-        (name for name, value in found.items() if not isinstance(value, Tensor)), None
+        (name for name, value in content.items() if not isinstance(value, Tensor)), None
     ):
         raise UserError(
-            f"{path}: its {other} is {type(found[other]).__name__}, not a weight; {_STATE_DICT}"
+            f"{path}: its {other} is {type(content[other]).__name__}, not a weight; {_STATE_DICT}"
         )
-    return {str(name): value for name, value in found.items()}
+    return {str(name): value for name, value in content.items()}
 
 
 _STATE_DICT = "save only the model's state_dict"

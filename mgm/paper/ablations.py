@@ -5,7 +5,6 @@ They are controls, ablations and measured numbers.
 
 from typing import get_args
 
-from mgm.masking import MASKS, Edge
 from mgm.paper import recipes
 from mgm.paper.experiments import (
     COLUMNS,
@@ -15,7 +14,7 @@ from mgm.paper.experiments import (
     trained_parent,
 )
 from mgm.paper.registry import CONTROL_ROWS, NO_MODEL, Registry, with_mask
-from mgm.spec import Measure, Probe
+from mgm.spec import MASKS, Edge, Measure, Probe
 
 
 def table_4_still(registry: Registry) -> None:

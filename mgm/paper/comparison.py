@@ -9,13 +9,12 @@ from typing import Any, get_args
 from mgm.data.index import read_index
 from mgm.data.synthetic.params import parse_params
 from mgm.errors import UserError, valid
-from mgm.masking import Mask
 from mgm.paper import CONFIG, recipes
 from mgm.paper.registry import NO_MODEL, Registry
 from mgm.paper.scales import Dataset, R, Scale, file_of, load_scale, set_field
 from mgm.paper.study import CONTROLS, At, Column, Place, Stage, Study
 from mgm.reading import read_yaml
-from mgm.spec import PUBLISHED, Data, Finetune, Measure, Pretrain, Probe, Published, parse
+from mgm.spec import PUBLISHED, Data, Finetune, Mask, Measure, Pretrain, Probe, Published, parse
 
 
 @dataclass(frozen=True)

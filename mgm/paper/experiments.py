@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from mgm.masking import MASKS
 from mgm.paper import recipes
 from mgm.paper.quoted import note, reported
 from mgm.paper.registry import Registry, Table, with_mask
-from mgm.spec import OWN, PUBLISHED, Finetune, Flow, Model, Pretrain
+from mgm.spec import MASKS, OWN, PUBLISHED, Finetune, Flow, Model, Pretrain
 
 COLUMNS = {name: PUBLISHED[name].title for name in ("ssv2", "k400")}
 

@@ -2,11 +2,10 @@
 
 from typing import get_args
 
-from mgm.masking import Edge
 from mgm.paper import recipes
 from mgm.paper.experiments import downstream_runs, trained_parent
 from mgm.paper.registry import SHARES, Cell, Figure, Plot, Registry, with_mask
-from mgm.spec import OWN, Measure, Visualise
+from mgm.spec import OWN, Edge, Measure, Visualise
 
 # The paper does not list its ratios. 0.9 is VideoMAE's.
 RATIOS = (0.6, 0.75, 0.9)

@@ -13,9 +13,9 @@ flip clips, since labels may depend on the direction.
 
 from typing import Any
 
-from mgm.masking import MASKS
 from mgm.spec import (
     BACKBONES,
+    MASKS,
     PUBLISHED,
     Augment,
     Clips,

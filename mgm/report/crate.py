@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mgm import __version__
 from mgm.errors import UserError
 from mgm.paper.registry import Registry
 from mgm.reading import file_digest
@@ -30,6 +29,7 @@ from mgm.results.atomic import atomic_write
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, parents
+from mgm.version import __version__
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",

@@ -11,14 +11,13 @@ from typing import Any
 import pandas as pd
 
 from mgm.errors import UserError
-from mgm.masking import MASKS
 from mgm.paper.registry import Cell, Registry
 from mgm.report.cells import row_of
 from mgm.results.archive import unpack_all
 from mgm.results.frame import commit_of, examine_all, read_specs
 from mgm.results.lock import folder_lock, has_writer
 from mgm.results.result import RunStatus, examine
-from mgm.spec import Spec, dotted, parents, read_spec
+from mgm.spec import MASKS, Spec, dotted, parents, read_spec
 
 MOST_CELLS = 8  # cells that `trace` prints at once
 

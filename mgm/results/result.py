@@ -18,11 +18,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
-from mgm import __version__
 from mgm.errors import UserError, valid
 from mgm.reading import file_digest, read_json, read_table
 from mgm.results import atomic
 from mgm.spec import Spec, parents, parse
+from mgm.version import __version__
 
 State = Literal["run", "altered", "running", "failed", "not run"]
 

@@ -4,17 +4,6 @@ A spec contains only the fields that determine a run's result. `RunOptions` cont
 that must not change it: threads, workers, accumulation, compilation and so on.
 """
 
-from mgm.masking import (
-    CODEC,
-    FLOWS,
-    Cells,
-    Compensate,
-    Distance,
-    Flow,
-    Guidance,
-    Mask,
-    StoredMotion,
-)
 from mgm.spec.controls import CONTROLS, Control, metric_by_title
 from mgm.spec.datasets import (
     GENERATED,
@@ -26,6 +15,22 @@ from mgm.spec.datasets import (
     data_name,
     kind_of,
     title_of,
+)
+from mgm.spec.masks import (
+    CODEC,
+    EDGES,
+    FLOWS,
+    MASKS,
+    Cells,
+    Compensate,
+    Distance,
+    Edge,
+    Flow,
+    Guidance,
+    Mask,
+    MaskInfo,
+    StoredMotion,
+    hidden_patches,
 )
 from mgm.spec.options import (
     ApplyOptions,

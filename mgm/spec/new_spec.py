@@ -11,10 +11,10 @@ import yaml
 from pydantic import BaseModel
 
 from mgm.errors import UserError
-from mgm.masking import MASKS, Mask
+from mgm.spec.masks import MASKS, Mask
 from mgm.spec.run_specs import Finetune, Probe, Run, Spec
 
-STAGES: dict[str, type[Run]] = {one.model_fields["stage"].default: one for one in get_args(Spec)}
+STAGES: dict[str, type[Run]] = {kind.model_fields["stage"].default: kind for kind in get_args(Spec)}
 
 
 def fields_of(stage: str, dataset: str, mask: str = "", changes: list[str] | None = None) -> Any:
@@ -68,7 +68,7 @@ def _lines(value: BaseModel, depth: int, without: tuple[str, ...] = ()) -> list[
         own = getattr(value, name)
         comment = comments.get(name, "")
         if get_origin(field.annotation) is Literal:
-            choices = [str(one) for one in get_args(field.annotation)]
+            choices = [str(choice) for choice in get_args(field.annotation)]
             comment += f" Choices: {', '.join(choices)}."
         if isinstance(value, Mask) and name == "name":
             comment += f" Choices: {', '.join(MASKS)}."
@@ -91,19 +91,19 @@ def _lines(value: BaseModel, depth: int, without: tuple[str, ...] = ()) -> list[
 
 def _comments(model: type[BaseModel]) -> dict[str, str]:
     """Return the comment above each field, from the source of the class and its bases."""
-    found: dict[str, str] = {}
-    for one in reversed(model.__mro__):
-        if not issubclass(one, BaseModel) or one is BaseModel:
+    comments: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if not issubclass(base, BaseModel) or base is BaseModel:
             continue
         above = list[str]()
-        for line in inspect.getsource(one).splitlines():
+        for line in inspect.getsource(base).splitlines():
             if line.strip().startswith("#"):
                 above.append(line.strip().removeprefix("#").strip())
                 continue
             if above and (field := re.match(r"    (\w+): ", line)):
-                found[field[1]] = " ".join(above)
+                comments[field[1]] = " ".join(above)
             above = []
-    return found
+    return comments
 
 
 def write_new(text: str, out: Path | None) -> str:

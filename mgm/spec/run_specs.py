@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from mgm.errors import UserError, valid
-from mgm.masking import MASKS, Compensate, Flow, Mask, StoredMotion, hidden_patches
 from mgm.reading import read_json
+from mgm.spec.masks import MASKS, Compensate, Flow, Mask, StoredMotion, hidden_patches
 from mgm.spec.values import (
     LARGE,
     TOKEN_KINDS,

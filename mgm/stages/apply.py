@@ -168,10 +168,10 @@ def apply(
     )
     for start in range(0, len(missing), PART):
         own = [(key_of[name], next(values)) for name in missing[start : start + PART]]
-        found = {key: reduce(value) for key, value in own if not isinstance(value, str)}
+        results = {key: reduce(value) for key, value in own if not isinstance(value, str)}
         bad = {key: reason for key, reason in own if isinstance(reason, str)}
-        parts.write(found, bad)
-        done |= found
+        parts.write(results, bad)
+        done |= results
         failed |= bad
     # Read to the end, so that `track` prints its last line.
     for _ in values:
@@ -283,13 +283,13 @@ class Parts:
                 failed |= bad
         return done, failed
 
-    def write(self, found: Mapping[str, np.ndarray], bad: Mapping[str, str]) -> None:
+    def write(self, results: Mapping[str, np.ndarray], bad: Mapping[str, str]) -> None:
         """Write the next part."""
         numbers = [int(path.stem) for path in self.folder.glob("*.npz") if path.stem.isdecimal()]
         self.save(
             f"{max(numbers, default=-1) + 1:08d}",
-            keys=list(found),
-            values=list(found.values()),
+            keys=list(results),
+            values=list(results.values()),
             failed=json.dumps(dict(bad)),
         )
 

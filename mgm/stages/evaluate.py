@@ -115,11 +115,12 @@ def recorded_classes(weights: Path) -> list[str]:
     folder = weights if weights.is_dir() else weights.parent
     for file, path in (("result.json", ("data", "class_names")), ("config.json", ("id2label",))):
         if (folder / file).is_file():
-            found = read_json(folder / file)
+            recorded = read_json(folder / file)
             for name in path:
-                found = found.get(name) if isinstance(found, dict) else None
+                recorded = recorded.get(name) if isinstance(recorded, dict) else None
             names = [
-                str(name) for name in (found.values() if isinstance(found, dict) else found or ())
+                str(name)
+                for name in (recorded.values() if isinstance(recorded, dict) else recorded or ())
             ]
             return [] if "LABEL_0" in names else names
     return []
@@ -158,13 +159,13 @@ def test(job: Job[Finetune], model: nn.Module) -> dict[str, Any]:
     share = collectives.rank(), collectives.world_size()
     views = over_views(job, model, model, job.index.test, job.spec.views, share)
     own = [(logits_BC.float().cpu().numpy(), sample_B.numpy()) for logits_BC, sample_B in views]
-    found = [*chain(*collectives.all_gather_object(own))]
+    of_all = [*chain(*collectives.all_gather_object(own))]
     if not collectives.is_main():
         return {}
     return record(
         job,
-        np.concatenate([sample_B for _, sample_B in found]),
-        np.concatenate([logits_BC for logits_BC, _ in found]),
+        np.concatenate([sample_B for _, sample_B in of_all]),
+        np.concatenate([logits_BC for logits_BC, _ in of_all]),
     )
 
 
@@ -237,8 +238,8 @@ def _record_several(job: Job, sample_N: np.ndarray, logits_NC: np.ndarray) -> di
             writer.writerow(
                 [job.index.name(video), job.index.class_names(video), *map(repr, score_C.tolist())]
             )
-    found, low, high = average_precision(job.index, score_NC)
-    return {"map": found, "map_low": low, "map_high": high}
+    mean, low, high = average_precision(job.index, score_NC)
+    return {"map": mean, "map_low": low, "map_high": high}
 
 
 def average_precision(index: Index, score_NC: np.ndarray) -> tuple[float, float, float]:

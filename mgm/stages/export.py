@@ -112,18 +112,18 @@ def export(
 def _names(spec: Finetune, run: Path, classes: int, index: Path | None) -> list[str]:
     if index is None:
         return recorded_classes(run) or [f"LABEL_{label}" for label in range(classes)]
-    found = read_index(index)
-    if len(found.classes) != classes:
+    dataset = read_index(index)
+    if len(dataset.classes) != classes:
         raise UserError(
-            f"{index}: has {len(found.classes)} classes, the run's weights have {classes}; pass "
+            f"{index}: has {len(dataset.classes)} classes, the run's weights have {classes}; pass "
             f"the index of {spec.data.dataset}"
         )
-    if spec.data.digest and found.digest != spec.data.digest:
+    if spec.data.digest and dataset.digest != spec.data.digest:
         raise UserError(
-            f"{index}: holds videos with digest {found.digest}, and the run was made with "
+            f"{index}: holds videos with digest {dataset.digest}, and the run was made with "
             f"{spec.data.digest}; pass the index of these"
         )
-    return list(found.classes)
+    return list(dataset.classes)
 
 
 def _config(spec: Pretrain | Finetune, names: list[str]) -> dict[str, Any]:
@@ -279,6 +279,7 @@ def export_onnx(
 def _write_onnx(
     model: nn.Module, spec: Pretrain | Finetune, path: Path, about: dict[str, str]
 ) -> str:
+    # Optional packages.
     import onnx
     import onnxruntime
     import onnxscript  # noqa: F401  PyTorch's own error hides that it is missing
@@ -307,8 +308,8 @@ def _write_onnx(
         session = onnxruntime.InferenceSession(
             temporary.read_bytes(), providers=["CPUExecutionProvider"]
         )
-        found = [session.run(None, {"frames": frames_BTHWC[:n].numpy()})[0] for n in (2, 1)]
-        off = max(float(np.abs(got - expected[: len(got)]).max()) for got in found) / max(
+        outputs = [session.run(None, {"frames": frames_BTHWC[:n].numpy()})[0] for n in (2, 1)]
+        off = max(float(np.abs(got - expected[: len(got)]).max()) for got in outputs) / max(
             1.0, float(np.abs(expected).max())
         )
         if not off <= TOLERANCE:

@@ -18,6 +18,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from mgm.console import show, track
 from mgm.data.index import Index, Video, read_index
 from mgm.data.opening import in_processes
@@ -179,11 +181,10 @@ def _require_same(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
 @cache
 def _estimate(method: Flow, weights: Path | None) -> Estimate:
     """Return this process's estimator, on one CPU thread or on a GPU."""
-    import cv2
-
     cv2.setNumThreads(1)
     device = "cpu"
     if weights:
+        # DIS needs no torch, and each worker process would import it.
         import torch
 
         torch.set_num_threads(1)

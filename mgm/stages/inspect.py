@@ -72,7 +72,7 @@ class DatasetSummary:
             bars = "".join(
                 BARS[-(-count * (len(BARS) - 1) // max(counts.max(), 1))] for count in counts
             )
-            coverage = np.mean([found.coverage for found in self.decoded])
+            coverage = np.mean([motion.coverage for motion in self.decoded])
             lines.append(
                 f"  decoded     {len(self.decoded):,} videos with vectors, evenly spread; nonzero "
                 f"in {coverage:.0%} of cells"
@@ -110,7 +110,7 @@ class DatasetSummary:
 
     @property
     def _concentration(self) -> np.ndarray:
-        return np.array([found.concentration for found in self.decoded])
+        return np.array([motion.concentration for motion in self.decoded])
 
 
 def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:
@@ -138,8 +138,9 @@ def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:
                 f"{folder}: holds no index and no file; pass the folder of the videos, or the "
                 "folder that `mgm prepare` wrote"
             )
-        found, unreadable = open_all(folder, spread(sorted(names), videos))
-        facts, unreadable = {video.path: video for video in found.values()}, unreadable + unusable
+        readable, unreadable = open_all(folder, spread(sorted(names), videos))
+        unreadable += unusable
+        facts = {video.path: video for video in readable.values()}
         counted = len(names) + len(unusable)
         about = f"{counted:,} files, without an index"
     decoded = []

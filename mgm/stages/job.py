@@ -183,8 +183,8 @@ def computed(compute: Callable[[torch.Tensor], T], frames_BTHWC: torch.Tensor, c
     device = best_device()
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
-        there_BTHWC = frames_BTHWC.to(device, non_blocking=True)
-        return compute(with_channels(there_BTHWC, channels))
+        own_BTHWC = frames_BTHWC.to(device, non_blocking=True)
+        return compute(with_channels(own_BTHWC, channels))
 
 
 def motion_of(batch: Batch) -> Motion | None:
@@ -317,13 +317,13 @@ def device_copy(device: torch.device) -> Callable[[Batch], Batch]:
 
     def copy(batch: Batch) -> Batch:
         with torch.cuda.stream(copying):
-            there = batch.map(lambda x: x.to(device, non_blocking=True))
+            copied = batch.map(lambda x: x.to(device, non_blocking=True))
         computing = torch.cuda.current_stream(device)
         computing.wait_stream(copying)
-        for tensor in there:
+        for tensor in copied:
             if isinstance(tensor, torch.Tensor):
                 # Otherwise its memory could be reused while the step reads it.
                 tensor.record_stream(computing)
-        return there
+        return copied
 
     return copy

@@ -10,7 +10,7 @@ from torch import Tensor
 from mgm.console import show
 from mgm.data.index import require_vectors
 from mgm.errors import UserError
-from mgm.masking import MASKS, Grid, Mask, make_mask, predicted
+from mgm.masking import Grid, make_mask, predicted
 from mgm.models import (
     build_mae,
     load_weights,
@@ -21,7 +21,7 @@ from mgm.models import (
 from mgm.models.encoder import freeze
 from mgm.models.kernels import bf16_slowdown
 from mgm.results.result import log_lines
-from mgm.spec import Finetune, Optim, Pretrain
+from mgm.spec import MASKS, Finetune, Mask, Optim, Pretrain
 from mgm.stages.flow import require_flow
 from mgm.stages.job import Job, motion_of, training_batches, unchanged
 from mgm.training import TrainingRun, collectives, train

@@ -64,7 +64,9 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
     metrics = record(job, test.sample_N.numpy(), *logits)
     if with_tokens:
         forget_tokens(job, model, *splits)
-    chosen = {name: float(np.median([one[name] for one in settings])) for name in settings[0]}
+    chosen = {
+        name: float(np.median([setting[name] for setting in settings])) for name in settings[0]
+    }
     return metrics | chosen
 
 
@@ -186,12 +188,12 @@ def _compute(
             "room for an attentive probe's tokens",
             "free some, lower `views`, or choose another probe kind",
         )
-    found, samples, start = list[Tensor](), list[Tensor](), 0
+    pooled, samples, start = list[Tensor](), list[Tensor](), 0
     with atomic_write(kept) if kept else nullcontext() as temporary:
         if temporary:
             tokens_NLD = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
         for (pooled_BD, normal_BLD), sample_B in over_views(job, model, compute, videos, views):
-            found.append(pooled_BD)
+            pooled.append(pooled_BD)
             samples.append(sample_B)
             if normal_BLD is not None:
                 tokens_NLD[start : start + len(normal_BLD)] = normal_BLD.numpy()
@@ -199,7 +201,7 @@ def _compute(
         if temporary:
             tokens_NLD.flush()
             del tokens_NLD
-    return torch.cat(found), torch.cat(samples)
+    return torch.cat(pooled), torch.cat(samples)
 
 
 def _folder(job: Job[Probe]) -> Path:

@@ -115,7 +115,7 @@ def fit_path(
     target_NC = (label_N if several else F.one_hot(label_N, classes)).to(x_ND.dtype)
     sizes = [classes * len(value_R), classes]
     weight_CR, bias_C = rotated_NR.new_zeros(classes, len(value_R)), rotated_NR.new_zeros(classes)
-    found: dict[float, Predictor] = {}
+    predictor_of: dict[float, Predictor] = {}
     for penalty in sorted(penalties, reverse=True):
         step_R = (value_R / classes + penalty).rsqrt()
         step = classes**0.5
@@ -145,8 +145,8 @@ def fit_path(
         best = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
         scaled_CR, scaled_C = torch.from_numpy(best.x).split(sizes)
         weight_CR, bias_C = scaled_CR.view(classes, -1) * step_R, step * scaled_C
-        found[penalty] = _predictor(mean_D, scale_D, weight_CR @ basis_DR.T, bias_C)
-    return found
+        predictor_of[penalty] = _predictor(mean_D, scale_D, weight_CR @ basis_DR.T, bias_C)
+    return predictor_of
 
 
 def _predictor(mean_D: Tensor, scale_D: Tensor, weight_CD: Tensor, bias_C: Tensor) -> Predictor:
@@ -167,8 +167,8 @@ def choose_penalty(x_ND: Tensor, label_N: Tensor, unit_N: Tensor, classes: int, 
         return float((logits_NC.argmax(dim=1) == wanted).sum())
 
     path = fit_path(x_ND[~held_N], label_N[~held_N], classes, PENALTIES)
-    found = {penalty: quality(predict(x_ND[held_N])) for penalty, predict in path.items()}
-    return max(PENALTIES, key=lambda penalty: (found[penalty], penalty))
+    quality_of = {penalty: quality(predict(x_ND[held_N])) for penalty, predict in path.items()}
+    return max(PENALTIES, key=lambda penalty: (quality_of[penalty], penalty))
 
 
 def held_out(unit_N: Tensor, seed: int) -> Tensor:
@@ -408,12 +408,12 @@ def _train_attentive(
 def _logits(probes: list[AttentiveProbe], tokens_NLD: np.ndarray, place_N: Tensor) -> list[Tensor]:
     """Return each probe's logits of these clips, from one pass over their tokens."""
     device = probes[0].query.device
-    found: list[list[Tensor]] = [[] for _ in probes]
+    logits: list[list[Tensor]] = [[] for _ in probes]
     for place_B in place_N.split(ATTENTIVE.batch):
         x_BLD = _tokens(tokens_NLD, place_B, device)
-        for probe, own in zip(probes, found, strict=True):
+        for probe, own in zip(probes, logits, strict=True):
             own.append(probe(x_BLD).cpu())
-    return [torch.cat(own) for own in found]
+    return [torch.cat(own) for own in logits]
 
 
 def _tokens(tokens_NLD: np.ndarray, place_B: Tensor, device: torch.device) -> Tensor:

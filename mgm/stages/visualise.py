@@ -14,11 +14,11 @@ import torch
 
 from mgm.data.index import Index, Video
 from mgm.errors import UserError, valid
-from mgm.masking import MASKS, Compensate, Grid, Mask, Motion, make_boxes, make_mask
+from mgm.masking import Grid, Motion, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.paper.recipes import MASK_RATIO
 from mgm.rng import clip_seed, generator
-from mgm.spec import Clips, Model, Pretrain, Visualise, read_spec
+from mgm.spec import MASKS, Clips, Compensate, Mask, Model, Pretrain, Visualise, read_spec
 from mgm.stages.job import Job, moving_videos
 from mgm.stages.measure.saliency import read_boxes
 from mgm.video import Clip, probe_video, read_clip
@@ -91,11 +91,11 @@ def masks_to_show(
     with valid("--"):
         return [
             Mask(
-                name=one.name,
-                ratio=MASK_RATIO[one.name] if ratio is None else ratio,
+                name=mask.name,
+                ratio=MASK_RATIO[mask.name] if ratio is None else ratio,
                 compensate=compensate,
             )
-            for one in known
+            for mask in known
         ]
 
 
@@ -378,9 +378,9 @@ def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box) 
     if not any((place / name).exists() for name in ("boxes.csv", "boxes.npz")):
         return np.empty((len(index_S), 0, 4), np.float32)
     boxes = read_boxes(place, job.index).get(job.index.name(video), {})
-    found = [boxes.get(int(frame), np.empty((0, 4))) for frame in index_S]
-    shown_SK4 = np.full((len(found), max(map(len, found)), 4), np.nan, np.float32)
-    for shown_K4, boxes_K4 in zip(shown_SK4, found):
+    boxes_of_slot = [boxes.get(int(frame), np.empty((0, 4))) for frame in index_S]
+    shown_SK4 = np.full((len(boxes_of_slot), max(map(len, boxes_of_slot)), 4), np.nan, np.float32)
+    for shown_K4, boxes_K4 in zip(shown_SK4, boxes_of_slot):
         share_K4 = (boxes_K4 - np.tile([crop.top, crop.left], 2)) / np.tile(
             [crop.height, crop.width], 2
         )

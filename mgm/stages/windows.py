@@ -175,11 +175,11 @@ def _plan(name: str, video: Video, windows: Windows, clips: Clips) -> _Plan:
 def _values(
     compute: Callable[[Tensor], Tensor], source: Source, path: str, index_NT: np.ndarray
 ) -> np.ndarray:
-    found = [
+    values = [
         computed(compute, torch.from_numpy(batch_BTHWC), source.model.channels).float().cpu()
         for batch_BTHWC in _ahead(_batches(path, index_NT, source.clips.size))
     ]
-    return torch.cat(found).numpy()
+    return torch.cat(values).numpy()
 
 
 def _ahead(items: Iterable[T]) -> Iterator[T]:

@@ -48,8 +48,8 @@ def load_checkpoint(
     Raises:
         UserError: all checkpoints are damaged, or one belongs to another run.
     """
-    found = [path for path in (folder / NEWEST, folder / BEFORE) if path.exists()]
-    for path in found:
+    checkpoints = [path for path in (folder / NEWEST, folder / BEFORE) if path.exists()]
+    for path in checkpoints:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             owner = state["run_id"]
@@ -61,14 +61,14 @@ def load_checkpoint(
                 f"{path}: belongs to run {owner}, not to {run_id}; "
                 "move it away, or use another --out"
             )
-        if path != found[0]:
-            show(f"{found[0]}: is damaged, so {run_id} goes back to the previous checkpoint")
-            found[0].unlink()
+        if path != checkpoints[0]:
+            show(f"{checkpoints[0]}: is damaged, so {run_id} goes back to the previous checkpoint")
+            checkpoints[0].unlink()
         return state
-    if found:
+    if checkpoints:
         raise UserError(
-            f"{found[0]}: all {len(found)} checkpoints of the run are damaged; delete them to "
-            "start it again"
+            f"{checkpoints[0]}: all {len(checkpoints)} checkpoints of the run are damaged; delete "
+            "them to start it again"
         )
     return None
 

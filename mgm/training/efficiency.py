@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 Compile = Literal["auto", "on", "off"]
 Forward = Callable[..., Any]
@@ -31,6 +32,7 @@ def block_compiler(
     """
     if choice == "off" or (choice == "auto" and device.type != "cuda"):
         return None
+    # These take seconds, and only compiled blocks need them.
     import torch._dynamo.config
     import torch._inductor.config
 
@@ -63,8 +65,6 @@ def recomputed(forward: Forward) -> Forward:
     This is activation checkpointing (Chen et al., 2016). It takes a third more computing and saves
     most of the memory. Losses and gradients are the same, also with drop path.
     """
-    from torch.utils.checkpoint import checkpoint
-
     return partial(checkpoint, forward, use_reentrant=False)
 
 

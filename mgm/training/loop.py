@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from mgm.console import duration
 from mgm.errors import UserError
@@ -315,9 +317,6 @@ def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
     """Average the gradients of all processes in the backward pass."""
     if collectives.world_size() == 1:
         return loss
-    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
-    from torch.nn.parallel import DistributedDataParallel
-
     # Without static_graph: with it, PyTorch 2.15 queues its all-reduce inside no_sync too.
     parallel = DistributedDataParallel(loss, gradient_as_bucket_view=True)
     # Buffers are constants. PyTorch 2.15 deprecates the argument of this name.
@@ -341,9 +340,9 @@ def _require_few_failures(run: TrainingRun, failures: dict[str, None]) -> None:
 
 def _require_finite(run: TrainingRun, step: int, **numbers: float) -> None:
     if not all(map(math.isfinite, numbers.values())):
-        found = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
+        values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
         raise UserError(
-            f"{run.run_id}: {found} at step {step} of {run.steps}; lower optim.lr (now "
+            f"{run.run_id}: {values} at step {step} of {run.steps}; lower optim.lr (now "
             f"{run.optim.lr}) or set optim.clip_grad, and run it again"
         )
 

@@ -82,7 +82,7 @@ def parts_that_fit(
     devices = [value.device for value in parameters if value.device.type == "cuda"]
     # Draws of dropout must not move on.
     with torch.random.fork_rng(devices[:1]):
-        one = saved_bytes(lambda: loss_of(1), model.parameters())
-        two = saved_bytes(lambda: loss_of(2), model.parameters()) if clips > 1 else 2 * one
-    per_clip = two - one
+        of_one = saved_bytes(lambda: loss_of(1), model.parameters())
+        of_two = saved_bytes(lambda: loss_of(2), model.parameters()) if clips > 1 else 2 * of_one
+    per_clip = of_two - of_one
     return fewest_parts(clips, per_clip, fixed, free), fixed + MARGIN * per_clip * clips

@@ -40,6 +40,7 @@ def mix(
         target_BC: float32, each clip's share of each class. With CutMix it is exactly the share of
             its pixels.
     """
+    # An optional package, which takes a second to import.
     from timm.data.mixup import Mixup
 
     target_BC = F.one_hot(label_B, classes).float()

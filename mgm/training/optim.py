@@ -174,13 +174,13 @@ def _find_class(name: str) -> type:
     torch.optim and of entry points are found.
     """
     points = {point.value: point for point in entry_points(group=ENTRY_POINTS)}
-    found = points[name].load() if name in points else getattr(torch.optim, name, None)
-    if not isinstance(found, type) or not hasattr(found, "step"):
+    kind = points[name].load() if name in points else getattr(torch.optim, name, None)
+    if not isinstance(kind, type) or not hasattr(kind, "step"):
         raise UserError(
             f"optim.name {name}: is neither an optimiser of torch.optim, such as SGD, nor an "
             f"installed entry point of the group {ENTRY_POINTS}; correct it, or install yours"
         )
-    return found
+    return kind
 
 
 def share_state(optimiser: Optimiser) -> None:

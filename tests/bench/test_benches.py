@@ -42,7 +42,7 @@ def test_peers_take_turns_with_us_and_the_first_turn_warms_up(bench):
 
 
 def test_every_mask_is_compared(bench):
-    from mgm.masking import MASKS
+    from mgm.spec import MASKS
 
     measuring, peers = bench
     comparisons = list(peers.masks(peers.Options(repeats=1)))

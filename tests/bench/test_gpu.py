@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mgm.masking import MASKS
 from mgm.paper.cost import ROWS
-from mgm.spec import BACKBONES, Pretrain
+from mgm.spec import BACKBONES, MASKS, Pretrain
 
 pytestmark = pytest.mark.slow
 BENCH = Path(__file__).parents[2] / "bench" / "gpu.py"

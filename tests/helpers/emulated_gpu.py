@@ -24,8 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from mgm.masking import MASKS, Grid, Mask, Motion, make_mask, predicted
+from mgm.masking import Grid, Motion, make_mask, predicted
 from mgm.models.vit import Attention
+from mgm.spec import MASKS, Mask
 
 ROOT = str(Path(__file__).parents[2] / "mgm")
 GPU = "gpu"

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mgm.errors import UserError
-from mgm.masking import EDGES, MASKS, Grid, Mask, Motion, predicted
+from mgm.masking import Grid, Motion, predicted
 from mgm.masking import make_boxes as boxes_of
 from mgm.masking import make_mask as make
+from mgm.spec import EDGES, MASKS, Mask
 from tests.helpers import slow_masks as slow
 
 GRID = Grid(8, 14, 14)

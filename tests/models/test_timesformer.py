@@ -3,11 +3,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgm.masking import MASKS, Grid, Mask, Motion, make_mask
+from mgm.masking import Grid, Motion, make_mask
 from mgm.models import build_classifier, build_frozen_encoder, build_mae
 from mgm.models.encoder import Encoder
 from mgm.models.vit import gather_tokens
-from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
+from mgm.spec import MASKS, Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Probe
 
 GRID = Grid(slots=4, height=3, width=5)
 PLACES = GRID.height * GRID.width

@@ -15,13 +15,13 @@ from mgm.cli import app
 from mgm.data.index import read_index
 from mgm.data.synthetic.generator import load_boxes
 from mgm.errors import UserError
-from mgm.masking import MASKS, Grid, Mask, Motion, hidden_patches, make_mask
+from mgm.masking import Grid, Motion, make_mask
 from mgm.models import build_mae
 from mgm.paper.recipes import MASK_RATIO
 from mgm.results.result import examine
 from mgm.results.statistics import over_seeds
 from mgm.rng import clip_seed
-from mgm.spec import Data, Decoder, Measure
+from mgm.spec import MASKS, Data, Decoder, Mask, Measure, hidden_patches
 from mgm.stages.measure import choose, measure
 from mgm.stages.measure.motion_time import motion_time
 from mgm.stages.measure.saliency import saliency_score

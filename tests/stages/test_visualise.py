@@ -8,10 +8,20 @@ import torch
 from mgm.data.synthetic.generator import generate, load_boxes
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.masking import MASKS, hidden_patches
 from mgm.models import build_mae, save_weights
 from mgm.paper.recipes import MASK_RATIO
-from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Visualise
+from mgm.spec import (
+    MASKS,
+    Clips,
+    Data,
+    Decoder,
+    Finetune,
+    Mask,
+    Model,
+    Pretrain,
+    Visualise,
+    hidden_patches,
+)
 from mgm.stages.job import Job, Workplace
 from mgm.stages.visualise import masks_to_show, show, show_moving, visualise
 from tests.helpers.videos import moving_square, write_video

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mgm.cli import main
+from mgm.__main__ import main
 from mgm.data.synthetic.generator import generate
 from mgm.errors import UserError
 from mgm.results.lock import folder_lock

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mgm.errors import UserError
-from mgm.masking import Grid, Mask
+from mgm.masking import Grid
 from mgm.rng import clip_seed, generator
-from mgm.spec import Augment, Clips, Views
+from mgm.spec import Augment, Clips, Mask, Views
 from mgm.stages.pretrain import masks_of
 from mgm.video import Cache, loader, read, read_clip, slot_displacement, slot_magnitude, transform
 from mgm.video.motion import frame_difference

@@ -10,8 +10,8 @@ import torch
 from mgm.data.folder import index_folder
 from mgm.data.index import Index
 from mgm.data.shards import Settings, write_shards
-from mgm.masking import MASKS, Grid, make_mask
-from mgm.spec import Augment, Clips, Views
+from mgm.masking import Grid, make_mask
+from mgm.spec import MASKS, Augment, Clips, Views
 from mgm.stages.job import motion_of
 from mgm.video import BatchOptions, Cache, NoVectors, probe_video, read_clip, training_loader
 from mgm.video import test_loader as view_loader

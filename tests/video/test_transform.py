@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mgm.masking import Grid, Mask, Motion, make_boxes
+from mgm.masking import Grid, Motion, make_boxes
 from mgm.rng import generator, seeded
-from mgm.spec import Augment, Clips
+from mgm.spec import Augment, Clips, Mask
 from mgm.video import clip as clips
 from mgm.video import transform
 from mgm.video.clip import Box, Clip

@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mgm.masking import MASKS
 from mgm.report.figures import clip_grid as cells
 from mgm.report.figures.clip_grid import clip_grid
 from mgm.report.figures.style import (
@@ -24,6 +23,7 @@ from mgm.report.figures.style import (
     STYLE,
     panels,
 )
+from mgm.spec import MASKS
 
 # The method that a mask comes from.
 METHOD = {"mgm": "MGM", "tube": "VideoMAE", "agnostic": "ST-MAE"}

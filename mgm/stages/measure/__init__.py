@@ -22,7 +22,7 @@ import numpy as np
 from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.paper.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
-from mgm.spec import Data, Measure, Probe, parse, read_spec
+from mgm.spec import Data, Measure, parse
 from mgm.stages.inspect import spread
 from mgm.stages.job import Job, Workplace, moving_videos
 
@@ -81,31 +81,11 @@ def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: 
     if columns := {
         name.removesuffix("_N"): array_N for name, array_N in arrays.items() if name.endswith("_N")
     }:
+        # An optional package, which no measurement without such arrays needs.
         import pandas as pd
 
         lines += ["", pd.DataFrame(columns).to_string(index=False, float_format="%.2f")]
     return "\n".join(lines)
-
-
-def controls_now(place: Path, like: Path | None, workers: int) -> str:
-    """Measure a dataset's controls and return them as text, without writing a result.
-
-    Args:
-        place: folder of the dataset's index.
-        like: spec or folder of a probe or another run, which has the labels, clips, views and the
-            model for random weights. None: all labels, and no random weights.
-        workers: number of processes that decode.
-
-    Raises:
-        UserError: there is no such index or run, or a video cannot be read.
-    """
-    from mgm.stages.measure.controls import controls, describe
-
-    index = read_index(place)
-    given = read_spec(like) if like else Probe(data=Data(dataset="folder"))
-    names = set(Probe.model_fields) & set(type(given).model_fields) - {"stage", "parent", "kind"}
-    spec = Probe(**{name: getattr(given, name) for name in names})
-    return describe(controls(index, spec, weights=like is not None, workers=workers), index)
 
 
 def choose(index: Index, videos: int) -> Sequence[Video]:

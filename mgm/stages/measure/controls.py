@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mgm.data.index import Index
+from mgm.data.index import Index, read_index
 from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
-from mgm.spec import CONTROLS, Control, Measure, Probe
+from mgm.spec import CONTROLS, Control, Data, Measure, Probe, read_spec
 from mgm.stages.evaluate import average_precision, check_views, predictions, sigmoid_mean
 from mgm.stages.job import Job, Split, Workplace, best_device, computed
 from mgm.stages.measure import simple_features as simple
@@ -86,26 +86,26 @@ def unmeasurable(index: Index) -> str:
 
 def remarks(index: Index) -> list[str]:
     """Return notes on the index that matter for the meaning of its controls and probes."""
-    found = []
+    notes = []
     trained = {video.label for video in index.train}
     for label in sorted({video.label for video in index.test} - trained):
-        found.append(f"class {index.classes[label]} has test videos but no training videos")
+        notes.append(f"class {index.classes[label]} has test videos but no training videos")
     groups = [{video.group for video in index.videos if video.label == label} for label in
               range(len(index.classes))]  # fmt: skip
     several = any(len(index.videos) > len(set().union(*groups)) for _ in groups)
     whole = [name for name, some in zip(index.classes, groups) if len(some) == 1]
     if several and whole:
-        found.append(
+        notes.append(
             f"all videos of class {', '.join(whole)} are of one group: "
             "whatever distinguishes the group passes for the class"
         )
     without = [video for video in index.videos if not video.has_vectors]
     if without and len(without) < len(index.videos):
-        found.append(
+        notes.append(
             f"{len(without)} of {len(index.videos)} videos have no motion vectors and count as "
             "still, which may itself distinguish classes"
         )
-    return found
+    return notes
 
 
 def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) -> ControlFeatures:
@@ -120,7 +120,7 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
         train_N = np.array([video.split == "train" for video in videos])
         features[name] = simple.binned(values_NF[train_N], values_NF)
     features["file_facts"] = np.concatenate(list(features.values()), axis=1)
-    found: list[Any] = []
+    numbers_of: list[Any] = []
     views: list[Any] = []
     model = None if like is None else build_frozen_encoder(_probe(like)).to(best_device())
     pending: list[np.ndarray] = []
@@ -135,14 +135,14 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
 
     model_channels = like.model.channels if like is not None else 3
     for numbers, frames_VTHWC in simple.read_all(videos, like, workers):
-        found.append(numbers)
+        numbers_of.append(numbers)
         if frames_VTHWC is not None:
             pending.append(frames_VTHWC)
             if sum(map(len, pending)) >= BATCH:
                 flush()
     flush()
-    for name in found[0] if found else ():
-        features[name] = np.stack([numbers[name] for numbers in found]).astype(float)
+    for name in numbers_of[0] if numbers_of else ():
+        features[name] = np.stack([numbers[name] for numbers in numbers_of]).astype(float)
     return ControlFeatures(index, features, tuple(views))
 
 
@@ -261,8 +261,8 @@ def interval(right_LN: np.ndarray, groups: Sequence[str]) -> tuple[float, float]
     draws, count = len(right_LG), len(size_G)
     weight_RG = draw.multinomial(count, np.full(count, 1 / count), RESAMPLES)
     weight_RL = draw.multinomial(draws, np.full(draws, 1 / draws), RESAMPLES) / draws
-    found_R = ((weight_RL @ right_LG) * weight_RG).sum(1) / (weight_RG @ size_G)
-    low, high = np.percentile(found_R, (2.5, 97.5))
+    mean_R = ((weight_RL @ right_LG) * weight_RG).sum(1) / (weight_RG @ size_G)
+    low, high = np.percentile(mean_R, (2.5, 97.5))
     return 100 * float(low), 100 * float(high)
 
 
@@ -293,6 +293,25 @@ def describe(table: pd.DataFrame, index: Index) -> str:
 def metric_of(index: Index) -> str:
     """Return the name of the controls' metric."""
     return "mAP" if index.several_labels else "top-1"
+
+
+def controls_now(place: Path, like: Path | None, workers: int) -> str:
+    """Measure a dataset's controls and return them as text, without writing a result.
+
+    Args:
+        place: folder of the dataset's index.
+        like: spec or folder of a probe or another run, which has the labels, clips, views and the
+            model for random weights. None: all labels, and no random weights.
+        workers: number of processes that decode.
+
+    Raises:
+        UserError: there is no such index or run, or a video cannot be read.
+    """
+    index = read_index(place)
+    given = read_spec(like) if like else Probe(data=Data(dataset="folder"))
+    names = set(Probe.model_fields) & set(type(given).model_fields) - {"stage", "parent", "kind"}
+    spec = Probe(**{name: getattr(given, name) for name in names})
+    return describe(controls(index, spec, weights=like is not None, workers=workers), index)
 
 
 def measure(job: Job[Measure]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from mgm.data.index import Video
 from mgm.errors import UserError
-from mgm.masking import MASKS, Grid, hidden_patches, make_mask
+from mgm.masking import Grid, make_mask
 from mgm.paper.recipes import MASK_RATIO
 from mgm.results.statistics import over_seeds
 from mgm.rng import clip_seed
-from mgm.spec import Compensate, Mask, Measure, Views
+from mgm.spec import MASKS, Compensate, Mask, Measure, Views, hidden_patches
 from mgm.stages.job import Job, motion_of
 from mgm.stages.measure import choose
 from mgm.video.loader import BatchOptions, test_loader
@@ -143,14 +143,14 @@ def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Without a clip, the mean is NaN. With one clip, or equal ones, the bounds are NaN.
     """
-    found_NS4 = np.array(
+    interval_NS4 = np.array(
         [
             [over_seeds(x_B[np.isfinite(x_B)].tolist() or [np.nan]) for x_B in x_BS.T]
             for x_BS in x_NBS
         ]
     )
     mean_NS, low_NS, high_NS, _ = np.moveaxis(
-        np.where(np.isfinite(found_NS4), found_NS4, np.nan), -1, 0
+        np.where(np.isfinite(interval_NS4), interval_NS4, np.nan), -1, 0
     )
     return mean_NS, low_NS, high_NS
 

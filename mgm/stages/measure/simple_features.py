@@ -56,7 +56,7 @@ class _Reader(Dataset):
             views = self.like.views
         whole = clip if len(window_T) == video.frames else None
         made = test_clips(video, self.like.clips, self.like.model.tubelet, views, whole)
-        return numbers, np.stack([one.frames_THWC for one in made])
+        return numbers, np.stack([made_clip.frames_THWC for made_clip in made])
 
 
 def read_all(
@@ -178,15 +178,15 @@ def _trajectory(speed_THW2: np.ndarray) -> np.ndarray:
     """
     speed_THW = np.hypot(speed_THW2[..., 0], speed_THW2[..., 1])
     height, width = speed_THW.shape[1:]
-    found_T4, last = [], (0.5, 0.5)
+    path_T4, last = [], (0.5, 0.5)
     for magnitude_HW, vector_HW2 in zip(speed_THW, speed_THW2, strict=True):
         row, column = np.nonzero(magnitude_HW == magnitude_HW.max())
         if magnitude_HW.max() > 0:
             last = ((column.mean() + 0.5) / width, (row.mean() + 0.5) / height)
-        found_T4.append([*last, *vector_HW2[row, column].mean(0)])
-    moments = np.linspace(0, len(found_T4) - 1, POINTS)
+        path_T4.append([*last, *vector_HW2[row, column].mean(0)])
+    moments = np.linspace(0, len(path_T4) - 1, POINTS)
     return np.concatenate(
-        [np.interp(moments, np.arange(len(found_T4)), part) for part in np.array(found_T4).T]
+        [np.interp(moments, np.arange(len(path_T4)), part) for part in np.array(path_T4).T]
     )
 
 
