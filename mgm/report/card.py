@@ -13,7 +13,8 @@ import yaml
 from mgm.paper.registry import Registry
 from mgm.paper.suite import registry_of
 from mgm.reading import file_digest
-from mgm.report.table_files import caveat_of
+from mgm.report.cells import fill
+from mgm.report.words import caveat_of
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.outputs import write_output
 from mgm.results.result import RunStatus
@@ -101,12 +102,9 @@ def _of_cells(
     Returns:
         The results for `model-index`, and one line of Markdown per cell.
     """
-    # Imported here because it needs pandas, and the card of a single run does not.
-    from mgm.report.cells import row_of
-
     evaluations, lines = [], []
     for cell in (cell for table in registry.tables.values() for cell in table.cells):
-        row, shown = row_of(cell, found), []
+        row, shown = fill(cell, found), []
         for one, value in zip(cell.runs, row.values):
             result = found[one.run_id].result
             if value is None or result is None or spec.run_id not in (one.run_id, *parents(one)):

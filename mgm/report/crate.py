@@ -24,8 +24,8 @@ from mgm.errors import UserError
 from mgm.paper.registry import Registry
 from mgm.reading import file_digest
 from mgm.report.build import build_report
-from mgm.report.cells import FilledCell, rows
-from mgm.report.table_files import caveat_of
+from mgm.report.cells import FilledCell, fill_tables
+from mgm.report.words import caveat_of
 from mgm.results.atomic import atomic_write
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
@@ -214,7 +214,7 @@ class Crate:
             )
             place = f"reports/{self.results.name}/{path.relative_to(self.reports).as_posix()}"
             shown.append(self.file(path, place, isBasedOn=self.results_of(based)))
-        for table in rows(registry, found).values():
+        for table in fill_tables(registry, found).values():
             for row in table:
                 if file := self.crate.get(
                     f"reports/{self.results.name}/tables/table{row.table}.csv"

@@ -59,6 +59,13 @@ class Findings:
         return self.registry.scale.study or TABLES
 
     @property
+    def unit_name(self) -> str:
+        """The name of the study's sampling unit."""
+        if not self.study.draws:
+            return "seed"
+        return "dataset" if self.study.unit == "draws" else "run"
+
+    @property
     def _values(self) -> Iterable[Value]:
         if self.registry.scale.study:
             return self.registry.values

@@ -13,7 +13,7 @@ import pandas as pd
 from mgm.errors import UserError
 from mgm.masking import MASKS
 from mgm.paper.registry import Cell, Registry
-from mgm.report.cells import row_of
+from mgm.report.cells import fill
 from mgm.results.archive import unpack_all
 from mgm.results.frame import commit_of, examine_all, read_specs
 from mgm.results.lock import folder_lock, has_writer
@@ -87,7 +87,7 @@ def _named(part: str, kind: str, target: str, names: list[str]) -> set[str]:
 def _cell_text(
     registry: Registry, found: dict[str, RunStatus], results: Path, target: str, cell: Cell
 ) -> str:
-    row = row_of(cell, found)
+    row = fill(cell, found)
     ours = (
         f"{row.estimate.mean:.{row.decimals}f} from {row.estimate.n} of {len(row.runs)} runs, "
         if row.estimate

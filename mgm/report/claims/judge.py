@@ -10,9 +10,9 @@ import pandas as pd
 
 from mgm.paper.quoted import FOOTNOTES, reported
 from mgm.paper.registry import SHARES, Registry
-from mgm.report.cells import FilledCell, paired, row_of, unpaired
+from mgm.report.cells import FilledCell, fill, paired, unpaired
 from mgm.report.claims.claim import CLAIMS, Claim, Condition, Key, LinearCombination, Quantity
-from mgm.report.table_files import DASH, MINUS, comparable
+from mgm.report.words import DASH, MINUS, comparable
 from mgm.results import atomic
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, holm, p_value
@@ -80,7 +80,7 @@ def judge(
     """
     full = comparable(registry.scale)
     numbers = reported() if quoted is None else quoted
-    figures = [row_of(cell, found) for plot in registry.plots.values() for cell in plot.cells]
+    figures = [fill(cell, found) for plot in registry.plots.values() for cell in plot.cells]
     rows = {
         row.key: row for row in (*figures, *(row for table in collected.values() for row in table))
     }

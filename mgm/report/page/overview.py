@@ -8,7 +8,7 @@ from mgm.paper.registry import NO_MODEL, Registry, Table, label_of
 from mgm.report.cells import FilledCell, commit_of, frame, gain, mean_gain
 from mgm.report.claims.judge import NOT_RUN, Verdict
 from mgm.report.page.runs import NOTES, STAGES
-from mgm.report.table_files import caveat_of, comparable, number
+from mgm.report.words import caveat_of, comparable, number
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, holm, p_value
 from mgm.spec import Data, Spec, data_name

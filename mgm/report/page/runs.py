@@ -13,7 +13,7 @@ from urllib.parse import quote
 from mgm.paper.registry import Cell, Registry, Table, label_of
 from mgm.report.cells import FilledCell, commit_of
 from mgm.report.page.svg import SMOOTH, thin
-from mgm.report.table_files import names
+from mgm.report.tables import names
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, data_name, parents
 

@@ -1,7 +1,5 @@
-"""Sections of the page: masks on a clip, controls, accuracy by class, deviations."""
+"""Sections of the page: generated clips, controls, accuracy by class, deviations."""
 
-import base64
-import io
 import re
 from collections.abc import Mapping
 from math import inf, isnan
@@ -26,74 +24,6 @@ DEVIATIONS = Path(__file__).parents[3] / "DEVIATIONS.md"
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 # Most classes of a confusion matrix that fits the page.
 LARGEST_MATRIX = 20
-
-
-def mask_player(arrays: Mapping[str, Any], run_id: str) -> dict[str, Any]:
-    """Build the player of the masks from the arrays of Figure 5's run.
-
-    Returns:
-        `clip`: the clip's frames side by side, one per time slot, as a data URI. The page shows one
-        frame of every strip at a time. `strips`: per mask its `name`, `about`, `strip` (its
-        pictures to lay over the clip; empty for the clip alone) and `boxes` (per time slot, a dense
-        mask's box as left, top, width, height in patches). `slots`, `rows` and `columns` of
-        patches, and `run_id`.
-    """
-    # Imported here because matplotlib takes a second to import.
-    from mgm.report.figures.clip_grid import glow, veil
-    from mgm.report.figures.style import KIND
-
-    masks = arrays["masked_NSHW"]
-    strips: list[dict[str, Any]] = [
-        {"name": "clip", "about": f"frames {', '.join(map(str, arrays['index_S']))}"},
-        {
-            "name": "motion",
-            "about": "magnitude of the motion vectors",
-            "strip": _uri(_strip(glow(arrays["magnitude_SHW"])), "png"),
-        },
-    ]
-    for name, ratio, masked_SHW, boxes_S4 in zip(
-        map(str, arrays["names_N"]), arrays["ratio_N"], masks, arrays["boxes_NS4"]
-    ):
-        about = ", ".join(
-            filter(
-                None, (KIND.get(name, "").replace("\n", " "), f"{ratio * 100:.0f}\u00a0% hidden")
-            )
-        )
-        corner_S4 = (
-            np.hstack([boxes_S4[:, :2] - boxes_S4[:, 2:] / 2, boxes_S4[:, 2:]])
-            .astype(float)
-            .round(2)
-        )
-        boxes = corner_S4.tolist() if np.isfinite(boxes_S4).all() else ()
-        strip = _uri(_strip(veil(masked_SHW)), "png")
-        strips.append({"name": name, "about": about, "strip": strip, "boxes": boxes})
-    slots, rows, columns = masks.shape[1:]
-    clip = _uri(_strip(arrays["frames_SHWC"]), "webp")
-    sizes = {"slots": slots, "rows": rows, "columns": columns}
-    return {"clip": clip, "strips": strips, "run_id": run_id} | sizes
-
-
-def webp_uri(png: Path) -> tuple[str, int]:
-    """Return a figure as a smaller data URI for the page, and its width in CSS pixels."""
-    from matplotlib.image import imread
-
-    from mgm.report.figures.style import DPI
-
-    picture_HWC = imread(png)
-    return _uri(picture_HWC, "webp"), picture_HWC.shape[1] * 96 // DPI
-
-
-def _strip(pictures_SHWC: np.ndarray) -> np.ndarray:
-    return np.concatenate(list(pictures_SHWC), axis=1)
-
-
-def _uri(picture_HWC: np.ndarray, kind: str) -> str:
-    from matplotlib.image import imsave
-
-    file = io.BytesIO()
-    options = {"quality": 78} if kind == "webp" else {"optimize": True}
-    imsave(file, np.ascontiguousarray(picture_HWC), format=kind, pil_kwargs=options)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def clips_of(registry: Registry) -> str:
