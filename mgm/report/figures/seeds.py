@@ -17,7 +17,7 @@ from mgm.results.statistics import Estimate
 ROW, BETWEEN = 0.27, 0.85  # inches
 
 
-def seeds_of(plot: Plot, found: Mapping[str, RunStatus]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def seeds_of(plot: Plot, statuses: Mapping[str, RunStatus]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a row per finished run, and each table row minus the reference, paired by seed.
 
     Returns:
@@ -26,7 +26,7 @@ def seeds_of(plot: Plot, found: Mapping[str, RunStatus]) -> tuple[pd.DataFrame, 
     """
     runs, gaps = [], []
     for name, points in plot.lines.items():
-        rows = {cell.row: fill(cell, found) for _, cell in points}
+        rows = {cell.row: fill(cell, statuses) for _, cell in points}
         base = rows[plot.reference]
         for tick, row in rows.items():
             pairs = zip(row.runs, row.values, strict=True)

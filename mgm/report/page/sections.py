@@ -50,7 +50,7 @@ def clips_of(registry: Registry) -> str:
 
 
 def controls_of(
-    registry: Registry, results: Path, found: Mapping[str, RunStatus]
+    registry: Registry, results: Path, statuses: Mapping[str, RunStatus]
 ) -> dict[str, Any] | None:
     """Read the accuracies of features that need no trained model; None without controls.
 
@@ -68,7 +68,7 @@ def controls_of(
     done = [
         run
         for run in wanted
-        if found[run.run_id].result and (results / run.run_id / "arrays.npz").exists()
+        if statuses[run.run_id].result and (results / run.run_id / "arrays.npz").exists()
     ]
     if not done:
         return {"runs": wanted}
@@ -95,9 +95,14 @@ def controls_of(
             lines[str(title)] = Estimate(values[0], *interval)
         else:
             lines[str(title)] = over_runs(values, datasets)
-    chances = [found[run.run_id].result["metrics"].get("chance") for run in done]  # type: ignore[index]
-    known = [one for one in lines.values() if isinstance(one, Estimate)]
-    ends = [end for one in known for end in (one.mean, one.low, one.high) if abs(end) < inf]
+    chances = [statuses[run.run_id].result["metrics"].get("chance") for run in done]  # type: ignore[index]
+    known = [estimate for estimate in lines.values() if isinstance(estimate, Estimate)]
+    ends = [
+        end
+        for estimate in known
+        for end in (estimate.mean, estimate.low, estimate.high)
+        if abs(end) < inf
+    ]
     return {
         "runs": wanted,
         "dataset": data_name(done[0].data, kinds=registry.kinds),
@@ -111,7 +116,7 @@ def controls_of(
 
 
 def by_class(
-    row: FilledCell | None, results: Path, found: Mapping[str, RunStatus]
+    row: FilledCell | None, results: Path, statuses: Mapping[str, RunStatus]
 ) -> dict[str, Any] | None:
     """Sum the predictions of a cell's finished runs by class.
 
@@ -123,7 +128,7 @@ def by_class(
         have several labels and so no single prediction.
     """
     run_ids = row.run_ids if row else ()
-    paths = [results / run_id / "predictions.csv" for run_id in run_ids if found[run_id].result]
+    paths = [results / run_id / "predictions.csv" for run_id in run_ids if statuses[run_id].result]
     frames = [
         pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths if path.exists()
     ]
