@@ -60,7 +60,7 @@ def refresh(text: str, findings_of: Callable[[str], Findings]) -> str:
     def write(block: re.Match) -> str:
         name, what = block["name"], " ".join(block["what"].split())
         kind, *given = what.split(" | ")
-        options = dict(one.split(": ", 1) for one in given)
+        options = dict(option.split(": ", 1) for option in given)
         if kind == "verdicts":
             inside = verdicts(findings_of(name))
         elif kind in KINDS:
@@ -143,29 +143,31 @@ def _place(row: dict[str, Any], name: str) -> tuple[str, str, str]:
     return row["dataset"], row["column"], row[name]
 
 
-def predictions(found: Findings, datasets: str = "") -> str:
+def predictions(findings: Findings, datasets: str = "") -> str:
     """Return a table of what the predictions came to, with the commits that wrote them."""
-    table = found.predictions
+    table = findings.predictions
     if datasets:
         table = table[table.dataset.isin(_listed(datasets))]
-    first = next(iter(found.study.columns))
+    first = next(iter(findings.study.columns))
     lines = []
-    for one in _records(table):
-        where, draws, why = f"`{one['dataset']}`", one["draws"], one["why"]
-        where += f", {one['column']}" if one["column"] != first else ""
+    for row in _records(table):
+        where, draws, why = f"`{row['dataset']}`", row["draws"], row["why"]
+        where += f", {row['column']}" if row["column"] != first else ""
         where += f", draws {draws[0]} to {draws[-1]}" if draws else ""
-        verdict = f"**{one['verdict']}**" if one["verdict"] == "refuted" else one["verdict"]
-        estimate = in_words(estimate_of(one)) if one["n"] else "not run"
+        verdict = f"**{row['verdict']}**" if row["verdict"] == "refuted" else row["verdict"]
+        estimate = in_words(estimate_of(row)) if row["n"] else "not run"
         verdict += f": {why}" if why else ""
-        lines.append([where, one["says"], one["since"][:7], estimate, verdict])
+        lines.append([where, row["says"], row["since"][:7], estimate, verdict])
     return _markdown(["Where", "Predicted", "Commit", "Found", "Verdict"], lines)
 
 
-def verdicts(found: Findings) -> str:
+def verdicts(findings: Findings) -> str:
     """Return how many predictions came to what, such as "12 hold, 3 refuted"."""
-    counts = found.predictions.verdict.value_counts()
+    counts = findings.predictions.verdict.value_counts()
     words = {"holds": "hold", "refuted": "refuted", "open": "open", "not run": "not run"}
-    return ", ".join(f"{counts[one]} {text}" for one, text in words.items() if one in counts)
+    return ", ".join(
+        f"{counts[verdict]} {text}" for verdict, text in words.items() if verdict in counts
+    )
 
 
 KINDS: dict[str, Callable[..., str]] = {

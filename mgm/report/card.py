@@ -13,7 +13,8 @@ import yaml
 from mgm.paper.registry import Registry
 from mgm.paper.suite import registry_of
 from mgm.reading import file_digest
-from mgm.report.table_files import caveat_of
+from mgm.report.cells import fill
+from mgm.report.words import caveat_of
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.outputs import write_output
 from mgm.results.result import RunStatus
@@ -50,9 +51,9 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
     """
     # None: the run belongs to no study.
     registry = registry_of(run.parent) if (run.parent / "scale.json").is_file() else None
-    found = examine_all(run.parent, registry.specs if registry else {spec.run_id: spec})
-    result = found[spec.run_id].result if spec.run_id in found else None
-    evaluations, lines = _of_cells(registry, found, spec) if registry else ([], [])
+    statuses = examine_all(run.parent, registry.specs if registry else {spec.run_id: spec})
+    result = statuses[spec.run_id].result if spec.run_id in statuses else None
+    evaluations, lines = _of_cells(registry, statuses, spec) if registry else ([], [])
     kinds = registry.kinds if registry else {}
     head = {
         "license": LICENCE,
@@ -94,35 +95,36 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
 
 
 def _of_cells(
-    registry: Registry, found: Mapping[str, RunStatus], spec: Spec
+    registry: Registry, statuses: Mapping[str, RunStatus], spec: Spec
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the table cells that use a run.
 
     Returns:
         The results for `model-index`, and one line of Markdown per cell.
     """
-    # Imported here because it needs pandas, and the card of a single run does not.
-    from mgm.report.cells import row_of
-
     evaluations, lines = [], []
     for cell in (cell for table in registry.tables.values() for cell in table.cells):
-        row, shown = row_of(cell, found), []
-        for one, value in zip(cell.runs, row.values):
-            result = found[one.run_id].result
-            if value is None or result is None or spec.run_id not in (one.run_id, *parents(one)):
+        row, shown = fill(cell, statuses), []
+        for run_spec, value in zip(cell.runs, row.values):
+            result = statuses[run_spec.run_id].result
+            if (
+                value is None
+                or result is None
+                or spec.run_id not in (run_spec.run_id, *parents(run_spec))
+            ):
                 continue
             shown.append(f"{value:.{cell.decimals}f}")
-            generated = "generated-" * (kind_of(one.data, kinds=registry.kinds) == "generated")
+            generated = "generated-" * (kind_of(run_spec.data, kinds=registry.kinds) == "generated")
             name = (
                 f"{cell.metric}: table {cell.table}, {cell.row}, {cell.column} "
-                f"({one.stage}, seed {one.seed})"
+                f"({run_spec.stage}, seed {run_spec.seed})"
             )
             evaluations.append(
                 {
                     "task": {"type": "video-classification"},
                     "dataset": {
-                        "type": f"{generated}{one.data.dataset}",
-                        "name": data_name(one.data, kinds=registry.kinds),
+                        "type": f"{generated}{run_spec.data.dataset}",
+                        "name": data_name(run_spec.data, kinds=registry.kinds),
                         "split": "test",
                         "revision": result["data"]["digest"],
                     },

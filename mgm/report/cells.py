@@ -66,11 +66,11 @@ def cells(registry: Registry, results: Path) -> pd.DataFrame:
 
     `frame` lists its columns.
     """
-    several = rows(registry, examine_all(results, registry.specs))
-    return frame(row for table in several.values() for row in table)
+    tables = fill_tables(registry, examine_all(results, registry.specs))
+    return frame(cell for table in tables.values() for cell in table)
 
 
-def frame(rows: Iterable[FilledCell]) -> pd.DataFrame:
+def frame(filled: Iterable[FilledCell]) -> pd.DataFrame:
     """Return a frame with one row per cell.
 
     Columns:
@@ -83,41 +83,31 @@ def frame(rows: Iterable[FilledCell]) -> pd.DataFrame:
         `status`, `run_ids` (joined by spaces), `commit`, `why` (what is missing), `metric`.
     """
     lines = []
-    for row in rows:
-        estimate = row.estimate or Estimate(nan, n=0)
+    for cell in filled:
+        ours = cell.estimate or Estimate(nan, n=0)
+        same = ("table", "row", "column", "paper", "difference", "status", "commit", "why")
         lines.append(
-            {
-                "table": row.table,
-                "row": row.row,
-                "column": row.column,
-                "paper": row.paper,
-                "ours": estimate.mean,
-                "difference": row.difference,
-                "ci_low": estimate.low,
-                "ci_high": estimate.high,
-                "n": estimate.n,
-                "status": row.status,
-                "run_ids": " ".join(row.run_ids),
-                "commit": row.commit,
-                "why": row.why,
-                "metric": row.metric,
-            }
+            {name: getattr(cell, name) for name in (*same, "metric")}
+            | {"ours": ours.mean, "ci_low": ours.low, "ci_high": ours.high, "n": ours.n}
+            | {"run_ids": " ".join(cell.run_ids)}
         )
-    cells = pd.DataFrame(lines, columns=["table", *COLUMNS, "why", "metric"]).astype(
-        dict.fromkeys(NUMBERS, "float64")
-    )
-    return cells.replace([-inf, inf], nan)
+    table = pd.DataFrame(lines, columns=["table", *COLUMNS, "why", "metric"])
+    return table.astype(dict.fromkeys(NUMBERS, "float64")).replace([-inf, inf], nan)
 
 
-def rows(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, list[FilledCell]]:
-    """Map each table's name to its rows, in the registry's order."""
+def fill_tables(
+    registry: Registry, statuses: Mapping[str, RunStatus]
+) -> dict[str, list[FilledCell]]:
+    """Map each table's name to its cells with their numbers, in the registry's order."""
     return {
-        name: [row_of(cell, found) for cell in table.cells]
+        name: [fill(cell, statuses) for cell in table.cells]
         for name, table in registry.tables.items()
     }
 
 
-def paired(rows: Iterable[FilledCell], number: Callable[[Sequence[Any]], float]) -> Estimate | None:
+def paired(
+    cells: Sequence[FilledCell], number: Callable[[Sequence[Any]], float]
+) -> Estimate | None:
     """Estimate a number computed from several cells, seed by seed.
 
     Args:
@@ -126,27 +116,27 @@ def paired(rows: Iterable[FilledCell], number: Callable[[Sequence[Any]], float])
     Returns:
         Mean and interval over the seeds that all cells have; None without a common seed.
     """
-    several = list(rows)
-    by_seed = [dict(zip((run.seed for run in row.runs), row.values)) for row in several]
-    if not several:
+    if not cells:
         return None
-    dataset_of = {run.seed: run.data.dataset for run in several[0].runs}
-    shared = [seed for seed in by_seed[0] if all(one.get(seed) is not None for one in by_seed)]
+    values = [dict(zip((run.seed for run in cell.runs), cell.values)) for cell in cells]
+    dataset_of = {run.seed: run.data.dataset for run in cells[0].runs}
+    shared = [seed for seed in values[0] if all(of.get(seed) is not None for of in values)]
     if not shared:
         return None
-    numbers = [number([one[seed] for one in by_seed]) for seed in shared]
+    numbers = [number([of[seed] for of in values]) for seed in shared]
     return over_runs(numbers, [dataset_of[seed] for seed in shared])
 
 
 def unpaired(numbers: Sequence[Estimate], number: Callable[[Sequence[Any]], float]) -> Estimate:
     """Compute a number from independent estimates, whose intervals add in quadrature."""
-    means = [one.mean for one in numbers]
+    means = [estimate.mean for estimate in numbers]
     mean, down, up = number(means), 0.0, 0.0
-    for position, one in enumerate(numbers):
-        if not one.has_interval:
+    for place, estimate in enumerate(numbers):
+        if not estimate.has_interval:
             return Estimate(mean)
         ends = [
-            number([*means[:position], end, *means[position + 1 :]]) for end in (one.low, one.high)
+            number([*means[:place], end, *means[place + 1 :]])
+            for end in (estimate.low, estimate.high)
         ]
         down, up = down + (mean - min(ends)) ** 2, up + (max(ends) - mean) ** 2
     return Estimate(mean, mean - sqrt(down), mean + sqrt(up))
@@ -158,20 +148,20 @@ def gain(better: FilledCell, base: FilledCell) -> Estimate | None:
     Cells of other seeds, such as controls, are not paired. Otherwise the difference would be that
     of the shared seeds alone, and not that of the numbers shown.
     """
-    seeds = [{run.seed for run in row.runs} for row in (better, base)]
+    seeds = [{run.seed for run in cell.runs} for cell in (better, base)]
     if seeds[0] != seeds[1] and better.estimate and base.estimate:
         return unpaired((better.estimate, base.estimate), lambda values: values[0] - values[1])
     return paired((better, base), lambda values: values[0] - values[1])
 
 
 def mean_gain(better: Sequence[FilledCell], base: FilledCell) -> Estimate | None:
-    """Return the mean of the rows `better` minus `base`, paired by seed."""
+    """Return the mean of the cells `better` minus `base`, paired by seed."""
     return paired((*better, base), lambda values: sum(values[:-1]) / len(better) - values[-1])
 
 
-def row_of(cell: Cell, found: Mapping[str, RunStatus]) -> FilledCell:
+def fill(cell: Cell, statuses: Mapping[str, RunStatus]) -> FilledCell:
     """Fill a cell from its runs."""
-    runs = [_with_metric(run.run_id, found[run.run_id], cell.metric) for run in cell.runs]
+    runs = [_with_metric(run.run_id, statuses[run.run_id], cell.metric) for run in cell.runs]
     paper = reported().get((cell.table, cell.row, cell.column))
     done = [run.result for run in runs if run.result]
     status = _status([run.state for run in runs], quoted=paper is not None)

@@ -23,8 +23,8 @@ from mgm.errors import UserError
 from mgm.paper.registry import Registry
 from mgm.reading import file_digest
 from mgm.report.build import build_report
-from mgm.report.cells import FilledCell, rows
-from mgm.report.table_files import caveat_of
+from mgm.report.cells import FilledCell, fill_tables
+from mgm.report.words import caveat_of
 from mgm.results.atomic import atomic_write
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
@@ -62,16 +62,16 @@ def write_crate(
             f"{SNAKEFILE}: no such file here; call `mgm crate` in the checkout that made the "
             "results"
         )
-    found = examine_all(results, registry.specs, weights=True)
-    if weights and (wrong := [run.why for run in found.values() if WEIGHTS in run.why]):
+    statuses = examine_all(results, registry.specs, weights=True)
+    if weights and (wrong := [run.why for run in statuses.values() if WEIGHTS in run.why]):
         raise UserError(f"{results}: {wrong[0]}, or make the crate without --weights")
-    if not any(run.result for run in found.values()):
+    if not any(run.result for run in statuses.values()):
         raise UserError(
             f"{results}: no run is finished, so the crate would be empty; run `snakemake "
             "--cores all` first"
         )
     build_report(registry, results, reports)
-    crate = Crate(registry, results, reports, found, weights)
+    crate = Crate(registry, results, reports, statuses, weights)
     with atomic_write(out) as temporary:
         crate.crate.write_zip(temporary)
     return len(crate.actions)
@@ -85,7 +85,7 @@ class Crate:
         registry: Registry,
         results: Path,
         reports: Path,
-        found: Mapping[str, RunStatus],
+        statuses: Mapping[str, RunStatus],
         weights: bool,
     ):
         from rocrate.rocrate import ROCrate
@@ -119,19 +119,19 @@ class Crate:
         scale = self.scale(f"results/{name}/scale.json")
         self.actions = [
             self.run(registry.specs[run_id], run)
-            for run_id, run in found.items()
+            for run_id, run in statuses.items()
             if run.state in ("run", "failed")
         ]
-        done = [run.result for run in found.values() if run.result]
+        done = [run.result for run in statuses.values() if run.result]
         workflow["version"] = (
             " ".join(dict.fromkeys(commit_of(result) for result in done)) or "unknown"
         )
-        shown = self.report(registry, found)
+        shown = self.report(registry, statuses)
         times = {
             "startTime": min(result["started"] for result in done),
             "endTime": max(result["finished"] for result in done),
         }
-        inputs, outputs = [scale, *self.data.values()], [*self.results_of(found), *shown]
+        inputs, outputs = [scale, *self.data.values()], [*self.results_of(statuses), *shown]
         whole = self.action(
             "#workflow",
             workflow,
@@ -201,7 +201,7 @@ class Crate:
             f"{metrics}",
         )
 
-    def report(self, registry: Registry, found: Mapping[str, RunStatus]) -> list[Any]:
+    def report(self, registry: Registry, statuses: Mapping[str, RunStatus]) -> list[Any]:
         """Add the report's files and table cells, each with the results that it is based on.
 
         Returns:
@@ -214,7 +214,7 @@ class Crate:
             )
             place = f"reports/{self.results.name}/{path.relative_to(self.reports).as_posix()}"
             shown.append(self.file(path, place, isBasedOn=self.results_of(based)))
-        for table in rows(registry, found).values():
+        for table in fill_tables(registry, statuses).values():
             for row in table:
                 if file := self.crate.get(
                     f"reports/{self.results.name}/tables/table{row.table}.csv"
@@ -223,7 +223,7 @@ class Crate:
         self.action(
             "#report",
             self.software("report", {}),
-            results := self.results_of(found),
+            results := self.results_of(statuses),
             shown,
             name=f"mgm report {self.results.name}",
             description=f"tables, figures, claims and page of {len(results)} results",
@@ -259,7 +259,7 @@ class Crate:
         several = (
             self.crate.get(self.place(run_id, "result.json")) for run_id in dict.fromkeys(run_ids)
         )
-        return [one for one in several if one]
+        return [entity for entity in several if entity]
 
     def place(self, run_id: str, name: str) -> str:
         return f"results/{self.results.name}/{run_id}/{name}"
@@ -298,7 +298,7 @@ class Crate:
     def action(
         self, identifier: str, instrument: Any, inputs: list[Any], outputs: list[Any], **facts: Any
     ) -> Any:
-        links = {"object": [one for one in inputs if one], "result": outputs}
+        links = {"object": [entity for entity in inputs if entity], "result": outputs}
         return self.crate.add_action(
             instrument,
             identifier,

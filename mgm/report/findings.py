@@ -46,17 +46,24 @@ class Findings:
     """A study with its runs, or a scale with its tables in place of datasets.
 
     Attributes:
-        found: the status of each run of the registry.
+        statuses: the status of each run of the registry.
         results: the folder of the runs.
     """
 
     registry: Registry
-    found: Mapping[str, RunStatus]
+    statuses: Mapping[str, RunStatus]
     results: Path = Path()
 
     @property
     def study(self) -> Study:
         return self.registry.scale.study or TABLES
+
+    @property
+    def unit_name(self) -> str:
+        """The name of the study's sampling unit."""
+        if not self.study.draws:
+            return "seed"
+        return "dataset" if self.study.unit == "draws" else "run"
 
     @property
     def _values(self) -> Iterable[Value]:
@@ -77,21 +84,21 @@ class Findings:
         `commit`.
         """
         rows = []
-        for one in self._values:
-            status = self.found[one.run.run_id]
+        for entry in self._values:
+            status = self.statuses[entry.run.run_id]
             result: Mapping[str, Any] = status.result or {}
-            value = result.get("metrics", {}).get(one.metric)
+            value = result.get("metrics", {}).get(entry.metric)
             rows.append(
                 {
-                    "dataset": one.dataset,
-                    "draw": -1 if one.draw is None else one.draw,
-                    "seed": one.seed,
-                    "column": one.column,
-                    "row": one.row,
+                    "dataset": entry.dataset,
+                    "draw": -1 if entry.draw is None else entry.draw,
+                    "seed": entry.seed,
+                    "column": entry.column,
+                    "row": entry.row,
                     "value": value if value is not None and isfinite(value) else None,
                     "n_test": result.get("n_test") or 1,
-                    "control": one.control,
-                    "run_id": one.run.run_id,
+                    "control": entry.control,
+                    "run_id": entry.run.run_id,
                     "status": status.state,
                     "commit": commit_of(result) if result else "",
                 }
@@ -227,8 +234,10 @@ class Findings:
             for cell in self.cells[~self.cells.control].to_dict("records"):
                 if cell["row"] in lines:
                     line, x = lines[cell["row"]]
-                    found = {name: cell[name] for name in ("dataset", "column", *Estimate._fields)}
-                    rows.append({"line": line, "x": x} | found)
+                    numbers = {
+                        name: cell[name] for name in ("dataset", "column", *Estimate._fields)
+                    }
+                    rows.append({"line": line, "x": x} | numbers)
         table = pd.DataFrame(rows, columns=["dataset", "column", "line", "x", *Estimate._fields])
         several = table.groupby(["dataset", "column"]).x.transform("nunique") > 1
         return table[several].reset_index(drop=True)
@@ -363,33 +372,37 @@ class Findings:
         `low`, `high`, `n`, `verdict` and `why`.
         """
         rows, given = [], ["dataset", "column", "says", "draws", "seeds", "since", "late"]
-        for one in self.study.predictions:
-            text = one.says[: one.says.rindex(f" {one.parts.relation}")]
-            estimate = self.estimate(one.dataset, text, one.column, one.draws, one.seeds)
-            verdict, why = judge(one.parts, estimate, one.strict)
+        for prediction in self.study.predictions:
+            text = prediction.says[: prediction.says.rindex(f" {prediction.parts.relation}")]
+            estimate = self.estimate(
+                prediction.dataset, text, prediction.column, prediction.draws, prediction.seeds
+            )
+            verdict, why = judge(prediction.parts, estimate, prediction.strict)
             rows.append(
-                {name: getattr(one, name) for name in given}
-                | {"column": one.column or next(iter(self.study.columns))}
+                {name: getattr(prediction, name) for name in given}
+                | {"column": prediction.column or next(iter(self.study.columns))}
                 | (estimate or Estimate(nan, n=0))._asdict()
                 | {"verdict": verdict, "why": why}
             )
         return pd.DataFrame(rows, columns=[*given, *Estimate._fields, "verdict", "why"])
 
-    def tested_by(self, one: Prediction) -> pd.DataFrame:
+    def tested_by(self, prediction: Prediction) -> pd.DataFrame:
         """Return the rows of `runs` that test a prediction.
 
         Controls count only if it is about controls alone: they may be measured at any time.
         """
         first = next(iter(self.study.columns))
-        places = [(term.row, term.column or one.column or first) for term in one.terms]
-        runs = self.runs[self.runs.dataset == one.dataset]
+        places = [
+            (term.row, term.column or prediction.column or first) for term in prediction.terms
+        ]
+        runs = self.runs[self.runs.dataset == prediction.dataset]
         runs = runs[pd.MultiIndex.from_frame(runs[["row", "column"]]).isin(places)]
         if not runs.control.all():
             runs = runs[~runs.control]
-        if one.draws:
-            runs = runs[runs.draw.isin(one.draws)]
-        if one.seeds:
-            runs = runs[runs.seed.isin(one.seeds)]
+        if prediction.draws:
+            runs = runs[runs.draw.isin(prediction.draws)]
+        if prediction.seeds:
+            runs = runs[runs.seed.isin(prediction.seeds)]
         return runs
 
     def filled(self, text: str) -> str:
@@ -398,10 +411,10 @@ class Findings:
         It is empty if a number is not known yet.
         """
         parts = re.split(r"\{([^{}]+)\}", text)
-        found = [self.estimate(*part.split(": ", 1)) for part in parts[1::2]]
-        if None in found:
+        estimates = [self.estimate(*part.split(": ", 1)) for part in parts[1::2]]
+        if None in estimates:
             return ""
-        parts[1::2] = map(in_words, found)
+        parts[1::2] = map(in_words, estimates)
         return "".join(parts)
 
 
@@ -411,7 +424,7 @@ def read_findings(results: Path) -> Findings:
     return Findings(registry, examine_all(results, registry.specs), results)
 
 
-def judge(said: Statement, found: Estimate | None, strict: bool) -> tuple[Verdict, str]:
+def judge(said: Statement, estimate: Estimate | None, strict: bool) -> tuple[Verdict, str]:
     """Return what a prediction came to, and why.
 
     - above or below a bound: it holds if the whole interval is on that side. It is refuted if the
@@ -421,9 +434,9 @@ def judge(said: Statement, found: Estimate | None, strict: bool) -> tuple[Verdic
 
     Everything else is open. A strict prediction is never open, but refuted.
     """
-    if found is None:
+    if estimate is None:
         return "not run", ""
-    mean, low, high = found.mean, found.low, found.high
+    mean, low, high = estimate.mean, estimate.low, estimate.high
     relation, bound = said.relation, said.bound
     if relation == "level":
         holds = low <= 0 <= high
@@ -438,7 +451,7 @@ def judge(said: Statement, found: Estimate | None, strict: bool) -> tuple[Verdic
         return "holds", ""
     if refuted:
         return "refuted", ""
-    if not found.has_interval:
+    if not estimate.has_interval:
         why = "there is no interval"
     elif relation == "within":
         why = f"the interval passes {bound:g}"
@@ -447,13 +460,13 @@ def judge(said: Statement, found: Estimate | None, strict: bool) -> tuple[Verdic
     return ("refuted" if strict else "open"), why
 
 
-def in_words(found: Estimate | None) -> str:
+def in_words(estimate: Estimate | None) -> str:
     """Return "7.8 [4.4, 11.3]", or "not run"."""
-    if found is None:
+    if estimate is None:
         return "not run"
     # z: "0.0", never "-0.0".
-    interval = f" [{found.low:z.1f}, {found.high:z.1f}]" if found.has_interval else ""
-    return f"{found.mean:z.1f}{interval}"
+    interval = f" [{estimate.low:z.1f}, {estimate.high:z.1f}]" if estimate.has_interval else ""
+    return f"{estimate.mean:z.1f}{interval}"
 
 
 def estimate_of(row: Mapping[str, Any]) -> Estimate:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mgm.errors import UserError
 from mgm.paper.registry import Cell, Registry
-from mgm.report.cells import row_of
+from mgm.report.cells import fill
 from mgm.results.archive import unpack_all
 from mgm.results.frame import commit_of, examine_all, read_specs
 from mgm.results.lock import folder_lock, has_writer
@@ -34,12 +34,12 @@ def trace(registry: Registry, results: Path, wanted: str) -> str:
     """
     target, *names = wanted.split("/", 2)
     if not names and (figure := registry.figures.get(target.removeprefix("figure"))):
-        found = examine_all(results, registry.specs, [figure.run.run_id], weights=True)
-        return "\n".join([target, *_chain(registry, found, results, figure.run)])
+        statuses = examine_all(results, registry.specs, [figure.run.run_id], weights=True)
+        return "\n".join([target, *_chain(registry, statuses, results, figure.run)])
     matching = _matching(registry, target, *names)
     wanted_runs = [run.run_id for cell in matching for run in cell.runs]
-    found = examine_all(results, registry.specs, wanted_runs, weights=True)
-    return "\n\n".join(_cell_text(registry, found, results, target, cell) for cell in matching)
+    statuses = examine_all(results, registry.specs, wanted_runs, weights=True)
+    return "\n\n".join(_cell_text(registry, statuses, results, target, cell) for cell in matching)
 
 
 def _matching(registry: Registry, target: str, row: str = "", column: str = "") -> list[Cell]:
@@ -72,21 +72,21 @@ def _named(part: str, kind: str, target: str, names: list[str]) -> set[str]:
     """
     wanted = part.strip().lower()
     whole = {wanted, MASKS[wanted].row.lower()} if wanted in MASKS else {wanted}
-    found = {name for name in names if name.lower() in whole} or {
+    named = {name for name in names if name.lower() in whole} or {
         name for name in names if wanted in name.lower()
     }
-    if not found:
+    if not named:
         raise UserError(
             f"{target}: no {kind} has {part!r} in its name; choose from "
             f"{'; '.join(dict.fromkeys(names))}"
         )
-    return found
+    return named
 
 
 def _cell_text(
-    registry: Registry, found: dict[str, RunStatus], results: Path, target: str, cell: Cell
+    registry: Registry, statuses: dict[str, RunStatus], results: Path, target: str, cell: Cell
 ) -> str:
-    row = row_of(cell, found)
+    row = fill(cell, statuses)
     ours = (
         f"{row.estimate.mean:.{row.decimals}f} from {row.estimate.n} of {len(row.runs)} runs, "
         if row.estimate
@@ -97,19 +97,23 @@ def _cell_text(
     if not cell.runs:
         lines.append("  no run fills this cell")
     for run in cell.runs:
-        lines += _chain(registry, found, results, run, cell.metric)
+        lines += _chain(registry, statuses, results, run, cell.metric)
     return "\n".join(lines)
 
 
 def _chain(
-    registry: Registry, found: dict[str, RunStatus], results: Path, run: Spec, metric: str = ""
+    registry: Registry, statuses: dict[str, RunStatus], results: Path, run: Spec, metric: str = ""
 ) -> list[str]:
     """Return the lines of a run with its metric, then of all runs that it starts from."""
     lines = [""]
     for depth, spec in enumerate(reversed(registry.with_parents([run.run_id]))):
         value = "" if depth else metric
         lines += _facts(
-            found[spec.run_id], results / spec.run_id, spec, value, "starts from " if depth else ""
+            statuses[spec.run_id],
+            results / spec.run_id,
+            spec,
+            value,
+            "starts from " if depth else "",
         )
         # Parents that are not runs are weights of the user.
         for given in set(parents(spec)) - set(registry.specs):
@@ -120,13 +124,13 @@ def _chain(
     return lines
 
 
-def _facts(found: RunStatus, folder: Path, spec: Spec, metric: str, how: str) -> list[str]:
-    result, log = found.result, folder / "log.jsonl"
+def _facts(status: RunStatus, folder: Path, spec: Spec, metric: str, how: str) -> list[str]:
+    result, log = status.result, folder / "log.jsonl"
     # The job's file, then the workflow's.
     files = (folder / "spec.json", folder.parent / "specs" / f"{spec.run_id}.json")
     written = next((str(file) for file in files if file.exists()), "")
     facts = {
-        "state": f"{found.state}: {found.why}" if found.why else found.state,
+        "state": f"{status.state}: {status.why}" if status.why else status.state,
         "spec": f"{spec.hash}  {written}".rstrip(),
     }
     if result:
@@ -172,12 +176,12 @@ def diff(results: Path, first: str, second: str) -> str:
         metrics.append(status.result["metrics"] if status.result else {})
     # Runs of different stages have different fields. A missing field is printed as a dash.
     lines = [
-        [name, *(_shown(one.get(name)) for one in fields)]
+        [name, *(_shown(fields_of.get(name)) for fields_of in fields)]
         for name in fields[0] | fields[1]
-        if len({json.dumps(one.get(name, "missing")) for one in fields}) > 1
+        if len({json.dumps(fields_of.get(name, "missing")) for fields_of in fields}) > 1
     ] or [["no field differs", "", ""]]
     lines += [
-        [f"metrics.{name}", *(_shown(one.get(name)) for one in metrics)]
+        [f"metrics.{name}", *(_shown(metrics_of.get(name)) for metrics_of in metrics)]
         for name in metrics[0] | metrics[1]
     ]
     table = pd.DataFrame([["state", *states], *lines])
@@ -190,18 +194,18 @@ def _folder(results: Path, run: str) -> Path:
     if (Path(run) / "spec.json").exists():
         return Path(run)
     unpack_all(results)
-    found = sorted(path.parent for path in results.glob(f"*/{Path(run).name}/spec.json"))
-    if not found:
+    folders = sorted(path.parent for path in results.glob(f"*/{Path(run).name}/spec.json"))
+    if not folders:
         raise UserError(
             f"{run}: is neither a run in {results}/ nor a folder with a spec.json; correct it, or "
             "pass --results"
         )
-    if len(found) > 1:
+    if len(folders) > 1:
         raise UserError(
             f"{run}: exists under several names; pass one of the folders "
-            f"{', '.join(map(str, found))}"
+            f"{', '.join(map(str, folders))}"
         )
-    return found[0]
+    return folders[0]
 
 
 def _shown(value: Any) -> str:
@@ -231,18 +235,18 @@ def clean(registry: Registry, results: Path, delete: bool) -> str:
 
     A running job keeps its folder.
     """
-    found = unwanted(registry, results)
-    if not found:
+    unused = unwanted(registry, results)
+    if not unused:
         return f"{results}: every run is used by a table or figure"
     sizes = {
         folder: sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir()) / 1e6
-        for folder in found
+        for folder in unused
     }
     lines = [
         f"{sizes[folder]:10.1f} MB  {folder}{'  (running: kept)' * running}"
-        for folder, running in found.items()
+        for folder, running in unused.items()
     ]
-    idle = [folder for folder, running in found.items() if not running]
+    idle = [folder for folder, running in unused.items() if not running]
     runs = "1 run" if len(idle) == 1 else f"{len(idle)} runs"
     total = f"{runs} that no table or figure uses, {sum(sizes[folder] for folder in idle):.1f} MB"
     if not delete:

@@ -44,7 +44,7 @@ Check = tuple[bool, str]
 
 
 def _files(findings: Findings) -> Iterator[Check]:
-    states = {run_id: findings.found[run_id] for run_id in findings.registry.specs}
+    states = {run_id: findings.statuses[run_id] for run_id in findings.registry.specs}
     done = sum(status.state == "run" for status in states.values())
     yield True, f"{done} of {len(states)} runs have a result that agrees with their files"
     for status in states.values():
@@ -59,7 +59,7 @@ def _strangers(findings: Findings, results: Path) -> Iterator[Check]:
 
 
 def _commits(findings: Findings) -> Iterator[Check]:
-    results = [status.result for status in findings.found.values() if status.result]
+    results = [status.result for status in findings.statuses.values() if status.result]
     table = pd.DataFrame({name: [run[name] for run in results] for name in ("commit", "dirty")})
     for (commit, dirty), some in table.groupby(["commit", "dirty"]):
         line = f"{len(some)} runs of commit {str(commit)[:7]}"
@@ -73,29 +73,32 @@ def _commits(findings: Findings) -> Iterator[Check]:
 
 
 def _predictions(findings: Findings) -> Iterator[Check]:
-    for one in findings.study.predictions:
-        text = f"{one.dataset}: {one.says}"
-        said, tested = _date(one.since), first_test(findings, one)
+    for prediction in findings.study.predictions:
+        text = f"{prediction.dataset}: {prediction.says}"
+        said, tested = _date(prediction.since), first_test(findings, prediction)
         if not said:
-            yield False, f"{text}: its commit {one.since} is not in this repository"
+            yield False, f"{text}: its commit {prediction.since} is not in this repository"
         elif tested is None:
             yield True, f"{text}: of {said:%Y-%m-%d %H:%M}, not tested yet"
         else:
             seconds = (tested - said).total_seconds()
             words = "before" if seconds > 0 else "AFTER"
             line = f"{text}: {abs(seconds) / 60:.0f} min {words} its first test"
-            yield seconds > 0 or bool(one.late), f"{line}. {one.late}" if one.late else line
+            yield (
+                seconds > 0 or bool(prediction.late),
+                f"{line}. {prediction.late}" if prediction.late else line,
+            )
 
 
-def first_test(findings: Findings, one: Prediction) -> datetime | None:
+def first_test(findings: Findings, prediction: Prediction) -> datetime | None:
     """Return when the first evaluation started that completed a test of a prediction.
 
     A difference is tested by a unit once both of its runs are there.
     """
-    runs = findings.tested_by(one)
+    runs = findings.tested_by(prediction)
     latest, terms = [], len(runs[["row", "column"]].drop_duplicates())
     for _, unit in runs.groupby(["draw", "seed"]):
-        results = [findings.found[run_id].result for run_id in unit.run_id]
+        results = [findings.statuses[run_id].result for run_id in unit.run_id]
         if all(results) and len(unit[["row", "column"]].drop_duplicates()) == terms:
             latest.append(max(run["started"] for run in results if run))
     return datetime.fromisoformat(min(latest)) if latest else None

@@ -52,9 +52,9 @@ def unpack(results: Path) -> None:
             f"{archive}: has no digest in {archive.parent / SUMS}; if you trust the file, add the"
             f" line that `cd {archive.parent}; sha256sum {archive.name}` prints"
         )
-    if (found := file_digest(archive)) != wanted:
+    if (digest := file_digest(archive)) != wanted:
         raise UserError(
-            f"{archive}: its SHA-256 is {found[:12]}..., not {wanted[:12]}... as {SUMS} says;"
+            f"{archive}: its SHA-256 is {digest[:12]}..., not {wanted[:12]}... as {SUMS} says;"
             f" restore it with `git checkout {archive}`"
         )
     with _alone(archive, results.name) as temporary:
@@ -166,17 +166,17 @@ def pack(results: Path, without: Collection[Path] = ()) -> Path:
         UserError: there are no finished runs, or the existing archive is damaged.
     """
     unpack(results)
-    found = [
+    files = [
         path
         for result in results.glob("*/result.json")
         if result.parent not in without
         for path in result.parent.iterdir()
         if path.is_file() and _belongs(path)
     ]
-    if not found:
+    if not files:
         raise UserError(f"{results}: contains no finished runs; run its experiments first")
     # Files of one kind compress better if they follow one another.
-    found.sort(key=lambda path: (path.name, path))
+    files.sort(key=lambda path: (path.name, path))
     scales = [path for path in [results / "scale.json"] if path.is_file()]
     archive = results.parent / f"{results.name}{ENDING}"
     with (
@@ -184,7 +184,7 @@ def pack(results: Path, without: Collection[Path] = ()) -> Path:
         lzma.open(temporary, "wb", preset=9 | lzma.PRESET_EXTREME) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
-        for path in [*scales, *found]:
+        for path in [*scales, *files]:
             member = tarfile.TarInfo(path.relative_to(results.parent).as_posix())
             member.size = path.stat().st_size
             with path.open("rb") as file:

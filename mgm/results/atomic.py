@@ -28,13 +28,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except Exception as error:
-        found = system_error(error)
-        if found and (
-            found.filename == str(temporary)
-            or (not found.filename and found.errno in (errno.ENOSPC, errno.EDQUOT))
+        cause = system_error(error)
+        if cause and (
+            cause.filename == str(temporary)
+            or (not cause.filename and cause.errno in (errno.ENOSPC, errno.EDQUOT))
         ):
             # Name the file that the user asked for. The name of PyAV's errors cannot be set.
-            raise OSError(found.errno, found.strerror, str(path)) from error
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import pandas as pd
 
 from mgm.errors import UserError
 from mgm.results.archive import unpack
 from mgm.results.result import RunStatus, examine
 from mgm.spec import Finetune, Kinds, Pretrain, Probe, Spec, data_name, kind_of, parents, read_spec
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Integer columns that may be empty. Without a type of their own they would become floats.
 INTEGERS = ("epochs", "seed", "n_test")
@@ -46,7 +45,7 @@ class Tables(Protocol):
     def kinds(self) -> Kinds: ...
 
 
-def frame(results: Path, registry: Tables | None = None) -> "pd.DataFrame":
+def frame(results: Path, registry: Tables | None = None) -> pd.DataFrame:
     """Read every run in `results`, one row per run, sorted by run id.
 
     Columns:
@@ -72,15 +71,13 @@ def frame(results: Path, registry: Tables | None = None) -> "pd.DataFrame":
     Raises:
         UserError: there is no such folder.
     """
-    import pandas as pd
-
     specs = read_specs(results)
-    found = examine_all(results, specs)
+    statuses = examine_all(results, specs)
     shown, kinds = _shown(registry), registry.kinds if registry else {}
     rows = [
-        _row(run_id, specs, found[run_id], kinds)
+        _row(run_id, specs, statuses[run_id], kinds)
         | dict(zip(("table", "row"), map(SEPARATOR.join, zip(*shown.get(run_id, [("", "")])))))
-        for run_id in sorted(found)
+        for run_id in sorted(statuses)
     ]
     metrics = sorted({name for row in rows for name in row if name.startswith("metrics.")})
     table = pd.DataFrame(
@@ -135,30 +132,24 @@ def examine_all(
     Args:
         weights: verify the weights too, as `examine` does.
     """
-    found: dict[str, RunStatus] = {}
+    statuses: dict[str, RunStatus] = {}
 
-    def visit(run_id: str) -> RunStatus:
-        if run_id not in found:
+    def state(run_id: str) -> str:
+        if run_id not in statuses:
             spec = specs[run_id]
             if isinstance(spec, UserError):
-                found[run_id] = RunStatus("altered", str(spec))
+                statuses[run_id] = RunStatus("altered", str(spec))
             else:
-                found[run_id] = examine(results / run_id, spec, weights)
-                bad = next(
-                    (
-                        parent
-                        for parent in parents(spec)
-                        if parent in specs and visit(parent).state == "altered"
-                    ),
-                    None,
-                )
-                if bad:
-                    found[run_id] = RunStatus("altered", f"{run_id}: its parent {bad} is altered")
-        return found[run_id]
+                statuses[run_id] = examine(results / run_id, spec, weights)
+                known = [parent for parent in parents(spec) if parent in specs]
+                if altered := [parent for parent in known if state(parent) == "altered"]:
+                    why = f"{run_id}: its parent {altered[0]} is altered"
+                    statuses[run_id] = RunStatus("altered", why)
+        return statuses[run_id].state
 
     for run_id in specs if run_ids is None else run_ids:
-        visit(run_id)
-    return found
+        state(run_id)
+    return statuses
 
 
 def _spec(run_id: str, place: Path) -> Spec | UserError:
@@ -176,11 +167,11 @@ def _spec(run_id: str, place: Path) -> Spec | UserError:
 def _row(
     run_id: str,
     specs: Mapping[str, Spec | UserError],
-    found: RunStatus,
+    status: RunStatus,
     kinds: Kinds,
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"run_id": run_id, "status": found.state, "why": found.why}
-    spec, result = specs[run_id], found.result
+    row: dict[str, Any] = {"run_id": run_id, "status": status.state, "why": status.why}
+    spec, result = specs[run_id], status.result
     if not isinstance(spec, UserError):
         note = result["data"]["note"] if result else ""
         from_random = isinstance(spec, Finetune | Probe) and not spec.parent

@@ -134,9 +134,9 @@ def _other_writer(path: Path, descriptor: int, lock: Lock) -> dict[str, Any] | N
     writer = None
     # The file is incomplete if its writer has just started, or was killed then.
     with naming(path), suppress(ValueError, RecursionError):
-        found = json.loads(os.pread(descriptor, 1000, 0))
-        if isinstance(found, dict) and {"host", "pid"} <= found.keys():
-            writer = found
+        written = json.loads(os.pread(descriptor, 1000, 0))
+        if isinstance(written, dict) and {"host", "pid"} <= written.keys():
+            writer = written
     if lock == "theirs":
         return writer or {"host": "a host", "pid": "?"}
     if writer and (writer["host"] != socket.gethostname() or lock == "none"):

@@ -136,11 +136,9 @@ def read_result(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such result; run {folder.name} first") from None
     except UserError as error:
         raise UserError(f"{error}; delete it and run {folder.name} again") from None
-    found = fields.get("seal", "no seal") if isinstance(fields, dict) else "no fields"
-    if not isinstance(fields, dict) or found != seal(fields):
+    if not isinstance(fields, dict) or fields.get("seal") != seal(fields):
         raise UserError(
-            f"{path}: changed since it was written (seal {str(found)[:12]}); delete it and run "
-            f"{folder.name} again"
+            f"{path}: changed since it was written; delete it and run {folder.name} again"
         )
     return fields
 
@@ -237,7 +235,7 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
                 if (wanted := recorded_digest(folder.parent / parent))
             ]
         if contradictions := [
-            f"{name} is {found}, not {wanted}" for name, found, wanted in checks if found != wanted
+            f"{name} is {value}, not {wanted}" for name, value, wanted in checks if value != wanted
         ]:
             return contradictions[0]
         return _untested(folder, result) if spec.stage in ("finetune", "probe") else ""
@@ -252,14 +250,11 @@ def _exchanged(folder: Path, result: dict[str, Any]) -> str:
     path, recorded = folder / "weights.safetensors", result["weights_sha256"]
     if recorded is None or not path.exists():
         return ""
-    found = file_digest(path)
+    if (digest := file_digest(path)) == recorded:
+        return ""
     return (
-        ""
-        if found == recorded
-        else (
-            f"weights.safetensors has SHA-256 {found[:12]}, and the run wrote "
-            f"{str(recorded)[:12]}; restore the file, or delete the run and run it again"
-        )
+        f"weights.safetensors has SHA-256 {digest[:12]}, and the run wrote {str(recorded)[:12]}; "
+        "restore the file, or delete the run and run it again"
     )
 
 
@@ -281,13 +276,13 @@ def _untested(folder: Path, result: dict[str, Any]) -> str:
     if len(rows) != videos or len({len(row) for row in (head, *rows)}) > 1:
         return f"predictions.csv has {len(rows)} rows, and should have {videos} of equal length"
     try:
-        found = _precision(head[2:], rows) if several else _accuracy(rows)
+        computed = _precision(head[2:], rows) if several else _accuracy(rows)
     except ValueError:
         return "predictions.csv contains a score that is not a number"
     return next(
         (
             f"result.json: {name} is {metrics[name]}, and by predictions.csv it is {value:.6g}"
-            for name, value in found.items()
+            for name, value in computed.items()
             if not abs(metrics.get(name, value) - value) <= ROUNDING
         ),
         "",

@@ -6,6 +6,7 @@ from math import inf, isfinite, sqrt
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtr, stdtr, stdtrit
 
 DRAWS = 10_000  # of the bootstrap
 EQUAL = 1e-9  # points; rounding errors of a difference are smaller
@@ -124,8 +125,6 @@ def p_value(estimate: Estimate) -> float:
         return 1.0
     if half == 0:
         return float(estimate.mean == 0)
-    from scipy.special import ndtr, stdtr
-
     if estimate.n < 2:
         return 2 * float(ndtr(-abs(estimate.mean) / (half / 1.96)))
     degrees = estimate.n - 1
@@ -149,9 +148,6 @@ def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[bool]:
 @cache
 def t_975(degrees: int) -> float:
     """Return the 97.5 % quantile of Student's t, with the four decimals of printed tables."""
-    # Importing scipy.stats would take a second.
-    from scipy.special import stdtrit
-
     return round(float(stdtrit(degrees, 0.975)), 4)
 
 
@@ -178,9 +174,9 @@ def mean_average_precision(score_NC: np.ndarray, positive_NC: np.ndarray) -> flo
 
     It is NaN if no video has a class.
     """
-    there = np.flatnonzero(positive_NC.any(axis=0))
-    found = [average_precision(score_NC[:, c], positive_NC[:, c]) for c in there]
-    return 100 * float(np.mean(found)) if found else float("nan")
+    classes = np.flatnonzero(positive_NC.any(axis=0))
+    precisions = [average_precision(score_NC[:, c], positive_NC[:, c]) for c in classes]
+    return 100 * float(np.mean(precisions)) if precisions else float("nan")
 
 
 def precision_interval(
@@ -188,9 +184,9 @@ def precision_interval(
 ) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of the mean average precision over videos, in per cent."""
     draw = np.random.default_rng(0)
-    found = []
+    means = []
     for _ in range(resamples):
         own_N = draw.integers(len(score_NC), size=len(score_NC))
-        found.append(mean_average_precision(score_NC[own_N], positive_NC[own_N]))
-    low, high = np.nanpercentile(found, (2.5, 97.5))
+        means.append(mean_average_precision(score_NC[own_N], positive_NC[own_N]))
+    low, high = np.nanpercentile(means, (2.5, 97.5))
     return float(low), float(high)

@@ -12,7 +12,7 @@ import pytest
 from mgm.paper.quoted import reported
 from mgm.paper.scales import load_scale
 from mgm.paper.suite import make_registry
-from mgm.report.cells import FilledCell, rows
+from mgm.report.cells import FilledCell, fill_tables
 from mgm.report.claims.claim import CLAIMS
 from mgm.report.claims.judge import (
     CONTRADICTED,
@@ -30,7 +30,7 @@ from mgm.report.claims.judge import (
     table_says,
     write_claims,
 )
-from mgm.report.table_files import DASH
+from mgm.report.words import DASH
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds
 from tests.helpers.videos import SHARED
@@ -327,7 +327,7 @@ def test_the_whole_dag_decides_whatever_it_has_runs_for():
         )
         for i, run_id in enumerate(known.specs)
     }
-    verdicts = {one.id: one for one in judge(known, rows(known, found), found)}
+    verdicts = {one.id: one for one in judge(known, fill_tables(known, found), found)}
     cells = {
         (cell.table, cell.row, cell.column)
         for table in known.tables.values()

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mgm.report import study_page
+from mgm.report import study_files
 from mgm.report.figures import dataset
 from mgm.report.figures.draw import DRAW
 from mgm.report.figures.style import DPI, write
@@ -111,8 +111,8 @@ def test_no_name_of_a_long_difference_is_cut(tmp_path, monkeypatch):
     fields = {"columns": {"Linear": {}}, "controls": [], "predictions": []}
     study = small(rows={name: {} for name in names}, compare=[" minus ".join(names)], **fields)
     drawn = []
-    monkeypatch.setattr(study_page, "save", lambda figure, *_: drawn.append(figure))
-    study_page.write_study_figures(findings(study), tmp_path)
+    monkeypatch.setattr(study_files, "save", lambda figure, *_: drawn.append(figure))
+    study_files.write_study_figures(findings(study), tmp_path)
     assert not is_cut(drawn[0])
 
 
@@ -133,8 +133,8 @@ def test_rows_that_differ_in_a_number_alone_are_a_line(tmp_path, monkeypatch):
         ("Tube", 2800),
     ]
     drawn = []
-    monkeypatch.setattr(study_page, "save", lambda figure, *_: drawn.append(figure))
-    assert study_page.write_study_figures(found, tmp_path).keys() == {"over"}
+    monkeypatch.setattr(study_files, "save", lambda figure, *_: drawn.append(figure))
+    assert study_files.write_study_figures(found, tmp_path).keys() == {"over"}
     assert not is_cut(drawn[0])
 
 

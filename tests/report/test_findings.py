@@ -91,7 +91,7 @@ def test_folds_count_by_their_test_videos():
     study = small(datasets=folds, seeds="0", draws=[], scale="", controls=[], predictions=[],
                   rows={"MGM": {}, "Random weights": "none"}, columns={"Linear": {}}, compare=[])  # fmt: skip
     found = findings(study)
-    statuses = dict(found.found)
+    statuses = dict(found.statuses)
     for one in found.registry.values:
         if one.row == "MGM":
             fold = one.run.data.dataset
@@ -100,7 +100,7 @@ def test_folds_count_by_their_test_videos():
                 "metrics": {"top1": {"f0": 40.0, "f1": 80.0}[fold]},
             }
             statuses[one.run.run_id] = RunStatus("run", result=result)
-    found = replace(found, found=statuses)
+    found = replace(found, statuses=statuses)
     assert found.estimate("f", "MGM").mean == pytest.approx(50.0)
 
 
@@ -175,24 +175,24 @@ def test_verify_fails_when_a_prediction_is_younger_than_its_runs(tmp_path):
 def test_a_difference_is_tested_once_both_runs_are_there():
     found = findings(small(datasets={"a": {"generate": {}}}))
     (one,) = found.study.predictions
-    statuses = dict(found.found)
+    statuses = dict(found.statuses)
     for place, run_id in zip(found.runs.itertuples(), found.runs.run_id):
         day = {"Tube": 1, "MGM": 3}.get(place.row, 2) + place.draw
         started = f"2020-01-{day:02}T00:00:00+00:00"
         statuses[run_id] = RunStatus(
-            "run", result=found.found[run_id].result | {"started": started}
+            "run", result=found.statuses[run_id].result | {"started": started}
         )
-    assert first_test(replace(found, found=statuses), one).day == 5 + 3
+    assert first_test(replace(found, statuses=statuses), one).day == 5 + 3
 
 
 def test_verify_fails_on_a_commit_that_is_not_there_and_on_changes(tmp_path):
     found = findings(small(datasets={"a": {"generate": {}}}, predictions=[]))
     assert verify(found, tmp_path)[1] == 0
-    run_id = next(run_id for run_id, status in found.found.items() if status.result)
+    run_id = next(run_id for run_id, status in found.statuses.items() if status.result)
     for fields in ({"commit": "0" * 40}, {"dirty": True}):
-        statuses = dict(found.found)
+        statuses = dict(found.statuses)
         statuses[run_id] = RunStatus("run", result=statuses[run_id].result | fields)
-        assert verify(replace(found, found=statuses), tmp_path)[1] == 1
+        assert verify(replace(found, statuses=statuses), tmp_path)[1] == 1
 
 
 def test_verify_fails_on_a_finished_run_that_the_study_does_not_have(tmp_path):

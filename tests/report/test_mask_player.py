@@ -4,7 +4,7 @@ import io
 import numpy as np
 from matplotlib.image import imread
 
-from mgm.report.page.sections import mask_player
+from mgm.report.page.pictures import mask_player
 from tests.helpers.fake_results import clip_arrays
 
 SLOTS, SIDE, ROWS = 4, 48, 6

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mgm.report.cells import rows
+from mgm.report.cells import fill_tables
 from mgm.report.page.overview import caveat, cost, finding, overview
 from mgm.report.page.sections import by_class
 from mgm.results.frame import examine_all
@@ -23,7 +23,7 @@ def finished(tmp_path, accuracies, **changes):
 def told(tmp_path, accuracies, name="smoke", **changes):
     """Return comparisons and conclusions for these accuracies per row and seed in Table 4e."""
     known, found = finished(tmp_path, accuracies, name=name, **changes)
-    said = overview(known, found, rows(known, found), [])
+    said = overview(known, found, fill_tables(known, found), [])
     return [text for text, _ in said["compares"]], [text for text, _ in said["concludes"]]
 
 
@@ -64,7 +64,7 @@ def test_a_mask_that_is_not_run_leaves_the_mean_gain_of_the_others(tmp_path):
 def found_in(tmp_path, accuracies, **changes):
     """Return the main finding for these accuracies per row and seed in Table 4e."""
     known, found = finished(tmp_path, accuracies, **changes)
-    return finding(known, rows(known, found), {"4_seeds"})
+    return finding(known, fill_tables(known, found), {"4_seeds"})
 
 
 def test_the_finding_names_the_base_and_the_nearest_mask_with_their_intervals(tmp_path):
@@ -154,7 +154,9 @@ def classes_of(tmp_path):
         finish(tmp_path, run, top1, videos=240)
     found = examine_all(tmp_path, known.specs)
     return by_class(
-        next(row for row in rows(known, found)["4e"] if row.runs == cell.runs), tmp_path, found
+        next(row for row in fill_tables(known, found)["4e"] if row.runs == cell.runs),
+        tmp_path,
+        found,
     )
 
 

@@ -12,7 +12,7 @@ from mgm.report.build import build_report
 from mgm.report.findings import read_findings
 from mgm.report.mlflow.record import Records
 from mgm.report.page.html import coded
-from mgm.report.study_page import study_of
+from mgm.report.page.study import study_of
 from tests.paper.test_study import small
 from tests.report.test_findings import findings
 
@@ -63,7 +63,7 @@ def test_mlflow_groups_probes_by_the_axes_of_their_pretraining():
 
 def test_controls_without_a_model_stand_below_the_models_of_their_table():
     found = findings(small(draws="5-7", datasets={"a": {"generate": {}}}, predictions=[]))
-    (table,) = study_of(found)["tables"]
+    (table,) = study_of(found, {})["tables"]
     groups = table["parts"][0]["groups"]
     assert list(groups) == ["", "Controls: no model"]
     assert [one["row"] for one in groups[""]] == list(found.study.rows)

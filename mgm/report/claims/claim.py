@@ -43,12 +43,12 @@ class LinearCombination:
     def __sub__(self, other: Any) -> Any:
         """Subtract another one, or each of a list."""
         if isinstance(other, list):
-            return [self - one for one in other]
+            return [self - number for number in other]
         weights = self.weights + tuple(-weight for weight in other.weights)
         return LinearCombination(self.cells + other.cells, weights, self.constant - other.constant)
 
     def __rsub__(self, several: "list[LinearCombination]") -> "list[LinearCombination]":
-        return [one - self for one in several]
+        return [number - self for number in several]
 
     def __truediv__(self, other: "LinearCombination") -> "LinearCombination":
         return LinearCombination(self.cells + other.cells, is_ratio=True, unit="times")
@@ -144,7 +144,9 @@ def least(*among: Quantity | list[LinearCombination]) -> MinMax:
 def _each(among: Iterable[Quantity | list[LinearCombination]]) -> tuple[Quantity, ...]:
     """Flatten lists of numbers."""
     return tuple(
-        quantity for one in among for quantity in (one if isinstance(one, list) else [one])
+        quantity
+        for quantities in among
+        for quantity in (quantities if isinstance(quantities, list) else [quantities])
     )
 
 
@@ -255,7 +257,7 @@ def read_claims() -> tuple[Claim, ...]:
     environment = Environment(undefined=StrictUndefined)
     fields = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))
     # The functions of this module are the words of a formula.
-    words: dict[str, Any] = {name: one for name, one in globals().items() if isfunction(one)}
+    words: dict[str, Any] = {name: word for name, word in globals().items() if isfunction(word)}
     words["frames"] = recipes.PRETRAIN_CLIPS["k400"].frames
 
     def value(formula: str) -> Any:
@@ -264,9 +266,9 @@ def read_claims() -> tuple[Claim, ...]:
     for name, formula in fields["names"].items():
         words[name] = value(formula)
     return tuple(
-        Claim(**(one | {"conditions": tuple(map(value, one["conditions"]))}), source=source)
+        Claim(**(fields | {"conditions": tuple(map(value, fields["conditions"]))}), source=source)
         for source, several in fields["sections"].items()
-        for one in several
+        for fields in several
     )
 
 

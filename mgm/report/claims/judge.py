@@ -10,9 +10,9 @@ import pandas as pd
 
 from mgm.paper.quoted import FOOTNOTES, reported
 from mgm.paper.registry import SHARES, Registry
-from mgm.report.cells import FilledCell, paired, row_of, unpaired
+from mgm.report.cells import FilledCell, fill, paired, unpaired
 from mgm.report.claims.claim import CLAIMS, Claim, Condition, Key, LinearCombination, Quantity
-from mgm.report.table_files import DASH, MINUS, comparable
+from mgm.report.words import DASH, MINUS, comparable
 from mgm.results import atomic
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, holm, p_value
@@ -59,7 +59,7 @@ class Verdict:
 def judge(
     registry: Registry,
     collected: Mapping[str, Iterable[FilledCell]],
-    found: Mapping[str, RunStatus],
+    statuses: Mapping[str, RunStatus],
     quoted: Mapping[Key, float] | None = None,
     claims: Iterable[Claim] = CLAIMS,
 ) -> list[Verdict]:
@@ -75,12 +75,12 @@ def judge(
 
     Args:
         collected: as `mgm.report.cells.rows` returns it.
-        found: the runs, for cells that are only in figures.
+        statuses: the runs, for cells that are only in figures.
         quoted: the tables' numbers; `reported()` by default.
     """
     full = comparable(registry.scale)
     numbers = reported() if quoted is None else quoted
-    figures = [row_of(cell, found) for plot in registry.plots.values() for cell in plot.cells]
+    figures = [fill(cell, statuses) for plot in registry.plots.values() for cell in plot.cells]
     rows = {
         row.key: row for row in (*figures, *(row for table in collected.values() for row in table))
     }
@@ -138,8 +138,11 @@ def runs_say(claim: Claim, rows: Mapping[Key, FilledCell], full: bool) -> tuple[
     """
     numbers = partial(of_runs, rows)
     answers = [
-        [(_agrees(one, number, full), _p(one, number)) for number in _evaluated(one, numbers)]
-        for one in claim.conditions
+        [
+            (_agrees(condition, number, full), _p(condition, number))
+            for number in _evaluated(condition, numbers)
+        ]
+        for condition in claim.conditions
     ]
     held, failed = list[float](), list[float]()
     for either in answers:
@@ -165,7 +168,9 @@ def _p(condition: Condition, number: Estimate) -> float:
     It is 0 if the number has no interval, or the condition has no bound.
     """
     bounds = [
-        one for one in (condition.above, condition.below) if one is not None and isfinite(one)
+        bound
+        for bound in (condition.above, condition.below)
+        if bound is not None and isfinite(bound)
     ]
     if number.low == number.high or not bounds:
         return 0.0
@@ -183,7 +188,7 @@ def evaluate(quantity: Quantity, numbers: Numbers) -> Estimate:
     if isinstance(quantity, LinearCombination):
         return numbers(quantity)
     pick = max if quantity.pick == "largest" else min
-    return Estimate(*map(pick, zip(*(evaluate(one, numbers) for one in quantity.among))))
+    return Estimate(*map(pick, zip(*(evaluate(each, numbers) for each in quantity.among))))
 
 
 def of_tables(quoted: Mapping[Key, float], what: LinearCombination) -> Estimate:
@@ -219,7 +224,11 @@ def _judge(
             used[key] = replace(row, estimate=exact, values=(), status="run")
     run = run and len(used) == len(claim.cells) == _run(used.values())
     table = table_says(claim, quoted)
-    of_cells = [one for one in claim.conditions if any(quantity.cells for quantity in one.either)]
+    of_cells = [
+        condition
+        for condition in claim.conditions
+        if any(quantity.cells for quantity in condition.either)
+    ]
     once = "measured once, so it has no interval" if any(map(_measured_once, used.values())) else ""
     notes = [
         claim.note,
@@ -274,10 +283,10 @@ def _holds(claim: Claim, quoted: Mapping[Key, float], slack: float = 0.0) -> boo
     numbers = partial(of_tables, quoted)
     return all(
         any(
-            one.low - slack <= number.mean <= one.high + slack
-            for number in _evaluated(one, numbers)
+            condition.low - slack <= number.mean <= condition.high + slack
+            for number in _evaluated(condition, numbers)
         )
-        for one in claim.conditions
+        for condition in claim.conditions
     )
 
 
@@ -312,7 +321,7 @@ def _of_cell(row: FilledCell) -> Estimate:
 
 def _show_all(conditions: Iterable[Condition], numbers: Numbers) -> str:
     return "; ".join(
-        " or ".join(_show(one, numbers) for one in condition.either) for condition in conditions
+        " or ".join(_show(each, numbers) for each in condition.either) for condition in conditions
     )
 
 
@@ -321,7 +330,7 @@ def _show(quantity: Quantity, numbers: Numbers) -> str:
     if isinstance(quantity, LinearCombination):
         return _format(numbers(quantity), signed=len(quantity.weights) > 1, unit=quantity.unit)
     if len(quantity.among) <= LISTED:
-        return ", ".join(_show(one, numbers) for one in quantity.among)
+        return ", ".join(_show(each, numbers) for each in quantity.among)
     return (
         f"{quantity.pick} of {len(quantity.among)}: "
         f"{_format(evaluate(quantity, numbers), signed=True)}"

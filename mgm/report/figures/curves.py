@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.path import Path
 
 from mgm.paper.registry import Plot
-from mgm.report.cells import frame, row_of
+from mgm.report.cells import fill, frame
 from mgm.report.figures.style import ACCENT, QUIET, STYLE
 from mgm.report.figures.style import panels as blank_panels
 from mgm.results.result import RunStatus
@@ -27,7 +27,7 @@ LINES: dict[str, dict[str, Any]] = {
 }
 
 
-def points_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
+def points_of(plot: Plot, statuses: Mapping[str, RunStatus]) -> pd.DataFrame:
     """Return a frame of cells, one row per point.
 
     In addition to the columns of `frame` it has `line` (name), `x`, `tick` (text of x) and
@@ -35,7 +35,7 @@ def points_of(plot: Plot, found: Mapping[str, RunStatus]) -> pd.DataFrame:
     """
     points = [(name, x, cell) for name, cells in plot.lines.items() for x, cell in cells]
     ticks = [plot.ticks[int(x)] if plot.ticks else f"{x:g}" for _, x, _ in points]
-    cells = frame(row_of(cell, found) for *_, cell in points)
+    cells = frame(fill(cell, statuses) for *_, cell in points)
     # Points are compared, and test videos of one run do not show how much seeds differ.
     cells.loc[cells.n == 1, ["ci_low", "ci_high"]] = np.nan
     return cells.assign(

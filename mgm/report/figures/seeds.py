@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mgm.paper.registry import Plot
-from mgm.report.cells import paired, row_of
+from mgm.report.cells import fill, paired
 from mgm.report.figures.style import ACCENT, INK, QUIET, STYLE, panels
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate
@@ -17,7 +17,7 @@ from mgm.results.statistics import Estimate
 ROW, BETWEEN = 0.27, 0.85  # inches
 
 
-def seeds_of(plot: Plot, found: Mapping[str, RunStatus]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def seeds_of(plot: Plot, statuses: Mapping[str, RunStatus]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a row per finished run, and each table row minus the reference, paired by seed.
 
     Returns:
@@ -26,7 +26,7 @@ def seeds_of(plot: Plot, found: Mapping[str, RunStatus]) -> tuple[pd.DataFrame, 
     """
     runs, gaps = [], []
     for name, points in plot.lines.items():
-        rows = {cell.row: row_of(cell, found) for _, cell in points}
+        rows = {cell.row: fill(cell, statuses) for _, cell in points}
         base = rows[plot.reference]
         for tick, row in rows.items():
             pairs = zip(row.runs, row.values, strict=True)

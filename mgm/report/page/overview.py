@@ -8,7 +8,7 @@ from mgm.paper.registry import NO_MODEL, Registry, Table, label_of
 from mgm.report.cells import FilledCell, commit_of, frame, gain, mean_gain
 from mgm.report.claims.judge import NOT_RUN, Verdict
 from mgm.report.page.runs import NOTES, STAGES
-from mgm.report.table_files import caveat_of, comparable, number
+from mgm.report.words import caveat_of, comparable, number
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, holm, p_value
 from mgm.spec import Data, Spec, data_name
@@ -16,18 +16,18 @@ from mgm.spec import Data, Spec, data_name
 
 def overview(
     registry: Registry,
-    found: Mapping[str, RunStatus],
+    statuses: Mapping[str, RunStatus],
     rows: Mapping[str, Sequence[FilledCell]],
     verdicts: Sequence[Verdict],
 ) -> dict[str, Any]:
     """Return counts of runs, their provenance, comparisons, conclusions and missing runs."""
-    results = [run.result for run in found.values() if run.result is not None]
+    results = [run.result for run in statuses.values() if run.result is not None]
     data = {
         (
-            data_name(Data(dataset=one["dataset"], digest=one["digest"]), one["note"]),
-            *(one[name] for name in ("classes", "train", "test", "note", "digest")),
+            data_name(Data(dataset=data["dataset"], digest=data["digest"]), data["note"]),
+            *(data[name] for name in ("classes", "train", "test", "note", "digest")),
         )
-        for one in (result["data"] for result in results)
+        for data in (result["data"] for result in results)
     }
     versions = {
         ", ".join(
@@ -39,7 +39,7 @@ def overview(
         "done": len(results),
         "total": max(len(registry.specs), 1),
         "stages": Counter(spec.stage for spec in registry.specs.values()),
-        "states": Counter(run.state for run in found.values() if run.state != "run"),
+        "states": Counter(run.state for run in statuses.values() if run.state != "run"),
         "data": sorted(data),
         "devices": list(dict.fromkeys((result["device"], result["threads"]) for result in results)),
         "versions": sorted(versions),
@@ -51,22 +51,22 @@ def overview(
             *_pretraining(registry, rows),
             *_masks(registry, rows),
         ],
-        "concludes": _conclusions(registry, found, rows, verdicts),
+        "concludes": _conclusions(registry, statuses, rows, verdicts),
         "troubles": [
             run_id
             for state in ("altered", "failed", "running", "not run")
             for run_id in registry.specs
-            if found[run_id].state == state and (state != "not run" or found[run_id].why)
+            if statuses[run_id].state == state and (state != "not run" or statuses[run_id].why)
         ],
     }
 
 
-def caveat(registry: Registry, found: Mapping[str, RunStatus]) -> str:
+def caveat(registry: Registry, statuses: Mapping[str, RunStatus]) -> str:
     """Return the limits of the numbers: the scale's caveat, or the size of the user's data."""
     scale = registry.scale
     if not scale.own_videos:
         return caveat_of(scale)
-    results = [run.result for run in found.values() if run.result is not None]
+    results = [run.result for run in statuses.values() if run.result is not None]
     # Figures may show larger clips than those of training.
     trained = [spec for spec in registry.specs.values() if spec.stage in NOTES]
     frames = max(spec.clips.frames for spec in trained)
@@ -104,9 +104,9 @@ def finding(
     assert mine.estimate is not None
     others = {row.row: row for row in known if row.column == mine.column and row is not mine}
     gains = {
-        name: one
+        name: difference
         for name, row in others.items()
-        if (name == table.base or name not in table.groups) and (one := gain(mine, row))
+        if (name == table.base or name not in table.groups) and (difference := gain(mine, row))
     }
     base = [name for name in gains if name == table.base]
     masks = sorted((name for name in gains if name not in base), key=lambda name: gains[name].mean)
@@ -150,7 +150,7 @@ def _difference(difference: Estimate) -> str:
 
 
 def cost(
-    registry: Registry, found: Mapping[str, RunStatus]
+    registry: Registry, statuses: Mapping[str, RunStatus]
 ) -> list[list[tuple[str, str, int, int, float]]]:
     """Return run counts and computing times: in total, per stage, and per table or figure.
 
@@ -177,7 +177,7 @@ def cost(
     ]
 
     def line(name: str, address: str, specs: Sequence[Spec]) -> tuple[str, str, int, int, float]:
-        done = [result for spec in specs if (result := found[spec.run_id].result)]
+        done = [result for spec in specs if (result := statuses[spec.run_id].result)]
         return name, address, len(specs), len(done), sum(result["wall_s"] for result in done)
 
     return [[line(*which, specs) for which, specs in group.items() if specs] for group in groups]
@@ -230,11 +230,11 @@ def _pretraining(
     for table, base, masks in _own_rows(registry, rows, "base"):
         # A mask that is not run, such as a new one, leaves the others' mean as it is.
         others = [row for row in masks if row.row not in table.groups and row.estimate]
-        if others and (one := mean_gain(others, base)):
-            said = f"{number(one.mean, True)} points"
-            if one.has_interval:
-                said += f" [{number(one.low, True)}, {number(one.high, True)}]"
-                said += ", within noise" * (one.low <= 0 <= one.high)
+        if others and (difference := mean_gain(others, base)):
+            said = f"{number(difference.mean, True)} points"
+            if difference.has_interval:
+                said += f" [{number(difference.low, True)}, {number(difference.high, True)}]"
+                said += ", within noise" * (difference.low <= 0 <= difference.high)
             else:
                 said += ", from one seed"
             where = registry.scale.named(base.column)
@@ -247,13 +247,19 @@ def _masks(registry: Registry, rows: Mapping[str, Sequence[FilledCell]]) -> list
     """Compare our mask with each of the others, paired by seed."""
     sentences = []
     for table, ours, masks in _own_rows(registry, rows, "ours"):
-        gains = [(row.row, one) for row in masks if (one := gain(ours, row)) and one.has_interval]
+        gains = [
+            (row.row, difference)
+            for row in masks
+            if (difference := gain(ours, row)) and difference.has_interval
+        ]
         if not gains:
             continue
         sides: dict[str, list[str]] = {"above": [], "below": []}
-        for (name, one), shown in zip(gains, holm([p_value(one) for _, one in gains])):
-            if shown and one.mean:
-                sides["above" if one.mean > 0 else "below"].append(name)
+        for (name, difference), shown in zip(
+            gains, holm([p_value(difference) for _, difference in gains])
+        ):
+            if shown and difference.mean:
+                sides["above" if difference.mean > 0 else "below"].append(name)
         parts = [f"{side} {', '.join(names)}" for side, names in sides.items() if names]
         if within := len(gains) - sum(map(len, sides.values())):
             parts.append(f"within noise of {within} of {len(gains)}")
@@ -265,19 +271,19 @@ def _masks(registry: Registry, rows: Mapping[str, Sequence[FilledCell]]) -> list
 
 def _conclusions(
     registry: Registry,
-    found: Mapping[str, RunStatus],
+    statuses: Mapping[str, RunStatus],
     rows: Mapping[str, Sequence[FilledCell]],
     verdicts: Sequence[Verdict],
 ) -> list[tuple[str, str]]:
     """Return sentences on the limits of the numbers, and the count of each verdict."""
-    sentences = [(caveat(registry, found), "")]
+    sentences = [(caveat(registry, statuses), "")]
     counted = [
         row.estimate
         for several in rows.values()
         for row in several
         if row.estimate and row.estimate.has_interval
     ]
-    if single := sum(one.n == 1 for one in counted):
+    if single := sum(estimate.n == 1 for estimate in counted):
         text = (
             f"{single} of {len(counted)} numbers rest on one seed. Their intervals are over test "
             "videos and leave out the variation between seeds"

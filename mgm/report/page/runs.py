@@ -13,7 +13,7 @@ from urllib.parse import quote
 from mgm.paper.registry import Cell, Registry, Table, label_of
 from mgm.report.cells import FilledCell, commit_of
 from mgm.report.page.svg import SMOOTH, thin
-from mgm.report.table_files import names
+from mgm.report.tables import names
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, data_name, parents
 
@@ -58,7 +58,7 @@ def training(
             text: [thin(losses_of(logs[run_id], relative), SMOOTH) for run_id in run_ids]
             for text, run_ids in labelled.items()
         }
-        ends = [value for several in series.values() for one in several for _, value in one]
+        ends = [value for several in series.values() for curve in several for _, value in curve]
         ends += [1.0] * relative
         lasts = [logs[run_id][-1] for run_ids in labelled.values() for run_id in run_ids]
         steps = max(
@@ -78,7 +78,7 @@ def training(
                 "panels": {
                     text: {
                         "curves": several,
-                        "last": sum(one[-1][1] for one in several) / len(several),
+                        "last": sum(curve[-1][1] for curve in several) / len(several),
                     }
                     for text, several in series.items()
                 },
@@ -145,7 +145,7 @@ def _label(table: Table, cell: Cell) -> str:
     return f"{table.label}: {kind}{', '.join([*names(table, cell), *columns])}"
 
 
-def columns_of(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, dict[str, str]]:
+def columns_of(registry: Registry, statuses: Mapping[str, RunStatus]) -> dict[str, dict[str, str]]:
     """Map a run id to the columns of its line: mask, dataset and computing time.
 
     A run without a mask has its parent's.
@@ -160,7 +160,7 @@ def columns_of(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, 
         run_id: {
             "mask": mask_of(spec),
             "dataset": data_name(spec.data, kinds=registry.kinds),
-            "time": duration(result["wall_s"]) if (result := found[run_id].result) else "",
+            "time": duration(result["wall_s"]) if (result := statuses[run_id].result) else "",
         }
         for run_id, spec in registry.specs.items()
     }
@@ -168,7 +168,7 @@ def columns_of(registry: Registry, found: Mapping[str, RunStatus]) -> dict[str, 
 
 def run_details(
     registry: Registry,
-    found: Mapping[str, RunStatus],
+    statuses: Mapping[str, RunStatus],
     rows: Mapping[str, Sequence[FilledCell]],
     logs: Mapping[str, Log],
     losses: Mapping[str, Losses],
@@ -195,7 +195,8 @@ def run_details(
     runs = {
         run_id: {
             "fields": [
-                number_of(field) for field in _fields(found[run_id], logs[run_id], losses[run_id])
+                number_of(field)
+                for field in _fields(statuses[run_id], logs[run_id], losses[run_id])
             ],
             "files": number_of([name for name in FILES if (results / run_id / name).exists()]),
             "parents": parents(spec),

@@ -1,7 +1,5 @@
-"""Sections of the page: masks on a clip, controls, accuracy by class, deviations."""
+"""Sections of the page: generated clips, controls, accuracy by class, deviations."""
 
-import base64
-import io
 import re
 from collections.abc import Mapping
 from math import inf, isnan
@@ -28,74 +26,6 @@ MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 LARGEST_MATRIX = 20
 
 
-def mask_player(arrays: Mapping[str, Any], run_id: str) -> dict[str, Any]:
-    """Build the player of the masks from the arrays of Figure 5's run.
-
-    Returns:
-        `clip`: the clip's frames side by side, one per time slot, as a data URI. The page shows one
-        frame of every strip at a time. `strips`: per mask its `name`, `about`, `strip` (its
-        pictures to lay over the clip; empty for the clip alone) and `boxes` (per time slot, a dense
-        mask's box as left, top, width, height in patches). `slots`, `rows` and `columns` of
-        patches, and `run_id`.
-    """
-    # Imported here because matplotlib takes a second to import.
-    from mgm.report.figures.clip_grid import glow, veil
-    from mgm.report.figures.style import KIND
-
-    masks = arrays["masked_NSHW"]
-    strips: list[dict[str, Any]] = [
-        {"name": "clip", "about": f"frames {', '.join(map(str, arrays['index_S']))}"},
-        {
-            "name": "motion",
-            "about": "magnitude of the motion vectors",
-            "strip": _uri(_strip(glow(arrays["magnitude_SHW"])), "png"),
-        },
-    ]
-    for name, ratio, masked_SHW, boxes_S4 in zip(
-        map(str, arrays["names_N"]), arrays["ratio_N"], masks, arrays["boxes_NS4"]
-    ):
-        about = ", ".join(
-            filter(
-                None, (KIND.get(name, "").replace("\n", " "), f"{ratio * 100:.0f}\u00a0% hidden")
-            )
-        )
-        corner_S4 = (
-            np.hstack([boxes_S4[:, :2] - boxes_S4[:, 2:] / 2, boxes_S4[:, 2:]])
-            .astype(float)
-            .round(2)
-        )
-        boxes = corner_S4.tolist() if np.isfinite(boxes_S4).all() else ()
-        strip = _uri(_strip(veil(masked_SHW)), "png")
-        strips.append({"name": name, "about": about, "strip": strip, "boxes": boxes})
-    slots, rows, columns = masks.shape[1:]
-    clip = _uri(_strip(arrays["frames_SHWC"]), "webp")
-    sizes = {"slots": slots, "rows": rows, "columns": columns}
-    return {"clip": clip, "strips": strips, "run_id": run_id} | sizes
-
-
-def webp_uri(png: Path) -> tuple[str, int]:
-    """Return a figure as a smaller data URI for the page, and its width in CSS pixels."""
-    from matplotlib.image import imread
-
-    from mgm.report.figures.style import DPI
-
-    picture_HWC = imread(png)
-    return _uri(picture_HWC, "webp"), picture_HWC.shape[1] * 96 // DPI
-
-
-def _strip(pictures_SHWC: np.ndarray) -> np.ndarray:
-    return np.concatenate(list(pictures_SHWC), axis=1)
-
-
-def _uri(picture_HWC: np.ndarray, kind: str) -> str:
-    from matplotlib.image import imsave
-
-    file = io.BytesIO()
-    options = {"quality": 78} if kind == "webp" else {"optimize": True}
-    imsave(file, np.ascontiguousarray(picture_HWC), format=kind, pil_kwargs=options)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
 def clips_of(registry: Registry) -> str:
     """Describe generated clips and their classes; empty for real videos."""
     drawn = [data.generate for data in registry.scale.datasets.values() if data.generate]
@@ -120,7 +50,7 @@ def clips_of(registry: Registry) -> str:
 
 
 def controls_of(
-    registry: Registry, results: Path, found: Mapping[str, RunStatus]
+    registry: Registry, results: Path, statuses: Mapping[str, RunStatus]
 ) -> dict[str, Any] | None:
     """Read the accuracies of features that need no trained model; None without controls.
 
@@ -138,7 +68,7 @@ def controls_of(
     done = [
         run
         for run in wanted
-        if found[run.run_id].result and (results / run.run_id / "arrays.npz").exists()
+        if statuses[run.run_id].result and (results / run.run_id / "arrays.npz").exists()
     ]
     if not done:
         return {"runs": wanted}
@@ -165,9 +95,14 @@ def controls_of(
             lines[str(title)] = Estimate(values[0], *interval)
         else:
             lines[str(title)] = over_runs(values, datasets)
-    chances = [found[run.run_id].result["metrics"].get("chance") for run in done]  # type: ignore[index]
-    known = [one for one in lines.values() if isinstance(one, Estimate)]
-    ends = [end for one in known for end in (one.mean, one.low, one.high) if abs(end) < inf]
+    chances = [statuses[run.run_id].result["metrics"].get("chance") for run in done]  # type: ignore[index]
+    known = [estimate for estimate in lines.values() if isinstance(estimate, Estimate)]
+    ends = [
+        end
+        for estimate in known
+        for end in (estimate.mean, estimate.low, estimate.high)
+        if abs(end) < inf
+    ]
     return {
         "runs": wanted,
         "dataset": data_name(done[0].data, kinds=registry.kinds),
@@ -181,7 +116,7 @@ def controls_of(
 
 
 def by_class(
-    row: FilledCell | None, results: Path, found: Mapping[str, RunStatus]
+    row: FilledCell | None, results: Path, statuses: Mapping[str, RunStatus]
 ) -> dict[str, Any] | None:
     """Sum the predictions of a cell's finished runs by class.
 
@@ -193,7 +128,7 @@ def by_class(
         have several labels and so no single prediction.
     """
     run_ids = row.run_ids if row else ()
-    paths = [results / run_id / "predictions.csv" for run_id in run_ids if found[run_id].result]
+    paths = [results / run_id / "predictions.csv" for run_id in run_ids if statuses[run_id].result]
     frames = [
         pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths if path.exists()
     ]

@@ -9,20 +9,22 @@ from html import unescape
 
 import pytest
 
-from mgm.report.cells import COLUMNS, rows
-from mgm.report.table_files import BOLD, DASH, MINUS, _tex, leaders, number, write_tables
+from mgm.report.cells import COLUMNS, fill_tables
+from mgm.report.tables import BOLD, TableView, _tex, write_tables
+from mgm.report.words import DASH, MINUS, number
 from mgm.results.frame import examine_all
 from tests.helpers.fake_results import BOTH, finish, finish_all, registry
 
 
 def write(known, results, name):
-    """Write a table; return the text of its files by suffix, and its rows."""
-    collected = rows(known, examine_all(results, known.specs))[name]
-    path = write_tables(results / "tables", known.tables[name], collected, known.scale)
+    """Write a table; return the text of its files by suffix, and its view."""
+    cells = fill_tables(known, examine_all(results, known.specs))[name]
+    view = TableView(known.tables[name], cells, known.scale)
+    path = write_tables(results / "tables", view)
     return {
         ending: path.with_suffix(f".{ending}").read_text()
         for ending in ("csv", "md", "tex", "html")
-    }, collected
+    }, view
 
 
 def grids(texts):
@@ -55,11 +57,11 @@ def test_all_formats_show_every_cell_and_the_scale(tmp_path):
     known = registry()
     finish_all(tmp_path, known, steps=2)
     (tmp_path / known.tables["4e"].cells[0].runs[0].run_id / "result.json").write_text("{}")
-    texts, collected = write(known, tmp_path, "4e")
+    texts, view = write(known, tmp_path, "4e")
     lines = list(csv.DictReader(texts["csv"].splitlines()))
     assert tuple(lines[0]) == COLUMNS
     assert [(line["row"], line["column"], line["status"]) for line in lines] == [
-        (row.row, row.column, row.status) for row in collected
+        (cell.row, cell.column, cell.status) for cell in view.cells
     ]
     assert (lines[0]["status"], lines[0]["ours"], lines[0]["n"]) == ("altered", "", "0")
     last = next(line for line in lines if line["row"] == "MGM (Dense)")
@@ -74,10 +76,10 @@ def test_all_formats_show_every_cell_and_the_scale(tmp_path):
     md, tex, html = grids(texts)
     assert md == tex == html
     # A heading and five titles: the paper's rows and our own per column, and the controls.
-    assert len(md) == 1 + 5 + len(collected)
+    assert len(md) == 1 + 5 + len(view.cells)
     for text in (texts["md"], texts["tex"], texts["html"]):
         assert f"Scale {known.scale.name}" in text
-        assert all(number(row.estimate.mean) in text for row in collected[1:])
+        assert all(number(cell.estimate.mean) in text for cell in view.cells[1:])
 
 
 def test_markup_in_a_scales_text_is_shown_as_text(tmp_path):
@@ -103,24 +105,19 @@ def accuracies(tmp_path):
 
 
 def test_bold_is_above_every_other_row_beyond_noise(accuracies):
-    texts, collected = accuracies((70.0, 72.0, 74.0), (60.0, 61.9, 64.0))  # +10.0 +10.1 +10.0
-    assert [(row.row, row.column) for row in leaders(registry().tables["4e"], collected)] == [
+    texts, view = accuracies((70.0, 72.0, 74.0), (60.0, 61.9, 64.0))  # +10.0 +10.1 +10.0
+    assert [(cell.row, cell.column) for cell in view.leaders] == [
         ("MGM (Dense)", "SSv2"),
         ("MGM (Dense)", "SSv2, linear probe"),
     ]
     for ending, mark in (("md", "**72.0**"), ("tex", r"\textbf{72.0}"), ("html", "<strong>72.0<")):
         assert texts[ending].count(mark) == 2
         assert BOLD.split(".")[0] in texts[ending]
-    assert (
-        leaders(
-            registry().tables["4e"],
-            [
-                replace(row, status="partial") if row.row == "Random Tube" else row
-                for row in collected
-            ],
-        )
-        == []
-    )
+    partial = [
+        replace(cell, status="partial") if cell.row == "Random Tube" else cell
+        for cell in view.cells
+    ]
+    assert replace(view, cells=partial).leaders == []
 
 
 @pytest.mark.parametrize(
@@ -131,8 +128,8 @@ def test_bold_is_above_every_other_row_beyond_noise(accuracies):
     ],
 )
 def test_nothing_is_bold_within_noise_or_of_one_seed(accuracies, ours, others):
-    texts, collected = accuracies(ours, others)
-    assert leaders(registry().tables["4e"], collected) == []
+    texts, view = accuracies(ours, others)
+    assert view.leaders == []
     assert "textbf" not in texts["tex"]
     assert "<strong>" not in texts["html"]
     assert not re.search(r"\*\*\d", texts["md"])
@@ -154,9 +151,9 @@ def test_every_table_compiles_and_fits_a_page(tmp_path):
     specs = [run for cell in known.tables["4e"].cells for run in cell.runs]
     (tmp_path / "results" / specs[0].run_id / "result.json").write_text("{}")
     (tmp_path / "results" / specs[4].run_id / "result.json").unlink()
-    collected = rows(known, examine_all(tmp_path / "results", known.specs))
+    cells = fill_tables(known, examine_all(tmp_path / "results", known.specs))
     for name, table in known.tables.items():
-        write_tables(tmp_path, table, collected[name], known.scale)
+        write_tables(tmp_path, TableView(table, cells[name], known.scale))
     inputs = "\n".join(rf"\input{{table{name}}}\clearpage" for name in known.tables)
     packages = r"\usepackage{booktabs}\usepackage[margin=2cm]{geometry}"
     (tmp_path / "all.tex").write_text(
@@ -220,15 +217,15 @@ def test_table_1_stands_in_four_sections_with_quoted_rows_dashed(table_1):
 
 
 def test_a_single_run_says_so_and_the_difference_is_shown_at_the_papers_scale_alone(table_1):
-    texts, collected = table_1(seeds=(0,), name="paper")
-    row = next(row for row in collected if row.row == "MGM, SSv2, 800")
-    assert row.estimate.n == 1
-    assert row.estimate.low < 50 < row.estimate.high
+    texts, view = table_1(seeds=(0,), name="paper")
+    cell = next(cell for cell in view.cells if cell.row == "MGM, SSv2, 800")
+    assert cell.estimate.n == 1
+    assert cell.estimate.low < 50 < cell.estimate.high
     interval, lines = (
-        f"[{row.estimate.low:.1f}, {row.estimate.high:.1f}]",
+        f"[{cell.estimate.low:.1f}, {cell.estimate.high:.1f}]",
         [line[3:] for line in grids(texts)[0]],
     )
-    assert ["50.0 (n = 1)", interval, number(row.difference, sign=True), "1 of 1", "run"] in lines
+    assert ["50.0 (n = 1)", interval, number(cell.difference, sign=True), "1 of 1", "run"] in lines
     smoke, _ = table_1()
     assert "50.0 (partial, n = 1)" in smoke["md"]
     for ending in ("md", "tex", "html"):
