@@ -15,18 +15,14 @@ import argparse
 import csv
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
+
+from mgm.data.synthetic.generator import encode
 
 SIZE = 96
 # Standard deviation of a dot's brightness, in pixels.
 DOT = 1.3
-# H.264 as the generated sets have it: two B-frames, and motion vectors of 8 x 8 pixels.
-X264 = (
-    "keyint=12:min-keyint=12:scenecut=0:bframes=2:b-adapt=0:b-pyramid=none:ref=1:weightp=0:weightb=0"
-    ":partitions=p8x8,b8x8:me=hex:merange=16:subme=2:rc-lookahead=0:threads=1"
-)
 
 
 def main() -> None:
@@ -56,7 +52,8 @@ def main() -> None:
                 ],
                 axis=1,
             )
-            write(given.out / f"{name}.mp4", draw(dots_TJ2, given.pan, rng))
+            frames_THW = draw(dots_TJ2, given.pan, rng)
+            encode(frames_THW, 15, given.out / f"{name}.mp4", "gray")
             split = "test" if tests[number] else "train"
             table.writerow([f"{name}.mp4", actions[number], split, subjects[number]])
     print(f"{len(names)} videos, listed in {given.out / 'videos.csv'}")
@@ -96,17 +93,6 @@ def draw(dots_TJ2: NDArray[np.float64], pan: float, rng: np.random.Generator) ->
         picture = 50 + 6 * ground + 180 * np.minimum(1, (y_J[:, :, None] * x_J[:, None, :]).sum(0))
         pictures.append(np.clip(picture, 0, 255))
     return np.array(pictures).round().astype(np.uint8)
-
-
-def write(path: Path, frames_THW: NDArray[np.uint8]) -> None:
-    """Encode grey frames as H.264."""
-    options = {"preset": "ultrafast", "crf": "18", "x264-params": X264}
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=15, options=options)
-        stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
-        for picture in frames_THW:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
-        container.mux(stream.encode())
 
 
 if __name__ == "__main__":

@@ -120,12 +120,12 @@ def test_a_flipped_byte_is_found_wherever_it_lies(prepared):
     whole = Path(path).read_bytes()
     table = int(rest.partition("/")[0])
     for at, message in (
-        (table + 70, "its table"),
-        (table - 600, "motion vectors"),
-        (table + 3, "no video begins"),
+        (table + 70, f"table at {table:,}"),
+        (table - 600, r"vectors at \d"),
+        (table + 3, f"byte {table:,}"),
     ):
         damage(Path(path), at)
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=f"{video.path}: .*{message}"):
             read_clip(video.path, np.arange(16))
         assert [name for name, _ in verify_shards(index, prepared / "out")] == [video.path]
         Path(path).write_bytes(whole)
@@ -154,7 +154,7 @@ def test_a_video_that_another_stands_for_is_named_when_it_is_read(prepared):
     wrong = [video for video in index.videos if video.path.endswith(tuple(names))]
     assert len(wrong) == 2
     for video, other in zip(wrong, sorted(names, reverse=True)):
-        with pytest.raises(UserError, match=str(other)):
+        with pytest.raises(UserError, match=f"{video.path}: .* is {other}, not "):
             read_clip(video.path, np.arange(16))
     assert {name for name, _ in verify_shards(index, prepared / "out")} == {
         video.path for video in wrong
@@ -180,12 +180,10 @@ def test_missing_cut_and_old_shards_are_named_before_a_run(prepared):
     check_files(index)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1000])
-    with pytest.raises(
-        UserError, match=f"{path}: has {len(whole) - 1000:,} bytes, and had {len(whole):,}"
-    ):
+    with pytest.raises(UserError, match=f"{path}: .*{len(whole) - 1000:,} bytes.* {len(whole):,}"):
         check_files(index)
     path.unlink()
-    with pytest.raises(UserError, match=f"{path}: is not there"):
+    with pytest.raises(UserError, match=f"{path}: .*1 of 5 shards"):
         check_files(index)
     about = prepared / "out" / "shards" / "shards.json"
     about.write_text(json.dumps(json.loads(about.read_text()) | {"version": 0}))
@@ -211,7 +209,7 @@ def test_a_full_disk_leaves_no_half_of_a_shard(prepared, monkeypatch):
     usage = shutil.disk_usage(prepared)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
-        with pytest.raises(UserError, match=r"about .* GB, and 0.0 GB are free"):
+        with pytest.raises(UserError, match=f"{out / 'shards'}: 12 videos, 192 frames .* 0.0 GB"):
             write_shards(source, out, SETTINGS)
     add, count = shard_writer._add, iter(range(10**6))
 
@@ -222,7 +220,7 @@ def test_a_full_disk_leaves_no_half_of_a_shard(prepared, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(shard_writer, "_add", failing)
-        with pytest.raises(UserError, match="no space left"):
+        with pytest.raises(UserError, match=r"shards: .* 00004\.tar"):
             write_shards(source, out, SETTINGS)
     assert {path.suffix for path in (out / "shards").iterdir()} <= {".tar", ".json"}
     assert not (out / "index.json").exists()
@@ -234,7 +232,7 @@ def test_another_writer_and_other_settings_are_refused(prepared):
     command = [sys.executable, "-uc", code, str(prepared / "out" / "shards")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         holder.stdout.readline()
-        with pytest.raises(UserError, match=f"process {holder.pid} on "):
+        with pytest.raises(UserError, match=f"shards: process {holder.pid} on "):
             again(prepared)
         holder.kill()
     with pytest.raises(UserError, match="quality 90.* 80"):

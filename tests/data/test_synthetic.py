@@ -141,7 +141,7 @@ def test_other_parameters_replace_the_set(tmp_path):
 def test_videos_of_others_are_not_touched(tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "mine.mp4").write_bytes(b"mine")
-    with pytest.raises(UserError, match="--out"):
+    with pytest.raises(UserError, match=f"{tmp_path / 'videos'}: .*--out"):
         generate(TINY, tmp_path)
     assert (tmp_path / "videos" / "mine.mp4").read_bytes() == b"mine"
 

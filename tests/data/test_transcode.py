@@ -144,7 +144,7 @@ def test_a_large_video_is_scaled(tmp_path):
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "2", "/", "a/b", "-1/2", "1/2/3"])
 def test_what_is_no_shard_is_refused(text):
-    with pytest.raises(UserError, match="I/N"):
+    with pytest.raises(UserError, match=f"--shard '{text}' "):
         read_shard(text)
     assert read_shard("4/4") == (4, 4)
 
@@ -175,17 +175,14 @@ def test_a_source_that_breaks_is_listed_and_done_once_it_is_replaced(sources, tm
 @pytest.mark.parametrize("text", ["[]", "null", "5", "{}"])
 def test_odd_settings_are_one_line(sources, tmp_path, text):
     (tmp_path / "transcode.json").write_text(text)
-    with pytest.raises(UserError, match="--out"):
+    with pytest.raises(UserError, match=f"{tmp_path}.*: .*--out"):
         transcode(sources, tmp_path)
 
 
 def test_a_split_without_videos_is_no_index(sources, tmp_path):
     for video in sources.test:
         Path(video.path).write_bytes(b"")
-    with pytest.raises(
-        UserError,
-        match="0 of the 4 .*test split",
-    ):
+    with pytest.raises(UserError, match="0 of the 4 .*test split"):
         transcode(sources, tmp_path / "out")
     assert not (tmp_path / "out" / "index.json").exists()
 
@@ -196,10 +193,7 @@ def test_a_full_disk_stops_and_a_rerun_completes(sources, tmp_path, processes):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
-        with pytest.raises(
-            UserError,
-            match="no space left",
-        ):
+        with pytest.raises(UserError, match=r"videos/cats: .*0 \(a\) #1"):
             transcode(sources, tmp_path / "out", processes=processes)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -253,10 +247,10 @@ def test_another_folder_or_size_is_refused(sources, tmp_path):
     with pytest.raises(UserError, match="--short-side 224"):
         transcode(sources, tmp_path / "out", 224)
     (tmp_path / "mine" / "videos").mkdir(parents=True)
-    with pytest.raises(UserError, match="mine"):
+    with pytest.raises(UserError, match="mine/videos: .*--out"):
         transcode(sources, tmp_path / "mine")
     transcode(sources, tmp_path / "out")
-    with pytest.raises(UserError, match="256.* 320"):
+    with pytest.raises(UserError, match="out: .* 256, .* 320"):
         transcode(sources, tmp_path / "out", 320)
     assert read_index(tmp_path / "out")
 

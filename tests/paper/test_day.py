@@ -187,7 +187,7 @@ def test_hmdb51_is_probed_where_it_is_given(source):
 
 
 def test_the_scale_day_compares_nothing_by_itself(source):
-    with pytest.raises(UserError, match="study=day"):
+    with pytest.raises(UserError, match="scale day: .*ssv2.*study=day"):
         Workflow({"scale": "day", "ucf101": source})
 
 
@@ -261,9 +261,9 @@ def test_a_size_is_the_largest_that_fits(tmp_path):
     assert size_for(DAY, "rtx4090") == "24gb"
     large = tmp_path / "scale.yaml"
     large.write_text(re.sub("memory_gb: .*", "memory_gb: 200", DAY.read_text()))
-    with pytest.raises(UserError, match="h100"):
+    with pytest.raises(UserError, match="--gpu h100: .*80 .*scale.yaml.* 200"):
         size_for(large, "h100")
-    with pytest.raises(UserError, match="12gb"):
+    with pytest.raises(UserError, match=f"{DAY.name}: .*12gb.*24gb"):
         load_scale(DAY, size="12gb")
 
 

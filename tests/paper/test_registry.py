@@ -84,10 +84,7 @@ def test_targets_need_their_runs_and_no_others():
     }
     assert [run.stage for run in registry.runs_of("figure5")] == ["visualise"]
     assert {run.stage for run in registry.runs_of("figure8")} == {"pretrain", "visualise"}
-    with pytest.raises(
-        UserError,
-        match="table9: ",
-    ):
+    with pytest.raises(UserError, match="table9: "):
         registry.runs_of("table9")
 
 
@@ -201,10 +198,7 @@ def test_weights_that_a_user_gives_fill_an_external_row():
     assert cell.remark == "from given weights"
     # The second is a row of Table 4e.
     for row in ("MAM3", "MGM (Dense)"):
-        with pytest.raises(
-            UserError,
-            match=re.escape(f"weights: {row!r} "),
-        ):
+        with pytest.raises(UserError, match=re.escape(f"weights: {row!r} ")):
             make_registry(SMOKE.model_copy(update={"weights": {row: "external-mam3-0123abcd"}}))
     with pytest.raises(UserError, match=r"more_seeds\.table9"):
         make_registry(SMOKE.model_copy(update={"more_seeds": {"table9": (0, 1)}}))

@@ -155,7 +155,7 @@ def test_data_seeds_draw_a_dataset_for_each_seed(tmp_path):
 def test_data_seeds_refuse_adapted_datasets():
     fields = yaml.safe_load((CONFIG / "mini.yaml").read_text()) | {"data_seeds": [5]}
     fields["datasets"] |= {"other": {"adapt": ["ssv2", "ssv2"]}}
-    with pytest.raises(UserError, match="data_seeds"):
+    with pytest.raises(UserError, match="x.yaml: data_seeds .*other"):
         parse_scale(fields, Path("x.yaml"))
 
 

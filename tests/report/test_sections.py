@@ -93,5 +93,5 @@ def test_trace_prints_the_cells_asked_for(results):
         f"table4e/MGM (Dense)/{COLUMN}",
     ]
     assert trace(KNOWN, results, f"table4e/mgm/{COLUMN}").count("table4e/") == 1
-    with pytest.raises(UserError, match="nothing"):
+    with pytest.raises(UserError, match="table4e: .*'nothing'.*MGM"):
         trace(KNOWN, results, "table4e/nothing")

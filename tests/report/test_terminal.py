@@ -83,9 +83,9 @@ def test_names_in_part_and_in_full(tmp_path):
     ("wanted", "message"),
     [
         ("table9/mgm", "table9: "),
-        ("table4e/foo", "'foo'"),
-        ("table4e/mgm/k400", "'k400'"),
-        ("table4e", "table4e: "),
+        ("table4e/foo", "table4e: .*'foo'.*MGM"),
+        ("table4e/mgm/k400", "table4e: .*'k400'.*SSv2"),
+        ("table4e", "table4e: .*38 cells"),
     ],
 )
 def test_nothing_or_too_much(tmp_path, wanted, message):
@@ -115,17 +115,11 @@ def test_two_runs_differ_in_these_fields(tmp_path):
 def test_no_such_run_and_two_of_it(tmp_path):
     known = registry()
     run = runs_of(known, "MGM (Dense)")[0]
-    with pytest.raises(
-        UserError,
-        match="nothing-1: ",
-    ):
+    with pytest.raises(UserError, match="nothing-1: "):
         diff(tmp_path, "nothing-1", "nothing-2")
     for name in ("a", "b"):
         finish(tmp_path / name, run)
-    with pytest.raises(
-        UserError,
-        match=f"{run.run_id}: ",
-    ):
+    with pytest.raises(UserError, match=f"{run.run_id}: "):
         diff(tmp_path, run.run_id, run.run_id)
 
 
@@ -194,7 +188,7 @@ def test_clean_on_the_command_line_takes_names_of_results_alone(tmp_path):
     with pytest.raises(UserError, match=r"scale\.json: "):
         call("other", "--yes")
     for name in ("smoke/..", ".."):
-        with pytest.raises(UserError, match=r"\.\."):
+        with pytest.raises(UserError, match=f"^{name}: "):
             call(name, "--yes")
     assert old.run_id in call("smoke")
     assert "deleted 1 run that" in call("smoke", "--yes")

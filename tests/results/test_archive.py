@@ -187,7 +187,7 @@ def test_a_faulty_archive_is_one_line_and_writes_nothing(results, fault):
 
 
 def test_nothing_to_pack_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="none"):
+    with pytest.raises(UserError, match="results/none: "):
         pack(tmp_path / "results" / "none")
 
 

@@ -85,7 +85,7 @@ def test_is_written_by_the_command(results, tmp_path_factory):
     assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
     pd.testing.assert_frame_equal(pd.read_parquet(out / "r.parquet"), frame(results))
     assert pd.read_csv(out / "a/runs.csv").shape == frame(results).shape
-    with pytest.raises(UserError, match="absent"):
+    with pytest.raises(UserError, match=f"{results / 'absent'}: "):
         frame(results / "absent")
 
 

@@ -46,8 +46,7 @@ def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_is_not_in_the_w
     for _ in range(2):
         with (
             pytest.raises(
-                UserError,
-                match=rf"^{tmp_path}: process {other.pid} on {socket.gethostname()}",
+                UserError, match=rf"^{tmp_path}: process {other.pid} on {socket.gethostname()}"
             ) as error,
             folder_lock(tmp_path),
         ):

@@ -92,7 +92,7 @@ def test_garbage_is_altered(tmp_path, spec, text):
     folder = finish(tmp_path, spec)
     (folder / "result.json").write_text(text)
     assert examine(folder, spec).state == "altered"
-    with pytest.raises(UserError, match=r"result\.json"):
+    with pytest.raises(UserError, match=r"result\.json: "):
         read_result(folder)
 
 

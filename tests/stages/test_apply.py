@@ -157,7 +157,7 @@ def test_a_stopped_command_continues_and_gives_the_same(place, monkeypatch):
     monkeypatch.setattr(applied, "view_batches", stops)
     with pytest.raises(KeyboardInterrupt):
         embed(Path("videos"), Path("run"), Path("again.npy"), HOW)
-    with pytest.raises(UserError, match=r"again\.npy\.parts: .*weights, views"):
+    with pytest.raises(UserError, match=r"again\.npy\.parts: .*weights"):
         embed(Path("videos"), Path("pretrained"), Path("again.npy"), HOW)
     with monkeypatch.context() as patch:
         patch.setattr(applied, "best_device", lambda: torch.device("cuda"))
@@ -283,22 +283,22 @@ def test_weights_alone_say_their_model_and_bad_input_is_one_line(place):
     how = ApplyOptions(frames=4, size=24, stride=2)
     assert "4 features of width 16" in embed(Path("videos"), weights, Path("f.npy"), how)
     for call, line in (
-        (lambda: embed(Path("videos"), weights, Path("f.txt"), how), "ends in .parquet or .npy"),
+        (lambda: embed(Path("videos"), weights, Path("f.txt"), how), "f.txt: "),
         (
             lambda: embed(Path("nowhere"), weights, Path("f.npy"), how),
-            "nowhere: no such folder, index or video",
+            "nowhere: ",
         ),
         (
             lambda: embed(Path("videos/broken.mp4"), weights, Path("f.npy"), how),
-            "holds no video that can be read; broken.mp4: ",
+            "; broken.mp4: ",
         ),
         (
             lambda: predict(Path("videos"), weights, Path("p"), None, how),
-            "holds no classifier",
+            "weights.safetensors: has no head.bias",
         ),
         (
             lambda: predict(Path("videos"), Path("run"), Path("p"), Path("videos/broken.mp4"), how),
-            "the weights distinguish 3 classes",
+            "broken.mp4",
         ),
     ):
         with pytest.raises(UserError, match=re.escape(line)) as caught:
@@ -494,7 +494,7 @@ def test_weights_that_overflow_have_no_predictions(place):
     weights = read_weights(path)
     weights["head.weight"].fill_(3.4e38)
     save_file(weights, place / "huge.safetensors")
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match=r"scores\.parquet: 0 of 1 .*not finite"):
         predict(
             place / "film.mp4",
             place / "huge.safetensors",

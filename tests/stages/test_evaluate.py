@@ -64,31 +64,28 @@ def test_compiled_blocks_predict_the_same(run, execution, tmp_path):
 
 def test_what_cannot_be_evaluated_is_one_clear_line(run, execution, pretraining, tmp_path):
     for place, weights, out, line in [
-        (tmp_path / "none", None, None, "none: no such spec; name a run's folder"),
+        (tmp_path / "none", None, None, f"{tmp_path}/none: "),
         (
             run / "spec.json",
             None,
             None,
-            r"spec.json: is a spec and has no weights; add --weights FILE",
+            r"spec\.json: .*--weights",
         ),
-        (run, tmp_path / "none.pth", None, "none.pth: no such weights"),
+        (run, tmp_path / "none.pth", None, r"none\.pth: "),
         (
             run,
             None,
             run,
-            f"{run}/predictions.csv: exists, and no such command wrote it",
+            f"{run}/predictions.csv: ",
         ),
     ]:
         with pytest.raises(UserError, match=line):
             evaluate(place, weights, execution, {}, out)
     save_weights(build_classifier(read_spec(run), classes=5), tmp_path / "five.safetensors")
-    with pytest.raises(
-        UserError,
-        match=r"five\.safetensors: .*5 classes",
-    ):
+    with pytest.raises(UserError, match=r"five\.safetensors: .*5 classes"):
         evaluate(run, tmp_path / "five.safetensors", execution, {})
     (tmp_path / "spec.json").write_text(pretraining.model_dump_json())
-    with pytest.raises(UserError, match="pretrain"):
+    with pytest.raises(UserError, match=r"spec\.json: is a pretrain run"):
         evaluate(tmp_path / "spec.json", run / "weights.safetensors", execution, {})
 
 

@@ -153,29 +153,23 @@ def test_classes_have_their_names_if_the_index_is_given(tmp_path, videos):
         FINETUNE.model_copy(update={"data": Data(dataset="ssv2", digest="0" * 12)}),
         tmp_path / "other",
     )
-    with pytest.raises(
-        UserError,
-        match="digest .* 000000000000",
-    ):
+    with pytest.raises(UserError, match="digest .* 000000000000"):
         export(tmp_path / "other", "hf", tmp_path / "hf", videos)
 
 
 def test_what_cannot_be_exported_is_one_clear_line(tmp_path):
     timesformer = SMALL["model"].model_copy(update={"backbone": "timesformer"})
     run_of(PRETRAIN.model_copy(update={"model": timesformer}), tmp_path / "timesformer")
-    with pytest.raises(
-        UserError,
-        match="TimeSformer",
-    ):
+    with pytest.raises(UserError, match="timesformer: .*TimeSformer"):
         export(tmp_path / "timesformer", "hf", tmp_path / "out")
     (tmp_path / "probe").mkdir()
     (tmp_path / "probe" / "spec.json").write_text(Probe(**SMALL).model_dump_json())
-    with pytest.raises(UserError, match="probe run"):
+    with pytest.raises(UserError, match="probe: .*probe run"):
         export(tmp_path / "probe", "hf", tmp_path / "out")
-    with pytest.raises(UserError, match="none/?: "):
+    with pytest.raises(UserError, match=f"{tmp_path}/none: "):
         export(tmp_path / "none", "hf", tmp_path / "out")
     run_of(FINETUNE, tmp_path / "run")
     (tmp_path / "run" / "spec.json").write_text(PRETRAIN.model_dump_json())
-    with pytest.raises(UserError, match="checkpoint"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: has no decoder\.blocks\.0"):
         export(tmp_path / "run", "hf", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -95,10 +95,7 @@ def test_an_interrupted_call_leaves_no_marker_and_the_next_one_does_the_rest(fol
     monkeypatch.setattr(job, "write_flow", real)
     assert len(sidecars(folder)) == 5
     assert not (folder / "flow-dis.json").exists()
-    with pytest.raises(
-        NoFlow,
-        match=r"flow-dis\.json: ",
-    ):
+    with pytest.raises(NoFlow, match=r"flow-dis\.json: "):
         require_flow(
             folder, [video for video in read_index(folder).videos if video.path in written], "dis"
         )
@@ -127,10 +124,7 @@ def test_videos_that_cannot_be_read_are_named_once_the_others_are_done(folder):
     for video in index.videos[3:5]:
         with open(video.path, "wb") as file:
             file.write(b"no video")
-    with pytest.raises(
-        UserError,
-        match=rf"{re.escape(index.videos[3].path)}: .*2 of {COUNT}",
-    ):
+    with pytest.raises(UserError, match=rf"{re.escape(index.videos[3].path)}: .*2 of {COUNT}"):
         flow(folder, "dis")
     assert len(sidecars(folder)) == COUNT - 2
     assert not (folder / "flow-dis.json").exists()
@@ -160,7 +154,7 @@ def test_flow_of_other_weights_is_never_mixed(folder, weights, monkeypatch):
         "[0-9a-f]{64}", json.loads((folder / "flow-raft-small.json").read_text())["weights"]
     )
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    words = r"made with weights \w{12}, and now they are \w{12}; pass the former, or delete .*flow-raft-small\*.json and all \*.raft-small.npy"
+    words = r"flow-raft-small\.weights\.json: .*weights \w{12}, .*\w{12}; .*flow-raft-small\*.json"
     with pytest.raises(UserError, match=words) as error:
         flow(folder, "raft-small", weights[1])
     assert "\n" not in str(error.value)
@@ -193,10 +187,10 @@ def test_a_mask_guided_by_flow_trains_on_videos_without_vectors(
     assert sum(video.has_vectors for video in index.videos) == COUNT
     videos = tuple(replace(video, has_vectors=False) for video in index.videos)
     write_index(replace(index, videos=videos), folder)
-    with pytest.raises(UserError, match="has no motion vectors"):
+    with pytest.raises(UserError, match=r"100000\.mp4: .*24 of 24 .*mask mgm"):
         run_all([pretraining], pretrain, execution)
     first = sidecar(read_index(folder).train[0].path, "dis")
-    words = rf"{first}: no such file \(24 of 24 videos have no flow\), but guidance dis needs it; run `mgm flow {folder} --method dis`"
+    words = f"{first}: .*24 of 24 .*mgm flow {folder} --method dis"
     with pytest.raises(UserError, match=words) as error:
         run_all([spec], pretrain, execution)
     assert "\n" not in str(error.value)

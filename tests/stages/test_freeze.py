@@ -24,8 +24,8 @@ def test_frozen_blocks_keep_the_parents_weights_and_the_rest_learns(execution, p
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"freeze_blocks": 1}, "no parent whose weights to keep"),
-        ({"freeze_blocks": 3, "parent": "external-0"}, "3, but the encoder has 2 blocks"),
+        ({"freeze_blocks": 1}, "freeze_blocks is 1, .*parent"),
+        ({"freeze_blocks": 3, "parent": "external-0"}, "freeze_blocks is 3, .* 2 blocks"),
     ],
 )
 def test_blocks_that_cannot_be_frozen_are_one_line(pretraining, fields, said):

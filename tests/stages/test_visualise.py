@@ -168,7 +168,7 @@ def test_without_vectors_it_says_so(tmp_path, index):
     blind = replace(
         index, videos=tuple(replace(video, has_vectors=False) for video in index.videos)
     )
-    with pytest.raises(UserError, match="motion vectors"):
+    with pytest.raises(UserError, match="4 test videos .*vectors"):
         _arrays(tmp_path / "run", blind)
 
 
@@ -179,15 +179,15 @@ def test_unguided_masks_are_shown_on_a_codec_without_vectors(tmp_path):
     assert arrays["masked_NSHW"].mean((1, 2, 3)).tolist() == [0.5, 0.5]
     assert np.diff(arrays["index_S"]).tolist() == [4] * 7
     show_moving(video, tmp_path / "v.gif", masks_to_show(["tube"]))
-    with pytest.raises(UserError, match="vp9 has no motion vectors"):
+    with pytest.raises(UserError, match=r"v\.webm: .*vp9"):
         show(video, masks_to_show(["tube", "mgm"]))
 
 
 def test_a_ratio_and_a_stride_that_cannot_be_are_refused(tmp_path):
     video = write_video(tmp_path / "v.mp4", moving_square(20))
-    with pytest.raises(UserError, match="ratio"):
+    with pytest.raises(UserError, match="--ratio: .*0"):
         masks_to_show(["mgm"], ratio=0)
-    with pytest.raises(UserError, match="31.* 20"):
+    with pytest.raises(UserError, match=r"v\.mp4: .*16 frames .*31.* 20"):
         show(video, masks_to_show(["mgm"]), stride=2)
 
 
@@ -206,26 +206,26 @@ def test_parents_that_do_not_fit_are_one_clear_line(tmp_path, index, results):
     _leave(folder, divided)
     lost = _leave(folder, TRAINED.model_copy(update={"seed": 1}), weights=False)
     wrong = [
-        (_figure("6"), "figure 6 shows 1 pretraining runs, and parents has 0"),
-        (_figure("8", TRAINED.run_id), "figure 8 shows 2 pretraining runs, and parents has 1"),
-        (_figure("6", "pretrain-nothing"), r"pretrain-nothing/spec\.json: no such run"),
+        (_figure("6"), "figure 6 .* 1 .*parents has 0"),
+        (_figure("8", TRAINED.run_id), "figure 8 .* 2 .*parents has 1"),
+        (_figure("6", "pretrain-nothing"), r"pretrain-nothing/spec\.json: "),
         (
             _figure("6", larger.run_id),
-            f"clips.size is 48, but parent {larger.run_id} was trained with 64; set the parent's",
+            f"clips.size is 48, .*{larger.run_id} .* 64",
         ),
         (
             _figure("6", deeper.run_id),
-            f"model.depth is 2, but parent {deeper.run_id} was trained with 3; set the parent's",
+            f"model.depth is 2, .*{deeper.run_id} .* 3",
         ),
-        (_figure("7", flow.run_id), f"parent {flow.run_id} is guided by dis"),
+        (_figure("7", flow.run_id), f"{flow.run_id} .* dis"),
         (
             _figure("7", tuned.run_id),
-            f"parent {tuned.run_id} is a finetune run, and figure 7 shows pretraining runs",
+            f"{tuned.run_id} is a finetune run.*figure 7",
         ),
-        (_figure("7", lost), r"weights\.safetensors: no such weights"),
+        (_figure("7", lost), rf"{lost}/weights\.safetensors: "),
         (
             _figure("7", divided.run_id, model=divided.model),
-            "a TimeSformer attends over time and over space separately",
+            "TimeSformer",
         ),
     ]
     for number, (spec, message) in enumerate(wrong):

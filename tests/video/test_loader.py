@@ -116,7 +116,7 @@ def test_difference_guidance_compares_the_frames_of_the_clip(videos):
 
 
 def test_shuffled_guidance_wants_two_videos(videos):
-    with pytest.raises(UserError, match="training videos"):
+    with pytest.raises(UserError, match="mask.guidance is shuffled, .* 2 .* 1;"):
         first_batches(videos[:1], motion="shuffled")
 
 
@@ -242,13 +242,13 @@ def test_pieces_from_workers_make_the_same_batches(videos, broken, monkeypatch, 
 def test_workers_without_shared_memory_are_one_line(videos, monkeypatch):
     monkeypatch.setattr(loader, "PIECE", 2)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 10}))
-    with pytest.raises(UserError, match="--shm-size"):
+    with pytest.raises(UserError, match="/dev/shm: .*2 workers"):
         first_batches(videos, workers=2)
     monkeypatch.setattr(loader, "PIECE", 64)
-    with pytest.raises(UserError, match="--shm-size"):
+    with pytest.raises(UserError, match="/dev/shm: .*2 workers"):
         first_batches(videos, workers=2)
     how = loader.BatchOptions(None, workers=2)
-    with pytest.raises(UserError, match="--shm-size"):
+    with pytest.raises(UserError, match="/dev/shm: .*2 workers"):
         next(loader.test_loader(videos, CLIPS, 2, Views(temporal=1, spatial=1), 4, how))
 
 
@@ -363,7 +363,7 @@ def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
 
 
 def test_frames_are_not_moved_away_from_their_vectors(videos):
-    with pytest.raises(ValueError, match="read no motion"):
+    with pytest.raises(ValueError, match="RandAugment"):
         first_batches(videos, augment=ALL)
 
 

@@ -199,8 +199,8 @@ def test_frames_that_do_not_decode_leave_no_motion_information(tmp_path, monkeyp
 def test_a_video_other_than_listed_leaves_no_sidecar(tmp_path):
     path = write_small_pan(tmp_path / "v.mp4")
     for shape, words in [
-        ((9, 6, 8), "frame 9 has 6 x 8 cells, but the index has 9 frames of 6 x 8 cells"),
-        ((12, 6, 9), "frame 0 has 6 x 8 cells, but the index has 12 frames of 6 x 9 cells"),
+        ((9, 6, 8), "frame 9 .* 9 frames of 6 x 8"),
+        ((12, 6, 9), "frame 0 has 6 x 8 .* 12 frames of 6 x 9"),
     ]:
         with pytest.raises(UserError, match=rf"v.mp4: {words}"):
             write_flow(path, "dis", estimator("dis"), shape)
@@ -251,17 +251,14 @@ def test_without_a_path_torchvisions_own_weights_are_used_or_one_line_says_why_n
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
     name = Raft_Small_Weights.DEFAULT.url.rpartition("/")[2]
-    with pytest.raises(
-        UserError,
-        match=rf"{name} .*no route to host",
-    ) as error:
+    with pytest.raises(UserError, match=rf"{name} .*no route to host") as error:
         raft_weights("raft-small", None)
     assert "\n" not in str(error.value)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / name).touch()
     assert raft_weights("raft-small", None) == tmp_path / "checkpoints" / name  # downloaded before
     assert raft_weights("dis", None) is None
-    with pytest.raises(UserError, match="dis has no weights"):
+    with pytest.raises(UserError, match="--weights .*raft.pth: dis "):
         raft_weights("dis", tmp_path / "raft.pth")
 
 
@@ -352,15 +349,15 @@ def test_a_sidecar_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
             assert "\n" not in str(error.value)
             assert str(error.value).startswith(f"{file}: ")
 
-    stops("no such file, but guidance dis needs it; run `mgm flow INDEX --method dis`")
+    stops("guidance dis")
     write_flow(row.path, "dis", estimator("dis"))
     good = file.read_bytes()
     file.write_bytes(good[:-100])
-    stops("cannot be read as an array")
+    stops("array")
     np.save(file, np.zeros((11, 6, 8, 2), np.float16))
-    stops("has 11 frames of 6 x 8 cells, but the video has 12 frames of 6 x 8 cells")
+    stops("11 frames of 6 x 8 .*12 frames of 6 x 8")
     np.save(file, np.zeros((12, 8, 6, 2), np.float16))
-    stops("has 12 frames of 8 x 6 cells, but the video has 12 frames of 6 x 8 cells")
+    stops("12 frames of 8 x 6 .*12 frames of 6 x 8")
     np.save(file, np.zeros((12, 6, 8, 2), np.float32))
     stops("float32")
     file.write_bytes(good)

@@ -135,9 +135,9 @@ def test_whole_videos_views_and_the_cache_see_the_same_motion(indices):
 def test_a_codec_without_vectors_is_refused_for_guidance_only(indices):
     video = next(video for video in indices[1].videos if not video.has_vectors)
     assert read_clip(video.path, [0, 3], motion=False).frames_THWC.shape == (2, 128, 166, 3)
-    with pytest.raises(NoVectors, match="vp9"):
+    with pytest.raises(NoVectors, match=r"a/vp9\.webm: .*vp9,"):
         read_clip(video.path, [0])
-    with pytest.raises(NoFlow, match="source"):
+    with pytest.raises(NoFlow, match=r"a/vp9\.webm: .*flow"):
         next(training_loader([video], CLIPS, 2, seed=0, batch=1, how=BatchOptions("dis")))
 
 
@@ -158,7 +158,7 @@ def test_every_fourth_frame_is_enough_for_stride_four(indices, tmp_path):
     assert np.array_equal(
         read_clip(file.path, index_T).motion_THW2, read_clip(shard.path, index_T).motion_THW2
     )
-    with pytest.raises(NotInShard, match="start_multiple to 4"):
+    with pytest.raises(NotInShard, match=r"\.tar#\d+/.*: .*start_multiple to 4"):
         next(training_loader(with_vectors(shards), replace_start(clips, 1), 2, seed=0, batch=20))
 
 

@@ -249,7 +249,7 @@ def test_starts_can_be_multiples_of_a_number(n, frames, step, multiple, seed):
     assert all(
         start % multiple == 0 and start <= max(n - (frames - 1) * step - 1, 0) for start in starts
     )
-    with pytest.raises(ValueError, match="start_multiple"):
+    with pytest.raises(ValueError, match=f"start_multiple {multiple + 1} "):
         Clips(sampling="segments", start_multiple=multiple + 1)
 
 

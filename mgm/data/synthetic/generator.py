@@ -99,11 +99,15 @@ def load_boxes(out: Path) -> dict[str, NDArray[np.float32]]:
         ) from None
 
 
-def _encode(frames_THWC: NDArray[np.uint8], fps: int, path: Path) -> None:
+def encode(pictures: NDArray[np.uint8], fps: int, path: Path, layout: str) -> None:
     """Write H.264 with two B-frames between P-frames.
 
     A frame has one reference in each direction. Vectors have blocks of at least 8 x 8 pixels.
+
+    Args:
+        pictures: frames of PyAV's pixel format `layout`, such as gray or yuv420p.
     """
+    frames = [av.VideoFrame.from_ndarray(picture, format=layout) for picture in pictures]
     options = {
         "preset": "ultrafast",
         "crf": "18",
@@ -111,12 +115,11 @@ def _encode(frames_THWC: NDArray[np.uint8], fps: int, path: Path) -> None:
         "b-pyramid=none:ref=1:weightp=0:weightb=0:"
         "partitions=p8x8,b8x8:me=hex:merange=16:subme=2:rc-lookahead=0:threads=1",
     }
-    size = frames_THWC.shape[1]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
-        for planes in _yuv420(frames_THWC):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+        stream.width, stream.height, stream.pix_fmt = frames[0].width, frames[0].height, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 
@@ -151,7 +154,7 @@ def _draw_some(
         what = scene(params, split, index)
         path = videos / video_name(params, split, index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _encode(draw(params, what), params.fps, path)
+        encode(_yuv420(draw(params, what)), params.fps, path, "yuv420p")
         drawn.append((path.stem, boxes(params, what)))
     return drawn
 
