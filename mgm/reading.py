@@ -171,6 +171,7 @@ def read_arrays(path: Path) -> "dict[str, np.ndarray]":
         UserError: it is damaged, or not an npz file.
         FileNotFoundError: it does not exist.
     """
+    # Commands that read no arrays start without NumPy.
     import numpy as np
 
     try:

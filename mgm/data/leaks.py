@@ -12,12 +12,14 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from av.video.reformatter import Interpolation
 
 from mgm.data.index import Video
 from mgm.data.opening import CHUNK, cores, in_processes
 from mgm.errors import UserError
 from mgm.reading import read_json
 from mgm.results.atomic import write
+from mgm.video.container import open_video
 
 # Names that mark a recording or a person, in the order in which they are tried. The last two stand
 # for clips that were cut from one video and numbered, as `match-Scene-003` and `film_12`.
@@ -128,10 +130,6 @@ def _thumbnails(videos: Sequence[Video]) -> list[tuple[str, bytes]]:
     A thumbnail is empty if the frame has little contrast or does not decode. A video that fades in
     from black begins like many others.
     """
-    from av.video.reformatter import Interpolation
-
-    from mgm.video.container import open_video
-
     found = []
     for video in videos:
         pixels = b""

@@ -123,6 +123,7 @@ def _splits(info: _Info) -> dict[int, str]:
 
 
 def _episodes(source: Path, camera: str) -> list[_Episode]:
+    # An optional package.
     from pyarrow import parquet
 
     found = list[_Episode]()

@@ -276,7 +276,7 @@ def open_record(path: str | Path) -> ShardVideo:
         raise UserError(f"{path}: its table in the shard has codec {codec!r}, fps {fps}; {AGAIN}")
     wanted = str(path)[len(found[0]) :].partition("/")[2]
     source = _source_name(file, data, offset, end)
-    if source is None or below(source) != wanted:
+    if source is None or inside(source) != wanted:
         lies = "has no readable name" if source is None else f"is {source}"
         raise UserError(
             f"{path}: the video at byte {offset:,} of its shard {lies}, not {wanted}; {AGAIN}"
@@ -313,7 +313,7 @@ def _source_name(file: BinaryIO, data: bytes, offset: int, end: int) -> str | No
     return name if isinstance(name, str) else None
 
 
-def below(name: str) -> str:
+def inside(name: str) -> str:
     """Return a relative path without parts that lead out of its root."""
     return "/".join(part for part in name.split("/") if part not in ("", ".."))
 
@@ -353,6 +353,7 @@ class ShardPass:
         self.rows, self._motion = record.rows[row_N], motion
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        # An optional package.
         import cv2
 
         for n, jpeg in enumerate(self.record.jpegs(self.rows)):
