@@ -201,11 +201,11 @@ def read_index(out: Path) -> Index:
         if not path.is_file():
             raise UserError(f"{path}: no such file, so the folder has no complete index; {again}")
     try:
-        found = read_json(about_path)
+        content = read_json(about_path)
     except UserError as error:
         raise UserError(f"{error}; {again}") from None
     with valid(f"{about_path}: not an index: ", again):
-        about = _About.model_validate(found, strict=True)
+        about = _About.model_validate(content, strict=True)
     root, classes = Path(os.path.abspath(out / about.root)), tuple(about.classes)
     excluded = tuple((name, reason) for name, reason in about.excluded)
     digest, note, count = about.digest, about.note, about.videos
@@ -221,7 +221,7 @@ def read_index(out: Path) -> Index:
     if len(videos) != count:
         raise UserError(f"{rows_path}: has {len(videos)} videos, index.json has {count}; {again}")
     index = Index(root, classes, tuple(videos), excluded, digest, note)
-    _check_seal(index, found, out)
+    _check_seal(index, content, out)
     return index
 
 
@@ -250,14 +250,14 @@ def _check_seal(index: Index, about: Mapping[str, Any], out: Path) -> None:
                 f"{index.digest}, seal {str(seal)[:12]}); put it back, or {again}"
             )
         return
-    found = content_digest(index.root, index.classes, index.videos)
-    if found == index.digest:
+    digest = content_digest(index.root, index.classes, index.videos)
+    if digest == index.digest:
         return
     # The digest of generated videos is that of their parameters. The digest of a set that is made
     # of two others is computed from theirs. Neither can be compared with the rows.
     if not index.note.startswith((GENERATED, "published lists of")):
         raise UserError(
-            f"{out / 'index.csv'}: its rows have digest {found}, index.json has {index.digest} "
+            f"{out / 'index.csv'}: its rows have digest {digest}, index.json has {index.digest} "
             f"and no seal; put them back, or {again}"
         )
     show(f"{out / 'index.json'}: has no seal, so the rows cannot be checked; {again}")
@@ -306,7 +306,7 @@ def _video(row: list[str], root: Path, classes: int) -> Video:
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is neither train nor test")
     # A label is one number. Several labels are numbers with a semicolon after each.
-    labels = tuple(_whole("label", one) for one in label.split(";")[:-1]) if ";" in label else ()
+    labels = tuple(_whole("label", part) for part in label.split(";")[:-1]) if ";" in label else ()
     if len(set(labels)) < len(labels) or (";" in label and not label.endswith(";")):
         raise ValueError(f"label {label[:40]!r} is not a list of different numbers")
     label = str(labels[0]) if labels else label

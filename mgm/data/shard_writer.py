@@ -143,8 +143,8 @@ def _write_record(
     # An optional package.
     import cv2
 
-    if found := fault(video):
-        raise UserError(f"{video.path}: {found}; run `mgm prepare` again")
+    if change := fault(video):
+        raise UserError(f"{video.path}: {change}; run `mgm prepare` again")
     options = [
         cv2.IMWRITE_JPEG_QUALITY,
         settings.quality,

@@ -123,13 +123,13 @@ def check_shards(root: Path) -> None:
     """
     sizes = _about(root).get("bytes", {})
     wrong = [
-        (name, size, there) for name, size in sizes.items() if (there := _size(root / name)) != size
+        (name, size, now) for name, size in sizes.items() if (now := _size(root / name)) != size
     ]
     if wrong or not sizes:
-        name, size, there = wrong[0] if wrong else ("shards.json", 0, None)
-        found = "is not there" if there is None else f"has {there:,} bytes, and had {size:,}"
+        name, size, now = wrong[0] if wrong else ("shards.json", 0, None)
+        state = "is not there" if now is None else f"has {now:,} bytes, and had {size:,}"
         raise UserError(
-            f"{root / name}: {found}; {len(wrong)} of {len(sizes)} shards are missing or changed: "
+            f"{root / name}: {state}; {len(wrong)} of {len(sizes)} shards are missing or changed: "
             "put them back, or run the same `mgm prepare` again, which writes only these"
         )
 

@@ -148,11 +148,11 @@ def _draw_some(
     split, indices = task
     drawn = []
     for index in indices:
-        what = scene(params, split, index)
+        drawing = scene(params, split, index)
         path = videos / video_name(params, split, index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _encode(draw(params, what), params.fps, path)
-        drawn.append((path.stem, boxes(params, what)))
+        _encode(draw(params, drawing), params.fps, path)
+        drawn.append((path.stem, boxes(params, drawing)))
     return drawn
 
 
