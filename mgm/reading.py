@@ -92,15 +92,15 @@ def read_json(path: Path, kind: Any = Any, then: str = "") -> Any:
         FileNotFoundError: it does not exist.
     """
     try:
-        found = json.loads(read_text(path), parse_constant=_finite, parse_float=_finite)
+        value = json.loads(read_text(path), parse_constant=_finite, parse_float=_finite)
     except (FileNotFoundError, UserError):
         raise
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON ({error})") from None
     if kind is Any:
-        return found
+        return value
     with valid(f"{path}: ", then):
-        return TypeAdapter(kind).validate_python(found)
+        return TypeAdapter(kind).validate_python(value)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -156,12 +156,12 @@ class _Loader(yaml.SafeLoader):
 
 def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of `below`, updated by those of `above`, group by group."""
-    both = {
+    groups = {
         name: deep_merge(below[name], above[name])
         for name in above
         if isinstance(above[name], dict) and isinstance(below.get(name), dict)
     }
-    return {**below, **above, **both}
+    return {**below, **above, **groups}
 
 
 def read_arrays(path: Path) -> "dict[str, np.ndarray]":
@@ -171,6 +171,7 @@ def read_arrays(path: Path) -> "dict[str, np.ndarray]":
         UserError: it is damaged, or not an npz file.
         FileNotFoundError: it does not exist.
     """
+    # Commands that read no arrays start without NumPy.
     import numpy as np
 
     try:

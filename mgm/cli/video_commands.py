@@ -164,13 +164,13 @@ def inspect(
     if path.is_dir():
         from mgm.stages.inspect import inspect_folder
 
-        found = inspect_folder(path, videos or 100)
-        say(found.describe())
+        facts = inspect_folder(path, videos or 100)
+        say(facts.describe())
         if out:
             from mgm.report.figures.dataset import draw
             from mgm.report.figures.style import write
 
-            write(draw(found.arrays(), str(path)), out)
+            write(draw(facts.arrays(), str(path)), out)
             say(f"wrote {out}")
         return
     if out or videos:

@@ -81,11 +81,11 @@ def write_croissant(index: Index, out: Path) -> None:
 
 def _shards(root: Path) -> list[dict[str, Any]]:
     """Return the shards of an index, with the digests from their .json files."""
-    found = []
+    shards = []
     for path in sorted(root.glob("*.tar")) if (root / "shards.json").is_file() else ():
         digest = read_json(path.with_suffix(".json"))["sha256"]
-        found.append(_file(path, f"shards/{path.name}", "application/x-tar", digest))
-    return found
+        shards.append(_file(path, f"shards/{path.name}", "application/x-tar", digest))
+    return shards
 
 
 def _file(path: Path, name: str, kind: str, digest: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
     """
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     root, listed, unlabelled = _list(source, out)
-    found, excluded = open_all(root, list(listed), out / "checked.jsonl")
+    opened, excluded = open_all(root, list(listed), out / "checked.jsonl")
     # Sort classes by name, or by value if all names are numbers.
     names = {name for video in listed.values() for name in video.names}
     classes = tuple(
@@ -80,13 +80,13 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
         replace(
             video,
             label=label_of[(own := listed[name]).label],
-            labels=tuple(label_of[one] for one in own.labels),
+            labels=tuple(label_of[name] for name in own.labels),
             split=own.split,
             group=own.group,
         )
-        for name, video in found.items()
+        for name, video in opened.items()
     ]
-    videos, note = _with_split(source, dict(zip(found, read)), classes, seed, groups)
+    videos, note = _with_split(source, dict(zip(opened, read)), classes, seed, groups)
     if alike := first_frames_note(videos, out / "first-frames.json"):
         note += f"; {alike}"
     index = new_index(root, classes, videos, [*unlabelled, *excluded], note)
@@ -261,16 +261,17 @@ def _with_split(
         sides: dict[str, set[str]] = {}
         for name, video in named.items():
             sides.setdefault(options[0][name], set()).add(video.split)
-        both = [group for group, splits in sides.items() if len(splits) > 1]
+        divided = [group for group, splits in sides.items() if len(splits) > 1]
         groups = options[0] if given or pattern else files
-        if both and groups is not files:
+        if divided and groups is not files:
             raise UserError(
-                f"{source}: group {both[0]!r} is in train and in test; give each group one split"
+                f"{source}: group {divided[0]!r} is in train and in test; give each group one split"
             )
-        if both:
+        if divided:
             note += (
-                f"; warning: by their names, {len(both):,} groups of videos are in train and in "
-                f"test (the first: {both[0]}), so give each one split if they are of one recording"
+                f"; warning: by their names, {len(divided):,} groups of videos are in train and in "
+                f"test (the first: {divided[0]}), so give each one split if they are of one "
+                "recording"
             )
     else:
         groups, test = _drawn(options, labels_of, seed)

@@ -10,7 +10,6 @@ This module imports neither torch nor PyAV.
 
 import hashlib
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, TypeAdapter, field_validator
 
 from mgm.console import show
 from mgm.data.croissant import write_croissant
@@ -192,35 +191,30 @@ def read_index(out: Path) -> Index:
     """Read the index in folder `out`.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is none, it is damaged, or it was changed since it was written.
     """
     about_path, rows_path = out / "index.json", out / "index.csv"
-    again = "run `mgm prepare` to make it"
+    again = "run `mgm prepare` again, which opens no video that is unchanged"
     for path in (about_path, rows_path):
         if not path.is_file():
             raise UserError(f"{path}: no such file, so the folder has no complete index; {again}")
-    try:
-        found = read_json(about_path)
-    except UserError as error:
-        raise UserError(f"{error}; {again}") from None
-    with valid(f"{about_path}: not an index: ", again):
-        about = _About.model_validate(found, strict=True)
-    root, classes = Path(os.path.abspath(out / about.root)), tuple(about.classes)
-    excluded = tuple((name, reason) for name, reason in about.excluded)
-    digest, note, count = about.digest, about.note, about.videos
+    about: _About = read_json(about_path, _About, again)
+    if about.seal and about.seal != _seal(about.model_dump(), rows_path):
+        raise UserError(
+            f"{out}: index.csv or index.json was changed since it was written (digest "
+            f"{about.digest}, seal {about.seal[:12]}); put it back, or {again}"
+        )
+    root, videos = Path(os.path.abspath(out / about.root)), []
     rows = read_table(rows_path)
     if tuple(next(rows, (0, []))[1]) != _COLUMNS:
         raise UserError(f"{rows_path}: its first line is not {','.join(_COLUMNS)}; {again}")
-    videos = []
     for line, row in rows:
-        try:
-            videos.append(_video(row, root, len(classes)))
-        except ValueError as error:
-            raise UserError(f"{rows_path}: line {line}: {error}; {again}") from None
-    if len(videos) != count:
-        raise UserError(f"{rows_path}: has {len(videos)} videos, index.json has {count}; {again}")
-    index = Index(root, classes, tuple(videos), excluded, digest, note)
-    _check_seal(index, found, out)
+        with valid(f"{rows_path}: line {line}: ", again):
+            videos.append(_video(row, root))
+    classes = tuple(about.classes)
+    index = Index(root, classes, tuple(videos), tuple(about.excluded), about.digest, about.note)
+    if not about.seal:
+        _check_unsealed(index, about, out, again)
     return index
 
 
@@ -235,34 +229,34 @@ def _seal(about: Mapping[str, Any], rows: Path) -> str:
     ).hexdigest()
 
 
-def _check_seal(index: Index, about: Mapping[str, Any], out: Path) -> None:
-    """Compare an index with its seal. An index of an older version is compared with its digest.
+def _check_unsealed(index: Index, about: "_About", out: Path, again: str) -> None:
+    """Compare an index of an older version, which has no seal, with its digest.
 
     Raises:
-        UserError: the index was changed since it was written.
+        UserError: the rows were changed since they were written.
     """
-    again = "run `mgm prepare` again, which opens no video that is unchanged"
-    if seal := about.get("seal"):
-        if seal != _seal(about, out / "index.csv"):
-            raise UserError(
-                f"{out}: index.csv or index.json was changed since it was written (digest "
-                f"{index.digest}, seal {str(seal)[:12]}); put it back, or {again}"
-            )
-        return
-    found = content_digest(index.root, index.classes, index.videos)
-    if found == index.digest:
+    labels = {label for video in index.videos for label in video.labels or (video.label,)}
+    if len(index.videos) != about.videos or max(labels, default=0) >= len(index.classes):
+        raise UserError(
+            f"{out / 'index.csv'}: has {len(index.videos)} videos and labels up to "
+            f"{max(labels, default=0)}, index.json {about.videos} and {len(index.classes)} "
+            f"classes; {again}"
+        )
+    digest = content_digest(index.root, index.classes, index.videos)
+    if digest == index.digest:
         return
     # The digest of generated videos is that of their parameters. The digest of a set that is made
     # of two others is computed from theirs. Neither can be compared with the rows.
     if not index.note.startswith((GENERATED, "published lists of")):
         raise UserError(
-            f"{out / 'index.csv'}: its rows have digest {found}, index.json has {index.digest} "
+            f"{out / 'index.csv'}: its rows have digest {digest}, index.json has {index.digest} "
             f"and no seal; put them back, or {again}"
         )
     show(f"{out / 'index.json'}: has no seal, so the rows cannot be checked; {again}")
 
 
 _COLUMNS = tuple(field.name for field in fields(Video) if field.name != "labels")
+_VIDEO = TypeAdapter(Video)
 
 
 class _About(BaseModel):
@@ -273,7 +267,7 @@ class _About(BaseModel):
     digest: str
     note: str
     videos: int
-    excluded: list[list[str]]
+    excluded: list[tuple[str, str]]
     seal: str = ""
 
     @field_validator("root")
@@ -283,53 +277,11 @@ class _About(BaseModel):
             raise ValueError("a path cannot contain a NUL character")
         return root
 
-    @field_validator("classes")
-    @classmethod
-    def _differ(cls, names: list[str]) -> list[str]:
-        if len(set(names)) < len(names):
-            raise ValueError("two classes have the same name")
-        return names
 
-    @field_validator("excluded")
-    @classmethod
-    def _pairs(cls, pairs: list[list[str]]) -> list[list[str]]:
-        if any(len(pair) != 2 for pair in pairs):
-            raise ValueError("an entry is not a path and a reason")
-        return pairs
-
-
-def _video(row: list[str], root: Path, classes: int) -> Video:
-    if len(row) != len(_COLUMNS):
-        raise ValueError(f"{len(row)} values for {len(_COLUMNS)} columns")
-    path, label, split, group, frames, fps, width, height, codec, has_vectors, size, content = row
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r} is neither train nor test")
+def _video(row: list[str], root: Path) -> Video:
+    values: dict[str, Any] = dict(zip(_COLUMNS, row))
+    values["path"] = os.path.normpath(os.path.join(root, row[0]))
     # A label is one number. Several labels are numbers with a semicolon after each.
-    labels = tuple(_whole("label", one) for one in label.split(";")[:-1]) if ";" in label else ()
-    if len(set(labels)) < len(labels) or (";" in label and not label.endswith(";")):
-        raise ValueError(f"label {label[:40]!r} is not a list of different numbers")
-    label = str(labels[0]) if labels else label
-    numbers = {"label": label, "frames": frames, "width": width, "height": height, "bytes": size}
-    whole = {name: _whole(name, text) for name, text in numbers.items()}
-    if (largest := max(whole["label"], *labels, 0)) >= classes:
-        raise ValueError(f"label {largest} is outside the {classes} classes")
-    if not 0 <= float(fps) < math.inf:
-        raise ValueError(f"fps {fps} is not a frame rate")
-    return Video(
-        os.path.normpath(os.path.join(root, path)),
-        split=split,
-        group=group,
-        fps=float(fps),
-        codec=codec,
-        has_vectors=has_vectors == "1",
-        content=content,
-        labels=labels,
-        **whole,
-    )
-
-
-def _whole(name: str, text: str) -> int:
-    """Return the whole number that a cell holds."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise ValueError(f"{name} {text[:40]!r} is not a whole number from 0 to 10^18")
-    return int(text)
+    label, *more = values.get("label", "").split(";")
+    labels = [label, *more[:-1]] if more else []
+    return _VIDEO.validate_python(values | {"label": label, "labels": labels})

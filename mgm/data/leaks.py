@@ -12,12 +12,14 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from av.video.reformatter import Interpolation
 
 from mgm.data.index import Video
 from mgm.data.opening import CHUNK, cores, in_processes
 from mgm.errors import UserError
 from mgm.reading import read_json
 from mgm.results.atomic import write
+from mgm.video.container import open_video
 
 # Names that mark a recording or a person, in the order in which they are tried. The last two stand
 # for clips that were cut from one video and numbered, as `match-Scene-003` and `film_12`.
@@ -39,8 +41,8 @@ LEAST_CONTRAST = 4  # standard deviation of a thumbnail, in grey levels of 255
 
 def group_of(name: str, pattern: str) -> str | None:
     """Return the part of a name without its suffix that matches: group 1, or the whole match."""
-    found = re.search(pattern, str(PurePosixPath(name).with_suffix("")), re.IGNORECASE)
-    return found and (found[1] if found.re.groups else found[0])
+    match = re.search(pattern, str(PurePosixPath(name).with_suffix("")), re.IGNORECASE)
+    return match and (match[1] if match.re.groups else match[0])
 
 
 def groups_by_name(labels: Mapping[str, Sequence[str]]) -> Iterator[dict[str, str]]:
@@ -53,11 +55,11 @@ def groups_by_name(labels: Mapping[str, Sequence[str]]) -> Iterator[dict[str, st
         labels: names of the classes, by file.
     """
     for pattern in PATTERNS:
-        found = {name: group_of(name, pattern) for name in labels}
-        groups = {name: group or name for name, group in found.items()}
-        named = sum(group is not None for group in found.values())
+        group_by_name = {name: group_of(name, pattern) for name in labels}
+        groups = {name: group or name for name, group in group_by_name.items()}
+        named = sum(group is not None for group in group_by_name.values())
         count = len(set(groups.values()))
-        if 2 * named < len(found) or count == len(groups):
+        if 2 * named < len(group_by_name) or count == len(groups):
             continue
         if pattern == PATTERNS[-1] and count < FEWEST_NUMBERED:
             continue
@@ -97,19 +99,19 @@ def first_frames_note(videos: Sequence[Video], cache: Path) -> str:
     train_NC, test_NC = (
         _standardised([known[video.content] for video in side]) for side in (train, test)
     )
-    found = []
+    pairs = []
     # A block of rows at a time: all products of 20,000 and 200,000 videos would not fit.
     for start in range(0, len(test), CHUNK):
         alike_NN = test_NC[start : start + CHUNK] @ train_NC.T
         for video, row_N in zip(test[start : start + CHUNK], alike_NN):
             if row_N.max() > ALIKE:
-                found.append((video, train[int(row_N.argmax())]))
-    if not found:
+                pairs.append((video, train[int(row_N.argmax())]))
+    if not pairs:
         return ""
-    one, other = (Path(video.path).name for video in found[0])
+    first, other = (Path(video.path).name for video in pairs[0])
     return (
-        f"warning: {len(found):,} of {len(test):,} test videos begin almost as a training video "
-        f"does (the first: {one} and {other}), so name groups if they are of one recording"
+        f"warning: {len(pairs):,} of {len(test):,} test videos begin almost as a training video "
+        f"does (the first: {first} and {other}), so name groups if they are of one recording"
     )
 
 
@@ -128,11 +130,7 @@ def _thumbnails(videos: Sequence[Video]) -> list[tuple[str, bytes]]:
     A thumbnail is empty if the frame has little contrast or does not decode. A video that fades in
     from black begins like many others.
     """
-    from av.video.reformatter import Interpolation
-
-    from mgm.video.container import open_video
-
-    found = []
+    thumbnails = []
     for video in videos:
         pixels = b""
         with suppress(UserError), open_video(video.path) as file:
@@ -142,8 +140,8 @@ def _thumbnails(videos: Sequence[Video]) -> list[tuple[str, bytes]]:
             ).to_ndarray()
             if grey_HW.std() > LEAST_CONTRAST:
                 pixels = grey_HW.tobytes()
-        found.append((video.content, pixels))
-    return found
+        thumbnails.append((video.content, pixels))
+    return thumbnails
 
 
 def _standardised(thumbnails: Sequence[bytes]) -> np.ndarray:

@@ -113,22 +113,23 @@ def index_lerobot(source: Path, out: Path, seed: int = 0, camera: str = "") -> I
 
 def _splits(info: _Info) -> dict[int, str]:
     """Return the split of each episode, from ranges such as "0:80"."""
-    found = dict[int, str]()
+    split_of = dict[int, str]()
     for name, text in info.splits.items():
         begin, _, end = text.partition(":")
         if begin.isdecimal() and end.isdecimal():
             split = "train" if name == "train" else "test"
-            found |= dict.fromkeys(range(int(begin), int(end)), split)
-    return found
+            split_of |= dict.fromkeys(range(int(begin), int(end)), split)
+    return split_of
 
 
 def _episodes(source: Path, camera: str) -> list[_Episode]:
+    # An optional package.
     from pyarrow import parquet
 
-    found = list[_Episode]()
+    episodes = list[_Episode]()
     for path in sorted((source / "meta" / "episodes").glob("*/*.parquet")):
         for number, row in enumerate(parquet.read_table(path).to_pylist()):
             own = {name.removeprefix(f"videos/{camera}/"): value for name, value in row.items()}
             with valid(f"{path}: row {number}: "):
-                found.append(_Episode.model_validate(own))
-    return found
+                episodes.append(_Episode.model_validate(own))
+    return episodes

@@ -148,21 +148,21 @@ def open_all(
         checked.parent.mkdir(parents=True, exist_ok=True)
     opened = in_processes(partial(_open_some, root), chunks, min(cores(), max(len(chunks) // 2, 1)))
 
-    def found() -> Iterator[tuple[str, Video | str]]:
-        for some in opened:
+    def reported() -> Iterator[tuple[str, Video | str]]:
+        for results in opened:
             if checked:
                 lines = [
                     json.dumps([*files[name], *astuple(video)[1:]])
-                    for name, video in some.items()
+                    for name, video in results.items()
                     if not isinstance(video, str)
                 ]
                 with naming(checked), checked.open("a", encoding="utf-8") as file:
                     # The first line break ends a line that a killed process left unfinished.
                     file.write("\n".join(["", *lines, ""]) if lines else "")
-            yield from some.items()
+            yield from results.items()
 
     many = len(chunks) > 1
-    results |= track(found(), "opening videos", len(unknown)) if many else found()
+    results |= track(reported(), "opening videos", len(unknown)) if many else reported()
     videos = {name: result for name in names if not isinstance(result := results[name], str)}
     return videos, [(name, result) for name in names if isinstance(result := results[name], str)]
 
@@ -183,13 +183,13 @@ def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
     # Importing PyAV takes a fifth of a second, which an unchanged folder does not need.
     from mgm.video import probe_video
 
-    found: dict[str, Video | str] = {}
+    results: dict[str, Video | str] = {}
     for name in names:
         path = os.path.join(root, name)
         try:
             info = asdict(probe_video(path))
             del info["duration_s"]
-            found[name] = Video(
+            results[name] = Video(
                 path,
                 0,
                 "",
@@ -199,8 +199,8 @@ def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
                 content=content_hash(path, info["codec"]),
             )
         except UserError as error:
-            found[name] = str(error).removeprefix(f"{path}: ")
-    return found
+            results[name] = str(error).removeprefix(f"{path}: ")
+    return results
 
 
 GONE = "is not there"

@@ -97,8 +97,8 @@ def summary(index: Index | PreparedPart) -> str:
             ]
         )
     labels_of = {video.path: video.labels or (video.label,) for video in index.videos}
-    there = {label for labels in labels_of.values() for label in labels}
-    width = max(len(index.classes[label]) for label in there)
+    present = {label for labels in labels_of.values() for label in labels}
+    width = max(len(index.classes[label]) for label in present)
     lines = [
         f"{len(index.videos)} videos of {len(index.classes)} classes in {index.root}, digest "
         f"{index.digest}",
@@ -108,12 +108,12 @@ def summary(index: Index | PreparedPart) -> str:
     count = Counter(
         (label, video.split) for video in index.videos for label in labels_of[video.path]
     )
-    for label in sorted(there):
+    for label in sorted(present):
         counts = [count[label, split] for split in SPLITS]
         lines.append(
             f"{index.classes[label]:{width}}  " + "  ".join(f"{number:>6}" for number in counts)
         )
-    if absent := len(index.classes) - len(there):
+    if absent := len(index.classes) - len(present):
         lines.append(f"classes without videos: {absent}")
     if still := sum(not video.has_vectors for video in index.videos):
         codecs = ", ".join(sorted({video.codec for video in index.videos if not video.has_vectors}))

@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+import numpy as np
+
 from mgm.data.index import Index, Video
 from mgm.data.opening import FULL, fault
 from mgm.errors import UserError
 from mgm.reading import file_digest
 from mgm.results import atomic
+from mgm.video.decode import read_pictures
+from mgm.video.motion import reference_distance
+from mgm.video.shard_reader import HEADER, MAGIC, ROW, VERSION, pack_motion, table_crc
 
-VERSION = 1  # of the format, see `mgm.video.shard_reader`
 END_BYTES = 1024  # zeros at the end of a tar
 SAMPLE = 16  # videos, of 32 frames each, that are measured to estimate the shards' size
 NamedVideo: TypeAlias = tuple[str, Video]  # name below the source's root
@@ -136,15 +140,11 @@ def _write_record(
     Raises:
         UserError: a frame does not decode, or the source is not the file that was indexed.
     """
+    # An optional package.
     import cv2
-    import numpy as np
 
-    from mgm.video.decode import read_pictures
-    from mgm.video.motion import reference_distance
-    from mgm.video.shard_reader import HEADER, MAGIC, ROW, pack_motion, table_crc
-
-    if found := fault(video):
-        raise UserError(f"{video.path}: {found}; run `mgm prepare` again")
+    if change := fault(video):
+        raise UserError(f"{video.path}: {change}; run `mgm prepare` again")
     options = [
         cv2.IMWRITE_JPEG_QUALITY,
         settings.quality,

@@ -29,7 +29,6 @@ from mgm.console import show, track
 from mgm.data.index import Index, new_index, read_index, require_splits, write_index
 from mgm.data.opening import PreparedPart, in_processes
 from mgm.data.shard_writer import (
-    VERSION,
     NamedVideo,
     Settings,
     measure_sample,
@@ -40,6 +39,7 @@ from mgm.errors import UserError, valid
 from mgm.reading import file_digest, read_json
 from mgm.results import atomic
 from mgm.results.lock import folder_lock
+from mgm.video.shard_reader import VERSION, inside, open_record
 
 SHARD_BYTES = 1e9
 MOST_SHARDS = 100_000  # 100 TB, to refuse a damaged shards.json
@@ -68,8 +68,6 @@ def write_shards(
         UserError: `out` holds shards of other settings, the disk is or would be full, or a split
             has no video left.
     """
-    from mgm.video.shard_reader import below
-
     root = Path(os.path.abspath(out)) / "shards"
     own = root / "part-{}-of-{}".format(*part) if part else root
     own.mkdir(parents=True, exist_ok=True)
@@ -98,7 +96,7 @@ def write_shards(
             videos.append(
                 replace(
                     video,
-                    path=str(root / f"{shard}#{offset}" / below(name)),
+                    path=str(root / f"{shard}#{offset}" / inside(name)),
                     bytes=size,
                     frames=frames,
                     content="",
@@ -125,13 +123,13 @@ def check_shards(root: Path) -> None:
     """
     sizes = _about(root).get("bytes", {})
     wrong = [
-        (name, size, there) for name, size in sizes.items() if (there := _size(root / name)) != size
+        (name, size, now) for name, size in sizes.items() if (now := _size(root / name)) != size
     ]
     if wrong or not sizes:
-        name, size, there = wrong[0] if wrong else ("shards.json", 0, None)
-        found = "is not there" if there is None else f"has {there:,} bytes, and had {size:,}"
+        name, size, now = wrong[0] if wrong else ("shards.json", 0, None)
+        state = "is not there" if now is None else f"has {now:,} bytes, and had {size:,}"
         raise UserError(
-            f"{root / name}: {found}; {len(wrong)} of {len(sizes)} shards are missing or changed: "
+            f"{root / name}: {state}; {len(wrong)} of {len(sizes)} shards are missing or changed: "
             "put them back, or run the same `mgm prepare` again, which writes only these"
         )
 
@@ -145,8 +143,6 @@ def verify_shards(index: Index, out: Path) -> Iterator[tuple[str, str]]:
     Raises:
         UserError: a shard is missing or has another size.
     """
-    from mgm.video.shard_reader import open_record
-
     check_shards(index.root)
     for video in index.videos:
         try:

@@ -149,10 +149,10 @@ def _claim(out: Path, short_side: int) -> None:
     mark = out / "transcode.json"
     settings = {"short_side": short_side, "codec": "libx264", "options": ENCODING}
     if mark.is_file():
-        there = read_json(mark, dict[str, Any], "choose another --out")
-        if other := [name for name in settings if there.get(name) != settings[name]]:
+        earlier = read_json(mark, dict[str, Any], "choose another --out")
+        if other := [name for name in settings if earlier.get(name) != settings[name]]:
             name = other[0].replace("_", " ")
-            then, now = (f"{name} {fields.get(other[0])}" for fields in (there, settings))
+            then, now = (f"{name} {fields.get(other[0])}" for fields in (earlier, settings))
             raise UserError(
                 f"{out}: holds videos transcoded with {then}, and now it is {now}; choose another "
                 "--out"
@@ -255,8 +255,8 @@ def encode(path: str, file: BinaryIO, short_side: int, part: range | None = None
     with open_video(path) as video:
         pictures = video.pictures(part.start if part else 0, motion=False)
         if part is not None:
-            pictures = takewhile(lambda one: one.index < part.stop, pictures)
-            pictures = dropwhile(lambda one: one.index < part.start, pictures)
+            pictures = takewhile(lambda picture: picture.index < part.stop, pictures)
+            pictures = dropwhile(lambda picture: picture.index < part.start, pictures)
         first = next(pictures, None)
         if first is None:
             return 0

@@ -32,16 +32,16 @@ def check_files(index: Index) -> None:
         return check_shards(index.root)
     # A shared file system answers several requests at a time.
     with ThreadPoolExecutor(8) as pool:
-        found = [
+        faults = [
             (video, wrong)
             for video, wrong in zip(index.videos, pool.map(fault, index.videos))
             if wrong
         ]
-    if found:
-        video, wrong = found[0]
-        gone = [wrong for _, wrong in found].count(GONE)
+    if faults:
+        video, wrong = faults[0]
+        gone = [wrong for _, wrong in faults].count(GONE)
         raise UserError(
             f"{video.path}: {wrong}; of the index's {len(index.videos):,} videos {gone:,} are "
-            f"missing and {len(found) - gone:,} have "
+            f"missing and {len(faults) - gone:,} have "
             "changed: put them back, or run `mgm prepare` again"
         )

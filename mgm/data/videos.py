@@ -3,29 +3,35 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt
 
 SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A video. `path` can be opened as it is. `Index.name` returns its part below the root."""
+    """A video. `path` can be opened as it is. `Index.name` returns its part below the root.
+
+    The limits hold for rows of index.csv, which pydantic reads.
+    """
 
     path: str
-    label: int
-    split: str  # "train" or "test"
+    label: NonNegativeInt
+    split: Annotated[str, Field(pattern="^(train|test)$")]
     group: str  # videos of a group are all in the same split
-    frames: int
-    fps: float
-    width: int  # pixels, as stored
-    height: int
+    frames: NonNegativeInt
+    fps: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    width: NonNegativeInt  # pixels, as stored
+    height: NonNegativeInt
     codec: str
     has_vectors: bool
-    bytes: int
+    bytes: NonNegativeInt
     # `content_hash`. Empty for a video in a shard, since shards have checksums.
     content: str = ""
     # All labels, if videos may have several. `label` is the first of them. Empty: one label.
-    labels: tuple[int, ...] = ()
+    labels: tuple[NonNegativeInt, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,8 @@ class Motion:
 
     def __getitem__(self, index) -> "Motion":
         """Return the motion of some of the frames."""
-        arrays = self.vectors_THW2, self.distance_THW, self.informed_T
-        return Motion(*(array[index] for array in arrays), self.box, self.size)
+        vectors, distance = self.vectors_THW2[index], self.distance_THW[index]
+        return Motion(vectors, distance, self.informed_T[index], self.box, self.size)
 
     @cached_property
     def in_clip(self) -> tuple[np.ndarray, np.ndarray]:
@@ -239,6 +239,7 @@ def _divisor(distance_THW: np.ndarray, distance: Distance) -> np.ndarray:
 
 def cut_frames(frames_THWC: np.ndarray, box: Box, size: int) -> np.ndarray:
     """Apply a box to frames, as `Clip.cut` does."""
+    # An optional package, which takes seconds to import.
     import torch
 
     if box.scaled:

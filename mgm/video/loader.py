@@ -339,7 +339,7 @@ class _Batches(Dataset):
         return self.how.own_cache
 
     def read(
-        self, video: IndexedVideo, frames: list[np.ndarray], boxes: list[Place] | None
+        self, video: IndexedVideo, frames: Sequence[np.ndarray], boxes: Sequence[Place] | None
     ) -> list[Clip]:
         """Return clips of a video, cut by the boxes if given."""
         size = self.clips.size if boxes else 0

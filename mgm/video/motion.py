@@ -178,7 +178,7 @@ def frame_difference(frames_THWC: np.ndarray, tubelet: int, cells: int) -> np.nd
         side = change_THW.shape[axis]
         starts = np.arange(cells) * side // cells
         widths = np.diff(starts, append=side).astype(np.float32)
-        shape = [-1 if one == axis else 1 for one in range(3)]
+        shape = [-1 if other == axis else 1 for other in range(3)]
         change_THW = np.add.reduceat(change_THW, starts, axis) / widths.reshape(shape)
     return change_THW.reshape(-1, tubelet, cells, cells).sum(1, dtype=np.float32)
 

@@ -16,7 +16,7 @@ Both need a short side of at least 128 (RAFT) or 64 pixels (DIS). Smaller frames
 their flow is scaled back. Frames are padded at the right and the bottom to multiples of 8, which
 RAFT needs, by repeating the edge.
 
-Estimating flow needs OpenCV or torch; reading it does not.
+Estimating flow needs OpenCV or torch, which are optional packages; reading it does not.
 """
 
 from collections.abc import Callable, Iterator

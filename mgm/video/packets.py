@@ -107,8 +107,8 @@ def counted_times(packets: Iterable[Any], codec: str) -> Timeline | None:
         The timeline. None if a packet does not hold exactly one picture, or if the first pictures
         need earlier ones.
     """
-    # `found` has (position, offset, CRC-32) of key frames.
-    kinds, found = list[str](), list[tuple[int, int, int]]()
+    # `seekable` has (position, offset, CRC-32) of key frames.
+    kinds, seekable = list[str](), list[tuple[int, int, int]]()
     for packet in packets:
         if not packet.size:
             continue
@@ -116,14 +116,14 @@ def counted_times(packets: Iterable[Any], codec: str) -> Timeline | None:
         if kind is None:
             return None
         if kind == "I" and packet.is_keyframe and packet.dts is not None:
-            found.append((len(kinds), packet.dts, crc32(from_sequence_header(data, codec))))
+            seekable.append((len(kinds), packet.dts, crc32(from_sequence_header(data, codec))))
         kinds.append(kind)
-    marks = {mark: place for place, _, mark in found}
-    begins_whole = bool(found) and found[0][0] == 0 and kinds[1:2] != ["B"]
-    if not begins_whole or len(marks) < len(found):
+    marks = {mark: place for place, _, mark in seekable}
+    begins_whole = bool(seekable) and seekable[0][0] == 0 and kinds[1:2] != ["B"]
+    if not begins_whole or len(marks) < len(seekable):
         return None
     shown = shown_order(kinds)
-    keys = [(shown[place], offset) for place, offset, _ in found]
+    keys = [(shown[place], offset) for place, offset, _ in seekable]
     order = [(time, 0) for time in shown]
     return Timeline(np.arange(max(shown) + 1), keys, keys[0][1], order, marks)
 

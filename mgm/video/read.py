@@ -74,22 +74,20 @@ def read(
         return clips
     wanted_N, inverse = np.unique(np.stack(frames), return_inverse=True)
     place_VT = inverse.reshape(len(frames), -1)
-    frames_VTHWC = np.empty((*place_VT.shape, size, size, 3), np.uint8) if boxes else None
-    placed = list[Box]()
+    frames_VTHWC: np.ndarray | None = None
+    placed: list[Box | None] = []
     with open_pass(video.path, wanted_N, motion == "vectors") as source:
         # Each frame is cut when it is decoded. Keeping whole frames, 4 MB per clip, takes longer.
         for n, frame_HWC in source:
             shape = frame_HWC.shape[:2]
-            if boxes and not placed:
-                placed = [box(*(source.size or shape)) for box in boxes]
             if frames_VTHWC is None:
-                frames_VTHWC = np.empty((*place_VT.shape, *shape, 3), np.uint8)
+                whole, sides = source.size or shape, (size, size) if boxes else shape
+                placed = [box(*whole) for box in boxes] if boxes else [None] * len(frames)
+                frames_VTHWC = np.empty((*place_VT.shape, *sides, 3), np.uint8)
             for v in np.flatnonzero((place_VT == n).any(1)):
-                if placed:
-                    box = placed[v].on(shape, source.size)
-                    cut_HWC = cut_frames(frame_HWC[None], box, size)
-                else:
-                    cut_HWC = frame_HWC
+                cut_HWC, box = frame_HWC, placed[v]
+                if box:
+                    cut_HWC = cut_frames(frame_HWC[None], box.on(shape, source.size), size)
                 frames_VTHWC[v, place_VT[v] == n] = cut_HWC
         moved = source.motion()
     assert frames_VTHWC is not None
@@ -102,7 +100,7 @@ def read(
             replace(moved[place_T], box=box, size=size),
             None if box else source.size,
         )
-        for frames_THWC, place_T, box in zip(frames_VTHWC, place_VT, placed or [None] * len(frames))
+        for frames_THWC, place_T, box in zip(frames_VTHWC, place_VT, placed)
     ]
 
 
@@ -233,5 +231,5 @@ class CropStore:
     def clip(self, path: str, index_T: np.ndarray) -> Clip:
         """Return the clip of a video's frames `index_T`."""
         row = self.row[path]
-        frames_THWC, *motion = (field_NT[row][index_T] for field_NT in self.fields)
-        return Clip(frames_THWC, Motion(*motion, self.box, self.size))
+        frames, vectors, distance, informed = (field[row][index_T] for field in self.fields)
+        return Clip(frames, Motion(vectors, distance, informed, self.box, self.size))

@@ -141,13 +141,13 @@ def compensate(reference_HW: np.ndarray, shift_HW2: np.ndarray) -> np.ndarray:
     right_HW, low_HW = x_HW - left_HW, y_HW - top_HW
     left_HW = left_HW.astype(np.int32) + np.arange(width, dtype=np.int32)
     top_HW = top_HW.astype(np.int32) + np.arange(height, dtype=np.int32)[:, None]
-    columns = [(left_HW + one).clip(0, width - 1) for one in (0, 1)]
-    rows = [(top_HW + one).clip(0, height - 1) * width for one in (0, 1)]
+    columns = [(left_HW + side).clip(0, width - 1) for side in (0, 1)]
+    rows = [(top_HW + side).clip(0, height - 1) * width for side in (0, 1)]
     flat_L = reference_HW.astype(np.float32).ravel()
-    found_HW = flat_L.take(rows[0] + columns[0])
+    near_HW = flat_L.take(rows[0] + columns[0])
     if not (right_HW.any() or low_HW.any()):
-        return found_HW
-    upper_HW = found_HW + right_HW * (flat_L.take(rows[0] + columns[1]) - found_HW)
+        return near_HW
+    upper_HW = near_HW + right_HW * (flat_L.take(rows[0] + columns[1]) - near_HW)
     below_HW = flat_L.take(rows[1] + columns[0])
     lower_HW = below_HW + right_HW * (flat_L.take(rows[1] + columns[1]) - below_HW)
     return np.floor(upper_HW + low_HW * (lower_HW - upper_HW) + 0.5)

@@ -74,11 +74,11 @@ class NotInShard(UserError):
 def shard_of(path: str | Path) -> tuple[str, int] | None:
     """Return a record's shard and the offset of its table; None for the path of a file."""
     text = str(path)
-    for found in _PLACE.finditer(text) if ".tar#" in text else ():
-        shard = text[: found.start()] + ".tar"
+    for match in _PLACE.finditer(text) if ".tar#" in text else ():
+        shard = text[: match.start()] + ".tar"
         # A folder's name may be x.tar#5.
-        if _is_file(shard) or not os.path.isdir(text[: found.end() - 1]):
-            return shard, int(found[1])
+        if _is_file(shard) or not os.path.isdir(text[: match.end() - 1]):
+            return shard, int(match[1])
     return None
 
 
@@ -200,14 +200,14 @@ class ShardVideo:
     def _inflated(self, data: bytes) -> bytes:
         wanted = self._unpacked_bytes
         try:
-            found = zlib.decompressobj().decompress(data, wanted + 1)
+            inflated = zlib.decompressobj().decompress(data, wanted + 1)
         except zlib.error:
-            found = b""
-        if len(found) != wanted:
+            inflated = b""
+        if len(inflated) != wanted:
             raise UserError(
                 f"{self.path}: its motion vectors in the shard do not fit its size; {AGAIN}"
             )
-        return found
+        return inflated
 
     def _read(self, offset: int, count: int, what: str) -> bytes:
         # Limit the read, since a damaged count may be gigabytes.
@@ -238,9 +238,9 @@ def open_record(path: str | Path) -> ShardVideo:
     Raises:
         UserError: its shard is missing, cut short, damaged or of another version.
     """
-    found = shard_of(path)
-    assert found is not None, path
-    (file, shard_end), offset = _opened(found[0]), found[1]
+    place = shard_of(path)
+    assert place is not None, path
+    (file, shard_end), offset = _opened(place[0]), place[1]
     data = os.pread(file.fileno(), _FIRST_READ, offset)
     if len(data) < HEADER.size:
         raise UserError(
@@ -274,9 +274,9 @@ def open_record(path: str | Path) -> ShardVideo:
             )
     if not (codec.isascii() and 0 <= fps < math.inf):
         raise UserError(f"{path}: its table in the shard has codec {codec!r}, fps {fps}; {AGAIN}")
-    wanted = str(path)[len(found[0]) :].partition("/")[2]
+    wanted = str(path)[len(place[0]) :].partition("/")[2]
     source = _source_name(file, data, offset, end)
-    if source is None or below(source) != wanted:
+    if source is None or inside(source) != wanted:
         lies = "has no readable name" if source is None else f"is {source}"
         raise UserError(
             f"{path}: the video at byte {offset:,} of its shard {lies}, not {wanted}; {AGAIN}"
@@ -313,7 +313,7 @@ def _source_name(file: BinaryIO, data: bytes, offset: int, end: int) -> str | No
     return name if isinstance(name, str) else None
 
 
-def below(name: str) -> str:
+def inside(name: str) -> str:
     """Return a relative path without parts that lead out of its root."""
     return "/".join(part for part in name.split("/") if part not in ("", ".."))
 
@@ -353,6 +353,7 @@ class ShardPass:
         self.rows, self._motion = record.rows[row_N], motion
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        # An optional package.
         import cv2
 
         for n, jpeg in enumerate(self.record.jpegs(self.rows)):

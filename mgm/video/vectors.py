@@ -110,6 +110,7 @@ def write_vectors(path: str | Path, out: Path) -> str:
         return f"wrote {out}: {len(vectors.index_N)} of {len(vectors.kinds_T)} frames have vectors"
     if out.suffix != ".parquet":
         raise UserError(f"{out}: write motion vectors to a file that ends in .npz or .parquet")
+    # An optional package.
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -1,15 +1,13 @@
 """Readers of the published datasets of `mgm.spec.datasets`."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mgm.data.index import Index
 from mgm.spec.datasets import PUBLISHED
 
-if TYPE_CHECKING:
-    from mgm.data.index import Index
 
-
-def index_published(name: str, *folders: Any, **options: Any) -> "Index":
+def index_published(name: str, *folders: Any, **options: Any) -> Index:
     """Write the index of a published dataset and return it.
 
     The arguments are (source, out), or (source, target, out) if the dataset is derived from two.

@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 
 from mgm.data.index import SPLITS, Index, Video, listed_counts, new_index, read_index
-from mgm.data.published.listed import carried, write_found
+from mgm.data.published.listed import carried, write_listed
 from mgm.errors import UserError
 from mgm.spec import GENERATED
 
@@ -106,7 +106,7 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
         pda_digest(task, origin.digest, goal.digest),
         note,
     )
-    return write_found(index, missing, out)
+    return write_listed(index, missing, out)
 
 
 index_ucf14_hmdb7, index_hmdb14_ucf7 = (partial(index_pda, task) for task in TASKS)
@@ -182,8 +182,8 @@ def _by_name(
         (source, "train", train, classes),
         (target, "test", test, shared),
     ):
-        there = {classes[video.label] for video in videos}
-        if absent := [name for name in names if name not in there]:
+        present = {classes[video.label] for video in videos}
+        if absent := [name for name in names if name not in present]:
             raise UserError(
                 f"{folder / 'index.csv'}: has no {split} video of class {absent[0]}; prepare the "
                 "whole set again"
@@ -228,7 +228,7 @@ def index_mini_k200(source: Path, out: Path) -> Index:
     )
     note = f"Mini-K200, with K400's classes: {counts}"
     index = new_index(whole.root, whole.classes, videos, (), note)
-    return write_found(
+    return write_listed(
         index,
         [f"{split}/{name}" for split in SPLITS for name in sorted(ids[split] - here[split])],
         out,

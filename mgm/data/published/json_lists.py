@@ -55,7 +55,7 @@ class Diving48Row(BaseModel):
 
 
 def index_diving48(source: Path, out: Path) -> Index:
-    found = find_videos(source, lambda _, name: name)
+    files = find_videos(source, lambda _, name: name)
     lists = read_diving48_lists(source)
 
     def short(index: Index) -> str:
@@ -71,7 +71,7 @@ def index_diving48(source: Path, out: Path) -> Index:
             else ""
         )
 
-    return index_listed(found, lists, out, "Diving48 V2", PUBLISHED["diving48"].official, short)
+    return index_listed(files, lists, out, "Diving48 V2", PUBLISHED["diving48"].official, short)
 
 
 def read_diving48_lists(source: Path) -> Lists:
@@ -89,8 +89,8 @@ def read_diving48_lists(source: Path) -> Lists:
         values = {name: read_json(path, kinds[name], _INSTEAD) for name, path in paths.items()}
     else:
         values = {
-            name: TypeAdapter(kinds[name]).validate_python(some)
-            for name, some in json.loads(carried(_CARRIED)).items()
+            name: TypeAdapter(kinds[name]).validate_python(rows)
+            for name, rows in json.loads(carried(_CARRIED)).items()
         }
     classes = tuple(", ".join(parts) for parts in values["Diving48_vocab"])
     if len(set(classes)) < len(classes):
@@ -140,9 +140,9 @@ class TestRow(BaseModel):
 
 
 def index_ssv2(source: Path, out: Path) -> Index:
-    found = find_videos(source, lambda _, name: name)
+    files = find_videos(source, lambda _, name: name)
     return index_listed(
-        found, read_ssv2_lists(source), out, "Something-Something v2", PUBLISHED["ssv2"].official
+        files, read_ssv2_lists(source), out, "Something-Something v2", PUBLISHED["ssv2"].official
     )
 
 

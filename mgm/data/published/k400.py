@@ -23,8 +23,8 @@ from pathlib import Path
 from mgm.data.index import Index
 from mgm.data.published.listed import (
     Entry,
-    Found,
     Lists,
+    VideoFiles,
     add,
     find_videos,
     index_listed,
@@ -45,10 +45,10 @@ def index_k400(source: Path, out: Path) -> Index:
     The note counts files that are more than a second too short. A file in another class's folder is
     left out.
     """
-    found, annotations = find_videos(source, _key), read_annotations(source)
-    _leave_out_other_classes(found, annotations)
+    files, annotations = find_videos(source, _key), read_annotations(source)
+    _leave_out_other_classes(files, annotations)
     return index_listed(
-        found, annotations, out, "Kinetics-400", remark=lambda index: _remarks(index, annotations)
+        files, annotations, out, "Kinetics-400", remark=lambda index: _remarks(index, annotations)
     )
 
 
@@ -170,7 +170,7 @@ def _seconds(key: str) -> int:
     return int(end) - int(start)
 
 
-def _leave_out_other_classes(found: Found, annotations: Lists) -> None:
+def _leave_out_other_classes(files: VideoFiles, annotations: Lists) -> None:
     """Leave out files that are in the folder of a class other than the annotated one.
 
     A space and an underscore in a folder's name are the same.
@@ -181,7 +181,7 @@ def _leave_out_other_classes(found: Found, annotations: Lists) -> None:
 
     class_of = {plain(name): name for name in annotations.classes}
     for key, entry in annotations.entries.items():
-        name, label = found.name_of.get(key, ""), annotations.classes[entry.label]
+        name, label = files.name_of.get(key, ""), annotations.classes[entry.label]
         if (
             lies_in := class_of.get(plain(os.path.basename(os.path.dirname(name))), label)
         ) != label:
@@ -189,4 +189,4 @@ def _leave_out_other_classes(found: Found, annotations: Lists) -> None:
                 f"is in the folder of class {lies_in}, but is annotated as {label}; move it, or "
                 "correct the annotation"
             )
-            found.unusable.append((found.name_of.pop(key), reason))
+            files.unusable.append((files.name_of.pop(key), reason))

@@ -55,7 +55,7 @@ class Lists:
 
 
 @dataclass(frozen=True)
-class Found:
+class VideoFiles:
     """The video files below a root.
 
     Attributes:
@@ -71,7 +71,7 @@ class Found:
 
 
 def index_listed(
-    found: Found,
+    files: VideoFiles,
     lists: Lists,
     out: Path,
     dataset: str,
@@ -85,7 +85,7 @@ def index_listed(
     counts them.
 
     Args:
-        found: the result of `find_videos`.
+        files: the result of `find_videos`.
         official: the numbers of train and test videos in the official lists. The note mentions it
             if the source's lists differ.
         remark: returns the end of the index's note.
@@ -94,23 +94,23 @@ def index_listed(
         UserError: a split has no readable video.
     """
     entries, unused = lists.entries, lists.unused
-    here = {found.name_of[key]: entry for key, entry in entries.items() if key in found.name_of}
+    here = {files.name_of[key]: entry for key, entry in entries.items() if key in files.name_of}
     strangers = [
-        name for key, name in found.name_of.items() if key not in entries and key not in unused
+        name for key, name in files.name_of.items() if key not in entries and key not in unused
     ]
     if not here:
         like = next(iter(entries.values())).name
         raise UserError(
-            f"{found.root}: 0 of the {len(entries):,} videos of {dataset} are here "
-            f"({len(strangers) + len(found.unusable):,} others); pass as --source the "
+            f"{files.root}: 0 of the {len(entries):,} videos of {dataset} are here "
+            f"({len(strangers) + len(files.unusable):,} others); pass as --source the "
             f"folder that holds files such as {like}"
         )
-    opened, unreadable = open_all(found.root, list(here), out / "checked.jsonl")
+    opened, unreadable = open_all(files.root, list(here), out / "checked.jsonl")
     videos = [
         replace(video, label=here[name].label, split=here[name].split, group=here[name].group)
         for name, video in opened.items()
     ]
-    require_splits(found.root, videos, unreadable)
+    require_splits(files.root, videos, unreadable)
     listed, there = (Counter(entry.split for entry in some.values()) for some in (entries, here))
     note = f"{dataset}: {listed_counts(listed, there)}"
     if official and tuple(listed[split] for split in SPLITS) != official:
@@ -118,7 +118,7 @@ def index_listed(
             f"; the lists in the source differ from the official {official[0]:,} train and "
             f"{official[1]:,} test videos"
         )
-    if idle := sum(key in found.name_of for key in unused):
+    if idle := sum(key in files.name_of for key in unused):
         note += f"; {idle:,} others are in neither split, as the lists say"
     groups = [{video.group for video in videos if video.split == split} for split in SPLITS]
     if leaks := groups[0] & groups[1]:
@@ -126,22 +126,22 @@ def index_listed(
             f"; {len(leaks):,} source videos have clips on both sides of the split, as the lists "
             "say"
         )
-    if found.spare:
+    if files.spare:
         note += (
-            f"; {len(found.spare):,} further files of the same videos are not used, such as "
-            f"{found.spare[0]}"
+            f"; {len(files.spare):,} further files of the same videos are not used, such as "
+            f"{files.spare[0]}"
         )
     excluded = [
         *unreadable,
-        *found.unusable,
+        *files.unusable,
         *((name, f"is not in the lists of {dataset}") for name in sorted(strangers)),
     ]
-    index = new_index(found.root, lists.classes, videos, excluded, note)
-    missing = [entry.name for key, entry in entries.items() if key not in found.name_of]
-    return write_found(replace(index, note=note + remark(index)), missing, out)
+    index = new_index(files.root, lists.classes, videos, excluded, note)
+    missing = [entry.name for key, entry in entries.items() if key not in files.name_of]
+    return write_listed(replace(index, note=note + remark(index)), missing, out)
 
 
-def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
+def find_videos(root: Path, key: Callable[[str, str], str | None]) -> VideoFiles:
     """Find all video files below a root, except hidden ones. Links are followed.
 
     Args:
@@ -179,7 +179,7 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> Found:
             unusable.append((name, "is not named as this dataset's videos are"))
         elif name_of.setdefault(identity, name) != name:
             spare.append(name)
-    return Found(root, name_of, spare, sorted(unusable))
+    return VideoFiles(root, name_of, spare, sorted(unusable))
 
 
 def _preference(name: str) -> tuple[bool, int, str]:
@@ -190,7 +190,7 @@ def _preference(name: str) -> tuple[bool, int, str]:
     return "replacement" not in name, SUFFIXES.index(os.path.splitext(name)[1].lower()), name
 
 
-def write_found(index: Index, missing: Iterable[str], out: Path) -> Index:
+def write_listed(index: Index, missing: Iterable[str], out: Path) -> Index:
     """Write an index, and missing.txt with the paths of the missing videos."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "missing.txt").write_text("".join(f"{name}\n" for name in missing), encoding="utf-8")
@@ -235,13 +235,13 @@ def read_json(path: Path, kind: Any, instead: str) -> Any:
             it has another type. Messages count entries from 0.
     """
     try:
-        found = reading.read_json(path)
+        value = reading.read_json(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {instead}") from None
     except UserError as error:
         raise UserError(f"{error}, perhaps cut short; download it again") from None
     with valid(f"{path}: ", "correct it, or download it again"):
-        return TypeAdapter(kind).validate_python(found, strict=True)
+        return TypeAdapter(kind).validate_python(value, strict=True)
 
 
 def plain_name(where: str, name: str) -> str:

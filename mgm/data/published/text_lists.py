@@ -55,9 +55,9 @@ _FILES_OF = {"HandstandPushups": "HandStandPushups"}  # spelled in another way i
 
 def index_ucf101(source: Path, out: Path, split: int = 1) -> Index:
     root, folder = source / "UCF-101", source / "ucfTrainTestlist"
-    found = find_videos(root if root.is_dir() else source, "{0}/{1}".format)
+    files = find_videos(root if root.is_dir() else source, "{0}/{1}".format)
     lists = read_ucf101_lists(folder, split) if folder.is_dir() else carried_ucf101_lists(split)
-    return index_listed(found, lists, out, f"UCF101 split {split}", OFFICIAL[split])
+    return index_listed(files, lists, out, f"UCF101 split {split}", OFFICIAL[split])
 
 
 def carried_ucf101_lists(split: int) -> Lists:
@@ -149,7 +149,7 @@ _SPLITS = {"0": "", "1": "train", "2": "test"}
 
 
 def index_hmdb51(source: Path, out: Path, split: int = 1) -> Index:
-    found, lists = find_videos(source, "{0}/{1}".format), read_hmdb51_lists(source, split)
+    files, lists = find_videos(source, "{0}/{1}".format), read_hmdb51_lists(source, split)
     counts, (train, test) = (
         Counter((entry.label, entry.split) for entry in lists.entries.values()),
         A_CLASS,
@@ -166,7 +166,7 @@ def index_hmdb51(source: Path, out: Path, split: int = 1) -> Index:
         else ""
     )
     return index_listed(
-        found,
+        files,
         lists,
         out,
         f"HMDB51 split {split}",

@@ -151,11 +151,11 @@ def _draw_some(
     split, indices = task
     drawn = []
     for index in indices:
-        what = scene(params, split, index)
+        drawing = scene(params, split, index)
         path = videos / video_name(params, split, index)
         path.parent.mkdir(parents=True, exist_ok=True)
-        encode(_yuv420(draw(params, what)), params.fps, path, "yuv420p")
-        drawn.append((path.stem, boxes(params, what)))
+        encode(_yuv420(draw(params, drawing)), params.fps, path, "yuv420p")
+        drawn.append((path.stem, boxes(params, drawing)))
     return drawn
 
 
