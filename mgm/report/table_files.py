@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgm.paper.cost import multiply_adds
 from mgm.paper.quoted import note, reported
 from mgm.paper.registry import Cell, Table
 from mgm.paper.scales import Scale
@@ -19,6 +18,7 @@ from mgm.report.cells import COLUMNS, FilledCell, frame, gain
 from mgm.results import atomic
 from mgm.results.statistics import holm, p_value
 from mgm.spec import BACKBONES, Finetune, Pretrain, Probe, Spec
+from mgm.spec.compute import multiply_adds
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 BOLD = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mgm.masking import MASKS
-from mgm.paper.cost import ROWS
+from mgm.paper.machine import ROWS
 from mgm.spec import BACKBONES, Pretrain
 
 pytestmark = pytest.mark.slow
