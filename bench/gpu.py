@@ -42,9 +42,9 @@ from mgm.masking import Grid, Motion, make_mask
 from mgm.models import build_classifier, build_mae, reconstruction_loss
 from mgm.paper import STUDIES
 from mgm.paper.comparison import load_study, scale_of, study_registry
-from mgm.paper.cost import multiply_adds
 from mgm.paper.recipes import DECODERS, MODELS
 from mgm.spec import MASKS, Clips, Data, Decoder, Finetune, Mask, Model, Pretrain
+from mgm.spec.compute import multiply_adds
 from mgm.stages.measure.step_time import step_seconds
 from mgm.stages.pretrain import masks_of
 from mgm.training import mix

@@ -117,9 +117,16 @@ def plan(
     The plan lists each table and figure. It computes these numbers and runs nothing.
     """
     from mgm.dag.study import Workflow, scale_file
-    from mgm.paper.budget import SHARES, day_machine, make_day, make_plan, size_for
-    from mgm.paper.cost import machine, read_measured
-    from mgm.report.compute_plan import DECODED, describe, describe_day, describe_runs, write_json
+    from mgm.paper.machine import day_machine, machine, read_measured, size_for
+    from mgm.paper.plan import SHARES, make_plan
+    from mgm.report.compute_plan import (
+        DECODED,
+        describe,
+        describe_day,
+        describe_runs,
+        draw,
+        write_json,
+    )
 
     per_core = given.loader_clips_per_s
     decoded = None if per_core is None else per_core * given.cores
@@ -144,9 +151,8 @@ def plan(
             day_machine(machine(utilisation=share, gpus=1, **rate), workers, speed)
             for share in (SHARES[:1] if rate["clips_per_s"] else SHARES)
         ]
-        day = make_day(workflow.registry, machines)
         name = " ".join(filter(None, (workflow.name, size)))
-        say(describe_day(name, day, machines, given.cores, workers, speed))
+        say(describe_day(name, workflow.registry, machines, given.cores, workers, speed))
         return
     chosen = machine(
         utilisation=given.utilisation,
@@ -155,11 +161,9 @@ def plan(
         decoded=decoded,
         **rate,
     )
-    found = make_plan(workflow.registry, chosen, given.utilisation, target)
+    whole = make_plan(workflow.registry, chosen, given.utilisation, target)
     if out:
-        from mgm.report.compute_plan import draw
-
-        draw(found, out)
+        draw(whole, out)
     if json_file:
-        write_json(found, json_file)
-    say(describe(found))
+        write_json(whole, json_file)
+    say(describe(whole))

@@ -7,11 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mgm.paper.cost import longest_chains, train_multiply_adds
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Scale
 from mgm.results.result import lacks_weights
 from mgm.spec import FLOWS, PUBLISHED, LoadOptions, Pretrain, RunOptions, Spec, parents
+from mgm.spec.compute import longest_chains, train_multiply_adds
 
 if TYPE_CHECKING:
     from mgm.dag.study import Workflow

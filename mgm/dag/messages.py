@@ -229,9 +229,9 @@ def gpu_problems(workflow: Workflow, specs: Collection[Spec]) -> list[str]:
 
     name, wanted = workflow.scale.name, workflow.scale.memory_gb
     if not torch.cuda.is_available():
-        from mgm.paper.budget import cpu_hours
+        from mgm.paper.plan import cpu_hours
 
-        hours = sum(cpu_hours(workflow.registry).values())
+        hours = cpu_hours(workflow.registry).sum()
         return [
             f"scale {name}: this machine has no GPU, and one core would take about {hours:,.0f} "
             "hours; add yes=true to --config to run anyway"

@@ -194,7 +194,7 @@ def divided_attention(
     attentions. Otherwise it is one attention over all visible tokens, masked between groups. This
     needs no sorting and no padding. It computes V x V scores twice, and a ViT computes them once.
     They are 11 % of the multiply-adds of an encoder of ViT-B's size at mask ratio 0.75, and 5 % at
-    0.9 (`mgm.paper.cost`).
+    0.9 (`mgm.spec.compute`).
 
     Args:
         index_BV: positions of the visible tokens on the grid; None if all are visible.

@@ -5,23 +5,28 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
 from math import inf
+from operator import itemgetter
 from pathlib import Path
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mgm.console import duration
 from mgm.errors import UserError
-from mgm.paper.budget import (
-    AUGMENTED,
+from mgm.paper.machine import AUGMENTED, Machine
+from mgm.paper.plan import (
     SHARES,
     SMALL_FLOPS,
     Check,
-    Day,
-    Machine,
     Plan,
+    check,
+    costs,
     cpu_hours,
+    day_disk,
+    day_rows,
     epoch_cost_ratio,
 )
+from mgm.paper.quoted import AVION, MEMORY_GB, VIDEOMAE, VIDEOMAE_UCF101
 from mgm.paper.registry import Registry, label_of
 from mgm.results import atomic
 from mgm.results.archive import unpack
@@ -41,10 +46,9 @@ def describe(plan: Plan) -> str:
         plan=plan,
         machine=plan.machine,
         lines=[
-            (target, list(several))
-            for target, several in groupby(plan.lines, lambda line: line.target)
+            (target, list(cells)) for target, cells in groupby(plan.lines, itemgetter("target"))
         ],
-        tables=[one for one in plan.parts if one.target.startswith("table")],
+        tables=[part for part in plan.parts if part["target"].startswith("table")],
         check=plan.check,
         ratios=epoch_cost_ratio(),
         caution=caution(plan.check),
@@ -65,8 +69,9 @@ def caution(check: Check) -> str:
 def write_json(plan: Plan, path: Path) -> None:
     """Write every number of the plan as JSON, an unlimited loader as null."""
     fields = asdict(plan)
-    machine = fields["machine"]
-    fields["machine"] = {name: None if one == inf else one for name, one in machine.items()}
+    fields["machine"] = {
+        name: None if value == inf else value for name, value in fields["machine"].items()
+    }
     atomic.write(path, json.dumps(fields, indent=1, allow_nan=False) + "\n")
 
 
@@ -76,42 +81,49 @@ DECODED = 62.0
 
 
 def describe_day(
-    name: str, day: Day, machines: Sequence[Machine], cores: int, workers: int, decoded: float
+    name: str,
+    registry: Registry,
+    machines: Sequence[Machine],
+    cores: int,
+    workers: int,
+    decoded: float,
 ) -> str:
-    """Describe a scale for one GPU: when each row is complete, and what the machine needs.
+    """Describe a study for one GPU: when each row is complete, and what the machine needs.
 
     Args:
         cores: CPU cores of the machine, of which `workers` decode videos.
         decoded: videos per second that one core decodes.
     """
-    first = machines[0]
+    scale, first = registry.scale, machines[0]
+    tables = [costs(registry, machine) for machine in machines]
+    rows = day_rows(registry, tables)
     several = len(machines) > 1
     what = "columns are hours by the share of the peak" if several else first.source
     heads = [f"{share:.0%}" for share in SHARES] if several else ["hours"]
     lines = [f"{name} on one {first.name.upper()}; {what}", ""]
     lines += ["".join(f"{head:>7}" for head in heads) + "  seed  row"]
     lines += [
-        "".join(f"{one:7.1f}" for one in hours) + f"  {seed:4}  {row}"
-        for seed, row, hours in day.rows
+        "".join(f"{total:7.1f}" for total in hours) + f"  {seed:4}  {row}"
+        for seed, row, hours in rows
     ]
-    if day.hours:
+    if scale.hours:
         complete = [
-            f"{sum(hours[place] <= day.hours for *_, hours in day.rows)}"
+            f"{sum(hours[place] <= scale.hours for *_, hours in rows)}"
             + (f" at {head}" if several else "")
             for place, head in enumerate(heads)
         ]
-        lines += ["", f"Rows of {len(day.rows)} in {day.hours:g} hours: {', '.join(complete)}."]
-    wanted, there = day.memory_gb
-    enough = (
-        "" if not there or there >= wanted else ": the model does not fit, choose a smaller size"
-    )
-    needs = " to ".join(f"{rate:.0f}" for rate in sorted({min(day.loader), max(day.loader)}))
-    waits = workers * decoded < max(day.loader)
+        lines += ["", f"Rows of {len(rows)} in {scale.hours:g} hours: {', '.join(complete)}."]
+    # 0: unknown.
+    wanted, held = scale.memory_gb, MEMORY_GB.get(first.name, 0)
+    enough = "" if not held or held >= wanted else ": the model does not fit, choose a smaller size"
+    loader = [max(table.needs[table.stage == "pretrain"], default=0.0) for table in tables]
+    needs = " to ".join(f"{rate:.0f}" for rate in sorted({min(loader), max(loader)}))
+    waits = workers * decoded < max(loader)
     lines += [
-        f"GPU memory: for {wanted:g} GB of {there:g} GB{enough}. A step that does not fit "
+        f"GPU memory: for {wanted:g} GB of {held:g} GB{enough}. A step that does not fit "
         "is computed in parts.",
-        f"Disk: {day.disk / 1e9:.1f} GB for weights, checkpoints and an attentive probe's tokens, "
-        "in addition to the videos.",
+        f"Disk: {day_disk(registry, tables[0]) / 1e9:.1f} GB for weights, checkpoints and an "
+        "attentive probe's tokens, in addition to the videos.",
         f"Loader: pretraining takes {needs} videos/s. {workers} workers on {cores} cores decode "
         f"{workers * decoded:.0f}"
         + (": the GPU waits, which the hours include." if waits else "."),
@@ -119,7 +131,9 @@ def describe_day(
         "Not counted: compiling, starts and `measure controls`.",
     ]
     lines += ["", "Published times, as shares of the peak by the same formula:"]
-    lines += [f"  {one.implied:.1%}  {one.source}, {one.hours:.0f} h" for one in day.checks]
+    for published in (AVION, VIDEOMAE_UCF101, VIDEOMAE):
+        compared = check(SHARES[1], published)
+        lines += [f"  {compared.implied:.1%}  {compared.source}, {compared.hours:.0f} h"]
     lines += ["Measure yours: `make gpu`, or --clips-per-s."]
     return "\n".join(lines)
 
@@ -129,13 +143,13 @@ def describe_runs(name: str, registry: Registry, results: Path) -> str:
     hours = cpu_hours(registry, SMALL_FLOPS)
     unpack(results)
     states = examine_all(results, registry.specs)
-    finished = {run_id for run_id, found in states.items() if found.state == "run"}
+    finished = {run_id for run_id, status in states.items() if status.state == "run"}
     lines = [f"{name}: time of one core by the models' FLOPs, at the rate of scale mini", ""]
     lines += ["  runs  finished  time of the others  stage"]
     stages = [*dict.fromkeys(spec.stage for spec in registry.specs.values()), "all"]
     for stage in stages:
         runs = {key for key, spec in registry.specs.items() if stage in (spec.stage, "all")}
-        left = duration(3600 * sum(hours[run_id] for run_id in runs - finished))
+        left = duration(3600 * hours[list(runs - finished)].sum())
         counted = "-" if stage in ("measure", "visualise") else left
         lines += [f"{len(runs):6,}{len(runs & finished):10,}{counted:>20}  {stage}"]
     lines += [
@@ -161,10 +175,8 @@ def draw(plan: Plan, path: Path) -> None:
             f"{path}: this picture format is not supported; end the name in one of "
             f"{', '.join(f'.{kind}' for kind in CLOCKS)}"
         )
-    parts, machine = plan.parts, plan.machine
-    pretraining = [one.pretrain_h for one in parts]
-    rest = [one.hours - one.pretrain_h for one in parts]
-    longest = max(one.hours for one in parts) or 1
+    parts, machine = pd.DataFrame(plan.parts), plan.machine
+    longest = parts.hours.max() or 1
     key = (
         f"GPU hours on {machine.name.upper()} at {machine.flops / 1e12:.0f} TFLOP/s each. Each bar "
         "counts the runs that its table or figure needs. The last bar counts shared runs once. "
@@ -177,21 +189,19 @@ def draw(plan: Plan, path: Path) -> None:
         figure, [[axes]] = panels((1, 1), (7.4, bars + 0.62), (1.15, 1.1, 0.62, 0.5), [key])
         height = figure.get_figheight()
         at = range(len(parts))
-        axes.barh(at, pretraining, 0.68, color=INK, label="Pretraining")
+        axes.barh(at, parts.pretrain_h, 0.68, color=INK, label="Pretraining")
         axes.barh(
             at,
-            rest,
+            parts.hours - parts.pretrain_h,
             0.68,
-            pretraining,
+            parts.pretrain_h,
             color="#a8a8a8",
             label="Finetuning, linear probes and their tests",
         )
-        for position, one in enumerate(parts):
-            text = f"{one.hours:,.1f}   ({one.wall_h:,.1f} h)"
-            axes.text(
-                one.hours + 0.008 * longest, position, text, size=7.5, va="center", color=QUIET
-            )
-        axes.set_yticks(list(at), [label_of(one.target) for one in parts], size=8)
+        for place, (hours, wall_h) in enumerate(zip(parts.hours, parts.wall_h)):
+            text = f"{hours:,.1f}   ({wall_h:,.1f} h)"
+            axes.text(hours + 0.008 * longest, place, text, size=7.5, va="center", color=QUIET)
+        axes.set_yticks(list(at), map(label_of, parts.target), size=8)
         axes.tick_params(axis="y", length=0)
         axes.set(ylim=(len(parts) - 0.4, -0.6), xlim=(0, 1.02 * longest))
         axes.set_xlabel("GPU hours", size=8.5)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgm.paper.cost import multiply_adds
 from mgm.paper.quoted import note, reported
 from mgm.paper.registry import Cell, Table
 from mgm.paper.scales import Scale
@@ -22,6 +21,7 @@ from mgm.report.words import DASH, MINUS, caveat_of, comparable, number, paper_n
 from mgm.results import atomic
 from mgm.results.statistics import holm, p_value
 from mgm.spec import BACKBONES, Finetune, Pretrain, Probe, Spec
+from mgm.spec.compute import multiply_adds
 
 BOLD = (
     "Bold: significantly above every other row with a model. Differences are paired by seed. "

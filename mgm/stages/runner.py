@@ -16,12 +16,12 @@ import torch
 from mgm.console import duration, show
 from mgm.data.unchanged import compared
 from mgm.errors import UserError, as_user_error
-from mgm.paper.cost import train_multiply_adds
 from mgm.reading import file_digest, read_json
 from mgm.results import atomic
 from mgm.results.lock import folder_lock
 from mgm.results.result import examine, lacks_weights, recorded_digest, versions, write_result
 from mgm.spec import MASKS, Pretrain, Spec, parents, read_spec
+from mgm.spec.compute import train_multiply_adds
 from mgm.stages.job import Job, Workplace, find_index, share_crops
 from mgm.training import collectives, remove_checkpoints
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mgm.paper.cost import ROWS
+from mgm.paper.machine import ROWS
 from mgm.spec import BACKBONES, MASKS, Pretrain
 
 pytestmark = pytest.mark.slow

@@ -30,8 +30,8 @@ from mgm.data.folder import index_folder
 from mgm.data.index import read_index
 from mgm.errors import as_user_error, valid
 from mgm.models.weights_file import read_tensors
-from mgm.paper.budget import make_plan, size_for
-from mgm.paper.cost import machine
+from mgm.paper.machine import machine, size_for
+from mgm.paper.plan import make_plan
 from mgm.report.compute_plan import describe
 from mgm.results.archive import unpack
 from mgm.results.result import examine

@@ -30,7 +30,7 @@ from mgm.data.unchanged import check_files
 from mgm.errors import UserError
 from mgm.models import build_classifier, save_weights
 from mgm.models.weights_file import read_tensors
-from mgm.paper.cost import machine
+from mgm.paper.machine import machine
 from mgm.reading import read_arrays, read_json, read_table, read_text, read_yaml
 from mgm.results.result import examine, write_result
 from mgm.spec import Clips, Data, Finetune, Model, Pretrain

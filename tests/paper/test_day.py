@@ -20,11 +20,12 @@ from mgm.data.published import index_published
 from mgm.errors import UserError
 from mgm.models import build_classifier, build_mae, reconstruction_loss
 from mgm.paper import STUDIES
-from mgm.paper.budget import check, cpu_hours, day_machine, make_day, size_for
-from mgm.paper.cost import Machine, cost, multiply_adds
+from mgm.paper.machine import Machine, day_machine, size_for
+from mgm.paper.plan import check, cost, costs, cpu_hours, day_rows
 from mgm.paper.quoted import AVION, MEMORY_GB, VIDEOMAE_UCF101
 from mgm.paper.scales import load_scale
 from mgm.spec import PUBLISHED, Finetune, Measure, Pretrain, Probe
+from mgm.spec.compute import multiply_adds
 from mgm.training import memory
 from tests.helpers.errors import refused
 from tests.helpers.programs import run, snakemake
@@ -111,22 +112,25 @@ def test_a_days_hours_by_hand(source):
     """Without limits of loader and tests, a run's hours are its operations at the rate."""
     registry = Workflow({"study": "day", "gpu": "80gb", "ucf101": source}).registry
     gpu = Machine("a100", 1e14, 1, 1)
-    bare, full = (make_day(registry, [one]).rows for one in (gpu, day_machine(gpu, 1, 62.0)))
+    bare, full = (
+        day_rows(registry, [costs(registry, rates)]) for rates in (gpu, day_machine(gpu, 1, 62.0))
+    )
     videos = PUBLISHED["ucf101"]
     runs = [spec for spec in registry.specs.values() if isinstance(spec, Pretrain | Finetune)]
-    costs = [cost(spec, videos, gpu) for spec in runs]
+    trained = [cost(spec, videos, gpu) for spec in runs]
     # Each of the 5 encoders reads 9,537 clips and 2 views of 3,783 videos once.
     (view,) = {multiply_adds(spec) for spec in registry.specs.values() if isinstance(spec, Probe)}
     of_probes = 5 * (videos.train + 2 * videos.test) * 2 * view
-    expected = (sum(one.train + one.test for one in costs) + of_probes) / 1e14 / 3600
+    flops = sum(run["train"] + run["test"] for run in trained) + of_probes
+    expected = flops / 1e14 / 3600
     assert bare[-1][-1][0] == pytest.approx(expected)
     # A core changes 11 clips per second, after it has decoded them.
     tuned = next(spec for spec in runs if isinstance(spec, Finetune))
     steps = tuned.optim.epochs * (videos.train // tuned.optim.batch)
     seconds = steps * tuned.optim.batch * (1 / 62 + 1 / 11)
     run = cost(tuned, videos, day_machine(gpu, 1, 62.0))
-    test_s = max(run.test / 1e14, videos.test * tuned.views.temporal / 62)
-    assert run.hours == pytest.approx((seconds + test_s) / 3600)
+    test_s = max(run["test"] / 1e14, videos.test * tuned.views.temporal / 62)
+    assert run["hours"] == pytest.approx((seconds + test_s) / 3600)
     assert full[-1][-1][0] > bare[-1][-1][0]
 
 
@@ -138,7 +142,7 @@ def test_the_arithmetic_is_within_three_times_avions_measured_hours():
 
 
 def test_the_published_time_of_days_own_recipe():
-    """9,537 x 3,200 clips took 30 h on 8 GPUs; a clip is 57.4e9 multiply-adds (test_cost)."""
+    """9,537 x 3,200 clips took 30 h on 8 GPUs; a clip is 57.4e9 multiply-adds (test_compute)."""
     flops = 9537 * 3200 * 57.4e9 * 6
     assert check(0.4, VIDEOMAE_UCF101).implied == pytest.approx(
         flops / (8 * 125e12 * 30 * 3600), rel=1e-3
@@ -302,7 +306,7 @@ def test_without_a_gpu_it_says_the_hours_and_refuses(source, monkeypatch):
     specs = workflow.registry.specs.values()
     (line,) = gpu_problems(workflow, specs)
     assert "has no GPU" in line
-    assert f"{sum(cpu_hours(workflow.registry).values()):,.0f} hours" in line
+    assert f"{cpu_hours(workflow.registry).sum():,.0f} hours" in line
     workflow.yes = True
     assert gpu_problems(workflow, specs) == []
 

@@ -14,8 +14,8 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from mgm.paper import recipes
-from mgm.paper.cost import official_multiply_adds
 from mgm.paper.quoted import listed
+from mgm.spec.compute import official_multiply_adds
 
 Key = tuple[str, str, str]  # table, row, column, as in quoted.csv and in the registry
 

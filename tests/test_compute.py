@@ -6,8 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mgm.masking import Grid, make_mask
 from mgm.models import build_classifier, build_frozen_encoder, build_mae
-from mgm.paper.cost import multiply_adds, official_multiply_adds
 from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Probe
+from mgm.spec.compute import multiply_adds, official_multiply_adds
 
 SSV2 = Data(dataset="ssv2")
 SIZES = {

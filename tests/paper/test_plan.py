@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from itertools import pairwise, permutations
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -14,17 +15,8 @@ from mgm.dag.study import Workflow
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.models import build_classifier, build_mae
-from mgm.paper.budget import check, cpu_hours, make_plan
-from mgm.paper.cost import (
-    Cost,
-    Machine,
-    cost,
-    machine,
-    multiply_adds,
-    parameters,
-    read_measured,
-    wall,
-)
+from mgm.paper.machine import Machine, machine, read_measured
+from mgm.paper.plan import check, cost, cpu_hours, make_plan, wall
 from mgm.paper.quoted import PEAK
 from mgm.report.compute_plan import describe, draw, write_json
 from mgm.spec import (
@@ -40,6 +32,7 @@ from mgm.spec import (
     Views,
     parents,
 )
+from mgm.spec.compute import multiply_adds, parameters
 
 SSV2 = Data(dataset="ssv2")
 CLIPS = Clips(frames=8, size=32)
@@ -90,22 +83,22 @@ def test_a_run_by_hand():
     )
     view = 2 * (180.3e9 + 7680)
     got = cost(spec, videos, gpu)
-    assert got.decoded == 280
-    assert got.train == pytest.approx(3 * 560 * view, rel=3e-4)  # 180.3 is rounded
-    assert got.test == pytest.approx(5 * 6 * view, rel=3e-4)
-    assert got.hours == pytest.approx((got.train + got.test) / 1e12 / 3600)
+    assert got["decoded"] == 280
+    assert got["train"] == pytest.approx(3 * 560 * view, rel=3e-4)  # 180.3 is rounded
+    assert got["test"] == pytest.approx(5 * 6 * view, rel=3e-4)
+    assert got["hours"] == pytest.approx((got["train"] + got["test"]) / 1e12 / 3600)
     probed = cost(Probe(data=SSV2, train_clips=2, views=Views(temporal=2, spatial=3)), videos, gpu)
-    assert (probed.train, probed.test) == (
+    assert (probed["train"], probed["test"]) == (
         pytest.approx(60 * view, rel=3e-4),
         pytest.approx(30 * view, rel=3e-4),
     )
-    assert probed.checkpoint == probed.weights == 0
+    assert probed["checkpoint"] == probed["weights"] == 0
 
 
 def test_the_published_time():
     """800 x 240,000 clips took 27 h on 64 V100s of 125 TFLOP/s.
 
-    A clip is 35.4e9 multiply-adds in the official code (test_cost), six FLOPs each.
+    A clip is 35.4e9 multiply-adds in the official code (test_compute), six FLOPs each.
     """
     got = check(0.4)
     assert got.flops == pytest.approx(800 * 240_000 * 35.4e9 * 6, rel=1.5e-3)  # 35.4 is rounded
@@ -115,56 +108,46 @@ def test_the_published_time():
     assert check(got.implied).planned_h == pytest.approx(27)
 
 
-def _costs(registry, hours):
-    return {run_id: Cost(run_id, "", 0, 0, 0, hours(run_id), 0, 0, 0) for run_id in registry.specs}
-
-
 def test_wall_time_against_every_order(registry):
     """With two runs at a time, no order of Table 4c's runs ends earlier than ours.
 
     With one at a time, the time is the sum.
     """
     specs = registry.runs_of("table4c")
-    costs = _costs(registry, lambda run_id: 1 + sum(map(ord, run_id)) % 7)
+    hours = {run_id: 1 + sum(map(ord, run_id)) % 7 for run_id in registry.specs}
 
     def slow(order):
-        free, ended = [0.0, 0.0], {}
+        free, ended = [0.0, 0.0], dict[str, float]()
         for spec in order:
             if any(parent not in ended for parent in parents(spec)):
                 return math.inf
             slot = min(range(2), key=lambda place: free[place])
             start = max(free[slot], *(ended[parent] for parent in parents(spec)), 0.0)
-            free[slot] = ended[spec.run_id] = start + costs[spec.run_id].hours
+            free[slot] = ended[spec.run_id] = start + hours[spec.run_id]
         return max(ended.values())
 
-    assert wall(specs, costs, Machine("x", 1, 2, 1)) == min(map(slow, permutations(specs)))
-    assert wall(specs, costs, Machine("x", 1, 1, 1)) == sum(
-        costs[spec.run_id].hours for spec in specs
-    )
-    assert wall(specs, costs, Machine("x", 1, 4, 4)) == pytest.approx(
-        sum(costs[spec.run_id].hours for spec in specs) / 4
-    )
+    whole = sum(hours[spec.run_id] for spec in specs)
+    assert wall(specs, hours, Machine("x", 1, 2, 1)) == min(map(slow, permutations(specs)))
+    assert wall(specs, hours, Machine("x", 1, 1, 1)) == whole
+    assert wall(specs, hours, Machine("x", 1, 4, 4)) == pytest.approx(whole / 4)
 
 
 def test_the_parts_of_the_paper(plan, registry):
-    by_target = {one.target: one for one in plan.parts}
-    whole, table4e = by_target["all"], by_target["table4e"]
-    assert plan.parts[-1] is whole
+    parts = pd.DataFrame(plan.parts).set_index("target")
+    whole, table4e, table4d = (parts.loc[name] for name in ("all", "table4e", "table4d"))
+    assert parts.index[-1] == "all"
     assert whole.runs == len(registry.specs)
-    assert all(
-        one.hours <= whole.hours
-        and one.own_hours <= one.hours
-        and one.wall_h <= whole.wall_h + 1e-9
-        for one in plan.parts
-    )
-    assert sum(one.hours for one in plan.parts[:-1]) > whole.hours  # shared runs count once
+    assert (parts.hours <= whole.hours).all()
+    assert (parts.own_hours <= parts.hours).all()
+    assert (parts.wall_h <= whole.wall_h + 1e-9).all()
+    assert parts.hours[:-1].sum() > whole.hours  # shared runs count once
     assert whole.hours == pytest.approx(whole.flops / (989e12 * 0.4) / 3600)
     assert table4e.runs == len(registry.runs_of("table4e"))
     # Its rows of MGM and of random tubes are also in other tables.
     assert 0 < table4e.own_hours < table4e.hours
-    assert by_target["table4d"].own_hours == pytest.approx(by_target["table4d"].hours)
+    assert table4d.own_hours == pytest.approx(table4d.hours)
     assert whole.wall_h >= max(whole.hours / 64, sum(hours for _, hours in plan.chain))
-    assert "figure5" not in by_target
+    assert "figure5" not in parts.index
 
 
 def test_the_critical_path_is_a_chain_and_the_longest(plan, registry):
@@ -174,11 +157,11 @@ def test_the_critical_path_is_a_chain_and_the_longest(plan, registry):
     assert not parents(registry.specs[ids[0]])
     # Slow version: the time of each run with all its ancestors. Runs of two parents are left out.
     costs = {
-        run_id: cost(spec, PUBLISHED[spec.data.dataset], plan.machine).hours
+        run_id: cost(spec, PUBLISHED[spec.data.dataset], plan.machine)["hours"]
         for run_id, spec in registry.specs.items()
     }
     longest = max(
-        sum(costs[one.run_id] for one in registry.with_parents([run_id]))
+        sum(costs[earlier.run_id] for earlier in registry.with_parents([run_id]))
         for run_id, spec in registry.specs.items()
         if len(parents(spec)) < 2
     )
@@ -186,19 +169,19 @@ def test_the_critical_path_is_a_chain_and_the_longest(plan, registry):
 
 
 def test_compute_stands_beside_epochs(plan):
-    lines = {(one.target, one.row): one for one in plan.lines}
+    lines = {(line["target"], line["row"]): line for line in plan.lines}
     mgm, videomae = lines["table1", "MGM, K400, 800"], lines["table1", "VideoMAE, K400, 800"]
-    assert (mgm.epochs, videomae.epochs) == (800, 800)
-    # Multiply-adds as in test_cost, rounded.
+    assert (mgm["epochs"], videomae["epochs"]) == (800, 800)
+    # Multiply-adds as in test_compute, rounded.
     assert (
-        mgm.pretrain / videomae.pretrain
-        == pytest.approx(mgm.equivalent_epochs / 800)
+        mgm["pretrain"] / videomae["pretrain"]
+        == pytest.approx(mgm["equivalent_epochs"] / 800)
         == pytest.approx(55.0 / 33.35, rel=0.002)
     )
-    assert videomae.equivalent_epochs == 800
-    assert lines["table2a", "MGM + K400 Finetune"].supervised == (75, 100)
-    assert lines["table2a", "Supervised (K400)"].epochs == 0
-    assert {one.target for one in plan.lines} >= {"table1", "table4e", "figure4a"}
+    assert videomae["equivalent_epochs"] == 800
+    assert lines["table2a", "MGM + K400 Finetune"]["supervised"] == (75, 100)
+    assert lines["table2a", "Supervised (K400)"]["epochs"] == 0
+    assert {target for target, _ in lines} >= {"table1", "table4e", "figure4a"}
     text = describe(plan)
     assert "costs 1.65 times an epoch at 0.9 (1.62 times in the" in text.replace("\n", " ")
     assert "Table 4e alone: " in text
@@ -207,7 +190,7 @@ def test_compute_stands_beside_epochs(plan):
 def test_json_and_picture(plan, tmp_path):
     write_json(plan, tmp_path / "plan.json")
     fields = json.loads((tmp_path / "plan.json").read_text())
-    assert fields["parts"][-1]["hours"] == plan.parts[-1].hours
+    assert fields["parts"][-1]["hours"] == plan.parts[-1]["hours"]
     assert fields["machine"]["decoded"] is None
     for name in ("plan.svg", "plan.png", "again.svg"):
         draw(plan, tmp_path / name)

@@ -1,0 +1,140 @@
+"""The compute of a clip and the size of a model, by formula from a spec.
+
+A training step takes three times the multiply-adds of a forward pass. Only matrix products count,
+as in papers.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from graphlib import TopologicalSorter
+
+from mgm.spec.run_specs import Finetune, Pretrain, Probe, Spec
+from mgm.spec.values import Model
+
+
+def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
+    """Return the multiply-adds of one clip of pretraining, or of one view otherwise.
+
+    With `classes`, the classifier's last layer counts too. ViT-B at 16 x 224 x 224 takes 180.3e9
+    per view (180 GFLOPs in Table 1). Its pretraining takes 55.0e9 at mask ratio 0.75, and 33.4e9
+    at 0.9.
+    """
+    if not isinstance(spec, Pretrain):
+        return encoder(spec.model, spec.grid) + spec.model.width * classes
+    slots, tokens = spec.grid[0], math.prod(spec.grid)
+    masked = slots * spec.hidden
+    visible = tokens - masked
+    width, decoder = spec.model.width, spec.decoder
+    predicted = masked if spec.mask.predicts == "all" else slots * (spec.hidden // 2)
+    decoded = visible + predicted
+    return (
+        encoder(spec.model, spec.grid, visible)
+        + visible * width * decoder.width
+        + (decoder.depth - 1) * _block(decoded, decoder.width)
+        + _block(decoded, decoder.width, predicted)
+        + predicted * decoder.width * spec.target_size
+    )
+
+
+def official_multiply_adds(spec: Pretrain) -> int:
+    """Return the multiply-adds of one clip in VideoMAE's own code.
+
+    ViT-B takes 57.4e9 at mask ratio 0.75, and 35.4e9 at 0.9. That code embeds masked tubelets
+    before it drops them. Its last decoder block also computes outputs of visible tokens, which
+    are not used.
+    """
+    tokens, masked, width = math.prod(spec.grid), spec.grid[0] * spec.hidden, spec.decoder.width
+    unread = _block(tokens, width) - _block(tokens, width, masked)
+    return multiply_adds(spec) + masked * _pixels(spec.model) * spec.model.width + unread
+
+
+def train_multiply_adds(spec: Spec) -> float:
+    """Return the multiply-adds of a run's training, to rank runs by length.
+
+    An epoch counts as 100,000 videos. A run without training counts as 100 clips.
+    """
+    if not isinstance(spec, Pretrain | Finetune):
+        return 100.0 * encoder(spec.model, spec.grid)
+    clips = spec.optim.steps * spec.optim.batch or spec.optim.epochs * 100_000
+    repeats = spec.augment.repeats if isinstance(spec, Finetune) else 1
+    return 3.0 * clips * repeats * multiply_adds(spec)
+
+
+def encoder(model: Model, grid: tuple[int, int, int], visible: int = 0) -> int:
+    """Return the encoder's multiply-adds of one clip, with all or `visible` tokens of the grid."""
+    width, (slots, rows, columns) = model.width, grid
+    tokens = visible or math.prod(grid)
+    block = _block(tokens, width)
+    if model.divided:
+        # Pairs of tokens that attend to each other.
+        over_time, over_space = tokens * slots, tokens * rows * columns
+        # On visible tokens alone, both compute attention over all pairs and mask most of them
+        # (mgm.models.vit).
+        if visible:
+            over_time = over_space = tokens**2
+        block = tokens * (4 + 1 + 4 + 8) * width**2 + 2 * (over_time + over_space) * width
+    return tokens * _pixels(model) * width + model.depth * block
+
+
+def _block(tokens: int, width: int, outputs: int = 0) -> int:
+    """Return the multiply-adds of a transformer block.
+
+    In units of width²: keys and values cost 2 per token. Queries and the projection cost 2 per
+    output token, and the MLP costs 8; `outputs` is by default all tokens. The second term is the
+    products of queries with keys, and of attention weights with values.
+    """
+    outputs = outputs or tokens
+    return (2 * tokens + (2 + 8) * outputs) * width**2 + 2 * outputs * tokens * width
+
+
+def _pixels(model: Model) -> int:
+    return model.channels * model.tubelet * model.patch**2
+
+
+def parameters(spec: Pretrain | Finetune, classes: int) -> int:
+    """Return the number of parameters of a run's model. Its position table is not trained."""
+    model = spec.model
+    width = model.width
+    encoder = (_pixels(model) + 1) * width + model.depth * _block_weights(model)
+    if isinstance(spec, Finetune):
+        return encoder + 2 * width + (width + 1) * classes
+    narrow = spec.decoder.width
+    decoder = (
+        spec.decoder.depth * _block_weights(Model(width=narrow, heads=spec.decoder.heads))
+        + 2 * narrow
+        + (narrow + 1) * spec.target_size
+    )
+    return encoder + 2 * width + width * narrow + narrow + decoder
+
+
+def _block_weights(model: Model) -> int:
+    """Return the number of parameters of a transformer block.
+
+    They belong to attention (with biases of queries, values and the projection), the MLP and two
+    norms. A TimeSformer adds time attention, its norm and its last linear layer.
+    """
+    width = model.width
+    attention = 4 * width**2 + 3 * width
+    over_time = attention + 2 * width + width**2 + width if model.divided else 0
+    return attention + (8 * width**2 + 5 * width) + 4 * width + over_time
+
+
+def token_bytes(spec: Probe) -> float:
+    """Return the bytes of one clip's tokens: 2 bytes per value."""
+    return 2.0 * math.prod(spec.grid) * spec.model.width
+
+
+def longest_chains(
+    own: Mapping[str, float], before: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    """Return the length of the longest chain that starts with each item.
+
+    Args:
+        own: the length of each item, which its chain includes.
+        before: the items that each item waits for.
+    """
+    chains = dict(own)
+    for name in reversed([*TopologicalSorter(before).static_order()]):
+        for earlier in before[name]:
+            chains[earlier] = max(chains[earlier], own[earlier] + chains[name])
+    return chains
