@@ -6,8 +6,6 @@ Damaged files are named, and jobs run from shards alone.
 import errno
 import json
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from mgm.errors import UserError
 from mgm.video import read_clip
 from mgm.video.shard_reader import HEADER, ROW
 from tests.helpers.videos import moving_square, write_video
+from tests.helpers.writers import other_writer
 
 SETTINGS = Settings(short_side=64)
 
@@ -228,13 +227,11 @@ def test_a_full_disk_leaves_no_half_of_a_shard(prepared, monkeypatch):
 
 
 def test_another_writer_and_other_settings_are_refused(prepared):
-    code = "import sys; from pathlib import Path; from mgm.results.lock import folder_lock\nwith folder_lock(Path(sys.argv[1])): print(), input()"
-    command = [sys.executable, "-uc", code, str(prepared / "out" / "shards")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        holder.stdout.readline()
-        with pytest.raises(UserError, match=f"shards: process {holder.pid} on "):
-            again(prepared)
-        holder.kill()
+    with (
+        other_writer(prepared / "out" / "shards") as holder,
+        pytest.raises(UserError, match=f"shards: process {holder.pid} on "),
+    ):
+        again(prepared)
     with pytest.raises(UserError, match="quality 90.* 80"):
         write_shards(
             read_index(prepared / "out" / "source"), prepared / "out", Settings(64, quality=80)

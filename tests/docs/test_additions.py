@@ -1,6 +1,6 @@
 """Apply all `add-a-*` pages to one copy of the project, and check the effect of each.
 
-Then the tests of the changed code pass in that copy. On a page,
+Then the tests of the changed code pass in that copy, and so after each page alone. On a page,
 
 - `<!-- file: PATH -->` is above a block with the content of a new file;
 - `<!-- above: TEXT in PATH -->` is above a block for insertion before the line starting with TEXT;
@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
@@ -79,9 +81,9 @@ assert len(DRAW["frames"](arrays, "note").axes) == 4
 (run,) = registry.tables["measured"].cell("Bit rate", "Mbit/s").runs
 assert run.name == "bit-rate"
 from mgm.stages.measure.bit_rate import measure
-found = measure(SimpleNamespace(index=drawn, spec=run.model_copy(update={"videos": 0})))
+metrics = measure(SimpleNamespace(index=drawn, spec=run.model_copy(update={"videos": 0})))
 rates = [8e-6 * Path(v.path).stat().st_size / (v.frames / v.fps) for v in drawn.test]
-assert abs(found["mbit_s"] - sum(rates) / len(rates)) < 1e-9
+assert abs(metrics["mbit_s"] - sum(rates) / len(rates)) < 1e-9
 """,
     "backbone": """
 from mgm.models import build_mae
@@ -110,24 +112,26 @@ assert os.nice(0) > before
 assert "--nice" in CliRunner().invoke(app, ["pretrain", "--help"]).output
 """,
 }
-# Then the copy's own tests of what the pages changed.
+# Then the copy's own tests of registries, schemas, docs and pages, and those of masks with the new
+# one.
 TESTS = [
+    "tests/docs/test_methods.py",
     "tests/masking/test_masks.py",
-    "tests/paper/test_day.py",
     "tests/paper/test_recipes.py",
     "tests/paper/test_registry.py",
     "tests/paper/test_scales.py",
-    "tests/stages/test_emulated_gpu.py",
+    "tests/report/test_overview.py",
+    "tests/report/test_terminal.py",
     "tests/test_cluster.py",
     "tests/test_options.py",
     "tests/test_schemas.py",
     "tests/test_spec.py",
 ]
-CHOSEN = "checkerboard or not (test_masks or emulated or cards or memory)"
 RUN = f"""
 import sys
 import pytest
-sys.exit(pytest.main(["-x", "-k", {CHOSEN!r}, *{TESTS!r}]))
+chosen = ["-m", "not slow", "-k", "checkerboard or not test_masks"]
+sys.exit(pytest.main(["-x", *chosen, *{TESTS!r}]))
 """
 
 
@@ -154,7 +158,7 @@ def applied(page: str, copy: Path) -> None:
     If two blocks of a page change the same file, the second changes the result of the first.
     """
     text = (ROOT / "docs" / f"add-a-{page}.md").read_text()
-    found = 0
+    applied_blocks = 0
     for kind, what, where, language, code in BLOCK.findall(text):
         if kind == "file":
             (copy / what).write_text(code)
@@ -169,8 +173,8 @@ def applied(page: str, copy: Path) -> None:
             put(code, copy / code.splitlines()[0].removeprefix("--- "))
         else:
             continue
-        found += 1
-    assert found >= 1
+        applied_blocks += 1
+    assert applied_blocks >= 1
 
 
 def test_every_page_is_executed():
@@ -178,14 +182,23 @@ def test_every_page_is_executed():
     assert pages == set(PAGES)
 
 
-def test_the_pages_add_what_they_say_and_the_tests_pass(tmp_path):
+@pytest.mark.parametrize(
+    "pages",
+    [
+        pytest.param(list(PAGES), id="together"),
+        *(pytest.param([page], id=page, marks=pytest.mark.slow) for page in PAGES),
+    ],
+)
+def test_the_pages_add_what_they_say_and_the_tests_pass(pages, tmp_path):
     for name in ("mgm", "workflow", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("pyproject.toml", "docs", "Makefile", "studies", "profiles"):
         (tmp_path / name).symlink_to(ROOT / name)
-    for page in PAGES:
+    for page in pages:
         applied(page, tmp_path)
-    (tmp_path / "shown.py").write_text("".join(PAGES.values()) + RUN)
+    # The code of a page reads what the pages before it have made.
+    shown = "".join(PAGES.values()) if pages == list(PAGES) else ""
+    (tmp_path / "shown.py").write_text(shown + RUN)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     environment.pop("PYTEST_XDIST_WORKER", None)
     for words in (["-m", "mgm.dag.config"], ["shown.py"]):

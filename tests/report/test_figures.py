@@ -60,7 +60,7 @@ def arrays_of(figure, slots=4):
     }
 
 
-@pytest.mark.parametrize("slots", [1, 4, 8])
+@pytest.mark.parametrize("slots", [1, 8])
 @pytest.mark.parametrize("figure", CLIPS)
 def test_all_text_lies_inside_and_apart(figure, slots):
     drawn = DRAW[figure](arrays_of(figure, slots), NOTE)

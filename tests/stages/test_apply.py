@@ -2,12 +2,9 @@
 
 import csv
 import dataclasses
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +41,9 @@ from mgm.video import probe_video, read_clip
 from mgm.video import test_loader as views_loader
 from mgm.video.clip import cut_frames
 from mgm.video.transform import test_box as crop
+from tests.helpers.errors import refused
 from tests.helpers.videos import moving_square, write_video
+from tests.helpers.writers import other_writer
 
 SMALL = {
     "data": Data(dataset="folder"),
@@ -245,23 +244,25 @@ def test_a_folder_that_is_not_ours_is_neither_used_nor_deleted(place, monkeypatc
 
 def test_a_second_call_on_one_output_is_refused(place, monkeypatch):
     """Otherwise each call would delete the other's parts."""
-    call = [sys.executable, "-m", "mgm", "embed", "videos", "--weights", "run", "--out", "f.npy"]
-    locked, said = set[str](), list[str]()
+    outputs = {
+        "f.npy": lambda: embed(Path("videos"), Path("run"), Path("f.npy"), HOW),
+        "p": lambda: predict(Path("videos"), Path("run"), Path("p"), None, HOW),
+    }
+    locked = set[str]()
     original = applied.view_batches
 
-    def meanwhile(videos, *rest):
+    def watched(videos, *rest):
         for batch in original(videos, *rest):
             locked.update(lock.stem for lock in Path().glob("*.lock"))
-            if not said:
-                done = subprocess.run(call, capture_output=True, text=True)
-                said.append(f"{done.returncode} {done.stderr}")
             yield batch
 
-    monkeypatch.setattr(applied, "view_batches", meanwhile)
-    embed(Path("videos"), Path("run"), Path("f.npy"), HOW)
-    predict(Path("videos"), Path("run"), Path("p"), None, HOW)
+    monkeypatch.setattr(applied, "view_batches", watched)
+    for name, call in outputs.items():
+        with other_writer(Path(name)) as other, refused(f"{name}: process {other.pid} on "):
+            call()
+        assert not Path(name).exists()
+        call()
     assert locked == {"f.npy", "p"}
-    assert re.fullmatch(rf"2 .*f\.npy: process {os.getpid()} on .*\n", said[0])
     assert np.load("f.npy").shape == (4, 16)
     assert len(pd.read_csv("p/predictions.csv")) == 4
     assert not [*Path().rglob("*.lock"), *Path().rglob("*.parts")]
