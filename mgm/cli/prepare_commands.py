@@ -185,12 +185,14 @@ def _published(dataset: Published) -> Callable[..., None]:
         out: Out,
         split: Annotated[
             int,
-            typer.Option(min=1, max=dataset.splits, help="The official split; the paper's is 1."),
+            typer.Option(
+                min=1, max=len(dataset.splits), help="The official split; the paper's is 1."
+            ),
         ] = 1,
     ) -> None:
         _prepare(partial(index_published, dataset.name, source, split=split), out, how)
 
-    return grouped(of_splits if dataset.splits > 1 else of_lists)
+    return grouped(of_splits if dataset.later else of_lists)
 
 
 def _derived(dataset: Published) -> Callable[..., None]:
