@@ -172,25 +172,27 @@ def lerobot(
 def _published(dataset: Published) -> Callable[..., None]:
     """Return the command of a dataset that is read as it is published."""
 
-    @grouped
-    def command(
+    def of_lists(
+        how: CopyOptions,
+        source: Annotated[Path, typer.Option(help=f"The folder that holds {dataset.source}.")],
+        out: Out,
+    ) -> None:
+        _prepare(partial(index_published, dataset.name, source), out, how)
+
+    def of_splits(
         how: CopyOptions,
         source: Annotated[Path, typer.Option(help=f"The folder that holds {dataset.source}.")],
         out: Out,
         split: Annotated[
             int,
             typer.Option(
-                min=1,
-                max=dataset.splits,
-                help="The official split; the paper's is 1.",
-                hidden=dataset.splits == 1,
+                min=1, max=len(dataset.splits), help="The official split; the paper's is 1."
             ),
         ] = 1,
     ) -> None:
-        options = {"split": split} if dataset.splits > 1 else {}
-        _prepare(partial(index_published, dataset.name, source, **options), out, how)
+        _prepare(partial(index_published, dataset.name, source, split=split), out, how)
 
-    return command
+    return grouped(of_splits if dataset.later else of_lists)
 
 
 def _derived(dataset: Published) -> Callable[..., None]:

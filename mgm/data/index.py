@@ -201,7 +201,7 @@ def read_index(out: Path) -> Index:
     about: _About = read_json(about_path, _About, again)
     if about.seal and about.seal != _seal(about.model_dump(), rows_path):
         raise UserError(
-            f"{out}: index.csv or index.json was changed since it was written (digest "
+            f"{rows_path}: this file or index.json was changed since it was written (digest "
             f"{about.digest}, seal {about.seal[:12]}); put it back, or {again}"
         )
     root, videos = Path(os.path.abspath(out / about.root)), []

@@ -7,7 +7,7 @@ import errno
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -76,6 +76,20 @@ class PreparedPart:
     of: int
     videos: int
     failed: tuple[tuple[str, str], ...]
+
+
+def require_same(out: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Check that the copies in a folder were made with these settings.
+
+    Raises:
+        UserError: a setting differs.
+    """
+    for name, value in settings.items():
+        if earlier.get(name) != value:
+            raise UserError(
+                f"{out}: holds copies with {name} {earlier.get(name)}, and now {name} is {value}; "
+                "choose another --out"
+            )
 
 
 def cores() -> int:

@@ -27,7 +27,7 @@ from pydantic import BaseModel, Field
 
 from mgm.console import show, track
 from mgm.data.index import Index, new_index, read_index, require_splits, write_index
-from mgm.data.opening import PreparedPart, in_processes
+from mgm.data.opening import PreparedPart, in_processes, require_same
 from mgm.data.shard_writer import (
     NamedVideo,
     Settings,
@@ -177,12 +177,7 @@ def _claim(source: Index, root: Path, settings: Settings, processes: int) -> dic
     wanted = {"version": VERSION, **asdict(settings)}
     if (root / "shards.json").is_file():
         about = _about(root)
-        if other := [name for name in wanted if about.get(name) != wanted[name]]:
-            name = other[0]
-            raise UserError(
-                f"{root}: holds shards with {name} {about.get(name)}, and now {name} is "
-                f"{wanted[name]}; choose another --out"
-            )
+        require_same(root, about, wanted)
         return about
     frame_bytes, frame_s = measure_sample(source, settings)
     frames = sum(-(-video.frames // settings.every) for video in source.videos)

@@ -33,7 +33,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from mgm.console import track
 from mgm.data.index import Index, new_index, require_splits, write_index
-from mgm.data.opening import FULL, PreparedPart, in_processes, open_all
+from mgm.data.opening import FULL, PreparedPart, in_processes, open_all, require_same
 from mgm.errors import UserError
 from mgm.reading import read_json
 from mgm.results.atomic import atomic_write, naming, remove_parts, write
@@ -149,14 +149,7 @@ def _claim(out: Path, short_side: int) -> None:
     mark = out / "transcode.json"
     settings = {"short_side": short_side, "codec": "libx264", "options": ENCODING}
     if mark.is_file():
-        earlier = read_json(mark, dict[str, Any], "choose another --out")
-        if other := [name for name in settings if earlier.get(name) != settings[name]]:
-            name = other[0].replace("_", " ")
-            then, now = (f"{name} {fields.get(other[0])}" for fields in (earlier, settings))
-            raise UserError(
-                f"{out}: holds videos transcoded with {then}, and now it is {now}; choose another "
-                "--out"
-            )
+        require_same(out, read_json(mark, dict[str, Any], "choose another --out"), settings)
     elif (out / "videos").exists():
         raise UserError(
             f"{out / 'videos'}: holds videos that `mgm prepare --transcode` did not make; choose "

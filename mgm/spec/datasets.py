@@ -35,7 +35,7 @@ class Published:
         about: its name in prose. `mgm prepare NAME --help` begins with it. Empty: the title.
         long: another name of it, which titles of tables use.
         parts: names of its classes' subsets, and short names, in titles of tables.
-        splits: number of official splits.
+        later: official counts of split 2 and on.
         derived_from: the datasets whose indices it is made of. `--source` is the folder of the
             first, `--target` that of the second.
         recipe: the dataset whose fine-tuning recipe, sampling and test views it follows
@@ -54,7 +54,7 @@ class Published:
     about: str = ""
     long: str = ""
     parts: tuple[str, ...] = ()
-    splits: int = 1
+    later: tuple[tuple[int, int], ...] = ()
     derived_from: tuple[str, ...] = ()
     recipe: str = ""
     file: str = ""
@@ -64,6 +64,11 @@ class Published:
     def official(self) -> tuple[int, int]:
         """Return how many training and test videos the published lists name."""
         return self.train, self.test
+
+    @property
+    def splits(self) -> tuple[tuple[int, int], ...]:
+        """Return the official counts of each split."""
+        return self.official, *self.later
 
 
 _DATASETS = (
@@ -113,7 +118,7 @@ _DATASETS = (
         counted="its authors' split 1",
         about="UCF101 in its official layout",
         parts=("UCF", "UCF14", "UCF7"),
-        splits=3,
+        later=((9_586, 3_734), (9_624, 3_696)),
         file="text_lists",
         grouped=True,
     ),
@@ -127,7 +132,7 @@ _DATASETS = (
         counted="its authors' split 1",
         about="HMDB51 in its official layout",
         parts=("HMDB", "HMDB14", "HMDB7"),
-        splits=3,
+        later=((3_570, 1_530), (3_570, 1_530)),
         file="text_lists",
         grouped=True,
     ),

@@ -5,7 +5,7 @@ Reading whole frames needs only NumPy. Scaling frames needs torch, which takes s
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -83,73 +83,73 @@ class Motion:
 
         Each cell has the vector at its centre.
         """
-        box = self.box
-        if box is None:
+        if self.box is None:
             return self.vectors_THW2, self.distance_THW
-        count = self._count
-        centre = (np.arange(count) + 0.5) / count
-        row = (box.top + centre * box.height).astype(np.int64) // CELL
-        column = (box.left + centre * box.width).astype(np.int64) // CELL
-        if box.flip:
-            column = column[::-1]
-        frames, _, width = self.distance_THW.shape
-        cell = (row[:, None] * width + column).ravel()
-        vectors_TL2 = self.vectors_THW2.reshape(frames, -1, 2).take(cell, 1)
-        distance_TL = self.distance_THW.reshape(frames, -1).take(cell, 1)
-        shape = frames, count, count
-        return vectors_TL2.reshape(*shape, 2) * self._scale(box), distance_TL.reshape(shape)
+        frames, rows, columns = self.distance_THW.shape
+        cell_HW, _, _, scale = _under(self.box, self.size, rows, columns)
+        vectors_THW2 = self.vectors_THW2.reshape(frames, -1, 2).take(cell_HW, 1) * scale
+        return vectors_THW2, self.distance_THW.reshape(frames, -1).take(cell_HW, 1)
 
     def magnitude(
         self, tubelet: int, distance: Distance, compensate: Compensate, cells: Cells
     ) -> np.ndarray:
         """Return `Clip.magnitude`."""
-        box = self.box if cells == "max" else None
-        vectors_THW2, distance_THW = self.in_clip if box is None else self._covered(box)
+        ranges = list[np.ndarray]()
+        if self.box is None or cells == "centre":
+            vectors_THW2, distance_THW = self.in_clip
+        else:
+            shape = self.distance_THW.shape[1:]
+            _, *ranges, scale = _under(self.box, self.size, *shape)
+            (top, bottom), (left, right) = ((each.min(), each.max()) for each in ranges)
+            part = np.s_[:, top:bottom, left:right]
+            vectors_THW2, distance_THW = self.vectors_THW2[part] * scale, self.distance_THW[part]
         divisor_THW = _divisor(distance_THW, distance)
         if compensate != "none":
             vectors_THW2 = compensated(vectors_THW2, divisor_THW, compensate)
         magnitude_SHW = slot_magnitude(vectors_THW2, divisor_THW, self.informed_T, tubelet)
-        for axis, range_N2 in enumerate(self._ranges(box) if box else (), start=1):
-            range_N2 = range_N2 - range_N2.min()
+        # The largest of all cells under each of the clip's.
+        for axis, range_N2 in enumerate(ranges, start=1):
             # reduceat takes pairs of bounds, which must be less than the length.
             pad = [(0, int(axis == other)) for other in range(3)]
-            pairs = np.maximum.reduceat(np.pad(magnitude_SHW, pad), range_N2.ravel(), axis)
+            bounds = (range_N2 - range_N2.min()).ravel()
+            pairs = np.maximum.reduceat(np.pad(magnitude_SHW, pad), bounds, axis)
             magnitude_SHW = pairs[:, ::2] if axis == 1 else pairs[:, :, ::2]
         return magnitude_SHW
 
-    @property
-    def _count(self) -> int:
-        """Return the number of the clip's cells along each side."""
-        return max(self.size // CELL, 1)
 
-    def _scale(self, box: Box) -> np.ndarray:
-        """Return pixels of the clip per pixel of the video, in x and y. x is negative if mirrored.
+# Test views and centre crops have the same boxes again and again.
+@lru_cache(maxsize=256)
+def _under(
+    box: Box, size: int, rows: int, columns: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return which cells of the video are under the cells of a clip that a box cuts.
 
-        A box need not be square, so the two components of a vector are scaled separately.
-        """
-        across = -self.size if box.flip else self.size
-        return np.array([across / box.width, self.size / box.height], np.float32)
+    An overlap of a billionth of a cell is a rounding error.
 
-    def _covered(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        """Return the vectors, in pixels of the clip, and distances of all cells under a box."""
-        (top, bottom), (left, right) = ((each.min(), each.max()) for each in self._ranges(box))
-        part = np.s_[:, top:bottom, left:right]
-        return self.vectors_THW2[part] * self._scale(box), self.distance_THW[part]
+    Args:
+        size: the clip's side in pixels.
+        rows, columns: of the video's cells.
 
-    def _ranges(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        """Return the range of rows and of columns, end exclusive, under each of the clip's cells.
-
-        An overlap of a billionth of a cell is a rounding error.
-        """
-        count, ranges = self._count, []
-        for start, length, cells in zip(
-            (box.top, box.left), (box.height, box.width), self.distance_THW.shape[1:]
-        ):
-            edge_N = (start + np.arange(count + 1) * length / count) / CELL
-            first_N = np.floor(edge_N[:-1] + 1e-9).astype(np.int64).clip(0, cells - 1)
-            end_N = np.ceil(edge_N[1:] - 1e-9).astype(np.int64).clip(max=cells)
-            ranges.append(np.stack([first_N, np.maximum(end_N, first_N + 1)], 1))
-        return ranges[0], ranges[1][::-1] if box.flip else ranges[1]
+    Returns:
+        cell_HW: the cell at the centre of each of the clip's cells. rows_H2, columns_W2: the range
+        of rows and columns, end exclusive, under each. scale: pixels of the clip per pixel of the
+        video, in x and y: a box need not be square. x is negative if mirrored.
+    """
+    count = max(size // CELL, 1)
+    centre = (np.arange(count) + 0.5) / count
+    places, ranges = [], []
+    for start, length, cells in ((box.top, box.height, rows), (box.left, box.width, columns)):
+        places.append((start + centre * length).astype(np.int64) // CELL)
+        edge_N = (start + np.arange(count + 1) * length / count) / CELL
+        first_N = np.floor(edge_N[:-1] + 1e-9).astype(np.int64).clip(0, cells - 1)
+        end_N = np.ceil(edge_N[1:] - 1e-9).astype(np.int64).clip(max=cells)
+        ranges.append(np.stack([first_N, np.maximum(end_N, first_N + 1)], 1))
+    (row, column), (rows_H2, columns_W2) = places, ranges
+    if box.flip:
+        column, columns_W2 = column[::-1], columns_W2[::-1]
+    across = -size if box.flip else size
+    scale = np.array([across / box.width, size / box.height], np.float32)
+    return row[:, None] * columns + column, rows_H2, columns_W2, scale
 
 
 @dataclass(frozen=True)

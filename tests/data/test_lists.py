@@ -12,7 +12,7 @@ from mgm.data.published import index_published
 from mgm.data.published.derived import carried_ids
 from mgm.data.published.json_lists import read_diving48_lists as diving48
 from mgm.data.published.listed import Lists, plain_name
-from mgm.data.published.text_lists import A_CLASS, OFFICIAL
+from mgm.data.published.text_lists import A_CLASS
 from mgm.data.published.text_lists import carried_hmdb51_lists as carried_lists
 from mgm.data.published.text_lists import carried_ucf101_lists as ucf101
 from mgm.data.published.text_lists import read_hmdb51_lists as hmdb51
@@ -40,7 +40,7 @@ def sides_of(lists: Lists) -> list[set[str]]:
 
 @pytest.mark.parametrize("split", [1, 2, 3])
 def test_the_carried_lists_of_ucf101(split):
-    assert counts_of(ucf101(split)) == (101, *OFFICIAL[split])
+    assert counts_of(ucf101(split)) == (101, *PUBLISHED["ucf101"].splits[split - 1])
 
 
 @pytest.mark.real

@@ -47,7 +47,7 @@ _CARRIED = "diving48_v2.json.xz"
 _INSTEAD = "add it to the others, or remove those to use mgm's own lists"
 
 
-class Diving48Row(BaseModel):
+class Diving48Row(BaseModel, strict=True):
     vid_name: str
     label: int
     start_frame: int

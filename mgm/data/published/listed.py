@@ -16,12 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from mgm import reading
 from mgm.data.index import SPLITS, Index, listed_counts, new_index, require_splits, write_index
 from mgm.data.opening import files_below, open_all
-from mgm.errors import UserError, valid
+from mgm.errors import UserError
 
 LISTS = Path(__file__).parent / "lists"
 # If a video has several files, the first suffix is used. Files in .webm rarely have vectors.
@@ -235,13 +233,9 @@ def read_json(path: Path, kind: Any, instead: str) -> Any:
             it has another type. Messages count entries from 0.
     """
     try:
-        value = reading.read_json(path)
+        return reading.read_json(path, kind, "correct it, or download it again")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {instead}") from None
-    except UserError as error:
-        raise UserError(f"{error}, perhaps cut short; download it again") from None
-    with valid(f"{path}: ", "correct it, or download it again"):
-        return TypeAdapter(kind).validate_python(value, strict=True)
 
 
 def plain_name(where: str, name: str) -> str:

@@ -44,12 +44,6 @@ from mgm.data.published.listed import (
 from mgm.errors import UserError
 from mgm.spec import PUBLISHED
 
-# Numbers of train and test videos by split.
-OFFICIAL = {
-    1: PUBLISHED["ucf101"].official,
-    2: (9_586, 3_734),
-    3: (9_624, 3_696),
-}
 _FILES_OF = {"HandstandPushups": "HandStandPushups"}  # spelled in another way in file names
 
 
@@ -57,7 +51,9 @@ def index_ucf101(source: Path, out: Path, split: int = 1) -> Index:
     root, folder = source / "UCF-101", source / "ucfTrainTestlist"
     files = find_videos(root if root.is_dir() else source, "{0}/{1}".format)
     lists = read_ucf101_lists(folder, split) if folder.is_dir() else carried_ucf101_lists(split)
-    return index_listed(files, lists, out, f"UCF101 split {split}", OFFICIAL[split])
+    return index_listed(
+        files, lists, out, f"UCF101 split {split}", PUBLISHED["ucf101"].splits[split - 1]
+    )
 
 
 def carried_ucf101_lists(split: int) -> Lists:
@@ -170,7 +166,7 @@ def index_hmdb51(source: Path, out: Path, split: int = 1) -> Index:
         lists,
         out,
         f"HMDB51 split {split}",
-        PUBLISHED["hmdb51"].official,
+        PUBLISHED["hmdb51"].splits[split - 1],
         lambda index: uneven,
     )
 
