@@ -63,12 +63,15 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """
     plain = signature(command).parameters
     groups = {
-        name: one.annotation
-        for name, one in plain.items()
-        if isinstance(one.annotation, type) and issubclass(one.annotation, FrozenModel)
+        name: parameter.annotation
+        for name, parameter in plain.items()
+        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, FrozenModel)
     }
-    own = [one for name, one in plain.items() if name not in groups]
-    shown = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in own]
+    shown = [
+        parameter.replace(kind=Parameter.KEYWORD_ONLY)
+        for name, parameter in plain.items()
+        if name not in groups
+    ]
     for group in groups.values():
         shown += [_option(*field) for field in group.model_fields.items()]
 
@@ -80,15 +83,15 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         command(**given)
 
     called.__signature__ = signature(command).replace(parameters=shown)  # type: ignore[attr-defined]
-    called.__annotations__ = {one.name: one.annotation for one in shown}
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return called
 
 
 def _option(name: str, field: FieldInfo) -> Parameter:
     """Return a field as a parameter, with its own `typer.Option` or one made from the field."""
-    option = next((one for one in field.metadata if isinstance(one, OptionInfo)), None)
+    option = next((extra for extra in field.metadata if isinstance(extra, OptionInfo)), None)
     if option is None:
-        least = next((one.ge for one in field.metadata if hasattr(one, "ge")), None)
+        least = next((extra.ge for extra in field.metadata if hasattr(extra, "ge")), None)
         # Name the flag, since Typer would add --no-NAME.
         flag = (f"--{name.replace('_', '-')}",) if field.annotation is bool else ()
         option = typer.Option(*flag, min=least, help=field.description)

@@ -18,6 +18,7 @@ def init(
 
     They are the Snakefile, rules, scales and profiles. A checkout of the repository has them.
     """
+    # Commands import what they need, so that `mgm --help` starts fast.
     from mgm.dag import write_workflow as write
 
     write(folder)
@@ -116,7 +117,7 @@ def plan(
 
     The plan lists each table and figure. It computes these numbers and runs nothing.
     """
-    from mgm.dag.study import Workflow, scale_file
+    from mgm.dag.setting import Setting, scale_file
     from mgm.paper.machine import day_machine, machine, read_measured, size_for
     from mgm.paper.plan import SHARES, make_plan
     from mgm.report.compute_plan import (
@@ -138,21 +139,21 @@ def plan(
     size = given.size
     if path.exists() and not size:
         size = size_for(path, str(rate["gpu"]))
-    workflow = Workflow({"scale": scale, "study": study, "gpu": size})
-    if workflow.scale.backbones:
+    setting = Setting({"scale": scale, "study": study, "gpu": size})
+    if setting.scale.backbones:
         # Small models run on cores.
-        say(describe_runs(workflow.name, workflow.registry, workflow.results))
+        say(describe_runs(setting.name, setting.registry, setting.results))
         return
     if study:
         speed = per_core or DECODED
         # Without worker processes, the main process decodes.
-        workers = max(1, min(given.cores, workflow.scale.execution.workers))
+        workers = max(1, min(given.cores, setting.scale.execution.workers))
         machines = [
             day_machine(machine(utilisation=share, gpus=1, **rate), workers, speed)
             for share in (SHARES[:1] if rate["clips_per_s"] else SHARES)
         ]
-        name = " ".join(filter(None, (workflow.name, size)))
-        say(describe_day(name, workflow.registry, machines, given.cores, workers, speed))
+        name = " ".join(filter(None, (setting.name, size)))
+        say(describe_day(name, setting.registry, machines, given.cores, workers, speed))
         return
     chosen = machine(
         utilisation=given.utilisation,
@@ -161,7 +162,7 @@ def plan(
         decoded=decoded,
         **rate,
     )
-    whole = make_plan(workflow.registry, chosen, given.utilisation, target)
+    whole = make_plan(setting.registry, chosen, given.utilisation, target)
     if out:
         draw(whole, out)
     if json_file:

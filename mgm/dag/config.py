@@ -93,17 +93,17 @@ def parse_config(config: Mapping[str, Any]) -> Config:
 
 def schemas() -> dict[str, str]:
     """Return the text of each file in workflow/schemas, made from the models of these files."""
-    found = {
+    models = {
         name: model.model_json_schema()
         for name, model in (("config", Config), ("scale", Scale), ("cluster", Cluster))
     }
-    for part in (found["cluster"], *found["cluster"]["$defs"].values()):
+    for part in (models["cluster"], *models["cluster"]["$defs"].values()):
         # A user's file has only the fields that differ from the profile's.
         part.pop("required")
     draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {
         f"{name}.schema.json": json.dumps(draft | schema, indent=1) + "\n"
-        for name, schema in found.items()
+        for name, schema in models.items()
     }
 
 

@@ -172,7 +172,9 @@ class Scale(FrozenModel):
 
     @cached_property
     def _keys(self) -> dict[tuple[str, str], str]:
-        return {(one.name or key, one.digest): key for key, one in self.datasets.items()}
+        return {
+            (dataset.name or key, dataset.digest): key for key, dataset in self.datasets.items()
+        }
 
     def named(self, text: str) -> str:
         """Return a title or axis that names the data of this scale.
@@ -185,11 +187,11 @@ class Scale(FrozenModel):
         if not any(dataset.generate for dataset in self.datasets.values()):
             return text
         # The title that replaces each name of a dataset.
-        names = {name: name for one in PUBLISHED.values() for name in (one.title, *one.parts)}
-        names |= {one.long: one.title for one in PUBLISHED.values() if one.long}
+        names = {name: name for data in PUBLISHED.values() for name in (data.title, *data.parts)}
+        names |= {data.long: data.title for data in PUBLISHED.values() if data.long}
         pattern = "|".join(map(re.escape, names))
-        found = re.sub(rf"\b({pattern})\b", lambda one: f"{names[one[1]]} stand-in", text)
-        return found if found == text else f"{found} (generated)"
+        named = re.sub(rf"\b({pattern})\b", lambda match: f"{names[match[1]]} stand-in", text)
+        return named if named == text else f"{named} (generated)"
 
     def shortened(self, steps: int) -> Self:
         """Return this scale with training runs of `steps` steps. Warm-up keeps its share."""
@@ -218,8 +220,8 @@ class Scale(FrozenModel):
         if self.datasets[spec.data.dataset].several_labels:
             # These fields count or draw videos by a single label.
             fields["data"]["labels_per_class"] = 0
-            one = {"label_draws": 1, "class_weights": "none", "kind": "logistic"}
-            fields |= {name: value for name, value in one.items() if name in fields}
+            plain = {"label_draws": 1, "class_weights": "none", "kind": "logistic"}
+            fields |= {name: value for name, value in plain.items() if name in fields}
         # Without `backbones`, a scale has full sizes.
         if self.backbones:
             if spec.model.backbone not in self.backbones:

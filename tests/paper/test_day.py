@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.dag.messages import archive_problems, gpu_problems, order
-from mgm.dag.study import CONFIG, Workflow
+from mgm.dag.study import Workflow
 from mgm.data.published import index_published
 from mgm.errors import UserError
 from mgm.models import build_classifier, build_mae, reconstruction_loss
-from mgm.paper import STUDIES
+from mgm.paper import CONFIG, STUDIES
 from mgm.paper.machine import Machine, day_machine, size_for
 from mgm.paper.plan import check, cost, costs, cpu_hours, day_rows
 from mgm.paper.quoted import AVION, MEMORY_GB, VIDEOMAE_UCF101

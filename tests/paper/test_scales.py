@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mgm.dag.study import CONFIG, Workflow
+from mgm.dag.study import Workflow
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
+from mgm.paper import CONFIG
 from mgm.paper.scales import load_scale, parse_scale
 from mgm.paper.suite import make_registry
 
