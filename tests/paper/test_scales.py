@@ -98,12 +98,12 @@ def test_a_scales_own_backbones_name_its_runs(tmp_path):
     (tmp_path / "s.yaml").write_text(
         changed(name="mine", backbones={name: {"backbone": f"{name}-toy"} | TOY for name in names})
     )
-    found = {
+    names = {
         spec.model.backbone
         for spec in Workflow({"scale": str(tmp_path / "s.yaml")}).registry.specs.values()
     }
-    assert found >= {"vit-b-toy", "timesformer-toy"}
-    assert not found & {"vit-s", "timesformer"}
+    assert names >= {"vit-b-toy", "timesformer-toy"}
+    assert not names & {"vit-s", "timesformer"}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_data_seeds_draw_a_dataset_for_each_seed(tmp_path):
     path = tmp_path / "drawn.yaml"
     fields = yaml.safe_load((CONFIG / "mini.yaml").read_text())
     path.write_text(yaml.safe_dump(fields | {"seeds": [0, 1, 2, 3], "more_seeds": {}}))
-    one = Workflow({"scale": str(path)})
+    plain = Workflow({"scale": str(path)})
     path.write_text(
         yaml.safe_dump(fields | {"seeds": [0, 1, 2, 3], "more_seeds": {}, "data_seeds": [701, 702]})
     )
@@ -142,7 +142,7 @@ def test_data_seeds_draw_a_dataset_for_each_seed(tmp_path):
         params = Synthetic.model_validate_json(many.generated[run.data.dataset])
         assert (params.digest, f"ssv2-d{params.seed}") == (run.data.digest, run.data.dataset)
         assert many.places[run.data.dataset].name == f"{run.data.dataset}-{params.digest}"
-    assert not {*many.registry.specs} & {*one.registry.specs}
+    assert not {*many.registry.specs} & {*plain.registry.specs}
     # A saved scale lists its drawn datasets and is read back unchanged.
     saved = many.scale.model_dump(mode="json")
     assert parse_scale(saved, path) == many.scale
@@ -167,7 +167,7 @@ def test_generated_data_never_carries_a_published_name():
         texts += [name for table in registry.tables.values() for name in table.shown.values()]
         texts += [text for plot in registry.plots.values() for text in (plot.title, plot.y)]
         published = ("SSv2", "K400", "Kinetics", "Something", "UCF101", "HMDB51", "Diving48")
-        named = [text for text in texts if any(one in text for one in published)]
+        named = [text for text in texts if any(name in text for name in published)]
         assert named
         assert all("stand-in" in text and "(generated)" in text for text in named)
     paper = make_registry(load_scale(CONFIG / "paper.yaml"))
