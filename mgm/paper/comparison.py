@@ -78,7 +78,7 @@ def scale_of(
     }
     if study.execution:
         given["execution"] = study.execution
-    return base.model_copy(update=given | {"more_seeds": {}, "data_seeds": (), "weights": {}})
+    return base.model_copy(update=given | {"more_seeds": {}, "weights": {}})
 
 
 def _prepared(name: str, place: Place) -> Dataset:

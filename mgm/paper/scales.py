@@ -87,9 +87,6 @@ class Scale(FrozenModel):
     seeds: Numbers = Field(min_length=1)
     # Seeds of a target such as table4e, or of its runs of one stage, such as table4e.probe.
     more_seeds: dict[str, Numbers] = Field(default_factory=dict)
-    # Seeds of generated datasets. A run with seed s reads the dataset of data_seeds[s % n].
-    # Empty: every run reads the one in `datasets`.
-    data_seeds: Numbers = ()
     # None: steps follow from the paper's epochs.
     steps: Steps | None = None
     # Each stage with its {dotted field: value}.
@@ -120,29 +117,6 @@ class Scale(FrozenModel):
     specs_per_job: int = Field(1, ge=1)
     execution: RunOptions = RunOptions()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _draws_datasets(cls, fields: Any) -> Any:
-        """Add one dataset per generated dataset and data seed."""
-        if not isinstance(fields, dict) or not fields.get("data_seeds"):
-            return fields
-        given, more = fields.get("datasets"), dict[str, Any]()
-        if not isinstance(given, dict) or not all(isinstance(x, dict) for x in given.values()):
-            return fields
-        if adapted := [name for name, dataset in given.items() if dataset.get("adapt")]:
-            raise ValueError(
-                f"data_seeds cannot draw {adapted[0]}, which is made from other datasets; remove "
-                "one of the two"
-            )
-        drawn = {f"{name}-d{seed}" for name in given for seed in fields["data_seeds"]}
-        for name, dataset in given.items():
-            if dataset.get("generate") and name not in drawn:
-                more |= {
-                    f"{name}-d{seed}": {"generate": dataset["generate"] | {"seed": seed}}
-                    for seed in fields["data_seeds"]
-                }
-        return fields | {"datasets": {**more, **given}}
-
     @property
     def kinds(self) -> dict[tuple[str, str], Kind]:
         """Return the kind of each dataset by its name in specs and its digest.
@@ -159,12 +133,6 @@ class Scale(FrozenModel):
     @property
     def own_videos(self) -> bool:
         return OWN in self.datasets
-
-    def drawn(self, dataset: str, seed: int) -> str:
-        """Return the dataset that a run with this seed reads in place of `dataset`."""
-        if not self.data_seeds or not self.datasets[dataset].generate:
-            return dataset
-        return f"{dataset}-d{self.data_seeds[seed % len(self.data_seeds)]}"
 
     def key_of(self, data: Data) -> str:
         """Return the name in `datasets` of a run's data."""
@@ -239,7 +207,7 @@ class Scale(FrozenModel):
                 self.steps.factor * epochs**self.steps.power
             )
             fields["optim"]["warmup_epochs"] = self.steps.warmup * epochs
-        key = self.drawn(spec.data.dataset, seed)
+        key = spec.data.dataset
         dataset = self.datasets[key]
         fields["data"] |= {"dataset": dataset.name or key, "digest": dataset.digest}
         fields["seed"] = seed

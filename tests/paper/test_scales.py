@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from mgm.dag.study import Workflow
-from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.paper import CONFIG
 from mgm.paper.scales import load_scale, parse_scale
@@ -122,42 +121,6 @@ def test_a_bad_option_is_one_line(config, named):
     with pytest.raises(UserError, match=named) as error:
         Workflow(config)
     assert "\n" not in str(error.value)
-
-
-def test_data_seeds_draw_a_dataset_for_each_seed(tmp_path):
-    """Seed s is run on the dataset of data_seeds[s % n], parents and children alike."""
-    path = tmp_path / "drawn.yaml"
-    fields = yaml.safe_load((CONFIG / "mini.yaml").read_text())
-    path.write_text(yaml.safe_dump(fields | {"seeds": [0, 1, 2, 3], "more_seeds": {}}))
-    plain = Workflow({"scale": str(path)})
-    path.write_text(
-        yaml.safe_dump(fields | {"seeds": [0, 1, 2, 3], "more_seeds": {}, "data_seeds": [701, 702]})
-    )
-    many = Workflow({"scale": str(path)})
-    cell = many.registry.tables["4e"].cell("MGM (Dense)", "SSv2, linear probe")
-    assert [run.data.dataset for run in cell.runs] == ["ssv2-d701", "ssv2-d702"] * 2
-    for run in cell.runs:
-        parent = many.registry.specs[run.parent]
-        assert parent.data.digest == run.data.digest
-        params = Synthetic.model_validate_json(many.generated[run.data.dataset])
-        assert (params.digest, f"ssv2-d{params.seed}") == (run.data.digest, run.data.dataset)
-        assert many.places[run.data.dataset].name == f"{run.data.dataset}-{params.digest}"
-    assert not {*many.registry.specs} & {*plain.registry.specs}
-    # A saved scale lists its drawn datasets and is read back unchanged.
-    saved = many.scale.model_dump(mode="json")
-    assert parse_scale(saved, path) == many.scale
-    assert {job for job in many.jobs if job.startswith("prepare")} == {
-        "prepare-ssv2",
-        "prepare-ssv2-d701",
-        "prepare-ssv2-d702",
-    }
-
-
-def test_data_seeds_refuse_adapted_datasets():
-    fields = yaml.safe_load((CONFIG / "mini.yaml").read_text()) | {"data_seeds": [5]}
-    fields["datasets"] |= {"other": {"adapt": ["ssv2", "ssv2"]}}
-    with pytest.raises(UserError, match="data_seeds"):
-        parse_scale(fields, Path("x.yaml"))
 
 
 def test_generated_data_never_carries_a_published_name():
