@@ -67,11 +67,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         for name, parameter in plain.items()
         if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, FrozenModel)
     }
-    shown = [
-        parameter.replace(kind=Parameter.KEYWORD_ONLY)
-        for name, parameter in plain.items()
-        if name not in groups
-    ]
+    own = [parameter for name, parameter in plain.items() if name not in groups]
+    shown = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own]
     for group in groups.values():
         shown += [_option(*field) for field in group.model_fields.items()]
 

@@ -120,14 +120,7 @@ def plan(
     from mgm.dag.setting import Setting, scale_file
     from mgm.paper.machine import day_machine, machine, read_measured, size_for
     from mgm.paper.plan import SHARES, make_plan
-    from mgm.report.compute_plan import (
-        DECODED,
-        describe,
-        describe_day,
-        describe_runs,
-        draw,
-        write_json,
-    )
+    from mgm.report import compute_plan
 
     per_core = given.loader_clips_per_s
     decoded = None if per_core is None else per_core * given.cores
@@ -142,10 +135,10 @@ def plan(
     setting = Setting({"scale": scale, "study": study, "gpu": size})
     if setting.scale.backbones:
         # Small models run on cores.
-        say(describe_runs(setting.name, setting.registry, setting.results))
+        say(compute_plan.describe_runs(setting.name, setting.registry, setting.results))
         return
     if study:
-        speed = per_core or DECODED
+        speed = per_core or compute_plan.DECODED
         # Without worker processes, the main process decodes.
         workers = max(1, min(given.cores, setting.scale.execution.workers))
         machines = [
@@ -153,7 +146,7 @@ def plan(
             for share in (SHARES[:1] if rate["clips_per_s"] else SHARES)
         ]
         name = " ".join(filter(None, (setting.name, size)))
-        say(describe_day(name, setting.registry, machines, given.cores, workers, speed))
+        say(compute_plan.describe_day(name, setting.registry, machines, given.cores, workers))
         return
     chosen = machine(
         utilisation=given.utilisation,
@@ -164,7 +157,7 @@ def plan(
     )
     whole = make_plan(setting.registry, chosen, given.utilisation, target)
     if out:
-        draw(whole, out)
+        compute_plan.draw(whole, out)
     if json_file:
-        write_json(whole, json_file)
-    say(describe(whole))
+        compute_plan.write_json(whole, json_file)
+    say(compute_plan.describe(whole))

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from mgm.dag import WORKFLOW
 from mgm.dag.cluster import Cluster
-from mgm.errors import UserError, valid
+from mgm.errors import valid
 from mgm.paper.scales import ResultsName, Scale
 from mgm.spec import FrozenModel
 
@@ -82,11 +82,6 @@ def parse_config(config: Mapping[str, Any]) -> Config:
     Raises:
         UserError: an option is unknown or invalid. The error names it.
     """
-    for name in ("weights", "sources"):
-        if not isinstance(value := config.get(name, {}), Mapping | None):
-            raise UserError(
-                f"--config {name}: write it as {name}='{{NAME: VALUE, ...}}' (got {value!r})"
-            )
     with valid("--config ", f"the options are {', '.join(Config.model_fields)}"):
         return Config.model_validate(dict(config))
 

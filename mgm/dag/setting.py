@@ -93,8 +93,8 @@ class Setting:
         self.logs = Path("logs") / self.name
         # Each dataset with the folder of its index.
         self.places: dict[str, Path] = {}
-        # Each generated dataset with its generator's parameters as JSON.
-        self.generated: dict[str, str] = {}
+        # Each generated dataset with its generator's parameters.
+        self.generated: dict[str, Synthetic] = {}
         # Each derived dataset with the datasets that it is made from.
         self.derived: dict[str, tuple[str, ...]] = {}
         if options.videos is not None and options.sources:
@@ -163,8 +163,7 @@ class Setting:
                 params = parse_params(
                     dataset.generate, f"scale {scale.name}: datasets.{name}.generate"
                 )
-                self.generated[name] = params.model_dump_json()
-                digest = params.digest
+                self.generated[name], digest = params, params.digest
             elif dataset.adapt:
                 if unknown := [other for other in dataset.adapt if other not in datasets]:
                     raise UserError(
@@ -189,10 +188,7 @@ class Setting:
         Raises:
             UserError: such a run. The error names both fields.
         """
-        given = {
-            name: Synthetic.model_validate_json(params).train_per_class
-            for name, params in self.generated.items()
-        }
+        given = {name: params.train_per_class for name, params in self.generated.items()}
         for spec in self.registry.specs.values():
             wanted, dataset = spec.data.labels_per_class, self.scale.key_of(spec.data)
             if wanted > (held := given.get(dataset, wanted)):
@@ -208,12 +204,11 @@ class Setting:
         Raises:
             UserError: a dataset cannot be prepared by jobs.
         """
-        if options.sources is not None:
-            given = options.sources
-        else:
+        given = options.sources
+        if given is None:
             given = self.cluster.sources if self.cluster else {}
         short = {"ucf101": options.ucf101, "hmdb51": options.hmdb51}
-        given = {**given, **{name: source for name, source in short.items() if source}}
+        given = given | {name: source for name, source in short.items() if source}
         if unknown := sorted(set(given) - set(PREPARED)):
             raise UserError(
                 f"sources: {unknown[0]}: cannot be prepared by jobs; choose from "

@@ -67,7 +67,10 @@ class Workflow(Setting):
             self.spec_file(run_id): spec.model_dump_json(indent=1)
             for run_id, spec in self.registry.specs.items()
         }
-        files |= {self.params_file(dataset): params for dataset, params in self.generated.items()}
+        files |= {
+            self.params_file(dataset): params.model_dump_json()
+            for dataset, params in self.generated.items()
+        }
         for path, text in files.items():
             if not path.exists() or path.read_text() != text + "\n":
                 atomic.write(path, text + "\n")

@@ -175,7 +175,7 @@ def test_sets_made_of_downloaded_ones_are_made_by_jobs_too(tmp_path):
     [
         ({"k40": "."}, "sources: k40:"),
         ({"k400": "nowhere"}, "sources: k400:"),
-        ("k400=DIR", "--config sources: write it as sources="),
+        ("k400=DIR", "--config sources: "),
     ],
 )
 def test_wrong_sources_are_one_clear_line(sources, message):
