@@ -97,7 +97,7 @@ def _option(name: str, field: FieldInfo) -> Parameter:
     """Return a field as a parameter, with its own `typer.Option` or one made from the field."""
     option = next((extra for extra in field.metadata if isinstance(extra, OptionInfo)), None)
     if option is None:
-        least = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), None)
+        least = next((extra.ge for extra in field.metadata if hasattr(extra, "ge")), None)
         # Name the flag, since Typer would add --no-NAME.
         flag = (f"--{name.replace('_', '-')}",) if field.annotation is bool else ()
         option = typer.Option(*flag, min=least, help=field.description)

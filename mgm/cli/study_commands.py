@@ -18,6 +18,7 @@ def init(
 
     They are the Snakefile, rules, scales and profiles. A checkout of the repository has them.
     """
+    # Commands import what they need, so that `mgm --help` starts fast.
     from mgm.dag import write_workflow as write
 
     write(folder)
@@ -116,17 +117,10 @@ def plan(
 
     The plan lists each table and figure. It computes these numbers and runs nothing.
     """
-    from mgm.dag.study import Workflow, scale_file
+    from mgm.dag.setting import Setting, scale_file
     from mgm.paper.machine import day_machine, machine, read_measured, size_for
     from mgm.paper.plan import SHARES, make_plan
-    from mgm.report.compute_plan import (
-        DECODED,
-        describe,
-        describe_day,
-        describe_runs,
-        draw,
-        write_json,
-    )
+    from mgm.report import compute_plan
 
     per_core = given.loader_clips_per_s
     decoded = None if per_core is None else per_core * given.cores
@@ -138,21 +132,21 @@ def plan(
     size = given.size
     if path.exists() and not size:
         size = size_for(path, str(rate["gpu"]))
-    workflow = Workflow({"scale": scale, "study": study, "gpu": size})
-    if workflow.scale.backbones:
+    setting = Setting({"scale": scale, "study": study, "gpu": size})
+    if setting.scale.backbones:
         # Small models run on cores.
-        say(describe_runs(workflow.name, workflow.registry, workflow.results))
+        say(compute_plan.describe_runs(setting.name, setting.registry, setting.results))
         return
     if study:
-        speed = per_core or DECODED
+        speed = per_core or compute_plan.DECODED
         # Without worker processes, the main process decodes.
-        workers = max(1, min(given.cores, workflow.scale.execution.workers))
+        workers = max(1, min(given.cores, setting.scale.execution.workers))
         machines = [
             day_machine(machine(utilisation=share, gpus=1, **rate), workers, speed)
             for share in (SHARES[:1] if rate["clips_per_s"] else SHARES)
         ]
-        name = " ".join(filter(None, (workflow.name, size)))
-        say(describe_day(name, workflow.registry, machines, given.cores, workers, speed))
+        name = " ".join(filter(None, (setting.name, size)))
+        say(compute_plan.describe_day(name, setting.registry, machines, given.cores, workers))
         return
     chosen = machine(
         utilisation=given.utilisation,
@@ -161,9 +155,9 @@ def plan(
         decoded=decoded,
         **rate,
     )
-    whole = make_plan(workflow.registry, chosen, given.utilisation, target)
+    whole = make_plan(setting.registry, chosen, given.utilisation, target)
     if out:
-        draw(whole, out)
+        compute_plan.draw(whole, out)
     if json_file:
-        write_json(whole, json_file)
-    say(describe(whole))
+        compute_plan.write_json(whole, json_file)
+    say(compute_plan.describe(whole))

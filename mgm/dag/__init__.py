@@ -32,11 +32,9 @@ def write_workflow(folder: Path) -> None:
         ours = {name for name in LINKS if (folder / name).is_symlink()} | {HALF}
         # An interrupted call left them.
         ours |= {"studies"} if (folder / HALF).exists() else set()
-        if found := sorted({path.name for path in folder.iterdir()} - ours):
-            raise UserError(
-                f"{folder / ('workflow' if 'workflow' in found else found[0])}: is there already; "
-                "choose an empty folder"
-            )
+        if others := sorted({path.name for path in folder.iterdir()} - ours):
+            name = "workflow" if "workflow" in others else others[0]
+            raise UserError(f"{folder / name}: is there already; choose an empty folder")
     elif folder.is_symlink() or folder.exists():
         raise UserError(f"{folder}: is a file; choose an empty or new folder")
     folder.mkdir(parents=True, exist_ok=True)

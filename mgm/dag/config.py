@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from mgm.dag import WORKFLOW
 from mgm.dag.cluster import Cluster
-from mgm.errors import UserError, valid
+from mgm.errors import valid
 from mgm.paper.scales import ResultsName, Scale
 from mgm.spec import FrozenModel
 
@@ -82,28 +82,23 @@ def parse_config(config: Mapping[str, Any]) -> Config:
     Raises:
         UserError: an option is unknown or invalid. The error names it.
     """
-    for name in ("weights", "sources"):
-        if not isinstance(value := config.get(name, {}), Mapping | None):
-            raise UserError(
-                f"--config {name}: write it as {name}='{{NAME: VALUE, ...}}' (got {value!r})"
-            )
     with valid("--config ", f"the options are {', '.join(Config.model_fields)}"):
         return Config.model_validate(dict(config))
 
 
 def schemas() -> dict[str, str]:
     """Return the text of each file in workflow/schemas, made from the models of these files."""
-    found = {
+    models = {
         name: model.model_json_schema()
         for name, model in (("config", Config), ("scale", Scale), ("cluster", Cluster))
     }
-    for part in (found["cluster"], *found["cluster"]["$defs"].values()):
+    for part in (models["cluster"], *models["cluster"]["$defs"].values()):
         # A user's file has only the fields that differ from the profile's.
         part.pop("required")
     draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {
         f"{name}.schema.json": json.dumps(draft | schema, indent=1) + "\n"
-        for name, schema in found.items()
+        for name, schema in models.items()
     }
 
 

@@ -5,16 +5,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from mgm.dag.setting import Setting
 from mgm.paper.registry import Registry
 from mgm.paper.scales import Scale
 from mgm.results.result import lacks_weights
 from mgm.spec import FLOWS, PUBLISHED, LoadOptions, Pretrain, RunOptions, Spec, parents
 from mgm.spec.compute import longest_chains, train_multiply_adds
-
-if TYPE_CHECKING:
-    from mgm.dag.study import Workflow
 
 
 @dataclass(frozen=True)
@@ -78,15 +75,15 @@ def batches(registry: Registry) -> dict[str, list[Spec]]:
         part = key_of(spec.data) if scale.study else home.get(run_id, "others")
         name = f"{rule_of(spec, scale)}-{part}-{generation[run_id]}"
         groups.setdefault(name, []).append(specs[run_id])
-    found: dict[str, list[Spec]] = {}
+    jobs: dict[str, list[Spec]] = {}
     for name, group in groups.items():
         count = -(-len(group) // scale.specs_per_job)
         cuts = [len(group) * part // count for part in range(count + 1)]
-        found |= {
+        jobs |= {
             f"{name}-{part}": group[start:end]
             for part, (start, end) in enumerate(pairwise(cuts), start=1)
         }
-    return found
+    return jobs
 
 
 def rule_of(spec: Spec, scale: Scale) -> str:
@@ -125,7 +122,7 @@ def in_order(jobs: Sequence[DagJob], rank: Mapping[str, int]) -> dict[str, DagJo
     before the next one begins. A dataset is made before the first run that reads it.
     """
     place = {
-        job.name: min((rank[one.run_id] for one in job.specs), default=len(rank)) for job in jobs
+        job.name: min((rank[spec.run_id] for spec in job.specs), default=len(rank)) for job in jobs
     }
     for job in reversed(jobs):
         for needed in job.after:
@@ -133,25 +130,25 @@ def in_order(jobs: Sequence[DagJob], rank: Mapping[str, int]) -> dict[str, DagJo
     return {job.name: replace(job, priority=len(rank) - place[job.name]) for job in jobs}
 
 
-def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
+def dataset_jobs(setting: Setting) -> list[DagJob]:
     """Return the jobs that make datasets and optical flow.
 
     The datasets are generated, published (under `sources`), or made from other datasets.
     """
-    every, built = workflow.threads("prepare", 0), workflow.built_datasets
+    every, built = setting.threads("prepare", 0), setting.built_datasets
     prepare = partial(DagJob, rule="prepare")
     jobs = []
     for name in built:
-        place, words = workflow.places[name], tuple(workflow.preparation(name))
+        place, words = setting.places[name], tuple(setting.preparation(name))
         job, whole = f"prepare-{name}", (*words, "--out", str(place))
         index = (place / "index.json",)
         # A study reads its videos as they are, which must have motion vectors.
-        if name in workflow.sources and not workflow.scale.study:
+        if name in setting.sources and not setting.scale.study:
             source = (*words, "--out", str(place / "source"))
             index_of_source = (place / "source" / "index.json",)
             first = prepare(f"{job}-source", words=source, makes=index_of_source)
             whole += ("--transcode",)
-            count = workflow.shards
+            count = setting.shards
             shards = [
                 prepare(
                     f"{job}-{part}-of-{count}",
@@ -166,19 +163,19 @@ def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
             last = prepare(job, words=whole, makes=index, after=after, parallel=True)
             jobs += [first, *shards, last]
         else:
-            parts = workflow.derived.get(name, ())
+            parts = setting.derived.get(name, ())
             after = tuple(f"prepare-{part}" for part in parts if part in built)
             # On this machine one process draws a dataset: two would wait for each other and leave a
             # core idle.
-            drawn = name in workflow.generated
+            drawn = name in setting.generated
             threads = (every or 1) if drawn else 1
             jobs.append(
                 prepare(job, words=whole, makes=index, after=after, threads=threads, parallel=drawn)
             )
-    weights = ("--weights", workflow.scale.flow_weights) if workflow.scale.flow_weights else ()
-    flows = {flow_of(spec, workflow.scale) for spec in workflow.registry.specs.values()}
+    weights = ("--weights", setting.scale.flow_weights) if setting.scale.flow_weights else ()
+    flows = {flow_of(spec, setting.scale) for spec in setting.registry.specs.values()}
     for name, method in sorted(flow for flow in flows if flow):
-        place = workflow.places[name]
+        place = setting.places[name]
         jobs.append(
             DagJob(
                 f"flow-{name}-{method}",
@@ -186,7 +183,7 @@ def dataset_jobs(workflow: "Workflow") -> list[DagJob]:
                 ("flow", str(place), "--method", method, *weights),
                 (place / f"flow-{method}.json",),
                 (f"prepare-{name}",) if name in built else (),
-                threads=workflow.threads("flow", 1),
+                threads=setting.threads("flow", 1),
                 parallel=True,
             )
         )
@@ -198,60 +195,57 @@ def weights_jobs(registry: Registry, results: Path) -> dict[str, str]:
 
     Archived runs have no weights. Those are needed that unfinished runs start from.
     """
-    found: dict[str, str] = {}
+    jobs: dict[str, str] = {}
     for run_id, spec in reversed(registry.specs.items()):  # children come before their parents
-        if run_id in found or not (results / run_id / "result.json").is_file():
-            found |= {
+        if run_id in jobs or not (results / run_id / "result.json").is_file():
+            jobs |= {
                 parent: f"{rule_of(registry.specs[parent], registry.scale)}-weights-{parent}"
                 for parent in parents(spec)
                 if parent in registry.specs and lacks_weights(results / parent)
             }
-    return found
+    return jobs
 
 
-def rebuild_job(workflow: "Workflow", run_id: str) -> DagJob:
+def rebuild_job(
+    setting: Setting, name: str, run_id: str, makers: Mapping[str, Sequence[str]]
+) -> DagJob:
     """Return the job that computes the lost weights of a finished run again."""
-    job = run_job(workflow, workflow.rebuilt[run_id], [workflow.registry.specs[run_id]])
-    path = workflow.results / run_id / "weights.safetensors"
+    job = run_job(setting, name, [setting.registry.specs[run_id]], makers)
+    path = setting.results / run_id / "weights.safetensors"
     return replace(job, words=(*job.words, "--rebuild"), makes=(path,))
 
 
-def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
-    """Return the job of these runs."""
-    here, stage = workflow.scale.execution, specs[0].stage
-    rule = rule_of(specs[0], workflow.scale)
-    keys = sorted({workflow.scale.key_of(spec.data) for spec in specs})
-    words = [stage, *(str(workflow.spec_file(spec.run_id)) for spec in specs)]
+def run_job(
+    setting: Setting, name: str, specs: list[Spec], makers: Mapping[str, Sequence[str]]
+) -> DagJob:
+    """Return the job of these runs.
+
+    Args:
+        makers: the jobs that make each run or its weights.
+    """
+    here, stage = setting.scale.execution, specs[0].stage
+    rule = rule_of(specs[0], setting.scale)
+    keys = sorted({setting.scale.key_of(spec.data) for spec in specs})
+    words = [stage, *(str(setting.spec_file(spec.run_id)) for spec in specs)]
     words += [
         word
         for key in keys
         for word in (
-            "--data", f"{workflow.scale.datasets[key].name or key}={workflow.places[key]}",
+            "--data", f"{setting.scale.datasets[key].name or key}={setting.places[key]}",
         )
     ]  # fmt: skip
-    words += ["--out", str(workflow.results)]
-    if stage == "measure" and workflow.scale.flow_weights:
-        words += ["--weights", workflow.scale.flow_weights]
-    options = here.changed(workflow.cluster.jobs[rule]) if workflow.cluster else here
+    words += ["--out", str(setting.results)]
+    if stage == "measure" and setting.scale.flow_weights:
+        words += ["--weights", setting.scale.flow_weights]
+    options = here.changed(setting.cluster.jobs[rule]) if setting.cluster else here
     kind = RunOptions if stage in ("pretrain", "finetune") else LoadOptions
     words += options.words(kind.model_fields)
-    after = {
-        workflow.made_by[parent]
-        for spec in specs
-        for parent in parents(spec)
-        if parent in workflow.made_by
-    }
+    after = {job for spec in specs for parent in parents(spec) for job in makers.get(parent, ())}
+    after |= {f"prepare-{key}" for key in keys if key in setting.built_datasets}
     after |= {
-        workflow.rebuilt[parent]
-        for spec in specs
-        for parent in parents(spec)
-        if parent in workflow.rebuilt
+        "flow-{}-{}".format(*flow) for spec in specs if (flow := flow_of(spec, setting.scale))
     }
-    after |= {f"prepare-{key}" for key in keys if key in workflow.built_datasets}
-    after |= {
-        "flow-{}-{}".format(*flow) for spec in specs if (flow := flow_of(spec, workflow.scale))
-    }
-    makes = tuple(workflow.results / spec.run_id / "result.json" for spec in specs)
+    makes = tuple(setting.results / spec.run_id / "result.json" for spec in specs)
     return DagJob(
         name,
         rule,
@@ -260,5 +254,5 @@ def run_job(workflow: "Workflow", name: str, specs: list[Spec]) -> DagJob:
         tuple(sorted(after)),
         tuple(specs),
         # The runs of a scale for one GPU use it in turn, so each can have every core.
-        workflow.threads(rule, 0 if workflow.scale.memory_gb else here.threads),
+        setting.threads(rule, 0 if setting.scale.memory_gb else here.threads),
     )

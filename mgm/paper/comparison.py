@@ -1,7 +1,6 @@
 """The runs of a study: its scale, and its registry, filled cell by cell."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
@@ -10,26 +9,11 @@ from mgm.data.index import read_index
 from mgm.data.synthetic.params import parse_params
 from mgm.errors import UserError, valid
 from mgm.paper import CONFIG, recipes
-from mgm.paper.registry import NO_MODEL, Registry
+from mgm.paper.registry import NO_MODEL, Registry, Value
 from mgm.paper.scales import Dataset, R, Scale, file_of, load_scale, set_field
 from mgm.paper.study import CONTROLS, At, Column, Place, Stage, Study
 from mgm.reading import read_yaml
 from mgm.spec import PUBLISHED, Data, Finetune, Mask, Measure, Pretrain, Probe, Published, parse
-
-
-@dataclass(frozen=True)
-class Value:
-    """A run's number in a study. `dataset` is the dataset of the table, not the fold."""
-
-    dataset: str
-    draw: int | None
-    seed: int
-    row: str
-    column: str
-    run: Probe | Finetune | Measure
-    metric: str
-    control: bool = False
-
 
 # What a study without a scale has: the defaults of a spec.
 UNSCALED = Scale(name="none", caveat="", expected_cost="", seeds=(0,), datasets={})
@@ -93,7 +77,7 @@ def scale_of(
     }
     if study.execution:
         given["execution"] = study.execution
-    return base.model_copy(update=given | {"more_seeds": {}, "data_seeds": (), "weights": {}})
+    return base.model_copy(update=given | {"more_seeds": {}, "weights": {}})
 
 
 def _prepared(name: str, place: Place) -> Dataset:

@@ -53,8 +53,8 @@ VIDEOMAE = PublishedTime("MCG-NJU/VideoMAE, issue 5: ViT-B, K400, ratio 0.9", "v
 
 def listed(dataset: str) -> tuple[int, int]:
     """Return the numbers of videos and classes in a dataset's published lists (split 1)."""
-    one = PUBLISHED[dataset]
-    return one.train + one.test, one.classes
+    lists = PUBLISHED[dataset]
+    return lists.train + lists.test, lists.classes
 
 
 @cache

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mgm.errors import UserError
 from mgm.paper.scales import R, Scale
@@ -22,9 +22,6 @@ from mgm.spec import (
     metric_by_title,
     parents,
 )
-
-if TYPE_CHECKING:
-    from mgm.paper.comparison import Value
 
 # Metrics of a `measure controls` run, by the controls' titles.
 CONTROL_ROWS = metric_by_title(
@@ -155,6 +152,20 @@ class Figure:
     shows_masks: bool = False
 
 
+@dataclass(frozen=True)
+class Value:
+    """A run's number in a study. `dataset` is the dataset of the table, not the fold."""
+
+    dataset: str
+    draw: int | None
+    seed: int
+    row: str
+    column: str
+    run: Probe | Finetune | Measure
+    metric: str
+    control: bool = False
+
+
 @dataclass
 class Registry:
     """All tables, figures and runs of one scale, for the datasets that the scale lists.
@@ -173,7 +184,7 @@ class Registry:
     plots: dict[str, Plot] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
     # The runs of a study in their order.
-    values: "list[Value]" = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
 
     @property
     def kinds(self) -> Kinds:
@@ -217,14 +228,14 @@ class Registry:
 
     def targets(self) -> dict[str, list[Spec]]:
         """Return the targets, such as table4e and figure5, with the runs they show."""
-        found: dict[str, list[Spec]] = {"all": list(self.specs.values())}
+        targets: dict[str, list[Spec]] = {"all": list(self.specs.values())}
         for name, table in self.tables.items():
-            found[f"table{name}"] = [run for cell in table.cells for run in cell.runs]
+            targets[f"table{name}"] = [run for cell in table.cells for run in cell.runs]
         for name, figure in self.figures.items():
-            found[f"figure{name}"] = [figure.run]
+            targets[f"figure{name}"] = [figure.run]
         for name, plot in self.plots.items():
-            found[f"figure{name}"] = [run for cell in plot.cells for run in cell.runs]
-        return found
+            targets[f"figure{name}"] = [run for cell in plot.cells for run in cell.runs]
+        return targets
 
     def runs_of(self, target: str) -> list[Spec]:
         """Return the runs that a target needs, parents first.

@@ -87,9 +87,6 @@ class Scale(FrozenModel):
     seeds: Numbers = Field(min_length=1)
     # Seeds of a target such as table4e, or of its runs of one stage, such as table4e.probe.
     more_seeds: dict[str, Numbers] = Field(default_factory=dict)
-    # Seeds of generated datasets. A run with seed s reads the dataset of data_seeds[s % n].
-    # Empty: every run reads the one in `datasets`.
-    data_seeds: Numbers = ()
     # None: steps follow from the paper's epochs.
     steps: Steps | None = None
     # Each stage with its {dotted field: value}.
@@ -120,29 +117,6 @@ class Scale(FrozenModel):
     specs_per_job: int = Field(1, ge=1)
     execution: RunOptions = RunOptions()
 
-    @model_validator(mode="before")
-    @classmethod
-    def _draws_datasets(cls, fields: Any) -> Any:
-        """Add one dataset per generated dataset and data seed."""
-        if not isinstance(fields, dict) or not fields.get("data_seeds"):
-            return fields
-        given, more = fields.get("datasets"), dict[str, Any]()
-        if not isinstance(given, dict) or not all(isinstance(x, dict) for x in given.values()):
-            return fields
-        if adapted := [name for name, dataset in given.items() if dataset.get("adapt")]:
-            raise ValueError(
-                f"data_seeds cannot draw {adapted[0]}, which is made from other datasets; remove "
-                "one of the two"
-            )
-        drawn = {f"{name}-d{seed}" for name in given for seed in fields["data_seeds"]}
-        for name, dataset in given.items():
-            if dataset.get("generate") and name not in drawn:
-                more |= {
-                    f"{name}-d{seed}": {"generate": dataset["generate"] | {"seed": seed}}
-                    for seed in fields["data_seeds"]
-                }
-        return fields | {"datasets": {**more, **given}}
-
     @property
     def kinds(self) -> dict[tuple[str, str], Kind]:
         """Return the kind of each dataset by its name in specs and its digest.
@@ -160,19 +134,15 @@ class Scale(FrozenModel):
     def own_videos(self) -> bool:
         return OWN in self.datasets
 
-    def drawn(self, dataset: str, seed: int) -> str:
-        """Return the dataset that a run with this seed reads in place of `dataset`."""
-        if not self.data_seeds or not self.datasets[dataset].generate:
-            return dataset
-        return f"{dataset}-d{self.data_seeds[seed % len(self.data_seeds)]}"
-
     def key_of(self, data: Data) -> str:
         """Return the name in `datasets` of a run's data."""
         return self._keys.get((data.dataset, data.digest), data.dataset)
 
     @cached_property
     def _keys(self) -> dict[tuple[str, str], str]:
-        return {(one.name or key, one.digest): key for key, one in self.datasets.items()}
+        return {
+            (dataset.name or key, dataset.digest): key for key, dataset in self.datasets.items()
+        }
 
     def named(self, text: str) -> str:
         """Return a title or axis that names the data of this scale.
@@ -185,11 +155,11 @@ class Scale(FrozenModel):
         if not any(dataset.generate for dataset in self.datasets.values()):
             return text
         # The title that replaces each name of a dataset.
-        names = {name: name for one in PUBLISHED.values() for name in (one.title, *one.parts)}
-        names |= {one.long: one.title for one in PUBLISHED.values() if one.long}
+        names = {name: name for data in PUBLISHED.values() for name in (data.title, *data.parts)}
+        names |= {data.long: data.title for data in PUBLISHED.values() if data.long}
         pattern = "|".join(map(re.escape, names))
-        found = re.sub(rf"\b({pattern})\b", lambda one: f"{names[one[1]]} stand-in", text)
-        return found if found == text else f"{found} (generated)"
+        named = re.sub(rf"\b({pattern})\b", lambda match: f"{names[match[1]]} stand-in", text)
+        return named if named == text else f"{named} (generated)"
 
     def shortened(self, steps: int) -> Self:
         """Return this scale with training runs of `steps` steps. Warm-up keeps its share."""
@@ -218,8 +188,8 @@ class Scale(FrozenModel):
         if self.datasets[spec.data.dataset].several_labels:
             # These fields count or draw videos by a single label.
             fields["data"]["labels_per_class"] = 0
-            one = {"label_draws": 1, "class_weights": "none", "kind": "logistic"}
-            fields |= {name: value for name, value in one.items() if name in fields}
+            plain = {"label_draws": 1, "class_weights": "none", "kind": "logistic"}
+            fields |= {name: value for name, value in plain.items() if name in fields}
         # Without `backbones`, a scale has full sizes.
         if self.backbones:
             if spec.model.backbone not in self.backbones:
@@ -237,7 +207,7 @@ class Scale(FrozenModel):
                 self.steps.factor * epochs**self.steps.power
             )
             fields["optim"]["warmup_epochs"] = self.steps.warmup * epochs
-        key = self.drawn(spec.data.dataset, seed)
+        key = spec.data.dataset
         dataset = self.datasets[key]
         fields["data"] |= {"dataset": dataset.name or key, "digest": dataset.digest}
         fields["seed"] = seed

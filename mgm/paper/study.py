@@ -5,6 +5,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from itertools import chain
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -43,12 +44,12 @@ def numbers(given: Any) -> Any:
         return (given,)
     if not isinstance(given, str):
         return given
-    found: list[int] = []
+    values: list[int] = []
     for part in given.split(","):
         if not (bounds := re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)):
             raise ValueError("is not a range of numbers, such as 701-720")
-        found += range(int(bounds[1]), int(bounds[2] or bounds[1]) + 1)
-    return tuple(found)
+        values += range(int(bounds[1]), int(bounds[2] or bounds[1]) + 1)
+    return tuple(values)
 
 
 Numbers = Annotated[
@@ -209,14 +210,14 @@ def parse_statement(text: str) -> Statement:
     Raises:
         ValueError: it has another form.
     """
-    found = _STATEMENT.fullmatch(text.strip())
-    if not found or (found[2] == "level") != (found[3] is None):
+    match = _STATEMENT.fullmatch(text.strip())
+    if not match or (match[2] == "level") != (match[3] is None):
         raise ValueError(
             f"{text!r} is not a prediction; write A minus B, then above, below or within a number, "
             "or level"
         )
-    first, second = parse_difference(found[1])
-    return Statement(first, second, found[2], float(found[3] or 0))  # type: ignore[arg-type]
+    first, second = parse_difference(match[1])
+    return Statement(first, second, match[2], float(match[3] or 0))  # type: ignore[arg-type]
 
 
 def parse_difference(text: str) -> tuple[Term, Term | None]:
@@ -226,9 +227,9 @@ def parse_difference(text: str) -> tuple[Term, Term | None]:
 
 
 def _term(text: str) -> Term:
-    found = re.fullmatch(r"(.+?)(?: \[(.+)\])?", text.strip())
-    assert found
-    return Term(found[1], found[2] or "")
+    match = re.fullmatch(r"(.+?)(?: \[(.+)\])?", text.strip())
+    assert match
+    return Term(match[1], match[2] or "")
 
 
 def _one_family(given: Any) -> Any:
@@ -327,37 +328,37 @@ class Study(FrozenModel):
         for name, several in self.averages.items():
             check(f"averages.{name}", "dataset", *several)
         check("controls", "column", *self.controls)
-        for text in (one for family in self.compare.values() for one in family):
+        for text in chain.from_iterable(self.compare.values()):
             first, second = parse_difference(text)
             if second is None:
                 raise ValueError(f"compare: {text!r} is not `A minus B`")
             check(f"compare: {text}", "row", first.row, *[second.row] * (second.row != "*"))
             check(f"compare: {text}", "column", first.column, second.column)
-        for number, one in enumerate(self.predictions, 1):
+        for number, prediction in enumerate(self.predictions, 1):
             where = f"predictions: number {number}"
-            check(where, "dataset", one.dataset)
-            check(where, "column", one.column)
-            check(where, "row", *(term.row for term in one.terms))
-            check(where, "column", *(term.column for term in one.terms))
+            check(where, "dataset", prediction.dataset)
+            check(where, "column", prediction.column)
+            check(where, "row", *(term.row for term in prediction.terms))
+            check(where, "column", *(term.column for term in prediction.terms))
         return self
 
     def _places(self) -> list[Place]:
         return [place for place in self.datasets.values() if place.tested]
 
-    def without_absent(self, there: Collection[str]) -> Self:
-        """Return the study without its optional datasets that are not `there`."""
+    def without_absent(self, present: Collection[str]) -> Self:
+        """Return the study without its optional datasets that are not `present`."""
         kept = {
             name: place
             for name, place in self.datasets.items()
-            if not place.optional or name in there
+            if not place.optional or name in present
         }
         return self.model_copy(update={"datasets": kept})
 
     @property
     def shown(self) -> dict[str, str]:
         """The datasets with results, each with its title; folds stand under their dataset."""
-        found: dict[str, str] = {}
+        titles: dict[str, str] = {}
         for name, place in self.datasets.items():
             if place.tested:
-                found.setdefault(place.fold_of or name, place.title or place.fold_of or name)
-        return found | {name: name for name in self.averages}
+                titles.setdefault(place.fold_of or name, place.title or place.fold_of or name)
+        return titles | {name: name for name in self.averages}

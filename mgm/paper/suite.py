@@ -94,9 +94,10 @@ def registry_of(results: Path) -> Registry:
         return make_registry(scale_of(known, ran.datasets, ran.size))
     try:
         fields = read_json(path)
-        # The committed results of mini have this field, without a value.
-        if isinstance(fields, dict) and not fields.get("grid", True):
-            del fields["grid"]
+        # Results of an earlier version have these fields, without a value.
+        for gone in ("grid", "data_seeds"):
+            if isinstance(fields, dict) and not fields.get(gone, True):
+                del fields[gone]
         return make_registry(parse_scale(fields, path))
     except FileNotFoundError:
         raise UserError(

@@ -235,7 +235,7 @@ def _estimate(pairs: Sequence[tuple[float, str]], videos: int) -> Estimate:
 
 
 def over_runs(values: Sequence[float], datasets: Sequence[str]) -> Estimate:
-    """Return mean and interval over datasets if there are several (`data_seeds`), else seeds."""
+    """Return mean and interval over datasets if there are several, else over seeds."""
     of_set: dict[str, list[float]] = {}
     for value, dataset in zip(values, datasets, strict=True):
         of_set.setdefault(dataset, []).append(value)

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mgm.console import duration
 from mgm.errors import UserError
-from mgm.paper.machine import AUGMENTED, Machine
+from mgm.paper.machine import Machine
 from mgm.paper.plan import (
     SHARES,
     SMALL_FLOPS,
@@ -81,18 +81,13 @@ DECODED = 62.0
 
 
 def describe_day(
-    name: str,
-    registry: Registry,
-    machines: Sequence[Machine],
-    cores: int,
-    workers: int,
-    decoded: float,
+    name: str, registry: Registry, machines: Sequence[Machine], cores: int, workers: int
 ) -> str:
     """Describe a study for one GPU: when each row is complete, and what the machine needs.
 
     Args:
+        machines: the GPU at each rate.
         cores: CPU cores of the machine, of which `workers` decode videos.
-        decoded: videos per second that one core decodes.
     """
     scale, first = registry.scale, machines[0]
     tables = [costs(registry, machine) for machine in machines]
@@ -118,16 +113,15 @@ def describe_day(
     enough = "" if not held or held >= wanted else ": the model does not fit, choose a smaller size"
     loader = [max(table.needs[table.stage == "pretrain"], default=0.0) for table in tables]
     needs = " to ".join(f"{rate:.0f}" for rate in sorted({min(loader), max(loader)}))
-    waits = workers * decoded < max(loader)
+    waits = first.decoded < max(loader)
     lines += [
         f"GPU memory: for {wanted:g} GB of {held:g} GB{enough}. A step that does not fit "
         "is computed in parts.",
         f"Disk: {day_disk(registry, tables[0]) / 1e9:.1f} GB for weights, checkpoints and an "
         "attentive probe's tokens, in addition to the videos.",
         f"Loader: pretraining takes {needs} videos/s. {workers} workers on {cores} cores decode "
-        f"{workers * decoded:.0f}"
-        + (": the GPU waits, which the hours include." if waits else "."),
-        f"Fine-tuning: they change {workers * AUGMENTED:.0f} clips/s by RandAugment, also counted.",
+        f"{first.decoded:.0f}" + (": the GPU waits, which the hours include." if waits else "."),
+        f"Fine-tuning: they change {first.augmented:.0f} clips/s by RandAugment, also counted.",
         "Not counted: compiling, starts and `measure controls`.",
     ]
     lines += ["", "Published times, as shares of the peak by the same formula:"]

@@ -15,8 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from mgm.errors import UserError
-from mgm.paper.comparison import Value
-from mgm.paper.registry import Registry
+from mgm.paper.registry import Registry, Value
 from mgm.paper.study import (
     CONTROLS,
     Column,

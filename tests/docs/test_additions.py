@@ -47,7 +47,7 @@ import csv
 from pathlib import Path
 from typer.testing import CliRunner
 from mgm.cli import app
-from mgm.dag.study import PREPARED
+from mgm.dag.setting import PREPARED
 from mgm.data.index import read_index
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic

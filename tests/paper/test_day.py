@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.dag.messages import archive_problems, gpu_problems, order
-from mgm.dag.study import CONFIG, Workflow
+from mgm.dag.study import Workflow
 from mgm.data.published import index_published
 from mgm.errors import UserError
 from mgm.models import build_classifier, build_mae, reconstruction_loss
-from mgm.paper import STUDIES
+from mgm.paper import CONFIG, STUDIES
 from mgm.paper.machine import Machine, day_machine, size_for
 from mgm.paper.plan import check, cost, costs, cpu_hours, day_rows
 from mgm.paper.quoted import AVION, MEMORY_GB, VIDEOMAE_UCF101
@@ -77,10 +77,10 @@ def kept_by_autograd(size: str, stage: str) -> tuple[Any, float]:
             masked_BL = torch.zeros(count, tokens, dtype=torch.bool)
             return reconstruction_loss(*model(frames_BTHWC, masked_BL), torch.ones(count))
 
-        one, two = (
+        one_clip, two_clips = (
             memory.saved_bytes(partial(loss, count), model.parameters()) for count in (1, 2)
         )
-    return spec, two - one
+    return spec, two_clips - one_clip
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
@@ -135,10 +135,10 @@ def test_a_days_hours_by_hand(source):
 
 
 def test_the_arithmetic_is_within_three_times_avions_measured_hours():
-    found = check(0.4, AVION)
-    assert found.hours == 583 / 4
-    assert 1 < found.hours / found.planned_h < 3
-    assert found.implied == pytest.approx(0.175, abs=5e-4)
+    compared = check(0.4, AVION)
+    assert compared.hours == 583 / 4
+    assert 1 < compared.hours / compared.planned_h < 3
+    assert compared.implied == pytest.approx(0.175, abs=5e-4)
 
 
 def test_the_published_time_of_days_own_recipe():
@@ -239,7 +239,9 @@ def test_a_half_unpacked_archive_is_one_line(source):
         (Path(source) / "UCF-101" / "Archery" / f"v_Archery_g01_c0{clip}.avi").touch()
     workflow = Workflow({"study": "day", "ucf101": source})
     (line,) = archive_problems(workflow, {"ucf101"})
-    assert f"ucf101={source}: contains 3 videos, and ucf101 has 13,320; unpack its archive" in line
+    assert line.startswith(f"ucf101={source}: ")
+    assert "3 videos" in line
+    assert "13,320" in line
     workflow.yes = True
     assert archive_problems(workflow, {"ucf101"}) == []
 

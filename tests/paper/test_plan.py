@@ -214,7 +214,7 @@ def test_generated_datasets_count_by_their_parameters(tmp_path, monkeypatch):
     """A probe reads every training video once, and the test videos as often as it has views."""
     monkeypatch.chdir(tmp_path)
     registry = Workflow({"study": "features"}).registry
-    (drawn, *_) = (Synthetic(**one.generate) for one in registry.scale.datasets.values())
+    (drawn, *_) = (Synthetic(**data.generate) for data in registry.scale.datasets.values())
     probe = next(spec for spec in registry.specs.values() if isinstance(spec, Probe))
     views = probe.views.temporal * probe.views.spatial
     videos = probe.train_clips * drawn.train_per_class + views * drawn.test_per_class
@@ -244,8 +244,8 @@ def test_the_plan_takes_its_rate_from_the_gpu_bench(tmp_path, monkeypatch):
     ):
         lines += [[f"ViT-B, pretraining at 0.75, {name}", {"clips_per_s": rate}]] if name else []
         (tmp_path / "step.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        found = read_measured(tmp_path)
-        assert found.get("clips_per_s") == (rate if name is None or "ours" in name else 1000.0)
+        read = read_measured(tmp_path)
+        assert read.get("clips_per_s") == (rate if name is None or "ours" in name else 1000.0)
     monkeypatch.chdir(tmp_path)
     given = {
         "measured": ["--measured", str(tmp_path)],

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mgm.dag.study import CONFIG, Workflow
-from mgm.data.synthetic.params import Synthetic
+from mgm.dag.study import Workflow
 from mgm.errors import UserError
+from mgm.paper import CONFIG
 from mgm.paper.scales import load_scale, parse_scale
 from mgm.paper.suite import make_registry
 
@@ -97,12 +97,12 @@ def test_a_scales_own_backbones_name_its_runs(tmp_path):
     (tmp_path / "s.yaml").write_text(
         changed(name="mine", backbones={name: {"backbone": f"{name}-toy"} | TOY for name in names})
     )
-    found = {
+    names = {
         spec.model.backbone
         for spec in Workflow({"scale": str(tmp_path / "s.yaml")}).registry.specs.values()
     }
-    assert found >= {"vit-b-toy", "timesformer-toy"}
-    assert not found & {"vit-s", "timesformer"}
+    assert names >= {"vit-b-toy", "timesformer-toy"}
+    assert not names & {"vit-s", "timesformer"}
 
 
 @pytest.mark.parametrize(
@@ -123,42 +123,6 @@ def test_a_bad_option_is_one_line(config, named):
     assert "\n" not in str(error.value)
 
 
-def test_data_seeds_draw_a_dataset_for_each_seed(tmp_path):
-    """Seed s is run on the dataset of data_seeds[s % n], parents and children alike."""
-    path = tmp_path / "drawn.yaml"
-    fields = yaml.safe_load((CONFIG / "mini.yaml").read_text())
-    path.write_text(yaml.safe_dump(fields | {"seeds": [0, 1, 2, 3], "more_seeds": {}}))
-    one = Workflow({"scale": str(path)})
-    path.write_text(
-        yaml.safe_dump(fields | {"seeds": [0, 1, 2, 3], "more_seeds": {}, "data_seeds": [701, 702]})
-    )
-    many = Workflow({"scale": str(path)})
-    cell = many.registry.tables["4e"].cell("MGM (Dense)", "SSv2, linear probe")
-    assert [run.data.dataset for run in cell.runs] == ["ssv2-d701", "ssv2-d702"] * 2
-    for run in cell.runs:
-        parent = many.registry.specs[run.parent]
-        assert parent.data.digest == run.data.digest
-        params = Synthetic.model_validate_json(many.generated[run.data.dataset])
-        assert (params.digest, f"ssv2-d{params.seed}") == (run.data.digest, run.data.dataset)
-        assert many.places[run.data.dataset].name == f"{run.data.dataset}-{params.digest}"
-    assert not {*many.registry.specs} & {*one.registry.specs}
-    # A saved scale lists its drawn datasets and is read back unchanged.
-    saved = many.scale.model_dump(mode="json")
-    assert parse_scale(saved, path) == many.scale
-    assert {job for job in many.jobs if job.startswith("prepare")} == {
-        "prepare-ssv2",
-        "prepare-ssv2-d701",
-        "prepare-ssv2-d702",
-    }
-
-
-def test_data_seeds_refuse_adapted_datasets():
-    fields = yaml.safe_load((CONFIG / "mini.yaml").read_text()) | {"data_seeds": [5]}
-    fields["datasets"] |= {"other": {"adapt": ["ssv2", "ssv2"]}}
-    with pytest.raises(UserError, match="x.yaml: data_seeds .*other"):
-        parse_scale(fields, Path("x.yaml"))
-
-
 def test_generated_data_never_carries_a_published_name():
     for name in ("smoke", "mini"):
         registry = make_registry(load_scale(CONFIG / f"{name}.yaml"))
@@ -166,7 +130,7 @@ def test_generated_data_never_carries_a_published_name():
         texts += [name for table in registry.tables.values() for name in table.shown.values()]
         texts += [text for plot in registry.plots.values() for text in (plot.title, plot.y)]
         published = ("SSv2", "K400", "Kinetics", "Something", "UCF101", "HMDB51", "Diving48")
-        named = [text for text in texts if any(one in text for one in published)]
+        named = [text for text in texts if any(name in text for name in published)]
         assert named
         assert all("stand-in" in text and "(generated)" in text for text in named)
     paper = make_registry(load_scale(CONFIG / "paper.yaml"))

@@ -51,16 +51,18 @@ def registry():
 
 
 def test_a_row_is_the_scales_pretraining_with_its_changes(registry):
-    values = [one for one in registry.values if one.dataset == "a" and one.draw == 5]
+    values = [value for value in registry.values if value.dataset == "a" and value.draw == 5]
     by_row = {
-        one.row: registry.specs[one.run.parent] for one in values if getattr(one.run, "parent", "")
+        value.row: registry.specs[value.run.parent]
+        for value in values
+        if getattr(value.run, "parent", "")
     }
     assert by_row["Tube"].mask.name == "tube"
     assert by_row["Tube"].mask.ratio == 0.9
     assert by_row["MGM"].mask.name == "mgm"
     assert by_row["Longer"].optim.steps == 9
     assert by_row["Further"].parent == by_row["MGM"].run_id
-    (scratch,) = [one.run for one in values if one.row == "Random weights"]
+    (scratch,) = [value.run for value in values if value.row == "Random weights"]
     assert scratch.parent == ""
 
 
@@ -72,17 +74,19 @@ def test_every_run_comes_after_the_runs_it_starts_from(registry):
 
 
 def test_a_draw_is_complete_before_the_next_one(registry):
-    drawn = [(one.dataset, one.draw) for one in registry.values]
+    drawn = [(value.dataset, value.draw) for value in registry.values]
     changes = [pair for pair in pairwise(drawn) if pair[0] != pair[1]]
     assert len(changes) + 1 == len(set(drawn))
 
 
 def test_limits_hold_and_controls_share_the_probes_labels(registry):
-    assert {one.dataset for one in registry.values if one.row == "Longer"} == {"a"}
-    assert {one.draw for one in registry.values if one.row == "Further"} == {5}
-    assert {one.row for one in registry.values if one.column == "k-NN"} == {"MGM"}
-    (control,) = {one.run for one in registry.values if one.control and one.draw == 6}
-    (probe,) = [one.run for one in registry.values if one.draw == 6 and one.row == "Random weights"]
+    assert {value.dataset for value in registry.values if value.row == "Longer"} == {"a"}
+    assert {value.draw for value in registry.values if value.row == "Further"} == {5}
+    assert {value.row for value in registry.values if value.column == "k-NN"} == {"MGM"}
+    (control,) = {value.run for value in registry.values if value.control and value.draw == 6}
+    (probe,) = [
+        value.run for value in registry.values if value.draw == 6 and value.row == "Random weights"
+    ]
     assert isinstance(control, Measure)
     assert isinstance(probe, Probe)
     assert (control.data, control.label_draws, control.views) == (
@@ -93,7 +97,7 @@ def test_limits_hold_and_controls_share_the_probes_labels(registry):
 
 
 def test_draws_have_their_own_data_and_one_name(registry):
-    data = {one.draw: one.run.data for one in registry.values if one.dataset == "a"}
+    data = {value.draw: value.run.data for value in registry.values if value.dataset == "a"}
     assert data[5].dataset == data[6].dataset == "ssv2"
     assert data[5].digest != data[6].digest
 
@@ -194,9 +198,9 @@ def test_a_new_column_needs_only_the_lost_weights_of_its_rows(tmp_path, monkeypa
     new = workflow(
         columns=SMALL["columns"] | {"New": {"kind": "knn", "only": {"rows": ["Further"]}}}
     )
-    further = {one.run.parent for one in new.registry.values if one.column == "New"}
-    assert new.rebuilt.keys() == further | {new.registry.specs[one].parent for one in further}
-    fresh = {one.run.run_id for one in new.registry.values if one.column == "New"}
+    further = {value.run.parent for value in new.registry.values if value.column == "New"}
+    assert new.rebuilt.keys() == further | {new.registry.specs[value].parent for value in further}
+    fresh = {value.run.run_id for value in new.registry.values if value.column == "New"}
     for name in new.jobs.keys() - new.done:
         job = new.jobs[name]
         if "--rebuild" in job.words:
@@ -213,7 +217,7 @@ def test_every_study_of_the_project_has_runs(path):
     study = load_study(path)
     assert study.study == path.stem
     registry = study_registry(scale_of(study))
-    assert {one.row for one in registry.values if not one.control} == set(study.rows)
+    assert {value.row for value in registry.values if not value.control} == set(study.rows)
     for spec in registry.specs.values():
         assert not isinstance(spec, Pretrain) or spec.mask.name
 
@@ -224,11 +228,11 @@ def test_a_new_study_of_own_videos_has_its_rows_and_controls(tmp_path, monkeypat
     index_folder(own_videos(tmp_path / "mine", tmp_path / "drawn", train=6, test=1), root)
     assert CliRunner().invoke(app, ["new-study"]).exit_code == 0
     workflow = Workflow({"study": "studies/mine.yaml"})
-    rows = {one.row for one in workflow.registry.values if not one.control}
+    rows = {value.row for value in workflow.registry.values if not value.control}
     assert rows == {"Random weights", "Random tube", "Random block", "MGM"}
-    assert {one.seed for one in workflow.registry.values} == {0, 1}
-    assert any(one.control for one in workflow.registry.values)
-    (dataset,) = {one.run.data.dataset for one in workflow.registry.values}
+    assert {value.seed for value in workflow.registry.values} == {0, 1}
+    assert any(value.control for value in workflow.registry.values)
+    (dataset,) = {value.run.data.dataset for value in workflow.registry.values}
     assert dataset == "mine"
     # The study reads other videos than its digest says.
     text = Path("studies/mine.yaml").read_text()

@@ -91,7 +91,7 @@ def done(results: Path) -> dict[Path, int]:
 
 def jobs_of(results: Path) -> list[int]:
     """Return the ids of this folder's pretraining processes."""
-    found = []
+    processes = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words = (place / "cmdline").read_bytes().split(b"\0")
@@ -100,10 +100,10 @@ def jobs_of(results: Path) -> list[int]:
                 and words[1].endswith(b"/mgm")
                 and Path(os.readlink(place / "cwd")) == results.parents[1]
             ):
-                found.append(int(place.name))
+                processes.append(int(place.name))
         except OSError:  # it has ended
             pass
-    return found
+    return processes
 
 
 def interrupt(terminal: Terminal, how: str) -> None:
