@@ -16,8 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from mgm.paper import recipes
 from mgm.paper.cost import official_multiply_adds
 from mgm.paper.quoted import listed
-
-Key = tuple[str, str, str]  # table, row, column, as in quoted.csv and in the registry
+from mgm.report.cells import Key
 
 # Tables and text print one decimal. A difference agrees if it rounds to the stated number.
 HALF = 0.05

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from mgm.paper.registry import Cell, Registry, Table, label_of
 from mgm.report.cells import FilledCell, commit_of
 from mgm.report.page.svg import SMOOTH, thin
-from mgm.report.tables import names
+from mgm.report.tables import TableView, names
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, data_name, parents
 
@@ -169,7 +169,7 @@ def columns_of(registry: Registry, statuses: Mapping[str, RunStatus]) -> dict[st
 def run_details(
     registry: Registry,
     statuses: Mapping[str, RunStatus],
-    rows: Mapping[str, Sequence[FilledCell]],
+    views: Mapping[str, TableView],
     logs: Mapping[str, Log],
     losses: Mapping[str, Losses],
     results: Path,
@@ -185,12 +185,10 @@ def run_details(
         return pool.setdefault(json.dumps(entry), len(pool))
 
     cells: dict[str, list[int]] = {}
-    for several in rows.values():
-        for row in several:
-            shown = number_of(
-                [cell_id(row), f"{registry.tables[row.table].label}, {row.row}, {row.column}"]
-            )
-            for run_id in row.run_ids:
+    for view in views.values():
+        for cell in view.cells:
+            shown = number_of([cell_id(cell), f"{view.table.label}, {cell.row}, {cell.column}"])
+            for run_id in cell.run_ids:
                 cells.setdefault(run_id, []).append(shown)
     runs = {
         run_id: {
