@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from rocrate.model.contextentity import ContextEntity
+from rocrate.rocrate import ROCrate
+
 from mgm import __version__
 from mgm.errors import UserError
 from mgm.paper.registry import Registry
@@ -88,8 +91,6 @@ class Crate:
         statuses: Mapping[str, RunStatus],
         weights: bool,
     ):
-        from rocrate.rocrate import ROCrate
-
         self.crate, self.weights = ROCrate(version="1.1"), weights
         self.results, self.reports = results, reports
         self.data: dict[str, Any] = {}
@@ -321,8 +322,6 @@ class Crate:
 
     def entity(self, identifier: str, kind: str | list[str], /, **facts: Any) -> Any:
         """Return the entity with this id. Create it at its first use."""
-        from rocrate.model.contextentity import ContextEntity
-
         made = {"@type": kind} | _given(facts)
         return self.crate.get(identifier) or self.crate.add(
             ContextEntity(self.crate, identifier, properties=made)

@@ -209,13 +209,14 @@ def _judge(
     scale: str,
 ) -> tuple[Verdict, float]:
     used = {key: rows[key] for key in claim.cells if key in rows}
-    run = _run(used.values()) > 0
+    run = any(row.status == "run" for row in used.values())
     for key, row in used.items():
         if full and row.status == "quoted" and key in quoted:
             # A method that is not run has the quoted number, without an interval.
             exact = Estimate(quoted[key], quoted[key], quoted[key])
             used[key] = replace(row, estimate=exact, values=(), status="run")
-    run = run and len(used) == len(claim.cells) == _run(used.values())
+    run = run and len(used) == len(claim.cells)
+    run = run and all(row.status == "run" for row in used.values())
     table = table_says(claim, quoted)
     of_cells = [
         condition
@@ -255,11 +256,6 @@ def _judge(
         run_ids=tuple(dict.fromkeys(run_id for row in used.values() for run_id in row.run_ids)),
         here=here,
     ), nan if verdict in (CONTRADICTED, DIFFERS, MISCOUNTED) else p
-
-
-def _run(rows: Iterable[FilledCell]) -> int:
-    """Return how many cells are run."""
-    return sum(row.status == "run" for row in rows)
 
 
 def _too_few(rows: Iterable[FilledCell]) -> bool:

@@ -212,18 +212,10 @@ def _own_cells(
     These are the other rows of the column that are pretrained with a mask.
     """
     for view in views:
-        table = view.table
-        for own in (cell for cell in view.cells if cell.row == getattr(table, which)):
-            yield (
-                table,
-                own,
-                [
-                    cell
-                    for cell in view.cells
-                    if (cell.column, cell.metric) == (own.column, own.metric)
-                    and cell.row not in (own.row, table.base)
-                ],
-            )
+        for own in (cell for cell in view.cells if cell.row == getattr(view.table, which)):
+            column = [cell for cell in view.cells if cell.column == own.column]
+            others = [cell for cell in column if cell.row not in (own.row, view.table.base)]
+            yield view.table, own, [cell for cell in others if cell.metric == own.metric]
 
 
 def _pretraining(registry: Registry, views: Iterable[TableView]) -> list[tuple[str, str]]:
