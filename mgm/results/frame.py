@@ -179,8 +179,9 @@ def _row(
             "epochs": spec.optim.epochs if hasattr(spec, "optim") else None,
             "mask": "none" if from_random else None,
         }
-        if mask := _mask(spec, specs):
-            row |= mask.model_dump(include={"ratio", "edge", "guidance"}) | {"mask": mask.name}
+        if start := pretraining_of(spec, specs):
+            fields = start.mask.model_dump(include={"ratio", "edge", "guidance"})
+            row |= fields | {"mask": start.mask.name}
     if result:
         row |= {f"metrics.{name}": value for name, value in result["metrics"].items()}
         row |= {name: result[name] for name in ("n_test", "wall_s", "device")}
@@ -188,12 +189,16 @@ def _row(
     return row
 
 
-def _mask(spec: Spec, specs: Mapping[str, Spec | UserError]) -> Any:
-    """Return the mask of a pretraining run, or of the one that a run starts from."""
-    if isinstance(spec, Pretrain):
-        return spec.mask
-    known = [parent for name in parents(spec) if isinstance(parent := specs.get(name), Pretrain)]
-    return known[0].mask if len(known) == 1 else None
+def pretraining_of(
+    spec: Spec | UserError, specs: Mapping[str, Spec | UserError]
+) -> Pretrain | None:
+    """Return the pretraining run that a run is or starts from; None if it has none or several."""
+    while not isinstance(spec, UserError | Pretrain):
+        above = [specs[parent] for parent in parents(spec) if parent in specs]
+        if len(above) != 1:
+            return None
+        [spec] = above
+    return spec if isinstance(spec, Pretrain) else None
 
 
 def commit_of(result: Mapping[str, Any]) -> str:

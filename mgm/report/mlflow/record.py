@@ -20,7 +20,7 @@ import numpy as np
 from mgm.paper.registry import Registry
 from mgm.report.figures.draw import masks_on_a_clip
 from mgm.report.figures.style import write
-from mgm.results.frame import examine_all
+from mgm.results.frame import examine_all, pretraining_of
 from mgm.results.result import LARGEST, QUIET_S, RunStatus, age, examine, log_lines
 from mgm.spec import Mask, Pretrain, Spec, data_name, dotted, kind_of, parents
 
@@ -153,8 +153,7 @@ class Records:
         layout, draw = self.places.get(spec.data.digest, (spec.data.dataset, None))
         axes = {"layout": layout, "draw": draw, "labels": spec.data.labels_per_class or "all"}
         if spec.stage in ("pretrain", "finetune", "probe"):
-            chain = self.registry.with_parents([spec.run_id])
-            start = next((run for run in reversed(chain) if isinstance(run, Pretrain)), None)
+            start = pretraining_of(spec, self.registry.specs)
             axes["mask"] = start.mask.name if start else "none"
             if start:
                 optim = start.optim
