@@ -1,5 +1,6 @@
 """Commands that read results: tables, pages, single runs, MLflow, archives."""
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,8 +23,7 @@ Reports = Annotated[Path, typer.Option(help="Folder that contains the folder NAM
 
 def _registry(results: Path) -> "Registry":
     """Return the registry of a results folder."""
-    import gc
-
+    # Imported here, as in all commands, so that `mgm --help` starts at once.
     from mgm.paper.suite import registry_of
 
     # Raise the garbage-collection threshold: collection took 20 % of a report's time.

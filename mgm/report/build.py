@@ -11,14 +11,14 @@ from typing import Any
 
 from mgm.errors import UserError
 from mgm.paper.registry import Registry
-from mgm.report.cells import fill_tables
+from mgm.report.cells import fill_all
 from mgm.report.claims.judge import judge, write_claims
 from mgm.report.figures.files import FigureFile, write_figure
 from mgm.report.findings import Findings
 from mgm.report.page.html import page
 from mgm.report.page.study import study_of
 from mgm.report.study_files import write_study_figures, write_study_tables
-from mgm.report.tables import TableView, write_tables
+from mgm.report.tables import views_of, write_tables
 from mgm.results import atomic
 from mgm.results.frame import examine_all
 
@@ -38,9 +38,9 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
         UserError: `only` is not a table or figure of the registry, or its run is not finished.
     """
     statuses = examine_all(results, registry.specs, weights=True)
-    cells = fill_tables(registry, statuses)
+    cells = fill_all(registry, statuses)
+    views = views_of(registry, cells)
     findings = Findings(registry, statuses, results) if registry.scale.study else None
-    views: list[TableView] = []
     writers: dict[str, Callable[[], Any]]
     if findings:
         writers = {
@@ -48,16 +48,13 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
             "figures": partial(write_study_figures, findings, reports / "figures"),
         }
     else:
-        views = [
-            TableView(table, cells[name], registry.scale) for name, table in registry.tables.items()
-        ]
         writers = {
-            f"table{view.table.name}": partial(write_tables, reports / "tables", view)
-            for view in views
+            f"table{name}": partial(write_tables, reports / "tables", view)
+            for name, view in views.items()
         }
         for name in registry.figure_names:
             folder = reports / "figures"
-            write = partial(write_figure, registry, name, results, folder, statuses)
+            write = partial(write_figure, registry, name, results, folder, statuses, cells)
             writers[f"figure{name}"] = write
     if only:
         return _write_some(writers, reports, only)
@@ -68,15 +65,15 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
             results,
             reports,
             statuses,
-            cells,
+            views,
             study=study_of(findings, written["figures"]),
         )
     else:
-        verdicts = [] if registry.scale.own_videos else judge(registry, cells, statuses)
+        verdicts = [] if registry.scale.own_videos else judge(registry, cells)
         if verdicts:
             write_claims(reports, verdicts)
         drawn = [figure for figure in written.values() if isinstance(figure, FigureFile)]
-        text = page(registry, results, reports, statuses, cells, views, drawn, verdicts)
+        text = page(registry, results, reports, statuses, views, drawn, verdicts)
     return atomic.write(reports / "index.html", text)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mgm.paper.quoted import reported
-from mgm.paper.registry import CONTROL_ROWS, SHARES, Cell, Registry
+from mgm.paper.registry import CONTROL_ROWS, SHARES, Cell, Plot, Registry, Table
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_datasets, over_seeds, over_videos
@@ -27,6 +27,8 @@ COLUMNS = (
     "run_ids",
     "commit",
 )
+# Names of a table, a row and a column.
+Key = tuple[str, str, str]
 NUMBERS = ("paper", "ours", "difference", "ci_low", "ci_high")
 
 
@@ -47,7 +49,7 @@ class FilledCell(Cell):
     commit: str = ""
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> Key:
         return self.table, self.row, self.column
 
     @property
@@ -66,8 +68,8 @@ def cells(registry: Registry, results: Path) -> pd.DataFrame:
 
     `frame` lists its columns.
     """
-    tables = fill_tables(registry, examine_all(results, registry.specs))
-    return frame(cell for table in tables.values() for cell in table)
+    filled = fill_all(registry, examine_all(results, registry.specs))
+    return frame(cell for table in registry.tables.values() for cell in filled_of(table, filled))
 
 
 def frame(filled: Iterable[FilledCell]) -> pd.DataFrame:
@@ -95,14 +97,16 @@ def frame(filled: Iterable[FilledCell]) -> pd.DataFrame:
     return table.astype(dict.fromkeys(NUMBERS, "float64")).replace([-inf, inf], nan)
 
 
-def fill_tables(
-    registry: Registry, statuses: Mapping[str, RunStatus]
-) -> dict[str, list[FilledCell]]:
-    """Map each table's name to its cells with their numbers, in the registry's order."""
-    return {
-        name: [fill(cell, statuses) for cell in table.cells]
-        for name, table in registry.tables.items()
-    }
+def fill_all(registry: Registry, statuses: Mapping[str, RunStatus]) -> dict[Key, FilledCell]:
+    """Fill the cells of all tables and plots. A cell that both show is one cell."""
+    parts: list[Table | Plot] = [*registry.tables.values(), *registry.plots.values()]
+    cells = {(cell.table, cell.row, cell.column): cell for part in parts for cell in part.cells}
+    return {key: fill(cell, statuses) for key, cell in cells.items()}
+
+
+def filled_of(part: Table | Plot, cells: Mapping[Key, FilledCell]) -> list[FilledCell]:
+    """Return the cells of a table or plot with their numbers, in its order."""
+    return [cells[cell.table, cell.row, cell.column] for cell in part.cells]
 
 
 def paired(

@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from rocrate.model.contextentity import ContextEntity
+from rocrate.rocrate import ROCrate
+
 from mgm.errors import UserError
 from mgm.paper.registry import Registry
 from mgm.reading import file_digest
 from mgm.report.build import build_report
-from mgm.report.cells import FilledCell, fill_tables
+from mgm.report.cells import FilledCell, fill_all
 from mgm.report.words import caveat_of
 from mgm.results.atomic import atomic_write
 from mgm.results.frame import commit_of, examine_all
@@ -88,8 +91,6 @@ class Crate:
         statuses: Mapping[str, RunStatus],
         weights: bool,
     ):
-        from rocrate.rocrate import ROCrate
-
         self.crate, self.weights = ROCrate(version="1.1"), weights
         self.results, self.reports = results, reports
         self.data: dict[str, Any] = {}
@@ -214,12 +215,10 @@ class Crate:
             )
             place = f"reports/{self.results.name}/{path.relative_to(self.reports).as_posix()}"
             shown.append(self.file(path, place, isBasedOn=self.results_of(based)))
-        for table in fill_tables(registry, statuses).values():
-            for row in table:
-                if file := self.crate.get(
-                    f"reports/{self.results.name}/tables/table{row.table}.csv"
-                ):
-                    file.append_to("about", self.cell(row))
+        for cell in fill_all(registry, statuses).values():
+            table = f"reports/{self.results.name}/tables/table{cell.table}.csv"
+            if file := self.crate.get(table):
+                file.append_to("about", self.cell(cell))
         self.action(
             "#report",
             self.software("report", {}),
@@ -232,25 +231,25 @@ class Crate:
         )
         return shown
 
-    def cell(self, row: FilledCell) -> Any:
+    def cell(self, cell: FilledCell) -> Any:
         """Add a cell with its mean and interval, based on the results of its runs."""
-        name = f"table{row.table}/{row.row}/{row.column}"
+        name = f"table{cell.table}/{cell.row}/{cell.column}"
         facts: dict[str, Any] = {
-            "propertyID": row.metric,
-            "description": f"{row.status}: {row.why}" if row.why else row.status,
+            "propertyID": cell.metric,
+            "description": f"{cell.status}: {cell.why}" if cell.why else cell.status,
         }
-        if row.estimate:
+        if cell.estimate:
             bounds = {
-                "value": row.estimate.mean,
-                "minValue": row.estimate.low,
-                "maxValue": row.estimate.high,
+                "value": cell.estimate.mean,
+                "minValue": cell.estimate.low,
+                "maxValue": cell.estimate.high,
             }
             facts |= {name: round(value, 4) for name, value in bounds.items() if isfinite(value)}
         return self.entity(
             f"#{quote(name)}",
             ["CreativeWork", "PropertyValue"],
             name=name,
-            isBasedOn=self.results_of(row.run_ids),
+            isBasedOn=self.results_of(cell.run_ids),
             **facts,
         )
 
@@ -323,8 +322,6 @@ class Crate:
 
     def entity(self, identifier: str, kind: str | list[str], /, **facts: Any) -> Any:
         """Return the entity with this id. Create it at its first use."""
-        from rocrate.model.contextentity import ContextEntity
-
         made = {"@type": kind} | _given(facts)
         return self.crate.get(identifier) or self.crate.add(
             ContextEntity(self.crate, identifier, properties=made)

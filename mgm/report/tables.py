@@ -4,7 +4,7 @@ csv is for programs, md and tex are for papers, html is for pages. All formats e
 scale's caveat.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from mgm.paper.quoted import note, reported
-from mgm.paper.registry import Cell, Table
+from mgm.paper.registry import Cell, Registry, Table
 from mgm.paper.scales import Scale
-from mgm.report.cells import COLUMNS, FilledCell, frame, gain
+from mgm.report.cells import COLUMNS, FilledCell, Key, filled_of, frame, gain
 from mgm.report.words import DASH, MINUS, caveat_of, comparable, number, paper_note
 from mgm.results import atomic
 from mgm.results.statistics import holm, p_value
@@ -90,6 +90,14 @@ class TableView:
             if len(cells) > 1 and all(cell.status == "run" for cell in cells):
                 best += [cell for cell in cells if _is_above(cell, cells)]
         return best
+
+
+def views_of(registry: Registry, cells: Mapping[Key, FilledCell]) -> dict[str, TableView]:
+    """Return the tables of a registry with their numbers, by their names."""
+    return {
+        name: TableView(table, filled_of(table, cells), registry.scale)
+        for name, table in registry.tables.items()
+    }
 
 
 def _is_above(cell: FilledCell, cells: Sequence[FilledCell]) -> bool:

@@ -16,7 +16,7 @@ from mgm.report.cells import fill
 from mgm.results.archive import unpack_all
 from mgm.results.frame import commit_of, examine_all, read_specs
 from mgm.results.lock import folder_lock, has_writer
-from mgm.results.result import RunStatus, examine
+from mgm.results.result import RunStatus, examine, lacks_weights
 from mgm.spec import MASKS, Spec, dotted, parents, read_spec
 
 MOST_CELLS = 8  # cells that `trace` prints at once
@@ -140,20 +140,12 @@ def _facts(status: RunStatus, folder: Path, spec: Spec, metric: str, how: str) -
             "seed": str(spec.seed),
             "commit": commit_of(result) or "unknown: it ran outside a Git checkout",
             "data": f"{result['data']['dataset']} {result['data']['digest']}",
-            "weights": _weights(folder, result["weights_sha256"]),
+            # `examine_all` has compared the digest with the file.
+            "weights": (result["weights_sha256"] or "none")
+            + ", file missing" * lacks_weights(folder),
         }
     facts["log"] = str(log) if log.exists() else "none"
     return [f"  {how}{spec.run_id}", *(f"    {name:8} {fact}" for name, fact in facts.items())]
-
-
-def _weights(folder: Path, recorded: str | None) -> str:
-    """Return the digest in the result, marked if the weights file is missing.
-
-    `examine_all` has compared the digest with the file.
-    """
-    if recorded is None:
-        return "none"
-    return recorded if (folder / "weights.safetensors").exists() else f"{recorded}, file missing"
 
 
 def diff(results: Path, first: str, second: str) -> str:

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
@@ -171,7 +171,7 @@ def pack(results: Path, without: Collection[Path] = ()) -> Path:
         for result in results.glob("*/result.json")
         if result.parent not in without
         for path in result.parent.iterdir()
-        if path.is_file() and _belongs(path)
+        if path.is_file() and not any(path.match(pattern) for pattern in LEFT_OUT)
     ]
     if not files:
         raise UserError(f"{results}: contains no finished runs; run its experiments first")
@@ -190,13 +190,10 @@ def pack(results: Path, without: Collection[Path] = ()) -> Path:
             with path.open("rb") as file:
                 tar.addfile(member, file)
     sums = _read_sums(archive.parent) | {archive.name: file_digest(archive)}
-    _write_sums(archive.parent, sums.items())
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    atomic.write(archive.parent / SUMS, lines)
     atomic.write(results / MARKER, f"{sums[archive.name]}\n")
     return archive
-
-
-def _belongs(path: Path) -> bool:
-    return not any(path.match(pattern) for pattern in LEFT_OUT)
 
 
 def _move(new: Path, place: Path) -> int:
@@ -238,7 +235,3 @@ def _read_sums(folder: Path) -> dict[str, str]:
     path = folder / SUMS
     lines = read_text(path).splitlines() if path.is_file() else []
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-
-
-def _write_sums(folder: Path, sums: Iterable[tuple[str, str]]) -> None:
-    atomic.write(folder / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -35,17 +35,7 @@ RESULT_COLUMNS = ("n_test", "commit", "digest", "wall_s", "device")
 SEPARATOR = " | "
 
 
-class Tables(Protocol):
-    """The part of a registry (`mgm.paper.registry`) that `frame` reads."""
-
-    @property
-    def tables(self) -> Mapping[str, Any]: ...
-
-    @property
-    def kinds(self) -> Kinds: ...
-
-
-def frame(results: Path, registry: Tables | None = None) -> pd.DataFrame:
+def frame(results: Path, registry: Any = None) -> pd.DataFrame:
     """Read every run in `results`, one row per run, sorted by run id.
 
     Columns:
@@ -57,7 +47,7 @@ def frame(results: Path, registry: Tables | None = None) -> pd.DataFrame:
         status: run, altered, failed, running or not run.
         why: the reason of any status other than run.
         table, row: where the run is in the paper's tables, several joined by " | ". Empty if it
-            is in none, or without `registry` (`mgm.paper.suite.registry_of` returns one).
+            is in none, or without a registry.
         metrics.NAME: one column per metric.
         n_test: number of test videos.
         commit: ends in -dirty, as in `git describe --dirty`.
@@ -67,6 +57,9 @@ def frame(results: Path, registry: Tables | None = None) -> pd.DataFrame:
     A fine-tuning or probe run has the mask, ratio, edge and guidance of the pretraining run that it
     starts from. If it starts from random weights, its mask is "none". Numbers are empty unless the
     status is `run`.
+
+    Args:
+        registry: a `mgm.paper.registry.Registry`, as `mgm.paper.suite.registry_of` returns it.
 
     Raises:
         UserError: there is no such folder.
@@ -88,7 +81,7 @@ def frame(results: Path, registry: Tables | None = None) -> pd.DataFrame:
     )
 
 
-def _shown(registry: Tables | None) -> dict[str, list[tuple[str, str]]]:
+def _shown(registry: Any) -> dict[str, list[tuple[str, str]]]:
     """Return the (table, row) pairs of each run that a table shows, without repetition."""
     shown: dict[str, dict[tuple[str, str], None]] = {}
     for name, table in registry.tables.items() if registry else ():
@@ -186,8 +179,9 @@ def _row(
             "epochs": spec.optim.epochs if hasattr(spec, "optim") else None,
             "mask": "none" if from_random else None,
         }
-        if mask := _mask(spec, specs):
-            row |= mask.model_dump(include={"ratio", "edge", "guidance"}) | {"mask": mask.name}
+        if start := pretraining_of(spec, specs):
+            fields = start.mask.model_dump(include={"ratio", "edge", "guidance"})
+            row |= fields | {"mask": start.mask.name}
     if result:
         row |= {f"metrics.{name}": value for name, value in result["metrics"].items()}
         row |= {name: result[name] for name in ("n_test", "wall_s", "device")}
@@ -195,12 +189,16 @@ def _row(
     return row
 
 
-def _mask(spec: Spec, specs: Mapping[str, Spec | UserError]) -> Any:
-    """Return the mask of a pretraining run, or of the one that a run starts from."""
-    if isinstance(spec, Pretrain):
-        return spec.mask
-    known = [parent for name in parents(spec) if isinstance(parent := specs.get(name), Pretrain)]
-    return known[0].mask if len(known) == 1 else None
+def pretraining_of(
+    spec: Spec | UserError, specs: Mapping[str, Spec | UserError]
+) -> Pretrain | None:
+    """Return the pretraining run that a run is or starts from; None if it has none or several."""
+    while not isinstance(spec, UserError | Pretrain):
+        above = [specs[parent] for parent in parents(spec) if parent in specs]
+        if len(above) != 1:
+            return None
+        [spec] = above
+    return spec if isinstance(spec, Pretrain) else None
 
 
 def commit_of(result: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import pytest
 from mgm.paper.quoted import reported
 from mgm.paper.scales import load_scale
 from mgm.paper.suite import make_registry
-from mgm.report.cells import FilledCell, fill_tables
+from mgm.report.cells import FilledCell, fill_all
 from mgm.report.claims.claim import CLAIMS
 from mgm.report.claims.judge import (
     CONTRADICTED,
@@ -77,7 +77,7 @@ def row(key, *values: float, status: str = "run", half: float | None = None) -> 
 
 
 def verdict_of(id: str, *cells: FilledCell, name: str = "smoke"):
-    return judge(scale(name), {"any": list(cells)}, {}, claims=[BY_ID[id]])[0]
+    return judge(scale(name), {cell.key: cell for cell in cells}, claims=[BY_ID[id]])[0]
 
 
 YES, NO = ("4c", "yes", "SSv2"), ("4c", "no", "SSv2")
@@ -109,7 +109,7 @@ def test_what_the_tables_contradict_is_just_this():
     unknown = {key for claim in CLAIMS for key in claim.cells if key not in reported()}
     # A figure without printed numbers, and an ablation of ST-MAE, which has no runs.
     assert {table for table, *_ in unknown} == {"4a_ratio", "st-mae"}
-    verdicts = judge(scale(), {}, {})
+    verdicts = judge(scale(), {})
     against = (CONTRADICTED, DIFFERS, MISCOUNTED)
     assert {one.id: one.quoted for one in verdicts if one.verdict in against} == EXCEPTIONS
     assert [one.id for one in verdicts if one.verdict == DIFFERS] == ["ssv2-1.2"]  # +1.3
@@ -218,9 +218,9 @@ def test_many_claims_widen_the_intervals():
     """A difference with p = 0.03 decides a single claim, but not each of three."""
     weak = row(YES, 61.4, 61, 60.7), row(NO, 60, 60, 60)
     claims = [replace(BY_ID["jitter"], id=str(number)) for number in range(3)]
-    rows = {"any": list(weak)}
-    (alone,) = judge(scale("paper"), rows, {}, claims=claims[:1])
-    several = judge(scale("paper"), rows, {}, claims=claims)
+    cells = {cell.key: cell for cell in weak}
+    (alone,) = judge(scale("paper"), cells, claims=claims[:1])
+    several = judge(scale("paper"), cells, claims=claims)
     assert alone.verdict == HOLDS
     assert {one.verdict for one in several} == {UNDECIDED}
 
@@ -266,7 +266,12 @@ def test_the_tables_speak_first():
     assert "model zoo" in one.note
     changed = {**reported(), ("1", "MGM, K400, 800", "K400"): 81.4}
     assert (
-        judge(scale(), {"1": [ours, theirs]}, {}, changed, [BY_ID["k400-videomae-1.4"]])[0].verdict
+        judge(
+            scale(),
+            {cell.key: cell for cell in (ours, theirs)},
+            changed,
+            [BY_ID["k400-videomae-1.4"]],
+        )[0].verdict
         == UNTESTED
     )
 
@@ -327,7 +332,7 @@ def test_the_whole_dag_decides_whatever_it_has_runs_for():
         )
         for i, run_id in enumerate(known.specs)
     }
-    verdicts = {one.id: one for one in judge(known, fill_tables(known, found), found)}
+    verdicts = {one.id: one for one in judge(known, fill_all(known, found))}
     cells = {
         (cell.table, cell.row, cell.column)
         for table in known.tables.values()
@@ -344,7 +349,7 @@ def test_the_whole_dag_decides_whatever_it_has_runs_for():
 
 
 def test_the_csv_holds_every_verdict(tmp_path):
-    verdicts = judge(scale(), {"4c": [row(YES, 61, 66.1, 55.9), row(NO, 60, 65, 55)]}, {})
+    verdicts = judge(scale(), {YES: row(YES, 61, 66.1, 55.9), NO: row(NO, 60, 65, 55)})
     path = write_claims(tmp_path, verdicts)
     lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     assert path.name == "claims.csv"

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mgm.report.cells import fill_all
 from mgm.report.figures.curves import arrays_of, curves, missing, points_of
 from mgm.results.frame import examine_all
 from tests.helpers.fake_results import BOTH, finish, registry
@@ -25,13 +26,17 @@ def test_figures_that_show_the_same_runs_show_one_value():
 
 
 def drawn(results, together):
-    return curves(points_of(PLOT, examine_all(results, KNOWN.specs)), PLOT, "smoke", together)
+    return curves(points_in(results), PLOT, "smoke", together)
+
+
+def points_in(results):
+    return points_of(PLOT, fill_all(KNOWN, examine_all(results, KNOWN.specs)))
 
 
 def test_each_point_stands_once_in_frame_and_arrays(tmp_path):
     run(tmp_path, "MGM", 800, 60)
     run(tmp_path, "VideoMAE", 800, 50, seeds=1)
-    points = points_of(PLOT, examine_all(tmp_path, KNOWN.specs))
+    points = points_in(tmp_path)
     assert len(points) == sum(map(len, PLOT.lines.values()))
     at = points.set_index(["line", "x"])
     mgm, videomae, mam2 = at.loc[("MGM", 800)], at.loc[("VideoMAE", 800)], at.loc[("MAM2", 1200)]

@@ -2,9 +2,10 @@
 
 import pytest
 
-from mgm.report.cells import fill_tables
+from mgm.report.cells import fill_all, filled_of
 from mgm.report.page.overview import caveat, cost, finding, overview
 from mgm.report.page.sections import by_class
+from mgm.report.tables import views_of
 from mgm.results.frame import examine_all
 from mgm.spec import OWN, Pretrain
 from tests.helpers.fake_results import finish, finish_all, registry
@@ -23,7 +24,7 @@ def finished(tmp_path, accuracies, **changes):
 def told(tmp_path, accuracies, name="smoke", **changes):
     """Return comparisons and conclusions for these accuracies per row and seed in Table 4e."""
     known, found = finished(tmp_path, accuracies, name=name, **changes)
-    said = overview(known, found, fill_tables(known, found), [])
+    said = overview(known, found, views_of(known, fill_all(known, found)), [])
     return [text for text, _ in said["compares"]], [text for text, _ in said["concludes"]]
 
 
@@ -64,7 +65,7 @@ def test_a_mask_that_is_not_run_leaves_the_mean_gain_of_the_others(tmp_path):
 def found_in(tmp_path, accuracies, **changes):
     """Return the main finding for these accuracies per row and seed in Table 4e."""
     known, found = finished(tmp_path, accuracies, **changes)
-    return finding(known, fill_tables(known, found), {"4_seeds"})
+    return finding(known, views_of(known, fill_all(known, found)), {"4_seeds"})
 
 
 def test_the_finding_names_the_base_and_the_nearest_mask_with_their_intervals(tmp_path):
@@ -154,7 +155,11 @@ def classes_of(tmp_path):
         finish(tmp_path, run, top1, videos=240)
     found = examine_all(tmp_path, known.specs)
     return by_class(
-        next(row for row in fill_tables(known, found)["4e"] if row.runs == cell.runs),
+        next(
+            row
+            for row in filled_of(known.tables["4e"], fill_all(known, found))
+            if row.runs == cell.runs
+        ),
         tmp_path,
         found,
     )

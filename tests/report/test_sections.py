@@ -6,7 +6,7 @@ import pytest
 from mgm.errors import UserError
 from mgm.paper.registry import CONTROL_ROWS
 from mgm.report.build import build_report
-from mgm.report.cells import fill_tables, gain
+from mgm.report.cells import fill_all, filled_of, gain
 from mgm.report.page.sections import controls_of
 from mgm.report.terminal import trace
 from mgm.results.frame import examine_all
@@ -34,7 +34,9 @@ def test_controls_share_labels_draws_splits_and_groups_with_the_probes():
 
 def test_controls_are_rows_of_their_own_section_with_intervals(results):
     found = examine_all(results, KNOWN.specs)
-    cells = {(row.row, row.column): row for row in fill_tables(KNOWN, found)["4e"]}
+    cells = {
+        (row.row, row.column): row for row in filled_of(KNOWN.tables["4e"], fill_all(KNOWN, found))
+    }
     control = cells["File facts", COLUMN]
     assert control.estimate.mean == 40
     assert control.estimate.low < 40 < control.estimate.high
@@ -48,7 +50,10 @@ def test_a_control_that_cannot_be_measured_is_not_altered(results):
     result = read_result(results / run.run_id)
     del result["metrics"]["vector_mean"]
     write_result(results / run.run_id, result)
-    cells = {row.row: row for row in fill_tables(KNOWN, examine_all(results, KNOWN.specs))["4e"]}
+    cells = {
+        row.row: row
+        for row in filled_of(KNOWN.tables["4e"], fill_all(KNOWN, examine_all(results, KNOWN.specs)))
+    }
     assert cells["Mean motion vector, 2 numbers"].status == "not run"
     assert "cannot be measured" in cells["Mean motion vector, 2 numbers"].why
     assert cells["File facts"].status == "run"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from mgm.report.cells import fill_all
 from mgm.report.figures.seeds import seeds, seeds_of
 from mgm.results.frame import examine_all
 from tests.helpers.fake_results import finish, registry
@@ -14,17 +15,17 @@ VALUES = {"MGM (Dense)": (60, 70, 62), "Random Block": (50, 61, 55), "Random Tub
 
 
 @pytest.fixture
-def found(tmp_path):
+def filled(tmp_path):
     cells = {cell.row: cell for _, cell in PLOT.lines["SSv2, linear probe"]}
     for row, values in VALUES.items():
         for run, value in zip(cells[row].runs, values):
             if value is not None:
                 finish(tmp_path, run, value, steps=2)
-    return examine_all(tmp_path, KNOWN.specs)
+    return fill_all(KNOWN, examine_all(tmp_path, KNOWN.specs))
 
 
-def test_every_run_that_is_done_is_a_dot(found):
-    runs, _ = seeds_of(PLOT, found)
+def test_every_run_that_is_done_is_a_dot(filled):
+    runs, _ = seeds_of(PLOT, filled)
     assert set(runs.line) == {"SSv2, linear probe"}
     for row, values in VALUES.items():
         shown = runs[runs.tick == row].set_index("seed").value
@@ -33,8 +34,8 @@ def test_every_run_that_is_done_is_a_dot(found):
         )
 
 
-def test_differences_are_students_interval_over_the_seeds_both_have(found):
-    runs, gaps = seeds_of(PLOT, found)
+def test_differences_are_students_interval_over_the_seeds_both_have(filled):
+    runs, gaps = seeds_of(PLOT, filled)
     values = runs.pivot(index="seed", columns="tick", values="value")
     less = gaps.set_index("tick")
     assert set(less.index) == {"Random Block", "Random Tube"}
@@ -46,8 +47,9 @@ def test_differences_are_students_interval_over_the_seeds_both_have(found):
         )  # t is rounded to 4 decimals
 
 
-def test_it_is_drawn_with_any_number_of_runs(found, tmp_path):
-    for some in (found, examine_all(tmp_path / "none", KNOWN.specs)):
+def test_it_is_drawn_with_any_number_of_runs(filled, tmp_path):
+    nothing = fill_all(KNOWN, examine_all(tmp_path / "none", KNOWN.specs))
+    for some in (filled, nothing):
         figure = seeds(PLOT, *seeds_of(PLOT, some), "Not run: all others.")
         dots = figure.axes[0]
         assert [label.get_text() for label in dots.get_yticklabels()] == list(PLOT.ticks)

@@ -9,8 +9,8 @@ from html import unescape
 
 import pytest
 
-from mgm.report.cells import COLUMNS, fill_tables
-from mgm.report.tables import BOLD, TableView, _tex, write_tables
+from mgm.report.cells import COLUMNS, fill_all
+from mgm.report.tables import BOLD, _tex, views_of, write_tables
 from mgm.report.words import DASH, MINUS, number
 from mgm.results.frame import examine_all
 from tests.helpers.fake_results import BOTH, finish, finish_all, registry
@@ -18,8 +18,7 @@ from tests.helpers.fake_results import BOTH, finish, finish_all, registry
 
 def write(known, results, name):
     """Write a table; return the text of its files by suffix, and its view."""
-    cells = fill_tables(known, examine_all(results, known.specs))[name]
-    view = TableView(known.tables[name], cells, known.scale)
+    view = views_of(known, fill_all(known, examine_all(results, known.specs)))[name]
     path = write_tables(results / "tables", view)
     return {
         ending: path.with_suffix(f".{ending}").read_text()
@@ -151,9 +150,9 @@ def test_every_table_compiles_and_fits_a_page(tmp_path):
     specs = [run for cell in known.tables["4e"].cells for run in cell.runs]
     (tmp_path / "results" / specs[0].run_id / "result.json").write_text("{}")
     (tmp_path / "results" / specs[4].run_id / "result.json").unlink()
-    cells = fill_tables(known, examine_all(tmp_path / "results", known.specs))
-    for name, table in known.tables.items():
-        write_tables(tmp_path, TableView(table, cells[name], known.scale))
+    cells = fill_all(known, examine_all(tmp_path / "results", known.specs))
+    for view in views_of(known, cells).values():
+        write_tables(tmp_path, view)
     inputs = "\n".join(rf"\input{{table{name}}}\clearpage" for name in known.tables)
     packages = r"\usepackage{booktabs}\usepackage[margin=2cm]{geometry}"
     (tmp_path / "all.tex").write_text(

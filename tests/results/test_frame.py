@@ -56,6 +56,11 @@ def test_has_a_row_a_run(results):
     assert frame(results).set_index("run_id").loc[alone.run_id, "mask"] == "none"
 
 
+def test_a_run_has_the_mask_of_its_pretraining_through_the_runs_between(results):
+    finish(results, grandchild := CHILD.model_copy(update={"parent": CHILD.run_id}))
+    assert frame(results).set_index("run_id").loc[grandchild.run_id, "mask"] == "tube"
+
+
 def test_says_the_status_of_each_run(results):
     (results / "specs").mkdir()
     waiting, failed = Measure(data=DATA, name="saliency"), CHILD.model_copy(update={"seed": 4})

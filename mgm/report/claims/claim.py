@@ -15,9 +15,8 @@ from jinja2 import Environment, StrictUndefined
 
 from mgm.paper import recipes
 from mgm.paper.quoted import listed
+from mgm.report.cells import Key
 from mgm.spec.compute import official_multiply_adds
-
-Key = tuple[str, str, str]  # table, row, column, as in quoted.csv and in the registry
 
 # Tables and text print one decimal. A difference agrees if it rounds to the stated number.
 HALF = 0.05

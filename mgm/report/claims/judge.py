@@ -10,11 +10,10 @@ import pandas as pd
 
 from mgm.paper.quoted import FOOTNOTES, reported
 from mgm.paper.registry import SHARES, Registry
-from mgm.report.cells import FilledCell, fill, paired, unpaired
-from mgm.report.claims.claim import CLAIMS, Claim, Condition, Key, LinearCombination, Quantity
+from mgm.report.cells import FilledCell, Key, paired, unpaired
+from mgm.report.claims.claim import CLAIMS, Claim, Condition, LinearCombination, Quantity
 from mgm.report.words import DASH, MINUS, comparable
 from mgm.results import atomic
-from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, holm, p_value
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
@@ -58,8 +57,7 @@ class Verdict:
 
 def judge(
     registry: Registry,
-    collected: Mapping[str, Iterable[FilledCell]],
-    statuses: Mapping[str, RunStatus],
+    cells: Mapping[Key, FilledCell],
     quoted: Mapping[Key, float] | None = None,
     claims: Iterable[Claim] = CLAIMS,
 ) -> list[Verdict]:
@@ -74,17 +72,12 @@ def judge(
     and `here` has what our runs show.
 
     Args:
-        collected: as `mgm.report.cells.rows` returns it.
-        statuses: the runs, for cells that are only in figures.
+        cells: those of all tables and figures, as `mgm.report.cells.fill_all` returns them.
         quoted: the tables' numbers; `reported()` by default.
     """
     full = comparable(registry.scale)
     numbers = reported() if quoted is None else quoted
-    figures = [fill(cell, statuses) for plot in registry.plots.values() for cell in plot.cells]
-    rows = {
-        row.key: row for row in (*figures, *(row for table in collected.values() for row in table))
-    }
-    judged = [_judge(claim, numbers, rows, full, registry.scale.name) for claim in claims]
+    judged = [_judge(claim, numbers, cells, full, registry.scale.name) for claim in claims]
     return _with_holm(judged)
 
 
@@ -216,13 +209,14 @@ def _judge(
     scale: str,
 ) -> tuple[Verdict, float]:
     used = {key: rows[key] for key in claim.cells if key in rows}
-    run = _run(used.values()) > 0
+    run = any(row.status == "run" for row in used.values())
     for key, row in used.items():
         if full and row.status == "quoted" and key in quoted:
             # A method that is not run has the quoted number, without an interval.
             exact = Estimate(quoted[key], quoted[key], quoted[key])
             used[key] = replace(row, estimate=exact, values=(), status="run")
-    run = run and len(used) == len(claim.cells) == _run(used.values())
+    run = run and len(used) == len(claim.cells)
+    run = run and all(row.status == "run" for row in used.values())
     table = table_says(claim, quoted)
     of_cells = [
         condition
@@ -262,11 +256,6 @@ def _judge(
         run_ids=tuple(dict.fromkeys(run_id for row in used.values() for run_id in row.run_ids)),
         here=here,
     ), nan if verdict in (CONTRADICTED, DIFFERS, MISCOUNTED) else p
-
-
-def _run(rows: Iterable[FilledCell]) -> int:
-    """Return how many cells are run."""
-    return sum(row.status == "run" for row in rows)
 
 
 def _too_few(rows: Iterable[FilledCell]) -> bool:

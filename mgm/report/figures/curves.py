@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.path import Path
 
 from mgm.paper.registry import Plot
-from mgm.report.cells import fill, frame
+from mgm.report.cells import FilledCell, Key, filled_of, frame
 from mgm.report.figures.style import ACCENT, QUIET, STYLE
 from mgm.report.figures.style import panels as blank_panels
-from mgm.results.result import RunStatus
 
 # Colour and mark of each line. The colours are dark enough for text, and the marks differ in grey.
 LOOKS = ((ACCENT, "o"), ("#0072b2", "s"), ("#117a5b", "^"), ("#7d4a86", "v"))
@@ -27,7 +26,7 @@ LINES: dict[str, dict[str, Any]] = {
 }
 
 
-def points_of(plot: Plot, statuses: Mapping[str, RunStatus]) -> pd.DataFrame:
+def points_of(plot: Plot, filled: Mapping[Key, FilledCell]) -> pd.DataFrame:
     """Return a frame of cells, one row per point.
 
     In addition to the columns of `frame` it has `line` (name), `x`, `tick` (text of x) and
@@ -35,7 +34,7 @@ def points_of(plot: Plot, statuses: Mapping[str, RunStatus]) -> pd.DataFrame:
     """
     points = [(name, x, cell) for name, cells in plot.lines.items() for x, cell in cells]
     ticks = [plot.ticks[int(x)] if plot.ticks else f"{x:g}" for _, x, _ in points]
-    cells = frame(fill(cell, statuses) for *_, cell in points)
+    cells = frame(filled_of(plot, filled))
     # Points are compared, and test videos of one run do not show how much seeds differ.
     cells.loc[cells.n == 1, ["ci_low", "ci_high"]] = np.nan
     return cells.assign(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mgm.paper.registry import Registry
+from mgm.report.cells import FilledCell, Key
 from mgm.report.figures.curves import arrays_of, curves, missing, points_of
 from mgm.report.figures.draw import DRAW
 from mgm.report.figures.seeds import seeds, seeds_of
@@ -43,23 +44,24 @@ def write_figure(
     results: Path,
     folder: Path,
     statuses: Mapping[str, RunStatus],
+    cells: Mapping[Key, FilledCell],
 ) -> FigureFile:
     """Draw a figure from the finished runs, and write it as svg, pdf, png and npz."""
     stem = folder / f"figure{name}"
     if name in registry.plots:
-        return _write_plot(registry, name, stem, statuses)
+        return _write_plot(registry, name, stem, cells)
     return _write_clips(registry, name, results, stem, statuses)
 
 
 def _write_plot(
-    registry: Registry, name: str, stem: Path, statuses: Mapping[str, RunStatus]
+    registry: Registry, name: str, stem: Path, cells: Mapping[Key, FilledCell]
 ) -> FigureFile:
     """Draw a figure of table cells. It names the missing ones."""
     plot, scale = registry.plots[name], registry.scale
-    points = points_of(plot, statuses)
+    points = points_of(plot, cells)
     why = missing(points)
     if plot.reference:
-        runs, gaps = seeds_of(plot, statuses)
+        runs, gaps = seeds_of(plot, cells)
         arrays = {f"{column}_R": values.to_numpy() for column, values in runs.items()}
         save(seeds(plot, runs, gaps, why), stem, arrays)
     else:

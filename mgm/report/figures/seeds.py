@@ -9,15 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mgm.paper.registry import Plot
-from mgm.report.cells import fill, paired
+from mgm.report.cells import FilledCell, Key, paired
 from mgm.report.figures.style import ACCENT, INK, QUIET, STYLE, panels
-from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate
 
 ROW, BETWEEN = 0.27, 0.85  # inches
 
 
-def seeds_of(plot: Plot, statuses: Mapping[str, RunStatus]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def seeds_of(plot: Plot, filled: Mapping[Key, FilledCell]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a row per finished run, and each table row minus the reference, paired by seed.
 
     Returns:
@@ -26,7 +25,7 @@ def seeds_of(plot: Plot, statuses: Mapping[str, RunStatus]) -> tuple[pd.DataFram
     """
     runs, gaps = [], []
     for name, points in plot.lines.items():
-        rows = {cell.row: fill(cell, statuses) for _, cell in points}
+        rows = {cell.row: filled[cell.table, cell.row, cell.column] for _, cell in points}
         base = rows[plot.reference]
         for tick, row in rows.items():
             pairs = zip(row.runs, row.values, strict=True)

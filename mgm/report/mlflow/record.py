@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from mgm.paper.registry import Registry
-from mgm.results.frame import examine_all
+from mgm.report.figures.draw import masks_on_a_clip
+from mgm.report.figures.style import write
+from mgm.results.frame import examine_all, pretraining_of
 from mgm.results.result import LARGEST, QUIET_S, RunStatus, age, examine, log_lines
 from mgm.spec import Mask, Pretrain, Spec, data_name, dotted, kind_of, parents
 
@@ -151,8 +153,7 @@ class Records:
         layout, draw = self.places.get(spec.data.digest, (spec.data.dataset, None))
         axes = {"layout": layout, "draw": draw, "labels": spec.data.labels_per_class or "all"}
         if spec.stage in ("pretrain", "finetune", "probe"):
-            chain = self.registry.with_parents([spec.run_id])
-            start = next((run for run in reversed(chain) if isinstance(run, Pretrain)), None)
+            start = pretraining_of(spec, self.registry.specs)
             axes["mask"] = start.mask.name if start else "none"
             if start:
                 optim = start.optim
@@ -232,10 +233,6 @@ def _milliseconds(time: Any) -> int:
 @cache
 def _picture(arrays: Path, content: str, name: str, ratio: float) -> bytes:
     """Draw one mask of Figure 5 as PNG; empty if the figure does not have this mask."""
-    # Imported here because matplotlib takes a second to import.
-    from mgm.report.figures.draw import masks_on_a_clip
-    from mgm.report.figures.style import write
-
     with np.load(arrays, allow_pickle=False) as file:
         shown = dict(file)
     rows = np.flatnonzero((shown["names_N"] == name) & (shown["ratio_N"] == ratio))[:1]

@@ -176,6 +176,7 @@ class Mirror:
                 file.execute("SELECT name FROM sqlite_master").fetchall()
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
+        # MLflow takes seconds to import, and reads these settings when it is imported.
         from mlflow import MlflowClient
 
         self.client, self.results = MlflowClient(tracking_uri=uri), results

@@ -9,7 +9,6 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from mgm.paper.registry import Registry, label_of
-from mgm.report.cells import FilledCell
 from mgm.report.claims.judge import Verdict
 from mgm.report.figures.files import FigureFile, read_arrays
 from mgm.report.page.overview import caveat, cost, finding, overview
@@ -39,8 +38,7 @@ def page(
     results: Path,
     reports: Path,
     statuses: Mapping[str, RunStatus],
-    cells: Mapping[str, Sequence[FilledCell]],
-    views: Sequence[TableView] = (),
+    views: Mapping[str, TableView],
     figures: Sequence[FigureFile] = (),
     verdicts: Sequence[Verdict] = (),
     study: Mapping[str, Any] | None = None,
@@ -59,10 +57,7 @@ def page(
     scale, clip = registry.scale, registry.mask_clip
     logs = {run_id: log_lines(results / run_id) for run_id in registry.specs}
     losses = {run_id: losses_of(log) for run_id, log in logs.items()}
-    lead = finding(registry, cells, {figure.name for figure in figures if figure.picture})
-    leading = next(
-        (cell for cell in cells.get(lead["table"], ()) if cell.key == lead["cell"]), None
-    )
+    lead = finding(registry, views, {figure.name for figure in figures if figure.picture})
     arrays = read_arrays(results, clip.run_id, statuses) if clip else None
     return TEMPLATES.get_template("page.html.j2").render(
         specs=registry.specs,
@@ -73,9 +68,9 @@ def page(
         paper_note=paper_note(scale),
         caveat=caveat(registry, statuses),
         bold=BOLD,
-        overview=overview(registry, statuses, cells, verdicts),
+        overview=overview(registry, statuses, views, verdicts),
         player=mask_player(arrays, clip.run_id) if clip and arrays else None,
-        tables=[table_of(view, statuses) for view in views],
+        tables=[] if study else [table_of(view, statuses) for view in views.values()],
         study=study,
         figures=[
             vars(figure) | (embedded(figure.picture) if figure.picture else {"source": ""})
@@ -86,7 +81,7 @@ def page(
         curves=training(registry, logs, losses),
         cost=cost(registry, statuses),
         lead=lead,
-        classes=by_class(leading, results, statuses),
+        classes=by_class(lead["cell"], results, statuses),
         clips=clips_of(registry),
         control_files=" ".join(
             f"results/{results.name}/{run.run_id}/result.json" for run in registry.controls
@@ -97,7 +92,7 @@ def page(
         labels=labels_of(registry),
         losses=losses,
         results=results,
-        details=run_details(registry, statuses, cells, logs, losses, results, reports),
+        details=run_details(registry, statuses, views, logs, losses, results, reports),
         # They are about the paper's experiments.
         deviations=[] if study else deviations(),
     )

@@ -1,13 +1,14 @@
 """Summaries on the page: finding, comparisons, conclusions and cost."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from mgm.paper.registry import NO_MODEL, Registry, Table, label_of
 from mgm.report.cells import FilledCell, commit_of, frame, gain, mean_gain
 from mgm.report.claims.judge import NOT_RUN, Verdict
 from mgm.report.page.runs import NOTES, STAGES
+from mgm.report.tables import TableView
 from mgm.report.words import caveat_of, comparable, number
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, holm, p_value
@@ -17,17 +18,17 @@ from mgm.spec import Data, Spec, data_name
 def overview(
     registry: Registry,
     statuses: Mapping[str, RunStatus],
-    rows: Mapping[str, Sequence[FilledCell]],
+    views: Mapping[str, TableView],
     verdicts: Sequence[Verdict],
 ) -> dict[str, Any]:
     """Return counts of runs, their provenance, comparisons, conclusions and missing runs."""
     results = [run.result for run in statuses.values() if run.result is not None]
     data = {
         (
-            data_name(Data(dataset=data["dataset"], digest=data["digest"]), data["note"]),
-            *(data[name] for name in ("classes", "train", "test", "note", "digest")),
+            data_name(Data(dataset=facts["dataset"], digest=facts["digest"]), facts["note"]),
+            *(facts[name] for name in ("classes", "train", "test", "note", "digest")),
         )
-        for data in (result["data"] for result in results)
+        for facts in (result["data"] for result in results)
     }
     versions = {
         ", ".join(
@@ -47,11 +48,11 @@ def overview(
         "spent": sum(result["wall_s"] for result in results),
         "last": max((str(result["finished"]) for result in results), default=""),
         "compares": [
-            *_with_the_paper(registry, rows),
-            *_pretraining(registry, rows),
-            *_masks(registry, rows),
+            *_with_the_paper(registry, views.values()),
+            *_pretraining(registry, views.values()),
+            *_masks(registry, views.values()),
         ],
-        "concludes": _conclusions(registry, statuses, rows, verdicts),
+        "concludes": _conclusions(registry, statuses, views.values(), verdicts),
         "troubles": [
             run_id
             for state in ("altered", "failed", "running", "not run")
@@ -86,9 +87,7 @@ def caveat(registry: Registry, statuses: Mapping[str, RunStatus]) -> str:
     )
 
 
-def finding(
-    registry: Registry, rows: Mapping[str, Sequence[FilledCell]], drawn: Set[str]
-) -> dict[str, Any]:
+def finding(registry: Registry, views: Mapping[str, TableView], drawn: Set[str]) -> dict[str, Any]:
     """Return the main finding as a sentence, with its table, cell and figure.
 
     The table is the first one that compares a method of ours with others. The finding is about its
@@ -96,17 +95,17 @@ def finding(
     """
     nothing = {"sentence": "", "table": "", "cell": None, "figure": ""}
     table = next((table for table in registry.tables.values() if table.ours), None)
-    known = [row for row in rows[table.name] if row.estimate] if table else []
-    ours = [row for row in known if table and row.row == table.ours]
+    known = [cell for cell in views[table.name].cells if cell.estimate] if table else []
+    ours = [cell for cell in known if table and cell.row == table.ours]
     if table is None or not ours:
         return nothing
-    mine = min(ours, key=lambda row: ("probe" not in row.column, ours.index(row)))
+    mine = min(ours, key=lambda cell: ("probe" not in cell.column, ours.index(cell)))
     assert mine.estimate is not None
-    others = {row.row: row for row in known if row.column == mine.column and row is not mine}
+    others = {cell.row: cell for cell in known if cell.column == mine.column and cell is not mine}
     gains = {
         name: difference
-        for name, row in others.items()
-        if (name == table.base or name not in table.groups) and (difference := gain(mine, row))
+        for name, cell in others.items()
+        if (name == table.base or name not in table.groups) and (difference := gain(mine, cell))
     }
     base = [name for name in gains if name == table.base]
     masks = sorted((name for name in gains if name not in base), key=lambda name: gains[name].mean)
@@ -121,9 +120,9 @@ def finding(
     if any(gains[name].has_interval for name in (*base, *masks[:1])):
         sentence += " Brackets: 95 % confidence intervals, paired by seed."
     free = {
-        name: row.estimate.mean
-        for name, row in others.items()
-        if row.estimate and table.groups.get(name) == NO_MODEL
+        name: cell.estimate.mean
+        for name, cell in others.items()
+        if cell.estimate and table.groups.get(name) == NO_MODEL
     }
     if free:
         best = max(free, key=free.__getitem__)
@@ -132,7 +131,7 @@ def finding(
     return {
         "sentence": sentence[0].upper() + sentence[1:],
         "table": table.name,
-        "cell": mine.key,
+        "cell": mine,
         "figure": next((name for name in plots if name in drawn), ""),
     }
 
@@ -183,9 +182,7 @@ def cost(
     return [[line(*which, specs) for which, specs in group.items() if specs] for group in groups]
 
 
-def _with_the_paper(
-    registry: Registry, rows: Mapping[str, Sequence[FilledCell]]
-) -> list[tuple[str, str]]:
+def _with_the_paper(registry: Registry, views: Iterable[TableView]) -> list[tuple[str, str]]:
     """Return sentences with addresses of their tables, as do the functions below."""
     if registry.scale.own_videos:
         return [("The paper: it has no numbers for your videos.", "")]
@@ -195,7 +192,7 @@ def _with_the_paper(
             "difference is shown."
         )
         return [(text, "")]
-    cells = frame(row for several in rows.values() for row in several)
+    cells = frame(cell for view in views for cell in view.cells)
     known = cells[cells.metric == "top1"].dropna(subset=["paper", "ci_low", "ci_high"])
     if known.empty:
         return [("The paper: no cell with a number in the paper is run yet.", "")]
@@ -207,29 +204,26 @@ def _with_the_paper(
     return [(f"The paper: {text}", "")]
 
 
-def _own_rows(
-    registry: Registry, rows: Mapping[str, Sequence[FilledCell]], which: str
+def _own_cells(
+    views: Iterable[TableView], which: str
 ) -> Iterator[tuple[Table, FilledCell, list[FilledCell]]]:
     """Yield each table, a cell of the row in its field `which`, and the cell's other masks.
 
     These are the other rows of the column that are pretrained with a mask.
     """
-    for name, table in registry.tables.items():
-        for own in (row for row in rows[name] if row.row == getattr(table, which)):
-            masks = [
-                row for row in rows[name] if (row.column, row.metric) == (own.column, own.metric)
-            ]
-            yield table, own, [row for row in masks if row.row not in (own.row, table.base)]
+    for view in views:
+        for own in (cell for cell in view.cells if cell.row == getattr(view.table, which)):
+            column = [cell for cell in view.cells if cell.column == own.column]
+            others = [cell for cell in column if cell.row not in (own.row, view.table.base)]
+            yield view.table, own, [cell for cell in others if cell.metric == own.metric]
 
 
-def _pretraining(
-    registry: Registry, rows: Mapping[str, Sequence[FilledCell]]
-) -> list[tuple[str, str]]:
+def _pretraining(registry: Registry, views: Iterable[TableView]) -> list[tuple[str, str]]:
     """Compare the masks' mean with no pretraining, paired by seed."""
     sentences = []
-    for table, base, masks in _own_rows(registry, rows, "base"):
+    for table, base, masks in _own_cells(views, "base"):
         # A mask that is not run, such as a new one, leaves the others' mean as it is.
-        others = [row for row in masks if row.row not in table.groups and row.estimate]
+        others = [cell for cell in masks if cell.row not in table.groups and cell.estimate]
         if others and (difference := mean_gain(others, base)):
             said = f"{number(difference.mean, True)} points"
             if difference.has_interval:
@@ -243,14 +237,14 @@ def _pretraining(
     return sentences
 
 
-def _masks(registry: Registry, rows: Mapping[str, Sequence[FilledCell]]) -> list[tuple[str, str]]:
+def _masks(registry: Registry, views: Iterable[TableView]) -> list[tuple[str, str]]:
     """Compare our mask with each of the others, paired by seed."""
     sentences = []
-    for table, ours, masks in _own_rows(registry, rows, "ours"):
+    for table, ours, masks in _own_cells(views, "ours"):
         gains = [
-            (row.row, difference)
-            for row in masks
-            if (difference := gain(ours, row)) and difference.has_interval
+            (cell.row, difference)
+            for cell in masks
+            if (difference := gain(ours, cell)) and difference.has_interval
         ]
         if not gains:
             continue
@@ -272,16 +266,16 @@ def _masks(registry: Registry, rows: Mapping[str, Sequence[FilledCell]]) -> list
 def _conclusions(
     registry: Registry,
     statuses: Mapping[str, RunStatus],
-    rows: Mapping[str, Sequence[FilledCell]],
+    views: Iterable[TableView],
     verdicts: Sequence[Verdict],
 ) -> list[tuple[str, str]]:
     """Return sentences on the limits of the numbers, and the count of each verdict."""
     sentences = [(caveat(registry, statuses), "")]
     counted = [
-        row.estimate
-        for several in rows.values()
-        for row in several
-        if row.estimate and row.estimate.has_interval
+        cell.estimate
+        for view in views
+        for cell in view.cells
+        if cell.estimate and cell.estimate.has_interval
     ]
     if single := sum(estimate.n == 1 for estimate in counted):
         text = (

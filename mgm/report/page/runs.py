@@ -13,7 +13,8 @@ from urllib.parse import quote
 from mgm.paper.registry import Cell, Registry, Table, label_of
 from mgm.report.cells import FilledCell, commit_of
 from mgm.report.page.svg import SMOOTH, thin
-from mgm.report.tables import names
+from mgm.report.tables import TableView, names
+from mgm.results.frame import pretraining_of
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, data_name, parents
 
@@ -148,17 +149,11 @@ def _label(table: Table, cell: Cell) -> str:
 def columns_of(registry: Registry, statuses: Mapping[str, RunStatus]) -> dict[str, dict[str, str]]:
     """Map a run id to the columns of its line: mask, dataset and computing time.
 
-    A run without a mask has its parent's.
+    A run has the mask of the pretraining run that it starts from.
     """
-
-    def mask_of(spec: Spec) -> str:
-        mask = getattr(spec, "mask", None)
-        above = [registry.specs[parent] for parent in parents(spec) if parent in registry.specs]
-        return mask.name if mask else mask_of(above[0]) if len(above) == 1 else ""
-
     return {
         run_id: {
-            "mask": mask_of(spec),
+            "mask": start.mask.name if (start := pretraining_of(spec, registry.specs)) else "",
             "dataset": data_name(spec.data, kinds=registry.kinds),
             "time": duration(result["wall_s"]) if (result := statuses[run_id].result) else "",
         }
@@ -169,7 +164,7 @@ def columns_of(registry: Registry, statuses: Mapping[str, RunStatus]) -> dict[st
 def run_details(
     registry: Registry,
     statuses: Mapping[str, RunStatus],
-    rows: Mapping[str, Sequence[FilledCell]],
+    views: Mapping[str, TableView],
     logs: Mapping[str, Log],
     losses: Mapping[str, Losses],
     results: Path,
@@ -185,12 +180,10 @@ def run_details(
         return pool.setdefault(json.dumps(entry), len(pool))
 
     cells: dict[str, list[int]] = {}
-    for several in rows.values():
-        for row in several:
-            shown = number_of(
-                [cell_id(row), f"{registry.tables[row.table].label}, {row.row}, {row.column}"]
-            )
-            for run_id in row.run_ids:
+    for view in views.values():
+        for cell in view.cells:
+            shown = number_of([cell_id(cell), f"{view.table.label}, {cell.row}, {cell.column}"])
+            for run_id in cell.run_ids:
                 cells.setdefault(run_id, []).append(shown)
     runs = {
         run_id: {

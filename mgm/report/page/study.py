@@ -39,7 +39,9 @@ def study_of(findings: Findings, figures: Mapping[str, Path]) -> dict[str, Any]:
             tables.append({"name": dataset, "title": title, "parts": parts})
     differences = [
         {
-            "title": " · ".join(filter(None, [study.shown[dataset], column, family])),
+            "title": " · ".join(
+                filter(None, [study.shown[str(dataset)], str(column), str(family)])
+            ),
             "lines": _records(family_of),
             "axis": _axis(family_of),
         }
