@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mgm.spec import ApplyOptions, Clips, Data, Mask, Probe, Views
+from mgm.spec import ApplyOptions, Clips, Mask, Views
 from mgm.video import Clip, probe_video, read_clip
 from mgm.video.motion import frame_difference
 
@@ -138,14 +138,8 @@ def load(weights: str | Path, *, frames: int = 16, size: int = 224, stride: int 
     Raises:
         UserError: there are no weights, or they fit no model.
     """
-    from mgm.models import build_frozen_encoder
     from mgm.stages.apply import find_source
-    from mgm.stages.job import best_device
 
     how = ApplyOptions(frames=frames, size=size, stride=stride)
     source = find_source(Path(weights), how)
-    spec = Probe(data=Data(dataset="folder"), clips=source.clips, model=source.model)
-    encoder = build_frozen_encoder(spec, source.weights)
-    return Model(
-        encoder.to(best_device()).eval(), source.clips, source.model.tubelet, source.model.channels
-    )
+    return Model(source.encoder(), source.clips, source.model.tubelet, source.model.channels)

@@ -196,17 +196,6 @@ def _run_specs(
         run_all(specs, job, Workplace(out, where, own, flow_weights))
 
 
-def one_or_three(spatial: int | None) -> int | None:
-    """Return a number of spatial views.
-
-    Raises:
-        UserError: it is not 1 or 3.
-    """
-    if spatial not in (None, 1, 3):
-        raise UserError(f"--spatial {spatial}: choose 1 or 3")
-    return spatial
-
-
 class OtherViews(FrozenModel):
     """Test views that replace a spec's."""
 
@@ -215,7 +204,7 @@ class OtherViews(FrozenModel):
     ] = None
     spatial: Annotated[
         int | None,
-        typer.Option(callback=one_or_three, help="Spatial views, 1 or 3; default: the spec's."),
+        typer.Option(help="Spatial views, 1 or 3; default: the spec's."),
     ] = None
 
 

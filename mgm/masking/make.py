@@ -6,7 +6,7 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
-from mgm.errors import UserError
+from mgm.errors import UserError, valid
 from mgm.masking.boxes import Boxes, clamped, nearest
 from mgm.masking.inputs import Grid, MaskInput, Motion
 from mgm.spec import MASKS, Mask
@@ -43,10 +43,8 @@ def _made(
     mask: Mask | str, grid: Grid, motion: Motion | None, seed_B: Tensor
 ) -> tuple[MaskInput, Tensor | Boxes]:
     """Return the checked arguments, and the result of the mask's function."""
-    if isinstance(mask, str):
-        if mask not in MASKS:
-            raise UserError(f"mask {mask!r} is unknown; choose one of {', '.join(MASKS)}")
-        mask = Mask(name=mask)
+    with valid("mask "):
+        mask = Mask.model_validate(mask)
     clips = _checked(MaskInput(mask, grid, motion, seed_B))
     name = mask.name.replace("-", "_")
     made = getattr(import_module(f"mgm.masking.{MASKS[mask.name].file or name}"), name)(clips)

@@ -22,7 +22,7 @@ from mgm.data.index import Video, read_index
 from mgm.data.opening import fault, files_below, open_all
 from mgm.data.unchanged import check_files
 from mgm.errors import UserError, valid
-from mgm.models import FrozenEncoder, model_of, read_weights, require_fit
+from mgm.models import FrozenEncoder, build_frozen_encoder, model_of, read_weights, require_fit
 from mgm.models.weights import is_classifier
 from mgm.models.weights_file import weights_digest
 from mgm.reading import read_arrays, read_text
@@ -50,6 +50,11 @@ class Source:
     weights: Path
     clips: Clips
     model: Model
+
+    def encoder(self) -> FrozenEncoder:
+        """Return the frozen encoder, on the GPU if there is one."""
+        spec = Probe(data=Data(dataset="folder"), clips=self.clips, model=self.model)
+        return build_frozen_encoder(spec, self.weights).to(best_device())
 
 
 def find_source(place: Path, how: ApplyOptions) -> Source:

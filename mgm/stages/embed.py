@@ -10,11 +10,10 @@ import torch
 
 from mgm.data.index import read_index
 from mgm.errors import UserError
-from mgm.models import build_frozen_encoder
 from mgm.results.atomic import table_text
 from mgm.results.lock import file_lock
 from mgm.results.outputs import output, require_own, write_output
-from mgm.spec import ApplyOptions, Data, Probe
+from mgm.spec import ApplyOptions
 from mgm.stages.apply import (
     apply,
     discard_parts,
@@ -24,7 +23,6 @@ from mgm.stages.apply import (
     find_views,
     write_failed,
 )
-from mgm.stages.job import best_device
 from mgm.stages.windows import apply_windows, find_windows
 
 FORMATS = (".parquet", ".npy")
@@ -69,10 +67,7 @@ def embed(
     torch.set_num_threads(how.threads)
     given = find_source(weights, how)
     videos, unreadable = find_videos(source)
-    model = build_frozen_encoder(
-        Probe(data=Data(dataset="folder"), clips=given.clips, model=given.model), given.weights
-    )
-    model.to(best_device())
+    model = given.encoder()
     with file_lock(out):
         if windows:
             compute, dtype = (model.tokens, np.float16) if tokens else (model, np.float32)

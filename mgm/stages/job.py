@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from operator import itemgetter
+from itertools import count
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -15,10 +15,10 @@ from mgm.data.index import Index, Video, read_index, require_labels
 from mgm.data.unchanged import check_files
 from mgm.errors import UserError
 from mgm.masking import Motion
-from mgm.spec import Run, RunOptions
+from mgm.spec import Mask, Run, RunOptions
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
-from mgm.video import crops
+from mgm.video import Clip, crops
 from mgm.video.loader import Batch, BatchOptions, training_loader
 from mgm.video.read import Cache
 
@@ -194,6 +194,17 @@ def motion_of(batch: Batch) -> Motion | None:
     return Motion(batch.motion_BSHW, batch.displacement_BSHW2)
 
 
+def motion_of_clip(clip: Clip, mask: Mask, tubelet: int, stride: int) -> Motion:
+    """Return the motion of one clip that guides a mask.
+
+    Args:
+        stride: frames of the video from one frame of the clip to the next.
+    """
+    magnitude_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate, mask.cells)
+    shift_SHW2 = clip.displacement(tubelet, stride, mask.distance)
+    return Motion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
+
+
 def find_index(spec: Run, workplace: Workplace) -> Index:
     """Return the index of the spec's dataset.
 
@@ -241,47 +252,28 @@ def moving_videos(index: Index) -> list[Video]:
     return moving
 
 
-def unchanged(step: int, batch: Batch, weight_B: torch.Tensor) -> Batch:
-    """Return the batch as it is."""
-    return batch
-
-
 def training_batches(
     job: Job,
     videos: Sequence[Video],
     wanted: BatchOptions,
-    change: Callable[[int, Batch, torch.Tensor], Batch],
+    change: Callable[[int, Batch, torch.Tensor], Batch] | None,
     first_step: int,
-) -> Iterator[tuple[list[Batch], tuple[str, ...]]]:
-    """Yield, per step, this process's micro-batches and the videos that could not be read.
+) -> Iterator[tuple[Batch, tuple[str, ...]]]:
+    """Yield, per step, this process's batch on the device, and the videos that could not be read.
 
     Args:
         wanted: motion and augmentation of the batches.
         change: `change(step, batch, weight_B)` returns the batch that is trained on. Its arguments
             are the batch on the device, and the weights on the host, so that reading them does not
-            wait for the device.
+            wait for the device. None: the batch is not changed.
         first_step: the step to start at.
-
-    Raises:
-        UserError: the batch cannot be divided equally among processes and micro-batches.
     """
-    spec, parts, processes = job.spec, job.options.accumulate, collectives.world_size()
-    if spec.optim.batch % (parts * processes):
-        if processes == 1:
-            raise UserError(
-                f"--accumulate {parts} does not divide optim.batch {spec.optim.batch}; choose a "
-                "divisor"
-            )
-        raise UserError(
-            f"{processes} processes with --accumulate {parts} do not divide optim.batch "
-            f"{spec.optim.batch}; choose numbers so that their product divides it"
-        )
-    size = spec.optim.batch // (parts * processes) * wanted.augment.repeats
+    spec, copy = job.spec, device_copy(job.device)
     how = replace(
         wanted,
         workers=job.options.workers,
         cache=job.workplace.cache,
-        share=(collectives.rank(), processes),
+        share=(collectives.rank(), collectives.world_size()),
     )
     loader = training_loader(
         videos,
@@ -292,18 +284,14 @@ def training_batches(
         first_step=first_step,
         how=how,
     )
-    copy = device_copy(job.device)
-    for step, batch in enumerate(loader, first_step):
+
+    def on_device(step: int, batch: Batch) -> tuple[Batch, tuple[str, ...]]:
         copied = copy(batch)
         frames_BTHWC = with_channels(copied.frames_BTHWC, spec.model.channels)
-        changed = change(step, copied._replace(frames_BTHWC=frames_BTHWC), batch.weight_B)
-        yield (
-            [
-                changed.map(itemgetter(slice(start, start + size)))
-                for start in range(0, size * parts, size)
-            ],
-            batch.failed,
-        )
+        copied = copied._replace(frames_BTHWC=frames_BTHWC)
+        return change(step, copied, batch.weight_B) if change else copied, batch.failed
+
+    return map(on_device, count(first_step), loader)
 
 
 def device_copy(device: torch.device) -> Callable[[Batch], Batch]:

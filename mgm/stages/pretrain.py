@@ -23,7 +23,7 @@ from mgm.models.kernels import bf16_slowdown
 from mgm.results.result import log_lines
 from mgm.spec import MASKS, Finetune, Mask, Optim, Pretrain
 from mgm.stages.flow import require_flow
-from mgm.stages.job import Job, motion_of, training_batches, unchanged
+from mgm.stages.job import Job, motion_of, training_batches
 from mgm.training import TrainingRun, collectives, train
 from mgm.video import Batch, BatchOptions
 from mgm.video.shard_reader import shard_of
@@ -95,7 +95,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         spec.optim,
         steps,
         len(videos),
-        partial(training_batches, job, videos, wanted, unchanged),
+        partial(training_batches, job, videos, wanted, None),
         loss_of,
         seed=spec.seed,
         shards=bool(shard_of(videos[0].path)),

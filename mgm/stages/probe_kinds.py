@@ -24,10 +24,10 @@ from torch.nn import functional as F
 
 from mgm import rng
 from mgm.errors import UserError
+from mgm.models.kernels import linear
 from mgm.results.statistics import mean_average_precision
 from mgm.spec import Probe
 from mgm.stages.job import LabelledClips, Split, best_device
-from mgm.stages.neighbours import nearest
 
 # Factors of half the sum of squared weights, which is added to the mean cross-entropy.
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -63,6 +63,7 @@ V_JEPA = Recipe(256, official=True)  # 64 processes of 4 clips
 V_JEPA_CLIP, V_JEPA_LAST_DECAY = 1.0, 1e-6  # evals/video_classification_frozen/eval.py
 
 TEMPERATURE = 0.07  # DINO: eval_knn.py
+SIMILARITIES = 2**24  # of clips that are computed at once, 64 MB
 
 
 Kind = Callable[[LabelledClips, Split, int, Probe], tuple[Tensor, dict[str, float]]]
@@ -435,6 +436,18 @@ def knn(
     votes_NC = torch.zeros(len(test.x_ND), classes)
     votes_NC.scatter_add_(1, train.label_N[place_NK], weight_NK)
     return votes_NC.log(), {}
+
+
+def nearest(query_ND: Tensor, x_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the cosine similarities and positions (N, k) of each query's nearest rows.
+
+    Similarities are computed in blocks, so that memory does not grow with the sets.
+    """
+    query_ND, x_MD = F.normalize(query_ND.float()), F.normalize(x_MD.float())
+    rows = min(1024, max(1, SIMILARITIES // len(x_MD)))
+    blocks = [linear(query_BD, x_MD).topk(k, dim=1) for query_BD in query_ND.split(rows)]
+    similarities, places = zip(*blocks)
+    return torch.cat(similarities), torch.cat(places)
 
 
 KINDS: dict[str, Kind] = {

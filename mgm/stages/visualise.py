@@ -14,12 +14,12 @@ import torch
 
 from mgm.data.index import Index, Video
 from mgm.errors import UserError, valid
-from mgm.masking import Grid, Motion, make_boxes, make_mask
+from mgm.masking import Grid, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.paper.recipes import MASK_RATIO
 from mgm.rng import clip_seed, generator
 from mgm.spec import MASKS, Clips, Compensate, Mask, Model, Pretrain, Visualise, read_spec
-from mgm.stages.job import Job, moving_videos
+from mgm.stages.job import Job, motion_of_clip, moving_videos
 from mgm.stages.measure.saliency import read_boxes
 from mgm.video import Clip, probe_video, read_clip
 from mgm.video.clip import Box
@@ -86,16 +86,11 @@ def masks_to_show(
     Raises:
         UserError: a mask is unknown, or the ratio is not between 0 and 1.
     """
-    with valid("--masks "):
-        known = [Mask.model_validate(name) for name in names]
-    with valid("--"):
+    with valid("--masks: "):
+        ratios = [MASK_RATIO.get(name) if ratio is None else ratio for name in names]
         return [
-            Mask(
-                name=mask.name,
-                ratio=MASK_RATIO[mask.name] if ratio is None else ratio,
-                compensate=compensate,
-            )
-            for mask in known
+            Mask.model_validate({"name": name, "ratio": own, "compensate": compensate})
+            for name, own in zip(names, ratios)
         ]
 
 
@@ -352,12 +347,10 @@ def _masks(
     grid, seed_B = Grid(clips.frames // tubelet, side, side), torch.tensor([seed])
     masked, boxes = [], []
     for mask in masks:
-        magnitude_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate, mask.cells)
-        shift_SHW2 = clip.displacement(tubelet, clips.stride, mask.distance)
-        moves = Motion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
-        masked_L = make_mask(mask, grid, moves, seed_B)[0]
+        motion = motion_of_clip(clip, mask, tubelet, clips.stride)
+        masked_L = make_mask(mask, grid, motion, seed_B)[0]
         masked.append(masked_L.view(grid.slots, grid.height, grid.width).numpy())
-        own = make_boxes(mask, grid, moves, seed_B)
+        own = make_boxes(mask, grid, motion, seed_B)
         none_S4 = np.full((grid.slots, 4), np.nan, np.float32)
         boxes.append(torch.cat(astuple(own)).T.numpy() if own else none_S4)
     return {

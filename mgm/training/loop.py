@@ -56,9 +56,9 @@ class TrainingRun:
     """A training run.
 
     Args:
-        batches: `batches(first_step)` yields, per step, this process's micro-batches and the names
-            of their videos that could not be read.
-        loss_of: returns the mean loss of a micro-batch, and a function that computes further
+        batches: `batches(first_step)` yields, per step, this process's batch on the device, and the
+            names of its videos that could not be read.
+        loss_of: returns the mean loss of clips of the batch, and a function that computes further
             numbers. It is called only at steps that are logged.
         videos: number of training videos. At most 1 % of them may fail.
         repeats: clips per video of a batch, for the log's clips per second.
@@ -71,7 +71,7 @@ class TrainingRun:
     optim: Optim
     steps: int
     videos: int
-    batches: Callable[[int], Iterator[tuple[Sequence[Any], Sequence[str]]]]
+    batches: Callable[[int], Iterator[tuple[Any, Sequence[str]]]]
     loss_of: Callable[[Any], tuple[Tensor, Numbers]]
     layer_decay: float = 1.0
     repeats: int = 1
@@ -103,10 +103,11 @@ def train(
         The names of the videos that could not be read.
 
     Raises:
-        UserError: the loss is not finite, more than 1 % of the videos could not be read, or a GPU's
-            memory is full.
+        UserError: the batch cannot be divided equally among processes and micro-batches, the loss
+            is not finite, more than 1 % of the videos could not be read, or a GPU's memory is full.
         SystemExit: one of these signals came.
     """
+    clips = _clips_per_process(run, options.accumulate)
     # --- Wrap the blocks: compiled, recomputed in the backward pass, or neither ---
     parameters = list(run.model.parameters())
     device = parameters[0].device
@@ -131,13 +132,13 @@ def train(
         saved_at = time.monotonic()
         run.model.train()
 
-        batches, pieces = run.batches(first), 1
+        batches, parts = run.batches(first), options.accumulate
         if first < run.steps and (free := free_bytes(device)) is not None:
-            micro_batches, unread = next(batches)
-            batches = chain([(micro_batches, unread)], batches)
+            batch, unread = next(batches)
+            batches = chain([(batch, unread)], batches)
             # Compiled blocks keep less than these.
             with wrapped_blocks(run.model, *[recomputed] * options.recompute), precision:
-                pieces = _choose_pieces(run, micro_batches, free, first == 0, show)
+                parts *= _choose_pieces(run, batch, clips // parts, free, first == 0, show)
         stack.enter_context(wrapped_blocks(run.model, *wraps))
         for step in range(first, run.steps):
             if processes > 1 or device.type not in SEEDED_BY_STREAM:
@@ -145,7 +146,7 @@ def train(
 
             # --- Read the batch ---
             asked_at = time.monotonic()
-            micro_batches, unread = next(batches)
+            batch, unread = next(batches)
             if log:
                 log.waited += time.monotonic() - asked_at
             unreadable += [(step, name) for name in unread]
@@ -155,12 +156,12 @@ def train(
             set_learning_rate(optimiser, rate)
             optimiser.zero_grad()
             losses, numbers_of = list[Tensor](), dict[int, Numbers]()
-            micro_batches = _cut(run, micro_batches, pieces)
-            for number, micro_batch in enumerate(micro_batches, 1):
-                with no_sync() if number < len(micro_batches) else nullcontext():
+            for number in range(parts):
+                micro_batch = _slice(batch, number * clips // parts, (number + 1) * clips // parts)
+                with no_sync() if number + 1 < parts else nullcontext():
                     with precision:
                         loss, numbers_of[number] = loss_module(micro_batch)
-                    (loss / len(micro_batches)).backward()
+                    (loss / parts).backward()
                 losses.append(loss.detach())
             norm = torch.nn.utils.clip_grad_norm_(parameters, run.optim.clip_grad or math.inf)
 
@@ -179,8 +180,9 @@ def train(
             # --- Log. Only some steps read numbers, since reading waits for a GPU. ---
             if stop or save or (step + 1) % log_every == 0 or step + 1 == run.steps:
                 with torch.no_grad(), precision:
-                    parts = [{"loss": x, **of()} for x, of in zip(losses, numbers_of.values())]
-                means = _means(parts)
+                    means = _means(
+                        [{"loss": x, **of()} for x, of in zip(losses, numbers_of.values())]
+                    )
                 numbers = {"loss": means.pop("loss"), "lr": rate, "grad_norm": norm.item(), **means}
                 _require_finite(run, step, loss=numbers["loss"], gradient=norm.item())
                 if log:
@@ -215,19 +217,19 @@ def _means(parts: Sequence[dict[str, Tensor]]) -> dict[str, float]:
 
 def _choose_pieces(
     run: TrainingRun,
-    micro_batches: Sequence[Any],
+    batch: Any,
+    clips: int,
     free: int,
     stateless: bool,
     show: Callable[[str], None],
 ) -> int:
-    """Return how many pieces a micro-batch is computed in, so that it fits into `free` bytes.
+    """Return how many pieces a micro-batch of `clips` is computed in, to fit into `free` bytes.
 
     All processes take the same number.
     """
-    clips = _clips(run, len(micro_batches))
     pieces, wanted = parts_that_fit(
         run.model,
-        lambda count: run.loss_of(_slice(micro_batches[0], 0, count))[0],
+        lambda count: run.loss_of(_slice(batch, 0, count))[0],
         clips,
         run.optim.precision == "bf16",
         free,
@@ -243,27 +245,19 @@ def _choose_pieces(
     return pieces
 
 
-def _clips(run: TrainingRun, parts: int) -> int:
-    """Return the number of clips of a micro-batch."""
-    return run.optim.batch * run.repeats // (parts * collectives.world_size())
+def _clips_per_process(run: TrainingRun, accumulate: int) -> int:
+    processes = collectives.world_size()
+    if run.optim.batch % (accumulate * processes):
+        raise UserError(
+            f"--accumulate {accumulate} times {processes} process(es) does not divide optim.batch "
+            f"{run.optim.batch}; choose numbers whose product divides it"
+        )
+    return run.optim.batch * run.repeats // processes
 
 
-def _cut(run: TrainingRun, micro_batches: Sequence[Any], pieces: int) -> Sequence[Any]:
-    """Return micro-batches in equal pieces. The mean of all losses stays the same."""
-    if pieces == 1:
-        return micro_batches
-    clips = _clips(run, len(micro_batches))
-    size = clips // pieces
-    return [
-        _slice(whole, start, start + size)
-        for whole in micro_batches
-        for start in range(0, clips, size)
-    ]
-
-
-def _slice(micro_batch: Any, start: int, stop: int) -> Any:
+def _slice(batch: Any, start: int, stop: int) -> Any:
     own = itemgetter(slice(start, stop))
-    return own(micro_batch) if isinstance(micro_batch, Tensor) else micro_batch.map(own)
+    return own(batch) if isinstance(batch, Tensor) else batch.map(own)
 
 
 # --- State, and what several processes share ---

@@ -35,7 +35,7 @@ def share_of(x):
     return x.chunk(collectives.world_size())[collectives.rank()]
 
 
-def toy(failing, videos=1000, parts=1) -> TrainingRun:
+def toy(failing, videos=1000) -> TrainingRun:
     """Return a small run. A process gets its share of a batch, and the failures of that share."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
@@ -48,7 +48,7 @@ def toy(failing, videos=1000, parts=1) -> TrainingRun:
                 for at, clip, name in failing
                 if at == step and clip in share_of(torch.arange(8))
             ]
-            yield list(share_of(x).chunk(parts)), own
+            yield share_of(x), own
 
     def loss_of(x):
         loss = (model(x) - x.sum(dim=1, keepdim=True)).square().mean()
@@ -70,11 +70,11 @@ FAILING = [
 ]
 
 
-def trained_toy(folder: Path, videos: int, parts: int, **how) -> dict:
+def trained_toy(folder: Path, videos: int, accumulate: int, **how) -> dict:
     folder.mkdir(exist_ok=True)
-    run = toy(FAILING, videos, parts)
+    run = toy(FAILING, videos)
     try:
-        failed = train(run, folder, RunOptions(**how), lambda line: None)
+        failed = train(run, folder, RunOptions(accumulate=accumulate, **how), lambda line: None)
     except UserError as error:
         return {"error": str(error)}
     return {

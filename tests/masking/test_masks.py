@@ -416,7 +416,7 @@ def zeros(*shape):
 
 
 BAD = [
-    (("cube", GRID, None, SEEDS), "'cube'"),
+    (("cube", GRID, None, SEEDS), "(got 'cube')"),
     ((Mask(name="tube", ratio=0.001), GRID, None, SEEDS), "0.001 hides 0"),
     (("tube", Grid(8, 1, 1), None, SEEDS), "0.75 hides 0"),
     (("tube", Grid(0, 14, 14), None, SEEDS), "0 x 14 x 14 is empty"),

@@ -105,7 +105,7 @@ def test_the_command_line(run, videos, tmp_path):
     done = mgm("export", run, "--to", "hf", "--out", tmp_path / "hf", "--index", videos)
     assert done.output.startswith(f"wrote {tmp_path / 'hf'}: ")
     for words, line in [
-        (["--spatial", "2"], "--spatial 2: choose 1 or 3"),
+        (["--spatial", "2"], "views.spatial: Input should be 1 or 3 (got 2)"),
         (
             ["--weights", "x", run],
             "--weights x: fits one run, but 2 are given; evaluate them one at a time",

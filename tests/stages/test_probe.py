@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.spec import Model, Probe
-from mgm.stages import neighbours, probe_kinds
+from mgm.stages import probe_kinds
 from mgm.stages.job import LabelledClips, Split
 from mgm.stages.probe import units
 from mgm.stages.probe_kinds import (
@@ -187,12 +187,10 @@ def test_v_jepas_probe_trains_as_its_recipe_written_out(monkeypatch):
 
 
 def test_nearest_are_those_of_the_whole_product(monkeypatch):
-    monkeypatch.setattr(neighbours, "KNN_ROWS", 7)
-    monkeypatch.setattr(neighbours, "KNN_COLUMNS", 64)
-    monkeypatch.setattr(neighbours, "KNN_GROUP", 4)
+    monkeypatch.setattr(probe_kinds, "SIMILARITIES", 7 * 150)
     generator = torch.Generator().manual_seed(0)
     query_ND, x_MD = (torch.randn(count, 9, generator=generator) for count in (20, 150))
-    similarity_NK, place_NK = neighbours.nearest(query_ND, x_MD, 5)
+    similarity_NK, place_NK = probe_kinds.nearest(query_ND, x_MD, 5)
     wanted = (F.normalize(query_ND) @ F.normalize(x_MD).T).topk(5)
     assert torch.equal(place_NK, wanted.indices)
     torch.testing.assert_close(similarity_NK, wanted.values)
@@ -207,7 +205,7 @@ def test_nearest_of_wide_features_are_those_in_float64(spread):
         centre_CD[torch.arange(count) % 20] + spread * torch.randn(count, 300, generator=generator)
         for count in (60, 1200)
     )
-    similarity_NK, place_NK = neighbours.nearest(query_ND, x_MD, 9)
+    similarity_NK, place_NK = probe_kinds.nearest(query_ND, x_MD, 9)
     exact_NM = F.normalize(query_ND.double()) @ F.normalize(x_MD.double()).T
     assert (place_NK.sort(dim=1).values.diff(dim=1) > 0).all()
     # Float32 keeps 24 bits, so neighbours that are equal up to rounding may swap places.

@@ -26,11 +26,10 @@ from mgm.results.result import examine, log_lines
 from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Optim, Pretrain, RunOptions, Views
 from mgm.stages import job as jobs
 from mgm.stages.finetune import finetune
-from mgm.stages.job import Workplace
+from mgm.stages.job import Job, Workplace, find_index
 from mgm.stages.pretrain import pretrain
 from mgm.stages.runner import run_all
 from mgm.training import collectives
-from mgm.video import BatchOptions
 from tests.helpers.small_runs import PARAMS, SMALL
 from tests.helpers.two_processes import STOP_AT, trained_toy
 
@@ -375,17 +374,11 @@ def test_under_torchrun_an_error_is_one_line_and_ends_all(folder, tmp_path):
 
 def test_a_batch_that_processes_do_not_divide_is_refused(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(collectives, "world_size", lambda: 3)
-    execution = Workplace(tmp_path, {"ssv2": folder / "ssv2"}, RunOptions(accumulate=2))
+    options = RunOptions(accumulate=2)
+    workplace = Workplace(tmp_path, {"ssv2": folder / "ssv2"}, options)
+    job = Job(PRETRAIN, tmp_path, workplace, find_index(PRETRAIN, workplace))
     with pytest.raises(UserError, match=r"--accumulate 2 .*optim\.batch 4"):
-        next(
-            jobs.training_batches(
-                jobs.Job(PRETRAIN, tmp_path, execution, jobs.find_index(PRETRAIN, execution)),
-                [],
-                BatchOptions(),
-                jobs.unchanged,
-                0,
-            )
-        )
+        pretrain(job)
 
 
 def test_what_runs_in_one_process_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
