@@ -7,11 +7,12 @@ import pytest
 
 from mgm.data.index import read_index
 from mgm.spec import Measure, Probe, Views
-from mgm.stages.measure import controls_now, measure
+from mgm.stages.measure import measure
 from mgm.stages.measure.controls import (
     CONTROLS,
     classify,
     controls,
+    controls_now,
     interval,
     read,
     remarks,
@@ -100,7 +101,7 @@ def test_random_weights_are_the_probes(execution, index, result_of, measured):
     from mgm.stages.probe import probe
 
     run_all([LIKE], probe, execution)
-    table = classify(measured, LIKE).set_index("control")
+    table = classify(index, measured, LIKE).set_index("control")
     assert table.top1["random_weights"] == pytest.approx(result_of(LIKE)["metrics"]["top1"])
 
 
@@ -133,7 +134,7 @@ def test_two_clips_are_too_few(index):
 
 def test_videos_without_vectors(index, measured):
     none = with_videos(index, change=lambda video: replace(video, has_vectors=False))
-    table = classify(replace(measured, index=none), LIKE).set_index("control")
+    table = classify(none, measured, LIKE).set_index("control")
     assert "no video has motion vectors" in table.why["vector_histogram"]
     assert table.top1.notna()["mean_frame"]
     paths = {video.path for video in index.videos[::2]}
@@ -156,10 +157,10 @@ def test_a_group_that_is_a_class_is_remarked(index):
 
 def test_durations_that_give_the_class_away_are_a_warning(index, measured):
     told = with_videos(index, change=lambda video: replace(video, frames=12 + video.label))
-    features = dict(measured.features)
+    features = dict(measured)
     lengths = np.array([[video.frames] for video in told.videos], float)
     features["frames"] = binned(lengths, lengths)
-    table = classify(replace(measured, index=told, features=features), LIKE).set_index("control")
+    table = classify(told, features, LIKE).set_index("control")
     assert table.warning["frames"] == (
         "the number of frames alone predicts the class: 100 % (chance 33 %)"
     )

@@ -8,7 +8,6 @@ Labels, draws, splits, groups and the classifier are the same as for probes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,9 @@ from mgm.stages.job import Job, Split, Workplace, best_device, computed
 from mgm.stages.measure import simple_features as simple
 from mgm.stages.probe import fit_draws
 
+# {control: features of each video of the index, (D,) or a row per view (V, D)}
+Features = dict[str, Sequence[np.ndarray]]
+NOT_TESTED = (np.nan, np.nan, np.nan)  # in place of an accuracy and its interval
 BATCH = 64  # clips per forward pass of random weights
 RESAMPLES = 2000  # bootstrap samples of test groups and label draws, for an interval
 GIVES_AWAY = 10.0  # points above chance at which a file fact is a warning
@@ -32,18 +34,6 @@ COLUMNS = (
     "control", "title", "kind", "top1", "ci_low", "ci_high", "chance", "penalty", "n_test",
     "label_draws", "seed", "why", "warning",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class ControlFeatures:
-    """Features of an index's videos, each (videos, D), in the order of `index.videos`.
-
-    `views` has each video's features from random weights, with a row per view.
-    """
-
-    index: Index
-    features: dict[str, np.ndarray]
-    views: tuple[np.ndarray, ...] = ()
 
 
 def controls(
@@ -70,7 +60,7 @@ def controls(
     """
     if cannot := unmeasurable(index):
         return _frame([_row(control, like, index, why=cannot) for control in CONTROLS])
-    return classify(read(index, like if weights else None, workers), like)
+    return classify(index, read(index, like if weights else None, workers), like)
 
 
 def unmeasurable(index: Index) -> str:
@@ -108,14 +98,14 @@ def remarks(index: Index) -> list[str]:
     return notes
 
 
-def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) -> ControlFeatures:
+def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) -> Features:
     """Decode each video once, and return its features. With `like`, also those of random weights.
 
     Raises:
         UserError: a video cannot be read. The message names it.
     """
     videos = index.videos
-    features = {}
+    features: Features = {}
     for name, values_NF in simple.file_facts(videos).items():
         train_N = np.array([video.split == "train" for video in videos])
         features[name] = simple.binned(values_NF[train_N], values_NF)
@@ -143,51 +133,40 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
     flush()
     for name in numbers_of[0] if numbers_of else ():
         features[name] = np.stack([numbers[name] for numbers in numbers_of]).astype(float)
-    return ControlFeatures(index, features, tuple(views))
+    if model is not None:
+        features["random_weights"] = views
+    return features
 
 
-def classify(measured: ControlFeatures, like: Probe | Measure) -> pd.DataFrame:
+def classify(index: Index, features: Features, like: Probe | Measure) -> pd.DataFrame:
     """Fit and test a linear probe on each control's features. Return the table of `controls`."""
-    index, like = measured.index, _probe(like)
+    like = _probe(like)
     job = Job(like, Path(), Workplace(Path(), {}), index)
     draws = [job.training_videos(number) for number in range(like.label_draws)]
     place_of = {video.path: place for place, video in enumerate(index.videos)}
     videos = list({video.path: video for drawn in draws for video in drawn}.values())
     train_N = np.array([place_of[video.path] for video in videos])
     test_N = np.array([place_of[video.path] for video in index.test])
-    if not any(video.has_vectors for video in index.videos):
-        no_motion = "no video has motion vectors: its codec exports none; transcode to H.264"
-    else:
-        no_motion = ""
+    moves = any(video.has_vectors for video in index.videos)
     rows = []
     for control in CONTROLS:
-        if control.kind == "motion" and no_motion:
-            rows.append(_row(control, like, index, why=no_motion))
-            continue
-        if control.kind == "model":
-            if not measured.views:
-                rows.append(_row(control, like, index, why="no model was given"))
-                continue
-            x_train, sample_train = _joined([measured.views[n] for n in train_N])
-            x_test, sample_test = _joined([measured.views[n] for n in test_N])
+        tested, penalty, why = NOT_TESTED, np.nan, ""
+        if control.kind == "motion" and not moves:
+            why = "no video has motion vectors: its codec exports none; transcode to H.264"
+        elif control.name not in features:
+            why = "no model was given"
+        elif _is_constant(features[control.name]):
+            why = "it is the same for all videos"
         else:
-            x_ND = measured.features[control.name]
-            if np.ptp(x_ND, axis=0).max(initial=0) == 0:
-                rows.append(_row(control, like, index, why="it is the same for all videos"))
-                continue
-            x_train, sample_train = x_ND[train_N], np.arange(len(train_N))
-            x_test, sample_test = x_ND[test_N], np.arange(len(test_N))
-        train, test = (
-            Split(torch.from_numpy(x_ND).float(), torch.from_numpy(sample_N))
-            for x_ND, sample_N in ((x_train, sample_train), (x_test, sample_test))
-        )
-        try:
-            logits, settings = fit_draws(job, draws, videos, train, test)
-        except UserError as error:
-            rows.append(_row(control, like, index, why=str(error)))
-            continue
-        penalty = float(np.median([chosen["penalty"] for chosen in settings]))
-        rows.append(_row(control, like, index, _tested(index, sample_test, logits), penalty))
+            train, test = (_split(features[control.name], of_N) for of_N in (train_N, test_N))
+            try:
+                logits, settings = fit_draws(job, draws, videos, train, test)
+            except UserError as error:
+                why = str(error)
+            else:
+                tested = _tested(index, test.sample_N.numpy(), logits)
+                penalty = float(np.median([chosen["penalty"] for chosen in settings]))
+        rows.append(_row(control, like, index, tested, penalty, why))
     return _frame(rows)
 
 
@@ -204,15 +183,23 @@ def _tested(
     return 100 * right_LN.mean(), *interval(right_LN, [video.group for video in index.test])
 
 
-def _joined(views: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate(views), np.repeat(np.arange(len(views)), [len(x) for x in views])
+def _is_constant(features: Sequence[np.ndarray]) -> bool:
+    x_ND = np.concatenate([np.atleast_2d(x) for x in features])
+    return np.ptp(x_ND, axis=0).max(initial=0) == 0
+
+
+def _split(features: Sequence[np.ndarray], videos: Sequence[int]) -> Split:
+    """Return these videos' features as a split, with a row per view."""
+    views = [np.atleast_2d(features[video]) for video in videos]
+    sample_N = np.repeat(np.arange(len(views)), [len(x_VD) for x_VD in views])
+    return Split(torch.from_numpy(np.concatenate(views)).float(), torch.from_numpy(sample_N))
 
 
 def _row(
     control: Control,
     like: Probe | Measure,
     index: Index,
-    tested: tuple[float, float, float] = (np.nan, np.nan, np.nan),
+    tested: tuple[float, float, float] = NOT_TESTED,
     penalty: float = np.nan,
     why: str = "",
 ) -> dict[str, Any]:
