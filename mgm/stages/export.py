@@ -72,8 +72,15 @@ def export(
         )
     require_own(*(out / name for name in FILES[to]), force=force)
     path, _ = verified_weights(run)
+    weights = read_weights(path)
+    names, model = [], None
+    # Loading checks that the weights fit the spec.
+    if isinstance(spec, Finetune):
+        names = _names(spec, run, classes_of(weights, path), index)
+        model = build_classifier(spec, len(names))
+        load_weights(model, path)
     if to == "onnx":
-        return export_onnx(spec, path, out, index)
+        return export_onnx(spec, path, model, names, out)
     if spec.model.divided:
         raise UserError(
             f"{run}: is a TimeSformer, and VideoMAE's formats have no divided attention; export a "
@@ -84,14 +91,7 @@ def export(
             f"{run}: predicts {spec.target}, and decoders in VideoMAE's formats predict pixels; "
             "export a run that was fine-tuned from it"
         )
-    weights = read_weights(path)
-    if isinstance(spec, Finetune):
-        classes = classes_of(weights, path)
-        names = _names(spec, run, classes, index)
-        # Loading checks that the weights fit the spec.
-        load_weights(build_classifier(spec, classes), path)
-    else:
-        names = []
+    if isinstance(spec, Pretrain):
         load_weights(build_mae(spec), path)
     if to == "videomae":
         with output(out / "checkpoint.pth") as temporary:
@@ -236,7 +236,11 @@ def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
 
 
 def export_onnx(
-    spec: Pretrain | Finetune, weights: Path, out: Path, index: Path | None = None
+    spec: Pretrain | Finetune,
+    weights: Path,
+    classifier: nn.Module | None,
+    names: list[str],
+    out: Path,
 ) -> str:
     """Write encoder.onnx (frames to features), and classifier.onnx (logits) of a fine-tuning run.
 
@@ -245,21 +249,12 @@ def export_onnx(
     metadata describe the clips, and the classes of a classifier.
 
     Args:
-        index: the folder of the dataset's index, which has the names of the classes. None: classes
-            have numbers.
+        weights: of the encoder.
+        names: of the classifier's classes.
 
     Raises:
         UserError: the outputs differ by more than TOLERANCE.
     """
-    features = build_frozen_encoder(
-        Probe(data=spec.data, clips=spec.clips, model=spec.model), weights
-    )
-    models: dict[str, nn.Module] = {"encoder": features}
-    if isinstance(spec, Finetune):
-        classifier = build_classifier(spec, classes_of(read_weights(weights), weights))
-        load_weights(classifier, weights)
-        models["classifier"] = classifier
-        names = _names(spec, weights.parent, classes_of(read_weights(weights), weights), index)
     about = {
         "frames": str(spec.clips.frames),
         "size": str(spec.clips.size),
@@ -268,12 +263,12 @@ def export_onnx(
         "input": "uint8 frames (batch, T, H, W, C), RGB; normalised inside",
         "run": spec.run_id,
     }
-    texts = []
-    for name, model in models.items():
-        if name == "classifier":
-            about = about | {"classes": json.dumps(names)}
-        texts.append(_write_onnx(model.eval(), spec, out / f"{name}.onnx", about))
-    return "\n".join(texts)
+    probe = Probe(data=spec.data, clips=spec.clips, model=spec.model)
+    text = _write_onnx(build_frozen_encoder(probe, weights), spec, out / "encoder.onnx", about)
+    if classifier is None:
+        return text
+    about["classes"] = json.dumps(names)
+    return f"{text}\n{_write_onnx(classifier.eval(), spec, out / 'classifier.onnx', about)}"
 
 
 def _write_onnx(

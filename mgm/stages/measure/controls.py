@@ -25,7 +25,7 @@ from mgm.stages.measure import simple_features as simple
 from mgm.stages.probe import fit_draws
 
 # {control: features of each video of the index, (D,) or a row per view (V, D)}
-Features = dict[str, Sequence[np.ndarray]]
+Features = dict[str, np.ndarray | list[np.ndarray]]
 NOT_TESTED = (np.nan, np.nan, np.nan)  # in place of an accuracy and its interval
 BATCH = 64  # clips per forward pass of random weights
 RESAMPLES = 2000  # bootstrap samples of test groups and label draws, for an interval
@@ -183,14 +183,14 @@ def _tested(
     return 100 * right_LN.mean(), *interval(right_LN, [video.group for video in index.test])
 
 
-def _is_constant(features: Sequence[np.ndarray]) -> bool:
+def _is_constant(features: np.ndarray | list[np.ndarray]) -> bool:
     x_ND = np.concatenate([np.atleast_2d(x) for x in features])
     return np.ptp(x_ND, axis=0).max(initial=0) == 0
 
 
-def _split(features: Sequence[np.ndarray], videos: Sequence[int]) -> Split:
+def _split(features: np.ndarray | list[np.ndarray], video_N: np.ndarray) -> Split:
     """Return these videos' features as a split, with a row per view."""
-    views = [np.atleast_2d(features[video]) for video in videos]
+    views = [np.atleast_2d(features[video]) for video in video_N]
     sample_N = np.repeat(np.arange(len(views)), [len(x_VD) for x_VD in views])
     return Split(torch.from_numpy(np.concatenate(views)).float(), torch.from_numpy(sample_N))
 
