@@ -42,17 +42,19 @@ mini: setup ## run 8 minutes of scale mini (Table 4e, edge ablation, Figure 4a);
 	@timeout --signal=TERM 470 $(BIN)/snakemake --cores all --quiet all --config scale=mini -- table4e table4_edge figure4a || test $$? = 124
 	@$(BIN)/mgm report mini
 
+# A file's tests run in one process, so that its fixtures are made once.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 SLOW := real or slow or smoke or mlflow or postgres or chromium or slurm
 
 test: setup ## run the fast tests (about 4 minutes on two idle cores)
-	@$(BIN)/pytest -n 2 -m "not ($(SLOW))"
+	@$(PYTEST) -m "not ($(SLOW))"
 
 test-all: setup ## run all tests, also of servers, Slurm, a browser and killed runs (15 minutes); needs `make reproduce`
-	@$(BIN)/pytest -n 2 -m "not ($(SLOW))"
+	@$(PYTEST) -m "not ($(SLOW))"
 	@$(MAKE) --no-print-directory test-slow
 
 test-slow: setup ## run the tests that `make test` leaves out; needs `make reproduce`
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "$(SLOW)"
+	@$(PYTEST) -m "$(SLOW)"
 
 chaos: setup ## kill training 100 times at random, and compare with undisturbed runs (a few minutes)
 	@$(BIN)/python -m tests.helpers.killer 100
