@@ -39,6 +39,7 @@ def test_a_pages_results_are_those_of_its_studies(page, findings_of):
 
 def test_no_block_breaks_its_paragraph():
     """Markdown ends a paragraph at a line that begins with a comment, and a cell at a bar."""
+    assert len(PAGES) > 5
     for page in PAGES:
         for block in BLOCK.finditer(page.read_text()):
             line = page.read_text()[: block.start()].rpartition("\n")[2]

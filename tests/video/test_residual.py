@@ -87,10 +87,12 @@ def test_motion_that_is_known_leaves_nothing(tmp_path):
     """Inside a square that moves by whole pixels, the residual is zero."""
     frames = grey(moving_square(8, 64, 96, (4, 0), side=48))
     path = write_video(tmp_path / "v.mkv", frames, qp=0, bf=0, refs=1, weightp=0, subme=0)
-    for one in read_residuals(path):
-        left = 8 + 4 * one.index
-        inside_HW = one.luma_HW[16:48, left + 16 : left + 32]
-        assert one.predicted_HW[16:48, left + 16 : left + 32].all()
+    residuals = list(read_residuals(path))
+    assert len(residuals) == 7
+    for residual in residuals:
+        left = 8 + 4 * residual.index
+        inside_HW = residual.luma_HW[16:48, left + 16 : left + 32]
+        assert residual.predicted_HW[16:48, left + 16 : left + 32].all()
         assert not inside_HW.any()
 
 
