@@ -222,7 +222,8 @@ def test_an_index_that_disagrees_with_its_classes_is_found_before_any_job(tmp_pa
     (index / "index.csv").write_text(rows)
     workflow = Workflow({"scale": str(scale_of_ssv2(tmp_path, str(index)))})
     assert any(
-        "label 7 is outside the 2 classes" in line for line in problems(workflow, workflow.jobs)
+        "index.csv" in line and "labels up to 7" in line
+        for line in problems(workflow, workflow.jobs)
     )
 
 
