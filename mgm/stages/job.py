@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mgm import rng
+from mgm.data import crops
 from mgm.data.index import Index, Video, read_index, require_labels
 from mgm.data.unchanged import check_files
 from mgm.errors import UserError
@@ -18,7 +19,7 @@ from mgm.masking import Motion
 from mgm.spec import Mask, Run, RunOptions
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
-from mgm.video import Clip, crops
+from mgm.video import Clip
 from mgm.video.loader import Batch, BatchOptions, training_loader
 from mgm.video.read import Cache
 

@@ -2,7 +2,7 @@
 
     loader.py           chooses frames and boxes, and makes batches
     read.py: read       -> read.py: Cache       whole videos in memory
-                        -> crops.py             centre crops of all frames, in a file
+                        -> read.py: CropStore   centre crops of all frames, in a file
                         -> decode.py            a video file
                         -> shard_reader.py      a video in a shard
     clip.py: Clip       frames and their motion
@@ -162,7 +162,7 @@ class Cache:
         self.megabytes, self.free = megabytes, megabytes * 1e6
         # Path -> motion -> clip. All clips of a path share their frames.
         self.whole: dict[str, dict[StoredMotion | None, Clip]] = {}
-        # (Path, clip size) -> store. `crops.share_crops` fills it.
+        # (Path, clip size) -> store. `mgm.data.crops` fills it.
         self.crops: dict[tuple[str, int], CropStore] = {}
 
     def find(
@@ -211,7 +211,7 @@ class Cache:
 
 
 class CropStore:
-    """Every frame's centre crop and motion, mapped into memory from a file (`mgm.video.crops`).
+    """Every frame's centre crop and motion, mapped into memory from a file (`mgm.data.crops`).
 
     Args:
         row_VF: one row per video, whose fields are the frames and the arrays of `Motion`.

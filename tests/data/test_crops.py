@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from mgm.data.crops import open_crops, share_crops
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.spec import Clips, Views
 from mgm.video import BatchOptions, Cache, training_loader
 from mgm.video import test_loader as view_loader
-from mgm.video.crops import open_crops, share_crops
 
 CLIPS = Clips(frames=4, size=48, stride=2, crop="centre", flip=False)
 
@@ -99,6 +99,6 @@ def test_what_cannot_be_stored_is_read_from_the_files(index, tmp_path, monkeypat
     assert open_crops(tmp_path, uneven, 48) is None
     gone = [replace(video, path="gone.mp4") for video in index.videos]
     assert open_crops(tmp_path, gone, 48) is None
-    monkeypatch.setattr("mgm.video.crops.LARGEST_MB", 0.1)
+    monkeypatch.setattr("mgm.data.crops.LARGEST_MB", 0.1)
     assert open_crops(tmp_path, index.videos, 48) is None
     assert not [*tmp_path.glob("crops-*")]

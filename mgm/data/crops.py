@@ -9,43 +9,30 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 import av
 import numpy as np
 
+from mgm.data.videos import Video
 from mgm.errors import UserError
 from mgm.results.atomic import atomic_write
 from mgm.results.lock import wait_for_flock
 from mgm.video.motion import cells
-from mgm.video.read import Cache, CropStore, IndexedVideo, read_clip
+from mgm.video.read import Cache, CropStore, read_clip
 from mgm.video.transform import test_box
 
 STORE_VERSION = 4  # of the file's format
 LARGEST_MB = 1000
 
 
-class StoredVideo(IndexedVideo, Protocol):
-    """The fields of an index row that a store reads."""
-
-    @property
-    def height(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def bytes(self) -> int: ...
-    @property
-    def content(self) -> str: ...
-
-
-def share_crops(cache: Cache, folder: Path, videos: Sequence[StoredVideo], size: int) -> None:
+def share_crops(cache: Cache, folder: Path, videos: Sequence[Video], size: int) -> None:
     """Let a cache read centre crops of these videos from a store that all processes share."""
     known = not videos or (videos[0].path, size) in cache.crops
     if not known and (store := open_crops(folder, videos, size)):
         cache.crops |= {(video.path, size): store for video in videos}
 
 
-def open_crops(folder: Path, videos: Sequence[StoredVideo], size: int) -> CropStore | None:
+def open_crops(folder: Path, videos: Sequence[Video], size: int) -> CropStore | None:
     """Open the store of these videos in `folder`. Write it first if it does not exist.
 
     Args:
@@ -84,7 +71,7 @@ def open_crops(folder: Path, videos: Sequence[StoredVideo], size: int) -> CropSt
         return None
 
 
-def _digest(videos: Sequence[StoredVideo]) -> str:
+def _digest(videos: Sequence[Video]) -> str:
     """Return 12 hex digits that identify the videos, and the versions of store and decoder."""
     digest = hashlib.sha256(f"{STORE_VERSION} {av.__version__}".encode())
     for video in videos:
@@ -92,7 +79,7 @@ def _digest(videos: Sequence[StoredVideo]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _row_type(video: StoredVideo, size: int) -> np.dtype:
+def _row_type(video: Video, size: int) -> np.dtype:
     """Return the type of a video's row: all its frames, and the arrays of their `Motion`."""
     frames, rows, columns = video.frames, cells(video.height), cells(video.width)
     fields = [
