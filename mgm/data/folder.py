@@ -20,14 +20,17 @@ import os
 import random
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args
+
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from mgm.data.index import SPLITS, Index, Video, new_index, read_index, write_index
 from mgm.data.leaks import example, first_frames_note, group_of, groups_by_name
 from mgm.data.opening import files_below, open_all
-from mgm.errors import UserError
+from mgm.data.videos import below
+from mgm.errors import UserError, valid
 from mgm.reading import read_table
 from mgm.spec import Flow
 
@@ -35,15 +38,31 @@ TEST_SHARE = 0.2
 _SIDECARS = tuple(f".{method}.npy" for method in get_args(Flow))
 
 
-@dataclass(frozen=True)
-class _Listed:
-    """A video as the source lists it. `split` and `group` may be empty."""
+Text = Annotated[str, Field(min_length=1)]
 
-    label: str
-    split: str
-    group: str
-    # All labels, if the source has a column `labels`. `label` is the first of them.
-    labels: tuple[str, ...] = ()
+
+class _Listed(BaseModel, frozen=True, extra="forbid", str_strip_whitespace=True):
+    """A video as the source lists it: a row of the CSV, or a file in a class folder.
+
+    `label` or `labels` is given. `split` and `group` are empty if the source has none.
+    """
+
+    path: Text
+    label: Text = ""
+    labels: tuple[Text, ...] = ()
+    split: Annotated[str, Field(pattern="^(train|test)$")] = ""
+    group: Text = ""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _parts(cls, text: str) -> list[str]:
+        return text.split(";")
+
+    @model_validator(mode="after")
+    def _has_different_labels(self):
+        if bool(self.label) == bool(self.labels) or len(set(self.labels)) < len(self.labels):
+            raise ValueError("write a label, or different labels with a semicolon between them")
+        return self
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,7 +98,7 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
     read = [
         replace(
             video,
-            label=label_of[(own := listed[name]).label],
+            label=label_of[(own := listed[name]).names[0]],
             labels=tuple(label_of[name] for name in own.labels),
             split=own.split,
             group=own.group,
@@ -136,7 +155,7 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
                 f"{ascii(str(source / entry.name))[1:-1]}: a class folder without videos{reason}; "
                 "put some there, or remove it"
             )
-        listed |= {name: _Listed(entry.name, "", "") for name in names}
+        listed |= {name: _Listed(path=name, label=entry.name) for name in names}
     if not listed:
         raise UserError(
             f"{source}: no class folders and no videos.csv, {len(unlabelled)} other files; "
@@ -146,57 +165,28 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
 
 
 def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
-    lines = [[value.strip() for value in line] for _, line in read_table(path)]
-    header = lines[0] if lines else []
-    for column in header:
-        if column not in ("path", "label", "labels", "split", "group"):
-            raise UserError(
-                f"{path}: unknown column {column!r}; the first line names the columns "
-                "path,label[,split][,group]"
-            )
-    label = "labels" if "labels" in header else "label"
-    both = {"label", "labels"} <= set(header)
-    if len(set(header)) < len(header) or both or not {"path", label} <= set(header):
-        raise UserError(
-            f"{path}: its columns are {','.join(header) or 'missing'}; the first line must be "
-            "path,label[,split][,group]"
-        )
-    rows = {}
-    for number, line in enumerate(lines[1:], start=2):
-        if not any(line):
+    lines = read_table(path)
+    header = [column.strip() for column in next(lines, (0, []))[1]]
+    rows = dict[str, _Listed]()
+    for number, line in lines:
+        if not any(value.strip() for value in line):
             continue
-        if len(line) != len(header):
+        if len(line) != len(header) or len(set(header)) < len(header):
             raise UserError(
-                f"{path}: line {number} has {len(line)} values for {len(header)} columns; quote "
-                "those with commas"
+                f"{path}: line {number} has {len(line)} values for the columns "
+                f"{','.join(header)}; quote values with commas, and name each column once"
             )
-        row = dict(zip(header, line))
-        if empty := [column for column, value in row.items() if not value]:
-            raise UserError(
-                f"{path}: line {number} has an empty {empty[0]}; fill it in, or remove the column "
-                "or the line"
-            )
-        if row.get("split", "train") not in SPLITS:
-            raise UserError(
-                f"{path}: line {number} has split {row['split']!r}; write train or test"
-            )
-        if label == "labels":
-            names = [name.strip() for name in row["labels"].split(";")]
-            if "" in names or len(set(names)) < len(names):
-                raise UserError(
-                    f"{path}: line {number} has labels {row['labels']!r}; write different names "
-                    "with a semicolon between them"
-                )
-            row |= {"label": names[0], "labels": ";".join(names)}
-        file_path = os.path.normpath(path.parent / row["path"])
+        with valid(f"{path}: line {number}: ", "the columns are path,label[,split][,group]"):
+            row = _Listed.model_validate(dict(zip(header, line)))
+        file_path = os.path.normpath(path.parent / row.path)
         if file_path in rows:
             raise UserError(
-                f"{path}: line {number} names {row['path']} a second time; remove one of the lines"
+                f"{path}: line {number} names {row.path} a second time; remove one of the lines"
             )
         rows[file_path] = row
     if not rows:
         raise UserError(f"{path}: lists 0 videos; add lines path,label")
-    if missing := [row["path"] for name, row in rows.items() if not os.path.isfile(name)]:
+    if missing := [row.path for name, row in rows.items() if not os.path.isfile(name)]:
         raise UserError(
             f"{path}: {len(missing)} of {len(rows)} files do not exist, the first {missing[0]}; "
             "correct its path (relative to the CSV)"
@@ -207,19 +197,7 @@ def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
         if inside
         else Path(os.path.commonpath([os.path.dirname(name) for name in rows]))
     )
-    named = {
-        os.path.relpath(file_path, root).replace(os.sep, "/"): row
-        for file_path, row in rows.items()
-    }
-    return root, {
-        name: _Listed(
-            row["label"],
-            row.get("split", ""),
-            row.get("group", ""),
-            tuple(row["labels"].split(";")) if label == "labels" else (),
-        )
-        for name, row in named.items()
-    }
+    return root, {below(file_path, root): row for file_path, row in rows.items()}
 
 
 def _require_every_class(

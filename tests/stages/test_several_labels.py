@@ -153,7 +153,7 @@ def test_a_score_that_was_changed_is_found(several):
 
 
 @pytest.mark.parametrize(
-    ("cell", "said"), [("a;", "different names"), ("a;a", "different names"), ("", "empty labels")]
+    ("cell", "said"), [("a;", "labels.1"), ("a;a", "different labels"), ("", "labels.0")]
 )
 def test_labels_that_are_none_are_one_line(several, cell, said):
     lines = Path("videos.csv").read_text().splitlines()
