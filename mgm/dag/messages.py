@@ -231,7 +231,7 @@ def gpu_problems(workflow: Workflow, specs: Collection[Spec]) -> list[str]:
     if not torch.cuda.is_available():
         from mgm.paper.plan import cpu_hours
 
-        hours = cpu_hours(workflow.registry).sum()
+        hours = sum(cpu_hours(workflow.registry).values())
         return [
             f"scale {name}: this machine has no GPU, and one core would take about {hours:,.0f} "
             "hours; add yes=true to --config to run anyway"

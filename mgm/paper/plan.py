@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from itertools import groupby
-from typing import Any
-
-import pandas as pd
+from typing import Any, NamedTuple
 
 from mgm.paper import recipes
 from mgm.paper.comparison import videos_of
@@ -45,24 +43,45 @@ SHARES = (0.1, 0.17, 0.4)
 CORE_FLOPS, SMALL_FLOPS = 0.65 * 205e9, 12e9
 
 
-def costs(registry: Registry, machine: Machine) -> pd.DataFrame:
-    """Return the table of costs: a row of `cost` per run id."""
+class Cost(NamedTuple):
+    """The cost of one run.
+
+    Attributes:
+        train, test: FLOPs.
+        decoded: videos decoded for training.
+        hours: GPU hours.
+        reread_h: the part of them in which a probe reads its tokens back.
+        checkpoint, weights: bytes of a checkpoint, and of the final weights.
+        needs: videos per second that keep a GPU busy in training.
+    """
+
+    stage: str
+    train: float
+    test: float
+    decoded: float
+    hours: float
+    reread_h: float
+    checkpoint: float
+    weights: float
+    needs: float
+
+
+# By run id.
+Costs = Mapping[str, Cost]
+
+
+def costs(registry: Registry, machine: Machine) -> Costs:
+    """Return the table of costs."""
     scale = registry.scale
     videos = {name: videos_of(scale, name) for name in scale.datasets}
-    rows = [
-        cost(spec, videos[scale.key_of(spec.data)], machine) for spec in registry.specs.values()
-    ]
-    return pd.DataFrame(rows, list(registry.specs))
+    return {
+        run_id: cost(spec, videos[scale.key_of(spec.data)], machine)
+        for run_id, spec in registry.specs.items()
+    }
 
 
-def cost(spec: Spec, videos: Published, machine: Machine) -> dict[str, Any]:
-    """Return the cost of a run on a dataset of this size.
-
-    Returns:
-        `train` and `test` are FLOPs, and `decoded` are videos decoded for training. `hours` are
-        GPU hours; in `reread_h` of them a probe reads its tokens back. `checkpoint` and `weights`
-        are bytes. `needs` is the number of videos per second that keeps a GPU busy in training.
-    """
+def cost(spec: Spec, videos: Published, machine: Machine) -> Cost:
+    """Return the cost of a run on a dataset of this size."""
     train = test = trained = decoded = tested = checkpoint = weights = 0.0
     augmented = reread = 0.0
     if isinstance(spec, Pretrain | Finetune | Probe):
@@ -90,17 +109,17 @@ def cost(spec: Spec, videos: Published, machine: Machine) -> dict[str, Any]:
     read = decoded / machine.decoded + augmented / machine.augmented
     seconds = max(train / machine.flops, read) + reread / machine.tokens
     seconds += max(test / machine.flops, tested / machine.decoded)
-    return {
-        "stage": spec.stage,
-        "train": train,
-        "test": test,
-        "decoded": decoded,
-        "hours": seconds / 3600,
-        "reread_h": reread / machine.tokens / 3600,
-        "checkpoint": checkpoint,
-        "weights": weights,
-        "needs": decoded / (train / machine.flops) if train else 0.0,
-    }
+    return Cost(
+        spec.stage,
+        train,
+        test,
+        decoded,
+        seconds / 3600,
+        reread / machine.tokens / 3600,
+        checkpoint,
+        weights,
+        decoded / (train / machine.flops) if train else 0.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -152,13 +171,13 @@ def make_plan(
             for name, cell in _cells(registry)
             if target in (None, "all", name)
         ],
-        chain(wanted[target or "all"], dict(zip(table.index, table.hours)), machine),
+        chain(wanted[target or "all"], hours_of(table), machine),
         check(utilisation),
     )
 
 
 def part(
-    target: str, specs: Sequence[Spec], table: pd.DataFrame, machine: Machine, users: Counter[str]
+    target: str, specs: Sequence[Spec], table: Costs, machine: Machine, users: Counter[str]
 ) -> dict[str, Any]:
     """Return the cost of one target alone: of its runs and their parents, `specs`.
 
@@ -171,22 +190,23 @@ def part(
         those of pretraining; the hours until the last run ends, on all GPUs; the most bytes on disk
         at once; the most videos per second that keep a GPU busy.
     """
-    runs = table.loc[[spec.run_id for spec in specs]]
-    own = [users[run_id] == (target != "all") for run_id in runs.index]
+    runs = {spec.run_id: table[spec.run_id] for spec in specs}
+    largest = sorted((run.checkpoint for run in runs.values()), reverse=True)[: machine.slots]
+    only = target != "all"
     return {
         "target": target,
         "runs": len(runs),
-        "flops": (runs.train + runs.test).sum(),
-        "hours": runs.hours.sum(),
-        "own_hours": runs.hours[own].sum(),
-        "wall_h": wall(specs, dict(zip(runs.index, runs.hours)), machine),
-        "disk": runs.weights.sum() + CHECKPOINTS * runs.checkpoint.nlargest(machine.slots).sum(),
-        "needs": max(runs.needs, default=0.0),
-        "pretrain_h": runs.hours[runs.stage == "pretrain"].sum(),
+        "flops": sum(run.train + run.test for run in runs.values()),
+        "hours": sum(run.hours for run in runs.values()),
+        "own_hours": sum(run.hours for run_id, run in runs.items() if users[run_id] == only),
+        "wall_h": wall(specs, hours_of(runs), machine),
+        "disk": sum(run.weights for run in runs.values()) + CHECKPOINTS * sum(largest),
+        "needs": max((run.needs for run in runs.values()), default=0.0),
+        "pretrain_h": sum(run.hours for run in runs.values() if run.stage == "pretrain"),
     }
 
 
-def line(target: str, cell: Cell, registry: Registry, table: pd.DataFrame) -> dict[str, Any]:
+def line(target: str, cell: Cell, registry: Registry, table: Costs) -> dict[str, Any]:
     """Return the compute and the epochs of a cell that has runs, with their parents.
 
     Returns:
@@ -195,13 +215,13 @@ def line(target: str, cell: Cell, registry: Registry, table: pd.DataFrame) -> di
         of the first seed. `pretrain` and `rest` are FLOPs of pretraining and of everything else.
     """
     specs = registry.with_parents(run.run_id for run in cell.runs)
-    runs = table.loc[[spec.run_id for spec in specs]]
+    runs = [table[spec.run_id] for spec in specs]
     ratio, epochs, equivalent = 0.0, 0, 0.0
     if first := next((spec for spec in specs if isinstance(spec, Pretrain)), None):
         ratio, epochs = first.mask.ratio, first.optim.epochs
         at_90 = first.model_copy(update={"mask": first.mask.model_copy(update={"ratio": 0.9})})
         equivalent = epochs * multiply_adds(first) / multiply_adds(at_90)
-    pretraining = runs.train[runs.stage == "pretrain"].sum()
+    pretraining = sum(run.train for run in runs if run.stage == "pretrain")
     return {
         "target": target,
         "row": cell.row,
@@ -216,8 +236,8 @@ def line(target: str, cell: Cell, registry: Registry, table: pd.DataFrame) -> di
             if isinstance(spec, Finetune) and spec.seed == cell.runs[0].seed
         ),
         "pretrain": pretraining,
-        "rest": (runs.train + runs.test).sum() - pretraining,
-        "hours": runs.hours.sum(),
+        "rest": sum(run.train + run.test for run in runs) - pretraining,
+        "hours": sum(run.hours for run in runs),
     }
 
 
@@ -245,6 +265,10 @@ def _cells(registry: Registry) -> list[tuple[str, Cell]]:
         if cell.runs and cell.runs[0].stage != "measure":
             once.setdefault((name, cell.row, ids(cell)), (name, cell))
     return list(once.values())
+
+
+def hours_of(table: Costs) -> dict[str, float]:
+    return {run_id: run.hours for run_id, run in table.items()}
 
 
 def wall(specs: Sequence[Spec], hours: Mapping[str, float], machine: Machine) -> float:
@@ -345,7 +369,7 @@ def epoch_cost_ratio() -> tuple[float, float]:
 
 
 def day_rows(
-    registry: Registry, tables: Sequence[pd.DataFrame]
+    registry: Registry, tables: Sequence[Costs]
 ) -> list[tuple[int, str, tuple[float, ...]]]:
     """Plan a study for one GPU at several rates, in the order in which its runs start.
 
@@ -364,19 +388,21 @@ def day_rows(
     for (dataset, seed, row), several in groupby(
         trained, lambda value: (value.dataset, value.seed, value.row)
     ):
-        for run in registry.with_parents(value.run.run_id for value in several):
-            if run.run_id in done:
+        for spec in registry.with_parents(value.run.run_id for value in several):
+            if spec.run_id in done:
                 continue
-            done.add(run.run_id)
-            of = (run.data.dataset, *parents(run)) if isinstance(run, Probe) else ()
-            takes = "reread_h" if of and of in featured else "hours"
-            total = [hours + table[takes][run.run_id] for hours, table in zip(total, tables)]
+            done.add(spec.run_id)
+            of = (spec.data.dataset, *parents(spec)) if isinstance(spec, Probe) else ()
+            again = bool(of) and of in featured
+            for place, table in enumerate(tables):
+                run = table[spec.run_id]
+                total[place] += run.reread_h if again else run.hours
             featured.add(of)
         rows.append((seed, f"{registry.tables[dataset].title}, {row}", tuple(total)))
     return rows
 
 
-def day_disk(registry: Registry, table: pd.DataFrame) -> float:
+def day_disk(registry: Registry, table: Costs) -> float:
     """Return the most bytes of weights, checkpoints, and tokens of an attentive probe."""
     scale, tokens = registry.scale, 0.0
     for spec in registry.specs.values():
@@ -385,9 +411,10 @@ def day_disk(registry: Registry, table: pd.DataFrame) -> float:
             views = spec.views.temporal * spec.views.spatial
             clips = videos.train * spec.train_clips + videos.test * views
             tokens = max(tokens, token_bytes(spec) * clips)
-    return tokens + table.weights.sum() + CHECKPOINTS * table.checkpoint.max()
+    largest = max((run.checkpoint for run in table.values()), default=0.0)
+    return tokens + sum(run.weights for run in table.values()) + CHECKPOINTS * largest
 
 
-def cpu_hours(registry: Registry, flops: float = CORE_FLOPS) -> pd.Series:
+def cpu_hours(registry: Registry, flops: float = CORE_FLOPS) -> dict[str, float]:
     """Return the hours that each run would take on one core. Measurements count as none."""
-    return costs(registry, Machine("cpu", flops, 1, 1)).hours
+    return hours_of(costs(registry, Machine("cpu", flops, 1, 1)))

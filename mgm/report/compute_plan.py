@@ -8,7 +8,6 @@ from math import inf
 from operator import itemgetter
 from pathlib import Path
 
-import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mgm.console import duration
@@ -111,7 +110,10 @@ def describe_day(
     # 0: unknown.
     wanted, held = scale.memory_gb, MEMORY_GB.get(first.name, 0)
     enough = "" if not held or held >= wanted else ": the model does not fit, choose a smaller size"
-    loader = [max(table.needs[table.stage == "pretrain"], default=0.0) for table in tables]
+    loader = [
+        max((run.needs for run in table.values() if run.stage == "pretrain"), default=0.0)
+        for table in tables
+    ]
     needs = " to ".join(f"{rate:.0f}" for rate in sorted({min(loader), max(loader)}))
     waits = first.decoded < max(loader)
     lines += [
@@ -143,7 +145,7 @@ def describe_runs(name: str, registry: Registry, results: Path) -> str:
     stages = [*dict.fromkeys(spec.stage for spec in registry.specs.values()), "all"]
     for stage in stages:
         runs = {key for key, spec in registry.specs.items() if stage in (spec.stage, "all")}
-        left = duration(3600 * hours[list(runs - finished)].sum())
+        left = duration(3600 * sum(hours[run_id] for run_id in runs - finished))
         counted = "-" if stage in ("measure", "visualise") else left
         lines += [f"{len(runs):6,}{len(runs & finished):10,}{counted:>20}  {stage}"]
     lines += [
@@ -169,8 +171,10 @@ def draw(plan: Plan, path: Path) -> None:
             f"{path}: this picture format is not supported; end the name in one of "
             f"{', '.join(f'.{kind}' for kind in CLOCKS)}"
         )
-    parts, machine = pd.DataFrame(plan.parts), plan.machine
-    longest = parts.hours.max() or 1
+    parts, machine = plan.parts, plan.machine
+    pretraining = [part["pretrain_h"] for part in parts]
+    rest = [part["hours"] - part["pretrain_h"] for part in parts]
+    longest = max(part["hours"] for part in parts) or 1
     key = (
         f"GPU hours on {machine.name.upper()} at {machine.flops / 1e12:.0f} TFLOP/s each. Each bar "
         "counts the runs that its table or figure needs. The last bar counts shared runs once. "
@@ -183,19 +187,20 @@ def draw(plan: Plan, path: Path) -> None:
         figure, [[axes]] = panels((1, 1), (7.4, bars + 0.62), (1.15, 1.1, 0.62, 0.5), [key])
         height = figure.get_figheight()
         at = range(len(parts))
-        axes.barh(at, parts.pretrain_h, 0.68, color=INK, label="Pretraining")
+        axes.barh(at, pretraining, 0.68, color=INK, label="Pretraining")
         axes.barh(
             at,
-            parts.hours - parts.pretrain_h,
+            rest,
             0.68,
-            parts.pretrain_h,
+            pretraining,
             color="#a8a8a8",
             label="Finetuning, linear probes and their tests",
         )
-        for place, (hours, wall_h) in enumerate(zip(parts.hours, parts.wall_h)):
-            text = f"{hours:,.1f}   ({wall_h:,.1f} h)"
-            axes.text(hours + 0.008 * longest, place, text, size=7.5, va="center", color=QUIET)
-        axes.set_yticks(list(at), map(label_of, parts.target), size=8)
+        for place, part in enumerate(parts):
+            text = f"{part['hours']:,.1f}   ({part['wall_h']:,.1f} h)"
+            end = part["hours"] + 0.008 * longest
+            axes.text(end, place, text, size=7.5, va="center", color=QUIET)
+        axes.set_yticks(list(at), [label_of(part["target"]) for part in parts], size=8)
         axes.tick_params(axis="y", length=0)
         axes.set(ylim=(len(parts) - 0.4, -0.6), xlim=(0, 1.02 * longest))
         axes.set_xlabel("GPU hours", size=8.5)

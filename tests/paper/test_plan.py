@@ -83,16 +83,16 @@ def test_a_run_by_hand():
     )
     view = 2 * (180.3e9 + 7680)
     got = cost(spec, videos, gpu)
-    assert got["decoded"] == 280
-    assert got["train"] == pytest.approx(3 * 560 * view, rel=3e-4)  # 180.3 is rounded
-    assert got["test"] == pytest.approx(5 * 6 * view, rel=3e-4)
-    assert got["hours"] == pytest.approx((got["train"] + got["test"]) / 1e12 / 3600)
+    assert got.decoded == 280
+    assert got.train == pytest.approx(3 * 560 * view, rel=3e-4)  # 180.3 is rounded
+    assert got.test == pytest.approx(5 * 6 * view, rel=3e-4)
+    assert got.hours == pytest.approx((got.train + got.test) / 1e12 / 3600)
     probed = cost(Probe(data=SSV2, train_clips=2, views=Views(temporal=2, spatial=3)), videos, gpu)
-    assert (probed["train"], probed["test"]) == (
+    assert (probed.train, probed.test) == (
         pytest.approx(60 * view, rel=3e-4),
         pytest.approx(30 * view, rel=3e-4),
     )
-    assert probed["checkpoint"] == probed["weights"] == 0
+    assert probed.checkpoint == probed.weights == 0
 
 
 def test_the_published_time():
@@ -157,7 +157,7 @@ def test_the_critical_path_is_a_chain_and_the_longest(plan, registry):
     assert not parents(registry.specs[ids[0]])
     # Slow version: the time of each run with all its ancestors. Runs of two parents are left out.
     costs = {
-        run_id: cost(spec, PUBLISHED[spec.data.dataset], plan.machine)["hours"]
+        run_id: cost(spec, PUBLISHED[spec.data.dataset], plan.machine).hours
         for run_id, spec in registry.specs.items()
     }
     longest = max(
