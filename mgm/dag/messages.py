@@ -157,7 +157,7 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
             check()
         except UserError as error:
             lines.append(str(error))
-    if workflow.scale.memory_gb and not workflow.cluster:
+    if workflow.scale.memory_gb and not (workflow.cluster or workflow.yes):
         lines += gpu_problems(workflow, specs)
         lines += archive_problems(workflow, needed)
     if workflow.cluster:
@@ -202,8 +202,6 @@ def check_divisible(cluster: Cluster, jobs: Iterable[DagJob]) -> list[str]:
 
 def archive_problems(workflow: Workflow, datasets: Collection[str]) -> list[str]:
     """Return an error line for each dataset that lacks videos, at a scale for one GPU."""
-    if workflow.yes or not workflow.scale.memory_gb:
-        return []
     lines = []
     for name, source in workflow.sources.items():
         official = sum(PUBLISHED[name].official)
@@ -221,8 +219,6 @@ def archive_problems(workflow: Workflow, datasets: Collection[str]) -> list[str]
 
 def gpu_problems(workflow: Workflow, specs: Collection[Spec]) -> list[str]:
     """Return an error line for each thing that this machine's GPU lacks, at a scale for one GPU."""
-    if workflow.yes or not workflow.scale.memory_gb:
-        return []
     if not any(isinstance(spec, Pretrain | Finetune) for spec in specs):
         return []
     import torch
