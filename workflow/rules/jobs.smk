@@ -4,8 +4,8 @@
 # videos. The other rules make the result.json of runs.
 #
 # Starting a process takes seconds, so a scale may put several runs into a job (`specs_per_job`). A
-# job declares only its marker as output, not its results: Snakemake deletes the outputs of a failed
-# job, and finished runs must stay.
+# job declares only its marker as output, not its results, since finished runs must stay: Snakemake
+# deletes the outputs of a failed job, and of every job whose lost dataset is made again.
 
 for kind in "prepare flow pretrain finetune adapt probe measure visualise".split():
 
