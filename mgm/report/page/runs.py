@@ -151,14 +151,18 @@ def columns_of(registry: Registry, statuses: Mapping[str, RunStatus]) -> dict[st
 
     A run has the mask of the pretraining run that it starts from.
     """
-    return {
-        run_id: {
-            "mask": start.mask.name if (start := pretraining_of(spec, registry.specs)) else "",
+    columns = {}
+    for run_id, spec in registry.specs.items():
+        mask = getattr(spec, "mask", None)
+        if not mask and (start := pretraining_of(spec, registry.specs)):
+            mask = start.mask
+        result = statuses[run_id].result
+        columns[run_id] = {
+            "mask": mask.name if mask else "",
             "dataset": data_name(spec.data, kinds=registry.kinds),
-            "time": duration(result["wall_s"]) if (result := statuses[run_id].result) else "",
+            "time": duration(result["wall_s"]) if result else "",
         }
-        for run_id, spec in registry.specs.items()
-    }
+    return columns
 
 
 def run_details(
