@@ -24,6 +24,11 @@ class Estimate(NamedTuple):
     def has_interval(self) -> bool:
         return isfinite(self.low)
 
+    @property
+    def ends(self) -> list[float]:
+        """The mean and the ends of the interval, as far as they are known."""
+        return [value for value in self[:3] if isfinite(value)]
+
 
 def over_seeds(values: list[float]) -> Estimate:
     """Return Student's t interval of the mean of independent runs.

@@ -7,13 +7,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from mgm.paper.registry import Registry
 from mgm.report.cells import FilledCell, over_runs
+from mgm.report.figures.files import read_arrays
 from mgm.report.page.svg import PERCENT, Axis
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate
@@ -65,21 +65,16 @@ def controls_of(
     wanted = registry.controls
     if not wanted:
         return None
-    done = [
-        run
-        for run in wanted
-        if statuses[run.run_id].result and (results / run.run_id / "arrays.npz").exists()
-    ]
+    loaded = [(run, read_arrays(results, run.run_id, statuses)) for run in wanted]
+    done = [(run, arrays) for run, arrays in loaded if arrays]
     if not done:
         return {"runs": wanted}
     tables = []
-    for run in done:
-        with np.load(results / run.run_id / "arrays.npz", allow_pickle=False) as file:
-            arrays = dict(file)
+    for _, arrays in done:
         columns = {name[:-2]: array_N for name, array_N in arrays.items() if name.endswith("_N")}
         tables.append(pd.DataFrame(columns).set_index("title"))
     first = tables[0]
-    datasets = [run.data.dataset for run in done]
+    datasets = [run.data.dataset for run, _ in done]
     lines: dict[str, Estimate | str] = {}
     pretrained = any(table.base for table in registry.tables.values())
     for title in first.index:
@@ -95,18 +90,13 @@ def controls_of(
             lines[str(title)] = Estimate(values[0], *interval)
         else:
             lines[str(title)] = over_runs(values, datasets)
-    chances = [statuses[run.run_id].result["metrics"].get("chance") for run in done]  # type: ignore[index]
+    result = statuses[done[0][0].run_id].result
     known = [estimate for estimate in lines.values() if isinstance(estimate, Estimate)]
-    ends = [
-        end
-        for estimate in known
-        for end in (estimate.mean, estimate.low, estimate.high)
-        if abs(end) < inf
-    ]
+    ends = [end for estimate in known for end in estimate.ends]
     return {
         "runs": wanted,
-        "dataset": data_name(done[0].data, kinds=registry.kinds),
-        "chance": chances[0],
+        "dataset": data_name(done[0][0].data, kinds=registry.kinds),
+        "chance": result["metrics"].get("chance") if result else None,
         "lines": lines,
         "axis": Axis.over([0.0, *ends], within=PERCENT),
         "warnings": dict.fromkeys(str(text) for table in tables for text in table.warning if text),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
 from mgm.paper.registry import NO_MODEL, SHARES
@@ -33,7 +33,11 @@ def table_of(view: TableView, statuses: Mapping[str, RunStatus]) -> dict[str, An
         values = [
             value
             for cell in alike
-            for value in (*_ends(cell.estimate), cell.paper, chances[cell.column])
+            for value in (
+                *(cell.estimate.ends if cell.estimate else ()),
+                cell.paper,
+                chances[cell.column],
+            )
             if value is not None
         ]
         width, step = (
@@ -114,7 +118,8 @@ def _gains(view: TableView) -> dict[str, Any] | None:
         ]
     means = [mean_gain([cells[name, base.column] for name in names], base) for base in bases]
     lines["Mean of the above"] = [(mean, "not all run") for mean in means]
-    ends = [value for line in lines.values() for estimate, _ in line for value in _ends(estimate)]
+    gains = [estimate for line in lines.values() for estimate, _ in line if estimate]
+    ends = [end for estimate in gains for end in estimate.ends]
     return {"axis": Axis.over([0.0, *ends], within=POINTS_OF), "lines": lines} if ends else None
 
 
@@ -127,7 +132,3 @@ def _minus(view: TableView) -> dict[tuple[str, str, str], Estimate]:
         if cell.column in ours and cell.row != view.table.ours
     )
     return {cell.key: difference for cell, difference in pairs if difference}
-
-
-def _ends(estimate: Estimate | None) -> list[float]:
-    return [value for value in estimate[:3] if isfinite(value)] if estimate else []
