@@ -1,7 +1,7 @@
 """`mgm report`: tables, figures, claims and the page from the results that exist.
 
-It never trains. Missing runs are named. The way is one: runs, cells with numbers, tables and
-figures, claims, page.
+It never trains. Missing runs are named. Each step reads only the steps before it: states of runs,
+cells with numbers, tables and figures, claims, page.
 """
 
 from collections.abc import Callable, Mapping

@@ -116,8 +116,8 @@ class Crate:
         below = (sorted(Path(folder).rglob("*")) for folder in ("workflow", "config"))
         for path in (*map(Path, CODE), *chain(*below)):
             if path.is_file():
-                self.file(path, path.as_posix())
-        scale = self.scale(f"results/{name}/scale.json")
+                self.file(path)
+        scale = self.scale(self.place(results / "scale.json"))
         self.actions = [
             self.run(registry.specs[run_id], run)
             for run_id, run in statuses.items()
@@ -163,7 +163,7 @@ class Crate:
         folder, result = self.results / spec.run_id, run.result or {}
         digests = result.get("files", {})
         written = {
-            name: self.file(folder / name, self.place(spec.run_id, name))
+            name: self.file(folder / name)
             for name in ("spec.json", "result.json", "log.jsonl", *digests)
             if (folder / name).is_file()
         }
@@ -213,11 +213,10 @@ class Crate:
             based = (
                 [spec.run_id for spec in targets.get(path.stem, ())] if path.stem != "all" else []
             )
-            place = f"reports/{self.results.name}/{path.relative_to(self.reports).as_posix()}"
-            shown.append(self.file(path, place, isBasedOn=self.results_of(based)))
+            shown.append(self.file(path, isBasedOn=self.results_of(based)))
         for cell in fill_all(registry, statuses).values():
-            table = f"reports/{self.results.name}/tables/table{cell.table}.csv"
-            if file := self.crate.get(table):
+            table = self.reports / "tables" / f"table{cell.table}.csv"
+            if file := self.crate.get(self.place(table)):
                 file.append_to("about", self.cell(cell))
         self.action(
             "#report",
@@ -255,19 +254,21 @@ class Crate:
 
     def results_of(self, run_ids: Iterable[str]) -> list[Any]:
         """Return the entities of the results that these runs have."""
-        several = (
-            self.crate.get(self.place(run_id, "result.json")) for run_id in dict.fromkeys(run_ids)
-        )
-        return [entity for entity in several if entity]
+        paths = (self.results / run_id / "result.json" for run_id in dict.fromkeys(run_ids))
+        return [entity for path in paths if (entity := self.crate.get(self.place(path)))]
 
-    def place(self, run_id: str, name: str) -> str:
-        return f"results/{self.results.name}/{run_id}/{name}"
+    def place(self, path: Path) -> str:
+        """Return where a file of the checkout, the results or the report lies in the crate."""
+        for kind, folder in (("results", self.results), ("reports", self.reports)):
+            if path.is_relative_to(folder):
+                return f"{kind}/{self.results.name}/{path.relative_to(folder).as_posix()}"
+        return path.as_posix()
 
     def weights_of(self, run_id: str, digest: str) -> Any:
         """Add weights as a file if wanted and present, else as an entity with their digest."""
         path = self.results / run_id / WEIGHTS
         if self.weights and path.is_file():
-            return self.file(path, self.place(run_id, path.name))
+            return self.file(path)
         return self.entity(
             f"#weights-{run_id}",
             "CreativeWork",
@@ -304,9 +305,9 @@ class Crate:
             properties=_given({"name": identifier.lstrip("#")} | facts | links),
         )
 
-    def file(self, path: Path, place: str, **facts: Any) -> Any:
+    def file(self, path: Path, **facts: Any) -> Any:
         """Return the entity of a file. Add it at its first use."""
-        if known := self.crate.get(place):
+        if known := self.crate.get(place := self.place(path)):
             return known
         kind = {
             ".jsonl": "application/jsonl",
