@@ -139,7 +139,9 @@ def load(weights: str | Path, *, frames: int = 16, size: int = 224, stride: int 
         UserError: there are no weights, or they fit no model.
     """
     from mgm.stages.apply import find_source
+    from mgm.stages.job import best_device
 
     how = ApplyOptions(frames=frames, size=size, stride=stride)
     source = find_source(Path(weights), how)
-    return Model(source.encoder(), source.clips, source.model.tubelet, source.model.channels)
+    encoder = source.encoder().to(best_device())
+    return Model(encoder, source.clips, source.model.tubelet, source.model.channels)

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from mgm.console import track
-from mgm.data.index import Video, read_index
+from mgm.data.index import Index, Video, read_index
 from mgm.data.opening import fault, files_below, open_all
 from mgm.data.unchanged import check_files
 from mgm.errors import UserError, valid
@@ -52,9 +52,9 @@ class Source:
     model: Model
 
     def encoder(self) -> FrozenEncoder:
-        """Return the frozen encoder, on the GPU if there is one."""
+        """Return the frozen encoder, on the CPU."""
         spec = Probe(data=Data(dataset="folder"), clips=self.clips, model=self.model)
-        return build_frozen_encoder(spec, self.weights).to(best_device())
+        return build_frozen_encoder(spec, self.weights)
 
 
 def find_source(place: Path, how: ApplyOptions) -> Source:
@@ -96,11 +96,12 @@ def find_views(how: ApplyOptions) -> Views:
         return how.views()
 
 
-def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]]]:
+def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]], Index | None]:
     """Find the videos of an index, of a folder or of one file.
 
     Returns:
-        {name: video}, and (name, reason) of the files that cannot be read.
+        {name: video}, (name, reason) of the files that cannot be read, and the index if there is
+        one.
 
     Raises:
         UserError: there is no video.
@@ -121,7 +122,7 @@ def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]]]:
                 f"{source}: all of its {len(changed)} videos have changed or are missing "
                 f"({changed[0][0]}: {changed[0][1]}); run `mgm prepare` again"
             )
-        return same, [*index.excluded, *changed]
+        return same, [*index.excluded, *changed], index
     if not source.exists():
         raise UserError(f"{source}: no such folder, index or video; correct the path")
     root = source if source.is_dir() else source.parent
@@ -130,7 +131,7 @@ def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]]]:
     if not videos:
         reason = f"; {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
         raise UserError(f"{source}: holds no video that can be read{reason}")
-    return videos, unusable + unreadable
+    return videos, unusable + unreadable, None
 
 
 def apply(

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.results.atomic import table_text
 from mgm.results.lock import file_lock
@@ -23,6 +22,7 @@ from mgm.stages.apply import (
     find_views,
     write_failed,
 )
+from mgm.stages.job import best_device
 from mgm.stages.windows import apply_windows, find_windows
 
 FORMATS = (".parquet", ".npy")
@@ -66,8 +66,8 @@ def embed(
     require_own(out, *beside, failed_file(out), force=how.force)
     torch.set_num_threads(how.threads)
     given = find_source(weights, how)
-    videos, unreadable = find_videos(source)
-    model = given.encoder()
+    videos, unreadable, index = find_videos(source)
+    model = given.encoder().to(best_device())
     with file_lock(out):
         if windows:
             compute, dtype = (model.tokens, np.float16) if tokens else (model, np.float32)
@@ -77,8 +77,7 @@ def embed(
         reduce = mean_of_views if per == "video" else each_view
         of_video, failed = apply(model, reduce, given, videos, find_views(how), out, how.workers)
         table = pd.DataFrame({"path": list(of_video)})
-        if (source / "index.json").is_file():
-            index = read_index(source)
+        if index:
             table["label"] = [videos[name].label for name in of_video]
             table["class"] = [index.class_names(videos[name]) for name in of_video]
             table["split"] = [videos[name].split for name in of_video]

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from mgm.console import show
@@ -75,7 +76,7 @@ def evaluate(
         given = Views(**(spec.views.model_dump() | views))
     spec = spec.model_copy(update={"data": data, "views": given})
     index = find_index(spec, workplace)
-    classes, names = classes_of(read_weights(path), path), recorded_classes(weights or place)
+    classes, (names, _) = classes_of(read_weights(path), path), recorded_labels(weights or place)
     if classes != len(index.classes) or names not in ([], list(index.classes)):
         raise UserError(
             f"{path}: distinguishes {classes} classes ({', '.join(names[:3])}), {dataset} has "
@@ -107,23 +108,42 @@ def evaluate(
     return f"{place.name}: {text} on {tested}, {given.temporal} x {given.spatial} views"
 
 
-def recorded_classes(weights: Path) -> list[str]:
-    """Return the names of a classifier's classes, as its run or its export records them.
+class _Data(BaseModel):
+    class_names: list[str] = []
 
-    Empty if nothing does.
+
+class _Result(BaseModel):
+    """The fields of a run's result.json that describe a classifier's outputs."""
+
+    data: _Data = _Data()
+    metrics: dict[str, Any] = {}
+
+
+class _Config(BaseModel):
+    """The same of Hugging Face's config.json."""
+
+    id2label: dict[str, str] | None = None
+    problem_type: str | None = None
+
+
+def recorded_labels(weights: Path) -> tuple[list[str], bool | None]:
+    """Return what a classifier's run or export records of its outputs.
+
+    Returns:
+        The names of the classes, empty if unknown, and whether a video has several labels, None if
+        unknown.
     """
     folder = weights if weights.is_dir() else weights.parent
-    for file, path in (("result.json", ("data", "class_names")), ("config.json", ("id2label",))):
-        if (folder / file).is_file():
-            recorded = read_json(folder / file)
-            for name in path:
-                recorded = recorded.get(name) if isinstance(recorded, dict) else None
-            names = [
-                str(name)
-                for name in (recorded.values() if isinstance(recorded, dict) else recorded or ())
-            ]
-            return [] if "LABEL_0" in names else names
-    return []
+    if (folder / "result.json").is_file():
+        result = read_json(folder / "result.json", _Result)
+        return result.data.class_names, "map" in result.metrics
+    if (folder / "config.json").is_file():
+        config = read_json(folder / "config.json", _Config)
+        names = [*(config.id2label or {}).values()]
+        kind = config.problem_type
+        several = kind == "multi_label_classification" if kind else None
+        return [] if "LABEL_0" in names else names, several
+    return [], None
 
 
 def check_views(job: Job[Finetune] | Job[Probe] | Job[Measure]) -> None:

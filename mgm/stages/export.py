@@ -24,9 +24,8 @@ from mgm.models.formats import to_huggingface, to_videomae
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from mgm.results.outputs import output, require_own, write_output
 from mgm.spec import Finetune, Pretrain, Probe, read_spec
-from mgm.stages.evaluate import recorded_classes
+from mgm.stages.evaluate import recorded_labels
 from mgm.stages.parents import verified_weights
-from mgm.stages.predict import has_several_labels
 
 # The files of each format, with the model card.
 FILES = {
@@ -102,7 +101,9 @@ def export(
         save_file(to_huggingface(weights), temporary, metadata={"format": "pt"})
     config = _config(spec, names)
     if isinstance(spec, Finetune):
-        several = has_several_labels(run, index)
+        _, several = recorded_labels(run)
+        if several is None:
+            several = index is not None and read_index(index).several_labels
         config["problem_type"] = f"{'multi' if several else 'single'}_label_classification"
     write_output(out / "config.json", json.dumps(config, indent=2) + "\n")
     write_output(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
@@ -111,7 +112,7 @@ def export(
 
 def _names(spec: Finetune, run: Path, classes: int, index: Path | None) -> list[str]:
     if index is None:
-        return recorded_classes(run) or [f"LABEL_{label}" for label in range(classes)]
+        return recorded_labels(run)[0] or [f"LABEL_{label}" for label in range(classes)]
     dataset = read_index(index)
     if len(dataset.classes) != classes:
         raise UserError(

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader
 from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
-from mgm.reading import read_json, read_text
+from mgm.reading import read_text
 from mgm.results.atomic import table_text
 from mgm.results.lock import file_lock
 from mgm.results.outputs import output, require_own, write_output
@@ -30,7 +30,7 @@ from mgm.stages.apply import (
     find_views,
     write_failed,
 )
-from mgm.stages.evaluate import recorded_classes, sigmoid_mean, softmax_mean
+from mgm.stages.evaluate import recorded_labels, sigmoid_mean, softmax_mean
 from mgm.stages.job import best_device
 from mgm.stages.windows import apply_windows, find_windows
 from mgm.video import read_clip
@@ -81,15 +81,18 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
     torch.set_num_threads(how.threads)
     given = find_source(weights, how)
     count = classes_of(read_weights(given.weights), given.weights)
-    videos, unreadable = find_videos(source)
-    index = read_index(source) if (source / "index.json").is_file() else None
-    labels = _names(classes, count, weights, index)
+    videos, unreadable, index = find_videos(source)
+    recorded, several = recorded_labels(weights)
+    given_index = read_index(classes) if classes and classes.is_dir() else None
+    if several is None:
+        several = bool(given_index and given_index.several_labels)
+    labels = _names(classes, given_index, count, recorded, index)
     model = build_classifier(
         Finetune(data=Data(dataset="folder"), clips=given.clips, model=given.model), count
     )
     load_weights(model, given.weights)
     model.to(best_device()).eval()
-    merge = sigmoid_mean if has_several_labels(weights, classes) else softmax_mean
+    merge = sigmoid_mean if several else softmax_mean
     segments = dict[str, list[dict[str, Any]]]()
     with file_lock(out):
         if windows := find_windows(how):
@@ -198,30 +201,20 @@ def _segments(rows: pd.DataFrame, labels: Sequence[str]) -> list[dict[str, Any]]
     ]
 
 
-def has_several_labels(weights: Path, classes: Path | None) -> bool:
-    """Return whether a classifier's videos have several labels, as its run or index records.
-
-    It is False for weights without a run, an export's config.json and an index.
-    """
-    folder = weights if weights.is_dir() else weights.parent
-    if (folder / "result.json").is_file():
-        return "map" in read_json(folder / "result.json")["metrics"]
-    if (folder / "config.json").is_file() and (
-        kind := read_json(folder / "config.json").get("problem_type")
-    ):
-        return kind == "multi_label_classification"
-    return classes is not None and classes.is_dir() and read_index(classes).several_labels
-
-
-def _names(classes: Path | None, count: int, weights: Path, index: Index | None) -> list[str]:
+def _names(
+    classes: Path | None,
+    given_index: Index | None,
+    count: int,
+    recorded: list[str],
+    index: Index | None,
+) -> list[str]:
     """Return the names that are given, or those of the weights, or those of the videos' index."""
-    recorded = recorded_classes(weights)
     if classes is None:
         numbers = [f"class {label}" for label in range(count)]
         of_index = list(index.classes) if index else []
         return next((names for names in (recorded, of_index) if len(names) == count), numbers)
-    if classes.is_dir():
-        names = list(read_index(classes).classes)
+    if given_index:
+        names = list(given_index.classes)
     else:
         # str.splitlines would split names at further characters.
         names = [line.rstrip("\r\n") for line in io.StringIO(read_text(classes), newline=None)]
