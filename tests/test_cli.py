@@ -38,10 +38,10 @@ def videos(tmp_path_factory):
 
 STEP = """import torch
 from mgm.training.optim import AdamW
-one = torch.ones(3, requires_grad=True)
-one.grad = torch.ones(3)
-AdamW([{"params": [one], "weight_decay": 0.0, "lr": 0.1}], (0.9, 0.95)).step()
-torch.nn.utils.clip_grad_norm_([one], 1.0)"""
+weight = torch.ones(3, requires_grad=True)
+weight.grad = torch.ones(3)
+AdamW([{"params": [weight], "weight_decay": 0.0, "lr": 0.1}], (0.9, 0.95)).step()
+torch.nn.utils.clip_grad_norm_([weight], 1.0)"""
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def pinned() -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    versions: dict[str, set[str]] = {}
     for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", LOCK, re.M):
-        found.setdefault(name.lower().replace("_", "-"), set()).add(version)
-    return found
+        versions.setdefault(name.lower().replace("_", "-"), set()).add(version)
+    return versions
 
 
 def test_every_requirement_is_pinned_within_its_range():

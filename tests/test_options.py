@@ -34,8 +34,8 @@ def test_the_command_line_takes_what_the_options_write():
             ("finetune", RunOptions),
             ("probe", LoadOptions),
         ):
-            found = parsed(stage, options.words(kind.model_fields))
-            assert {name: found[name] for name in kind.model_fields} == {
+            given = parsed(stage, options.words(kind.model_fields))
+            assert {name: given[name] for name in kind.model_fields} == {
                 name: getattr(options, name) for name in kind.model_fields
             }
     assert RunOptions().words(RunOptions.model_fields) == []

@@ -16,8 +16,8 @@ def test_the_notebook_runs_and_is_kept_with_its_outputs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = run_cells(NOTEBOOK)
     kept = [cell["outputs"] for cell in code_cells(json.loads(NOTEBOOK.read_text()))]
-    assert [[one["output_type"] for one in cell] for cell in made] == [
-        [one["output_type"] for one in cell] for cell in kept
+    assert [[output["output_type"] for output in cell] for cell in made] == [
+        [output["output_type"] for output in cell] for cell in kept
     ]
     assert "probe" in "".join(kept[4][0]["text"])
     # The pretraining ends below the loss of predicting zeros, here and in the kept outputs.

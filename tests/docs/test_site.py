@@ -39,8 +39,8 @@ ELSEWHERE = {
 
 
 def blocks(text: str, language: str) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [code for of, code in found if of == language]
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [code for of, code in fenced if of == language]
 
 
 CODE = {page.name: code for page in PAGES if (code := blocks(page.read_text(), "python"))}
@@ -213,10 +213,10 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 def run(name: str) -> dict:
     """Run a page's examples one after another, and return their variables."""
-    found: dict = {}
+    variables: dict = {}
     for code in CODE[name]:
-        exec(compile(code, name, "exec"), found)
-    return found
+        exec(compile(code, name, "exec"), variables)
+    return variables
 
 
 def test_quick_start(folder, capsys):
@@ -226,9 +226,9 @@ def test_quick_start(folder, capsys):
 
 
 def test_motion_vectors(folder, capsys):
-    found = run("motion-vectors.md")
-    assert found["clip"].has_motion_T.any()
-    assert found["vectors"].index_N.tolist() == [
+    variables = run("motion-vectors.md")
+    assert variables["clip"].has_motion_T.any()
+    assert variables["vectors"].index_N.tolist() == [
         int(line.split()[0]) for line in capsys.readouterr().out.splitlines()
     ]
 
@@ -243,9 +243,9 @@ def test_attention(folder):
 
 def test_guidance_from_a_detector(folder):
     """From slot 1, the box is centred on the best detection of its two frames, within 8 pixels."""
-    found = run("guidance.md")
-    boxes = make_boxes("mgm", Grid(8, 14, 14), found["motion"], torch.tensor([0]))
-    detections = found["detections"]
+    variables = run("guidance.md")
+    boxes = make_boxes("mgm", Grid(8, 14, 14), variables["motion"], torch.tensor([0]))
+    detections = variables["detections"]
     assert sum(map(len, detections)) > 15
     for slot in range(1, 8):
         left, top, right, bottom, _ = max(
@@ -253,7 +253,7 @@ def test_guidance_from_a_detector(folder):
         )
         centre = 16 * boxes.x_BS[0, slot].item(), 16 * boxes.y_BS[0, slot].item()
         np.testing.assert_allclose(centre, ((left + right) / 2, (top + bottom) / 2), atol=8)
-    assert (found["masked_BL"].view(8, 196).sum(1) == 147).all()
+    assert (variables["masked_BL"].view(8, 196).sum(1) == 147).all()
 
 
 def test_a_dataset_from_a_list(folder, capsys):
@@ -301,9 +301,9 @@ def test_your_own_analysis(folder):
     known, results = registry(seeds=(0,)), Path("results/smoke")
     finish_all(results, known, steps=2)
     (results / "scale.json").write_text(known.scale.model_dump_json())
-    found = run("your-own-analysis.md")
-    assert set(found["runs"].run_id) == set(known.specs)
-    assert (found["table"].status == "run").any()
+    variables = run("your-own-analysis.md")
+    assert set(variables["runs"].run_id) == set(known.specs)
+    assert (variables["table"].status == "run").any()
 
 
 @pytest.mark.slow

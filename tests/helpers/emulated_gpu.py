@@ -118,10 +118,10 @@ def emulate(func: Any, args: tuple, kwargs: dict) -> Any:
     inner = tree_map(lambda x: x.inner if isinstance(x, OnGpu) else x, (args, kwargs))
     if wanted is not None:
         inner[1]["device"] = torch.device("cpu")
-    found = func(*inner[0], **inner[1])
+    result = func(*inner[0], **inner[1])
     if not to_gpu:
-        return found
-    wrapped = tree_map(lambda x: OnGpu(x) if isinstance(x, torch.Tensor) else x, found)
+        return result
+    wrapped = tree_map(lambda x: OnGpu(x) if isinstance(x, torch.Tensor) else x, result)
     if func is aten._to_copy.default:
         return wrapped
     return return_and_correct_aliasing(func, args, kwargs, wrapped)
@@ -180,7 +180,7 @@ def check() -> None:
 def check_attention() -> None:
     """Check that attention computes what it computes on the CPU. Its products differ."""
     torch.manual_seed(0)
-    attention, x_BVD, found = Attention(8, 2), torch.randn(2, 5, 8), []
+    attention, x_BVD, results = Attention(8, 2), torch.randn(2, 5, 8), []
     torch.nn.init.normal_(attention.q_bias)
     torch.nn.init.normal_(attention.v_bias)
     for device in ("cpu", GPU):
@@ -189,8 +189,8 @@ def check_attention() -> None:
             out_BVD = attention(x_BVD.to(device), last=last)
             out_BVD.square().sum().backward()
             grads = [x.grad.cpu().clone() for x in attention.parameters()]
-            found.append([out_BVD.cpu(), *grads])
-    for here, there in zip(found[:2], found[2:]):
+            results.append([out_BVD.cpu(), *grads])
+    for here, there in zip(results[:2], results[2:]):
         for one, other in zip(here, there, strict=True):
             torch.testing.assert_close(other, one)
     waits.clear()

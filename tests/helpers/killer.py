@@ -157,8 +157,8 @@ class Run:
 
     def outcome(self) -> dict[str, object]:
         """Return all that must be bit-equal, and the names of files that are left over (`rest`)."""
-        found = examine(self.folder, self.spec)
-        assert found.result, f"{self.folder}: {found}: {self.said.read_text()}"
+        examined = examine(self.folder, self.spec)
+        assert examined.result, f"{self.folder}: {examined}: {self.said.read_text()}"
         numbers = [
             [line[name] for name in ("step", "loss", "lr", "grad_norm")]
             for line in log_lines(self.folder)
@@ -174,7 +174,7 @@ class Run:
             "spec.json",
             *kept,
         }
-        return {"metrics": found.result["metrics"], "log": numbers, "rest": sorted(rest), **kept}
+        return {"metrics": examined.result["metrics"], "log": numbers, "rest": sorted(rest), **kept}
 
 
 def _written(path: Path) -> int:

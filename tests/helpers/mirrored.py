@@ -6,7 +6,9 @@ def content(place, uri):
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
-    (experiment,) = [one for one in client.search_experiments() if one.name == place.name]
+    (experiment,) = [
+        experiment for experiment in client.search_experiments() if experiment.name == place.name
+    ]
     runs = client.search_runs([experiment.experiment_id])
     names = {run.info.run_id: run.data.tags["mgm.run"] for run in runs}
     assert len(set(names.values())) == len(runs)
@@ -18,7 +20,7 @@ def content(place, uri):
     assert len(set(models.values())) == len(models)
 
     def linked(side):
-        return [models[one.model_id] for one in (side or [])]
+        return [models[link.model_id] for link in (side or [])]
 
     return {
         run.data.tags["mgm.run"]: (

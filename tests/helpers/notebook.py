@@ -22,7 +22,7 @@ def run_cells(path: Path) -> list[list[dict]]:
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    found: list[list[dict]] = []
+    cells: list[list[dict]] = []
     names: dict = {}
     for number, cell in enumerate(code_cells(json.loads(path.read_text()))):
         printed = io.StringIO()
@@ -42,8 +42,8 @@ def run_cells(path: Path) -> list[list[dict]]:
             data = {"image/png": base64.b64encode(small.getvalue()).decode()}
             outputs.append({"output_type": "display_data", "data": data, "metadata": {}})
         plt.close("all")
-        found.append(outputs)
-    return found
+        cells.append(outputs)
+    return cells
 
 
 def code_cells(notebook: dict) -> list[dict]:

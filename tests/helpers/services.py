@@ -22,11 +22,11 @@ def postgres_bin() -> Path | None:
 
     Debian installs them outside the path. Without one on the path, its newest version is used.
     """
-    found = shutil.which("initdb")
+    initdb = shutil.which("initdb")
     debian = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3])
     )
-    return Path(found).parent if found else debian[-1].parent if debian else None
+    return Path(initdb).parent if initdb else debian[-1].parent if debian else None
 
 
 def lacking(service: str) -> str:

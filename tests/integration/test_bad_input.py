@@ -246,9 +246,9 @@ def test_a_matroska_file_with_a_repeated_time_is_read_to_its_end(tmp_path):
     assert probe_video(tmp_path / "b.mkv").frames == 40
     for motion in (True, False):
         whole = read_clip(tmp_path / "a.mkv", [0, 19, 20, 39], motion)
-        found = read_clip(tmp_path / "b.mkv", [0, 19, 20, 39], motion)
-        np.testing.assert_array_equal(found.frames_THWC, whole.frames_THWC)
-        np.testing.assert_array_equal(found.motion_THW2, whole.motion_THW2)
+        clip = read_clip(tmp_path / "b.mkv", [0, 19, 20, 39], motion)
+        np.testing.assert_array_equal(clip.frames_THWC, whole.frames_THWC)
+        np.testing.assert_array_equal(clip.motion_THW2, whole.motion_THW2)
 
 
 def test_an_mp4_file_with_a_repeated_time_is_read_to_its_end(tmp_path):
@@ -350,8 +350,8 @@ def test_swapped_offsets_in_a_sidecar_are_written_again(shards):
     (path,) = (shards / "shards").glob("0*.json")
     before, index = path.read_text(), read_index(shards)
     about = json.loads(before)
-    one, two = about["videos"][:2]
-    one[1], two[1] = two[1], one[1]
+    first, second = about["videos"][:2]
+    first[1], second[1] = second[1], first[1]
     path.write_text(json.dumps(about))
     assert write_shards(read_index(shards / "source"), shards, Settings(short_side=64)) == index
     assert path.read_text() == before
@@ -462,9 +462,9 @@ def test_predict_ends_although_a_video_goes(place, bare, monkeypatch):
     (place / "videos" / "a" / "0.mp4").unlink()
 
     def gone(*arguments):
-        found = real(*arguments)
+        failed = real(*arguments)
         (place / "videos" / "b" / "0.mp4").unlink()
-        return found
+        return failed
 
     monkeypatch.setattr(predicting, "apply", gone)
     command("predict", place, bare)
@@ -485,10 +485,10 @@ def test_a_replaced_video_is_computed_again(place, bare, monkeypatch):
             counts.append(len(frames))
             return compute(frames)
 
-        found = real(once, *arguments)
+        failed = real(once, *arguments)
         if len(counts) == 6:
             raise UserError("stopped")
-        return found
+        return failed
 
     monkeypatch.setattr(predicting, "apply", counted)
     with refused("stopped"):
@@ -596,9 +596,9 @@ def test_an_odd_result_is_altered_and_stops_no_report(tmp_path, change):
     for name, value in change.items():
         fields[name] = fields[name] | value if name == "data" else value
     write_result(folder, fields)
-    found = examine(folder, spec)
-    assert found.state == "altered"
-    assert "\n" not in found.why
+    examined = examine(folder, spec)
+    assert examined.state == "altered"
+    assert "\n" not in examined.why
 
 
 def test_output_is_made_safe_for_a_terminal(place, capsys):

@@ -50,8 +50,8 @@ def test_each_run_of_a_study_is_one_of_its_runs_and_believed(name):
     done = {path.parent.name for path in (RESULTS / name).glob("*/result.json")}
     assert done
     assert done <= set(registry.specs)
-    found = {examine(RESULTS / name / run_id, registry.specs[run_id]).state for run_id in done}
-    assert found == {"run"}
+    states = {examine(RESULTS / name / run_id, registry.specs[run_id]).state for run_id in done}
+    assert states == {"run"}
 
 
 @pytest.mark.slow
@@ -105,11 +105,11 @@ def test_every_cell_is_followed_in_the_crate_to_its_runs(crate, shown):
     }
     # The action of the whole workflow also lists the results of the others.
     actions = [
-        one
-        for one in entities.values()
-        if one["@type"] == "CreateAction" and one["@id"] != "#workflow"
+        entity
+        for entity in entities.values()
+        if entity["@type"] == "CreateAction" and entity["@id"] != "#workflow"
     ]
-    writers = {one: action for action in actions for one in links(action, "result")}
+    writers = {written: action for action in actions for written in links(action, "result")}
     followed = 0
     for cell in shown[shown.n > 0].itertuples():
         name = f"table{cell.table}/{cell.row}/{cell.column}"
@@ -140,7 +140,7 @@ def test_every_cell_is_followed_in_the_crate_to_its_runs(crate, shown):
 
 def links(entity: dict, name: str) -> list[str]:
     held = entity.get(name, [])
-    return [one["@id"] for one in (held if isinstance(held, list) else [held])]
+    return [linked["@id"] for linked in (held if isinstance(held, list) else [held])]
 
 
 @pytest.mark.slow

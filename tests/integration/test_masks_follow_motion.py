@@ -51,12 +51,12 @@ def share_in_a_moving_box(index, boxes, shuffle: bool) -> float:
             motion_SHW = np.stack(
                 [rng.permutation(slot.ravel()).reshape(slot.shape) for slot in motion_SHW]
             )
-        found = make_boxes(
+        chosen = make_boxes(
             "mgm", GRID, Motion(torch.from_numpy(motion_SHW)[None]), torch.tensor([position])
         )
         for slot in range(1, GRID.slots):
             if motion_SHW[slot].any():
-                x, y = (float(centre[0, slot]) * SIZE / 14 for centre in (found.x_BS, found.y_BS))
+                x, y = (float(centre[0, slot]) * SIZE / 14 for centre in (chosen.x_BS, chosen.y_BS))
                 annotated = boxes[Path(video.path).stem][SAMPLED[2 * slot : 2 * slot + 2]].reshape(
                     -1, 4
                 )

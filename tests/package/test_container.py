@@ -12,19 +12,19 @@ ROOT = Path(__file__).parents[2]
 DOCKER, APPTAINER = (ROOT / "Dockerfile").read_text(), (ROOT / "apptainer.def").read_text()
 
 
-def found(pattern: str, text: str) -> str:
-    (one,) = re.findall(pattern, text, re.MULTILINE)
-    return one
+def only_match(pattern: str, text: str) -> str:
+    (match,) = re.findall(pattern, text, re.MULTILINE)
+    return match
 
 
 def test_both_start_from_one_base_and_install_the_same():
-    assert found(r"^FROM (\S+)$", DOCKER) == found(r"^From: (\S+)$", APPTAINER)
+    assert only_match(r"^FROM (\S+)$", DOCKER) == only_match(r"^From: (\S+)$", APPTAINER)
     for pattern in (
         r"apt-get install (.*?)(?: \\)?$",
         r"(git config .* && make setup && .*)$",
         r"PATH=(\S+)",
     ):
-        assert found(pattern, DOCKER) == found(pattern, APPTAINER)
+        assert only_match(pattern, DOCKER) == only_match(pattern, APPTAINER)
 
 
 def test_setup_installs_the_lock_by_its_hashes():
@@ -35,7 +35,7 @@ def test_setup_installs_the_lock_by_its_hashes():
 
 
 def test_every_tracked_file_is_copied_and_the_image_is_the_one_that_jobs_ask_for():
-    assert found(r"^COPY (.*)$", DOCKER) == ". /opt/mgm"
+    assert only_match(r"^COPY (.*)$", DOCKER) == ". /opt/mgm"
     ignored = [
         line
         for line in (ROOT / ".dockerignore").read_text().splitlines()
@@ -48,5 +48,5 @@ def test_every_tracked_file_is_copied_and_the_image_is_the_one_that_jobs_ask_for
         for pattern in ignored
         if fnmatch(path, pattern.rstrip("/")) or fnmatch(path, f"{pattern}/*")
     ]
-    image = found(r'^container: "(\S+)"', (ROOT / "workflow" / "Snakefile").read_text())
+    image = only_match(r'^container: "(\S+)"', (ROOT / "workflow" / "Snakefile").read_text())
     assert f"apptainer build {image} apptainer.def" in APPTAINER
