@@ -25,7 +25,8 @@ class DagJob:
         after: names of the jobs that it waits for.
         threads: 0: every core.
         parallel: its command has an option `--processes`.
-        priority: length of the longest chain of jobs from here, as per mille of the longest of all.
+        priority: length of the longest chain of jobs from here, as per mille of the longest of all;
+            in a study, the order of its runs (`in_order`).
     """
 
     name: str
@@ -118,8 +119,8 @@ def prioritised(jobs: Sequence[DagJob]) -> dict[str, DagJob]:
 def in_order(jobs: Sequence[DagJob], rank: Mapping[str, int]) -> dict[str, DagJob]:
     """Return the jobs by name, with priorities in the order of their runs' ranks.
 
-    Of the runs that can start, the one of the lowest rank does, so a row of the table is complete
-    before the next one begins. A dataset is made before the first run that reads it.
+    Of the jobs that can start, the one whose first run has the lowest rank does. A dataset is made
+    before the first run that reads it.
     """
     place = {
         job.name: min((rank[spec.run_id] for spec in job.specs), default=len(rank)) for job in jobs

@@ -13,6 +13,7 @@ import pandas as pd
 from mgm.errors import UserError
 from mgm.paper.registry import Cell, Registry
 from mgm.report.cells import fill
+from mgm.report.findings import Findings, in_words, read_findings
 from mgm.results.archive import unpack_all
 from mgm.results.frame import commit_of, examine_all, read_specs
 from mgm.results.lock import folder_lock, has_writer
@@ -39,7 +40,11 @@ def trace(registry: Registry, results: Path, wanted: str) -> str:
     matching = _matching(registry, target, *names)
     wanted_runs = [run.run_id for cell in matching for run in cell.runs]
     statuses = examine_all(results, registry.specs, wanted_runs, weights=True)
-    return "\n\n".join(_cell_text(registry, statuses, results, target, cell) for cell in matching)
+    # The page of a study has its numbers from here too.
+    findings = read_findings(results) if registry.scale.study else None
+    return "\n\n".join(
+        _cell_text(registry, statuses, results, target, cell, findings) for cell in matching
+    )
 
 
 def _matching(registry: Registry, target: str, row: str = "", column: str = "") -> list[Cell]:
@@ -84,14 +89,22 @@ def _named(part: str, kind: str, target: str, names: list[str]) -> set[str]:
 
 
 def _cell_text(
-    registry: Registry, statuses: dict[str, RunStatus], results: Path, target: str, cell: Cell
+    registry: Registry,
+    statuses: dict[str, RunStatus],
+    results: Path,
+    target: str,
+    cell: Cell,
+    findings: Findings | None,
 ) -> str:
     row = fill(cell, statuses)
-    ours = (
-        f"{row.estimate.mean:.{row.decimals}f} from {row.estimate.n} of {len(row.runs)} runs, "
-        if row.estimate
-        else ""
-    )
+    ours = ""
+    if findings:
+        if estimate := findings.estimate(cell.table, cell.row, cell.column):
+            ours = f"{in_words(estimate)} over {estimate.n}, {len(cell.runs)} runs, "
+    elif row.estimate:
+        ours = (
+            f"{row.estimate.mean:.{row.decimals}f} from {row.estimate.n} of {len(row.runs)} runs, "
+        )
     paper = f"; the paper has {row.paper:.{row.decimals}f}" if row.paper is not None else ""
     lines = [f"{target}/{cell.row}/{cell.column}: {ours}{row.status}{paper}"]
     if not cell.runs:

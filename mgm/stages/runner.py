@@ -249,7 +249,7 @@ def git_commit() -> tuple[str, bool]:
 def progress(workplace: Workplace) -> str:
     """Return text like '; 23 of 61 runs done, about 2 min left', from the results.
 
-    It is empty unless the workflow has listed the specs, and has no time before each stage that is
+    It is empty outside the workflow, which lists the specs. It has a time once each stage that is
     left has a finished run. Files that cannot be read do not count.
     """
     # Stage -> (FLOPs, seconds) of its finished runs.

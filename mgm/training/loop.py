@@ -199,7 +199,7 @@ def train(
                 if is_main:
                     _say_stopped(run, step + 1, show)
                 sys.exit(128 + stop)
-        # The loss checks the weights of all steps but the last.
+        # A bad weight shows in the next step's loss. After the last step there is none.
         largest = torch.stack([x.detach().abs().max() for x in parameters]).max()
         _require_finite(run, run.steps, largest_weight=largest.item())
     return list(failures)

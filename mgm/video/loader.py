@@ -394,7 +394,7 @@ class _Batches(Dataset):
 
 @dataclass(eq=False)
 class _TrainingBatches(_Batches):
-    """A dataset of pieces of training batches, by step and places in the batch."""
+    """Pieces of training batches. Item (step, places) is a part of the step's batch."""
 
     seed: int
 

@@ -1,9 +1,8 @@
 # Parts that the rules share: names of targets and datasets, and functions of a rule's job.
 
-SHOWN = {
-    kind: [name for name in paper.registry.targets() if name.startswith(kind)]
-    for kind in ("table", "figure")
-}
+# A study's tables and figures are written together.
+FILES = () if paper.scale.study else paper.registry.targets()
+SHOWN = {kind: [name for name in FILES if name.startswith(kind)] for kind in ("table", "figure")}
 
 # The folders of the datasets that jobs make.
 BUILT = {str(paper.places[name]): name for name in paper.built_datasets}
