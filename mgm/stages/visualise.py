@@ -87,10 +87,15 @@ def masks_to_show(
         UserError: a mask is unknown, or the ratio is not between 0 and 1.
     """
     with valid("--masks: "):
-        ratios = [MASK_RATIO.get(name) if ratio is None else ratio for name in names]
+        masks = [Mask.model_validate(name) for name in names]
+    with valid("--"):
         return [
-            Mask.model_validate({"name": name, "ratio": own, "compensate": compensate})
-            for name, own in zip(names, ratios)
+            Mask(
+                name=mask.name,
+                ratio=MASK_RATIO[mask.name] if ratio is None else ratio,
+                compensate=compensate,
+            )
+            for mask in masks
         ]
 
 

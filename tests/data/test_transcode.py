@@ -193,7 +193,7 @@ def test_a_full_disk_stops_and_a_rerun_completes(sources, tmp_path, processes):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
-        with pytest.raises(UserError, match=r"videos/cats: .*0 \(a\) #1"):
+        with pytest.raises(UserError, match=r"videos/cats: .*\d \(a\) #1"):
             transcode(sources, tmp_path / "out", processes=processes)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
