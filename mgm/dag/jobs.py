@@ -40,7 +40,7 @@ class DagJob:
     priority: int = 0
 
 
-def batches(registry: Registry) -> dict[str, list[Spec]]:
+def runs_of_jobs(registry: Registry) -> dict[str, list[Spec]]:
     """Return the runs of each job: one run, or up to `specs_per_job` of them.
 
     Runs of a job have the same stage and DAG depth, so none depends on another. Table 4e (the mask

@@ -11,12 +11,12 @@ from typing import Any
 
 from mgm.dag import WORKFLOW
 from mgm.dag.jobs import (
-    batches,
     dataset_jobs,
     in_order,
     prioritised,
     rebuild_job,
     run_job,
+    runs_of_jobs,
     weights_jobs,
 )
 from mgm.dag.setting import Setting
@@ -35,7 +35,7 @@ class Workflow(Setting):
         super().__init__(*options, **more)
         # Holds the lock for as long as this object lives.
         self._locked: ExitStack | None = None
-        groups = batches(self.registry)
+        groups = runs_of_jobs(self.registry)
         self.made_by = {spec.run_id: name for name, specs in groups.items() for spec in specs}
         # Finished runs whose weights are computed again, each with its job.
         self.rebuilt = weights_jobs(self.registry, self.results)

@@ -93,7 +93,7 @@ class Motion:
     def magnitude(
         self, tubelet: int, distance: Distance, compensate: Compensate, cells: Cells
     ) -> np.ndarray:
-        """Return `Clip.magnitude`."""
+        """Return the magnitude of each slot's motion, as `Clip.magnitude` describes it."""
         ranges = list[np.ndarray]()
         if self.box is None or cells == "centre":
             vectors_THW2, distance_THW = self.in_clip
@@ -158,8 +158,8 @@ class Clip:
 
     Args:
         frames_THWC: uint8 RGB.
-        motion: their motion. `motion_THW2`, `distance_THW` and `has_motion_T` are in the clip's
-            cells.
+        motion: their motion, in the video's cells. `motion_THW2` and `distance_THW` convert it to
+            the clip's cells.
         size: height and width of the frames that boxes and motion refer to, if `frames_THWC` are
             smaller, as in shards. Otherwise None.
     """

@@ -34,7 +34,7 @@ from mgm.video.clip import Box, Clip
 from mgm.video.container import NoVectors
 from mgm.video.motion import CELL, frame_difference, permuted_slots
 from mgm.video.optical_flow import NoFlow
-from mgm.video.read import Cache, IndexedVideo, Place, read
+from mgm.video.read import Cache, IndexedVideo, PlaceBox, read
 from mgm.video.shard_reader import NotInShard
 from mgm.video.transform import (
     ClipAugmentation,
@@ -339,7 +339,7 @@ class _Batches(Dataset):
         return self.how.own_cache
 
     def read(
-        self, video: IndexedVideo, frames: Sequence[np.ndarray], boxes: Sequence[Place] | None
+        self, video: IndexedVideo, frames: Sequence[np.ndarray], boxes: Sequence[PlaceBox] | None
     ) -> list[Clip]:
         """Return clips of a video, cut by the boxes if given."""
         size = self.clips.size if boxes else 0

@@ -27,7 +27,7 @@ from mgm.video.optical_flow import read_flow
 from mgm.video.shard_reader import ShardPass, shard_of
 
 # Returns the box of a clip, given the frame's height and width.
-Place = Callable[[int, int], Box]
+PlaceBox = Callable[[int, int], Box]
 
 
 class IndexedVideo(Protocol):
@@ -52,7 +52,7 @@ class File(NamedTuple):
 def read(
     video: IndexedVideo,
     frames: Sequence[np.ndarray],
-    boxes: Sequence[Place] | None,
+    boxes: Sequence[PlaceBox] | None,
     size: int,
     motion: StoredMotion | None,
     cache: "Cache | None" = None,
@@ -169,7 +169,7 @@ class Cache:
         self,
         video: IndexedVideo,
         frames: Sequence[np.ndarray],
-        boxes: Sequence[Place] | None,
+        boxes: Sequence[PlaceBox] | None,
         size: int,
         motion: StoredMotion | None,
     ) -> list[Clip]:

@@ -73,6 +73,7 @@ def read_all(
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_it_is,
+        # Its start would draw from the global generator otherwise.
         generator=torch.Generator(),
     )
     for item in loader:
