@@ -46,7 +46,7 @@ mini: setup ## run 8 minutes of scale mini (Table 4e, edge ablation, Figure 4a);
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 SLOW := real or slow or smoke or mlflow or postgres or chromium or slurm
 
-test: setup ## run the fast tests (about 4 minutes on two idle cores)
+test: setup ## run the fast tests (about 3 minutes on two idle cores)
 	@$(PYTEST) -m "not ($(SLOW))"
 
 test-all: setup ## run all tests, also of servers, Slurm, a browser and killed runs (15 minutes); needs `make reproduce`
