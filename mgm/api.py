@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mgm.errors import UserError
 from mgm.spec import ApplyOptions, Clips, Mask, Views
 from mgm.video import Clip, probe_video, read_clip
 from mgm.video.motion import frame_difference
@@ -113,12 +114,14 @@ class Model:
             (D,) float32.
 
         Raises:
-            UserError: the video cannot be read, or is shorter than a clip.
+            UserError: the video cannot be read, is a folder, or is shorter than a clip.
         """
         from mgm.stages.apply import find_videos
         from mgm.stages.job import computed
         from mgm.video import test_loader
 
+        if Path(video).is_dir():
+            raise UserError(f"{video}: is a folder; pass a video, or run `mgm embed` on the folder")
         videos = list(find_videos(Path(video))[0].values())
         views = Views(temporal=clips, spatial=1)
         [batch] = test_loader(videos, self.clips, self.tubelet, views, 1)

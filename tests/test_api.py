@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import mgm
+from mgm.errors import UserError
 from mgm.masking import Grid, Motion, make_mask
 from mgm.models import build_mae, save_weights
 from mgm.reading import file_digest
@@ -83,4 +84,7 @@ def test_the_models_of_the_repository_load_and_are_those_listed(name, video):
     digest = file_digest(weights)[:12]
     assert f"| `{name}` | " in (text := (ROOT / "weights" / "README.md").read_text())
     assert digest in text
-    assert mgm.load(weights.parent).embed(video).shape == (48,)
+    model = mgm.load(weights.parent)
+    assert model.embed(video).shape == (48,)
+    with pytest.raises(UserError, match="weights: is a folder"):
+        model.embed(ROOT / "weights")
