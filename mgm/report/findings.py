@@ -51,7 +51,7 @@ class Findings:
 
     registry: Registry
     statuses: Mapping[str, RunStatus]
-    results: Path = Path()
+    results: Path
 
     @property
     def study(self) -> Study:
@@ -321,15 +321,24 @@ class Findings:
     def _over_people(self, dataset: str, first: Term, second: Term, column: str) -> Estimate | None:
         """Return a difference over seeds and people; None without two of each."""
         first_SP, second_SP = (
-            self.people[
-                (self.people.dataset == dataset)
-                & (self.people.column == (term.column or column))
-                & (self.people.row == term.row)
-            ].pivot_table("value", ["draw", "seed"], "person")
+            self._people_by_cell.get((dataset, term.column or column, term.row))
             for term in (first, second)
         )
+        if first_SP is None or second_SP is None:
+            return None
         difference_SP = (first_SP - second_SP).dropna().to_numpy(float)
         return over_seeds_and_people(difference_SP) if min(difference_SP.shape) > 1 else None
+
+    @cached_property
+    def _people_by_cell(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        """Map dataset, column and row to accuracies, one line per run and one column per person."""
+        cells = self.people.groupby(["dataset", "column", "row"], sort=False)
+        return {
+            (str(dataset), str(column), str(row)): cell.pivot_table(
+                "value", ["draw", "seed"], "person"
+            )
+            for (dataset, column, row), cell in cells
+        }
 
     @cached_property
     def people(self) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import pandas as pd
 from mgm.errors import UserError
 from mgm.paper.registry import Cell, Registry
 from mgm.report.cells import fill
-from mgm.report.findings import Findings, in_words, read_findings
+from mgm.report.findings import Findings, in_words
 from mgm.results.archive import unpack_all
 from mgm.results.frame import commit_of, examine_all, read_specs
 from mgm.results.lock import folder_lock, has_writer
@@ -38,10 +38,14 @@ def trace(registry: Registry, results: Path, wanted: str) -> str:
         statuses = examine_all(results, registry.specs, [figure.run.run_id], weights=True)
         return "\n".join([target, *_chain(registry, statuses, results, figure.run)])
     matching = _matching(registry, target, *names)
-    wanted_runs = [run.run_id for cell in matching for run in cell.runs]
-    statuses = examine_all(results, registry.specs, wanted_runs, weights=True)
-    # The page of a study has its numbers from here too.
-    findings = read_findings(results) if registry.scale.study else None
+    findings = None
+    if registry.scale.study:
+        statuses = examine_all(results, registry.specs, weights=True)
+        # The page of a study has its numbers from here too.
+        findings = Findings(registry, statuses, results)
+    else:
+        wanted_runs = [run.run_id for cell in matching for run in cell.runs]
+        statuses = examine_all(results, registry.specs, wanted_runs, weights=True)
     return "\n\n".join(
         _cell_text(registry, statuses, results, target, cell, findings) for cell in matching
     )

@@ -3,6 +3,7 @@
 import subprocess
 from dataclasses import replace
 from math import inf
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def findings(study: Study, started: str = "2020-01-01T00:00:00+00:00", **less) -
             "started": started,
         }
         found[one.run.run_id] = RunStatus("run", result=result)
-    return Findings(registry, found)
+    return Findings(registry, found, Path())
 
 
 def number(one) -> float:
