@@ -116,15 +116,22 @@ def verify(name: Name, results: Results = Path("results")) -> None:
 
 
 @app.command()
-def pack(name: Name, results: Results = Path("results")) -> None:
+def pack(
+    name: Name,
+    results: Results = Path("results"),
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Also write results/NAME.weights.tar.")
+    ] = False,
+) -> None:
     """Write finished runs to one archive, or add new runs to it.
 
     The archive results/NAME.tar.xz contains specs, results, predictions, logs and arrays, but no
     weights. Runs that no table or figure uses are left out. Every command that reads results/NAME
-    unpacks it on first use.
+    unpacks it on first use. Weights have an archive of their own, which `mgm weights` reads.
     """
     from mgm.report.terminal import unwanted
     from mgm.results.archive import pack as write
+    from mgm.results.weights_archive import pack_weights
 
     folder = results / name
     found = unwanted(_registry(folder), folder)
@@ -133,6 +140,29 @@ def pack(name: Name, results: Results = Path("results")) -> None:
     say(f"wrote {archive} ({archive.stat().st_size / 1e6:.1f} MB) and its digest")
     if unused:
         say(f"left out {len(unused)} runs of no table or figure; `mgm clean {name}` lists them")
+    if weights:
+        archive, count = pack_weights(folder)
+        say(f"wrote {archive} ({archive.stat().st_size / 1e6:.1f} MB), weights of {count} runs")
+
+
+@app.command()
+def weights(
+    name: Name,
+    source: Annotated[
+        str, typer.Argument(help="NAME.weights.tar, as a file or an address (https://...).")
+    ],
+    results: Results = Path("results"),
+) -> None:
+    """Put archived weights in place, for runs that lack theirs.
+
+    `mgm pack --weights` writes such an archive. Each file must have the SHA-256 in its run's
+    result. A new probe or fine-tuning then needs no training again.
+    """
+    from mgm.results.weights_archive import put_weights
+
+    count, lacking = put_weights(results / name, source)
+    rest = f"; {lacking} runs still lack theirs" if lacking else ""
+    say(f"put weights into {count} runs of {results / name}{rest}")
 
 
 @app.command()
