@@ -38,10 +38,22 @@ def new_index(
     excluded: Iterable[tuple[str, str]],
     note: str,
 ) -> Index:
-    """Return an index with the digest of its content."""
-    return Index(
-        root, classes, tuple(videos), tuple(excluded), content_digest(root, classes, videos), note
-    )
+    """Return an index with the digest of its content.
+
+    Raises:
+        UserError: a split has no video. The message counts the videos, and names the last that was
+            excluded, with its reason.
+    """
+    excluded = tuple(excluded)
+    for split in SPLITS:
+        if not any(video.split == split for video in videos):
+            last = f" (the last left out: {excluded[-1][0]}: {excluded[-1][1]})" if excluded else ""
+            raise UserError(
+                f"{root}: 0 of the {len(videos):,} readable videos are in the {split} split; add "
+                f"some{last}"
+            )
+    digest = content_digest(root, classes, videos)
+    return Index(root, classes, tuple(videos), excluded, digest, note)
 
 
 def content_digest(root: Path, classes: tuple[str, ...], videos: Iterable[Video]) -> str:
@@ -166,24 +178,6 @@ def require_labels(index: Index, per_class: int) -> None:
             raise UserError(
                 f"data.labels_per_class is {per_class}, but class {name} has {counts[label]} "
                 "training videos; lower it in the spec or in the scale's file, or add videos"
-            )
-
-
-def require_splits(
-    place: Path, videos: Sequence[Video], left_out: Sequence[tuple[str, str]]
-) -> None:
-    """Check that each split has a video.
-
-    Raises:
-        UserError: a split has none. The message counts the readable videos, and names the first
-            that was left out, with its reason.
-    """
-    for split in SPLITS:
-        if not any(video.split == split for video in videos):
-            first = f" (the first left out: {left_out[0][0]}: {left_out[0][1]})" if left_out else ""
-            raise UserError(
-                f"{place}: 0 of the {len(videos):,} readable videos are in the {split} split; add "
-                f"some{first}"
             )
 
 

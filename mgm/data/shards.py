@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from mgm.console import show, track
-from mgm.data.index import Index, new_index, read_index, require_splits, write_index
+from mgm.data.index import Index, new_index, read_index, write_index
 from mgm.data.opening import PreparedPart, in_processes, require_same
 from mgm.data.shard_writer import (
     NamedVideo,
@@ -102,7 +102,6 @@ def write_shards(
                     content="",
                 )
             )
-    require_splits(root, videos, failed)
     kept = "every frame" if settings.every == 1 else f"every {settings.every}th frame"
     note = (
         f"{source.note}; in {len(sidecars)} shards from index {source.digest} ({kept} as JPEG, "

@@ -32,7 +32,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from mgm.console import track
-from mgm.data.index import Index, new_index, require_splits, write_index
+from mgm.data.index import Index, new_index, write_index
 from mgm.data.opening import FULL, PreparedPart, in_processes, open_all, require_same
 from mgm.errors import UserError
 from mgm.reading import read_json
@@ -117,7 +117,6 @@ def transcode(
         for video in videos
         if (target := targets[source.name(video)]) in infos
     ]
-    require_splits(root, copies, failed)
     note = (
         f"{source.note}; transcoded from index {source.digest} to H.264 (short side at most "
         f"{short_side}, groups of {GOP} frames, "

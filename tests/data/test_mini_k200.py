@@ -61,4 +61,4 @@ def test_an_index_without_its_videos_says_so(tmp_path):
         replace(whole, videos=(replace(whole.videos[0], path=str(tmp_path / "k400" / "x.mp4")),)),
         tmp_path / "k400",
     )
-    fails("0 of 1 files are named ID_START_END.ext", "--source")
+    fails("0 of its 1 files are named ID_START_END.ext", "--source")

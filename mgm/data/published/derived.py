@@ -22,7 +22,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -68,15 +68,16 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
         UserError: there is no index, its classes are not the task's, or a split has no video.
     """
     origin, goal, lists = read_index(source), read_index(target), carried_lists(task)
+    sides = (("train", source, origin, lists.source), ("test", target, goal, lists.target))
     lacking = [
         f"{folder / 'index.json'}: lacks class {name}"
-        for folder, index, names in ((source, origin, lists.source), (target, goal, lists.target))
+        for _, folder, index, names in sides
         for name in names
         if name not in index.classes
     ]
+    classes, videos, missing = lists.source, list[Video](), list[str]()
     if len(lacking) == CLASSES + SHARED:
         classes, videos = _by_name(task, source, target, origin, goal)
-        missing = []
         # Results record the note, so these videos stay known as generated.
         drawn = GENERATED if origin.note.startswith(GENERATED) else "videos"
         note = f"{drawn} of {task}: classes shared by name"
@@ -86,26 +87,30 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
             "check --source and --target"
         )
     else:
-        classes = lists.source
-        train, lost = _listed(source, origin, lists.source, lists.videos["train"], task)
-        test, more_lost = _listed(target, goal, lists.target, lists.videos["test"], task)
-        videos, missing = (
-            [*train, *(replace(video, split="test") for video in test)],
-            lost + more_lost,
-        )
-        listed = {split: len(lists.videos[split]) for split in SPLITS}
-        note = (
-            f"published lists of {task}: "
-            f"{listed_counts(listed, {'train': len(train), 'test': len(test)})}"
-        )
-    index = Index(
-        Path(os.path.abspath(out)),
-        classes,
-        tuple(videos),
-        (),
-        pda_digest(task, origin.digest, goal.digest),
-        note,
-    )
+        for split, folder, index, names in sides:
+            # A video is identified by the last two parts of its path: the class and the file.
+            here = {"/".join(index.name(video).split("/")[-2:]): video for video in index.videos}
+            listed = lists.videos[split]
+            for label, name in listed:
+                if name not in here:
+                    missing.append(name)
+                elif (own := index.classes[here[name].label]) != names[label]:
+                    raise UserError(
+                        f"{folder / 'index.csv'}: {name} has class {own}, and class {names[label]} "
+                        f"in the published lists of {task}; correct its label"
+                    )
+                else:
+                    videos.append(replace(here[name], label=label, split=split))
+            if not any(name in here for _, name in listed):
+                raise UserError(
+                    f"{folder / 'index.csv'}: has 0 of the {len(listed):,} videos in the published "
+                    f"lists of {task}, such as {listed[0][1]}; add some"
+                )
+        counts = Counter(video.split for video in videos)
+        listed_count = {split: len(rows) for split, rows in lists.videos.items()}
+        note = f"published lists of {task}: {listed_counts(listed_count, counts)}"
+    digest = pda_digest(task, origin.digest, goal.digest)
+    index = Index(Path(os.path.abspath(out)), classes, tuple(videos), (), digest, note)
     return write_listed(index, missing, out)
 
 
@@ -130,32 +135,6 @@ def carried_lists(task: str) -> TaskLists:
     return TaskLists(source, target, videos)
 
 
-def _listed(
-    folder: Path, index: Index, classes: Sequence[str], listed: Sequence[tuple[int, str]], task: str
-) -> tuple[list[Video], list[str]]:
-    """Return the listed videos that an index has, and the paths of the others.
-
-    The videos have their published labels, and split train. A video is identified by the last two
-    parts of its path: the class and the file.
-    """
-    here = {"/".join(index.name(video).rsplit("/", 2)[-2:]): video for video in index.videos}
-    videos = []
-    for label, name in listed:
-        if video := here.get(name):
-            if index.classes[video.label] != classes[label]:
-                raise UserError(
-                    f"{folder / 'index.csv'}: {name} has class {index.classes[video.label]}, and "
-                    f"class {classes[label]} in the published lists of {task}; correct its label"
-                )
-            videos.append(replace(video, label=label, split="train"))
-    if not videos:
-        raise UserError(
-            f"{folder / 'index.csv'}: has 0 of the {len(listed):,} videos in the published lists "
-            f"of {task}, such as {listed[0][1]}; add some"
-        )
-    return videos, [name for _, name in listed if name not in here]
-
-
 def _by_name(
     task: str, source: Path, target: Path, origin: Index, goal: Index
 ) -> tuple[tuple[str, ...], list[Video]]:
@@ -178,16 +157,6 @@ def _by_name(
         for video in goal.test
         if goal.classes[video.label] in shared
     ]
-    for folder, split, videos, names in (
-        (source, "train", train, classes),
-        (target, "test", test, shared),
-    ):
-        present = {classes[video.label] for video in videos}
-        if absent := [name for name in names if name not in present]:
-            raise UserError(
-                f"{folder / 'index.csv'}: has no {split} video of class {absent[0]}; prepare the "
-                "whole set again"
-            )
     return classes, train + test
 
 
@@ -201,38 +170,27 @@ def index_mini_k200(source: Path, out: Path) -> Index:
     test/ID. The index's note counts them.
 
     Raises:
-        UserError: there is no index, no file name contains an id, or there is no training video.
+        UserError: there is no index, or a split has no video.
     """
     whole, ids = read_index(source), carried_ids()
     id_of = {
-        video.path: match[1]
+        video: match[1]
         for video in whole.videos
         if (match := _NAME.fullmatch(os.path.basename(video.path)))
     }
-    if not id_of:
-        raise UserError(
-            f"{source / 'index.csv'}: 0 of {len(whole.videos):,} files are named ID_START_END.ext, "
-            "as K400's are; check --source"
-        )
-    videos = [video for video in whole.videos if id_of.get(video.path) in ids[video.split]]
-    here = {
-        split: {id_of[video.path] for video in videos if video.split == split} for split in SPLITS
-    }
+    videos = [video for video in whole.videos if id_of.get(video) in ids[video.split]]
+    here = {split: {id_of[video] for video in videos if video.split == split} for split in SPLITS}
     if not here["train"]:
         raise UserError(
             f"{source / 'index.csv'}: has 0 of the {len(ids['train']):,} training videos of "
-            "Mini-K200; pass as --source the folder of K400's index"
+            f"Mini-K200, and {len(id_of):,} of its {len(whole.videos):,} files are named "
+            "ID_START_END.ext; pass as --source the folder of K400's index"
         )
-    counts = listed_counts(
-        {split: len(ids[split]) for split in SPLITS}, {split: len(here[split]) for split in SPLITS}
-    )
-    note = f"Mini-K200, with K400's classes: {counts}"
+    counts = ({split: len(names) for split, names in by_split.items()} for by_split in (ids, here))
+    note = f"Mini-K200, with K400's classes: {listed_counts(*counts)}"
     index = new_index(whole.root, whole.classes, videos, (), note)
-    return write_listed(
-        index,
-        [f"{split}/{name}" for split in SPLITS for name in sorted(ids[split] - here[split])],
-        out,
-    )
+    missing = [f"{split}/{name}" for split in SPLITS for name in sorted(ids[split] - here[split])]
+    return write_listed(index, missing, out)
 
 
 def carried_ids() -> dict[str, frozenset[str]]:

@@ -14,11 +14,12 @@ or validate). Rows of the test split are not used. The published set shrinks as 
 YouTube, so there is no official count. The note compares with the annotations.
 """
 
-import csv
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
 
 from mgm.data.index import Index
 from mgm.data.published.listed import (
@@ -28,15 +29,23 @@ from mgm.data.published.listed import (
     add,
     find_videos,
     index_listed,
-    plain_name,
-    read_text,
+    require_class,
 )
-from mgm.errors import UserError
-from mgm.spec import PUBLISHED
+from mgm.errors import UserError, valid
+from mgm.reading import read_table
 
-_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
-_SPLITS = {"train": "train", "val": "test", "validate": "test", "validation": "test", "test": ""}
 _NAME = re.compile(r"(.+)_(\d+)_(\d+)")
+Second = Annotated[float, Field(ge=0, lt=1e9)]
+
+
+class _Row(BaseModel):
+    """The columns of the annotations that are read."""
+
+    label: str
+    youtube_id: str
+    time_start: Second
+    time_end: Second
+    split: Literal["train", "val", "validate", "validation", "test"]
 
 
 def index_k400(source: Path, out: Path) -> Index:
@@ -47,30 +56,7 @@ def index_k400(source: Path, out: Path) -> Index:
     """
     files, annotations = find_videos(source, _key), read_annotations(source)
     _leave_out_other_classes(files, annotations)
-    return index_listed(
-        files, annotations, out, "Kinetics-400", remark=lambda index: _remarks(index, annotations)
-    )
-
-
-def _remarks(index: Index, annotations: Lists) -> str:
-    note, published = "", PUBLISHED["k400"].classes
-    if len(annotations.classes) != published:
-        note += (
-            f"; the annotations have {len(annotations.classes)} classes, those published "
-            f"{published}"
-        )
-    seconds_of = {video.path: _seconds(Path(video.path).stem) for video in index.videos}
-    if short := [
-        video
-        for video in index.videos
-        if video.fps and video.frames / video.fps < seconds_of[video.path] - 1
-    ]:
-        first = (
-            f"{index.name(short[0])} lasts {short[0].frames / short[0].fps:.1f} of "
-            f"{seconds_of[short[0].path]} s"
-        )
-        note += f"; {len(short):,} videos are more than a second shorter than annotated ({first})"
-    return note
+    return index_listed(files, annotations, out, "Kinetics-400")
 
 
 def read_annotations(source: Path) -> Lists:
@@ -80,94 +66,45 @@ def read_annotations(source: Path) -> Lists:
         UserError: there are none, or a line is wrong. The message names the file and the line.
     """
     rows = list(_rows(source))
-    label_of = {
-        name: label
-        for label, name in enumerate(
-            sorted({row["label"] for _, row in rows if _SPLITS.get(row["split"])})
+    if not rows:
+        raise UserError(
+            f"{source}: has no annotations; put train.csv and val.csv with the columns "
+            f"{','.join(_Row.model_fields)} into --source or a folder annotations in it"
         )
-    }
+    classes = sorted({row.label for _, row in rows if row.split != "test"})
+    label_of = {name: label for label, name in enumerate(classes)}
+    trained = {row.label for _, row in rows if row.split == "train"}
     entries: dict[str, Entry] = {}
-    unused, trained = (
-        set(),
-        {row["label"] for _, row in rows if _SPLITS.get(row["split"]) == "train"},
-    )
+    unused = set()
     for where, row in rows:
-        identity, split = plain_name(where, row["youtube_id"]), row["split"]
-        if split not in _SPLITS:
-            raise UserError(
-                f"{where}: split {split!r} is not one of {', '.join(_SPLITS)}; correct it"
-            )
-        start, end = (_second(where, column, row[column]) for column in ("time_start", "time_end"))
-        if end <= start:
-            raise UserError(
-                f"{where}: starts at second {start} and ends at second {end}; correct it"
-            )
-        key = f"{identity}_{start}_{end}"
-        if not _SPLITS[split]:
+        start, end = int(row.time_start), int(row.time_end)
+        key = f"{row.youtube_id}_{start}_{end}"
+        if row.split == "test":
             unused.add(key)
             continue
-        label = plain_name(where, row["label"])
-        if label not in trained:
-            raise UserError(
-                f"{where}: class {label!r} is not one of the {len(trained)} with training videos; "
-                "correct one"
-            )
-        name = f"{split}/{label}/{identity}_{start:06}_{end:06}.mp4"
-        add(entries, key, Entry(name, label_of[label], _SPLITS[split], identity), where)
-    return Lists(tuple(label_of), entries, frozenset(unused - entries.keys()))
+        require_class(row.label, trained, where)
+        name = f"{row.split}/{row.label}/{row.youtube_id}_{start:06}_{end:06}.mp4"
+        split, label = "train" if row.split == "train" else "test", label_of[row.label]
+        add(entries, key, Entry(name, label, split, row.youtube_id, seconds=end - start), where)
+    return Lists(tuple(classes), entries, frozenset(unused - entries.keys()))
 
 
-def _rows(source: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (place, values) of each line of the annotations.
-
-    CSV files with other columns are ignored.
-    """
-    instead = (
-        f"put the annotations (train.csv, val.csv: {','.join(_COLUMNS)}) into --source or a folder "
-        "annotations in it"
-    )
-    count = 0
-    paths = sorted((source / "annotations").glob("*.csv")) or sorted(source.glob("*.csv"))
-    for path in paths:
-        lines = csv.reader(read_text(path, instead).splitlines())
-        header = next(lines, [])
-        if not set(_COLUMNS) <= set(header):
-            continue
-        for line in lines:
-            if not line:
-                continue
-            where = f"{path}: line {lines.line_num}"
-            if len(line) != len(header):
-                raise UserError(
-                    f"{where}: has {len(line)} values for {len(header)} columns; correct it"
-                )
-            count += 1
-            yield where, dict(zip(header, line))
-    if not count:
-        raise UserError(
-            f"{source}: has no annotations ({len(paths)} csv files, none with these columns and a "
-            f"line); {instead}"
-        )
-
-
-def _second(where: str, column: str, text: str) -> int:
-    try:
-        return int(float(text))
-    except (ValueError, OverflowError):
-        raise UserError(
-            f"{where}: {column} is {text!r}, not a number of seconds; correct it"
-        ) from None
+def _rows(source: Path) -> Iterator[tuple[str, _Row]]:
+    """Yield (place, row) of each line of the annotations. Ignore files with other columns."""
+    for path in sorted((source / "annotations").glob("*.csv")) or sorted(source.glob("*.csv")):
+        lines = read_table(path)
+        header = next(lines, (0, []))[1]
+        for number, line in lines if set(_Row.model_fields) <= set(header) else ():
+            where = f"{path}: line {number}"
+            with valid(f"{where}: "):
+                if line:
+                    yield where, _Row.model_validate(dict(zip(header, line)))
 
 
 def _key(_: str, name: str) -> str | None:
     """Return the key of a file named ID_START_END, with or without leading zeros."""
     match = _NAME.fullmatch(name)
     return f"{match[1]}_{int(match[2])}_{int(match[3])}" if match else None
-
-
-def _seconds(key: str) -> int:
-    _, start, end = key.rsplit("_", 2)
-    return int(end) - int(start)
 
 
 def _leave_out_other_classes(files: VideoFiles, annotations: Lists) -> None:
@@ -181,10 +118,11 @@ def _leave_out_other_classes(files: VideoFiles, annotations: Lists) -> None:
 
     class_of = {plain(name): name for name in annotations.classes}
     for key, entry in annotations.entries.items():
-        name, label = files.name_of.get(key, ""), annotations.classes[entry.label]
-        if (
-            lies_in := class_of.get(plain(os.path.basename(os.path.dirname(name))), label)
-        ) != label:
+        folder, label = (
+            Path(files.name_of.get(key, "")).parent.name,
+            annotations.classes[entry.label],
+        )
+        if (lies_in := class_of.get(plain(folder), label)) != label:
             reason = (
                 f"is in the folder of class {lies_in}, but is annotated as {label}; move it, or "
                 "correct the annotation"

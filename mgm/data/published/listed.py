@@ -11,13 +11,12 @@ outside the root.
 import lzma
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mgm import reading
-from mgm.data.index import SPLITS, Index, listed_counts, new_index, require_splits, write_index
+from mgm.data.index import SPLITS, Index, Video, listed_counts, new_index, write_index
 from mgm.data.opening import files_below, open_all
 from mgm.errors import UserError
 
@@ -33,7 +32,7 @@ class Entry:
     Attributes:
         name: the published name of its file, for missing.txt.
         group: videos of a group come from the same source.
-        frames: their number in the lists; 0 if the lists do not have it.
+        frames, seconds: its length; 0 if the lists do not have it.
     """
 
     name: str
@@ -41,6 +40,15 @@ class Entry:
     split: str
     group: str
     frames: int = 0
+    seconds: int = 0
+
+    def shorter(self, video: Video) -> str:
+        """Return how much shorter a file is; empty if it is as long as the lists say."""
+        if video.frames < self.frames:
+            return f"has {video.frames} of {self.frames} frames"
+        if video.fps and (seconds := video.frames / video.fps) < self.seconds - 1:
+            return f"lasts {seconds:.1f} of {self.seconds} s"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,6 @@ def index_listed(
     out: Path,
     dataset: str,
     official: tuple[int, int] | None = None,
-    remark: Callable[[Index], str] = lambda index: "",
 ) -> Index:
     """Index the listed videos that were found, and write the index to folder `out`.
 
@@ -86,18 +93,15 @@ def index_listed(
         files: the result of `find_videos`.
         official: the numbers of train and test videos in the official lists. The note mentions it
             if the source's lists differ.
-        remark: returns the end of the index's note.
 
     Raises:
         UserError: a split has no readable video.
     """
-    entries, unused = lists.entries, lists.unused
-    here = {files.name_of[key]: entry for key, entry in entries.items() if key in files.name_of}
-    strangers = [
-        name for key, name in files.name_of.items() if key not in entries and key not in unused
-    ]
+    entries, name_of = lists.entries, files.name_of
+    here = {name_of[key]: entry for key, entry in entries.items() if key in name_of}
+    strangers = sorted(name_of[key] for key in name_of.keys() - entries.keys() - lists.unused)
     if not here:
-        like = next(iter(entries.values())).name
+        like = next((entry.name for entry in entries.values()), "those in the lists")
         raise UserError(
             f"{files.root}: 0 of the {len(entries):,} videos of {dataset} are here "
             f"({len(strangers) + len(files.unusable):,} others); pass as --source the "
@@ -108,35 +112,38 @@ def index_listed(
         replace(video, label=here[name].label, split=here[name].split, group=here[name].group)
         for name, video in opened.items()
     ]
-    require_splits(files.root, videos, unreadable)
     listed, there = (Counter(entry.split for entry in some.values()) for some in (entries, here))
+    train, test = ({video.group for video in videos if video.split == split} for split in SPLITS)
+    shorter = [
+        f"{name} {short}" for name, video in opened.items() if (short := here[name].shorter(video))
+    ]
     note = f"{dataset}: {listed_counts(listed, there)}"
-    if official and tuple(listed[split] for split in SPLITS) != official:
+    if official and (listed["train"], listed["test"]) != official:
         note += (
             f"; the lists in the source differ from the official {official[0]:,} train and "
             f"{official[1]:,} test videos"
         )
-    if idle := sum(key in files.name_of for key in unused):
+    if idle := len(name_of.keys() & lists.unused):
         note += f"; {idle:,} others are in neither split, as the lists say"
-    groups = [{video.group for video in videos if video.split == split} for split in SPLITS]
-    if leaks := groups[0] & groups[1]:
+    if both := train & test:
         note += (
-            f"; {len(leaks):,} source videos have clips on both sides of the split, as the lists "
-            "say"
+            f"; {len(both):,} source videos have clips on both sides of the split, as the lists say"
         )
     if files.spare:
         note += (
             f"; {len(files.spare):,} further files of the same videos are not used, such as "
             f"{files.spare[0]}"
         )
+    if shorter:
+        note += f"; {len(shorter):,} videos are shorter than the lists say ({shorter[0]})"
     excluded = [
         *unreadable,
         *files.unusable,
-        *((name, f"is not in the lists of {dataset}") for name in sorted(strangers)),
+        *((name, f"is not in the lists of {dataset}") for name in strangers),
     ]
     index = new_index(files.root, lists.classes, videos, excluded, note)
-    missing = [entry.name for key, entry in entries.items() if key not in files.name_of]
-    return write_listed(replace(index, note=note + remark(index)), missing, out)
+    missing = (entry.name for key, entry in entries.items() if key not in name_of)
+    return write_listed(index, missing, out)
 
 
 def find_videos(root: Path, key: Callable[[str, str], str | None]) -> VideoFiles:
@@ -150,30 +157,21 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> VideoFiles
         UserError: the root is not a folder, or holds no video.
     """
     root = Path(os.path.abspath(root))
-    if not root.is_dir():
-        raise UserError(
-            f"{root}: no such folder; pass as --source the folder that holds the videos and their "
-            "lists"
-        )
     below, unusable = files_below(root)
     videos = [name for name in below if name.lower().endswith(SUFFIXES)]
-    # No list can contain a name with a line break, for example.
-    unusable += [
-        (ascii(name)[1:-1], "has a name that cannot be printed; rename it")
-        for name in videos
-        if not name.isprintable()
-    ]
-    if not (names := sorted(filter(str.isprintable, videos), key=_preference)):
+    if not videos:
+        state = f"holds no video ({', '.join(SUFFIXES)})" if root.is_dir() else "no such folder"
         raise UserError(
-            f"{root}: holds no video ({', '.join(SUFFIXES)}); pass as --source the folder that "
-            "holds the videos and their lists"
+            f"{root}: {state}; pass as --source the folder that holds the videos and their lists"
         )
     name_of: dict[str, str] = {}
     spare = []
-    for name in names:
+    for name in sorted(videos, key=_preference):
         folder, file = os.path.split(name)
-        identity = key(os.path.basename(folder), os.path.splitext(file)[0])
-        if identity is None:
+        # No list can contain a name with a line break, for example.
+        if not name.isprintable():
+            unusable.append((ascii(name)[1:-1], "has a name that cannot be printed; rename it"))
+        elif (identity := key(os.path.basename(folder), os.path.splitext(file)[0])) is None:
             unusable.append((name, "is not named as this dataset's videos are"))
         elif name_of.setdefault(identity, name) != name:
             spare.append(name)
@@ -200,50 +198,44 @@ def add(entries: dict[str, Entry], key: str, entry: Entry, where: str) -> None:
     """Add an entry of a list.
 
     Raises:
-        UserError: the lists have its key already.
+        UserError: the lists have its key already, or its name is no path below the source.
     """
+    parts = entry.name.split("/")
+    if not entry.name.isprintable() or "\\" in entry.name or {"", ".", ".."} & {*parts}:
+        raise UserError(f"{where}: {entry.name!r} is not the name of a video; correct it")
     if key in entries:
         raise UserError(f"{where}: names {entry.name} a second time; remove one of the two")
     entries[key] = entry
+
+
+def require_class(name: Any, classes: Collection[Any], where: str) -> None:
+    """Check the class of an entry.
+
+    Raises:
+        UserError: it is not one of `classes`.
+    """
+    if name not in classes:
+        raise UserError(
+            f"{where}: class {name!r} is not one of the {len(classes)} classes; correct one"
+        )
+
+
+def numbered(path: Path, number_of: Mapping[str, str], first: int) -> tuple[str, ...]:
+    """Return class names in the order of their numbers in a list.
+
+    Raises:
+        UserError: they are not numbered from `first`, without gaps.
+    """
+    classes = sorted(number_of, key=lambda name: (len(number_of[name]), number_of[name]))
+    if any(number_of[name] != str(number) for number, name in enumerate(classes, first)):
+        raise UserError(
+            f"{path}: its {len(classes)} classes are not numbered from {first} to "
+            f"{first + len(classes) - 1}; correct it"
+        )
+    return tuple(classes)
 
 
 def carried(name: str) -> str:
     """Return the text of a list in this package."""
     data = (LISTS / name).read_bytes()
     return (lzma.decompress(data) if name.endswith(".xz") else data).decode()
-
-
-def read_text(path: Path, instead: str) -> str:
-    """Read the text of a list.
-
-    Raises:
-        UserError: there is no such file. The message ends with `instead`.
-    """
-    try:
-        return reading.read_text(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {instead}") from None
-
-
-def read_json(path: Path, kind: Any, instead: str) -> Any:
-    """Read a JSON file of type `kind`.
-
-    Raises:
-        UserError: there is no such file (then the message ends with `instead`), it is not JSON, or
-            it has another type. Messages count entries from 0.
-    """
-    try:
-        return reading.read_json(path, kind, "correct it, or download it again")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {instead}") from None
-
-
-def plain_name(where: str, name: str) -> str:
-    """Return a name of a list, after checking that it is a file's name and not a path.
-
-    Raises:
-        UserError: it is empty, or a path. The message begins with `where`, the place in the list.
-    """
-    if not name.isprintable() or name in ("", ".", "..") or "/" in name or "\\" in name:
-        raise UserError(f"{where}: {name!r} is not the plain name of a video; correct it")
-    return name
