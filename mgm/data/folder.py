@@ -86,26 +86,25 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     root, listed, unlabelled = _list(source, out)
     opened, excluded = open_all(root, list(listed), out / "checked.jsonl")
-    # Sort classes by name, or by value if all names are numbers.
     names = {name for video in listed.values() for name in video.names}
-    classes = tuple(
-        sorted(names, key=lambda name: (int(name), name))
-        if all(name.isdecimal() for name in names)
-        else sorted(names)
-    )
+    # Sort classes by name, or by value if all names are numbers.
+    if all(name.isdecimal() for name in names):
+        classes = tuple(sorted(names, key=lambda name: (int(name), name)))
+    else:
+        classes = tuple(sorted(names))
     _require_every_class(source, classes, listed, dict(excluded))
     label_of = {name: label for label, name in enumerate(classes)}
-    read = [
-        replace(
-            video,
-            label=label_of[(own := listed[name]).names[0]],
-            labels=tuple(label_of[name] for name in own.labels),
-            split=own.split,
-            group=own.group,
-        )
-        for name, video in opened.items()
-    ]
-    videos, note = _with_split(source, dict(zip(opened, read)), classes, seed, groups)
+    for name, own in listed.items():
+        if name in opened:
+            labels = tuple(label_of[label] for label in own.names)
+            opened[name] = replace(
+                opened[name],
+                label=labels[0],
+                labels=labels if own.labels else (),
+                split=own.split,
+                group=own.group,
+            )
+    videos, note = _with_split(source, opened, classes, seed, groups)
     if alike := first_frames_note(videos, out / "first-frames.json"):
         note += f"; {alike}"
     index = new_index(root, classes, videos, [*unlabelled, *excluded], note)
@@ -124,20 +123,19 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
     Returns:
         The root, the videos by path below the root, and (path, reason) of files without a label.
     """
-    if source.is_file():
-        return *_list_csv(source), []
-    if not source.is_dir():
-        raise UserError(
-            f"{source}: no such file or folder; name a folder with one folder per class, or a CSV "
-            "path,label"
-        )
+    table = source / "videos.csv" if (source / "videos.csv").is_file() else source
     if out.is_relative_to(source):
         raise UserError(
             f"{out}: is inside the videos' folder {source}, where it would count as a class; write "
             "the index elsewhere"
         )
-    if (source / "videos.csv").is_file():
-        return *_list_csv(source / "videos.csv"), []
+    if table.is_file():
+        return *_list_csv(table), []
+    if not source.is_dir():
+        raise UserError(
+            f"{source}: no such file or folder; name a folder with one folder per class, or a CSV "
+            "path,label"
+        )
     listed, unlabelled = dict[str, _Listed](), []
     for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
         if entry.name.startswith("."):
@@ -191,12 +189,9 @@ def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
             f"{path}: {len(missing)} of {len(rows)} files do not exist, the first {missing[0]}; "
             "correct its path (relative to the CSV)"
         )
-    inside = all(Path(name).is_relative_to(path.parent) for name in rows)
-    root = (
-        path.parent
-        if inside
-        else Path(os.path.commonpath([os.path.dirname(name) for name in rows]))
-    )
+    root = path.parent
+    if not all(Path(name).is_relative_to(root) for name in rows):
+        root = Path(os.path.commonpath([os.path.dirname(name) for name in rows]))
     return root, {below(file_path, root): row for file_path, row in rows.items()}
 
 
@@ -224,8 +219,7 @@ def _with_split(
 ) -> tuple[list[Video], str]:
     """Return the videos with their splits and groups, and a line on where these come from."""
     labels_of = {
-        name: [classes[label] for label in video.labels or (video.label,)]
-        for name, video in named.items()
+        name: [classes[label] for label in video.all_labels] for name, video in named.items()
     }
     files = {name: name for name in named}
     if given := {name: video.group for name, video in named.items() if video.group}:
@@ -236,10 +230,9 @@ def _with_split(
         options = [*groups_by_name(labels_of), files]
     if next(iter(named.values())).split:
         note = "split as given"
-        sides: dict[str, set[str]] = {}
-        for name, video in named.items():
-            sides.setdefault(options[0][name], set()).add(video.split)
-        divided = [group for group, splits in sides.items() if len(splits) > 1]
+        sides = dict.fromkeys((options[0][name], video.split) for name, video in named.items())
+        counts = Counter(group for group, _ in sides)
+        divided = [group for group, count in counts.items() if count > 1]
         groups = options[0] if given or pattern else files
         if divided and groups is not files:
             raise UserError(
@@ -257,27 +250,18 @@ def _with_split(
             name: replace(video, split="test" if groups[name] in test else "train")
             for name, video in named.items()
         }
+        count = len(set(groups.values()))
         note = (
-            f"no split given: whole groups drawn with seed {seed}, {len(test)} of "
-            f"{len(set(groups.values()))} groups for test"
+            f"no split given: whole groups drawn with seed {seed}, {len(test)} of {count} groups "
+            "for test"
         )
-        if len(set(groups.values())) == len(named):
+        if count == len(named):
             note += "; every video is its own group"
         elif not given:
             note += f"; groups by name, such as {example(groups)}"
     videos = [replace(video, group=groups[name]) for name, video in named.items()]
     for split in SPLITS:
-        labels = {
-            label
-            for video in videos
-            if video.split == split
-            for label in video.labels or (video.label,)
-        }
-        if not labels:
-            raise UserError(
-                f"{source}: 0 of {len(videos)} videos are in the {split} split; add some, or "
-                "groups or a split column that allow it"
-            )
+        labels = {label for video in videos if video.split == split for label in video.all_labels}
         if without := [name for label, name in enumerate(classes) if label not in labels]:
             note += f"; no {split} videos of {', '.join(without)}"
     return videos, note
@@ -287,14 +271,14 @@ def _drawn(
     options: list[dict[str, str]], labels_of: dict[str, list[str]], seed: int
 ) -> tuple[dict[str, str], set[str]]:
     """Return the first groups that can be split, and those for the test."""
-    for groups in options:
-        try:
-            pairs = [(labels_of[name][0], group) for name, group in groups.items()]
-            return groups, draw_test_groups(pairs, seed)
-        except UserError:
-            if groups is options[-1]:
-                raise
-    raise AssertionError("there is at least one option")
+    groups, *others = options
+    try:
+        pairs = [(labels_of[name][0], group) for name, group in groups.items()]
+        return groups, draw_test_groups(pairs, seed)
+    except UserError:
+        if not others:
+            raise
+        return _drawn(others, labels_of, seed)
 
 
 def draw_test_groups(

@@ -229,7 +229,7 @@ def _check_unsealed(index: Index, about: "_About", out: Path, again: str) -> Non
     Raises:
         UserError: the rows were changed since they were written.
     """
-    labels = {label for video in index.videos for label in video.labels or (video.label,)}
+    labels = {label for video in index.videos for label in video.all_labels}
     if len(index.videos) != about.videos or max(labels, default=0) >= len(index.classes):
         raise UserError(
             f"{out / 'index.csv'}: has {len(index.videos)} videos and labels up to "

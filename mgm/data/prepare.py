@@ -96,7 +96,7 @@ def summary(index: Index | PreparedPart) -> str:
                 *_left_out(index.failed),
             ]
         )
-    labels_of = {video.path: video.labels or (video.label,) for video in index.videos}
+    labels_of = {video.path: video.all_labels for video in index.videos}
     present = {label for labels in labels_of.values() for label in labels}
     width = max(len(index.classes[label]) for label in present)
     lines = [

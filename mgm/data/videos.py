@@ -33,6 +33,11 @@ class Video:
     # All labels, if videos may have several. `label` is the first of them. Empty: one label.
     labels: tuple[NonNegativeInt, ...] = ()
 
+    @property
+    def all_labels(self) -> tuple[int, ...]:
+        """Return the labels, also of a video that has one."""
+        return self.labels or (self.label,)
+
 
 @dataclass(frozen=True)
 class Index:
@@ -71,7 +76,7 @@ class Index:
 
     def class_names(self, video: Video) -> str:
         """Return the names of a video's classes, separated by semicolons."""
-        return ";".join(self.classes[label] for label in video.labels or (video.label,))
+        return ";".join(self.classes[label] for label in video.all_labels)
 
     def name(self, video: Video) -> str:
         """Return the video's path below the root. It is the same on every machine."""

@@ -258,14 +258,20 @@ def test_what_cannot_be_indexed_says_so(tmp_path, videos, video):
             ["path,label,split,group", "1.mp4,a,train,g", "2.mp4,b,test,g"],
             "group 'g' is in train and in test",
         ),
-        (["path,label,split", "1.mp4,a,train", "2.mp4,b,train"], "0 of 2"),
-        (["path,label", "1.mp4,a", "2.mp4,b"], "0 of 2"),
     ],
 )
 def test_a_csv_that_cannot_be_followed_says_so(tmp_path, video, lines, says):
     for name in "12":
         video(tmp_path / f"{name}.mp4")
     fails(write(tmp_path / "list.csv", *lines), "list.csv", says)
+
+
+@pytest.mark.parametrize("split", ["", ",train"])
+def test_both_splits_need_a_video(tmp_path, video, split):
+    for name in "12":
+        video(tmp_path / f"{name}.mp4")
+    lines = [f"path,label{',split' if split else ''}", f"1.mp4,a{split}", f"2.mp4,b{split}"]
+    fails(write(tmp_path / "list.csv", *lines), "0 of the 2 readable videos are in the test split")
 
 
 def test_classes_missing_on_a_side_are_noted(tmp_path, video):
