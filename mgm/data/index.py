@@ -17,16 +17,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, field_validator
+from pydantic import BaseModel, TypeAdapter
 
-from mgm.console import show
 from mgm.data.croissant import write_croissant
 from mgm.data.videos import SPLITS, Index, Video, below
 from mgm.errors import UserError, valid
 from mgm.reading import file_digest, read_json, read_table
 from mgm.results.atomic import table_writer
 from mgm.results.outputs import output, write_output
-from mgm.spec import GENERATED, MASKS
+from mgm.spec import MASKS
 
 _BLOCK = 4096
 
@@ -193,7 +192,7 @@ def read_index(out: Path) -> Index:
         if not path.is_file():
             raise UserError(f"{path}: no such file, so the folder has no complete index; {again}")
     about: _About = read_json(about_path, _About, again)
-    if about.seal and about.seal != _seal(about.model_dump(), rows_path):
+    if about.seal != _seal(about.model_dump(), rows_path):
         raise UserError(
             f"{rows_path}: this file or index.json was changed since it was written (digest "
             f"{about.digest}, seal {about.seal[:12]}); put it back, or {again}"
@@ -205,11 +204,8 @@ def read_index(out: Path) -> Index:
     for line, row in rows:
         with valid(f"{rows_path}: line {line}: ", again):
             videos.append(_video(row, root))
-    classes = tuple(about.classes)
-    index = Index(root, classes, tuple(videos), tuple(about.excluded), about.digest, about.note)
-    if not about.seal:
-        _check_unsealed(index, about, out, again)
-    return index
+    facts = tuple(about.classes), tuple(videos), tuple(about.excluded), about.digest, about.note
+    return Index(root, *facts)
 
 
 def _seal(about: Mapping[str, Any], rows: Path) -> str:
@@ -221,32 +217,6 @@ def _seal(about: Mapping[str, Any], rows: Path) -> str:
     return hashlib.sha256(
         (json.dumps(sealed, sort_keys=True) + file_digest(rows)).encode()
     ).hexdigest()
-
-
-def _check_unsealed(index: Index, about: "_About", out: Path, again: str) -> None:
-    """Compare an index of an older version, which has no seal, with its digest.
-
-    Raises:
-        UserError: the rows were changed since they were written.
-    """
-    labels = {label for video in index.videos for label in video.all_labels}
-    if len(index.videos) != about.videos or max(labels, default=0) >= len(index.classes):
-        raise UserError(
-            f"{out / 'index.csv'}: has {len(index.videos)} videos and labels up to "
-            f"{max(labels, default=0)}, index.json {about.videos} and {len(index.classes)} "
-            f"classes; {again}"
-        )
-    digest = content_digest(index.root, index.classes, index.videos)
-    if digest == index.digest:
-        return
-    # The digest of generated videos is that of their parameters. The digest of a set that is made
-    # of two others is computed from theirs. Neither can be compared with the rows.
-    if not index.note.startswith((GENERATED, "published lists of")):
-        raise UserError(
-            f"{out / 'index.csv'}: its rows have digest {digest}, index.json has {index.digest} "
-            f"and no seal; put them back, or {again}"
-        )
-    show(f"{out / 'index.json'}: has no seal, so the rows cannot be checked; {again}")
 
 
 _COLUMNS = tuple(field.name for field in fields(Video) if field.name != "labels")
@@ -262,14 +232,7 @@ class _About(BaseModel):
     note: str
     videos: int
     excluded: list[tuple[str, str]]
-    seal: str = ""
-
-    @field_validator("root")
-    @classmethod
-    def _is_a_path(cls, root: str) -> str:
-        if "\0" in root:
-            raise ValueError("a path cannot contain a NUL character")
-        return root
+    seal: str
 
 
 def _video(row: list[str], root: Path) -> Video:

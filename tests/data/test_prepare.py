@@ -78,7 +78,7 @@ def test_derived_indices_are_prepared_from_the_command_line(tmp_path):
     result = CliRunner().invoke(
         app, ["prepare", "mini-k200", "--source", f"{tmp_path}/ucf101", "--out", f"{tmp_path}/mini"]
     )
-    assert "0 of 28 files are named ID_START_END.ext" in str(result.exception)
+    assert "0 of its 28 files are named ID_START_END.ext" in str(result.exception)
     result = CliRunner().invoke(
         app,
         [
