@@ -7,7 +7,7 @@ import errno
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.console import track
-from mgm.data.index import Video, content_hash
+from mgm.data.index import Video, below, content_hash
 from mgm.errors import UserError
 from mgm.results.atomic import naming
 from mgm.results.lock import end_with_parent
@@ -39,29 +39,23 @@ def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str
     """
     names, unusable, seen = [], list[tuple[str, str]](), set()
 
-    def below(path: str) -> str:
-        return os.path.relpath(path, root).replace(os.sep, "/")
-
     def failed(error: OSError) -> None:
-        unusable.append(
-            (
-                below(error.filename),
-                f"cannot be listed ({error.strerror}); make it readable, or remove it",
-            )
-        )
+        reason = f"cannot be listed ({error.strerror}); make it readable, or remove it"
+        unusable.append((below(error.filename, root), reason))
 
     for at, folders, files in os.walk(root / folder, onerror=failed, followlinks=True):
         if os.path.realpath(at) in seen:
-            unusable.append((below(at), "leads to a folder that was read already; remove the link"))
+            reason = "leads to a folder that was read already; remove the link"
+            unusable.append((below(at, root), reason))
             folders.clear()
             continue
         seen.add(os.path.realpath(at))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in (below(os.path.join(at, file)) for file in files if not file.startswith(".")):
-            if name.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in name):
-                names.append(name)
-            else:
+        for name in (below(os.path.join(at, file), root) for file in files if file[0] != "."):
+            if any("\udc80" <= letter <= "\udcff" for letter in name):
                 unusable.append((ascii(name)[1:-1], "has a name that is not UTF-8; rename it"))
+            else:
+                names.append(name)
     return names, unusable
 
 
@@ -139,56 +133,66 @@ def open_all(
         videos that cannot be read.
     """
     known = dict(_read_lines(root, checked)) if checked and checked.is_file() else {}
-    results: dict[str, Video | str] = {}
-    files = dict[str, tuple[int, str, int, int]]()
-    for name in names:
-        try:
-            stat = os.stat(os.path.join(root, name))
-            files[name] = (_VERSION, name, stat.st_size, stat.st_mtime_ns)
-            if files[name] in known:
-                results[name] = known[files[name]]
-        # Examples: a broken link, a file without permission to read it.
-        except OSError as error:
-            results[name] = f"cannot be opened ({error.strerror}); replace it, or remove it"
-    # Compare contents as runs do: a changed file may keep its size and time.
-    seen = {name: video for name, video in results.items() if isinstance(video, Video)}
+
+    def unchanged(name: str) -> Video | None:
+        with suppress(OSError):
+            video = known.get(_mark(root, name))
+            # Compare contents as runs do: a changed file may keep its size and time.
+            return None if video is None or fault(video) else video
+        return None
+
     with ThreadPoolExecutor(8) as pool:
-        for name, wrong in zip(seen, pool.map(fault, seen.values())):
-            if wrong:
-                del results[name]
-    unknown = [name for name in names if name not in results]
+        results: dict[str, Video | str | None] = dict(zip(names, pool.map(unchanged, names)))
+    unknown = [name for name, video in results.items() if video is None]
     chunks = [unknown[start : start + CHUNK] for start in range(0, len(unknown), CHUNK)]
-    if checked:
-        checked.parent.mkdir(parents=True, exist_ok=True)
     opened = in_processes(partial(_open_some, root), chunks, min(cores(), max(len(chunks) // 2, 1)))
 
     def reported() -> Iterator[tuple[str, Video | str]]:
-        for results in opened:
+        for some in opened:
             if checked:
-                lines = [
-                    json.dumps([*files[name], *astuple(video)[1:]])
-                    for name, video in results.items()
-                    if not isinstance(video, str)
-                ]
-                with naming(checked), checked.open("a", encoding="utf-8") as file:
-                    # The first line break ends a line that a killed process left unfinished.
-                    file.write("\n".join(["", *lines, ""]) if lines else "")
-            yield from results.items()
+                videos = {name: row for name, row in some.items() if isinstance(row, Video)}
+                append_rows(
+                    checked,
+                    [[*_mark(root, name), *astuple(row)[1:]] for name, row in videos.items()],
+                )
+            yield from some.items()
 
     many = len(chunks) > 1
     results |= track(reported(), "opening videos", len(unknown)) if many else reported()
-    videos = {name: result for name in names if not isinstance(result := results[name], str)}
-    return videos, [(name, result) for name in names if isinstance(result := results[name], str)]
+    return (
+        {name: row for name, row in results.items() if isinstance(row, Video)},
+        [(name, row) for name, row in results.items() if isinstance(row, str)],
+    )
+
+
+def _mark(root: Path, name: str) -> tuple[int, str, int, int]:
+    """Return what identifies a file and its row in `checked`."""
+    stat = os.stat(os.path.join(root, name))
+    return _VERSION, name, stat.st_size, stat.st_mtime_ns
+
+
+def append_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Append rows to a file of JSON lines, and make its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming(path), path.open("a", encoding="utf-8") as file:
+        # The first line break ends a line that a killed process left unfinished.
+        file.write("\n".join(["", *map(json.dumps, rows), ""]))
+
+
+def read_rows(path: Path) -> Iterator[list[Any]]:
+    """Yield the rows of a file of JSON lines. A line that was cut short is skipped."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, list):
+                yield row
 
 
 def _read_lines(root: Path, checked: Path) -> Iterator[tuple[tuple[Any, ...], Video]]:
-    """Yield the file and its row of each line.
-
-    A line is skipped if it was cut short or has other fields.
-    """
-    for line in checked.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError, TypeError, RecursionError):
-            version, name, size, time, *facts = json.loads(line)
+    """Yield the mark of each file and its row. A row with other fields is skipped."""
+    for row in read_rows(checked):
+        with suppress(ValueError, TypeError):
+            version, name, size, time, *facts = row
             facts = [tuple(fact) if isinstance(fact, list) else fact for fact in facts]
             yield (version, name, size, time), Video(os.path.join(root, name), *facts)
 
@@ -203,15 +207,8 @@ def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
         try:
             info = asdict(probe_video(path))
             del info["duration_s"]
-            results[name] = Video(
-                path,
-                0,
-                "",
-                "",
-                **info,
-                bytes=os.path.getsize(path),
-                content=content_hash(path, info["codec"]),
-            )
+            facts = {"bytes": os.path.getsize(path), "content": content_hash(path, info["codec"])}
+            results[name] = Video(path, 0, "", "", **info, **facts)
         except UserError as error:
             results[name] = str(error).removeprefix(f"{path}: ")
     return results

@@ -32,12 +32,21 @@ from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from mgm.console import track
-from mgm.data.index import Index, new_index, write_index
-from mgm.data.opening import FULL, PreparedPart, in_processes, open_all, require_same
+from mgm.data.index import Index, Video, new_index, write_index
+from mgm.data.opening import (
+    FULL,
+    PreparedPart,
+    append_rows,
+    in_processes,
+    open_all,
+    read_rows,
+    require_same,
+)
 from mgm.errors import UserError
 from mgm.reading import read_json
-from mgm.results.atomic import atomic_write, naming, remove_parts, write
+from mgm.results.atomic import atomic_write, remove_parts, write
 from mgm.video.container import DecodedFrame, open_video
+from mgm.video.shard_reader import inside
 
 SHORT_SIDES = (256, 320)
 
@@ -67,55 +76,44 @@ def transcode(
     """
     out = Path(os.path.abspath(out))
     _claim(out, short_side)
-    root, targets = out / "videos", _targets(source)
+    root, target_of, copied = out / "videos", _targets(source), _copied(out)
     videos = (
         sorted(source.videos, key=source.name)[part[0] - 1 :: part[1]] if part else source.videos
     )
-    name_of = {video.path: source.name(video) for video in videos}
-    copied = _copied(out)
-    tasks, contents = list[tuple[str, int, Path, int, range | None]](), dict[str, list[str]]()
-    for video in videos:
-        target = targets[name_of[video.path]]
-        if copied.get(target) != video.content or not (root / target).is_file():
-            tasks.append((video.path, video.frames, root / target, short_side, None))
-            contents[video.path] = [target, video.content]
+    todo = {
+        video.path: video
+        for video in videos
+        if copied.get(target := target_of[video]) != video.content or not (root / target).is_file()
+    }
     failed = list[tuple[str, str]]()
-    if tasks:
+    if todo:
         # The old index does not match the new videos.
         (out / "index.json").unlink(missing_ok=True)
         record = out / ("copied-{}-of-{}.jsonl".format(*part) if part else "copied.jsonl")
-        for path, reason in track(
-            in_processes(transcode_one, tasks, processes), "transcoding", len(tasks)
-        ):
+        tasks = [
+            (path, video.frames, root / target_of[video], short_side, None)
+            for path, video in todo.items()
+        ]
+        results = in_processes(transcode_one, tasks, processes)
+        for path, reason in track(results, "transcoding", len(tasks)):
             if reason:
-                failed.append((name_of[path], reason))
+                failed.append((source.name(todo[path]), reason))
             else:
-                with naming(record), record.open("a", encoding="utf-8") as file:
-                    # The first line break ends a line that a killed process left unfinished.
-                    file.write("\n" + json.dumps([*contents[path], time.time_ns()]) + "\n")
+                row = target_of[todo[path]], todo[path].content, time.time_ns()
+                append_rows(record, [row])
     failed.sort()
     if part:
         return PreparedPart(*part, len(videos) - len(failed), tuple(failed))
 
-    for folder in {(root / target).parent for target in targets.values()}:
+    for folder in {(root / target).parent for target in target_of.values()}:
         if folder.is_dir():
             remove_parts(folder)
     lost = dict(failed)
-    infos, unreadable = open_all(
-        root,
-        [targets[name] for name in name_of.values() if name not in lost],
-        out / "checked.jsonl",
-    )
+    done = {target_of[video]: video for video in videos if source.name(video) not in lost}
+    infos, unreadable = open_all(root, list(done), out / "checked.jsonl")
     copies = [
-        replace(
-            infos[target],
-            label=video.label,
-            labels=video.labels,
-            split=video.split,
-            group=video.group,
-        )
-        for video in videos
-        if (target := targets[source.name(video)]) in infos
+        replace(info, label=video.label, labels=video.labels, split=video.split, group=video.group)
+        for info, video in ((info, done[target]) for target, info in infos.items())
     ]
     note = (
         f"{source.note}; transcoded from index {source.digest} to H.264 (short side at most "
@@ -129,13 +127,13 @@ def transcode(
 
 def _copied(out: Path) -> dict[str, str]:
     """Return the content of each finished copy's source, by the copy's path below OUT/videos."""
-    lines = list[tuple[int, str, str]]()
+    rows = list[tuple[int, str, str]]()
     for record in out.glob("copied*.jsonl"):
-        for line in record.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, TypeError, OverflowError, RecursionError):
-                target, content, written = json.loads(line)
-                lines.append((int(written), str(target), str(content)))
-    return {target: content for _, target, content in sorted(lines)}
+        for row in read_rows(record):
+            with suppress(ValueError, TypeError, OverflowError):
+                target, content, written = row
+                rows.append((int(written), str(target), str(content)))
+    return {target: content for _, target, content in sorted(rows)}
 
 
 def _claim(out: Path, short_side: int) -> None:
@@ -158,25 +156,23 @@ def _claim(out: Path, short_side: int) -> None:
     write(mark, json.dumps(settings, indent=1) + "\n")
 
 
-def _targets(source: Index) -> dict[str, str]:
+def _targets(source: Index) -> dict[Video, str]:
     """Return the path of each source's copy below OUT/videos.
 
     A digest is added to the name if two sources differ only in their suffix, or if a source is
     outside the root.
     """
-    targets: dict[str, str] = {}
+    targets: dict[Video, str] = {}
     taken = set()
-    for name in sorted(source.name(video) for video in source.videos):
-        path = PurePosixPath(
-            *(part for part in PurePosixPath(name).parts if part not in ("..", "/"))
-        )
+    for video in sorted(source.videos, key=source.name):
+        name = source.name(video)
+        path = PurePosixPath(inside(name))
         target = path.with_suffix(".mp4")
-        if target in taken or ".." in PurePosixPath(name).parts:
-            target = path.with_name(
-                f"{path.stem}.{hashlib.sha256(name.encode()).hexdigest()[:8]}.mp4"
-            )
+        if target in taken or ".." in name.split("/"):
+            digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+            target = path.with_name(f"{path.stem}.{digest}.mp4")
         taken.add(target)
-        targets[name] = str(target)
+        targets[video] = str(target)
     return targets
 
 

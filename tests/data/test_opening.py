@@ -60,7 +60,7 @@ def test_many_files_are_opened_in_processes_and_a_killed_call_continues(
     monkeypatch.setattr(opening, "cores", lambda: 2)
     monkeypatch.setattr(opening, "CHUNK", 33)
     infos, ((missing, _),) = open_all(root, many, checked)
-    assert "opening videos: 129 of 129 in " in capsys.readouterr().err
+    assert "opening videos: 130 of 130 in " in capsys.readouterr().err
     assert (missing, list(infos)) == ("7.mp4", [name for name in many if name != "7.mp4"])
     lines = checked.read_text()
     checked.write_text(lines[: len(lines) // 2])  # cut in the middle of a line
