@@ -49,7 +49,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgm.data.index import SPLITS
-from mgm.data.synthetic.params import MOTIONS, SWAYS, Kind, Synthetic
+from mgm.data.synthetic.params import KINDS, MOTIONS, SWAYS, Kind, Synthetic
 
 _SUB = 256  # positions and mixing weights are multiples of 1/256
 _LARGEST = 0.27  # a translated sprite's diameter, relative to the frame
@@ -64,20 +64,16 @@ Motion = tuple[Direction, ...]
 
 _D = math.sqrt(0.5)
 _DIRECTIONS: dict[str, Direction] = {
-    **{
-        "left": (-1, 0, 0),
-        "right": (1, 0, 0),
-        "up": (0, -1, 0),
-        "down": (0, 1, 0),
-        "in": (0, 0, 1),
-        "out": (0, 0, -1),
-    },
-    **{
-        "up-left": (-_D, -_D, 0),
-        "up-right": (_D, -_D, 0),
-        "down-left": (-_D, _D, 0),
-        "down-right": (_D, _D, 0),
-    },
+    "left": (-1, 0, 0),
+    "right": (1, 0, 0),
+    "up": (0, -1, 0),
+    "down": (0, 1, 0),
+    "in": (0, 0, 1),
+    "out": (0, 0, -1),
+    "up-left": (-_D, -_D, 0),
+    "up-right": (_D, -_D, 0),
+    "down-left": (-_D, _D, 0),
+    "down-right": (_D, _D, 0),
 }
 
 
@@ -105,16 +101,7 @@ class Style:
 _PLAIN = Style(0, ("disc", "square", "diamond"), (195, 195, 195), 55, (80, 80, 80), 22, 8)
 _WARM = Style(32, ("disc", "square"), (225, 190, 150), 40, (60, 95, 65), 30, 12)
 _COLD = Style(48, ("ring", "cross"), (155, 190, 230), 65, (105, 85, 80), 36, 6)
-STYLES: dict[Kind, Style] = {
-    "ssv2": _PLAIN,
-    "k400": _PLAIN,
-    "ucf101": _WARM,
-    "hmdb51": _COLD,
-    "diving48": _PLAIN,
-}
-# The first stream of a kind's random numbers. Kinds may share sprites and backgrounds, but not
-# scenes.
-_FIRST_STREAM: dict[Kind, int] = {"ssv2": 0, "k400": 16, "ucf101": 32, "hmdb51": 48, "diving48": 64}
+STYLES: dict[Kind, Style] = dict.fromkeys(KINDS, _PLAIN) | {"ucf101": _WARM, "hmdb51": _COLD}
 
 
 @dataclass(frozen=True)
@@ -158,7 +145,9 @@ class Scene:
 
 def scene(params: Synthetic, split: str, index: int) -> Scene:
     """Draw the random choices of video `index` of a split."""
-    rng = _rng(params.seed, _FIRST_STREAM[params.kind] + 1 + SPLITS.index(split), index)
+    # Kinds may share sprites and backgrounds, but not scenes: each has 16 streams.
+    stream = 16 * KINDS.index(params.kind) + 1 + SPLITS.index(split)
+    rng = _rng(params.seed, stream, index)
     size, count, order = params.size, params.sprites, np.arange(params.sprites)
     # Places are spread evenly, so that every crop contains some.
     lattice_K2 = np.stack([order, 2 * order], axis=1) / count
@@ -178,7 +167,9 @@ def scene(params: Synthetic, split: str, index: int) -> Scene:
         view=rng.uniform(margin, backgrounds.shape[1] - size - margin - 1, 2),
         pan=params.pan * np.array([math.cos(pan_angle), math.sin(pan_angle)]),
         mirrored=params.kind != "ssv2" and bool(rng.integers(2)),
-        phases=rng.uniform(0, 1, 3) + _lags(count),
+        # Each coordinate is later by its own lags, so that sprites do not overlap.
+        phases=rng.uniform(0, 1, 3)
+        + np.stack([order / count, (2 / count + 0.17) * order, order / count], axis=-1),
         others=np.zeros(count, np.int64),
         painted=order,
     )
@@ -192,15 +183,6 @@ def scene(params: Synthetic, split: str, index: int) -> Scene:
         others=np.append(0, 1 + rng.permutation(params.classes - 1)[: count - 1]),
         painted=rng.permutation(count),
     )
-
-
-def _lags(count: int) -> NDArray[np.float64]:
-    """Return how much later each sprite is, (sprites, 3) in periods.
-
-    Each coordinate has its own lags, so that sprites do not overlap.
-    """
-    order = np.arange(count)
-    return np.stack([order / count, (2 / count + 0.17) * order, order / count], axis=-1)
 
 
 def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -235,15 +217,15 @@ def _swaying(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDAr
     """Return `tracks` of the layouts in which sprites sway."""
     motions = [SWAYS[params.layout][params.kind][name] for name in params.names]
     labels = (scene.label + scene.others) % params.classes
-    x_TK, y_TK, near_TK = (
-        np.stack(
+    x_TK, y_TK, near_TK = np.transpose(
+        [
             [
-                _over_time(params, phases[axis], [part[axis] for part in motions[label]])
-                for phases, label in zip(scene.phases, labels, strict=True)
-            ],
-            axis=-1,
-        )
-        for axis in range(3)
+                _over_time(params, phase, [part[axis] for part in motions[label]])
+                for phase, label in zip(scene.phases[:, axis], labels, strict=True)
+            ]
+            for axis in range(3)
+        ],
+        (0, 2, 1),
     )
     centres_TK2 = params.size * (0.1 + 0.8 * np.stack([x_TK, y_TK], axis=-1))
     diameters_TK = params.diameter * params.size * 2 ** (near_TK - 0.5)
@@ -251,27 +233,20 @@ def _swaying(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDAr
 
 
 def _over_time(params: Synthetic, phase: float, ways: list[int]) -> NDArray[np.float64]:
-    """Return a coordinate in each frame, (frames,), from 0 to 1.
+    """Return a coordinate in each frame, (frames,), from 0 to 1 and back once per period.
 
-    Each way takes an equal part of the video. The opposite of the first is the same path, played
-    backwards, so a coordinate never jumps and stays spread evenly.
+    Each way takes an equal part of the video, at a constant speed. The quick way takes the share
+    `params.quick` of the period. The opposite of the first is the same path, played backwards, so a
+    coordinate never jumps and stays spread evenly.
     """
     time_T, share = np.arange(params.frames) / _PERIOD, params.frames / _PERIOD / len(ways)
-    first = next(filter(None, ways), 0)
+    first, quick = next(filter(None, ways), 0), params.quick / _PERIOD
     phase_T = np.full(params.frames, phase)
     for number, way in enumerate(ways):
         if way:
             phase_T += np.clip(time_T - number * share, 0, share) * (way / first)
-    return _to_and_fro(phase_T, first, params.quick / _PERIOD)
-
-
-def _to_and_fro(phase_T: NDArray[np.float64], way: int, quick: float) -> NDArray[np.float64]:
-    """Return a coordinate that goes from 0 to 1 and back once per period.
-
-    Each way has a constant speed. The quick way takes the share `quick` of the period.
-    """
-    rise = {1: quick, -1: 1 - quick}.get(way, 0.5)
-    phase_T = phase_T % 1
+    phase_T %= 1
+    rise = {1: quick, -1: 1 - quick}.get(first, 0.5)
     return np.where(phase_T < rise, phase_T / rise, (1 - phase_T) / (1 - rise))
 
 
@@ -346,7 +321,7 @@ def _sample(
 
 
 def _between(image: NDArray[np.int32], places: NDArray[np.int64], axis: int) -> NDArray[np.int32]:
-    places = np.maximum(0, np.minimum(places, (image.shape[axis] - 1) * _SUB - 1))
+    places = places.clip(0, (image.shape[axis] - 1) * _SUB - 1)
     whole, part = places >> 8, (places & 255).astype(np.int32)[:, None]
     before, mixed = image.take(whole, axis), image.take(whole + 1, axis)
     # Computing in place takes a third less time.
@@ -409,21 +384,16 @@ def _inside(shape: str) -> NDArray[np.int64]:
     """
     # Twice the distance from the centre.
     y, x = abs(np.mgrid[:_TEXTURE, :_TEXTURE] * 2 - (_TEXTURE - 1))
-    match shape:
-        case "disc":
-            return 2 * (_TEXTURE**2 - x * x - y * y)
-        case "square":
-            return 48 * (_TEXTURE - 1 - np.maximum(x, y))
-        case "diamond":
-            return 48 * (_TEXTURE - x - y)
-        case "ring":
-            return np.minimum(
-                2 * (_TEXTURE**2 - x * x - y * y), 2 * (x * x + y * y) - _TEXTURE**2 // 4
-            )
-        case _:  # cross
-            return np.minimum(
-                48 * (_TEXTURE - 1 - np.maximum(x, y)), 48 * (_TEXTURE // 3 - np.minimum(x, y))
-            )
+    squares = x * x + y * y
+    return {
+        "disc": 2 * (_TEXTURE**2 - squares),
+        "square": 48 * (_TEXTURE - 1 - np.maximum(x, y)),
+        "diamond": 48 * (_TEXTURE - x - y),
+        "ring": np.minimum(2 * (_TEXTURE**2 - squares), 2 * squares - _TEXTURE**2 // 4),
+        "cross": np.minimum(
+            48 * (_TEXTURE - 1 - np.maximum(x, y)), 48 * (_TEXTURE // 3 - np.minimum(x, y))
+        ),
+    }[shape]
 
 
 def _equal_luma(rng: np.random.Generator, hue: float) -> NDArray[np.int64]:

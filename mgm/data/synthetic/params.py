@@ -20,7 +20,7 @@ import csv
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -28,6 +28,7 @@ from pydantic_core import PydanticCustomError
 from mgm.errors import valid
 
 Kind = Literal["ssv2", "k400", "ucf101", "hmdb51", "diving48"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # Raise a kind's number when the generator draws other pixels for the same parameters.
 GENERATOR_VERSION: dict[Kind, int] = {"ssv2": 2, "k400": 2, "ucf101": 1, "hmdb51": 1, "diving48": 1}
