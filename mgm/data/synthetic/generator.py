@@ -29,10 +29,10 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -44,7 +44,7 @@ from mgm.data.synthetic.drawing import boxes, draw, scene
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.reading import read_arrays
-from mgm.results.atomic import table_writer, write
+from mgm.results.atomic import table_text, write
 from mgm.results.lock import folder_lock
 from mgm.spec import GENERATED
 
@@ -137,12 +137,8 @@ def _yuv420(frames_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     )
     chroma_u = (-38 * red - 74 * green + 112 * blue + 512 >> 10) + 128
     chroma_v = (112 * red - 94 * green - 18 * blue + 512 >> 10) + 128
-    parts = [
-        luma,
-        chroma_u.reshape(count, size // 4, size),
-        chroma_v.reshape(count, size // 4, size),
-    ]
-    return np.concatenate(parts, axis=1).astype(np.uint8)
+    chroma = [plane.reshape(count, size // 4, size) for plane in (chroma_u, chroma_v)]
+    return np.concatenate([luma, *chroma], axis=1).astype(np.uint8)
 
 
 def _draw_some(
@@ -151,8 +147,7 @@ def _draw_some(
     split, indices = task
     drawn = []
     for index in indices:
-        drawing = scene(params, split, index)
-        path = videos / video_name(params, split, index)
+        drawing, path = scene(params, split, index), videos / video_name(params, split, index)
         path.parent.mkdir(parents=True, exist_ok=True)
         encode(_yuv420(draw(params, drawing)), params.fps, path, "yuv420p")
         drawn.append((path.stem, boxes(params, drawing)))
@@ -166,11 +161,8 @@ def _draw_all(params: Synthetic, videos: Path, processes: int) -> dict[str, NDAr
         for split, count in params.counts.items()
         for start in range(0, count, 40)
     ]
-    return dict(
-        sorted(
-            chain.from_iterable(in_processes(partial(_draw_some, params, videos), tasks, processes))
-        )
-    )
+    drawn = in_processes(partial(_draw_some, params, videos), tasks, processes)
+    return dict(sorted(chain.from_iterable(drawn)))
 
 
 def _index(params: Synthetic, out: Path) -> Index:
@@ -179,19 +171,13 @@ def _index(params: Synthetic, out: Path) -> Index:
     videos = []
     for split, count in params.counts.items():
         for index in range(count):
-            path = root / "videos" / video_name(params, split, index)
-            row = (
-                str(path),
-                index % params.classes,
-                split,
-                path.stem,
-                *facts,
-                path.stat().st_size,
-                content_hash(path),
-            )
-            videos.append(Video(*row))
-    counts = f"{params.train_per_class} train and {params.test_per_class} test per class"
-    note = f"{GENERATED} (seed {params.seed}), split as drawn: {counts}"
+            path, label = root / "videos" / video_name(params, split, index), index % params.classes
+            stored = path.stat().st_size, content_hash(path)
+            videos.append(Video(str(path), label, split, path.stem, *facts, *stored))
+    note = (
+        f"{GENERATED} (seed {params.seed}), split as drawn: {params.train_per_class} train and "
+        f"{params.test_per_class} test per class"
+    )
     return Index(root, params.names, tuple(videos), (), params.digest, note)
 
 
@@ -219,17 +205,14 @@ _OFFICIAL = {
 
 def video_name(params: Synthetic, split: str, index: int) -> str:
     """Return a video's path below OUT/videos."""
-    name, number, identity = (
-        params.names[index % params.classes],
-        index // params.classes,
-        _FIRST_ID[split] + index,
-    )
+    number, label = divmod(index, params.classes)
+    name, identity = params.names[label], _FIRST_ID[split] + index
     match params.kind:
         case "ssv2":
             return f"{identity}.mp4"
         case "k400":
-            folder, end = f"{_OFFICIAL['k400'][split]}/{name}", _seconds(params)
-            return f"{folder}/{identity:011d}_{0:06d}_{end:06d}.mp4"
+            folder = f"{_OFFICIAL['k400'][split]}/{name}"
+            return f"{folder}/{identity:011d}_{0:06d}_{_seconds(params):06d}.mp4"
         case "ucf101":
             first, groups = (1, 7) if split == "test" else (8, 18)
             group, clip = first + number % groups, 1 + number // groups
@@ -259,16 +242,14 @@ def write_lists(params: Synthetic, out: Path) -> None:
         ]
         for split, count in params.counts.items()
     }
-    rows: list[dict[str, object]]
+    # Path below OUT -> text, or a value for JSON.
+    files: dict[str, Any] = {}
     match params.kind:
         case "ssv2":
             names = [name[0].upper() + name[1:] for name in params.names]
-            _write_json(
-                out / "labels" / "labels.json",
-                {name: str(label) for label, name in enumerate(names)},
-            )
+            files["labels/labels.json"] = {name: str(label) for label, name in enumerate(names)}
             for split, official in _OFFICIAL["ssv2"].items():
-                rows = [
+                files[f"labels/{official}.json"] = [
                     {
                         "id": str(identity),
                         "label": name,
@@ -277,51 +258,37 @@ def write_lists(params: Synthetic, out: Path) -> None:
                     }
                     for label, name, identity, _ in videos[split]
                 ]
-                _write_json(out / "labels" / f"{official}.json", rows)
         case "k400":
-            (out / "annotations").mkdir(exist_ok=True)
+            columns = ("label", "youtube_id", "time_start", "time_end", "split", "is_cc")
             for split, official in _OFFICIAL["k400"].items():
-                with (out / "annotations" / f"{official}.csv").open(
-                    "w", newline="", encoding="utf-8"
-                ) as file:
-                    writer = table_writer(file)
-                    writer.writerow(
-                        ["label", "youtube_id", "time_start", "time_end", "split", "is_cc"]
-                    )
-                    for _, name, identity, _ in videos[split]:
-                        writer.writerow(
-                            [name, f"{identity:011d}", 0, _seconds(params), official, 0]
-                        )
+                files[f"annotations/{official}.csv"] = table_text(
+                    columns,
+                    [
+                        (name, f"{identity:011d}", 0, _seconds(params), official, 0)
+                        for _, name, identity, _ in videos[split]
+                    ],
+                )
         case "ucf101":
-            folder = out / "videos" / "ucfTrainTestlist"
-            _write_lines(
-                folder / "classInd.txt",
-                (f"{label} {name}" for label, name in enumerate(params.names, 1)),
-            )
+            lists = {"classInd": [f"{label} {name}" for label, name in enumerate(params.names, 1)]}
             for split in SPLITS:
-                names = [
+                lists[f"{split}list01"] = [
                     path.removeprefix("UCF-101/") + f" {label + 1}" * (split == "train")
                     for label, _, _, path in videos[split]
                 ]
-                _write_lines(folder / f"{split}list01.txt", names)
+            for name, lines in lists.items():
+                files[f"videos/ucfTrainTestlist/{name}.txt"] = "\n".join(lines) + "\n"
         case "hmdb51":
             for name in params.names:
-                marked = (
-                    (path, mark)
+                files[f"videos/testTrainMulti_7030_splits/{name}_test_split1.txt"] = "".join(
+                    f"{Path(path).name} {mark}\n"
                     for mark, split in enumerate(SPLITS, 1)
                     for _, of, _, path in videos[split]
                     if of == name
                 )
-                lines = (f"{Path(path).name} {mark}" for path, mark in marked)
-                _write_lines(
-                    out / "videos" / "testTrainMulti_7030_splits" / f"{name}_test_split1.txt", lines
-                )
         case "diving48":
-            _write_json(
-                out / "videos" / "Diving48_vocab.json", [name.split(", ") for name in params.names]
-            )
+            files["videos/Diving48_vocab.json"] = [name.split(", ") for name in params.names]
             for split in SPLITS:
-                rows = [
+                files[f"videos/Diving48_V2_{split}.json"] = [
                     {
                         "vid_name": str(identity),
                         "label": label,
@@ -330,12 +297,6 @@ def write_lists(params: Synthetic, out: Path) -> None:
                     }
                     for label, _, identity, _ in videos[split]
                 ]
-                _write_json(out / "videos" / f"Diving48_V2_{split}.json", rows)
-
-
-def _write_json(path: Path, value: object) -> None:
-    write(path, json.dumps(value, indent=1) + "\n")
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    write(path, "\n".join(lines) + "\n")
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content, indent=1) + "\n"
+        write(out / name, text)

@@ -22,8 +22,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mgm.errors import valid
 
@@ -99,47 +98,22 @@ class Synthetic(BaseModel):
     diameter: float = Field(default=0.33, ge=0.05, le=0.4)
     quick: int = Field(default=10, ge=1, le=14)
 
-    @field_validator("layout")
-    @classmethod
-    def _has_such_motions(cls, layout: str, info: ValidationInfo) -> str:
-        if layout != "wrap" and info.data.get("kind") not in SWAYS[layout]:
-            raise PydanticCustomError(
-                "layout",
-                "layout {layout} is for kinds {kinds}",
-                {"layout": layout, "kinds": " and ".join(SWAYS[layout])},
-            )
-        return layout
-
-    @field_validator("sprites", "diameter", "quick")
-    @classmethod
-    def _is_free(cls, value: float, info: ValidationInfo) -> float:
-        if (
-            info.data.get("layout") == "wrap"
-            and value != cls.model_fields[str(info.field_name)].default
-        ):
-            raise PydanticCustomError("free", "is for layout sway and later ones; leave it out", {})
-        return value
-
-    @field_validator("classes")
-    @classmethod
-    def _has_motions(cls, classes: int, info: ValidationInfo) -> int:
-        # The kind is absent if it is wrong. Then the message is about the kind.
-        kind = info.data.get("kind", "ssv2")
-        if classes > len(CLASSES[kind]):
-            raise PydanticCustomError(
-                "classes",
-                "kind {kind} has at most {most}",
-                {"kind": kind, "most": len(CLASSES[kind])},
-            )
-        return classes
-
     @model_validator(mode="after")
-    def _has_a_motion_per_sprite(self):
+    def _fits(self):
+        most = len(CLASSES[self.kind])
+        if self.classes > most:
+            raise ValueError(f"classes: kind {self.kind} has at most {most}")
+        if self.layout == "wrap":
+            for name in ("sprites", "diameter", "quick"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is for layout sway and later ones; leave it out")
+        elif self.kind not in SWAYS[self.layout]:
+            kinds = " and ".join(SWAYS[self.layout])
+            raise ValueError(f"layout {self.layout} is for kinds {kinds}")
         if self.layout == "binding" and not 2 <= self.sprites <= self.classes:
-            raise PydanticCustomError(
-                "sprites",
-                "sprites: layout binding has 2 to {classes}, since each has a motion of its own",
-                {"classes": self.classes},
+            raise ValueError(
+                f"sprites: layout binding has 2 to {self.classes}, since each has a motion of its "
+                "own"
             )
         return self
 
@@ -167,16 +141,12 @@ class Synthetic(BaseModel):
         fields = {**self.model_dump(mode="json"), "generator": GENERATOR_VERSION[self.kind]}
         # Sets that are older than a parameter keep their digests.
         if self.layout == "wrap":
-            fields = {
-                name: value
-                for name, value in fields.items()
-                if name not in ("layout", "sprites", "diameter")
-            }
+            for name in ("layout", "sprites", "diameter"):
+                del fields[name]
         if self.quick == 10:
             del fields["quick"]
-        return hashlib.sha256(
-            json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
-        ).hexdigest()[:12]
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def parse_params(fields: Any, source: str) -> Synthetic:
