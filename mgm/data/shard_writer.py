@@ -9,11 +9,13 @@ import json
 import tarfile
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
+from pydantic import BaseModel
 
 from mgm.data.index import Index, Video
 from mgm.data.opening import FULL, fault
@@ -50,30 +52,37 @@ class Settings:
                 )
 
 
+class Sidecar(BaseModel):
+    """The fields of a shard's .json. `videos` has (name, offset, bytes, frames, SHA-256)."""
+
+    version: int = VERSION
+    signature: str
+    bytes: int
+    sha256: str
+    videos: list[tuple[str, int, int, int, str]]
+    failed: list[tuple[str, str]]
+    seal: str = ""
+
+
 def measure_sample(source: Index, settings: Settings) -> tuple[float, float]:
     """Measure bytes per kept frame, and seconds per frame of the source.
 
     The sample is the first frames of some evenly spread videos.
     """
     count, kept, total, started = len(source.videos), 0, 0, time.process_time()
-    for video in (
-        [source.videos[i * count // SAMPLE] for i in range(SAMPLE)]
-        if count > SAMPLE
-        else source.videos
-    ):
-        try:
+    for number in sorted({i * count // SAMPLE for i in range(SAMPLE)}):
+        video = source.videos[number]
+        # A video that cannot be read is left out later, with its reason.
+        with suppress(UserError):
             file = io.BytesIO()
             kept += _write_record(file, "0", source.name(video), video, settings, most=32)[2]
             total += file.tell()
-        # Such a video is left out later, with its reason.
-        except UserError:
-            continue
     if not kept:
         raise UserError(f"{source.root}: none of its first videos can be read; see `mgm inspect`")
     return total / kept, (time.process_time() - started) / kept / settings.every
 
 
-def write_shard(task: tuple[Path, list[NamedVideo], str, Settings]) -> tuple[str, dict[str, Any]]:
+def write_shard(task: tuple[Path, list[NamedVideo], str, Settings]) -> tuple[str, Sidecar]:
     """Write a shard and its .json.
 
     Returns:
@@ -99,17 +108,15 @@ def write_shard(task: tuple[Path, list[NamedVideo], str, Settings]) -> tuple[str
                     file.truncate()
             file.write(bytes(END_BYTES))
             size = file.tell()
-        digest = file_digest(target)
-        about = {
-            "version": VERSION,
-            "signature": signature,
-            "bytes": size,
-            "sha256": digest,
-            "videos": rows,
-            "failed": failed,
-        }
-        about["seal"] = seal(about)
-        atomic.write(target.with_suffix(".json"), json.dumps(about) + "\n")
+        about = Sidecar(
+            signature=signature,
+            bytes=size,
+            sha256=file_digest(target),
+            videos=rows,
+            failed=failed,
+        )
+        about.seal = seal(about.model_dump())
+        atomic.write(target.with_suffix(".json"), json.dumps(about.model_dump()) + "\n")
         return target.name, about
     except OSError as error:
         what = "no space left for" if error.errno in FULL else "cannot write"
@@ -145,12 +152,8 @@ def _write_record(
 
     if change := fault(video):
         raise UserError(f"{video.path}: {change}; run `mgm prepare` again")
-    options = [
-        cv2.IMWRITE_JPEG_QUALITY,
-        settings.quality,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
-    ]
+    options = [cv2.IMWRITE_JPEG_QUALITY, settings.quality]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
     rows, packed, references, seen, shape = [], bytearray(), [], 0, (0, 0)
     for picture, frame_HWC in read_pictures(video.path, video.has_vectors, settings.every):
         if most is not None and picture.index >= most * settings.every:
@@ -161,31 +164,16 @@ def _write_record(
         if frame_HWC is None:
             continue
         shape = frame_HWC.shape[:2]
-        if min(shape) > settings.short_side:
-            scale = settings.short_side / min(shape)
-            frame_HWC = cv2.resize(
-                frame_HWC,
-                (round(shape[1] * scale), round(shape[0] * scale)),
-                interpolation=cv2.INTER_AREA,
-            )
-        jpeg = cv2.imencode(".jpg", cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2BGR), options)[
-            1
-        ].tobytes()
+        if (scale := settings.short_side / min(shape)) < 1:
+            sides = round(shape[1] * scale), round(shape[0] * scale)
+            frame_HWC = cv2.resize(frame_HWC, sides, interpolation=cv2.INTER_AREA)
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(frame_HWC, cv2.COLOR_RGB2BGR), options)[1]
+        data = jpeg.tobytes()
         vectors = b"" if picture.vectors is None else pack_motion(*picture.cells())
-        offset = _add(file, f"{key}.{picture.index:05}.jpg", jpeg)
-        rows.append(
-            (
-                offset,
-                len(jpeg),
-                zlib.crc32(jpeg),
-                len(packed),
-                len(vectors),
-                zlib.crc32(vectors),
-                0,
-                0,
-                picture.kind.encode(),
-            )
-        )
+        offset = _add(file, f"{key}.{picture.index:05}.jpg", data)
+        frame = offset, len(data), zlib.crc32(data)
+        motion = len(packed), len(vectors), zlib.crc32(vectors)
+        rows.append((*frame, *motion, 0, 0, picture.kind.encode()))
         packed += vectors
     if most is None and seen != video.frames:
         raise UserError(
@@ -209,12 +197,10 @@ def _write_record(
         "fps": video.fps,
         "height": shape[0],
         "width": shape[1],
+        "every": settings.every,
+        "split": video.split,
     }
-    _add(
-        file,
-        f"{key}.json",
-        json.dumps({**description, "every": settings.every, "split": video.split}).encode(),
-    )
+    _add(file, f"{key}.json", json.dumps(description).encode())
     _add(file, f"{key}.cls", str(video.label).encode())
     return table_at, sha256, len(rows), settings.every * (len(rows) - 1) + 1
 

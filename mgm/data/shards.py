@@ -31,11 +31,12 @@ from mgm.data.opening import PreparedPart, in_processes, require_same
 from mgm.data.shard_writer import (
     NamedVideo,
     Settings,
+    Sidecar,
     measure_sample,
     seal,
     write_shard,
 )
-from mgm.errors import UserError, valid
+from mgm.errors import UserError
 from mgm.reading import file_digest, read_json
 from mgm.results import atomic
 from mgm.results.lock import folder_lock
@@ -75,33 +76,21 @@ def write_shards(
         about = _claim(source, root, settings, processes)
         numbers = range(about["shards"])[slice(part[0] - 1, None, part[1]) if part else slice(None)]
         sidecars = _write(source, root, about, settings, processes, numbers)
-        failed = sorted(
-            (name, reason) for sidecar in sidecars.values() for name, reason in sidecar["failed"]
-        )
+        failed = sorted(fault for sidecar in sidecars.values() for fault in sidecar.failed)
         if part:
-            return PreparedPart(
-                *part, sum(len(sidecar["videos"]) for sidecar in sidecars.values()), tuple(failed)
-            )
+            count = sum(len(sidecar.videos) for sidecar in sidecars.values())
+            return PreparedPart(*part, count, tuple(failed))
         atomic.remove_parts(root)
-        about["bytes"] = {name: sidecar["bytes"] for name, sidecar in sidecars.items()}
+        about["bytes"] = {name: sidecar.bytes for name, sidecar in sidecars.items()}
         atomic.write(root / "shards.json", json.dumps(about, indent=1) + "\n")
-    place_of = {
-        row[0]: (shard, row) for shard, sidecar in sidecars.items() for row in sidecar["videos"]
-    }
+    place_of = {row[0]: (shard, row) for shard, each in sidecars.items() for row in each.videos}
     # The videos keep the sources' order, so that a run draws the same clips.
     videos = []
     for video in source.videos:
         if (name := source.name(video)) in place_of:
             shard, (_, offset, size, frames, _) = place_of[name]
-            videos.append(
-                replace(
-                    video,
-                    path=str(root / f"{shard}#{offset}" / inside(name)),
-                    bytes=size,
-                    frames=frames,
-                    content="",
-                )
-            )
+            path = str(root / f"{shard}#{offset}" / inside(name))
+            videos.append(replace(video, path=path, bytes=size, frames=frames, content=""))
     kept = "every frame" if settings.every == 1 else f"every {settings.every}th frame"
     note = (
         f"{source.note}; in {len(sidecars)} shards from index {source.digest} ({kept} as JPEG, "
@@ -120,13 +109,12 @@ def check_shards(root: Path) -> None:
         UserError: a shard is missing or has another size. The message names the first, and counts
             them.
     """
-    sizes = _about(root).get("bytes", {})
-    wrong = [
-        (name, size, now) for name, size in sizes.items() if (now := _size(root / name)) != size
-    ]
+    sizes = _about(root)["bytes"]
+    wrong = [name for name, size in sizes.items() if _size(root / name) != size]
     if wrong or not sizes:
-        name, size, now = wrong[0] if wrong else ("shards.json", 0, None)
-        state = "is not there" if now is None else f"has {now:,} bytes, and had {size:,}"
+        name = wrong[0] if wrong else "shards.json"
+        now = _size(root / name) if wrong else None
+        state = "is not there" if now is None else f"has {now:,} bytes, and had {sizes[name]:,}"
         raise UserError(
             f"{root / name}: {state}; {len(wrong)} of {len(sizes)} shards are missing or changed: "
             "put them back, or run the same `mgm prepare` again, which writes only these"
@@ -148,20 +136,22 @@ def verify_shards(index: Index, out: Path) -> Iterator[tuple[str, str]]:
             open_record(video.path).check()
         except UserError as error:
             yield video.path, str(error).removeprefix(f"{video.path}: ")
-    source = out / "source"
-    root = read_index(source).root if (source / "index.json").is_file() else None
-    for shard in _about(index.root)["bytes"] if root else ():
-        sidecar = _sidecar(index.root / shard)
-        if not sidecar:
+    if not (out / "source" / "index.json").is_file():
+        return
+    root = read_index(out / "source").root
+    for shard in _about(index.root)["bytes"]:
+        path = index.root / shard
+        if not (sidecar := _sidecar(path)):
             yield (
-                str((index.root / shard).with_suffix(".json")),
+                str(path.with_suffix(".json")),
                 "is missing or damaged; run the same `mgm prepare` again, which writes it again",
             )
-        for name, _, _, _, sha256 in sidecar.get("videos", ()):
-            path = Path(os.path.join(root or "", name))
-            if path.is_file() and file_digest(path) != sha256:
+            continue
+        for name, *_, sha256 in sidecar.videos:
+            source = root / name
+            if source.is_file() and file_digest(source) != sha256:
                 yield (
-                    str(path),
+                    str(source),
                     f"has changed since it was copied to {shard}; run the same `mgm prepare` "
                     "again, or put it back",
                 )
@@ -207,25 +197,23 @@ def _write(
     settings: Settings,
     processes: int,
     numbers: Sequence[int],
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Sidecar]:
     """Write the shards with these numbers, except those that hold the same videos already.
 
     Returns:
-        {shard: the fields of its .json}.
+        {shard: its .json}.
     """
     contents: list[list[NamedVideo]] = [[] for _ in range(about["shards"])]
     for video in source.videos:
         name = source.name(video)
-        contents[int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % about["shards"]].append(
-            (name, video)
-        )
-    sidecars: dict[str, dict[str, Any]] = {}
+        number = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % about["shards"]
+        contents[number].append((name, video))
+    sidecars: dict[str, Sidecar] = {}
     tasks = []
     for number in numbers:
         target, videos = root / f"{number:05}.tar", sorted(contents[number])
-        signature = _signature(videos)
-        sidecar = _sidecar(target)
-        if sidecar.get("signature") == signature and _size(target) == sidecar["bytes"]:
+        signature, sidecar = _signature(videos), _sidecar(target)
+        if sidecar and sidecar.signature == signature and _size(target) == sidecar.bytes:
             sidecars[target.name] = sidecar
         else:
             tasks.append((target, videos, signature, settings))
@@ -268,28 +256,10 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-class _Sidecar(BaseModel):
-    """The fields of a shard's .json. `videos` has (name, offset, bytes, frames, SHA-256)."""
-
-    version: int
-    signature: str
-    bytes: int
-    sha256: str
-    videos: list[tuple[str, int, int, int, str]]
-    failed: list[tuple[str, str]]
-    seal: str
-
-
-def _sidecar(target: Path) -> dict[str, Any]:
-    """Read the .json of a shard.
-
-    Returns:
-        Its fields. Empty if it cannot be read, has another version or was changed.
-    """
+def _sidecar(target: Path) -> Sidecar | None:
+    """Read the .json of a shard. None if it cannot be read, has another version or was changed."""
     with suppress(FileNotFoundError, UserError):
-        fields = read_json(target.with_suffix(".json"))
-        with valid(""):
-            about = _Sidecar.model_validate(fields).model_dump()
-        if about["version"] == VERSION and about["seal"] == seal(about):
+        about: Sidecar = read_json(target.with_suffix(".json"), Sidecar)
+        if about.version == VERSION and about.seal == seal(about.model_dump()):
             return about
-    return {}
+    return None
