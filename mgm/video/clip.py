@@ -90,32 +90,6 @@ class Motion:
         vectors_THW2 = self.vectors_THW2.reshape(frames, -1, 2).take(cell_HW, 1) * scale
         return vectors_THW2, self.distance_THW.reshape(frames, -1).take(cell_HW, 1)
 
-    def magnitude(
-        self, tubelet: int, distance: Distance, compensate: Compensate, cells: Cells
-    ) -> np.ndarray:
-        """Return the magnitude of each slot's motion, as `Clip.magnitude` describes it."""
-        ranges = list[np.ndarray]()
-        if self.box is None or cells == "centre":
-            vectors_THW2, distance_THW = self.in_clip
-        else:
-            shape = self.distance_THW.shape[1:]
-            _, *ranges, scale = _under(self.box, self.size, *shape)
-            (top, bottom), (left, right) = ((each.min(), each.max()) for each in ranges)
-            part = np.s_[:, top:bottom, left:right]
-            vectors_THW2, distance_THW = self.vectors_THW2[part] * scale, self.distance_THW[part]
-        divisor_THW = _divisor(distance_THW, distance)
-        if compensate != "none":
-            vectors_THW2 = compensated(vectors_THW2, divisor_THW, compensate)
-        magnitude_SHW = slot_magnitude(vectors_THW2, divisor_THW, self.informed_T, tubelet)
-        # The largest of all cells under each of the clip's.
-        for axis, range_N2 in enumerate(ranges, start=1):
-            # reduceat takes pairs of bounds, which must be less than the length.
-            pad = [(0, int(axis == other)) for other in range(3)]
-            bounds = (range_N2 - range_N2.min()).ravel()
-            pairs = np.maximum.reduceat(np.pad(magnitude_SHW, pad), bounds, axis)
-            magnitude_SHW = pairs[:, ::2] if axis == 1 else pairs[:, :, ::2]
-        return magnitude_SHW
-
 
 # Test views and centre crops have the same boxes again and again.
 @lru_cache(maxsize=256)
@@ -224,7 +198,29 @@ class Clip:
 
         `Mask.distance`, `Mask.compensate` and `Mask.cells` describe the arguments.
         """
-        return self.motion.magnitude(tubelet, distance, compensate, cells)
+        motion, ranges = self.motion, list[np.ndarray]()
+        if motion.box is None or cells == "centre":
+            vectors_THW2, distance_THW = motion.in_clip
+        else:
+            _, *ranges, scale = _under(motion.box, motion.size, *motion.distance_THW.shape[1:])
+            (top, bottom), (left, right) = ((each.min(), each.max()) for each in ranges)
+            part = np.s_[:, top:bottom, left:right]
+            vectors_THW2, distance_THW = (
+                motion.vectors_THW2[part] * scale,
+                motion.distance_THW[part],
+            )
+        divisor_THW = _divisor(distance_THW, distance)
+        if compensate != "none":
+            vectors_THW2 = compensated(vectors_THW2, divisor_THW, compensate)
+        magnitude_SHW = slot_magnitude(vectors_THW2, divisor_THW, motion.informed_T, tubelet)
+        # The largest of all cells under each of the clip's.
+        for axis, range_N2 in enumerate(ranges, start=1):
+            # reduceat takes pairs of bounds, which must be less than the length.
+            pad = [(0, int(axis == other)) for other in range(3)]
+            bounds = (range_N2 - range_N2.min()).ravel()
+            pairs = np.maximum.reduceat(np.pad(magnitude_SHW, pad), bounds, axis)
+            magnitude_SHW = pairs[:, ::2] if axis == 1 else pairs[:, :, ::2]
+        return magnitude_SHW
 
     def displacement(self, tubelet: int, stride: int, distance: Distance) -> np.ndarray:
         """Return each slot's `motion.slot_displacement` in units of the width, (S, H, W, 2)."""

@@ -134,13 +134,6 @@ class BatchOptions:
             return "vectors"
         return None if self.motion == "difference" else self.motion
 
-    @property
-    def own_cache(self) -> Cache:
-        """Return the cache of one worker."""
-        if self.cache is None:
-            return Cache(0)
-        return Cache(self.cache.megabytes / self.workers) if self.workers else self.cache
-
 
 WITH_MOTION, WITHOUT_MOTION = BatchOptions(), BatchOptions(motion=None)
 
@@ -187,13 +180,13 @@ def training_loader(
     if how.motion and (how.augment.rand or how.augment.erasing):
         raise ValueError("RandAugment and random erasing do not change motion; read no motion")
     dataset = _TrainingBatches(videos, clips, tubelet, how, batch, seed)
-    steps = itertools.count(first_step)
-    _require_shared_memory(how.workers, clips, len(dataset.pieces[0]) * dataset.repeats)
-    if not how.workers or len(dataset.pieces) == 1:
-        return map(_raised, _load(dataset, ((step, dataset.own) for step in steps), how.workers))
-    items = ((step, part) for step in steps for part in dataset.pieces)
-    pieces = _load(dataset, items, how.workers, pin=False)
-    return _joined(map(_raised, pieces), len(dataset.pieces), len(dataset.own) * dataset.repeats)
+    parts = dataset.pieces if how.workers else [dataset.own]
+    _require_shared_memory(how.workers, clips, len(parts[0]) * dataset.repeats)
+    items = ((step, part) for step in itertools.count(first_step) for part in parts)
+    pieces = map(_raised, _load(dataset, items, how.workers, pin=len(parts) == 1))
+    if len(parts) == 1:
+        return pieces
+    return _joined(pieces, len(parts), len(dataset.own) * dataset.repeats)
 
 
 def test_loader(
@@ -336,7 +329,8 @@ class _Batches(Dataset):
     @cached_property
     def cache(self) -> Cache:
         """Return this worker's cache of decoded videos."""
-        return self.how.own_cache
+        cache, workers = self.how.cache or Cache(0), self.how.workers
+        return Cache(cache.megabytes / workers) if workers else cache
 
     def read(
         self, video: IndexedVideo, frames: Sequence[np.ndarray], boxes: Sequence[PlaceBox] | None
@@ -350,31 +344,32 @@ class _Batches(Dataset):
     ) -> Batch:
         """Return a batch of clips, with zeros for clips that could not be read."""
         how, tubelet, clips = self.how, self.tubelet, self.clips
-        size, stride, cells = clips.size, clips.stride, max(clips.size // CELL, 1)
+        size, cells, directed = (
+            clips.size,
+            max(clips.size // CELL, 1),
+            how.motion and how.directions,
+        )
         frames = _zeros((len(made), clips.frames, size, size, 3))
         frames_BTHWC = frames.numpy()
         motion_BSHW = np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32)
-        # It has 0 channels unless `directions` is set.
-        displacement_BSHW2 = np.zeros((*motion_BSHW.shape, 2 if how.directions else 0), np.float32)
+        displacement_BSHW2 = np.zeros((*motion_BSHW.shape, 2 if directed else 0), np.float32)
         informed_BS = np.zeros(motion_BSHW.shape[:2], np.bool_)
-        failed = dict[str, None]()
-        for b, (clip, sample, seed) in enumerate(zip(made, samples, seeds)):
+        for b, (clip, seed) in enumerate(zip(made, seeds)):
             if clip is None:
-                failed[self.videos[sample].path] = None
                 continue
             frames_BTHWC[b] = clip.frames_THWC
             if how.motion == "difference":
                 motion_BSHW[b] = frame_difference(clip.frames_THWC, tubelet, cells)
             elif how.motion:
                 motion_BSHW[b] = clip.magnitude(tubelet, how.distance, how.compensate, how.cells)
-            if how.motion and how.directions:
-                displacement_BSHW2[b] = clip.displacement(tubelet, stride, how.distance)
+            if directed:
+                displacement_BSHW2[b] = clip.displacement(tubelet, clips.stride, how.distance)
                 informed_BS[b] = clip.has_motion_T.reshape(-1, tubelet).any(1)
             if how.motion == "permuted":
                 order_S = permuted_slots(seed, motion_BSHW.shape[1])
                 motion_BSHW[b] = motion_BSHW[b, order_S]
                 displacement_BSHW2[b] = displacement_BSHW2[b, order_S]
-        has_displacement = how.motion and how.directions
+        failed = (self.videos[n].path for n, clip in zip(samples, made) if clip is None)
         batch = Batch(
             frames,
             torch.from_numpy(motion_BSHW) if how.motion else None,
@@ -382,9 +377,9 @@ class _Batches(Dataset):
             torch.tensor([self.videos[sample].label for sample in samples]),
             torch.tensor(samples),
             torch.tensor([float(clip is not None) for clip in made]),
-            tuple(failed),
-            displacement_BSHW2=torch.from_numpy(displacement_BSHW2) if has_displacement else None,
-            informed_BS=torch.from_numpy(informed_BS) if has_displacement else None,
+            tuple(dict.fromkeys(failed)),
+            displacement_BSHW2=torch.from_numpy(displacement_BSHW2) if directed else None,
+            informed_BS=torch.from_numpy(informed_BS) if directed else None,
         )
         if not how.masks:
             return batch
@@ -399,7 +394,7 @@ class _TrainingBatches(_Batches):
     seed: int
 
     def __post_init__(self):
-        self.shuffled, self.repeats = self.how.motion == "shuffled", self.how.augment.repeats
+        self.repeats = self.how.augment.repeats
         number, count = self.how.share
         self.own = range(number * self.batch // count, (number + 1) * self.batch // count)
         videos = max(PIECE // self.repeats, 1)
@@ -420,21 +415,21 @@ class _TrainingBatches(_Batches):
     def __getitem__(self, item: tuple[int, range]) -> Batch | UserError:
         """Return the clips of some places of a step's batch."""
         step, part = item
-        places = [divmod(step * self.batch + place, len(self.videos)) for place in part]
         samples, seeds, made = list[int](), list[int](), list[Clip | None]()
-        for epoch, place in places:
-            sample = int(self.order(epoch)[place])
+        for place in part:
+            epoch, position = divmod(step * self.batch + place, len(self.videos))
+            sample = int(self.order(epoch)[position])
             seeds_R = self.seeds_of(epoch, sample)
             samples += [sample] * self.repeats
             seeds += seeds_R
             try:
-                own = self.clips_of(self.videos[sample], seeds_R)
-                if self.shuffled:
-                    own = [
+                clips = self.clips_of(self.videos[sample], seeds_R)
+                if self.how.motion == "shuffled":
+                    clips = [
                         self.with_other_motion(clip, sample, seed)
-                        for clip, seed in zip(own, seeds_R)
+                        for clip, seed in zip(clips, seeds_R)
                     ]
-                made += own
+                made += clips
             except (NoVectors, NoFlow, NotInShard) as error:
                 return error
             except UserError:
@@ -495,25 +490,24 @@ class _TestBatches(_Batches):
         return -(-len(self.videos) // self.group)
 
     def __getitem__(self, item: int) -> tuple[Batch | None, dict[int, UserError]]:
-        group = range(item * self.group, min((item + 1) * self.group, len(self.videos)))
         made, samples, errors = list[Clip](), list[int](), dict[int, UserError]()
-        for sample in group:
+        for sample in range(len(self.videos))[item * self.group : (item + 1) * self.group]:
             try:
-                views = self.clips_of(self.videos[sample])
+                made += self.clips_of(self.videos[sample])
             except UserError as error:
                 errors[sample] = error
-                continue
-            made += views
-            samples += [sample] * len(views)
+            samples += [sample] * (len(made) - len(samples))
         seeds = [clip_seed(0, 0, sample) for sample in samples]
         return self.collate(made, samples, seeds) if made else None, errors
 
     def clips_of(self, video: IndexedVideo) -> list[Clip]:
         """Return a video's test views: each spatial view of each temporal view."""
         temporal, spatial = self.views.temporal, self.views.spatial
-        frames = list[np.ndarray]()
-        for view in range(temporal):
-            frames += [view_indices(self.clips, video.frames, view, temporal)] * spatial
+        frames = [
+            view_indices(self.clips, video.frames, view, temporal)
+            for view in range(temporal)
+            for _ in range(spatial)
+        ]
         boxes = [partial(self.box, view) for view in range(spatial)] * temporal
         return self.read(video, frames, boxes)
 
