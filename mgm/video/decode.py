@@ -21,7 +21,7 @@ from mgm.video.container import (
     open_video,
     transcode,
 )
-from mgm.video.motion import VECTOR, rasterise, reference_distance
+from mgm.video.motion import VECTOR, cell_distance, rasterise, reference_distance
 from mgm.video.shard_reader import open_record, shard_of
 
 
@@ -74,7 +74,11 @@ class DecodePass:
                 if n is not None and n not in self._vectors:
                     frame_HWC = _upright(self.video, picture, reformatter, shape)
                     shape = frame_HWC.shape
-                    self._keep_vectors(n, picture)
+                    # Copy the vectors, since FFmpeg reuses the buffer.
+                    vectors = picture.vectors
+                    self._vectors[n] = None if vectors is None else vectors.tobytes()
+                    self._dtype = self._dtype if vectors is None else vectors.dtype
+                    self._coded = picture.frame.height, picture.frame.width, picture.rotation
                     yield n, frame_HWC
                 # The distances of the last B-frames depend on the next reference.
                 if picture.index >= last and (picture.is_reference or not self._motion):
@@ -86,14 +90,6 @@ class DecodePass:
         missing = min(index for index, n in place_of.items() if n not in self._vectors)
         raise UserError(_too_few(self.video, missing, decoded))
 
-    def _keep_vectors(self, n: int, picture: DecodedFrame) -> None:
-        self._vectors[n] = None
-        if picture.vectors is not None:
-            # Copy the vectors, since FFmpeg reuses the buffer.
-            self._vectors[n] = picture.vectors.tobytes()
-            self._dtype = picture.vectors.dtype
-        self._coded = picture.frame.height, picture.frame.width, picture.rotation
-
     def motion(self) -> Motion:
         """Return the motion of the wanted frames."""
         vectors = [self._vectors[n] for n in range(len(self.wanted_N))]
@@ -101,9 +97,8 @@ class DecodePass:
         joined = np.frombuffer(b"".join(some or b"" for some in vectors), self._dtype)
         counts_N = [len(some or b"") // self._dtype.itemsize for some in vectors]
         motion_NHW2, future_NHW = rasterise(joined, counts_N, *self._coded)
-        past_N, future_N = reference_distance(self.wanted_N, np.array(self._references))
-        distance_NHW = np.where(future_NHW, future_N[:, None, None], past_N[:, None, None])
-        distance_NHW = distance_NHW.astype(np.float32)
+        distances = reference_distance(self.wanted_N, np.array(self._references))
+        distance_NHW = cell_distance(future_NHW, *distances)
         distance_NHW[~informed_N] = 1
         return Motion(motion_NHW2, distance_NHW, informed_N)
 
@@ -172,12 +167,10 @@ def probe_video(path: str | Path) -> VideoInfo:
     """
     if shard_of(path):
         record = open_record(path)
-        has_vectors = record.codec in CODECS_WITH_VECTORS
+        (height, width), has_vectors = record.size, record.codec in CODECS_WITH_VECTORS
         seconds = record.frames / record.fps if record.fps else 0
-        height, width = record.size
-        return VideoInfo(
-            record.frames, record.fps, width, height, record.codec, has_vectors, seconds
-        )
+        facts = record.frames, record.fps, width, height, record.codec, has_vectors, seconds
+        return VideoInfo(*facts)
     with open_video(path) as video:
         pictures = video.pictures(motion=False)
         first = next(pictures, None)

@@ -135,6 +135,17 @@ def reference_distance(
     return past_T, future_T
 
 
+def cell_distance(future_NHW: np.ndarray, past_N: np.ndarray, future_N: np.ndarray) -> np.ndarray:
+    """Return the distance to the reference frame of each cell's vector, (N, H, W) float32.
+
+    Args:
+        future_NHW: True if the vector refers to a future frame.
+        past_N, future_N: the frames' distances (`reference_distance`).
+    """
+    distance_NHW = np.where(future_NHW, future_N[:, None, None], past_N[:, None, None])
+    return distance_NHW.astype(np.float32)
+
+
 def slot_magnitude(
     motion_THW2: np.ndarray, distance_THW: np.ndarray, has_motion_T: np.ndarray, tubelet: int
 ) -> np.ndarray:

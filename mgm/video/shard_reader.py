@@ -38,7 +38,7 @@ import numpy as np
 from mgm.errors import UserError
 from mgm.video.clip import Motion
 from mgm.video.container import CODECS_WITH_VECTORS, NoVectors
-from mgm.video.motion import cells
+from mgm.video.motion import cell_distance, cells
 
 VERSION = 1
 # magic, version, every, height, width, codec, fps, rows, start of the vectors, CRC-32 of the table
@@ -152,14 +152,9 @@ class ShardVideo:
         packed_NL = np.frombuffer(b"".join(self._unpacked(rows)), np.uint8).reshape(len(rows), -1)
         quarters = packed_NL[:, : 4 * count].copy().view("<i2").reshape(len(rows), height, width, 2)
         motion_NHW2 = np.multiply(quarters, np.float32(1 / UNITS), dtype=np.float32)
-        past_N11 = rows["past"].astype(np.float32)[:, None, None]
-        bits_NL = packed_NL[:, 4 * count :]
-        if bits_NL.any():
-            future_N11 = rows["future"].astype(np.float32)[:, None, None]
-            future_NL = np.unpackbits(bits_NL, axis=1, count=count).view(bool)
-            distance_NHW = np.where(future_NL.reshape(-1, height, width), future_N11, past_N11)
-        else:
-            distance_NHW = np.broadcast_to(past_N11, (len(rows), height, width)).copy()
+        future_NL = np.unpackbits(packed_NL[:, 4 * count :], axis=1, count=count).view(bool)
+        future_NHW = future_NL.reshape(-1, height, width)
+        distance_NHW = cell_distance(future_NHW, rows["past"], rows["future"])
         distance_NHW[~informed_N] = 1
         return Motion(motion_NHW2, distance_NHW, informed_N)
 

@@ -11,7 +11,7 @@ from mgm.errors import UserError
 from mgm.results.atomic import atomic_write
 from mgm.video.container import open_video, transcode
 from mgm.video.decode import VideoInfo, probe_video
-from mgm.video.motion import VECTOR, reference_distance
+from mgm.video.motion import VECTOR, cell_distance, reference_distance
 from mgm.video.shard_reader import open_record, shard_of
 
 
@@ -77,11 +77,9 @@ def read_vectors(path: str | Path) -> Vectors:
         none_HW2 = np.empty((0, 0, 0, 2), np.float32)
         return Vectors(tuple(kinds), np.empty(0, int), none_HW2, none_HW, height, width)
     motion_NHW2, future_NHW = map(np.stack, zip(*cells))
-    past_N, future_N = reference_distance(np.array(indices), np.array(references))
-    distance_NHW = np.where(future_NHW, future_N[:, None, None], past_N[:, None, None])
-    return Vectors(
-        tuple(kinds), np.array(indices), motion_NHW2, distance_NHW.astype(np.float32), height, width
-    )
+    distances = reference_distance(np.array(indices), np.array(references))
+    distance_NHW = cell_distance(future_NHW, *distances)
+    return Vectors(tuple(kinds), np.array(indices), motion_NHW2, distance_NHW, height, width)
 
 
 def write_vectors(path: str | Path, out: Path) -> str:
@@ -194,18 +192,14 @@ def inspect_video(path: str | Path) -> Inspection:
     kinds, informed = Counter(vectors.kinds_T), len(vectors.index_N)
     if not kinds:
         raise UserError(f"{path}: no frame decodes; replace the file or leave it out")
-    if not informed:
-        return Inspection(str(path), info, dict(kinds), 0.0, 0.0, 0.0, 0.0)
-    speed_NL = vectors.speed.reshape(informed, -1)
-    total_N, tenth = speed_NL.sum(1), max(speed_NL.shape[1] // 10, 1)
-    top_N = np.sort(speed_NL, 1)[:, -tenth:].sum(1)
-    moves_N = total_N > 0
-    return Inspection(
-        path=str(path),
-        info=info,
-        pictures=dict(kinds),
-        informed=informed / kinds.total(),
-        coverage=float((speed_NL > 0).mean()),
-        concentration=float((top_N[moves_N] / total_N[moves_N]).mean()) if moves_N.any() else 0.0,
-        speed=float(speed_NL[speed_NL > 0].mean()) if moves_N.any() else 0.0,
-    )
+    coverage = concentration = speed = 0.0
+    if informed:
+        speed_NL = vectors.speed.reshape(informed, -1)
+        total_N, tenth = speed_NL.sum(1), max(speed_NL.shape[1] // 10, 1)
+        top_N, moves_N = np.sort(speed_NL, 1)[:, -tenth:].sum(1), total_N > 0
+        coverage = float((speed_NL > 0).mean())
+        if moves_N.any():
+            concentration = float((top_N[moves_N] / total_N[moves_N]).mean())
+            speed = float(speed_NL[speed_NL > 0].mean())
+    share = informed / kinds.total()
+    return Inspection(str(path), info, dict(kinds), share, coverage, concentration, speed)
