@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from av.video.reformatter import Interpolation
 
-from mgm.data.index import Video
+from mgm.data.index import SPLITS, Video
 from mgm.data.opening import CHUNK, cores, in_processes
 from mgm.errors import UserError
 from mgm.reading import read_json
@@ -63,11 +63,10 @@ def groups_by_name(labels: Mapping[str, Sequence[str]]) -> Iterator[dict[str, st
             continue
         if pattern == PATTERNS[-1] and count < FEWEST_NUMBERED:
             continue
-        of_class: dict[str, list[str]] = {}
-        for name, own in labels.items():
-            for label in own:
-                of_class.setdefault(label, []).append(groups[name])
-        several = [len(set(own)) > 1 for own in of_class.values() if len(own) > 1]
+        pairs = {(label, groups[name]) for name, own in labels.items() for label in own}
+        files = Counter(label for own in labels.values() for label in own)
+        of_class = Counter(label for label, _ in pairs)
+        several = [of_class[label] > 1 for label, count in files.items() if count > 1]
         if 2 * sum(several) >= len(several):
             yield groups
 
@@ -92,7 +91,7 @@ def first_frames_note(videos: Sequence[Video], cache: Path) -> str:
         write(cache, json.dumps({content: grey_C.hex() for content, grey_C in known.items()}))
     train, test = (
         [video for video in videos if video.split == split and known[video.content]]
-        for split in ("train", "test")
+        for split in SPLITS
     )
     if not train or not test:
         return ""

@@ -89,30 +89,21 @@ def summary(index: Index | PreparedPart) -> str:
     files were left out, with the reasons. For a part: the number of videos, and the files left out.
     """
     if isinstance(index, PreparedPart):
-        total = index.videos + len(index.failed)
-        return "\n".join(
-            [
-                f"part {index.number} of {index.of}: {index.videos:,} of {total:,} videos are done",
-                *_left_out(index.failed),
-            ]
-        )
-    labels_of = {video.path: video.all_labels for video in index.videos}
-    present = {label for labels in labels_of.values() for label in labels}
+        done = f"{index.videos:,} of {index.videos + len(index.failed):,} videos are done"
+        lines = [f"part {index.number} of {index.of}: {done}", *_left_out(index.failed)]
+        return "\n".join(lines)
+    count = Counter((label, video.split) for video in index.videos for label in video.all_labels)
+    present = sorted({label for label, _ in count})
     width = max(len(index.classes[label]) for label in present)
     lines = [
         f"{len(index.videos)} videos of {len(index.classes)} classes in {index.root}, digest "
         f"{index.digest}",
         *re.split(r"; (?![^(]*\))", index.note),
+        f"{'':{width}}  " + "  ".join(f"{split:>6}" for split in SPLITS),
     ]
-    lines += [f"{'':{width}}  " + "  ".join(f"{split:>6}" for split in SPLITS)]
-    count = Counter(
-        (label, video.split) for video in index.videos for label in labels_of[video.path]
-    )
-    for label in sorted(present):
-        counts = [count[label, split] for split in SPLITS]
-        lines.append(
-            f"{index.classes[label]:{width}}  " + "  ".join(f"{number:>6}" for number in counts)
-        )
+    for label in present:
+        counts = "  ".join(f"{count[label, split]:>6}" for split in SPLITS)
+        lines.append(f"{index.classes[label]:{width}}  {counts}")
     if absent := len(index.classes) - len(present):
         lines.append(f"classes without videos: {absent}")
     if still := sum(not video.has_vectors for video in index.videos):

@@ -84,7 +84,7 @@ def read_flow(
         )
     motion_THW2 = whole_THW2[index_T].astype(np.float32)
     has_motion_T = (index_T > 0) & ~np.isnan(motion_THW2[:, 0, 0, 0])
-    motion_THW2 = np.where(has_motion_T[:, None, None, None], motion_THW2, np.float32(0))
+    motion_THW2[~has_motion_T] = 0
     return Motion(motion_THW2, np.ones(motion_THW2.shape[:3], np.float32), has_motion_T)
 
 
@@ -227,24 +227,20 @@ def _fitted(estimate: Estimate, short: int) -> Estimate:
         height, width = frames_THWC.shape[1:3]
         scale = max(1.0, short / min(height, width))
         tall, wide = round(height * scale), round(width * scale)
-        fit = [
-            cv2.resize(frame, (wide, tall), interpolation=cv2.INTER_LINEAR) if scale > 1 else frame
-            for frame in frames_THWC
-        ]
-        fit = [
-            cv2.copyMakeBorder(frame, 0, -tall % 8, 0, -wide % 8, cv2.BORDER_REPLICATE)
-            for frame in fit
-        ]
+        fit = []
+        for frame in frames_THWC:
+            if scale > 1:
+                frame = cv2.resize(frame, (wide, tall), interpolation=cv2.INTER_LINEAR)
+            border = 0, -tall % 8, 0, -wide % 8, cv2.BORDER_REPLICATE
+            fit.append(cv2.copyMakeBorder(frame, *border))
         flow_THW2 = estimate(np.stack(fit))[:, :tall, :wide]
         if scale == 1:
             return flow_THW2
         back = np.array([width / wide, height / tall], np.float32)
-        return np.stack(
-            [
-                cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * back
-                for flow in flow_THW2
-            ]
-        )
+        small = [
+            cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) for flow in flow_THW2
+        ]
+        return np.stack(small) * back
 
     return fitted
 

@@ -177,17 +177,13 @@ class Cache:
         store = self.crops.get((video.path, size)) if motion in (None, "vectors") else None
         if store and boxes and all(box(*store.shape) == store.box for box in boxes):
             return [store.clip(video.path, index_T) for index_T in frames]
-        if (whole := self._whole(video, motion)) is None:
+        if self._find(video, motion) is None and self.free > 0:
+            self._keep(video, motion)
+        if (whole := self._find(video, motion)) is None:
             return []
         clips = [whole[index_T] for index_T in frames]
         shape = whole.height, whole.width
         return [clip.cut(box(*shape), size) for clip, box in zip(clips, boxes)] if boxes else clips
-
-    def _whole(self, video: IndexedVideo, motion: StoredMotion | None) -> Clip | None:
-        """Return the whole video if it is in memory, or if there is room for it."""
-        if self._find(video, motion) is None and self.free > 0:
-            self._keep(video, motion)
-        return self._find(video, motion)
 
     def _find(self, video: IndexedVideo, motion: StoredMotion | None) -> Clip | None:
         kept = self.whole.get(video.path, {})
