@@ -73,13 +73,7 @@ def read_shard(text: str) -> tuple[int, int]:
 
 def read_params(path: Path) -> Synthetic:
     """Read parameters from a JSON file. Those that the file lacks have their defaults."""
-    try:
-        return parse_params(read_json(path), str(path))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file; write the parameters there, for example "
-            f"{Synthetic().model_dump_json()}"
-        ) from None
+    return parse_params(read_json(path), str(path))
 
 
 def summary(index: Index | PreparedPart) -> str:

@@ -23,11 +23,6 @@ def check_files(index: Index) -> None:
     Raises:
         UserError: a video is missing or has changed. The message names the first, and counts them.
     """
-    if not index.root.is_dir():
-        raise UserError(
-            f"{index.root}: no such folder, where {len(index.videos):,} videos should be; put it "
-            "back, or run `mgm prepare` again"
-        )
     if index.videos and shard_of(index.videos[0].path):
         return check_shards(index.root)
     # A shared file system answers several requests at a time.

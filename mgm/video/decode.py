@@ -201,14 +201,10 @@ def frame_times(path: str | Path, info: VideoInfo) -> np.ndarray:
 
 
 def _too_few(video: VideoReader, asked: int, decoded: int) -> str:
+    fault = f"the video ends after {decoded} frames"
     if asked < decoded:
-        return (
-            f"{video.path}: frame {asked} does not decode, but later frames do; "
-            "replace the file or leave it out"
-        )
-    listed = video.stream.frames or (0 if video.timeline is None else len(video.timeline.times))
-    ended = f"{decoded} of {listed} frames" if listed > decoded else f"{decoded} frames"
+        fault = "it does not decode, but later frames do"
     return (
-        f"{video.path}: frame {asked} was requested, but the video ends after {ended}; "
-        "request fewer, or replace the file if it is cut short"
+        f"{video.path}: frame {asked} was requested, and {fault}; request fewer, or replace the "
+        "file if it is damaged"
     )

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from mgm.errors import UserError, require_few, require_room
+from mgm.errors import UserError, require_room
 from mgm.rng import clip_seed, generator
 from mgm.spec import (
     Augment,
@@ -170,8 +170,6 @@ def training_loader(
         NoVectors: `how.motion` is "vectors", and a video's codec has no motion vectors.
         NoFlow: a video has no optical flow of the method, or it does not fit the video.
     """
-    if not videos:
-        raise UserError("no videos to train on: the training split is empty; check the index")
     if how.motion == "shuffled" and len(videos) < 2:
         raise UserError(
             "mask.guidance is shuffled, which needs at least 2 training videos, and there is 1; "
@@ -289,7 +287,6 @@ def _require_shared_memory(workers: int, clips: Clips, count: int) -> None:
 
 
 def _load(dataset: Dataset, steps, workers: int, pin: bool = True) -> Iterator[Any]:
-    require_few("workers", workers)
     yield from DataLoader(
         dataset,
         sampler=steps,

@@ -19,7 +19,6 @@ from tests.helpers.errors import refused
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (None, "no such file"),
         ("{", "not JSON"),
         ("[]", "Input should be a valid dictionary"),
         ('{"sprite": 2}', "sprite is not a field"),
@@ -37,8 +36,7 @@ from tests.helpers.errors import refused
 )
 def test_bad_parameters_name_file_and_field(tmp_path, text, says):
     path = tmp_path / "params.json"
-    if text is not None:
-        path.write_text(text)
+    path.write_text(text)
     with refused(f"{path}: ", says):
         read_params(path)
 

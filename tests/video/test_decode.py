@@ -281,7 +281,7 @@ def test_a_truncated_file_gives_what_it_has_and_says_how_much_that_is(tmp_path):
     assert 4 < frames < 24
     assert_same(read_clip(cut, [0, 3]), read_clip(whole, [0, 3]))
     assert_frames_alone_equal_the_whole(cut)
-    with pytest.raises(UserError, match=rf"cut\.mp4: frame 23 .* {frames} of 24 frames"):
+    with pytest.raises(UserError, match=rf"cut\.mp4: frame 23 .* {frames} frames"):
         read_clip(cut, [0, 23])
 
 
