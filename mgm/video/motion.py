@@ -352,11 +352,7 @@ def _may_lack_a_vector(velocity_THW2: np.ndarray) -> np.ndarray:
     cell. Neighbours outside the frame count as moving.
     """
     static_THW = ~velocity_THW2.any(3)
-    inside_THW = np.pad(static_THW, ((0, 0), (1, 1), (1, 1)))
-    for axis in (1, 2):
-        first, middle, last = (
-            inside_THW.take(np.arange(start, inside_THW.shape[axis] - 2 + start), axis)
-            for start in range(3)
-        )
-        inside_THW = first & middle & last
+    padded_THW = np.pad(static_THW, ((0, 0), (1, 1), (1, 1)))
+    rows_THW = padded_THW[:, :-2] & padded_THW[:, 1:-1] & padded_THW[:, 2:]
+    inside_THW = rows_THW[..., :-2] & rows_THW[..., 1:-1] & rows_THW[..., 2:]
     return static_THW & ~inside_THW

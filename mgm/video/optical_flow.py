@@ -106,15 +106,13 @@ def open_flow(
         raise NoFlow(
             f"{file}: cannot be read as an array ({error}); delete it, then {_again(method)}"
         ) from None
-    if flow_THW2.dtype != np.float16 or flow_THW2.ndim != 4 or flow_THW2.shape[3] != 2:
+    known = flow_THW2.ndim == 4 and (shape is None or flow_THW2.shape[:3] == tuple(shape))
+    if flow_THW2.dtype != np.float16 or not known or flow_THW2.shape[3] != 2:
+        wants = ", ".join(map(str, shape or "THW"))
         raise NoFlow(
             f"{file}: is {flow_THW2.dtype} of shape {flow_THW2.shape}, not float16 of shape "
-            f"(T, H, W, 2); delete it, then {_again(method)}"
+            f"({wants}, 2); delete it, then {_again(method)}"
         )
-    if shape is not None and flow_THW2.shape[:3] != tuple(shape):
-        text = "{} frames of {} x {} cells"
-        has, wants = text.format(*flow_THW2.shape), text.format(*shape)
-        raise NoFlow(f"{file}: has {has}, but the video has {wants}; {_again(method)}")
     return flow_THW2
 
 

@@ -237,6 +237,13 @@ def open_record(path: str | Path) -> ShardVideo:
     assert place is not None, path
     (file, shard_end), offset = _opened(place[0]), place[1]
     data = os.pread(file.fileno(), _FIRST_READ, offset)
+
+    def part(start: int, size: int) -> bytes:
+        """Return bytes of the shard from `start` after the table's begin. Mostly they are read."""
+        if start + size <= len(data):
+            return data[start : start + size]
+        return os.pread(file.fileno(), size, offset + start)
+
     if len(data) < HEADER.size:
         raise UserError(
             f"{path}: its shard ends after {shard_end:,} bytes, before this video; {AGAIN}"
@@ -253,9 +260,8 @@ def open_record(path: str | Path) -> ShardVideo:
         )
     end = HEADER.size + count * ROW.itemsize
     # The number of rows cannot be checked yet, so the read is limited to the shard.
-    if len(data) < end <= shard_end - offset:
-        data += os.pread(file.fileno(), end - len(data), offset + len(data))
-    if len(data) < end or table_crc(data[: HEADER.size], data[HEADER.size : end]) != crc:
+    table = part(0, end) if end <= shard_end - offset else b""
+    if len(table) < end or table_crc(table[: HEADER.size], table[HEADER.size :]) != crc:
         raise UserError(
             f"{path}: the {end:,} bytes of its table at {offset:,} have changed since they were "
             f"written; {AGAIN}"
@@ -269,43 +275,21 @@ def open_record(path: str | Path) -> ShardVideo:
             )
     if not (codec.isascii() and 0 <= fps < math.inf):
         raise UserError(f"{path}: its table in the shard has codec {codec!r}, fps {fps}; {AGAIN}")
-    wanted = str(path)[len(place[0]) :].partition("/")[2]
-    source = _source_name(file, data, offset, end)
-    if source is None or inside(source) != wanted:
-        lies = "has no readable name" if source is None else f"is {source}"
+    # KEY.json follows the table, and has the source's name.
+    source, wanted = None, str(path)[len(place[0]) :].partition("/")[2]
+    with suppress(tarfile.TarError, ValueError, KeyError, TypeError, RecursionError):
+        at = end + -end % _BLOCK
+        info = tarfile.TarInfo.frombuf(part(at, _BLOCK), "utf-8", "strict")
+        if info.name.endswith(".json") and info.size <= _FIRST_READ:
+            source = json.loads(part(at + _BLOCK, info.size))["source"]
+    if not isinstance(source, str) or inside(source) != wanted:
         raise UserError(
-            f"{path}: the video at byte {offset:,} of its shard {lies}, not {wanted}; {AGAIN}"
+            f"{path}: the video at byte {offset:,} of its shard is {source}, not {wanted}; {AGAIN}"
         )
-    rows = np.frombuffer(data, ROW, count, HEADER.size)
-    name = codec.rstrip(b"\0").decode()
+    rows, name = np.frombuffer(table, ROW, count, HEADER.size), codec.rstrip(b"\0").decode()
     return ShardVideo(
         str(path), file, every, (height, width), name, fps, vectors_at, rows, shard_end
     )
-
-
-def _source_name(file: BinaryIO, data: bytes, offset: int, end: int) -> str | None:
-    """Return the source's name from a record's KEY.json; None if it cannot be read.
-
-    KEY.json follows the table, so it usually is in `data` already.
-
-    Args:
-        data: bytes of the shard, starting with the table at `offset`.
-        end: size of the table in bytes.
-    """
-    at = end + -end % _BLOCK
-    if len(data) < at + 2 * _BLOCK:
-        data = data[:at] + os.pread(file.fileno(), 4 * _BLOCK, offset + min(at, len(data)))
-    try:
-        info = tarfile.TarInfo.frombuf(data[at : at + _BLOCK], "utf-8", "strict")
-        if not info.name.endswith(".json") or info.size > _FIRST_READ:
-            return None
-        text = data[at + _BLOCK : at + _BLOCK + info.size]
-        if len(text) < info.size:
-            text = os.pread(file.fileno(), info.size, offset + at + _BLOCK)
-        name = json.loads(text)["source"]
-    except (tarfile.TarError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return name if isinstance(name, str) else None
 
 
 def inside(name: str) -> str:
