@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, get_args
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from mgm.data.index import SPLITS, Index, Video, new_index, read_index, write_index
 from mgm.data.leaks import example, first_frames_note, group_of, groups_by_name
@@ -49,14 +49,9 @@ class _Listed(BaseModel, frozen=True, extra="forbid", str_strip_whitespace=True)
 
     path: Text
     label: Text = ""
-    labels: tuple[Text, ...] = ()
+    labels: Annotated[tuple[Text, ...], BeforeValidator(lambda text: text.split(";"))] = ()
     split: Annotated[str, Field(pattern="^(train|test)$")] = ""
     group: Text = ""
-
-    @field_validator("labels", mode="before")
-    @classmethod
-    def _parts(cls, text: str) -> list[str]:
-        return text.split(";")
 
     @model_validator(mode="after")
     def _has_different_labels(self):
@@ -137,23 +132,20 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
             "path,label"
         )
     listed, unlabelled = dict[str, _Listed](), []
-    for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
+    for label in sorted(name for name in os.listdir(source) if name[0] != "."):
+        if not os.path.isdir(source / label):
+            unlabelled.append((label, "is not in a class folder, so it has no label"))
             continue
-        # entry.is_dir() would fail on a link that leads to itself.
-        if not os.path.isdir(entry.path):
-            unlabelled.append((entry.name, "is not in a class folder, so it has no label"))
-            continue
-        names, unusable = files_below(source, entry.name)
+        names, unusable = files_below(source, label)
         unlabelled += unusable
         names = sorted(name for name in names if not name.endswith(_SIDECARS))
         if not names:
             reason = f" ({unusable[0][1]})" if unusable else ""
             raise UserError(
-                f"{ascii(str(source / entry.name))[1:-1]}: a class folder without videos{reason}; "
+                f"{ascii(str(source / label))[1:-1]}: a class folder without videos{reason}; "
                 "put some there, or remove it"
             )
-        listed |= {name: _Listed(path=name, label=entry.name) for name in names}
+        listed |= {name: _Listed(path=name, label=label) for name in names}
     if not listed:
         raise UserError(
             f"{source}: no class folders and no videos.csv, {len(unlabelled)} other files; "
@@ -281,12 +273,10 @@ def _drawn(
         return _drawn(others, labels_of, seed)
 
 
-def draw_test_groups(
-    videos: list[tuple[str, str]], seed: int, share: float = TEST_SHARE
-) -> set[str]:
+def draw_test_groups(videos: list[tuple[str, str]], seed: int) -> set[str]:
     """Draw the groups that become the test split.
 
-    About `share` of each class's videos go to the test split, in whole groups. Of a class with two
+    About `TEST_SHARE` of each class's videos go to the test split, in whole groups. Of a class with two
     or more groups, at least one is tested on and at least one is trained on. A class with one group
     stays in training.
 
@@ -314,28 +304,27 @@ def draw_test_groups(
         test.add(group)
         training.update({label: training[label] - 1 for label in labels[group]})
 
+    def is_free(group: str) -> bool:
+        return group not in test and all(training[label] > 1 for label in labels[group])
+
     # Classes with the fewest groups come first, since they have the least choice.
     for label in sorted(sizes, key=lambda label: len(sizes[label])):
         if len(sizes[label]) == 1:
             continue
-        goal = share * sizes[label].total()
+        goal = TEST_SHARE * sizes[label].total()
         taken = sum(size for group, size in sizes[label].items() if group in test)
-        for group in (own := sorted(sizes[label], key=rank.__getitem__)):
+        for group in sorted(sizes[label], key=rank.__getitem__):
             size = sizes[label][group]
-            if (
-                group not in test
-                and abs(taken + size - goal) < abs(taken - goal)
-                and all(training[other] > 1 for other in labels[group])
-            ):
+            if is_free(group) and abs(taken + size - goal) < abs(taken - goal):
                 take(group)
                 taken += size
         # Every group is more than twice the goal.
         if not taken:
-            free = [group for group in own if all(training[other] > 1 for other in labels[group])]
+            free = [group for group in sizes[label] if is_free(group)]
             if not free:
                 raise UserError(
                     f"class {label!r}: each of its {len(sizes[label])} groups is the last training "
                     "group of another class, so none can be tested on; add a split column"
                 )
-            take(min(free, key=lambda group: sizes[label][group]))
+            take(min(free, key=lambda group: (sizes[label][group], rank[group])))
     return test
