@@ -276,9 +276,9 @@ def _drawn(
 def draw_test_groups(videos: list[tuple[str, str]], seed: int) -> set[str]:
     """Draw the groups that become the test split.
 
-    About `TEST_SHARE` of each class's videos go to the test split, in whole groups. Of a class with two
-    or more groups, at least one is tested on and at least one is trained on. A class with one group
-    stays in training.
+    About `TEST_SHARE` of each class's videos go to the test split, in whole groups. Of a class with
+    two or more groups, at least one is tested on and at least one is trained on. A class with one
+    group stays in training.
 
     Args:
         videos: (label, group) of each video.

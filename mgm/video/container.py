@@ -202,19 +202,13 @@ class VideoReader:
             self.timeline.marks is not None or self.codec == "h264"
         )
 
-    @property
-    def _prefix(self) -> int:
-        """Return the size of the length field before each unit of an H.264 packet.
-
-        It is 0 if start codes mark units.
-        """
-        extradata = self.stream.codec_context.extradata or b""
-        return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
-
     def _read_timeline(self) -> Timeline | None:
         names = set(self.container.format.name.split(","))
         if names & {"mp4", "matroska"} and self.codec != "vp8":
-            prefix = self._prefix if self.codec == "h264" else 0
+            extradata = self.stream.codec_context.extradata or b""
+            # The size of the length field before each unit. 0: start codes mark units.
+            is_avc = self.codec == "h264" and len(extradata) > 4 and extradata[0] == 1
+            prefix = (extradata[4] & 3) + 1 if is_avc else 0
             return stored_times(self._packets(), "matroska" in names, prefix)
         if names & {"avi", "mpeg", "mpegts"} and self.codec in MPEG:
             return counted_times(self._packets(unpacked=True), self.codec)

@@ -3,6 +3,8 @@
 All random draws come from a NumPy generator that is passed in.
 """
 
+from itertools import product
+
 import numpy as np
 import torch
 
@@ -72,13 +74,17 @@ def segments(n_frames: int, frames: int, rng: np.random.Generator) -> np.ndarray
     return length * np.arange(frames) + rng.integers(length, size=frames)
 
 
+def spread(slack: int, view: int, views: int) -> int:
+    """Return where view number `view` of `views` begins, from 0 to `slack`. One is central."""
+    return slack // 2 if views == 1 else slack * view // (views - 1)
+
+
 def stride_view(n_frames: int, frames: int, step: int, view: int, views: int) -> np.ndarray:
     """Take every `step`-th frame. The starts of the views are spread evenly over the video.
 
     A single view is in the middle.
     """
-    slack = max(-(-n_frames // step) - frames, 0)  # in steps
-    start = slack // 2 if views == 1 else slack * view // (views - 1)
+    start = spread(max(-(-n_frames // step) - frames, 0), view, views)  # in steps
     return np.minimum(step * (start + np.arange(frames)), n_frames - 1)
 
 
@@ -123,8 +129,7 @@ def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> 
     pairs = [(i, j) for i in range(4) for j in range(4) if abs(i - j) <= 1]
     i, j = pairs[rng.integers(len(pairs))]
     down, right = (height - sides[i]) // 4, (width - sides[j]) // 4
-    places = [(row, column) for row in (0, 2, 4) for column in (0, 2, 4)]
-    places += [(row, column) for row in (1, 3) for column in (1, 3)]
+    places = [*product((0, 2, 4), repeat=2), *product((1, 3), repeat=2)]
     row, column = places[rng.integers(13)]
     return Box(row * down, column * right, sides[i], sides[j])
 
@@ -152,8 +157,7 @@ def view_box(height: int, width: int, view: int, views: int) -> Box:
 
     With one view it is central. Otherwise it is number `view` of `views` along the long side.
     """
-    short, slack = min(height, width), abs(height - width)
-    offset = slack // 2 if views == 1 else slack * view // (views - 1)
+    short, offset = min(height, width), spread(abs(height - width), view, views)
     return Box(offset, 0, short, short) if height > width else Box(0, offset, short, short)
 
 
@@ -163,8 +167,7 @@ def test_box(height: int, width: int, view: int, views: int, size: int) -> Box:
     The frame is scaled to a short side of `size`, then a square is cut.
     """
     tall, wide = (size * side // min(height, width) for side in (height, width))
-    slack = max(tall, wide) - size
-    offset = slack // 2 if views == 1 else slack * view // (views - 1)
+    offset = spread(max(tall, wide) - size, view, views)
     top, left = (offset, 0) if height > width else (0, offset)
     down, across = height / tall, width / wide
     scaled = tall, wide, top, left
