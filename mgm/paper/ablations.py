@@ -3,42 +3,38 @@
 They are controls, ablations and measured numbers.
 """
 
+from collections.abc import Collection
 from typing import get_args
 
 from mgm.paper import recipes
-from mgm.paper.experiments import (
-    COLUMNS,
-    downstream_runs,
-    finetuned_and_probed,
-    pretrained,
-    trained_parent,
-)
+from mgm.paper.experiments import COLUMNS, downstream_runs, finetuned_and_probed
 from mgm.paper.registry import CONTROL_ROWS, NO_MODEL, Registry, with_mask
 from mgm.spec import MASKS, Edge, Measure, Probe
+
+
+def _probes(registry: Registry, row: str, seeds: Collection[int]) -> tuple[str, list[Probe]]:
+    """Return Table 4e's column of linear probes, and those of a row with these seeds."""
+    table = registry.tables["4e"]
+    column = next(name for name in table.columns if name.endswith("linear probe"))
+    runs = table.cell(row, column).runs
+    return column, [run for run in runs if isinstance(run, Probe) and run.seed in seeds]
 
 
 def table_4_still(registry: Registry) -> None:
     """Add our single-frame control: Table 4e's probes on still clips."""
     masks = registry.tables["4e"]
-    column = next(name for name in masks.columns if name.endswith("linear probe"))
-    title = "Our control: a single frame"
-    note = (
+    table = registry.add_table(
+        "4_still",
+        "Our control: a single frame",
         "Linear probes with every label, on clips that repeat their middle frame. The lower these "
-        "numbers, the more Table 4e depends on motion."
+        "numbers, the more Table 4e depends on motion.",
     )
-    table = registry.add_table("4_still", title, note)
     for row in (masks.base, masks.ours):
-        probes = [
-            run
-            for run in masks.cell(row, column).runs
-            if isinstance(run, Probe) and run.seed in registry.seeds("table4_still")
-        ]
+        column, probes = _probes(registry, row, registry.seeds("table4_still"))
         every_label = probes[0].data.model_copy(update={"labels_per_class": 0})
-        still = [
-            run.model_copy(update={"still": True, "label_draws": 1, "data": every_label})
-            for run in probes
-        ]
-        table.add(row, column, tuple(map(registry.add, still)))
+        changes = {"still": True, "label_draws": 1, "data": every_label}
+        runs = tuple(registry.add(run.model_copy(update=changes)) for run in probes)
+        table.add(row, column, runs)
 
 
 def controls(registry: Registry) -> None:
@@ -47,12 +43,7 @@ def controls(registry: Registry) -> None:
     Labels, draws, splits and groups are the same as in the probes with the scale's own seeds.
     """
     table = registry.tables["4e"]
-    column = next(name for name in table.columns if name.endswith("linear probe"))
-    probes = [
-        run
-        for run in table.cell(table.base, column).runs
-        if isinstance(run, Probe) and run.seed in registry.scale.seeds
-    ]
+    column, probes = _probes(registry, table.base, registry.scale.seeds)
     runs = tuple(registry.add(recipes.controls(run)) for run in probes)
     for row, metric in CONTROL_ROWS.items():
         table.groups[row] = NO_MODEL
@@ -86,8 +77,8 @@ def table_4_guidance(registry: Registry) -> None:
         rows_name_runs=True,
     )
     for row, fields in GUIDANCE.items():
-        parent = trained_parent(registry, with_mask(recipes.pretrain("ssv2", "mgm"), **fields))
-        runs = downstream_runs(registry, "table4_guidance", "ssv2", parent, probe=True)
+        spec = with_mask(recipes.pretrain("ssv2"), **fields)
+        runs = downstream_runs(registry, "table4_guidance", "ssv2", spec, probe=True)
         table.add(row, "SSv2, linear probe", runs)
 
 
@@ -106,13 +97,13 @@ def table_4_edge(registry: Registry) -> None:
         "patches replace the part outside the frame. A random block never leaves the frame.",
         head="Mask",
     )
-    finetuned_and_probed(
-        registry, table, "Random Block", "ssv2", "SSv2", pretrained(registry, "ssv2", "block", 200)
-    )
-    for name, mask in {"SMM": "smm", "MGM": "mgm"}.items():
-        for edge in get_args(Edge):
-            parent = trained_parent(registry, with_mask(recipes.pretrain("ssv2", mask), edge=edge))
-            finetuned_and_probed(registry, table, f"{name} ({edge})", "ssv2", "SSv2", parent)
+    rows = {"Random Block": recipes.pretrain("ssv2", "block")} | {
+        f"{name} ({edge})": with_mask(recipes.pretrain("ssv2", mask), edge=edge)
+        for name, mask in {"SMM": "smm", "MGM": "mgm"}.items()
+        for edge in get_args(Edge)
+    }
+    for row, spec in rows.items():
+        finetuned_and_probed(registry, table, row, "ssv2", "SSv2", spec)
 
 
 def measured(registry: Registry) -> None:
@@ -128,23 +119,15 @@ def measured(registry: Registry) -> None:
         "than a step whose encoder sees all tokens.",
         head="Quantity",
     )
-    seed = registry.scale.seeds[0]
 
     def runs(name: str, dataset: str, videos: int = 0) -> tuple[Measure]:
-        like = registry.scale.apply(recipes.pretrain(dataset), seed)
-        fields = {
-            "data": like.data,
-            "clips": like.clips,
-            "model": like.model,
-            "decoder": like.decoder,
-        }
-        return (registry.add(Measure(name=name, flow=flow, videos=videos, seed=seed, **fields)),)  # type: ignore[arg-type]
+        like = registry.scale.apply(recipes.pretrain(dataset), registry.scale.seeds[0])
+        same = like.model_dump(include={"data", "clips", "model", "decoder", "seed"})
+        return (registry.add(Measure(name=name, flow=flow, videos=videos, **same)),)  # type: ignore[arg-type]
 
-    motion_time, dis = (
-        runs("motion-time", "ssv2", videos=60),
-        "DIS, not RAFT-small" if flow == "dis" else "",
-    )
-    for dataset, column in COLUMNS.items():
+    motion_time = runs("motion-time", "ssv2", videos=60)
+    dis = "DIS, not RAFT-small" if flow == "dis" else ""
+    for column, dataset in COLUMNS.items():
         table.add("Saliency score", column, runs("saliency", dataset), "saliency", 2)
     table.add("Reading motion vectors", "ms per video", motion_time, "vectors_ms")
     table.add("Optical flow", "ms per video", motion_time, "flow_ms", remark=dis)

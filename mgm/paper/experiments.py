@@ -1,13 +1,18 @@
 """The paper's tables, cell by cell."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mgm.paper import recipes
 from mgm.paper.quoted import note, reported
 from mgm.paper.registry import Registry, Table, with_mask
 from mgm.spec import MASKS, OWN, PUBLISHED, Finetune, Flow, Model, Pretrain
 
-COLUMNS = {name: PUBLISHED[name].title for name in ("ssv2", "k400")}
+# What a run starts from: runs that are trained one after another, or the id of a user's weights.
+# Without any, from random weights.
+Start = Pretrain | Finetune | str
+
+# Columns of Table 1.
+COLUMNS = {PUBLISHED[name].title: name for name in ("ssv2", "k400")}
 
 # The methods of Table 1 that are run here, with their masks.
 OURS = {"MGM": "mgm", "VideoMAE": "tube", "ST-MAE": "agnostic"}
@@ -39,7 +44,7 @@ def table_1(registry: Registry) -> None:
     """
     if not registry.has("ssv2", "k400"):
         return
-    printed = [key for key in reported() if key[0] == "1" and key[2] in COLUMNS.values()]
+    printed = [key for key in reported() if key[0] == "1" and key[2] in COLUMNS]
     table = registry.add_table(
         "1",
         "Fine-tuned top-1 on Something-Something V2 and Kinetics-400",
@@ -58,20 +63,14 @@ def table_1(registry: Registry) -> None:
         takes_weights=True,
         shows_notes=True,
     )
-    datasets = {column: dataset for dataset, column in COLUMNS.items()}
     for _, row, column in printed:
         method, _, epochs = row.split(", ")
-        runs, remark = tuple[Finetune, ...](), ""
+        start, remark = tuple[Start, ...](), ""
         if weights := registry.scale.weights.get(row):
-            runs = downstream_runs(registry, "table1", datasets[column], fixed_parent(weights))
-            remark = "from given weights"
+            start, remark = (weights,), "from given weights"
         elif method in OURS:
-            runs = downstream_runs(
-                registry,
-                "table1",
-                datasets[column],
-                pretrained(registry, datasets[column], OURS[method], int(epochs)),
-            )
+            start = (recipes.pretrain(COLUMNS[column], OURS[method], int(epochs)),)
+        runs = start and downstream_runs(registry, "table1", COLUMNS[column], *start)
         table.add(row, column, runs, remark=remark)
 
 
@@ -80,7 +79,7 @@ def table_2(registry: Registry) -> None:
 
     Tables a and b fine-tune, c and d are linear probes (P Table 2).
     """
-    for name, dataset, probes in (
+    for name, dataset, probe in (
         ("2a", "k400", False),
         ("2b", "ssv2", False),
         ("2c", "k400", True),
@@ -88,29 +87,21 @@ def table_2(registry: Registry) -> None:
     ):
         if not registry.has(dataset, *TRANSFER.values()):
             continue
+        title = PUBLISHED[dataset].title
         table = registry.add_table(
             name,
-            f"{'Linear probe' if probes else 'Fine-tuning'} on UCF101, HMDB51 and Diving48 from "
-            f"{COLUMNS[dataset]}",
+            f"{'Linear probe' if probe else 'Fine-tuning'} on UCF101, HMDB51 and Diving48 from "
+            f"{title}",
             "UCF101 and HMDB51: split 1. The supervised baseline is ViT-B from scratch with MViT's "
-            "recipe."
-            + (" The paper has no recipe for its probe; ours is MAE's." if probes else ""),
+            "recipe." + (" The paper has no recipe for its probe; ours is MAE's." if probe else ""),
         )
-        parents = {
-            f"Supervised ({COLUMNS[dataset]})": trained_parent(
-                registry, recipes.supervised(dataset)
-            )
-        }
-        parents |= _pretrained_800(registry, dataset)
-        if probes:
-            del parents[f"MGM + {COLUMNS[dataset]} Finetune"]
-        for row, parent in parents.items():
+        rows = {f"Supervised ({title})": (recipes.supervised(dataset),)} | _pretrained_800(dataset)
+        if probe:
+            rows.popitem()
+        for row, start in rows.items():
             for column, downstream in TRANSFER.items():
-                table.add(
-                    row,
-                    column,
-                    downstream_runs(registry, f"table{name}", downstream, parent, probes),
-                )
+                runs = downstream_runs(registry, f"table{name}", downstream, *start, probe=probe)
+                table.add(row, column, runs)
 
 
 def table_3(registry: Registry) -> None:
@@ -129,49 +120,45 @@ def table_3(registry: Registry) -> None:
         "is the share of predictions outside the 7 shared classes (the paper does not report it).",
     )
     for metric, suffix in (("top1", ""), ("outside", ", negative transfer")):
-        for row, parent in _pretrained_800(registry, "k400").items():
+        for row, start in _pretrained_800("k400").items():
             for column, dataset in ADAPTATION.items():
-                table.add(
-                    row,
-                    column + suffix,
-                    downstream_runs(registry, "table3", dataset, parent),
-                    metric,
-                )
+                runs = downstream_runs(registry, "table3", dataset, *start)
+                table.add(row, column + suffix, runs, metric)
 
 
 def table_4abc(registry: Registry) -> None:
     """Add Tables 4a-c: backbones, guidance and jitter of MGM, 200 epochs on SSv2 (P 4.5)."""
     if not registry.has("ssv2"):
         return
-    flow = registry.scale.flow
-    base = recipes.pretrain("ssv2")
-    dis = "DIS, not RAFT-small" if flow == "dis" else ""
-    small = {
-        row: recipes.pretrain("ssv2", backbone=name)
-        for row, name in (("ViT-S", "vit-s"), ("ViT-B", "vit-b"), ("TimesFormer", "timesformer"))
-    }
-    rows: dict[str, tuple[str, str, dict[str, tuple[Pretrain, str]]]] = {
-        "4a": ("Backbones", "Backbone", {row: (spec, "") for row, spec in small.items()}),
-        "4b": (
+    flow, base = registry.scale.flow, recipes.pretrain("ssv2")
+    by_flow = "DIS, not RAFT-small" if flow == "dis" else ""
+    backbones = {"ViT-S": "vit-s", "ViT-B": "vit-b", "TimesFormer": "timesformer"}
+    for name, title, head, rows in (
+        (
+            "4a",
+            "Backbones",
+            "Backbone",
+            {row: recipes.pretrain("ssv2", backbone=name) for row, name in backbones.items()},
+        ),
+        (
+            "4b",
             "What guides the mask",
             "Guidance",
-            {"optical flow": (with_mask(base, guidance=flow), dis), "motion vector": (base, "")},
+            {"optical flow": with_mask(base, guidance=flow), "motion vector": base},
         ),
-        "4c": (
+        (
+            "4c",
             "Jitter of the box's aspect ratio",
             "Jitter",
-            {"no": (with_mask(base, jitter=False), ""), "yes": (base, "")},
+            {"no": with_mask(base, jitter=False), "yes": base},
         ),
-    }
-    for name, (title, head, several) in rows.items():
+    ):
         table = registry.add_table(
             name, title, "The paper pretrains MGM for 200 epochs on SSv2.", head=head
         )
-        for row, (spec, remark) in several.items():
-            runs = downstream_runs(
-                registry, f"table{name}", "ssv2", trained_parent(registry, spec), model=spec.model
-            )
-            table.add(row, "SSv2", runs, remark=remark)
+        for row, spec in rows.items():
+            runs = downstream_runs(registry, f"table{name}", "ssv2", spec, model=spec.model)
+            table.add(row, "SSv2", runs, remark=by_flow if row == "optical flow" else "")
 
 
 def table_4d(registry: Registry) -> None:
@@ -184,11 +171,8 @@ def table_4d(registry: Registry) -> None:
     )
     for row, dataset in (("Mini-K200", "mini-k200"), ("K400", "k400")):
         table.add(row, "samples", metric="samples", decimals=0)
-        table.add(
-            row,
-            "K400",
-            downstream_runs(registry, "table4d", "k400", pretrained(registry, dataset, "mgm", 200)),
-        )
+        runs = downstream_runs(registry, "table4d", "k400", recipes.pretrain(dataset))
+        table.add(row, "K400", runs)
 
 
 def table_4e(registry: Registry) -> None:
@@ -218,23 +202,15 @@ def table_4e(registry: Registry) -> None:
         own_jobs=True,
         rows_name_runs=True,
     )
-    rows = {table.base: fixed_parent("")} | {
-        row: pretrained(registry, dataset, mask, 200) for row, mask in MASK_ROWS.items()
-    }
-    for row, parent in rows.items():
-        finetuned_and_probed(registry, table, row, dataset, column, parent)
+    finetuned_and_probed(registry, table, table.base, dataset, column)
+    for row, mask in MASK_ROWS.items():
+        spec = recipes.pretrain(dataset, mask)
+        finetuned_and_probed(registry, table, row, dataset, column, spec)
     if registry.scale.other_masks:
         for row, spec in other_masks(dataset, registry.scale.flow).items():
             table.groups[row] = OTHERS
-            finetuned_and_probed(
-                registry,
-                table,
-                row,
-                dataset,
-                column,
-                trained_parent(registry, spec),
-                registry.scale.seeds,
-            )
+            seeds = registry.scale.seeds
+            finetuned_and_probed(registry, table, row, dataset, column, spec, seeds=seeds)
 
 
 def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:
@@ -256,38 +232,19 @@ def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:
     return made
 
 
-# Returns the id of the run that a seed starts from; empty: from random weights.
-Parent = Callable[[int], str]
-
-
-def trained_parent(registry: Registry, spec: Pretrain | Finetune) -> Parent:
-    return lambda seed: registry.add_scaled(spec, seed).run_id
-
-
-def fixed_parent(run_id: str) -> Parent:
-    return lambda seed: run_id
-
-
-def pretrained(registry: Registry, dataset: str, mask: str, epochs: int) -> Parent:
-    return trained_parent(registry, recipes.pretrain(dataset, mask, epochs))
-
-
-def _pretrained_800(registry: Registry, dataset: str) -> dict[str, Parent]:
-    """Return the parents of Tables 2 and 3, all pretrained for 800 epochs.
+def _pretrained_800(dataset: str) -> dict[str, tuple[Pretrain | Finetune, ...]]:
+    """Return the rows of Tables 2 and 3, all pretrained for 800 epochs.
 
     The last one is also fine-tuned with the labels of the pretraining dataset, as in Table 1.
     """
-    mgm = pretrained(registry, dataset, "mgm", 800)
-
-    def finetuned(seed: int) -> str:
-        return registry.add_scaled(
-            recipes.finetune(dataset, mgm(seed), recipes.MODELS["vit-b"]), seed
-        ).run_id
-
+    mgm = recipes.pretrain(dataset, "mgm", 800)
     return {
-        "VideoMAE": pretrained(registry, dataset, "tube", 800),
-        "MGM": mgm,
-        f"MGM + {COLUMNS[dataset]} Finetune": finetuned,
+        "VideoMAE": (recipes.pretrain(dataset, "tube", 800),),
+        "MGM": (mgm,),
+        f"MGM + {PUBLISHED[dataset].title} Finetune": (
+            mgm,
+            recipes.finetune(dataset, "", mgm.model),
+        ),
     }
 
 
@@ -295,21 +252,30 @@ def downstream_runs(
     registry: Registry,
     target: str,
     dataset: str,
-    parent: Parent,
+    *start: Start,
     probe: bool = False,
     model: Model = recipes.MODELS["vit-b"],
     seeds: Sequence[int] = (),
 ) -> tuple:
-    """Add one fine-tuning or probe run per seed, from the parent of that seed.
+    """Add one fine-tuning or probe run per seed, and the runs that it starts from.
 
     Args:
         target: a table or figure, such as table4e. Its seeds are the default of `seeds`.
+        start: pretraining, or pretraining and fine-tuning, or the id of given weights. Without it,
+            the runs start from random weights.
     """
     recipe, stage = (recipes.probe, "probe") if probe else (recipes.finetune, "finetune")
-    return tuple(
-        registry.add_scaled(recipe(dataset, parent(seed), model), seed)
-        for seed in seeds or registry.seeds(target, stage)
-    )
+    last, runs = recipe(dataset, "", model), []
+    for seed in seeds or registry.seeds(target, stage):
+        parent = ""
+        for part in (*start, last):
+            if isinstance(part, str):
+                parent = part
+            else:
+                run = registry.add_scaled(part.model_copy(update={"parent": parent}), seed)
+                parent = run.run_id
+        runs.append(run)
+    return tuple(runs)
 
 
 def finetuned_and_probed(
@@ -318,19 +284,16 @@ def finetuned_and_probed(
     row: str,
     dataset: str,
     column: str,
-    parent: Parent,
+    *start: Start,
     seeds: Sequence[int] = (),
 ) -> None:
     """Add a fine-tuning cell and a linear-probe cell to a row of a table."""
     known = registry.scale.datasets.get(dataset)
     metric = "map" if known and known.several_labels else "top1"
+    target = f"table{table.name}"
     for probe, suffix in ((False, ""), (True, ", linear probe")):
-        table.add(
-            row,
-            column + suffix,
-            downstream_runs(registry, f"table{table.name}", dataset, parent, probe, seeds=seeds),
-            metric,
-        )
+        runs = downstream_runs(registry, target, dataset, *start, probe=probe, seeds=seeds)
+        table.add(row, column + suffix, runs, metric)
 
 
 ALL = (

@@ -3,13 +3,15 @@
 from typing import get_args
 
 from mgm.paper import recipes
-from mgm.paper.experiments import downstream_runs, trained_parent
+from mgm.paper.experiments import downstream_runs
 from mgm.paper.registry import SHARES, Cell, Figure, Plot, Registry, with_mask
 from mgm.spec import OWN, Edge, Measure, Visualise
 
 # The paper does not list its ratios. 0.9 is VideoMAE's.
 RATIOS = (0.6, 0.75, 0.9)
 TOP1 = SHARES["top1"]
+# Fields that a measurement or a picture has in common with the pretraining that it shows.
+SAME = {"data", "clips", "model", "seed"}
 
 
 def figure_1(registry: Registry) -> None:
@@ -30,10 +32,7 @@ def figure_1(registry: Registry) -> None:
         "numbers.",
         "Pretraining epochs",
         TOP1,
-        {
-            method: tuple(sorted(points, key=lambda point: point[0]))
-            for method, points in lines.items()
-        },
+        {method: _over_x(points) for method, points in lines.items()},
     )
 
 
@@ -47,16 +46,20 @@ def figure_4a(registry: Registry) -> None:
     points = [(0.75, quoted)]
     for ratio in RATIOS:
         if ratio != 0.75:
-            parent = trained_parent(registry, with_mask(recipes.pretrain("ssv2"), ratio=ratio))
-            runs = downstream_runs(registry, "figure4a", "ssv2", parent)
+            spec = with_mask(recipes.pretrain("ssv2"), ratio=ratio)
+            runs = downstream_runs(registry, "figure4a", "ssv2", spec)
             points.append((ratio, Cell("4a_ratio", f"{ratio:g}", "SSv2", runs)))
     registry.plots["4a"] = Plot(
         "Mask ratio",
         "The paper pretrains MGM for 200 epochs on SSv2, and prints a number for 0.75 only.",
         "Mask ratio",
         TOP1,
-        {"MGM": tuple(sorted(points, key=lambda point: point[0]))},
+        {"MGM": _over_x(points)},
     )
+
+
+def _over_x(points: list[tuple[float, Cell]]) -> tuple[tuple[float, Cell], ...]:
+    return tuple(sorted(points, key=lambda point: point[0]))
 
 
 def figure_4b(registry: Registry) -> None:
@@ -78,15 +81,12 @@ def figure_4_edge(registry: Registry) -> None:
     if not (table := registry.tables.get("4_edge")):
         return
     edges = get_args(Edge)
+    rows = {name: [f"{name} ({edge})" for edge in edges] for name in ("MGM", "SMM")}
+    rows["Random Block"] = ["Random Block"] * len(edges)
     lines = {
-        name: tuple(
-            (float(x), table.cell(f"{name} ({edge})", "SSv2")) for x, edge in enumerate(edges)
-        )
-        for name in ("MGM", "SMM")
+        name: tuple((float(x), table.cell(row, "SSv2")) for x, row in enumerate(several))
+        for name, several in rows.items()
     }
-    lines["Random Block"] = tuple(
-        (float(x), table.cell("Random Block", "SSv2")) for x in range(len(edges))
-    )
     registry.plots["4_edge"] = Plot(
         "Our ablation: the box at the frame's edge",
         "A random block stays inside the frame, so every rule has the same run of it. The paper "
@@ -124,26 +124,23 @@ def figure_4_seeds(registry: Registry) -> None:
 
 def figure_5(registry: Registry) -> None:
     """Add Figure 5, every mask on one clip, and our figure of the moving pixels under each mask."""
-    dataset = OWN if registry.scale.own_videos else "ssv2"
-    like = recipes.pretrain(dataset)
+    like = recipes.pretrain(OWN if registry.scale.own_videos else "ssv2")
     centre = like.clips.model_copy(update={"crop": "centre"})
     seed = registry.scale.seeds[0]
-    clip = registry.add_scaled(Visualise(data=like.data, clips=centre, model=like.model), seed)
+    clip = Visualise(data=like.data, clips=centre, model=like.model)
     registry.figures["5"] = Figure(
-        clip,
+        registry.add_scaled(clip, seed),
         "Every mask on one clip",
         "Each row is a mask. Each column is a time slot of the token grid.",
         shows_masks=True,
     )
-    like = registry.scale.apply(like, seed)
-    hidden = registry.add(
-        Measure(name="coverage", data=like.data, clips=like.clips, model=like.model, seed=seed)
-    )
-    title, note = (
+    same = registry.scale.apply(like, seed).model_dump(include=SAME)
+    registry.figures["5_coverage"] = Figure(
+        registry.add(Measure(name="coverage", **same)),
         "Ours: moving pixels that each mask hides",
         "A mask that ignores motion hides the same share of moving pixels as of all pixels.",
+        vector=True,
     )
-    registry.figures["5_coverage"] = Figure(hidden, title, note, vector=True)
 
 
 def figures_6_to_8(registry: Registry) -> None:
@@ -179,15 +176,8 @@ def figures_6_to_8(registry: Registry) -> None:
             f"MGM and VideoMAE reconstruct the same test clips, each with its own mask. {slots}",
         ),
     ):
-        run_ids = tuple(parent.run_id for parent in parents)
-        run = Visualise(
-            figure=figure,
-            data=mgm.data,
-            clips=mgm.clips,
-            model=mgm.model,
-            parents=run_ids,
-            seed=seed,
-        )  # type: ignore[arg-type]
+        shown = tuple(parent.run_id for parent in parents)
+        run = Visualise(figure=figure, parents=shown, **mgm.model_dump(include=SAME))  # type: ignore[arg-type]
         registry.figures[figure] = Figure(registry.add(run), title, note)
 
 
