@@ -144,10 +144,9 @@ def study_registry(scale: Scale) -> Registry:
     Args:
         scale: the scale of `scale_of`.
     """
-    study, registry = scale.study, Registry(scale)
-    assert study is not None
+    study, registry = _study(scale), Registry(scale)
     cells: dict[tuple[str, str, str, str], list] = {}
-    for value in _values(study, registry):
+    for value in _values(registry):
         registry.values.append(value)
         key = value.dataset, value.row, value.column, value.metric
         cells.setdefault(key, []).append(value.run)
@@ -165,71 +164,101 @@ def study_registry(scale: Scale) -> Registry:
     return registry
 
 
-def _values(study: Study, registry: Registry) -> Iterator[Value]:
+def _study(scale: Scale) -> Study:
+    assert scale.study
+    return scale.study
+
+
+def _values(registry: Registry) -> Iterator[Value]:
+    study = _study(registry.scale)
     for name, place in study.datasets.items():
         if not place.tested:
             continue
-        shown = place.fold_of or name
         draws: tuple[int | None, ...] = place.draws or study.draws
         if study.datasets[place.videos_of or name].generate is None:
             draws = (None,)
         for draw in draws:
             seeds = place.seeds or study.seeds or (draw or 0,)
             for seed in seeds:
-                at = At(shown, draw, seed)
-                yield from _of_seed(study, registry, name, at, with_controls=seed == seeds[0])
+                at = At(place.fold_of or name, draw, seed)
+                yield from _of_seed(registry, name, at, with_controls=seed == seeds[0])
 
 
-def _of_seed(
-    study: Study, registry: Registry, name: str, at: At, with_controls: bool
-) -> Iterator[Value]:
-    place = study.datasets[name]
-    key, source = _key(study, name, at), _key(study, place.pretrained_on or name, at)
-    pretrained_on = study.datasets[place.pretrained_on or name]
-    made: dict[str, Pretrain] = {}
+def _of_seed(registry: Registry, name: str, at: At, with_controls: bool) -> Iterator[Value]:
+    """Yield the numbers of one dataset, draw and seed, and add their runs."""
+    scale, study, seed = registry.scale, _study(registry.scale), at.seed
+
+    def key_of(name: str) -> str:
+        """Return the name in the scale of a dataset's videos."""
+        name = study.datasets[name].videos_of or name
+        return name if study.datasets[name].generate is None else f"{name}-{at.draw}"
+
+    source = study.datasets[name].pretrained_on or name
+    key, source_key, made = key_of(name), key_of(source), dict[str, Pretrain]()
     for title, row in study.rows.items():
-        if At(at.dataset, at.draw, at.seed, row=title) not in row.only:
+        if at._replace(row=title) not in row.only:
             continue
-        parent = made.get(row.start)
-        if row.start not in ("", "none") and parent is None:
+        changes = row.changes | study.datasets[source].pretrain
+        if parent := made.get(row.start):
+            changes = {"parent": parent.run_id, **changes}
+        elif row.start not in ("", "none"):
             raise UserError(
                 f"study {study.study}: rows.{title}: goes on from {row.start}, which has no run in "
                 f"{name}; put that row first"
             )
-        start = _pretraining(
-            study, registry.scale, source, at.seed, row.changes | pretrained_on.pretrain, parent
-        )
-        made[title] = start
+        start = made[title] = _pretraining(scale, source_key, seed, changes)
         for column, evaluation in study.columns.items():
-            here = At(at.dataset, at.draw, at.seed, row=title, column=column)
-            if here not in row.only or here not in evaluation.only:
+            here = at._replace(row=title, column=column)
+            measured = evaluation.stage == "measure"
+            # Random weights have no mask to measure.
+            unmasked = measured and row.start == "none"
+            if unmasked or here not in row.only or here not in evaluation.only:
                 continue
-            if evaluation.stage == "measure" and row.start == "none":
-                # Random weights have no mask to measure.
-                continue
-            run = _evaluation(study, registry.scale, key, at.seed, evaluation, start)
-            if evaluation.stage != "measure" and row.start != "none":
+            run = _evaluation(scale, key, seed, evaluation, start)
+            if not measured and row.start != "none":
                 if parent:
                     registry.add(parent)
                 run = run.model_copy(update={"parent": registry.add(start).run_id})
-            yield Value(
-                at.dataset, at.draw, at.seed, title, column, registry.add(run), evaluation.metric
-            )
-    if not with_controls:
-        return
-    plain = _pretraining(study, registry.scale, source, at.seed, {}, None)
-    for column in study.controls:
-        probe = _evaluation(study, registry.scale, key, at.seed, study.columns[column], plain)
+            yield Value(*here, registry.add(run), evaluation.metric)
+    for column in study.controls if with_controls else ():
+        plain = _pretraining(scale, source_key, seed, {})
+        probe = _evaluation(scale, key, seed, study.columns[column], plain)
         assert isinstance(probe, Probe)
         run = registry.add(recipes.controls(probe))
         for title, metric in CONTROLS.items():
-            yield Value(at.dataset, at.draw, at.seed, title, column, run, metric, control=True)
+            here = at._replace(row=title, column=column)
+            yield Value(*here, run, metric, control=True)
 
 
-def _key(study: Study, name: str, at: At) -> str:
-    """Return the name in the scale of a dataset's videos."""
-    name = study.datasets[name].videos_of or name
-    return name if study.datasets[name].generate is None else f"{name}-{at.draw}"
+def _pretraining(scale: Scale, key: str, seed: int, changes: Mapping[str, Any]) -> Pretrain:
+    study, spec = _study(scale), Pretrain(data=Data(dataset=key))
+    if study.scale:
+        spec = recipes.pretrain(_recipe(study, key), "mgm", study.epochs, scale.backbone)
+    return _applied(scale, spec, key, seed, changes)
+
+
+def _evaluation(
+    scale: Scale, key: str, seed: int, column: Column, start: Pretrain
+) -> Probe | Finetune | Measure:
+    """Return a run that evaluates `start`, without its parent. The model is that of `start`."""
+    study, dataset = _study(scale), scale.datasets[key]
+    if column.stage == "measure":
+        data = Data(dataset=dataset.name or key, digest=dataset.digest)
+        same = start.model_dump(include={"clips", "model", "mask", "seed"})
+        return _changed(
+            study, Measure(name=column.changes["name"], data=data, **same), column.changes
+        )
+    kind, recipe = {"probe": (Probe, recipes.probe), "finetune": (Finetune, recipes.finetune)}[
+        column.stage
+    ]
+    spec = (
+        recipe(_recipe(study, key), "", recipes.MODELS[scale.backbone])
+        if study.scale
+        else kind(data=Data(dataset=key))
+    )
+    return _applied(scale, spec, key, seed, column.changes).model_copy(
+        update={"model": start.model}
+    )
 
 
 def _recipe(study: Study, key: str) -> str:
@@ -237,50 +266,12 @@ def _recipe(study: Study, key: str) -> str:
     return key if key in PUBLISHED else study.recipe
 
 
-def _pretraining(
-    study: Study,
-    scale: Scale,
-    key: str,
-    seed: int,
-    changes: Mapping[str, Any],
-    parent: Pretrain | None,
-) -> Pretrain:
-    spec = (
-        recipes.pretrain(_recipe(study, key), "mgm", study.epochs, scale.backbone)
-        if study.scale
-        else Pretrain(data=Data(dataset=key))
+def _applied(scale: Scale, spec: R, key: str, seed: int, changes: Mapping[str, Any]) -> R:
+    """Return a spec on the scale's dataset `key`, as the scale runs it, with changed fields."""
+    data = spec.data.model_copy(update={"dataset": key})
+    return _changed(
+        _study(scale), scale.apply(spec.model_copy(update={"data": data}), seed), changes
     )
-    if parent:
-        changes = {"parent": parent.run_id, **changes}
-    return _changed(study, scale.apply(_on(scale, spec, key, seed), seed), changes)
-
-
-def _evaluation(
-    study: Study, scale: Scale, key: str, seed: int, column: Column, start: Pretrain
-) -> Probe | Finetune | Measure:
-    """Return a run that evaluates `start`, without its parent. The model is that of `start`."""
-    if column.stage == "measure":
-        same = {name: getattr(start, name) for name in ("clips", "model", "mask")}
-        spec = Measure(name=column.changes["name"], data=Data(dataset=key), **same)
-        run = _on(scale, spec, key, seed)
-        named = run.data.model_copy(update={"dataset": scale.datasets[key].name or key})
-        return _changed(study, run.model_copy(update={"data": named}), column.changes)
-    trained: Probe | Finetune
-    if not study.scale:
-        stage = Probe if column.stage == "probe" else Finetune
-        trained = stage(data=Data(dataset=key))
-    else:
-        recipe = recipes.probe if column.stage == "probe" else recipes.finetune
-        trained = recipe(_recipe(study, key), "", recipes.MODELS[scale.backbone])
-    trained = _changed(study, scale.apply(_on(scale, trained, key, seed), seed), column.changes)
-    return trained.model_copy(update={"model": start.model})
-
-
-def _on(scale: Scale, spec: R, key: str, seed: int) -> R:
-    """Return a spec on a dataset of the scale, given by its key there."""
-    dataset = scale.datasets[key]
-    fields = {"dataset": key, "digest": dataset.digest}
-    return spec.model_copy(update={"data": spec.data.model_copy(update=fields), "seed": seed})
 
 
 def _changed(study: Study, spec: R, changes: Mapping[str, Any]) -> R:
