@@ -10,28 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from mgm.dag.cluster import load_cluster
-from mgm.dag.config import Config, parse_config
+from mgm.dag.config import parse_config
 from mgm.data.index import read_index
 from mgm.data.published.derived import pda_digest
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
 from mgm.paper import CONFIG, STUDIES
-from mgm.paper.comparison import load_study, scale_of
+from mgm.paper.comparison import indexed, load_study, scale_of
 from mgm.paper.scales import Dataset, Scale, file_of, load_scale
 from mgm.paper.suite import make_registry
 from mgm.results.lock import folder_lock
 from mgm.spec import OWN, PUBLISHED
 
-# Datasets that jobs can prepare from a user's downloads, and datasets made from others.
-PREPARED = tuple(name for name, dataset in PUBLISHED.items() if not dataset.derived_from)
-DERIVED = {
-    name: dataset.derived_from for name, dataset in PUBLISHED.items() if dataset.derived_from
-}
+# Datasets that jobs can prepare from a user's downloads.
+PREPARED = [name for name, dataset in PUBLISHED.items() if not dataset.derived_from]
 
 
 def scale_file(scale: str, study: str = "") -> Path:
     """Return the file of a scale, or of the scale that a study names."""
     return file_of((study and load_study(file_of(study, STUDIES)).scale) or scale, CONFIG)
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Return the datasets that a published dataset is made from."""
+    return PUBLISHED[name].derived_from if name in PUBLISHED else ()
 
 
 class Setting:
@@ -55,10 +57,28 @@ class Setting:
         index_videos: bool = True,
     ):
         options = parse_config(config)
-        given = options.model_dump(include={"flow_weights", "weights"}, exclude_unset=True)
-        self.cluster = load_cluster(options.cluster) if options.cluster is not None else None
-        sources = {} if options.videos is not None else self._sources(options)
-        prepared_in = self.cluster.data if self.cluster else {}
+        cluster = load_cluster(options.cluster) if options.cluster is not None else None
+        prepared_in = cluster.data if cluster else {}
+        if options.videos is None:
+            given = cluster.sources if cluster else {}
+            sources = given if options.sources is None else options.sources
+            short = {"ucf101": options.ucf101, "hmdb51": options.hmdb51}
+            sources = sources | {name: source for name, source in short.items() if source}
+        elif options.sources:
+            raise UserError(
+                "--config sources: names published datasets, and "
+                f"videos={options.videos} replaces them; leave one of the two out"
+            )
+        else:
+            sources = {}
+        for what, names, known in (
+            ("sources", sources, PREPARED),
+            ("cluster: data", prepared_in, [*PUBLISHED]),
+        ):
+            if unknown := sorted(set(names) - set(known)):
+                raise UserError(
+                    f"{what}: {unknown[0]}: cannot be given here; choose from {', '.join(known)}"
+                )
         if options.study:
             study = load_study(file_of(options.study, STUDIES))
             present = {
@@ -69,9 +89,12 @@ class Setting:
             }
             scale = scale_of(study.without_absent(present), size=options.gpu)
         else:
-            scale = load_scale(file_of(options.scale, CONFIG), given, options.gpu)
+            fields = options.model_dump(include={"flow_weights", "weights"}, exclude_unset=True)
+            scale = load_scale(file_of(options.scale, CONFIG), fields, options.gpu)
         if options.steps:
             scale = scale.shortened(options.steps)
+        self.cluster, self.yes = cluster, options.yes
+        self.shards = options.shards or (cluster.shards if cluster else 1)
         # The downloads of the published datasets that jobs prepare.
         self.sources = {
             name: source
@@ -81,13 +104,6 @@ class Setting:
         for name, source in self.sources.items():
             if not Path(source).exists():
                 raise UserError(f"sources: {name}: {source} does not exist; correct the path")
-        self.yes = options.yes
-        if unknown := sorted(set(prepared_in) - {*PREPARED, *DERIVED}):
-            raise UserError(
-                f"cluster: data.{unknown[0]}: is not a published dataset; choose from "
-                f"{', '.join((*PREPARED, *DERIVED))}"
-            )
-        scale = scale.placed(prepared_in)
         self.name = options.name or scale.name
         self.results, self.reports = results / self.name, reports / self.name
         self.logs = Path("logs") / self.name
@@ -97,12 +113,6 @@ class Setting:
         self.generated: dict[str, Synthetic] = {}
         # Each derived dataset with the datasets that it is made from.
         self.derived: dict[str, tuple[str, ...]] = {}
-        if options.videos is not None and options.sources:
-            raise UserError(
-                "--config sources: names published datasets, and "
-                f"videos={options.videos} replaces them; leave one of the two out"
-            )
-        self.shards = options.shards or (self.cluster.shards if self.cluster else 1)
         # Run ids, each with the weights that the user gives for a row of a table.
         self.external: dict[str, Path] = {}
         if scale.weights:
@@ -112,75 +122,68 @@ class Setting:
             self.external = dict(
                 external_run_id(path, f"weights: {row}", row) for row, path in scale.weights.items()
             )
-        scale = scale.model_copy(update={"weights": dict(zip(scale.weights, self.external))})
-        if options.videos is not None:
-            if self.name == scale.name:
-                raise UserError(
-                    f"--config videos={options.videos}: needs another name than {self.name}, or "
-                    "its results would mix with that scale's; add name=..."
-                )
-            scale = self._own(scale, Path(options.videos), data, index_videos)
+        changes: dict[str, Any] = {"weights": dict(zip(scale.weights, self.external))}
+        if options.videos is None:
+            changes["datasets"] = self._filled(scale, data, prepared_in)
+        elif self.name == scale.name:
+            raise UserError(
+                f"--config videos={options.videos}: needs another name than {self.name}, or "
+                "its results would mix with that scale's; add name=..."
+            )
         else:
-            scale = self._filled(scale, data)
-        self.scale = scale
-        self.registry = make_registry(scale)
+            own = self._own(Path(options.videos), data / self.name, index_videos)
+            # Some masks of other papers need optical flow, which shards do not contain.
+            changes |= {"datasets": {OWN: own}, "other_masks": False}
+        self.scale = scale.model_copy(update=changes)
+        self.registry = make_registry(self.scale)
         self._require_labels()
 
-    def _own(self, scale: Scale, videos: Path, data: Path, index_videos: bool) -> Scale:
+    def _own(self, videos: Path, new: Path, index_videos: bool) -> Dataset:
+        """Return a user's own videos. Their index is theirs, or in the folder `new`."""
         from mgm.data.folder import index_folder
 
         prepared = (videos / "index.json").is_file()
-        self.places[OWN] = place = videos if prepared else data / self.name
-        if prepared:
-            index = read_index(videos)
-        elif index_videos:
+        self.places[OWN] = place = videos if prepared else new
+        if index_videos and not prepared:
             # Another Snakemake on these results may be reading this index.
             jobs = self.results / "jobs"
             with folder_lock(jobs) if jobs.is_dir() else nullcontext():
-                index = index_folder(videos, place)
-        elif (place / "index.json").is_file():
-            index = read_index(place)
-        else:
+                index_folder(videos, place)
+        elif not (place / "index.json").is_file():
             raise UserError(
                 f"--config videos={videos}: has no index, and a dry run opens no videos; run"
                 f" `mgm prepare folder --source {shlex.quote(str(videos))} --out "
                 f"{shlex.quote(str(place))}` first"
             )
-        dataset = Dataset(
-            root=str(videos),
-            digest=index.digest,
-            grouped=index.grouped,
-            several_labels=index.several_labels,
-        )
-        own = {OWN: dataset}
-        # Some masks of other papers need optical flow, which shards do not contain.
-        return scale.model_copy(update={"datasets": own, "other_masks": False})
+        return indexed(str(videos), read_index(place))
 
-    def _filled(self, scale: Scale, data: Path) -> Scale:
+    def _filled(
+        self, scale: Scale, data: Path, prepared_in: Mapping[str, str]
+    ) -> dict[str, Dataset]:
+        """Return a scale's datasets with the digests of those that jobs make."""
         datasets: dict[str, Dataset] = {}
         for name, dataset in scale.datasets.items():
+            where = f"scale {scale.name}: datasets.{name}"
             if dataset.generate:
-                params = parse_params(
-                    dataset.generate, f"scale {scale.name}: datasets.{name}.generate"
-                )
-                self.generated[name], digest = params, params.digest
+                self.generated[name] = params = parse_params(dataset.generate, f"{where}.generate")
+                digest = params.digest
             elif dataset.adapt:
                 if unknown := [other for other in dataset.adapt if other not in datasets]:
                     raise UserError(
-                        f"scale {scale.name}: datasets.{name}.adapt names {unknown[0]}, which is "
-                        "not a dataset above it"
+                        f"{where}.adapt names {unknown[0]}, which is not a dataset above it"
                     )
                 self.derived[name] = dataset.adapt
                 digest = pda_digest(name, *(datasets[other].digest for other in dataset.adapt))
             else:
-                self.places[name] = Path(dataset.root)
-                datasets[name] = dataset
-                if name in DERIVED and {*DERIVED[name]} <= {*self.sources}:
-                    self.derived[name] = DERIVED[name]
+                root = prepared_in.get(name, dataset.root)
+                self.places[name] = Path(root)
+                datasets[name] = dataset.model_copy(update={"root": root})
+                if (parts := _parts(name)) and self.sources.keys() >= {*parts}:
+                    self.derived[name] = parts
                 continue
             self.places[name] = data / f"{dataset.name or name}-{digest}"
             datasets[name] = dataset.model_copy(update={"digest": digest})
-        return scale.model_copy(update={"datasets": datasets})
+        return datasets
 
     def _require_labels(self) -> None:
         """Refuse runs with more labels per class than their generated dataset has videos.
@@ -197,24 +200,6 @@ class Setting:
                     f"but datasets.{dataset}.generate.train_per_class is {held}; lower the first "
                     "or raise the second"
                 )
-
-    def _sources(self, options: Config) -> dict[str, str]:
-        """Return the downloads that the user gives for published datasets.
-
-        Raises:
-            UserError: a dataset cannot be prepared by jobs.
-        """
-        given = options.sources
-        if given is None:
-            given = self.cluster.sources if self.cluster else {}
-        short = {"ucf101": options.ucf101, "hmdb51": options.hmdb51}
-        given = given | {name: source for name, source in short.items() if source}
-        if unknown := sorted(set(given) - set(PREPARED)):
-            raise UserError(
-                f"sources: {unknown[0]}: cannot be prepared by jobs; choose from "
-                f"{', '.join(PREPARED)}"
-            )
-        return given
 
     def threads(self, kind: str, here: int) -> int:
         """Return the threads of a rule's jobs: the cluster's `cpus`, or `here` on this machine."""
@@ -235,7 +220,7 @@ class Setting:
         """Return the words after `mgm` that prepare a dataset, without `--out`."""
         if name in self.generated:
             return ["prepare", "synthetic", "--params", str(self.params_file(name))]
-        parts = self.derived.get(name) or DERIVED.get(name)
+        parts = self.derived.get(name) or _parts(name)
         if not parts:
             return ["prepare", name, "--source", self.sources.get(name, "DIR")]
         options = [

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from mgm.data.index import read_index
 from mgm.data.synthetic.params import parse_params
+from mgm.data.videos import Index
 from mgm.errors import UserError, valid
 from mgm.paper import CONFIG, recipes
 from mgm.paper.registry import NO_MODEL, Registry, Value
@@ -96,12 +97,13 @@ def _prepared(name: str, place: Place) -> Dataset:
             f"{root}: its digest is {index.digest}, and the study has {place.digest}; prepare the "
             "study's videos, or leave the digest out and give the study another name"
         )
-    return Dataset(
-        root=place.root,
-        digest=index.digest,
-        grouped=index.grouped,
-        several_labels=index.several_labels,
-    )
+    return indexed(place.root, index)
+
+
+def indexed(root: str, index: Index) -> Dataset:
+    """Return the dataset of an index, which the user prepared in the folder `root`."""
+    about = {name: getattr(index, name) for name in ("digest", "grouped", "several_labels")}
+    return Dataset(root=root, **about)
 
 
 def videos_of(scale: Scale, name: str) -> Published:

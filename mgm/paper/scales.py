@@ -166,14 +166,6 @@ class Scale(FrozenModel):
         cut = {stage: {**self.overrides.get(stage, {}), "optim.steps": steps} for stage in TRAINING}
         return self.model_copy(update={"steps": None, "overrides": {**self.overrides, **cut}})
 
-    def placed(self, places: Mapping[str, str]) -> Self:
-        """Return this scale with the roots of datasets that `places` names."""
-        datasets = {
-            name: dataset.model_copy(update={"root": places.get(name, dataset.root)})
-            for name, dataset in self.datasets.items()
-        }
-        return self.model_copy(update={"datasets": datasets})
-
     def apply(self, spec: R, seed: int) -> R:
         """Return `spec` as this scale runs it with `seed`.
 
