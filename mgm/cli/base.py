@@ -1,7 +1,7 @@
 """Parts that all commands share: the program, groups of options, and `--data`."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from inspect import Parameter, signature
@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from typer.models import OptionInfo
 
 from mgm.console import say
-from mgm.errors import UserError, require_few, valid
+from mgm.errors import UserError, valid
 from mgm.spec import FrozenModel
 from mgm.version import __version__
 
@@ -56,28 +56,22 @@ def _options(
 ) -> None: ...
 
 
-def few(option: str) -> Callable[[int | None], int | None]:
-    """Return a callback that refuses more processes or threads than a machine can start."""
-
-    def check(count: int | None) -> int | None:
-        return require_few(option, count)
-
-    return check
-
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
+def grouped(command: Callable[..., None], without: Collection[str] = ()) -> Callable[..., None]:
     """Turn each `FrozenModel` parameter of a command into one option per field.
 
     Typer reads a command's signature, so the wrapper has one with a parameter per field.
+
+    Args:
+        without: parameters that are no options and keep their defaults.
     """
-    plain = signature(command).parameters
-    groups = {
-        name: parameter.annotation
-        for name, parameter in plain.items()
-        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, FrozenModel)
-    }
-    own = [parameter for name, parameter in plain.items() if name not in groups]
-    shown = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own]
+    groups: dict[str, type[FrozenModel]] = {}
+    shown: list[Parameter] = []
+    for name, parameter in signature(command).parameters.items():
+        kind = parameter.annotation
+        if isinstance(kind, type) and issubclass(kind, FrozenModel):
+            groups[name] = kind
+        elif name not in without:
+            shown.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
     for group in groups.values():
         shown += [_option(*field) for field in group.model_fields.items()]
 

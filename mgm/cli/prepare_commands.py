@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from mgm.cli.base import few, grouped
+from mgm.cli.base import grouped
 from mgm.console import say
 from mgm.data.prepare import prepare_copies, read_params, require_own_index, summary
 from mgm.data.published import index_published
-from mgm.errors import UserError
+from mgm.errors import MOST_PROCESSES, UserError
 from mgm.spec import PUBLISHED, FrozenModel, Published
 
 # A command imports what it needs when it is called: PyAV, NumPy and PyTorch take long to import.
@@ -63,7 +63,7 @@ class CopyOptions(FrozenModel):
         int | None,
         typer.Option(
             min=1,
-            callback=few("--processes"),
+            max=MOST_PROCESSES,
             help="Processes that transcode or write shards; default: one per core.",
         ),
     ] = None
@@ -172,14 +172,7 @@ def lerobot(
 def _published(dataset: Published) -> Callable[..., None]:
     """Return the command of a dataset that is read as it is published."""
 
-    def of_lists(
-        how: CopyOptions,
-        source: Annotated[Path, typer.Option(help=f"The folder that holds {dataset.source}.")],
-        out: Out,
-    ) -> None:
-        _prepare(partial(index_published, dataset.name, source), out, how)
-
-    def of_splits(
+    def index(
         how: CopyOptions,
         source: Annotated[Path, typer.Option(help=f"The folder that holds {dataset.source}.")],
         out: Out,
@@ -190,16 +183,17 @@ def _published(dataset: Published) -> Callable[..., None]:
             ),
         ] = 1,
     ) -> None:
-        _prepare(partial(index_published, dataset.name, source, split=split), out, how)
+        options = {"split": split} if dataset.later else {}
+        _prepare(partial(index_published, dataset.name, source, **options), out, how)
 
-    return grouped(of_splits if dataset.later else of_lists)
+    return grouped(index, () if dataset.later else ("split",))
 
 
 def _derived(dataset: Published) -> Callable[..., None]:
     """Return the command of a dataset that is made from the indices of one or two others."""
     first, *others = dataset.derived_from
 
-    def of_two(
+    def index(
         source: Annotated[Path, typer.Option(help=f"The folder of the index of {first}.")],
         target: Annotated[
             Path, typer.Option(help=f"The folder of the index of {''.join(others)}, to test on.")
@@ -208,17 +202,10 @@ def _derived(dataset: Published) -> Callable[..., None]:
         force: Force = False,
     ) -> None:
         require_own_index(out, force)
-        say(summary(index_published(dataset.name, source, target, out)))
+        folders = [source, target] if others else [source]
+        say(summary(index_published(dataset.name, *folders, out)))
 
-    def of_one(
-        source: Annotated[Path, typer.Option(help=f"The folder of the index of {first}.")],
-        out: Out,
-        force: Force = False,
-    ) -> None:
-        require_own_index(out, force)
-        say(summary(index_published(dataset.name, source, out)))
-
-    return of_two if others else of_one
+    return index if others else grouped(partial(index, target=Path()), ("target",))
 
 
 for _dataset in PUBLISHED.values():
@@ -234,7 +221,7 @@ def synthetic(
     ],
     out: Annotated[Path, typer.Option(help="Folder to draw the videos into.")],
     processes: Annotated[
-        int, typer.Option(min=1, callback=few("--processes"), help="Processes that draw.")
+        int, typer.Option(min=1, max=MOST_PROCESSES, help="Processes that draw.")
     ] = 2,
     force: Force = False,
 ) -> None:

@@ -44,6 +44,9 @@ def new_study(
     say(write_new(text_of(out, root), out))
 
 
+MOST = 10**6  # GPUs, or clips per second of one GPU
+
+
 class PlanOptions(FrozenModel):
     """The GPUs of a plan."""
 
@@ -73,6 +76,7 @@ class PlanOptions(FrozenModel):
         float | None,
         typer.Option(
             min=0.1,
+            max=MOST,
             help="Measured clips/s per GPU of pretraining ViT-B with MGM; replaces --utilisation.",
         ),
     ] = None
@@ -87,7 +91,7 @@ class PlanOptions(FrozenModel):
             help="One of the scale's sizes, such as 24gb; default: the largest that fits the GPU."
         ),
     ] = ""
-    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 64
+    gpus: Annotated[int, typer.Option(min=1, max=MOST, help="Number of GPUs.")] = 64
     gpus_per_run: Annotated[
         int | None, typer.Option(min=1, help="GPUs per run; default: 8, or all if fewer.")
     ] = None

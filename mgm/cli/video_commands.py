@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from mgm.cli.base import Force, app, few, grouped
+from mgm.cli.base import Force, app, grouped
 from mgm.console import say
-from mgm.errors import UserError
+from mgm.errors import MOST_PROCESSES, UserError
 from mgm.spec import ApplyOptions, Compensate, PredictOptions
 
 Source = Annotated[
@@ -125,9 +125,7 @@ def flow(
     ] = None,
     processes: Annotated[
         int,
-        typer.Option(
-            min=1, callback=few("--processes"), help="Number of processes, with one thread each."
-        ),
+        typer.Option(min=1, max=MOST_PROCESSES, help="Number of processes, with one thread each."),
     ] = 1,
 ) -> None:
     """Write the optical flow of a dataset's videos next to them.

@@ -11,9 +11,8 @@ from mgm.data.videos import Index
 from mgm.errors import UserError, valid
 from mgm.paper import CONFIG, recipes
 from mgm.paper.registry import NO_MODEL, Registry, Value
-from mgm.paper.scales import Dataset, R, Scale, file_of, load_scale, set_field
+from mgm.paper.scales import Dataset, R, Scale, file_of, load_scale, read_named, set_field
 from mgm.paper.study import CONTROLS, At, Column, Place, Stage, Study
-from mgm.reading import read_yaml
 from mgm.spec import PUBLISHED, Data, Finetune, Mask, Measure, Pretrain, Probe, Published, parse
 
 # What a study without a scale has: the defaults of a spec.
@@ -26,11 +25,9 @@ def load_study(path: Path) -> Study:
     Raises:
         UserError: there is no such file, or a field is unknown, missing or invalid.
     """
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        raise UserError(f"{path}: no such study; choose one of {known}, or name a YAML file")
+    fields = read_named(path, "study")
     with valid(f"{path}: "):
-        return Study.model_validate(read_yaml(path))
+        return Study.model_validate(fields)
 
 
 def scale_of(

@@ -28,6 +28,7 @@ from mgm.spec import (
     RunOptions,
     parse,
 )
+from mgm.spec.values import SIZES
 
 R = TypeVar("R", bound=Run)
 
@@ -211,6 +212,20 @@ def file_of(name: str, folder: Path) -> Path:
     return Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
 
 
+def read_named(path: Path, what: str) -> dict[str, Any]:
+    """Read the fields of the YAML file of a scale or a study.
+
+    Raises:
+        UserError: there is no such file, or it is not YAML.
+    """
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
+        raise UserError(
+            f"{path}: no such {what}; name a YAML file, or choose one of this folder ({known})"
+        )
+    return read_yaml(path)
+
+
 def load_scale(
     path: Path, given: Mapping[str, Any] = MappingProxyType({}), size: str = ""
 ) -> Scale:
@@ -232,13 +247,13 @@ def load_scale(
         size = size or next(iter(sizes))
         fields = {**deep_merge(fields, sizes[size]), "size": size}
     scale = parse_scale({**fields, **given}, path)
-    if not UNNAMED_SIZES.fullmatch(str(fields.get("name"))):
-        for name, own in scale.backbones.items():
-            if {"width", "depth", "heads"} & own.keys() and own.get("backbone", name) in BACKBONES:
-                raise UserError(
-                    f"{path}: backbones.{name} has other sizes than {name}; add "
-                    f"backbone: {name}-{scale.name.lower()} to it, to name them"
-                )
+    new = not UNNAMED_SIZES.fullmatch(scale.name)
+    for name, own in scale.backbones.items():
+        if new and {*SIZES} & own.keys() and own.get("backbone", name) in BACKBONES:
+            raise UserError(
+                f"{path}: backbones.{name} has other sizes than {name}; add "
+                f"backbone: {name}-{scale.name.lower()} to it, to name them"
+            )
     return scale
 
 
@@ -253,11 +268,7 @@ def sizes_of(path: Path) -> dict[str, Scale]:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Return the fields of a scale's file without its sizes, and the sizes."""
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-        other = "name a YAML file, or one of smoke, mini, paper"
-        raise UserError(f"{path}: no such scale; {f'choose one of {known}' if known else other}")
-    fields = read_yaml(path)
+    fields = read_named(path, "scale")
     with valid(f"{path}: sizes: "):
         sizes = TypeAdapter(dict[Name, dict[str, Any]]).validate_python(fields.pop("sizes", {}))
     return fields, sizes

@@ -78,16 +78,8 @@ class Only(FrozenModel):
     columns: tuple[str, ...] = ()
 
     def __contains__(self, at: At) -> bool:
-        return all(
-            not allowed or value in ("", *allowed)
-            for allowed, value in (
-                (self.datasets, at.dataset),
-                (self.draws, at.draw),
-                (self.seeds, at.seed),
-                (self.rows, at.row),
-                (self.columns, at.column),
-            )
-        )
+        limits = self.datasets, self.draws, self.seeds, self.rows, self.columns
+        return all(not limit or value in ("", *limit) for limit, value in zip(limits, at))
 
 
 class Place(FrozenModel):
@@ -227,9 +219,8 @@ def parse_difference(text: str) -> tuple[Term, Term | None]:
 
 
 def _term(text: str) -> Term:
-    match = re.fullmatch(r"(.+?)(?: \[(.+)\])?", text.strip())
-    assert match
-    return Term(match[1], match[2] or "")
+    match = re.fullmatch(r"(?s)(.*?)(?: \[(.+)\])?", text.strip())
+    return Term(*match.groups(""))  # type: ignore[union-attr]
 
 
 def _one_family(given: Any) -> Any:
@@ -306,25 +297,19 @@ class Study(FrozenModel):
                     raise ValueError(f"{where}: {name!r} is not a {kind}; choose from {known}")
 
         for name, place in self.datasets.items():
-            check(f"datasets.{name}", "dataset", *filter(None, [place.pretrained_on]))
-            check(f"datasets.{name}", "dataset", *filter(None, [place.videos_of]))
-            if [place.generate is not None, bool(place.root), bool(place.videos_of)].count(
-                True
-            ) != 1:
-                raise ValueError(f"datasets.{name}: needs one of `generate`, `root`, `videos_of`")
+            where = f"datasets.{name}"
+            check(where, "dataset", *filter(None, [place.pretrained_on, place.videos_of]))
+            if [place.generate is None, not place.root, not place.videos_of].count(False) != 1:
+                raise ValueError(f"{where}: needs one of `generate`, `root`, `videos_of`")
             if place.generate is not None and not (place.draws or self.draws):
-                raise ValueError(f"datasets.{name}: is generated, and the study has no draws")
+                raise ValueError(f"{where}: is generated, and the study has no draws")
         if not (self.seeds or self.draws or all(p.seeds or p.draws for p in self._places())):
             raise ValueError("has neither draws nor seeds")
         for name, row in self.rows.items():
-            if row.start not in ("", "none"):
-                check(f"rows.{name}.from", "row", row.start)
-        only = {name: row.only for name, row in self.rows.items()}
-        only |= {name: column.only for name, column in self.columns.items()}
-        for name, limit in only.items():
-            check(f"{name}.only", "dataset", *limit.datasets)
-            check(f"{name}.only", "row", *limit.rows)
-            check(f"{name}.only", "column", *limit.columns)
+            check(f"rows.{name}.from", "row", *{row.start} - {"", "none"})
+        for name, part in (*self.rows.items(), *self.columns.items()):
+            for kind in names:
+                check(f"{name}.only", kind, *getattr(part.only, f"{kind}s"))
         for name, several in self.averages.items():
             check(f"averages.{name}", "dataset", *several)
         check("controls", "column", *self.controls)
@@ -337,9 +322,9 @@ class Study(FrozenModel):
         for number, prediction in enumerate(self.predictions, 1):
             where = f"predictions: number {number}"
             check(where, "dataset", prediction.dataset)
-            check(where, "column", prediction.column)
             check(where, "row", *(term.row for term in prediction.terms))
-            check(where, "column", *(term.column for term in prediction.terms))
+            columns = (term.column for term in prediction.terms)
+            check(where, "column", prediction.column, *columns)
         return self
 
     def _places(self) -> list[Place]:
