@@ -55,27 +55,25 @@ def runs_of_jobs(registry: Registry) -> dict[str, list[Spec]]:
             for run_id, spec in specs.items()
         }
     order, key_of = list(scale.datasets), scale.key_of
-    alone = [f"table{name}" for name, table in registry.tables.items() if table.own_jobs]
     home = {
-        spec.run_id: target
-        for target in alone
-        for spec in registry.runs_of(target)
+        spec.run_id: f"table{name}"
+        for name, table in registry.tables.items()
+        if table.own_jobs
+        for spec in registry.runs_of(f"table{name}")
         if spec.stage != "measure"
     }
     generation: dict[str, int] = {}
     for run_id, spec in specs.items():  # parents come first
-        generation[run_id] = 1 + max(
-            (generation.get(parent, 0) for parent in parents(spec)), default=-1
-        )
-        if flow_of(spec, scale) or any(home.get(parent) == "flow" for parent in parents(spec)):
+        above = [parent for parent in parents(spec) if parent in generation]
+        generation[run_id] = 1 + max((generation[parent] for parent in above), default=-1)
+        if flow_of(spec, scale) or "flow" in map(home.get, above):
             home[run_id] = "flow"
     groups: dict[str, list[Spec]] = {}
-    for run_id in sorted(specs, key=lambda run_id: order.index(key_of(specs[run_id].data))):
-        spec = specs[run_id]
+    for spec in sorted(specs.values(), key=lambda spec: order.index(key_of(spec.data))):
         # Datasets of a study may have one name in specs, so its jobs read one dataset.
-        part = key_of(spec.data) if scale.study else home.get(run_id, "others")
-        name = f"{rule_of(spec, scale)}-{part}-{generation[run_id]}"
-        groups.setdefault(name, []).append(specs[run_id])
+        part = key_of(spec.data) if scale.study else home.get(spec.run_id, "others")
+        name = f"{rule_of(spec, scale)}-{part}-{generation[spec.run_id]}"
+        groups.setdefault(name, []).append(spec)
     jobs: dict[str, list[Spec]] = {}
     for name, group in groups.items():
         count = -(-len(group) // scale.specs_per_job)
@@ -207,15 +205,6 @@ def weights_jobs(registry: Registry, results: Path) -> dict[str, str]:
     return jobs
 
 
-def rebuild_job(
-    setting: Setting, name: str, run_id: str, makers: Mapping[str, Sequence[str]]
-) -> DagJob:
-    """Return the job that computes the lost weights of a finished run again."""
-    job = run_job(setting, name, [setting.registry.specs[run_id]], makers)
-    path = setting.results / run_id / "weights.safetensors"
-    return replace(job, words=(*job.words, "--rebuild"), makes=(path,))
-
-
 def run_job(
     setting: Setting, name: str, specs: list[Spec], makers: Mapping[str, Sequence[str]]
 ) -> DagJob:
@@ -224,36 +213,29 @@ def run_job(
     Args:
         makers: the jobs that make each run or its weights.
     """
-    here, stage = setting.scale.execution, specs[0].stage
-    rule = rule_of(specs[0], setting.scale)
-    keys = sorted({setting.scale.key_of(spec.data) for spec in specs})
+    scale, stage, rule = setting.scale, specs[0].stage, rule_of(specs[0], setting.scale)
+    keys = sorted({scale.key_of(spec.data) for spec in specs})
     words = [stage, *(str(setting.spec_file(spec.run_id)) for spec in specs)]
-    words += [
-        word
-        for key in keys
-        for word in (
-            "--data", f"{setting.scale.datasets[key].name or key}={setting.places[key]}",
-        )
-    ]  # fmt: skip
+    for key in keys:
+        words += ["--data", f"{scale.datasets[key].name or key}={setting.places[key]}"]
     words += ["--out", str(setting.results)]
-    if stage == "measure" and setting.scale.flow_weights:
-        words += ["--weights", setting.scale.flow_weights]
-    options = here.changed(setting.cluster.jobs[rule]) if setting.cluster else here
+    if stage == "measure" and scale.flow_weights:
+        words += ["--weights", scale.flow_weights]
+    options = scale.execution
+    if setting.cluster:
+        options = options.changed(setting.cluster.jobs[rule])
     kind = RunOptions if stage in ("pretrain", "finetune") else LoadOptions
     words += options.words(kind.model_fields)
     after = {job for spec in specs for parent in parents(spec) for job in makers.get(parent, ())}
     after |= {f"prepare-{key}" for key in keys if key in setting.built_datasets}
-    after |= {
-        "flow-{}-{}".format(*flow) for spec in specs if (flow := flow_of(spec, setting.scale))
-    }
-    makes = tuple(setting.results / spec.run_id / "result.json" for spec in specs)
+    after |= {"flow-{}-{}".format(*flow) for spec in specs if (flow := flow_of(spec, scale))}
     return DagJob(
         name,
         rule,
         tuple(words),
-        makes,
+        tuple(setting.results / spec.run_id / "result.json" for spec in specs),
         tuple(sorted(after)),
         tuple(specs),
         # The runs of a scale for one GPU use it in turn, so each can have every core.
-        setting.threads(rule, 0 if setting.scale.memory_gb else here.threads),
+        setting.threads(rule, 0 if scale.memory_gb else scale.execution.threads),
     )

@@ -2,7 +2,6 @@
 
 import shlex
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -11,12 +10,11 @@ from typing import Any
 
 from mgm.dag.cluster import Cluster
 from mgm.dag.jobs import DagJob
-from mgm.dag.study import Workflow
+from mgm.dag.study import Workflow, job_of
 from mgm.data.index import read_index, require_labels, require_vectors
 from mgm.data.opening import files_below
 from mgm.data.published.listed import SUFFIXES
 from mgm.errors import UserError
-from mgm.results.result import log_lines
 from mgm.spec import CODEC, MASKS, PUBLISHED, Finetune, Pretrain, Spec
 
 
@@ -26,19 +24,17 @@ def overview(workflow: Workflow) -> str:
     stages = Counter(spec.stage for spec in specs.values())
     done = sum((workflow.results / run_id / "result.json").exists() for run_id in specs)
     jobs = len(workflow.jobs) - len(workflow.done)
-    takes = f"All of it takes {workflow.scale.expected_cost}."
-    if not workflow.scale.expected_cost:
-        takes = "`mgm plan --study` estimates its time."
+    cost = workflow.scale.expected_cost
+    takes = f"All of it takes {cost}." if cost else "`mgm plan --study` estimates its time."
     if workflow.scale.own_videos:
         takes = (
-            f"With generated videos it takes {workflow.scale.expected_cost}. For yours, "
-            "lines say how long it takes once each stage has a finished run."
+            f"With generated videos it takes {cost}. For yours, lines say how long it takes once "
+            "each stage has a finished run."
         )
     return (
         f"{workflow.name}: {len(specs)} runs"
         f" ({', '.join(f'{count} {stage}' for stage, count in stages.items())}), {done} of them "
-        "done;"
-        f" at most {jobs + 1} jobs. {takes}\n"
+        f"done; at most {jobs + 1} jobs. {takes}\n"
         "You can stop it at any time; the same command continues."
         f" The page will be {workflow.reports / 'index.html'}"
     )
@@ -46,8 +42,8 @@ def overview(workflow: Workflow) -> str:
 
 def wanted(dag: Any) -> set[str]:
     """Return the names of the jobs that Snakemake's DAG will run."""
-    markers = {getattr(job.wildcards, "job", "") for job in dag.needrun_jobs()} - {""}
-    return {marker.partition("~")[0] for marker in markers}
+    markers = (getattr(job.wildcards, "job", "") for job in dag.needrun_jobs())
+    return {job_of(marker) for marker in markers if marker}
 
 
 def ended_early(workflow: Workflow, names: Iterable[str], started: float) -> str:
@@ -62,25 +58,6 @@ def ended_early(workflow: Workflow, names: Iterable[str], started: float) -> str
     left = f"{len(jobs)} jobs are not done" if jobs else "stopped after the last job"
     reason = f"; see {', '.join(begun)}" if begun else ""
     return f"mgm: {workflow.name}: {left}{reason}. The same command continues."
-
-
-def training_share(workflow: Workflow, started: float, cores: int) -> str:
-    """Return a line with the share of the cores' time since `started` that training steps took.
-
-    Waiting for data counts as training. The line is empty if there was no training step.
-    """
-    logs = (log_lines(workflow.results / run_id) for run_id in workflow.registry.specs)
-    lines = [line for log in logs for line in log if line.get("time", 0.0) >= started]
-    steps_s = sum(line.get("seconds", 0.0) for line in lines)
-    if not steps_s:
-        return ""
-    wall_s = time.time() - started
-    minutes, seconds = divmod(round(wall_s), 60)
-    share = steps_s / (cores * wall_s)
-    return (
-        f"{workflow.name}: {minutes} min {seconds:02d} s;"
-        f" training steps took {share:.0%} of {cores} cores' time"
-    )
 
 
 def order(workflow: Workflow) -> list[str]:
@@ -127,13 +104,9 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
     absent = missing(workflow)
     lines = [line for name, line in absent.items() if name in needed]
     checks: list[Callable[[], object]] = [
-        partial(
-            _check_index,
-            workflow.places[name],
-            [spec for spec in specs if key_of(spec.data) == name],
-        )
-        for name in workflow.places
-        if name in needed - absent.keys() and (workflow.places[name] / "index.json").exists()
+        partial(_check_index, place, [spec for spec in specs if key_of(spec.data) == name])
+        for name, place in workflow.places.items()
+        if name in needed and (place / "index.json").exists()
     ]
     if workflow.scale.flow == "raft-small" and workflow.scale.flow_weights:
         # This imports torch, as the import below does.
@@ -172,7 +145,6 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
 
 def _check_index(place: Path, specs: Sequence[Spec]) -> None:
     index = read_index(place)
-    train = index.train
     require_labels(index, max((spec.data.labels_per_class for spec in specs), default=0))
     for spec in specs:
         if (
@@ -180,7 +152,7 @@ def _check_index(place: Path, specs: Sequence[Spec]) -> None:
             and MASKS[spec.mask.name].guided
             and spec.mask.guidance in CODEC
         ):
-            require_vectors(train, spec.mask.name)
+            require_vectors(index.train, spec.mask.name)
 
 
 def check_divisible(cluster: Cluster, jobs: Iterable[DagJob]) -> list[str]:

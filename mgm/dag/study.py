@@ -6,6 +6,7 @@ The Snakefile builds it in every process, so importing it must not import torch.
 import shlex
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -14,7 +15,6 @@ from mgm.dag.jobs import (
     dataset_jobs,
     in_order,
     prioritised,
-    rebuild_job,
     run_job,
     runs_of_jobs,
     weights_jobs,
@@ -23,6 +23,11 @@ from mgm.dag.setting import Setting
 from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
+
+
+def job_of(marker: str) -> str:
+    """Return the name of a marker's job."""
+    return marker.partition("~")[0]
 
 
 class Workflow(Setting):
@@ -43,14 +48,12 @@ class Workflow(Setting):
             run_id: [name, *filter(None, [self.rebuilt.get(run_id)])]
             for run_id, name in self.made_by.items()
         }
-        jobs = [
-            *dataset_jobs(self),
-            *(
-                rebuild_job(self, self.rebuilt[run_id], run_id, makers)
-                for run_id in reversed(self.rebuilt)
-            ),
-            *(run_job(self, name, specs, makers) for name, specs in groups.items()),
-        ]
+        jobs = dataset_jobs(self)
+        for run_id, name in reversed(self.rebuilt.items()):
+            again = run_job(self, name, [self.registry.specs[run_id]], makers)
+            path = self.results / run_id / "weights.safetensors"
+            jobs.append(replace(again, words=(*again.words, "--rebuild"), makes=(path,)))
+        jobs += [run_job(self, name, specs, makers) for name, specs in groups.items()]
         rank = {run_id: place for place, run_id in enumerate(self.registry.specs)}
         self.jobs = in_order(jobs, rank) if self.scale.study else prioritised(jobs)
         self.done = {name for name in self.jobs if self.is_done(name)}
@@ -80,20 +83,17 @@ class Workflow(Setting):
 
             for run_id, weights in self.external.items():
                 link(weights, self.results / run_id)
-        for stale in set((self.results / "specs").glob("*.json")) - set(files):
+        for stale in {*(self.results / "specs").glob("*.json")} - files.keys():
             stale.unlink()
         for marker in (self.results / "jobs").glob("*-*"):
-            if self.job_of(marker.name) not in self.done:
+            if job_of(marker.name) not in self.done:
                 marker.unlink()
 
     def is_done(self, name: str) -> bool:
         """Return whether a job is done: its files exist, or its marker if it makes no files."""
         job = self.jobs[name]
-        return (
-            all(path.is_file() for path in job.makes)
-            if job.makes
-            else (self.results / "jobs" / job.name).exists()
-        )
+        made = (path.is_file() for path in job.makes)
+        return all(made) if job.makes else (self.results / "jobs" / name).exists()
 
     def lock(self) -> None:
         """Lock these results for this Snakemake until its process ends.
@@ -132,10 +132,6 @@ class Workflow(Setting):
         folder = self.results / "jobs"
         names = (name if part == 1 else f"{name}~{part}" for part in count(1))
         return str(folder / next(name for name in names if not (folder / name).exists()))
-
-    def job_of(self, marker: str) -> str:
-        """Return the name of a marker's job."""
-        return marker.partition("~")[0]
 
     def needed_by(self, target: str) -> list[str]:
         """Return the inputs of a table or figure: existing results, and markers of the others."""

@@ -247,17 +247,13 @@ def _evaluation(
         return _changed(
             study, Measure(name=column.changes["name"], data=data, **same), column.changes
         )
-    kind, recipe = {"probe": (Probe, recipes.probe), "finetune": (Finetune, recipes.finetune)}[
-        column.stage
-    ]
-    spec = (
-        recipe(_recipe(study, key), "", recipes.MODELS[scale.backbone])
-        if study.scale
-        else kind(data=Data(dataset=key))
-    )
-    return _applied(scale, spec, key, seed, column.changes).model_copy(
-        update={"model": start.model}
-    )
+    probes = column.stage == "probe"
+    spec: Probe | Finetune = (Probe if probes else Finetune)(data=Data(dataset=key))
+    if study.scale:
+        recipe = recipes.probe if probes else recipes.finetune
+        spec = recipe(_recipe(study, key), "", recipes.MODELS[scale.backbone])
+    run = _applied(scale, spec, key, seed, column.changes)
+    return run.model_copy(update={"model": start.model})
 
 
 def _recipe(study: Study, key: str) -> str:

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from mgm.paper import recipes
 from mgm.paper.comparison import videos_of
 from mgm.paper.machine import Machine
 from mgm.paper.quoted import PEAK, VIDEOMAE, PublishedTime
-from mgm.paper.registry import Cell, Registry
+from mgm.paper.registry import Cell, Registry, with_mask
 from mgm.spec import PUBLISHED, Finetune, Pretrain, Probe, Published, Spec, parents
 from mgm.spec.compute import (
     longest_chains,
@@ -48,7 +49,6 @@ class Cost(NamedTuple):
 
     Attributes:
         train, test: FLOPs.
-        decoded: videos decoded for training.
         hours: GPU hours.
         reread_h: the part of them in which a probe reads its tokens back.
         checkpoint, weights: bytes of a checkpoint, and of the final weights.
@@ -56,14 +56,13 @@ class Cost(NamedTuple):
     """
 
     stage: str
-    train: float
-    test: float
-    decoded: float
-    hours: float
-    reread_h: float
-    checkpoint: float
-    weights: float
-    needs: float
+    train: float = 0.0
+    test: float = 0.0
+    hours: float = 0.0
+    reread_h: float = 0.0
+    checkpoint: float = 0.0
+    weights: float = 0.0
+    needs: float = 0.0
 
 
 # By run id.
@@ -82,43 +81,41 @@ def costs(registry: Registry, machine: Machine) -> Costs:
 
 def cost(spec: Spec, videos: Published, machine: Machine) -> Cost:
     """Return the cost of a run on a dataset of this size."""
-    train = test = trained = decoded = tested = checkpoint = weights = 0.0
-    augmented = reread = 0.0
-    if isinstance(spec, Pretrain | Finetune | Probe):
-        forward = 2.0 * multiply_adds(spec, videos.classes if isinstance(spec, Finetune) else 0)
-        # One forward pass of each clip; the classifier on top costs next to nothing.
-        if isinstance(spec, Probe):
-            decoded = trained = float(spec.train_clips * videos.train)
-            train = trained * forward
-            if spec.kind in TOKEN_KINDS:
-                # Once on all clips, and before that on those that choose the learning rate.
-                reread = ATTENTIVE_PASSES * trained * token_bytes(spec)
-        else:
-            repeats = spec.augment.repeats if isinstance(spec, Finetune) else 1
-            steps = spec.optim.steps or spec.optim.epochs * (videos.train // spec.optim.batch)
-            decoded = float(steps * spec.optim.batch)
-            trained = decoded * repeats
-            if isinstance(spec, Finetune) and spec.augment.rand:
-                augmented = trained
-            train = 3.0 * trained * forward
-            checkpoint = float(STATE_BYTES * parameters(spec, videos.classes))
-            weights = float(WEIGHT_BYTES * parameters(spec, videos.classes))
-        if not isinstance(spec, Pretrain):
-            test = videos.test * spec.views.temporal * spec.views.spatial * forward
-            tested = float(videos.test * spec.views.temporal)
+    if not isinstance(spec, Pretrain | Finetune | Probe):
+        return Cost(spec.stage)
+    forward = 2.0 * multiply_adds(spec, videos.classes if isinstance(spec, Finetune) else 0)
+    augmented = reread = size = test = tested = 0.0
+    # One forward pass of each clip; the classifier on top costs next to nothing.
+    if isinstance(spec, Probe):
+        decoded = float(spec.train_clips * videos.train)
+        train = decoded * forward
+        if spec.kind in TOKEN_KINDS:
+            # Once on all clips, and before that on those that choose the learning rate.
+            reread = ATTENTIVE_PASSES * decoded * token_bytes(spec) / machine.tokens
+    else:
+        steps = spec.optim.steps or spec.optim.epochs * (videos.train // spec.optim.batch)
+        decoded = float(steps * spec.optim.batch)
+        trained = decoded
+        if isinstance(spec, Finetune):
+            trained *= spec.augment.repeats
+            augmented = trained if spec.augment.rand else 0.0
+        train = 3.0 * trained * forward
+        size = float(parameters(spec, videos.classes))
+    if not isinstance(spec, Pretrain):
+        tested = float(videos.test * spec.views.temporal)
+        test = tested * spec.views.spatial * forward
     read = decoded / machine.decoded + augmented / machine.augmented
-    seconds = max(train / machine.flops, read) + reread / machine.tokens
+    seconds = max(train / machine.flops, read) + reread
     seconds += max(test / machine.flops, tested / machine.decoded)
     return Cost(
         spec.stage,
         train,
         test,
-        decoded,
-        seconds / 3600,
-        reread / machine.tokens / 3600,
-        checkpoint,
-        weights,
-        decoded / (train / machine.flops) if train else 0.0,
+        hours=seconds / 3600,
+        reread_h=reread / 3600,
+        checkpoint=STATE_BYTES * size,
+        weights=WEIGHT_BYTES * size,
+        needs=decoded / (train / machine.flops) if train else 0.0,
     )
 
 
@@ -191,18 +188,19 @@ def part(
         at once; the most videos per second that keep a GPU busy.
     """
     runs = {spec.run_id: table[spec.run_id] for spec in specs}
-    largest = sorted((run.checkpoint for run in runs.values()), reverse=True)[: machine.slots]
+    costs = runs.values()
+    largest = sorted((run.checkpoint for run in costs), reverse=True)[: machine.slots]
     only = target != "all"
     return {
         "target": target,
         "runs": len(runs),
-        "flops": sum(run.train + run.test for run in runs.values()),
-        "hours": sum(run.hours for run in runs.values()),
+        "flops": sum(run.train + run.test for run in costs),
+        "hours": sum(run.hours for run in costs),
         "own_hours": sum(run.hours for run_id, run in runs.items() if users[run_id] == only),
         "wall_h": wall(specs, hours_of(runs), machine),
-        "disk": sum(run.weights for run in runs.values()) + CHECKPOINTS * sum(largest),
-        "needs": max((run.needs for run in runs.values()), default=0.0),
-        "pretrain_h": sum(run.hours for run in runs.values() if run.stage == "pretrain"),
+        "disk": sum(run.weights for run in costs) + CHECKPOINTS * sum(largest),
+        "needs": max((run.needs for run in costs), default=0.0),
+        "pretrain_h": sum(run.hours for run in costs if run.stage == "pretrain"),
     }
 
 
@@ -219,8 +217,7 @@ def line(target: str, cell: Cell, registry: Registry, table: Costs) -> dict[str,
     ratio, epochs, equivalent = 0.0, 0, 0.0
     if first := next((spec for spec in specs if isinstance(spec, Pretrain)), None):
         ratio, epochs = first.mask.ratio, first.optim.epochs
-        at_90 = first.model_copy(update={"mask": first.mask.model_copy(update={"ratio": 0.9})})
-        equivalent = epochs * multiply_adds(first) / multiply_adds(at_90)
+        equivalent = epochs * multiply_adds(first) / multiply_adds(with_mask(first, ratio=0.9))
     pretraining = sum(run.train for run in runs if run.stage == "pretrain")
     return {
         "target": target,
@@ -247,23 +244,20 @@ def _cells(registry: Registry) -> list[tuple[str, Cell]]:
     A cell appears once per table. A cell of a figure appears only if no table has it.
     """
 
-    def ids(cell: Cell) -> tuple[str, ...]:
-        return tuple(run.run_id for run in cell.runs)
-
-    cells = [
-        ("table" + name, cell) for name, table in registry.tables.items() for cell in table.cells
-    ]
-    shown = {ids(cell) for _, cell in cells}
-    cells += [
-        ("figure" + name, cell)
-        for name, plot in registry.plots.items()
-        for cell in plot.cells
-        if ids(cell) not in shown
-    ]
     once: dict[tuple, tuple[str, Cell]] = {}
-    for name, cell in cells:
-        if cell.runs and cell.runs[0].stage != "measure":
-            once.setdefault((name, cell.row, ids(cell)), (name, cell))
+    shown = set()
+    for kind, parts in (("table", registry.tables), ("figure", registry.plots)):
+        for name, part in parts.items():
+            for cell in part.cells:
+                runs = tuple(run.run_id for run in cell.runs)
+                if kind == "table":
+                    shown.add(runs)
+                if (
+                    (kind == "table" or runs not in shown)
+                    and runs
+                    and cell.runs[0].stage != "measure"
+                ):
+                    once.setdefault((kind, name, cell.row, runs), (kind + name, cell))
     return list(once.values())
 
 
@@ -340,9 +334,7 @@ class Check:
 
 def check(utilisation: float, published: PublishedTime = VIDEOMAE) -> Check:
     """Compare the formula with a published time, for the operations of VideoMAE's code."""
-    spec = recipes.pretrain("k400", "tube", published.epochs)
-    mask = spec.mask.model_copy(update={"ratio": published.ratio})
-    spec = spec.model_copy(update={"mask": mask})
+    spec = with_mask(recipes.pretrain("k400", "tube", published.epochs), ratio=published.ratio)
     clips = published.epochs * PUBLISHED[published.dataset].train
     flops = 6.0 * clips * official_multiply_adds(spec)
     peak = published.gpus * PEAK[published.gpu]
@@ -363,7 +355,7 @@ def epoch_cost_ratio() -> tuple[float, float]:
 
     The first number is for this code, the second for the official code.
     """
-    mgm, tube = recipes.pretrain("k400", "mgm"), recipes.pretrain("k400", "tube")
+    mgm, tube = (recipes.pretrain("k400", mask) for mask in ("mgm", "tube"))
     ours, official = (count(mgm) / count(tube) for count in (multiply_adds, official_multiply_adds))
     return ours, official
 
@@ -381,23 +373,23 @@ def day_rows(
     Returns:
         (seed, row, hours from the start until the row is complete, per rate), in order.
     """
-    done, featured, total = set[str](), set[tuple[str, ...]](), [0.0] * len(tables)
+    # Weights whose features are computed, by dataset.
+    featured = set[tuple[str, ...]]()
+    done, total = set[str](), [0.0] * len(tables)
     rows = list[tuple[int, str, tuple[float, ...]]]()
     # Controls train nothing.
     trained = (value for value in registry.values if not value.control)
-    for (dataset, seed, row), several in groupby(
-        trained, lambda value: (value.dataset, value.seed, value.row)
-    ):
+    for (dataset, seed, row), several in groupby(trained, attrgetter("dataset", "seed", "row")):
         for spec in registry.with_parents(value.run.run_id for value in several):
             if spec.run_id in done:
                 continue
             done.add(spec.run_id)
             of = (spec.data.dataset, *parents(spec)) if isinstance(spec, Probe) else ()
-            again = bool(of) and of in featured
             for place, table in enumerate(tables):
                 run = table[spec.run_id]
-                total[place] += run.reread_h if again else run.hours
-            featured.add(of)
+                total[place] += run.reread_h if of in featured else run.hours
+            if of:
+                featured.add(of)
         rows.append((seed, f"{registry.tables[dataset].title}, {row}", tuple(total)))
     return rows
 

@@ -9,7 +9,7 @@ import yaml
 
 from mgm.dag.jobs import flow_of
 from mgm.dag.messages import missing, problems
-from mgm.dag.study import Workflow
+from mgm.dag.study import Workflow, job_of
 from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.models import build_mae, save_weights
@@ -334,7 +334,7 @@ def test_a_marker_without_its_results_is_not_believed(tmp_path):
     marker.touch()
     workflow = read()
     assert workflow.markers([name]) == [f"{marker}~2"]
-    assert workflow.job_of(f"{name}~2") == name
+    assert job_of(f"{name}~2") == name
     workflow.start()
     assert not marker.exists()
     for path in workflow.jobs[name].makes:

@@ -10,18 +10,18 @@ BUILT = {str(paper.places[name]): name for name in paper.built_datasets}
 JOBS = f"{paper.results}/jobs"
 
 
-def job_of(wildcards):
-    return paper.jobs[paper.job_of(wildcards.job)]
+def dag_job(wildcards):
+    return paper.jobs[job_of(wildcards.job)]
 
 
-after = ancient(lambda wildcards: paper.markers(job_of(wildcards).after))
-wrapper = lambda wildcards: paper.command_wrapper(job_of(wildcards).name)
-words = lambda wildcards: job_of(wildcards).words
-priority = lambda wildcards: job_of(wildcards).priority
+after = ancient(lambda wildcards: paper.markers(dag_job(wildcards).after))
+wrapper = lambda wildcards: paper.command_wrapper(dag_job(wildcards).name)
+words = lambda wildcards: dag_job(wildcards).words
+priority = lambda wildcards: dag_job(wildcards).priority
 # 0: every core of this machine.
-threads = lambda wildcards: job_of(wildcards).threads or workflow.cores
+threads = lambda wildcards: dag_job(wildcards).threads or workflow.cores
 processes = lambda wildcards, threads: (
-    f"--processes {threads}" if job_of(wildcards).parallel else ""
+    f"--processes {threads}" if dag_job(wildcards).parallel else ""
 )
 
 
