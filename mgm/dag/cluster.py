@@ -43,9 +43,14 @@ class JobResources(RunOptions):
     hours: float = Field(gt=0)
 
     @property
+    def per_node(self) -> int:
+        """Processes per node."""
+        return max(self.gpus, 1)
+
+    @property
     def processes(self) -> int:
         """Processes on all nodes."""
-        return self.nodes * max(self.gpus, 1)
+        return self.nodes * self.per_node
 
 
 class Cluster(FrozenModel):
@@ -63,15 +68,17 @@ class Cluster(FrozenModel):
         extra = [f"--signal=TERM@{WARNING_S}"] if 3600 * job.hours > 5 * WARNING_S else []
         asked: dict[str, Any] = {
             "nodes": job.nodes,
-            "mem_mb": round(1000 * job.mem_gb * max(job.gpus, 1)),
+            "mem_mb": round(1000 * job.mem_gb * job.per_node),
             "runtime": max(round(60 * job.hours), 1),
             "slurm_extra": shlex.join([*extra, *self.sbatch]),
         }
-        # 0: tasks are counted per node.
-        asked |= {"gres": f"gpu:{job.gpus}", "tasks_per_gpu": 0} if job.gpus else {}
-        asked |= {"cpus_per_task": job.cpus * job.gpus} if job.gpus else {}
-        # The executor refuses it for one task.
-        asked |= {"tasks": job.nodes, "mpi": "srun"} if job.nodes > 1 else {}
+        if job.gpus:
+            # 0: tasks are counted per node.
+            asked |= {"gres": f"gpu:{job.gpus}", "tasks_per_gpu": 0}
+            asked["cpus_per_task"] = job.cpus * job.gpus
+        if job.nodes > 1:
+            # The executor refuses it for one task.
+            asked |= {"tasks": job.nodes, "mpi": "srun"}
         return asked
 
     def command_wrapper(self, kind: str, log: str) -> str:
@@ -87,13 +94,11 @@ class Cluster(FrozenModel):
         job = self.jobs[kind]
         words = [shlex.quote(str(PROFILE / "run.sh")), shlex.quote(log)]
         if job.nodes > 1:
-            cpus = job.cpus * max(job.gpus, 1)
             words += ["srun", f"--nodes={job.nodes}", f"--ntasks={job.nodes}"]
-            words += ["--ntasks-per-node=1", f"--cpus-per-task={cpus}"]
+            words += ["--ntasks-per-node=1", f"--cpus-per-task={job.cpus * job.per_node}"]
             words += [f"--gres=gpu:{job.gpus}"] * bool(job.gpus) + ["--kill-on-bad-exit=1"]
         if job.processes > 1:
-            processes = max(job.gpus, 1)
-            words += [TORCHRUN, f"--nnodes={job.nodes}", f"--nproc-per-node={processes}"]
+            words += [TORCHRUN, f"--nnodes={job.nodes}", f"--nproc-per-node={job.per_node}"]
             words += ["--no-python"]
         return f"trap : TERM USR1; {' '.join(words)}"
 

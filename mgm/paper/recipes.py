@@ -112,30 +112,26 @@ FINETUNE = {
     "ucf101": _column(
         lr=5e-4, layer_decay=0.75, repeats=2, warmup=0, epochs=100, drop_path=0.2, dropout=0.5
     ),
-    "hmdb51": _column(lr=5e-4, layer_decay=0.7, repeats=2, warmup=0, epochs=100, drop_path=0.2),
-    "diving48": _column(lr=5e-4, layer_decay=0.7, repeats=2, warmup=0, epochs=100, drop_path=0.2),
+    **dict.fromkeys(
+        ("hmdb51", "diving48"),
+        _column(lr=5e-4, layer_decay=0.7, repeats=2, warmup=0, epochs=100, drop_path=0.2),
+    ),
 }
 
-# P 4.2: TSN sampling; Table 6: no flip; V: ssv2.py.
-_SEGMENTS = Clips(sampling="segments", stride=2, crop="resized", flip=False)
-# V: kinetics.py; Table 6: flip.
-_WINDOW = Clips(sampling="window", stride=4, crop="resized", flip=True)
-# P does not state the sampling of the last four. They follow K400, as UCF101 does in V.
 FINETUNE_CLIPS = {
-    "ssv2": _SEGMENTS,
-    "k400": _WINDOW,
-    "ava": _WINDOW,
-    "ucf101": _WINDOW,
-    "hmdb51": _WINDOW,
-    "diving48": _WINDOW,
+    # P 4.2: TSN sampling; Table 6: no flip; V: ssv2.py.
+    "ssv2": Clips(sampling="segments", stride=2, crop="resized", flip=False),
+    # V: kinetics.py; Table 6: flip. P does not state the sampling of the last four. They follow
+    # K400, as UCF101 does in V.
+    **dict.fromkeys(
+        ("k400", "ava", "ucf101", "hmdb51", "diving48"),
+        Clips(sampling="window", stride=4, crop="resized", flip=True),
+    ),
 }
 # P 4.2. AVA has none, since its test is detection.
 VIEWS = {
     "ssv2": Views(temporal=2, spatial=3),
-    "k400": Views(temporal=5, spatial=3),
-    "ucf101": Views(temporal=5, spatial=3),
-    "hmdb51": Views(temporal=5, spatial=3),
-    "diving48": Views(temporal=5, spatial=3),
+    **dict.fromkeys(("k400", "ucf101", "hmdb51", "diving48"), Views(temporal=5, spatial=3)),
 }
 
 # X, for the first row of P Table 2. X has no recipe from scratch for SSv2, which uses this one too.
@@ -177,25 +173,13 @@ def pretrain(
 
 def finetune(dataset: str, parent: str, model: Model) -> Finetune:
     """Return the paper's fine-tuning recipe (P Table 6)."""
-    return Finetune(
-        data=Data(dataset=dataset),
-        clips=_for_dataset(FINETUNE_CLIPS, dataset),
-        model=model,
-        parent=parent,
-        views=_for_dataset(VIEWS, dataset),
-        **_for_dataset(FINETUNE, dataset),
-    )
+    recipe = _for_dataset(FINETUNE, dataset)
+    return Finetune(model=model, parent=parent, **_tested(dataset), **recipe)
 
 
 def supervised(dataset: str) -> Finetune:
     """Return MViT's recipe from scratch (P Table 2, first row), with fine-tuning's clips."""
-    given = {
-        "data": Data(dataset=dataset),
-        "clips": _for_dataset(FINETUNE_CLIPS, dataset),
-        "model": MODELS["vit-b"],
-        "views": _for_dataset(VIEWS, dataset),
-    }
-    return Finetune(**given, **SUPERVISED)
+    return Finetune(model=MODELS["vit-b"], **_tested(dataset), **SUPERVISED)
 
 
 def probe(dataset: str, parent: str, model: Model) -> Probe:
@@ -203,22 +187,25 @@ def probe(dataset: str, parent: str, model: Model) -> Probe:
 
     The paper has no recipe for its probe; this one is MAE's.
     """
-    return Probe(
-        data=Data(dataset=dataset),
-        clips=_for_dataset(FINETUNE_CLIPS, dataset).model_copy(update={"crop": "centre"}),
-        model=model,
-        parent=parent,
-        held_out="groups" if dataset in PUBLISHED and PUBLISHED[dataset].grouped else "videos",
-        views=_for_dataset(VIEWS, dataset),
-    )
+    same = _tested(dataset)
+    same["clips"] = same["clips"].model_copy(update={"crop": "centre"})
+    grouped = dataset in PUBLISHED and PUBLISHED[dataset].grouped
+    return Probe(model=model, parent=parent, held_out="groups" if grouped else "videos", **same)
 
 
 def controls(like: Probe) -> Measure:
     """Return the run that classifies a probe's videos, with its labels, without a model."""
-    same = (
-        "data", "clips", "model", "seed", "train_clips", "label_draws", "held_out", "views",
-    )  # fmt: skip
-    return Measure(name="controls", **{name: getattr(like, name) for name in same})
+    same = {"data", "clips", "model", "seed", "train_clips", "label_draws", "held_out", "views"}
+    return Measure(name="controls", **like.model_dump(include=same))
+
+
+def _tested(dataset: str) -> dict[str, Any]:
+    """Return a dataset with the clips and test views of its fine-tuning."""
+    return {
+        "data": Data(dataset=dataset),
+        "clips": _for_dataset(FINETUNE_CLIPS, dataset),
+        "views": _for_dataset(VIEWS, dataset),
+    }
 
 
 def _for_dataset(by_dataset: dict[str, Any], dataset: str) -> Any:

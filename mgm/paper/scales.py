@@ -174,23 +174,25 @@ class Scale(FrozenModel):
             UserError: the scale lacks the run's backbone, or a field is invalid.
         """
         source, fields = f"scale {self.name}", spec.model_dump(mode="json")
-        if self.datasets[spec.data.dataset].grouped and "held_out" in fields:
+        key, backbone = spec.data.dataset, spec.model.backbone
+        dataset = self.datasets[key]
+        if dataset.grouped and "held_out" in fields:
             fields["held_out"] = "groups"
         for dotted, value in self.overrides.get(spec.stage, {}).items():  # type: ignore[call-overload]
             set_field(fields, dotted, value, f"{source}: overrides.{spec.stage}.{dotted}")
-        if self.datasets[spec.data.dataset].several_labels:
+        if dataset.several_labels:
             # These fields count or draw videos by a single label.
             fields["data"]["labels_per_class"] = 0
             plain = {"label_draws": 1, "class_weights": "none", "kind": "logistic"}
             fields |= {name: value for name, value in plain.items() if name in fields}
         # Without `backbones`, a scale has full sizes.
         if self.backbones:
-            if spec.model.backbone not in self.backbones:
+            if backbone not in self.backbones:
                 raise UserError(
-                    f"{source}: backbones lacks {spec.model.backbone}, so its full size would "
-                    "train; add its sizes"
+                    f"{source}: backbones lacks {backbone}, so its full size would train; add its "
+                    "sizes"
                 )
-            fields["model"] |= self.backbones[spec.model.backbone]
+            fields["model"] |= self.backbones[backbone]
         if self.steps and "optim" in fields:
             if type(epochs := fields["optim"]["epochs"]) is not int:
                 # An override, such as "20".
@@ -200,8 +202,6 @@ class Scale(FrozenModel):
                 self.steps.factor * epochs**self.steps.power
             )
             fields["optim"]["warmup_epochs"] = self.steps.warmup * epochs
-        key = spec.data.dataset
-        dataset = self.datasets[key]
         fields["data"] |= {"dataset": dataset.name or key, "digest": dataset.digest}
         fields["seed"] = seed
         return parse(fields, source)  # type: ignore[return-value]

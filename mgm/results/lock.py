@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -33,19 +33,16 @@ HEARTBEAT_S, STALE_S = 10.0, 90.0
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-@contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> AbstractContextManager[None]:
     """Lock `folder` for this process until the block ends.
 
     Raises:
         UserError: another process writes to the folder, or it is not writable.
     """
-    with _writer_lock(folder / "writer.lock", folder):
-        yield
+    return _writer_lock(folder / "writer.lock", folder)
 
 
-@contextmanager
-def file_lock(file: Path) -> Iterator[None]:
+def file_lock(file: Path) -> AbstractContextManager[None]:
     """Lock the output `file`, by FILE.lock next to it, until the block ends.
 
     Raises:
@@ -53,8 +50,7 @@ def file_lock(file: Path) -> Iterator[None]:
     """
     with naming(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    with _writer_lock(file.with_name(f"{file.name}.lock"), file):
-        yield
+    return _writer_lock(file.with_name(f"{file.name}.lock"), file)
 
 
 def has_writer(folder: Path) -> bool:

@@ -167,16 +167,9 @@ def _examine(folder: Path, spec: Spec, weights: bool) -> RunStatus:
             result = read_result(folder)
         except UserError as error:
             return RunStatus("altered", str(error).removeprefix(f"{folder}/"))
-        if result.get("run_id") != spec.run_id:
-            return RunStatus(
-                "altered", f"{folder.name} contains the result of {result.get('run_id')}"
-            )
-        why = _disagreement(folder, spec, result) or (_exchanged(folder, result) if weights else "")
-        return (
-            RunStatus("altered", f"{folder.name}: {why}")
-            if why
-            else RunStatus("run", result=result)
-        )
+        if why := _disagreement(folder, spec, result, weights):
+            return RunStatus("altered", f"{folder.name}: {why}")
+        return RunStatus("run", result=result)
     error_file = folder / "error.txt"
     if error_file.is_file():
         return RunStatus(
@@ -188,8 +181,8 @@ def _examine(folder: Path, spec: Spec, weights: bool) -> RunStatus:
     return RunStatus("not run", f"stopped, {progress}; run again to continue" if progress else "")
 
 
-def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
-    """Return how a sealed result contradicts `spec`, itself or its parents' weights.
+def _disagreement(folder: Path, spec: Spec, result: dict[str, Any], weights: bool) -> str:
+    """Return how a sealed result contradicts `spec`, itself, its files or its parents' weights.
 
     The text is empty if it does not.
     """
@@ -200,29 +193,26 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
         json.dumps(result, ensure_ascii=False).encode()
         if datetime.fromisoformat(result["started"]) > datetime.fromisoformat(result["finished"]):
             return f"result.json: finished is {result['finished']}, before it started"
-        recorded = parse(result["spec"], "result.json")
-        data = result["data"]
+        data, files = result["data"], dict(result["files"])
         checks = [
-            ("spec", recorded.run_id, spec.run_id),
+            ("run_id", result["run_id"], spec.run_id),
+            ("spec", parse(result["spec"], "result.json").run_id, spec.run_id),
             ("verb", result["verb"], spec.stage),
             ("seed", result["seed"], spec.seed),
             ("parents", list(result["parents"]), list(parents(spec))),
             ("data.dataset", data["dataset"], spec.data.dataset),
+            # Published datasets have no digest.
+            ("data.digest", data["digest"], spec.data.digest or data["digest"]),
         ]
-        # Published datasets have no digest.
-        if spec.data.digest:
-            checks.append(("data.digest", data["digest"], spec.data.digest))
-        if (folder / "spec.json").exists():
-            checks.append(
-                (
-                    "spec.json",
-                    parse(read_json(folder / "spec.json"), "spec.json").run_id,
-                    spec.run_id,
-                )
-            )
-        for name, digest in result["files"].items():
-            if (folder / name).exists():
-                checks.append((name, file_digest(folder / name), digest))
+        if (own := folder / "spec.json").exists():
+            checks.append(("spec.json", parse(read_json(own), "spec.json").run_id, spec.run_id))
+        if weights and result["weights_sha256"] is not None:
+            files["weights.safetensors"] = result["weights_sha256"]
+        checks += [
+            (f"the SHA-256 of {name}", file_digest(folder / name), digest)
+            for name, digest in files.items()
+            if (folder / name).exists()
+        ]
         # Results of older versions do not have this field.
         if "parents_sha256" in result:
             checks += [
@@ -234,28 +224,14 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any]) -> str:
                 for parent in parents(spec)
                 if (wanted := recorded_digest(folder.parent / parent))
             ]
-        if contradictions := [
-            f"{name} is {value}, not {wanted}" for name, value, wanted in checks if value != wanted
-        ]:
-            return contradictions[0]
+        for name, value, wanted in checks:
+            if value != wanted:
+                return f"{name} is {value}, not {wanted}"
         return _untested(folder, result) if spec.stage in ("finetune", "probe") else ""
     except (UserError, ValueError) as error:
         return str(error)
     except (KeyError, TypeError, AttributeError) as error:
         return f"result.json: a field is missing or malformed ({error})"
-
-
-def _exchanged(folder: Path, result: dict[str, Any]) -> str:
-    """Return how a run's weights differ from its result; empty if they agree or are absent."""
-    path, recorded = folder / "weights.safetensors", result["weights_sha256"]
-    if recorded is None or not path.exists():
-        return ""
-    if (digest := file_digest(path)) == recorded:
-        return ""
-    return (
-        f"weights.safetensors has SHA-256 {digest[:12]}, and the run wrote {str(recorded)[:12]}; "
-        "restore the file, or delete the run and run it again"
-    )
 
 
 def _untested(folder: Path, result: dict[str, Any]) -> str:

@@ -366,13 +366,7 @@ def read_spec(place: Path) -> Spec:
     path = place / "spec.json" if place.is_dir() else place
     if not path.is_file():
         raise UserError(f"{path}: no such spec; name a run's folder, as in results/NAME/RUN_ID")
-    try:
-        fields = read_json(path)
-    except UserError as error:
-        raise UserError(
-            f"{error}; name the folder of a complete run, as in results/NAME/RUN_ID"
-        ) from None
-    return parse(fields, str(path))
+    return parse(read_json(path), str(path))
 
 
 def require_named_sizes(spec: Spec, source: str) -> None:

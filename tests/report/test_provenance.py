@@ -116,7 +116,7 @@ def test_weights_that_were_exchanged_are_named_by_trace(tmp_path):
     weights.write_bytes(b"exchanged")
     told = trace(KNOWN, tmp_path, "table4e/mgm (dense)/ssv2")
     assert "altered" in told.splitlines()[0]
-    assert "weights.safetensors has SHA-256" in told
+    assert "the SHA-256 of weights.safetensors is" in told
 
 
 @pytest.mark.parametrize("content", [b"exchanged", b"", b"weigh"])
