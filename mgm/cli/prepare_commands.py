@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import Field
 
 from mgm.cli.base import grouped
 from mgm.console import say
@@ -32,41 +33,28 @@ Seed = Annotated[
 class CopyOptions(FrozenModel):
     """How the videos are copied. Every field is an option of `mgm prepare DATASET`."""
 
-    transcode: Annotated[
-        bool,
-        typer.Option(
-            "--transcode",
-            help="Write OUT/videos too: H.264 that is fast to read at random; index those.",
-        ),
-    ] = False
-    shards: Annotated[
-        bool,
-        typer.Option(
-            "--shards",
-            help="Write OUT/shards too: frames as JPEG and the sources' vectors; index those.",
-        ),
-    ] = False
-    every: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Shards: keep every k-th frame; then clips start at multiples of k."
-        ),
-    ] = 1
-    quality: Annotated[int, typer.Option(help="Shards: JPEG quality of the frames.")] = 90
-    short_side: Annotated[
-        int | None,
-        typer.Option(
-            help="Pixels: 256 (default) or 320; shards: any. Smaller videos keep their size."
-        ),
-    ] = None
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=MOST_PROCESSES,
-            help="Processes that transcode or write shards; default: one per core.",
-        ),
-    ] = None
+    transcode: bool = Field(
+        False,
+        description="Write OUT/videos too: H.264 that is fast to read at random; index those.",
+    )
+    shards: bool = Field(
+        False,
+        description="Write OUT/shards too: frames as JPEG and the sources' vectors; index those.",
+    )
+    every: int = Field(
+        1, ge=1, description="Shards: keep every k-th frame; then clips start at multiples of k."
+    )
+    quality: int = Field(90, description="Shards: JPEG quality of the frames.")
+    short_side: int | None = Field(
+        None,
+        description="Pixels: 256 (default) or 320; shards: any. Smaller videos keep their size.",
+    )
+    processes: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_PROCESSES,
+        description="Processes that transcode or write shards; default: one per core.",
+    )
     shard: Annotated[
         str | None,
         typer.Option(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import Field
 
 from mgm.cli.base import app, grouped
 from mgm.console import say
@@ -234,13 +235,10 @@ def crate(
 class MirrorOptions(FrozenModel):
     """Options of `mgm sync`."""
 
-    uri: Annotated[
-        str | None,
-        typer.Option(help="MLflow's tracking URI; default: a database in the folder of --results."),
-    ] = None
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until every run is finished.")] = (
-        False
+    uri: str | None = Field(
+        None, description="MLflow's tracking URI; default: a database in the folder of --results."
     )
+    follow: bool = Field(False, description="Go on until every run is finished.")
     serve: Annotated[
         int | None,
         typer.Option(
@@ -248,10 +246,9 @@ class MirrorOptions(FrozenModel):
             metavar="PORT",
         ),
     ] = None
-    weights: Annotated[
-        bool,
-        typer.Option("--weights", help="Copy weights too; default: only their path and digest."),
-    ] = False
+    weights: bool = Field(
+        False, description="Copy weights too; default: only their path and digest."
+    )
 
 
 @app.command()

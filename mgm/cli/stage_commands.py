@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import typer
+from pydantic import Field
 
 from mgm.cli.base import Data, Force, Out, all_processes, app, grouped, places
 from mgm.console import say
@@ -199,13 +200,8 @@ def _run_specs(
 class OtherViews(FrozenModel):
     """Test views that replace a spec's."""
 
-    temporal: Annotated[
-        int | None, typer.Option(min=1, help="Temporal views; default: the spec's.")
-    ] = None
-    spatial: Annotated[
-        int | None,
-        typer.Option(help="Spatial views, 1 or 3; default: the spec's."),
-    ] = None
+    temporal: int | None = Field(None, ge=1, description="Temporal views; default: the spec's.")
+    spatial: int | None = Field(None, description="Spatial views, 1 or 3; default: the spec's.")
 
 
 @app.command()
@@ -263,20 +259,19 @@ def evaluate(
 class MeasureOptions(FrozenModel):
     """Options of `mgm measure NAME`. For specs, fields of the spec replace them."""
 
-    index: Annotated[
-        Path | None,
-        typer.Option(help="NAME: a folder that `mgm prepare` wrote. step-time needs none."),
-    ] = None
-    videos: Annotated[
-        int, typer.Option(min=0, help="NAME: number of test videos, evenly spaced; 0: all.")
-    ] = 200
-    flow: Annotated[
-        str, typer.Option(help="motion-time: the optical flow to compare with, raft-small or dis.")
-    ] = "raft-small"
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="motion-time: a file with RAFT-small's weights; default: torchvision's."),
-    ] = None
+    index: Path | None = Field(
+        None, description="NAME: a folder that `mgm prepare` wrote. step-time needs none."
+    )
+    videos: int = Field(
+        200, ge=0, description="NAME: number of test videos, evenly spaced; 0: all."
+    )
+    flow: str = Field(
+        "raft-small",
+        description="motion-time: the optical flow to compare with, raft-small or dis.",
+    )
+    weights: Path | None = Field(
+        None, description="motion-time: a file with RAFT-small's weights; default: torchvision's."
+    )
     like: Annotated[
         Path | None,
         typer.Option(

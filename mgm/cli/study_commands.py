@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import Field
 
 from mgm.cli.base import app, grouped
 from mgm.console import say
@@ -50,51 +51,42 @@ MOST = 10**6  # GPUs, or clips per second of one GPU
 class PlanOptions(FrozenModel):
     """The GPUs of a plan."""
 
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            help="v100, a5000, rtx4090, a100, h100 or h200; any name with --clips-per-s. Default: "
-            "the GPU in --measured, or else h100."
-        ),
-    ] = None
-    utilisation: Annotated[
-        float,
-        typer.Option(
-            min=0.001,
-            max=1,
-            help="Share of the GPU's peak FLOP/s that training reaches. A day is planned at "
-            "10, 17 and 40 %.",
-        ),
-    ] = 0.4
-    measured: Annotated[
-        Path,
-        typer.Option(
-            help="Folder of results of `make gpu`. Without --gpu, the plan uses the rate in it."
-        ),
-    ] = Path("reports/gpu")
-    clips_per_s: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1,
-            max=MOST,
-            help="Measured clips/s per GPU of pretraining ViT-B with MGM; replaces --utilisation.",
-        ),
-    ] = None
-    loader_clips_per_s: Annotated[
-        float | None,
-        typer.Option(min=0.1, help="Videos/s that one core decodes; default: enough for the GPU."),
-    ] = None
-    cores: Annotated[int, typer.Option(min=1, help="Cores per GPU that decode videos.")] = 8
-    size: Annotated[
-        str,
-        typer.Option(
-            help="One of the scale's sizes, such as 24gb; default: the largest that fits the GPU."
-        ),
-    ] = ""
-    gpus: Annotated[int, typer.Option(min=1, max=MOST, help="Number of GPUs.")] = 64
-    gpus_per_run: Annotated[
-        int | None, typer.Option(min=1, help="GPUs per run; default: 8, or all if fewer.")
-    ] = None
+    gpu: str | None = Field(
+        None,
+        description="v100, a5000, rtx4090, a100, h100 or h200; any name with --clips-per-s. "
+        "Default: the GPU in --measured, or else h100.",
+    )
+    utilisation: float = Field(
+        0.4,
+        ge=0.001,
+        le=1,
+        description="Share of the GPU's peak FLOP/s that training reaches. A day is planned at "
+        "10, 17 and 40 %.",
+    )
+    measured: Path = Field(
+        Path("reports/gpu"),
+        description="Folder of results of `make gpu`. Without --gpu, the plan uses the rate in it.",
+    )
+    clips_per_s: float | None = Field(
+        None,
+        ge=0.1,
+        le=MOST,
+        description="Measured clips/s per GPU of pretraining ViT-B with MGM; replaces "
+        "--utilisation.",
+    )
+    loader_clips_per_s: float | None = Field(
+        None, ge=0.1, description="Videos/s that one core decodes; default: enough for the GPU."
+    )
+    cores: int = Field(8, ge=1, description="Cores per GPU that decode videos.")
+    size: str = Field(
+        "",
+        description="One of the scale's sizes, such as 24gb; default: the largest that fits the "
+        "GPU.",
+    )
+    gpus: int = Field(64, ge=1, le=MOST, description="Number of GPUs.")
+    gpus_per_run: int | None = Field(
+        None, ge=1, description="GPUs per run; default: 8, or all if fewer."
+    )
 
 
 @app.command()

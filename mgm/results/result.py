@@ -194,7 +194,7 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any], weights: boo
         if datetime.fromisoformat(result["started"]) > datetime.fromisoformat(result["finished"]):
             return f"result.json: finished is {result['finished']}, before it started"
         data, files = result["data"], dict(result["files"])
-        checks = [
+        checks: list[tuple[str, Any, Any]] = [
             ("run_id", result["run_id"], spec.run_id),
             ("spec", parse(result["spec"], "result.json").run_id, spec.run_id),
             ("verb", result["verb"], spec.stage),
