@@ -160,7 +160,7 @@ def _fields(path: Path) -> Any:
     try:
         return read_yaml(path) if path.suffix in YAML else read_json(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such spec; correct the path") from None
+        raise UserError(f"{path}: no such spec; correct the path or the name") from None
 
 
 def _run_specs(
@@ -304,10 +304,6 @@ def measure(
     store the results as runs.
     """
     if not set(MEASUREMENTS) & set(what):
-        if unknown := next((word for word in what if not word.endswith((".json", *YAML))), None):
-            raise UserError(
-                f"{unknown}: is neither a measurement ({', '.join(MEASUREMENTS)}) nor a spec file"
-            )
         if out is None:
             raise UserError(f"{what[0]}: is a spec, so its result is stored; add --out FOLDER")
         specs = [(word, _fields(Path(word))) for word in what]

@@ -117,10 +117,8 @@ def load_cluster(given: str) -> Cluster:
         )
     own = read_yaml(file) if file.exists() else {}
     fields = deep_merge(read_yaml(PROFILE / "cluster.yaml"), own)
-    if isinstance(jobs := fields.get("jobs"), dict) and "finetune" in jobs:
+    if isinstance(jobs := fields.get("jobs"), dict):
         # Domain adaptation is fine-tuning, so it has the same resources by default.
-        adapt, finetune = jobs.get("adapt", {}), jobs["finetune"]
-        both = isinstance(adapt, dict) and isinstance(finetune, dict)
-        fields["jobs"] = jobs | {"adapt": deep_merge(finetune, adapt) if both else adapt}
+        fields["jobs"] = deep_merge({"adapt": jobs.get("finetune")}, jobs)
     with valid(f"{given}: ", "the profile's cluster.yaml lists all fields"):
         return Cluster.model_validate(fields)

@@ -60,7 +60,6 @@ def table_1(registry: Registry) -> None:
         },
         rows_name_runs=True,
         own_jobs=True,
-        takes_weights=True,
         shows_notes=True,
     )
     for _, row, column in printed:

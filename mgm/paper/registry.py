@@ -6,7 +6,6 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from mgm.errors import UserError
@@ -75,7 +74,6 @@ class Table:
         ours: the row that the other rows are compared with.
         own_jobs: its runs share no job with runs of other tables.
         rows_name_runs: the name of a row is enough to know its runs.
-        takes_weights: a user may give the weights of a quoted row.
         shown: names of columns for readers.
         shows_notes: the notes of quoted.csv (backbone, data) are shown after the rows' names.
     """
@@ -90,7 +88,6 @@ class Table:
     ours: str = ""
     own_jobs: bool = False
     rows_name_runs: bool = False
-    takes_weights: bool = False
     shown: dict[str, str] = field(default_factory=dict)
     shows_notes: bool = False
 
@@ -244,11 +241,9 @@ class Registry:
             UserError: there is no such target.
         """
         if target not in (targets := self.targets()):
-            alike = get_close_matches(target, targets, 1)
             raise UserError(
-                f"{target}: no such target at scale {self.scale.name}; "
-                + (f"did you mean {alike[0]}? " if alike else "")
-                + f"Choose one of {', '.join(targets)}"
+                f"{target}: no such target at scale {self.scale.name}; choose one of "
+                f"{', '.join(targets)}"
             )
         return self.with_parents(run.run_id for run in targets[target])
 

@@ -33,9 +33,8 @@ def make_registry(scale: Scale) -> Registry:
     for make in (*experiments.ALL, *ablations.ALL, *plots.ALL):
         make(registry)
     _name_data(registry)
-    if unknown := scale.weights.keys() - {
-        row for table in registry.tables.values() if table.takes_weights for row in table.rows
-    }:
+    rows = registry.tables["1"].rows if "1" in registry.tables else []
+    if unknown := scale.weights.keys() - {*rows}:
         raise UserError(
             f"weights: {min(unknown)!r} is not a row of Table 1 at scale {scale.name}; name a row "
             "such as 'MAM2, SSv2, 1200'"

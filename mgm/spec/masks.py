@@ -5,10 +5,9 @@ the name is an underscore in the file's name. The function takes a batch of clip
 returns the hidden patches, (B, S, patches) bool, or `Boxes` whose nearest patches are hidden.
 """
 
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from mgm.spec.values import FrozenModel
 
@@ -52,15 +51,7 @@ MASKS = {
 }
 
 
-def _known(name: Any) -> Any:
-    """Refuse an unknown name, and suggest the nearest mask."""
-    if isinstance(name, str) and name not in MASKS:
-        nearest = get_close_matches(name, MASKS, 1, 0.0)[0]
-        raise ValueError(f"no such mask; did you mean {nearest}? The masks are {', '.join(MASKS)}")
-    return name
-
-
-MaskName = Annotated[str, Field(pattern=f"^({'|'.join(MASKS)})$"), BeforeValidator(_known)]
+MaskName = Annotated[str, Field(pattern=f"^({'|'.join(MASKS)})$")]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
 StoredMotion = Literal["vectors", Flow]
 Guidance = Literal[StoredMotion, "shuffled", "permuted", "difference"]

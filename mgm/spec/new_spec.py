@@ -67,11 +67,11 @@ def _lines(value: BaseModel, depth: int, without: tuple[str, ...] = ()) -> list[
             continue
         own = getattr(value, name)
         comment = comments.get(name, "")
-        if get_origin(field.annotation) is Literal:
-            choices = [str(choice) for choice in get_args(field.annotation)]
-            comment += f" Choices: {', '.join(choices)}."
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         if isinstance(value, Mask) and name == "name":
-            comment += f" Choices: {', '.join(MASKS)}."
+            choices = tuple(MASKS)
+        if choices:
+            comment += f" Choices: {', '.join(map(str, choices))}."
         if isinstance(own, BaseModel):
             comment = comment or (inspect.getdoc(own) or "").partition("\n")[0]
         # A blank line between the groups of a spec.
