@@ -1,5 +1,6 @@
 """Commands for all experiments together: their files and their cost."""
 
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -119,7 +120,6 @@ def plan(
     from mgm.report import compute_plan
 
     per_core = given.loader_clips_per_s
-    decoded = None if per_core is None else per_core * given.cores
     rate = (not given.gpu and not given.clips_per_s and read_measured(given.measured)) or {
         "gpu": given.gpu or "h100",
         "clips_per_s": given.clips_per_s,
@@ -148,7 +148,7 @@ def plan(
         utilisation=given.utilisation,
         gpus=given.gpus,
         gpus_a_run=given.gpus_per_run,
-        decoded=decoded,
+        decoded=(per_core or inf) * given.cores,
         **rate,
     )
     whole = make_plan(setting.registry, chosen, given.utilisation, target)

@@ -85,7 +85,7 @@ def machine(
     gpus: int,
     gpus_a_run: int | None = None,
     clips_per_s: float | None = None,
-    decoded: float | None = None,
+    decoded: float = math.inf,
     source: str = "",
 ) -> Machine:
     """Return a machine of `gpus`, at a share of their peak or at a measured rate.
@@ -94,7 +94,7 @@ def machine(
         gpus_a_run: GPUs per run; by default 8, as in a usual node, or all if there are fewer.
         clips_per_s: measured rate per GPU, of pretraining ViT-B with MGM (mask ratio 0.75,
             16 x 224 x 224).
-        decoded: videos per second that the cores of one GPU decode; None: always enough.
+        decoded: videos per second that the cores of one GPU decode; by default always enough.
         source: where the rate comes from.
 
     Raises:
@@ -116,7 +116,7 @@ def machine(
     else:
         flops = PEAK[gpu] * utilisation
         how = f"assumed: {utilisation:.0%} of the {gpu.upper()}'s peak"
-    return Machine(gpu, flops, gpus, gpus_a_run, decoded or math.inf, source or how)
+    return Machine(gpu, flops, gpus, gpus_a_run, decoded, source or how)
 
 
 def day_machine(machine: Machine, cores: int, decoded: float) -> Machine:

@@ -79,16 +79,13 @@ class Run(FrozenModel):
 
     @model_validator(mode="after")
     def _patches_divide_clip(self):
-        if self.clips.size % self.model.patch:
-            raise ValueError(
-                f"clips.size {self.clips.size} is not a multiple of model.patch "
-                f"{self.model.patch}; change one of them"
-            )
-        if self.clips.frames % self.model.tubelet:
-            raise ValueError(
-                f"clips.frames {self.clips.frames} is not a multiple of model.tubelet "
-                f"{self.model.tubelet}; change one of them"
-            )
+        for side, part in (("size", "patch"), ("frames", "tubelet")):
+            whole, unit = getattr(self.clips, side), getattr(self.model, part)
+            if whole % unit:
+                raise ValueError(
+                    f"clips.{side} {whole} is not a multiple of model.{part} {unit}; change one of "
+                    "them"
+                )
         if (tokens := math.prod(self.grid)) > MOST_TOKENS:
             raise ValueError(
                 f"clips.frames {self.clips.frames} and clips.size {self.clips.size} are "
