@@ -207,8 +207,8 @@ def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
         try:
             info = asdict(probe_video(path))
             del info["duration_s"]
-            facts = {"bytes": os.path.getsize(path), "content": content_hash(path, info["codec"])}
-            results[name] = Video(path, 0, "", "", **info, **facts)
+            size, content = os.path.getsize(path), content_hash(path, info["codec"])
+            results[name] = Video(path, 0, "", "", **info, bytes=size, content=content)
         except UserError as error:
             results[name] = str(error).removeprefix(f"{path}: ")
     return results
