@@ -128,14 +128,6 @@ def test_a_wrong_row_names_its_line(tmp_path, change, says):
         read_index(tmp_path)
 
 
-def test_the_description_has_the_columns_of_the_table(tmp_path):
-    write_index(make(tmp_path), tmp_path)
-    header = (tmp_path / "index.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
-    about = json.loads((tmp_path / "croissant.json").read_text(encoding="utf-8"))
-    names = [column["name"] for column in about["recordSet"][0]["field"]]
-    assert [*names, "content"] == header
-
-
 def test_files_that_are_gone_or_have_changed_are_counted_and_the_first_is_named(tmp_path):
     index = make(tmp_path)
     for video in index.videos:

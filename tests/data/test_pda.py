@@ -223,13 +223,20 @@ def test_what_disagrees_is_one_clear_line(real, looks_alike, tmp_path):
     ucf_index, hmdb_index = real(
         [*ucf, *OTHERS], [*((name, "test") for name in hmdb), ("wave/a.avi", "train")]
     )
-    whole, targets = read_index(ucf_index), read_index(hmdb_index)
+    whole, targets, alike = (
+        read_index(ucf_index),
+        read_index(hmdb_index),
+        read_index(looks_alike["hmdb51"]),
+    )
     made = {
         "lacking": replace(
             targets, classes=tuple(name for name in targets.classes if name != "pullup"), videos=()
         ),
         "wrong": replace(whole, videos=tuple(replace(video, label=100) for video in whole.videos)),
         "few": replace(whole, videos=whole.videos[-1:]),
+        "partial": replace(
+            alike, videos=tuple(video for video in alike.videos if video.label != 2)
+        ),
     }
     for name, index in made.items():
         write_index(index, tmp_path / name)
@@ -269,3 +276,10 @@ def test_what_disagrees_is_one_clear_line(real, looks_alike, tmp_path):
         "class RockClimbingIndoor",
     )
     fails(task, tmp_path / "few", hmdb_index, out, "has 0 of the 1,324 videos", ucf[0])
+    fails(
+        task,
+        looks_alike["ucf101"],
+        tmp_path / "partial",
+        out,
+        "has no test video of class going_sideways",
+    )

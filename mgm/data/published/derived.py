@@ -157,6 +157,16 @@ def _by_name(
         for video in goal.test
         if goal.classes[video.label] in shared
     ]
+    for folder, split, videos, names in (
+        (source, "train", train, classes),
+        (target, "test", test, shared),
+    ):
+        present = {classes[video.label] for video in videos}
+        if absent := [name for name in names if name not in present]:
+            raise UserError(
+                f"{folder / 'index.csv'}: has no {split} video of class {absent[0]}; prepare the "
+                "whole set again"
+            )
     return classes, train + test
 
 
