@@ -148,14 +148,16 @@ class Setting:
             # Another Snakemake on these results may be reading this index.
             jobs = self.results / "jobs"
             with folder_lock(jobs) if jobs.is_dir() else nullcontext():
-                index_folder(videos, place)
-        elif not (place / "index.json").is_file():
+                index = index_folder(videos, place)
+        elif (place / "index.json").is_file():
+            index = read_index(place)
+        else:
             raise UserError(
                 f"--config videos={videos}: has no index, and a dry run opens no videos; run"
                 f" `mgm prepare folder --source {shlex.quote(str(videos))} --out "
                 f"{shlex.quote(str(place))}` first"
             )
-        return indexed(str(videos), read_index(place))
+        return indexed(str(videos), index)
 
     def _filled(
         self, scale: Scale, data: Path, prepared_in: Mapping[str, str]

@@ -5,9 +5,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
-from mgm.data.index import read_index
+from mgm.data.index import Index, read_index
 from mgm.data.synthetic.params import parse_params
-from mgm.data.videos import Index
 from mgm.errors import UserError, valid
 from mgm.paper import CONFIG, recipes
 from mgm.paper.registry import NO_MODEL, Registry, Value
