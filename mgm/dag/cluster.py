@@ -119,6 +119,7 @@ def load_cluster(given: str) -> Cluster:
     fields = deep_merge(read_yaml(PROFILE / "cluster.yaml"), own)
     if isinstance(jobs := fields.get("jobs"), dict):
         # Domain adaptation is fine-tuning, so it has the same resources by default.
-        fields["jobs"] = deep_merge({"adapt": jobs.get("finetune")}, jobs)
+        both = deep_merge({"adapt": jobs.get("finetune")}, jobs)
+        fields["jobs"] = jobs | {"adapt": both["adapt"]}
     with valid(f"{given}: ", "the profile's cluster.yaml lists all fields"):
         return Cluster.model_validate(fields)
