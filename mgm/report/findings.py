@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite, isnan, nan
+from itertools import product
+from math import inf, isnan, nan
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any, Literal
@@ -86,23 +87,14 @@ class Findings:
         for entry in self._values:
             status = self.statuses[entry.run.run_id]
             result: Mapping[str, Any] = status.result or {}
-            value = result.get("metrics", {}).get(entry.metric)
             rows.append(
-                {
-                    "dataset": entry.dataset,
-                    "draw": -1 if entry.draw is None else entry.draw,
-                    "seed": entry.seed,
-                    "column": entry.column,
-                    "row": entry.row,
-                    "value": value if value is not None and isfinite(value) else None,
-                    "n_test": result.get("n_test") or 1,
-                    "control": entry.control,
-                    "run_id": entry.run.run_id,
-                    "status": status.state,
-                    "commit": commit_of(result) if result else "",
-                }
+                {name: getattr(entry, name) for name in (*AT, "control")}
+                | {"draw": -1 if entry.draw is None else entry.draw, "run_id": entry.run.run_id}
+                | {"value": result.get("metrics", {}).get(entry.metric)}
+                | {"n_test": result.get("n_test") or 1, "status": status.state}
+                | {"commit": commit_of(result) if result else ""}
             )
-        return pd.DataFrame(rows).astype({"value": "float64"})
+        return pd.DataFrame(rows).astype({"value": "float64"}).replace([-inf, inf], nan)
 
     @cached_property
     def values(self) -> pd.DataFrame:
@@ -119,12 +111,11 @@ class Findings:
             run_ids=("run_id", " ".join),
         )
         merged["value"] = merged.right / merged.n_test
-        table = merged.reset_index()[[*AT, "value", "control", "run_ids"]]
+        table = merged.reset_index()
         if self.study.complete:
-            models = table[~table.control]
-            absent = models[models.value.isna()][AT[:4]].drop_duplicates()
-            table = table.merge(absent.assign(absent=True), how="left", on=AT[:4])
-            table = table[table.control | table.absent.isna()].drop(columns="absent")
+            absent = table.value.isna() & ~table.control
+            incomplete = absent.groupby([table[name] for name in AT[:4]]).transform("any")
+            table = table[table.control | ~incomplete]
         table = table[table.value.notna()]
         several = [table]
         for name, datasets in self.study.averages.items():
@@ -157,9 +148,7 @@ class Findings:
         Returns:
             The estimate; None without a result.
         """
-        first, second = parse_difference(text)
-        per_unit = self.per_unit(dataset, first, second, column, draws, seeds)
-        return over_seeds(per_unit.tolist()) if len(per_unit) else None
+        return self._over_units(dataset, *parse_difference(text), column, draws, seeds)
 
     def per_unit(
         self,
@@ -205,16 +194,11 @@ class Findings:
         The columns are `dataset`, `column`, `row`, `control`, `mean`, `low`, `high`, `n` (units)
         and `run_ids`.
         """
-        rows = []
-        for (dataset, column, row), some in self._by_cell.items():
-            units = self.per_unit(dataset, Term(row), column=column)
-            rows.append(
-                (
-                    *(dataset, column, row, bool(some.control.iloc[0])),
-                    *over_seeds(units.tolist()),
-                    " ".join(some.run_ids),
-                )
-            )
+        rows = [
+            (*cell, bool(some.control.iloc[0]), *over_seeds(units.tolist()), " ".join(some.run_ids))
+            for cell, some in self._by_cell.items()
+            for units in [self.per_unit(cell[0], Term(cell[2]), column=cell[1])]
+        ]
         names = ["dataset", "column", "row", "control", *Estimate._fields, "run_ids"]
         return pd.DataFrame(rows, columns=names)
 
@@ -227,19 +211,14 @@ class Findings:
         The columns are `dataset`, `column`, `line` (what the names of a line's rows share), `x`
         (NaN for a row without pretraining), `mean`, `low`, `high` and `n`. Controls are left out.
         """
-        rows = []
-        for field in self.study.over:
-            lines = self._lines(field)
-            for cell in self.cells[~self.cells.control].to_dict("records"):
-                if cell["row"] in lines:
-                    line, x = lines[cell["row"]]
-                    numbers = {
-                        name: cell[name] for name in ("dataset", "column", *Estimate._fields)
-                    }
-                    rows.append({"line": line, "x": x} | numbers)
-        table = pd.DataFrame(rows, columns=["dataset", "column", "line", "x", *Estimate._fields])
+        lines = [
+            (row, *place) for field in self.study.over for row, place in self._lines(field).items()
+        ]
+        models = self.cells[~self.cells.control]
+        table = models.merge(pd.DataFrame(lines, columns=["row", "line", "x"]))
         several = table.groupby(["dataset", "column"]).x.transform("nunique") > 1
-        return table[several].reset_index(drop=True)
+        names = ["dataset", "column", "line", "x", *Estimate._fields]
+        return table.loc[several, names].reset_index(drop=True)
 
     def _lines(self, field: str) -> dict[str, tuple[str, float]]:
         """Return each row's line and number. Rows of a line differ in `field` alone."""
@@ -270,14 +249,13 @@ class Findings:
         intervals over seeds and people. Its name ends in `OVER_PEOPLE`.
         """
         rows = []
-        for dataset in self.study.shown:
-            for column in self.study.columns:
-                for family, texts in self.study.compare.items():
-                    pairs = self._pairs(column, texts)
-                    rows += self._family(dataset, column, family, pairs, self._over_units)
-                    if self.study.people:
-                        name = family + OVER_PEOPLE
-                        rows += self._family(dataset, column, name, pairs, self._over_people)
+        for dataset, column in product(self.study.shown, self.study.columns):
+            for family, texts in self.study.compare.items():
+                pairs = self._pairs(column, texts)
+                rows += self._family(dataset, column, family, pairs, self._over_units)
+                if self.study.people:
+                    name = family + OVER_PEOPLE
+                    rows += self._family(dataset, column, name, pairs, self._over_people)
         return pd.DataFrame(rows, columns=[*NAMED, *Estimate._fields, "holm"])
 
     def _pairs(self, column: str, texts: Iterable[str]) -> list[tuple[str, Term, Term]]:
@@ -304,18 +282,17 @@ class Findings:
         pairs: list[tuple[str, Term, Term]],
         interval: Callable[[str, Term, Term, str], Estimate | None],
     ) -> list[dict[str, Any]]:
-        rows = []
-        for says, first, second in pairs:
-            if estimate := interval(dataset, first, second, column):
-                rows.append(
-                    dict(zip(NAMED, (dataset, column, family, first.row, second.row, says)))
-                    | estimate._asdict()
-                )
+        rows = [
+            dict(zip(NAMED, (dataset, column, family, first.row, second.row, says)))
+            | estimate._asdict()
+            for says, first, second in pairs
+            if (estimate := interval(dataset, first, second, column))
+        ]
         passes = holm([p_value(estimate_of(row)) for row in rows])
         return [row | {"holm": passed} for row, passed in zip(rows, passes)]
 
-    def _over_units(self, dataset: str, first: Term, second: Term, column: str) -> Estimate | None:
-        units = self.per_unit(dataset, first, second, column)
+    def _over_units(self, *place: Any) -> Estimate | None:
+        units = self.per_unit(*place)
         return over_seeds(units.tolist()) if len(units) else None
 
     def _over_people(self, dataset: str, first: Term, second: Term, column: str) -> Estimate | None:
@@ -334,10 +311,8 @@ class Findings:
         """Map dataset, column and row to accuracies, one line per run and one column per person."""
         cells = self.people.groupby(["dataset", "column", "row"], sort=False)
         return {
-            (str(dataset), str(column), str(row)): cell.pivot_table(
-                "value", ["draw", "seed"], "person"
-            )
-            for (dataset, column, row), cell in cells
+            place: cell.pivot_table("value", ["draw", "seed"], "person")  # type: ignore[misc]
+            for place, cell in cells
         }
 
     @cached_property
@@ -449,22 +424,16 @@ def judge(said: Statement, estimate: Estimate | None, strict: bool) -> tuple[Ver
     if relation == "level":
         holds = low <= 0 <= high
         return ("holds", "") if holds else ("refuted", "the interval does not hold 0")
-    if relation == "within":
-        holds, refuted = -bound <= low and high <= bound, abs(mean) > bound
-    elif relation == "above":
-        holds, refuted = low > bound, mean <= bound
-    else:
-        holds, refuted = high < bound, mean >= bound
-    if holds:
-        return "holds", ""
-    if refuted:
-        return "refuted", ""
+    holds, refuted = {
+        "within": (-bound <= low and high <= bound, abs(mean) > bound),
+        "above": (low > bound, mean <= bound),
+        "below": (high < bound, mean >= bound),
+    }[relation]
+    if holds or refuted:
+        return ("holds" if holds else "refuted"), ""
+    why = f"the interval {'passes' if relation == 'within' else 'holds'} {bound:g}"
     if not estimate.has_interval:
         why = "there is no interval"
-    elif relation == "within":
-        why = f"the interval passes {bound:g}"
-    else:
-        why = f"the interval holds {bound:g}"
     return ("refuted" if strict else "open"), why
 
 
