@@ -59,14 +59,14 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
         "license": LICENCE,
         "library_name": library,
         "tags": ["video", "masked-autoencoder", "mgm", spec.model.backbone],
-        **({"pipeline_tag": "video-classification"} if isinstance(spec, Finetune) else {}),
-        **({"model-index": [{"name": spec.run_id, "results": evaluations}]} if evaluations else {}),
     }
-    digest_of_data, note = (
-        (result["data"]["digest"], result["data"]["note"])
-        if result
-        else (spec.data.digest or "not recorded", "")
-    )
+    if isinstance(spec, Finetune):
+        head["pipeline_tag"] = "video-classification"
+    if evaluations:
+        head["model-index"] = [{"name": spec.run_id, "results": evaluations}]
+    data = result["data"] if result else {}
+    digest_of_data = data.get("digest", spec.data.digest or "not recorded")
+    note = data.get("note", "")
     facts = {
         "Run": f"`{spec.run_id}`, {spec.stage}, seed {spec.seed}"
         + "".join(f", from `{parent}`" for parent in parents(spec)),
@@ -79,19 +79,17 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
         f"`{digest}`",
         "Licence": "Apache-2.0, as the code. The data have their own terms.",
     }
-    table = [
-        "| table | row | column | " + SEEN + " | mean of the cell [95 % interval], runs |",
-        "|---|---|---|---|---|",
-        *lines,
-    ]
-    parts = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {spec.run_id}",
-        "\n".join(f"- **{name}**: {fact}" for name, fact in facts.items()),
-        "## Results\n\n"
-        + ("\n".join(table) if lines else "No finished table cell uses these weights."),
-        "## Use\n\n" + "\n".join(f"- {line}" for line in notes.splitlines()),
-    ]
-    return "\n\n".join(parts) + "\n"
+    table = (
+        f"| table | row | column | {SEEN} | mean of the cell [95 % interval], runs |\n"
+        "|---|---|---|---|---|\n" + "\n".join(lines)
+    )
+    about = "\n".join(f"- **{name}**: {fact}" for name, fact in facts.items())
+    use = "\n".join(f"- {line}" for line in notes.splitlines())
+    return (
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {spec.run_id}\n\n{about}\n\n"
+        f"## Results\n\n{table if lines else 'No finished table cell uses these weights.'}\n\n"
+        f"## Use\n\n{use}\n"
+    )
 
 
 def _of_cells(
@@ -107,18 +105,17 @@ def _of_cells(
         row, shown = fill(cell, statuses), []
         for run_spec, value in zip(cell.runs, row.values):
             result = statuses[run_spec.run_id].result
-            if (
-                value is None
-                or result is None
-                or spec.run_id not in (run_spec.run_id, *parents(run_spec))
-            ):
+            own = spec.run_id in (run_spec.run_id, *parents(run_spec))
+            if value is None or result is None or not own:
                 continue
             shown.append(f"{value:.{cell.decimals}f}")
             generated = "generated-" * (kind_of(run_spec.data, kinds=registry.kinds) == "generated")
-            name = (
-                f"{cell.metric}: table {cell.table}, {cell.row}, {cell.column} "
-                f"({run_spec.stage}, seed {run_spec.seed})"
-            )
+            metric = {
+                "type": "accuracy" if cell.metric == "top1" else cell.metric,
+                "value": round(value, 4),
+                "name": f"{cell.metric}: table {cell.table}, {cell.row}, {cell.column} "
+                f"({run_spec.stage}, seed {run_spec.seed})",
+            }
             evaluations.append(
                 {
                     "task": {"type": "video-classification"},
@@ -128,13 +125,7 @@ def _of_cells(
                         "split": "test",
                         "revision": result["data"]["digest"],
                     },
-                    "metrics": [
-                        {
-                            "type": "accuracy" if cell.metric == "top1" else cell.metric,
-                            "value": round(value, 4),
-                            "name": name,
-                        }
-                    ],
+                    "metrics": [metric],
                 }
             )
         if shown:

@@ -42,6 +42,8 @@ PROFILES = {
 SNAKEFILE = "workflow/Snakefile"
 CODE = ("README.md", "LICENSE", "CITATION.cff", "requirements.lock", "Dockerfile", "apptainer.def")
 WEIGHTS = "weights.safetensors"
+# Types that Python does not know everywhere.
+KINDS = {".jsonl": "application/jsonl", ".npz": "application/zip", ".lock": "text/plain"}
 DONE, FAILED = "http://schema.org/CompletedActionStatus", "http://schema.org/FailedActionStatus"
 
 
@@ -106,18 +108,18 @@ class Crate:
         self.crate.root_dataset["conformsTo"] = [
             self.entity(url, "CreativeWork", name=title) for url, title in PROFILES.items()
         ]
+        about = {"name": "The Snakefile of mgm"}
         workflow = self.crate.add_workflow(
-            SNAKEFILE,
-            SNAKEFILE,
-            main=True,
-            lang="snakemake",
-            properties={"name": "The Snakefile of mgm"},
+            SNAKEFILE, SNAKEFILE, main=True, lang="snakemake", properties=about
         )
         below = (sorted(Path(folder).rglob("*")) for folder in ("workflow", "config"))
         for path in (*map(Path, CODE), *chain(*below)):
             if path.is_file():
                 self.file(path)
-        scale = self.scale(self.place(results / "scale.json"))
+        # Absolute paths are cut to their last part.
+        asked = json.dumps(_private(json.loads((results / "scale.json").read_text())), indent=1)
+        described = "the requested scale, with the digests of its data"
+        scale = self.file(results / "scale.json", asked, description=described)
         self.actions = [
             self.run(registry.specs[run_id], run)
             for run_id, run in statuses.items()
@@ -128,79 +130,51 @@ class Crate:
             " ".join(dict.fromkeys(commit_of(result) for result in done)) or "unknown"
         )
         shown = self.report(registry, statuses)
-        times = {
-            "startTime": min(result["started"] for result in done),
-            "endTime": max(result["finished"] for result in done),
-        }
-        inputs, outputs = [scale, *self.data.values()], [*self.results_of(statuses), *shown]
         whole = self.action(
             "#workflow",
             workflow,
-            inputs,
-            outputs,
-            actionStatus=DONE,
+            [scale, *self.data.values()],
+            [*self.results_of(statuses), *shown],
             name=f"Snakemake's run of {name}",
             description=f"{len(done)} of the scale's {len(registry.specs)} runs are finished",
-            **times,
+            startTime=min(result["started"] for result in done),
+            endTime=max(result["finished"] for result in done),
         )
         self.crate.root_dataset["mentions"] = [whole, *self.actions, self.crate.get("#report")]
-
-    def scale(self, place: str) -> Any:
-        """Add the scale's file, with absolute paths cut to their last part."""
-        text = json.dumps(_private(json.loads((self.results / "scale.json").read_text())), indent=1)
-        about = {
-            "contentSize": str(len(text.encode())),
-            "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "encodingFormat": "application/json",
-        }
-        described = "the requested scale, with the digests of its data"
-        return self.crate.add_file(
-            io.StringIO(text), place, properties={"name": place, "description": described} | about
-        )
 
     def run(self, spec: Spec, run: RunStatus) -> Any:
         """Add the action of one run, with its inputs, its instrument and its files."""
         folder, result = self.results / spec.run_id, run.result or {}
-        digests = result.get("files", {})
-        written = {
-            name: self.file(folder / name)
-            for name in ("spec.json", "result.json", "log.jsonl", *digests)
-            if (folder / name).is_file()
-        }
-        inputs, outputs = [written.pop("spec.json", None)], list(written.values())
-        for parent in parents(spec):
-            inputs.append(
-                self.weights_of(parent, result.get("parents_sha256", {}).get(parent) or "")
+        names = ("spec.json", "result.json", "log.jsonl", *result.get("files", {}))
+        written = {name: self.file(folder / name) for name in names if (folder / name).is_file()}
+        digests = result.get("parents_sha256", {})
+        inputs = [written.pop("spec.json", None)]
+        inputs += [self.weights_of(parent, digests.get(parent) or "") for parent in parents(spec)]
+        outputs = list(written.values())
+        facts = {"actionStatus": FAILED, "error": run.why, "description": run.why}
+        if result:
+            data = result["data"]
+            key = f"{data['dataset']}-{data['digest']}"
+            self.data[key] = self.entity(
+                f"#data-{key}",
+                "CreativeWork",
+                identifier=data["digest"],
+                description=f"{data['train']} training and {data['test']} test videos of "
+                f"{data['classes']} classes; {data['note']}",
+                name=f"dataset {data['dataset']}, digest {data['digest']}",
             )
+            inputs.append(self.data[key])
+            if digest := result["weights_sha256"]:
+                outputs.append(self.weights_of(spec.run_id, digest))
+            metrics = "; ".join(f"{name} {value:g}" for name, value in result["metrics"].items())
+            facts = {
+                "startTime": result["started"],
+                "endTime": result["finished"],
+                "description": f"seed {spec.seed}, {result['wall_s']:g} s on {result['device']}: "
+                + metrics,
+            }
         software = self.software(spec.stage, result)
-        if not result:
-            facts = {"actionStatus": FAILED, "error": run.why, "description": run.why}
-            return self.action(f"#{spec.run_id}", software, inputs, outputs, **facts)
-        data = result["data"]
-        key = f"{data['dataset']}-{data['digest']}"
-        self.data[key] = self.entity(
-            f"#data-{key}",
-            "CreativeWork",
-            identifier=data["digest"],
-            description=f"{data['train']} training and {data['test']} test videos of "
-            f"{data['classes']} classes; {data['note']}",
-            name=f"dataset {data['dataset']}, digest {data['digest']}",
-        )
-        inputs.append(self.data[key])
-        if digest := result["weights_sha256"]:
-            outputs.append(self.weights_of(spec.run_id, digest))
-        metrics = "; ".join(f"{name} {value:g}" for name, value in result["metrics"].items())
-        return self.action(
-            f"#{spec.run_id}",
-            software,
-            inputs,
-            outputs,
-            actionStatus=DONE,
-            startTime=result["started"],
-            endTime=result["finished"],
-            description=f"seed {spec.seed}, {result['wall_s']:g} s on {result['device']}: "
-            f"{metrics}",
-        )
+        return self.action(f"#{spec.run_id}", software, inputs, outputs, **facts)
 
     def report(self, registry: Registry, statuses: Mapping[str, RunStatus]) -> list[Any]:
         """Add the report's files and table cells, each with the results that it is based on.
@@ -210,10 +184,8 @@ class Crate:
         """
         targets, shown = registry.targets(), []
         for path in sorted(path for path in self.reports.rglob("*") if path.is_file()):
-            based = (
-                [spec.run_id for spec in targets.get(path.stem, ())] if path.stem != "all" else []
-            )
-            shown.append(self.file(path, isBasedOn=self.results_of(based)))
+            based = self.results_of(spec.run_id for spec in targets.get(path.stem, ()))
+            shown.append(self.file(path, isBasedOn=based))
         for cell in fill_all(registry, statuses).values():
             table = self.reports / "tables" / f"table{cell.table}.csv"
             if file := self.crate.get(self.place(table)):
@@ -226,30 +198,21 @@ class Crate:
             name=f"mgm report {self.results.name}",
             description=f"tables, figures, claims and page of {len(results)} results",
             endTime=datetime.now(UTC).isoformat(timespec="seconds"),
-            actionStatus=DONE,
         )
         return shown
 
     def cell(self, cell: FilledCell) -> Any:
         """Add a cell with its mean and interval, based on the results of its runs."""
         name = f"table{cell.table}/{cell.row}/{cell.column}"
-        facts: dict[str, Any] = {
-            "propertyID": cell.metric,
-            "description": f"{cell.status}: {cell.why}" if cell.why else cell.status,
-        }
-        if cell.estimate:
-            bounds = {
-                "value": cell.estimate.mean,
-                "minValue": cell.estimate.low,
-                "maxValue": cell.estimate.high,
-            }
-            facts |= {name: round(value, 4) for name, value in bounds.items() if isfinite(value)}
+        bounds = zip(("value", "minValue", "maxValue"), cell.estimate or ())
         return self.entity(
             f"#{quote(name)}",
             ["CreativeWork", "PropertyValue"],
             name=name,
             isBasedOn=self.results_of(cell.run_ids),
-            **facts,
+            propertyID=cell.metric,
+            description=f"{cell.status}: {cell.why}" if cell.why else cell.status,
+            **{name: round(value, 4) for name, value in bounds if isfinite(value)},
         )
 
     def results_of(self, run_ids: Iterable[str]) -> list[Any]:
@@ -298,28 +261,24 @@ class Crate:
     def action(
         self, identifier: str, instrument: Any, inputs: list[Any], outputs: list[Any], **facts: Any
     ) -> Any:
-        links = {"object": [entity for entity in inputs if entity], "result": outputs}
-        return self.crate.add_action(
-            instrument,
-            identifier,
-            properties=_given({"name": identifier.lstrip("#")} | facts | links),
-        )
+        """Add an action. Without other facts, it is completed and has its id as its name."""
+        given = {"name": identifier.lstrip("#"), "actionStatus": DONE} | facts
+        given |= {"object": [entity for entity in inputs if entity], "result": outputs}
+        return self.crate.add_action(instrument, identifier, properties=_given(given))
 
-    def file(self, path: Path, **facts: Any) -> Any:
-        """Return the entity of a file. Add it at its first use."""
+    def file(self, path: Path, text: str = "", **facts: Any) -> Any:
+        """Return the entity of a file. Add it at its first use, with `text` as its content."""
         if known := self.crate.get(place := self.place(path)):
             return known
-        kind = {
-            ".jsonl": "application/jsonl",
-            ".lock": "text/plain",
-            ".npz": "application/zip",
-        }.get(path.suffix) or guess_type(path)[0]
+        content = text.encode()
         about = {
-            "contentSize": str(path.stat().st_size),
-            "sha256": file_digest(path),
-            "encodingFormat": kind or "text/plain",
+            "name": place,
+            "contentSize": str(len(content) or path.stat().st_size),
+            "sha256": hashlib.sha256(content).hexdigest() if text else file_digest(path),
+            "encodingFormat": KINDS.get(path.suffix) or guess_type(path)[0] or "text/plain",
         }
-        return self.crate.add_file(path, place, properties=_given({"name": place} | about | facts))
+        source = io.StringIO(text) if text else path
+        return self.crate.add_file(source, place, properties=_given(about | facts))
 
     def entity(self, identifier: str, kind: str | list[str], /, **facts: Any) -> Any:
         """Return the entity with this id. Create it at its first use."""
