@@ -55,7 +55,7 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
     result = statuses[spec.run_id].result if spec.run_id in statuses else None
     evaluations, lines = _of_cells(registry, statuses, spec) if registry else ([], [])
     kinds = registry.kinds if registry else {}
-    head = {
+    head: dict[str, Any] = {
         "license": LICENCE,
         "library_name": library,
         "tags": ["video", "masked-autoencoder", "mgm", spec.model.backbone],

@@ -30,11 +30,10 @@ def overview(
         )
         for facts in (result["data"] for result in results)
     }
+    libraries = ("python", "torch", "av")
     versions = {
-        ", ".join(
-            f"{name} {result['versions'].get(name, '?')}" for name in ("python", "torch", "av")
-        )
-        for result in results
+        ", ".join(f"{name} {run['versions'].get(name, '?')}" for name in libraries)
+        for run in results
     }
     return {
         "done": len(results),
@@ -157,29 +156,26 @@ def cost(
         Rows of (name, address, runs, finished runs, seconds). Tables and figures count their runs
         and all runs that these start from. Shared runs count in each.
     """
-    groups: list[Mapping[tuple[str, str], Sequence[Spec]]] = [
-        {("All", "#runs"): list(registry.specs.values())},
-        {
-            (title, f"#runs-{stage}"): [
-                spec for spec in registry.specs.values() if spec.stage == stage
-            ]
+    specs = registry.specs.values()
+    groups: list[list[tuple[str, str, Sequence[Spec]]]] = [
+        [("All", "#runs", list(specs))],
+        [
+            (title, f"#runs-{stage}", [spec for spec in specs if spec.stage == stage])
             for stage, title in STAGES.items()
-        },
-        {
-            (table.label, f"#table-{name}"): registry.runs_of(f"table{name}")
-            for name, table in registry.tables.items()
-        }
-        | {
-            (label_of(f"figure{name}"), f"#figure-{name}"): registry.runs_of(f"figure{name}")
-            for name in registry.figure_names
-        },
+        ],
+        [
+            (label_of(kind + name), f"#{kind}-{name}", registry.runs_of(kind + name))
+            for kind, names in (("table", registry.tables), ("figure", registry.figure_names))
+            for name in names
+        ],
     ]
-
-    def line(name: str, address: str, specs: Sequence[Spec]) -> tuple[str, str, int, int, float]:
-        done = [result for spec in specs if (result := statuses[spec.run_id].result)]
-        return name, address, len(specs), len(done), sum(result["wall_s"] for result in done)
-
-    return [[line(*which, specs) for which, specs in group.items() if specs] for group in groups]
+    rows: list[list[tuple[str, str, int, int, float]]] = [[] for _ in groups]
+    for lines, group in zip(rows, groups):
+        for title, address, runs in group:
+            times = [result["wall_s"] for run in runs if (result := statuses[run.run_id].result)]
+            if runs:
+                lines.append((title, address, len(runs), len(times), sum(times)))
+    return rows
 
 
 def _with_the_paper(registry: Registry, views: Iterable[TableView]) -> list[tuple[str, str]]:
@@ -187,21 +183,18 @@ def _with_the_paper(registry: Registry, views: Iterable[TableView]) -> list[tupl
     if registry.scale.own_videos:
         return [("The paper: it has no numbers for your videos.", "")]
     if not comparable(registry.scale):
-        text = (
-            f"The paper: scale {registry.scale.name} trains other models on other data, so no "
-            "difference is shown."
-        )
-        return [(text, "")]
+        other = "trains other models on other data, so no difference is shown"
+        return [(f"The paper: scale {registry.scale.name} {other}.", "")]
     cells = frame(cell for view in views for cell in view.cells)
     known = cells[cells.metric == "top1"].dropna(subset=["paper", "ci_low", "ci_high"])
     if known.empty:
         return [("The paper: no cell with a number in the paper is run yet.", "")]
     inside, mean = known.paper.between(known.ci_low, known.ci_high).sum(), known.difference.mean()
     text = (
-        f"its number is inside our 95 % interval in {inside} of {len(known)} cells. The mean of "
-        f"ours minus the paper's is {number(mean, True)} points."
+        f"The paper: its number is inside our 95 % interval in {inside} of {len(known)} cells. The "
+        f"mean of ours minus the paper's is {number(mean, True)} points."
     )
-    return [(f"The paper: {text}", "")]
+    return [(text, "")]
 
 
 def _own_cells(
@@ -241,19 +234,19 @@ def _masks(registry: Registry, views: Iterable[TableView]) -> list[tuple[str, st
     """Compare our mask with each of the others, paired by seed."""
     sentences = []
     for table, ours, masks in _own_cells(views, "ours"):
-        gains = [
-            (cell.row, difference)
+        gains = {
+            cell.row: difference
             for cell in masks
             if (difference := gain(ours, cell)) and difference.has_interval
-        ]
+        }
         if not gains:
             continue
-        sides: dict[str, list[str]] = {"above": [], "below": []}
-        for (name, difference), shown in zip(
-            gains, holm([p_value(difference) for _, difference in gains])
-        ):
-            if shown and difference.mean:
-                sides["above" if difference.mean > 0 else "below"].append(name)
+        passed = holm([p_value(difference) for difference in gains.values()])
+        means = {name: gains[name].mean for name, passes in zip(gains, passed) if passes}
+        sides = {
+            "above": [name for name, mean in means.items() if mean > 0],
+            "below": [name for name, mean in means.items() if mean < 0],
+        }
         parts = [f"{side} {', '.join(names)}" for side, names in sides.items() if names]
         if within := len(gains) - sum(map(len, sides.values())):
             parts.append(f"within noise of {within} of {len(gains)}")
@@ -271,18 +264,14 @@ def _conclusions(
 ) -> list[tuple[str, str]]:
     """Return sentences on the limits of the numbers, and the count of each verdict."""
     sentences = [(caveat(registry, statuses), "")]
-    counted = [
-        cell.estimate
-        for view in views
-        for cell in view.cells
-        if cell.estimate and cell.estimate.has_interval
-    ]
-    if single := sum(estimate.n == 1 for estimate in counted):
+    estimates = [cell.estimate for view in views for cell in view.cells if cell.estimate]
+    counted = [estimate.n for estimate in estimates if estimate.has_interval]
+    if single := counted.count(1):
         text = (
             f"{single} of {len(counted)} numbers rest on one seed. Their intervals are over test "
-            "videos and leave out the variation between seeds"
+            "videos and leave out the variation between seeds, so they cannot separate two methods."
         )
-        sentences.append((f"{text}, so they cannot separate two methods.", ""))
+        sentences.append((text, ""))
     judged = Counter(verdict.verdict for verdict in verdicts)
     if judged.keys() - {NOT_RUN}:
         text = ", ".join(f"{name} ({count})" for name, count in judged.most_common())

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from math import isfinite
+from math import inf, isfinite
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,10 @@ def training(
 ) -> list[dict[str, Any]]:
     """Return loss curves: one panel per table row, one line per seed, one axis per stage."""
     groups = []
+    labels = labels_of(registry)
     for stage, note in NOTES.items():
         labelled: dict[str, list[str]] = {}  # label -> run ids
-        for run_id, text in labels_of(registry).items():
+        for run_id, text in labels.items():
             if len(losses.get(run_id, ())) > 1 and registry.specs[run_id].stage == stage:
                 labelled.setdefault(text, []).append(run_id)
         if not labelled:
@@ -62,28 +63,15 @@ def training(
         ends = [value for several in series.values() for curve in several for _, value in curve]
         ends += [1.0] * relative
         lasts = [logs[run_id][-1] for run_ids in labelled.values() for run_id in run_ids]
-        steps = max(
-            float(value)
-            for last in lasts
-            for value in (last["step"], last.get("steps"))
-            if isinstance(value, int | float)
-        )
+        steps = [last.get(name) for last in lasts for name in ("step", "steps")]
+        panels = {
+            text: {"curves": several, "last": sum(curve[-1][1] for curve in several) / len(several)}
+            for text, several in series.items()
+        }
         groups.append(
-            {
-                "title": STAGES[stage],
-                "note": note,
-                "steps": max(steps, 1),
-                "low": min(ends),
-                "high": max(ends),
-                "rule": relative,
-                "panels": {
-                    text: {
-                        "curves": several,
-                        "last": sum(curve[-1][1] for curve in several) / len(several),
-                    }
-                    for text, several in series.items()
-                },
-            }
+            {"title": STAGES[stage], "note": note, "rule": relative, "panels": panels}
+            | {"low": min(ends), "high": max(ends)}
+            | {"steps": max(1.0, *(float(step) for step in steps if isinstance(step, int | float)))}
         )
     return groups
 
@@ -94,21 +82,15 @@ def losses_of(log: Log, relative: bool = False) -> Losses:
     Args:
         relative: divide by the loss of predicting zeros, if the log has it.
     """
-    lines = [line for line in log if _is_finite(line.get("loss"))]
-    known = [
-        line for line in lines if _is_finite(line.get("trivial_loss")) and line["trivial_loss"] > 0
-    ]
-    if relative and known:
-        return [(int(line["step"]), line["loss"] / line["trivial_loss"]) for line in known]
-    return thin([(int(line["step"]), line["loss"]) for line in lines])
+    known = [line for line in log if _is_number(line.get("loss")) and isfinite(line["loss"])]
+    zeros = [line for line in known if 0 < (_mean([line], "trivial_loss") or 0) < inf]
+    if relative and zeros:
+        return [(int(line["step"]), line["loss"] / line["trivial_loss"]) for line in zeros]
+    return thin([(int(line["step"]), line["loss"]) for line in known])
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
-
-
-def _is_finite(value: Any) -> bool:
-    return _is_number(value) and isfinite(value)
 
 
 def labels_of(registry: Registry) -> dict[str, str]:
@@ -118,10 +100,7 @@ def labels_of(registry: Registry) -> dict[str, str]:
     """
     uses: list[tuple[str, Sequence[Spec]]] = [("Controls", registry.controls)]
     uses += [
-        (
-            cell.row if table.rows_name_runs else _label(table, cell),
-            cell.runs,
-        )
+        (cell.row if table.rows_name_runs else _label(table, cell), cell.runs)
         for table in sorted(registry.tables.values(), key=lambda table: not table.rows_name_runs)
         for cell in table.cells
     ]
@@ -211,10 +190,10 @@ def run_details(
 
 def outcome(result: dict[str, Any] | None, losses: Losses) -> str:
     """Format a run's accuracy, or its last loss."""
-    if result and "top1" in result["metrics"]:
-        return f"{result['metrics']['top1']:.1f} %"
-    if result and "map" in result["metrics"]:
-        return f"mAP {result['metrics']['map']:.1f} %"
+    metrics = result["metrics"] if result else {}
+    for name, title in (("top1", ""), ("map", "mAP ")):
+        if name in metrics:
+            return f"{title}{metrics[name]:.1f} %"
     return f"loss {losses[-1][1]:.3f}" if losses else "done"
 
 
