@@ -204,18 +204,8 @@ def draw(plan: Plan, path: Path) -> None:
         axes.tick_params(axis="y", length=0)
         axes.set(ylim=(len(parts) - 0.4, -0.6), xlim=(0, 1.02 * longest))
         axes.set_xlabel("GPU hours", size=8.5)
-        figure.text(
-            0.08 / 7.4,
-            1 - 0.22 / height,
-            f"GPU hours of scale {plan.scale}",
-            size=11,
-            weight="bold",
-        )
-        figure.legend(
-            loc="upper left",
-            bbox_to_anchor=(0.02 / 7.4, 1 - 0.26 / height),
-            ncols=3,
-            frameon=False,
-            fontsize=8,
-        )
+        title = f"GPU hours of scale {plan.scale}"
+        figure.text(0.08 / 7.4, 1 - 0.22 / height, title, size=11, weight="bold")
+        corner = (0.02 / 7.4, 1 - 0.26 / height)
+        figure.legend(loc="upper left", bbox_to_anchor=corner, ncols=3)
         write(figure, path, path.suffix[1:])

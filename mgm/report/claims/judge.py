@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from pathlib import Path
 
 import pandas as pd
@@ -95,17 +95,16 @@ def _with_holm(judged: Sequence[tuple[Verdict, float]]) -> list[Verdict]:
     Args:
         judged: verdicts, each with the largest p-value of its decision, or NaN.
     """
-    tested = [place for place, (_, p) in enumerate(judged) if isfinite(p)]
-    kept = dict(zip(tested, holm([judged[place][1] for place in tested]), strict=True))
-    verdicts = []
-    for place, (verdict, _) in enumerate(judged):
-        if kept.get(place, True):
-            verdicts.append(verdict)
-        elif verdict.here:
-            verdicts.append(replace(verdict, here=_here(UNDECIDED, verdict.here.split(":")[0])))
-        else:
-            verdicts.append(replace(verdict, verdict=UNDECIDED))
-    return verdicts
+    tested = [verdict for verdict, p in judged if isfinite(p)]
+    passes = holm([p for _, p in judged if isfinite(p)])
+    doubtful = {verdict.id for verdict, kept in zip(tested, passes, strict=True) if not kept}
+    return [_undecided(verdict) if verdict.id in doubtful else verdict for verdict, _ in judged]
+
+
+def _undecided(verdict: Verdict) -> Verdict:
+    if verdict.here:
+        return replace(verdict, here=_here(UNDECIDED, verdict.here.split(":")[0]))
+    return replace(verdict, verdict=UNDECIDED)
 
 
 def _here(answer: str, scale: str) -> str:
@@ -130,25 +129,18 @@ def runs_say(claim: Claim, rows: Mapping[Key, FilledCell], full: bool) -> tuple[
         full: also test the claimed sizes.
     """
     numbers = partial(of_runs, rows)
-    answers = [
-        [
-            (_agrees(condition, number, full), _p(condition, number))
-            for number in _evaluated(condition, numbers)
-        ]
-        for condition in claim.conditions
-    ]
     held, failed = list[float](), list[float]()
-    for either in answers:
-        agreeing = [p for agrees, p in either if agrees]
-        if agreeing:
-            held.append(min(agreeing))
-        elif all(agrees is False for agrees, _ in either):
-            failed.append(max(p for _, p in either))
+    for condition in claim.conditions:
+        several = _evaluated(condition, numbers)
+        answers = [_agrees(condition, number, full) for number in several]
+        p_values = [_p(condition, number) for number in several]
+        if any(answers):
+            held.append(min(p for p, agrees in zip(p_values, answers) if agrees))
+        elif None not in answers:
+            failed.append(max(p_values))
     if failed:
         return FAILS, min(failed)
-    if len(held) < len(answers):
-        return UNDECIDED, nan
-    return HOLDS, max(held)
+    return (HOLDS, max(held)) if len(held) == len(claim.conditions) else (UNDECIDED, nan)
 
 
 def _evaluated(condition: Condition, numbers: Numbers) -> list[Estimate]:
@@ -160,14 +152,10 @@ def _p(condition: Condition, number: Estimate) -> float:
 
     It is 0 if the number has no interval, or the condition has no bound.
     """
-    bounds = [
-        bound
-        for bound in (condition.above, condition.below)
-        if bound is not None and isfinite(bound)
-    ]
-    if number.low == number.high or not bounds:
-        return 0.0
+    bounds = [inf if condition.above is None else condition.above, condition.below]
     nearest = min(bounds, key=lambda bound: abs(number.mean - bound))
+    if number.low == number.high or not isfinite(nearest):
+        return 0.0
     moved = (number.mean - nearest, number.low - nearest, number.high - nearest)
     return p_value(Estimate(*moved, number.n))
 
@@ -215,8 +203,7 @@ def _judge(
             # A method that is not run has the quoted number, without an interval.
             exact = Estimate(quoted[key], quoted[key], quoted[key])
             used[key] = replace(row, estimate=exact, values=(), status="run")
-    run = run and len(used) == len(claim.cells)
-    run = run and all(row.status == "run" for row in used.values())
+    run &= len(used) == len(claim.cells) and all(row.status == "run" for row in used.values())
     table = table_says(claim, quoted)
     of_cells = [
         condition

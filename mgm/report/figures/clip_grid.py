@@ -53,7 +53,7 @@ def clip_grid(index_BS: np.ndarray, rows: int, texts: Sequence[str]) -> tuple[Fi
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=HIDDEN)
         for axes, index in zip(several[-1][0], index_S):
-            axes.set_title(f"frame {index}", size=8, color=QUIET, pad=4)
+            axes.set_title(f"frame {index}", loc="center", size=8, color=QUIET, pad=4)
     return figure, np.array(several)
 
 

@@ -116,7 +116,7 @@ def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figu
     )
     for axes, (title, shown) in zip(several, panels.items(), strict=True):
         _panel(axes, points, shown, joined=not plot.ticks)
-        axes.set_title(title, loc="left", size=9.5)
+        axes.set_title(title)
         axes.set(xlabel=plot.x, ylabel=plot.y if axes is several[0] else "")
     return figure
 
@@ -158,17 +158,8 @@ def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: boo
     values = points[[*shown, *(("ci_low", "ci_high") if "ours" in shown else ())]].to_numpy(float)
     if not np.isfinite(values).any():
         axes.set_yticks([])
-        axes.text(
-            0.5,
-            0.5,
-            "nothing run yet",
-            transform=axes.transAxes,
-            size=9,
-            color=QUIET,
-            ha="center",
-            va="center",
-            style="italic",
-        )
+        quiet: dict[str, Any] = {"color": QUIET, "ha": "center", "va": "center", "style": "italic"}
+        axes.text(0.5, 0.5, "nothing run yet", transform=axes.transAxes, **quiet)
         return
     low, high = np.nanmin(values), np.nanmax(values)
     # The axis spans at least two points, so that a single number has round ticks.
@@ -179,12 +170,8 @@ def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: boo
         # Marks side by side leave no room for names, so the names go to a legend.
         for name, (colour, mark) in looks.items():
             axes.plot([], [], mark, color=colour, markersize=5, label=name)
-        axes.legend(
-            loc="center right",
-            frameon=False,
-            labelcolor="linecolor",
-            prop={"size": 8, "weight": "bold"},
-        )
+        bold = {"size": 8, "weight": "bold"}
+        axes.legend(loc="center right", labelcolor="linecolor", prop=bold)
         return
     _label(axes, labels)
 

@@ -93,13 +93,9 @@ def _by_split(axes: Axes, splits: Mapping[str, pd.Series], label: str) -> None:
     _count_videos(axes)
     if any(names):
         place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}
-        look: dict[str, Any] = {
-            "prop": {"size": 8, "weight": "bold"},
-            "labelcolor": "linecolor",
-            "frameon": False,
-        }
         space: dict[str, Any] = {"handlelength": 0, "handletextpad": 0, "columnspacing": 0.6}
-        axes.legend(ncols=len(names), **place, **look, **space)
+        bold = {"size": 8, "weight": "bold"}
+        axes.legend(ncols=len(names), labelcolor="linecolor", prop=bold, **place, **space)
 
 
 def _codecs(axes: Axes, codecs: pd.DataFrame) -> None:

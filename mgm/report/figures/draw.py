@@ -211,7 +211,7 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
         bold = {"size": 9, "weight": "bold", "ha": "center", "bbox": plain}
         mean = f"{arrays['overall_N'][row]:.1f}"
         axes.text(0.5, 0.05, mean, color=colour, transform=axes.transAxes, **bold)
-        axes.set_title(name, loc="left", size=8.5, weight="bold", pad=30)
+        axes.set_title(name, size=8.5, weight="bold", pad=30)
         small = {"size": 6.5, "color": QUIET, "va": "top", "linespacing": 1.2}
         kind = KIND.get(name, "")
         axes.annotate(kind, (0, 1), (0, 26), "axes fraction", "offset points", **small)

@@ -1,6 +1,7 @@
 """Figures of every seed of some cells, and of each row minus a reference row, paired by seed."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -42,15 +43,8 @@ def seeds_of(plot: Plot, filled: Mapping[Key, FilledCell]) -> tuple[pd.DataFrame
 def intervals(axes: Axes, gaps: pd.DataFrame, places: Sequence[float]) -> None:
     """Draw `mean`, `low` and `high` of each row at its place in y, and a line at zero."""
     reach = gaps[["low", "high"]].sub(gaps["mean"], axis=0).abs().replace(np.inf, 0.0)
-    axes.errorbar(
-        gaps["mean"],
-        places,
-        xerr=reach.to_numpy().T,
-        fmt="o",
-        markersize=4,
-        color=INK,
-        elinewidth=1.4,
-    )
+    look: dict[str, Any] = {"fmt": "o", "markersize": 4, "color": INK, "elinewidth": 1.4}
+    axes.errorbar(gaps["mean"], places, xerr=reach.to_numpy().T, **look)
     axes.axvline(0, color=ACCENT, linewidth=0.9, zorder=0)
 
 
@@ -88,8 +82,8 @@ def seeds(plot: Plot, runs: pd.DataFrame, gaps: pd.DataFrame, missing: str) -> F
                 large = {"markersize": 13, "markeredgewidth": 1.8}
                 dots.plot(values.mean(), place, "|", color=colour, **large)
         intervals(bars, apart, [plot.ticks.index(tick) for tick in apart.tick])
-        dots.set_title(plot.shown.get(name, name), loc="left", size=9.5)
-        bars.set_title(f"Row minus {plot.reference} (points)", loc="left", size=9.5)
+        dots.set_title(plot.shown.get(name, name))
+        bars.set_title(f"Row minus {plot.reference} (points)")
         dots.set_yticks(range(len(plot.ticks)), plot.ticks)
         dots.set_ylim(len(plot.ticks) - 0.5, -0.5)
         for axes in (dots, bars):

@@ -48,7 +48,7 @@ def differences(
         for place, says in enumerate(some.says):
             values = units[dataset, says]
             axes.plot(values, np.full(len(values), place + 0.2), ".", color=QUIET, markersize=4)
-        axes.set_title(study.shown[dataset], loc="left", size=9.5)
+        axes.set_title(study.shown[dataset])
         axes.set_yticks(some.index, [textwrap.fill(says, 50) for says in some.says])
         axes.set_ylim(len(some) - 0.4, -0.6)
         axes.grid(axis="x")
@@ -102,7 +102,7 @@ def over_a_number(study: Study, points: pd.DataFrame, unit: str) -> Figure:
             axes.set_xscale("log")
             axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
             axes.minorticks_off()
-            axes.set_title(f"{study.shown[dataset]}: {column}", loc="left", size=9)
+            axes.set_title(f"{study.shown[dataset]}: {column}", size=9)
             axes.set_xlabel(title)
             axes.grid(axis="y")
         row[0].set_ylabel("Top-1 accuracy (%)")
@@ -110,8 +110,6 @@ def over_a_number(study: Study, points: pd.DataFrame, unit: str) -> Figure:
         *several[0, 0].get_legend_handles_labels(),
         loc="upper left",
         ncols=1 + len(names),
-        frameon=False,
-        fontsize=8,
         labelcolor="linecolor",
     )
     return figure

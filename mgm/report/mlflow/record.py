@@ -167,10 +167,9 @@ class Records:
         place = f"{folder.parent.name}/{spec.run_id}"
         cells: dict[str, list[str]] = defaultdict(list)
         for table, row, column in self.cells[spec.run_id]:
-            cells["table"].append(table)
-            cells["row"].append(row)
-            cells["column"].append(column)
-            cells[f"table.{table}"].append(f"{row} / {column}")
+            texts = {"table": table, "row": row, "column": column}
+            for name, text in (texts | {f"table.{table}": f"{row} / {column}"}).items():
+                cells[name].append(text)
         tags = {
             "verb": spec.stage,
             "status": STATUS[run.state][0],
