@@ -20,61 +20,31 @@ from mgm.models.vit import sinusoid_table
 PREFIXES = re.compile(r"^(module\.|_orig_mod\.|model\.|backbone\.)+")
 QKV = ("query", "key", "value")
 
-_OUTSIDE = {
-    "encoder.patch_embed.proj": "videomae.embeddings.patch_embeddings.projection",
-    "encoder.norm": "videomae.layernorm",
-    "encoder_to_decoder": "encoder_to_decoder",
-    "decoder.norm": "decoder.norm",
-    "decoder.head": "decoder.head",
-    "fc_norm": "fc_norm",
-    "head": "classifier",
-}
-_BLOCKS = {
-    "encoder.blocks.#": "videomae.encoder.layer.#",
-    "decoder.blocks.#": "decoder.decoder_layers.#",
-}
-_BLOCK = {
-    "norm1": "layernorm_before",
-    "attn.proj": "attention.output.dense",
-    "norm2": "layernorm_after",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
-    **{f"attn.{part}": f"attention.attention.{part}" for part in QKV},
-}
-_MODULES = _OUTSIDE | {
-    f"{at}.{ours}": f"{there}.{theirs}"
-    for at, there in _BLOCKS.items()
-    for ours, theirs in _BLOCK.items()
-}
-_BIASES = {
-    f"{at}.attn.{x}_bias": f"{there}.attention.attention.{x}_bias"
-    for at, there in _BLOCKS.items()
-    for x in "qv"
-}
-# Our name -> Hugging Face's name, with # for a block's number. Biases have the names of version 4,
-# which version 5 reads too.
-THEIRS = {
-    f"{ours}.{kind}": f"{theirs}.{kind}"
-    for ours, theirs in _MODULES.items()
-    for kind in ("weight", "bias")
-}
-THEIRS |= {"mask_token": "mask_token"} | _BIASES
-OURS = {theirs: ours for ours, theirs in THEIRS.items()}
-OURS |= {
-    f"{there}.attention.attention.{part}.bias": f"{at}.attn.{part[0]}_bias"
-    for at, there in _BLOCKS.items()
-    for part in QKV[::2]
-}
-
-_OWN = {name for name in THEIRS if not re.search(f"attn.({'|'.join(QKV)})", name)}
-_OWN |= {f"{at}.attn.qkv.weight" for at in _BLOCKS}
-_OWN |= {
-    name.replace(part, f"temporal_{part}")
-    for name in _OWN
-    for part in ("norm1", "attn")
-    if part in name
-}  # TimeSformer's
-_OWN |= {f"{at}.temporal_fc.{kind}" for at in _BLOCKS for kind in ("weight", "bias")}
+# Parts of our names and of Hugging Face's, replaced in this order. ^ is the start of a name.
+HUGGINGFACE = (
+    ("^encoder.patch_embed.proj.", "^videomae.embeddings.patch_embeddings.projection."),
+    ("^encoder.blocks.", "^videomae.encoder.layer."),
+    ("^encoder.norm.", "^videomae.layernorm."),
+    ("^decoder.blocks.", "^decoder.decoder_layers."),
+    ("^head.", "^classifier."),
+    (".norm1.", ".layernorm_before."),
+    (".norm2.", ".layernorm_after."),
+    (".attn.proj.", ".attention.output.dense."),
+    (".mlp.fc1.", ".intermediate.dense."),
+    (".mlp.fc2.", ".output.dense."),
+    (".attn.", ".attention.attention."),
+)
+# All our names, with the parts of queries, keys and values that `_joined` joins.
+OURS = re.compile(
+    r"""mask_token
+    | (encoder\.patch_embed\.proj | encoder_to_decoder | (en|de)coder\.norm | (decoder\.)?head
+        | fc_norm)\.(weight|bias)
+    | (en|de)coder\.blocks\.\d+\.(
+        ((temporal_)?(norm1|attn\.proj) | norm2 | mlp\.fc[12] | attn\.(query|key|value)
+            | temporal_fc)\.(weight|bias)
+        | (temporal_)?attn\.(qkv\.weight|[qv]_bias))""",
+    re.VERBOSE,
+)
 # Parts of later methods that no model here has.
 OTHERS = re.compile(
     r"encoder\.(pos_embed_probs|get_token_probs\..+)"  # AdaMAE's sampler of tokens
@@ -105,45 +75,36 @@ def to_ours(weights: dict[str, Tensor], path: Path, tokens: int = 0) -> dict[str
         UserError: a name belongs to no format, two names mean the same weight, a part of queries,
             keys and values is missing, or the positions were learned or have another number.
     """
-    plain: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        short = PREFIXES.sub("", name)
-        if short in plain:
-            raise UserError(
-                f"{path}: holds {short} twice, under different prefixes; "
-                "save one model's state_dict alone"
-            )
-        plain[short] = value
-    kept = {name: value for name, value in plain.items() if not POSITIONS.search(name)}
-    for name in plain.keys() - kept.keys():
-        _require_fixed(plain[name], name, path, tokens if "decoder" not in name else 0)
-    kept = _without_key_bias(
-        {name: value for name, value in kept.items() if not OTHERS.fullmatch(name)}
-    )
-    if any("patch_embeddings." in name for name in kept):
-        named = {_from_huggingface(name): name for name in kept}
-    elif any(name.startswith(("blocks.", "patch_embed.")) for name in kept):
-        named = {
-            f"encoder.{name}"
-            if name.startswith(("blocks.", "patch_embed.", "norm."))
-            else name: name
-            for name in kept
-        }
-    else:
-        named = {name: name for name in kept}
-    if len(named) < len(kept):
-        twice = listed(kept.keys() - named.values())
-        raise UserError(
-            f"{path}: {twice} and another name mean the same weight; "
-            "save one model's state_dict alone"
-        )
-    known = _OWN | THEIRS.keys()
-    if unknown := [theirs for ours, theirs in named.items() if _template(ours)[0] not in known]:
+    short_of = {theirs: PREFIXES.sub("", theirs) for theirs in weights}
+    is_huggingface = any("patch_embeddings." in short for short in short_of.values())
+    lack_encoder = any(short.startswith(("blocks.", "patch_embed.")) for short in short_of.values())
+    kept, unknown = dict[str, Tensor](), list[str]()
+    for theirs, short in short_of.items():
+        if POSITIONS.search(short):
+            _require_fixed(weights[theirs], short, path, tokens if "decoder" not in short else 0)
+            continue
+        if OTHERS.fullmatch(short):
+            continue
+        name = short
+        if is_huggingface:
+            name = _from_huggingface(short)
+        elif lack_encoder and short.startswith(("blocks.", "patch_embed.", "norm.")):
+            name = f"encoder.{short}"
+        for ours, value in _without_key_bias(name, weights[theirs]):
+            if ours in kept:
+                raise UserError(
+                    f"{path}: {theirs} and another name mean the same weight; save one model's "
+                    "state_dict alone"
+                )
+            kept[ours] = value
+            if not OURS.fullmatch(ours):
+                unknown.append(theirs)
+    if unknown:
         raise UserError(
             f"{path}: {len(unknown)} of {len(weights)} names are neither ours, VideoMAE's nor "
             f"Hugging Face's: {listed(unknown)}; it is a checkpoint of another model"
         )
-    return _joined({ours: kept[theirs] for ours, theirs in named.items()}, path)
+    return _joined(kept, path)
 
 
 def to_videomae(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -165,73 +126,58 @@ def to_huggingface(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     parts: dict[str, Tensor] = {}
     for name, value in weights.items():
+        theirs = f"^{name}"
+        for ours, other in HUGGINGFACE:
+            theirs = theirs.replace(ours, other)
+        theirs = theirs.removeprefix("^")
         if name.endswith(".qkv.weight"):
             parts |= {
-                name.replace("qkv", part): matrix.contiguous()
+                theirs.replace("qkv", part): matrix.contiguous()
                 for part, matrix in zip(QKV, value.chunk(3))
             }
         else:
-            parts[name] = value
-    return {_renamed(name, THEIRS): value for name, value in parts.items()}
+            parts[theirs] = value
+    return parts
 
 
 def _from_huggingface(name: str) -> str:
-    """Return our name for one of Hugging Face's, or the same if there is none.
-
-    The names of a VideoMAEModel lack `videomae.`.
-    """
+    """Return our name for one of Hugging Face's. Those of a VideoMAEModel lack `videomae.`."""
     bare = name.startswith(("embeddings.", "encoder.layer.", "layernorm."))
-    return _renamed(f"videomae.{name}" if bare else name, OURS)
+    name = f"^videomae.{name}" if bare else f"^{name}"
+    for ours, theirs in HUGGINGFACE:
+        name = name.replace(theirs, ours)
+    return re.sub(r"\.attn\.(q)uery\.bias$|\.attn\.(v)alue\.bias$", r".attn.\1\2_bias", name[1:])
 
 
-def _renamed(name: str, names: dict[str, str]) -> str:
-    template, number = _template(name)
-    return names[template].replace("#", number) if template in names else name
-
-
-def _template(name: str) -> tuple[str, str]:
-    number = re.search(r"(?<=\.)\d+(?=\.)", name)
-    return (
-        (name[: number.start()] + "#" + name[number.end() :], number[0]) if number else (name, "")
-    )
-
-
-def _joined(parts: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _joined(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Join the matrices of queries, keys and values into one."""
-    weights = dict(parts)
-    for name in parts:
-        if (
-            of_block := re.match(rf"(.*\.attn\.)({'|'.join(QKV)})\.weight$", name)
-        ) and f"{of_block[1]}qkv.weight" not in weights:
-            three = [f"{of_block[1]}{part}.weight" for part in QKV]
-            if missing := [part for part in three if part not in weights]:
-                raise UserError(
-                    f"{path}: has {name}, but no {listed(missing)}; pass the whole checkpoint"
-                )
-            if len({weights[part].shape[1:] for part in three}) > 1:
-                raise UserError(
-                    f"{path}: {listed(three)} differ in width; it is a checkpoint of another model"
-                )
-            weights[f"{of_block[1]}qkv.weight"] = torch.cat([weights.pop(part) for part in three])
+    blocks = {re.sub(rf"\.({'|'.join(QKV)})\.weight$", "", name): name for name in weights}
+    for attention, name in blocks.items():
+        if attention == name or (joined := f"{attention}.qkv.weight") in weights:
+            continue
+        three = [f"{attention}.{part}.weight" for part in QKV]
+        if missing := [part for part in three if part not in weights]:
+            raise UserError(
+                f"{path}: has {name}, but no {listed(missing)}; pass the whole checkpoint"
+            )
+        if len({weights[part].shape[1:] for part in three}) > 1:
+            raise UserError(
+                f"{path}: {listed(three)} differ in width; it is a checkpoint of another model"
+            )
+        weights[joined] = torch.cat([weights.pop(part) for part in three])
     return weights
 
 
-def _without_key_bias(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def _without_key_bias(name: str, value: Tensor) -> list[tuple[str, Tensor]]:
     """Split one bias of queries, keys and values, as in TrackMAE and timm, and drop that of keys.
 
     A bias of keys adds the same number to all scores of a query, so the softmax removes it.
     """
-    split: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        if name.endswith(".attn.qkv.bias"):
-            query, _, of_value = value.chunk(3)
-            split |= {
-                name.replace("qkv.bias", "q_bias"): query,
-                name.replace("qkv.bias", "v_bias"): of_value,
-            }
-        else:
-            split[name] = value
-    return split
+    if not name.endswith(".attn.qkv.bias"):
+        return [(name, value)]
+    query, _, of_value = value.chunk(3)
+    at = name.removesuffix("qkv.bias")
+    return [(f"{at}q_bias", query), (f"{at}v_bias", of_value)]
 
 
 def _require_fixed(table: Tensor, name: str, path: Path, tokens: int) -> None:
