@@ -71,21 +71,23 @@ def embed(
     with file_lock(out):
         if windows:
             compute, dtype = (model.tokens, np.float16) if tokens else (model, np.float32)
-            parts, failed = apply_windows(compute, given, videos, windows, out, dtype)
-            rows = ((part.columns(), part.value_N) for part in parts)
-            return _write(out, rows, "windows") + write_failed(out, unreadable + failed)
-        reduce = mean_of_views if per == "video" else each_view
-        of_video, failed = apply(model, reduce, given, videos, find_views(how), out, how.workers)
-        table = pd.DataFrame({"path": list(of_video)})
-        if index:
-            table["label"] = [videos[name].label for name in of_video]
-            table["class"] = [index.class_names(videos[name]) for name in of_video]
-            table["split"] = [videos[name].split for name in of_video]
-        features = np.stack(list(of_video.values()))
-        table = table.loc[table.index.repeat(features.shape[1])].reset_index(drop=True)
-        if per == "clip":
-            table["view"] = np.tile(np.arange(features.shape[1]), len(features))
-        text = _write(out, iter([(table, features.reshape(len(table), -1))]), "features")
+            rows, failed = apply_windows(compute, given, videos, windows, out, dtype)
+        else:
+            reduce = mean_of_views if per == "video" else each_view
+            of_video, failed = apply(
+                model, reduce, given, videos, find_views(how), out, how.workers
+            )
+            table = pd.DataFrame({"path": list(of_video)})
+            if index:
+                table["label"] = [videos[name].label for name in of_video]
+                table["class"] = [index.class_names(videos[name]) for name in of_video]
+                table["split"] = [videos[name].split for name in of_video]
+            x_NVD = np.stack(list(of_video.values()))
+            table = table.loc[table.index.repeat(x_NVD.shape[1])]
+            if per == "clip":
+                table["view"] = np.tile(np.arange(x_NVD.shape[1]), len(x_NVD))
+            rows = iter([(table, x_NVD.reshape(len(table), -1))])
+        text = _write(out, rows, "windows" if windows else "features")
         return text + write_failed(out, unreadable + failed)
 
 

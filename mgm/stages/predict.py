@@ -98,30 +98,29 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
         if windows := find_windows(how):
             parts, failed = apply_windows(model, given, videos, windows, kept)
             # A window is a video's only view.
-            pairs = [(part.columns(), merge(part.value_N[:, None])) for part in parts]
-            about, x_NC = pd.concat(x for x, _ in pairs), np.concatenate([x for _, x in pairs])
-            rows = about.reset_index(drop=True).assign(score=x_NC.max(axis=1))
+            pairs = [(columns, merge(value_N[:, None])) for columns, value_N in parts]
+            about = pd.concat([columns for columns, _ in pairs], ignore_index=True)
+            x_NC = np.concatenate([own_NC for _, own_NC in pairs])
+            rows = about.assign(score=x_NC.max(axis=1))
             rows.insert(3, "class", np.array(labels, object)[x_NC.argmax(axis=1)])
             write_output(out / "windows.csv", table_text(rows, rows.itertuples(index=False)))
-            of_video = {
-                str(name): x_NC[own.index].mean(axis=0)
-                for name, own in rows.groupby("path", sort=False)
-            }
-            segments = {
-                str(name): _segments(own, labels) for name, own in rows.groupby("path", sort=False)
-            }
+            own_of = {str(name): own for name, own in rows.groupby("path", sort=False)}
+            of_video = {name: x_NC[own.index].mean(axis=0) for name, own in own_of.items()}
+            segments = {name: _segments(own, labels) for name, own in own_of.items()}
         else:
             views = find_views(how)
             of_video, failed = apply(model, merge, given, videos, views, kept, how.workers)
             about, x_NC = pd.DataFrame({"path": list(of_video)}), np.stack(list(of_video.values()))
-        scores = pd.DataFrame(x_NC, columns=labels)
-        for name in map(str, about):
-            scores.insert(scores.shape[1], free_column(name, labels), about[name].to_numpy())
-        best = _best(of_video, labels)
+        about = about.rename(columns=lambda name: free_column(name, labels))
+        scores = pd.concat([pd.DataFrame(x_NC, columns=labels), about], axis=1)
+        best = {
+            name: [(labels[c], float(x_C[c])) for c in np.argsort(-x_C, kind="stable")[:TOP]]
+            for name, x_C in of_video.items()
+        }
         known = {
             name: (index.class_names(videos[name]), videos[name].split) for name in best if index
         }
-        _write_predictions(table_file, best, known)
+        write_output(table_file, _predictions(best, known))
         with output(kept) as temporary:
             scores.to_parquet(temporary, index=False)
         shown = [
@@ -138,36 +137,24 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
         )
 
 
-def _best(
-    of_video: Mapping[str, np.ndarray], labels: Sequence[str]
-) -> dict[str, list[tuple[str, float]]]:
-    """Return each video's TOP best classes with their scores."""
-    return {
-        name: [(labels[c], float(x_C[c])) for c in np.argsort(-x_C, kind="stable")[:TOP]]
-        for name, x_C in of_video.items()
-    }
-
-
-def _write_predictions(
-    path: Path,
-    best: Mapping[str, list[tuple[str, float]]],
-    known: Mapping[str, tuple[str, str]],
-) -> None:
-    """Write path, classes and scores. `known` has the class names and split of an index's videos.
+def _predictions(
+    best: Mapping[str, list[tuple[str, float]]], known: Mapping[str, tuple[str, str]]
+) -> str:
+    """Return path, classes and scores as CSV. `known` has the class names and split of an index.
 
     `correct` is 1 if the best class is one of the video's classes.
     """
-    shown = len(next(iter(best.values())))
-    pairs = [f"{what}_{place}" for place in range(1, shown + 1) for what in ("class", "score")]
     rows = []
-    for name, several in best.items():
-        about: list[str | int] = [name]
+    for name, pairs in best.items():
+        about: list[Any] = [name]
         if name in known:
             label, split = known[name]
-            about += [label, split, int(several[0][0] in label.split(";"))]
-        rows.append([*about, *chain(*several)])
-    columns = ["path", *(("label", "split", "correct") if known else ()), *pairs]
-    write_output(path, table_text(columns, rows))
+            about += [label, split, int(pairs[0][0] in label.split(";"))]
+        rows.append([*about, *chain(*pairs)])
+    columns = ["path", *(("label", "split", "correct") if known else ())]
+    for place in range(1, len(pairs) + 1):
+        columns += [f"class_{place}", f"score_{place}"]
+    return table_text(columns, rows)
 
 
 def free_column(name: str, classes: Sequence[str]) -> str:

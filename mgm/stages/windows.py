@@ -83,20 +83,6 @@ def find_windows(how: ApplyOptions) -> Windows | None:
     return Windows(how.every, how.window) if how.every else None
 
 
-@dataclass(frozen=True)
-class WindowValues:
-    """Windows of one video: their starts and ends (seconds), and their values (N, ...)."""
-
-    name: str
-    start_N: np.ndarray
-    end_N: np.ndarray
-    value_N: np.ndarray
-
-    def columns(self) -> pd.DataFrame:
-        """Return the columns path, start and end."""
-        return pd.DataFrame({"path": self.name, "start": self.start_N, "end": self.end_N})
-
-
 def apply_windows(
     compute: Callable[[Tensor], Tensor],
     source: Source,
@@ -104,15 +90,16 @@ def apply_windows(
     windows: Windows,
     out: Path,
     dtype: type = np.float32,
-) -> tuple[Iterator[WindowValues], list[tuple[str, str]]]:
+) -> tuple[Iterator[tuple[pd.DataFrame, np.ndarray]], list[tuple[str, str]]]:
     """Compute every window of every video, in parts next to the output.
 
     Args:
         compute: maps uint8 frames (B, T, H, W, C) to (B, ...).
 
     Returns:
-        The values in order, which are read part by part, and (name, reason) of the videos that
-        could not be read.
+        The windows in order, which are read part by part: their columns path, start and end (in
+        seconds), and their values (N, ...). Then (name, reason) of the videos that could not be
+        read.
 
     Raises:
         UserError: existing parts are of other weights or windows, mgm did not make their folder, or
@@ -126,17 +113,16 @@ def apply_windows(
         digest = hashlib.sha256(content_key(name, video).encode()).hexdigest()[:16]
         own_places = list[tuple[str, str]]()
         try:
-            plan = _plan(name, video, windows, source.clips)
-            for start in range(0, len(plan.start_N), PART):
+            start_N, end_N, index_NT = _plan(name, video, windows, source.clips)
+            for start in range(0, len(start_N), PART):
                 own, part = slice(start, start + PART), f"{digest}-{start:08d}"
-                start_N, end_N = plan.start_N[own], plan.end_N[own]
-                if (known := parts.load(part)) is None or len(known["value_N"]) != len(start_N):
-                    value_N = _values(compute, source, plan.path, plan.index_NT[own])
+                known = parts.load(part)
+                if known is None or len(known["value_N"]) != len(start_N[own]):
+                    value_N = _values(compute, source, video.path, index_NT[own])
                     if not np.isfinite(value_N).all():
-                        failed[name] = NOT_FINITE
-                        own_places.clear()
-                        break
-                    parts.save(part, start_N=start_N, end_N=end_N, value_N=value_N.astype(dtype))
+                        raise UserError(NOT_FINITE)
+                    columns = {"start_N": start_N[own], "end_N": end_N[own]}
+                    parts.save(part, **columns, value_N=value_N.astype(dtype))
                 own_places.append((name, part))
             places += own_places
         except UserError as error:
@@ -145,17 +131,10 @@ def apply_windows(
     return (_read(parts, *place) for place in places), list(failed.items())
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A video's windows: starts and ends in seconds (N,), and their frames (N, T)."""
-
-    path: str
-    start_N: np.ndarray
-    end_N: np.ndarray
-    index_NT: np.ndarray
-
-
-def _plan(name: str, video: Video, windows: Windows, clips: Clips) -> _Plan:
+def _plan(
+    name: str, video: Video, windows: Windows, clips: Clips
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a video's windows: starts and ends in seconds (N,), and their frames (N, T)."""
     info = probe_video(video.path)
     if not info.fps:
         raise UserError(f"{name}: has no frame rate; transcode it")
@@ -168,8 +147,7 @@ def _plan(name: str, video: Video, windows: Windows, clips: Clips) -> _Plan:
     first_N, index_NT = windows.frames(clips, info.fps, time_M)
     # The frame that a window ends before. The last frame is shown for one frame of average length.
     bound_M = np.append(time_M, time_M[-1] + 1 / info.fps)
-    end_N = bound_M[index_NT[:, -1] + 1]
-    return _Plan(video.path, time_M[first_N], end_N, index_NT)
+    return time_M[first_N], bound_M[index_NT[:, -1] + 1], index_NT
 
 
 def _values(
@@ -213,11 +191,11 @@ def _batches(path: str, index_NT: np.ndarray, size: int) -> Iterator[np.ndarray]
                 kept = {slot: x for slot, x in kept.items() if slot >= first}
 
 
-def _read(parts: Parts, name: str, part: str) -> WindowValues:
-    arrays = parts.load(part)
-    if arrays is None:
+def _read(parts: Parts, name: str, part: str) -> tuple[pd.DataFrame, np.ndarray]:
+    if (arrays := parts.load(part)) is None:
         raise UserError(
             f"{parts.folder}: part {part} was removed or damaged while mgm ran; run the same "
             "command again"
         )
-    return WindowValues(name, arrays["start_N"], arrays["end_N"], arrays["value_N"])
+    columns = {"path": name, "start": arrays["start_N"], "end": arrays["end_N"]}
+    return pd.DataFrame(columns), arrays["value_N"]
