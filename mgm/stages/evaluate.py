@@ -21,8 +21,7 @@ from mgm.data.index import Index, Video
 from mgm.errors import UserError, valid
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import file_digest, read_json
-from mgm.results import statistics
-from mgm.results.atomic import table_writer
+from mgm.results import atomic, statistics
 from mgm.results.outputs import record_output, require_own, write_output
 from mgm.spec import Data, Finetune, Measure, Probe, Views, read_spec
 from mgm.stages.job import CLIPS, Job, Workplace, computed, find_index, multi_hot
@@ -216,50 +215,34 @@ def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, 
 
     predictions.csv has path, label, and the prediction of each classifier. The metric is `top1` in
     percent. In partial domain adaptation some classes have no test video. Then `outside` is the
-    percentage of predictions of those classes: negative transfer (Xu et al., 2021). If videos have
-    several labels, the metric is the mean average precision (`map`).
+    percentage of predictions of those classes: negative transfer (Xu et al., 2021).
+
+    If videos have several labels, predictions.csv has path, labels, and a score per class: the mean
+    over views of the logits' sigmoid. The metric is the mean average precision (`map`).
     """
-    if job.index.several_labels:
-        return _record_several(job, sample_N, logits_NC[0])
-    videos, classes = job.index.test, job.index.classes
-    label_N = np.array([video.label for video in videos])
-    prediction_LN = predictions(sample_N, logits_NC)
-    with (job.folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = table_writer(file)
-        writer.writerow(["path", "label", *["prediction"] * len(logits_NC)])
+    index, videos, classes = job.index, job.index.test, job.index.classes
+    if index.several_labels:
+        score_NC = merged(sigmoid_mean, sample_N, logits_NC[0])
+        columns = ["path", "labels", *classes]
+        rows = [
+            [index.name(video), index.class_names(video), *map(repr, score_C.tolist())]
+            for video, score_C in zip(videos, score_NC, strict=True)
+        ]
+        metrics = dict(zip(("map", "map_low", "map_high"), average_precision(index, score_NC)))
+    else:
+        label_N = np.array([video.label for video in videos])
+        prediction_LN = predictions(sample_N, logits_NC)
+        columns = ["path", "label", *["prediction"] * len(logits_NC)]
         # Write the whole path, since different videos may have the same name.
-        for video, predicted in zip(videos, prediction_LN.T):
-            writer.writerow(
-                [
-                    job.index.name(video),
-                    classes[video.label],
-                    *(classes[number] for number in predicted),
-                ]
-            )
-    metrics = {"top1": 100 * (prediction_LN == label_N).mean().item()}
-    outside = 100 * (~np.isin(prediction_LN, label_N)).mean().item()
-    return metrics | {"outside": outside} if len({*label_N}) < len(classes) else metrics
-
-
-def _record_several(job: Job, sample_N: np.ndarray, logits_NC: np.ndarray) -> dict[str, Any]:
-    """Write predictions.csv, and return the mean average precision.
-
-    predictions.csv has path, labels, and a score per class. A score is the mean over views of the
-    logits' sigmoid.
-    """
-    videos, classes = job.index.test, job.index.classes
-    order_N = np.argsort(sample_N, kind="stable")
-    views_NVC = logits_NC[order_N].reshape(len(videos), -1, len(classes))
-    score_NC = np.stack([sigmoid_mean(x_VC) for x_VC in views_NVC])
-    with (job.folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = table_writer(file)
-        writer.writerow(["path", "labels", *classes])
-        for video, score_C in zip(videos, score_NC, strict=True):
-            writer.writerow(
-                [job.index.name(video), job.index.class_names(video), *map(repr, score_C.tolist())]
-            )
-    mean, low, high = average_precision(job.index, score_NC)
-    return {"map": mean, "map_low": low, "map_high": high}
+        rows = [
+            [index.name(video), *(classes[label] for label in (video.label, *predicted))]
+            for video, predicted in zip(videos, prediction_LN.T, strict=True)
+        ]
+        metrics = {"top1": 100 * (prediction_LN == label_N).mean().item()}
+        if len({*label_N}) < len(classes):
+            metrics["outside"] = 100 * (~np.isin(prediction_LN, label_N)).mean().item()
+    atomic.write(job.folder / "predictions.csv", atomic.table_text(columns, rows))
+    return metrics
 
 
 def average_precision(index: Index, score_NC: np.ndarray) -> tuple[float, float, float]:
@@ -279,23 +262,24 @@ def predictions(sample_N: np.ndarray, logits_NC: Sequence[np.ndarray]) -> np.nda
     Returns:
         (classifiers, videos) numbers of classes, with videos in order.
     """
-    order_N = np.argsort(sample_N, kind="stable")
-    videos = len(np.unique(sample_N))
-    return np.array(
-        [
-            [softmax_mean(x_VC).argmax() for x_VC in np.split(x_NC[order_N], videos)]
-            for x_NC in logits_NC
-        ]
-    )
+    return np.array([merged(softmax_mean, sample_N, x_NC).argmax(axis=-1) for x_NC in logits_NC])
+
+
+def merged(
+    mean: Callable[[np.ndarray], np.ndarray], sample_N: np.ndarray, logits_NC: np.ndarray
+) -> np.ndarray:
+    """Return `mean` over the views of each video, (videos, C). The arguments: see `predictions`."""
+    order_N, videos = np.argsort(sample_N, kind="stable"), len(np.unique(sample_N))
+    return mean(logits_NC[order_N].reshape(videos, -1, logits_NC.shape[1]))
 
 
 def sigmoid_mean(logits_VC: np.ndarray) -> np.ndarray:
-    """Return the mean over views of the sigmoid, (V, C) to (C,). For several labels."""
+    """Return the mean over views of the sigmoid, (..., V, C) to (..., C). For several labels."""
     return (1 / (1 + np.exp(-logits_VC.astype(np.float64)))).mean(axis=-2)
 
 
 def softmax_mean(scores_VC: np.ndarray) -> np.ndarray:
-    """Return the mean over views of the softmax, (V, C) to (C,).
+    """Return the mean over views of the softmax, (..., V, C) to (..., C).
 
     VideoMAE averages softmax scores too. The softmax of the mean logits is another number.
     """

@@ -14,7 +14,7 @@ test split.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,22 +44,8 @@ ATTENTIVE_RATES = (3e-4, 1e-3, 3e-3)
 ATTENTIVE_DECAY = 0.01  # V-JEPA: configs/evals
 # V-JEPA trains on 240,000 videos. 20 epochs of a few hundred clips would be too few steps.
 ATTENTIVE_STEPS = 300
-
-
-class Recipe(NamedTuple):
-    """How an attentive probe is built and trained.
-
-    Attributes:
-        batch: clips per step.
-        official: V-JEPA's block and optimiser. Otherwise those of the kind `attentive`.
-    """
-
-    batch: int
-    official: bool
-
-
-ATTENTIVE = Recipe(64, official=False)
-V_JEPA = Recipe(256, official=True)  # 64 processes of 4 clips
+# Clips per step. V-JEPA has 64 processes of 4 clips.
+ATTENTIVE_BATCH, V_JEPA_BATCH = 64, 256
 V_JEPA_CLIP, V_JEPA_LAST_DECAY = 1.0, 1e-6  # evals/video_classification_frozen/eval.py
 
 TEMPERATURE = 0.07  # DINO: eval_knn.py
@@ -105,9 +91,8 @@ def fit_path(
     starts at the previous optimum.
     """
     count = len(x_ND)
-    variance_D, mean_D = torch.var_mean(x_ND, dim=0, correction=0)
-    scale_D = (variance_D + 1e-6).rsqrt()
-    normal_ND = (x_ND - mean_D) * scale_D
+    normal = _standardise(x_ND)
+    normal_ND = normal(x_ND)
     value_D, basis_DD = torch.linalg.eigh(normal_ND.T @ normal_ND / count)
     used_D = value_D > 1e-12 * value_D.max().clamp(min=1e-12)
     value_R, basis_DR = value_D[used_D], basis_DD[:, used_D]
@@ -117,41 +102,46 @@ def fit_path(
     sizes = [classes * len(value_R), classes]
     weight_CR, bias_C = rotated_NR.new_zeros(classes, len(value_R)), rotated_NR.new_zeros(classes)
     predictor_of: dict[float, Predictor] = {}
+    step = classes**0.5
+
+    def loss(flat: np.ndarray, design_NR: Tensor, decay_R: Tensor) -> tuple[float, np.ndarray]:
+        """Return the mean cross-entropy plus the penalty, and its gradient."""
+        scaled_CR, scaled_C = torch.from_numpy(flat).split(sizes)
+        scaled_CR = scaled_CR.view(classes, -1)
+        logits_NC = F.linear(design_NR, scaled_CR, step * scaled_C)
+        if several:
+            total = F.binary_cross_entropy_with_logits(logits_NC, target_NC, reduction="sum")
+            error_NC = (logits_NC.sigmoid() - target_NC) / count
+        else:
+            log_NC = logits_NC.log_softmax(1)
+            total = -(log_NC * target_NC).sum()
+            error_NC = (log_NC.exp() - target_NC) / count
+        slope_CR = error_NC.T @ design_NR + decay_R * scaled_CR
+        gradient = torch.cat([slope_CR.flatten(), step * error_NC.sum(0)])
+        penalised = total.item() / count + (decay_R * scaled_CR.square()).sum().item() / 2
+        return penalised, gradient.numpy()
+
     for penalty in sorted(penalties, reverse=True):
         step_R = (value_R / classes + penalty).rsqrt()
-        step = classes**0.5
-        design_NR = rotated_NR * step_R
-        decay_R = penalty * step_R.square()
-
-        def loss(flat: np.ndarray, design_NR=design_NR, decay_R=decay_R, step=step):
-            """Return the mean cross-entropy plus the penalty, and its gradient."""
-            scaled_CR, scaled_C = torch.from_numpy(flat).split(sizes)
-            scaled_CR = scaled_CR.view(classes, -1)
-            logits_NC = F.linear(design_NR, scaled_CR, step * scaled_C)
-            if several:
-                total = F.binary_cross_entropy_with_logits(logits_NC, target_NC, reduction="sum")
-                error_NC = (logits_NC.sigmoid() - target_NC) / count
-            else:
-                log_NC = logits_NC.log_softmax(1)
-                total = -(log_NC * target_NC).sum()
-                error_NC = (log_NC.exp() - target_NC) / count
-            slope_CR = error_NC.T @ design_NR + decay_R * scaled_CR
-            gradient = torch.cat([slope_CR.flatten(), step * error_NC.sum(0)])
-            return total.item() / count + (
-                decay_R * scaled_CR.square()
-            ).sum().item() / 2, gradient.numpy()
-
+        given = rotated_NR * step_R, penalty * step_R.square()
         start = torch.cat([(weight_CR / step_R).flatten(), bias_C / step]).numpy()
         options = {"maxiter": 1000, "gtol": 1e-6, "ftol": 0}
-        best = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+        best = minimize(loss, start, given, jac=True, method="L-BFGS-B", options=options)
         scaled_CR, scaled_C = torch.from_numpy(best.x).split(sizes)
         weight_CR, bias_C = scaled_CR.view(classes, -1) * step_R, step * scaled_C
-        predictor_of[penalty] = _predictor(mean_D, scale_D, weight_CR @ basis_DR.T, bias_C)
+        predictor_of[penalty] = _predictor(normal, weight_CR @ basis_DR.T, bias_C)
     return predictor_of
 
 
-def _predictor(mean_D: Tensor, scale_D: Tensor, weight_CD: Tensor, bias_C: Tensor) -> Predictor:
-    return lambda x_ND: F.linear((x_ND - mean_D) * scale_D, weight_CD, bias_C)
+def _standardise(x_ND: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a function that subtracts the mean of `x_ND`, and divides by its deviation."""
+    variance_D, mean_D = torch.var_mean(x_ND, dim=0, correction=0)
+    scale_D = (variance_D + 1e-6).rsqrt()
+    return lambda x_ND: (x_ND - mean_D) * scale_D
+
+
+def _predictor(normal: Callable[[Tensor], Tensor], weight_CD: Tensor, bias_C: Tensor) -> Predictor:
+    return lambda x_ND: F.linear(normal(x_ND), weight_CD, bias_C)
 
 
 def choose_penalty(x_ND: Tensor, label_N: Tensor, unit_N: Tensor, classes: int, seed: int) -> float:
@@ -197,26 +187,44 @@ def sgd(
 
     BatchNorm takes its mean and variance over the whole training set, not over a batch.
     """
-    x_ND, held_N = train.pooled.float(), held_out(train.unit_N, spec.seed)
+    x_ND = train.pooled.float()
 
-    def trained(x_ND: Tensor, label_N: Tensor, rates: tuple[float, ...]):
-        variance_D, mean_D = torch.var_mean(x_ND, dim=0, correction=0)
-        scale_D = (variance_D + 1e-6).rsqrt()
-        weight_RDC, bias_RC = _sgd_weights(
-            (x_ND - mean_D) * scale_D, label_N, classes, rates, spec.seed
+    def logits(kept_N: Tensor, rates: Rates, of_N: Tensor | None) -> Tensor:
+        normal = _standardise(x_ND[kept_N])
+        weights = _sgd_weights(
+            normal(x_ND[kept_N]), train.label_N[kept_N], classes, rates, spec.seed
         )
-        return lambda x_ND: torch.baddbmm(
-            bias_RC[:, None], ((x_ND - mean_D) * scale_D).expand(len(rates), -1, -1), weight_RDC
-        )
+        weight_RDC, bias_RC = weights
+        own_ND = normal(test.x_ND.float() if of_N is None else x_ND[of_N])
+        return torch.baddbmm(bias_RC[:, None], own_ND.expand(len(rates), -1, -1), weight_RDC)
 
-    logits_RNC = trained(x_ND[~held_N], train.label_N[~held_N], SGD_RATES)(x_ND[held_N])
-    accuracy_R = (logits_RNC.argmax(dim=2) == train.label_N[held_N]).float().mean(dim=1)
-    rate = SGD_RATES[int(accuracy_R.argmax())]  # the lowest of equal ones
-    return trained(x_ND, train.label_N, (rate,))(test.x_ND.float())[0], {"rate": rate}
+    return _at_best_rate(train, spec, SGD_RATES, logits)
+
+
+Rates = tuple[float, ...]
+
+
+def _at_best_rate(
+    train: LabelledClips,
+    spec: Probe,
+    rates: Rates,
+    logits: Callable[[Tensor, Rates, Tensor | None], Tensor],
+) -> tuple[Tensor, dict[str, float]]:
+    """Choose the learning rate on held-out units. Then train on all clips with it.
+
+    Args:
+        logits: trains on the given clips at each rate. It returns logits (rates, N, classes) of
+            other training clips, or of the test clips for None.
+    """
+    held_N = held_out(train.unit_N, spec.seed)
+    predicted_RN = logits(~held_N, rates, held_N).argmax(dim=2)
+    accuracy_R = (predicted_RN == train.label_N[held_N]).float().mean(dim=1)
+    rate = rates[int(accuracy_R.argmax())]  # the lowest of equal ones
+    return logits(torch.ones_like(held_N), (rate,), None)[0], {"rate": rate}
 
 
 def _sgd_weights(
-    x_ND: Tensor, label_N: Tensor, classes: int, rates: tuple[float, ...], seed: int
+    x_ND: Tensor, label_N: Tensor, classes: int, rates: Rates, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Train a linear layer at each learning rate, all on the same batches."""
     count, width = x_ND.shape
@@ -262,7 +270,7 @@ def v_jepa(
 
     Source: facebookresearch/jepa at a0517b4, evals/video_classification_frozen.
     """
-    return _attentive(train, test, classes, spec, V_JEPA)
+    return _attentive(train, test, classes, spec, official=True)
 
 
 def attentive(
@@ -273,29 +281,25 @@ def attentive(
     AdamW, 20 epochs, cosine to 0, weight decay 0.01 of every parameter. The learning rate is
     chosen on held-out videos.
     """
-    return _attentive(train, test, classes, spec, ATTENTIVE)
+    return _attentive(train, test, classes, spec, official=False)
 
 
 def _attentive(
-    train: LabelledClips, test: Split, classes: int, spec: Probe, recipe: Recipe
+    train: LabelledClips, test: Split, classes: int, spec: Probe, official: bool
 ) -> tuple[Tensor, dict[str, float]]:
     assert train.split.tokens_NLD is not None and test.tokens_NLD is not None
     tokens_NLD, place_N = train.split.tokens_NLD, train.kept_N.nonzero()[:, 0]
-    held_N = held_out(train.unit_N, spec.seed)
-    device = best_device()
 
-    def trained(kept_N: Tensor, rates: tuple[float, ...]) -> list["AttentiveProbe"]:
-        own_N, label_N = place_N[kept_N], train.label_N[kept_N]
-        return _train_attentive(tokens_NLD, own_N, label_N, classes, rates, spec, recipe, device)
+    def logits(kept_N: Tensor, rates: Rates, of_N: Tensor | None) -> Tensor:
+        label_N = train.label_N[kept_N]
+        probes = _train_attentive(
+            tokens_NLD, place_N[kept_N], label_N, classes, rates, spec, official
+        )
+        if of_N is None:
+            return _logits(probes, test.tokens_NLD, torch.arange(len(test.x_ND)))
+        return _logits(probes, tokens_NLD, place_N[of_N])
 
-    def accuracy(logits_NC: Tensor) -> float:
-        return (logits_NC.argmax(dim=1) == train.label_N[held_N]).float().mean().item()
-
-    probes = trained(~held_N, ATTENTIVE_RATES)
-    accuracies = [accuracy(logits) for logits in _logits(probes, tokens_NLD, place_N[held_N])]
-    rate = ATTENTIVE_RATES[int(np.argmax(accuracies))]  # the lowest of equal ones
-    chosen = trained(torch.ones_like(held_N), (rate,))
-    return _logits(chosen, test.tokens_NLD, torch.arange(len(test.x_ND)))[0], {"rate": rate}
+    return _at_best_rate(train, spec, ATTENTIVE_RATES, logits)
 
 
 class AttentiveProbe(nn.Module):
@@ -362,26 +366,25 @@ def _train_attentive(
     own_N: Tensor,
     label_N: Tensor,
     classes: int,
-    rates: tuple[float, ...],
+    rates: Rates,
     spec: Probe,
-    recipe: Recipe,
-    device: torch.device,
+    official: bool,
 ) -> list[AttentiveProbe]:
     """Train a probe at each learning rate, all from the same weights and on the same batches."""
-    probes = list[AttentiveProbe]()
+    device, probes = best_device(), list[AttentiveProbe]()
     for _ in rates:
         torch.manual_seed(spec.seed)
-        probe = AttentiveProbe(spec.model.width, spec.model.heads, classes, recipe.official)
+        probe = AttentiveProbe(spec.model.width, spec.model.heads, classes, official)
         probes.append(probe.to(device))
     optimisers = [
         torch.optim.AdamW(
-            probe.groups() if recipe.official else probe.parameters(),
+            probe.groups() if official else probe.parameters(),
             lr=rate,
             weight_decay=ATTENTIVE_DECAY,
         )
         for probe, rate in zip(probes, rates, strict=True)
     ]
-    count, batch = len(own_N), min(recipe.batch, len(own_N))
+    count, batch = len(own_N), min(V_JEPA_BATCH if official else ATTENTIVE_BATCH, len(own_N))
     steps = max(ATTENTIVE_STEPS, ATTENTIVE_EPOCHS * (count // batch))
     order, queue = torch.Generator().manual_seed(spec.seed), torch.empty(0, dtype=torch.long)
     for step in range(steps):
@@ -391,13 +394,13 @@ def _train_attentive(
         x_BLD = _tokens(tokens_NLD, own_N[drawn_B], device)
         label_B = label_N[drawn_B].to(device)
         # V-JEPA moves its schedules before the step, so its last step has a rate of 0.
-        factor = _schedule(step + recipe.official, 0, steps)
+        factor = _schedule(step + official, 0, steps)
         for probe, optimiser, rate in zip(probes, optimisers, rates, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = rate * factor
             optimiser.zero_grad(set_to_none=True)
             F.cross_entropy(probe(x_BLD), label_B).backward()
-            if recipe.official:
+            if official:
                 span = ATTENTIVE_DECAY - V_JEPA_LAST_DECAY
                 optimiser.param_groups[0]["weight_decay"] = V_JEPA_LAST_DECAY + span * factor
                 nn.utils.clip_grad_norm_(probe.parameters(), V_JEPA_CLIP)
@@ -406,15 +409,13 @@ def _train_attentive(
 
 
 @torch.no_grad()
-def _logits(probes: list[AttentiveProbe], tokens_NLD: np.ndarray, place_N: Tensor) -> list[Tensor]:
+def _logits(probes: list[AttentiveProbe], tokens_NLD: np.ndarray, place_N: Tensor) -> Tensor:
     """Return each probe's logits of these clips, from one pass over their tokens."""
-    device = probes[0].query.device
-    logits: list[list[Tensor]] = [[] for _ in probes]
-    for place_B in place_N.split(ATTENTIVE.batch):
-        x_BLD = _tokens(tokens_NLD, place_B, device)
-        for probe, own in zip(probes, logits, strict=True):
-            own.append(probe(x_BLD).cpu())
-    return [torch.cat(own) for own in logits]
+    logits = list[Tensor]()
+    for place_B in place_N.split(ATTENTIVE_BATCH):
+        x_BLD = _tokens(tokens_NLD, place_B, probes[0].query.device)
+        logits.append(torch.stack([probe(x_BLD).cpu() for probe in probes]))
+    return torch.cat(logits, dim=1)
 
 
 def _tokens(tokens_NLD: np.ndarray, place_B: Tensor, device: torch.device) -> Tensor:

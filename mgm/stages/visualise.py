@@ -48,8 +48,13 @@ def visualise(job: Job[Visualise]) -> dict[str, Any]:
             f"and parents has {len(spec.parents)}; correct parents"
         )
     runs = [_parent(job, run_id) for run_id in spec.parents]
-    draw = {"5": _figure_5, "6": _figure_6, "7": _figure_7, "8": _figure_8}[spec.figure]
-    arrays = draw(job, _choose(spec, job.index), runs)
+    made = [_arrays(job, video, seed, runs) for video, seed in _choose(spec, job.index)]
+    arrays = _stack(made) if spec.figure in ("7", "8") else made[0]
+    if spec.figure == "8":
+        arrays["names_P"] = np.array([trained.mask.name for trained, _ in runs])
+        arrays["ratio_P"] = np.array([trained.mask.ratio for trained, _ in runs])
+    if runs:
+        arrays["parents_P"] = np.array(spec.parents)
     np.savez_compressed(job.folder / "arrays.npz", **arrays)
     return {}
 
@@ -183,92 +188,41 @@ def masks_on_a_clip(
     }
 
 
-def _figure_5(
-    job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
+def _arrays(
+    job: Job[Visualise], video: Video, seed: int, runs: list[tuple[Pretrain, MAE]]
 ) -> dict[str, Any]:
-    """Return every mask on one clip."""
-    ((video, seed),), spec = chosen, job.spec
-    clip, index_T, _ = _middle(Path(video.path), video.frames, spec.clips)
-    masks = masks_to_show(list(MASKS))
-    arrays = masks_on_a_clip(clip, index_T, spec.clips, spec.model, masks, seed)
-    return {**arrays, "source": job.index.name(video)}
+    """Return what the spec's figure shows of one clip, with its source.
 
-
-def _figure_6(
-    job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
-) -> dict[str, Any]:
-    """Return the arrays of `masks_on_a_clip` for the run's own mask, and attention.
-
-    objects_SK4: (top, left, bottom, right) of up to K objects, as shares of the clip's sides. NaN
-    without an object. K = 0 if the video has no boxes (`mgm.stages.measure.saliency` describes
-    their file). attention_SHW: sums to 1. query_3: slot, row and column of the token that attends.
-    parents_P.
+    - 5: the arrays of `masks_on_a_clip`, for every mask.
+    - 6: the same for the run's own mask, and attention. objects_SK4: (top, left, bottom, right) of
+      up to K objects, as shares of the clip's sides. NaN without an object. K = 0 if the video has
+      no boxes (`mgm.stages.measure.saliency` describes their file). attention_SHW: sums to 1.
+      query_3: slot, row and column of the token that attends.
+    - 7: frames_SHWC, index_S, attention_SHW, query_3 and class.
+    - 8: frames_SHWC, index_S, class, and of each run masked_PSHW and reconstructed_PSHWC
+      (`mgm.models.reconstruct`).
     """
-    ((video, seed),), ((trained, model),), spec = chosen, runs, job.spec
-    clip, index_T, crop = _middle(Path(video.path), video.frames, spec.clips)
-    return {
-        **masks_on_a_clip(clip, index_T, spec.clips, spec.model, [trained.mask], seed),
-        "objects_SK4": _objects(job, video, index_T[:: spec.model.tubelet], crop),
-        **_attention(model, clip),
-        "parents_P": np.array(spec.parents),
-        "source": job.index.name(video),
-    }
-
-
-def _figure_7(
-    job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
-) -> dict[str, Any]:
-    """Return B clips with their attention.
-
-    Arrays: frames_BSHWC, index_BS, attention_BSHW (sums to 1 per clip), query_B3, class_B, source_B
-    and parents_P.
-    """
-    ((_, model),), spec = runs, job.spec
-    made = []
-    for video, _ in chosen:
-        clip, index_T, _ = _middle(Path(video.path), video.frames, spec.clips, motion=False)
-        made.append(
-            {
-                **_frames(clip, index_T, spec.model.tubelet),
-                **_attention(model, clip),
-                **_about(job.index, video),
-            }
-        )
-    return {**_stack(made), "parents_P": np.array(spec.parents)}
-
-
-def _figure_8(
-    job: Job[Visualise], chosen: list[tuple[Video, int]], runs: list[tuple[Pretrain, MAE]]
-) -> dict[str, Any]:
-    """Return B clips, reconstructed by P runs.
-
-    Arrays: frames_BSHWC, index_BS, masked_BPSHW, reconstructed_BPSHWC (`mgm.models.reconstruct`),
-    class_B, source_B, names_P and ratio_P of the runs' masks, and parents_P.
-    """
-    spec, made = job.spec, []
-    for video, seed in chosen:
-        clip, index_T, _ = _middle(Path(video.path), video.frames, spec.clips)
+    spec, figure, tubelet = job.spec, job.spec.figure, job.spec.model.tubelet
+    clip, index_T, crop = _middle(Path(video.path), video.frames, spec.clips, figure != "7")
+    masks = [trained.mask for trained, _ in runs] if runs else masks_to_show(list(MASKS))
+    if figure in ("5", "6"):
+        arrays = masks_on_a_clip(clip, index_T, spec.clips, spec.model, masks, seed)
+    else:
+        arrays = _frames(clip, index_T, tubelet) | {"class": job.index.classes[video.label]}
+    if figure == "6":
+        arrays["objects_SK4"] = _objects(job, video, index_T[::tubelet], crop)
+    if figure in ("6", "7"):
+        arrays |= _attention(runs[0][1], clip)
+    if figure == "8":
         frames_BTHWC = torch.from_numpy(clip.frames_THWC)[None].to(job.device)
-        masks = [trained.mask for trained, _ in runs]
         masked_PSHW = _masks(clip, spec.clips, spec.model, masks, seed)["masked_NSHW"]
         masked_P1L = torch.from_numpy(masked_PSHW).flatten(1)[:, None].to(job.device)
         completed = [
-            reconstruct(model, frames_BTHWC, masked_BL)[0]
+            reconstruct(model, frames_BTHWC, masked_BL)[0, ::tubelet].cpu()
             for (_, model), masked_BL in zip(runs, masked_P1L)
         ]
-        shown = {
-            "masked_PSHW": masked_PSHW,
-            "reconstructed_PSHWC": torch.stack(completed)[:, :: spec.model.tubelet].cpu().numpy(),
-        }
-        made.append(
-            {**_frames(clip, index_T, spec.model.tubelet), **shown, **_about(job.index, video)}
-        )
-    return {
-        **_stack(made),
-        "names_P": np.array([trained.mask.name for trained, _ in runs]),
-        "ratio_P": np.array([trained.mask.ratio for trained, _ in runs]),
-        "parents_P": np.array(spec.parents),
-    }
+        arrays |= {"masked_PSHW": masked_PSHW, "reconstructed_PSHWC": np.stack(completed)}
+    return arrays | {"source": job.index.name(video)}
 
 
 def _choose(spec: Visualise, index: Index) -> list[tuple[Video, int]]:
@@ -289,12 +243,7 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
     They must be those of the figure. Crop and flip may differ, since a figure has centre crops and
     no mirrored clips.
     """
-    spec, path = job.spec, job.workplace.results / run_id / "spec.json"
-    if not path.exists():
-        raise UserError(
-            f"{path}: no such run; run {run_id} first, or correct the run id in parents"
-        )
-    trained = read_spec(path)
+    spec, trained = job.spec, read_spec(job.workplace.results / run_id)
     if not isinstance(trained, Pretrain):
         raise UserError(
             f"{spec.run_id}: parent {run_id} is a {trained.stage} run, and figure {spec.figure} "
@@ -310,15 +259,13 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
             f"{spec.run_id}: parent {run_id} is guided by {trained.mask.guidance}, and figure "
             f"{spec.figure} reads motion vectors; choose a run that is guided by them"
         )
-    for part, wanted, own in (
-        ("clips", spec.clips, trained.clips),
-        ("model", spec.model, trained.model),
-    ):
-        for name in type(wanted).model_fields:
-            if name not in ("crop", "flip") and getattr(wanted, name) != getattr(own, name):
+    for part in ("clips", "model"):
+        wanted, own = getattr(spec, part), getattr(trained, part)
+        for name, value in wanted:
+            if name not in ("crop", "flip") and value != getattr(own, name):
                 raise UserError(
-                    f"{spec.run_id}: {part}.{name} is {getattr(wanted, name)}, but parent {run_id} "
-                    f"was trained with {getattr(own, name)}; set the parent's value"
+                    f"{spec.run_id}: {part}.{name} is {value}, but parent {run_id} was trained "
+                    f"with {getattr(own, name)}; set the parent's value"
                 )
     model = build_mae(trained)
     load_weights(model, job.weights(run_id))
@@ -396,10 +343,6 @@ def _attention(model: MAE, clip: Clip) -> dict[str, np.ndarray]:
         "attention_SHW": attention_map(model.encoder, frames_BTHWC, query)[0].cpu().numpy(),
         "query_3": np.array(query),
     }
-
-
-def _about(index: Index, video: Video) -> dict[str, Any]:
-    return {"class": index.classes[video.label], "source": index.name(video)}
 
 
 def _stack(made: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:

@@ -156,9 +156,9 @@ def test_v_jepas_probe_trains_as_its_recipe_written_out(monkeypatch):
     monkeypatch.setattr(probe_kinds, "ATTENTIVE_EPOCHS", 1)
     split, label_N = clips(40, 0)
     spec = Probe(**SMALL | {"model": Model(width=16, heads=2, depth=1, patch=8)})
-    device, rate, steps = torch.device("cpu"), 0.05, 12
+    rate, steps = 0.05, 12
     (probe,) = probe_kinds._train_attentive(
-        split.tokens_NLD, torch.arange(40), label_N, 3, (rate,), spec, probe_kinds.V_JEPA, device
+        split.tokens_NLD, torch.arange(40), label_N, 3, (rate,), spec, official=True
     )
 
     torch.manual_seed(spec.seed)

@@ -128,7 +128,7 @@ def test_controls_are_mean_average_precisions(several):
     assert ((done.ci_low <= done.top1) & (done.top1 <= done.ci_high)).all()
     # Motion distinguishes the classes.
     assert done.top1["vector_histogram"] > done.chance.iloc[0] + 10
-    assert "mAP  95 % interval" in describe(table.reset_index(), index)
+    assert "mAP  95 % interval" in describe(table.reset_index(), index, 1)
 
 
 def test_a_score_that_was_changed_is_found(several):

@@ -208,7 +208,7 @@ def test_parents_that_do_not_fit_are_one_clear_line(tmp_path, index, results):
     wrong = [
         (_figure("6"), "figure 6 .* 1 .*parents has 0"),
         (_figure("8", TRAINED.run_id), "figure 8 .* 2 .*parents has 1"),
-        (_figure("6", "pretrain-nothing"), r"pretrain-nothing/spec\.json: "),
+        (_figure("6", "pretrain-nothing"), r"pretrain-nothing: no such"),
         (
             _figure("6", larger.run_id),
             f"clips.size is 48, .*{larger.run_id} .* 64",

@@ -18,8 +18,8 @@ import torch
 from mgm.data.index import Index, read_index
 from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
-from mgm.spec import CONTROLS, Control, Data, Measure, Probe, read_spec
-from mgm.stages.evaluate import average_precision, check_views, predictions, sigmoid_mean
+from mgm.spec import CONTROLS, Data, Measure, Probe, read_spec
+from mgm.stages.evaluate import average_precision, check_views, merged, predictions, sigmoid_mean
 from mgm.stages.job import Job, Split, Workplace, best_device, computed
 from mgm.stages.measure import simple_features as simple
 from mgm.stages.probe import fit_draws
@@ -30,10 +30,6 @@ NOT_TESTED = (np.nan, np.nan, np.nan)  # in place of an accuracy and its interva
 BATCH = 64  # clips per forward pass of random weights
 RESAMPLES = 2000  # bootstrap samples of test groups and label draws, for an interval
 GIVES_AWAY = 10.0  # points above chance at which a file fact is a warning
-COLUMNS = (
-    "control", "title", "kind", "top1", "ci_low", "ci_high", "chance", "penalty", "n_test",
-    "label_draws", "seed", "why", "warning",
-)  # fmt: skip
 
 
 def controls(
@@ -51,15 +47,14 @@ def controls(
     Returns:
         A row per control: `control`, `title`, `kind` (file, picture, motion or model), `top1` in
         per cent (mean over label draws; mAP of several labels), `ci_low` and `ci_high` (95 %,
-        bootstrap over test groups and label draws), `chance` (the most frequent test class, or mAP
-        of equal scores), `penalty`, `n_test`,
-        `label_draws`, `seed`, `why` (why there is no number) and `warning`.
+        bootstrap over test groups and label draws), `why` (why there is no number), `chance` (the
+        most frequent test class, or mAP of equal scores) and `warning`.
 
     Raises:
         UserError: a video cannot be read, or a class has too few labels.
     """
     if cannot := unmeasurable(index):
-        return _frame([_row(control, like, index, why=cannot) for control in CONTROLS])
+        return _table(index, [(*NOT_TESTED, cannot)] * len(CONTROLS))
     return classify(index, read(index, like if weights else None, workers), like)
 
 
@@ -82,7 +77,7 @@ def remarks(index: Index) -> list[str]:
         notes.append(f"class {index.classes[label]} has test videos but no training videos")
     groups = [{video.group for video in index.videos if video.label == label} for label in
               range(len(index.classes))]  # fmt: skip
-    several = any(len(index.videos) > len(set().union(*groups)) for _ in groups)
+    several = len(index.videos) > len({video.group for video in index.videos})
     whole = [name for name, some in zip(index.classes, groups) if len(some) == 1]
     if several and whole:
         notes.append(
@@ -110,27 +105,23 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
         train_N = np.array([video.split == "train" for video in videos])
         features[name] = simple.binned(values_NF[train_N], values_NF)
     features["file_facts"] = np.concatenate(list(features.values()), axis=1)
-    numbers_of: list[Any] = []
-    views: list[Any] = []
     model = None if like is None else build_frozen_encoder(_probe(like)).to(best_device())
-    pending: list[np.ndarray] = []
+    numbers_of, views, pending = list[Any](), list[np.ndarray](), list[np.ndarray]()
 
     def flush() -> None:
-        if model is not None and pending:
-            frames_BTHWC = torch.from_numpy(np.concatenate(pending))
-            x_BD = computed(model, frames_BTHWC, model_channels)
-            ends = np.cumsum([len(clips) for clips in pending])
-            views.extend(np.split(x_BD.double().cpu().numpy(), ends[:-1]))
-            pending.clear()
+        assert model is not None and like is not None
+        frames_BTHWC = torch.from_numpy(np.concatenate(pending))
+        x_BD = computed(model, frames_BTHWC, like.model.channels).double().cpu().numpy()
+        views.extend(np.split(x_BD, np.cumsum([len(clips) for clips in pending[:-1]])))
+        pending.clear()
 
-    model_channels = like.model.channels if like is not None else 3
     for numbers, frames_VTHWC in simple.read_all(videos, like, workers):
         numbers_of.append(numbers)
-        if frames_VTHWC is not None:
-            pending.append(frames_VTHWC)
-            if sum(map(len, pending)) >= BATCH:
-                flush()
-    flush()
+        pending += [] if frames_VTHWC is None else [frames_VTHWC]
+        if sum(map(len, pending)) >= BATCH:
+            flush()
+    if pending:
+        flush()
     for name in numbers_of[0] if numbers_of else ():
         features[name] = np.stack([numbers[name] for numbers in numbers_of]).astype(float)
     if model is not None:
@@ -150,7 +141,7 @@ def classify(index: Index, features: Features, like: Probe | Measure) -> pd.Data
     moves = any(video.has_vectors for video in index.videos)
     rows = []
     for control in CONTROLS:
-        tested, penalty, why = NOT_TESTED, np.nan, ""
+        tested, why = NOT_TESTED, ""
         if control.kind == "motion" and not moves:
             why = "no video has motion vectors: its codec exports none; transcode to H.264"
         elif control.name not in features:
@@ -160,14 +151,12 @@ def classify(index: Index, features: Features, like: Probe | Measure) -> pd.Data
         else:
             train, test = (_split(features[control.name], of_N) for of_N in (train_N, test_N))
             try:
-                logits, settings = fit_draws(job, draws, videos, train, test)
+                logits, _ = fit_draws(job, draws, videos, train, test)
+                tested = _tested(index, test.sample_N.numpy(), logits)
             except UserError as error:
                 why = str(error)
-            else:
-                tested = _tested(index, test.sample_N.numpy(), logits)
-                penalty = float(np.median([chosen["penalty"] for chosen in settings]))
-        rows.append(_row(control, like, index, tested, penalty, why))
-    return _frame(rows)
+        rows.append((*tested, why))
+    return _table(index, rows)
 
 
 def _tested(
@@ -176,9 +165,7 @@ def _tested(
     """Return the accuracy, or the mean average precision of several labels, and its interval."""
     if index.several_labels:
         # Draws see the same videos: `labels_per_class` needs one label per video.
-        order_N = np.argsort(sample_N, kind="stable")
-        views_NVC = logits[0][order_N].reshape(len(index.test), -1, len(index.classes))
-        return average_precision(index, np.stack([sigmoid_mean(x_VC) for x_VC in views_NVC]))
+        return average_precision(index, merged(sigmoid_mean, sample_N, logits[0]))
     right_LN = predictions(sample_N, logits) == np.array([video.label for video in index.test])
     return 100 * right_LN.mean(), *interval(right_LN, [video.group for video in index.test])
 
@@ -195,27 +182,18 @@ def _split(features: np.ndarray | list[np.ndarray], video_N: np.ndarray) -> Spli
     return Split(torch.from_numpy(np.concatenate(views)).float(), torch.from_numpy(sample_N))
 
 
-def _row(
-    control: Control,
-    like: Probe | Measure,
-    index: Index,
-    tested: tuple[float, float, float] = NOT_TESTED,
-    penalty: float = np.nan,
-    why: str = "",
-) -> dict[str, Any]:
-    chance, (top1, low, high) = chance_of(index), tested
-    gives_away = control.kind == "file" and top1 >= chance + GIVES_AWAY
-    return {
-        "control": control.name, "title": control.title, "kind": control.kind, "top1": top1,
-        "ci_low": low, "ci_high": high, "chance": chance, "penalty": penalty,
-        "n_test": len(index.test), "label_draws": like.label_draws, "seed": like.seed, "why": why,
-        "warning": f"{control.says} alone predicts the class: {top1:.0f} % (chance {chance:.0f} %)"
-        if gives_away else "",
-    }  # fmt: skip
-
-
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+def _table(index: Index, rows: Sequence[tuple[float, float, float, str]]) -> pd.DataFrame:
+    """Return the table of `controls`, from accuracy, interval and `why` of each control."""
+    chance = chance_of(index)
+    table = pd.DataFrame(rows, columns=["top1", "ci_low", "ci_high", "why"]).assign(chance=chance)
+    table["warning"] = [
+        f"{control.says} alone predicts the class: {top1:.0f} % (chance {chance:.0f} %)"
+        if control.kind == "file" and top1 >= chance + GIVES_AWAY
+        else ""
+        for control, top1 in zip(CONTROLS, table.top1, strict=True)
+    ]
+    about = [(control.name, control.title, control.kind) for control in CONTROLS]
+    return pd.DataFrame(about, columns=["control", "title", "kind"]).join(table)
 
 
 def chance_of(index: Index) -> float:
@@ -259,13 +237,16 @@ def _probe(like: Probe | Measure) -> Probe:
     return Probe(**{name: getattr(like, name) for name in fields})
 
 
-def describe(table: pd.DataFrame, index: Index) -> str:
-    """Return the controls as text: a line for each, then warnings and notes."""
-    first = table.iloc[0]
-    labels = f"{first.label_draws} draws of the labels" if first.label_draws > 1 else "one draw"
+def describe(table: pd.DataFrame, index: Index, draws: int) -> str:
+    """Return the controls as text: a line for each, then warnings and notes.
+
+    Args:
+        draws: of the labels.
+    """
+    labels = f"{draws} draws of the labels" if draws > 1 else "one draw"
     lines = [
         f"{len(index.classes)} classes, {len(index.train):,} training and {len(index.test):,} test "
-        f"videos; chance {first.chance:.1f} %; mean over {labels}",
+        f"videos; chance {table.chance[0]:.1f} %; mean over {labels}",
         f"{'linear probe on':<38}{metric_of(index):>6}  95 % interval",
     ]
     for row in table.to_dict("records"):
@@ -298,7 +279,8 @@ def controls_now(place: Path, like: Path | None, workers: int) -> str:
     given = read_spec(like) if like else Probe(data=Data(dataset="folder"))
     names = set(Probe.model_fields) & set(type(given).model_fields) - {"stage", "parent", "kind"}
     spec = Probe(**{name: getattr(given, name) for name in names})
-    return describe(controls(index, spec, weights=like is not None, workers=workers), index)
+    table = controls(index, spec, weights=like is not None, workers=workers)
+    return describe(table, index, spec.label_draws)
 
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
