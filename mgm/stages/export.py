@@ -85,12 +85,12 @@ def export(
             f"{run}: is a TimeSformer, and VideoMAE's formats have no divided attention; export a "
             "ViT"
         )
-    if isinstance(spec, Pretrain) and spec.target != "pixels":
-        raise UserError(
-            f"{run}: predicts {spec.target}, and decoders in VideoMAE's formats predict pixels; "
-            "export a run that was fine-tuned from it"
-        )
     if isinstance(spec, Pretrain):
+        if spec.target != "pixels":
+            raise UserError(
+                f"{run}: predicts {spec.target}, and decoders in VideoMAE's formats predict "
+                "pixels; export a run that was fine-tuned from it"
+            )
         load_weights(build_mae(spec), path)
     if to == "videomae":
         with output(out / "checkpoint.pth") as temporary:
@@ -183,18 +183,18 @@ def _preprocessor(spec: Pretrain | Finetune) -> dict[str, Any]:
 
 def _about_huggingface(spec: Pretrain | Finetune, out: Path) -> str:
     name, norm = HUGGINGFACE[spec.stage], "fc_norm" if spec.stage == "finetune" else "decoder.norm"
-    lines = [
-        f'wrote {out}: model = transformers.{name}.from_pretrained("{out}")',
+    text = (
+        f'wrote {out}: model = transformers.{name}.from_pretrained("{out}")\n'
         f"The files cannot store the epsilon of {norm}, which is 1e-5 in Hugging Face's code and "
         f"1e-6 here. Set model.{norm}.eps = 1e-6 after loading to get our predictions up to "
-        "rounding.",
-    ]
+        "rounding."
+    )
     if isinstance(spec, Pretrain) and spec.std_floor != 1e-6:
-        lines.append(
-            f"They cannot store std_floor, which is {spec.std_floor} in this run and 1e-6 there. "
+        text += (
+            f"\nThey cannot store std_floor, which is {spec.std_floor} in this run and 1e-6 there. "
             "Predictions are the same, but the loss is not."
         )
-    return "\n".join(lines)
+    return text
 
 
 def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
@@ -209,20 +209,13 @@ def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
     if isinstance(spec, Finetune):
         name, sizes = "VisionTransformer", sizes | encoder | {"all_frames": clips.frames}
     else:
-        decoder = {
-            "num_classes": model.channels * model.tubelet * model.patch**2,
-            "embed_dim": spec.decoder.width,
-            "depth": spec.decoder.depth,
-            "num_heads": spec.decoder.heads,
+        name, own = "PretrainVisionTransformer", spec.decoder
+        sizes |= {f"encoder_{field}": number for field, number in encoder.items()} | {
+            "decoder_num_classes": model.channels * model.tubelet * model.patch**2,
+            "decoder_embed_dim": own.width,
+            "decoder_depth": own.depth,
+            "decoder_num_heads": own.heads,
         }
-        name, sizes = (
-            "PretrainVisionTransformer",
-            {
-                **sizes,
-                **{f"encoder_{field}": number for field, number in encoder.items()},
-                **{f"decoder_{field}": number for field, number in decoder.items()},
-            },
-        )
     given = ", ".join(f"{field}={number}" for field, number in sizes.items())
     text = (
         f"wrote {out}/checkpoint.pth for {name}({given}, "

@@ -114,14 +114,12 @@ def require_one_label(spec: Finetune) -> None:
     Raises:
         UserError: such a field is set. The message names it.
     """
-    fields = {
-        "augment.mixup": spec.augment.mixup,
-        "augment.cutmix": spec.augment.cutmix,
-        "class_weights": spec.class_weights != "none" and spec.class_weights,
-    }
-    for name, value in fields.items():
-        if value:
-            off = "none" if name == "class_weights" else 0
+    for name, value, off in (
+        ("augment.mixup", spec.augment.mixup, 0),
+        ("augment.cutmix", spec.augment.cutmix, 0),
+        ("class_weights", spec.class_weights, "none"),
+    ):
+        if value != off:
             raise UserError(
                 f"{name} is {value}, but videos have several labels each; set it to {off}"
             )

@@ -74,15 +74,25 @@ def flow(
 
 
 def _finished(folder: Path, index: Index, about: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the marker if all sidecars exist."""
-    earlier = _require_same(folder, about)
-    if (
-        not earlier
-        or earlier.get("digest") != index.digest
-        or not all(is_whole(video, about["method"]) for video in index.videos)
-    ):
+    """Return the marker of an earlier call if all sidecars exist.
+
+    Raises:
+        UserError: its sidecars, or those of an unfinished call, were made with other weights.
+    """
+    method, now = about["method"], about["weights"]
+    for path in (_weights_of(folder, method), marker_of(folder, method)):
+        earlier = read_json(path, dict[str, Any], "delete it") if path.exists() else about
+        if (then := earlier.get("weights")) != now:
+            raise UserError(
+                f"{path}: the flow of these videos was made with weights {str(then)[:12]}, and now "
+                f"they are {str(now)[:12]}; pass the former, or delete "
+                f"{folder}/flow-{method}*.json and all *.{method}.npy next to the videos"
+            )
+    if earlier.get("digest") != index.digest:
         return None
-    show(f"flow {about['method']}: all {len(index.videos)} videos are done already")
+    if not all(is_whole(video, method) for video in index.videos):
+        return None
+    show(f"flow {method}: all {len(index.videos)} videos are done already")
     return earlier
 
 
@@ -99,18 +109,14 @@ def _complete(
         raise UserError(
             f"{failures[0]} ({len(failures)} of {len(missing)} videos failed; the others are done)"
         )
-    packages = [
-        "av",
-        "numpy",
-        *(["torch", "torchvision"] if weights else ["opencv-python-headless"]),
-    ]
+    packages = ["torch", "torchvision"] if weights else ["opencv-python-headless"]
     done = about | {
         "digest": index.digest,
         "videos": len(index.videos),
         "computed": len(missing),
         "seconds": round(time.monotonic() - started, 3),
         "processes": processes,
-        "versions": versions(*packages),
+        "versions": versions("av", "numpy", *packages),
     }
     atomic.write(marker_of(folder, method), json.dumps(done, indent=1) + "\n")
     return done
@@ -158,24 +164,6 @@ def is_whole(video: Video, method: Flow) -> bool:
 
 def _shape(video: Video) -> tuple[int, int, int]:
     return video.frames, cells(video.height), cells(video.width)
-
-
-def _require_same(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the marker of an earlier, finished call; None if there is none.
-
-    Raises:
-        UserError: its sidecars, or those of an unfinished call, were made with other weights.
-    """
-    method, marker = about["method"], marker_of(folder, about["method"])
-    for path in (_weights_of(folder, method), marker):
-        earlier = read_json(path, dict[str, Any], "delete it") if path.exists() else about
-        if (then := earlier.get("weights")) != (now := about["weights"]):
-            raise UserError(
-                f"{path}: the flow of these videos was made with weights {str(then)[:12]}, and now "
-                f"they are {str(now)[:12]}; pass the former, or delete "
-                f"{folder}/flow-{method}*.json and all *.{method}.npy next to the videos"
-            )
-    return earlier if marker.exists() else None
 
 
 @cache

@@ -44,44 +44,34 @@ class DatasetSummary:
 
     def describe(self) -> str:
         """Return the summary as lines of text."""
-        seconds, facts = self._seconds, self.facts.values()
+        facts, opened = self.facts.values(), len(self.facts) + len(self.unreadable)
+        seconds, concentration_M = (self.arrays()[of] for of in ("duration_N", "concentration_M"))
         lines = [str(self.folder), f"  videos      {self.about}"]
-        if len(self.facts) + len(self.unreadable) < self.counted:
-            lines.append(
-                f"  opened      {len(self.facts) + len(self.unreadable):,} of {self.counted:,}, "
-                "evenly spread"
-            )
-        if len(self.facts):
+        if opened < self.counted:
+            lines.append(f"  opened      {opened:,} of {self.counted:,}, evenly spread")
+        if facts:
             low, middle, high = np.quantile(seconds, (0, 0.5, 1))
             hours = seconds.mean() * (self.counted - len(self.unreadable)) / 3600
-            lines.append(
-                f"  durations   {low:.1f} to {high:.1f} s, median {middle:.1f} s; about "
-                f"{hours:,.1f} hours in all"
-            )
-            lines.append(f"  codecs      {_most(video.codec for video in facts)}")
-            lines.append(
-                f"  sizes       {_most(f'{video.width} x {video.height}' for video in facts)}"
-            )
             share = np.mean([video.has_vectors for video in facts])
-            lines.append(
-                f"  vectors     {share:.0%} of videos have them"
-                + ("" if share else ": transcode, or use flow or an unguided mask")
-            )
+            advice = "" if share else ": transcode, or use flow or an unguided mask"
+            lines += [
+                f"  durations   {low:.1f} to {high:.1f} s, median {middle:.1f} s; about "
+                f"{hours:,.1f} hours in all",
+                f"  codecs      {_most(video.codec for video in facts)}",
+                f"  sizes       {_most(f'{video.width} x {video.height}' for video in facts)}",
+                f"  vectors     {share:.0%} of videos have them{advice}",
+            ]
         if self.decoded:
-            counts, _ = np.histogram(self._concentration, 10, (0, 1))
-            bars = "".join(
-                BARS[-(-count * (len(BARS) - 1) // max(counts.max(), 1))] for count in counts
-            )
+            counts, _ = np.histogram(concentration_M, 10, (0, 1))
+            heights = np.ceil(counts * (len(BARS) - 1) / max(counts.max(), 1)).astype(int)
+            bars = "".join(BARS[height] for height in heights)
             coverage = np.mean([motion.coverage for motion in self.decoded])
-            lines.append(
+            lines += [
                 f"  decoded     {len(self.decoded):,} videos with vectors, evenly spread; nonzero "
-                f"in {coverage:.0%} of cells"
-            )
-            median = np.median(self._concentration)
-            lines.append(
+                f"in {coverage:.0%} of cells",
                 f"  motion      0 |{bars}| 1: share of a frame's motion in a tenth of its cells, "
-                f"median {median:.2f}"
-            )
+                f"median {np.median(concentration_M):.2f}",
+            ]
         lines.append(
             f"  unreadable  {len(self.unreadable):,} files" + (":" if self.unreadable else "")
         )
@@ -94,23 +84,15 @@ class DatasetSummary:
         """Return the arrays that `mgm.report.figures.dataset.draw` draws."""
         facts = self.facts.values()
         return {
-            "duration_N": self._seconds,
+            "duration_N": np.array([video.frames / (video.fps or 25) for video in facts]),
             "short_N": np.array([min(video.width, video.height) for video in facts]),
             "codec_N": np.array([video.codec for video in facts]),
             "vectors_N": np.array([video.has_vectors for video in facts]),
             "split_N": np.array([video.split for video in facts]),
-            "concentration_M": self._concentration,
+            "concentration_M": np.array([motion.concentration for motion in self.decoded]),
             "counted": self.counted,
             "unreadable": len(self.unreadable),
         }
-
-    @property
-    def _seconds(self) -> np.ndarray:
-        return np.array([video.frames / (video.fps or 25) for video in self.facts.values()])
-
-    @property
-    def _concentration(self) -> np.ndarray:
-        return np.array([motion.concentration for motion in self.decoded])
 
 
 def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:

@@ -288,7 +288,8 @@ def _attentive(
     train: LabelledClips, test: Split, classes: int, spec: Probe, official: bool
 ) -> tuple[Tensor, dict[str, float]]:
     assert train.split.tokens_NLD is not None and test.tokens_NLD is not None
-    tokens_NLD, place_N = train.split.tokens_NLD, train.kept_N.nonzero()[:, 0]
+    tokens_NLD, test_NLD = train.split.tokens_NLD, test.tokens_NLD
+    place_N = train.kept_N.nonzero()[:, 0]
 
     def logits(kept_N: Tensor, rates: Rates, of_N: Tensor | None) -> Tensor:
         label_N = train.label_N[kept_N]
@@ -296,7 +297,7 @@ def _attentive(
             tokens_NLD, place_N[kept_N], label_N, classes, rates, spec, official
         )
         if of_N is None:
-            return _logits(probes, test.tokens_NLD, torch.arange(len(test.x_ND)))
+            return _logits(probes, test_NLD, torch.arange(len(test.x_ND)))
         return _logits(probes, tokens_NLD, place_N[of_N])
 
     return _at_best_rate(train, spec, ATTENTIVE_RATES, logits)

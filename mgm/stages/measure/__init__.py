@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from mgm.data.index import Index, Video, read_index
-from mgm.errors import UserError
+from mgm.errors import UserError, valid
 from mgm.paper.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
-from mgm.spec import Data, Measure, parse
+from mgm.spec import Data, Measure
 from mgm.stages.inspect import spread
 from mgm.stages.job import Job, Workplace, moving_videos
 
@@ -49,33 +49,24 @@ def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: 
     Raises:
         UserError: `place` is missing, or its dataset cannot be measured.
     """
-    paper = {
-        "clips": PRETRAIN_CLIPS["ssv2"],
-        "model": MODELS["vit-b"],
-        "decoder": DECODERS["vit-b"],
-    }
-    spec = parse(
-        {
-            "verb": "measure",
-            "data": Data(dataset="folder"),
-            "name": name,
-            "flow": flow,
-            "videos": videos,
-            **paper,
-        },
-        "mgm measure",
-    )
-    assert isinstance(spec, Measure)
+    with valid("mgm measure: "):
+        spec = Measure(
+            data=Data(dataset="folder"),
+            name=name,  # type: ignore[arg-type]
+            flow=flow,  # type: ignore[arg-type]
+            videos=videos,
+            clips=PRETRAIN_CLIPS["ssv2"],
+            model=MODELS["vit-b"],
+            decoder=DECODERS["vit-b"],
+        )
     if place is None and name not in WITHOUT_VIDEOS:
         raise UserError(
             f"{name} is measured on videos; pass --index FOLDER, one that `mgm prepare` made"
         )
-    places = {"folder": place} if place else {}
     index = read_index(place) if place else Index(Path(), (), (), (), "", "")
+    workplace = Workplace(Path(), {"folder": place} if place else {}, flow_weights=weights)
     with TemporaryDirectory() as scratch:
-        metrics = measure(
-            Job(spec, Path(scratch), Workplace(Path(), places, flow_weights=weights), index)
-        )
+        metrics = measure(Job(spec, Path(scratch), workplace, index))
         arrays = dict(np.load(file)) if (file := Path(scratch, "arrays.npz")).exists() else {}
     lines = [f"{name:<24}{value:.4g}" for name, value in metrics.items()]
     if columns := {
