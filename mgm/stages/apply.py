@@ -173,9 +173,10 @@ def apply(
         len(missing),
     )
     for start in range(0, len(missing), PART):
-        own = [(key_of[name], next(values)) for name in missing[start : start + PART]]
-        results = {key: reduce(value) for key, value in own if not isinstance(value, str)}
-        bad = {key: reason for key, reason in own if isinstance(reason, str)}
+        # The keys come first, so that `zip` takes no value of the next part.
+        own = dict(zip((key_of[name] for name in missing[start : start + PART]), values))
+        results = {key: reduce(x) for key, x in own.items() if not isinstance(x, str)}
+        bad = {key: reason for key, reason in own.items() if isinstance(reason, str)}
         parts.write(results, bad)
         done |= results
         failed |= bad

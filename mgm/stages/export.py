@@ -250,9 +250,7 @@ def export_onnx(
         UserError: the outputs differ by more than TOLERANCE.
     """
     about = {
-        "frames": str(spec.clips.frames),
-        "size": str(spec.clips.size),
-        "stride": str(spec.clips.stride),
+        **{name: str(getattr(spec.clips, name)) for name in ("frames", "size", "stride")},
         "channels": str(spec.model.channels),
         "input": "uint8 frames (batch, T, H, W, C), RGB; normalised inside",
         "run": spec.run_id,

@@ -1,5 +1,6 @@
 """A run's spec, folder, videos and batches."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -98,11 +99,11 @@ class Job(Generic[S]):
         require_labels(self.index, data.labels_per_class)
         draw = rng.generator(rng.clip_seed(self.spec.seed, number, -1), "labels")
         if data.labels_per_class:
-            order = draw.permutation(len(videos))
-            kept = []
-            for label in range(len(self.index.classes)):
-                of_class = [position for position in order if videos[position].label == label]
-                kept += of_class[: data.labels_per_class]
+            kept, seen = [], Counter[int]()
+            for position in draw.permutation(len(videos)):
+                seen[videos[position].label] += 1
+                if seen[videos[position].label] <= data.labels_per_class:
+                    kept.append(position)
             videos = [videos[position] for position in sorted(kept)]
         if data.shuffle_labels:
             order = draw.permutation(len(videos))

@@ -18,7 +18,7 @@ import torch
 from mgm.data.index import Index, read_index
 from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
-from mgm.spec import CONTROLS, Data, Measure, Probe, read_spec
+from mgm.spec import CONTROLS, Data, Measure, Probe, Run, read_spec
 from mgm.stages.evaluate import average_precision, check_views, merged, predictions, sigmoid_mean
 from mgm.stages.job import Job, Split, Workplace, best_device, computed
 from mgm.stages.measure import simple_features as simple
@@ -231,10 +231,10 @@ def interval(right_LN: np.ndarray, groups: Sequence[str]) -> tuple[float, float]
     return 100 * float(low), 100 * float(high)
 
 
-def _probe(like: Probe | Measure) -> Probe:
-    """Return the logistic probe of random weights that `like` describes."""
+def _probe(like: Run) -> Probe:
+    """Return the logistic probe of random weights that `like` describes, as far as it does."""
     fields = ("data", "clips", "model", "seed", "train_clips", "label_draws", "held_out", "views")
-    return Probe(**{name: getattr(like, name) for name in fields})
+    return Probe(**{name: getattr(like, name) for name in fields if hasattr(like, name)})
 
 
 def describe(table: pd.DataFrame, index: Index, draws: int) -> str:
@@ -276,9 +276,7 @@ def controls_now(place: Path, like: Path | None, workers: int) -> str:
         UserError: there is no such index or run, or a video cannot be read.
     """
     index = read_index(place)
-    given = read_spec(like) if like else Probe(data=Data(dataset="folder"))
-    names = set(Probe.model_fields) & set(type(given).model_fields) - {"stage", "parent", "kind"}
-    spec = Probe(**{name: getattr(given, name) for name in names})
+    spec = _probe(read_spec(like)) if like else Probe(data=Data(dataset="folder"))
     table = controls(index, spec, weights=like is not None, workers=workers)
     return describe(table, index, spec.label_draws)
 

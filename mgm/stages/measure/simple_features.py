@@ -44,16 +44,12 @@ class _Reader(Dataset):
     def read(self, video: Video):
         window_T = window(video)
         clip = read_clip(video.path, window_T, motion=video.has_vectors)
-        numbers = picture_features(clip.frames_THWC)
-        if video.has_vectors:
-            numbers |= motion_features(clip)
-        else:
-            numbers |= still_motion()
+        motion = motion_features(clip) if video.has_vectors else still_motion()
+        numbers = picture_features(clip.frames_THWC) | motion
         if self.like is None:
             return numbers, None
-        views = Views(temporal=self.like.train_clips, spatial=1)
-        if video.split == "test":
-            views = self.like.views
+        training = Views(temporal=self.like.train_clips, spatial=1)
+        views = self.like.views if video.split == "test" else training
         whole = clip if len(window_T) == video.frames else None
         made = test_clips(video, self.like.clips, self.like.model.tubelet, views, whole)
         return numbers, np.stack([made_clip.frames_THWC for made_clip in made])
