@@ -158,7 +158,8 @@ def _joined(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         three = [f"{attention}.{part}.weight" for part in QKV]
         if missing := [part for part in three if part not in weights]:
             raise UserError(
-                f"{path}: has {name}, but no {listed(missing)}; pass the whole checkpoint"
+                f"{path}: has {listed(set(three) - set(missing))}, but no {listed(missing)}; pass "
+                "the whole checkpoint"
             )
         if len({weights[part].shape[1:] for part in three}) > 1:
             raise UserError(
