@@ -304,6 +304,10 @@ def measure(
     store the results as runs.
     """
     if not set(MEASUREMENTS) & set(what):
+        if unknown := next((word for word in what if not word.endswith((".json", *YAML))), None):
+            raise UserError(
+                f"{unknown}: is neither a measurement ({', '.join(MEASUREMENTS)}) nor a spec file"
+            )
         if out is None:
             raise UserError(f"{what[0]}: is a spec, so its result is stored; add --out FOLDER")
         specs = [(word, _fields(Path(word))) for word in what]
