@@ -55,20 +55,6 @@ class UserError(Exception):
         super().__init__(plain(message, LONGEST))
 
 
-def require_few(what: str, count: int | None) -> int | None:
-    """Return `count`, a number of processes or threads, if a machine can start so many.
-
-    Args:
-        what: the option's name, for the error.
-
-    Raises:
-        UserError: `count` is larger than MOST_PROCESSES.
-    """
-    if count is not None and count > MOST_PROCESSES:
-        raise UserError(f"{what} {count}: choose at most {MOST_PROCESSES:,}")
-    return count
-
-
 def require_room(place: Path, size: float, what: str, advice: str) -> None:
     """Check that a disk, or shared memory, has room for `size` bytes and 5 % more.
 
