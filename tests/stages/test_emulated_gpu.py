@@ -21,12 +21,13 @@ BATCHES = {
     "controls.py:flush",
     "evaluate.py:<listcomp>",
     "probe.py:compute",
-    "probe_kinds.py:_logits",
+    "probe_kinds.py:<listcomp>",
     "probe_kinds.py:_tokens",
     "probe_kinds.py:_train_attentive",
     "step_time.py:step_time",
     "visualise.py:_attention",
-    "visualise.py:_figure_8",
+    "visualise.py:<listcomp>",
+    "visualise.py:_arrays",
     "windows.py:<listcomp>",
 }
 WEIGHTS = {
