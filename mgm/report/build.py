@@ -38,11 +38,11 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
         UserError: `only` is not a table or figure of the registry, or its run is not finished.
     """
     statuses = examine_all(results, registry.specs, weights=True)
-    cells = fill_all(registry, statuses)
+    findings = Findings(registry, statuses, results)
+    cells = fill_all(findings)
     views = views_of(registry, cells)
-    findings = Findings(registry, statuses, results) if registry.scale.study else None
     writers: dict[str, Callable[[], Any]]
-    if findings:
+    if registry.scale.study:
         writers = {
             "tables": partial(write_study_tables, findings, reports / "tables"),
             "figures": partial(write_study_figures, findings, reports / "figures"),
@@ -59,7 +59,7 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     if only:
         return _write_some(writers, reports, only)
     written = {target: write() for target, write in writers.items()}
-    if findings:
+    if registry.scale.study:
         text = page(
             registry,
             results,

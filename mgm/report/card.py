@@ -4,20 +4,18 @@ It describes the weights and lists the table cells that use them. Its head has t
 model hubs read.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mgm.paper.registry import Registry
 from mgm.paper.suite import registry_of
 from mgm.reading import file_digest
 from mgm.report.cells import fill
+from mgm.report.findings import Findings
 from mgm.report.words import caveat_of
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.outputs import write_output
-from mgm.results.result import RunStatus
 from mgm.spec import Finetune, Pretrain, Spec, data_name, kind_of, parents, read_spec
 
 LICENCE = "apache-2.0"
@@ -53,7 +51,8 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
     registry = registry_of(run.parent) if (run.parent / "scale.json").is_file() else None
     statuses = examine_all(run.parent, registry.specs if registry else {spec.run_id: spec})
     result = statuses[spec.run_id].result if spec.run_id in statuses else None
-    evaluations, lines = _of_cells(registry, statuses, spec) if registry else ([], [])
+    findings = Findings(registry, statuses, run.parent) if registry else None
+    evaluations, lines = _of_cells(findings, spec) if findings else ([], [])
     kinds = registry.kinds if registry else {}
     head: dict[str, Any] = {
         "license": LICENCE,
@@ -92,19 +91,17 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
     )
 
 
-def _of_cells(
-    registry: Registry, statuses: Mapping[str, RunStatus], spec: Spec
-) -> tuple[list[dict[str, Any]], list[str]]:
+def _of_cells(findings: Findings, spec: Spec) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the table cells that use a run.
 
     Returns:
         The results for `model-index`, and one line of Markdown per cell.
     """
-    evaluations, lines = [], []
+    evaluations, lines, registry = [], [], findings.registry
     for cell in (cell for table in registry.tables.values() for cell in table.cells):
-        row, shown = fill(cell, statuses), []
+        row, shown = fill(cell, findings), []
         for run_spec, value in zip(cell.runs, row.values):
-            result = statuses[run_spec.run_id].result
+            result = findings.statuses[run_spec.run_id].result
             own = spec.run_id in (run_spec.run_id, *parents(run_spec))
             if value is None or result is None or not own:
                 continue
@@ -128,8 +125,8 @@ def _of_cells(
                     "metrics": [metric],
                 }
             )
-        if shown:
-            assert row.estimate is not None
+        # A study leaves a draw out until all its rows are done.
+        if shown and row.estimate:
             mean, low, high = (f"{value:.{cell.decimals}f}" for value in row.estimate[:3])
             bounds = f" [{low}, {high}]" if row.estimate.has_interval else ""
             lines.append(

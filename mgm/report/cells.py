@@ -10,9 +10,10 @@ import pandas as pd
 
 from mgm.paper.quoted import reported
 from mgm.paper.registry import CONTROL_ROWS, SHARES, Cell, Plot, Registry, Table
+from mgm.report.findings import Findings
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
-from mgm.results.statistics import Estimate, over_datasets, over_seeds, over_videos
+from mgm.results.statistics import Estimate, over_seeds, over_videos
 
 COLUMNS = (
     "row",
@@ -68,7 +69,7 @@ def cells(registry: Registry, results: Path) -> pd.DataFrame:
 
     `frame` lists its columns.
     """
-    filled = fill_all(registry, examine_all(results, registry.specs))
+    filled = fill_all(Findings(registry, examine_all(results, registry.specs), results))
     return frame(cell for table in registry.tables.values() for cell in filled_of(table, filled))
 
 
@@ -97,11 +98,12 @@ def frame(filled: Iterable[FilledCell]) -> pd.DataFrame:
     return table.astype(dict.fromkeys(NUMBERS, "float64")).replace([-inf, inf], nan)
 
 
-def fill_all(registry: Registry, statuses: Mapping[str, RunStatus]) -> dict[Key, FilledCell]:
+def fill_all(findings: Findings) -> dict[Key, FilledCell]:
     """Fill the cells of all tables and plots. A cell that both show is one cell."""
+    registry = findings.registry
     parts: list[Table | Plot] = [*registry.tables.values(), *registry.plots.values()]
     cells = {(cell.table, cell.row, cell.column): cell for part in parts for cell in part.cells}
-    return {key: fill(cell, statuses) for key, cell in cells.items()}
+    return {key: fill(cell, findings) for key, cell in cells.items()}
 
 
 def filled_of(part: Table | Plot, cells: Mapping[Key, FilledCell]) -> list[FilledCell]:
@@ -123,12 +125,10 @@ def paired(
     if not cells:
         return None
     values = [dict(zip((run.seed for run in cell.runs), cell.values)) for cell in cells]
-    dataset_of = {run.seed: run.data.dataset for run in cells[0].runs}
     shared = [seed for seed in values[0] if all(of.get(seed) is not None for of in values)]
     if not shared:
         return None
-    numbers = [number([of[seed] for of in values]) for seed in shared]
-    return over_runs(numbers, [dataset_of[seed] for seed in shared])
+    return over_seeds([number([of[seed] for of in values]) for seed in shared])
 
 
 def unpaired(numbers: Sequence[Estimate], number: Callable[[Sequence[Any]], float]) -> Estimate:
@@ -163,9 +163,15 @@ def mean_gain(better: Sequence[FilledCell], base: FilledCell) -> Estimate | None
     return paired((*better, base), lambda values: sum(values[:-1]) / len(better) - values[-1])
 
 
-def fill(cell: Cell, statuses: Mapping[str, RunStatus]) -> FilledCell:
-    """Fill a cell from its runs."""
-    runs = [_with_metric(run.run_id, statuses[run.run_id], cell.metric) for run in cell.runs]
+def fill(cell: Cell, findings: Findings) -> FilledCell:
+    """Fill a cell from its runs.
+
+    The interval of a study's cell is over the study's sampling unit. Otherwise it is over seeds,
+    or for a single run over its test videos.
+    """
+    runs = [
+        _with_metric(run.run_id, findings.statuses[run.run_id], cell.metric) for run in cell.runs
+    ]
     paper = reported().get((cell.table, cell.row, cell.column))
     done = [run.result for run in runs if run.result]
     status = _status([run.state for run in runs], quoted=paper is not None)
@@ -179,10 +185,12 @@ def fill(cell: Cell, statuses: Mapping[str, RunStatus]) -> FilledCell:
         float(run.result["metrics"][cell.metric]) if run.result and believed else None
         for run in runs
     )
-    pairs = [
-        (value, run.data.dataset) for value, run in zip(values, cell.runs) if value is not None
-    ]
-    estimate = _estimate(pairs, _test_videos(done[0], cell.metric)) if believed else None
+    estimate = None
+    if believed and findings.registry.scale.study:
+        estimate = findings.estimate(cell.table, cell.row, cell.column)
+    elif believed:
+        numbers = [value for value in values if value is not None]
+        estimate = _estimate(numbers, _test_videos(done[0], cell.metric))
     commit = " ".join(dict.fromkeys(map(commit_of, done))) if believed else ""
     return FilledCell(
         **vars(cell),
@@ -227,20 +235,11 @@ def _status(states: Sequence[str], quoted: bool) -> str:
     return next((state for state in ("failed", "running") if state in states), "not run")
 
 
-def _estimate(pairs: Sequence[tuple[float, str]], videos: int) -> Estimate:
-    """Return mean and interval over runs, given as (value, dataset).
+def _estimate(values: list[float], videos: int) -> Estimate:
+    """Return mean and interval over runs.
 
     A single run has an interval over its test videos, if the metric is a share of them.
     """
-    values = [value for value, _ in pairs]
     if len(values) > 1 or not videos:
-        return over_runs(values, [dataset for _, dataset in pairs])
+        return over_seeds(values)
     return over_videos(round(values[0] * videos / 100), videos)._replace(mean=values[0])
-
-
-def over_runs(values: Sequence[float], datasets: Sequence[str]) -> Estimate:
-    """Return mean and interval over datasets if there are several, else over seeds."""
-    of_set: dict[str, list[float]] = {}
-    for value, dataset in zip(values, datasets, strict=True):
-        of_set.setdefault(dataset, []).append(value)
-    return over_datasets(of_set.values()) if len(of_set) > 1 else over_seeds(list(values))

@@ -27,6 +27,7 @@ from mgm.paper.registry import Registry
 from mgm.reading import file_digest
 from mgm.report.build import build_report
 from mgm.report.cells import FilledCell, fill_all
+from mgm.report.findings import Findings
 from mgm.report.words import caveat_of
 from mgm.results.atomic import atomic_write
 from mgm.results.frame import commit_of, examine_all
@@ -186,7 +187,7 @@ class Crate:
         for path in sorted(path for path in self.reports.rglob("*") if path.is_file()):
             based = self.results_of(spec.run_id for spec in targets.get(path.stem, ()))
             shown.append(self.file(path, isBasedOn=based))
-        for cell in fill_all(registry, statuses).values():
+        for cell in fill_all(Findings(registry, statuses, self.results)).values():
             table = self.reports / "tables" / f"table{cell.table}.csv"
             if file := self.crate.get(self.place(table)):
                 file.append_to("about", self.cell(cell))

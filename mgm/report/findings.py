@@ -159,7 +159,13 @@ class Findings:
         draws: tuple[int, ...] = (),
         seeds: tuple[int, ...] = (),
     ) -> pd.Series:
-        """Return a number per sampling unit: per draw, or per run if the study says so."""
+        """Return a number per sampling unit: per draw, or per run if the study says so.
+
+        A draw's number is the mean over its seeds. Student's t interval over draws then covers
+        both: with y_ds = mu + a_d + e_ds for draw d and seed s, the sample variance of the draws'
+        means, divided by their number, is an unbiased estimate of the variance of the total mean.
+        More seeds per draw reduce only the part of e.
+        """
         series = self._series(dataset, first, column)
         if second:
             other = self._series(dataset, second, column)

@@ -36,19 +36,16 @@ def trace(registry: Registry, results: Path, wanted: str) -> str:
     target, *names = wanted.split("/", 2)
     if not names and (figure := registry.figures.get(target.removeprefix("figure"))):
         statuses = examine_all(results, registry.specs, [figure.run.run_id], weights=True)
-        return "\n".join([target, *_chain(registry, statuses, results, figure.run)])
-    matching = _matching(registry, target, *names)
-    findings = None
-    if registry.scale.study:
-        statuses = examine_all(results, registry.specs, weights=True)
-        # The page of a study has its numbers from here too.
         findings = Findings(registry, statuses, results)
-    else:
-        wanted_runs = [run.run_id for cell in matching for run in cell.runs]
-        statuses = examine_all(results, registry.specs, wanted_runs, weights=True)
-    return "\n\n".join(
-        _cell_text(registry, statuses, results, target, cell, findings) for cell in matching
+        return "\n".join([target, *_chain(findings, figure.run)])
+    matching = _matching(registry, target, *names)
+    # The number of a study's cell depends on the other rows of its draw.
+    wanted_runs = [run.run_id for cell in matching for run in cell.runs]
+    statuses = examine_all(
+        results, registry.specs, None if registry.scale.study else wanted_runs, weights=True
     )
+    findings = Findings(registry, statuses, results)
+    return "\n\n".join(_cell_text(findings, target, cell) for cell in matching)
 
 
 def _matching(registry: Registry, target: str, row: str = "", column: str = "") -> list[Cell]:
@@ -92,19 +89,10 @@ def _named(part: str, kind: str, target: str, names: list[str]) -> set[str]:
     return named
 
 
-def _cell_text(
-    registry: Registry,
-    statuses: dict[str, RunStatus],
-    results: Path,
-    target: str,
-    cell: Cell,
-    findings: Findings | None,
-) -> str:
-    row = fill(cell, statuses)
-    ours = ""
-    if findings:
-        if estimate := findings.estimate(cell.table, cell.row, cell.column):
-            ours = f"{in_words(estimate)} over {estimate.n}, {len(cell.runs)} runs, "
+def _cell_text(findings: Findings, target: str, cell: Cell) -> str:
+    row, ours = fill(cell, findings), ""
+    if row.estimate and findings.registry.scale.study:
+        ours = f"{in_words(row.estimate)} over {row.estimate.n}, {len(cell.runs)} runs, "
     elif row.estimate:
         ours = (
             f"{row.estimate.mean:.{row.decimals}f} from {row.estimate.n} of {len(row.runs)} runs, "
@@ -114,19 +102,17 @@ def _cell_text(
     if not cell.runs:
         lines.append("  no run fills this cell")
     for run in cell.runs:
-        lines += _chain(registry, statuses, results, run, cell.metric)
+        lines += _chain(findings, run, cell.metric)
     return "\n".join(lines)
 
 
-def _chain(
-    registry: Registry, statuses: dict[str, RunStatus], results: Path, run: Spec, metric: str = ""
-) -> list[str]:
+def _chain(findings: Findings, run: Spec, metric: str = "") -> list[str]:
     """Return the lines of a run with its metric, then of all runs that it starts from."""
-    lines = [""]
+    lines, registry, results = [""], findings.registry, findings.results
     for depth, spec in enumerate(reversed(registry.with_parents([run.run_id]))):
         value = "" if depth else metric
         lines += _facts(
-            statuses[spec.run_id],
+            findings.statuses[spec.run_id],
             results / spec.run_id,
             spec,
             value,

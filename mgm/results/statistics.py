@@ -1,6 +1,6 @@
 """Confidence intervals, Holm's method, mean average precision."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from math import inf, isfinite, sqrt
 from typing import NamedTuple
@@ -42,28 +42,6 @@ def over_seeds(values: list[float]) -> Estimate:
         return Estimate(mean, n=n)
     half = t_975(n - 1) * sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
     return Estimate(mean, mean - half, mean + half, n)
-
-
-def over_datasets(values: Iterable[Sequence[float]]) -> Estimate:
-    """Return Student's t interval over datasets, each with one or more runs.
-
-    The model is a random effect: y_ds = mu + a_d + e_ds, with a_d ~ N(0, A^2) for dataset d and
-    e_ds ~ N(0, E^2) for its seed s. D is the number of datasets. Dataset d has n_d runs with mean
-    m_d, and S^2 is the sample variance of the m_d. Then:
-
-        mean = sum(m_d) / D,  interval = mean +- t_0.975(D - 1) * sqrt(S^2 / D)
-
-    S^2 / D is an unbiased estimate of the mean's variance (A^2 + E^2 * mean of 1 / n_d) / D, for
-    any n_d. The interval is exact if all n_d are equal. More seeds per dataset reduce only E's
-    part. So a single dataset has no interval, for any number of seeds.
-
-    Args:
-        values: for each dataset, the numbers of its runs, or their paired differences.
-
-    Returns:
-        The estimate; `n` counts datasets.
-    """
-    return over_seeds([sum(runs) / len(runs) for runs in values if len(runs)])
 
 
 def over_seeds_and_people(value_SP: np.ndarray) -> Estimate:

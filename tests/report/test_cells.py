@@ -6,6 +6,7 @@ import pytest
 
 from mgm.paper.registry import Registry
 from mgm.report.cells import FilledCell, fill_all, filled_of, gain
+from mgm.report.findings import Findings
 from mgm.report.page.sections import by_class
 from mgm.results.frame import examine_all
 from mgm.results.result import RunStatus
@@ -16,7 +17,10 @@ from tests.helpers.fake_results import finish, finish_all, registry, write_log
 def collect(known: Registry, results) -> dict[tuple[str, str], FilledCell]:
     return {
         (row.row, row.column): row
-        for row in filled_of(known.tables["4e"], fill_all(known, examine_all(results, known.specs)))
+        for row in filled_of(
+            known.tables["4e"],
+            fill_all(Findings(known, examine_all(results, known.specs), results)),
+        )
     }
 
 

@@ -30,6 +30,7 @@ from mgm.report.claims.judge import (
     table_says,
     write_claims,
 )
+from mgm.report.findings import Findings
 from mgm.report.words import DASH
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds
@@ -332,7 +333,7 @@ def test_the_whole_dag_decides_whatever_it_has_runs_for():
         )
         for i, run_id in enumerate(known.specs)
     }
-    verdicts = {one.id: one for one in judge(known, fill_all(known, found))}
+    verdicts = {one.id: one for one in judge(known, fill_all(Findings(known, found, Path())))}
     cells = {
         (cell.table, cell.row, cell.column)
         for table in known.tables.values()

@@ -6,6 +6,7 @@ import pytest
 
 from mgm.report.cells import fill_all
 from mgm.report.figures.curves import arrays_of, curves, missing, points_of
+from mgm.report.findings import Findings
 from mgm.results.frame import examine_all
 from tests.helpers.fake_results import BOTH, finish, registry
 
@@ -30,7 +31,7 @@ def drawn(results, together):
 
 
 def points_in(results):
-    return points_of(PLOT, fill_all(KNOWN, examine_all(results, KNOWN.specs)))
+    return points_of(PLOT, fill_all(Findings(KNOWN, examine_all(results, KNOWN.specs), results)))
 
 
 def test_each_point_stands_once_in_frame_and_arrays(tmp_path):

@@ -13,6 +13,7 @@ from mgm.errors import UserError
 from mgm.paper.comparison import scale_of, study_registry
 from mgm.paper.study import Study, parse_statement
 from mgm.report.blocks import refresh
+from mgm.report.cells import fill_all
 from mgm.report.findings import Findings, estimate_of, judge
 from mgm.report.verify import ROOT, first_test, verify
 from mgm.results.result import RunStatus
@@ -73,7 +74,10 @@ def test_a_draw_counts_once_all_its_rows_are_done():
 
 def test_runs_can_be_the_unit():
     study = small(datasets={"a": {"generate": {}}}, seeds="0-2", predictions=[])
-    assert findings(study).estimate("a", "MGM").n == 2
+    by_draw = findings(study)
+    assert by_draw.estimate("a", "MGM").n == 2
+    column = next(iter(study.columns))
+    assert fill_all(by_draw)["a", "MGM", column].estimate == by_draw.estimate("a", "MGM")
     assert findings(study.model_copy(update={"unit": "runs"})).estimate("a", "MGM").n == 6
 
 
@@ -103,6 +107,8 @@ def test_folds_count_by_their_test_videos():
             statuses[one.run.run_id] = RunStatus("run", result=result)
     found = replace(found, statuses=statuses)
     assert found.estimate("f", "MGM").mean == pytest.approx(50.0)
+    # Cards and crates show the same number, and not the mean of the folds.
+    assert fill_all(found)["f", "MGM", "Linear"].estimate == found.estimate("f", "MGM")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """The sentences of the overview follow from the numbers."""
 
+from pathlib import Path
+
 import pytest
 
 from mgm.report.cells import fill_all, filled_of
+from mgm.report.findings import Findings
 from mgm.report.page.overview import caveat, cost, finding, overview
 from mgm.report.page.sections import by_class
 from mgm.report.tables import views_of
@@ -24,7 +27,7 @@ def finished(tmp_path, accuracies, **changes):
 def told(tmp_path, accuracies, name="smoke", **changes):
     """Return comparisons and conclusions for these accuracies per row and seed in Table 4e."""
     known, found = finished(tmp_path, accuracies, name=name, **changes)
-    said = overview(known, found, views_of(known, fill_all(known, found)), [])
+    said = overview(known, found, views_of(known, fill_all(Findings(known, found, Path()))), [])
     return [text for text, _ in said["compares"]], [text for text, _ in said["concludes"]]
 
 
@@ -65,7 +68,7 @@ def test_a_mask_that_is_not_run_leaves_the_mean_gain_of_the_others(tmp_path):
 def found_in(tmp_path, accuracies, **changes):
     """Return the main finding for these accuracies per row and seed in Table 4e."""
     known, found = finished(tmp_path, accuracies, **changes)
-    return finding(known, views_of(known, fill_all(known, found)), {"4_seeds"})
+    return finding(known, views_of(known, fill_all(Findings(known, found, Path()))), {"4_seeds"})
 
 
 def test_the_finding_names_the_base_and_the_nearest_mask_with_their_intervals(tmp_path):
@@ -157,7 +160,7 @@ def classes_of(tmp_path):
     return by_class(
         next(
             row
-            for row in filled_of(known.tables["4e"], fill_all(known, found))
+            for row in filled_of(known.tables["4e"], fill_all(Findings(known, found, Path())))
             if row.runs == cell.runs
         ),
         tmp_path,

@@ -1,5 +1,7 @@
 """Controls on the page and in Table 4e."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from mgm.errors import UserError
 from mgm.paper.registry import CONTROL_ROWS
 from mgm.report.build import build_report
 from mgm.report.cells import fill_all, filled_of, gain
+from mgm.report.findings import Findings
 from mgm.report.page.sections import controls_of
 from mgm.report.terminal import trace
 from mgm.results.frame import examine_all
@@ -35,7 +38,8 @@ def test_controls_share_labels_draws_splits_and_groups_with_the_probes():
 def test_controls_are_rows_of_their_own_section_with_intervals(results):
     found = examine_all(results, KNOWN.specs)
     cells = {
-        (row.row, row.column): row for row in filled_of(KNOWN.tables["4e"], fill_all(KNOWN, found))
+        (row.row, row.column): row
+        for row in filled_of(KNOWN.tables["4e"], fill_all(Findings(KNOWN, found, Path())))
     }
     control = cells["File facts", COLUMN]
     assert control.estimate.mean == 40
@@ -52,7 +56,10 @@ def test_a_control_that_cannot_be_measured_is_not_altered(results):
     write_result(results / run.run_id, result)
     cells = {
         row.row: row
-        for row in filled_of(KNOWN.tables["4e"], fill_all(KNOWN, examine_all(results, KNOWN.specs)))
+        for row in filled_of(
+            KNOWN.tables["4e"],
+            fill_all(Findings(KNOWN, examine_all(results, KNOWN.specs), results)),
+        )
     }
     assert cells["Mean motion vector, 2 numbers"].status == "not run"
     assert "cannot be measured" in cells["Mean motion vector, 2 numbers"].why

@@ -6,6 +6,7 @@ from scipy import stats
 
 from mgm.report.cells import fill_all
 from mgm.report.figures.seeds import seeds, seeds_of
+from mgm.report.findings import Findings
 from mgm.results.frame import examine_all
 from tests.helpers.fake_results import finish, registry
 
@@ -21,7 +22,7 @@ def filled(tmp_path):
         for run, value in zip(cells[row].runs, values):
             if value is not None:
                 finish(tmp_path, run, value, steps=2)
-    return fill_all(KNOWN, examine_all(tmp_path, KNOWN.specs))
+    return fill_all(Findings(KNOWN, examine_all(tmp_path, KNOWN.specs), tmp_path))
 
 
 def test_every_run_that_is_done_is_a_dot(filled):
@@ -48,7 +49,9 @@ def test_differences_are_students_interval_over_the_seeds_both_have(filled):
 
 
 def test_it_is_drawn_with_any_number_of_runs(filled, tmp_path):
-    nothing = fill_all(KNOWN, examine_all(tmp_path / "none", KNOWN.specs))
+    nothing = fill_all(
+        Findings(KNOWN, examine_all(tmp_path / "none", KNOWN.specs), tmp_path / "none")
+    )
     for some in (filled, nothing):
         figure = seeds(PLOT, *seeds_of(PLOT, some), "Not run: all others.")
         dots = figure.axes[0]

@@ -10,6 +10,7 @@ from html import unescape
 import pytest
 
 from mgm.report.cells import COLUMNS, fill_all
+from mgm.report.findings import Findings
 from mgm.report.tables import BOLD, _tex, views_of, write_tables
 from mgm.report.words import DASH, MINUS, number
 from mgm.results.frame import examine_all
@@ -18,7 +19,9 @@ from tests.helpers.fake_results import BOTH, finish, finish_all, registry
 
 def write(known, results, name):
     """Write a table; return the text of its files by suffix, and its view."""
-    view = views_of(known, fill_all(known, examine_all(results, known.specs)))[name]
+    view = views_of(known, fill_all(Findings(known, examine_all(results, known.specs), results)))[
+        name
+    ]
     path = write_tables(results / "tables", view)
     return {
         ending: path.with_suffix(f".{ending}").read_text()
@@ -150,7 +153,9 @@ def test_every_table_compiles_and_fits_a_page(tmp_path):
     specs = [run for cell in known.tables["4e"].cells for run in cell.runs]
     (tmp_path / "results" / specs[0].run_id / "result.json").write_text("{}")
     (tmp_path / "results" / specs[4].run_id / "result.json").unlink()
-    cells = fill_all(known, examine_all(tmp_path / "results", known.specs))
+    cells = fill_all(
+        Findings(known, examine_all(tmp_path / "results", known.specs), tmp_path / "results")
+    )
     for view in views_of(known, cells).values():
         write_tables(tmp_path, view)
     inputs = "\n".join(rf"\input{{table{name}}}\clearpage" for name in known.tables)

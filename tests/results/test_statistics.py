@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mgm.report import cells
 from mgm.results.statistics import (
     Estimate,
     holm,
-    over_datasets,
     over_seeds,
     over_seeds_and_people,
     over_videos,
@@ -55,12 +53,13 @@ def test_interval_over_videos_is_scipys_bootstrap():
         ([1, 1, 2, 2, 3, 3, 4, 6], 3, 3),  # a study that stopped early
     ],
 )
-def test_interval_over_datasets_covers_in_95_of_100_studies(runs, between, within):
+def test_interval_over_datasets_means_covers_in_95_of_100_studies(runs, between, within):
+    """As in a study whose unit is the draw, with several seeds each."""
     rng, studies, mean = np.random.default_rng(0), 4000, 1.5
     covered = 0
     for _ in range(studies):
-        estimate = over_datasets(
-            (mean + rng.normal(0, between) + rng.normal(0, within, n)).tolist() for n in runs
+        estimate = over_seeds(
+            [float(mean + rng.normal(0, between) + rng.normal(0, within, n).mean()) for n in runs]
         )
         covered += estimate.low <= mean <= estimate.high
     assert 93 <= 100 * covered / studies <= 97
@@ -117,18 +116,6 @@ def test_interval_over_seeds_and_people_has_the_mean_squares_of_an_analysis_of_v
     assert estimate == pytest.approx((mean, mean - half, mean + half, degrees + 1), abs=1e-3)
     # Equal differences have no interval.
     assert over_seeds_and_people(np.ones((3, 4))) == (1, -inf, inf, 3)
-
-
-def test_interval_over_datasets_takes_their_means():
-    assert over_datasets([[1.0, 3.0], [5.0]]) == over_seeds([2.0, 5.0])
-    assert over_datasets([[1.0, 3.0, 4.0]]) == (pytest.approx(8 / 3), -inf, inf, 1)
-    assert over_datasets([[], [2.0]]).n == 1
-
-
-def test_a_cells_interval_is_over_datasets_where_its_runs_see_several():
-    values, datasets = [60.0, 62.0, 70.0, 71.0], ["ssv2-d1", "ssv2-d2", "ssv2-d1", "ssv2-d2"]
-    assert cells.over_runs(values, datasets) == over_datasets([[60.0, 70.0], [62.0, 71.0]])
-    assert cells.over_runs(values, ["ssv2"] * 4) == over_seeds(values)
 
 
 def test_p_values_are_those_of_the_interval():

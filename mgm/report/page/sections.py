@@ -12,11 +12,11 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from mgm.paper.registry import Registry
-from mgm.report.cells import FilledCell, over_runs
+from mgm.report.cells import FilledCell
 from mgm.report.figures.files import read_arrays
 from mgm.report.page.svg import PERCENT, Axis
 from mgm.results.result import RunStatus
-from mgm.results.statistics import Estimate
+from mgm.results.statistics import Estimate, over_seeds
 from mgm.spec import data_name
 
 # DEVIATIONS.md of a checkout; an installed package has none.
@@ -54,8 +54,7 @@ def controls_of(
 ) -> dict[str, Any] | None:
     """Read the accuracies of features that need no trained model; None without controls.
 
-    A single run has its own bootstrap interval. Several runs have an interval over seeds, or over
-    datasets if there are several.
+    A single run has its own bootstrap interval. Several runs have an interval over seeds.
 
     Returns:
         `runs` of the registry. If one is finished, also `dataset`, `chance`, `metric`, `axis`,
@@ -74,7 +73,6 @@ def controls_of(
         columns = {name[:-2]: array_N for name, array_N in arrays.items() if name.endswith("_N")}
         tables.append(pd.DataFrame(columns).set_index("title"))
     first = tables[0]
-    datasets = [run.data.dataset for run, _ in done]
     lines: dict[str, Estimate | str] = {}
     pretrained = any(table.base for table in registry.tables.values())
     for title in first.index:
@@ -89,7 +87,7 @@ def controls_of(
             interval = (-inf, inf) if isnan(low) else (float(low), float(high))
             lines[str(title)] = Estimate(values[0], *interval)
         else:
-            lines[str(title)] = over_runs(values, datasets)
+            lines[str(title)] = over_seeds(values)
     result = statuses[done[0][0].run_id].result
     known = [estimate for estimate in lines.values() if isinstance(estimate, Estimate)]
     ends = [end for estimate in known for end in estimate.ends]
