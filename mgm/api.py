@@ -73,7 +73,7 @@ def masks(
     # torch and what needs it belong to an optional part of the package.
     import torch
 
-    from mgm.masking import Grid, Motion, make_mask
+    from mgm.masking import Grid, SlotMotion, make_mask
 
     settings = Mask.model_validate(mask)
     if settings.guidance not in ("vectors", "difference"):
@@ -81,9 +81,11 @@ def masks(
     if settings.guidance == "difference":
         magnitude_SHW = frame_difference(clip.frames_THWC, tubelet, 2 * max(grid))
     else:
-        magnitude_SHW = clip.magnitude(tubelet, settings.distance, settings.compensate)
+        magnitude_SHW = clip.magnitude(
+            tubelet, settings.distance, settings.compensate, settings.cells
+        )
     shift_SHW2 = clip.displacement(tubelet, stride, settings.distance)
-    motion = Motion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
+    motion = SlotMotion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
     slots = len(magnitude_SHW)
     masked_1L = make_mask(settings, Grid(slots, *grid), motion, torch.tensor([seed]))
     return masked_1L.view(slots, *grid)

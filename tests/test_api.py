@@ -11,7 +11,7 @@ import torch
 
 import mgm
 from mgm.errors import UserError
-from mgm.masking import Grid, Motion, make_mask
+from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.models import build_mae, save_weights
 from mgm.reading import file_digest
 from mgm.spec import MASKS, ApplyOptions, Clips, Data, Decoder, Mask, Model, Pretrain
@@ -59,7 +59,7 @@ def test_read_and_masks_are_the_parts(video):
     np.testing.assert_array_equal(clip.motion_THW2, known.motion_THW2)
     assert len(mgm.read(video).frames_THWC) == 40
     motion_SHW = slot_magnitude(known.motion_THW2, known.distance_THW, known.has_motion_T, 2)
-    motion, grid = Motion(torch.from_numpy(motion_SHW)[None]), Grid(8, 14, 14)
+    motion, grid = SlotMotion(torch.from_numpy(motion_SHW)[None]), Grid(8, 14, 14)
     masked_1L = make_mask("mgm", grid, motion, torch.tensor([3]))
     assert torch.equal(mgm.masks(clip, seed=3).flatten(), masked_1L[0])
     for name in MASKS:

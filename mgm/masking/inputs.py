@@ -23,7 +23,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Motion:
+class SlotMotion:
     """The motion of a batch of clips, slot by slot.
 
     Args:
@@ -47,7 +47,7 @@ class MaskInput:
 
     mask: Mask
     grid: Grid
-    motion: Motion | None
+    motion: SlotMotion | None
     seed_B: Tensor  # int64
 
     @property

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mgm.errors import UserError, valid
 from mgm.masking.boxes import Boxes, clamped, nearest
-from mgm.masking.inputs import Grid, MaskInput, Motion
+from mgm.masking.inputs import Grid, MaskInput, SlotMotion
 from mgm.spec import MASKS, Mask
 
 
-def make_mask(mask: Mask | str, grid: Grid, motion: Motion | None, seed_B: Tensor) -> Tensor:
+def make_mask(mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: Tensor) -> Tensor:
     """Return the tokens to hide.
 
     Args:
@@ -33,14 +33,16 @@ def make_mask(mask: Mask | str, grid: Grid, motion: Motion | None, seed_B: Tenso
     return (nearest(clips, made) if isinstance(made, Boxes) else made).flatten(1)
 
 
-def make_boxes(mask: Mask | str, grid: Grid, motion: Motion | None, seed_B: Tensor) -> Boxes | None:
+def make_boxes(
+    mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: Tensor
+) -> Boxes | None:
     """Return the boxes of `make_mask` with the same arguments, or None if the mask has none."""
     _, made = _made(mask, grid, motion, seed_B)
     return made if isinstance(made, Boxes) else None
 
 
 def _made(
-    mask: Mask | str, grid: Grid, motion: Motion | None, seed_B: Tensor
+    mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: Tensor
 ) -> tuple[MaskInput, Tensor | Boxes]:
     """Return the checked arguments, and the result of the mask's function."""
     with valid("mask "):
@@ -75,7 +77,7 @@ def _checked(clips: MaskInput) -> MaskInput:
         unguided = ", ".join(other for other, info in MASKS.items() if not info.guided)
         raise UserError(
             f"mask {name!r} needs motion, and none was given; "
-            f"pass the Motion of each slot, or choose one of {unguided}"
+            f"pass the SlotMotion of each slot, or choose one of {unguided}"
         )
     magnitude_BSHW, clip_slots = clips.motion.magnitude_BSHW, (len(seed_B), grid.slots)
     shape = tuple(magnitude_BSHW.shape)
@@ -86,7 +88,7 @@ def _checked(clips: MaskInput) -> MaskInput:
         )
     magnitude_BSHW = magnitude_BSHW.float().clamp(min=0)
     if not MASKS[name].carried:
-        return replace(clips, motion=Motion(magnitude_BSHW))
+        return replace(clips, motion=SlotMotion(magnitude_BSHW))
     displacement_BSHW2 = clips.motion.displacement_BSHW2
     if displacement_BSHW2 is None or displacement_BSHW2.shape != (*shape, 2):
         own_shape = None if displacement_BSHW2 is None else tuple(displacement_BSHW2.shape)
@@ -95,4 +97,4 @@ def _checked(clips: MaskInput) -> MaskInput:
             f"{f'its shape is {own_shape}' if own_shape else 'none was given'}; "
             "pass (dx, dy) of each cell"
         )
-    return replace(clips, motion=Motion(magnitude_BSHW, displacement_BSHW2.float()))
+    return replace(clips, motion=SlotMotion(magnitude_BSHW, displacement_BSHW2.float()))

@@ -16,7 +16,7 @@ from mgm.data import crops
 from mgm.data.index import Index, Video, read_index, require_labels
 from mgm.data.unchanged import check_files
 from mgm.errors import UserError
-from mgm.masking import Motion
+from mgm.masking import SlotMotion
 from mgm.spec import Mask, Run, RunOptions
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
@@ -189,14 +189,14 @@ def computed(compute: Callable[[torch.Tensor], T], frames_BTHWC: torch.Tensor, c
         return compute(with_channels(own_BTHWC, channels))
 
 
-def motion_of(batch: Batch) -> Motion | None:
+def motion_of(batch: Batch) -> SlotMotion | None:
     """Return the motion of a batch for masks; None if the batch has no motion."""
     if batch.motion_BSHW is None:
         return None
-    return Motion(batch.motion_BSHW, batch.displacement_BSHW2)
+    return SlotMotion(batch.motion_BSHW, batch.displacement_BSHW2)
 
 
-def motion_of_clip(clip: Clip, mask: Mask, tubelet: int, stride: int) -> Motion:
+def motion_of_clip(clip: Clip, mask: Mask, tubelet: int, stride: int) -> SlotMotion:
     """Return the motion of one clip that guides a mask.
 
     Args:
@@ -204,7 +204,7 @@ def motion_of_clip(clip: Clip, mask: Mask, tubelet: int, stride: int) -> Motion:
     """
     magnitude_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate, mask.cells)
     shift_SHW2 = clip.displacement(tubelet, stride, mask.distance)
-    return Motion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
+    return SlotMotion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
 
 
 def find_index(spec: Run, workplace: Workplace) -> Index:

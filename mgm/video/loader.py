@@ -8,7 +8,7 @@ do not matter.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -181,7 +181,7 @@ def training_loader(
     parts = dataset.pieces if how.workers else [dataset.own]
     _require_shared_memory(how.workers, clips, len(parts[0]) * dataset.repeats)
     items = ((step, part) for step in itertools.count(first_step) for part in parts)
-    pieces = map(_raised, _load(dataset, items, how.workers, pin=len(parts) == 1))
+    pieces = map(_raised, load(dataset, items, how.workers, pin=len(parts) == 1))
     if len(parts) == 1:
         return pieces
     return _joined(pieces, len(parts), len(dataset.own) * dataset.repeats)
@@ -228,7 +228,7 @@ def view_batches(
     dataset = _TestBatches(videos, clips, tubelet, how, batch, views)
     number, count = how.share
     _require_shared_memory(how.workers, clips, max(batch, views.temporal * views.spatial))
-    return _load(dataset, range(number, len(dataset), count), how.workers)
+    return load(dataset, range(number, len(dataset), count), how.workers)
 
 
 def test_clips(
@@ -286,13 +286,19 @@ def _require_shared_memory(workers: int, clips: Clips, count: int) -> None:
     )
 
 
-def _load(dataset: Dataset, steps, workers: int, pin: bool = True) -> Iterator[Any]:
+def load(dataset: Dataset, items: Iterable, workers: int, pin: bool = True) -> Iterator[Any]:
+    """Yield `dataset[item]` of each item, in order, read by worker processes.
+
+    Args:
+        workers: 0: this process reads.
+        pin: copy tensors to pinned memory if there is a GPU.
+    """
     yield from DataLoader(
         dataset,
-        sampler=steps,
+        sampler=items,
         batch_size=None,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         pin_memory=pin and torch.cuda.is_available(),
         prefetch_factor=PREFETCHED if workers else None,
         # Without its own generator, its start would draw from the global one. Then the dropout of a
@@ -309,7 +315,7 @@ def _zeros(shape: tuple[int, ...]) -> torch.Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
-def _as_it_is(item):
+def _unchanged(item):
     return item
 
 

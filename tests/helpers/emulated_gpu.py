@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from mgm.masking import Grid, Motion, make_mask, predicted
+from mgm.masking import Grid, SlotMotion, make_mask, predicted
 from mgm.models.vit import Attention
 from mgm.spec import MASKS, Mask
 
@@ -201,8 +201,8 @@ def check_masks() -> None:
     grid, seed_B = Grid(4, 4, 4), torch.arange(3)
     draw = torch.Generator().manual_seed(0)
     moved_BSHW2 = 0.1 * torch.randn(3, 4, 6, 6, 2, generator=draw)
-    motion = Motion(moved_BSHW2.norm(dim=-1), moved_BSHW2)
-    there = Motion(motion.magnitude_BSHW.to(GPU), moved_BSHW2.to(GPU))
+    motion = SlotMotion(moved_BSHW2.norm(dim=-1), moved_BSHW2)
+    there = SlotMotion(motion.magnitude_BSHW.to(GPU), moved_BSHW2.to(GPU))
     settings = [Mask(name=name) for name in MASKS]
     settings += [Mask(edge="spill"), Mask(name="smm", jumps=True)]
     waits.clear()

@@ -11,7 +11,7 @@ import torch
 
 from mgm.data.synthetic.generator import generate, load_boxes
 from mgm.data.synthetic.params import Synthetic
-from mgm.masking import Grid, Motion, make_boxes
+from mgm.masking import Grid, SlotMotion, make_boxes
 from mgm.video import read_clip, slot_magnitude
 
 SIZE, FRAMES = 224, 24
@@ -52,7 +52,7 @@ def share_in_a_moving_box(index, boxes, shuffle: bool) -> float:
                 [rng.permutation(slot.ravel()).reshape(slot.shape) for slot in motion_SHW]
             )
         chosen = make_boxes(
-            "mgm", GRID, Motion(torch.from_numpy(motion_SHW)[None]), torch.tensor([position])
+            "mgm", GRID, SlotMotion(torch.from_numpy(motion_SHW)[None]), torch.tensor([position])
         )
         for slot in range(1, GRID.slots):
             if motion_SHW[slot].any():

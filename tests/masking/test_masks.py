@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mgm.errors import UserError
-from mgm.masking import Grid, Motion, predicted
+from mgm.masking import Grid, SlotMotion, predicted
 from mgm.masking import make_boxes as boxes_of
 from mgm.masking import make_mask as make
 from mgm.spec import EDGES, MASKS, Mask
@@ -33,12 +33,12 @@ def moved(motion):
 
 def make_mask(name, grid, ratio, seeds, motion=None, displacement=None, **settings):
     if motion is not None:
-        motion = Motion(motion, moved(motion) if displacement is None else displacement)
+        motion = SlotMotion(motion, moved(motion) if displacement is None else displacement)
     return make(Mask(name=name, ratio=ratio, **settings), grid, motion, seeds)
 
 
 def make_boxes(name, grid, ratio, seeds, motion=None, **settings):
-    motion = None if motion is None else Motion(motion)
+    motion = None if motion is None else SlotMotion(motion)
     return boxes_of(Mask(name=name, ratio=ratio, **settings), grid, motion, seeds)
 
 
@@ -412,7 +412,7 @@ SEEDS = torch.arange(2)
 
 
 def zeros(*shape):
-    return Motion(torch.zeros(*shape))
+    return SlotMotion(torch.zeros(*shape))
 
 
 BAD = [

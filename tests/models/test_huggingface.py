@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mgm.masking import Grid, Motion, make_mask
+from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.models import build_classifier, build_mae, kernels, reconstruction_loss
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain
 from tests.helpers.huggingface import sharpened, their_classifier, their_pretraining, translated
@@ -93,7 +93,7 @@ def test_pretraining(size, precision, kernel, monkeypatch):
     theirs = their_pretraining(ours, spec, attention)
     seeds = torch.arange(len(frames))
     masked_BL = make_mask(
-        "mgm", Grid(*spec.grid), Motion(torch.rand(len(frames), spec.grid[0], 28, 28)), seeds
+        "mgm", Grid(*spec.grid), SlotMotion(torch.rand(len(frames), spec.grid[0], 28, 28)), seeds
     )
 
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgm.masking import Grid, Motion, make_mask
+from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.models import build_classifier, build_frozen_encoder, build_mae
 from mgm.models.encoder import Encoder
 from mgm.models.vit import gather_tokens
@@ -111,7 +111,7 @@ def test_every_mask_is_the_literal_loop(encoder, patches, name, ratio):
     masked_BL = make_mask(
         Mask(name=name, ratio=ratio),
         GRID,
-        Motion(motion_BSHW, torch.rand(*motion_BSHW.shape, 2) - 0.5),
+        SlotMotion(motion_BSHW, torch.rand(*motion_BSHW.shape, 2) - 0.5),
         torch.arange(3),
     )
     index_BV = (~masked_BL).nonzero()[:, 1].view(3, -1)

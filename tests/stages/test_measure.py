@@ -15,7 +15,7 @@ from mgm.cli import app
 from mgm.data.index import read_index
 from mgm.data.synthetic.generator import load_boxes
 from mgm.errors import UserError
-from mgm.masking import Grid, Motion, make_mask
+from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.models import build_mae
 from mgm.paper.recipes import MASK_RATIO
 from mgm.results.result import examine
@@ -272,7 +272,7 @@ def slow_coverage(one, videos):
             masked_BL = make_mask(
                 Mask(name=name, ratio=MASK_RATIO[name]),
                 Grid(*one.grid),
-                Motion(motion_BSHW, shift_BSHW2),
+                SlotMotion(motion_BSHW, shift_BSHW2),
                 seed_B,
             )
             masked_SHW = masked_BL.view(slots, rows, columns)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mgm.masking import Grid, Motion, make_boxes
+from mgm.masking import Grid, SlotMotion, make_boxes
 from mgm.rng import generator, seeded
 from mgm.spec import Augment, Clips, Mask
 from mgm.video import clip as clips
@@ -419,7 +419,7 @@ def test_the_boxs_centre_is_at_the_largest_vector_of_a_large_frame():
         box = transform.test_box(1080, 1920, 0, 1, 224)
         cut = clip.cut(box, 224)
         missed += cut.magnitude(2).max() < 1
-        motion = Motion(torch.from_numpy(cut.magnitude(2, cells="max"))[None])
+        motion = SlotMotion(torch.from_numpy(cut.magnitude(2, cells="max"))[None])
         mask = Mask(guided_start=True, cells="max")
         boxes = make_boxes(mask, Grid(1, 14, 14), motion, torch.tensor([seed]))
         y, x = (row + 0.5) * 8 / 1080 * 14, ((column + 0.5) * 8 - 420) / 1080 * 14

@@ -13,7 +13,7 @@ from mgm.data.index import Video
 from mgm.data.synthetic.drawing import scene, tracks
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.masking import Grid, Motion, make_mask
+from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.spec import Measure
 from mgm.stages.job import Job
 from mgm.video import read_clip
@@ -68,7 +68,7 @@ def hidden_share(
     motion_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate)
     if mask.guidance == "permuted":
         motion_SHW = motion_SHW[permuted_slots(seed, len(motion_SHW))]
-    motion = Motion(torch.from_numpy(motion_SHW)[None])
+    motion = SlotMotion(torch.from_numpy(motion_SHW)[None])
     masked_BL = make_mask(mask, grid, motion, torch.tensor([seed]))
     y_H, x_W = np.arange(clip.height), np.arange(clip.width)
     masked_THW = masked_BL.view(grid.slots, grid.height, grid.width).numpy().repeat(tubelet, 0)

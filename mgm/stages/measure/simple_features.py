@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.spec import Measure, Probe, Views
 from mgm.video.clip import Clip, Motion
-from mgm.video.loader import test_clips
+from mgm.video.loader import load, test_clips
 from mgm.video.motion import CELL
 from mgm.video.read import read_clip
 
@@ -63,23 +62,10 @@ def read_all(
     Raises:
         UserError: a video cannot be read. The message names it.
     """
-    loader = DataLoader(
-        _Reader(videos, like),
-        sampler=range(len(videos)),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        # Its start would draw from the global generator otherwise.
-        generator=torch.Generator(),
-    )
-    for item in loader:
+    for item in load(_Reader(videos, like), range(len(videos)), workers, pin=False):
         if isinstance(item, UserError):
             raise item
         yield item
-
-
-def _as_it_is(item):
-    return item
 
 
 def window(video: Video) -> np.ndarray:
