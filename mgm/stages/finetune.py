@@ -1,7 +1,6 @@
 """`mgm finetune`: train all weights with labels, then run the multi-view test."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -9,16 +8,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgm import rng
-from mgm.console import show
 from mgm.errors import UserError
-from mgm.models import build_classifier, load_encoder, save_weights
+from mgm.models import build_classifier, load_encoder
 from mgm.spec import Finetune
 from mgm.stages.evaluate import check_views, test
-from mgm.stages.job import Job, multi_hot, training_batches
-from mgm.stages.pretrain import steps_of, warn_of_slow_bf16
-from mgm.training import TrainingRun, collectives, mix, train
+from mgm.stages.fit import fit
+from mgm.stages.job import Job, multi_hot
+from mgm.training import mix
 from mgm.video import Batch, BatchOptions
-from mgm.video.shard_reader import shard_of
 
 
 def finetune(job: Job[Finetune]) -> dict[str, Any]:
@@ -29,13 +26,11 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
     """
     spec, videos, classes = job.spec, job.training_videos(), len(job.index.classes)
     check_views(job)
-    warn_of_slow_bf16(job)
     model = build_classifier(spec, classes)
     if spec.parent:
         load_encoder(model, job.weights(spec.parent))
     model.to(job.device)
-    steps, augment = steps_of(spec.optim, len(videos)), spec.augment
-    several = job.index.several_labels
+    augment, several = spec.augment, job.index.several_labels
     if several:
         require_one_label(spec)
     target_NC = (multi_hot(videos, classes) if several else torch.zeros(0)).to(job.device)
@@ -87,23 +82,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
 
         return (loss_B * batch.weight_B).mean(), numbers
 
-    batches = partial(training_batches, job, videos, BatchOptions(None, augment=augment), mixed)
-    run = TrainingRun(
-        spec.run_id,
-        model,
-        spec.optim,
-        steps,
-        len(videos),
-        batches,
-        loss_of,
-        spec.layer_decay,
-        augment.repeats,
-        spec.seed,
-        bool(shard_of(videos[0].path)),
-    )
-    job.failed = train(run, job.folder, job.options, show)
-    if collectives.is_main():
-        save_weights(model, job.folder / "weights.safetensors")
+    fit(job, model, videos, BatchOptions(None, augment=augment), loss_of, mixed, spec.layer_decay)
     model.eval()
     return test(job, model)
 

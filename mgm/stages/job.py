@@ -1,14 +1,12 @@
 """A run's spec, folder, videos and batches."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import count
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
-import numpy as np
 import torch
 
 from mgm import rng
@@ -21,7 +19,7 @@ from mgm.spec import Mask, Run, RunOptions
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
 from mgm.video import Clip
-from mgm.video.loader import Batch, BatchOptions, training_loader
+from mgm.video.loader import Batch
 from mgm.video.read import Cache
 
 S = TypeVar("S", bound=Run)
@@ -112,44 +110,6 @@ class Job(Generic[S]):
                 for video, other in zip(videos, order, strict=True)
             ]
         return videos
-
-
-@dataclass(frozen=True)
-class Split:
-    """Features of a split's clips.
-
-    Attributes:
-        x_ND: float32 mean of each clip's tokens.
-        sample_N: int64 position of each clip's video.
-        tokens_NLD: float16 tokens, each normalised to mean 0 and variance 1. Only the attentive
-            probes need them. Otherwise None.
-    """
-
-    x_ND: torch.Tensor
-    sample_N: torch.Tensor
-    tokens_NLD: np.ndarray | None = None
-
-
-class LabelledClips(NamedTuple):
-    """Training features with the labels of one draw.
-
-    Attributes:
-        split: features of all clips.
-        kept_N: which of them are labelled.
-        label_N: the labels of these clips.
-        unit_N: the number of each clip's video, or of its group (`Probe.held_out`), from 0. Clips
-            of the same unit are held out together.
-    """
-
-    split: Split
-    kept_N: torch.Tensor
-    label_N: torch.Tensor
-    unit_N: torch.Tensor
-
-    @property
-    def pooled(self) -> torch.Tensor:
-        """Return the (N, D) means of these clips' tokens."""
-        return self.split.x_ND[self.kept_N]
 
 
 def multi_hot(videos: Sequence[Video], classes: int) -> torch.Tensor:
@@ -252,68 +212,3 @@ def moving_videos(index: Index) -> list[Video]:
             "re-encode them to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4)"
         )
     return moving
-
-
-def training_batches(
-    job: Job,
-    videos: Sequence[Video],
-    wanted: BatchOptions,
-    change: Callable[[int, Batch, torch.Tensor], Batch] | None,
-    first_step: int,
-) -> Iterator[tuple[Batch, tuple[str, ...]]]:
-    """Yield, per step, this process's batch on the device, and the videos that could not be read.
-
-    Args:
-        wanted: motion and augmentation of the batches.
-        change: `change(step, batch, weight_B)` returns the batch that is trained on. Its arguments
-            are the batch on the device, and the weights on the host, so that reading them does not
-            wait for the device. None: the batch is not changed.
-        first_step: the step to start at.
-    """
-    spec, copy = job.spec, device_copy(job.device)
-    how = replace(
-        wanted,
-        workers=job.options.workers,
-        cache=job.workplace.cache,
-        share=(collectives.rank(), collectives.world_size()),
-    )
-    loader = training_loader(
-        videos,
-        spec.clips,
-        spec.model.tubelet,
-        spec.seed,
-        spec.optim.batch,
-        first_step=first_step,
-        how=how,
-    )
-
-    def on_device(step: int, batch: Batch) -> tuple[Batch, tuple[str, ...]]:
-        copied = copy(batch)
-        frames_BTHWC = with_channels(copied.frames_BTHWC, spec.model.channels)
-        copied = copied._replace(frames_BTHWC=frames_BTHWC)
-        return change(step, copied, batch.weight_B) if change else copied, batch.failed
-
-    return map(on_device, count(first_step), loader)
-
-
-def device_copy(device: torch.device) -> Callable[[Batch], Batch]:
-    """Return a function that copies a batch to the device.
-
-    On a GPU it copies from pinned memory on a separate stream, during the step before.
-    """
-    if device.type != "cuda":
-        return lambda batch: batch.map(lambda x: x.to(device))
-    copying = torch.cuda.Stream(device)
-
-    def copy(batch: Batch) -> Batch:
-        with torch.cuda.stream(copying):
-            copied = batch.map(lambda x: x.to(device, non_blocking=True))
-        computing = torch.cuda.current_stream(device)
-        computing.wait_stream(copying)
-        for tensor in copied:
-            if isinstance(tensor, torch.Tensor):
-                # Otherwise its memory could be reused while the step reads it.
-                tensor.record_stream(computing)
-        return copied
-
-    return copy

@@ -9,28 +9,21 @@ from torch import Tensor
 
 from mgm.console import show
 from mgm.data.index import require_vectors
-from mgm.errors import UserError
 from mgm.masking import Grid, make_mask, predicted
 from mgm.models import (
     build_mae,
     load_weights,
     motion_of_tokens,
     reconstruction_loss,
-    save_weights,
 )
 from mgm.models.encoder import freeze
-from mgm.models.kernels import bf16_slowdown
 from mgm.results.result import log_lines
-from mgm.spec import MASKS, Finetune, Mask, Optim, Pretrain
+from mgm.spec import MASKS, Mask, Pretrain
+from mgm.stages.fit import fit
 from mgm.stages.flow import require_flow
-from mgm.stages.job import Job, motion_of, training_batches
-from mgm.training import TrainingRun, collectives, train
+from mgm.stages.job import Job, motion_of
+from mgm.training import collectives
 from mgm.video import Batch, BatchOptions
-from mgm.video.shard_reader import shard_of
-
-# Warn if bf16 takes this many times as long as float32. A CPU with bf16 units takes 0.3 to 0.6
-# times as long, and a CPU that emulates bf16 takes 20 to 100 times as long.
-SLOW = 1.5
 
 
 def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
@@ -53,9 +46,8 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         if spec.freeze_blocks:
             freeze(model.encoder, spec.freeze_blocks)
     model.to(job.device)
-    warn_of_slow_bf16(job)
     grid = Grid(*spec.grid)
-    wanted = BatchOptions(
+    reads = BatchOptions(
         guidance,
         spec.mask.distance,
         spec.mask.compensate,
@@ -63,7 +55,6 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         directions=MASKS[spec.mask.name].carried or predicts_motion,
         masks=partial(masks_of, spec.mask, grid, spec.hidden),
     )
-    steps = steps_of(spec.optim, len(videos))
 
     def loss_of(batch: Batch) -> tuple[Tensor, Callable[[], dict[str, Tensor]]]:
         motion_BL2 = None
@@ -71,13 +62,13 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
             assert batch.displacement_BSHW2 is not None
             informed_BS = None if spec.uninformed == "static" else batch.informed_BS
             motion_BL2 = motion_of_tokens(batch.displacement_BSHW2, spec.grid, informed_BS)
-        given = batch.frames_BTHWC, batch.masked_BL, batch.predicted_BL, motion_BL2
-        predicted_BMP, target_BMP = model(*given)
+        inputs = batch.frames_BTHWC, batch.masked_BL, batch.predicted_BL, motion_BL2
+        predicted_BMP, target_BMP = model(*inputs)
         loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
 
         def numbers() -> dict[str, Tensor]:
             # Computed again, since targets would take memory until the step is logged.
-            target_BMP = model.targets(*given)
+            target_BMP = model.targets(*inputs)
             if predicts_motion:
                 target_BMP = target_BMP.nan_to_num()
             # The loss of a model that predicts zeros.
@@ -89,22 +80,9 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
 
         return loss, numbers
 
-    run = TrainingRun(
-        spec.run_id,
-        model,
-        spec.optim,
-        steps,
-        len(videos),
-        partial(training_batches, job, videos, wanted, None),
-        loss_of,
-        seed=spec.seed,
-        shards=bool(shard_of(videos[0].path)),
-    )
-    job.failed = train(run, job.folder, job.options, show)
-    if collectives.is_main():
-        save_weights(model, job.folder / "weights.safetensors")
-        if text := learnt_nothing(log_lines(job.folder)):
-            show(f"{spec.run_id}: {text}")
+    fit(job, model, videos, reads, loss_of)
+    if collectives.is_main() and (text := learnt_nothing(log_lines(job.folder))):
+        show(f"{spec.run_id}: {text}")
     return {}
 
 
@@ -118,20 +96,6 @@ def masks_of(mask: Mask, grid: Grid, hidden: int, batch: Batch) -> tuple[Tensor,
     if mask.predicts == "all":
         return masked_BL, None
     return masked_BL, predicted(masked_BL, grid, batch.seed_B, hidden)
-
-
-def warn_of_slow_bf16(job: Job[Pretrain] | Job[Finetune]) -> None:
-    """Show a warning if the run trains in bf16 on a CPU that emulates it."""
-    if (
-        collectives.is_main()
-        and job.device.type == "cpu"
-        and job.spec.optim.precision == "bf16"
-        and (slower := bf16_slowdown()) > SLOW
-    ):
-        show(
-            f"{job.spec.run_id}: this CPU takes {slower:.0f} times as long in bf16 as in float32; "
-            "set optim.precision to float32"
-        )
 
 
 def learnt_nothing(log: Sequence[Mapping[str, float]]) -> str:
@@ -153,22 +117,6 @@ def learnt_nothing(log: Sequence[Mapping[str, float]]) -> str:
         f"the loss is {loss:.3g}, and predicting zeros has {trivial:.3g}, so the model has learnt "
         "nothing yet; train longer, or raise std_floor"
     )
-
-
-def steps_of(optim: Optim, videos: int) -> int:
-    """Return the number of optimiser steps: `optim.steps`, or epochs of whole batches.
-
-    Raises:
-        UserError: a batch is larger than the training split.
-    """
-    if optim.steps:
-        return optim.steps
-    if videos < optim.batch:
-        raise UserError(
-            f"optim.batch is {optim.batch}, but there are {videos} training videos; lower it, or "
-            "set optim.steps"
-        )
-    return optim.epochs * (videos // optim.batch)
 
 
 def motion_coverage(masked_BL: Tensor, motion_BSHW: Tensor, grid: Grid) -> Tensor:

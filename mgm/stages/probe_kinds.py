@@ -27,7 +27,8 @@ from mgm.errors import UserError
 from mgm.models.kernels import linear
 from mgm.results.statistics import mean_average_precision
 from mgm.spec import Probe
-from mgm.stages.job import LabelledClips, Split, best_device
+from mgm.stages.features import LabelledClips, Split
+from mgm.stages.job import best_device
 
 # Factors of half the sum of squared weights, which is added to the mean cross-entropy.
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)

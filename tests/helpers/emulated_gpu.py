@@ -222,8 +222,10 @@ def main(videos: str, several: str, folder: str, *chosen: str) -> None:
     import mgm.stages.job as jobs
 
     jobs.best_device = lambda: torch.device(GPU, 0)
+    from mgm.stages import fit
+
     # As on CUDA, where batches are copied from pinned memory during the step before.
-    jobs.device_copy = lambda device: (
+    fit.device_copy = lambda device: (
         lambda batch: batch.map(lambda x: x.to(device, non_blocking=True))
     )
     from mgm.spec import (

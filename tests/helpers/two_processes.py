@@ -19,7 +19,7 @@ from torch import nn
 
 from mgm.errors import UserError
 from mgm.spec import Optim, RunOptions, parse
-from mgm.stages import job as jobs
+from mgm.stages import fit as fitting
 from mgm.stages.evaluate import evaluate
 from mgm.stages.finetune import finetune
 from mgm.stages.job import Workplace
@@ -85,7 +85,7 @@ def trained_toy(folder: Path, videos: int, accumulate: int, **how) -> dict:
 
 def stopped(spec, execution: Workplace) -> object:
     """Run a spec, and send SIGTERM to rank 1 alone in the middle of a step."""
-    real = jobs.training_loader
+    real = fitting.training_loader
 
     def loader(*args, first_step, **kwargs):
         for step, batch in enumerate(real(*args, first_step=first_step, **kwargs), first_step):
@@ -93,13 +93,13 @@ def stopped(spec, execution: Workplace) -> object:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    jobs.training_loader = loader
+    fitting.training_loader = loader
     try:
         run_all([spec], COMPUTE[spec.stage], execution)
     except SystemExit as end:
         return end.code
     finally:
-        jobs.training_loader = real
+        fitting.training_loader = real
 
 
 def main(folder: Path) -> None:

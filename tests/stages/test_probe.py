@@ -7,7 +7,7 @@ from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.spec import Model, Probe
 from mgm.stages import probe_kinds
-from mgm.stages.job import LabelledClips, Split
+from mgm.stages.features import LabelledClips, Split
 from mgm.stages.probe import units
 from mgm.stages.probe_kinds import (
     KINDS,

@@ -21,7 +21,7 @@ from mgm.errors import UserError
 from mgm.results import atomic
 from mgm.results.result import examine, log_lines, write_result
 from mgm.spec import Data, Mask, RunOptions, Views, Visualise, parse
-from mgm.stages import job as jobs
+from mgm.stages import fit as fitting
 from mgm.stages.evaluate import evaluate, softmax_mean
 from mgm.stages.export import export
 from mgm.stages.finetune import finetune
@@ -159,7 +159,7 @@ def test_a_job_says_before_it_trains_that_bf16_is_slow_here(
     spec = pretraining.model_copy(
         update={"optim": pretraining.optim.model_copy(update={"precision": "bf16", "steps": 1})}
     )
-    monkeypatch.setattr("mgm.stages.pretrain.bf16_slowdown", lambda: slower)
+    monkeypatch.setattr("mgm.stages.fit.bf16_slowdown", lambda: slower)
     run(spec, execution)
     told = [
         line
@@ -188,7 +188,7 @@ def test_every_part_of_the_augmentation_reaches_the_training(execution, augmente
 def test_more_views_than_frames_stop_a_run_before_it_trains(
     execution, finetuning, probing, monkeypatch
 ):
-    monkeypatch.setattr(jobs, "training_loader", None)
+    monkeypatch.setattr(fitting, "training_loader", None)
     for spec in (finetuning, probing):
         many = spec.model_copy(update={"parent": "", "views": Views(temporal=13, spatial=1)})
         with pytest.raises(UserError, match=r"views\.temporal is 13.* 12 frames"):
@@ -358,7 +358,7 @@ def test_a_cause_is_told_once(execution, pretraining, capfd):
 
 def test_a_folder_removed_in_mid_run_is_one_line(execution, pretraining, monkeypatch, capfd):
     """The run fails with one line, the others go on, and the next call starts it again."""
-    other, real = pretraining.model_copy(update={"seed": 1}), jobs.training_loader
+    other, real = pretraining.model_copy(update={"seed": 1}), fitting.training_loader
     folder = execution.results / pretraining.run_id
 
     def removing(*args, **kwargs):
@@ -367,7 +367,7 @@ def test_a_folder_removed_in_mid_run_is_one_line(execution, pretraining, monkeyp
                 shutil.rmtree(folder)
             yield batch
 
-    monkeypatch.setattr(jobs, "training_loader", removing)
+    monkeypatch.setattr(fitting, "training_loader", removing)
     with pytest.raises(UserError, match="1 of 2 runs"):
         run_all([pretraining, other], pretrain, execution)
     [told] = [line for line in capfd.readouterr().err.splitlines() if "failed" in line]
@@ -376,7 +376,7 @@ def test_a_folder_removed_in_mid_run_is_one_line(execution, pretraining, monkeyp
     )
     assert examine(folder, pretraining).state == "failed"
     assert examine(execution.results / other.run_id, other).state == "run"
-    monkeypatch.setattr(jobs, "training_loader", real)
+    monkeypatch.setattr(fitting, "training_loader", real)
     assert examine(run(pretraining, execution), pretraining).state == "run"
 
 

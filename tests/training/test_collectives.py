@@ -24,7 +24,7 @@ from mgm.errors import UserError
 from mgm.results.lock import folder_lock
 from mgm.results.result import examine, log_lines
 from mgm.spec import Augment, Decoder, Finetune, FinetuneOptim, Optim, Pretrain, RunOptions, Views
-from mgm.stages import job as jobs
+from mgm.stages import fit as fitting
 from mgm.stages.finetune import finetune
 from mgm.stages.job import Job, Workplace, find_index
 from mgm.stages.pretrain import pretrain
@@ -120,7 +120,7 @@ def folder(tmp_path_factory) -> Path:
     run_all([PRETRAIN], pretrain, alone)
     run_all([MIXED], finetune, alone)
     with pytest.MonkeyPatch.context() as patch:
-        real = jobs.training_loader
+        real = fitting.training_loader
 
         def stopping(*args, first_step, **kwargs):
             for step, batch in enumerate(real(*args, first_step=first_step, **kwargs), first_step):
@@ -128,7 +128,7 @@ def folder(tmp_path_factory) -> Path:
                     raise KeyboardInterrupt
                 yield batch
 
-        patch.setattr(jobs, "training_loader", stopping)
+        patch.setattr(fitting, "training_loader", stopping)
         with pytest.raises(KeyboardInterrupt):
             run_all(
                 [MIXED],

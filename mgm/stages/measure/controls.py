@@ -20,7 +20,8 @@ from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
 from mgm.spec import CONTROLS, Data, Measure, Probe, Run, read_spec
 from mgm.stages.evaluate import average_precision, check_views, merged, predictions, sigmoid_mean
-from mgm.stages.job import Job, Split, Workplace, best_device, computed
+from mgm.stages.features import Split
+from mgm.stages.job import Job, Workplace, best_device, computed
 from mgm.stages.measure import simple_features as simple
 from mgm.stages.probe import fit_draws
 

@@ -1,0 +1,160 @@
+"""Train the model of a run: its batches, the loop, and its weights at the end."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import count
+
+import torch
+from torch import Tensor, nn
+
+from mgm.console import show
+from mgm.data.index import Video
+from mgm.errors import UserError
+from mgm.models import save_weights
+from mgm.models.kernels import bf16_slowdown
+from mgm.spec import Finetune, Optim, Pretrain
+from mgm.stages.job import Job, with_channels
+from mgm.training import TrainingRun, collectives, train
+from mgm.training.loop import Numbers
+from mgm.video import Batch, BatchOptions, training_loader
+from mgm.video.shard_reader import shard_of
+
+# Warn if bf16 takes this many times as long as float32. A CPU with bf16 units takes 0.3 to 0.6
+# times as long, and a CPU that emulates bf16 takes 20 to 100 times as long.
+SLOW = 1.5
+
+# `change(step, batch, weight_B)` returns the batch that is trained on. Its arguments are the batch
+# on the device, and the weights on the host, so that reading them does not wait for the device.
+Change = Callable[[int, Batch, Tensor], Batch]
+
+
+def fit(
+    job: Job[Pretrain] | Job[Finetune],
+    model: nn.Module,
+    videos: Sequence[Video],
+    reads: BatchOptions,
+    loss_of: Callable[[Batch], tuple[Tensor, Numbers]],
+    change: Change | None = None,
+    layer_decay: float = 1.0,
+) -> None:
+    """Train a model to the run's last step, and write weights.safetensors.
+
+    `job.failed` gets the names of the videos that could not be read.
+
+    Args:
+        model: on the job's device.
+        reads: motion, masks and augmentation of the batches.
+        loss_of: see `TrainingRun`.
+        change: None: batches are not changed.
+    """
+    spec = job.spec
+    warn_of_slow_bf16(job)
+    run = TrainingRun(
+        spec.run_id,
+        model,
+        spec.optim,
+        steps_of(spec.optim, len(videos)),
+        len(videos),
+        partial(training_batches, job, videos, reads, change),
+        loss_of,
+        layer_decay,
+        reads.augment.repeats,
+        spec.seed,
+        bool(shard_of(videos[0].path)),
+    )
+    job.failed = train(run, job.folder, job.options, show)
+    if collectives.is_main():
+        save_weights(model, job.folder / "weights.safetensors")
+
+
+def steps_of(optim: Optim, videos: int) -> int:
+    """Return the number of optimiser steps: `optim.steps`, or epochs of whole batches.
+
+    Raises:
+        UserError: a batch is larger than the training split.
+    """
+    if optim.steps:
+        return optim.steps
+    if videos < optim.batch:
+        raise UserError(
+            f"optim.batch is {optim.batch}, but there are {videos} training videos; lower it, or "
+            "set optim.steps"
+        )
+    return optim.epochs * (videos // optim.batch)
+
+
+def warn_of_slow_bf16(job: Job[Pretrain] | Job[Finetune]) -> None:
+    """Show a warning if the run trains in bf16 on a CPU that emulates it."""
+    if (
+        collectives.is_main()
+        and job.device.type == "cpu"
+        and job.spec.optim.precision == "bf16"
+        and (slower := bf16_slowdown()) > SLOW
+    ):
+        show(
+            f"{job.spec.run_id}: this CPU takes {slower:.0f} times as long in bf16 as in float32; "
+            "set optim.precision to float32"
+        )
+
+
+def training_batches(
+    job: Job,
+    videos: Sequence[Video],
+    reads: BatchOptions,
+    change: Change | None,
+    first_step: int,
+) -> Iterator[tuple[Batch, tuple[str, ...]]]:
+    """Yield, per step, this process's batch on the device, and the videos that could not be read.
+
+    Args:
+        reads, change: see `fit`.
+        first_step: the step to start at.
+    """
+    spec, copy = job.spec, device_copy(job.device)
+    how = replace(
+        reads,
+        workers=job.options.workers,
+        cache=job.workplace.cache,
+        share=(collectives.rank(), collectives.world_size()),
+    )
+    loader = training_loader(
+        videos,
+        spec.clips,
+        spec.model.tubelet,
+        spec.seed,
+        spec.optim.batch,
+        first_step=first_step,
+        how=how,
+    )
+
+    def on_device(step: int, batch: Batch) -> tuple[Batch, tuple[str, ...]]:
+        copied = copy(batch)
+        frames_BTHWC = with_channels(copied.frames_BTHWC, spec.model.channels)
+        copied = copied._replace(frames_BTHWC=frames_BTHWC)
+        return change(step, copied, batch.weight_B) if change else copied, batch.failed
+
+    return map(on_device, count(first_step), loader)
+
+
+def device_copy(device: torch.device) -> Callable[[Batch], Batch]:
+    """Return a function that copies a batch to the device.
+
+    On a GPU it copies from pinned memory on a separate stream, during the step before.
+    """
+    if device.type != "cuda":
+        return lambda batch: batch.map(lambda x: x.to(device))
+    copying = torch.cuda.Stream(device)
+
+    def copy(batch: Batch) -> Batch:
+        with torch.cuda.stream(copying):
+            copied = batch.map(lambda x: x.to(device, non_blocking=True))
+        computing = torch.cuda.current_stream(device)
+        computing.wait_stream(copying)
+        for tensor in copied:
+            if isinstance(tensor, torch.Tensor):
+                # Otherwise its memory could be reused while the step reads it.
+                tensor.record_stream(computing)
+        return copied
+
+    return copy
