@@ -76,11 +76,11 @@ def grouped(command: Callable[..., None], without: Collection[str] = ()) -> Call
         shown += [_option(*field) for field in group.model_fields.items()]
 
     @wraps(command)
-    def called(**given: Any) -> None:
+    def called(**values: Any) -> None:
         for name, group in groups.items():
             with valid("--"):
-                given[name] = group(**{field: given.pop(field) for field in group.model_fields})
-        command(**given)
+                values[name] = group(**{field: values.pop(field) for field in group.model_fields})
+        command(**values)
 
     called.__signature__ = signature(command).replace(parameters=shown)  # type: ignore[attr-defined]
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}

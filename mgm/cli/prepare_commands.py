@@ -88,8 +88,8 @@ def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
 
         settings = Settings(side, how.every, how.quality)
         copies.append(partial(write_shards, settings=settings, processes=processes))
-    given = {"short-side": how.short_side, "processes": how.processes, "shard": how.shard}
-    if not copies and (idle := [name for name, value in given.items() if value is not None]):
+    flags = {"short-side": how.short_side, "processes": how.processes, "shard": how.shard}
+    if not copies and (idle := [name for name, value in flags.items() if value is not None]):
         raise UserError(
             f"--{idle[0]} is for --transcode or --shards, and neither is given; add one, or "
             f"leave out --{idle[0]}"

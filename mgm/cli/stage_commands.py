@@ -135,7 +135,8 @@ def _read(
 ) -> list[tuple[str, Any]]:
     """Return each spec's fields, with its name for errors, from files or from options alone."""
     if paths:
-        if words := [f"--mask {mask}"] * bool(mask) + [f"--set {change}" for change in changes]:
+        words = [f"--mask {mask}"] if mask else []
+        if words := [*words, *(f"--set {change}" for change in changes)]:
             raise UserError(f"{words[0]}: is for a run without a spec file; change {paths[0]}")
         return [(str(path), _fields(path)) for path in paths]
     if not data:
@@ -165,7 +166,7 @@ def _fields(path: Path) -> Any:
 
 def _run_specs(
     stage: str,
-    given: list[tuple[str, Any]],
+    fields_of: list[tuple[str, Any]],
     out: Path,
     data: list[str],
     options: LoadOptions,
@@ -186,7 +187,7 @@ def _run_specs(
                 "without torchrun"
             )
         specs = []
-        for source, fields in given:
+        for source, fields in fields_of:
             spec = parse(complete(fields, source, out), source)
             if spec.stage != stage:
                 raise UserError(f"{source}: is a {spec.stage} spec; run it with `mgm {spec.stage}`")
@@ -284,7 +285,7 @@ class MeasureOptions(FrozenModel):
 @app.command()
 @grouped
 def measure(
-    given: MeasureOptions,
+    how: MeasureOptions,
     options: LoadOptions,
     what: Annotated[
         list[str],
@@ -311,7 +312,7 @@ def measure(
         if out is None:
             raise UserError(f"{what[0]}: is a spec, so its result is stored; add --out FOLDER")
         specs = [(word, _fields(Path(word))) for word in what]
-        _run_specs("measure", specs, out, data, options, flow_weights=given.weights)
+        _run_specs("measure", specs, out, data, options, flow_weights=how.weights)
         return
     if len(what) > 1:
         raise UserError(f"{' '.join(what)}: measure one NAME at a time, or only spec files")
@@ -323,10 +324,10 @@ def measure(
 
     torch.set_num_threads(options.threads)
     if what[0] == "controls":
-        if given.index is None:
+        if how.index is None:
             raise UserError(
                 "controls: has no dataset; add --index FOLDER, one that `mgm prepare` made"
             )
-        say(controls_now(given.index, given.like, options.workers))
+        say(controls_now(how.index, how.like, options.workers))
         return
-    say(measure_now(what[0], given.index, given.videos, given.flow, given.weights))
+    say(measure_now(what[0], how.index, how.videos, how.flow, how.weights))

@@ -93,7 +93,7 @@ class PlanOptions(FrozenModel):
 @app.command()
 @grouped
 def plan(
-    given: PlanOptions,
+    how: PlanOptions,
     scale: Annotated[
         str, typer.Option(help="A scale (paper, mini, smoke), or a YAML file.")
     ] = "paper",
@@ -119,13 +119,13 @@ def plan(
     from mgm.paper.plan import SHARES, make_plan
     from mgm.report import compute_plan
 
-    per_core = given.loader_clips_per_s
-    rate = (not given.gpu and not given.clips_per_s and read_measured(given.measured)) or {
-        "gpu": given.gpu or "h100",
-        "clips_per_s": given.clips_per_s,
+    per_core = how.loader_clips_per_s
+    rate = (not how.gpu and not how.clips_per_s and read_measured(how.measured)) or {
+        "gpu": how.gpu or "h100",
+        "clips_per_s": how.clips_per_s,
     }
     path = scale_file(scale, study)
-    size = given.size
+    size = how.size
     if path.exists() and not size:
         size = size_for(path, str(rate["gpu"]))
     setting = Setting({"scale": scale, "study": study, "gpu": size})
@@ -136,24 +136,24 @@ def plan(
     if study:
         speed = per_core or compute_plan.DECODED
         # Without worker processes, the main process decodes.
-        workers = max(1, min(given.cores, setting.scale.execution.workers))
+        workers = max(1, min(how.cores, setting.scale.execution.workers))
         machines = [
             day_machine(machine(utilisation=share, gpus=1, **rate), workers, speed)
             for share in (SHARES[:1] if rate["clips_per_s"] else SHARES)
         ]
         name = " ".join(filter(None, (setting.name, size)))
-        say(compute_plan.describe_day(name, setting.registry, machines, given.cores, workers))
+        say(compute_plan.describe_day(name, setting.registry, machines, how.cores, workers))
         return
     chosen = machine(
-        utilisation=given.utilisation,
-        gpus=given.gpus,
-        gpus_a_run=given.gpus_per_run,
-        decoded=(per_core or inf) * given.cores,
+        utilisation=how.utilisation,
+        gpus=how.gpus,
+        gpus_a_run=how.gpus_per_run,
+        decoded=(per_core or inf) * how.cores,
         **rate,
     )
-    whole = make_plan(setting.registry, chosen, given.utilisation, target)
+    plan_of_scale = make_plan(setting.registry, chosen, how.utilisation, target)
     if out:
-        compute_plan.draw(whole, out)
+        compute_plan.draw(plan_of_scale, out)
     if json_file:
-        compute_plan.write_json(whole, json_file)
-    say(compute_plan.describe(whole))
+        compute_plan.write_json(plan_of_scale, json_file)
+    say(compute_plan.describe(plan_of_scale))

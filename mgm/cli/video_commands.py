@@ -100,11 +100,11 @@ def export(
     from mgm.report.card import write_card
     from mgm.stages.export import export as write
 
-    about = write(run, to, out, index, force)
+    notes = write(run, to, out, index, force)
     # An ONNX file contains its metadata.
     if to != "onnx":
-        write_card(run, out, to, about)
-    say(about)
+        write_card(run, out, to, notes)
+    say(notes)
 
 
 @app.command()
@@ -252,12 +252,12 @@ def show(
 
         moving = out.suffix == ".gif"
         names = [name for name in masks.split(",") if name] or (["mgm"] if moving else TABLE_4E)
-        several = masks_to_show(names, ratio, compensate)
+        shown = masks_to_show(names, ratio, compensate)
         if moving:
-            show_moving(video, out, several, seed, start, stride)
+            show_moving(video, out, shown, seed, start, stride)
         else:
             from mgm.report.figures import draw, style
 
-            arrays = compute(video, several, seed, start, stride)
+            arrays = compute(video, shown, seed, start, stride)
             style.write(draw.masks_on_a_clip(arrays), out)
     say(f"wrote {out}")

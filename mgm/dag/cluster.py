@@ -96,23 +96,24 @@ class Cluster(FrozenModel):
         if job.nodes > 1:
             words += ["srun", f"--nodes={job.nodes}", f"--ntasks={job.nodes}"]
             words += ["--ntasks-per-node=1", f"--cpus-per-task={job.cpus * job.per_node}"]
-            words += [f"--gres=gpu:{job.gpus}"] * bool(job.gpus) + ["--kill-on-bad-exit=1"]
+            words += [f"--gres=gpu:{job.gpus}"] if job.gpus else []
+            words += ["--kill-on-bad-exit=1"]
         if job.processes > 1:
             words += [TORCHRUN, f"--nnodes={job.nodes}", f"--nproc-per-node={job.per_node}"]
             words += ["--no-python"]
         return f"trap : TERM USR1; {' '.join(words)}"
 
 
-def load_cluster(given: str) -> Cluster:
+def load_cluster(name: str) -> Cluster:
     """Return the profile's values, updated by the user's file.
 
     Raises:
         UserError: the file does not exist, or a field is unknown or invalid.
     """
-    file = Path(given)
-    if given != USUAL and not file.exists():
+    file = Path(name)
+    if name != USUAL and not file.exists():
         raise UserError(
-            f"--config cluster={given}: no such file; copy {PROFILE.name}/cluster.yaml there, or "
+            f"--config cluster={name}: no such file; copy {PROFILE.name}/cluster.yaml there, or "
             "leave the option out"
         )
     own = read_yaml(file) if file.exists() else {}
@@ -121,5 +122,5 @@ def load_cluster(given: str) -> Cluster:
         # Domain adaptation is fine-tuning, so it has the same resources by default.
         both = deep_merge({"adapt": jobs.get("finetune")}, jobs)
         fields["jobs"] = jobs | {"adapt": both["adapt"]}
-    with valid(f"{given}: ", "the profile's cluster.yaml lists all fields"):
+    with valid(f"{name}: ", "the profile's cluster.yaml lists all fields"):
         return Cluster.model_validate(fields)

@@ -92,8 +92,8 @@ class Workflow(Setting):
     def is_done(self, name: str) -> bool:
         """Return whether a job is done: its files exist, or its marker if it makes no files."""
         job = self.jobs[name]
-        made = (path.is_file() for path in job.makes)
-        return all(made) if job.makes else (self.results / "jobs" / name).exists()
+        existing = (path.is_file() for path in job.makes)
+        return all(existing) if job.makes else (self.results / "jobs" / name).exists()
 
     def lock(self) -> None:
         """Lock these results for this Snakemake until its process ends.

@@ -214,8 +214,8 @@ def _with_split(
         name: [classes[label] for label in video.all_labels] for name, video in named.items()
     }
     files = {name: name for name in named}
-    if given := {name: video.group for name, video in named.items() if video.group}:
-        options = [given]
+    if listed_groups := {name: video.group for name, video in named.items() if video.group}:
+        options = [listed_groups]
     elif pattern:
         options = [{name: group_of(name, pattern) or name for name in named}]
     else:
@@ -225,7 +225,7 @@ def _with_split(
         sides = dict.fromkeys((options[0][name], video.split) for name, video in named.items())
         counts = Counter(group for group, _ in sides)
         divided = [group for group, count in counts.items() if count > 1]
-        groups = options[0] if given or pattern else files
+        groups = options[0] if listed_groups or pattern else files
         if divided and groups is not files:
             raise UserError(
                 f"{source}: group {divided[0]!r} is in train and in test; give each group one split"
@@ -249,7 +249,7 @@ def _with_split(
         )
         if count == len(named):
             note += "; every video is its own group"
-        elif not given:
+        elif not listed_groups:
             note += f"; groups by name, such as {example(groups)}"
     videos = [replace(video, group=groups[name]) for name, video in named.items()]
     for split in SPLITS:

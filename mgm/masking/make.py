@@ -29,28 +29,31 @@ def make_mask(mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: T
         UserError: the mask is unknown, its ratio hides nothing or everything, or the motion is
             missing or has another shape.
     """
-    clips, made = _made(mask, grid, motion, seed_B)
-    return (nearest(clips, made) if isinstance(made, Boxes) else made).flatten(1)
+    clips, drawn = _drawn(mask, grid, motion, seed_B)
+    return (nearest(clips, drawn) if isinstance(drawn, Boxes) else drawn).flatten(1)
 
 
 def make_boxes(
     mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: Tensor
 ) -> Boxes | None:
     """Return the boxes of `make_mask` with the same arguments, or None if the mask has none."""
-    _, made = _made(mask, grid, motion, seed_B)
-    return made if isinstance(made, Boxes) else None
+    _, drawn = _drawn(mask, grid, motion, seed_B)
+    return drawn if isinstance(drawn, Boxes) else None
 
 
-def _made(
+def _drawn(
     mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: Tensor
 ) -> tuple[MaskInput, Tensor | Boxes]:
-    """Return the checked arguments, and the result of the mask's function."""
+    """Return the checked arguments, and what the mask's function draws."""
     with valid("mask "):
         mask = Mask.model_validate(mask)
     clips = _checked(MaskInput(mask, grid, motion, seed_B))
     name = mask.name.replace("-", "_")
-    made = getattr(import_module(f"mgm.masking.{MASKS[mask.name].file or name}"), name)(clips)
-    return clips, clamped(made, grid) if isinstance(made, Boxes) and mask.edge == "clamp" else made
+    draw = getattr(import_module(f"mgm.masking.{MASKS[mask.name].file or name}"), name)
+    drawn = draw(clips)
+    if isinstance(drawn, Boxes) and mask.edge == "clamp":
+        drawn = clamped(drawn, grid)
+    return clips, drawn
 
 
 def _checked(clips: MaskInput) -> MaskInput:

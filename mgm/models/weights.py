@@ -166,11 +166,13 @@ def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> Non
 
 def _compare(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:
     missing, unused = own.keys() - weights.keys(), weights.keys() - own.keys()
-    if missing or unused:
-        lacks = f"has no {listed(missing)} ({len(missing)} of {len(own)} weights missing)"
-        more = f"the model has no {listed(unused)} ({len(unused)} weights too many)"
-        faults = "; ".join([lacks] * bool(missing) + [more] * bool(unused))
-        raise UserError(f"{path}: {faults}; it is a checkpoint of another model")
+    faults = []
+    if missing:
+        faults.append(f"has no {listed(missing)} ({len(missing)} of {len(own)} weights missing)")
+    if unused:
+        faults.append(f"the model has no {listed(unused)} ({len(unused)} weights too many)")
+    if faults:
+        raise UserError(f"{path}: {'; '.join(faults)}; it is a checkpoint of another model")
     for name in sorted(own):
         if weights[name].shape != own[name].shape:
             raise UserError(

@@ -59,7 +59,7 @@ def scale_of(
             fields = drawn | place.generate | {"seed": draw}
             digest = parse_params(fields, f"study {study.study}: datasets.{name}").digest
             datasets[f"{name}-{draw}"] = Dataset(generate=fields, name=study.recipe, digest=digest)
-    given = {
+    changes = {
         "name": study.study,
         "caveat": study.caveat,
         "expected_cost": study.expected_cost,
@@ -73,8 +73,8 @@ def scale_of(
         },
     }
     if study.execution:
-        given["execution"] = study.execution
-    return base.model_copy(update=given | {"more_seeds": {}, "weights": {}})
+        changes["execution"] = study.execution
+    return base.model_copy(update=changes | {"more_seeds": {}, "weights": {}})
 
 
 def _prepared(name: str, place: Place) -> Dataset:
@@ -98,8 +98,8 @@ def _prepared(name: str, place: Place) -> Dataset:
 
 def indexed(root: str, index: Index) -> Dataset:
     """Return the dataset of an index, which the user prepared in the folder `root`."""
-    about = {name: getattr(index, name) for name in ("digest", "grouped", "several_labels")}
-    return Dataset(root=root, **about)
+    facts = {name: getattr(index, name) for name in ("digest", "grouped", "several_labels")}
+    return Dataset(root=root, **facts)
 
 
 def videos_of(scale: Scale, name: str) -> Published:
@@ -192,19 +192,19 @@ def _of_seed(registry: Registry, name: str, at: At, with_controls: bool) -> Iter
         return name if study.datasets[name].generate is None else f"{name}-{at.draw}"
 
     source = study.datasets[name].pretrained_on or name
-    key, source_key, made = key_of(name), key_of(source), dict[str, Pretrain]()
+    key, source_key, start_of = key_of(name), key_of(source), dict[str, Pretrain]()
     for title, row in study.rows.items():
         if at._replace(row=title) not in row.only:
             continue
         changes = row.changes | study.datasets[source].pretrain
-        if parent := made.get(row.start):
+        if parent := start_of.get(row.start):
             changes = {"parent": parent.run_id, **changes}
         elif row.start not in ("", "none"):
             raise UserError(
                 f"study {study.study}: rows.{title}: goes on from {row.start}, which has no run in "
                 f"{name}; put that row first"
             )
-        start = made[title] = _pretraining(scale, source_key, seed, changes)
+        start = start_of[title] = _pretraining(scale, source_key, seed, changes)
         for column, evaluation in study.columns.items():
             here = at._replace(row=title, column=column)
             measured = evaluation.stage == "measure"

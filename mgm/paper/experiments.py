@@ -219,16 +219,16 @@ def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:
     V2's mask selects what the decoder predicts; its encoder has tube masking. Codec Keep has two
     controls: the motion of another video, and pixels that change instead of motion vectors.
     """
-    made = {
+    specs = {
         info.row: recipes.pretrain(dataset, name) for name, info in MASKS.items() if info.source
     }
     warped, cell = MASKS["warped"].row, MASKS["running-cell"].row
-    made[f"{warped} by flow"] = with_mask(made[warped], guidance=flow)
-    made[cell] = with_mask(recipes.pretrain(dataset, "tube"), predicts="running-cell")
+    specs[f"{warped} by flow"] = with_mask(specs[warped], guidance=flow)
+    specs[cell] = with_mask(recipes.pretrain(dataset, "tube"), predicts="running-cell")
     keep = MASKS["codec-keep"].row
-    made[f"{keep}, shuffled"] = with_mask(made[keep], guidance="shuffled")
-    made[f"{keep} by frame difference"] = with_mask(made[keep], guidance="difference")
-    return made
+    specs[f"{keep}, shuffled"] = with_mask(specs[keep], guidance="shuffled")
+    specs[f"{keep} by frame difference"] = with_mask(specs[keep], guidance="difference")
+    return specs
 
 
 def _pretrained_800(dataset: str) -> dict[str, tuple[Pretrain | Finetune, ...]]:

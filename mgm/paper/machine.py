@@ -59,11 +59,11 @@ def read_measured(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the files are damaged.
     """
-    file, about = folder / "step.jsonl", folder / "machine.json"
-    if not (file.exists() and about.exists()):
+    file, machine_file = folder / "step.jsonl", folder / "machine.json"
+    if not (file.exists() and machine_file.exists()):
         return {}
     try:
-        rows, where = dict(map(json.loads, read_text(file).splitlines())), read_json(about)
+        rows, where = dict(map(json.loads, read_text(file).splitlines())), read_json(machine_file)
         for row in ROWS:
             if clips_per_s := rows.get(row, {}).get("clips_per_s"):
                 return {

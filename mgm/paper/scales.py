@@ -227,12 +227,12 @@ def read_named(path: Path, what: str) -> dict[str, Any]:
 
 
 def load_scale(
-    path: Path, given: Mapping[str, Any] = MappingProxyType({}), size: str = ""
+    path: Path, changes: Mapping[str, Any] = MappingProxyType({}), size: str = ""
 ) -> Scale:
     """Read a scale from a YAML file.
 
     Args:
-        given: fields that replace the file's.
+        changes: fields that replace the file's.
         size: one of the file's `sizes`, by default the first. Its fields replace the scale's own,
             group by group.
 
@@ -246,7 +246,7 @@ def load_scale(
     if sizes:
         size = size or next(iter(sizes))
         fields = {**deep_merge(fields, sizes[size]), "size": size}
-    scale = parse_scale({**fields, **given}, path)
+    scale = parse_scale({**fields, **changes}, path)
     new = not UNNAMED_SIZES.fullmatch(scale.name)
     for name, own in scale.backbones.items():
         if new and {*SIZES} & own.keys() and own.get("backbone", name) in BACKBONES:

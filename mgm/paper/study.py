@@ -38,14 +38,14 @@ CONTROLS = metric_by_title(
 )
 
 
-def numbers(given: Any) -> Any:
+def numbers(value: Any) -> Any:
     """Return the numbers of a range such as "701-720", or of several: "0-3, 7"."""
-    if isinstance(given, int):
-        return (given,)
-    if not isinstance(given, str):
-        return given
+    if isinstance(value, int):
+        return (value,)
+    if not isinstance(value, str):
+        return value
     values: list[int] = []
-    for part in given.split(","):
+    for part in value.split(","):
         if not (bounds := re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)):
             raise ValueError("is not a range of numbers, such as 701-720")
         values += range(int(bounds[1]), int(bounds[2] or bounds[1]) + 1)
@@ -119,12 +119,12 @@ class Changes(FrozenModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _dotted(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping) or "changes" in given:
-            return given
+    def _dotted(cls, fields: Any) -> Any:
+        if not isinstance(fields, Mapping) or "changes" in fields:
+            return fields
         names = {field.alias or name for name, field in cls.model_fields.items()}
-        own = {name: value for name, value in given.items() if name in names}
-        return {**own, "changes": {k: v for k, v in given.items() if k not in names}}
+        own = {name: value for name, value in fields.items() if name in names}
+        return {**own, "changes": {k: v for k, v in fields.items() if k not in names}}
 
 
 class Row(Changes):
@@ -135,8 +135,8 @@ class Row(Changes):
 
     @model_validator(mode="before")
     @classmethod
-    def _short(cls, given: Any) -> Any:
-        return {"from": "none"} if given == "none" else given
+    def _short(cls, fields: Any) -> Any:
+        return {"from": "none"} if fields == "none" else fields
 
 
 class Column(Changes):
@@ -223,8 +223,8 @@ def _term(text: str) -> Term:
     return Term(*match.groups(""))  # type: ignore[union-attr]
 
 
-def _one_family(given: Any) -> Any:
-    return {"": given} if isinstance(given, list | tuple) else given
+def _one_family(families: Any) -> Any:
+    return {"": families} if isinstance(families, list | tuple) else families
 
 
 Families = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_one_family)]
@@ -290,8 +290,8 @@ class Study(FrozenModel):
             "column": {*self.columns, ""},
         }
 
-        def check(where: str, kind: str, *given: str) -> None:
-            for name in given:
+        def check(where: str, kind: str, *chosen: str) -> None:
+            for name in chosen:
                 if name not in names[kind]:
                     known = ", ".join(sorted(filter(None, names[kind])))
                     raise ValueError(f"{where}: {name!r} is not a {kind}; choose from {known}")
@@ -317,7 +317,7 @@ class Study(FrozenModel):
             first, second = parse_difference(text)
             if second is None:
                 raise ValueError(f"compare: {text!r} is not `A minus B`")
-            check(f"compare: {text}", "row", first.row, *[second.row] * (second.row != "*"))
+            check(f"compare: {text}", "row", first.row, *{second.row} - {"*"})
             check(f"compare: {text}", "column", first.column, second.column)
         for number, prediction in enumerate(self.predictions, 1):
             where = f"predictions: number {number}"

@@ -59,17 +59,17 @@ def refresh(text: str, findings_of: Callable[[str], Findings]) -> str:
 
     def write(block: re.Match) -> str:
         name, what = block["name"], " ".join(block["what"].split())
-        kind, *given = what.split(" | ")
-        options = dict(option.split(": ", 1) for option in given)
+        kind, *parts = what.split(" | ")
+        options = dict(option.split(": ", 1) for option in parts)
         if kind == "verdicts":
             inside = verdicts(findings_of(name))
         elif kind in KINDS:
             inside = f"\n\n{KINDS[kind](findings_of(name), **options)}\n\n"
         else:
-            dataset, _, said = kind.partition(": ")
+            dataset, _, difference = kind.partition(": ")
             column = options.pop("column", "")
             only = {key: numbers(value) for key, value in options.items()}
-            inside = in_words(findings_of(name).estimate(dataset, said, column, **only))
+            inside = in_words(findings_of(name).estimate(dataset, difference, column, **only))
             if inside == "not run":
                 raise UserError(f"study {name}: {what}: has no result")
         return block["start"] + inside + block["end"]
@@ -93,9 +93,9 @@ def cells(
     if tables:
         heads = {(name, key): tables[name].shown.get(key, key) for name, key in heads}
     words = {_place(row, "row"): in_words(estimate_of(row)) for row in _records(table)}
-    titles = [
-        title for head in heads.values() for title in (head, f"Minus {minus}")[: 1 + bool(minus)]
-    ]
+    titles = list(heads.values())
+    if minus:
+        titles = [title for head in titles for title in (head, f"Minus {minus}")]
     lines = []
     for row in _listed(rows) or list(
         dict.fromkeys(name for *place, name in words if tuple(place) in heads)
@@ -131,11 +131,11 @@ def _heads(
 ) -> dict[tuple[str, str], str]:
     """Map the datasets and columns that a block shows to their titles."""
     chosen = _listed(datasets) or list(table.dataset.unique())
-    several = _listed(columns) or [column or next(iter(findings.study.columns))]
+    shown = _listed(columns) or [column or next(iter(findings.study.columns))]
     return {
-        (dataset, name): name if len(several) > 1 else f"`{dataset}`"
+        (dataset, name): name if len(shown) > 1 else f"`{dataset}`"
         for dataset in chosen
-        for name in several
+        for name in shown
     }
 
 

@@ -22,16 +22,16 @@ LICENCE = "apache-2.0"
 SEEN = "number with these weights"
 
 
-def write_card(run: Path, out: Path, to: str, about: str) -> None:
+def write_card(run: Path, out: Path, to: str, notes: str) -> None:
     """Write README.md, the model card, next to weights that `mgm export` wrote for `to`.
 
     Args:
-        about: how to load the weights. Paths of this machine are removed from it.
+        notes: how to load the weights. Paths of this machine are removed from it.
     """
     spec = read_spec(run)
     assert isinstance(spec, Pretrain | Finetune)
     library = "transformers" if to == "hf" else "pytorch"
-    use = about.removeprefix(f"wrote {out}").lstrip(":/ ").replace(str(out), ".")
+    use = notes.removeprefix(f"wrote {out}").lstrip(":/ ").replace(str(out), ".")
     digest = file_digest(run / "weights.safetensors")
     write_output(out / "README.md", model_card(run, spec, digest, library, use))
 
@@ -82,10 +82,10 @@ def model_card(run: Path, spec: Pretrain | Finetune, digest: str, library: str, 
         f"| table | row | column | {SEEN} | mean of the cell [95 % interval], runs |\n"
         "|---|---|---|---|---|\n" + "\n".join(lines)
     )
-    about = "\n".join(f"- **{name}**: {fact}" for name, fact in facts.items())
+    head_lines = "\n".join(f"- **{name}**: {fact}" for name, fact in facts.items())
     use = "\n".join(f"- {line}" for line in notes.splitlines())
     return (
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {spec.run_id}\n\n{about}\n\n"
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# {spec.run_id}\n\n{head_lines}\n\n"
         f"## Results\n\n{table if lines else 'No finished table cell uses these weights.'}\n\n"
         f"## Use\n\n{use}\n"
     )
@@ -106,7 +106,8 @@ def _of_cells(findings: Findings, spec: Spec) -> tuple[list[dict[str, Any]], lis
             if value is None or result is None or not own:
                 continue
             shown.append(f"{value:.{cell.decimals}f}")
-            generated = "generated-" * (kind_of(run_spec.data, kinds=registry.kinds) == "generated")
+            kind = kind_of(run_spec.data, kinds=registry.kinds)
+            prefix = "generated-" if kind == "generated" else ""
             metric = {
                 "type": "accuracy" if cell.metric == "top1" else cell.metric,
                 "value": round(value, 4),
@@ -117,7 +118,7 @@ def _of_cells(findings: Findings, spec: Spec) -> tuple[list[dict[str, Any]], lis
                 {
                     "task": {"type": "video-classification"},
                     "dataset": {
-                        "type": f"{generated}{run_spec.data.dataset}",
+                        "type": f"{prefix}{run_spec.data.dataset}",
                         "name": data_name(run_spec.data, kinds=registry.kinds),
                         "split": "test",
                         "revision": result["data"]["digest"],

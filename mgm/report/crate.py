@@ -263,29 +263,29 @@ class Crate:
         self, identifier: str, instrument: Any, inputs: list[Any], outputs: list[Any], **facts: Any
     ) -> Any:
         """Add an action. Without other facts, it is completed and has its id as its name."""
-        given = {"name": identifier.lstrip("#"), "actionStatus": DONE} | facts
-        given |= {"object": [entity for entity in inputs if entity], "result": outputs}
-        return self.crate.add_action(instrument, identifier, properties=_given(given))
+        properties = {"name": identifier.lstrip("#"), "actionStatus": DONE} | facts
+        properties |= {"object": [entity for entity in inputs if entity], "result": outputs}
+        return self.crate.add_action(instrument, identifier, properties=_given(properties))
 
     def file(self, path: Path, text: str = "", **facts: Any) -> Any:
         """Return the entity of a file. Add it at its first use, with `text` as its content."""
         if known := self.crate.get(place := self.place(path)):
             return known
         content = text.encode()
-        about = {
+        properties = {
             "name": place,
             "contentSize": str(len(content) or path.stat().st_size),
             "sha256": hashlib.sha256(content).hexdigest() if text else file_digest(path),
             "encodingFormat": KINDS.get(path.suffix) or guess_type(path)[0] or "text/plain",
         }
         source = io.StringIO(text) if text else path
-        return self.crate.add_file(source, place, properties=_given(about | facts))
+        return self.crate.add_file(source, place, properties=_given(properties | facts))
 
     def entity(self, identifier: str, kind: str | list[str], /, **facts: Any) -> Any:
         """Return the entity with this id. Create it at its first use."""
-        made = {"@type": kind} | _given(facts)
+        properties = {"@type": kind} | _given(facts)
         return self.crate.get(identifier) or self.crate.add(
-            ContextEntity(self.crate, identifier, properties=made)
+            ContextEntity(self.crate, identifier, properties=properties)
         )
 
 

@@ -117,18 +117,18 @@ class Findings:
             incomplete = absent.groupby([table[name] for name in AT[:4]]).transform("any")
             table = table[table.control | ~incomplete]
         table = table[table.value.notna()]
-        several = [table]
+        tables = [table]
         for name, datasets in self.study.averages.items():
-            some = table[table.dataset.isin(datasets)]
-            groups = some.groupby(AT[1:], sort=False)
+            averaged = table[table.dataset.isin(datasets)]
+            groups = averaged.groupby(AT[1:], sort=False)
             mean = groups.agg(
                 value=("value", "mean"),
                 count=("value", "size"),
                 control=("control", "first"),
                 run_ids=("run_ids", " ".join),
             ).reset_index()
-            several.append(mean[mean["count"] == len(datasets)].assign(dataset=name))
-        return pd.concat(several, ignore_index=True)[[*AT, "value", "control", "run_ids"]]
+            tables.append(mean[mean["count"] == len(datasets)].assign(dataset=name))
+        return pd.concat(tables, ignore_index=True)[[*AT, "value", "control", "run_ids"]]
 
     def estimate(
         self,
@@ -201,8 +201,8 @@ class Findings:
         and `run_ids`.
         """
         rows = [
-            (*cell, bool(some.control.iloc[0]), *over_seeds(units.tolist()), " ".join(some.run_ids))
-            for cell, some in self._by_cell.items()
+            (*cell, bool(runs.control.iloc[0]), *over_seeds(units.tolist()), " ".join(runs.run_ids))
+            for cell, runs in self._by_cell.items()
             for units in [self.per_unit(cell[0], Term(cell[2]), column=cell[1])]
         ]
         names = ["dataset", "column", "row", "control", *Estimate._fields, "run_ids"]
@@ -360,7 +360,7 @@ class Findings:
         The columns are `dataset`, `column`, `says`, `draws`, `seeds`, `since`, `late`, `mean`,
         `low`, `high`, `n`, `verdict` and `why`.
         """
-        rows, given = [], ["dataset", "column", "says", "draws", "seeds", "since", "late"]
+        rows, copied = [], ["dataset", "column", "says", "draws", "seeds", "since", "late"]
         for prediction in self.study.predictions:
             text = prediction.says[: prediction.says.rindex(f" {prediction.parts.relation}")]
             estimate = self.estimate(
@@ -368,12 +368,12 @@ class Findings:
             )
             verdict, why = judge(prediction.parts, estimate, prediction.strict)
             rows.append(
-                {name: getattr(prediction, name) for name in given}
+                {name: getattr(prediction, name) for name in copied}
                 | {"column": prediction.column or next(iter(self.study.columns))}
                 | (estimate or Estimate(nan, n=0))._asdict()
                 | {"verdict": verdict, "why": why}
             )
-        return pd.DataFrame(rows, columns=[*given, *Estimate._fields, "verdict", "why"])
+        return pd.DataFrame(rows, columns=[*copied, *Estimate._fields, "verdict", "why"])
 
     def tested_by(self, prediction: Prediction) -> pd.DataFrame:
         """Return the rows of `runs` that test a prediction.
@@ -413,7 +413,7 @@ def read_findings(results: Path) -> Findings:
     return Findings(registry, examine_all(results, registry.specs), results)
 
 
-def judge(said: Statement, estimate: Estimate | None, strict: bool) -> tuple[Verdict, str]:
+def judge(statement: Statement, estimate: Estimate | None, strict: bool) -> tuple[Verdict, str]:
     """Return what a prediction came to, and why.
 
     - above or below a bound: it holds if the whole interval is on that side. It is refuted if the
@@ -426,7 +426,7 @@ def judge(said: Statement, estimate: Estimate | None, strict: bool) -> tuple[Ver
     if estimate is None:
         return "not run", ""
     mean, low, high = estimate.mean, estimate.low, estimate.high
-    relation, bound = said.relation, said.bound
+    relation, bound = statement.relation, statement.bound
     if relation == "level":
         holds = low <= 0 <= high
         return ("holds", "") if holds else ("refuted", "the interval does not hold 0")

@@ -237,10 +237,11 @@ def _ours(cell: FilledCell) -> str:
     """
     if cell.estimate is None:
         return DASH if cell.status == "quoted" else cell.status
-    remarks = [cell.status] * (cell.status != "run") + ["n = 1"] * (cell.estimate.n == 1)
-    return number(cell.estimate.mean, decimals=cell.decimals) + (
-        f" ({', '.join(remarks)})" if remarks else ""
-    )
+    partial = "" if cell.status == "run" else cell.status
+    single = "n = 1" if cell.estimate.n == 1 else ""
+    remarks = ", ".join(filter(None, (partial, single)))
+    mean = number(cell.estimate.mean, decimals=cell.decimals)
+    return f"{mean} ({remarks})" if remarks else mean
 
 
 def _md(text: str) -> str:

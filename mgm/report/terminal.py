@@ -119,10 +119,10 @@ def _chain(findings: Findings, run: Spec, metric: str = "") -> list[str]:
             "starts from " if depth else "",
         )
         # Parents that are not runs are weights of the user.
-        for given in set(parents(spec)) - set(registry.specs):
+        for weights_id in set(parents(spec)) - set(registry.specs):
             lines.append(
-                f"  starts from {given}, given weights: "
-                f"{(results / given / 'weights.safetensors').resolve()}"
+                f"  starts from {weights_id}, given weights: "
+                f"{(results / weights_id / 'weights.safetensors').resolve()}"
             )
     return lines
 

@@ -61,8 +61,8 @@ def _strangers(findings: Findings, results: Path) -> Iterator[Check]:
 def _commits(findings: Findings) -> Iterator[Check]:
     results = [status.result for status in findings.statuses.values() if status.result]
     table = pd.DataFrame({name: [run[name] for run in results] for name in ("commit", "dirty")})
-    for (commit, dirty), some in table.groupby(["commit", "dirty"]):
-        line = f"{len(some)} runs of commit {str(commit)[:7]}"
+    for (commit, dirty), runs in table.groupby(["commit", "dirty"]):
+        line = f"{len(runs)} runs of commit {str(commit)[:7]}"
         here = _date(str(commit)) is not None
         if here and not dirty:
             yield True, f"{line}, clean"
@@ -75,13 +75,13 @@ def _commits(findings: Findings) -> Iterator[Check]:
 def _predictions(findings: Findings) -> Iterator[Check]:
     for prediction in findings.study.predictions:
         text = f"{prediction.dataset}: {prediction.says}"
-        said, tested = _date(prediction.since), first_test(findings, prediction)
-        if not said:
+        written, tested = _date(prediction.since), first_test(findings, prediction)
+        if not written:
             yield False, f"{text}: its commit {prediction.since} is not in this repository"
         elif tested is None:
-            yield True, f"{text}: of {said:%Y-%m-%d %H:%M}, not tested yet"
+            yield True, f"{text}: of {written:%Y-%m-%d %H:%M}, not tested yet"
         else:
-            seconds = (tested - said).total_seconds()
+            seconds = (tested - written).total_seconds()
             words = "before" if seconds > 0 else "AFTER"
             line = f"{text}: {abs(seconds) / 60:.0f} min {words} its first test"
             yield (

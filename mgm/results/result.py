@@ -242,8 +242,8 @@ def _untested(folder: Path, result: dict[str, Any]) -> str:
     metrics, videos = result["metrics"], result["data"]["test"]
     if result["n_test"] != videos:
         return f"result.json: n_test is {result['n_test']}, and the test split has {videos} videos"
-    several = "map" in metrics
-    if not several and not (0 <= metrics.get("outside", 0) <= 100 and "top1" in metrics):
+    several_labels = "map" in metrics
+    if not several_labels and not (0 <= metrics.get("outside", 0) <= 100 and "top1" in metrics):
         return f"result.json: metrics {metrics} has no top1, or outside is not from 0 to 100"
     path = folder / "predictions.csv"
     if not path.exists():
@@ -252,7 +252,7 @@ def _untested(folder: Path, result: dict[str, Any]) -> str:
     if len(rows) != videos or len({len(row) for row in (head, *rows)}) > 1:
         return f"predictions.csv has {len(rows)} rows, and should have {videos} of equal length"
     try:
-        computed = _precision(head[2:], rows) if several else _accuracy(rows)
+        computed = _precision(head[2:], rows) if several_labels else _accuracy(rows)
     except ValueError:
         return "predictions.csv contains a score that is not a number"
     return next(

@@ -102,8 +102,8 @@ class Mask(FrozenModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_a_bare_name(cls, given: Any) -> Any:
-        return {"name": given} if isinstance(given, str) else given
+    def _from_a_bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _is_what_this_code_makes(self):

@@ -124,15 +124,15 @@ class Pretrain(Run):
 
     @model_validator(mode="before")
     @classmethod
-    def _decoder_of_the_backbone(cls, given: Any) -> Any:
+    def _decoder_of_the_backbone(cls, fields: Any) -> Any:
         """Complete the sizes of the decoder by those of the backbone."""
-        if not isinstance(given, dict) or not isinstance(given.get("decoder", {}), dict):
-            return given
-        model = given.get("model")
+        if not isinstance(fields, dict) or not isinstance(fields.get("decoder", {}), dict):
+            return fields
+        model = fields.get("model")
         backbone = (
             model.get("backbone") if isinstance(model, dict) else getattr(model, "backbone", 0)
         )
-        return given | {"decoder": sized(given.get("decoder", {}), backbone, 1)}
+        return fields | {"decoder": sized(fields.get("decoder", {}), backbone, 1)}
 
     def slug(self) -> list[str]:
         stage, *rest = super().slug()

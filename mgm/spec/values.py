@@ -98,18 +98,18 @@ class Model(FrozenModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_the_backbone(cls, given: Any) -> Any:
+    def _of_the_backbone(cls, fields: Any) -> Any:
         """Complete the sizes by those of the backbone."""
-        if not isinstance(given, dict):
-            return given
-        name = given.get("backbone")
+        if not isinstance(fields, dict):
+            return fields
+        name = fields.get("backbone")
         known = not isinstance(name, str) or name in BACKBONES
-        if not known and (absent := [size for size in SIZES if size not in given]):
+        if not known and (absent := [size for size in SIZES if size not in fields]):
             raise ValueError(
                 f"backbone {name} is not one of {', '.join(BACKBONES)}, and its {absent[0]} is "
                 f"missing; add {', '.join(SIZES)}, or correct the name"
             )
-        return sized(given, name, 0)
+        return sized(fields, name, 0)
 
     @property
     def divided(self) -> bool:

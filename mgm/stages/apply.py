@@ -78,8 +78,8 @@ def find_source(place: Path, how: ApplyOptions) -> Source:
         return Source(verified_weights(place)[0], spec.clips, spec.model)
     weights = read_weights(place)
     model = model_of(weights, place)
-    given = f"--frames {how.frames} --size {how.size} --stride {how.stride}"
-    with valid(f"{place}: {given}: "):
+    flags = f"--frames {how.frames} --size {how.size} --stride {how.stride}"
+    with valid(f"{place}: {flags}: "):
         clips = how.clips()
         spec = Probe(data=Data(dataset="folder"), clips=clips, model=model)
     require_fit(lambda: FrozenEncoder(spec, finetuned=is_classifier(weights)), weights, place)
@@ -199,8 +199,10 @@ def _values(
     """Yield the values (V, D) of each video's views, or why it has none."""
     # On a CPU, a video's values would depend by rounding on the others of its batch.
     clips = 1 if best_device().type == "cpu" else CLIPS
-    given = source.clips, source.model.tubelet, views, clips, BatchOptions(None, workers=workers)
-    for batch, errors in view_batches(videos, *given):
+    how = BatchOptions(None, workers=workers)
+    for batch, errors in view_batches(
+        videos, source.clips, source.model.tubelet, views, clips, how
+    ):
         values: dict[int, np.ndarray | str] = {sample: str(errors[sample]) for sample in errors}
         if batch:
             value_BD = computed(compute, batch.frames_BTHWC, source.model.channels)
@@ -247,11 +249,11 @@ class Parts:
     """
 
     def __init__(self, out: Path, settings: Sequence[Any]):
-        about = json.dumps([*settings, best_device().type])
+        settings_text = json.dumps([*settings, best_device().type])
         self.folder = folder_of_parts(out)
         known = self.folder / ABOUT
         if known.is_file():
-            if read_text(known) != about:
+            if read_text(known) != settings_text:
                 raise UserError(
                     f"{self.folder}: holds parts of other weights, views, windows or devices; "
                     "delete it, or choose another --out"
@@ -262,7 +264,7 @@ class Parts:
                 "move it away, or choose another --out"
             )
         else:
-            atomic.write(known, about)
+            atomic.write(known, settings_text)
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """Return the arrays of a part; None if it is missing, damaged or another part."""

@@ -65,17 +65,17 @@ def embed(
     beside = [out.with_suffix(".csv")] if out.suffix == ".npy" else []
     require_own(out, *beside, failed_file(out), force=how.force)
     torch.set_num_threads(how.threads)
-    given = find_source(weights, how)
+    trained = find_source(weights, how)
     videos, unreadable, index = find_videos(source)
-    model = given.encoder().to(best_device())
+    model = trained.encoder().to(best_device())
     with file_lock(out):
         if windows:
             compute, dtype = (model.tokens, np.float16) if tokens else (model, np.float32)
-            rows, failed = apply_windows(compute, given, videos, windows, out, dtype)
+            rows, failed = apply_windows(compute, trained, videos, windows, out, dtype)
         else:
             reduce = mean_of_views if per == "video" else each_view
             of_video, failed = apply(
-                model, reduce, given, videos, find_views(how), out, how.workers
+                model, reduce, trained, videos, find_views(how), out, how.workers
             )
             table = pd.DataFrame({"path": list(of_video)})
             if index:

@@ -72,8 +72,8 @@ def evaluate(
     ((dataset, _),) = workplace.data.items()
     data = spec.data if dataset == spec.data.dataset else Data(dataset=dataset)
     with valid("views."):
-        given = Views(**(spec.views.model_dump() | views))
-    spec = spec.model_copy(update={"data": data, "views": given})
+        tested = Views(**(spec.views.model_dump() | views))
+    spec = spec.model_copy(update={"data": data, "views": tested})
     index = find_index(spec, workplace)
     classes, (names, _) = classes_of(read_weights(path), path), recorded_labels(weights or place)
     if classes != len(index.classes) or names not in ([], list(index.classes)):
@@ -94,17 +94,17 @@ def evaluate(
     if not collectives.is_main():
         return ""
     if out:
-        about = {
+        evaluation = {
             "spec": json.loads(spec.model_dump_json()),
             "digest": index.digest,
             "weights_sha256": file_digest(path) if path.is_file() else None,
             "metrics": metrics,
         }
         record_output(out / "predictions.csv", out / "predictions.csv")
-        write_output(out / "evaluation.json", json.dumps(about, indent=1) + "\n")
+        write_output(out / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
     text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-    tested = f"{len(index.test)} videos of {dataset}"
-    return f"{place.name}: {text} on {tested}, {given.temporal} x {given.spatial} views"
+    where = f"{len(index.test)} videos of {dataset}"
+    return f"{place.name}: {text} on {where}, {tested.temporal} x {tested.spatial} views"
 
 
 class _Data(BaseModel):

@@ -216,9 +216,9 @@ def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
             "decoder_depth": own.depth,
             "decoder_num_heads": own.heads,
         }
-    given = ", ".join(f"{field}={number}" for field, number in sizes.items())
+    arguments = ", ".join(f"{field}={number}" for field, number in sizes.items())
     text = (
-        f"wrote {out}/checkpoint.pth for {name}({given}, "
+        f"wrote {out}/checkpoint.pth for {name}({arguments}, "
         "norm_layer=partial(nn.LayerNorm, eps=1e-6))"
     )
     if isinstance(spec, Pretrain) and clips.frames != 16:
@@ -249,18 +249,18 @@ def export_onnx(
     Raises:
         UserError: the outputs differ by more than TOLERANCE.
     """
-    about = {
+    metadata = {
         **{name: str(getattr(spec.clips, name)) for name in ("frames", "size", "stride")},
         "channels": str(spec.model.channels),
         "input": "uint8 frames (batch, T, H, W, C), RGB; normalised inside",
         "run": spec.run_id,
     }
     probe = Probe(data=spec.data, clips=spec.clips, model=spec.model)
-    text = _write_onnx(build_frozen_encoder(probe, weights), spec, out / "encoder.onnx", about)
+    text = _write_onnx(build_frozen_encoder(probe, weights), spec, out / "encoder.onnx", metadata)
     if classifier is None:
         return text
-    about["classes"] = json.dumps(names)
-    return f"{text}\n{_write_onnx(classifier.eval(), spec, out / 'classifier.onnx', about)}"
+    metadata["classes"] = json.dumps(names)
+    return f"{text}\n{_write_onnx(classifier.eval(), spec, out / 'classifier.onnx', metadata)}"
 
 
 def _write_onnx(

@@ -64,24 +64,25 @@ def flow(
     index = read_index(folder)
     weights = raft_weights(method, weights)
     _estimate(method, weights)
-    about: dict[str, Any] = {"method": method, "weights": file_digest(weights) if weights else None}
-    if earlier := _finished(folder, index, about):
+    digest = file_digest(weights) if weights else None
+    marker = {"method": method, "weights": digest}
+    if earlier := _finished(folder, index, marker):
         return earlier
     with folder_lock(folder):
-        return _finished(folder, index, about) or _complete(
-            folder, index, about, weights, processes
+        return _finished(folder, index, marker) or _complete(
+            folder, index, marker, weights, processes
         )
 
 
-def _finished(folder: Path, index: Index, about: dict[str, Any]) -> dict[str, Any] | None:
+def _finished(folder: Path, index: Index, marker: dict[str, Any]) -> dict[str, Any] | None:
     """Return the marker of an earlier call if all sidecars exist.
 
     Raises:
         UserError: its sidecars, or those of an unfinished call, were made with other weights.
     """
-    method, now = about["method"], about["weights"]
+    method, now = marker["method"], marker["weights"]
     for path in (_weights_of(folder, method), marker_of(folder, method)):
-        earlier = read_json(path, dict[str, Any], "delete it") if path.exists() else about
+        earlier = read_json(path, dict[str, Any], "delete it") if path.exists() else marker
         if (then := earlier.get("weights")) != now:
             raise UserError(
                 f"{path}: the flow of these videos was made with weights {str(then)[:12]}, and now "
@@ -97,11 +98,11 @@ def _finished(folder: Path, index: Index, about: dict[str, Any]) -> dict[str, An
 
 
 def _complete(
-    folder: Path, index: Index, about: dict[str, Any], weights: Path | None, processes: int
+    folder: Path, index: Index, marker: dict[str, Any], weights: Path | None, processes: int
 ) -> dict[str, Any]:
-    started, method = time.monotonic(), about["method"]
+    started, method = time.monotonic(), marker["method"]
     missing = [video for video in index.videos if not is_whole(video, method)]
-    atomic.write(_weights_of(folder, method), json.dumps(about) + "\n")
+    atomic.write(_weights_of(folder, method), json.dumps(marker) + "\n")
     marker_of(folder, method).unlink(missing_ok=True)
     written = in_processes(partial(_write, method, weights), missing, processes)
     failures = [error for error in track(written, f"flow {method}", len(missing)) if error]
@@ -110,7 +111,7 @@ def _complete(
             f"{failures[0]} ({len(failures)} of {len(missing)} videos failed; the others are done)"
         )
     packages = ["torch", "torchvision"] if weights else ["opencv-python-headless"]
-    done = about | {
+    finished = marker | {
         "digest": index.digest,
         "videos": len(index.videos),
         "computed": len(missing),
@@ -118,8 +119,8 @@ def _complete(
         "processes": processes,
         "versions": versions("av", "numpy", *packages),
     }
-    atomic.write(marker_of(folder, method), json.dumps(done, indent=1) + "\n")
-    return done
+    atomic.write(marker_of(folder, method), json.dumps(finished, indent=1) + "\n")
+    return finished
 
 
 def require_flow(folder: Path, videos: Sequence[Video], method: Flow) -> dict[str, Any]:

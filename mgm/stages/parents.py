@@ -51,8 +51,8 @@ def resolve_init(fields: Any, source: str, results: Path) -> Any:
         )
     parent, weights = external_run_id(fields["init"], f"{source}: init")
     link(weights, results / parent)
-    given = {name: value for name, value in fields.items() if name != "init"}
-    return sizes_of(weights, given.get("stage", given.get("verb"))) | given | {"parent": parent}
+    rest = {name: value for name, value in fields.items() if name != "init"}
+    return sizes_of(weights, rest.get("stage", rest.get("verb"))) | rest | {"parent": parent}
 
 
 def sizes_of(path: Path, stage: str | None) -> dict[str, Any]:

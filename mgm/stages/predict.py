@@ -79,8 +79,8 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
     kept, table_file, page_file = (out / name for name in NAMES[:3])
     require_own(*(out / name for name in NAMES), failed_file(table_file), force=how.force)
     torch.set_num_threads(how.threads)
-    given = find_source(weights, how)
-    count = classes_of(read_weights(given.weights), given.weights)
+    trained = find_source(weights, how)
+    count = classes_of(read_weights(trained.weights), trained.weights)
     videos, unreadable, index = find_videos(source)
     recorded, several = recorded_labels(weights)
     given_index = read_index(classes) if classes and classes.is_dir() else None
@@ -88,15 +88,15 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
         several = bool(given_index and given_index.several_labels)
     labels = _names(classes, given_index, count, recorded, index)
     model = build_classifier(
-        Finetune(data=Data(dataset="folder"), clips=given.clips, model=given.model), count
+        Finetune(data=Data(dataset="folder"), clips=trained.clips, model=trained.model), count
     )
-    load_weights(model, given.weights)
+    load_weights(model, trained.weights)
     model.to(best_device()).eval()
     merge = sigmoid_mean if several else softmax_mean
     segments = dict[str, list[dict[str, Any]]]()
     with file_lock(out):
         if windows := find_windows(how):
-            parts, failed = apply_windows(model, given, videos, windows, kept)
+            parts, failed = apply_windows(model, trained, videos, windows, kept)
             # A window is a video's only view.
             pairs = [(columns, merge(value_N[:, None])) for columns, value_N in parts]
             about = pd.concat([columns for columns, _ in pairs], ignore_index=True)
@@ -109,7 +109,7 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
             segments = {name: _segments(own, labels) for name, own in own_of.items()}
         else:
             views = find_views(how)
-            of_video, failed = apply(model, merge, given, videos, views, kept, how.workers)
+            of_video, failed = apply(model, merge, trained, videos, views, kept, how.workers)
             about, x_NC = pd.DataFrame({"path": list(of_video)}), np.stack(list(of_video.values()))
         about = about.rename(columns=lambda name: free_column(name, labels))
         scores = pd.concat([pd.DataFrame(x_NC, columns=labels), about], axis=1)
@@ -146,11 +146,11 @@ def _predictions(
     """
     rows = []
     for name, pairs in best.items():
-        about: list[Any] = [name]
+        columns_of_video: list[Any] = [name]
         if name in known:
             label, split = known[name]
-            about += [label, split, int(pairs[0][0] in label.split(";"))]
-        rows.append([*about, *chain(*pairs)])
+            columns_of_video += [label, split, int(pairs[0][0] in label.split(";"))]
+        rows.append([*columns_of_video, *chain(*pairs)])
     columns = ["path", *(("label", "split", "correct") if known else ())]
     for place in range(1, len(pairs) + 1):
         columns += [f"class_{place}", f"score_{place}"]

@@ -37,7 +37,8 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     guided = MASKS[spec.mask.name].guided
     guidance = spec.mask.guidance if guided or predicts_motion else None
     if guidance == "vectors" or guidance == "shuffled" or guidance == "permuted":
-        require_vectors(videos, spec.mask.name + " with target motion" * predicts_motion)
+        target = " with target motion" if predicts_motion else ""
+        require_vectors(videos, spec.mask.name + target)
     elif guidance and guidance != "difference":
         require_flow(job.workplace.data[spec.data.dataset], videos, guidance)
     model = build_mae(spec)

@@ -124,10 +124,10 @@ def fit_path(
 
     for penalty in sorted(penalties, reverse=True):
         step_R = (value_R / classes + penalty).rsqrt()
-        given = rotated_NR * step_R, penalty * step_R.square()
+        arguments = rotated_NR * step_R, penalty * step_R.square()
         start = torch.cat([(weight_CR / step_R).flatten(), bias_C / step]).numpy()
         options = {"maxiter": 1000, "gtol": 1e-6, "ftol": 0}
-        best = minimize(loss, start, given, jac=True, method="L-BFGS-B", options=options)
+        best = minimize(loss, start, arguments, jac=True, method="L-BFGS-B", options=options)
         scaled_CR, scaled_C = torch.from_numpy(best.x).split(sizes)
         weight_CR, bias_C = scaled_CR.view(classes, -1) * step_R, step * scaled_C
         predictor_of[penalty] = _predictor(normal, weight_CR @ basis_DR.T, bias_C)

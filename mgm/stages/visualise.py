@@ -48,8 +48,8 @@ def visualise(job: Job[Visualise]) -> dict[str, Any]:
             f"and parents has {len(spec.parents)}; correct parents"
         )
     runs = [_parent(job, run_id) for run_id in spec.parents]
-    made = [_arrays(job, video, seed, runs) for video, seed in _choose(spec, job.index)]
-    arrays = _stack(made) if spec.figure in ("7", "8") else made[0]
+    of_clips = [_arrays(job, video, seed, runs) for video, seed in _choose(spec, job.index)]
+    arrays = _stack(of_clips) if spec.figure in ("7", "8") else of_clips[0]
     if spec.figure == "8":
         arrays["names_P"] = np.array([trained.mask.name for trained, _ in runs])
         arrays["ratio_P"] = np.array([trained.mask.ratio for trained, _ in runs])
@@ -345,10 +345,10 @@ def _attention(model: MAE, clip: Clip) -> dict[str, np.ndarray]:
     }
 
 
-def _stack(made: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+def _stack(of_clips: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Stack the arrays of B clips. For example, frames_SHWC becomes frames_BSHWC."""
-    names = {key: key.partition("_") for key in made[0]}
+    names = {key: key.partition("_") for key in of_clips[0]}
     return {
-        f"{name}_B{suffix}": np.stack([arrays[key] for arrays in made])
+        f"{name}_B{suffix}": np.stack([arrays[key] for arrays in of_clips])
         for key, (name, _, suffix) in names.items()
     }

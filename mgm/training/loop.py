@@ -137,7 +137,8 @@ def train(
             batch, unread = next(batches)
             batches = chain([(batch, unread)], batches)
             # Compiled blocks keep less than these.
-            with wrapped_blocks(run.model, *[recomputed] * options.recompute), precision:
+            wrap = [recomputed] if options.recompute else []
+            with wrapped_blocks(run.model, *wrap), precision:
                 parts *= _choose_pieces(run, batch, clips // parts, free, first == 0, show)
         stack.enter_context(wrapped_blocks(run.model, *wraps))
         for step in range(first, run.steps):

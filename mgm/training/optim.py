@@ -52,12 +52,12 @@ class AdamW:
     def step(self) -> None:
         """Update the parameters that have a gradient."""
         for group, moments in zip(self.param_groups, self.moments, strict=True):
-            several = zip(
+            columns = zip(
                 group["params"], moments["first"], moments["second"], moments["steps"], strict=True
             )
             moved = [
                 (parameter, parameter.grad, *own)
-                for parameter, *own in several
+                for parameter, *own in columns
                 if parameter.grad is not None
             ]
             if not moved:
@@ -151,14 +151,14 @@ def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) ->
         optimiser = AdamW(groups, optim.betas)
     else:
         kind = _find_class(optim.name)
-        known = inspect.signature(kind).parameters
-        given = {"lr": optim.lr, "betas": optim.betas, **optim.options}
-        given = {name: x for name, x in given.items() if name in known or name in optim.options}
+        known = {*inspect.signature(kind).parameters, *optim.options}
+        arguments = {"lr": optim.lr, "betas": optim.betas, **optim.options}
+        arguments = {name: x for name, x in arguments.items() if name in known}
         trial = nn.Parameter(torch.zeros(2, 2))
         trial.grad = torch.zeros(2, 2)
         try:
-            kind([trial], **given).step()
-            optimiser = cast(torch.optim.Optimizer, kind(groups, **given))
+            kind([trial], **arguments).step()
+            optimiser = cast(torch.optim.Optimizer, kind(groups, **arguments))
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"optim.name {optim.name}: {error}; change optim.options, or choose another"

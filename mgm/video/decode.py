@@ -93,9 +93,9 @@ class DecodePass:
     def motion(self) -> Motion:
         """Return the motion of the wanted frames."""
         vectors = [self._vectors[n] for n in range(len(self.wanted_N))]
-        informed_N = np.array([some is not None for some in vectors])
-        joined = np.frombuffer(b"".join(some or b"" for some in vectors), self._dtype)
-        counts_N = [len(some or b"") // self._dtype.itemsize for some in vectors]
+        informed_N = np.array([data is not None for data in vectors])
+        joined = np.frombuffer(b"".join(data or b"" for data in vectors), self._dtype)
+        counts_N = [len(data or b"") // self._dtype.itemsize for data in vectors]
         motion_NHW2, future_NHW = rasterise(joined, counts_N, *self._coded)
         distances = reference_distance(self.wanted_N, np.array(self._references))
         distance_NHW = cell_distance(future_NHW, *distances)

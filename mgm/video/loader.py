@@ -205,11 +205,11 @@ def test_loader(
     Raises:
         UserError: a video cannot be read.
     """
-    for made, errors in view_batches(videos, clips, tubelet, views, batch, how):
+    for clips_batch, errors in view_batches(videos, clips, tubelet, views, batch, how):
         for error in errors.values():
             raise error
-        assert made
-        yield made
+        assert clips_batch
+        yield clips_batch
 
 
 def view_batches(
@@ -343,7 +343,7 @@ class _Batches(Dataset):
         return read(video, frames, boxes, size, self.how.reads, self.cache)
 
     def collate(
-        self, made: Sequence[Clip | None], samples: Sequence[int], seeds: Sequence[int]
+        self, read_clips: Sequence[Clip | None], samples: Sequence[int], seeds: Sequence[int]
     ) -> Batch:
         """Return a batch of clips, with zeros for clips that could not be read."""
         how, tubelet, clips = self.how, self.tubelet, self.clips
@@ -352,12 +352,12 @@ class _Batches(Dataset):
             max(clips.size // CELL, 1),
             how.motion and how.directions,
         )
-        frames = _zeros((len(made), clips.frames, size, size, 3))
+        frames = _zeros((len(read_clips), clips.frames, size, size, 3))
         frames_BTHWC = frames.numpy()
-        motion_BSHW = np.zeros((len(made), clips.frames // tubelet, cells, cells), np.float32)
+        motion_BSHW = np.zeros((len(read_clips), clips.frames // tubelet, cells, cells), np.float32)
         displacement_BSHW2 = np.zeros((*motion_BSHW.shape, 2 if directed else 0), np.float32)
         informed_BS = np.zeros(motion_BSHW.shape[:2], np.bool_)
-        for b, (clip, seed) in enumerate(zip(made, seeds)):
+        for b, (clip, seed) in enumerate(zip(read_clips, seeds)):
             if clip is None:
                 continue
             frames_BTHWC[b] = clip.frames_THWC
@@ -372,14 +372,14 @@ class _Batches(Dataset):
                 order_S = permuted_slots(seed, motion_BSHW.shape[1])
                 motion_BSHW[b] = motion_BSHW[b, order_S]
                 displacement_BSHW2[b] = displacement_BSHW2[b, order_S]
-        failed = (self.videos[n].path for n, clip in zip(samples, made) if clip is None)
+        failed = (self.videos[n].path for n, clip in zip(samples, read_clips) if clip is None)
         batch = Batch(
             frames,
             torch.from_numpy(motion_BSHW) if how.motion else None,
             torch.tensor(seeds),
             torch.tensor([self.videos[sample].label for sample in samples]),
             torch.tensor(samples),
-            torch.tensor([float(clip is not None) for clip in made]),
+            torch.tensor([float(clip is not None) for clip in read_clips]),
             tuple(dict.fromkeys(failed)),
             displacement_BSHW2=torch.from_numpy(displacement_BSHW2) if directed else None,
             informed_BS=torch.from_numpy(informed_BS) if directed else None,
@@ -418,7 +418,7 @@ class _TrainingBatches(_Batches):
     def __getitem__(self, item: tuple[int, range]) -> Batch | UserError:
         """Return the clips of some places of a step's batch."""
         step, part = item
-        samples, seeds, made = list[int](), list[int](), list[Clip | None]()
+        samples, seeds, read_clips = list[int](), list[int](), list[Clip | None]()
         for place in part:
             epoch, position = divmod(step * self.batch + place, len(self.videos))
             sample = int(self.order(epoch)[position])
@@ -432,12 +432,12 @@ class _TrainingBatches(_Batches):
                         self.with_other_motion(clip, sample, seed)
                         for clip, seed in zip(clips, seeds_R)
                     ]
-                made += clips
+                read_clips += clips
             except (NoVectors, NoFlow, NotInShard) as error:
                 return error
             except UserError:
-                made += [None] * self.repeats
-        return self.collate(made, samples, seeds)
+                read_clips += [None] * self.repeats
+        return self.collate(read_clips, samples, seeds)
 
     def seeds_of(self, epoch: int, sample: int) -> list[int]:
         """Return one seed per repeat: the clip's own, then seeds derived from it."""
@@ -493,15 +493,15 @@ class _TestBatches(_Batches):
         return -(-len(self.videos) // self.group)
 
     def __getitem__(self, item: int) -> tuple[Batch | None, dict[int, UserError]]:
-        made, samples, errors = list[Clip](), list[int](), dict[int, UserError]()
+        read_clips, samples, errors = list[Clip](), list[int](), dict[int, UserError]()
         for sample in range(len(self.videos))[item * self.group : (item + 1) * self.group]:
             try:
-                made += self.clips_of(self.videos[sample])
+                read_clips += self.clips_of(self.videos[sample])
             except UserError as error:
                 errors[sample] = error
-            samples += [sample] * (len(made) - len(samples))
+            samples += [sample] * (len(read_clips) - len(samples))
         seeds = [clip_seed(0, 0, sample) for sample in samples]
-        return self.collate(made, samples, seeds) if made else None, errors
+        return self.collate(read_clips, samples, seeds) if read_clips else None, errors
 
     def clips_of(self, video: IndexedVideo) -> list[Clip]:
         """Return a video's test views: each spatial view of each temporal view."""

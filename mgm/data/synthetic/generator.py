@@ -271,8 +271,9 @@ def write_lists(params: Synthetic, out: Path) -> None:
         case "ucf101":
             lists = {"classInd": [f"{label} {name}" for label, name in enumerate(params.names, 1)]}
             for split in SPLITS:
+                # The official lists have the labels of training videos alone.
                 lists[f"{split}list01"] = [
-                    path.removeprefix("UCF-101/") + f" {label + 1}" * (split == "train")
+                    f"{path.removeprefix('UCF-101/')}{f' {label + 1}' if split == 'train' else ''}"
                     for label, _, _, path in videos[split]
                 ]
             for name, lines in lists.items():

@@ -46,8 +46,8 @@ class LinearCombination:
         weights = self.weights + tuple(-weight for weight in other.weights)
         return LinearCombination(self.cells + other.cells, weights, self.constant - other.constant)
 
-    def __rsub__(self, several: "list[LinearCombination]") -> "list[LinearCombination]":
-        return [number - self for number in several]
+    def __rsub__(self, numbers: "list[LinearCombination]") -> "list[LinearCombination]":
+        return [number - self for number in numbers]
 
     def __truediv__(self, other: "LinearCombination") -> "LinearCombination":
         return LinearCombination(self.cells + other.cells, is_ratio=True, unit="times")
@@ -266,8 +266,8 @@ def read_claims() -> tuple[Claim, ...]:
         words[name] = value(formula)
     return tuple(
         Claim(**(fields | {"conditions": tuple(map(value, fields["conditions"]))}), source=source)
-        for source, several in fields["sections"].items()
-        for fields in several
+        for source, claims in fields["sections"].items()
+        for fields in claims
     )
 
 

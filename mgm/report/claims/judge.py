@@ -131,9 +131,9 @@ def runs_say(claim: Claim, rows: Mapping[Key, FilledCell], full: bool) -> tuple[
     numbers = partial(of_runs, rows)
     held, failed = list[float](), list[float]()
     for condition in claim.conditions:
-        several = _evaluated(condition, numbers)
-        answers = [_agrees(condition, number, full) for number in several]
-        p_values = [_p(condition, number) for number in several]
+        numbers_of = _evaluated(condition, numbers)
+        answers = [_agrees(condition, number, full) for number in numbers_of]
+        p_values = [_p(condition, number) for number in numbers_of]
         if any(answers):
             held.append(min(p for p, agrees in zip(p_values, answers) if agrees))
         elif None not in answers:

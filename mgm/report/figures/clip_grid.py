@@ -35,7 +35,7 @@ def clip_grid(index_BS: np.ndarray, rows: int, texts: Sequence[str]) -> tuple[Fi
     clips, slots = index_BS.shape
     width, part = LABELS + slots * (CELL + GAP), HEAD + rows * (CELL + GAP)
     figure, _ = with_text(width, clips * part, 0.5 * LINE, texts)
-    height, several = figure.get_figheight(), []
+    height, grids = figure.get_figheight(), []
     for clip, index_S in enumerate(index_BS):
         top = height - clip * part - HEAD
         grid = figure.add_gridspec(
@@ -48,13 +48,13 @@ def clip_grid(index_BS: np.ndarray, rows: int, texts: Sequence[str]) -> tuple[Fi
             wspace=GAP / CELL,
             hspace=GAP / CELL,
         )
-        several.append(grid.subplots(squeeze=False))
-        for axes in several[-1].flat:
+        grids.append(grid.subplots(squeeze=False))
+        for axes in grids[-1].flat:
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=HIDDEN)
-        for axes, index in zip(several[-1][0], index_S):
+        for axes, index in zip(grids[-1][0], index_S):
             axes.set_title(f"frame {index}", loc="center", size=8, color=QUIET, pad=4)
-    return figure, np.array(several)
+    return figure, np.array(grids)
 
 
 def label(axes: Axes, title: str, *lines: str) -> None:

@@ -66,8 +66,8 @@ def arrays_of(points: pd.DataFrame, plot: Plot) -> dict[str, np.ndarray]:
 def missing(points: pd.DataFrame) -> str:
     """Return sentences that list the points with missing runs; empty if all are run."""
     sentences = []
-    for status, some in points[~points.status.isin(["run", "quoted"])].groupby("status"):
-        ticks = some.groupby("line", sort=False).tick.agg(", ".join)
+    for status, missing_points in points[~points.status.isin(["run", "quoted"])].groupby("status"):
+        ticks = missing_points.groupby("line", sort=False).tick.agg(", ".join)
         sentences.append(f"{str(status).capitalize()}: {'; '.join(ticks.index + ' ' + ticks)}.")
     return " ".join(sentences)
 
@@ -88,11 +88,14 @@ def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figu
     # The paper's only number needs no panel of its own.
     quoted = len(paper) > (0 if together else 1)
     beyond = bool(((points.ci_low < 0) | (points.ci_high > 100)).any())
-    key = "Filled marks are our means, bars their 95 % confidence intervals over seeds."
-    key += " A mark without a bar is one run." * bool((points.n == 1).any())
-    key += " Arrows mark intervals that reach beyond 0 or 100." * beyond
-    key += " Hollow marks are the paper's numbers." * quoted
-    key += " Diamonds are methods that are not run here." * bool((paper.wanted == 0).any())
+    sentences = {
+        "Filled marks are our means, bars their 95 % confidence intervals over seeds.": True,
+        "A mark without a bar is one run.": (points.n == 1).any(),
+        "Arrows mark intervals that reach beyond 0 or 100.": beyond,
+        "Hollow marks are the paper's numbers.": quoted,
+        "Diamonds are methods that are not run here.": (paper.wanted == 0).any(),
+    }
+    key = " ".join(sentence for sentence, applies in sentences.items() if applies)
     apart = ""
     if len(paper) and not together:
         apart = f"Scale {scale} does not repeat the paper's experiments: "
@@ -101,23 +104,25 @@ def curves(points: pd.DataFrame, plot: Plot, scale: str, together: bool) -> Figu
             if quoted
             else f"the paper's number, {paper.paper.item():g} at {paper.tick.item()}, is not drawn."
         )
-    together |= not quoted
-    panels: dict[str, tuple[str, ...]] = {
-        f"Ours at scale {scale}" + ", and the paper" * quoted: ("ours", "paper")[: 1 + quoted]
-    }
-    if not together:
-        panels = {"The paper": ("paper",), f"Ours at scale {scale}": ("ours",)}
-    figure, (several,) = blank_panels(
+    ours = f"Ours at scale {scale}"
+    panels: dict[str, tuple[str, ...]]
+    if not quoted:
+        panels = {ours: ("ours",)}
+    elif together:
+        panels = {f"{ours}, and the paper": ("ours", "paper")}
+    else:
+        panels = {"The paper": ("paper",), ours: ("ours",)}
+    figure, (axes_of_panels,) = blank_panels(
         (1, len(panels)),
         (7.4, 3.5),
         (0.62, 0.12, 0.36, 0.55),
         (key, missing(points), apart),
         gridspec_kw={"wspace": 0.2},
     )
-    for axes, (title, shown) in zip(several, panels.items(), strict=True):
+    for axes, (title, shown) in zip(axes_of_panels, panels.items(), strict=True):
         _panel(axes, points, shown, joined=not plot.ticks)
         axes.set_title(title)
-        axes.set(xlabel=plot.x, ylabel=plot.y if axes is several[0] else "")
+        axes.set(xlabel=plot.x, ylabel=plot.y if axes is axes_of_panels[0] else "")
     return figure
 
 
@@ -127,20 +132,20 @@ def _panel(axes: Axes, points: pd.DataFrame, shown: tuple[str, ...], joined: boo
     span = (points.x.max() - points.x.min()) or 1.0
     labels: list[tuple[float, float, str, dict[str, Any]]] = []
     for place, (name, (colour, mark)) in enumerate(looks.items()):
-        some = points[points.line == name]
+        line = points[points.line == name]
         # Shift the lines a little in x, so that their bars do not overlap.
-        shifted = some.x + (place - (len(run) - 1) / 2) * 0.014 * span
+        shifted = line.x + (place - (len(run) - 1) / 2) * 0.014 * span
         ends = []
-        for y in (y for y in shown if some[y].notna().any()):
-            x = shifted if y == "ours" else some.x
+        for y in (y for y in shown if line[y].notna().any()):
+            x = shifted if y == "ours" else line.x
             # A missing point breaks the line.
             look = LINES[y] | ({} if joined else {"linewidth": 0})
-            axes.plot(x, some[y], marker=mark, markersize=5, color=colour, **look)
-            last = some[y].last_valid_index()
-            ends.append((x[last], some[y][last], name, {"color": colour, "weight": "bold"}))
+            axes.plot(x, line[y], marker=mark, markersize=5, color=colour, **look)
+            last = line[y].last_valid_index()
+            ends.append((x[last], line[y][last], name, {"color": colour, "weight": "bold"}))
         labels += ends[:1]
         if "ours" in shown:
-            _bars(axes, some.assign(x=shifted), colour)
+            _bars(axes, line.assign(x=shifted), colour)
     quoted = points[~points.line.isin(run) & points.paper.notna() & ("paper" in shown)]
     axes.plot(
         quoted.x, quoted.paper, "D", markersize=4, markerfacecolor="white", markeredgecolor=QUOTED

@@ -45,8 +45,10 @@ def draw(arrays: Mapping[str, Any], title: str) -> Figure:
         panels.append(partial(_codecs, codecs=codecs))
     panels.append(partial(_motion, concentration_M=arrays["concentration_M"]))
     rows = 1 if len(panels) < 3 else 2
-    # An odd last panel is as wide as two.
-    places = [*range(len(panels)), *[len(panels) - 1] * (len(panels) % 2)]
+    places = [*range(len(panels))]
+    if len(panels) % 2:
+        # The last panel is as wide as two.
+        places.append(places[-1])
     figure = blank(7.4, 0.6 + 2 * rows, layout="constrained")
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08, hspace=0.06, wspace=0.06)  # type: ignore[union-attr, call-arg]
     drawn = figure.subplot_mosaic([places[row * 2 : row * 2 + 2] for row in range(rows)])  # type: ignore[arg-type]
@@ -102,7 +104,9 @@ def _codecs(axes: Axes, codecs: pd.DataFrame) -> None:
     codecs = codecs.groupby("codec").vectors.agg(["size", "any"]).sort_values("size")
     colours = codecs["any"].map({True: ACCENT, False: HIDDEN})
     bars = axes.barh(codecs.index, codecs["size"], 0.6, color=colours)
-    texts = [f"{row.size:,}" + ", no vectors" * (not row.any) for row in codecs.itertuples()]
+    texts = [
+        f"{row.size:,}" if row.any else f"{row.size:,}, no vectors" for row in codecs.itertuples()
+    ]
     axes.bar_label(bars, texts, padding=3, size=8)
     axes.set_xlim(0, codecs["size"].max() * 1.35)
     axes.set_ylim(-0.6, max(len(codecs), 3) - 0.4)

@@ -183,7 +183,7 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
     slots_S = np.arange(1, arrays["share_NS"].shape[1] + 1)
     rows = -(-len(order) // IN_A_ROW)
     columns = -(-len(order) // rows)
-    figure, several = panels(
+    figure, axes_RC = panels(
         (rows, columns),
         (WIDTH, rows * (HEAD + HEIGHT) + (rows - 1) * AXIS / 2),
         (LEFT, 0.08 + GAP, HEAD, AXIS),
@@ -194,9 +194,9 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
             "hspace": (HEAD + AXIS / 2) / HEIGHT,
         },
     )
-    for axes in several.flat[len(order) :]:
+    for axes in axes_RC.flat[len(order) :]:
         axes.remove()
-    for place, (name, axes) in enumerate(zip(order, several.flat)):
+    for place, (name, axes) in enumerate(zip(order, axes_RC.flat)):
         row, first_of_row = names.index(name), place % columns == 0
         low_S, high_S, share_S = (arrays[f"{key}_NS"][row] for key in ("low", "high", "share"))
         guided = name in MASKS and MASKS[name].guided
@@ -224,9 +224,9 @@ def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
             axes.set_ylabel("Moving pixels hidden (%)", size=8.5)
     drawn = (arrays["low_NS"], arrays["share_NS"], arrays["hidden_N"])
     low = min(float(np.nanmin(values)) for values in drawn)
-    several[0, 0].set_ylim(max(low - 0.22 * (100 - low), 0), 100)
-    several[0, 0].yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    below = several[-1, 0].get_position().y0 - 0.38 / figure.get_figheight()
+    axes_RC[0, 0].set_ylim(max(low - 0.22 * (100 - low), 0), 100)
+    axes_RC[0, 0].yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    below = axes_RC[-1, 0].get_position().y0 - 0.38 / figure.get_figheight()
     middle = (1 + LEFT / WIDTH) / 2
     figure.text(middle, below, "Time slot of the clip", size=8.5, ha="center")
     return figure

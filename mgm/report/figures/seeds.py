@@ -62,7 +62,7 @@ def seeds(plot: Plot, runs: pd.DataFrame, gaps: pd.DataFrame, missing: str) -> F
     )
     shown = list(runs.line.unique()) or [*plot.lines][:1]
     panel = ROW * len(plot.ticks) + BETWEEN
-    figure, several = panels(
+    figure, axes_R2 = panels(
         (len(shown), 2),
         (7.4, panel * len(shown)),
         (1.5, 0.15, 0.34, 0.5),
@@ -71,17 +71,17 @@ def seeds(plot: Plot, runs: pd.DataFrame, gaps: pd.DataFrame, missing: str) -> F
         width_ratios=(3, 2),
         gridspec_kw={"wspace": 0.07, "hspace": BETWEEN / (panel - BETWEEN)},
     )
-    for (dots, bars), name in zip(several, shown, strict=True):
-        some, apart = runs[runs.line == name], gaps[gaps.line == name]
+    for (dots, bars), name in zip(axes_R2, shown, strict=True):
+        own_runs, own_gaps = runs[runs.line == name], gaps[gaps.line == name]
         for place, tick in enumerate(plot.ticks):
-            values = some[some.tick == tick].value
+            values = own_runs[own_runs.tick == tick].value
             colour = ACCENT if tick == plot.reference else INK
             look = {"alpha": 0.45, "markeredgewidth": 0, "markersize": 3.6}
             dots.plot(values, [place] * len(values), "o", color=colour, **look)
             if len(values):
                 large = {"markersize": 13, "markeredgewidth": 1.8}
                 dots.plot(values.mean(), place, "|", color=colour, **large)
-        intervals(bars, apart, [plot.ticks.index(tick) for tick in apart.tick])
+        intervals(bars, own_gaps, [plot.ticks.index(tick) for tick in own_gaps.tick])
         dots.set_title(plot.shown.get(name, name))
         bars.set_title(f"Row minus {plot.reference} (points)")
         dots.set_yticks(range(len(plot.ticks)), plot.ticks)

@@ -33,7 +33,7 @@ def differences(
         "Each line is a difference of two rows. Large dots and bars: mean and 95 % interval. "
         f"Small dots: one per {unit}. Orange line: no difference."
     )
-    figure, several = panels(
+    figure, axes_D1 = panels(
         (len(datasets), 1),
         (9.2, sum(ROW * count + BETWEEN for count in counts)),
         (3.7, 0.15, 0.4, 0.6),
@@ -42,15 +42,15 @@ def differences(
         height_ratios=counts,
         gridspec_kw={"hspace": BETWEEN / (sum(counts) * ROW / len(counts))},
     )
-    for axes, dataset in zip(several.flat, datasets, strict=True):
-        some = table[table.dataset == dataset].reset_index(drop=True)
-        intervals(axes, some, some.index - 0.12)
-        for place, says in enumerate(some.says):
+    for axes, dataset in zip(axes_D1.flat, datasets, strict=True):
+        rows = table[table.dataset == dataset].reset_index(drop=True)
+        intervals(axes, rows, rows.index - 0.12)
+        for place, says in enumerate(rows.says):
             values = units[dataset, says]
             axes.plot(values, np.full(len(values), place + 0.2), ".", color=QUIET, markersize=4)
         axes.set_title(study.shown[dataset])
-        axes.set_yticks(some.index, [textwrap.fill(says, 50) for says in some.says])
-        axes.set_ylim(len(some) - 0.4, -0.6)
+        axes.set_yticks(rows.index, [textwrap.fill(says, 50) for says in rows.says])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
     axes.set_xlabel("Difference (points)")
@@ -68,7 +68,7 @@ def over_a_number(study: Study, points: pd.DataFrame, unit: str) -> Figure:
     datasets, columns = list(points.dataset.unique()), list(points.column.unique())
     (title,) = study.over.values()
     key = f"Marks and bars: mean and 95 % interval over {unit}s. Dotted: rows without pretraining."
-    figure, several = panels(
+    figure, axes_DC = panels(
         (len(datasets), len(columns)),
         (3.7 * len(columns), 2.9 * len(datasets)),
         (0.6, 0.15, 0.6, 0.5),
@@ -76,18 +76,18 @@ def over_a_number(study: Study, points: pd.DataFrame, unit: str) -> Figure:
         gridspec_kw={"wspace": 0.2, "hspace": 0.45},
     )
     names = list(dict.fromkeys(points[points.x.notna()].line))
-    for row, dataset in zip(several, datasets, strict=True):
+    for row, dataset in zip(axes_DC, datasets, strict=True):
         for axes, column in zip(row, columns, strict=True):
-            here = points[(points.dataset == dataset) & (points.column == column)]
+            panel = points[(points.dataset == dataset) & (points.column == column)]
             for place, name in enumerate(names):
-                some = here[here.line == name].sort_values("x")
+                line = panel[panel.line == name].sort_values("x")
                 # Bars of several lines would hide one another.
-                x = some.x * 1.04 ** (place - (len(names) - 1) / 2)
-                reach = some[["low", "high"]].sub(some["mean"], axis=0).abs()
+                x = line.x * 1.04 ** (place - (len(names) - 1) / 2)
+                reach = line[["low", "high"]].sub(line["mean"], axis=0).abs()
                 colour, mark = LOOKS[place % len(LOOKS)]
                 axes.errorbar(
                     x,
-                    some["mean"],
+                    line["mean"],
                     reach.replace(np.inf, np.nan).to_numpy().T,
                     color=colour,
                     marker=mark,
@@ -96,9 +96,9 @@ def over_a_number(study: Study, points: pd.DataFrame, unit: str) -> Figure:
                     elinewidth=0.9,
                     label=name,
                 )
-            for _, level in here[here.x.isna()].iterrows():
+            for _, level in panel[panel.x.isna()].iterrows():
                 axes.axhline(level["mean"], color=INK, linewidth=1, linestyle=":", label=level.line)
-            ticks = sorted(here.x.dropna().unique())
+            ticks = sorted(panel.x.dropna().unique())
             axes.set_xscale("log")
             axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
             axes.minorticks_off()
@@ -107,7 +107,7 @@ def over_a_number(study: Study, points: pd.DataFrame, unit: str) -> Figure:
             axes.grid(axis="y")
         row[0].set_ylabel("Top-1 accuracy (%)")
     figure.legend(
-        *several[0, 0].get_legend_handles_labels(),
+        *axes_DC[0, 0].get_legend_handles_labels(),
         loc="upper left",
         ncols=1 + len(names),
         labelcolor="linecolor",

@@ -99,14 +99,14 @@ class Records:
             if (folder := self.results / run_id).is_dir():
                 stopped = not (folder / "result.json").exists() and age(folder) > QUIET_S
                 before = [digests.get(parent) for parent in parents(spec)]
-                about = [FORMAT, spec.model_dump_json(), self.cells[run_id], stopped, before]
+                facts = [FORMAT, spec.model_dump_json(), self.cells[run_id], stopped, before]
                 files = [
                     (file.name, _content(file))
                     for file in sorted(folder.iterdir())
                     if file.name[0] != "." and file.is_file()
                 ]
                 shown = self.clip if _is_plain(spec) else ""
-                text = json.dumps([*about, files, shown])
+                text = json.dumps([*facts, files, shown])
                 digests[run_id] = hashlib.sha256(text.encode()).hexdigest()[:16]
         return digests
 

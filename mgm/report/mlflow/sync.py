@@ -200,8 +200,8 @@ class Mirror:
 
     def models(self, run_ids: Iterable[str]) -> list[str]:
         """Return the ids of the logged models that these runs made."""
-        made = [run.outputs for run_id in run_ids for run in self.runs.get(run_id, [])]
-        return [output.model_id for outputs in made if outputs for output in outputs.model_outputs]
+        runs = (run for run_id in run_ids for run in self.runs.get(run_id, []))
+        return [made.model_id for run in runs if run.outputs for made in run.outputs.model_outputs]
 
     def update(self, records: Records, run_id: str, digest: str) -> str:
         """Write a run unless MLflow has it. Parents come first, since a run refers to theirs.
@@ -234,8 +234,8 @@ class Mirror:
         return {(point.step, point.timestamp) for point in history} <= points
 
     def _delete(self, mlflow_id: str) -> None:
-        made = f"source_run_id = '{mlflow_id}'"
-        for model in self.client.search_logged_models([self.experiment_id], made):
+        query = f"source_run_id = '{mlflow_id}'"
+        for model in self.client.search_logged_models([self.experiment_id], query):
             self.client.delete_logged_model(model.model_id)
         self.client.delete_run(mlflow_id)
 
@@ -257,8 +257,8 @@ class Mirror:
         else:
             # The tag comes with the run, so that the next sync finds a half written one.
             tags = {RUN: record.spec.run_id}
-            made = client.create_run(self.experiment_id, record.start, tags, record.name)
-            mlflow_id = made.info.run_id
+            created = client.create_run(self.experiment_id, record.start, tags, record.name)
+            mlflow_id = created.info.run_id
         metrics = [entities.Metric(*point) for point in points]
         if record.status == "FINISHED":
             metrics += self._link(record, mlflow_id)
@@ -307,8 +307,8 @@ class Mirror:
                 record.spec.stage,
             ).model_id
             self.client.finalize_logged_model(tested, entities.LoggedModelStatus.READY)
-            made = entities.LoggedModelOutput(tested, record.last)
-            self.client.log_outputs(mlflow_id, [made])
+            output = entities.LoggedModelOutput(tested, record.last)
+            self.client.log_outputs(mlflow_id, [output])
         on = name if digest else None
         return [entities.Metric(*metric, tested, on, digest, mlflow_id) for metric in record.final]
 
@@ -364,10 +364,10 @@ def _version(client: Any, name: str, model: str) -> str:
     with TemporaryDirectory() as folder:
         get_external_mlflow_model_spec(held).save(str(Path(folder) / "MLmodel"))
         client.log_model_artifacts(model, folder)
-    made = client.create_model_version(
+    created = client.create_model_version(
         name, held.artifact_location, held.source_run_id, model_id=model
     )
-    return str(made.version)
+    return str(created.version)
 
 
 @contextmanager

@@ -218,14 +218,15 @@ def _pretraining(registry: Registry, views: Iterable[TableView]) -> list[tuple[s
         # A mask that is not run, such as a new one, leaves the others' mean as it is.
         others = [cell for cell in masks if cell.row not in table.groups and cell.estimate]
         if others and (difference := mean_gain(others, base)):
-            said = f"{number(difference.mean, True)} points"
+            gain_text = f"{number(difference.mean, True)} points"
             if difference.has_interval:
-                said += f" [{number(difference.low, True)}, {number(difference.high, True)}]"
-                said += ", within noise" * (difference.low <= 0 <= difference.high)
+                gain_text += f" [{number(difference.low, True)}, {number(difference.high, True)}]"
+                if difference.low <= 0 <= difference.high:
+                    gain_text += ", within noise"
             else:
-                said += ", from one seed"
+                gain_text += ", from one seed"
             where = registry.scale.named(base.column)
-            text = f"the mean gain of the {len(others)} masks of {table.label} is {said}"
+            text = f"the mean gain of the {len(others)} masks of {table.label} is {gain_text}"
             sentences.append((f"No pretraining, {where}: {text}.", f"table-{table.name}"))
     return sentences
 
@@ -251,8 +252,8 @@ def _masks(registry: Registry, views: Iterable[TableView]) -> list[tuple[str, st
         if within := len(gains) - sum(map(len, sides.values())):
             parts.append(f"within noise of {within} of {len(gains)}")
         text = f"{registry.scale.named(ours.column)}: {ours.row} is {'; '.join(parts)}"
-        said = f"Other masks, {text} (paired by seed, Holm's method)."
-        sentences.append((said, f"table-{table.name}"))
+        sentence = f"Other masks, {text} (paired by seed, Holm's method)."
+        sentences.append((sentence, f"table-{table.name}"))
     return sentences
 
 

@@ -46,7 +46,7 @@ def mask_player(arrays: Mapping[str, Any], run_id: str) -> dict[str, Any]:
     for name, ratio, masked_SHW, boxes_S4 in zip(
         map(str, arrays["names_N"]), arrays["ratio_N"], masks, arrays["boxes_NS4"]
     ):
-        about = ", ".join(
+        caption = ", ".join(
             filter(
                 None, (KIND.get(name, "").replace("\n", " "), f"{ratio * 100:.0f}\u00a0% hidden")
             )
@@ -58,7 +58,7 @@ def mask_player(arrays: Mapping[str, Any], run_id: str) -> dict[str, Any]:
         )
         boxes = corner_S4.tolist() if np.isfinite(boxes_S4).all() else ()
         strip = _uri(_strip(veil(masked_SHW)), "png")
-        strips.append({"name": name, "about": about, "strip": strip, "boxes": boxes})
+        strips.append({"name": name, "about": caption, "strip": strip, "boxes": boxes})
     slots, rows, columns = masks.shape[1:]
     clip = _uri(_strip(arrays["frames_SHWC"]), "webp")
     sizes = {"slots": slots, "rows": rows, "columns": columns}

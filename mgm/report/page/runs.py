@@ -60,13 +60,14 @@ def training(
             text: [thin(losses_of(logs[run_id], relative), SMOOTH) for run_id in run_ids]
             for text, run_ids in labelled.items()
         }
-        ends = [value for several in series.values() for curve in several for _, value in curve]
-        ends += [1.0] * relative
+        ends = [value for curves in series.values() for curve in curves for _, value in curve]
+        if relative:
+            ends.append(1.0)
         lasts = [logs[run_id][-1] for run_ids in labelled.values() for run_id in run_ids]
         steps = [last.get(name) for last in lasts for name in ("step", "steps")]
         panels = {
-            text: {"curves": several, "last": sum(curve[-1][1] for curve in several) / len(several)}
-            for text, several in series.items()
+            text: {"curves": curves, "last": sum(curve[-1][1] for curve in curves) / len(curves)}
+            for text, curves in series.items()
         }
         groups.append(
             {"title": STAGES[stage], "note": note, "rule": relative, "panels": panels}
@@ -120,9 +121,11 @@ def labels_of(registry: Registry) -> dict[str, str]:
 
 def _label(table: Table, cell: Cell) -> str:
     """Return "Table 4c: jitter no", with the column if the table has several."""
-    kind = f"{table.head.lower()} " * (table.head in ("Backbone", "Guidance", "Jitter"))
-    columns = [cell.column] * (len(table.columns) > 1)
-    return f"{table.label}: {kind}{', '.join([*names(table, cell), *columns])}"
+    kind = f"{table.head.lower()} " if table.head in ("Backbone", "Guidance", "Jitter") else ""
+    parts = names(table, cell)
+    if len(table.columns) > 1:
+        parts.append(cell.column)
+    return f"{table.label}: {kind}{', '.join(parts)}"
 
 
 def columns_of(registry: Registry, statuses: Mapping[str, RunStatus]) -> dict[str, dict[str, str]]:
@@ -218,8 +221,8 @@ def _fields(run: RunStatus, log: Log, losses: Losses) -> list[tuple[str, str]]:
             "{:.0f} MB peak memory": _mean(log[-1:], "memory_mb"),
             "mask coverage {:.1f} %": (_mean(log, "coverage") or 0) * 100 or None,
         }
-        given = (text.format(value) for text, value in measured.items() if value is not None)
-        fields["measured"] = ", ".join(given) or "not logged"
+        texts = (text.format(value) for text, value in measured.items() if value is not None)
+        fields["measured"] = ", ".join(texts) or "not logged"
     if result:
         data, failed, digest = result["data"], result["failed_videos"], result["weights_sha256"]
         videos = f"{data['train']} training + {data['test']} test videos, {data['note']}"

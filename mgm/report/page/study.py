@@ -60,10 +60,10 @@ def study_of(findings: Findings, figures: Mapping[str, Path]) -> dict[str, Any]:
     sceptic = {asked: findings.filled(text) for asked, text in study.sceptic.items()}
     return {
         "question": study.question,
-        "answer": [_signed(said) for said in map(findings.filled, study.answer) if said],
+        "answer": [_signed(line) for line in map(findings.filled, study.answer) if line],
         "stop": study.stop,
         "unclean": study.unclean,
-        "sceptic": {asked: _signed(said) for asked, said in sceptic.items() if said},
+        "sceptic": {asked: _signed(answer) for asked, answer in sceptic.items() if answer},
         "tables": tables,
         "differences": differences,
         "predictions": predictions,
@@ -83,7 +83,7 @@ def _table(findings: Findings, cells: pd.DataFrame, column: str) -> dict[str, An
     for line in sorted(_records(cells), key=itemgetter("control")):
         line["run_ids"] = line["run_ids"].split()
         line["id"] = f"cell-{slug(line['dataset'], line['row'], column)}"
-        groups.setdefault("Controls: no model" * line["control"], []).append(line)
+        groups.setdefault("Controls: no model" if line["control"] else "", []).append(line)
     return {
         "column": column,
         "unit": SHARES.get(metric, "").lower() or f"{metric} (%)",

@@ -193,8 +193,8 @@ def _table(index: Index, rows: Sequence[tuple[float, float, float, str]]) -> pd.
         else ""
         for control, top1 in zip(CONTROLS, table.top1, strict=True)
     ]
-    about = [(control.name, control.title, control.kind) for control in CONTROLS]
-    return pd.DataFrame(about, columns=["control", "title", "kind"]).join(table)
+    names = [(control.name, control.title, control.kind) for control in CONTROLS]
+    return pd.DataFrame(names, columns=["control", "title", "kind"]).join(table)
 
 
 def chance_of(index: Index) -> float:

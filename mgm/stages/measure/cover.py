@@ -74,7 +74,7 @@ def hidden_share(
     masked_THW = masked_BL.view(grid.slots, grid.height, grid.width).numpy().repeat(tubelet, 0)
     rows_H, columns_W = y_H * grid.height // clip.height, x_W * grid.width // clip.width
     hidden_THW = masked_THW[:, rows_H][:, :, columns_W]
-    centre_TK2, diameter_TK = (some[index_T] for some in movers)
+    centre_TK2, diameter_TK = (array[index_T] for array in movers)
     x_TK11, y_TK11 = np.moveaxis(centre_TK2, 2, 0)[..., None, None]
     across_TKHW = (x_W + 0.5 - x_TK11) ** 2 + (y_H[:, None] + 0.5 - y_TK11) ** 2
     disc_THW = (across_TKHW <= (diameter_TK[..., None, None] / 2) ** 2).any(1)

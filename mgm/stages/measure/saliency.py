@@ -148,7 +148,7 @@ def _read_csv(path: Path, index: Index) -> dict[str, dict[int, np.ndarray]]:
             )
         boxes.setdefault(name, {}).setdefault(number, []).append(box)
     return {
-        name: {frame: np.array(several) for frame, several in frames.items()}
+        name: {frame: np.array(boxes_of_frame) for frame, boxes_of_frame in frames.items()}
         for name, frames in boxes.items()
     }
 

@@ -50,8 +50,8 @@ class _Reader(Dataset):
         training = Views(temporal=self.like.train_clips, spatial=1)
         views = self.like.views if video.split == "test" else training
         whole = clip if len(window_T) == video.frames else None
-        made = test_clips(video, self.like.clips, self.like.model.tubelet, views, whole)
-        return numbers, np.stack([made_clip.frames_THWC for made_clip in made])
+        view_clips = test_clips(video, self.like.clips, self.like.model.tubelet, views, whole)
+        return numbers, np.stack([made_clip.frames_THWC for made_clip in view_clips])
 
 
 def read_all(
