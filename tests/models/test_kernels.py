@@ -5,7 +5,7 @@ import torch
 
 from mgm.models import kernels
 from mgm.models.kernels import bf16_slowdown, linear
-from mgm.stages.pretrain import SLOW
+from mgm.stages.fit import SLOW
 
 
 def with_gradients(f, inputs, gradient):
