@@ -4,13 +4,13 @@ The Snakefile reads it in every process, so importing this must not import torch
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from mgm.dag.cluster import load_cluster
-from mgm.dag.config import parse_config
+from mgm.dag.cluster import Cluster, load_cluster
+from mgm.dag.config import Config, parse_config
 from mgm.data.index import read_index
 from mgm.data.published.derived import pda_digest
 from mgm.data.synthetic.params import Synthetic, parse_params
@@ -36,6 +36,47 @@ def _parts(name: str) -> tuple[str, ...]:
     return PUBLISHED[name].derived_from if name in PUBLISHED else ()
 
 
+def _require_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    if unknown := sorted({*names} - {*known}):
+        raise UserError(
+            f"{what}: {unknown[0]}: cannot be given here; choose from {', '.join(known)}"
+        )
+
+
+def _sources(options: Config, cluster: Cluster | None) -> dict[str, str]:
+    """Return the user's downloads: {published dataset: folder}."""
+    if options.videos is not None:
+        if options.sources:
+            raise UserError(
+                "--config sources: names published datasets, and "
+                f"videos={options.videos} replaces them; leave one of the two out"
+            )
+        return {}
+    sources = options.sources
+    if sources is None:
+        sources = cluster.sources if cluster else {}
+    short = {"ucf101": options.ucf101, "hmdb51": options.hmdb51}
+    sources = sources | {name: source for name, source in short.items() if source}
+    _require_known("sources", sources, PREPARED)
+    return sources
+
+
+def _scale(options: Config, sources: Collection[str], prepared_in: Mapping[str, str]) -> Scale:
+    """Return the scale or study that the options name. Its datasets may have no digest yet."""
+    if options.study:
+        study = load_study(file_of(options.study, STUDIES))
+        present = {
+            name
+            for name, place in study.datasets.items()
+            if name in sources or Path(prepared_in.get(name, place.root), "index.json").is_file()
+        }
+        scale = scale_of(study.without_absent(present), size=options.gpu)
+    else:
+        fields = options.model_dump(include={"flow_weights", "weights"}, exclude_unset=True)
+        scale = load_scale(file_of(options.scale, CONFIG), fields, options.gpu)
+    return scale.shortened(options.steps) if options.steps else scale
+
+
 class Setting:
     """The experiments of one scale or study under one name, and the folders of their data.
 
@@ -57,44 +98,13 @@ class Setting:
         index_videos: bool = True,
     ):
         options = parse_config(config)
-        cluster = load_cluster(options.cluster) if options.cluster is not None else None
-        prepared_in = cluster.data if cluster else {}
-        if options.videos is None:
-            given = cluster.sources if cluster else {}
-            sources = given if options.sources is None else options.sources
-            short = {"ucf101": options.ucf101, "hmdb51": options.hmdb51}
-            sources = sources | {name: source for name, source in short.items() if source}
-        elif options.sources:
-            raise UserError(
-                "--config sources: names published datasets, and "
-                f"videos={options.videos} replaces them; leave one of the two out"
-            )
-        else:
-            sources = {}
-        for what, names, known in (
-            ("sources", sources, PREPARED),
-            ("cluster: data", prepared_in, [*PUBLISHED]),
-        ):
-            if unknown := sorted(set(names) - set(known)):
-                raise UserError(
-                    f"{what}: {unknown[0]}: cannot be given here; choose from {', '.join(known)}"
-                )
-        if options.study:
-            study = load_study(file_of(options.study, STUDIES))
-            present = {
-                name
-                for name, place in study.datasets.items()
-                if name in sources
-                or Path(prepared_in.get(name, place.root), "index.json").is_file()
-            }
-            scale = scale_of(study.without_absent(present), size=options.gpu)
-        else:
-            fields = options.model_dump(include={"flow_weights", "weights"}, exclude_unset=True)
-            scale = load_scale(file_of(options.scale, CONFIG), fields, options.gpu)
-        if options.steps:
-            scale = scale.shortened(options.steps)
-        self.cluster, self.yes = cluster, options.yes
-        self.shards = options.shards or (cluster.shards if cluster else 1)
+        self.cluster = load_cluster(options.cluster) if options.cluster is not None else None
+        self.yes = options.yes
+        self.shards = options.shards or (self.cluster.shards if self.cluster else 1)
+        prepared_in = self.cluster.data if self.cluster else {}
+        _require_known("cluster: data", prepared_in, PUBLISHED)
+        sources = _sources(options, self.cluster)
+        scale = _scale(options, sources, prepared_in)
         # The downloads of the published datasets that jobs prepare.
         self.sources = {
             name: source
