@@ -143,10 +143,10 @@ def load(weights: str | Path, *, frames: int = 16, size: int = 224, stride: int 
     Raises:
         UserError: there are no weights, or they fit no model.
     """
-    from mgm.stages.apply import find_source
+    from mgm.stages.apply import find_trained
     from mgm.stages.job import best_device
 
     how = ApplyOptions(frames=frames, size=size, stride=stride)
-    source = find_source(Path(weights), how)
-    encoder = source.encoder().to(best_device())
-    return Model(encoder, source.clips, source.model.tubelet, source.model.channels)
+    trained = find_trained(Path(weights), how)
+    encoder = trained.encoder().to(best_device())
+    return Model(encoder, trained.clips, trained.model.tubelet, trained.model.channels)

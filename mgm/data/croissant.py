@@ -45,7 +45,7 @@ def write_croissant(index: Index, out: Path) -> None:
         {"classes/label": label, "classes/name": name} for label, name in enumerate(index.classes)
     ]
     splits = [{"splits/name": name, "splits/url": url} for name, url in SPLITS.items()]
-    about = {
+    dataset = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
@@ -76,7 +76,7 @@ def write_croissant(index: Index, out: Path) -> None:
             | {"dataType": "cr:Split"},
         ],
     }
-    write_output(out / "croissant.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    write_output(out / "croissant.json", json.dumps(dataset, indent=1, ensure_ascii=False) + "\n")
 
 
 def _shards(root: Path) -> list[dict[str, Any]]:
@@ -89,27 +89,27 @@ def _shards(root: Path) -> list[dict[str, Any]]:
 
 
 def _file(path: Path, name: str, kind: str, digest: str) -> dict[str, Any]:
-    about = {
+    fields = {
         "@type": "cr:FileObject",
         "@id": name,
         "name": name,
         "contentUrl": name,
         "encodingFormat": kind,
     }
-    return about | {"contentSize": f"{path.stat().st_size} B", "sha256": digest}
+    return fields | {"contentSize": f"{path.stat().st_size} B", "sha256": digest}
 
 
 def _records(
     name: str, columns: list[dict[str, Any]], key: str, data: list[dict[str, Any]] | None = None
 ) -> dict[str, Any]:
-    about = {
+    fields = {
         "@type": "cr:RecordSet",
         "@id": name,
         "name": name,
         "key": {"@id": f"{name}/{key}"},
         "field": columns,
     }
-    return about | ({"data": data} if data else {})
+    return fields | ({"data": data} if data else {})
 
 
 def _field(records: str, name: str, kind: type) -> dict[str, Any]:

@@ -87,19 +87,19 @@ def content_hash(path: str | Path, codec: str = "") -> str:
     return hashlib.blake2b(b"".join([str(size).encode(), *blocks]), digest_size=8).hexdigest()
 
 
-def listed_counts(listed: Mapping[str, int], here: Mapping[str, int]) -> str:
+def listed_counts(listed: Mapping[str, int], present: Mapping[str, int]) -> str:
     """Return in words how many of the listed videos are there.
 
     Args:
         listed: the number of listed videos, by split.
-        here: the number of those that are there, by split.
+        present: the number of those that are there, by split.
     """
     counts = ", ".join(
-        f"{here[split]:,} of {listed[split]:,} {split} videos are there" for split in SPLITS
+        f"{present[split]:,} of {listed[split]:,} {split} videos are there" for split in SPLITS
     )
     return counts + (
         "; the others are in missing.txt"
-        if any(here[split] != listed[split] for split in SPLITS)
+        if any(present[split] != listed[split] for split in SPLITS)
         else ""
     )
 
@@ -130,7 +130,7 @@ def write_index(index: Index, out: Path) -> None:
             )
     write_croissant(index, out)
     root, home = Path(os.path.abspath(index.root)), Path(os.path.abspath(out))
-    about = {
+    facts = {
         "classes": index.classes,
         "root": root.relative_to(home).as_posix() if root.is_relative_to(home) else str(root),
         "digest": index.digest,
@@ -138,8 +138,8 @@ def write_index(index: Index, out: Path) -> None:
         "note": index.note,
         "excluded": index.excluded,
     }
-    about["seal"] = _seal(about, out / "index.csv")
-    write_output(out / "index.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    facts["seal"] = _seal(facts, out / "index.csv")
+    write_output(out / "index.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
 
 
 def require_vectors(videos: Sequence[Video], mask: str) -> None:
@@ -191,29 +191,29 @@ def read_index(out: Path) -> Index:
     for path in (about_path, rows_path):
         if not path.is_file():
             raise UserError(f"{path}: no such file, so the folder has no complete index; {again}")
-    about: _About = read_json(about_path, _About, again)
-    if about.seal != _seal(about.model_dump(), rows_path):
+    stored: _About = read_json(about_path, _About, again)
+    if stored.seal != _seal(stored.model_dump(), rows_path):
         raise UserError(
             f"{rows_path}: this file or index.json was changed since it was written (digest "
-            f"{about.digest}, seal {about.seal[:12]}); put it back, or {again}"
+            f"{stored.digest}, seal {stored.seal[:12]}); put it back, or {again}"
         )
-    root, videos = Path(os.path.abspath(out / about.root)), []
+    root, videos = Path(os.path.abspath(out / stored.root)), []
     rows = read_table(rows_path)
     if tuple(next(rows, (0, []))[1]) != _COLUMNS:
         raise UserError(f"{rows_path}: its first line is not {','.join(_COLUMNS)}; {again}")
     for line, row in rows:
         with valid(f"{rows_path}: line {line}: ", again):
             videos.append(_video(row, root))
-    facts = tuple(about.classes), tuple(videos), tuple(about.excluded), about.digest, about.note
+    facts = tuple(stored.classes), tuple(videos), tuple(stored.excluded), stored.digest, stored.note
     return Index(root, *facts)
 
 
-def _seal(about: Mapping[str, Any], rows: Path) -> str:
+def _seal(facts: Mapping[str, Any], rows: Path) -> str:
     """Return the SHA-256 of index.csv and of index.json except its root.
 
     For 250,000 videos it takes 16 ms. Reading their rows takes 2 s.
     """
-    sealed = {name: value for name, value in about.items() if name not in ("root", "seal")}
+    sealed = {name: value for name, value in facts.items() if name not in ("root", "seal")}
     return hashlib.sha256(
         (json.dumps(sealed, sort_keys=True) + file_digest(rows)).encode()
     ).hexdigest()

@@ -66,8 +66,8 @@ def groups_by_name(labels: Mapping[str, Sequence[str]]) -> Iterator[dict[str, st
         pairs = {(label, groups[name]) for name, own in labels.items() for label in own}
         files = Counter(label for own in labels.values() for label in own)
         of_class = Counter(label for label, _ in pairs)
-        several = [of_class[label] > 1 for label, count in files.items() if count > 1]
-        if 2 * sum(several) >= len(several):
+        has_several = [of_class[label] > 1 for label, count in files.items() if count > 1]
+        if 2 * sum(has_several) >= len(has_several):
             yield groups
 
 

@@ -148,14 +148,16 @@ def open_all(
     opened = in_processes(partial(_open_some, root), chunks, min(cores(), max(len(chunks) // 2, 1)))
 
     def reported() -> Iterator[tuple[str, Video | str]]:
-        for some in opened:
+        for rows_of_chunk in opened:
             if checked:
-                videos = {name: row for name, row in some.items() if isinstance(row, Video)}
+                videos = {
+                    name: row for name, row in rows_of_chunk.items() if isinstance(row, Video)
+                }
                 append_rows(
                     checked,
                     [[*_mark(root, name), *astuple(row)[1:]] for name, row in videos.items()],
                 )
-            yield from some.items()
+            yield from rows_of_chunk.items()
 
     many = len(chunks) > 1
     results |= track(reported(), "opening videos", len(unknown)) if many else reported()

@@ -108,16 +108,16 @@ def write_shard(task: tuple[Path, list[NamedVideo], str, Settings]) -> tuple[str
                     file.truncate()
             file.write(bytes(END_BYTES))
             size = file.tell()
-        about = Sidecar(
+        sidecar = Sidecar(
             signature=signature,
             bytes=size,
             sha256=file_digest(target),
             videos=rows,
             failed=failed,
         )
-        about.seal = seal(about.model_dump())
-        atomic.write(target.with_suffix(".json"), json.dumps(about.model_dump()) + "\n")
-        return target.name, about
+        sidecar.seal = seal(sidecar.model_dump())
+        atomic.write(target.with_suffix(".json"), json.dumps(sidecar.model_dump()) + "\n")
+        return target.name, sidecar
     except OSError as error:
         what = "no space left for" if error.errno in FULL else "cannot write"
         raise UserError(
@@ -126,9 +126,9 @@ def write_shard(task: tuple[Path, list[NamedVideo], str, Settings]) -> tuple[str
         ) from None
 
 
-def seal(about: dict[str, Any]) -> str:
+def seal(fields: dict[str, Any]) -> str:
     """Return a digest of the fields of a shard's .json, except the seal itself."""
-    sealed = {name: value for name, value in about.items() if name != "seal"}
+    sealed = {name: value for name, value in fields.items() if name != "seal"}
     return hashlib.sha256(json.dumps(sealed).encode()).hexdigest()[:16]
 
 

@@ -73,16 +73,18 @@ def write_shards(
     own = root / "part-{}-of-{}".format(*part) if part else root
     own.mkdir(parents=True, exist_ok=True)
     with folder_lock(own):
-        about = _claim(source, root, settings, processes)
-        numbers = range(about["shards"])[slice(part[0] - 1, None, part[1]) if part else slice(None)]
-        sidecars = _write(source, root, about, settings, processes, numbers)
+        stored = _claim(source, root, settings, processes)
+        numbers = range(stored["shards"])[
+            slice(part[0] - 1, None, part[1]) if part else slice(None)
+        ]
+        sidecars = _write(source, root, stored, settings, processes, numbers)
         failed = sorted(fault for sidecar in sidecars.values() for fault in sidecar.failed)
         if part:
             count = sum(len(sidecar.videos) for sidecar in sidecars.values())
             return PreparedPart(*part, count, tuple(failed))
         atomic.remove_parts(root)
-        about["bytes"] = {name: sidecar.bytes for name, sidecar in sidecars.items()}
-        atomic.write(root / "shards.json", json.dumps(about, indent=1) + "\n")
+        stored["bytes"] = {name: sidecar.bytes for name, sidecar in sidecars.items()}
+        atomic.write(root / "shards.json", json.dumps(stored, indent=1) + "\n")
     place_of = {row[0]: (shard, row) for shard, each in sidecars.items() for row in each.videos}
     # The videos keep the sources' order, so that a run draws the same clips.
     videos = []
@@ -165,13 +167,13 @@ def _claim(source: Index, root: Path, settings: Settings, processes: int) -> dic
     """
     wanted = {"version": VERSION, **asdict(settings)}
     if (root / "shards.json").is_file():
-        about = _about(root)
-        require_same(root, about, wanted)
-        return about
+        stored = _about(root)
+        require_same(root, stored, wanted)
+        return stored
     frame_bytes, frame_s = measure_sample(source, settings)
     frames = sum(-(-video.frames // settings.every) for video in source.videos)
     total, free = frames * frame_bytes, shutil.disk_usage(root).free
-    about = {**wanted, "shards": max(1, round(total / SHARD_BYTES))}
+    stored = {**wanted, "shards": max(1, round(total / SHARD_BYTES))}
     hours = frames * settings.every * frame_s / processes / 3600
     estimate = (
         f"{len(source.videos):,} videos, {frames:,} frames of {frame_bytes / 1e3:.1f} kB: about "
@@ -183,17 +185,17 @@ def _claim(source: Index, root: Path, settings: Settings, processes: int) -> dic
             "fewer frames (--every 4) or smaller ones (--short-side)"
         )
     show(
-        f"{estimate} in {about['shards']:,} shards ({free / 1e9:,.1f} GB are free), about "
+        f"{estimate} in {stored['shards']:,} shards ({free / 1e9:,.1f} GB are free), about "
         f"{60 * hours:,.0f} min with {processes} processes"
     )
-    atomic.write(root / "shards.json", json.dumps(about, indent=1) + "\n")
-    return about
+    atomic.write(root / "shards.json", json.dumps(stored, indent=1) + "\n")
+    return stored
 
 
 def _write(
     source: Index,
     root: Path,
-    about: dict[str, Any],
+    stored: dict[str, Any],
     settings: Settings,
     processes: int,
     numbers: Sequence[int],
@@ -203,10 +205,10 @@ def _write(
     Returns:
         {shard: its .json}.
     """
-    contents: list[list[NamedVideo]] = [[] for _ in range(about["shards"])]
+    contents: list[list[NamedVideo]] = [[] for _ in range(stored["shards"])]
     for video in source.videos:
         name = source.name(video)
-        number = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % about["shards"]
+        number = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % stored["shards"]
         contents[number].append((name, video))
     sidecars: dict[str, Sidecar] = {}
     tasks = []
@@ -247,8 +249,8 @@ def _about(root: Path) -> dict[str, Any]:
     Raises:
         UserError: it is damaged, or of another version.
     """
-    about: _About = read_json(root / "shards.json", _About, "prepare into another --out")
-    return about.model_dump()
+    stored: _About = read_json(root / "shards.json", _About, "prepare into another --out")
+    return stored.model_dump()
 
 
 def _size(path: Path) -> int | None:
@@ -259,7 +261,7 @@ def _size(path: Path) -> int | None:
 def _sidecar(target: Path) -> Sidecar | None:
     """Read the .json of a shard. None if it cannot be read, has another version or was changed."""
     with suppress(FileNotFoundError, UserError):
-        about: Sidecar = read_json(target.with_suffix(".json"), Sidecar)
-        if about.version == VERSION and about.seal == seal(about.model_dump()):
-            return about
+        sidecar: Sidecar = read_json(target.with_suffix(".json"), Sidecar)
+        if sidecar.version == VERSION and sidecar.seal == seal(sidecar.model_dump()):
+            return sidecar
     return None

@@ -206,26 +206,26 @@ def _of_seed(registry: Registry, name: str, at: At, with_controls: bool) -> Iter
             )
         start = start_of[title] = _pretraining(scale, source_key, seed, changes)
         for column, evaluation in study.columns.items():
-            here = at._replace(row=title, column=column)
+            place = at._replace(row=title, column=column)
             measured = evaluation.stage == "measure"
             # Random weights have no mask to measure.
             unmasked = measured and row.start == "none"
-            if unmasked or here not in row.only or here not in evaluation.only:
+            if unmasked or place not in row.only or place not in evaluation.only:
                 continue
             run = _evaluation(scale, key, seed, evaluation, start)
             if not measured and row.start != "none":
                 if parent:
                     registry.add(parent)
                 run = run.model_copy(update={"parent": registry.add(start).run_id})
-            yield Value(*here, registry.add(run), evaluation.metric)
+            yield Value(*place, registry.add(run), evaluation.metric)
     for column in study.controls if with_controls else ():
         plain = _pretraining(scale, source_key, seed, {})
         probe = _evaluation(scale, key, seed, study.columns[column], plain)
         assert isinstance(probe, Probe)
         run = registry.add(recipes.controls(probe))
         for title, metric in CONTROLS.items():
-            here = at._replace(row=title, column=column)
-            yield Value(*here, run, metric, control=True)
+            place = at._replace(row=title, column=column)
+            yield Value(*place, run, metric, control=True)
 
 
 def _pretraining(scale: Scale, key: str, seed: int, changes: Mapping[str, Any]) -> Pretrain:

@@ -379,8 +379,8 @@ def day_rows(
     rows = list[tuple[int, str, tuple[float, ...]]]()
     # Controls train nothing.
     trained = (value for value in registry.values if not value.control)
-    for (dataset, seed, row), several in groupby(trained, attrgetter("dataset", "seed", "row")):
-        for spec in registry.with_parents(value.run.run_id for value in several):
+    for (dataset, seed, row), values in groupby(trained, attrgetter("dataset", "seed", "row")):
+        for spec in registry.with_parents(value.run.run_id for value in values):
             if spec.run_id in done:
                 continue
             done.add(spec.run_id)

@@ -84,8 +84,8 @@ def figure_4_edge(registry: Registry) -> None:
     rows = {name: [f"{name} ({edge})" for edge in edges] for name in ("MGM", "SMM")}
     rows["Random Block"] = ["Random Block"] * len(edges)
     lines = {
-        name: tuple((float(x), table.cell(row, "SSv2")) for x, row in enumerate(several))
-        for name, several in rows.items()
+        name: tuple((float(x), table.cell(row, "SSv2")) for x, row in enumerate(rows_of_line))
+        for name, rows_of_line in rows.items()
     }
     registry.plots["4_edge"] = Plot(
         "Our ablation: the box at the frame's edge",

@@ -113,24 +113,28 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure of table cells: `lines` maps a method to its (x, cell) pairs."""
+    """A figure of table cells.
+
+    Attributes:
+        x, y: titles of the axes.
+        lines: the (x, cell) pairs of each method.
+        ticks: names of x = 0, 1, ... if x is not a number. Then no line joins the points.
+        reference: a tick. If set, the figure draws every seed, and each other tick minus this one.
+        shown: names of lines for readers.
+    """
 
     title: str
     note: str
     x: str
     y: str
     lines: dict[str, tuple[tuple[float, Cell], ...]]
-    # Names of x = 0, 1, ... if x is not a number. Then no line joins the points.
     ticks: tuple[str, ...] = ()
-    # A tick. If set, the figure draws every seed, and each other tick minus this one.
     reference: str = ""
+    shown: dict[str, str] = field(default_factory=dict)
 
     @property
     def cells(self) -> list[Cell]:
         return [cell for line in self.lines.values() for _, cell in line]
-
-    # Names of lines for readers.
-    shown: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

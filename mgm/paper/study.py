@@ -310,8 +310,8 @@ class Study(FrozenModel):
         for name, part in (*self.rows.items(), *self.columns.items()):
             for kind in names:
                 check(f"{name}.only", kind, *getattr(part.only, f"{kind}s"))
-        for name, several in self.averages.items():
-            check(f"averages.{name}", "dataset", *several)
+        for name, names_of_datasets in self.averages.items():
+            check(f"averages.{name}", "dataset", *names_of_datasets)
         check("controls", "column", *self.controls)
         for text in chain.from_iterable(self.compare.values()):
             first, second = parse_difference(text)

@@ -109,9 +109,9 @@ class Crate:
         self.crate.root_dataset["conformsTo"] = [
             self.entity(url, "CreativeWork", name=title) for url, title in PROFILES.items()
         ]
-        about = {"name": "The Snakefile of mgm"}
+        properties = {"name": "The Snakefile of mgm"}
         workflow = self.crate.add_workflow(
-            SNAKEFILE, SNAKEFILE, main=True, lang="snakemake", properties=about
+            SNAKEFILE, SNAKEFILE, main=True, lang="snakemake", properties=properties
         )
         below = (sorted(Path(folder).rglob("*")) for folder in ("workflow", "config"))
         for path in (*map(Path, CODE), *chain(*below)):

@@ -44,7 +44,7 @@ PART_NAME = re.compile(r"\d{8}|[0-9a-f]{16}-\d{8}")
 
 
 @dataclass(frozen=True)
-class Source:
+class Trained:
     """Weights, and the clips and the model that they were trained with."""
 
     weights: Path
@@ -57,7 +57,7 @@ class Source:
         return build_frozen_encoder(spec, self.weights)
 
 
-def find_source(place: Path, how: ApplyOptions) -> Source:
+def find_trained(place: Path, how: ApplyOptions) -> Trained:
     """Return the weights at `place`, with their clips and model.
 
     Args:
@@ -75,7 +75,7 @@ def find_source(place: Path, how: ApplyOptions) -> Source:
                 f"{place}: is a {spec.stage} run, which has no weights of its own; pass a "
                 "pretraining or fine-tuning run"
             )
-        return Source(verified_weights(place)[0], spec.clips, spec.model)
+        return Trained(verified_weights(place)[0], spec.clips, spec.model)
     weights = read_weights(place)
     model = model_of(weights, place)
     flags = f"--frames {how.frames} --size {how.size} --stride {how.stride}"
@@ -83,7 +83,7 @@ def find_source(place: Path, how: ApplyOptions) -> Source:
         clips = how.clips()
         spec = Probe(data=Data(dataset="folder"), clips=clips, model=model)
     require_fit(lambda: FrozenEncoder(spec, finetuned=is_classifier(weights)), weights, place)
-    return Source(place, clips, model)
+    return Trained(place, clips, model)
 
 
 def find_views(how: ApplyOptions) -> Views:
@@ -137,7 +137,7 @@ def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]], 
 def apply(
     compute: Callable[[Tensor], Tensor],
     reduce: Callable[[np.ndarray], np.ndarray],
-    source: Source,
+    trained: Trained,
     videos: Mapping[str, Video],
     views: Views,
     out: Path,
@@ -162,13 +162,13 @@ def apply(
         raise UserError(
             f"--temporal {views.temporal}: the longest video has {longest} frames; lower it"
         )
-    shapes = [part.model_dump_json() for part in (source.clips, source.model, views)]
-    parts = Parts(out, [weights_digest(source.weights), reduce.__name__, *shapes])
+    shapes = [part.model_dump_json() for part in (trained.clips, trained.model, views)]
+    parts = Parts(out, [weights_digest(trained.weights), reduce.__name__, *shapes])
     key_of = {name: content_key(name, video) for name, video in videos.items()}
     done, failed = parts.read()
     missing = [name for name, key in key_of.items() if key not in done and key not in failed]
     values = track(
-        _values(compute, source, [videos[name] for name in missing], views, workers),
+        _values(compute, trained, [videos[name] for name in missing], views, workers),
         "videos",
         len(missing),
     )
@@ -191,7 +191,7 @@ def apply(
 
 def _values(
     compute: Callable[[Tensor], Tensor],
-    source: Source,
+    trained: Trained,
     videos: Sequence[Video],
     views: Views,
     workers: int,
@@ -201,11 +201,11 @@ def _values(
     clips = 1 if best_device().type == "cpu" else CLIPS
     how = BatchOptions(None, workers=workers)
     for batch, errors in view_batches(
-        videos, source.clips, source.model.tubelet, views, clips, how
+        videos, trained.clips, trained.model.tubelet, views, clips, how
     ):
         values: dict[int, np.ndarray | str] = {sample: str(errors[sample]) for sample in errors}
         if batch:
-            value_BD = computed(compute, batch.frames_BTHWC, source.model.channels)
+            value_BD = computed(compute, batch.frames_BTHWC, trained.model.channels)
             own_ND, sample_N = value_BD.float().cpu().numpy(), batch.sample_B.numpy()
             for sample in np.unique(sample_N).tolist():
                 value_VD = own_ND[sample_N == sample]

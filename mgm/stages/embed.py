@@ -17,7 +17,7 @@ from mgm.stages.apply import (
     apply,
     discard_parts,
     failed_file,
-    find_source,
+    find_trained,
     find_videos,
     find_views,
     write_failed,
@@ -65,7 +65,7 @@ def embed(
     beside = [out.with_suffix(".csv")] if out.suffix == ".npy" else []
     require_own(out, *beside, failed_file(out), force=how.force)
     torch.set_num_threads(how.threads)
-    trained = find_source(weights, how)
+    trained = find_trained(weights, how)
     videos, unreadable, index = find_videos(source)
     model = trained.encoder().to(best_device())
     with file_lock(out):

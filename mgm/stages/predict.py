@@ -25,7 +25,7 @@ from mgm.stages.apply import (
     apply,
     discard_parts,
     failed_file,
-    find_source,
+    find_trained,
     find_videos,
     find_views,
     write_failed,
@@ -79,7 +79,7 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
     kept, table_file, page_file = (out / name for name in NAMES[:3])
     require_own(*(out / name for name in NAMES), failed_file(table_file), force=how.force)
     torch.set_num_threads(how.threads)
-    trained = find_source(weights, how)
+    trained = find_trained(weights, how)
     count = classes_of(read_weights(trained.weights), trained.weights)
     videos, unreadable, index = find_videos(source)
     recorded, several = recorded_labels(weights)
@@ -99,9 +99,9 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
             parts, failed = apply_windows(model, trained, videos, windows, kept)
             # A window is a video's only view.
             pairs = [(columns, merge(value_N[:, None])) for columns, value_N in parts]
-            about = pd.concat([columns for columns, _ in pairs], ignore_index=True)
+            places = pd.concat([columns for columns, _ in pairs], ignore_index=True)
             x_NC = np.concatenate([own_NC for _, own_NC in pairs])
-            rows = about.assign(score=x_NC.max(axis=1))
+            rows = places.assign(score=x_NC.max(axis=1))
             rows.insert(3, "class", np.array(labels, object)[x_NC.argmax(axis=1)])
             write_output(out / "windows.csv", table_text(rows, rows.itertuples(index=False)))
             own_of = {str(name): own for name, own in rows.groupby("path", sort=False)}
@@ -110,9 +110,9 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
         else:
             views = find_views(how)
             of_video, failed = apply(model, merge, trained, videos, views, kept, how.workers)
-            about, x_NC = pd.DataFrame({"path": list(of_video)}), np.stack(list(of_video.values()))
-        about = about.rename(columns=lambda name: free_column(name, labels))
-        scores = pd.concat([pd.DataFrame(x_NC, columns=labels), about], axis=1)
+            places, x_NC = pd.DataFrame({"path": list(of_video)}), np.stack(list(of_video.values()))
+        places = places.rename(columns=lambda name: free_column(name, labels))
+        scores = pd.concat([pd.DataFrame(x_NC, columns=labels), places], axis=1)
         best = {
             name: [(labels[c], float(x_C[c])) for c in np.argsort(-x_C, kind="stable")[:TOP]]
             for name, x_C in of_video.items()

@@ -22,7 +22,7 @@ from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.models.weights_file import weights_digest
 from mgm.spec import ApplyOptions, Clips
-from mgm.stages.apply import NOT_FINITE, Parts, Source, content_key, require_some
+from mgm.stages.apply import NOT_FINITE, Parts, Trained, content_key, require_some
 from mgm.stages.job import computed
 from mgm.video import probe_video
 from mgm.video.clip import cut_frames
@@ -85,7 +85,7 @@ def find_windows(how: ApplyOptions) -> Windows | None:
 
 def apply_windows(
     compute: Callable[[Tensor], Tensor],
-    source: Source,
+    trained: Trained,
     videos: Mapping[str, Video],
     windows: Windows,
     out: Path,
@@ -105,20 +105,20 @@ def apply_windows(
         UserError: existing parts are of other weights or windows, mgm did not make their folder, or
             no video could be read.
     """
-    shapes = [source.clips.model_dump_json(), source.model.model_dump_json()]
-    settings = [weights_digest(source.weights), np.dtype(dtype).name, asdict(windows), *shapes]
+    shapes = [trained.clips.model_dump_json(), trained.model.model_dump_json()]
+    settings = [weights_digest(trained.weights), np.dtype(dtype).name, asdict(windows), *shapes]
     parts = Parts(out, settings)
     places, failed = list[tuple[str, str]](), dict[str, str]()
     for name, video in track(videos.items(), "videos", len(videos)):
         digest = hashlib.sha256(content_key(name, video).encode()).hexdigest()[:16]
         own_places = list[tuple[str, str]]()
         try:
-            start_N, end_N, index_NT = _plan(name, video, windows, source.clips)
+            start_N, end_N, index_NT = _plan(name, video, windows, trained.clips)
             for start in range(0, len(start_N), PART):
                 own, part = slice(start, start + PART), f"{digest}-{start:08d}"
                 known = parts.load(part)
                 if known is None or len(known["value_N"]) != len(start_N[own]):
-                    value_N = _values(compute, source, video.path, index_NT[own])
+                    value_N = _values(compute, trained, video.path, index_NT[own])
                     if not np.isfinite(value_N).all():
                         raise UserError(NOT_FINITE)
                     columns = {"start_N": start_N[own], "end_N": end_N[own]}
@@ -151,11 +151,11 @@ def _plan(
 
 
 def _values(
-    compute: Callable[[Tensor], Tensor], source: Source, path: str, index_NT: np.ndarray
+    compute: Callable[[Tensor], Tensor], trained: Trained, path: str, index_NT: np.ndarray
 ) -> np.ndarray:
     values = [
-        computed(compute, torch.from_numpy(batch_BTHWC), source.model.channels).float().cpu()
-        for batch_BTHWC in _ahead(_batches(path, index_NT, source.clips.size))
+        computed(compute, torch.from_numpy(batch_BTHWC), trained.model.channels).float().cpu()
+        for batch_BTHWC in _ahead(_batches(path, index_NT, trained.clips.size))
     ]
     return torch.cat(values).numpy()
 

@@ -34,7 +34,7 @@ from mgm.video.clip import Box, Clip
 from mgm.video.container import NoVectors
 from mgm.video.motion import CELL, frame_difference, permuted_slots
 from mgm.video.optical_flow import NoFlow
-from mgm.video.read import Cache, IndexedVideo, PlaceBox, read
+from mgm.video.read import Cache, IndexedVideo, read
 from mgm.video.shard_reader import NotInShard
 from mgm.video.transform import (
     ClipAugmentation,
@@ -287,13 +287,13 @@ def _require_shared_memory(workers: int, clips: Clips, count: int) -> None:
 
 
 def load(dataset: Dataset, items: Iterable, workers: int, pin: bool = True) -> Iterator[Any]:
-    """Yield `dataset[item]` of each item, in order, read by worker processes.
+    """Return an iterator over `dataset[item]` of each item, in order, read by worker processes.
 
     Args:
         workers: 0: this process reads.
         pin: copy tensors to pinned memory if there is a GPU.
     """
-    yield from DataLoader(
+    loader = DataLoader(
         dataset,
         sampler=items,
         batch_size=None,
@@ -305,6 +305,7 @@ def load(dataset: Dataset, items: Iterable, workers: int, pin: bool = True) -> I
         # resumed run would differ.
         generator=torch.Generator(),
     )
+    return iter(loader)
 
 
 def _zeros(shape: tuple[int, ...]) -> torch.Tensor:
@@ -334,13 +335,6 @@ class _Batches(Dataset):
         """Return this worker's cache of decoded videos."""
         cache, workers = self.how.cache or Cache(0), self.how.workers
         return Cache(cache.megabytes / workers) if workers else cache
-
-    def read(
-        self, video: IndexedVideo, frames: Sequence[np.ndarray], boxes: Sequence[PlaceBox] | None
-    ) -> list[Clip]:
-        """Return clips of a video, cut by the boxes if given."""
-        size = self.clips.size if boxes else 0
-        return read(video, frames, boxes, size, self.how.reads, self.cache)
 
     def collate(
         self, read_clips: Sequence[Clip | None], samples: Sequence[int], seeds: Sequence[int]
@@ -449,8 +443,9 @@ class _TrainingBatches(_Batches):
         index_T = training_indices(self.clips, video.frames, generator(seeds_R[0], "sample"))
         if self.augmentation is None:
             boxes = [partial(self.box, seed) for seed in seeds_R]
-            return self.read(video, [index_T] * len(boxes), boxes)
-        (whole,) = self.read(video, [index_T], None)
+            frames = [index_T] * len(boxes)
+            return read(video, frames, boxes, self.clips.size, self.how.reads, self.cache)
+        (whole,) = read(video, [index_T], None, 0, self.how.reads, self.cache)
         return [self.augmented(whole, seed, self.augmentation) for seed in seeds_R]
 
     def with_other_motion(self, clip: Clip, sample: int, seed: int) -> Clip:
@@ -512,7 +507,7 @@ class _TestBatches(_Batches):
             for _ in range(spatial)
         ]
         boxes = [partial(self.box, view) for view in range(spatial)] * temporal
-        return self.read(video, frames, boxes)
+        return read(video, frames, boxes, self.clips.size, self.how.reads, self.cache)
 
     def box(self, view: int, height: int, width: int) -> Box:
         """Return the box of a spatial view, which is never mirrored."""

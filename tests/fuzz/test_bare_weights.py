@@ -15,7 +15,7 @@ from mgm.errors import UserError, valid
 from mgm.models import build_classifier, save_weights
 from mgm.reading import read_json, read_table, read_text, read_yaml
 from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, PredictOptions
-from mgm.stages.apply import find_source, find_views
+from mgm.stages.apply import find_trained, find_views
 from mgm.stages.predict import predict
 from tests.helpers.videos import moving_square, write_video
 
@@ -73,7 +73,7 @@ def test_options(bare, asked):
     how = one_line_or(options)
     if how is None:
         return
-    found = one_line_or(lambda: find_source(bare, how))
+    found = one_line_or(lambda: find_trained(bare, how))
     assert found is None or (found.clips.size % 8, found.clips.frames % 2) == (0, 0)
     views = one_line_or(lambda: find_views(how))
     assert views is None or views.temporal == how.temporal
@@ -103,7 +103,7 @@ def test_shapes(tmp_path, shape, blocks):
     weights = {KERNEL: torch.zeros([min(side, 9) for side in shape])}
     weights |= {f"encoder.blocks.{n}.norm1.weight": torch.zeros(1) for n in range(blocks)}
     save_file(weights, tmp_path / "w")
-    assert one_line_or(lambda: find_source(tmp_path / "w", SHORT)) is None
+    assert one_line_or(lambda: find_trained(tmp_path / "w", SHORT)) is None
 
 
 @inputs(200)

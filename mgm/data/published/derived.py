@@ -89,19 +89,19 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
     else:
         for split, folder, index, names in sides:
             # A video is identified by the last two parts of its path: the class and the file.
-            here = {"/".join(index.name(video).split("/")[-2:]): video for video in index.videos}
+            present = {"/".join(index.name(video).split("/")[-2:]): video for video in index.videos}
             listed = lists.videos[split]
             for label, name in listed:
-                if name not in here:
+                if name not in present:
                     missing.append(name)
-                elif (own := index.classes[here[name].label]) != names[label]:
+                elif (own := index.classes[present[name].label]) != names[label]:
                     raise UserError(
                         f"{folder / 'index.csv'}: {name} has class {own}, and class {names[label]} "
                         f"in the published lists of {task}; correct its label"
                     )
                 else:
-                    videos.append(replace(here[name], label=label, split=split))
-            if not any(name in here for _, name in listed):
+                    videos.append(replace(present[name], label=label, split=split))
+            if not any(name in present for _, name in listed):
                 raise UserError(
                     f"{folder / 'index.csv'}: has 0 of the {len(listed):,} videos in the published "
                     f"lists of {task}, such as {listed[0][1]}; add some"
@@ -189,17 +189,23 @@ def index_mini_k200(source: Path, out: Path) -> Index:
         if (match := _NAME.fullmatch(os.path.basename(video.path)))
     }
     videos = [video for video in whole.videos if id_of.get(video) in ids[video.split]]
-    here = {split: {id_of[video] for video in videos if video.split == split} for split in SPLITS}
-    if not here["train"]:
+    present = {
+        split: {id_of[video] for video in videos if video.split == split} for split in SPLITS
+    }
+    if not present["train"]:
         raise UserError(
             f"{source / 'index.csv'}: has 0 of the {len(ids['train']):,} training videos of "
             f"Mini-K200, and {len(id_of):,} of its {len(whole.videos):,} files are named "
             "ID_START_END.ext; pass as --source the folder of K400's index"
         )
-    counts = ({split: len(names) for split, names in by_split.items()} for by_split in (ids, here))
+    counts = (
+        {split: len(names) for split, names in by_split.items()} for by_split in (ids, present)
+    )
     note = f"Mini-K200, with K400's classes: {listed_counts(*counts)}"
     index = new_index(whole.root, whole.classes, videos, (), note)
-    missing = [f"{split}/{name}" for split in SPLITS for name in sorted(ids[split] - here[split])]
+    missing = [
+        f"{split}/{name}" for split in SPLITS for name in sorted(ids[split] - present[split])
+    ]
     return write_listed(index, missing, out)
 
 

@@ -98,26 +98,30 @@ def index_listed(
         UserError: a split has no readable video.
     """
     entries, name_of = lists.entries, files.name_of
-    here = {name_of[key]: entry for key, entry in entries.items() if key in name_of}
+    entry_of = {name_of[key]: entry for key, entry in entries.items() if key in name_of}
     strangers = sorted(name_of[key] for key in name_of.keys() - entries.keys() - lists.unused)
-    if not here:
+    if not entry_of:
         like = next((entry.name for entry in entries.values()), "those in the lists")
         raise UserError(
             f"{files.root}: 0 of the {len(entries):,} videos of {dataset} are here "
             f"({len(strangers) + len(files.unusable):,} others); pass as --source the "
             f"folder that holds files such as {like}"
         )
-    opened, unreadable = open_all(files.root, list(here), out / "checked.jsonl")
+    opened, unreadable = open_all(files.root, list(entry_of), out / "checked.jsonl")
     videos = [
-        replace(video, label=here[name].label, split=here[name].split, group=here[name].group)
+        replace(video, label=entry.label, split=entry.split, group=entry.group)
         for name, video in opened.items()
+        for entry in [entry_of[name]]
     ]
-    listed, there = (Counter(entry.split for entry in some.values()) for some in (entries, here))
+    listed = Counter(entry.split for entry in entries.values())
+    present = Counter(entry.split for entry in entry_of.values())
     train, test = ({video.group for video in videos if video.split == split} for split in SPLITS)
     shorter = [
-        f"{name} {short}" for name, video in opened.items() if (short := here[name].shorter(video))
+        f"{name} {short}"
+        for name, video in opened.items()
+        if (short := entry_of[name].shorter(video))
     ]
-    note = f"{dataset}: {listed_counts(listed, there)}"
+    note = f"{dataset}: {listed_counts(listed, present)}"
     if official and (listed["train"], listed["test"]) != official:
         note += (
             f"; the lists in the source differ from the official {official[0]:,} train and "

@@ -117,8 +117,8 @@ def _class_name(arrays: Mapping[str, Any], clip: int) -> str:
     return textwrap.fill(str(arrays["class_B"][clip]), 21)
 
 
-def _frames(axes_S: np.ndarray, frames_SHWC: np.ndarray, title: str, about: str) -> None:
-    cells.label(axes_S[0], title, about)
+def _frames(axes_S: np.ndarray, frames_SHWC: np.ndarray, title: str, small: str) -> None:
+    cells.label(axes_S[0], title, small)
     for axes, frame_HWC in zip(axes_S, frames_SHWC):
         cells.show(axes, frame_HWC)
 

@@ -31,7 +31,7 @@ def seeds_of(plot: Plot, filled: Mapping[Key, FilledCell]) -> tuple[pd.DataFrame
         for tick, row in rows.items():
             pairs = zip(row.runs, row.values, strict=True)
             runs += [(name, tick, run.seed, value) for run, value in pairs if value is not None]
-            gap = paired((row, base), lambda both: both[0] - both[1])
+            gap = paired((row, base), lambda pair: pair[0] - pair[1])
             if row is not base and gap and gap.n > 1:
                 gaps.append((name, tick, *gap))
     return (
@@ -40,11 +40,16 @@ def seeds_of(plot: Plot, filled: Mapping[Key, FilledCell]) -> tuple[pd.DataFrame
     )
 
 
+def reach_2N(table: pd.DataFrame) -> np.ndarray:
+    """Return how far `low` and `high` are from `mean`; NaN, which draws no bar, if unknown."""
+    reach = table[["low", "high"]].sub(table["mean"], axis=0).abs()
+    return reach.replace(np.inf, np.nan).to_numpy().T
+
+
 def intervals(axes: Axes, gaps: pd.DataFrame, places: Sequence[float]) -> None:
     """Draw `mean`, `low` and `high` of each row at its place in y, and a line at zero."""
-    reach = gaps[["low", "high"]].sub(gaps["mean"], axis=0).abs().replace(np.inf, 0.0)
     look: dict[str, Any] = {"fmt": "o", "markersize": 4, "color": INK, "elinewidth": 1.4}
-    axes.errorbar(gaps["mean"], places, xerr=reach.to_numpy().T, **look)
+    axes.errorbar(gaps["mean"], places, xerr=reach_2N(gaps), **look)
     axes.axvline(0, color=ACCENT, linewidth=0.9, zorder=0)
 
 

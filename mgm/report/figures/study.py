@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from mgm.paper.study import Study
 from mgm.report.figures.curves import LOOKS
-from mgm.report.figures.seeds import intervals
+from mgm.report.figures.seeds import intervals, reach_2N
 from mgm.report.figures.style import INK, QUIET, STYLE, panels
 
 ROW, BETWEEN = 0.3, 0.62  # inches
@@ -83,12 +83,11 @@ def over_a_number(study: Study, points: pd.DataFrame, unit: str) -> Figure:
                 line = panel[panel.line == name].sort_values("x")
                 # Bars of several lines would hide one another.
                 x = line.x * 1.04 ** (place - (len(names) - 1) / 2)
-                reach = line[["low", "high"]].sub(line["mean"], axis=0).abs()
                 colour, mark = LOOKS[place % len(LOOKS)]
                 axes.errorbar(
                     x,
                     line["mean"],
-                    reach.replace(np.inf, np.nan).to_numpy().T,
+                    reach_2N(line),
                     color=colour,
                     marker=mark,
                     markersize=4.5,

@@ -76,8 +76,9 @@ def remarks(index: Index) -> list[str]:
     trained = {video.label for video in index.train}
     for label in sorted({video.label for video in index.test} - trained):
         notes.append(f"class {index.classes[label]} has test videos but no training videos")
-    groups = [{video.group for video in index.videos if video.label == label} for label in
-              range(len(index.classes))]  # fmt: skip
+    groups: list[set[str]] = [set() for _ in index.classes]
+    for video in index.videos:
+        groups[video.label].add(video.group)
     several = len(index.videos) > len({video.group for video in index.videos})
     whole = [name for name, some in zip(index.classes, groups) if len(some) == 1]
     if several and whole:
