@@ -38,7 +38,7 @@ from torch.utils.benchmark import Timer
 from mgm.data.shards import Settings, write_shards
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
-from mgm.masking import Grid, Motion, make_mask
+from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.models import build_classifier, build_mae, reconstruction_loss
 from mgm.paper import STUDIES
 from mgm.paper.comparison import load_study, scale_of, study_registry
@@ -277,7 +277,7 @@ def mask_difference(bench: Bench, name: str) -> Row:
     shift_BSHW2 = 4 * torch.rand(64, 8, 28, 28, 2, generator=noise) - 2
 
     def mask(device: torch.device) -> Tensor:
-        motion = Motion(shift_BSHW2.norm(dim=-1).to(device), shift_BSHW2.to(device))
+        motion = SlotMotion(shift_BSHW2.norm(dim=-1).to(device), shift_BSHW2.to(device))
         return make_mask(name, grid, motion, torch.arange(64).to(device)).cpu()
 
     differ = mask(torch.device("cpu")) != mask(bench.device)

@@ -27,7 +27,7 @@ from mgm.data.folder import index_folder
 from mgm.data.index import Index, Video
 from mgm.data.shards import Settings, write_shards
 from mgm.data.transcode import transcode
-from mgm.masking import Grid, Motion, make_mask
+from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.models import build_mae, reconstruction_loss
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from mgm.spec import MASKS, Clips, Data, Finetune, Mask, Model, Pretrain
@@ -60,7 +60,7 @@ def masks(options: Options) -> Iterator[Comparison]:
     motion_BSHW = torch.from_numpy(blocks / 4).float()
     motion_BSHW = motion_BSHW.repeat_interleave(2, 2).repeat_interleave(2, 3)
     shift_BSHW2 = torch.stack((motion_BSHW, -motion_BSHW), -1) / (CELLS * 8)
-    motion, seed_B = Motion(motion_BSHW, shift_BSHW2), torch.arange(BATCH) * 7919
+    motion, seed_B = SlotMotion(motion_BSHW, shift_BSHW2), torch.arange(BATCH) * 7919
 
     def tube() -> np.ndarray:
         hidden = int(RATIO * GRID.patches)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
 BENCH = Path(__file__).parents[2] / "bench"
 
 
@@ -51,6 +50,7 @@ def test_every_mask_is_compared(bench):
     assert row.startswith(f"| {comparisons[0].name}, against VideoMAE's tubes | ")
 
 
+@pytest.mark.slow
 def test_a_step_is_compared_in_both_precisions(bench):
     _, peers = bench
     comparisons = list(peers.step(peers.Options(repeats=1, size=32)))
@@ -60,6 +60,7 @@ def test_a_step_is_compared_in_both_precisions(bench):
         assert all(work() > 0 for work, _ in comparison.peers.values())
 
 
+@pytest.mark.slow
 def test_the_loader_reads_sources_copies_and_shards(bench, tmp_path, monkeypatch):
     from mgm.data.synthetic.generator import generate
     from mgm.data.synthetic.params import Synthetic
@@ -77,6 +78,7 @@ def test_the_loader_reads_sources_copies_and_shards(bench, tmp_path, monkeypatch
     assert kinds == ["sources", "copies", "shards", "shards"]
 
 
+@pytest.mark.slow
 def test_vectors_and_residuals_are_compared_with_decoding(bench, tmp_path):
     _, peers = bench
     index = peers.draw(tmp_path)
@@ -125,6 +127,7 @@ def test_a_later_call_continues_with_the_bench_that_is_not_done(
     assert (tmp_path / "step.md").read_text().startswith("| | ours | peer |")
 
 
+@pytest.mark.slow
 def test_an_unknown_bench_is_one_line():
     done = subprocess.run([sys.executable, BENCH, "loder"], capture_output=True, text=True)
     assert done.returncode == 1

@@ -13,10 +13,10 @@ import pytest
 from mgm.paper.machine import ROWS
 from mgm.spec import BACKBONES, MASKS, Pretrain
 
-pytestmark = pytest.mark.slow
 BENCH = Path(__file__).parents[2] / "bench" / "gpu.py"
 
 
+@pytest.mark.slow
 def test_every_part_measures_all_its_rows_and_goes_on_where_it_was_stopped(tmp_path):
     def call(*options: str) -> tuple[int, dict[str, dict[str, dict]]]:
         done = subprocess.run(
