@@ -213,13 +213,15 @@ class Clip:
         if compensate != "none":
             vectors_THW2 = compensated(vectors_THW2, divisor_THW, compensate)
         magnitude_SHW = slot_magnitude(vectors_THW2, divisor_THW, motion.informed_T, tubelet)
-        # The largest of all cells under each of the clip's.
-        for axis, range_N2 in enumerate(ranges, start=1):
-            # reduceat takes pairs of bounds, which must be less than the length.
-            pad = [(0, int(axis == other)) for other in range(3)]
-            bounds = (range_N2 - range_N2.min()).ravel()
-            pairs = np.maximum.reduceat(np.pad(magnitude_SHW, pad), bounds, axis)
-            magnitude_SHW = pairs[:, ::2] if axis == 1 else pairs[:, :, ::2]
+        if ranges:
+            # The largest of all cells under each of the clip's. reduceat takes pairs of bounds,
+            # which must be less than the length.
+            slots, rows, columns = magnitude_SHW.shape
+            padded_SHW = np.zeros((slots, rows + 1, columns + 1), np.float32)
+            padded_SHW[:, :-1, :-1] = magnitude_SHW
+            row_bounds, column_bounds = ((each - each.min()).ravel() for each in ranges)
+            rows_SHW = np.maximum.reduceat(padded_SHW, row_bounds, 1)[:, ::2]
+            magnitude_SHW = np.maximum.reduceat(rows_SHW, column_bounds, 2)[:, :, ::2]
         return magnitude_SHW
 
     def displacement(self, tubelet: int, stride: int, distance: Distance) -> np.ndarray:
