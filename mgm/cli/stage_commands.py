@@ -166,7 +166,7 @@ def _fields(path: Path) -> Any:
 
 def _run_specs(
     stage: str,
-    fields_of: list[tuple[str, Any]],
+    named_fields: list[tuple[str, Any]],
     out: Path,
     data: list[str],
     options: LoadOptions,
@@ -187,7 +187,7 @@ def _run_specs(
                 "without torchrun"
             )
         specs = []
-        for source, fields in fields_of:
+        for source, fields in named_fields:
             spec = parse(complete(fields, source, out), source)
             if spec.stage != stage:
                 raise UserError(f"{source}: is a {spec.stage} spec; run it with `mgm {spec.stage}`")
@@ -245,7 +245,7 @@ def evaluate(
         )
     where = places([data])
 
-    from mgm.stages.evaluate import evaluate as test
+    from mgm.stages.evaluate import evaluate as evaluate_run
     from mgm.stages.job import Workplace
 
     changed = views.model_dump(exclude_none=True)
@@ -253,7 +253,7 @@ def evaluate(
         for run in runs:
             workplace = Workplace(Path(), where, RunOptions(**options.model_dump()))
             own_out = out / run.stem if out and len(runs) > 1 else out
-            if text := test(run, weights, workplace, changed, own_out, force):
+            if text := evaluate_run(run, weights, workplace, changed, own_out, force):
                 say(text)
 
 

@@ -40,6 +40,7 @@ def build_report(registry: Registry, results: Path, reports: Path, only: str | N
     statuses = examine_all(results, registry.specs, weights=True)
     findings = Findings(registry, statuses, results)
     cells = fill_all(findings)
+    # A study's page has tables of its own (`study_of`); its overview and runs read these cells.
     views = views_of(registry, cells)
     writers: dict[str, Callable[[], Any]]
     if registry.scale.study:

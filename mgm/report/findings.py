@@ -366,7 +366,7 @@ class Findings:
             estimate = self.estimate(
                 prediction.dataset, text, prediction.column, prediction.draws, prediction.seeds
             )
-            verdict, why = judge(prediction.parts, estimate, prediction.strict)
+            verdict, why = verdict_of(prediction.parts, estimate, prediction.strict)
             rows.append(
                 {name: getattr(prediction, name) for name in copied}
                 | {"column": prediction.column or next(iter(self.study.columns))}
@@ -413,7 +413,9 @@ def read_findings(results: Path) -> Findings:
     return Findings(registry, examine_all(results, registry.specs), results)
 
 
-def judge(statement: Statement, estimate: Estimate | None, strict: bool) -> tuple[Verdict, str]:
+def verdict_of(
+    statement: Statement, estimate: Estimate | None, strict: bool
+) -> tuple[Verdict, str]:
     """Return what a prediction came to, and why.
 
     - above or below a bound: it holds if the whole interval is on that side. It is refuted if the

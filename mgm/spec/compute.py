@@ -20,7 +20,7 @@ def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
     at 0.9.
     """
     if not isinstance(spec, Pretrain):
-        return encoder(spec.model, spec.grid) + spec.model.width * classes
+        return encoder_multiply_adds(spec.model, spec.grid) + spec.model.width * classes
     slots, tokens = spec.grid[0], math.prod(spec.grid)
     masked = slots * spec.hidden
     visible = tokens - masked
@@ -28,7 +28,7 @@ def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
     predicted = masked if spec.mask.predicts == "all" else slots * (spec.hidden // 2)
     decoded = visible + predicted
     return (
-        encoder(spec.model, spec.grid, visible)
+        encoder_multiply_adds(spec.model, spec.grid, visible)
         + visible * width * decoder.width
         + (decoder.depth - 1) * _block(decoded, decoder.width)
         + _block(decoded, decoder.width, predicted)
@@ -54,13 +54,13 @@ def train_multiply_adds(spec: Spec) -> float:
     An epoch counts as 100,000 videos. A run without training counts as 100 clips.
     """
     if not isinstance(spec, Pretrain | Finetune):
-        return 100.0 * encoder(spec.model, spec.grid)
+        return 100.0 * encoder_multiply_adds(spec.model, spec.grid)
     clips = spec.optim.steps * spec.optim.batch or spec.optim.epochs * 100_000
     repeats = spec.augment.repeats if isinstance(spec, Finetune) else 1
     return 3.0 * clips * repeats * multiply_adds(spec)
 
 
-def encoder(model: Model, grid: tuple[int, int, int], visible: int = 0) -> int:
+def encoder_multiply_adds(model: Model, grid: tuple[int, int, int], visible: int = 0) -> int:
     """Return the encoder's multiply-adds of one clip, with all or `visible` tokens of the grid."""
     width, (slots, rows, columns) = model.width, grid
     tokens = visible or math.prod(grid)

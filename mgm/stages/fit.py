@@ -33,7 +33,7 @@ def fit(
     job: Job[Pretrain] | Job[Finetune],
     model: nn.Module,
     videos: Sequence[Video],
-    reads: BatchOptions,
+    how: BatchOptions,
     loss_of: Callable[[Batch], tuple[Tensor, Numbers]],
     change: Change | None = None,
     layer_decay: float = 1.0,
@@ -44,7 +44,7 @@ def fit(
 
     Args:
         model: on the job's device.
-        reads: motion, masks and augmentation of the batches.
+        how: motion, masks and augmentation of the batches.
         loss_of: see `TrainingRun`.
         change: None: batches are not changed.
     """
@@ -56,10 +56,10 @@ def fit(
         spec.optim,
         steps_of(spec.optim, len(videos)),
         len(videos),
-        partial(training_batches, job, videos, reads, change),
+        partial(training_batches, job, videos, how, change),
         loss_of,
         layer_decay,
-        reads.augment.repeats,
+        how.augment.repeats,
         spec.seed,
         bool(shard_of(videos[0].path)),
     )
@@ -101,19 +101,19 @@ def warn_of_slow_bf16(job: Job[Pretrain] | Job[Finetune]) -> None:
 def training_batches(
     job: Job,
     videos: Sequence[Video],
-    reads: BatchOptions,
+    how: BatchOptions,
     change: Change | None,
     first_step: int,
 ) -> Iterator[tuple[Batch, tuple[str, ...]]]:
     """Yield, per step, this process's batch on the device, and the videos that could not be read.
 
     Args:
-        reads, change: see `fit`.
+        how, change: see `fit`.
         first_step: the step to start at.
     """
     spec, copy = job.spec, device_copy(job.device)
     how = replace(
-        reads,
+        how,
         workers=job.options.workers,
         cache=job.workplace.cache,
         share=(collectives.rank(), collectives.world_size()),

@@ -48,7 +48,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
             freeze(model.encoder, spec.freeze_blocks)
     model.to(job.device)
     grid = Grid(*spec.grid)
-    reads = BatchOptions(
+    how = BatchOptions(
         guidance,
         spec.mask.distance,
         spec.mask.compensate,
@@ -81,7 +81,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
 
         return loss, numbers
 
-    fit(job, model, videos, reads, loss_of)
+    fit(job, model, videos, how, loss_of)
     if collectives.is_main() and (text := learnt_nothing(log_lines(job.folder))):
         show(f"{spec.run_id}: {text}")
     return {}

@@ -128,7 +128,7 @@ class BatchOptions:
     share: tuple[int, int] = (0, 1)
 
     @property
-    def reads(self) -> StoredMotion | None:
+    def stored_motion(self) -> StoredMotion | None:
         """Return the motion that is read with the frames of a video."""
         if self.motion == "shuffled" or self.motion == "permuted":
             return "vectors"
@@ -444,8 +444,8 @@ class _TrainingBatches(_Batches):
         if self.augmentation is None:
             boxes = [partial(self.box, seed) for seed in seeds_R]
             frames = [index_T] * len(boxes)
-            return read(video, frames, boxes, self.clips.size, self.how.reads, self.cache)
-        (whole,) = read(video, [index_T], None, 0, self.how.reads, self.cache)
+            return read(video, frames, boxes, self.clips.size, self.how.stored_motion, self.cache)
+        (whole,) = read(video, [index_T], None, 0, self.how.stored_motion, self.cache)
         return [self.augmented(whole, seed, self.augmentation) for seed in seeds_R]
 
     def with_other_motion(self, clip: Clip, sample: int, seed: int) -> Clip:
@@ -507,7 +507,7 @@ class _TestBatches(_Batches):
             for _ in range(spatial)
         ]
         boxes = [partial(self.box, view) for view in range(spatial)] * temporal
-        return read(video, frames, boxes, self.clips.size, self.how.reads, self.cache)
+        return read(video, frames, boxes, self.clips.size, self.how.stored_motion, self.cache)
 
     def box(self, view: int, height: int, width: int) -> Box:
         """Return the box of a spatial view, which is never mirrored."""

@@ -1,4 +1,4 @@
-"""Read, write and summarise all motion vectors of a video file."""
+"""Read, write and summarise all motion vectors of a video file, for `mgm vectors`."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ from mgm.paper.comparison import scale_of, study_registry
 from mgm.paper.study import Study, parse_statement
 from mgm.report.blocks import refresh
 from mgm.report.cells import fill_all
-from mgm.report.findings import Findings, estimate_of, judge
+from mgm.report.findings import Findings, estimate_of, verdict_of
 from mgm.report.verify import ROOT, first_test, verify
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds_and_people
@@ -130,7 +130,7 @@ def test_folds_count_by_their_test_videos():
     ],
 )
 def test_a_prediction_holds_is_refuted_or_stays_open(said, estimate, strict, verdict):
-    assert judge(parse_statement(said), Estimate(*estimate, n=5), strict)[0] == verdict
+    assert verdict_of(parse_statement(said), Estimate(*estimate, n=5), strict)[0] == verdict
 
 
 def test_differences_have_intervals_over_seeds_and_people_too(tmp_path):
@@ -165,7 +165,7 @@ VIDEOS = ("a_s1_1.mp4", "a_s1_2.mp4", "a_s2_1.mp4")
 
 
 def test_a_prediction_without_runs_is_not_run():
-    assert judge(parse_statement("A above 5"), None, True) == ("not run", "")
+    assert verdict_of(parse_statement("A above 5"), None, True) == ("not run", "")
 
 
 def test_verify_fails_when_a_prediction_is_younger_than_its_runs(tmp_path):
