@@ -95,7 +95,7 @@ class Motion:
 @lru_cache(maxsize=256)
 def _under(
     box: Box, size: int, rows: int, columns: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, tuple[slice, ...], list[np.ndarray], np.ndarray]:
     """Return which cells of the video are under the cells of a clip that a box cuts.
 
     An overlap of a billionth of a cell is a rounding error.
@@ -105,9 +105,10 @@ def _under(
         rows, columns: of the video's cells.
 
     Returns:
-        cell_HW: the cell at the centre of each of the clip's cells. rows_H2, columns_W2: the range
-        of rows and columns, end exclusive, under each. scale: pixels of the clip per pixel of the
-        video, in x and y: a box need not be square. x is negative if mirrored.
+        cell_HW: the cell at the centre of each of the clip's cells. part: the slices of (T, H, W)
+        arrays under the clip. bounds: first row and end (exclusive), in the part, under each row of
+        the clip, one after the other, and the same for columns. scale: pixels of the clip per pixel
+        of the video, in x and y: a box need not be square. x is negative if mirrored.
     """
     count = max(size // CELL, 1)
     centre = (np.arange(count) + 0.5) / count
@@ -118,12 +119,14 @@ def _under(
         first_N = np.floor(edge_N[:-1] + 1e-9).astype(np.int64).clip(0, cells - 1)
         end_N = np.ceil(edge_N[1:] - 1e-9).astype(np.int64).clip(max=cells)
         ranges.append(np.stack([first_N, np.maximum(end_N, first_N + 1)], 1))
-    (row, column), (rows_H2, columns_W2) = places, ranges
+    row, column = places
     if box.flip:
-        column, columns_W2 = column[::-1], columns_W2[::-1]
+        column, ranges[1] = column[::-1], ranges[1][::-1]
     across = -size if box.flip else size
     scale = np.array([across / box.width, size / box.height], np.float32)
-    return row[:, None] * columns + column, rows_H2, columns_W2, scale
+    part = (slice(None), *(slice(each.min(), each.max()) for each in ranges))
+    bounds = [(each - each.min()).ravel() for each in ranges]
+    return row[:, None] * columns + column, part, bounds, scale
 
 
 @dataclass(frozen=True)
@@ -198,13 +201,12 @@ class Clip:
 
         `Mask.distance`, `Mask.compensate` and `Mask.cells` describe the arguments.
         """
-        motion, ranges = self.motion, list[np.ndarray]()
+        motion, bounds = self.motion, list[np.ndarray]()
         if motion.box is None or cells == "centre":
             vectors_THW2, distance_THW = motion.in_clip
         else:
-            _, *ranges, scale = _under(motion.box, motion.size, *motion.distance_THW.shape[1:])
-            (top, bottom), (left, right) = ((each.min(), each.max()) for each in ranges)
-            part = np.s_[:, top:bottom, left:right]
+            shape = motion.distance_THW.shape[1:]
+            _, part, bounds, scale = _under(motion.box, motion.size, *shape)
             vectors_THW2, distance_THW = (
                 motion.vectors_THW2[part] * scale,
                 motion.distance_THW[part],
@@ -213,15 +215,14 @@ class Clip:
         if compensate != "none":
             vectors_THW2 = compensated(vectors_THW2, divisor_THW, compensate)
         magnitude_SHW = slot_magnitude(vectors_THW2, divisor_THW, motion.informed_T, tubelet)
-        if ranges:
+        if bounds:
             # The largest of all cells under each of the clip's. reduceat takes pairs of bounds,
             # which must be less than the length.
             slots, rows, columns = magnitude_SHW.shape
             padded_SHW = np.zeros((slots, rows + 1, columns + 1), np.float32)
             padded_SHW[:, :-1, :-1] = magnitude_SHW
-            row_bounds, column_bounds = ((each - each.min()).ravel() for each in ranges)
-            rows_SHW = np.maximum.reduceat(padded_SHW, row_bounds, 1)[:, ::2]
-            magnitude_SHW = np.maximum.reduceat(rows_SHW, column_bounds, 2)[:, :, ::2]
+            rows_SHW = np.maximum.reduceat(padded_SHW, bounds[0], 1)[:, ::2]
+            magnitude_SHW = np.maximum.reduceat(rows_SHW, bounds[1], 2)[:, :, ::2]
         return magnitude_SHW
 
     def displacement(self, tubelet: int, stride: int, distance: Distance) -> np.ndarray:

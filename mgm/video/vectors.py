@@ -1,4 +1,4 @@
-"""Read, write and summarise all motion vectors of a video file, for `mgm vectors`."""
+"""Read, write and summarise all motion vectors of a video file. `read.py` reads those of clips."""
 
 from collections import Counter
 from dataclasses import dataclass

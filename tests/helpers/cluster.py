@@ -26,13 +26,14 @@ def unfit() -> str:
     """Return why a cluster cannot run here; empty if it can."""
     if os.geteuid():
         return "Slurm's daemons need root"
-    if own := [name for name in FILES if (PLACE / name).exists() and not _left(PLACE / name)]:
-        return f"{PLACE / own[0]} exists: this machine has a Slurm of its own"
+    places = [PLACE / name for name in FILES]
+    if own := [file for file in places if os.path.lexists(file) and not _left(file)]:
+        return f"{own[0]} exists: this machine has a Slurm of its own"
     return ""
 
 
 def _left(file: Path) -> bool:
-    """Return if a test that was killed has left this link, and its cluster has ended."""
+    """Return whether a test that was killed has left this link, and its cluster has ended."""
     return (
         file.is_symlink()
         and "pytest-of-" in str(file.readlink())
