@@ -20,7 +20,9 @@ IDS = ROOT / "tests" / "golden" / "run_ids.txt"
 CELLS = ROOT / "results" / "cells.csv"
 # Scale `day` has only its study.
 SCALES = ("mini", "paper", "smoke")
-RAN = sorted(path.stem for path in STUDIES.glob("*.yaml") if is_packed(ROOT / "results" / path.stem))
+RAN = sorted(
+    path.stem for path in STUDIES.glob("*.yaml") if is_packed(ROOT / "results" / path.stem)
+)
 KEY = ["study", "dataset", "column", "row"]
 
 
