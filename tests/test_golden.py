@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from mgm.dag.study import Workflow
-from mgm.paper import CONFIG, STUDIES
+from mgm.paper import STUDIES
 from mgm.report.findings import read_findings
 from mgm.results.archive import is_packed
 
