@@ -32,7 +32,7 @@ EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "report": (
         *("adjustText", "jinja2", "markdown_it", "markupsafe", "matplotlib", "mlflow"),
-        *("pandas", "pyarrow", "rocrate", "scipy", "seaborn", "sqlalchemy", "tabulate"),
+        *("pandas", "pyarrow", "scipy", "seaborn", "sqlalchemy", "tabulate"),
     ),
     "suite": ("snakemake", "timm", "torchvision"),
     "train": ("cv2", "safetensors", "torch"),

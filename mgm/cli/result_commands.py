@@ -205,33 +205,6 @@ def report(
     say(f"wrote {page}")
 
 
-@app.command()
-def crate(
-    name: Name = "smoke",
-    results: Results = Path("results"),
-    reports: Reports = Path("reports"),
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The zip file to write; default: REPORTS/NAME.crate.zip.", metavar="FILE"
-        ),
-    ] = None,
-    weights: Annotated[
-        bool,
-        typer.Option("--weights", help="Include the weights; default: only their digests."),
-    ] = False,
-) -> None:
-    """Write results, report and provenance as an RO-Crate (zip).
-
-    It follows the profile Workflow Run Crate.
-    """
-    from mgm.report.crate import write_crate
-
-    out = out or reports / f"{name}.crate.zip"
-    count = write_crate(_registry(results / name), results / name, reports / name, out, weights)
-    say(f"wrote {out}: {count} runs with their report")
-
-
 class MirrorOptions(FrozenModel):
     """Options of `mgm sync`."""
 

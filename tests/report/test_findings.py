@@ -107,7 +107,7 @@ def test_folds_count_by_their_test_videos():
             statuses[one.run.run_id] = RunStatus("run", result=result)
     found = replace(found, statuses=statuses)
     assert found.estimate("f", "MGM").mean == pytest.approx(50.0)
-    # Cards and crates show the same number, and not the mean of the folds.
+    # Tables show the same number, and not the mean of the folds.
     assert fill_all(found)["f", "MGM", "Linear"].estimate == found.estimate("f", "MGM")
 
 

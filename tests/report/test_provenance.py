@@ -3,25 +3,19 @@
 A copy without weights gives the same page. An edited result is altered everywhere.
 """
 
-import hashlib
-import json
 import shutil
-import zipfile
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.errors import UserError
-from mgm.paper.scales import Dataset
 from mgm.reading import file_digest
 from mgm.report.build import build_report
-from mgm.report.crate import write_crate
 from mgm.report.mlflow.record import Records
 from mgm.report.terminal import trace
 from mgm.results.result import read_result, write_result
-from tests.helpers.fake_results import DIGEST, draw_arrays, finish, finish_all, registry
+from tests.helpers.fake_results import draw_arrays, finish, finish_all, registry
 
 ROOT = Path(__file__).parents[2]
 KNOWN = registry(seeds=(0,))
@@ -120,10 +114,7 @@ def test_weights_that_were_exchanged_are_named_by_trace(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"exchanged", b"", b"weigh"])
-def test_weights_that_were_exchanged_or_cut_are_altered_in_report_and_crate(
-    tmp_path, content, monkeypatch
-):
-    monkeypatch.chdir(ROOT)
+def test_weights_that_were_exchanged_or_cut_are_altered_in_the_report(tmp_path, content):
     results, reports = tmp_path / "results/smoke", tmp_path / "reports/smoke"
     finish(results, KNOWN.specs[RUN.parent])
     finish(results, RUN)
@@ -132,30 +123,9 @@ def test_weights_that_were_exchanged_or_cut_are_altered_in_report_and_crate(
     weights.write_bytes(content)
     line = table_line(build_report(KNOWN, results, reports, "table4e").read_text())
     assert ",altered," in line
-    with pytest.raises(UserError, match=r"weights\.safetensors .*--weights"):
-        write_crate(KNOWN, results, reports, tmp_path / "crate.zip", weights=True)
-    assert not (tmp_path / "crate.zip").exists()
     weights.write_bytes(b"weights")
     line = table_line(build_report(KNOWN, results, reports, "table4e").read_text())
     assert ",altered," not in line
-
-
-def test_a_crate_tells_no_path_of_this_machine(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    results = tmp_path / "results/mine"
-    finish(results, KNOWN.specs[RUN.parent])
-    finish(results, RUN)
-    place = {"ssv2": Dataset(root=f"{tmp_path}/private/videos", digest=DIGEST)}
-    scale = KNOWN.scale.model_copy(update={"datasets": place})
-    (results / "scale.json").write_text(scale.model_dump_json())
-    write_crate(KNOWN, results, tmp_path / "reports/mine", tmp_path / "crate.zip")
-    with zipfile.ZipFile(tmp_path / "crate.zip") as crate:
-        told = crate.read("results/mine/scale.json").decode()
-        entities = json.loads(crate.read("ro-crate-metadata.json"))["@graph"]
-        assert not any(str(tmp_path).encode() in crate.read(name) for name in crate.namelist())
-    assert json.loads(told)["datasets"]["ssv2"]["root"] == "videos"
-    digest = next(one["sha256"] for one in entities if one["@id"] == "results/mine/scale.json")
-    assert digest == hashlib.sha256(told.encode()).hexdigest()
 
 
 def table_line(text: str) -> str:
