@@ -40,13 +40,13 @@ from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.models import build_classifier, build_mae, reconstruction_loss
-from mgm.paper import STUDIES
-from mgm.paper.comparison import load_study, scale_of, study_registry
-from mgm.paper.recipes import DECODERS, MODELS
 from mgm.spec import MASKS, Clips, Data, Decoder, Finetune, Mask, Model, Pretrain
 from mgm.spec.compute import multiply_adds
 from mgm.stages.measure.step_time import step_seconds
 from mgm.stages.pretrain import masks_of
+from mgm.study import STUDIES
+from mgm.study.recipes import DECODERS, MODELS
+from mgm.study.runs import load_study, scale_of, study_registry
 from mgm.training import mix
 from mgm.training.efficiency import block_compiler, recomputed, wrapped_blocks
 from mgm.training.optim import build_optimiser

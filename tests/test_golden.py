@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from mgm.dag.study import Workflow
-from mgm.paper import STUDIES
 from mgm.report.findings import read_findings
 from mgm.results.archive import is_packed
+from mgm.study import STUDIES
 
 ROOT = Path(__file__).parents[1]
 IDS = ROOT / "tests" / "golden" / "run_ids.txt"

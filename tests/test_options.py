@@ -6,8 +6,8 @@ import typer
 
 from mgm.cli import app
 from mgm.dag.cluster import JobResources
-from mgm.paper.scales import Scale
 from mgm.spec import LoadOptions, RunOptions
+from mgm.study.scales import Scale
 
 
 def other(field) -> object:

@@ -13,7 +13,7 @@ from mgm.errors import UserError
 from mgm.spec import FrozenModel
 
 if TYPE_CHECKING:
-    from mgm.paper.registry import Registry
+    from mgm.study.registry import Registry
 
 Name = Annotated[
     str, typer.Argument(help="Name of the results: the folder in --results, such as smoke.")
@@ -25,7 +25,7 @@ Reports = Annotated[Path, typer.Option(help="Folder that contains the folder NAM
 def _registry(results: Path) -> "Registry":
     """Return the registry of a results folder."""
     # Imported here, as in all commands, so that `mgm --help` starts at once.
-    from mgm.paper.suite import registry_of
+    from mgm.study.suite import registry_of
 
     # Raise the garbage-collection threshold: collection took 20 % of a report's time.
     gc.set_threshold(1_000_000)
@@ -79,9 +79,9 @@ def results(
     if not (csv or parquet):
         raise UserError("mgm results: has no file to write; add --csv FILE or --parquet FILE")
 
-    from mgm.paper.suite import registry_of
     from mgm.results.atomic import atomic_write
     from mgm.results.frame import frame
+    from mgm.study.suite import registry_of
 
     try:
         registry = registry_of(results / name)

@@ -40,8 +40,8 @@ def new_study(
     ] = Path("studies/mine.yaml"),
 ) -> None:
     """Write a study (YAML) of three masks on your own videos, explained in comments."""
-    from mgm.paper.comparison import new_study as text_of
     from mgm.spec.new_spec import write_new
+    from mgm.study.runs import new_study as text_of
 
     say(write_new(text_of(out, root), out))
 
@@ -115,9 +115,9 @@ def plan(
     The plan lists each table and figure. It computes these numbers and runs nothing.
     """
     from mgm.dag.setting import Setting, scale_file
-    from mgm.paper.machine import day_machine, machine, read_measured, size_for
-    from mgm.paper.plan import SHARES, make_plan
     from mgm.report import compute_plan
+    from mgm.study.machine import day_machine, machine, read_measured, size_for
+    from mgm.study.plan import SHARES, make_plan
 
     per_core = how.loader_clips_per_s
     rate = (not how.gpu and not how.clips_per_s and read_measured(how.measured)) or {

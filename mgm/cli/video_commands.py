@@ -246,9 +246,9 @@ def show(
 
         show_vectors(video, out, start)
     else:
-        from mgm.paper.experiments import TABLE_4E
         from mgm.stages.visualise import masks_to_show, show_moving
         from mgm.stages.visualise import show as compute
+        from mgm.study.experiments import TABLE_4E
 
         moving = out.suffix == ".gif"
         names = [name for name in masks.split(",") if name] or (["mgm"] if moving else TABLE_4E)

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from mgm.errors import UserError
-from mgm.paper import STUDIES, WORKFLOW
+from mgm.study import STUDIES, WORKFLOW
 
 LINKS = {
     "config": "workflow/config",

@@ -12,8 +12,8 @@ from pydantic import ConfigDict, Field
 from mgm.dag import WORKFLOW
 from mgm.dag.cluster import Cluster
 from mgm.errors import valid
-from mgm.paper.scales import ResultsName, Scale
 from mgm.spec import FrozenModel
+from mgm.study.scales import ResultsName, Scale
 
 
 class Config(FrozenModel):

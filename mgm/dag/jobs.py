@@ -7,11 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from mgm.dag.setting import Setting
-from mgm.paper.registry import Registry
-from mgm.paper.scales import Scale
 from mgm.results.result import lacks_weights
 from mgm.spec import FLOWS, PUBLISHED, LoadOptions, Pretrain, RunOptions, Spec, parents
 from mgm.spec.compute import longest_chains, train_multiply_adds
+from mgm.study.registry import Registry
+from mgm.study.scales import Scale
 
 
 @dataclass(frozen=True)

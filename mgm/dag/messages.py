@@ -197,7 +197,7 @@ def gpu_problems(workflow: Workflow, specs: Collection[Spec]) -> list[str]:
 
     name, wanted = workflow.scale.name, workflow.scale.memory_gb
     if not torch.cuda.is_available():
-        from mgm.paper.plan import cpu_hours
+        from mgm.study.plan import cpu_hours
 
         hours = sum(cpu_hours(workflow.registry).values())
         return [

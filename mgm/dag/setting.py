@@ -15,12 +15,12 @@ from mgm.data.index import read_index
 from mgm.data.published.derived import pda_digest
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
-from mgm.paper import CONFIG, STUDIES
-from mgm.paper.comparison import indexed, load_study, scale_of
-from mgm.paper.scales import Dataset, Scale, file_of, load_scale
-from mgm.paper.suite import make_registry
 from mgm.results.lock import folder_lock
 from mgm.spec import OWN, PUBLISHED
+from mgm.study import CONFIG, STUDIES
+from mgm.study.runs import indexed, load_study, scale_of
+from mgm.study.scales import Dataset, Scale, file_of, load_scale
+from mgm.study.suite import make_registry
 
 # Datasets that jobs can prepare from a user's downloads.
 PREPARED = [name for name, dataset in PUBLISHED.items() if not dataset.derived_from]

@@ -32,9 +32,9 @@ from typing import Any
 import pandas as pd
 
 from mgm.errors import UserError
-from mgm.paper.study import numbers
 from mgm.report.findings import Findings, estimate_of, in_words, read_findings
 from mgm.results import atomic
+from mgm.study.schema import numbers
 
 # A block holds no other comment, so that one without an end does not take the text after it.
 BLOCK = re.compile(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mgm.errors import UserError
-from mgm.paper.registry import Registry
 from mgm.report.cells import fill_all
 from mgm.report.claims.judge import judge, write_claims
 from mgm.report.figures.files import FigureFile, write_figure
@@ -21,6 +20,7 @@ from mgm.report.study_files import write_study_figures, write_study_tables
 from mgm.report.tables import views_of, write_tables
 from mgm.results import atomic
 from mgm.results.frame import examine_all
+from mgm.study.registry import Registry
 
 GROUPS = ("tables", "figures")
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from mgm.paper.suite import registry_of
 from mgm.reading import file_digest
 from mgm.report.cells import fill
 from mgm.report.findings import Findings
@@ -17,6 +16,7 @@ from mgm.report.words import caveat_of
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.outputs import write_output
 from mgm.spec import Finetune, Pretrain, Spec, data_name, kind_of, parents, read_spec
+from mgm.study.suite import registry_of
 
 LICENCE = "apache-2.0"
 SEEN = "number with these weights"

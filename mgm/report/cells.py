@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from mgm.paper.quoted import reported
-from mgm.paper.registry import CONTROL_ROWS, SHARES, Cell, Plot, Registry, Table
 from mgm.report.findings import Findings
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds, over_videos
+from mgm.study.quoted import reported
+from mgm.study.registry import CONTROL_ROWS, SHARES, Cell, Plot, Registry, Table
 
 COLUMNS = (
     "row",

@@ -12,8 +12,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mgm.console import duration
 from mgm.errors import UserError
-from mgm.paper.machine import Machine
-from mgm.paper.plan import (
+from mgm.results import atomic
+from mgm.results.archive import unpack
+from mgm.results.frame import examine_all
+from mgm.study.machine import Machine
+from mgm.study.plan import (
     SHARES,
     SMALL_FLOPS,
     Check,
@@ -25,11 +28,8 @@ from mgm.paper.plan import (
     day_rows,
     epoch_cost_ratio,
 )
-from mgm.paper.quoted import AVION, MEMORY_GB, VIDEOMAE, VIDEOMAE_UCF101
-from mgm.paper.registry import Registry, label_of
-from mgm.results import atomic
-from mgm.results.archive import unpack
-from mgm.results.frame import examine_all
+from mgm.study.quoted import AVION, MEMORY_GB, VIDEOMAE, VIDEOMAE_UCF101
+from mgm.study.registry import Registry, label_of
 
 
 def describe(plan: Plan) -> str:

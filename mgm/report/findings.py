@@ -16,8 +16,11 @@ from typing import Any, Literal
 import pandas as pd
 
 from mgm.errors import UserError
-from mgm.paper.registry import Registry, Value
-from mgm.paper.study import (
+from mgm.results.frame import commit_of, examine_all
+from mgm.results.result import RunStatus
+from mgm.results.statistics import Estimate, holm, over_seeds, over_seeds_and_people, p_value
+from mgm.study.registry import Registry, Value
+from mgm.study.schema import (
     CONTROLS,
     Column,
     Prediction,
@@ -26,10 +29,7 @@ from mgm.paper.study import (
     Term,
     parse_difference,
 )
-from mgm.paper.suite import registry_of
-from mgm.results.frame import commit_of, examine_all
-from mgm.results.result import RunStatus
-from mgm.results.statistics import Estimate, holm, over_seeds, over_seeds_and_people, p_value
+from mgm.study.suite import registry_of
 
 Verdict = Literal["holds", "refuted", "open", "not run"]
 AT = ["dataset", "draw", "seed", "column", "row"]

@@ -5,12 +5,12 @@ Every number comes from `mgm.report.findings`, with intervals over the study's s
 
 from pathlib import Path
 
-from mgm.paper.study import parse_difference
 from mgm.report import blocks
 from mgm.report.figures.study import differences, over_a_number
 from mgm.report.figures.style import save
 from mgm.report.findings import Findings
 from mgm.results import atomic
+from mgm.study.schema import parse_difference
 
 # The frames of `Findings` that are written as csv.
 FRAMES = ("cells", "differences", "predictions", "values")

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgm.paper.quoted import note, reported
-from mgm.paper.registry import Cell, Registry, Table
-from mgm.paper.scales import Scale
 from mgm.report.cells import COLUMNS, FilledCell, Key, filled_of, frame, gain
 from mgm.report.words import DASH, MINUS, caveat_of, comparable, number, paper_note
 from mgm.results import atomic
 from mgm.results.statistics import holm, p_value
 from mgm.spec import BACKBONES, Finetune, Pretrain, Probe, Spec
 from mgm.spec.compute import multiply_adds
+from mgm.study.quoted import note, reported
+from mgm.study.registry import Cell, Registry, Table
+from mgm.study.scales import Scale
 
 BOLD = (
     "Bold: significantly above every other row with a model. Differences are paired by seed. "

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from mgm.errors import UserError
-from mgm.paper.registry import Cell, Registry
 from mgm.report.cells import fill
 from mgm.report.findings import Findings, in_words
 from mgm.results.archive import unpack_all
@@ -19,6 +18,7 @@ from mgm.results.frame import commit_of, examine_all, read_specs
 from mgm.results.lock import folder_lock, has_writer
 from mgm.results.result import RunStatus, examine, lacks_weights
 from mgm.spec import MASKS, Spec, dotted, parents, read_spec
+from mgm.study.registry import Cell, Registry
 
 MOST_CELLS = 8  # cells that `trace` prints at once
 

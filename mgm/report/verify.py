@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgm.paper.study import Prediction
 from mgm.report.findings import Findings
 from mgm.report.terminal import unwanted
+from mgm.study.schema import Prediction
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,6 +1,6 @@
 """How the report writes numbers, and what it says of a scale."""
 
-from mgm.paper.scales import Scale
+from mgm.study.scales import Scale
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 

@@ -59,7 +59,7 @@ def frame(results: Path, registry: Any = None) -> pd.DataFrame:
     status is `run`.
 
     Args:
-        registry: a `mgm.paper.registry.Registry`, as `mgm.paper.suite.registry_of` returns it.
+        registry: a `mgm.study.registry.Registry`, as `mgm.study.suite.registry_of` returns it.
 
     Raises:
         UserError: there is no such folder.

@@ -20,7 +20,7 @@ class MaskInfo(NamedTuple):
     carried: bool = False  # and the motion's direction
     largest: bool = False  # looks for the largest motion (eq. 6), so it reads `Mask.cells`
     # The method's paper, if it is not the MGM paper. Then its row is our own addition
-    # (`mgm.paper.experiments.OTHERS`).
+    # (`mgm.study.experiments.OTHERS`).
     source: str = ""
     # Raise this number when the same spec makes another mask, so that its runs get other ids.
     version: int = 1

@@ -16,11 +16,11 @@ from mgm.data.index import Index, Video
 from mgm.errors import UserError, valid
 from mgm.masking import Grid, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
-from mgm.paper.recipes import MASK_RATIO
 from mgm.rng import clip_seed, generator
 from mgm.spec import MASKS, Clips, Compensate, Mask, Model, Pretrain, Visualise, read_spec
 from mgm.stages.job import Job, motion_of_clip, moving_videos
 from mgm.stages.measure.saliency import read_boxes
+from mgm.study.recipes import MASK_RATIO
 from mgm.video import Clip, probe_video, read_clip
 from mgm.video.clip import Box
 from mgm.video.picture import draw_box, side_by_side, with_arrows, write_gif

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mgm.paper.machine import ROWS
 from mgm.spec import BACKBONES, MASKS, Pretrain
+from mgm.study.machine import ROWS
 
 BENCH = Path(__file__).parents[2] / "bench" / "gpu.py"
 

@@ -122,7 +122,7 @@ def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
         line = 'Published("tiny", "Tiny", "the videos", train=6, test=3, classes=3, recipe="k400"),'
         file.write(lines.replace("_DATASETS = (\n", f"_DATASETS = (\n    {line}\n", 1))
     code = (
-        "from mgm.__main__ import main; from mgm.dag import setting; from mgm.paper.recipes import "
+        "from mgm.__main__ import main; from mgm.dag import setting; from mgm.study.recipes import "
         "MODELS, finetune; import mgm\n"
         f"assert mgm.__file__.startswith({str(tmp_path)!r}) and 'tiny' in setting.PREPARED\n"
         "assert finetune('tiny', 'x', MODELS['vit-b']).clips == finetune('k400', 'x', "

@@ -117,9 +117,9 @@ assert "--nice" in CliRunner().invoke(app, ["pretrain", "--help"]).output
 TESTS = [
     "tests/docs/test_methods.py",
     "tests/masking/test_masks.py",
-    "tests/paper/test_recipes.py",
-    "tests/paper/test_registry.py",
-    "tests/paper/test_scales.py",
+    "tests/study/test_recipes.py",
+    "tests/study/test_registry.py",
+    "tests/study/test_scales.py",
     "tests/report/test_overview.py",
     "tests/report/test_terminal.py",
     "tests/test_cluster.py",

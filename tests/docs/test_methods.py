@@ -2,8 +2,8 @@ import csv
 import re
 from pathlib import Path
 
-from mgm.paper.quoted import reported
 from mgm.spec import MASKS
+from mgm.study.quoted import reported
 
 with (Path(__file__).parents[2] / "docs" / "methods.csv").open(
     encoding="utf-8", newline=""

@@ -30,13 +30,13 @@ from mgm.data.folder import index_folder
 from mgm.data.index import read_index
 from mgm.errors import as_user_error, valid
 from mgm.models.weights_file import read_tensors
-from mgm.paper.machine import machine, size_for
-from mgm.paper.plan import make_plan
 from mgm.report.compute_plan import describe
 from mgm.results.archive import unpack
 from mgm.results.result import examine
 from mgm.spec import ApplyOptions, Clips, Finetune, Pretrain, read_spec
 from mgm.stages.windows import find_windows
+from mgm.study.machine import machine, size_for
+from mgm.study.plan import make_plan
 from mgm.video import read_clip
 from mgm.video.vectors import inspect_video
 from tests.helpers.fake_results import finish, registry

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mgm.paper.registry import CONTROL_ROWS, Registry
-from mgm.paper.scales import Dataset, Scale, load_scale
-from mgm.paper.suite import make_registry
 from mgm.reading import file_digest
 from mgm.results.result import read_result, write_result
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, parents
+from mgm.study.registry import CONTROL_ROWS, Registry
+from mgm.study.scales import Dataset, Scale, load_scale
+from mgm.study.suite import make_registry
 
 CONFIG = Path(__file__).parents[2] / "workflow/config"
 DIGEST = "0123456789ab"

@@ -15,13 +15,13 @@ import yaml
 
 import mgm
 from mgm.dag.study import Workflow
-from mgm.paper import STUDIES
-from mgm.paper.suite import registry_of
 from mgm.report.findings import read_findings
 from mgm.report.verify import verify
 from mgm.results.archive import is_packed, unpack
 from mgm.results.frame import frame
 from mgm.results.result import examine
+from mgm.study import STUDIES
+from mgm.study.suite import registry_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"

@@ -13,13 +13,13 @@ from scipy import stats
 
 from mgm.dag.study import Workflow
 from mgm.data.index import read_index
-from mgm.paper.suite import registry_of
 from mgm.results.result import examine, log_lines
 from mgm.spec import Finetune, Probe, RunOptions
 from mgm.stages.job import Workplace
 from mgm.stages.pretrain import learnt_nothing
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
+from mgm.study.suite import registry_of
 from tests.helpers import programs
 from tests.helpers.programs import ROOT, snakemake
 

@@ -28,8 +28,8 @@ from mgm.models import (
 )
 from mgm.models.formats import OTHERS, to_ours, to_videomae
 from mgm.models.vit import sinusoid_table
-from mgm.paper.recipes import DECODERS
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
+from mgm.study.recipes import DECODERS
 
 KEYS = json.loads((Path(__file__).parent / "published_keys.json").read_text())
 DATA = Data(dataset="k400")

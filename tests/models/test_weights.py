@@ -27,8 +27,8 @@ from mgm.models import (
 )
 from mgm.models.formats import to_huggingface, to_ours, to_videomae
 from mgm.models.vit import sinusoid_table
-from mgm.paper.recipes import DECODERS, MODELS
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe, parse
+from mgm.study.recipes import DECODERS, MODELS
 from tests.helpers.huggingface import sharpened, translated
 
 SMALL = {

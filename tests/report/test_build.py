@@ -5,9 +5,9 @@ import re
 import pytest
 
 from mgm.errors import UserError
-from mgm.paper.suite import make_registry
 from mgm.report.build import build_report
 from mgm.report.page.sections import DEVIATIONS, deviations
+from mgm.study.suite import make_registry
 from tests.helpers.fake_results import BOTH, draw_arrays, finish, finish_all, registry, write_log
 
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from mgm.paper.registry import Registry
 from mgm.report.cells import FilledCell, fill_all, filled_of, gain
 from mgm.report.findings import Findings
 from mgm.report.page.sections import by_class
 from mgm.results.frame import examine_all
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate
+from mgm.study.registry import Registry
 from tests.helpers.fake_results import finish, finish_all, registry, write_log
 
 

@@ -9,9 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from mgm.paper.quoted import reported
-from mgm.paper.scales import load_scale
-from mgm.paper.suite import make_registry
 from mgm.report.cells import FilledCell, fill_all
 from mgm.report.claims.claim import CLAIMS
 from mgm.report.claims.judge import (
@@ -34,6 +31,9 @@ from mgm.report.findings import Findings
 from mgm.report.words import DASH
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds
+from mgm.study.quoted import reported
+from mgm.study.scales import load_scale
+from mgm.study.suite import make_registry
 from tests.helpers.videos import SHARED
 
 ROOT = Path(__file__).parents[2]

@@ -41,7 +41,7 @@ def test_each_point_stands_once_in_frame_and_arrays(tmp_path):
     assert len(points) == sum(map(len, PLOT.lines.values()))
     at = points.set_index(["line", "x"])
     mgm, videomae, mam2 = at.loc[("MGM", 800)], at.loc[("VideoMAE", 800)], at.loc[("MAM2", 1200)]
-    assert (mgm.paper, mgm.ours, mgm.n) == (70.6, pytest.approx(61, abs=0.3), 2)
+    assert (mgm.study, mgm.ours, mgm.n) == (70.6, pytest.approx(61, abs=0.3), 2)
     assert mgm.ci_low < 60 < 62 < mgm.ci_high
     assert (videomae.status, videomae.n, videomae.wanted) == ("partial", 1, 2)
     # One seed's test videos do not show how much seeds differ.

@@ -14,8 +14,8 @@ from mgm.report.figures.draw import DRAW
 from mgm.report.figures.style import DPI, write
 from mgm.spec import Visualise
 from tests.helpers.fake_results import clip_arrays
-from tests.paper.test_study import small
 from tests.report.test_findings import findings
+from tests.study.test_study import small
 
 NOTE = "Scale smoke: toy models trained for seconds on generated videos; it says nothing about which mask is best."
 CLIPS = tuple(get_args(Visualise.model_fields["figure"].annotation))

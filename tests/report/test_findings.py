@@ -10,16 +10,16 @@ import pytest
 from scipy import stats
 
 from mgm.errors import UserError
-from mgm.paper.comparison import scale_of, study_registry
-from mgm.paper.study import Study, parse_statement
 from mgm.report.blocks import refresh
 from mgm.report.cells import fill_all
 from mgm.report.findings import Findings, estimate_of, verdict_of
 from mgm.report.verify import ROOT, first_test, verify
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds_and_people
+from mgm.study.runs import scale_of, study_registry
+from mgm.study.schema import Study, parse_statement
 from tests.helpers.fake_results import finish
-from tests.paper.test_study import small
+from tests.study.test_study import small
 
 COMMIT = subprocess.run(
     ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mgm.paper.registry import Registry, label_of
 from mgm.report.build import build_report
 from mgm.spec import MASKS
+from mgm.study.registry import Registry, label_of
 from tests.helpers.browser import chromium
 from tests.helpers.fake_results import (
     WEIGHTS_SHA256,

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from mgm.paper.registry import SHARES
-from mgm.paper.scales import Dataset
-from mgm.paper.suite import make_registry
 from mgm.report.page.sections import by_class
 from mgm.spec import OWN
+from mgm.study.registry import SHARES
+from mgm.study.scales import Dataset
+from mgm.study.suite import make_registry
 from tests.helpers.fake_results import smoke
 
 

@@ -4,8 +4,8 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from mgm.paper import quoted as module
-from mgm.paper.quoted import reported
+from mgm.study import quoted as module
+from mgm.study.quoted import reported
 
 ROWS = list(
     csv.DictReader(

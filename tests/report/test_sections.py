@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mgm.errors import UserError
-from mgm.paper.registry import CONTROL_ROWS
 from mgm.report.build import build_report
 from mgm.report.cells import fill_all, filled_of, gain
 from mgm.report.findings import Findings
@@ -14,6 +13,7 @@ from mgm.report.page.sections import controls_of
 from mgm.report.terminal import trace
 from mgm.results.frame import examine_all
 from mgm.results.result import read_result, write_result
+from mgm.study.registry import CONTROL_ROWS
 from tests.helpers.fake_results import finish, finish_all, registry
 
 KNOWN = registry(seeds=(0,))

@@ -6,15 +6,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mgm.paper.study import CONTROLS
-from mgm.paper.suite import registry_of
 from mgm.report.build import build_report
 from mgm.report.findings import read_findings
 from mgm.report.mlflow.record import Records
 from mgm.report.page.html import coded
 from mgm.report.page.study import study_of
-from tests.paper.test_study import small
+from mgm.study.schema import CONTROLS
+from mgm.study.suite import registry_of
 from tests.report.test_findings import findings
+from tests.study.test_study import small
 
 RESULTS = Path(__file__).parents[2] / "results" / "features"
 

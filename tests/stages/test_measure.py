@@ -17,7 +17,6 @@ from mgm.data.synthetic.generator import load_boxes
 from mgm.errors import UserError
 from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.models import build_mae
-from mgm.paper.recipes import MASK_RATIO
 from mgm.results.result import examine
 from mgm.results.statistics import over_seeds
 from mgm.rng import clip_seed
@@ -28,6 +27,7 @@ from mgm.stages.measure.saliency import saliency_score
 from mgm.stages.measure.step_time import step_time
 from mgm.stages.pretrain import motion_coverage
 from mgm.stages.runner import run_all
+from mgm.study.recipes import MASK_RATIO
 from mgm.video import read_clip, slot_displacement
 from mgm.video.transform import view_box, view_indices
 from tests.helpers.errors import refused

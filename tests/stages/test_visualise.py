@@ -9,7 +9,6 @@ from mgm.data.synthetic.generator import generate, load_boxes
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.models import build_mae, save_weights
-from mgm.paper.recipes import MASK_RATIO
 from mgm.spec import (
     MASKS,
     Clips,
@@ -24,6 +23,7 @@ from mgm.spec import (
 )
 from mgm.stages.job import Job, Workplace
 from mgm.stages.visualise import masks_to_show, show, show_moving, visualise
+from mgm.study.recipes import MASK_RATIO
 from tests.helpers.videos import moving_square, write_video
 
 CLIPS = Clips(frames=8, size=48, stride=2, crop="centre")

@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from mgm.paper import recipes
-from mgm.paper.quoted import listed
 from mgm.report.cells import Key
 from mgm.spec.compute import official_multiply_adds
+from mgm.study import recipes
+from mgm.study.quoted import listed
 
 # Tables and text print one decimal. A difference agrees if it rounds to the stated number.
 HALF = 0.05

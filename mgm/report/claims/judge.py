@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgm.paper.quoted import FOOTNOTES, reported
-from mgm.paper.registry import SHARES, Registry
 from mgm.report.cells import FilledCell, Key, paired, unpaired
 from mgm.report.claims.claim import CLAIMS, Claim, Condition, LinearCombination, Quantity
 from mgm.report.words import DASH, MINUS, comparable
 from mgm.results import atomic
 from mgm.results.statistics import Estimate, holm, p_value
+from mgm.study.quoted import FOOTNOTES, reported
+from mgm.study.registry import SHARES, Registry
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
 CONTRADICTED = "contradicted by published numbers"

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.path import Path
 
-from mgm.paper.registry import Plot
 from mgm.report.cells import FilledCell, Key, filled_of, frame
 from mgm.report.figures.style import ACCENT, QUIET, STYLE
 from mgm.report.figures.style import panels as blank_panels
+from mgm.study.registry import Plot
 
 # Colour and mark of each line. The colours are dark enough for text, and the marks differ in grey.
 LOOKS = ((ACCENT, "o"), ("#0072b2", "s"), ("#117a5b", "^"), ("#7d4a86", "v"))

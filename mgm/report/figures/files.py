@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from mgm.paper.registry import Registry
 from mgm.report.cells import FilledCell, Key
 from mgm.report.figures.curves import arrays_of, curves, missing, points_of
 from mgm.report.figures.draw import DRAW
@@ -15,6 +14,7 @@ from mgm.report.figures.seeds import seeds, seeds_of
 from mgm.report.figures.style import save
 from mgm.report.words import comparable
 from mgm.results.result import RunStatus
+from mgm.study.registry import Registry
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mgm.paper.registry import Plot
 from mgm.report.cells import FilledCell, Key, paired
 from mgm.report.figures.style import ACCENT, INK, QUIET, STYLE, panels
 from mgm.results.statistics import Estimate
+from mgm.study.registry import Plot
 
 ROW, BETWEEN = 0.27, 0.85  # inches
 

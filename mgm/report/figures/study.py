@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mgm.paper.study import Study
 from mgm.report.figures.curves import LOOKS
 from mgm.report.figures.seeds import intervals, reach_2N
 from mgm.report.figures.style import INK, QUIET, STYLE, panels
+from mgm.study.schema import Study
 
 ROW, BETWEEN = 0.3, 0.62  # inches
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from mgm.paper.registry import Registry
 from mgm.report.figures.draw import masks_on_a_clip
 from mgm.report.figures.style import write
 from mgm.results.frame import examine_all, pretraining_of
 from mgm.results.result import LARGEST, QUIET_S, RunStatus, age, examine, log_lines
 from mgm.spec import Mask, Pretrain, Spec, data_name, dotted, kind_of, parents
+from mgm.study.registry import Registry
 
 FORMAT = 9  # version of the record; a new one writes all runs again
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")

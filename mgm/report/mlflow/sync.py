@@ -31,11 +31,11 @@ from urllib.parse import urlsplit
 
 from mgm.console import show, track
 from mgm.errors import UserError
-from mgm.paper.registry import Registry
 from mgm.reading import file_digest
 from mgm.report.mlflow.record import VARYING, Record, Records
 from mgm.results.lock import wait_for_flock
 from mgm.spec import parents
+from mgm.study.registry import Registry
 
 RUN = "mgm.run"  # tag: run id
 DIGEST = "mgm.digest"  # tag: digest of the files that the MLflow run was written from

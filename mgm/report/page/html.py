@@ -8,7 +8,6 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from mgm.paper.registry import Registry, label_of
 from mgm.report.claims.judge import Verdict
 from mgm.report.figures.files import FigureFile, read_arrays
 from mgm.report.page.overview import caveat, cost, finding, overview
@@ -31,6 +30,7 @@ from mgm.report.page.tables import table_of
 from mgm.report.tables import BOLD, TableView, detail, names
 from mgm.report.words import comparable, number, paper_note
 from mgm.results.result import RunStatus, log_lines
+from mgm.study.registry import Registry, label_of
 
 
 def page(

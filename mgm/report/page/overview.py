@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
-from mgm.paper.registry import NO_MODEL, Registry, Table, label_of
 from mgm.report.cells import FilledCell, commit_of, frame, gain, mean_gain
 from mgm.report.claims.judge import NOT_RUN, Verdict
 from mgm.report.page.runs import NOTES, STAGES
@@ -13,6 +12,7 @@ from mgm.report.words import caveat_of, comparable, number
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, holm, p_value
 from mgm.spec import Data, Spec, data_name
+from mgm.study.registry import NO_MODEL, Registry, Table, label_of
 
 
 def overview(

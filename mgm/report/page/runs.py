@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mgm.paper.registry import Cell, Registry, Table, label_of
 from mgm.report.cells import FilledCell, commit_of
 from mgm.report.page.svg import SMOOTH, thin
 from mgm.report.tables import TableView, names
 from mgm.results.frame import pretraining_of
 from mgm.results.result import RunStatus
 from mgm.spec import Spec, data_name, parents
+from mgm.study.registry import Cell, Registry, Table, label_of
 
 # Titles of the stages.
 STAGES = {

@@ -11,13 +11,13 @@ import pandas as pd
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from mgm.paper.registry import Registry
 from mgm.report.cells import FilledCell
 from mgm.report.figures.files import read_arrays
 from mgm.report.page.svg import PERCENT, Axis
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds
 from mgm.spec import data_name
+from mgm.study.registry import Registry
 
 # DEVIATIONS.md of a checkout; an installed package has none.
 DEVIATIONS = Path(__file__).parents[3] / "DEVIATIONS.md"

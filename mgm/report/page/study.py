@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mgm.paper.registry import SHARES
 from mgm.report.findings import Findings, estimate_of
 from mgm.report.page.pictures import embedded
 from mgm.report.page.runs import slug
 from mgm.report.page.svg import NARROW, PERCENT, Axis
 from mgm.report.study_files import FRAMES
 from mgm.report.words import MINUS
+from mgm.study.registry import SHARES
 
 
 def study_of(findings: Findings, figures: Mapping[str, Path]) -> dict[str, Any]:

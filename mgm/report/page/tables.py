@@ -5,13 +5,13 @@ from itertools import groupby
 from math import inf
 from typing import Any
 
-from mgm.paper.registry import NO_MODEL, SHARES
 from mgm.report.cells import FilledCell, gain, mean_gain
 from mgm.report.page.svg import NARROW, PERCENT, POINTS_OF, WIDTH, Axis
 from mgm.report.tables import TableView
 from mgm.report.words import comparable, number
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate
+from mgm.study.registry import NO_MODEL, SHARES
 
 
 def table_of(view: TableView, statuses: Mapping[str, RunStatus]) -> dict[str, Any]:

@@ -21,10 +21,10 @@ import numpy as np
 
 from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError, valid
-from mgm.paper.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
 from mgm.spec import Data, Measure
 from mgm.stages.inspect import spread
 from mgm.stages.job import Job, Workplace, moving_videos
+from mgm.study.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
 
 WITHOUT_VIDEOS = ("step-time",)
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.masking import Grid, make_mask
-from mgm.paper.recipes import MASK_RATIO
 from mgm.results.statistics import over_seeds
 from mgm.rng import clip_seed
 from mgm.spec import MASKS, Compensate, Mask, Measure, Views, hidden_patches
 from mgm.stages.job import Job, motion_of
 from mgm.stages.measure import choose
+from mgm.study.recipes import MASK_RATIO
 from mgm.video.loader import BatchOptions, test_loader
 from mgm.video.read import Cache
 

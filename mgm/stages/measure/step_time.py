@@ -14,9 +14,9 @@ from torch import Tensor
 from mgm.masking import Grid, make_mask
 from mgm.models import MAE, build_mae, reconstruction_loss
 from mgm.models.vit import gather_tokens, patchify
-from mgm.paper.recipes import PRETRAIN_OPTIM
 from mgm.spec import Mask, Measure, Pretrain
 from mgm.stages.job import Job, best_device
+from mgm.study.recipes import PRETRAIN_OPTIM
 from mgm.training.optim import build_optimiser
 
 BATCH = 2  # clips per step

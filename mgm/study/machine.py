@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mgm.errors import UserError
-from mgm.paper import recipes
-from mgm.paper.quoted import MEMORY_GB, PEAK
-from mgm.paper.scales import sizes_of
 from mgm.reading import read_json, read_text
 from mgm.spec.compute import multiply_adds
+from mgm.study import recipes
+from mgm.study.quoted import MEMORY_GB, PEAK
+from mgm.study.scales import sizes_of
 
 # Rows of bench/gpu.py. The compiled one comes first, since jobs compile where they can.
 ROWS = [f"ViT-B, pretraining at 0.75, ours {how}" for how in ("compile", "eager")]

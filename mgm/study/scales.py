@@ -13,7 +13,6 @@ from typing import Any, Self, TypeVar
 from pydantic import Field, TypeAdapter, model_validator
 
 from mgm.errors import UserError, valid
-from mgm.paper.study import Name, Numbers, ResultsName, Stage, Study
 from mgm.reading import deep_merge, read_yaml
 from mgm.spec import (
     BACKBONES,
@@ -29,6 +28,7 @@ from mgm.spec import (
     parse,
 )
 from mgm.spec.values import SIZES
+from mgm.study.schema import Name, Numbers, ResultsName, Stage, Study
 
 R = TypeVar("R", bound=Run)
 

@@ -19,13 +19,13 @@ from mgm.dag.study import Workflow
 from mgm.data.published import index_published
 from mgm.errors import UserError
 from mgm.models import build_classifier, build_mae, reconstruction_loss
-from mgm.paper import CONFIG, STUDIES
-from mgm.paper.machine import Machine, day_machine, size_for
-from mgm.paper.plan import check, cost, costs, cpu_hours, day_rows
-from mgm.paper.quoted import AVION, MEMORY_GB, VIDEOMAE_UCF101
-from mgm.paper.scales import load_scale
 from mgm.spec import PUBLISHED, Finetune, Measure, Pretrain, Probe
 from mgm.spec.compute import multiply_adds
+from mgm.study import CONFIG, STUDIES
+from mgm.study.machine import Machine, day_machine, size_for
+from mgm.study.plan import check, cost, costs, cpu_hours, day_rows
+from mgm.study.quoted import AVION, MEMORY_GB, VIDEOMAE_UCF101
+from mgm.study.scales import load_scale
 from mgm.training import memory
 from tests.helpers.errors import refused
 from tests.helpers.programs import run, snakemake

@@ -6,13 +6,13 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from mgm.errors import UserError, valid
-from mgm.paper import STUDIES, ablations, experiments, plots
-from mgm.paper.comparison import load_study, scale_of, study_registry
-from mgm.paper.registry import Registry
-from mgm.paper.scales import Dataset, Scale, parse_scale
 from mgm.reading import read_json
 from mgm.results.archive import unpack
 from mgm.spec import OWN
+from mgm.study import STUDIES, ablations, experiments, plots
+from mgm.study.registry import Registry
+from mgm.study.runs import load_study, scale_of, study_registry
+from mgm.study.scales import Dataset, Scale, parse_scale
 
 
 def make_registry(scale: Scale) -> Registry:

@@ -8,11 +8,11 @@ from typing import Any, get_args
 from mgm.data.index import Index, read_index
 from mgm.data.synthetic.params import parse_params
 from mgm.errors import UserError, valid
-from mgm.paper import CONFIG, recipes
-from mgm.paper.registry import NO_MODEL, Registry, Value
-from mgm.paper.scales import Dataset, R, Scale, file_of, load_scale, read_named, set_field
-from mgm.paper.study import CONTROLS, At, Column, Place, Stage, Study
 from mgm.spec import PUBLISHED, Data, Finetune, Mask, Measure, Pretrain, Probe, Published, parse
+from mgm.study import CONFIG, recipes
+from mgm.study.registry import NO_MODEL, Registry, Value
+from mgm.study.scales import Dataset, R, Scale, file_of, load_scale, read_named, set_field
+from mgm.study.schema import CONTROLS, At, Column, Place, Stage, Study
 
 # What a study without a scale has: the defaults of a spec.
 UNSCALED = Scale(name="none", caveat="", expected_cost="", seeds=(0,), datasets={})
@@ -130,7 +130,7 @@ def new_study(path: Path, root: Path) -> str:
     Args:
         root: the folder of a prepared dataset.
     """
-    template = Path(__file__).with_name("study.template.yaml").read_text(encoding="utf-8")
+    template = Path(__file__).with_name("template.yaml").read_text(encoding="utf-8")
     return template.format(name=path.stem, path=path, root=root, dataset=root.name or "mine")
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mgm.paper import recipes
 from mgm.spec import PUBLISHED, Augment, Model
+from mgm.study import recipes
 
 TABLE_5 = """
 config                  SSv2      K400

@@ -2,10 +2,10 @@
 
 from typing import get_args
 
-from mgm.paper import recipes
-from mgm.paper.experiments import downstream_runs
-from mgm.paper.registry import SHARES, Cell, Figure, Plot, Registry, with_mask
 from mgm.spec import OWN, Edge, Measure, Visualise
+from mgm.study import recipes
+from mgm.study.experiments import downstream_runs
+from mgm.study.registry import SHARES, Cell, Figure, Plot, Registry, with_mask
 
 # The paper does not list its ratios. 0.9 is VideoMAE's.
 RATIOS = (0.6, 0.75, 0.9)

@@ -13,11 +13,6 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from mgm.paper import recipes
-from mgm.paper.comparison import videos_of
-from mgm.paper.machine import Machine
-from mgm.paper.quoted import PEAK, VIDEOMAE, PublishedTime
-from mgm.paper.registry import Cell, Registry, with_mask
 from mgm.spec import PUBLISHED, Finetune, Pretrain, Probe, Published, Spec, parents
 from mgm.spec.compute import (
     longest_chains,
@@ -27,6 +22,11 @@ from mgm.spec.compute import (
     token_bytes,
 )
 from mgm.spec.values import TOKEN_KINDS
+from mgm.study import recipes
+from mgm.study.machine import Machine
+from mgm.study.quoted import PEAK, VIDEOMAE, PublishedTime
+from mgm.study.registry import Cell, Registry, with_mask
+from mgm.study.runs import videos_of
 
 CHECKPOINTS = 3  # on disk at once: two that are kept, and one that is being written
 

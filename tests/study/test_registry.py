@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from mgm.errors import UserError
-from mgm.paper import recipes
-from mgm.paper.experiments import MASK_ROWS, other_masks
-from mgm.paper.quoted import reported
-from mgm.paper.registry import CONTROL_ROWS
-from mgm.paper.scales import Dataset, load_scale
-from mgm.paper.suite import make_registry
 from mgm.spec import Finetune, Probe, dotted
+from mgm.study import recipes
+from mgm.study.experiments import MASK_ROWS, other_masks
+from mgm.study.quoted import reported
+from mgm.study.registry import CONTROL_ROWS
+from mgm.study.scales import Dataset, load_scale
+from mgm.study.suite import make_registry
 
 CONFIG = Path(__file__).parents[2] / "workflow" / "config"
 SMOKE = load_scale(CONFIG / "smoke.yaml")

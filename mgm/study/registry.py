@@ -1,6 +1,6 @@
 """The registry of a scale: its runs, and the cells of tables and figures that they fill.
 
-`mgm.paper.suite` fills it.
+`mgm.study.suite` fills it.
 """
 
 import re
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mgm.errors import UserError
-from mgm.paper.scales import R, Scale
 from mgm.spec import (
     Finetune,
     Kinds,
@@ -21,6 +20,7 @@ from mgm.spec import (
     metric_by_title,
     parents,
 )
+from mgm.study.scales import R, Scale
 
 # Metrics of a `measure controls` run, by the controls' titles.
 CONTROL_ROWS = metric_by_title(

@@ -7,9 +7,9 @@ import yaml
 
 from mgm.dag.study import Workflow
 from mgm.errors import UserError
-from mgm.paper import CONFIG
-from mgm.paper.scales import load_scale, parse_scale
-from mgm.paper.suite import make_registry
+from mgm.study import CONFIG
+from mgm.study.scales import load_scale, parse_scale
+from mgm.study.suite import make_registry
 
 TEXT = (CONFIG / "smoke.yaml").read_text()
 TOY = {"width": 48, "depth": 2, "heads": 4}

@@ -15,9 +15,6 @@ from mgm.dag.study import Workflow
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.models import build_classifier, build_mae
-from mgm.paper.machine import Machine, machine, read_measured
-from mgm.paper.plan import check, cost, cpu_hours, make_plan, wall
-from mgm.paper.quoted import PEAK
 from mgm.report.compute_plan import describe, draw, write_json
 from mgm.spec import (
     PUBLISHED,
@@ -33,6 +30,9 @@ from mgm.spec import (
     parents,
 )
 from mgm.spec.compute import multiply_adds, parameters
+from mgm.study.machine import Machine, machine, read_measured
+from mgm.study.plan import check, cost, cpu_hours, make_plan, wall
+from mgm.study.quoted import PEAK
 
 SSV2 = Data(dataset="ssv2")
 CLIPS = Clips(frames=8, size=32)

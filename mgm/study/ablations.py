@@ -6,10 +6,10 @@ They are controls, ablations and measured numbers.
 from collections.abc import Collection
 from typing import get_args
 
-from mgm.paper import recipes
-from mgm.paper.experiments import COLUMNS, downstream_runs, finetuned_and_probed
-from mgm.paper.registry import CONTROL_ROWS, NO_MODEL, Registry, with_mask
 from mgm.spec import MASKS, Edge, Measure, Probe
+from mgm.study import recipes
+from mgm.study.experiments import COLUMNS, downstream_runs, finetuned_and_probed
+from mgm.study.registry import CONTROL_ROWS, NO_MODEL, Registry, with_mask
 
 
 def _probes(registry: Registry, row: str, seeds: Collection[int]) -> tuple[str, list[Probe]]:

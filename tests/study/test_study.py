@@ -13,11 +13,11 @@ from mgm.cli import app
 from mgm.dag.study import Workflow
 from mgm.data.folder import index_folder
 from mgm.errors import UserError
-from mgm.paper import STUDIES
-from mgm.paper.comparison import load_study, scale_of, study_registry
-from mgm.paper.study import Study, parse_statement
-from mgm.paper.suite import make_registry
 from mgm.spec import Measure, Pretrain, Probe, parents
+from mgm.study import STUDIES
+from mgm.study.runs import load_study, scale_of, study_registry
+from mgm.study.schema import Study, parse_statement
+from mgm.study.suite import make_registry
 from tests.helpers.errors import refused
 from tests.helpers.own_videos import own_videos
 

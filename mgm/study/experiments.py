@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from mgm.paper import recipes
-from mgm.paper.quoted import note, reported
-from mgm.paper.registry import Registry, Table, with_mask
 from mgm.spec import MASKS, OWN, PUBLISHED, Finetune, Flow, Model, Pretrain
+from mgm.study import recipes
+from mgm.study.quoted import note, reported
+from mgm.study.registry import Registry, Table, with_mask
 
 # What a run starts from: runs that are trained one after another, or the id of a user's weights.
 # Without any, from random weights.

@@ -1,6 +1,6 @@
 """A study: a comparison as data, from which its runs, DAG, tables, page and verdicts follow.
 
-`studies/NAME.yaml` holds one. The paper's own tables are Python (`mgm.paper.experiments`).
+`studies/NAME.yaml` holds one. The paper's own tables are Python (`mgm.study.experiments`).
 """
 
 import re
