@@ -72,8 +72,8 @@ check: setup ## check format, lint, types and import contracts
 	@$(BIN)/lint-imports --no-cache > .check.log 2>&1 || { cat .check.log; exit 1; }
 	@echo "check: clean"
 
-format: setup ## format the code, and update the JSON Schemas
-	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix . && $(BIN)/snakefmt workflow && $(BIN)/python -m mgm.dag.config
+format: setup ## format the code
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix . && $(BIN)/snakefmt workflow
 
 lock: ## pin the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --generate-hashes --universal --python-version 3.11 --no-header \

@@ -1,19 +1,13 @@
-"""The options of `snakemake --config`, and the JSON Schemas of the files that a user writes.
+"""The options of `snakemake --config`."""
 
-There are three schemas: for these options, for a scale and for a cluster's file.
-"""
-
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from mgm.dag import WORKFLOW
-from mgm.dag.cluster import Cluster
 from mgm.errors import valid
 from mgm.spec import FrozenModel
-from mgm.study.scales import ResultsName, Scale
+from mgm.study.scales import ResultsName
 
 
 class Config(FrozenModel):
@@ -84,25 +78,3 @@ def parse_config(config: Mapping[str, Any]) -> Config:
     """
     with valid("--config ", f"the options are {', '.join(Config.model_fields)}"):
         return Config.model_validate(dict(config))
-
-
-def schemas() -> dict[str, str]:
-    """Return the text of each file in workflow/schemas, made from the models of these files."""
-    models = {
-        name: model.model_json_schema()
-        for name, model in (("config", Config), ("scale", Scale), ("cluster", Cluster))
-    }
-    for part in (models["cluster"], *models["cluster"]["$defs"].values()):
-        # A user's file has only the fields that differ from the profile's.
-        part.pop("required")
-    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {
-        f"{name}.schema.json": json.dumps(draft | schema, indent=1) + "\n"
-        for name, schema in models.items()
-    }
-
-
-# `make format` runs this.
-if __name__ == "__main__":
-    for name, text in schemas().items():
-        (WORKFLOW / "schemas" / name).write_text(text)

@@ -54,6 +54,12 @@ def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
 
 
 @pytest.mark.slow
+def test_lint_finds_nothing(tmp_path):
+    done = snakemake(tmp_path, "--lint")
+    assert "in a good condition" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--dry-r"], ["--workflow-profile", "{}/profile"]])
 def test_every_way_to_ask_for_a_dry_run_writes_nothing(tmp_path, words):
     run = tmp_path / "results" / "smoke" / "run"
