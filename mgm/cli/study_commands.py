@@ -12,24 +12,6 @@ from mgm.console import say
 from mgm.spec import FrozenModel
 
 
-@app.command()
-def init(
-    folder: Annotated[Path, typer.Argument(help="An empty or new folder.", metavar="DIR")],
-) -> None:
-    """Write the workflow's files to a folder, to run experiments there.
-
-    They are the Snakefile, rules, scales and profiles. A checkout of the repository has them.
-    """
-    # Commands import what they need, so that `mgm --help` starts fast.
-    from mgm.dag import write_workflow as write
-
-    write(folder)
-    say(
-        f"wrote {folder}/workflow; next: pip install 'mgm-video[suite]', cd {folder}, "
-        "snakemake --cores all"
-    )
-
-
 @app.command("new-study")
 def new_study(
     root: Annotated[
@@ -40,6 +22,7 @@ def new_study(
     ] = Path("studies/mine.yaml"),
 ) -> None:
     """Write a study (YAML) of three masks on your own videos, explained in comments."""
+    # Commands import what they need, so that `mgm --help` starts fast.
     from mgm.spec.new_spec import write_new
     from mgm.study.runs import new_study as text_of
 

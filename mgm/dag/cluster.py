@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import Field
 
-from mgm.dag import WORKFLOW
 from mgm.errors import UserError, valid
 from mgm.reading import deep_merge, read_yaml
 from mgm.spec import FrozenModel, RunOptions
+from mgm.study import WORKFLOW
 
 PROFILE = WORKFLOW / "profiles" / "slurm"
 # The user's file in the folder where Snakemake runs. It may be absent.

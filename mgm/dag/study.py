@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from mgm.dag import WORKFLOW
 from mgm.dag.jobs import (
     dataset_jobs,
     in_order,
@@ -23,6 +22,7 @@ from mgm.dag.setting import Setting
 from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
+from mgm.study import WORKFLOW
 
 
 def job_of(marker: str) -> str:

@@ -21,7 +21,6 @@ from typer import BadParameter
 from typer.testing import CliRunner
 
 import mgm.stages.predict as predicting
-from mgm import dag
 from mgm.cli import app
 from mgm.dag.config import parse_config
 from mgm.dag.study import Workflow
@@ -512,45 +511,6 @@ def test_a_time_in_the_future_is_no_sign_of_life(tmp_path):
     assert examine(folder, spec).state == "running"
     os.utime(folder, (time.time() + 10**7,) * 2)
     assert examine(folder, spec).state == "not run"
-
-
-@pytest.mark.parametrize("at", range(4))
-def test_an_interrupted_init_can_be_repeated(tmp_path, monkeypatch, at):
-    """A call may end at any step. The next one completes the folder, and a third is refused."""
-    real, calls = Path.symlink_to, []
-
-    def fails(self, *rest):
-        calls.append(self)
-        if len(calls) > at:
-            raise OSError(28, "No space left on device", str(self))
-        return real(self, *rest)
-
-    monkeypatch.setattr(Path, "symlink_to", fails)
-    monkeypatch.setattr(Path, "rename", lambda *_: fails(tmp_path))
-    with pytest.raises(OSError, match="No space"):
-        dag.write_workflow(tmp_path / "mine")
-    monkeypatch.undo()
-    dag.write_workflow(tmp_path / "mine")
-    assert {path.name for path in (tmp_path / "mine").iterdir()} == {
-        "workflow",
-        "studies",
-        *dag.LINKS,
-    }
-    with refused("workflow: "):
-        dag.write_workflow(tmp_path / "mine")
-
-
-def test_init_leaves_what_is_there_alone(tmp_path):
-    (tmp_path / "notes.txt").touch()
-    with refused("notes.txt: "):
-        dag.write_workflow(tmp_path)
-    with refused("notes.txt: "):
-        dag.write_workflow(tmp_path / "notes.txt")
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "config").mkdir()
-    with refused("config: "):
-        dag.write_workflow(tmp_path / "x")
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(

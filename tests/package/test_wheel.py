@@ -157,28 +157,6 @@ def test_the_library_needs_no_extra_and_what_does_says_which(library, tmp_path):
     assert line.endswith("run pip install 'mgm-video[report]'")
 
 
-@pytest.mark.slow
-def test_the_suite_runs_where_mgm_init_wrote_it(library, tmp_path):
-    library.install("[suite]")
-    library.run("mgm", "init", "mine", cwd=tmp_path)
-    assert (
-        "mine/workflow: is there already"
-        in library.run("mgm", "init", "mine", cwd=tmp_path, code=2).stderr
-    )
-    # Snakemake reads the files of this folder.
-    smoke = tmp_path / "mine" / "config" / "smoke.yaml"
-    smoke.write_text(smoke.read_text().replace("name: smoke", "name: changed"))
-    done = library.run(
-        "snakemake", "-n", "--quiet", "rules", "--", "table4e", cwd=tmp_path / "mine"
-    )
-    assert re.search(r"pretrain +\d", done.stdout)
-    library.run(
-        "snakemake", "--cores", "1", "--quiet", "all", "--", "tables", cwd=tmp_path / "mine"
-    )
-    assert (tmp_path / "mine" / "reports" / "changed" / "tables" / "table4e.csv").exists()
-    library.run("snakemake", "-n", "--config", "study=features", cwd=tmp_path / "mine")
-
-
 def test_each_extra_names_the_modules_it_brings():
     """EXTRAS lists a module of each distribution of an extra.
 
