@@ -287,3 +287,11 @@ def test_a_digest_alone_does_not_make_videos_generated():
     )
     assert told("ssv2", drawn) == ("generated", "SSv2 stand-in (generated)")
     assert told("ssv2", digest="") == ("published", "SSv2")
+
+
+def test_an_old_spec_with_a_dropped_field_is_read_if_the_field_has_its_default():
+    fields = Pretrain(data=SSV2).model_dump(mode="json")
+    optim = fields["optim"] | {"name": "AdamW", "options": {}}
+    assert parse(fields | {"optim": optim}, "spec.json") == Pretrain(data=SSV2)
+    with pytest.raises(UserError, match="^spec.json: optim.name was dropped; commit 34d1f9f2"):
+        parse(fields | {"optim": optim | {"name": "SGD"}}, "spec.json")

@@ -167,15 +167,10 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optim(FrozenModel):
-    """An optimiser with linear warm-up and cosine decay.
+    """AdamW with linear warm-up and cosine decay.
 
     The learning rate of a step of `batch` clips is lr * batch / 256.
     """
-
-    # A class of torch.optim, or module:Class (`mgm.training.optim`).
-    name: str = Field("AdamW", pattern=r"^([A-Za-z_][\w.]*:)?[A-Za-z_]\w*$", max_length=200)
-    # More arguments of the class, such as momentum.
-    options: dict[str, bool | int | float | str] = {}
 
     lr: float = Field(1.5e-4, gt=0)
     min_lr: float = Field(1e-5, ge=0)

@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -150,14 +150,6 @@ def broadcast_object(own: T) -> T:
     box: list[Any] = [own]
     dist.broadcast_object_list(box, 0)
     return box[0]
-
-
-@torch.no_grad()
-def broadcast_(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors with their values on rank 0."""
-    if world_size() > 1:
-        for tensor in tensors:
-            dist.broadcast(tensor, 0)
 
 
 def all_reduce(tensor: Tensor) -> Tensor:

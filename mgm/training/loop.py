@@ -34,13 +34,7 @@ from mgm.training.efficiency import (
     wrapped_blocks,
 )
 from mgm.training.memory import free_bytes, parts_that_fit
-from mgm.training.optim import (
-    Optimiser,
-    build_optimiser,
-    learning_rate,
-    set_learning_rate,
-    share_state,
-)
+from mgm.training.optim import build_optimiser, learning_rate, set_learning_rate
 
 LOGGED = 100  # steps of a run that are logged, about
 SHOW_S = 10  # seconds between lines on the terminal
@@ -265,27 +259,30 @@ def _slice(batch: Any, start: int, stop: int) -> Any:
 
 
 def _restore(
-    run: TrainingRun, optimiser: Optimiser, folder: Path, show: Callable[[str], None]
+    run: TrainingRun,
+    optimiser: torch.optim.Optimizer,
+    folder: Path,
+    show: Callable[[str], None],
 ) -> tuple[int, dict[str, None]]:
     """Load the newest checkpoint.
 
     Returns:
         The first step, and the videos that failed before it, as the keys of a dict in order.
     """
-    first, failures = 0, dict[str, None]()
-    if collectives.is_main() and (state := load_checkpoint(folder, run.run_id, show)):
-        run.model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["rng"])
-        first, failures = state["step"], dict.fromkeys(state["failed"])
-        show(f"{run.run_id}: continues at step {first} of {run.steps}")
-    first, failures = collectives.broadcast_object((first, failures))
-    share_state(optimiser)
-    return first, failures
+    is_main = collectives.is_main()
+    state = load_checkpoint(folder, run.run_id, show) if is_main else None
+    if not (state := collectives.broadcast_object(state)):
+        return 0, {}
+    run.model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    torch.set_rng_state(state["rng"])
+    if is_main:
+        show(f"{run.run_id}: continues at step {state['step']} of {run.steps}")
+    return state["step"], dict.fromkeys(state["failed"])
 
 
 def _state(
-    run: TrainingRun, optimiser: Optimiser, step: int, failures: dict[str, None]
+    run: TrainingRun, optimiser: torch.optim.Optimizer, step: int, failures: dict[str, None]
 ) -> dict[str, Any]:
     return {
         "run_id": run.run_id,

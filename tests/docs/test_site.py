@@ -33,7 +33,6 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Examples of these pages run in other tests.
 ELSEWHERE = {
-    "add-an-optimiser.md": "tests/docs/test_add_an_optimiser.py",
     "use-our-masks.md": "tests/stages/test_use_our_masks.py",
 }
 

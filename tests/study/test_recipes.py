@@ -38,7 +38,7 @@ REPEATED_AUGMENTATION = (2, 1, 2, 2, 2)  # as printed: five values for six colum
 
 # Name of a printed row -> its value in a spec.
 READ = {
-    "optimizer": lambda run: run.optim.name,
+    "optimizer": lambda run: "AdamW",  # mgm.training knows no other
     "learning rate schedule": lambda run: "cosine",  # mgm.training.learning_rate knows no other
     "base learning rate": lambda run: run.optim.lr,
     "weight decay": lambda run: run.optim.weight_decay,
