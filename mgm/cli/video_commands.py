@@ -96,15 +96,10 @@ def export(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Write a run's weights in another format, with a model card."""
-    from mgm.report.card import write_card
+    """Write a run's weights in another format."""
     from mgm.stages.export import export as write
 
-    notes = write(run, to, out, index, force)
-    # An ONNX file contains its metadata.
-    if to != "onnx":
-        write_card(run, out, to, notes)
-    say(notes)
+    say(write(run, to, out, index, force))
 
 
 @app.command()

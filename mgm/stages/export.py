@@ -27,10 +27,10 @@ from mgm.spec import Finetune, Pretrain, Probe, read_spec
 from mgm.stages.evaluate import recorded_labels
 from mgm.stages.parents import verified_weights
 
-# The files of each format, with the model card.
+# The files of each format.
 FILES = {
-    "hf": ("model.safetensors", "config.json", "preprocessor_config.json", "README.md"),
-    "videomae": ("checkpoint.pth", "README.md"),
+    "hf": ("model.safetensors", "config.json", "preprocessor_config.json"),
+    "videomae": ("checkpoint.pth",),
     "onnx": ("encoder.onnx", "classifier.onnx"),
 }
 HUGGINGFACE = {
