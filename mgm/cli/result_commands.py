@@ -33,40 +33,6 @@ def _registry(results: Path) -> "Registry":
 
 
 @app.command()
-def trace(
-    cell: Annotated[
-        str,
-        typer.Argument(
-            help="TABLE/ROW or TABLE/ROW/COLUMN, such as table4e/mgm. Parts of names are enough."
-        ),
-    ],
-    name: Annotated[str, typer.Option(help="Name of the results.")] = "smoke",
-    results: Results = Path("results"),
-) -> None:
-    """Print the origin of a number in a table.
-
-    That is: its runs, with their specs, commits, data, weights and logs.
-    """
-    from mgm.report.terminal import trace as describe
-
-    say(describe(_registry(results / name), results / name, cell))
-
-
-@app.command()
-def diff(
-    run: Annotated[str, typer.Argument(help="A run id, or a run's folder.")],
-    other: Annotated[str, typer.Argument(help="The run to compare it with.")],
-    results: Annotated[
-        Path, typer.Option(help="Folder of results, in which runs are looked up by their ids.")
-    ] = Path("results"),
-) -> None:
-    """Print the fields in which two runs differ, and their metrics."""
-    from mgm.report.terminal import diff as compare
-
-    say(compare(results, run, other))
-
-
-@app.command()
 def results(
     name: Name = "smoke",
     results: Results = Path("results"),
@@ -130,17 +96,16 @@ def pack(
     weights. Runs that no table or figure uses are left out. Every command that reads results/NAME
     unpacks it on first use. Weights have an archive of their own, which `mgm weights` reads.
     """
-    from mgm.report.terminal import unwanted
+    from mgm.report.verify import unwanted
     from mgm.results.archive import pack as write
     from mgm.results.weights_archive import pack_weights
 
     folder = results / name
-    found = unwanted(_registry(folder), folder)
-    unused = [run for run in found if (run / "result.json").exists()]
+    unused = unwanted(_registry(folder), folder)
     archive = write(folder, without=unused)
     say(f"wrote {archive} ({archive.stat().st_size / 1e6:.1f} MB) and its digest")
     if unused:
-        say(f"left out {len(unused)} runs of no table or figure; `mgm clean {name}` lists them")
+        say(f"left out {len(unused)} runs of no table or figure; `mgm verify {name}` lists them")
     if weights:
         archive, count = pack_weights(folder)
         say(f"wrote {archive} ({archive.stat().st_size / 1e6:.1f} MB), weights of {count} runs")
@@ -164,22 +129,6 @@ def weights(
     count, lacking = put_weights(results / name, source)
     rest = f"; {lacking} runs still lack theirs" if lacking else ""
     say(f"put weights into {count} runs of {results / name}{rest}")
-
-
-@app.command()
-def clean(
-    name: Name,
-    results: Results = Path("results"),
-    yes: Annotated[bool, typer.Option("--yes", help="Delete the runs.")] = False,
-) -> None:
-    """List the runs that no table or figure uses, or delete them."""
-    from mgm.report.terminal import clean as tidy
-
-    if Path(name).name != name or name == "..":
-        raise UserError(
-            f"{name}: is not a name of results; pass only the name of a folder in {results}/"
-        )
-    say(tidy(_registry(results / name), results / name, yes))
 
 
 @app.command()

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from mgm.errors import UserError
 from mgm.report.findings import Findings
-from mgm.report.terminal import unwanted
+from mgm.results.frame import read_specs
+from mgm.study.registry import Registry
 from mgm.study.schema import Prediction
 
 ROOT = Path(__file__).parents[2]
@@ -54,8 +56,20 @@ def _files(findings: Findings) -> Iterator[Check]:
 
 def _strangers(findings: Findings, results: Path) -> Iterator[Check]:
     for folder in unwanted(findings.registry, results):
-        if (folder / "result.json").exists():
-            yield False, f"{folder}: is no run of this study"
+        yield False, f"{folder}: is no run of this study"
+
+
+def unwanted(registry: Registry, results: Path) -> list[Path]:
+    """Return the folders of finished runs in `results` that no table or figure uses.
+
+    A folder counts as a run only if it has the spec of the run id that is its name.
+    """
+    return [
+        results / run_id
+        for run_id, spec in sorted(read_specs(results).items())
+        if run_id not in registry.specs and not isinstance(spec, UserError)
+        if (results / run_id / "result.json").exists() and not (results / run_id).is_symlink()
+    ]
 
 
 def _commits(findings: Findings) -> Iterator[Check]:

@@ -121,7 +121,6 @@ TESTS = [
     "tests/study/test_registry.py",
     "tests/study/test_scales.py",
     "tests/report/test_overview.py",
-    "tests/report/test_terminal.py",
     "tests/test_cluster.py",
     "tests/test_options.py",
     "tests/test_spec.py",

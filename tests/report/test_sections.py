@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgm.errors import UserError
 from mgm.report.build import build_report
 from mgm.report.cells import fill_all, filled_of, gain
 from mgm.report.findings import Findings
 from mgm.report.page.sections import controls_of
-from mgm.report.terminal import trace
 from mgm.results.frame import examine_all
 from mgm.results.result import read_result, write_result
 from mgm.study.registry import CONTROL_ROWS
@@ -94,16 +92,3 @@ def test_several_runs_of_controls_have_an_interval_over_seeds(tmp_path):
     found = controls_of(known, tmp_path, examine_all(tmp_path, known.specs))
     one = found["lines"]["Motion-vector histogram, 9 x 9"]
     assert (one.mean, one.n) == (85, 2)
-
-
-def test_trace_prints_the_cells_asked_for(results):
-    """A mask's name selects the two cells of its row, and no row of another mask."""
-    told = trace(KNOWN, results, "table4e/mgm")
-    heads = [line for line in told.splitlines() if line.startswith("table4e/")]
-    assert [head.split(":")[0] for head in heads] == [
-        "table4e/MGM (Dense)/SSv2",
-        f"table4e/MGM (Dense)/{COLUMN}",
-    ]
-    assert trace(KNOWN, results, f"table4e/mgm/{COLUMN}").count("table4e/") == 1
-    with pytest.raises(UserError, match="table4e: .*'nothing'.*MGM"):
-        trace(KNOWN, results, "table4e/nothing")
