@@ -1,7 +1,6 @@
-"""Tables for readers: their layout, and their files in four formats.
+"""Tables for readers: their layout, and their files in three formats.
 
-csv is for programs, md and tex are for papers, html is for pages. All formats except csv show the
-scale's caveat.
+csv is for programs, md and tex are for papers and show the scale's caveat.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -154,9 +153,9 @@ def own_size(runs: Sequence[Spec]) -> str:
 
 
 def write_tables(folder: Path, view: TableView) -> Path:
-    """Write `folder`/table4e.csv, .md, .tex and .html, and return the path of the csv.
+    """Write `folder`/table4e.csv, .md and .tex, and return the path of the csv.
 
-    The .tex needs the package booktabs. The .html is a fragment without style.
+    The .tex needs the package booktabs.
     """
     table, scale = view.table, view.scale
     caption = " ".join(
@@ -175,11 +174,6 @@ def write_tables(folder: Path, view: TableView) -> Path:
         stem.with_suffix(".tex"),
         LATEX.format(caption=_tex(caption), caveat=_tex(caveat), name=table.name, tabular=text),
     )
-    style = _grid(view, escape, "<em>{}</em>", "<strong>{}</strong>").style.hide(axis="index")
-    text = style.set_caption(f"{escape(caption)} <em>{escape(caveat)}</em>").to_html(
-        exclude_styles=True
-    )
-    atomic.write(stem.with_suffix(".html"), text)
     return atomic.write(
         stem.with_suffix(".csv"),
         frame(view.cells)[list(COLUMNS)].round(4).to_csv(index=False, lineterminator="\n"),

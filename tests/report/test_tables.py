@@ -1,11 +1,10 @@
-"""A table's four files show the same cells."""
+"""A table's three files show the same cells."""
 
 import csv
 import re
 import shutil
 import subprocess
 from dataclasses import replace
-from html import unescape
 
 import pytest
 
@@ -24,13 +23,12 @@ def write(known, results, name):
     ]
     path = write_tables(results / "tables", view)
     return {
-        ending: path.with_suffix(f".{ending}").read_text()
-        for ending in ("csv", "md", "tex", "html")
+        ending: path.with_suffix(f".{ending}").read_text() for ending in ("csv", "md", "tex")
     }, view
 
 
 def grids(texts):
-    """Return the lines of cells that Markdown, TeX and HTML show, with the heading first."""
+    """Return the lines of cells that Markdown and TeX show, with the heading first."""
     md = [
         [cell.strip(" *") for cell in line.split("|")[1:-1]]
         for line in texts["md"].splitlines()
@@ -48,11 +46,7 @@ def grids(texts):
         .replace(r"$\rightarrow$", "→")
     )
     tex = [[cell.strip(" {}\n") for cell in line.split(" & ")] for line in body.split(r"\\")[:-1]]
-    rows = [
-        re.findall(r"<t[hd] *>(.*?)</t[hd]>", line)
-        for line in re.findall(r"<tr>(.*?)</tr>", texts["html"], re.DOTALL)
-    ]
-    return md, tex, [[unescape(re.sub("<.*?>", "", cell)) for cell in line] for line in rows]
+    return md, tex
 
 
 def test_all_formats_show_every_cell_and_the_scale(tmp_path):
@@ -75,11 +69,11 @@ def test_all_formats_show_every_cell_and_the_scale(tmp_path):
     )
     assert float(last["difference"]) == pytest.approx(float(last["ours"]) - 67.3, abs=1e-3)
     assert float(last["ci_low"]) < float(last["ours"]) < float(last["ci_high"])
-    md, tex, html = grids(texts)
-    assert md == tex == html
+    md, tex = grids(texts)
+    assert md == tex
     # A heading and five titles: the paper's rows and our own per column, and the controls.
     assert len(md) == 1 + 5 + len(view.cells)
-    for text in (texts["md"], texts["tex"], texts["html"]):
+    for text in (texts["md"], texts["tex"]):
         assert f"Scale {known.scale.name}" in text
         assert all(number(cell.estimate.mean) in text for cell in view.cells[1:])
 
@@ -87,7 +81,7 @@ def test_all_formats_show_every_cell_and_the_scale(tmp_path):
 def test_markup_in_a_scales_text_is_shown_as_text(tmp_path):
     known = registry(caveat="<script>alert(1)</script> 50 % | of_a & b")
     texts, _ = write(known, tmp_path, "4e")
-    assert all("<script>" not in texts[ending] for ending in ("md", "html"))
+    assert "<script>" not in texts["md"]
     assert r"50 \% | of\_a \& b" in texts["tex"]
     assert _tex(f"{DASH} {MINUS}1") == "-- $-$1"
 
@@ -112,7 +106,7 @@ def test_bold_is_above_every_other_row_beyond_noise(accuracies):
         ("MGM (Dense)", "SSv2"),
         ("MGM (Dense)", "SSv2, linear probe"),
     ]
-    for ending, mark in (("md", "**72.0**"), ("tex", r"\textbf{72.0}"), ("html", "<strong>72.0<")):
+    for ending, mark in (("md", "**72.0**"), ("tex", r"\textbf{72.0}")):
         assert texts[ending].count(mark) == 2
         assert BOLD.split(".")[0] in texts[ending]
     partial = [
@@ -133,7 +127,6 @@ def test_nothing_is_bold_within_noise_or_of_one_seed(accuracies, ours, others):
     texts, view = accuracies(ours, others)
     assert view.leaders == []
     assert "textbf" not in texts["tex"]
-    assert "<strong>" not in texts["html"]
     assert not re.search(r"\*\*\d", texts["md"])
 
 
@@ -190,8 +183,8 @@ def table_1(tmp_path):
 
 
 def test_table_1_stands_in_four_sections_with_quoted_rows_dashed(table_1):
-    md, tex, html = grids(table_1()[0])
-    assert md == tex == html
+    md, tex = grids(table_1()[0])
+    assert md == tex
     assert md[0] == [
         "Method",
         "Pretraining epochs",
@@ -232,6 +225,6 @@ def test_a_single_run_says_so_and_the_difference_is_shown_at_the_papers_scale_al
     assert ["50.0 (n = 1)", interval, number(cell.difference, sign=True), "1 of 1", "run"] in lines
     smoke, _ = table_1()
     assert "50.0 (partial, n = 1)" in smoke["md"]
-    for ending in ("md", "tex", "html"):
+    for ending in ("md", "tex"):
         assert "Difference" in texts[ending]
         assert "Difference" not in smoke[ending]
