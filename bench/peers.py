@@ -34,7 +34,7 @@ from mgm.spec import MASKS, Clips, Data, Finetune, Mask, Model, Pretrain
 from mgm.stages.measure.step_time import step_seconds
 from mgm.training.efficiency import set_malloc_options
 from mgm.training.optim import build_optimiser
-from mgm.video import open_video, read_residuals, read_vectors, slot_magnitude
+from mgm.video import open_video, read_vectors, slot_magnitude
 from mgm.video.clip import Box, cut_frames
 from mgm.video.read import File, read
 from mgm.video.transform import training_box, training_indices
@@ -166,7 +166,7 @@ def with_mv_extractor(path: str) -> int:
 
 
 def vectors(options: Options) -> Iterator[Comparison]:
-    """Compare reading all vectors, and all residuals, with decoding the file without them.
+    """Compare reading all vectors with decoding the file without them.
 
     Vectors are also compared with mv-extractor, if it is there. It is not in the lock, since the
     OpenCV that it asks for would replace ours: pip install --no-deps motion-vector-extractor.
@@ -185,17 +185,13 @@ def vectors(options: Options) -> Iterator[Comparison]:
             with open_video(video.path) as reader:
                 return sum(picture.vectors is not None for picture in reader.pictures())
 
-        def residuals() -> int:
-            return sum(1 for _ in read_residuals(video.path))
-
-        works = {
+        works: dict[str, Callable[[], object]] = {
             "vectors of blocks": blocks,
             "vectors of cells": partial(read_vectors, video.path),
-            "residuals": residuals,
         }
         for name, work in works.items():
             peers: dict[str, tuple[Callable[[], object], float]] = {"decoding alone": (decode, 0)}
-            if name != "residuals" and find_spec("mvextractor"):
+            if find_spec("mvextractor"):
                 peers["mv-extractor"] = partial(with_mv_extractor, video.path), 0
             yield Comparison(
                 f"{name}, per frame",

@@ -183,9 +183,7 @@ def vectors(
     ],
     out: Annotated[
         Path,
-        typer.Option(
-            help="The file to write: .npz, per cell of 8 x 8 pixels; .parquet, per block."
-        ),
+        typer.Option(help="The file to write, .npz: vectors per cell of 8 x 8 pixels."),
     ],
 ) -> None:
     """Write all motion vectors of a video."""

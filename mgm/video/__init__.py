@@ -5,7 +5,6 @@ from mgm.video.container import NoVectors, open_video
 from mgm.video.decode import VideoInfo, probe_video, read_pictures
 from mgm.video.motion import compensated, slot_displacement, slot_magnitude
 from mgm.video.read import Cache, read_clip
-from mgm.video.residual import Residual, read_residuals
 from mgm.video.vectors import Inspection, Vectors, inspect_video, read_vectors
 
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from mgm.errors import UserError
 from mgm.results.atomic import atomic_write
 from mgm.video.container import open_video, transcode
 from mgm.video.decode import VideoInfo, probe_video
-from mgm.video.motion import VECTOR, cell_distance, reference_distance
+from mgm.video.motion import cell_distance, reference_distance
 from mgm.video.shard_reader import open_record, shard_of
 
 
@@ -83,54 +82,22 @@ def read_vectors(path: str | Path) -> Vectors:
 
 
 def write_vectors(path: str | Path, out: Path) -> str:
-    """Write all motion vectors of a file.
-
-    Args:
-        path: a video.
-        out: .npz has the arrays of `Vectors`, per cell of 8 x 8 pixels. .parquet has a row per
-            block, as FFmpeg exports it: the frame, its picture type and the fields of `VECTOR`.
-
-    Returns:
-        A line about what was written.
+    """Write the arrays of `Vectors` to an npz file, and return a line about it.
 
     Raises:
         NoVectors: the codec has none.
         UserError: the file cannot be read, or `out` has another format.
     """
-    if out.suffix == ".npz":
-        vectors = read_vectors(path)
-        if not len(vectors.index_N):
-            # Raise the error about the codec, if there is no frame for that reason.
-            with open_video(path) as video:
-                next(video.pictures(), None)
-        with atomic_write(out) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **vars(vectors))
-        return f"wrote {out}: {len(vectors.index_N)} of {len(vectors.kinds_T)} frames have vectors"
-    if out.suffix != ".parquet":
-        raise UserError(f"{out}: write motion vectors to a file that ends in .npz or .parquet")
-    # An optional package.
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    fields = VECTOR.names or ()
-    schema = pa.schema(
-        {"frame": pa.int32(), "kind": pa.string()} | dict.fromkeys(fields, pa.int32())
-    )
-    frames = rows = 0
-    with (
-        open_video(path) as video,
-        atomic_write(out) as temporary,
-        parquet.ParquetWriter(temporary, schema) as file,
-    ):
-        for picture in video.pictures():
-            if picture.vectors is None:
-                continue
-            count = len(picture.vectors)
-            columns: dict[str, Any] = {name: picture.vectors[name] for name in fields}
-            columns |= {"frame": [picture.index] * count, "kind": [picture.kind] * count}
-            file.write_table(pa.table(columns, schema=schema))
-            frames, rows = frames + 1, rows + count
-    return f"wrote {out}: {rows:,} vectors of {frames} frames"
+    if out.suffix != ".npz":
+        raise UserError(f"{out}: write motion vectors to a file that ends in .npz")
+    vectors = read_vectors(path)
+    if not len(vectors.index_N):
+        # Raise the error about the codec, if there is no frame for that reason.
+        with open_video(path) as video:
+            next(video.pictures(), None)
+    with atomic_write(out) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **vars(vectors))
+    return f"wrote {out}: {len(vectors.index_N)} of {len(vectors.kinds_T)} frames have vectors"
 
 
 @dataclass(frozen=True)

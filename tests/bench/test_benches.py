@@ -79,7 +79,7 @@ def test_the_loader_reads_sources_copies_and_shards(bench, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_vectors_and_residuals_are_compared_with_decoding(bench, tmp_path):
+def test_vectors_are_compared_with_decoding(bench, tmp_path):
     _, peers = bench
     index = peers.draw(tmp_path)
     bits_per_s = [8 * video.bytes / (video.frames / video.fps) for video in index.videos]
@@ -88,7 +88,7 @@ def test_vectors_and_residuals_are_compared_with_decoding(bench, tmp_path):
     for comparison in peers.vectors(peers.Options(repeats=1, videos=index.root)):
         comparison.ours()
         names.append(comparison.name)
-    kinds = ("vectors of blocks", "vectors of cells", "residuals")
+    kinds = ("vectors of blocks", "vectors of cells")
     assert names == [f"{kind}, per frame" for kind in kinds]
 
 

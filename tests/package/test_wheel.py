@@ -19,7 +19,7 @@ from mgm.video import read_vectors
 from tests.helpers.videos import moving_square, write_video
 
 ROOT = Path(__file__).parents[2]
-BASE = ("decode", "motion", "picture", "residual", "vectors")
+BASE = ("decode", "motion", "picture", "vectors")
 BASE_TESTS = ("tests/test_rng.py", *(f"tests/video/test_{name}.py" for name in BASE))
 LIBRARY = ("data", "masking", "models", "training", "video")
 IMPORT_ALL = """

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from mgm.errors import UserError
 from mgm.video import NoVectors, inspect_video, probe_video, read_vectors
-from mgm.video.motion import VECTOR, rasterise
 from mgm.video.vectors import write_vectors
 from tests.helpers.videos import moving_square, write_video
 
@@ -36,28 +36,18 @@ def test_it_counts_pictures_and_measures_vectors(tmp_path):
         assert part in text
 
 
-def test_the_blocks_of_the_table_make_the_cells_of_the_arrays(tmp_path):
-    pd = pytest.importorskip("pandas")
+def test_the_arrays_of_a_file_are_those_that_are_read(tmp_path):
     path = write_video(tmp_path / "v.mp4", moving_square(20, 100, 76, side=32), bf=2)
-    for name in ("v.npz", "v.parquet"):
-        write_vectors(path, tmp_path / name)
+    write_vectors(path, tmp_path / "v.npz")
     with np.load(tmp_path / "v.npz") as arrays:
         for name, value in vars(read_vectors(path)).items():
             np.testing.assert_array_equal(arrays[name], value)
-        table = pd.read_parquet(tmp_path / "v.parquet")
-        blocks = table[list(VECTOR.names)].to_records(index=False).astype(VECTOR)
-        counts_N = table.groupby("frame").size()
-        assert counts_N.index.tolist() == arrays["index_N"].tolist()
-        motion_NHW2, _ = rasterise(blocks, counts_N.tolist(), 100, 76)
-        np.testing.assert_array_equal(motion_NHW2, arrays["motion_NHW2"])
-        kinds = arrays["kinds_T"][table.frame]
-        assert (kinds == table.kind).all()
+    with pytest.raises(UserError, match=r"v\.csv: .*\.npz"):
+        write_vectors(path, tmp_path / "v.csv")
 
 
 def test_a_codec_without_vectors_is_not_written(tmp_path):
-    pytest.importorskip("pyarrow")
     path = write_video(tmp_path / "v.mkv", moving_square(4, 64, 64), codec="ffv1")
-    for name in ("v.npz", "v.parquet"):
-        with pytest.raises(NoVectors):
-            write_vectors(path, tmp_path / name)
-        assert not (tmp_path / name).exists()
+    with pytest.raises(NoVectors):
+        write_vectors(path, tmp_path / "v.npz")
+    assert not (tmp_path / "v.npz").exists()
