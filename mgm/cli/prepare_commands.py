@@ -114,10 +114,7 @@ def folder(
     how: CopyOptions,
     source: Annotated[
         Path,
-        typer.Option(
-            help="One folder per class, or a CSV path,label[,split][,group]. Several labels per "
-            "video: a column labels in place of label."
-        ),
+        typer.Option(help="One folder per class, or a CSV path,label[,split][,group]."),
     ],
     out: Out,
     seed: Seed = 0,

@@ -28,18 +28,14 @@ def write_croissant(index: Index, out: Path) -> None:
     columns = [
         _field("videos", name, kind)
         for name, kind in get_type_hints(Video).items()
-        if name not in ("content", "labels")
+        if name != "content"
     ]
-    several = index.several_labels
     for column in columns:
-        # A cell with several labels is text, and refers to no single class.
-        if several and column["name"] == "label":
-            column["dataType"] = TYPES[str]
         column["source"] = {
             "fileObject": {"@id": "index.csv"},
             "extract": {"column": column["name"]},
         }
-        if column["name"] in REFERENCES and not (several and column["name"] == "label"):
+        if column["name"] in REFERENCES:
             column["references"] = {"field": {"@id": REFERENCES[column["name"]]}}
     classes = [
         {"classes/label": label, "classes/name": name} for label, name in enumerate(index.classes)

@@ -6,8 +6,7 @@ The source is one of two:
   are ignored.
 - A CSV, or a folder with a `videos.csv`. It has a header and the columns
   `path,label[,split][,group]`, in any order. Paths are absolute, or relative to the CSV's folder.
-  A split is train or test. A column `labels`, in place of `label`, holds several labels per video,
-  separated by semicolons.
+  A split is train or test.
 
 Without a split column, about a fifth of each class's videos become the test split. The seed decides
 which. Groups are never divided. They are the CSV's column `group`, or parts of the files' names
@@ -24,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, Field
 
 from mgm.data.index import SPLITS, Index, Video, new_index, read_index, write_index
 from mgm.data.leaks import example, first_frames_note, group_of, groups_by_name
@@ -44,25 +43,13 @@ Text = Annotated[str, Field(min_length=1)]
 class _Listed(BaseModel, frozen=True, extra="forbid", str_strip_whitespace=True):
     """A video as the source lists it: a row of the CSV, or a file in a class folder.
 
-    `label` or `labels` is given. `split` and `group` are empty if the source has none.
+    `split` and `group` are empty if the source has none.
     """
 
     path: Text
-    label: Text = ""
-    labels: Annotated[tuple[Text, ...], BeforeValidator(lambda text: text.split(";"))] = ()
+    label: Text
     split: Annotated[str, Field(pattern="^(train|test)$")] = ""
     group: Text = ""
-
-    @model_validator(mode="after")
-    def _has_different_labels(self):
-        if bool(self.label) == bool(self.labels) or len(set(self.labels)) < len(self.labels):
-            raise ValueError("write a label, or different labels with a semicolon between them")
-        return self
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names of its classes."""
-        return self.labels or (self.label,)
 
 
 def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> Index:
@@ -81,7 +68,7 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     root, listed, unlabelled = _list(source, out)
     opened, excluded = open_all(root, list(listed), out / "checked.jsonl")
-    names = {name for video in listed.values() for name in video.names}
+    names = {video.label for video in listed.values()}
     # Sort classes by name, or by value if all names are numbers.
     if all(name.isdecimal() for name in names):
         classes = tuple(sorted(names, key=lambda name: (int(name), name)))
@@ -91,13 +78,8 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
     label_of = {name: label for label, name in enumerate(classes)}
     for name, own in listed.items():
         if name in opened:
-            labels = tuple(label_of[label] for label in own.names)
             opened[name] = replace(
-                opened[name],
-                label=labels[0],
-                labels=labels if own.labels else (),
-                split=own.split,
-                group=own.group,
+                opened[name], label=label_of[own.label], split=own.split, group=own.group
             )
     videos, note = _with_split(source, opened, classes, seed, groups)
     if alike := first_frames_note(videos, out / "first-frames.json"):
@@ -157,16 +139,22 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
 def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
     lines = read_table(path)
     header = [column.strip() for column in next(lines, (0, []))[1]]
+    if not {"path", "label"} <= {*header} <= {*_Listed.model_fields} or len({*header}) < len(
+        header
+    ):
+        raise UserError(
+            f"{path}: line 1: the columns are {','.join(header)}, not path,label[,split][,group]"
+        )
     rows = dict[str, _Listed]()
     for number, line in lines:
         if not any(value.strip() for value in line):
             continue
-        if len(line) != len(header) or len(set(header)) < len(header):
+        if len(line) != len(header):
             raise UserError(
                 f"{path}: line {number} has {len(line)} values for the columns "
-                f"{','.join(header)}; quote values with commas, and name each column once"
+                f"{','.join(header)}; quote values with commas"
             )
-        with valid(f"{path}: line {number}: ", "the columns are path,label[,split][,group]"):
+        with valid(f"{path}: line {number}: "):
             row = _Listed.model_validate(dict(zip(header, line)))
         file_path = os.path.normpath(path.parent / row.path)
         if file_path in rows:
@@ -195,11 +183,9 @@ def _require_every_class(
             f"{source}: has 1 class, and classification needs at least 2; add videos of another "
             "class"
         )
-    readable = {
-        label for name, video in listed.items() if name not in reasons for label in video.names
-    }
+    readable = {video.label for name, video in listed.items() if name not in reasons}
     if empty := [label for label in classes if label not in readable]:
-        names = [name for name, video in listed.items() if empty[0] in video.names]
+        names = [name for name, video in listed.items() if empty[0] == video.label]
         raise UserError(
             f"{source}: class {empty[0]!r} has {len(names)} videos, and 0 can be read (the first: "
             f"{names[0]}: {reasons[names[0]]}); replace them, or remove the class"
@@ -210,9 +196,7 @@ def _with_split(
     source: Path, named: dict[str, Video], classes: tuple[str, ...], seed: int, pattern: str
 ) -> tuple[list[Video], str]:
     """Return the videos with their splits and groups, and a line on where these come from."""
-    labels_of = {
-        name: [classes[label] for label in video.all_labels] for name, video in named.items()
-    }
+    labels_of = {name: [classes[video.label]] for name, video in named.items()}
     files = {name: name for name in named}
     if listed_groups := {name: video.group for name, video in named.items() if video.group}:
         options = [listed_groups]
@@ -253,7 +237,7 @@ def _with_split(
             note += f"; groups by name, such as {example(groups)}"
     videos = [replace(video, group=groups[name]) for name, video in named.items()]
     for split in SPLITS:
-        labels = {label for video in videos if video.split == split for label in video.all_labels}
+        labels = {video.label for video in videos if video.split == split}
         if without := [name for label, name in enumerate(classes) if label not in labels]:
             note += f"; no {split} videos of {', '.join(without)}"
     return videos, note

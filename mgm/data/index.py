@@ -62,8 +62,7 @@ def content_digest(root: Path, classes: tuple[str, ...], videos: Iterable[Video]
     depend on the root or on file times.
     """
     rows = sorted(
-        [below(video.path, root), video.bytes, video.labels or video.label, video.split]
-        for video in videos
+        [below(video.path, root), video.bytes, video.label, video.split] for video in videos
     )
     return hashlib.sha256(json.dumps([classes, rows], separators=(",", ":")).encode()).hexdigest()[
         :12
@@ -124,7 +123,6 @@ def write_index(index: Index, out: Path) -> None:
                 {
                     **values,
                     "path": index.name(video),
-                    "label": "".join(f"{label};" for label in video.labels) or video.label,
                     "has_vectors": int(video.has_vectors),
                 }.values()
             )
@@ -162,15 +160,10 @@ def require_labels(index: Index, per_class: int) -> None:
     """Check that each class has `per_class` training videos, unless that is 0.
 
     Raises:
-        UserError: a class has fewer, or videos have several labels.
+        UserError: a class has fewer.
     """
     if not per_class:
         return
-    if index.several_labels:
-        raise UserError(
-            f"data.labels_per_class is {per_class}, but videos have several labels each; set it to "
-            "0"
-        )
     counts = Counter(video.label for video in index.train)
     for label, name in enumerate(index.classes):
         if counts[label] < per_class:
@@ -219,7 +212,7 @@ def _seal(facts: Mapping[str, Any], rows: Path) -> str:
     ).hexdigest()
 
 
-_COLUMNS = tuple(field.name for field in fields(Video) if field.name != "labels")
+_COLUMNS = tuple(field.name for field in fields(Video))
 _VIDEO = TypeAdapter(Video)
 
 
@@ -238,7 +231,4 @@ class _About(BaseModel):
 def _video(row: list[str], root: Path) -> Video:
     values: dict[str, Any] = dict(zip(_COLUMNS, row))
     values["path"] = os.path.normpath(os.path.join(root, row[0]))
-    # A label is one number. Several labels are numbers with a semicolon after each.
-    label, *more = values.get("label", "").split(";")
-    labels = [label, *more[:-1]] if more else []
-    return _VIDEO.validate_python(values | {"label": label, "labels": labels})
+    return _VIDEO.validate_python(values)

@@ -86,7 +86,7 @@ def summary(index: Index | PreparedPart) -> str:
         done = f"{index.videos:,} of {index.videos + len(index.failed):,} videos are done"
         lines = [f"part {index.number} of {index.of}: {done}", *_left_out(index.failed)]
         return "\n".join(lines)
-    count = Counter((label, video.split) for video in index.videos for label in video.all_labels)
+    count = Counter((video.label, video.split) for video in index.videos)
     present = sorted({label for label, _ in count})
     width = max(len(index.classes[label]) for label in present)
     lines = [

@@ -112,7 +112,7 @@ def transcode(
     done = {target_of[video]: video for video in videos if source.name(video) not in lost}
     infos, unreadable = open_all(root, list(done), out / "checked.jsonl")
     copies = [
-        replace(info, label=video.label, labels=video.labels, split=video.split, group=video.group)
+        replace(info, label=video.label, split=video.split, group=video.group)
         for info, video in ((info, done[target]) for target, info in infos.items())
     ]
     note = (

@@ -30,13 +30,6 @@ class Video:
     bytes: NonNegativeInt
     # `content_hash`. Empty for a video in a shard, since shards have checksums.
     content: str = ""
-    # All labels, if videos may have several. `label` is the first of them. Empty: one label.
-    labels: tuple[NonNegativeInt, ...] = ()
-
-    @property
-    def all_labels(self) -> tuple[int, ...]:
-        """Return the labels, also of a video that has one."""
-        return self.labels or (self.label,)
 
 
 @dataclass(frozen=True)
@@ -68,15 +61,6 @@ class Index:
     def grouped(self) -> bool:
         """Whether several training videos come from one source."""
         return len({video.group for video in self.train}) < len(self.train)
-
-    @property
-    def several_labels(self) -> bool:
-        """Return whether videos may have several labels each."""
-        return any(video.labels for video in self.videos)
-
-    def class_names(self, video: Video) -> str:
-        """Return the names of a video's classes, separated by semicolons."""
-        return ";".join(self.classes[label] for label in video.all_labels)
 
     def name(self, video: Video) -> str:
         """Return the video's path below the root. It is the same on every machine."""

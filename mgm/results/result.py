@@ -242,8 +242,7 @@ def _untested(folder: Path, result: dict[str, Any]) -> str:
     metrics, videos = result["metrics"], result["data"]["test"]
     if result["n_test"] != videos:
         return f"result.json: n_test is {result['n_test']}, and the test split has {videos} videos"
-    several_labels = "map" in metrics
-    if not several_labels and not (0 <= metrics.get("outside", 0) <= 100 and "top1" in metrics):
+    if not (0 <= metrics.get("outside", 0) <= 100 and "top1" in metrics):
         return f"result.json: metrics {metrics} has no top1, or outside is not from 0 to 100"
     path = folder / "predictions.csv"
     if not path.exists():
@@ -251,14 +250,10 @@ def _untested(folder: Path, result: dict[str, Any]) -> str:
     head, *rows = [row for _, row in read_table(path)] or [[]]
     if len(rows) != videos or len({len(row) for row in (head, *rows)}) > 1:
         return f"predictions.csv has {len(rows)} rows, and should have {videos} of equal length"
-    try:
-        computed = _precision(head[2:], rows) if several_labels else _accuracy(rows)
-    except ValueError:
-        return "predictions.csv contains a score that is not a number"
     return next(
         (
             f"result.json: {name} is {metrics[name]}, and by predictions.csv it is {value:.6g}"
-            for name, value in computed.items()
+            for name, value in _accuracy(rows).items()
             if not abs(metrics.get(name, value) - value) <= ROUNDING
         ),
         "",
@@ -272,17 +267,6 @@ def _accuracy(rows: list[list[str]]) -> dict[str, float]:
         "top1": 100 * sum(label == name for label, name in predicted) / len(predicted),
         "outside": 100 * sum(name not in labels for _, name in predicted) / len(predicted),
     }
-
-
-def _precision(classes: list[str], rows: list[list[str]]) -> dict[str, float]:
-    # Importing NumPy takes 0.1 s, and runs with one label per video do not need it.
-    import numpy as np
-
-    from mgm.results.statistics import mean_average_precision
-
-    score_NC = np.array([[float(cell) for cell in row[2:]] for row in rows])
-    positive_NC = np.array([[name in row[1].split(";") for name in classes] for row in rows])
-    return {"map": mean_average_precision(score_NC, positive_NC)}
 
 
 def recorded_digest(folder: Path) -> str | None:

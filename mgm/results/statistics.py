@@ -1,4 +1,4 @@
-"""Confidence intervals, Holm's method, mean average precision."""
+"""Confidence intervals and Holm's method."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -132,44 +132,3 @@ def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[bool]:
 def t_975(degrees: int) -> float:
     """Return the 97.5 % quantile of Student's t, with the four decimals of printed tables."""
     return round(float(stdtrit(degrees, 0.975)), 4)
-
-
-def average_precision(score_N: np.ndarray, positive_N: np.ndarray) -> float:
-    """Return the area under the precision-recall curve, as a step function.
-
-    Videos are ranked by score, and videos of equal score form one step. The area is the sum over
-    steps of precision times the gain in recall, as in scikit-learn.
-
-    Args:
-        score_N: the score of a class for each video.
-        positive_N: whether each video has the class; at least one must.
-    """
-    order_N = np.argsort(-score_N, kind="stable")
-    # The last video of each step.
-    last_S = np.flatnonzero(np.append(np.diff(score_N[order_N]) != 0, True))
-    hits_S = np.cumsum(positive_N[order_N])[last_S]
-    gain_S = np.diff(hits_S, prepend=0) / hits_S[-1]
-    return float((hits_S / (last_S + 1) * gain_S).sum())
-
-
-def mean_average_precision(score_NC: np.ndarray, positive_NC: np.ndarray) -> float:
-    """Return the mean average precision (%) over the classes that some video has.
-
-    It is NaN if no video has a class.
-    """
-    classes = np.flatnonzero(positive_NC.any(axis=0))
-    precisions = [average_precision(score_NC[:, c], positive_NC[:, c]) for c in classes]
-    return 100 * float(np.mean(precisions)) if precisions else float("nan")
-
-
-def precision_interval(
-    score_NC: np.ndarray, positive_NC: np.ndarray, resamples: int = 1000
-) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean average precision over videos, in per cent."""
-    draw = np.random.default_rng(0)
-    means = []
-    for _ in range(resamples):
-        own_N = draw.integers(len(score_NC), size=len(score_NC))
-        means.append(mean_average_precision(score_NC[own_N], positive_NC[own_N]))
-    low, high = np.nanpercentile(means, (2.5, 97.5))
-    return float(low), float(high)

@@ -80,7 +80,7 @@ def embed(
             table = pd.DataFrame({"path": list(of_video)})
             if index:
                 table["label"] = [videos[name].label for name in of_video]
-                table["class"] = [index.class_names(videos[name]) for name in of_video]
+                table["class"] = [index.classes[videos[name].label] for name in of_video]
                 table["split"] = [videos[name].split for name in of_video]
             x_NVD = np.stack(list(of_video.values()))
             table = table.loc[table.index.repeat(x_NVD.shape[1])]

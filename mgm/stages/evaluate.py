@@ -17,14 +17,14 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from mgm.console import show
-from mgm.data.index import Index, Video
+from mgm.data.index import Video
 from mgm.errors import UserError, valid
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import file_digest, read_json
-from mgm.results import atomic, statistics
+from mgm.results import atomic
 from mgm.results.outputs import record_output, require_own, write_output
 from mgm.spec import Data, Finetune, Measure, Probe, Views, read_spec
-from mgm.stages.job import CLIPS, Job, Workplace, computed, find_index, multi_hot
+from mgm.stages.job import CLIPS, Job, Workplace, computed, find_index
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
 from mgm.training.efficiency import block_compiler, wrapped_blocks
@@ -75,7 +75,7 @@ def evaluate(
         tested = Views(**(spec.views.model_dump() | views))
     spec = spec.model_copy(update={"data": data, "views": tested})
     index = find_index(spec, workplace)
-    classes, (names, _) = classes_of(read_weights(path), path), recorded_labels(weights or place)
+    classes, names = classes_of(read_weights(path), path), recorded_classes(weights or place)
     if classes != len(index.classes) or names not in ([], list(index.classes)):
         raise UserError(
             f"{path}: distinguishes {classes} classes ({', '.join(names[:3])}), {dataset} has "
@@ -112,37 +112,27 @@ class _Data(BaseModel):
 
 
 class _Result(BaseModel):
-    """The fields of a run's result.json that describe a classifier's outputs."""
+    """The field of a run's result.json that names a classifier's outputs."""
 
     data: _Data = _Data()
-    metrics: dict[str, Any] = {}
 
 
 class _Config(BaseModel):
     """The same of Hugging Face's config.json."""
 
     id2label: dict[str, str] | None = None
-    problem_type: str | None = None
 
 
-def recorded_labels(weights: Path) -> tuple[list[str], bool | None]:
-    """Return what a classifier's run or export records of its outputs.
-
-    Returns:
-        The names of the classes, empty if unknown, and whether a video has several labels, None if
-        unknown.
-    """
+def recorded_classes(weights: Path) -> list[str]:
+    """Return the names of the classes that a run or export records, empty if unknown."""
     folder = weights if weights.is_dir() else weights.parent
     if (folder / "result.json").is_file():
-        result = read_json(folder / "result.json", _Result)
-        return result.data.class_names, "map" in result.metrics
+        return read_json(folder / "result.json", _Result).data.class_names
     if (folder / "config.json").is_file():
         config = read_json(folder / "config.json", _Config)
         names = [*(config.id2label or {}).values()]
-        kind = config.problem_type
-        several = kind == "multi_label_classification" if kind else None
-        return [] if "LABEL_0" in names else names, several
-    return [], None
+        return [] if "LABEL_0" in names else names
+    return []
 
 
 def check_views(job: Job[Finetune] | Job[Probe] | Job[Measure]) -> None:
@@ -216,40 +206,21 @@ def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, 
     predictions.csv has path, label, and the prediction of each classifier. The metric is `top1` in
     percent. In partial domain adaptation some classes have no test video. Then `outside` is the
     percentage of predictions of those classes: negative transfer (Xu et al., 2021).
-
-    If videos have several labels, predictions.csv has path, labels, and a score per class: the mean
-    over views of the logits' sigmoid. The metric is the mean average precision (`map`).
     """
     index, videos, classes = job.index, job.index.test, job.index.classes
-    if index.several_labels:
-        score_NC = merged(sigmoid_mean, sample_N, logits_NC[0])
-        columns = ["path", "labels", *classes]
-        rows = [
-            [index.name(video), index.class_names(video), *map(repr, score_C.tolist())]
-            for video, score_C in zip(videos, score_NC, strict=True)
-        ]
-        metrics = dict(zip(("map", "map_low", "map_high"), average_precision(index, score_NC)))
-    else:
-        label_N = np.array([video.label for video in videos])
-        prediction_LN = predictions(sample_N, logits_NC)
-        columns = ["path", "label", *["prediction"] * len(logits_NC)]
-        # Write the whole path, since different videos may have the same name.
-        rows = [
-            [index.name(video), *(classes[label] for label in (video.label, *predicted))]
-            for video, predicted in zip(videos, prediction_LN.T, strict=True)
-        ]
-        metrics = {"top1": 100 * (prediction_LN == label_N).mean().item()}
-        if len({*label_N}) < len(classes):
-            metrics["outside"] = 100 * (~np.isin(prediction_LN, label_N)).mean().item()
+    label_N = np.array([video.label for video in videos])
+    prediction_LN = predictions(sample_N, logits_NC)
+    columns = ["path", "label", *["prediction"] * len(logits_NC)]
+    # Write the whole path, since different videos may have the same name.
+    rows = [
+        [index.name(video), *(classes[label] for label in (video.label, *predicted))]
+        for video, predicted in zip(videos, prediction_LN.T, strict=True)
+    ]
+    metrics = {"top1": 100 * (prediction_LN == label_N).mean().item()}
+    if len({*label_N}) < len(classes):
+        metrics["outside"] = 100 * (~np.isin(prediction_LN, label_N)).mean().item()
     atomic.write(job.folder / "predictions.csv", atomic.table_text(columns, rows))
     return metrics
-
-
-def average_precision(index: Index, score_NC: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean average precision of the test videos, and its 95 % confidence interval."""
-    positive_NC = multi_hot(index.test, len(index.classes)).bool().numpy()
-    low, high = statistics.precision_interval(score_NC, positive_NC)
-    return statistics.mean_average_precision(score_NC, positive_NC), low, high
 
 
 def predictions(sample_N: np.ndarray, logits_NC: Sequence[np.ndarray]) -> np.ndarray:
@@ -262,20 +233,9 @@ def predictions(sample_N: np.ndarray, logits_NC: Sequence[np.ndarray]) -> np.nda
     Returns:
         (classifiers, videos) numbers of classes, with videos in order.
     """
-    return np.array([merged(softmax_mean, sample_N, x_NC).argmax(axis=-1) for x_NC in logits_NC])
-
-
-def merged(
-    mean: Callable[[np.ndarray], np.ndarray], sample_N: np.ndarray, logits_NC: np.ndarray
-) -> np.ndarray:
-    """Return `mean` over the views of each video, (videos, C). The arguments: see `predictions`."""
     order_N, videos = np.argsort(sample_N, kind="stable"), len(np.unique(sample_N))
-    return mean(logits_NC[order_N].reshape(videos, -1, logits_NC.shape[1]))
-
-
-def sigmoid_mean(logits_VC: np.ndarray) -> np.ndarray:
-    """Return the mean over views of the sigmoid, (..., V, C) to (..., C). For several labels."""
-    return (1 / (1 + np.exp(-logits_VC.astype(np.float64)))).mean(axis=-2)
+    views = (x_NC[order_N].reshape(videos, -1, x_NC.shape[1]) for x_NC in logits_NC)
+    return np.array([softmax_mean(x_NVC).argmax(axis=-1) for x_NVC in views])
 
 
 def softmax_mean(scores_VC: np.ndarray) -> np.ndarray:

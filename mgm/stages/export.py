@@ -24,7 +24,7 @@ from mgm.models.formats import to_huggingface, to_videomae
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from mgm.results.outputs import output, require_own, write_output
 from mgm.spec import Finetune, Pretrain, Probe, read_spec
-from mgm.stages.evaluate import recorded_labels
+from mgm.stages.evaluate import recorded_classes
 from mgm.stages.parents import verified_weights
 
 # The files of each format.
@@ -101,10 +101,7 @@ def export(
         save_file(to_huggingface(weights), temporary, metadata={"format": "pt"})
     config = _config(spec, names)
     if isinstance(spec, Finetune):
-        _, several = recorded_labels(run)
-        if several is None:
-            several = index is not None and read_index(index).several_labels
-        config["problem_type"] = f"{'multi' if several else 'single'}_label_classification"
+        config["problem_type"] = "single_label_classification"
     write_output(out / "config.json", json.dumps(config, indent=2) + "\n")
     write_output(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
     return _about_huggingface(spec, out)
@@ -112,7 +109,7 @@ def export(
 
 def _names(spec: Finetune, run: Path, classes: int, index: Path | None) -> list[str]:
     if index is None:
-        return recorded_labels(run)[0] or [f"LABEL_{label}" for label in range(classes)]
+        return recorded_classes(run) or [f"LABEL_{label}" for label in range(classes)]
     dataset = read_index(index)
     if len(dataset.classes) != classes:
         raise UserError(

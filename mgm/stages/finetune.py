@@ -8,32 +8,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgm import rng
-from mgm.errors import UserError
 from mgm.models import build_classifier, load_encoder
 from mgm.spec import Finetune
 from mgm.stages.evaluate import check_views, test
 from mgm.stages.fit import fit
-from mgm.stages.job import Job, multi_hot
+from mgm.stages.job import Job
 from mgm.training import mix
 from mgm.video import Batch, BatchOptions
 
 
 def finetune(job: Job[Finetune]) -> dict[str, Any]:
-    """Train from the parent's encoder, or from scratch, and test the last step's weights.
-
-    Returns:
-        Top-1 accuracy in percent, or the mean average precision if videos have several labels.
-    """
+    """Train from the parent's encoder, or from scratch. Return the test of the last weights."""
     spec, videos, classes = job.spec, job.training_videos(), len(job.index.classes)
     check_views(job)
     model = build_classifier(spec, classes)
     if spec.parent:
         load_encoder(model, job.weights(spec.parent))
     model.to(job.device)
-    augment, several = spec.augment, job.index.several_labels
-    if several:
-        require_one_label(spec)
-    target_NC = (multi_hot(videos, classes) if several else torch.zeros(0)).to(job.device)
+    augment = spec.augment
     weight_C = class_weights(spec, [video.label for video in videos], classes).to(job.device)
 
     def mixed(step: int, batch: Batch, weight_B: Tensor) -> Batch:
@@ -41,8 +33,6 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
 
         Draws depend only on the run's seed and the step, so a resumed run repeats them.
         """
-        if several:
-            return batch._replace(target_BC=target_NC[batch.sample_B])
         if not augment.mixup and not augment.cutmix:
             return batch
         draw = rng.generator(rng.clip_seed(spec.seed, step, -1), "augment")
@@ -59,15 +49,6 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
 
     def loss_of(batch: Batch) -> tuple[Tensor, Callable[[], dict[str, Tensor]]]:
         logits = model(batch.frames_BTHWC)
-        if several:
-            assert batch.target_BC is not None
-            smooth_BC = (
-                batch.target_BC * (1 - spec.label_smoothing) + spec.label_smoothing / classes
-            )
-            loss_B = F.binary_cross_entropy_with_logits(
-                logits.float(), smooth_BC, reduction="none"
-            ).mean(dim=1)
-            return (loss_B * batch.weight_B).mean(), dict
         target = batch.label_B if batch.target_BC is None else batch.target_BC
         loss_B = F.cross_entropy(
             logits.float(), target, label_smoothing=spec.label_smoothing, reduction="none"
@@ -85,23 +66,6 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
     fit(job, model, videos, BatchOptions(None, augment=augment), loss_of, mixed, spec.layer_decay)
     model.eval()
     return test(job, model)
-
-
-def require_one_label(spec: Finetune) -> None:
-    """Check that no field is set that needs one label per video.
-
-    Raises:
-        UserError: such a field is set. The message names it.
-    """
-    for name, value, off in (
-        ("augment.mixup", spec.augment.mixup, 0),
-        ("augment.cutmix", spec.augment.cutmix, 0),
-        ("class_weights", spec.class_weights, "none"),
-    ):
-        if value != off:
-            raise UserError(
-                f"{name} is {value}, but videos have several labels each; set it to {off}"
-            )
 
 
 def class_weights(spec: Finetune, labels: Sequence[int], classes: int) -> Tensor:

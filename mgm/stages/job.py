@@ -1,7 +1,7 @@
 """A run's spec, folder, videos and batches."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -106,18 +106,10 @@ class Job(Generic[S]):
         if data.shuffle_labels:
             order = draw.permutation(len(videos))
             videos = [
-                replace(video, label=videos[other].label, labels=videos[other].labels)
+                replace(video, label=videos[other].label)
                 for video, other in zip(videos, order, strict=True)
             ]
         return videos
-
-
-def multi_hot(videos: Sequence[Video], classes: int) -> torch.Tensor:
-    """Return (videos, classes) float32: 1 for each of a video's labels, 0 otherwise."""
-    target_NC = torch.zeros(len(videos), classes)
-    for target_C, video in zip(target_NC, videos, strict=True):
-        target_C[list(video.labels or (video.label,))] = 1
-    return target_NC
 
 
 def with_channels(frames_BTHWC: torch.Tensor, channels: int) -> torch.Tensor:

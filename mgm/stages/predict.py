@@ -30,7 +30,7 @@ from mgm.stages.apply import (
     find_views,
     write_failed,
 )
-from mgm.stages.evaluate import recorded_labels, sigmoid_mean, softmax_mean
+from mgm.stages.evaluate import recorded_classes, softmax_mean
 from mgm.stages.job import best_device
 from mgm.stages.windows import apply_windows, find_windows
 from mgm.video import read_clip
@@ -55,8 +55,7 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
       is `path_`.
     - index.html: the videos with their best classes.
 
-    A video's scores are the mean of its views' softmax scores, or of their sigmoid scores if the
-    classifier was trained on videos with several labels.
+    A video's scores are the mean of its views' softmax scores.
 
     With windows (`how.every`), each window has scores, and a video's scores are their mean.
     windows.csv has path, start, end, and class and score of the best class. scores.parquet also has
@@ -82,23 +81,19 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
     trained = find_trained(weights, how)
     count = classes_of(read_weights(trained.weights), trained.weights)
     videos, unreadable, index = find_videos(source)
-    recorded, several = recorded_labels(weights)
     given_index = read_index(classes) if classes and classes.is_dir() else None
-    if several is None:
-        several = bool(given_index and given_index.several_labels)
-    labels = _names(classes, given_index, count, recorded, index)
+    labels = _names(classes, given_index, count, recorded_classes(weights), index)
     model = build_classifier(
         Finetune(data=Data(dataset="folder"), clips=trained.clips, model=trained.model), count
     )
     load_weights(model, trained.weights)
     model.to(best_device()).eval()
-    merge = sigmoid_mean if several else softmax_mean
     segments = dict[str, list[dict[str, Any]]]()
     with file_lock(out):
         if windows := find_windows(how):
             parts, failed = apply_windows(model, trained, videos, windows, kept)
             # A window is a video's only view.
-            pairs = [(columns, merge(value_N[:, None])) for columns, value_N in parts]
+            pairs = [(columns, softmax_mean(value_N[:, None])) for columns, value_N in parts]
             places = pd.concat([columns for columns, _ in pairs], ignore_index=True)
             x_NC = np.concatenate([own_NC for _, own_NC in pairs])
             rows = places.assign(score=x_NC.max(axis=1))
@@ -109,7 +104,7 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
             segments = {name: _segments(own, labels) for name, own in own_of.items()}
         else:
             views = find_views(how)
-            of_video, failed = apply(model, merge, trained, videos, views, kept, how.workers)
+            of_video, failed = apply(model, softmax_mean, trained, videos, views, kept, how.workers)
             places, x_NC = pd.DataFrame({"path": list(of_video)}), np.stack(list(of_video.values()))
         places = places.rename(columns=lambda name: free_column(name, labels))
         scores = pd.concat([pd.DataFrame(x_NC, columns=labels), places], axis=1)
@@ -118,7 +113,7 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
             for name, x_C in of_video.items()
         }
         known = {
-            name: (index.class_names(videos[name]), videos[name].split) for name in best if index
+            name: (index.classes[videos[name].label], videos[name].split) for name in best if index
         }
         write_output(table_file, _predictions(best, known))
         with output(kept) as temporary:
@@ -140,16 +135,16 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
 def _predictions(
     best: Mapping[str, list[tuple[str, float]]], known: Mapping[str, tuple[str, str]]
 ) -> str:
-    """Return path, classes and scores as CSV. `known` has the class names and split of an index.
+    """Return path, classes and scores as CSV. `known` has the class and split of an index.
 
-    `correct` is 1 if the best class is one of the video's classes.
+    `correct` is 1 if the best class is the video's.
     """
     rows = []
     for name, pairs in best.items():
         columns_of_video: list[Any] = [name]
         if name in known:
             label, split = known[name]
-            columns_of_video += [label, split, int(pairs[0][0] in label.split(";"))]
+            columns_of_video += [label, split, int(pairs[0][0] == label)]
         rows.append([*columns_of_video, *chain(*pairs)])
     columns = ["path", *(("label", "split", "correct") if known else ())]
     for place in range(1, len(pairs) + 1):

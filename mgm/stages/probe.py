@@ -5,20 +5,18 @@ and `v-jepa` also read the tokens (`mgm.stages.features`).
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from mgm.data.index import Video
-from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
 from mgm.spec import Probe, Views
 from mgm.spec.values import TOKEN_KINDS
 from mgm.stages.evaluate import check_views, record
 from mgm.stages.features import LabelledClips, Split, features_beside, forget_tokens, split_features
-from mgm.stages.job import Job, multi_hot
+from mgm.stages.job import Job
 from mgm.stages.probe_kinds import KINDS
 
 
@@ -29,11 +27,6 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
         Metrics as the mean over draws of labels, and the median of each chosen setting.
     """
     spec = job.spec
-    if job.index.several_labels and spec.kind != "logistic":
-        raise UserError(
-            f"kind is {spec.kind}, which needs one label per video, and these have several; set "
-            "kind to logistic"
-        )
     draws = [job.training_videos(number) for number in range(spec.label_draws)]
     videos = list({video.path: video for drawn in draws for video in drawn}.values())
     check_views(job)
@@ -81,12 +74,9 @@ def fit_draws(
     spec = job.spec
     logits, settings = [], []
     for drawn in draws:
-        own_of = {video.path: video for video in drawn}
-        own_videos = [own_of.get(video.path, replace(video, label=-1)) for video in videos]
-        label_N = torch.tensor([video.label for video in own_videos])[train.sample_N]
+        label_of = {video.path: video.label for video in drawn}
+        label_N = torch.tensor([label_of.get(video.path, -1) for video in videos])[train.sample_N]
         kept_N = label_N >= 0
-        if job.index.several_labels:
-            label_N = multi_hot(own_videos, len(job.index.classes))[train.sample_N]
         unit_N = units(videos, spec.held_out)[train.sample_N[kept_N]]
         own = LabelledClips(train, kept_N, label_N[kept_N], unit_N.unique(return_inverse=True)[1])
         logits_NC, setting = KINDS[spec.kind](own, test, len(job.index.classes), spec)

@@ -25,7 +25,6 @@ from torch.nn import functional as F
 from mgm import rng
 from mgm.errors import UserError
 from mgm.models.kernels import linear
-from mgm.results.statistics import mean_average_precision
 from mgm.spec import Probe
 from mgm.stages.features import LabelledClips, Split
 from mgm.stages.job import best_device
@@ -81,10 +80,6 @@ def fit_path(
 ) -> dict[float, Predictor]:
     """Fit logistic regression at several penalties, the strongest first.
 
-    With one label per clip, `label_N` has the numbers of classes, and the loss is the
-    cross-entropy. With several labels, `label_N` is (N, classes) with 0 and 1. Then the loss is the
-    sum of the classes' binary cross-entropies, with one classifier per class.
-
     Two changes of variables reduce the steps of L-BFGS. They do not change the optimum. First, the
     features are rotated to the R eigenvectors of their covariance. A rotation keeps the squared
     weight, and the optimum has no weight in directions without variance. Second, each rotated
@@ -98,8 +93,7 @@ def fit_path(
     used_D = value_D > 1e-12 * value_D.max().clamp(min=1e-12)
     value_R, basis_DR = value_D[used_D], basis_DD[:, used_D]
     rotated_NR = normal_ND @ basis_DR
-    several = label_N.ndim == 2
-    target_NC = (label_N if several else F.one_hot(label_N, classes)).to(x_ND.dtype)
+    target_NC = F.one_hot(label_N, classes).to(x_ND.dtype)
     sizes = [classes * len(value_R), classes]
     weight_CR, bias_C = rotated_NR.new_zeros(classes, len(value_R)), rotated_NR.new_zeros(classes)
     predictor_of: dict[float, Predictor] = {}
@@ -110,13 +104,9 @@ def fit_path(
         scaled_CR, scaled_C = torch.from_numpy(flat).split(sizes)
         scaled_CR = scaled_CR.view(classes, -1)
         logits_NC = F.linear(design_NR, scaled_CR, step * scaled_C)
-        if several:
-            total = F.binary_cross_entropy_with_logits(logits_NC, target_NC, reduction="sum")
-            error_NC = (logits_NC.sigmoid() - target_NC) / count
-        else:
-            log_NC = logits_NC.log_softmax(1)
-            total = -(log_NC * target_NC).sum()
-            error_NC = (log_NC.exp() - target_NC) / count
+        log_NC = logits_NC.log_softmax(1)
+        total = -(log_NC * target_NC).sum()
+        error_NC = (log_NC.exp() - target_NC) / count
         slope_CR = error_NC.T @ design_NR + decay_R * scaled_CR
         gradient = torch.cat([slope_CR.flatten(), step * error_NC.sum(0)])
         penalised = total.item() / count + (decay_R * scaled_CR.square()).sum().item() / 2
@@ -146,21 +136,16 @@ def _predictor(normal: Callable[[Tensor], Tensor], weight_CD: Tensor, bias_C: Te
 
 
 def choose_penalty(x_ND: Tensor, label_N: Tensor, unit_N: Tensor, classes: int, seed: int) -> float:
-    """Return the penalty with the best held-out accuracy, the strongest of equal ones.
-
-    With several labels per clip, the mean average precision is used instead of the accuracy.
-    """
+    """Return the penalty with the best held-out accuracy, the strongest of equal ones."""
     held_N = held_out(unit_N, seed)
     wanted = label_N[held_N]
 
-    def quality(logits_NC: Tensor) -> float:
-        if wanted.ndim == 2:
-            return mean_average_precision(logits_NC.numpy(), wanted.bool().numpy())
-        return float((logits_NC.argmax(dim=1) == wanted).sum())
-
     path = fit_path(x_ND[~held_N], label_N[~held_N], classes, PENALTIES)
-    quality_of = {penalty: quality(predict(x_ND[held_N])) for penalty, predict in path.items()}
-    return max(PENALTIES, key=lambda penalty: (quality_of[penalty], penalty))
+    right_of = {
+        penalty: int((predict(x_ND[held_N]).argmax(dim=1) == wanted).sum())
+        for penalty, predict in path.items()
+    }
+    return max(PENALTIES, key=lambda penalty: (right_of[penalty], penalty))
 
 
 def held_out(unit_N: Tensor, seed: int) -> Tensor:

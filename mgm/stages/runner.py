@@ -182,7 +182,7 @@ def result_fields(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
         "verb": spec.stage,
         "spec": spec.model_dump(mode="json"),
         "metrics": metrics,
-        "n_test": len(index.test) if {"top1", "map"} & metrics.keys() else 0,
+        "n_test": len(index.test) if "top1" in metrics else 0,
         "seed": spec.seed,
         "parents": list(parents(spec)),
         "parents_sha256": job.parents_sha256,

@@ -287,12 +287,10 @@ def finetuned_and_probed(
     seeds: Sequence[int] = (),
 ) -> None:
     """Add a fine-tuning cell and a linear-probe cell to a row of a table."""
-    known = registry.scale.datasets.get(dataset)
-    metric = "map" if known and known.several_labels else "top1"
     target = f"table{table.name}"
     for probe, suffix in ((False, ""), (True, ", linear probe")):
         runs = downstream_runs(registry, target, dataset, *start, probe=probe, seeds=seeds)
-        table.add(row, column + suffix, runs, metric)
+        table.add(row, column + suffix, runs)
 
 
 ALL = (

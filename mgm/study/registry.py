@@ -37,7 +37,6 @@ NO_MODEL = "Controls: no model"
 SHARES = {
     **dict.fromkeys(("top1", *CONTROL_ROWS.values()), "Top-1 accuracy (%)"),
     "outside": "Share of predictions (%)",
-    "map": "mAP (%)",
 }
 
 

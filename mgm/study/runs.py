@@ -98,8 +98,7 @@ def _prepared(name: str, place: Place) -> Dataset:
 
 def indexed(root: str, index: Index) -> Dataset:
     """Return the dataset of an index, which the user prepared in the folder `root`."""
-    facts = {name: getattr(index, name) for name in ("digest", "grouped", "several_labels")}
-    return Dataset(root=root, **facts)
+    return Dataset(root=root, digest=index.digest, grouped=index.grouped)
 
 
 def videos_of(scale: Scale, name: str) -> Published:

@@ -47,10 +47,8 @@ class Dataset(FrozenModel):
     name: str = ""
     # The workflow fills in the next field for generated datasets and for a user's folder.
     digest: str = ""
-    # The workflow fills in the next two for a user's folder: several videos come from one source,
-    # and a video may have several labels.
+    # The workflow fills in the next for a user's folder: several videos come from one source.
     grouped: bool = False
-    several_labels: bool = False
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
@@ -180,11 +178,6 @@ class Scale(FrozenModel):
             fields["held_out"] = "groups"
         for dotted, value in self.overrides.get(spec.stage, {}).items():  # type: ignore[call-overload]
             set_field(fields, dotted, value, f"{source}: overrides.{spec.stage}.{dotted}")
-        if dataset.several_labels:
-            # These fields count or draw videos by a single label.
-            fields["data"]["labels_per_class"] = 0
-            plain = {"label_draws": 1, "class_weights": "none", "kind": "logistic"}
-            fields |= {name: value for name, value in plain.items() if name in fields}
         # Without `backbones`, a scale has full sizes.
         if self.backbones:
             if backbone not in self.backbones:

@@ -242,12 +242,12 @@ def test_what_cannot_be_indexed_says_so(tmp_path, videos, video):
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        ([], "lists 0 videos"),
+        ([], "line 1: "),
         (["path,label"], "lists 0 videos"),
-        (["path,class", "1.mp4,a"], "line 2: class"),
-        (["path,split", "1.mp4,train"], "line 2: "),
-        (["path,label,label", "1.mp4,a,b"], "path,label,label"),
-        (["1.mp4,a", "2.mp4,b"], "line 2: "),
+        (["path,class", "1.mp4,a"], "line 1: "),
+        (["path,split", "1.mp4,train"], "line 1: "),
+        (["path,label,label", "1.mp4,a,b"], "line 1: "),
+        (["1.mp4,a", "2.mp4,b"], "line 1: "),
         (["path,label", "1.mp4,a", "9.mp4,b", "8.mp4,b"], "2 of 3"),
         (["path,label", "1.mp4,a", "1.mp4,b"], "line 3"),
         (["path,label", "1.mp4,a,b"], "line 2 has 3"),

@@ -6,10 +6,9 @@ causes them: reading a number, shapes that depend on values, and copies that blo
 
 Registering the device changes PyTorch for good, so this runs in a process of its own:
 
-    python -m tests.helpers.emulated_gpu [VIDEOS SEVERAL FOLDER CASE...] > waits.json
+    python -m tests.helpers.emulated_gpu [VIDEOS FOLDER CASE...] > waits.json
 
-SEVERAL is a dataset of videos with several labels each. Without arguments, only masks and
-attention are checked.
+Without arguments, only masks and attention are checked.
 """
 
 import json
@@ -217,7 +216,7 @@ def check_masks() -> None:
         waits.clear()
 
 
-def main(videos: str, several: str, folder: str, *chosen: str) -> None:
+def main(videos: str, folder: str, *chosen: str) -> None:
     """Run the cases for three steps, of which the last is logged, and print the waits."""
     import mgm.stages.job as jobs
 
@@ -231,7 +230,6 @@ def main(videos: str, several: str, folder: str, *chosen: str) -> None:
     from mgm.spec import (
         ApplyOptions,
         Augment,
-        Data,
         Decoder,
         Finetune,
         FinetuneOptim,
@@ -268,7 +266,7 @@ def main(videos: str, several: str, folder: str, *chosen: str) -> None:
     loop.learning_rate = learning_rate
     stages = (pretrain, finetune, probe, visualise, measure)
     results, compute = Path(folder), {stage.__name__: stage for stage in stages}
-    data = {"ssv2": Path(videos), "several": Path(several)}
+    data = {"ssv2": Path(videos)}
     workplace = jobs.Workplace(results, data, RunOptions(cache_mb=100))
     optim = {"batch": 4, "steps": 3, "precision": "float32"}
     first = Pretrain(
@@ -296,9 +294,6 @@ def main(videos: str, several: str, folder: str, *chosen: str) -> None:
     kinds = ("logistic", "sgd", "attentive", "v-jepa", "knn")
     runs |= {kind: Probe(**SMALL, **parent, kind=kind, neighbours=3) for kind in kinds}
     runs["beside"] = runs["logistic"].model_copy(update={"beside": "vector_histogram"})
-    labels = {"data": Data(dataset="several")}
-    runs |= {f"{name} several": runs[name].model_copy(update=labels) for name in kinds[:1]}
-    runs["finetune several"] = tuned.model_copy(update=labels)
     parents = {"6": ("mgm",), "7": ("mgm",), "8": ("mgm", "tube")}
     for figure, names in parents.items():
         shown = tuple(runs[name].run_id for name in names)
@@ -317,17 +312,12 @@ def main(videos: str, several: str, folder: str, *chosen: str) -> None:
     for name, how in (("", ApplyOptions(temporal=2)), (" windows", every)):
         waits.case, waits.step = f"embed{name}", None
         embed(video, results / first.run_id, results / f"x{name}.npy", how)
-        for spec in (tuned, runs["finetune several"]):
-            waits.case = f"predict{name}"
-            predict(
-                video, results / spec.run_id, results / f"{spec.run_id} scores{name}", None, how
-            )
+        waits.case = f"predict{name}"
+        predict(video, results / tuned.run_id, results / f"scores{name}", None, how)
     waits.case = "embed tokens"
     embed(video, results / first.run_id, results / "tokens.npy", every, tokens=True)
-    for spec in (tuned, runs["finetune several"]):
-        waits.case, name = "evaluate", spec.data.dataset
-        here = jobs.Workplace(results, {name: data[name]})
-        evaluate(results / spec.run_id, None, here, {"temporal": 3}, results / f"again-{name}")
+    waits.case = "evaluate"
+    evaluate(results / tuned.run_id, None, workplace, {"temporal": 3}, results / "again")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
-import csv
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from mgm.data.index import read_index
 from mgm.data.synthetic.generator import generate
 from mgm.spec import (
     Augment,
@@ -87,17 +85,3 @@ def result_of(execution):
         return json.loads((execution.results / spec.run_id / "result.json").read_text())
 
     return read
-
-
-@pytest.fixture
-def several(videos, tmp_path, monkeypatch):
-    """Return a folder with a CSV of videos; every second video has the label `odd` as well."""
-    index = read_index(videos)
-    with (tmp_path / "videos.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["path", "labels", "split"])
-        for number, video in enumerate(index.videos):
-            more = ";odd" if number % 2 else ""
-            rows.writerow([video.path, index.classes[video.label] + more, video.split])
-    monkeypatch.chdir(tmp_path)
-    return tmp_path

@@ -9,9 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
-
-from mgm.cli import app
 
 # (place, operation) that may wait outside of training, once per batch or once per run: results,
 # weights, batches of a test, and the draws of an attentive probe.
@@ -57,13 +54,11 @@ def test_masks_and_attention_are_those_of_the_cpu_and_wait_for_nothing():
 
 
 @pytest.mark.slow
-def test_ordinary_steps_wait_for_nothing(videos, several):
+def test_ordinary_steps_wait_for_nothing(videos, tmp_path):
     """Three steps per run, of which the last is logged: the second waits for nothing."""
-    prepare = ["prepare", "folder", "--source", "videos.csv", "--out", "data"]
-    assert CliRunner().invoke(app, prepare).exit_code == 0
-    waits = emulated(videos, several / "data", several / "results")
+    waits = emulated(videos, tmp_path)
     assert {case for case, *_ in waits} >= {"mgm", "warped", "mixed", "v-jepa", "embed", "predict",
-        "figure 8", "controls", "beside", "finetune several", "predict windows", "evaluate"}  # fmt: skip
+        "figure 8", "controls", "beside", "predict windows", "evaluate"}  # fmt: skip
     assert [wait for wait in waits if wait[1] == 1] == []
     others = {(place, operation) for _, step, place, operation in waits if step != 1}
     logged = {("loop.py:_means", COPY), ("loop.py:train", "aten._local_scalar_dense.default")}

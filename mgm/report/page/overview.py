@@ -113,8 +113,9 @@ def finding(registry: Registry, views: Mapping[str, TableView], drawn: Set[str])
         parts[-1] += f", the best of {len(masks)} other masks"
     seeds = f"mean of {mine.estimate.n} seeds" if mine.estimate.n > 1 else "one seed"
     where = registry.scale.named(mine.column)
-    metric = "mAP" if mine.metric == "map" else "top-1 accuracy"
-    sentence = f"{where}: {mine.row} reaches {number(mine.estimate.mean)} % {metric} ({seeds})"
+    sentence = (
+        f"{where}: {mine.row} reaches {number(mine.estimate.mean)} % top-1 accuracy ({seeds})"
+    )
     sentence += f", {' and '.join(parts)}." if parts else "."
     if any(gains[name].has_interval for name in (*base, *masks[:1])):
         sentence += " Brackets: 95 % confidence intervals, paired by seed."

@@ -194,9 +194,8 @@ def run_details(
 def outcome(result: dict[str, Any] | None, losses: Losses) -> str:
     """Format a run's accuracy, or its last loss."""
     metrics = result["metrics"] if result else {}
-    for name, title in (("top1", ""), ("map", "mAP ")):
-        if name in metrics:
-            return f"{title}{metrics[name]:.1f} %"
+    if "top1" in metrics:
+        return f"{metrics['top1']:.1f} %"
     return f"loss {losses[-1][1]:.3f}" if losses else "done"
 
 

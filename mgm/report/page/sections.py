@@ -99,7 +99,6 @@ def controls_of(
         "axis": Axis.over([0.0, *ends], within=PERCENT),
         "warnings": dict.fromkeys(str(text) for table in tables for text in table.warning if text),
         "remarks": list(map(str, arrays["remarks"])),
-        "metric": str(arrays.get("metric", "top-1")),
     }
 
 
@@ -112,15 +111,14 @@ def by_class(
         `row`, the number of `runs`, `lines` (per class its `name`, `predictions`, `accuracy`, and
         the wrong class that was predicted most often with its share; the least accurate first) and
         `matrix`: label -> prediction -> share of the label's predictions in per cent, empty for
-        more than `LARGEST_MATRIX` classes. None if no run has a `predictions.csv`, or if videos
-        have several labels and so no single prediction.
+        more than `LARGEST_MATRIX` classes. None if no run has a `predictions.csv`.
     """
     run_ids = row.run_ids if row else ()
     paths = [results / run_id / "predictions.csv" for run_id in run_ids if statuses[run_id].result]
     frames = [
         pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths if path.exists()
     ]
-    if row is None or not frames or "labels" in frames[0]:
+    if row is None or not frames:
         return None
     # A probe of several label draws has a column per draw.
     predictions = pd.concat(

@@ -19,7 +19,7 @@ from mgm.data.index import Index, read_index
 from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
 from mgm.spec import CONTROLS, Data, Measure, Probe, Run, read_spec
-from mgm.stages.evaluate import average_precision, check_views, merged, predictions, sigmoid_mean
+from mgm.stages.evaluate import check_views, predictions
 from mgm.stages.features import Split
 from mgm.stages.job import Job, Workplace, best_device, computed
 from mgm.stages.measure import simple_features as simple
@@ -47,9 +47,9 @@ def controls(
 
     Returns:
         A row per control: `control`, `title`, `kind` (file, picture, motion or model), `top1` in
-        per cent (mean over label draws; mAP of several labels), `ci_low` and `ci_high` (95 %,
+        per cent (mean over label draws), `ci_low` and `ci_high` (95 %,
         bootstrap over test groups and label draws), `why` (why there is no number), `chance` (the
-        most frequent test class, or mAP of equal scores) and `warning`.
+        most frequent test class) and `warning`.
 
     Raises:
         UserError: a video cannot be read, or a class has too few labels.
@@ -164,10 +164,7 @@ def classify(index: Index, features: Features, like: Probe | Measure) -> pd.Data
 def _tested(
     index: Index, sample_N: np.ndarray, logits: Sequence[np.ndarray]
 ) -> tuple[float, float, float]:
-    """Return the accuracy, or the mean average precision of several labels, and its interval."""
-    if index.several_labels:
-        # Draws see the same videos: `labels_per_class` needs one label per video.
-        return average_precision(index, merged(sigmoid_mean, sample_N, logits[0]))
+    """Return the accuracy and its interval."""
     right_LN = predictions(sample_N, logits) == np.array([video.label for video in index.test])
     return 100 * right_LN.mean(), *interval(right_LN, [video.group for video in index.test])
 
@@ -199,12 +196,7 @@ def _table(index: Index, rows: Sequence[tuple[float, float, float, str]]) -> pd.
 
 
 def chance_of(index: Index) -> float:
-    """Return the accuracy of always predicting the most frequent test class, in per cent.
-
-    With several labels, return the mean average precision of equal scores.
-    """
-    if index.several_labels:
-        return average_precision(index, np.zeros((len(index.test), len(index.classes))))[0]
+    """Return the accuracy of always predicting the most frequent test class, in per cent."""
     labels = [video.label for video in index.test]
     return 100 * max(np.bincount(labels)) / len(labels) if labels else np.nan
 
@@ -249,7 +241,7 @@ def describe(table: pd.DataFrame, index: Index, draws: int) -> str:
     lines = [
         f"{len(index.classes)} classes, {len(index.train):,} training and {len(index.test):,} test "
         f"videos; chance {table.chance[0]:.1f} %; mean over {labels}",
-        f"{'linear probe on':<38}{metric_of(index):>6}  95 % interval",
+        f"{'linear probe on':<38} top-1  95 % interval",
     ]
     for row in table.to_dict("records"):
         bounds = "" if np.isnan(row["ci_low"]) else f"  [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
@@ -258,11 +250,6 @@ def describe(table: pd.DataFrame, index: Index, draws: int) -> str:
     notes = [f"warning: {text}" for text in table.warning if text]
     notes += [f"note: {text}" for text in remarks(index)]
     return "\n".join([*lines, *notes])
-
-
-def metric_of(index: Index) -> str:
-    """Return the name of the controls' metric."""
-    return "mAP" if index.several_labels else "top-1"
 
 
 def controls_now(place: Path, like: Path | None, workers: int) -> str:
@@ -291,7 +278,7 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
     words = ("control", "title", "kind", "why", "warning")
     arrays: dict[str, Any] = {f"{name}_N": np.array(table[name], float) for name in numbers}
     arrays |= {f"{name}_N": np.array(table[name].tolist()) for name in words}
-    arrays |= {"remarks": np.array(remarks(job.index)), "metric": np.array(metric_of(job.index))}
+    arrays["remarks"] = np.array(remarks(job.index))
     np.savez_compressed(job.folder / "arrays.npz", **arrays)
     done = table[table.why == ""]
     return dict(zip(done.control, done.top1.astype(float))) | {"chance": float(table.chance[0])}
