@@ -468,7 +468,8 @@ def test_only_force_replaces_a_file_that_the_command_did_not_write(place, name, 
 
 def test_predictions_of_an_index_name_classes_paths_and_what_is_correct(place):
     """Shards have the names of their sources, and a carriage return in a name keeps its row."""
-    for label in ("cats", "dogs", "owls"):
+    # A name with a semicolon is one class.
+    for label in ("cats", "dogs; puppies", "owls"):
         for number in range(2):
             path = place / "own" / label / f"{number}\r.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
