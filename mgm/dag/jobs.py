@@ -9,7 +9,6 @@ from pathlib import Path
 from mgm.dag.setting import Setting
 from mgm.results.result import lacks_weights
 from mgm.spec import FLOWS, PUBLISHED, LoadOptions, Pretrain, RunOptions, Spec, parents
-from mgm.spec.compute import longest_chains, train_multiply_adds
 from mgm.study.registry import Registry
 from mgm.study.scales import Scale
 
@@ -25,8 +24,7 @@ class DagJob:
         after: names of the jobs that it waits for.
         threads: 0: every core.
         parallel: its command has an option `--processes`.
-        priority: length of the longest chain of jobs from here, as per mille of the longest of all;
-            in a study, the order of its runs (`in_order`).
+        priority: of the jobs that can start, the one with the highest starts first (`in_order`).
     """
 
     name: str
@@ -100,18 +98,6 @@ def flow_of(spec: Spec, scale: Scale) -> tuple[str, str] | None:
         if isinstance(spec, Pretrain) and spec.mask.guidance in FLOWS
         else None
     )
-
-
-def prioritised(jobs: Sequence[DagJob]) -> dict[str, DagJob]:
-    """Return the jobs by name, with priorities that start the longest chain of jobs first."""
-    chains = longest_chains(
-        {job.name: sum(map(train_multiply_adds, job.specs)) for job in jobs},
-        {job.name: job.after for job in jobs},
-    )
-    longest = max(chains.values(), default=0.0) or 1.0
-    return {
-        job.name: replace(job, priority=round(1000 * chains[job.name] / longest)) for job in jobs
-    }
 
 
 def in_order(jobs: Sequence[DagJob], rank: Mapping[str, int]) -> dict[str, DagJob]:

@@ -25,7 +25,7 @@ def overview(workflow: Workflow) -> str:
     done = sum((workflow.results / run_id / "result.json").exists() for run_id in specs)
     jobs = len(workflow.jobs) - len(workflow.done)
     cost = workflow.scale.expected_cost
-    takes = f"All of it takes {cost}." if cost else "`mgm plan --study` estimates its time."
+    takes = f"All of it takes {cost}." if cost else ""
     if workflow.scale.own_videos:
         takes = (
             f"With generated videos it takes {cost}. For yours, lines say how long it takes once "
@@ -197,12 +197,9 @@ def gpu_problems(workflow: Workflow, specs: Collection[Spec]) -> list[str]:
 
     name, wanted = workflow.scale.name, workflow.scale.memory_gb
     if not torch.cuda.is_available():
-        from mgm.study.plan import cpu_hours
-
-        hours = sum(cpu_hours(workflow.registry).values())
         return [
-            f"scale {name}: this machine has no GPU, and one core would take about {hours:,.0f} "
-            "hours; add yes=true to --config to run anyway"
+            f"scale {name}: is for a GPU, and this machine has none; add yes=true to --config to "
+            "run anyway"
         ]
     lines = []
     free = torch.cuda.get_device_properties(0).total_memory / 1e9

@@ -13,7 +13,6 @@ from typing import Any
 from mgm.dag.jobs import (
     dataset_jobs,
     in_order,
-    prioritised,
     run_job,
     runs_of_jobs,
     weights_jobs,
@@ -55,7 +54,7 @@ class Workflow(Setting):
             jobs.append(replace(again, words=(*again.words, "--rebuild"), makes=(path,)))
         jobs += [run_job(self, name, specs, makers) for name, specs in groups.items()]
         rank = {run_id: place for place, run_id in enumerate(self.registry.specs)}
-        self.jobs = in_order(jobs, rank) if self.scale.study else prioritised(jobs)
+        self.jobs = in_order(jobs, rank)
         self.done = {name for name in self.jobs if self.is_done(name)}
         self._markers = {name: self._free_marker(name) for name in self.jobs.keys() - self.done}
 

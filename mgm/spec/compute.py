@@ -5,8 +5,6 @@ as in papers.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from graphlib import TopologicalSorter
 
 from mgm.spec.run_specs import Finetune, Pretrain, Probe, Spec
 from mgm.spec.values import Model
@@ -117,24 +115,3 @@ def _block_weights(model: Model) -> int:
     attention = 4 * width**2 + 3 * width
     over_time = attention + 2 * width + width**2 + width if model.divided else 0
     return attention + (8 * width**2 + 5 * width) + 4 * width + over_time
-
-
-def token_bytes(spec: Probe) -> float:
-    """Return the bytes of one clip's tokens: 2 bytes per value."""
-    return 2.0 * math.prod(spec.grid) * spec.model.width
-
-
-def longest_chains(
-    own: Mapping[str, float], before: Mapping[str, Sequence[str]]
-) -> dict[str, float]:
-    """Return the length of the longest chain that starts with each item.
-
-    Args:
-        own: the length of each item, which its chain includes.
-        before: the items that each item waits for.
-    """
-    chains = dict(own)
-    for name in reversed([*TopologicalSorter(before).static_order()]):
-        for earlier in before[name]:
-            chains[earlier] = max(chains[earlier], own[earlier] + chains[name])
-    return chains

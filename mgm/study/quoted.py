@@ -1,54 +1,14 @@
 """All quoted numbers; no other module quotes one.
 
 `quoted.csv` has the numbers of the paper's Tables 1-4, and those of its text that we measure too.
-Compute plans use the peaks of GPUs and published training times. Sizes are from published lists.
+Sizes are from published lists.
 """
 
 import csv
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 from mgm.spec import PUBLISHED
-
-# FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets of the SXM modules.
-PEAK = {
-    "v100": 125e12,  # fp16; it has no bf16
-    "a100": 312e12,
-    "h100": 989e12,  # printed 1,979 with sparsity
-    "h200": 989e12,  # as above
-    # Cards, from their data sheets: with float32 accumulation and without sparsity.
-    "rtx4090": 165.2e12,
-    "a5000": 111.1e12,
-}
-MEMORY_GB = {"v100": 32, "a100": 80, "h100": 80, "h200": 141, "rtx4090": 24, "a5000": 24}
-
-
-class PublishedTime(NamedTuple):
-    """A published pretraining time."""
-
-    source: str
-    gpu: str
-    gpus: int
-    hours: float
-    epochs: int
-    dataset: str = "k400"
-    ratio: float = 0.9
-
-
-# 583 GPU hours on four cards; VideoMAE's own code took 995 on the same machine.
-AVION = PublishedTime("AVION, README.md: VideoMAE ViT-B, K400, ratio 0.9", "a5000", 4, 583 / 4, 800)
-# Its authors name the hours. 8 GPUs are the question's; their type is our assumption.
-VIDEOMAE_UCF101 = PublishedTime(
-    "MCG-NJU/VideoMAE, issue 48 (V100 assumed): ViT-B, UCF101, ratio 0.75",
-    "v100",
-    8,
-    30.0,
-    3200,
-    "ucf101",
-    0.75,
-)
-VIDEOMAE = PublishedTime("MCG-NJU/VideoMAE, issue 5: ViT-B, K400, ratio 0.9", "v100", 64, 27.0, 800)
 
 
 def listed(dataset: str) -> tuple[int, int]:

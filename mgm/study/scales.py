@@ -250,15 +250,6 @@ def load_scale(
     return scale
 
 
-def sizes_of(path: Path) -> dict[str, Scale]:
-    """Return the scale of a YAML file in each of its sizes.
-
-    Raises:
-        UserError: as `load_scale`.
-    """
-    return {size: load_scale(path, size=size) for size in _read(path)[1]}
-
-
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Return the fields of a scale's file without its sizes, and the sizes."""
     fields = read_named(path, "scale")
