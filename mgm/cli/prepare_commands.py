@@ -135,25 +135,6 @@ def folder(
     _prepare(partial(index_folder, source, seed=seed, groups=groups), out, how)
 
 
-@prepare_app.command()
-@grouped
-def lerobot(
-    how: CopyOptions,
-    source: Annotated[
-        Path, typer.Option(help="A dataset of LeRobot v3: a folder with meta and videos.")
-    ],
-    out: Out,
-    seed: Seed = 0,
-    camera: Annotated[
-        str, typer.Option(help="Key of the camera; default: the first of the dataset.")
-    ] = "",
-) -> None:
-    """Cut the episodes of a LeRobot dataset (v3), as H.264."""
-    from mgm.data.lerobot import index_lerobot
-
-    _prepare(partial(index_lerobot, source, seed=seed, camera=camera), out, how)
-
-
 def _published(dataset: Published) -> Callable[..., None]:
     """Return the command of a dataset that is read as it is published."""
 

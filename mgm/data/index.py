@@ -2,8 +2,7 @@
 
 An index is two files. `index.csv` has one row per video, with its path relative to the root.
 `index.json` has the rest. It is written last and in one step, so a folder without it holds no
-complete index. `croissant.json` describes the same for other tools (`mgm.data.croissant`). Nothing
-here reads it.
+complete index.
 
 This module imports neither torch nor PyAV.
 """
@@ -19,7 +18,6 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from mgm.data.croissant import write_croissant
 from mgm.data.videos import SPLITS, Index, Video, below
 from mgm.errors import UserError, valid
 from mgm.reading import file_digest, read_json, read_table
@@ -104,7 +102,7 @@ def listed_counts(listed: Mapping[str, int], present: Mapping[str, int]) -> str:
 
 
 def write_index(index: Index, out: Path) -> None:
-    """Write `out`/index.csv, `out`/croissant.json and, last, `out`/index.json.
+    """Write `out`/index.csv and, last, `out`/index.json.
 
     A root at or below `out` is stored relative to it, so that both can be moved together. Paths of
     videos outside the root begin with `../`.
@@ -126,7 +124,6 @@ def write_index(index: Index, out: Path) -> None:
                     "has_vectors": int(video.has_vectors),
                 }.values()
             )
-    write_croissant(index, out)
     root, home = Path(os.path.abspath(index.root)), Path(os.path.abspath(out))
     facts = {
         "classes": index.classes,

@@ -53,7 +53,7 @@ def require_own_index(out: Path, force: bool) -> None:
     try:
         read_index(out)
     except UserError:
-        names = ("index.csv", "index.json", "croissant.json")
+        names = ("index.csv", "index.json")
         require_own(*(out / name for name in names), force=force)
 
 

@@ -22,7 +22,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
-from itertools import chain, dropwhile, takewhile
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -91,7 +91,7 @@ def transcode(
         (out / "index.json").unlink(missing_ok=True)
         record = out / ("copied-{}-of-{}.jsonl".format(*part) if part else "copied.jsonl")
         tasks = [
-            (path, video.frames, root / target_of[video], short_side, None)
+            (path, video.frames, root / target_of[video], short_side)
             for path, video in todo.items()
         ]
         results = in_processes(transcode_one, tasks, processes)
@@ -176,11 +176,11 @@ def _targets(source: Index) -> dict[Video, str]:
     return targets
 
 
-def transcode_one(task: tuple[str, int, Path, int, range | None]) -> tuple[str, str]:
-    """Transcode one video, or a part of it.
+def transcode_one(task: tuple[str, int, Path, int]) -> tuple[str, str]:
+    """Transcode one video.
 
     Args:
-        task: the video, its number of frames, the copy, its short side, and `part` of `encode`.
+        task: the video, its number of frames, the copy and its short side.
 
     Returns:
         (path, why it cannot be transcoded). The reason is empty on success.
@@ -188,11 +188,11 @@ def transcode_one(task: tuple[str, int, Path, int, range | None]) -> tuple[str, 
     Raises:
         UserError: the disk is full.
     """
-    path, frames, target, short_side, part = task
+    path, frames, target, short_side = task
     try:
         with atomic_write(target) as temporary:
             with temporary.open("wb") as file:
-                written = encode(path, file, short_side, part)
+                written = encode(path, file, short_side)
             if written != frames:
                 raise UserError(
                     f"{written:,} of its {frames:,} frames decode; replace the file, or remove it"
@@ -223,7 +223,7 @@ ENCODING = {
 }
 
 
-def encode(path: str, file: BinaryIO, short_side: int, part: range | None = None) -> int:
+def encode(path: str, file: BinaryIO, short_side: int) -> int:
     """Write the video at `path` to an open binary file as MP4, and return its number of frames.
 
     Frame i of the copy is picture i of the source, even if the source's frame rate varies. The
@@ -233,18 +233,12 @@ def encode(path: str, file: BinaryIO, short_side: int, part: range | None = None
     `read_clip`. They are never enlarged, and their sides become even. Sample aspect ratios are
     ignored, as in `read_clip`. Sound is dropped.
 
-    Args:
-        part: the successive pictures to write. Default: all.
-
     Raises:
         UserError: the source cannot be read.
         OSError, av.FFmpegError: the copy cannot be written.
     """
     with open_video(path) as video:
-        pictures = video.pictures(part.start if part else 0, motion=False)
-        if part is not None:
-            pictures = takewhile(lambda picture: picture.index < part.stop, pictures)
-            pictures = dropwhile(lambda picture: picture.index < part.start, pictures)
+        pictures = video.pictures(motion=False)
         first = next(pictures, None)
         if first is None:
             return 0

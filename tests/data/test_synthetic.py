@@ -111,7 +111,6 @@ def test_processes_do_not_matter(tmp_path):
     # boxes.npz is a zip file, which stores times.
     assert {name for name in one if one[name] != two[name]} <= {
         "boxes.npz",
-        "croissant.json",
         ".mgm.sha256",
     }
     for name, boxes in load_boxes(tmp_path / "one").items():
