@@ -17,6 +17,7 @@ import numpy as np
 
 from mgm.errors import UserError
 from mgm.spec import ApplyOptions, Clips, Mask, Views
+from mgm.spec import Model as ModelSpec
 from mgm.video import Clip, probe_video, read_clip
 from mgm.video.motion import frame_difference
 
@@ -98,12 +99,12 @@ class Model:
     Attributes:
         encoder: maps uint8 frames (B, T, H, W, C) to features (B, D).
         clips: frames, size and sampling of the clips that it was trained on.
+        model: sizes of the encoder.
     """
 
     encoder: "FrozenEncoder"
     clips: Clips
-    tubelet: int
-    channels: int
+    model: ModelSpec
 
     def embed(self, video: str | Path, clips: int = 1) -> np.ndarray:
         """Return the feature of a video: the mean over its clips of the encoder's mean token.
@@ -116,19 +117,23 @@ class Model:
             (D,) float32.
 
         Raises:
-            UserError: the video cannot be read, is a folder, or is shorter than a clip.
+            UserError: the video cannot be read, is a folder, or has fewer frames than a clip.
         """
+        import torch
+
         from mgm.stages.apply import find_videos
-        from mgm.stages.job import computed
-        from mgm.video import test_loader
+        from mgm.stages.frozen import over_videos
 
         if Path(video).is_dir():
             raise UserError(f"{video}: is a folder; pass a video, or run `mgm embed` on the folder")
-        videos = list(find_videos(Path(video))[0].values())
+        (found,) = find_videos(Path(video))[0].values()
+        if found.frames < self.clips.frames:
+            raise UserError(
+                f"{video}: has {found.frames} frames, and a clip has {self.clips.frames}"
+            )
         views = Views(temporal=clips, spatial=1)
-        [batch] = test_loader(videos, self.clips, self.tubelet, views, 1)
-        feature_VD = computed(self.encoder, batch.frames_BTHWC, self.channels)
-        return feature_VD.float().mean(0).cpu().numpy()
+        batches = over_videos(self.encoder, [found], self.clips, self.model, views)
+        return torch.cat([x_BD for x_BD, _ in batches]).float().mean(0).cpu().numpy()
 
 
 def load(weights: str | Path, *, frames: int = 16, size: int = 224, stride: int = 4) -> Model:
@@ -144,9 +149,6 @@ def load(weights: str | Path, *, frames: int = 16, size: int = 224, stride: int 
         UserError: there are no weights, or they fit no model.
     """
     from mgm.stages.apply import find_trained
-    from mgm.stages.job import best_device
 
-    how = ApplyOptions(frames=frames, size=size, stride=stride)
-    trained = find_trained(Path(weights), how)
-    encoder = trained.encoder().to(best_device())
-    return Model(encoder, trained.clips, trained.model.tubelet, trained.model.channels)
+    trained = find_trained(Path(weights), ApplyOptions(frames=frames, size=size, stride=stride))
+    return Model(trained.encoder(), trained.clips, trained.model)

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -15,7 +14,7 @@ from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.models import build_mae, save_weights
 from mgm.reading import file_digest
 from mgm.spec import MASKS, ApplyOptions, Clips, Data, Decoder, Mask, Model, Pretrain
-from mgm.stages.embed import embed
+from mgm.stages.apply import embed
 from mgm.video import read_clip, slot_magnitude
 from tests.helpers.videos import moving_square, write_video
 
@@ -39,15 +38,15 @@ def test_load_and_embed_are_the_command(tmp_path, video):
     (run / "spec.json").write_text(SPEC.model_dump_json())
     save_weights(build_mae(SPEC), run / "weights.safetensors")
     for clips in (1, 3):
-        out = tmp_path / f"{clips}.parquet"
+        out = tmp_path / f"{clips}.npz"
         embed(tmp_path / "video.mp4", run, out, ApplyOptions(temporal=clips))
-        (feature_D,) = pd.read_parquet(out).feature
+        (feature_D,) = np.load(out)["feature_ND"]
         np.testing.assert_allclose(mgm.load(run).embed(video, clips=clips), feature_D, rtol=1e-5)
     # Weights alone do not say what the clips were.
     clips = {"frames": 4, "size": 24, "stride": 2}
     weights = run / "weights.safetensors"
-    embed(tmp_path / "video.mp4", weights, out, ApplyOptions(temporal=3, **clips))
-    (feature_D,) = pd.read_parquet(out).feature
+    embed(tmp_path / "video.mp4", weights, out, ApplyOptions(temporal=3, force=True, **clips))
+    (feature_D,) = np.load(out)["feature_ND"]
     model = mgm.load(weights, **clips)
     np.testing.assert_allclose(model.embed(video, clips=3), feature_D, rtol=1e-5)
 

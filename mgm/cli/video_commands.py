@@ -31,25 +31,12 @@ def embed(
     how: ApplyOptions,
     source: Source,
     weights: Weights,
-    out: Annotated[Path, typer.Option(help="The file to write, .parquet or .npy.")],
-    per: Annotated[
-        Literal["clip", "video"],
-        typer.Option(help="clip: one feature per clip. video: the mean over a video's clips."),
-    ] = "video",
-    tokens: Annotated[
-        bool,
-        typer.Option(
-            "--tokens", help="With --every: write every token of each window, to .npy files."
-        ),
-    ] = False,
+    out: Annotated[Path, typer.Option(help="The file to write, .npz: path_N and feature_ND.")],
 ) -> None:
-    """Write features of videos.
+    """Write a feature per video to one file."""
+    from mgm.stages.apply import embed as compute
 
-    If it was stopped, the same command continues.
-    """
-    from mgm.stages.embed import embed as compute
-
-    say(compute(source, weights, out, how, per, tokens))
+    say(compute(source, weights, out, how))
 
 
 @app.command()
@@ -58,9 +45,7 @@ def predict(
     how: PredictOptions,
     source: Source,
     weights: Weights,
-    out: Annotated[
-        Path, typer.Option(help="Folder for predictions.csv, scores.parquet and index.html.")
-    ],
+    out: Annotated[Path, typer.Option(help="The file to write, .csv: a row per video.")],
     classes: Annotated[
         Path | None,
         typer.Option(
@@ -69,11 +54,8 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Write class scores of videos, and a page with their top 5.
-
-    If it was stopped, the same command continues.
-    """
-    from mgm.stages.predict import predict as compute
+    """Write the class of each video, and its scores, to one file."""
+    from mgm.stages.apply import predict as compute
 
     say(compute(source, weights, out, classes, how))
 

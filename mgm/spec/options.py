@@ -80,13 +80,7 @@ class ApplyOptions(ReadOptions):
     stride: int = Field(
         4, ge=1, description="Weights without a run: every how many frames of the video."
     )
-    every: float | None = Field(
-        None, ge=0.01, description="Long videos: start a window every so many seconds."
-    )
-    window: float = Field(
-        0.0, ge=0, le=43_200, description="Long videos: seconds per window; 0: frames times stride."
-    )
-    force: bool = Field(False, description="Replace files that no such command wrote.")
+    force: bool = Field(False, description="Replace an existing file.")
 
     def clips(self) -> Clips:
         """Return the clips for weights that come without a run."""

@@ -22,13 +22,12 @@ from mgm.errors import UserError, valid
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import file_digest, read_json
 from mgm.results import atomic
-from mgm.results.outputs import record_output, require_own, write_output
 from mgm.spec import Data, Finetune, Measure, Probe, Views, read_spec
-from mgm.stages.job import CLIPS, Job, Workplace, computed, find_index
+from mgm.stages.frozen import over_videos
+from mgm.stages.job import Job, Workplace, find_index
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
 from mgm.training.efficiency import block_compiler, wrapped_blocks
-from mgm.video import BatchOptions, test_loader
 
 T = TypeVar("T")
 
@@ -50,14 +49,14 @@ def evaluate(
             spec's dataset, it must have its digest. Otherwise it must have as many classes.
         views: `temporal` and `spatial`, in place of the spec's.
         out: a folder for predictions.csv and evaluation.json. None: nothing is written.
-        force: replace such files even if no test wrote them.
+        force: replace such files.
 
     Returns:
         A line with the metrics; empty on ranks other than 0.
 
     Raises:
         UserError: the run is not a fine-tuning run, the weights do not fit, the dataset has another
-            number of classes, there are more views than frames, or `out` has such files of a run.
+            number of classes, there are more views than frames, or `out` has such files.
     """
     spec = read_spec(place)
     if not isinstance(spec, Finetune):
@@ -66,8 +65,9 @@ def evaluate(
         raise UserError(
             f"{place}: is a spec and has no weights; add --weights FILE, or pass a run's folder"
         )
-    if out:
-        require_own(out / "predictions.csv", out / "evaluation.json", force=force)
+    for name in ("predictions.csv", "evaluation.json") if out and not force else ():
+        if (out / name).exists():
+            raise UserError(f"{out / name}: exists; choose another --out, or replace it by --force")
     path = weights or verified_weights(place)[0]
     ((dataset, _),) = workplace.data.items()
     data = spec.data if dataset == spec.data.dataset else Data(dataset=dataset)
@@ -100,8 +100,7 @@ def evaluate(
             "weights_sha256": file_digest(path) if path.is_file() else None,
             "metrics": metrics,
         }
-        record_output(out / "predictions.csv", out / "predictions.csv")
-        write_output(out / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
+        atomic.write(out / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
     text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
     where = f"{len(index.test)} videos of {dataset}"
     return f"{place.name}: {text} on {where}, {tested.temporal} x {tested.spatial} views"
@@ -120,19 +119,29 @@ class _Result(BaseModel):
 class _Config(BaseModel):
     """The same of Hugging Face's config.json."""
 
-    id2label: dict[str, str] | None = None
+    id2label: dict[int, str] | None = None
+    problem_type: str | None = None
 
 
 def recorded_classes(weights: Path) -> list[str]:
-    """Return the names of the classes that a run or export records, empty if unknown."""
+    """Return the class names that a classifier's run or export records; empty if there are none.
+
+    Raises:
+        UserError: a Hugging Face configuration skips a class, or is for several labels per video.
+    """
     folder = weights if weights.is_dir() else weights.parent
     if (folder / "result.json").is_file():
         return read_json(folder / "result.json", _Result).data.class_names
-    if (folder / "config.json").is_file():
-        config = read_json(folder / "config.json", _Config)
-        names = [*(config.id2label or {}).values()]
-        return [] if "LABEL_0" in names else names
-    return []
+    path = folder / "config.json"
+    if not path.is_file():
+        return []
+    config = read_json(path, _Config)
+    if config.problem_type == "multi_label_classification":
+        raise UserError(f"{path}: problem_type is {config.problem_type}, and mgm reads one label")
+    names = config.id2label or {}
+    if sorted(names) != list(range(len(names))):
+        raise UserError(f"{path}: id2label has the numbers {sorted(names)}, not 0 to N - 1")
+    return [] if "LABEL_0" in names.values() else [names[label] for label in range(len(names))]
 
 
 def check_views(job: Job[Finetune] | Job[Probe] | Job[Measure]) -> None:
@@ -192,12 +201,19 @@ def over_views(
         model: the model that `compute` calls. Its blocks are compiled as in training.
         share: (i, n): part i of n, from 0.
     """
-    spec, cache = job.spec, job.workplace.cache
-    how = BatchOptions(None, workers=job.options.workers, cache=cache, share=share)
+    spec = job.spec
     compiled = block_compiler(job.options.compile, job.device, show)
     with wrapped_blocks(model, *[compiled] if compiled else []):
-        for batch in test_loader(videos, spec.clips, spec.model.tubelet, views, CLIPS, how):
-            yield computed(compute, batch.frames_BTHWC, spec.model.channels), batch.sample_B
+        yield from over_videos(
+            compute,
+            videos,
+            spec.clips,
+            spec.model,
+            views,
+            workers=job.options.workers,
+            cache=job.workplace.cache,
+            share=share,
+        )
 
 
 def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, Any]:
@@ -216,10 +232,10 @@ def record(job: Job, sample_N: np.ndarray, *logits_NC: np.ndarray) -> dict[str, 
         [index.name(video), *(classes[label] for label in (video.label, *predicted))]
         for video, predicted in zip(videos, prediction_LN.T, strict=True)
     ]
+    atomic.write(job.folder / "predictions.csv", atomic.table_text(columns, rows))
     metrics = {"top1": 100 * (prediction_LN == label_N).mean().item()}
     if len({*label_N}) < len(classes):
         metrics["outside"] = 100 * (~np.isin(prediction_LN, label_N)).mean().item()
-    atomic.write(job.folder / "predictions.csv", atomic.table_text(columns, rows))
     return metrics
 
 
@@ -234,8 +250,8 @@ def predictions(sample_N: np.ndarray, logits_NC: Sequence[np.ndarray]) -> np.nda
         (classifiers, videos) numbers of classes, with videos in order.
     """
     order_N, videos = np.argsort(sample_N, kind="stable"), len(np.unique(sample_N))
-    views = (x_NC[order_N].reshape(videos, -1, x_NC.shape[1]) for x_NC in logits_NC)
-    return np.array([softmax_mean(x_NVC).argmax(axis=-1) for x_NVC in views])
+    of_videos = [x_NC[order_N].reshape(videos, -1, x_NC.shape[1]) for x_NC in logits_NC]
+    return np.array([softmax_mean(x_NVC).argmax(axis=-1) for x_NVC in of_videos])
 
 
 def softmax_mean(scores_VC: np.ndarray) -> np.ndarray:

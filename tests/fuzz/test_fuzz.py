@@ -1,8 +1,8 @@
 """Fuzz every kind of user input.
 
 Each input has the right result, or an error of one line: no traceback, no hang, no second line.
-Hypothesis changes valid specs, scales, CSVs, results, archives, weights, video files, their names
-and windows, with more than 1,000 inputs per run. The examples are the same in each run, so failures
+Hypothesis changes valid specs, scales, CSVs, results, archives, weights, video files and
+their names, with more than 1,000 inputs per run. The examples are the same in each run, so failures
 can be reproduced.
 """
 
@@ -16,7 +16,6 @@ import tarfile
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -28,12 +27,11 @@ from mgm.dag.messages import overview
 from mgm.dag.study import Workflow
 from mgm.data.folder import index_folder
 from mgm.data.index import read_index
-from mgm.errors import as_user_error, valid
+from mgm.errors import as_user_error
 from mgm.models.weights_file import read_tensors
 from mgm.results.archive import unpack
 from mgm.results.result import examine
-from mgm.spec import ApplyOptions, Clips, Finetune, Pretrain, read_spec
-from mgm.stages.windows import find_windows
+from mgm.spec import Finetune, Pretrain, read_spec
 from mgm.study.plan import plan
 from mgm.video import read_clip
 from mgm.video.vectors import inspect_video
@@ -362,36 +360,6 @@ def test_file_names(videos, tmp_path, stems):
         seen = {name for name in written if Path(name).is_file() and Path(name).name[0] != "."}
         assert found == seen - {str(tmp_path / "videos" / name) for name, _ in index.excluded}
         assert read_index(tmp_path / "index") == index
-
-
-positive = st.one_of(
-    st.floats(0.01, 50), st.floats(), st.sampled_from([0, 1e9, 1.7e308, 5e-324, "x", None])
-)
-
-
-@inputs(200)
-@given(positive, positive, st.lists(st.floats(0.001, 20), min_size=1, max_size=40), st.data())
-def test_windows(every, window, gaps, data):
-    """Windows start in order, and their frames are frames of the video."""
-
-    def options():
-        with valid("--"):
-            return ApplyOptions(every=every, window=window)
-
-    how = one_line_or(options)
-    if how is None or (windows := find_windows(how)) is None:
-        return
-    time_M = np.cumsum([0.0, *gaps])
-    clips = Clips(
-        frames=data.draw(st.integers(1, 64)), stride=data.draw(st.integers(1, 10**9)), size=24
-    )
-    fps = data.draw(st.one_of(st.just(len(time_M) / time_M[-1]), st.floats(0.01, 1000)))
-    first_N, index_NT = windows.frames(clips, fps, time_M)
-    assert index_NT.shape == (len(first_N), clips.frames)
-    assert len(first_N) >= 1
-    assert (np.diff(first_N) >= 0).all()
-    assert index_NT.min() >= 0
-    assert index_NT.max() < len(time_M)
 
 
 @pytest.fixture(scope="module")

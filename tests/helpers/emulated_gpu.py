@@ -242,11 +242,10 @@ def main(videos: str, folder: str, *chosen: str) -> None:
         Visualise,
     )
     from mgm.stages import probe_kinds
-    from mgm.stages.embed import embed
+    from mgm.stages.apply import embed, predict
     from mgm.stages.evaluate import evaluate
     from mgm.stages.finetune import finetune
     from mgm.stages.measure import measure, step_time
-    from mgm.stages.predict import predict
     from mgm.stages.pretrain import pretrain
     from mgm.stages.probe import probe
     from mgm.stages.runner import run_all
@@ -308,16 +307,14 @@ def main(videos: str, folder: str, *chosen: str) -> None:
         run_all([spec], compute[spec.stage], workplace)
     if chosen:
         return
-    video, every = next(Path(videos).rglob("*.mp4")), ApplyOptions(every=0.1)
-    for name, how in (("", ApplyOptions(temporal=2)), (" windows", every)):
-        waits.case, waits.step = f"embed{name}", None
-        embed(video, results / first.run_id, results / f"x{name}.npy", how)
-        waits.case = f"predict{name}"
-        predict(video, results / tuned.run_id, results / f"scores{name}", None, how)
-    waits.case = "embed tokens"
-    embed(video, results / first.run_id, results / "tokens.npy", every, tokens=True)
+    video = next(Path(videos).rglob("*.mp4"))
+    waits.case = "embed"
+    embed(video, results / first.run_id, results / "x.npz", ApplyOptions(temporal=2))
+    waits.case = "predict"
+    predict(video, results / tuned.run_id, results / "p.csv", None, ApplyOptions(temporal=2))
     waits.case = "evaluate"
-    evaluate(results / tuned.run_id, None, workplace, {"temporal": 3}, results / "again")
+    here = jobs.Workplace(results, {"ssv2": data["ssv2"]})
+    evaluate(results / tuned.run_id, None, here, {"temporal": 3}, results / "again")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import torch
 from typer import BadParameter
 from typer.testing import CliRunner
 
-import mgm.stages.predict as predicting
 from mgm.cli import app
 from mgm.dag.config import parse_config
 from mgm.dag.study import Workflow
@@ -391,7 +390,7 @@ def bare(tmp_path_factory) -> Path:
 
 def command(verb: str, place: Path, weights: Path, *options: str) -> None:
     words = [verb, str(place / "videos"), "--weights", str(weights)]
-    words += ["--out", str(place / ("o.npy" if verb == "embed" else "o"))]
+    words += ["--out", str(place / ("o.npz" if verb == "embed" else "o.csv"))]
     given = {"--size": "24", "--frames": "4", "--temporal": "1", "--spatial": "1"}
     given |= dict(zip(options[::2], options[1::2]))
     words += [word for option in given.items() for word in option]
@@ -449,58 +448,6 @@ def test_a_tensor_larger_than_what_the_file_holds_is_one_line(tmp_path, count):
     torch.save({"a": torch.zeros(1).expand(count)}, tmp_path / "w.pt")
     with refused(f"a is ({count},)"):
         read_tensors(tmp_path / "w.pt")
-
-
-def test_predict_ends_although_a_video_goes(place, bare, monkeypatch):
-    """A video may go between two calls or before drawing. A damaged part is computed again."""
-    real = predicting.apply
-
-    def stopped(*arguments):
-        real(*arguments)
-        raise UserError("stopped")
-
-    monkeypatch.setattr(predicting, "apply", stopped)
-    with refused("stopped"):
-        command("predict", place, bare)
-    (part,) = (place / "o" / "scores.parquet.parts").glob("*.npz")
-    part.write_bytes(part.read_bytes()[:100])
-    (place / "videos" / "a" / "0.mp4").unlink()
-
-    def gone(*arguments):
-        failed = real(*arguments)
-        (place / "videos" / "b" / "0.mp4").unlink()
-        return failed
-
-    monkeypatch.setattr(predicting, "apply", gone)
-    command("predict", place, bare)
-    rows = (place / "o" / "predictions.csv").read_text().splitlines()[1:]
-    assert [row.split(",")[0] for row in rows] == [
-        "a/1.mp4",
-        "a/2.mp4",
-        *(f"b/{n}.mp4" for n in range(3)),
-    ]
-    assert (place / "o" / "index.html").read_text().count("<img") == 4
-
-
-def test_a_replaced_video_is_computed_again(place, bare, monkeypatch):
-    real, counts = predicting.apply, []
-
-    def counted(compute, *arguments):
-        def once(frames):
-            counts.append(len(frames))
-            return compute(frames)
-
-        failed = real(once, *arguments)
-        if len(counts) == 6:
-            raise UserError("stopped")
-        return failed
-
-    monkeypatch.setattr(predicting, "apply", counted)
-    with refused("stopped"):
-        command("predict", place, bare)
-    shutil.copy(place / "videos" / "b" / "1.mp4", place / "videos" / "a" / "0.mp4")
-    command("predict", place, bare)
-    assert len(counts) == 7
 
 
 def test_a_time_in_the_future_is_no_sign_of_life(tmp_path):

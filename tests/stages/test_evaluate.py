@@ -95,7 +95,9 @@ def test_the_command_line(run, videos, tmp_path):
 
     top1 = json.loads((run / "result.json").read_text())["metrics"]["top1"]
     before = files(run)
-    done = mgm("evaluate", run, run, "--data", f"ssv2={videos}", "--out", tmp_path / "out")
+    done = mgm(
+        "evaluate", run, run, "--data", f"ssv2={videos}", "--out", tmp_path / "out", "--force"
+    )
     assert files(run) == before
     assert (
         done.output.splitlines()

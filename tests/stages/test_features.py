@@ -37,8 +37,8 @@ def test_kinds_decode_once_and_leave_no_tokens(execution, kinds, monkeypatch, re
     assert len(left) == 2  # a file per split
     assert all(name.endswith(".npz") for name in left)
     monkeypatch.setattr(
-        sys.modules["mgm.stages.evaluate"],
-        "test_loader",
+        sys.modules["mgm.stages.frozen"],
+        "view_batches",
         lambda *args, **options: pytest.fail("decodes"),
     )
     run_all([kinds["logistic"], kinds["sgd"], kinds["knn"]], probe, execution)

@@ -47,9 +47,9 @@ def controls(
 
     Returns:
         A row per control: `control`, `title`, `kind` (file, picture, motion or model), `top1` in
-        per cent (mean over label draws), `ci_low` and `ci_high` (95 %,
-        bootstrap over test groups and label draws), `why` (why there is no number), `chance` (the
-        most frequent test class) and `warning`.
+        per cent (mean over label draws), `ci_low` and `ci_high` (95 %, bootstrap over test groups
+        and label draws), `why` (why there is no number), `chance` (the most frequent test class)
+        and `warning`.
 
     Raises:
         UserError: a video cannot be read, or a class has too few labels.
@@ -241,7 +241,7 @@ def describe(table: pd.DataFrame, index: Index, draws: int) -> str:
     lines = [
         f"{len(index.classes)} classes, {len(index.train):,} training and {len(index.test):,} test "
         f"videos; chance {table.chance[0]:.1f} %; mean over {labels}",
-        f"{'linear probe on':<38} top-1  95 % interval",
+        f"{'linear probe on':<38}{'top-1':>6}  95 % interval",
     ]
     for row in table.to_dict("records"):
         bounds = "" if np.isnan(row["ci_low"]) else f"  [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"

@@ -1,0 +1,47 @@
+"""The one loop of a frozen model over videos: tests, probes, controls, `embed` and `predict`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from torch import Tensor
+
+from mgm.data.index import Video
+from mgm.errors import UserError
+from mgm.spec import Clips, Model, Views
+from mgm.stages.job import CLIPS, computed
+from mgm.video import BatchOptions, view_batches
+from mgm.video.read import Cache
+
+T = TypeVar("T")
+
+
+def over_videos(
+    compute: Callable[[Tensor], T],
+    videos: Sequence[Video],
+    clips: Clips,
+    model: Model,
+    views: Views,
+    *,
+    workers: int = 0,
+    cache: Cache | None = None,
+    share: tuple[int, int] = (0, 1),
+    failed: dict[int, UserError] | None = None,
+) -> Iterator[tuple[T, Tensor]]:
+    """Yield `compute` of the frames of each batch of views, and the positions of their videos.
+
+    Args:
+        compute: maps uint8 frames (B, T, H, W, C) to any value. Without gradients.
+        share: (i, n): part i of n, from 0.
+        failed: gets {position: error} of the videos that cannot be read.
+
+    Raises:
+        UserError: a video cannot be read, and `failed` is None.
+    """
+    how = BatchOptions(None, workers=workers, cache=cache, share=share)
+    for batch, errors in view_batches(videos, clips, model.tubelet, views, CLIPS, how):
+        if errors and failed is None:
+            raise next(iter(errors.values()))
+        if failed is not None:
+            failed |= errors
+        if batch:
+            yield computed(compute, batch.frames_BTHWC, model.channels), batch.sample_B
