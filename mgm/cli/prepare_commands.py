@@ -123,9 +123,8 @@ def folder(
         typer.Option(
             metavar="REGEX",
             callback=_pattern,
-            help="What marks a recording or a person in a file's path; such files stay on one "
-            "side of the split. Default: marks such as g01, s01, person01 or Scene-001; '.+': "
-            "none.",
+            help="What marks a recording or a person in a file's path, such as 'g[0-9]+'. Files "
+            "of a group stay on one side of the split.",
         ),
     ] = "",
 ) -> None:

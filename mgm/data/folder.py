@@ -9,24 +9,25 @@ The source is one of two:
   A split is train or test.
 
 Without a split column, about a fifth of each class's videos become the test split. The seed decides
-which. Groups are never divided. They are the CSV's column `group`, or parts of the files' names
-(`mgm.data.leaks`), or else the files.
+which. Groups are never divided. They are the CSV's column `group`, or what a regular expression
+finds in the files' paths, or else the files.
 
 Every file is opened. Unreadable files are left out and listed.
 """
 
 import os
 import random
+import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, get_args
+from unicodedata import normalize
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from mgm.data.index import SPLITS, Index, Video, new_index, read_index, write_index
-from mgm.data.leaks import example, first_frames_note, group_of, groups_by_name
 from mgm.data.opening import files_below, open_all
 from mgm.data.videos import below
 from mgm.errors import UserError, valid
@@ -34,10 +35,13 @@ from mgm.reading import read_table
 from mgm.spec import Flow
 
 TEST_SHARE = 0.2
+# Marks of recordings and persons in names, as in v_Biking_g01_c02 and person01_run.
+MARK = re.compile(r"(?<![a-z0-9])(?:g|s|person|subj(?:ect)?|actor|speaker)[-_ ]?\d+", re.IGNORECASE)
 _SIDECARS = tuple(f".{method}.npy" for method in get_args(Flow))
 
-
 Text = Annotated[str, Field(min_length=1)]
+# macOS writes ü as u and a diaeresis. One name is one class in both forms.
+Name = Annotated[Text, AfterValidator(lambda text: normalize("NFC", text))]
 
 
 class _Listed(BaseModel, frozen=True, extra="forbid", str_strip_whitespace=True):
@@ -47,9 +51,9 @@ class _Listed(BaseModel, frozen=True, extra="forbid", str_strip_whitespace=True)
     """
 
     path: Text
-    label: Text
+    label: Name
     split: Annotated[str, Field(pattern="^(train|test)$")] = ""
-    group: Text = ""
+    group: Name = ""
 
 
 def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> Index:
@@ -58,8 +62,8 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
     Only new and changed files are opened.
 
     Args:
-        groups: a regular expression that finds the group in a file's path. Empty: look for common
-            marks of recordings and persons. It is for sources without a column `group`.
+        groups: a regular expression that finds the group in a file's path. It is for sources
+            without a column `group`. Empty: every file is a group.
 
     Raises:
         UserError: there is no source or no video, a class has no readable video, the CSV is wrong,
@@ -67,24 +71,35 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
     """
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     root, listed, unlabelled = _list(source, out)
-    opened, excluded = open_all(root, list(listed), out / "checked.jsonl")
-    names = {video.label for video in listed.values()}
+    opened, unreadable = open_all(root, list(listed), out / "checked.jsonl")
+    names = {row.label for row in listed.values()}
     # Sort classes by name, or by value if all names are numbers.
-    if all(name.isdecimal() for name in names):
-        classes = tuple(sorted(names, key=lambda name: (int(name), name)))
-    else:
-        classes = tuple(sorted(names))
-    _require_every_class(source, classes, listed, dict(excluded))
+    numbers = all(name.isdecimal() for name in names)
+    classes = tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
+    _require_every_class(source, classes, listed, dict(unreadable))
     label_of = {name: label for label, name in enumerate(classes)}
-    for name, own in listed.items():
-        if name in opened:
-            opened[name] = replace(
-                opened[name], label=label_of[own.label], split=own.split, group=own.group
-            )
-    videos, note = _with_split(source, opened, classes, seed, groups)
-    if alike := first_frames_note(videos, out / "first-frames.json"):
-        note += f"; {alike}"
-    index = new_index(root, classes, videos, [*unlabelled, *excluded], note)
+    grouped = bool(groups) or any(row.group for row in listed.values())
+    videos = [
+        replace(
+            video,
+            label=label_of[row.label],
+            split=row.split,
+            group=row.group or (groups and group_of(name, groups)) or name,
+        )
+        for name, video in opened.items()
+        for row in [listed[name]]
+    ]
+    videos, note = _with_split(source, videos, classes, seed, grouped)
+    for split in SPLITS:
+        labels = {video.label for video in videos if video.split == split}
+        if without := [name for label, name in enumerate(classes) if label not in labels]:
+            note += f"; no {split} videos of {', '.join(without)}"
+    if not grouped and (mark := _shared_mark(list(opened))):
+        note += (
+            f"; warning: files share marks such as {mark}, so name groups (a column group, or "
+            "--groups REGEX) if these are recordings or persons"
+        )
+    index = new_index(root, classes, videos, [*unlabelled, *unreadable], note)
     # `read_index` fails if there is no index, or if it is damaged.
     with suppress(UserError):
         # An equal index is not written again, since other processes may be reading it.
@@ -102,17 +117,11 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
     """
     table = source / "videos.csv" if (source / "videos.csv").is_file() else source
     if out.is_relative_to(source):
-        raise UserError(
-            f"{out}: is inside the videos' folder {source}, where it would count as a class; write "
-            "the index elsewhere"
-        )
+        raise UserError(f"{out}: is inside {source}, and would count as a class; choose another")
     if table.is_file():
         return *_list_csv(table), []
     if not source.is_dir():
-        raise UserError(
-            f"{source}: no such file or folder; name a folder with one folder per class, or a CSV "
-            "path,label"
-        )
+        raise UserError(f"{source}: no such file or folder")
     listed, unlabelled = dict[str, _Listed](), []
     for label in sorted(name for name in os.listdir(source) if name[0] != "."):
         if not os.path.isdir(source / label):
@@ -124,14 +133,12 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
         if not names:
             reason = f" ({unusable[0][1]})" if unusable else ""
             raise UserError(
-                f"{ascii(str(source / label))[1:-1]}: a class folder without videos{reason}; "
-                "put some there, or remove it"
+                f"{ascii(str(source / label))[1:-1]}: is a class folder without videos{reason}"
             )
         listed |= {name: _Listed(path=name, label=label) for name in names}
     if not listed:
         raise UserError(
-            f"{source}: no class folders and no videos.csv, {len(unlabelled)} other files; "
-            "make one folder per class, or write a videos.csv path,label"
+            f"{source}: has no class folders and no videos.csv, and {len(unlabelled)} other files"
         )
     return source, listed, unlabelled
 
@@ -139,9 +146,8 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
 def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
     lines = read_table(path)
     header = [column.strip() for column in next(lines, (0, []))[1]]
-    if not {"path", "label"} <= {*header} <= {*_Listed.model_fields} or len({*header}) < len(
-        header
-    ):
+    columns = {*header}
+    if not {"path", "label"} <= columns <= {*_Listed.model_fields} or len(columns) < len(header):
         raise UserError(
             f"{path}: line 1: the columns are {','.join(header)}, not path,label[,split][,group]"
         )
@@ -151,23 +157,20 @@ def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
             continue
         if len(line) != len(header):
             raise UserError(
-                f"{path}: line {number} has {len(line)} values for the columns "
-                f"{','.join(header)}; quote values with commas"
+                f"{path}: line {number} has {len(line)} values for {len(header)} columns; quote "
+                "values with commas"
             )
         with valid(f"{path}: line {number}: "):
             row = _Listed.model_validate(dict(zip(header, line)))
-        file_path = os.path.normpath(path.parent / row.path)
+        file_path = _found(path.parent, row.path)
         if file_path in rows:
-            raise UserError(
-                f"{path}: line {number} names {row.path} a second time; remove one of the lines"
-            )
+            raise UserError(f"{path}: line {number} names {row.path} a second time")
         rows[file_path] = row
     if not rows:
         raise UserError(f"{path}: lists 0 videos; add lines path,label")
     if missing := [row.path for name, row in rows.items() if not os.path.isfile(name)]:
         raise UserError(
-            f"{path}: {len(missing)} of {len(rows)} files do not exist, the first {missing[0]}; "
-            "correct its path (relative to the CSV)"
+            f"{path}: {len(missing)} of {len(rows)} files do not exist, the first {missing[0]}"
         )
     root = path.parent
     if not all(Path(name).is_relative_to(root) for name in rows):
@@ -175,86 +178,59 @@ def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
     return root, {below(file_path, root): row for file_path, row in rows.items()}
 
 
+def _found(folder: Path, path: str) -> str:
+    """Return the path of a listed file, which may be listed in another form of Unicode."""
+    paths = [os.path.normpath(folder / text) for text in (path, *_forms(path))]
+    return next(filter(os.path.isfile, paths), paths[0])
+
+
+def _forms(text: str) -> tuple[str, str]:
+    return normalize("NFC", text), normalize("NFD", text)
+
+
 def _require_every_class(
     source: Path, classes: tuple[str, ...], listed: dict[str, _Listed], reasons: dict[str, str]
 ) -> None:
     if len(classes) < 2:
-        raise UserError(
-            f"{source}: has 1 class, and classification needs at least 2; add videos of another "
-            "class"
-        )
-    readable = {video.label for name, video in listed.items() if name not in reasons}
+        raise UserError(f"{source}: has 1 class, and needs at least 2")
+    readable = {row.label for name, row in listed.items() if name not in reasons}
     if empty := [label for label in classes if label not in readable]:
-        names = [name for name, video in listed.items() if empty[0] == video.label]
+        names = [name for name, row in listed.items() if row.label == empty[0]]
         raise UserError(
             f"{source}: class {empty[0]!r} has {len(names)} videos, and 0 can be read (the first: "
-            f"{names[0]}: {reasons[names[0]]}); replace them, or remove the class"
+            f"{names[0]}: {reasons[names[0]]})"
         )
+
+
+def group_of(name: str, pattern: str) -> str:
+    """Return the part of a name without its suffix that matches: group 1, or the whole match."""
+    match = re.search(pattern, str(PurePosixPath(name).with_suffix("")), re.IGNORECASE)
+    return (match[1] if match.re.groups else match[0]) or "" if match else ""
+
+
+def _shared_mark(names: list[str]) -> str:
+    """Return a mark that several files share, if at least half of the files have marks."""
+    marks = Counter(match[0] for name in names if (match := MARK.search(name)))
+    return marks.most_common(1)[0][0] if len(names) <= 2 * marks.total() > 2 * len(marks) else ""
 
 
 def _with_split(
-    source: Path, named: dict[str, Video], classes: tuple[str, ...], seed: int, pattern: str
+    source: Path, videos: list[Video], classes: tuple[str, ...], seed: int, grouped: bool
 ) -> tuple[list[Video], str]:
-    """Return the videos with their splits and groups, and a line on where these come from."""
-    labels_of = {name: [classes[video.label]] for name, video in named.items()}
-    files = {name: name for name in named}
-    if listed_groups := {name: video.group for name, video in named.items() if video.group}:
-        options = [listed_groups]
-    elif pattern:
-        options = [{name: group_of(name, pattern) or name for name in named}]
-    else:
-        options = [*groups_by_name(labels_of), files]
-    if next(iter(named.values())).split:
-        note = "split as given"
-        sides = dict.fromkeys((options[0][name], video.split) for name, video in named.items())
-        counts = Counter(group for group, _ in sides)
-        divided = [group for group, count in counts.items() if count > 1]
-        groups = options[0] if listed_groups or pattern else files
-        if divided and groups is not files:
-            raise UserError(
-                f"{source}: group {divided[0]!r} is in train and in test; give each group one split"
-            )
-        if divided:
-            note += (
-                f"; warning: by their names, {len(divided):,} groups of videos are in train and in "
-                f"test (the first: {divided[0]}), so give each one split if they are of one "
-                "recording"
-            )
-    else:
-        groups, test = _drawn(options, labels_of, seed)
-        named = {
-            name: replace(video, split="test" if groups[name] in test else "train")
-            for name, video in named.items()
-        }
-        count = len(set(groups.values()))
-        note = (
-            f"no split given: whole groups drawn with seed {seed}, {len(test)} of {count} groups "
-            "for test"
-        )
-        if count == len(named):
-            note += "; every video is its own group"
-        elif not listed_groups:
-            note += f"; groups by name, such as {example(groups)}"
-    videos = [replace(video, group=groups[name]) for name, video in named.items()]
-    for split in SPLITS:
-        labels = {video.label for video in videos if video.split == split}
-        if without := [name for label, name in enumerate(classes) if label not in labels]:
-            note += f"; no {split} videos of {', '.join(without)}"
-    return videos, note
-
-
-def _drawn(
-    options: list[dict[str, str]], labels_of: dict[str, list[str]], seed: int
-) -> tuple[dict[str, str], set[str]]:
-    """Return the first groups that can be split, and those for the test."""
-    groups, *others = options
-    try:
-        pairs = [(labels_of[name][0], group) for name, group in groups.items()]
-        return groups, draw_test_groups(pairs, seed)
-    except UserError:
-        if not others:
-            raise
-        return _drawn(others, labels_of, seed)
+    """Return the videos with their splits, and a line on where these come from."""
+    if videos[0].split:
+        side_of = {video.group: video.split for video in videos}
+        if divided := [video.group for video in videos if side_of[video.group] != video.split]:
+            raise UserError(f"{source}: group {divided[0]!r} is in train and in test")
+        return videos, "split as given"
+    test = draw_test_groups([(classes[video.label], video.group) for video in videos], seed)
+    groups = len({video.group for video in videos})
+    note = f"no split given: drawn with seed {seed}, {len(test)} of {groups} groups for test"
+    if not grouped:
+        note += "; every video is its own group"
+    return [
+        replace(video, split="test" if video.group in test else "train") for video in videos
+    ], note
 
 
 def draw_test_groups(videos: list[tuple[str, str]], seed: int) -> set[str]:
@@ -308,7 +284,7 @@ def draw_test_groups(videos: list[tuple[str, str]], seed: int) -> set[str]:
             if not free:
                 raise UserError(
                     f"class {label!r}: each of its {len(sizes[label])} groups is the last training "
-                    "group of another class, so none can be tested on; add a split column"
+                    "group of another class; add a column split"
                 )
             take(min(free, key=lambda group: (sizes[label][group], rank[group])))
     return test

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mgm.data import opening
 from mgm.data.folder import draw_test_groups, index_folder
-from mgm.data.index import read_index
+from mgm.data.index import SPLITS, read_index
 from mgm.errors import UserError
 from tests.helpers.errors import refused
 
@@ -100,6 +100,40 @@ def test_hidden_files_are_skipped_and_others_listed_with_a_reason(videos, tmp_pa
     assert all(reason and str(videos) not in reason for _, reason in index.excluded)
     assert "dogs/deep/er/x.mp4" in map(index.name, index.videos)
     assert read_index(tmp_path / "out").excluded == index.excluded
+
+
+def test_one_label_in_two_forms_of_unicode_is_one_class(tmp_path, video):
+    """macOS and Linux write the same name in NFD and in NFC."""
+    composed, decomposed = "gr\u00fcn", "gru\u0308n"
+    for name in (f"{composed}/1.mp4", f"{decomposed}/2.mp4", "rot/3.mp4", "rot/4.mp4"):
+        video(tmp_path / "videos" / name)
+    index = index_folder(tmp_path / "videos", tmp_path / "out")
+    assert index.classes == (composed, "rot")
+    assert Counter(video.label for video in index.videos) == {0: 2, 1: 2}
+    # The CSV names each file, and its label, in the other form.
+    rows = [f"{decomposed}/1.mp4,{composed}", f"{composed}/2.mp4,{decomposed}"]
+    rows += ["rot/3.mp4,rot", "rot/4.mp4,rot"]
+    table = write(tmp_path / "videos" / "videos.csv", "path,label", *rows)
+    (tmp_path / "videos" / composed / "2.mp4").unlink(missing_ok=True)
+    assert index_folder(table, tmp_path / "listed").digest == index.digest
+
+
+def test_files_of_a_group_stay_on_one_side_and_marks_without_groups_are_mentioned(tmp_path, video):
+    for number in range(8):
+        label = ("Biking", "Diving")[number % 2]
+        video(tmp_path / "videos" / label / f"v_{label}_g{number // 4:02}_c{number:02}.mp4")
+    alone = index_folder(tmp_path / "videos", tmp_path / "alone")
+    assert len({video.group for video in alone.videos}) == 8
+    assert alone.note.count("warning") == 1
+    assert "such as g00" in alone.note
+    index = index_folder(tmp_path / "videos", tmp_path / "out", groups=r"_(g\d+)_")
+    sides = {split: {v.group for v in index.videos if v.split == split} for split in SPLITS}
+    assert sorted(map(tuple, sides.values())) == [("g00",), ("g01",)]
+    assert "warning" not in index.note
+    # Groups of a CSV need no marks.
+    rows = [f"{index.name(v)},{index.classes[v.label]},{v.group}" for v in index.videos]
+    table = write(tmp_path / "videos" / "videos.csv", "path,label,group", *rows)
+    assert index_folder(table, tmp_path / "listed").videos == index.videos
 
 
 def test_flow_beside_videos_changes_no_index(videos, tmp_path):
@@ -228,13 +262,13 @@ def test_what_cannot_be_indexed_says_so(tmp_path, videos, video):
     fails(tmp_path / "nowhere", "nowhere: no such file or folder")
     (tmp_path / "bare").mkdir()
     write(tmp_path / "bare" / "a.txt", "x")
-    fails(tmp_path / "bare", "no class folders and no videos.csv, 1 other files")
+    fails(tmp_path / "bare", "no class folders and no videos.csv, and 1 other files")
     with pytest.raises(UserError, match=f"{videos / 'index'}: "):
         index_folder(videos, videos / "index")
     video(tmp_path / "single" / "a" / "1.mp4")
     fails(tmp_path / "single", "1 class", "at least 2")
     (videos / "birds").mkdir()
-    fails(videos, "birds: a class folder without videos")
+    fails(videos, "birds: is a class folder without videos")
     write(videos / "birds" / "a.mp4", "not a video")
     fails(videos, "class 'birds' has 1 videos, and 0 can be read", "birds/a.mp4")
 

@@ -111,7 +111,8 @@ def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
     shutil.copytree(
         Path(mgm.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
     )
-    (tmp_path / "workflow").symlink_to(Path(mgm.__file__).parents[1] / "workflow")
+    for name in ("workflow", "studies"):
+        (tmp_path / name).symlink_to(Path(mgm.__file__).parents[1] / name)
     sets = package / "data" / "published"
     (sets / "tiny.py").write_text(
         "from mgm.data.published.json_lists import index_ssv2 as index_tiny  # noqa: F401\n"
@@ -139,11 +140,8 @@ def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
         "--out",
         str(tmp_path / "out"),
     ]
-    subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        check=True,
-        capture_output=True,
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True
     )
+    assert done.returncode == 0, done.stderr
     assert len(read_index(tmp_path / "out").videos) == 9
