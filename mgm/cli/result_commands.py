@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import Field
 
-from mgm.cli.base import app, grouped
+from mgm.cli.base import app
 from mgm.console import say
 from mgm.errors import UserError
-from mgm.spec import FrozenModel
 
 if TYPE_CHECKING:
     from mgm.study.registry import Registry
@@ -154,53 +152,23 @@ def report(
     say(f"wrote {page}")
 
 
-class MirrorOptions(FrozenModel):
-    """Options of `mgm sync`."""
-
-    uri: str | None = Field(
-        None, description="MLflow's tracking URI; default: a database in the folder of --results."
-    )
-    follow: bool = Field(False, description="Go on until every run is finished.")
-    serve: Annotated[
-        int | None,
-        typer.Option(
-            help="Serve MLflow's pages on this port of 127.0.0.1, and follow meanwhile.",
-            metavar="PORT",
-        ),
-    ] = None
-    weights: bool = Field(
-        False, description="Copy weights too; default: only their path and digest."
-    )
-
-
 @app.command()
-@grouped
 def sync(
-    mirror: MirrorOptions,
     name: Name = "smoke",
     results: Results = Path("results"),
-    register: Annotated[
-        list[str],
-        typer.Option(
-            help="Register the weights of this run in MLflow's model registry. Repeat for more.",
-            metavar="RUN",
-        ),
-    ] = [],  # noqa: B006
+    uri: Annotated[
+        str, typer.Option(help="MLflow's tracking URI; default: a database in --results.")
+    ] = "",
+    every: Annotated[
+        float, typer.Option(help="Copy again every so many seconds; default: once.", min=0)
+    ] = 0,
 ) -> None:
     """Copy results to MLflow.
 
     MLflow is only a copy of the files: if it is down, nothing is lost.
     """
-    from mgm.report.mlflow import sync as mlflow
+    from mgm.report import mlflow
 
-    folder = results / name
-    registry, uri = _registry(folder), mirror.uri or mlflow.default_uri(folder)
-    if mirror.serve:
-        mlflow.serve(registry, folder, mirror.serve, mirror.weights)
-        return
-    if mirror.follow:
-        mlflow.follow(registry, folder, uri, mirror.weights)
-        return
-    say(str(mlflow.sync(registry, folder, uri, mirror.weights)))
-    if register:
-        say("\n".join(mlflow.register(folder, uri, register)))
+    if every:
+        mlflow.follow(results / name, uri, every)
+    say(mlflow.sync(results / name, uri))

@@ -2,31 +2,19 @@
 
 
 def content(place, uri):
-    """Return what MLflow has of each run, without its own ids and times, and without weights."""
+    """Return what MLflow has of each run, without its own ids and times."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
-    (experiment,) = [
-        experiment for experiment in client.search_experiments() if experiment.name == place.name
-    ]
-    runs = client.search_runs([experiment.experiment_id])
+    experiment = client.get_experiment_by_name(place.name)
+    runs = client.search_runs([experiment.experiment_id], max_results=50_000)
     names = {run.info.run_id: run.data.tags["mgm.run"] for run in runs}
     assert len(set(names.values())) == len(runs)
-    own = ("mlflow.user", "mlflow.runName", "mlflow.source.type", "weights.copied")
-    models = {
-        model.model_id: model.name
-        for model in client.search_logged_models([experiment.experiment_id])
-    }
-    assert len(set(models.values())) == len(models)
-
-    def linked(side):
-        return [models[link.model_id] for link in (side or [])]
-
+    own = ("mlflow.user", "mlflow.runName", "mlflow.source.type")
     return {
         run.data.tags["mgm.run"]: (
             run.info.run_name,
             run.info.status,
-            run.info.end_time if run.info.status == "FINISHED" else None,
             run.data.params,
             {
                 key: names.get(value, value)
@@ -40,13 +28,6 @@ def content(place, uri):
                 )
                 for key in run.data.metrics
             },
-            sorted(
-                file.path
-                for file in client.list_artifacts(run.info.run_id)
-                if file.path != "weights.safetensors"
-            ),
-            linked(run.inputs and run.inputs.model_inputs),
-            linked(run.outputs and run.outputs.model_outputs),
         )
         for run in runs
     }

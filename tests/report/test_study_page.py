@@ -8,7 +8,6 @@ import pytest
 
 from mgm.report.build import build_report
 from mgm.report.findings import read_findings
-from mgm.report.mlflow.record import Records
 from mgm.report.page.html import coded
 from mgm.report.page.study import study_of
 from mgm.study.schema import CONTROLS
@@ -51,14 +50,6 @@ def test_a_refuted_prediction_stands_on_the_page_as_one_that_held(built):
 
 def test_code_in_a_studys_words_is_shown_as_code():
     assert coded("by `mask.edge` <b>?") == "by <code>mask.edge</code> &lt;b&gt;?"
-
-
-def test_mlflow_groups_probes_by_the_axes_of_their_pretraining():
-    records = Records(registry_of(RESULTS), RESULTS)
-    probes = [one for one in records.registry.values if one.row == "Motion" and not one.control]
-    axes = records.read(probes[0].run.run_id).params
-    assert (axes["axis.mask"], axes["axis.target"]) == ("mgm", "motion")
-    assert (axes["axis.layout"], axes["axis.draw"]) == (probes[0].dataset, str(probes[0].draw))
 
 
 def test_controls_without_a_model_stand_below_the_models_of_their_table():

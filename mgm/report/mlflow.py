@@ -1,0 +1,254 @@
+"""Copy runs to MLflow, whose pages list and compare them.
+
+The files are the source: if the tracker is down or deleted, nothing is lost. A results folder is an
+experiment. The tag `mgm.run` has the name of a run's folder. A run whose files have changed is
+deleted in MLflow and written again. Its tag `mgm.digest` is written last, so the next copy replaces
+a half written run.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mgm.console import show, track
+from mgm.errors import UserError
+from mgm.report.findings import Findings, read_findings
+from mgm.results.frame import pretraining_of
+from mgm.results.lock import file_lock
+from mgm.results.result import LARGEST, log_lines
+from mgm.spec import Spec, data_name, dotted, parents
+
+FORMAT = 10  # of what is written; a new one writes all runs again
+RUN, DIGEST, PARENT = "mgm.run", "mgm.digest", "mlflow.parentRunId"
+LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
+# State of a run -> the status that MLflow gives a run that is not running. Others: FAILED.
+STATUS = {"run": "FINISHED", "not run": "KILLED"}
+# Fields of the pretraining run that a run starts from, to group runs by.
+START = ("mask.name", "mask.ratio", "mask.guidance", "optim.steps", "optim.epochs")
+MOST_RUNS = 50_000  # per experiment; the most that MLflow returns at once
+POINTS = 1000  # of a curve
+BATCH = 800  # metrics per call; MLflow takes 1000 metrics, parameters and tags together
+LONGEST = 5000  # characters per tag
+# Settings of MLflow that the user has not set. They report an unreachable tracker in seconds.
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+}
+
+
+def default_uri(results: Path) -> str:
+    """Return the address of results/mlflow.db, one sqlite file for all names."""
+    return f"sqlite:///{results.resolve().parent / 'mlflow.db'}"
+
+
+def sync(results: Path, uri: str = "") -> str:
+    """Copy the runs of `results` (`results/NAME`) to MLflow, and return what was done in words.
+
+    Args:
+        uri: MLflow's tracking address. The default is a database next to the results.
+
+    Raises:
+        UserError: the tracker cannot be reached or written.
+    """
+    uri, findings = uri or default_uri(results), read_findings(results)
+    cells = _cells(findings)
+    wanted = _digests(findings, cells)
+    counts, ids = Counter[str](), dict[str, str]()
+    with _writing(uri, results):
+        client, experiment, held = _open(uri, results.name)
+        for run_id, digest in track(wanted.items(), "runs copied to MLflow", len(wanted)):
+            old = held.get(run_id, [])
+            if len(old) == 1 and old[0].data.tags.get(DIGEST) == digest:
+                ids[run_id] = old[0].info.run_id
+                counts["unchanged"] += 1
+                continue
+            for run in old:
+                client.delete_run(run.info.run_id)
+            spec = findings.registry.specs[run_id]
+            parent = next((ids[name] for name in parents(spec) if name in ids), "")
+            tags = {**cells.get(run_id, {}), PARENT: parent}
+            ids[run_id] = _write(client, experiment, findings, spec, tags)
+            client.set_tag(ids[run_id], DIGEST, digest)
+            counts["updated" if old else "created"] += 1
+    words = ", ".join(f"{counts[name]} {name}" for name in ("created", "updated", "unchanged"))
+    return f"runs in {uri}: {words}"
+
+
+def follow(results: Path, uri: str = "", every: float = 10) -> None:
+    """Copy again and again. Print a line per change and per new error of the tracker."""
+    last = ""
+    while True:
+        try:
+            line = sync(results, uri)
+        except UserError as error:
+            line = str(error)
+        if line != last and "0 created, 0 updated" not in line:
+            show(line)
+        last = line
+        time.sleep(every)
+
+
+def _digests(findings: Findings, cells: Mapping[str, dict[str, str]]) -> dict[str, str]:
+    """Map each run that has started to the digest of what MLflow shows of it, parents first."""
+    found: dict[str, str] = {}
+    for run_id, spec in findings.registry.specs.items():
+        status, log = findings.statuses[run_id], findings.results / run_id / "log.jsonl"
+        if status.state == "not run" and not status.why:
+            continue
+        facts = [FORMAT, run_id, status.state, status.why, status.result, cells.get(run_id)]
+        # A child refers to its parent's run in MLflow.
+        facts += [log.stat().st_size if log.exists() else 0, *map(found.get, parents(spec))]
+        found[run_id] = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    return found
+
+
+def _cells(findings: Findings) -> dict[str, dict[str, str]]:
+    """Map each run to its tags: the cells that show it or a run that starts from it."""
+    runs = findings.runs.astype(str)
+    names: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for run_id, cell in runs.groupby("run_id", sort=False):
+        for spec in findings.registry.with_parents([str(run_id)]):
+            tags = names[spec.run_id]
+            for name in ("dataset", "row", "column"):
+                tags[name] += cell[name].to_list()
+            tags["cells"] += (cell.dataset + " / " + cell.row + " / " + cell.column).to_list()
+    return {
+        run_id: {name: "; ".join(dict.fromkeys(texts))[:LONGEST] for name, texts in tags.items()}
+        for run_id, tags in names.items()
+    }
+
+
+def _write(
+    client: Any, experiment: str, findings: Findings, spec: Spec, tags: dict[str, str]
+) -> str:
+    """Write a run without its digest, and return its id in MLflow."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    status = findings.statuses[spec.run_id]
+    result: dict[str, Any] = status.result or {}
+    begun, ended = (_milliseconds(result.get(name)) for name in ("started", "finished"))
+    log = [] if status.state == "altered" else log_lines(findings.results / spec.run_id)
+    metrics = [
+        Metric(f"train/{name}", float(line[name]), _milliseconds(line.get("time")), line["step"])
+        # The last line is always there.
+        for line in reversed(log[:: -(len(log) // POINTS + 1)])
+        for name in LOGGED
+        if _is_number(line.get(name))
+    ]
+    begun = begun or (metrics[0].timestamp if metrics else 0)
+    ended = ended or (metrics[-1].timestamp if metrics else begun)
+    metrics += [
+        Metric(f"test/{name}", float(value), ended, metrics[-1].step if metrics else 0)
+        for name, value in result.get("metrics", {}).items()
+        if _is_number(value)
+    ]
+    start = pretraining_of(spec, findings.registry.specs)
+    fields = dotted(start.model_dump(mode="json")) if start else {}
+    params = dotted(spec.model_dump(mode="json"))
+    params |= {f"start.{name}": fields[name] for name in START if name in fields}
+    tags |= {
+        "stage": spec.stage,
+        "status": {"run": "finished", "not run": "stopped"}.get(status.state, status.state),
+        "why": status.why,
+        "folder": f"{findings.results.name}/{spec.run_id}",
+        "data": data_name(spec.data, result.get("data", {}).get("note", "")),
+        "commit": result.get("commit", ""),
+        "dirty": str(result.get("dirty", "")),
+        "device": result.get("device", ""),
+        "mlflow.source.name": f"mgm {spec.stage}",
+    }
+    # The tag comes with the run, so that the next copy finds a half written one.
+    name = _name(spec, fields, result)
+    run_id: str = client.create_run(experiment, begun, {RUN: spec.run_id}, name).info.run_id
+    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in params.items()}
+    client.log_batch(run_id, params=[Param(*pair) for pair in texts.items()])
+    for first in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics[first : first + BATCH])
+    client.log_batch(run_id, tags=[RunTag(k, v[:LONGEST]) for k, v in tags.items() if v])
+    if status.state != "running":
+        client.set_terminated(run_id, STATUS.get(status.state, "FAILED"), ended)
+    return run_id
+
+
+def _name(spec: Spec, start: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Return "mgm, seed 0, 64.7 %, probe", with what tells runs of a list apart first."""
+    own = start.get("mask.name") or getattr(spec, "name", "from scratch")
+    top1 = result.get("metrics", {}).get("top1")
+    accuracy = f"{top1:.1f} %" if _is_number(top1) else ""
+    return ", ".join(filter(None, (own, f"seed {spec.seed}", accuracy, spec.stage)))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _milliseconds(time: Any) -> int:
+    """Convert seconds since 1970, or an ISO date, to milliseconds since 1970; 0 if unknown."""
+    if isinstance(time, str):
+        try:
+            return int(datetime.fromisoformat(time).timestamp() * 1000)
+        except ValueError:
+            return 0
+    return int(1000 * time) if _is_number(time) and 0 < time < LARGEST / 1000 else 0
+
+
+def _open(uri: str, name: str) -> tuple[Any, str, dict[str, list[Any]]]:
+    """Return a client, the id of the experiment `name`, and its runs by run id."""
+    if uri.startswith("sqlite:///"):
+        # MLflow itself retries a broken file for minutes.
+        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=10)) as file:
+            file.execute("SELECT name FROM sqlite_master").fetchall()
+    for setting, value in SETTINGS.items():
+        os.environ.setdefault(setting, value)
+    # MLflow takes seconds to import, and reads these settings when it is imported.
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(name)
+    if experiment and experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    number = experiment.experiment_id if experiment else client.create_experiment(name)
+    held: dict[str, list[Any]] = {}
+    for run in client.search_runs([number], max_results=MOST_RUNS):
+        held.setdefault(run.data.tags.get(RUN, ""), []).append(run)
+    return client, number, held
+
+
+@contextmanager
+def _writing(uri: str, results: Path) -> Iterator[None]:
+    """Let one process at a time write. A tracker's errors become UserErrors.
+
+    Raises:
+        UserError: the tracker fails, or another process copies.
+    """
+    try:
+        # SQLAlchemy would end with a traceback.
+        _ = urlsplit(uri).port
+        with file_lock(results.resolve().parent / "mlflow.db"):
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+        from urllib3.exceptions import HTTPError
+
+        known = (OSError, ValueError, sqlite3.Error, MlflowException, SQLAlchemyError, HTTPError)
+        if not isinstance(error, known):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"tracker {uri}: {reason}; nothing is lost, {results} has all files; sync again when "
+            "the tracker is up"
+        ) from None
