@@ -46,6 +46,7 @@ from mgm.errors import UserError
 from mgm.reading import read_json
 from mgm.results.atomic import atomic_write, remove_parts, write
 from mgm.video.container import DecodedFrame, open_video
+from mgm.video.motion import UPRIGHT, Turn
 from mgm.video.shard_reader import inside
 
 SHORT_SIDES = (256, 320)
@@ -279,7 +280,7 @@ def _converted(
     picture: DecodedFrame, height: int, width: int, reformatter: VideoReformatter
 ) -> av.VideoFrame:
     """Convert a decoded picture to an upright yuv420p frame of video range."""
-    if picture.rotation % 2:
+    if picture.turn.swapped:
         height, width = width, height
     frame = reformatter.reformat(
         picture.frame,
@@ -290,25 +291,20 @@ def _converted(
         dst_color_range=ColorRange.MPEG,
         threads=1,
     )
-    if picture.rotation:
+    if picture.turn != UPRIGHT:
         frame = av.VideoFrame.from_ndarray(
-            _turned(frame.to_ndarray(), height, width, picture.rotation), format="yuv420p"
+            _turned(frame.to_ndarray(), height, width, picture.turn), format="yuv420p"
         )
     # Let x264 choose the picture type. Otherwise it would repeat the source's.
     frame.pict_type = PictureType.NONE
     return frame
 
 
-def _turned(planes: np.ndarray, height: int, width: int, turns: int) -> np.ndarray:
-    """Rotate each plane of a yuv420p frame counter-clockwise, by quarter turns.
-
-    PyAV stores the planes one below the other.
-    """
-    luma, chroma = np.split(planes.ravel(), [height * width])
-    turned = [
-        np.rot90(luma.reshape(height, width), turns),
-        *np.rot90(chroma.reshape(2, height // 2, width // 2), turns, axes=(1, 2)),
-    ]
+def _turned(planes: np.ndarray, height: int, width: int, turn: Turn) -> np.ndarray:
+    """Turn each plane of a yuv420p frame. PyAV stores the planes one below the other."""
+    luma, first, second = np.split(planes.ravel(), [height * width, height * width * 5 // 4])
+    shapes = (height, width), (height // 2, width // 2), (height // 2, width // 2)
+    turned = [turn.apply(x.reshape(shape)) for x, shape in zip((luma, first, second), shapes)]
     return np.concatenate([plane.ravel() for plane in turned]).reshape(
-        -1, height if turns % 2 else width
+        -1, height if turn.swapped else width
     )

@@ -7,31 +7,23 @@ Decoding uses one thread. With frame threads, the exported vectors differ from r
 decoder that stops early can hang.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
-from zlib import crc32
 
 import av
 import numpy as np
-from av.bitstream import BitStreamFilterContext
 from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 
 from mgm.errors import UserError
 from mgm.reading import regular
-from mgm.video.motion import VECTOR, rasterise
-from mgm.video.packets import (
-    MPEG,
-    Timeline,
-    counted_times,
-    from_sequence_header,
-    stored_times,
-)
+from mgm.video.motion import UPRIGHT, VECTOR, Turn, rasterise
+from mgm.video.packets import SequenceHeader, Timeline, sequence_header, stored_times
 
 # FFmpeg's decoders of these codecs export motion vectors. Those of HEVC, VP8, VP9 and AV1 do not,
 # although the paper names H.265.
@@ -50,6 +42,8 @@ CODECS_WITH_VECTORS = frozenset(
     ]
 )
 EXPORT_VECTORS = 1 << 28  # AV_CODEC_FLAG2_EXPORT_MVS
+# AV_CODEC_FLAG_UNALIGNED: crop exactly. Otherwise FFmpeg crops less, for aligned memory.
+UNALIGNED = 1
 B_PICTURES = ("B", "BI")
 # Pixels. x264, JPEG and OpenCV have limits from 16,384 to 65,500.
 LARGEST_SIDE = 16_384
@@ -82,12 +76,14 @@ class DecodedFrame:
         index: its number in presentation order.
         codec: the file's codec.
         motion: whether to look for motion vectors.
+        corner: left and top of the shown picture in the coded one, in pixels.
     """
 
     index: int
     frame: av.VideoFrame
     codec: str
     motion: bool
+    corner: tuple[int, int] = (0, 0)
 
     @property
     def kind(self) -> str:
@@ -102,15 +98,33 @@ class DecodedFrame:
         # FFmpeg exports zeros for B-pictures of MPEG-4.
         if self.codec == "mpeg4" and self.kind in B_PICTURES:
             return None
+        if (data := self._side_data("MOTION_VECTORS")) is None:
+            return None
+        vectors, (left, top) = data.to_ndarray(), self.corner
+        if left or top:
+            vectors = vectors.copy()
+            for name, pixels in (("x", left), ("y", top)):
+                vectors[f"src_{name}"] -= pixels
+                vectors[f"dst_{name}"] -= pixels
+        return vectors
+
+    @cached_property
+    def turn(self) -> Turn:
+        """Return how the frame is turned and mirrored to be shown upright.
+
+        The display matrix maps (x, y) to (a x + c y, b x + d y).
+        """
+        if (data := self._side_data("DISPLAYMATRIX")) is None:
+            return UPRIGHT
+        a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+        if abs(a) + abs(d) >= abs(b) + abs(c):
+            return Turn(False, d < 0, a < 0)
+        return Turn(True, b < 0, c < 0)
+
+    def _side_data(self, name: str) -> Any:
         # `frame.side_data` would create a reference cycle with the frame. Then pictures would stay
         # in memory until Python's cycle collector runs.
-        side_data = SideDataContainer(self.frame).get("MOTION_VECTORS")  # type: ignore[call-arg]
-        return None if side_data is None else side_data.to_ndarray()
-
-    @property
-    def rotation(self) -> int:
-        """Return the quarter turns, counter-clockwise, that show the frame upright."""
-        return round(self.frame.rotation / 90) % 4
+        return SideDataContainer(self.frame).get(name)  # type: ignore[call-arg]
 
     @property
     def is_reference(self) -> bool:
@@ -121,7 +135,7 @@ class DecodedFrame:
     def size(self) -> tuple[int, int]:
         """Return height and width as shown."""
         height, width = self.frame.height, self.frame.width
-        return (width, height) if self.rotation % 2 else (height, width)
+        return (width, height) if self.turn.swapped else (height, width)
 
     def cells(self) -> tuple[np.ndarray, np.ndarray]:
         """Rasterise the vectors into cells of the frame as shown.
@@ -131,7 +145,7 @@ class DecodedFrame:
         """
         vectors = np.empty(0, VECTOR) if self.vectors is None else self.vectors
         motion_1HW2, future_1HW = rasterise(
-            vectors, [len(vectors)], self.frame.height, self.frame.width, self.rotation
+            vectors, [len(vectors)], self.frame.height, self.frame.width, self.turn
         )
         return motion_1HW2[0], future_1HW[0]
 
@@ -139,56 +153,23 @@ class DecodedFrame:
 class VideoReader:
     """An open video file. `open_video` opens and closes it.
 
-    `timeline` is None if the pictures' order does not follow from the packets. Such a file is
-    decoded from its start. So is VP8, since some of its packets show no picture.
+    `timeline` is None if the pictures' order does not follow from the packets: the file stores no
+    times, or H.264 may have fields or VP8 hidden pictures. Such a file is decoded from its start.
     """
 
     def __init__(self, path: str | Path):
         self.path = path
-        self._open()
-        self.timeline = self._read_timeline()
-        # Packets cannot be read twice, so the file is opened again.
-        if self.timeline is None and not self._at_start:
-            self.close()
-            self._open()
-
-    def _open(self) -> None:
-        # Without "file:", the name `http:...` would be an address.
-        self.container = open_file(f"file:{self.path}", options=CAREFUL)
-        self.stream, self._at_start = self._video_stream(), True
-        self.stream.codec_context.thread_count = 1
-        self.codec: str = self.stream.codec_context.codec.canonical_name
+        stat = Path(path).stat()
+        self.timeline, self.header = _timeline(str(path), stat.st_size, stat.st_mtime_ns)
+        self.container, self.stream = _opened(path)
+        context = self.stream.codec_context
+        context.thread_count = 1
+        context.flags |= UNALIGNED
+        self.codec: str = context.codec.canonical_name
 
     def close(self) -> None:
         """Close the file."""
         self.container.close()
-
-    def _video_stream(self) -> av.VideoStream:
-        streams = [
-            stream
-            for stream in self.container.streams.video
-            if not stream.disposition & av.stream.Disposition.attached_pic
-        ]
-        name = self.container.format.name
-        if not streams:
-            raise UserError(f"{self.path}: has no video stream; replace the file or leave it out")
-        # FFmpeg also opens text and pictures.
-        if name in ("tty", "image2") or name.endswith("_pipe"):
-            raise UserError(
-                f"{self.path}: is {name.removesuffix('_pipe')} data, not a video; leave it out"
-            )
-        if streams[0].codec_context is None:
-            raise UserError(
-                f"{self.path}: FFmpeg has no decoder for its video stream; "
-                f"transcode it: {transcode(self.path)}"
-            )
-        context = streams[0].codec_context
-        if max(context.width, context.height) > LARGEST_SIDE:
-            raise UserError(
-                f"{self.path}: is {context.width} x {context.height} pixels, and a side has at most"
-                f" {LARGEST_SIDE:,} here; scale it down, or leave it out"
-            )
-        return streams[0]
 
     @property
     def has_vectors(self) -> bool:
@@ -198,21 +179,18 @@ class VideoReader:
     @property
     def skips_nonref(self) -> bool:
         """Return whether pictures that no other picture needs can be skipped."""
-        return self.timeline is not None and (
-            self.timeline.marks is not None or self.codec == "h264"
-        )
+        return self.timeline is not None and self.codec == "h264"
 
-    def _read_timeline(self) -> Timeline | None:
-        names = set(self.container.format.name.split(","))
-        if names & {"mp4", "matroska"} and self.codec != "vp8":
-            extradata = self.stream.codec_context.extradata or b""
-            # The size of the length field before each unit. 0: start codes mark units.
-            is_avc = self.codec == "h264" and len(extradata) > 4 and extradata[0] == 1
-            prefix = (extradata[4] & 3) + 1 if is_avc else 0
-            return stored_times(self._packets(), "matroska" in names, prefix)
-        if names & {"avi", "mpeg", "mpegts"} and self.codec in MPEG:
-            return counted_times(self._packets(unpacked=True), self.codec)
-        return None
+    def rate(self, times: Sequence[int]) -> float:
+        """Return the frames per second of pictures with these presentation times.
+
+        It is the file's own rate, unless the stored times contradict it by more than a frame.
+        Browsers' recordings state the clock's rate, and fields count twice.
+        """
+        stated = float(self.stream.average_rate or self.stream.guessed_rate or 0)
+        seconds = float((times[-1] - times[0]) * (self.stream.time_base or 0)) if len(times) else 0
+        shown = len(times) - 1
+        return shown / seconds if seconds > 0 and abs(stated * seconds - shown) > 1 else stated
 
     def pictures(
         self, first: int = 0, motion: bool = True, wanted: Collection[int] | None = None
@@ -236,48 +214,43 @@ class VideoReader:
             )
         if motion:
             self.stream.codec_context.flags2 |= EXPORT_VECTORS
+        corner = self.header.left, self.header.top
         decoded = (
             enumerate(self._frames())
             if self.timeline is None
             else self._from_key(self.timeline, first, wanted)
         )
         for index, frame in decoded:
-            yield DecodedFrame(index, frame, self.codec, motion)
+            yield DecodedFrame(index, frame, self.codec, motion, corner)
 
     def _from_key(
         self, timeline: Timeline, first: int, wanted: Collection[int] | None
     ) -> Iterator[tuple[int, av.VideoFrame]]:
-        index_of = {int(time): index for index, time in enumerate(timeline.times)}
-        first_time = timeline.times[min(first, len(timeline.times) - 1)]
-        nearest = [offset for time, offset in timeline.keys if time <= first_time][-1:]
-        times = None
+        needed = None
         if wanted and self.skips_nonref:
-            times = {int(timeline.times[i]) for i in wanted if i < len(timeline.times)}
-        # MPEG decoders export a picture's vectors when they decode the next reference picture.
-        if times and timeline.marks is not None:
-            times.update([time for time, _ in timeline.order if time > max(times)][:1])
+            needed = {index for index in wanted if index < len(timeline.times_T)}
         # Decode from the start of the file if the nearest key frame is after `first`.
-        for offset in (*nearest, timeline.start):
-            self.container.seek(offset, stream=self.stream)
+        for time in timeline.seeks(first):
+            self.container.seek(time, stream=self.stream)
             frames = (
-                (index_of[frame.pts], frame)
-                for frame in self._frames(times)
-                if frame.pts in index_of
+                (index, frame)
+                for frame in self._frames(needed)
+                if (index := timeline.frame_at(frame.pts)) is not None
             )
             head = next(frames, None)
-            if head is not None and (head[0] <= first or offset == timeline.start):
+            if head is not None and (head[0] <= first or time == timeline.start):
                 yield head
                 yield from frames
                 return
 
     def _frames(self, wanted: Collection[int] | None = None) -> Iterator[av.VideoFrame]:
-        """Yield all frames that decode, or only those that the times `wanted` may need.
+        """Yield all frames that decode, or only those that the frames `wanted` may need.
 
         A packet that does not decode is skipped, as players do. The caller reports a missing frame.
         """
         # An earlier pass may have stopped at a picture that it skipped.
         self.stream.codec_context.skip_frame = "DEFAULT"
-        packets = self._timed_packets()
+        packets = _packets(self.container, self.stream)
         if wanted is not None and self.timeline is not None:
             packets = self._needed_packets(packets, wanted, self.timeline)
         for packet in packets:
@@ -287,70 +260,86 @@ class VideoReader:
     def _needed_packets(
         self, packets: Iterator[Any], wanted: Collection[int], timeline: Timeline
     ) -> Iterator[Any]:
-        """Yield the packets that the wanted pictures may need.
+        """Yield the packets that the wanted frames may need. No picture needs later packets.
 
         The decoder skips a B-picture that is not wanted and that no other picture refers to. In a
         file without B-pictures it skips none, since every P-picture counts as a reference in the
         distances.
         """
         context, reorders = self.stream.codec_context, timeline.reorders
-        needed = timeline.needed(wanted)
-        among, last = set(needed), needed[-1] if needed else None
+        times = {int(timeline.times_T[index]) for index in wanted}
+        ends = [timeline.times_T[max(wanted, key=timeline.packet_T.__getitem__)]] if wanted else []
         for packet in packets:
-            if packet.pts in among:
-                decoded = packet.pts in wanted or not reorders
-                context.skip_frame = "DEFAULT" if decoded else "NONREF"
-                yield packet
-            if packet.pts == last:
+            decoded = packet.pts in times or not reorders
+            context.skip_frame = "DEFAULT" if decoded else "NONREF"
+            yield packet
+            if packet.pts in ends:
                 break
         yield None  # flushes the decoder
 
-    def _timed_packets(self) -> Iterator[Any]:
-        """Yield packets with their presentation times.
 
-        If the file stores no times, frames are counted from the first recognised key frame.
-        """
-        if self.timeline is None or self.timeline.marks is None:
-            yield from self._packets()
-            return
-        order, place = self.timeline.order, -1
-        for packet in self._packets(unpacked=True):
-            if packet.size:
-                if place >= 0:
-                    place += 1
-                elif packet.is_keyframe:
-                    data = from_sequence_header(bytes(packet), self.codec)
-                    place = self.timeline.marks.get(crc32(data), -1)
-                    packet = packet if len(data) == packet.size else av.Packet(data)
-                if not 0 <= place < len(order) or order[place][0] < 0:
-                    continue
-                packet.pts = order[place][0]
-            yield packet
+def _opened(path: str | Path) -> tuple[Any, av.VideoStream]:
+    """Open a file, and choose its video: the default one, else the best one for FFmpeg."""
+    # Without "file:", the name `http:...` would be an address.
+    container = open_file(f"file:{path}", options=CAREFUL)
+    try:
+        return container, _video_stream(path, container)
+    except UserError:
+        container.close()
+        raise
 
-    def _packets(self, unpacked: bool = False) -> Iterator[Any]:
-        """Yield complete packets to the end of the file, or to where it was cut off.
 
-        The last packet is empty and flushes the decoder. Some MPEG-4 encoders put two pictures into
-        one packet. With `unpacked`, they come in two packets.
-        """
-        self._at_start = False
-        demuxed: Any = self.container.demux(self.stream)
-        unpack = (
-            BitStreamFilterContext("mpeg4_unpack_bframes", self.stream)
-            if unpacked and self.codec == "mpeg4"
-            else None
+def _video_stream(path: str | Path, container: Any) -> av.VideoStream:
+    flags = av.stream.Disposition
+    streams = [s for s in container.streams.video if not s.disposition & flags.attached_pic]
+    name = container.format.name
+    if not streams:
+        raise UserError(f"{path}: has no video stream; replace the file or leave it out")
+    # FFmpeg also opens text and pictures.
+    if name in ("tty", "image2") or name.endswith("_pipe"):
+        raise UserError(f"{path}: is {name.removesuffix('_pipe')} data, not a video; leave it out")
+    defaults = [stream for stream in streams if stream.disposition & flags.default]
+    best = container.streams.best("video")
+    stream = defaults[0] if len(defaults) == 1 else best if best in streams else streams[0]
+    context = stream.codec_context
+    if context is None:
+        raise UserError(
+            f"{path}: FFmpeg has no decoder for its video stream; transcode it: {transcode(path)}"
         )
-        # A PyAV generator that is not closed leaks 150 bytes.
-        with suppress(av.FFmpegError), closing(demuxed) as packets:
-            for packet in packets:
-                if packet.is_corrupt:
-                    continue
-                # Read the size first, since filtering empties a packet.
-                flushes = not packet.size
-                if unpack is not None:
-                    yield from unpack.filter(None if flushes else packet)
-                if unpack is None or flushes:
-                    yield packet
+    if max(context.width, context.height) > LARGEST_SIDE:
+        raise UserError(
+            f"{path}: is {context.width} x {context.height} pixels, and a side has at most "
+            f"{LARGEST_SIDE:,} here; scale it down, or leave it out"
+        )
+    return stream
+
+
+# Reading the times takes as long as reading the file, so they are kept while it stays the same.
+@lru_cache(maxsize=512)
+def _timeline(path: str, size: int, time_ns: int) -> tuple[Timeline | None, SequenceHeader]:
+    """Return a file's timeline, and the header of its H.264."""
+    container, stream = _opened(path)
+    with closing(container):
+        codec, header = stream.codec_context.codec.canonical_name, SequenceHeader()
+        if codec == "h264":
+            header = sequence_header(stream.codec_context.extradata or b"")
+        names = {"mp4", "matroska"} & set(container.format.name.split(","))
+        if not names or codec == "vp8" or header.fields:
+            return None, header
+        return stored_times(_packets(container, stream)), header
+
+
+def _packets(container: Any, stream: av.VideoStream) -> Iterator[Any]:
+    """Yield complete packets to the end of the file, or to where it was cut off.
+
+    The last packet is empty and flushes the decoder.
+    """
+    demuxed: Any = container.demux(stream)
+    # A PyAV generator that is not closed leaks 150 bytes.
+    with suppress(av.FFmpegError), closing(demuxed) as packets:
+        for packet in packets:
+            if not packet.is_corrupt:
+                yield packet
 
 
 @contextmanager

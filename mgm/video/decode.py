@@ -1,11 +1,12 @@
 """Decode chosen frames of a video file and their motion vectors, in one pass.
 
-Rotation metadata (quarter turns) is applied to frames and vectors, as players do. Pixels of any
-depth become 8-bit RGB. Sample aspect ratios are ignored.
+Quarter turns and mirroring in metadata are applied to frames and vectors, as players do. Pixels of
+any depth become 8-bit RGB. Sample aspect ratios are ignored.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -21,7 +22,7 @@ from mgm.video.container import (
     open_video,
     transcode,
 )
-from mgm.video.motion import VECTOR, cell_distance, rasterise, reference_distance
+from mgm.video.motion import UPRIGHT, VECTOR, cell_distance, rasterise, reference_distance
 from mgm.video.shard_reader import open_record, shard_of
 
 
@@ -55,7 +56,7 @@ class DecodePass:
         self.video, self.wanted_N, self._motion = video, wanted_N, motion
         self._vectors = dict[int, bytes | None]()
         self._dtype = VECTOR
-        self._coded = 0, 0, 0  # height, width and quarter turns
+        self._coded = 0, 0, UPRIGHT
         self._references = list[int]()
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -78,7 +79,7 @@ class DecodePass:
                     vectors = picture.vectors
                     self._vectors[n] = None if vectors is None else vectors.tobytes()
                     self._dtype = self._dtype if vectors is None else vectors.dtype
-                    self._coded = picture.frame.height, picture.frame.width, picture.rotation
+                    self._coded = picture.frame.height, picture.frame.width, picture.turn
                     yield n, frame_HWC
                 # The distances of the last B-frames depend on the next reference.
                 if picture.index >= last and (picture.is_reference or not self._motion):
@@ -146,7 +147,7 @@ def _upright(
     plane = reformatter.reformat(picture.frame, format="rgb24", threads=1).planes[0]
     lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
     frame_HWC = lines[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
-    frame_HWC = np.rot90(frame_HWC, picture.rotation)
+    frame_HWC = picture.turn.apply(frame_HWC)
     if shape is not None and frame_HWC.shape != shape:
         now, before = (f"{height} x {width}" for height, width, _ in (frame_HWC.shape, shape))
         raise UserError(
@@ -176,11 +177,13 @@ def probe_video(path: str | Path) -> VideoInfo:
         first = next(pictures, None)
         if first is None:
             raise UserError(_too_few(video, 0, 0))
-        frames = (
-            1 + sum(1 for _ in pictures) if video.timeline is None else len(video.timeline.times)
+        times = (
+            [p.frame.pts for p in chain([first], pictures)]
+            if video.timeline is None
+            else video.timeline.times_T.tolist()
         )
         height, width = first.size
-        fps = float(video.stream.average_rate or video.stream.guessed_rate or 0)
+        frames, fps = len(times), video.rate([time for time in times if time is not None])
         stored = video.container.duration / av.time_base if video.container.duration else 0.0
         # The stored duration is wrong if the file was cut short.
         seconds = frames / fps if fps else stored
@@ -194,9 +197,9 @@ def frame_times(path: str | Path, info: VideoInfo) -> np.ndarray:
     """
     if not shard_of(path):
         with open_video(path) as video:
-            if (timeline := video.timeline) is not None and timeline.marks is None:
+            if (timeline := video.timeline) is not None:
                 unit = float(video.stream.time_base or 0)
-                return (timeline.times - timeline.times[0]) * unit
+                return (timeline.times_T - timeline.times_T[0]) * unit
     return np.arange(info.frames) / info.fps
 
 

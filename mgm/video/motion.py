@@ -8,6 +8,7 @@ vector's length by that distance. This module needs only NumPy.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,10 +29,35 @@ def cells(pixels: int) -> int:
     return -(-pixels // CELL)
 
 
+class Turn(NamedTuple):
+    """How a picture is turned and mirrored to be shown.
+
+    Args:
+        swapped: rows become columns, first.
+        down, across: then the picture is mirrored top to bottom, and left to right.
+    """
+
+    swapped: bool
+    down: bool
+    across: bool
+
+    def apply(self, picture: np.ndarray) -> np.ndarray:
+        """Return a view of a picture, (H, W, ...), as shown."""
+        shown = picture.swapaxes(0, 1) if self.swapped else picture
+        return shown[:: -1 if self.down else 1, :: -1 if self.across else 1]
+
+
+UPRIGHT = Turn(False, False, False)
+
+
 def rasterise(
-    vectors: np.ndarray, counts_T: Sequence[int], height: int, width: int, rotation: int = 0
+    vectors: np.ndarray,
+    counts_T: Sequence[int],
+    height: int,
+    width: int,
+    turn: Turn = UPRIGHT,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rasterise the motion vectors of frames into cells, and rotate them upright.
+    """Rasterise the motion vectors of frames into cells, and turn them upright.
 
     A bi-predicted block has two vectors. The one with the past reference is used (the paper does
     not specify this). Blocks are cut off at the frame's edge.
@@ -41,7 +67,7 @@ def rasterise(
             centre is (dst_x, dst_y), and its source is at dst + motion / motion_scale.
         counts_T: the number of vectors of each frame.
         height, width: of the frames as coded, in pixels.
-        rotation: quarter turns, counter-clockwise, that show the frames upright.
+        turn: how the frames are shown.
 
     Returns:
         motion_THW2: (dx, dy) in pixels, forward in time. Zero without a vector.
@@ -51,8 +77,10 @@ def rasterise(
     # A margin of two cells on each side takes the parts of blocks outside the frame.
     line = columns + 4
     width_N, height_N = vectors["w"].astype(np.int32), vectors["h"].astype(np.int32)
-    row_N = (vectors["dst_y"] - (height_N >> 1)) // CELL
-    column_N = (vectors["dst_x"] - (width_N >> 1)) // CELL
+    # The cell whose centre is in the block's first 8 x 8 pixels. In a cropped picture, blocks may
+    # begin between cells.
+    row_N = (vectors["dst_y"] - (height_N >> 1) + CELL // 2 - 1) // CELL
+    column_N = (vectors["dst_x"] - (width_N >> 1) + CELL // 2 - 1) // CELL
     row_N = row_N.clip(-2, rows) + np.repeat(np.arange(len(counts_T)) * (rows + 4) + 2, counts_T)
     cell_N = row_N * line + column_N.clip(-2, columns) + 2
     wide_N, tall_N, future_N = width_N > CELL, height_N > CELL, vectors["source"] > 0
@@ -76,37 +104,34 @@ def rasterise(
     np.divide(vectors["motion_x"], scale_N, out=shift_N2[:-1, 0], casting="same_kind")
     np.divide(vectors["motion_y"], scale_N, out=shift_N2[:-1, 1], casting="same_kind")
     shift_N2 += 0  # turns -0 into 0
-    return rotate(
+    return turned(
         shift_N2.take(owner_THW, 0),
         np.append(future_N, False).take(owner_THW),
         height,
         width,
-        rotation,
+        turn,
     )
 
 
-def rotate(
-    motion_THW2: np.ndarray, future_THW: np.ndarray, height: int, width: int, rotation: int
+def turned(
+    motion_THW2: np.ndarray, future_THW: np.ndarray, height: int, width: int, turn: Turn
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rotate the cells of frames as `np.rot90` rotates a frame of `height` x `width` pixels.
+    """Turn the cells of frames as `Turn.apply` turns frames of `height` x `width` pixels.
 
     Cells are counted from the top left corner, before and after. If a side is not a multiple of 8,
     each new cell takes the vector of the old cell at its centre.
-
-    Args:
-        rotation: quarter turns, counter-clockwise.
     """
-    if not rotation:
+    if turn == UPRIGHT:
         return motion_THW2, future_THW
     frames, rows, columns = future_THW.shape
     cell_HW = np.arange(rows * columns).reshape(rows, columns).repeat(CELL, 0).repeat(CELL, 1)
-    cell_HW = np.rot90(cell_HW[:height, :width], rotation)
+    cell_HW = turn.apply(cell_HW[:height, :width])
     centres = [np.minimum(np.arange(0, side, CELL) + CELL // 2, side - 1) for side in cell_HW.shape]
     cell_HW = cell_HW[np.ix_(*centres)]
     motion_THW2 = motion_THW2.reshape(frames, -1, 2)[:, cell_HW]
-    signs = np.array({1: (1, -1), 2: (-1, -1), 3: (-1, 1)}[rotation], np.float32)
-    if rotation % 2:
+    if turn.swapped:
         motion_THW2 = motion_THW2[..., ::-1]
+    signs = np.array([-1 if turn.across else 1, -1 if turn.down else 1], np.float32)
     return motion_THW2 * signs, future_THW.reshape(frames, -1)[:, cell_HW]
 
 

@@ -21,6 +21,7 @@ from mgm.data.prepare import read_shard
 from mgm.data.transcode import GOP, encode, transcode
 from mgm.errors import UserError
 from mgm.video import open_video, probe_video, read_clip
+from mgm.video.motion import UPRIGHT
 from tests.helpers.videos import moving_square, rotate_metadata, write_video
 
 
@@ -117,7 +118,7 @@ def test_a_copy_is_upright(tmp_path, clockwise):
     assert ours.shape == theirs.shape
     assert rms(theirs, ours) < 8  # as in the test above
     with open_video(copy_of(source)) as video:
-        assert {picture.rotation for picture in video.pictures(motion=False)} == {0}
+        assert {picture.turn for picture in video.pictures(motion=False)} == {UPRIGHT}
 
 
 def test_a_copy_has_short_groups_and_no_b_frame_that_others_need(tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 # Beside a maintainer's checkout. Tests that read it are marked `real`: `make test` leaves them out.
 SHARED = Path(__file__).parents[2].parent / "shared"
 CLIPS = SHARED / "data" / "clips"
+REPORTED = Path(__file__).parents[1] / "data" / "reported"
 
 
 class Row(NamedTuple):
@@ -77,17 +78,17 @@ def write_video(
     return str(path)
 
 
-def rotate_metadata(path, clockwise: int, height: int, width: int) -> str:
+def rotate_metadata(path, clockwise: int, *sides: int) -> str:
     """Overwrite an MP4's track matrix, so that a player turns it by `clockwise` degrees."""
-    a, b, c, d, x, y = {
-        90: (0, 1, -1, 0, height, 0),
-        180: (-1, 0, 0, -1, width, height),
-        270: (0, -1, 1, 0, 0, width),
-    }[clockwise]
+    matrix = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[clockwise]
+    return write_matrix(path, *matrix)
+
+
+def write_matrix(path, a: int, b: int, c: int, d: int) -> str:
+    """Overwrite an MP4's track matrix: a player maps (x, y) to (a x + c y, b x + d y)."""
     data = bytearray(Path(path).read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # version 0: the matrix follows 40 bytes of other fields
-    fixed = [value << 16 for value in (a, b, 0, c, d, 0, x, y)]
-    fixed[2] = fixed[5] = 0
+    fixed = [value << 16 for value in (a, b, 0, c, d, 0, 0, 0)]
     data[at : at + 36] = struct.pack(">9i", *fixed, 1 << 30)
     Path(path).write_bytes(data)
     return str(path)

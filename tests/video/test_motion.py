@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from mgm.video import inspect_video, read_clip, slot_displacement, slot_magnitude
 from mgm.video.motion import (
     VECTOR,
+    Turn,
     cells,
     compensated,
     frame_difference,
     rasterise,
     reference_distance,
-    rotate,
+    turned,
 )
 from mgm.video.motion import (
     _draws as judged_cells,
@@ -124,23 +125,24 @@ def test_paint_matches_the_slow_version_and_clips_at_the_edges(height, width, se
         np.testing.assert_array_equal(fast_THW, np.stack(slow_T))
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 3))
-def test_turned_cells_match_turned_pixels(height, width, turns):
+@given(st.integers(1, 40), st.integers(1, 40), st.tuples(*3 * [st.booleans()]))
+def test_turned_cells_match_turned_pixels(height, width, flags):
     rng = np.random.default_rng(0)
     motion_HW2 = rng.integers(-9, 9, (cells(height), cells(width), 2)).astype(np.float32)
     future_HW = rng.random(motion_HW2.shape[:2]) < 0.5
-    (fast,), (fast_future,) = rotate(motion_HW2[None], future_HW[None], height, width, turns)
+    turn = Turn(*flags)
+    (fast,), (fast_future,) = turned(motion_HW2[None], future_HW[None], height, width, turn)
 
-    pixels = np.rot90(motion_HW2.repeat(8, 0).repeat(8, 1)[:height, :width], turns)
-    future = np.rot90(future_HW.repeat(8, 0).repeat(8, 1)[:height, :width], turns)
+    pixels = turn.apply(motion_HW2.repeat(8, 0).repeat(8, 1)[:height, :width])
+    future = turn.apply(future_HW.repeat(8, 0).repeat(8, 1)[:height, :width])
     h, w = pixels.shape[:2]
     for row in range(cells(h)):
         for column in range(cells(w)):
             y, x = min(8 * row + 4, h - 1), min(8 * column + 4, w - 1)
             dx, dy = pixels[y, x]
-            for _ in range(turns):  # a quarter turn counter-clockwise takes right to up
-                dx, dy = dy, -dx
-            assert tuple(fast[row, column]) == (dx, dy)
+            dx, dy = (dy, dx) if turn.swapped else (dx, dy)
+            moved = -dx if turn.across else dx, -dy if turn.down else dy
+            assert tuple(fast[row, column]) == moved
             assert fast_future[row, column] == future[y, x]
 
 
