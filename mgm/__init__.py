@@ -24,3 +24,7 @@ def __getattr__(name: str):
     if name in ("load", "masks", "read"):
         return getattr(import_module("mgm.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

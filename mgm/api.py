@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mgm.errors import UserError
+from mgm.errors import UserError, valid
 from mgm.spec import ApplyOptions, Clips, Mask, Views
 from mgm.spec import Model as ModelSpec
 from mgm.video import Clip, probe_video, read_clip
-from mgm.video.motion import frame_difference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,21 +26,29 @@ if TYPE_CHECKING:
     from mgm.models import FrozenEncoder
 
 
-def read(video: str | Path, frames: Sequence[int] | np.ndarray | None = None) -> Clip:
+def read(
+    video: str | Path, frames: Sequence[int] | np.ndarray | None = None, motion: bool = True
+) -> Clip:
     """Decode frames of a video and their motion vectors.
 
     Args:
-        video: a file whose codec has motion vectors.
+        video: a file. With `motion`, its codec must have motion vectors.
         frames: frame numbers from 0, in any order. Default: all.
+        motion: read motion vectors. They guide masks.
 
     Returns:
         frames_THWC, motion_THW2, distance_THW and has_motion_T, see `mgm.video.clip.Clip`.
 
     Raises:
         NoVectors: the codec has no motion vectors.
-        UserError: the file cannot be read, or has fewer frames than requested.
+        UserError: the file cannot be read, has fewer frames than requested, or `frames` are not
+            whole numbers.
     """
-    return read_clip(video, range(probe_video(video).frames) if frames is None else frames)
+    if frames is None:
+        frames = range(probe_video(video).frames)
+    elif np.asarray(frames).dtype.kind not in "iu":
+        raise UserError(f"{video}: frames are {frames}; pass whole numbers from 0")
+    return read_clip(video, frames, motion)
 
 
 def masks(
@@ -61,35 +68,36 @@ def masks(
             75 % of the patches.
         seed: of the mask's random draws.
         tubelet: frames per time slot.
-        grid: rows and columns of patches over the whole frame.
+        grid: rows and columns of patches over the whole clip.
         stride: frames of the video from one frame of the clip to the next, for the mask "warped".
 
     Returns:
         masked_SHW: bool, True where a patch is hidden, per slot, row and column.
 
     Raises:
-        ValueError: the mask does not exist, its guidance needs more than the clip, or the clip does
-            not fit the tubelets.
+        UserError: the mask does not exist, its guidance needs more than the clip, or the clip does
+            not fit the tubelets or the grid.
     """
     # torch and what needs it belong to an optional part of the package.
     import torch
 
-    from mgm.masking import Grid, SlotMotion, make_mask
+    from mgm.masking import Grid, make_mask
+    from mgm.stages.guidance import slot_motion, stored_motion
 
-    settings = Mask.model_validate(mask)
+    with valid("mask: "):
+        settings = Mask.model_validate(mask)
+    frames, *sides, _ = clip.frames_THWC.shape
+    if tubelet < 1 or frames % tubelet:
+        raise UserError(f"the clip has {frames} frames, which tubelet {tubelet} does not divide")
+    if np.shape(grid) != (2,) or not all(1 <= n <= side for n, side in zip(grid, sides)):
+        raise UserError(f"grid is {grid}; pass rows and columns, at most {sides[0]} and {sides[1]}")
     if settings.guidance not in ("vectors", "difference"):
-        raise ValueError(f"guidance {settings.guidance} needs more than the clip; choose vectors")
-    if settings.guidance == "difference":
-        magnitude_SHW = frame_difference(clip.frames_THWC, tubelet, 2 * max(grid))
-    else:
-        magnitude_SHW = clip.magnitude(
-            tubelet, settings.distance, settings.compensate, settings.cells
-        )
-    shift_SHW2 = clip.displacement(tubelet, stride, settings.distance)
-    motion = SlotMotion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
-    slots = len(magnitude_SHW)
-    masked_1L = make_mask(settings, Grid(slots, *grid), motion, torch.tensor([seed]))
-    return masked_1L.view(slots, *grid)
+        raise UserError(f"guidance {settings.guidance} needs more than the clip; choose vectors")
+    if stored_motion(settings) and not clip.has_motion_T.any():
+        raise UserError(f"the clip has no motion, and mask {settings.name} needs it; choose tube")
+    motion = slot_motion(clip, settings, tubelet, stride)
+    masked_1L = make_mask(settings, Grid(frames // tubelet, *grid), motion, torch.tensor([seed]))
+    return masked_1L.view(-1, *grid)
 
 
 @dataclass(frozen=True)

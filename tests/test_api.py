@@ -15,7 +15,9 @@ from mgm.models import build_mae, save_weights
 from mgm.reading import file_digest
 from mgm.spec import MASKS, ApplyOptions, Clips, Data, Decoder, Mask, Model, Pretrain
 from mgm.stages.apply import embed
+from mgm.stages.guidance import slot_motion
 from mgm.video import read_clip, slot_magnitude
+from mgm.video.clip import Clip, Motion
 from tests.helpers.videos import moving_square, write_video
 
 ROOT = Path(__file__).parents[1]
@@ -67,8 +69,53 @@ def test_read_and_masks_are_the_parts(video):
         assert masked_SHW.any()
     half = mgm.masks(clip, Mask(name="block", ratio=0.5), tubelet=4)
     assert half.flatten(1).sum(1).tolist() == [98] * 4
-    with pytest.raises(ValueError, match=r"name\n.*\|mgm\|"):
-        mgm.masks(clip, "mgn")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"mask": "mgn"}, "mask: name: .*mgm"),
+        ({"tubelet": 3}, "16 frames, .* tubelet 3"),
+        ({"grid": 200}, "grid is 200; "),
+        ({"grid": (200, 200)}, r"grid is \(200, 200\); .* 64 and 96"),
+        ({"mask": {"guidance": "dis"}}, "guidance dis "),
+    ],
+)
+def test_what_a_mask_cannot_have_is_one_line(video, settings, says):
+    clip = mgm.read(video, range(0, 32, 2))
+    with pytest.raises(UserError, match=says):
+        mgm.masks(clip, **settings)
+
+
+def test_a_clip_without_motion_has_unguided_masks(tmp_path, video):
+    vp9 = write_video(tmp_path / "v.webm", moving_square(8, 64, 96), codec="libvpx-vp9")
+    clip = mgm.read(vp9, motion=False)
+    assert mgm.masks(clip, "tube").sum() == 4 * int(0.75 * 196)
+    assert mgm.masks(clip, Mask(guidance="difference")).shape == (4, 14, 14)
+    with pytest.raises(UserError, match="no motion, and mask mgm needs it"):
+        mgm.masks(clip, "mgm")
+    with pytest.raises(UserError, match="whole numbers"):
+        mgm.read(video, [0.7, 1.2])
+    assert {"load", "masks", "read"} <= set(dir(mgm))
+
+
+def test_a_mask_is_that_of_training_whatever_its_guidance(video):
+    """Difference guidance has a cell per 8 pixels, as in training, also at patch 8."""
+    clip = mgm.read(video, range(16))
+    for mask in (Mask(guidance="difference"), Mask(compensate="median"), Mask(name="warped")):
+        motion = slot_motion(clip, mask, 2, 1)
+        assert motion.magnitude_BSHW.shape == (1, 8, 8, 12)
+        masked_1L = make_mask(mask, Grid(8, 8, 12), motion, torch.tensor([0]))
+        assert torch.equal(mgm.masks(clip, mask, grid=(8, 12)).flatten(), masked_1L[0])
+
+
+def test_displacement_is_in_units_of_width_and_height():
+    """A square that moves by (6, 3) pixels per frame, on 128 x 64 pixels."""
+    vectors_THW2 = np.tile(np.float32([6, 3]), (2, 8, 16, 1))
+    motion = Motion(vectors_THW2, np.ones((2, 8, 16), np.float32), np.ones(2, bool))
+    clip = Clip(np.zeros((2, 64, 128, 3), np.uint8), motion)
+    moved_BSHW2 = slot_motion(clip, Mask(name="warped"), 2, 1).displacement_BSHW2
+    np.testing.assert_allclose(moved_BSHW2[0, 0, 0, 0], [2 * 6 / 128, 2 * 3 / 64])
 
 
 def test_the_base_imports_no_torch():

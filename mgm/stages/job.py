@@ -15,10 +15,9 @@ from mgm.data.index import Index, Video, read_index, require_labels
 from mgm.data.unchanged import check_files
 from mgm.errors import UserError
 from mgm.masking import SlotMotion
-from mgm.spec import Mask, Run, RunOptions
+from mgm.spec import Run, RunOptions
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
-from mgm.video import Clip
 from mgm.video.loader import Batch
 from mgm.video.read import Cache
 
@@ -146,17 +145,6 @@ def motion_of(batch: Batch) -> SlotMotion | None:
     if batch.motion_BSHW is None:
         return None
     return SlotMotion(batch.motion_BSHW, batch.displacement_BSHW2)
-
-
-def motion_of_clip(clip: Clip, mask: Mask, tubelet: int, stride: int) -> SlotMotion:
-    """Return the motion of one clip that guides a mask.
-
-    Args:
-        stride: frames of the video from one frame of the clip to the next.
-    """
-    magnitude_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate, mask.cells)
-    shift_SHW2 = clip.displacement(tubelet, stride, mask.distance)
-    return SlotMotion(torch.from_numpy(magnitude_SHW)[None], torch.from_numpy(shift_SHW2)[None])
 
 
 def find_index(spec: Run, workplace: Workplace) -> Index:

@@ -18,7 +18,8 @@ from mgm.masking import Grid, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.rng import clip_seed, generator
 from mgm.spec import MASKS, Clips, Compensate, Mask, Model, Pretrain, Visualise, read_spec
-from mgm.stages.job import Job, motion_of_clip, moving_videos
+from mgm.stages.guidance import slot_motion
+from mgm.stages.job import Job, moving_videos
 from mgm.stages.measure.saliency import read_boxes
 from mgm.study.recipes import MASK_RATIO
 from mgm.video import Clip, probe_video, read_clip
@@ -299,7 +300,7 @@ def _masks(
     grid, seed_B = Grid(clips.frames // tubelet, side, side), torch.tensor([seed])
     masked, boxes = [], []
     for mask in masks:
-        motion = motion_of_clip(clip, mask, tubelet, clips.stride)
+        motion = slot_motion(clip, mask, tubelet, clips.stride)
         masked_L = make_mask(mask, grid, motion, seed_B)[0]
         masked.append(masked_L.view(grid.slots, grid.height, grid.width).numpy())
         own = make_boxes(mask, grid, motion, seed_B)

@@ -226,10 +226,14 @@ class Clip:
         return magnitude_SHW
 
     def displacement(self, tubelet: int, stride: int, distance: Distance) -> np.ndarray:
-        """Return each slot's `motion.slot_displacement` in units of the width, (S, H, W, 2)."""
+        """Return each slot's `motion.slot_displacement`, (S, H, W, 2).
+
+        dx is in units of the width, dy in units of the height.
+        """
         divisor_THW = _divisor(self.distance_THW, distance)
         moved = self.motion_THW2, divisor_THW, self.has_motion_T
-        return slot_displacement(*moved, tubelet, stride) / self.width
+        sides = np.array([self.width, self.height], np.float32)
+        return slot_displacement(*moved, tubelet, stride) / sides
 
 
 def _divisor(distance_THW: np.ndarray, distance: Distance) -> np.ndarray:

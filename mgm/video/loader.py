@@ -356,7 +356,7 @@ class _Batches(Dataset):
                 continue
             frames_BTHWC[b] = clip.frames_THWC
             if how.motion == "difference":
-                motion_BSHW[b] = frame_difference(clip.frames_THWC, tubelet, cells)
+                motion_BSHW[b] = frame_difference(clip.frames_THWC, tubelet)
             elif how.motion:
                 motion_BSHW[b] = clip.magnitude(tubelet, how.distance, how.compensate, how.cells)
             if directed:

@@ -194,29 +194,30 @@ def slot_magnitude(
     return speed_THW.reshape(-1, tubelet, *speed_THW.shape[1:]).sum(1, dtype=np.float32)
 
 
-def frame_difference(frames_THWC: np.ndarray, tubelet: int, cells: int) -> np.ndarray:
+def frame_difference(frames_THWC: np.ndarray, tubelet: int) -> np.ndarray:
     """Return how much the brightness of each cell changes, per slot.
 
     It is the mean of |frame - previous frame of the clip| over a cell's pixels (ITU-R BT.601),
-    summed over the slot's frames. The first frame adds nothing.
+    summed over the slot's frames. The first frame adds nothing. A side of n pixels has n // 8
+    cells, at least one. They divide it as evenly as pixels allow.
 
     Args:
         frames_THWC: uint8 RGB.
         tubelet: frames per slot. Divides T.
-        cells: number of cells along each side. They divide the frame as evenly as pixels allow.
 
     Returns:
-        (S, cells, cells) float32, in steps of 8 bits.
+        (S, H, W) float32, in steps of 8 bits.
     """
     grey_THW = frames_THWC @ np.array([0.299, 0.587, 0.114], np.float32)
     change_THW = np.abs(np.diff(grey_THW, axis=0, prepend=grey_THW[:1]))
     for axis in (1, 2):
         side = change_THW.shape[axis]
+        cells = max(side // CELL, 1)
         starts = np.arange(cells) * side // cells
         widths = np.diff(starts, append=side).astype(np.float32)
         shape = [-1 if other == axis else 1 for other in range(3)]
         change_THW = np.add.reduceat(change_THW, starts, axis) / widths.reshape(shape)
-    return change_THW.reshape(-1, tubelet, cells, cells).sum(1, dtype=np.float32)
+    return change_THW.reshape(-1, tubelet, *change_THW.shape[1:]).sum(1, dtype=np.float32)
 
 
 def slot_displacement(

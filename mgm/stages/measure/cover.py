@@ -15,9 +15,10 @@ from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.spec import Measure
+from mgm.stages.guidance import slot_motion, stored_motion
 from mgm.stages.job import Job
-from mgm.video import read_clip
 from mgm.video.motion import permuted_slots
+from mgm.video.read import read
 from mgm.video.transform import view_indices
 
 
@@ -64,11 +65,11 @@ def hidden_share(
     """
     mask, tubelet = spec.mask, spec.model.tubelet
     grid, index_T = Grid(*spec.grid), view_indices(spec.clips, video.frames, view=0, views=1)
-    clip = read_clip(guide.path, index_T)
-    motion_SHW = clip.magnitude(tubelet, mask.distance, mask.compensate)
+    (clip,) = read(guide, [index_T], None, 0, stored_motion(mask))
+    motion = slot_motion(clip, mask, tubelet, spec.clips.stride)
     if mask.guidance == "permuted":
-        motion_SHW = motion_SHW[permuted_slots(seed, len(motion_SHW))]
-    motion = SlotMotion(torch.from_numpy(motion_SHW)[None])
+        order_S = permuted_slots(seed, grid.slots)
+        motion = SlotMotion(motion.magnitude_BSHW[:, order_S])
     masked_BL = make_mask(mask, grid, motion, torch.tensor([seed]))
     y_H, x_W = np.arange(clip.height), np.arange(clip.width)
     masked_THW = masked_BL.view(grid.slots, grid.height, grid.width).numpy().repeat(tubelet, 0)
