@@ -19,15 +19,14 @@ from mgm.errors import UserError
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, holm, over_seeds, over_seeds_and_people, p_value
-from mgm.study.registry import Registry, Value
+from mgm.study.formula import Statement, Term, parse_formula
+from mgm.study.registry import Registry
+from mgm.study.runs import Value
 from mgm.study.schema import (
     CONTROLS,
     Column,
     Prediction,
-    Statement,
     Study,
-    Term,
-    parse_difference,
 )
 from mgm.study.suite import registry_of
 
@@ -148,7 +147,7 @@ class Findings:
         Returns:
             The estimate; None without a result.
         """
-        return self._over_units(dataset, *parse_difference(text), column, draws, seeds)
+        return self._over_units(dataset, *_difference(text), column, draws, seeds)
 
     def per_unit(
         self,
@@ -268,7 +267,7 @@ class Findings:
         """Return the differences of a column. One that names a column stands in the first."""
         pairs = []
         for text in texts:
-            first, second = parse_difference(text)
+            first, second = _difference(text)
             assert second is not None
             if (first.column or second.column) and column != next(iter(self.study.columns)):
                 continue
@@ -362,11 +361,11 @@ class Findings:
         """
         rows, copied = [], ["dataset", "column", "says", "draws", "seeds", "since", "late"]
         for prediction in self.study.predictions:
-            text = prediction.says[: prediction.says.rindex(f" {prediction.parts.relation}")]
+            text = prediction.says[: prediction.says.rindex(f" {prediction.statement.relation}")]
             estimate = self.estimate(
                 prediction.dataset, text, prediction.column, prediction.draws, prediction.seeds
             )
-            verdict, why = verdict_of(prediction.parts, estimate, prediction.strict)
+            verdict, why = verdict_of(prediction.statement, estimate, prediction.strict)
             rows.append(
                 {name: getattr(prediction, name) for name in copied}
                 | {"column": prediction.column or next(iter(self.study.columns))}
@@ -382,7 +381,8 @@ class Findings:
         """
         first = next(iter(self.study.columns))
         places = [
-            (term.row, term.column or prediction.column or first) for term in prediction.terms
+            (term.row, term.column or prediction.column or first)
+            for term in prediction.statement.formula.terms
         ]
         runs = self.runs[self.runs.dataset == prediction.dataset]
         runs = runs[pd.MultiIndex.from_frame(runs[["row", "column"]]).isin(places)]
@@ -452,6 +452,11 @@ def in_words(estimate: Estimate | None) -> str:
     # z: "0.0", never "-0.0".
     interval = f" [{estimate.low:z.1f}, {estimate.high:z.1f}]" if estimate.has_interval else ""
     return f"{estimate.mean:z.1f}{interval}"
+
+
+def _difference(text: str) -> tuple[Term, Term | None]:
+    terms = parse_formula(text).terms
+    return terms[0], terms[1] if len(terms) > 1 else None
 
 
 def estimate_of(row: Mapping[str, Any]) -> Estimate:

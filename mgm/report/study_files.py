@@ -10,7 +10,7 @@ from mgm.report.figures.study import differences, over_a_number
 from mgm.report.figures.style import save
 from mgm.report.findings import Findings
 from mgm.results import atomic
-from mgm.study.schema import parse_difference
+from mgm.study.formula import parse_formula
 
 # The frames of `Findings` that are written as csv.
 FRAMES = ("cells", "differences", "predictions", "values")
@@ -62,7 +62,7 @@ def write_study_figures(findings: Findings, folder: Path) -> dict[str, Path]:
     if len(table):
         units = {
             place: findings.per_unit(
-                place[0], *parse_difference(place[1]), table.column.iloc[0]
+                place[0], *parse_formula(place[1]).terms, table.column.iloc[0]
             ).to_numpy()
             for place in zip(table.dataset, table.says)
         }

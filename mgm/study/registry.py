@@ -20,6 +20,7 @@ from mgm.spec import (
     metric_by_title,
     parents,
 )
+from mgm.study.runs import Value
 from mgm.study.scales import R, Scale
 
 # Metrics of a `measure controls` run, by the controls' titles.
@@ -150,20 +151,6 @@ class Figure:
     note: str
     vector: bool = False
     shows_masks: bool = False
-
-
-@dataclass(frozen=True)
-class Value:
-    """A run's number in a study. `dataset` is the dataset of the table, not the fold."""
-
-    dataset: str
-    draw: int | None
-    seed: int
-    row: str
-    column: str
-    run: Probe | Finetune | Measure
-    metric: str
-    control: bool = False
 
 
 @dataclass

@@ -1,6 +1,7 @@
-"""The runs of a study: its scale, and its registry, filled cell by cell."""
+"""The runs of a study: its scale, and its values, cell by cell."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
@@ -8,11 +9,25 @@ from typing import Any, get_args
 from mgm.data.index import Index, read_index
 from mgm.data.synthetic.params import parse_params
 from mgm.errors import UserError, valid
-from mgm.spec import PUBLISHED, Data, Finetune, Mask, Measure, Pretrain, Probe, Published, parse
+from mgm.spec import (
+    BACKBONES,
+    MASKS,
+    PUBLISHED,
+    Data,
+    Finetune,
+    Mask,
+    Measure,
+    Model,
+    Pretrain,
+    Probe,
+    Published,
+    Spec,
+    Visualise,
+    parse,
+)
 from mgm.study import CONFIG, recipes
-from mgm.study.registry import NO_MODEL, Registry, Value
 from mgm.study.scales import Dataset, R, Scale, file_of, load_scale, read_named, set_field
-from mgm.study.schema import CONTROLS, At, Column, Place, Stage, Study
+from mgm.study.schema import BEFORE_SCALE, CONTROLS, At, Column, Place, Stage, Study
 
 # What a study without a scale has: the defaults of a spec.
 UNSCALED = Scale(name="none", caveat="", expected_cost="", seeds=(0,), datasets={})
@@ -47,6 +62,14 @@ def scale_of(
     for name, place in study.datasets.items():
         if place.videos_of:
             continue
+        if place.use:
+            if place.use not in base.datasets:
+                raise UserError(
+                    f"study {study.study}: datasets.{name}.use: scale {study.scale or 'none'} has "
+                    f"no {place.use}; choose from {', '.join(base.datasets) or 'none'}"
+                )
+            datasets[place.use] = ran.get(place.use, base.datasets[place.use])
+            continue
         if place.generate is None:
             datasets[name] = ran[name] if name in ran else _prepared(name, place)
             continue
@@ -63,7 +86,7 @@ def scale_of(
         "name": study.study,
         "caveat": study.caveat,
         "expected_cost": study.expected_cost,
-        "seeds": study.seeds or study.draws or (0,),
+        "seeds": study.seeds or study.draws or base.seeds,
         "datasets": datasets,
         "specs_per_job": study.specs_per_job or base.specs_per_job,
         "study": study,
@@ -133,145 +156,236 @@ def new_study(path: Path, root: Path) -> str:
     return template.format(name=path.stem, path=path, root=root, dataset=root.name or "mine")
 
 
-def study_registry(scale: Scale) -> Registry:
-    """Return the registry of a study: a table per dataset, and its runs in their order.
+@dataclass(frozen=True)
+class Value:
+    """A run's number in a study. `dataset` is the dataset of the table, not the fold."""
 
-    The order is dataset by dataset, draw by draw, seed by seed, row by row.
+    dataset: str
+    draw: int | None
+    seed: int
+    row: str
+    column: str
+    run: Probe | Finetune | Measure
+    metric: str
+    control: bool = False
 
-    Args:
-        scale: the scale of `scale_of`.
+
+@dataclass(frozen=True)
+class StudyRuns:
+    """The runs of one study at a scale.
+
+    Attributes:
+        specs: specs by run id, parents before children. Runs are added while values are read; the
+            studies of a scale share it.
     """
-    study, registry = _study(scale), Registry(scale)
-    cells: dict[tuple[str, str, str, str], list] = {}
-    for value in _values(registry):
-        registry.values.append(value)
-        key = value.dataset, value.row, value.column, value.metric
-        cells.setdefault(key, []).append(value.run)
-    for (dataset, row, column, metric), runs in cells.items():
-        table = registry.add_table(
-            dataset,
-            study.shown[dataset],
-            study.question,
-            head="Pretraining",
-            rows_name_runs=True,
-        )
-        if row in CONTROLS:
-            table.groups[row] = NO_MODEL
-        table.add(row, column, tuple(runs), metric)
-    return registry
 
+    study: Study
+    scale: Scale
+    specs: dict[str, Spec]
 
-def _study(scale: Scale) -> Study:
-    assert scale.study
-    return scale.study
+    def add(self, spec: R) -> R:
+        """Add a run and return it, or return the equal run that is already there."""
+        return self.specs.setdefault(spec.run_id, spec)  # type: ignore[arg-type, return-value]
 
-
-def _values(registry: Registry) -> Iterator[Value]:
-    study = _study(registry.scale)
-    for name, place in study.datasets.items():
-        if not place.tested:
-            continue
-        draws: tuple[int | None, ...] = place.draws or study.draws
-        if study.datasets[place.videos_of or name].generate is None:
-            draws = (None,)
-        for draw in draws:
-            seeds = place.seeds or study.seeds or (draw or 0,)
-            for seed in seeds:
-                at = At(place.fold_of or name, draw, seed)
-                yield from _of_seed(registry, name, at, with_controls=seed == seeds[0])
-
-
-def _of_seed(registry: Registry, name: str, at: At, with_controls: bool) -> Iterator[Value]:
-    """Yield the numbers of one dataset, draw and seed, and add their runs."""
-    scale, study, seed = registry.scale, _study(registry.scale), at.seed
-
-    def key_of(name: str) -> str:
-        """Return the name in the scale of a dataset's videos."""
-        name = study.datasets[name].videos_of or name
-        return name if study.datasets[name].generate is None else f"{name}-{at.draw}"
-
-    source = study.datasets[name].pretrained_on or name
-    key, source_key, start_of = key_of(name), key_of(source), dict[str, Pretrain]()
-    for title, row in study.rows.items():
-        if at._replace(row=title) not in row.only:
-            continue
-        changes = row.changes | study.datasets[source].pretrain
-        if parent := start_of.get(row.start):
-            changes = {"parent": parent.run_id, **changes}
-        elif row.start not in ("", "none"):
-            raise UserError(
-                f"study {study.study}: rows.{title}: goes on from {row.start}, which has no run in "
-                f"{name}; put that row first"
-            )
-        start = start_of[title] = _pretraining(scale, source_key, seed, changes)
-        for column, evaluation in study.columns.items():
-            place = at._replace(row=title, column=column)
-            measured = evaluation.stage == "measure"
-            # Random weights have no mask to measure.
-            unmasked = measured and row.start == "none"
-            if unmasked or place not in row.only or place not in evaluation.only:
+    def values(self) -> Iterator[Value]:
+        """Yield the numbers of the study: dataset by dataset, draw by draw, seed by seed."""
+        study = self.study
+        for name, place in study.datasets.items():
+            if not place.tested:
                 continue
-            run = _evaluation(scale, key, seed, evaluation, start)
-            if not measured and row.start != "none":
-                if parent:
-                    registry.add(parent)
-                run = run.model_copy(update={"parent": registry.add(start).run_id})
-            yield Value(*place, registry.add(run), evaluation.metric)
-    for column in study.controls if with_controls else ():
-        plain = _pretraining(scale, source_key, seed, {})
-        probe = _evaluation(scale, key, seed, study.columns[column], plain)
-        assert isinstance(probe, Probe)
-        run = registry.add(recipes.controls(probe))
-        for title, metric in CONTROLS.items():
-            place = at._replace(row=title, column=column)
-            yield Value(*place, run, metric, control=True)
+            draws: tuple[int | None, ...] = place.draws or study.draws
+            if study.datasets[place.videos_of or name].generate is None:
+                draws = (None,)
+            for draw in draws:
+                seeds = place.seeds or study.seeds or (() if draw is None else (draw,))
+                # Datasets of the scale have the scale's seeds, and controls for each of its own.
+                controlled = seeds[:1] or self.scale.seeds
+                for seed in seeds or self._scale_seeds():
+                    at = At(place.fold_of or name, draw, seed)
+                    yield from self._of_seed(name, at, seed in controlled, not seeds)
 
+    def _scale_seeds(self) -> list[int]:
+        """Return all seeds that a cell has at this scale."""
+        cells = ((row, column) for row in self.study.rows for column in self.study.columns)
+        return sorted({seed for cell in cells for seed in self._seeds_of(*cell)})
 
-def _pretraining(scale: Scale, key: str, seed: int, changes: Mapping[str, Any]) -> Pretrain:
-    study, spec = _study(scale), Pretrain(data=Data(dataset=key))
-    if study.scale:
-        spec = recipes.pretrain(_recipe(study, key), "mgm", study.epochs, scale.backbone)
-    return _applied(scale, spec, key, seed, changes)
+    def _seeds_of(self, row: str, column: str) -> tuple[int, ...]:
+        """Return the seeds that the scale has for a cell."""
+        own, more = self.study.rows[row], self.scale.more_seeds
+        target = own.needs or own.seeds_of or self.study.study
+        return more.get(f"{target}.{column}") or more.get(target, self.scale.seeds)
 
+    def _key_of(self, name: str, draw: int | None) -> str:
+        """Return the name in the scale of a dataset's videos."""
+        place = self.study.datasets[self.study.datasets[name].videos_of or name]
+        name = self.study.datasets[name].videos_of or name
+        return place.use or (name if place.generate is None else f"{name}-{draw}")
 
-def _evaluation(
-    scale: Scale, key: str, seed: int, column: Column, start: Pretrain
-) -> Probe | Finetune | Measure:
-    """Return a run that evaluates `start`, without its parent. The model is that of `start`."""
-    study, dataset = _study(scale), scale.datasets[key]
-    if column.stage == "measure":
-        data = Data(dataset=dataset.name or key, digest=dataset.digest)
-        same = start.model_dump(include={"clips", "model", "mask", "seed"})
-        return _changed(
-            study, Measure(name=column.changes["name"], data=data, **same), column.changes
+    def _of_seed(self, name: str, at: At, with_controls: bool, by_cell: bool) -> Iterator[Value]:
+        """Yield the numbers of one dataset, draw and seed, and add their runs.
+
+        Args:
+            by_cell: cells have seeds of their own.
+        """
+        study, scale, seed = self.study, self.scale, at.seed
+        source = study.datasets[name].pretrained_on or name
+        key, source_key = self._key_of(name, at.draw), self._key_of(source, at.draw)
+        start_of, row_of = dict[str, Pretrain](), dict[tuple[str, str], str]()
+        for title, row in study.rows.items():
+            if at._replace(row=title) not in row.only:
+                continue
+            changes = row.changes | study.datasets[source].pretrain
+            above: list[Pretrain | Finetune] = []
+            if parent := start_of.get(row.start):
+                changes = {"parent": parent.run_id, **changes}
+                above = [parent]
+            elif row.start not in ("", "none") and not row.weights:
+                raise UserError(
+                    f"study {study.study}: rows.{title}: goes on from {row.start}, which has no "
+                    f"run in {name}; put that row first"
+                )
+            start = start_of[title] = self.pretraining(source_key, seed, changes)
+            last = ""
+            if row.weights:
+                if row.weights not in scale.weights:
+                    raise UserError(
+                        f"study {study.study}: rows.{title}.from: {row.weights}: no weights"
+                    )
+                last = scale.weights[row.weights]
+            elif row.start != "none":
+                above.append(start)
+                last = start.run_id
+            if row.then:
+                then = self._trained_on(row.then, source_key, seed, start.model, last)
+                above.append(then)
+                last = then.run_id
+            for column, evaluation in study.columns.items():
+                place = at._replace(row=title, column=column)
+                measured = evaluation.stage == "measure"
+                if place not in row.only or place not in evaluation.only:
+                    continue
+                # Random weights have no mask to measure.
+                if measured and row.start == "none":
+                    continue
+                if by_cell and seed not in self._seeds_of(title, column):
+                    continue
+                run = self._evaluation(key, seed, evaluation, start)
+                if not measured:
+                    for spec in above:
+                        self.add(spec)
+                    run = run.model_copy(update={"parent": last})
+                    if (other := row_of.setdefault((column, run.run_id), title)) != title:
+                        raise UserError(
+                            f"study {study.study}: rows.{title}: has the same runs as {other}; "
+                            "leave one out"
+                        )
+                yield Value(*place, self.add(run), evaluation.metric)
+        for column in study.controls if with_controls else ():
+            plain = self.pretraining(source_key, seed, {})
+            probe = self._evaluation(key, seed, study.columns[column], plain)
+            assert isinstance(probe, Probe)
+            run = self.add(recipes.controls(probe))
+            for title, metric in CONTROLS.items():
+                place = at._replace(row=title, column=column)
+                yield Value(*place, run, metric, control=True)
+
+    def pretraining(self, key: str, seed: int, changes: Mapping[str, Any]) -> Pretrain:
+        """Return the pretraining of a row: its recipe, as the scale runs it, with its changes."""
+        study, scale, spec = self.study, self.scale, Pretrain(data=Data(dataset=key))
+        mask = changes.get("mask", "mgm")
+        if not isinstance(mask, str):
+            raise UserError(
+                f"study {study.study}: mask: name it, and write its fields as mask.FIELD"
+            )
+        if study.scale:
+            epochs, backbone = changes.get("epochs", study.epochs), changes.get("backbone")
+            if backbone not in (None, *BACKBONES):
+                raise UserError(f"study {study.study}: backbone: {backbone!r} is unknown")
+            recipe = self._recipe(key), _known(study, mask), epochs, backbone or scale.backbone
+            spec = recipes.pretrain(*recipe)
+        elif "mask" in changes:
+            known = _known(study, mask)
+            spec = spec.model_copy(
+                update={"mask": Mask(name=known, ratio=recipes.MASK_RATIO[known])}
+            )
+        own = {name: value for name, value in changes.items() if name not in BEFORE_SCALE}
+        if own.get("mask.guidance") == "flow":
+            own["mask.guidance"] = scale.flow
+        return self._applied(spec, key, seed, own)
+
+    def _trained_on(self, then: str, key: str, seed: int, model: Model, parent: str) -> Finetune:
+        """Return the fine-tuning with the labels of the pretraining videos."""
+        recipe = self._recipe(key)
+        spec = (
+            recipes.supervised(recipe)
+            if then == "supervised"
+            else recipes.finetune(recipe, "", recipes.MODELS[self.scale.backbone])
         )
-    probes = column.stage == "probe"
-    spec: Probe | Finetune = (Probe if probes else Finetune)(data=Data(dataset=key))
-    if study.scale:
-        recipe = recipes.probe if probes else recipes.finetune
-        spec = recipe(_recipe(study, key), "", recipes.MODELS[scale.backbone])
-    run = _applied(scale, spec, key, seed, column.changes)
-    return run.model_copy(update={"model": start.model})
+        return self._applied(spec, key, seed, {}).model_copy(
+            update={"parent": parent, "model": model}
+        )
+
+    def _evaluation(
+        self, key: str, seed: int, column: Column, start: Pretrain
+    ) -> Probe | Finetune | Measure:
+        """Return a run that evaluates `start`, without its parent. Its model is that of `start`."""
+        study, scale, dataset = self.study, self.scale, self.scale.datasets[key]
+        if column.stage == "measure":
+            name = column.changes["name"]
+            data = Data(dataset=dataset.name or key, digest=dataset.digest)
+            shared = {"clips", "model", "seed", "mask" if name == "cover" else "decoder"}
+            same: dict[str, Any] = start.model_dump(include=shared)
+            if name != "cover":
+                same["flow"] = scale.flow
+            return _changed(study, Measure(name=name, data=data, **same), column.changes)
+        probes = column.stage == "probe"
+        spec: Probe | Finetune = (Probe if probes else Finetune)(data=Data(dataset=key))
+        if study.scale:
+            recipe = recipes.probe if probes else recipes.finetune
+            spec = recipe(self._recipe(key), "", recipes.MODELS[scale.backbone])
+        run = self._applied(spec, key, seed, column.changes)
+        return run.model_copy(update={"model": start.model})
+
+    def picture(self, name: str) -> Visualise | Measure:
+        """Return the run of a figure, and add it. It has the first of the scale's seeds."""
+        picture, seed = self.study.pictures[name], self.scale.seeds[0]
+        key = self._key_of(picture.dataset, None)
+        rows = [self.study.rows[row].changes for row in picture.rows] or [{}]
+        shown = [self.pretraining(key, seed, changes) for changes in rows]
+        same: dict[str, Any] = shown[0].model_dump(include={"data", "clips", "model", "seed"})
+        if picture.measure:
+            return self.add(Measure(name=picture.measure, **same))
+        if picture.rows:
+            parents = tuple(self.add(run).run_id for run in shown)
+            return self.add(Visualise(figure=name, parents=parents, **same))  # type: ignore[arg-type]
+        like = recipes.pretrain(self._recipe(key))
+        clips = like.clips.model_copy(update={"crop": "centre"})
+        clip = Visualise(data=Data(dataset=key), clips=clips, model=like.model)
+        return self.add(self.scale.apply(clip, seed))
+
+    def _recipe(self, key: str) -> str:
+        """Return the dataset whose recipes a dataset has: a published one has its own."""
+        return key if key in PUBLISHED else self.study.recipe
+
+    def _applied(self, spec: R, key: str, seed: int, changes: Mapping[str, Any]) -> R:
+        """Return a spec on the scale's dataset `key`, as the scale runs it, with its changes."""
+        data = spec.data.model_copy(update={"dataset": key})
+        return _changed(
+            self.study, self.scale.apply(spec.model_copy(update={"data": data}), seed), changes
+        )
 
 
-def _recipe(study: Study, key: str) -> str:
-    """Return the dataset whose recipes a dataset has: a published one has its own."""
-    return key if key in PUBLISHED else study.recipe
-
-
-def _applied(scale: Scale, spec: R, key: str, seed: int, changes: Mapping[str, Any]) -> R:
-    """Return a spec on the scale's dataset `key`, as the scale runs it, with changed fields."""
-    data = spec.data.model_copy(update={"dataset": key})
-    return _changed(
-        _study(scale), scale.apply(spec.model_copy(update={"data": data}), seed), changes
-    )
+def _known(study: Study, mask: str) -> str:
+    if mask not in MASKS:
+        raise UserError(
+            f"study {study.study}: mask: {mask!r} is unknown; choose from {', '.join(MASKS)}"
+        )
+    return mask
 
 
 def _changed(study: Study, spec: R, changes: Mapping[str, Any]) -> R:
     """Return a spec with changed fields, given by their dotted names."""
     fields = spec.model_dump(mode="json")
     for dotted, value in changes.items():
-        if dotted == "mask" and isinstance(value, str):
-            value = Mask(name=value, ratio=recipes.MASK_RATIO.get(value, 0.75)).model_dump()
         set_field(fields, dotted, value, f"study {study.study}: {dotted}")
     return parse(fields, f"study {study.study}")  # type: ignore[return-value]

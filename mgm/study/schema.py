@@ -1,16 +1,18 @@
 """A study: a comparison as data, from which its runs, DAG, tables, page and verdicts follow.
 
-`studies/NAME.yaml` holds one. The paper's own tables are Python (`mgm.study.experiments`).
+`studies/NAME.yaml` holds one. Those of `mgm/study/paper` are the paper's tables.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from mgm.spec import FrozenModel, RunOptions, metric_by_title
+from mgm.spec import CONTROLS as EVERY_CONTROL
+from mgm.spec import Data, FrozenModel, Pretrain, RunOptions
+from mgm.study.formula import Formula, Statement, parse_formula, parse_statement
 
 # Can be the name of a folder, and is one word for a shell.
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
@@ -26,16 +28,24 @@ RESERVED = ("mlflow.db", "mlflow-artifacts")
 ResultsName = Annotated[Name, AfterValidator(_not_reserved)]
 Stage = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
 # Metrics of a `measure controls` run, by the controls' titles.
-CONTROLS = metric_by_title(
-    "bytes",
-    "middle_frame",
-    "mean_frame",
-    "frame_difference",
-    "vector_mean",
-    "vector_trajectory",
-    "vector_histogram",
-    "vector_quadrants",
-)
+CONTROLS = {control.title: control.name for control in EVERY_CONTROL if control.kind != "model"}
+# The metrics that a column of each stage, or of each measurement, can show.
+ACCURACIES = ("top1", "outside")
+METRICS: dict[str, tuple[str, ...]] = {
+    "probe": ACCURACIES,
+    "finetune": ACCURACIES,
+    "saliency": ("saliency", "inside", "outside"),
+    "motion-time": ("vectors_ms", "flow_ms", "ratio"),
+    "step-time": ("speedup",),
+    "cover": ("hidden",),
+}
+# Metrics that are shares of the test videos or of predictions, in per cent.
+SHARES = {*ACCURACIES, "hidden", *CONTROLS.values()}
+# Fields of a row that its pretraining has before the scale changes it.
+BEFORE_SCALE = ("mask", "epochs", "backbone")
+# Where a run has the fields of a row with other names.
+PATHS = {"epochs": "optim.epochs"}
+MOST_NUMBERS = 10_000
 
 
 def numbers(value: Any) -> Any:
@@ -48,13 +58,23 @@ def numbers(value: Any) -> Any:
     for part in value.split(","):
         if not (bounds := re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)):
             raise ValueError("is not a range of numbers, such as 701-720")
-        values += range(int(bounds[1]), int(bounds[2] or bounds[1]) + 1)
+        first, last = int(bounds[1]), int(bounds[2] or bounds[1])
+        if last - first >= MOST_NUMBERS:
+            raise ValueError(f"{part.strip()} has more than {MOST_NUMBERS:,} numbers")
+        values += range(first, last + 1)
     return tuple(values)
+
+
+def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
+    if len({*values}) < len(values):
+        raise ValueError("names a number twice")
+    return values
 
 
 Numbers = Annotated[
     tuple[int, ...],
-    BeforeValidator(numbers, json_schema_input_type=int | str | tuple[int, ...]),
+    BeforeValidator(numbers),
+    AfterValidator(_each_once),
 ]
 
 
@@ -86,6 +106,8 @@ class Place(FrozenModel):
     """A dataset of a study."""
 
     title: str = ""
+    # A dataset of the scale, which keeps its name and digest.
+    use: str = ""
     # Fields of the scale's generated dataset that this one changes.
     generate: dict[str, Any] | None = None
     # The folder of a prepared dataset, and the digest of its index.
@@ -128,15 +150,38 @@ class Changes(FrozenModel):
 
 
 class Row(Changes):
-    """A kind of pretraining, as differences from the study's."""
+    """A kind of pretraining, as differences from the study's.
 
-    # none: random weights. Another row: go on from its weights.
+    The fields `mask`, `epochs` and `backbone` choose the recipe, which the scale then changes. All
+    others replace the scale's.
+    """
+
+    # none: random weights. Another row: go on from its weights. A file: a user's weights.
     start: str = Field("", alias="from")
+    # Train once more with the labels of the pretraining videos, before the row is evaluated.
+    then: Literal["", "finetune", "supervised"] = ""
+    # The study whose `more_seeds` in the scale this row has. Without any, it has the scale's seeds.
+    seeds_of: str = ""
+    # Leave it out unless the scale has `other_masks`, or several seeds.
+    needs: Literal["", "other_masks", "seeds"] = ""
+    # It stands in figures, and in no table.
+    figure_only: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, fields: Any) -> Any:
         return {"from": "none"} if fields == "none" else fields
+
+    @property
+    def weights(self) -> str:
+        """The file of a user's weights; empty if it starts from none."""
+        return self.start if re.search(r"/|\.(pt|pth|safetensors)$", self.start) else ""
+
+    @property
+    def meaning(self) -> tuple[Any, ...]:
+        """Equal for two rows that have the same runs."""
+        changes = {"mask": "mgm"} | self.changes
+        return self.start, self.then, sorted((key, str(v)) for key, v in changes.items())
 
 
 class Column(Changes):
@@ -144,6 +189,60 @@ class Column(Changes):
 
     stage: Literal["probe", "finetune", "measure"] = "probe"
     metric: str = "top1"
+    decimals: int = 1
+
+    @model_validator(mode="after")
+    def _has_its_metric(self) -> Self:
+        kind = self.changes.get("name") if self.stage == "measure" else self.stage
+        if self.metric not in (known := METRICS.get(str(kind), ())):
+            raise ValueError(
+                f"{self.stage}{f' {kind}' * (kind != self.stage)} has no metric {self.metric!r}; "
+                f"choose from {', '.join(known) or 'those of another measurement'}"
+            )
+        return self
+
+
+class Part(FrozenModel):
+    """A table of a study. Empty: all datasets, columns or rows."""
+
+    title: str = ""
+    note: str = ""
+    datasets: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ()
+
+
+class Over(FrozenModel):
+    """A figure over a number of pretraining. Rows that differ in it alone are a line."""
+
+    axis: str
+    # Its name: figure1 is "1".
+    figure: str = "over"
+    title: str = ""
+    note: str = ""
+    # The datasets that it shows. Empty: all.
+    datasets: tuple[str, ...] = ()
+    # The lines that it shows. Those without runs are quoted rows, such as "BEVT, 800+150". Empty:
+    # all lines of runs.
+    lines: tuple[str, ...] = ()
+
+    def shows(self, dataset: str, line: str) -> bool:
+        return all(
+            not names or name in names
+            for names, name in ((self.datasets, dataset), (self.lines, line))
+        )
+
+
+class Picture(FrozenModel):
+    """A figure that draws the arrays of one run; `mgm.report.figures.draw` draws it."""
+
+    title: str
+    note: str = ""
+    dataset: str
+    # Pretraining runs that it shows. Without any, it shows masks, which need no model.
+    rows: tuple[str, ...] = ()
+    # The measurement that it draws, as curves. Empty: frames of clips.
+    measure: Literal["", "coverage"] = ""
 
 
 class Prediction(FrozenModel):
@@ -169,64 +268,21 @@ class Prediction(FrozenModel):
     note: str = ""
 
     @property
-    def parts(self) -> "Statement":
+    def statement(self) -> Statement:
         return parse_statement(self.says)
-
-    @property
-    def terms(self) -> "list[Term]":
-        return [term for term in self.parts[:2] if term]
-
-
-class Term(NamedTuple):
-    """A row or a control of a study, in one of its columns; the first by default."""
-
-    row: str
-    column: str = ""
-
-
-class Statement(NamedTuple):
-    """A mean, or a difference of two, and what is said of it."""
-
-    first: Term
-    second: Term | None
-    relation: Literal["above", "below", "within", "level"]
-    bound: float
-
-
-_STATEMENT = re.compile(r"(.+?) (above|below|within|level)(?: (-?\d+(?:\.\d+)?))?")
-
-
-def parse_statement(text: str) -> Statement:
-    """Read a prediction, such as "MGM minus Random block above 5".
-
-    Raises:
-        ValueError: it has another form.
-    """
-    match = _STATEMENT.fullmatch(text.strip())
-    if not match or (match[2] == "level") != (match[3] is None):
-        raise ValueError(
-            f"{text!r} is not a prediction; write A minus B, then above, below or within a number, "
-            "or level"
-        )
-    first, second = parse_difference(match[1])
-    return Statement(first, second, match[2], float(match[3] or 0))  # type: ignore[arg-type]
-
-
-def parse_difference(text: str) -> tuple[Term, Term | None]:
-    """Read "A minus B", or "A" alone."""
-    first, minus, second = text.strip().partition(" minus ")
-    return _term(first), _term(second) if minus else None
-
-
-def _term(text: str) -> Term:
-    match = re.fullmatch(r"(?s)(.*?)(?: \[(.+)\])?", text.strip())
-    return Term(*match.groups(""))  # type: ignore[union-attr]
 
 
 def _one_family(families: Any) -> Any:
     return {"": families} if isinstance(families, list | tuple) else families
 
 
+def _overs(value: Any) -> Any:
+    """Read a title alone, or one figure."""
+    value = {"axis": value} if isinstance(value, str) else value
+    return [value] if isinstance(value, Mapping) else value
+
+
+Overs = Annotated[tuple[Over, ...], BeforeValidator(_overs)]
 Families = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_one_family)]
 
 
@@ -263,9 +319,15 @@ class Study(FrozenModel):
     # Differences "A minus B" by family; B may be *, for every other row. Holm's method is applied
     # to a family's differences in one dataset and column. A list is one family.
     compare: Families = Field(default_factory=dict)
-    # A number of pretraining with its title, such as {optim.steps: Steps}. Rows that differ in it
-    # alone are a line of the figure that draws each column over it.
-    over: dict[str, str] = Field(default_factory=dict, max_length=1)
+    # A number of pretraining with the title of its axis, such as {optim.steps: Steps}. Rows that
+    # differ in it alone are a line of the figure that draws each column over it.
+    over: dict[str, Overs] = Field(default_factory=dict)
+    # Tables by name, such as 4e. Without any, each dataset is one.
+    tables: dict[str, Part] = Field(default_factory=dict)
+    # Figures of clips, masks and measurements, by name.
+    pictures: dict[str, Picture] = Field(default_factory=dict)
+    # Add a row for each mask of `MASKS` that names a row, and that no row has.
+    every_mask: bool = False
     # Means over several datasets, by name.
     averages: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     predictions: tuple[Prediction, ...] = ()
@@ -283,49 +345,111 @@ class Study(FrozenModel):
 
     @model_validator(mode="after")
     def _names_what_is_there(self) -> Self:
-        """Refuse a part that names a row, column or dataset that is not there."""
-        names = {
-            "dataset": {*self.datasets, *self.averages, *(p.fold_of for p in self._places())},
-            "row": {*self.rows, *CONTROLS},
-            "column": {*self.columns, ""},
-        }
-
-        def check(where: str, kind: str, *chosen: str) -> None:
-            for name in chosen:
-                if name not in names[kind]:
-                    known = ", ".join(sorted(filter(None, names[kind])))
-                    raise ValueError(f"{where}: {name!r} is not a {kind}; choose from {known}")
-
+        """Refuse a part that names what is not there, or what has no effect."""
+        for where, kind, name in self._names():
+            known = self._known(kind)
+            if name not in known:
+                listed = ", ".join(sorted(filter(None, known)))
+                raise ValueError(f"{where}: {name!r} is not a {kind}; choose from {listed}")
         for name, place in self.datasets.items():
             where = f"datasets.{name}"
-            check(where, "dataset", *filter(None, [place.pretrained_on, place.videos_of]))
-            if [place.generate is None, not place.root, not place.videos_of].count(False) != 1:
-                raise ValueError(f"{where}: needs one of `generate`, `root`, `videos_of`")
+            given = [place.generate is not None, place.root, place.videos_of, place.use]
+            if sum(map(bool, given)) != 1:
+                raise ValueError(f"{where}: needs one of `generate`, `root`, `use`, `videos_of`")
             if place.generate is not None and not (place.draws or self.draws):
                 raise ValueError(f"{where}: is generated, and the study has no draws")
-        if not (self.seeds or self.draws or all(p.seeds or p.draws for p in self._places())):
+            if place.fold_of in self.datasets:
+                raise ValueError(f"{where}.fold_of: {place.fold_of!r} is a dataset of its own")
+        seeded = (p.use or p.seeds or p.draws for p in self._places())
+        if not (self.seeds or self.draws or all(seeded)):
             raise ValueError("has neither draws nor seeds")
+        if same := {*self.rows} & {*CONTROLS}:
+            raise ValueError(f"rows.{min(same)}: is the name of a control; choose another")
+        if same := {*self.averages} & {*self.shown_folds}:
+            raise ValueError(f"averages.{min(same)}: is the name of a dataset; choose another")
+        meanings: dict[str, str] = {}
         for name, row in self.rows.items():
-            check(f"rows.{name}.from", "row", *{row.start} - {"", "none"})
+            if (other := meanings.setdefault(str(row.meaning), name)) != name:
+                raise ValueError(f"rows.{name}: has the same runs as {other}; leave one out")
+        stages = {column.stage for column in self.columns.values()}
+        stages |= {"pretrain"} if any(row.start != "none" for row in self.rows.values()) else set()
+        stages |= {"finetune"} if any(row.then for row in self.rows.values()) else set()
+        stages |= {"visualise"} if self.pictures else set()
+        for stage in self.settings:
+            if stage == "measure" or stage not in stages:
+                raise ValueError(f"settings.{stage}: no run of this study reads it; leave it out")
+        return self
+
+    def _known(self, kind: str) -> Collection[str]:
+        """Return the names of a kind that parts of a study can name."""
+        return {
+            "dataset": {*self.shown_folds, *self.averages},
+            "dataset with runs": self.shown_folds,
+            "dataset of videos": self.datasets,
+            "row": {*self.rows, *CONTROLS},
+            "row of this study": self.rows,
+            "column": {*self.columns, ""},
+            "probe": {key for key, column in self.columns.items() if column.stage == "probe"},
+        }[kind]
+
+    def _names(self) -> Iterator[tuple[str, str, str]]:
+        """Yield every name that a part of the study has: where it stands, its kind, the name."""
+
+        def formula(where: str, parsed: Formula) -> Iterator[tuple[str, str, str]]:
+            for term in parsed.terms:
+                if term.number is None:
+                    yield where, "row", term.place + term.row
+                    yield where, "column", term.column
+
+        for name, place in self.datasets.items():
+            for field in ("pretrained_on", "videos_of"):
+                if other := getattr(place, field):
+                    yield f"datasets.{name}.{field}", "dataset of videos", other
+        for name, row in self.rows.items():
+            if row.start not in ("", "none") and not row.weights:
+                yield f"rows.{name}.from", "row of this study", row.start
         for name, part in (*self.rows.items(), *self.columns.items()):
-            for kind in names:
-                check(f"{name}.only", kind, *getattr(part.only, f"{kind}s"))
-        for name, names_of_datasets in self.averages.items():
-            check(f"averages.{name}", "dataset", *names_of_datasets)
-        check("controls", "column", *self.controls)
+            where = f"{name}.only"
+            yield from ((f"{where}.datasets", "dataset with runs", n) for n in part.only.datasets)
+            yield from ((f"{where}.rows", "row of this study", n) for n in part.only.rows)
+            yield from ((f"{where}.columns", "column", n) for n in part.only.columns)
+        for name, names in self.averages.items():
+            yield from ((f"averages.{name}", "dataset with runs", other) for other in names)
+        yield from (("controls", "probe", name) for name in self.controls)
+        for name, table in self.tables.items():
+            yield from ((f"tables.{name}", "dataset", n) for n in table.datasets)
+            yield from ((f"tables.{name}", "column", n) for n in table.columns)
+            yield from ((f"tables.{name}", "row", n) for n in table.rows)
+        for name, figures in self.over.items():
+            number: Any = Pretrain(data=Data(dataset="any"))
+            for part in PATHS.get(name, name).split("."):
+                number = getattr(number, part, None)
+            if not isinstance(number, int | float):
+                raise ValueError(f"over.{name}: is no number of pretraining")
+            for over in figures:
+                yield from ((f"over.{name}", "dataset", n) for n in over.datasets)
+        for name, picture in self.pictures.items():
+            yield f"pictures.{name}", "dataset of videos", picture.dataset
+            yield from ((f"pictures.{name}", "row of this study", n) for n in picture.rows)
         for text in chain.from_iterable(self.compare.values()):
-            first, second = parse_difference(text)
-            if second is None:
+            parsed = parse_formula(text)
+            if len(parsed.terms) != 2:
                 raise ValueError(f"compare: {text!r} is not `A minus B`")
-            check(f"compare: {text}", "row", first.row, *{second.row} - {"*"})
-            check(f"compare: {text}", "column", first.column, second.column)
+            if parsed.terms[1].row == "*":
+                parsed = Formula(parsed.terms[:1], (1,))
+            yield from formula(f"compare: {text}", parsed)
+        for text in (*self.answer, *self.sceptic.values()):
+            for part in re.findall(r"\{([^{}]+)\}", text):
+                dataset, colon, rest = part.partition(": ")
+                if not colon:
+                    raise ValueError(f"answer: {{{part}}} is not {{DATASET: A minus B}}")
+                yield f"answer: {{{part}}}", "dataset", dataset
+                yield from formula(f"answer: {{{part}}}", parse_formula(rest))
         for number, prediction in enumerate(self.predictions, 1):
             where = f"predictions: number {number}"
-            check(where, "dataset", prediction.dataset)
-            check(where, "row", *(term.row for term in prediction.terms))
-            columns = (term.column for term in prediction.terms)
-            check(where, "column", prediction.column, *columns)
-        return self
+            yield where, "dataset", prediction.dataset
+            yield where, "column", prediction.column
+            yield from formula(where, prediction.statement.formula)
 
     def _places(self) -> list[Place]:
         return [place for place in self.datasets.values() if place.tested]
@@ -340,10 +464,29 @@ class Study(FrozenModel):
         return self.model_copy(update={"datasets": kept})
 
     @property
-    def shown(self) -> dict[str, str]:
+    def shown_folds(self) -> dict[str, str]:
         """The datasets with results, each with its title; folds stand under their dataset."""
         titles: dict[str, str] = {}
         for name, place in self.datasets.items():
             if place.tested:
                 titles.setdefault(place.fold_of or name, place.title or place.fold_of or name)
-        return titles | {name: name for name in self.averages}
+        return titles
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The datasets with results and the averages, each with its title."""
+        return self.shown_folds | {name: name for name in self.averages}
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The tables by name. Without `tables`, each dataset is one."""
+        whole = {name: Part(title=title, datasets=(name,)) for name, title in self.shown.items()}
+        return self.tables or whole
+
+    def shows(self, table: str, dataset: str, row: str, column: str) -> bool:
+        """Return whether a table shows a cell. Rows of figures alone stand in no table."""
+        part = self.parts[table]
+        if row in self.rows and self.rows[row].figure_only:
+            return False
+        chosen = ((part.datasets, dataset), (part.rows, row), (part.columns, column))
+        return all(not names or name in names for names, name in chosen)

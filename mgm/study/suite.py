@@ -1,18 +1,275 @@
-"""All experiments of a scale: the registry, filled by every table and figure."""
+"""What one results folder holds: the paper's studies at a scale, or one study."""
 
-from dataclasses import replace
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from math import isnan, nan
+from os.path import commonprefix
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
 from mgm.errors import UserError, valid
 from mgm.reading import read_json
 from mgm.results.archive import unpack
-from mgm.spec import OWN
+from mgm.spec import (
+    MASKS,
+    OWN,
+    Kinds,
+    Measure,
+    Pretrain,
+    Spec,
+    Visualise,
+    parents,
+    title_of,
+)
 from mgm.study import STUDIES, ablations, experiments, plots
-from mgm.study.registry import Registry
-from mgm.study.runs import load_study, scale_of, study_registry
+from mgm.study.registry import NO_MODEL, Registry
+from mgm.study.runs import StudyRuns, Value, load_study, scale_of
 from mgm.study.scales import Dataset, Scale, parse_scale
+from mgm.study.schema import CONTROLS, PATHS, Place, Row, Study
+
+# The paper's tables, in its order, then ours.
+PAPER = Path(__file__).with_name("paper")
+NAMES = ("table1", "table2", "table3", "table4", "table4e", "ours", "measured")
+
+
+@dataclass(frozen=True)
+class FigureOfRun:
+    """A figure that draws the arrays of a run.
+
+    Attributes:
+        vector: the figure has curves and is shown as SVG. Otherwise it shows frames of clips.
+    """
+
+    run: Visualise | Measure
+    title: str
+    note: str
+    vector: bool = False
+
+
+@dataclass
+class Suite:
+    """The studies of one results folder, with their runs. A run of several cells is one run.
+
+    Attributes:
+        specs: specs of the runs by run id, parents before children.
+        values: the numbers of each study.
+        pictures: figures of arrays by name, such as "5".
+    """
+
+    scale: Scale
+    studies: dict[str, Study]
+    specs: dict[str, Spec] = field(default_factory=dict)
+    values: dict[str, list[Value]] = field(default_factory=dict)
+    pictures: dict[str, FigureOfRun] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> Kinds:
+        return self.scale.kinds
+
+    @property
+    def controls(self) -> list[Measure]:
+        """The runs that classify videos without a model."""
+        every = self.specs.values()
+        return [run for run in every if isinstance(run, Measure) and run.name == "controls"]
+
+    def lines(self, study: Study, field: str) -> dict[tuple[str, str], tuple[str, float]]:
+        """Return the line and the number of each dataset and row, for a figure over a number.
+
+        Rows of a line differ in `field` alone. The number is that of the pretraining; it is NaN for
+        a row without one, which is a line by itself. A row alone at a number is no line.
+        """
+        x_of = dict[tuple[str, str], float]()
+        for value in self.values[study.study]:
+            if (value.dataset, value.row) not in x_of and value.row in study.rows:
+                x_of[value.dataset, value.row] = self._number(value, study, field)
+        groups: dict[Any, list[str]] = {}
+        for name in dict.fromkeys(row for _, row in x_of):
+            row = study.rows[name]
+            changes = sorted((key, str(v)) for key, v in row.changes.items() if key != field)
+            groups.setdefault((row.start, row.then, str(changes)), []).append(name)
+        lines = {}
+        for names in groups.values():
+            # Names are compared character by character, as they should be.
+            shared = re.sub(r"[ ,\d]*$", "", commonprefix(names))  # noqa: RUF071
+            lines |= {name: shared if len(names) > 1 and shared else name for name in names}
+        several = {name for names in groups.values() if len(names) > 1 for name in names}
+        return {
+            (dataset, row): (lines[row], x)
+            for (dataset, row), x in x_of.items()
+            if row in several or isnan(x)
+        }
+
+    def _number(self, value: Value, study: Study, field: str) -> float:
+        """Return a field of the pretraining that a value's run starts from; NaN without one."""
+        if study.rows[value.row].start == "none":
+            return nan
+        spec: Any = value.run
+        while not isinstance(spec, Pretrain) and (above := parents(spec)):
+            spec = self.specs.get(above[0])
+        for part in PATHS.get(field, field).split("."):
+            spec = getattr(spec, part, None)
+        return nan if spec is None else float(spec)
+
+    def targets(self) -> dict[str, list[Spec]]:
+        """Return the targets, such as table4e and figure5, with the runs that they show."""
+        targets: dict[str, list[Spec]] = {"all": list(self.specs.values())}
+        for name, study in self.studies.items():
+            values = self.values[name]
+            targets[name] = [value.run for value in values]
+            for key in study.parts:
+                targets[f"table{key}"] = [
+                    v.run for v in values if study.shows(key, v.dataset, v.row, v.column)
+                ]
+            for field_name, figures in study.over.items():
+                for figure in figures:
+                    lines = self.lines(study, field_name)
+                    targets[f"figure{figure.figure}"] = [
+                        value.run
+                        for value in values
+                        if (line := lines.get((value.dataset, value.row)))
+                        and figure.shows(value.dataset, line[0])
+                    ]
+        for name, picture in self.pictures.items():
+            targets[f"figure{name}"] = [picture.run]
+        return targets
+
+    def runs_of(self, target: str) -> list[Spec]:
+        """Return the runs that a target needs, parents first.
+
+        Raises:
+            UserError: there is no such target.
+        """
+        if target not in (targets := self.targets()):
+            raise UserError(
+                f"{target}: no such target at scale {self.scale.name}; choose one of "
+                f"{', '.join(targets)}"
+            )
+        return self.with_parents(run.run_id for run in targets[target])
+
+    def with_parents(self, run_ids: Iterable[str]) -> list[Spec]:
+        """Return these runs and the runs that they start from, parents first."""
+        wanted = set(run_ids)
+        for run_id in reversed(self.specs):
+            if run_id in wanted:
+                wanted.update(parents(self.specs[run_id]))
+        return [spec for run_id, spec in self.specs.items() if run_id in wanted]
+
+
+def make_suite(scale: Scale) -> Suite:
+    """Return the studies of a scale with their runs: the scale's own, or those of the paper.
+
+    Raises:
+        UserError: a run cannot be made, or the scale lacks the datasets of every study.
+    """
+    studies = (
+        [scale.study]
+        if scale.study
+        else [study for name in NAMES if (study := _at(load_study(PAPER / f"{name}.yaml"), scale))]
+    )
+    if not studies:
+        raise UserError(
+            f"scale {scale.name}: has the datasets of no table; add ssv2, or run a study at this "
+            f"scale, such as study={scale.name}"
+        )
+    suite = Suite(scale, {study.study: study for study in studies})
+    known = {*suite.studies, *(row.seeds_of for study in studies for row in study.rows.values())}
+    for name in scale.more_seeds:
+        if name.split(".", 1)[0] not in known:
+            raise UserError(
+                f"scale {scale.name}: more_seeds.{name} is not of a study; choose from "
+                f"{', '.join(suite.studies)}"
+            )
+    for study in studies:
+        with valid(f"study {study.study}: "):
+            runs = StudyRuns(study, scale, suite.specs)
+            suite.values[study.study] = list(runs.values())
+            for name, picture in study.pictures.items():
+                run = runs.picture(name)
+                suite.pictures[name] = FigureOfRun(
+                    run, picture.title, picture.note, bool(picture.measure)
+                )
+    return suite
+
+
+def _at(study: Study, scale: Scale) -> Study | None:
+    """Return a study of the paper as a scale has it; None if the scale lacks its datasets."""
+    absent = {name for name, place in study.datasets.items() if place.use not in scale.datasets}
+    absent |= {n for n, place in study.datasets.items() if place.pretrained_on in absent}
+    if any(not study.datasets[name].optional for name in absent):
+        return None
+    datasets = {
+        name: place.model_copy(update={"title": _title(study, place, scale)})
+        for name, place in study.datasets.items()
+        if name not in absent
+    }
+    has = {"": True, "other_masks": scale.other_masks, "seeds": len(scale.seeds) > 1}
+    rows = {name: row for name, row in study.rows.items() if has[row.needs]}
+    if study.every_mask:
+        named = {row.changes.get("mask", "mgm") for row in study.rows.values()}
+        rows |= {
+            info.row: Row(changes={"mask": mask})
+            for mask, info in MASKS.items()
+            if info.row and not info.source and mask not in named
+        }
+    return study.model_copy(update={"datasets": datasets, "rows": rows})
+
+
+def _title(study: Study, place: Place, scale: Scale) -> str:
+    """Return the name of a scale's dataset for readers. Stand-ins are marked."""
+
+    def named(key: str) -> str:
+        return title_of(key) + " stand-in" * bool(scale.datasets[key].generate)
+
+    title = named(place.use)
+    if place.pretrained_on:
+        title += f" after {named(study.datasets[place.pretrained_on].use)}"
+    return f"{title} (generated)" if "stand-in" in title else title
+
+
+def read_suite(results: Path) -> Suite:
+    """Return the studies of a results folder.
+
+    They are the study `studies/NAME.yaml`, or those of the scale that the DAG wrote to the folder.
+    Reports thus need neither the DAG nor the data.
+
+    Raises:
+        UserError: nothing ran there, or its scale cannot be read.
+    """
+    return make_suite(_scale_in(results))
+
+
+class _Ran(BaseModel):
+    """The fields of scale.json that a study's file may lack."""
+
+    datasets: dict[str, Dataset] = {}
+    weights: dict[str, str] = {}
+    size: str = ""
+
+
+def _scale_in(results: Path) -> Scale:
+    unpack(results)
+    path, study = results / "scale.json", STUDIES / f"{results.name}.yaml"
+    if study.is_file():
+        # Its words and predictions may be newer than the last run, which knows the digests.
+        ran = read_json(path, _Ran) if path.is_file() else _Ran()
+        known = load_study(study).without_absent(ran.datasets)
+        scale = scale_of(known, ran.datasets, ran.size)
+        return scale.model_copy(update={"weights": ran.weights})
+    try:
+        fields = read_json(path)
+        # Results of an earlier version have these fields, without a value.
+        for gone in ("grid", "data_seeds"):
+            if isinstance(fields, dict) and not fields.get(gone, True):
+                del fields[gone]
+        return parse_scale(fields, path)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; run `snakemake --cores all` first, or correct the name "
+            f"{results.name}"
+        ) from None
 
 
 def make_registry(scale: Scale) -> Registry:
@@ -68,38 +325,30 @@ def _name_data(registry: Registry) -> None:
         registry.figures[name] = replace(figure, title=named(figure.title))
 
 
-class _Ran(BaseModel):
-    """The fields of scale.json that a study's file may lack."""
-
-    datasets: dict[str, Dataset] = {}
-    size: str = ""
-
-
 def registry_of(results: Path) -> Registry:
-    """Return the registry of a results folder.
+    """Return the registry of a results folder, as `read_suite`."""
+    return make_registry(_scale_in(results))
 
-    It is that of the study `studies/NAME.yaml`, or of the scale that the DAG wrote to the folder.
-    Reports thus need neither the DAG nor the data.
 
-    Raises:
-        UserError: nothing ran there, or its scale cannot be read.
-    """
-    unpack(results)
-    path, study = results / "scale.json", STUDIES / f"{results.name}.yaml"
-    if study.is_file():
-        # Its words and predictions may be newer than the last run, which knows the digests.
-        ran = read_json(path, _Ran) if path.is_file() else _Ran()
-        known = load_study(study).without_absent(ran.datasets)
-        return make_registry(scale_of(known, ran.datasets, ran.size))
-    try:
-        fields = read_json(path)
-        # Results of an earlier version have these fields, without a value.
-        for gone in ("grid", "data_seeds"):
-            if isinstance(fields, dict) and not fields.get(gone, True):
-                del fields[gone]
-        return make_registry(parse_scale(fields, path))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file; run `snakemake --cores all` first, or correct the name "
-            f"{results.name}"
-        ) from None
+def study_registry(scale: Scale) -> Registry:
+    """Return the registry of a study: a table per dataset, and its runs in their order."""
+    suite, registry = make_suite(scale), Registry(scale)
+    study = suite.studies[scale.name]
+    registry.specs = suite.specs
+    cells: dict[tuple[str, str, str, str], list] = {}
+    for value in suite.values[scale.name]:
+        registry.values.append(value)
+        key = value.dataset, value.row, value.column, value.metric
+        cells.setdefault(key, []).append(value.run)
+    for (dataset, row, column, metric), runs in cells.items():
+        table = registry.add_table(
+            dataset,
+            study.shown[dataset],
+            study.question,
+            head="Pretraining",
+            rows_name_runs=True,
+        )
+        if row in CONTROLS:
+            table.groups[row] = NO_MODEL
+        table.add(row, column, tuple(runs), metric)
+    return registry

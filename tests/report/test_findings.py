@@ -16,8 +16,9 @@ from mgm.report.findings import Findings, estimate_of, verdict_of
 from mgm.report.verify import ROOT, first_test, verify
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds_and_people
-from mgm.study.runs import scale_of, study_registry
+from mgm.study.runs import scale_of
 from mgm.study.schema import Study, parse_statement
+from mgm.study.suite import study_registry
 from tests.helpers.fake_results import finish
 from tests.study.test_study import small
 

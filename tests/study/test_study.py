@@ -15,9 +15,10 @@ from mgm.data.folder import index_folder
 from mgm.errors import UserError
 from mgm.spec import Measure, Pretrain, Probe, parents
 from mgm.study import STUDIES
-from mgm.study.runs import load_study, scale_of, study_registry
-from mgm.study.schema import Study, parse_statement
-from mgm.study.suite import make_registry
+from mgm.study.formula import Term, parse_statement
+from mgm.study.runs import load_study, scale_of
+from mgm.study.schema import Study
+from mgm.study.suite import make_registry, study_registry
 from tests.helpers.errors import refused
 from tests.helpers.own_videos import own_videos
 
@@ -126,6 +127,20 @@ def test_a_measured_column_trains_nothing():
         {"controls": ["Nothing"]},
         {"averages": {"all": ["c"]}},
         {"draws": "5 to 6"},
+        {"draws": "0-999999"},
+        {"draws": "5, 5"},
+        {"rows": SMALL["rows"] | {"Again": {"mask": "mgm"}}},
+        {"columns": {"Linear": {"metric": "accuracy"}}},
+        {"columns": {"Cover": {"stage": "measure", "name": "cover"}}, "controls": []},
+        {"averages": {"a": ["a", "b"]}},
+        {"averages": {"both": ["a", "b"]}, "columns": {"Linear": {"only": {"datasets": ["both"]}}}},
+        {"rows": SMALL["rows"] | {"Tube": {"mask": "tube", "only": {"rows": ["Nothing"]}}}},
+        {"answer": ["It is {a: MGM minus Nothing}."]},
+        {"answer": ["It is {MGM}."]},
+        {"over": {"optim.step": "Steps"}},
+        {"settings": {"finetune": {"optim.lr": 1}}},
+        {"settings": {"measure": {"videos": 1}}},
+        {"tables": {"1": {"columns": ["Nothing"]}}},
         {"unknown": 1},
     ],
 )
@@ -146,19 +161,45 @@ def test_two_datasets_of_one_name_are_refused(tmp_path):
 
 def test_a_field_that_no_spec_has_is_refused():
     with pytest.raises(UserError, match=r"study small: mask\.nothing"):
-        study_registry(scale_of(small(rows={"A": {"mask.nothing": 1}, "MGM": {}, "Tube": {}})))
+        study_registry(
+            scale_of(small(rows={"A": {"mask.nothing": 1}, "MGM": {}, "Tube": {"mask": "tube"}}))
+        )
     with refused("study small: "):
-        make_registry(scale_of(small(rows={"A": {"mask": "nothing"}, "MGM": {}, "Tube": {}})))
+        make_registry(
+            scale_of(small(rows={"A": {"mask": "nothing"}, "MGM": {}, "Tube": {"mask": "tube"}}))
+        )
+
+
+def test_the_order_of_a_rows_keys_does_not_matter():
+    """A mask keeps the scale's other fields, and its own ratio is that of its recipe or its row."""
+    ratios = [{"mask": "tube", "mask.ratio": 0.5}, {"mask.ratio": 0.5, "mask": "tube"}]
+    for changes in ratios:
+        rows = SMALL["rows"] | {"Tube": changes}
+        settings = {"pretrain": {"mask.edge": "clamp"}}
+        specs = study_registry(scale_of(small(rows=rows, settings=settings))).specs.values()
+        (mask,) = {
+            run.mask for run in specs if isinstance(run, Pretrain) and run.mask.name == "tube"
+        }
+        assert (mask.ratio, mask.edge) == (0.5, "clamp")
+
+
+def test_two_rows_of_one_run_are_refused():
+    rows = SMALL["rows"] | {"Again": {"optim.batch": 6}}
+    with refused("study small: ", "rows.Again", "MGM"):
+        study_registry(scale_of(small(rows=rows)))
 
 
 def test_a_statement_is_a_mean_or_a_difference():
     said = parse_statement("MGM [k-NN] minus MGM, shuffled guidance above -2.5")
-    assert said.first == ("MGM", "k-NN")
-    assert said.second == ("MGM, shuffled guidance", "")
+    assert said.formula.terms == (Term("MGM", "k-NN"), Term("MGM, shuffled guidance"))
+    assert said.formula.signs == (1, -1)
     assert (said.relation, said.bound) == ("above", -2.5)
     assert parse_statement("A minus B level").bound == 0
-    assert parse_statement("A below 3").second is None
-    for wrong in ("A minus B", "A above", "A level 3", "A over 3"):
+    assert parse_statement("A below 3").formula.terms == (Term("A"),)
+    said = parse_statement("table1/ssv2: A over B is 1.47 ± 0.005")
+    assert said.formula.terms == (Term("A", "", "table1/ssv2"), Term("B"))
+    assert (said.formula.is_ratio, said.tolerance) == (True, 0.005)
+    for wrong in ("A minus B", "A above", "A level 3", "A above 3 ± 1"):
         with pytest.raises(ValueError, match=wrong):
             parse_statement(wrong)
 

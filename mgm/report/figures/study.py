@@ -66,7 +66,7 @@ def over_a_number(study: Study, points: pd.DataFrame, unit: str) -> Figure:
         unit: name of the sampling unit.
     """
     datasets, columns = list(points.dataset.unique()), list(points.column.unique())
-    (title,) = study.over.values()
+    ((over,),) = study.over.values()
     key = f"Marks and bars: mean and 95 % interval over {unit}s. Dotted: rows without pretraining."
     figure, axes_DC = panels(
         (len(datasets), len(columns)),
@@ -102,7 +102,7 @@ def over_a_number(study: Study, points: pd.DataFrame, unit: str) -> Figure:
             axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
             axes.minorticks_off()
             axes.set_title(f"{study.shown[dataset]}: {column}", size=9)
-            axes.set_xlabel(title)
+            axes.set_xlabel(over.axis)
             axes.grid(axis="y")
         row[0].set_ylabel("Top-1 accuracy (%)")
     figure.legend(

@@ -1,0 +1,102 @@
+"""Formulas over cells: the grammar that predictions and claims share.
+
+MGM                                     a row, in the column of the prediction
+MGM [Linear probe]                      a row in another column
+table3/ucf14-hmdb7: MGM                 a row of another study and dataset
+MGM minus Random tube                   a difference, paired by seed
+A minus B minus C plus D, A over B      sums and ratios
+MGM minus Random tube above 0           a statement: above, at least or below a number,
+                                        within N of 0, level, is N, is N ± TOLERANCE
+"""
+
+import re
+from typing import Literal, NamedTuple
+
+Relation = Literal["above", "at least", "below", "within", "level", "is"]
+# Numbers of the paper have one decimal.
+HALF = 0.05
+_STATEMENT = re.compile(
+    r"(?s)(.+?) (above|at least|below|within|level|is)"
+    r"(?: (-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?)?"
+)
+_PART = re.compile(r"(?s)(?:([\w./-]+): )?(.*?)(?: \[(.+)\])?")
+_OPERATOR = re.compile(r"\s(minus|plus|over)\s")
+_SIGNS = {"minus": -1, "plus": 1, "over": 0}
+
+
+class Term(NamedTuple):
+    """A row or a control of a study, or a number.
+
+    Attributes:
+        column: by default that of the whole formula.
+        place: "STUDY/DATASET"; by default that of the whole formula.
+    """
+
+    row: str
+    column: str = ""
+    place: str = ""
+
+    @property
+    def number(self) -> float | None:
+        return float(self.row) if re.fullmatch(r"-?\d+(\.\d+)?", self.row) else None
+
+
+class Formula(NamedTuple):
+    """A sum of terms with signs 1 and -1, or a ratio of two, whose second sign is 0."""
+
+    terms: tuple[Term, ...]
+    signs: tuple[int, ...]
+
+    @property
+    def is_ratio(self) -> bool:
+        return 0 in self.signs
+
+
+class Statement(NamedTuple):
+    """What is said of a formula."""
+
+    formula: Formula
+    relation: Relation
+    bound: float
+    tolerance: float = HALF
+
+
+def parse_formula(text: str) -> Formula:
+    """Read a formula, such as "A minus B".
+
+    Raises:
+        ValueError: it divides more than two terms.
+    """
+    first, *rest = _OPERATOR.split(text.strip())
+    terms, signs = [_term(first)], [1]
+    for operator, part in zip(rest[::2], rest[1::2]):
+        terms.append(_term(part))
+        signs.append(_SIGNS[operator])
+    if 0 in signs and len(signs) > 2:
+        raise ValueError(f"{text!r}: `over` divides two terms alone")
+    return Formula(tuple(terms), tuple(signs))
+
+
+def parse_statement(text: str) -> Statement:
+    """Read a statement, such as "MGM minus Random block above 5".
+
+    Raises:
+        ValueError: it has another form.
+    """
+    match = _STATEMENT.fullmatch(text.strip())
+    if (
+        not match
+        or (match[2] == "level") != (match[3] is None)
+        or (match[4] is not None and match[2] != "is")
+    ):
+        raise ValueError(
+            f"{text!r} is not a statement; write A minus B, then above, below or within a number, "
+            "or level"
+        )
+    tolerance = HALF if match[4] is None else float(match[4])
+    return Statement(parse_formula(match[1]), match[2], float(match[3] or 0), tolerance)  # type: ignore[arg-type]
+
+
+def _term(text: str) -> Term:
+    place, row, column = _PART.fullmatch(text.strip()).groups("")  # type: ignore[union-attr]
+    return Term(row, column, place)
