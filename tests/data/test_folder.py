@@ -62,7 +62,7 @@ def test_one_folder_per_class(videos, tmp_path):
     assert (index.name(first), first.group, first.frames, first.codec, first.has_vectors) == (
         "cats/0.mp4",
         "cats/0.mp4",
-        24,
+        8,
         "h264",
         True,
     )

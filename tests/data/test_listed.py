@@ -4,21 +4,12 @@ Files are looked up and counted, missing ones are listed, and paths that lead ou
 """
 
 import os
-import shutil
-from functools import partial
-from pathlib import Path
-from typing import get_args
-
-import pytest
 
 from mgm.data.index import read_index
-from mgm.data.published import index_published
 from mgm.data.published.listed import Entry, Lists, find_videos, index_listed
-from mgm.data.synthetic.params import Kind
+from mgm.data.published.text_lists import index_ucf101
 from tests.helpers.errors import refused
 
-# The datasets that the generator draws.
-PREPARE = {name: partial(index_published, name) for name in get_args(Kind)}
 # Names that HMDB51 and K400 have, or could.
 ODD = (
     "-dash",
@@ -31,84 +22,44 @@ ODD = (
 )
 
 
-@pytest.mark.parametrize("kind", PREPARE)
-def test_a_look_alike_is_read_back(published, tmp_path, kind):
-    """The same videos have the same classes and splits.
-
-    Where the layout has labels, they are the same too. Elsewhere classes are sorted.
-    """
-    drawn = published(kind)
-    index = PREPARE[kind](drawn.source, tmp_path)
-    assert index == read_index(tmp_path)
-    rows = {
-        (video.path, drawn.index.classes[video.label].lower(), video.split, video.frames)
-        for video in drawn.index.videos
-    }
-    assert {
-        (video.path, index.classes[video.label].lower(), video.split, video.frames)
-        for video in index.videos
-    } == rows
-    assert sorted(name.lower() for name in index.classes) == sorted(drawn.index.classes)
-    if kind in ("ssv2", "ucf101", "diving48"):
-        assert {video.path: video.label for video in index.videos} == {
-            video.path: video.label for video in drawn.index.videos
-        }
-    else:
-        assert index.classes == tuple(sorted(index.classes))
-    assert index.excluded == ()
-    assert "6 of 6 train videos are there, 3 of 3 test videos are there" in index.note
-    assert (tmp_path / "missing.txt").read_text() == ""
-    assert all(video.has_vectors for video in index.videos)
+# A layout with lists beside the videos, as UCF101 has.
+TRAIN = [f"{name}/v_{name}_g08_c0{clip}.avi" for name in ("Biking", "Diving") for clip in (1, 2)]
+TEST = ["Biking/v_Biking_g01_c01.avi", "Diving/v_Diving_g01_c01.avi"]
+LISTS = {
+    "ucfTrainTestlist/classInd.txt": "1 Biking\n2 Diving\n",
+    "ucfTrainTestlist/trainlist01.txt": "".join(
+        f"{name} {1 + name.startswith('D')}\n" for name in TRAIN
+    ),
+    "ucfTrainTestlist/testlist01.txt": "\n".join(TEST),
+}
 
 
-@pytest.mark.parametrize("kind", PREPARE)
-def test_what_is_not_there_or_not_whole_is_listed(published, tmp_path, kind):
-    drawn = published(kind)
-    source = tmp_path / "source"
-    shutil.copytree(drawn.source, source)
-    gone, broken = (
-        source / Path(video.path).relative_to(drawn.source) for video in drawn.index.train[:2]
-    )
-    gone.unlink()
+def test_what_is_not_there_or_not_whole_is_listed(build, tmp_path):
+    stranger = "Biking/x.avi"
+    source = build(*TRAIN[1:], *TEST, stranger, lists=LISTS)
+    broken = source / TRAIN[1]
     broken.write_bytes(broken.read_bytes()[:100])
-    stranger = shutil.copy(drawn.index.videos[3].path, broken.with_name(f"x_1_2{broken.suffix}"))
-    index = PREPARE[kind](source, tmp_path / "out")
-    assert len(index.videos) == 7
-    missing = (tmp_path / "out" / "missing.txt").read_text().splitlines()
-    assert [Path(name).stem for name in missing] == [gone.stem]
+    index = index_ucf101(source, tmp_path / "out")
+    assert index == read_index(tmp_path / "out")
+    assert [index.name(video) for video in index.videos] == [*TRAIN[2:], *TEST]
+    assert (tmp_path / "out" / "missing.txt").read_text() == f"{TRAIN[0]}\n"
     (first, why), (second, reason) = index.excluded
-    assert (Path(first).name, Path(second).name) == (broken.name, Path(stranger).name)
+    assert (first, second) == (TRAIN[1], stranger)
     assert why
     assert reason.startswith("is not in the lists of ")
-    assert (
-        "5 of 6 train videos are there, 3 of 3 test videos are there; the others are in missing.txt"
-        in index.note
-    )
+    assert "3 of 4 train videos are there, 2 of 2 test videos are there; the others" in index.note
 
 
-@pytest.mark.parametrize("kind", PREPARE)
-def test_a_source_without_the_videos_says_so(published, tmp_path, kind):
+def test_a_source_without_the_videos_says_so(build, tmp_path):
     def fails(source, *says):
         with refused(*says):
-            PREPARE[kind](source, tmp_path / "out")
+            index_ucf101(source, tmp_path / "out")
         assert not (tmp_path / "out" / "index.json").exists()
 
-    drawn = published(kind)
-    fails(tmp_path / "nowhere", "nowhere: no such folder", "--source")
-    empty = tmp_path / "empty"
-    shutil.copytree(
-        drawn.source,
-        empty,
-        ignore=lambda folder, names: [name for name in names if name.endswith((".mp4", ".avi"))],
-    )
-    fails(empty, "holds no video", "--source")
-    root = empty / "UCF-101" if kind == "ucf101" else empty
-    (root / "cats").mkdir()
-    shutil.copy(drawn.index.videos[0].path, root / "cats" / "cat.mp4")
-    fails(empty, "0 of the 9 videos of ", "(1 others)", "--source")
-    name = Path(drawn.index.train[0].path).relative_to(drawn.source)
-    shutil.copy(drawn.index.train[0].path, empty / name)
-    fails(empty, "0 of the 1 readable videos are in the test split", "add some")
+    fails(tmp_path / "nowhere", "nowhere: no such folder")
+    fails(build(lists=LISTS), "holds no video")
+    fails(build("cats/cat.mp4", lists=LISTS), "0 of the 6 videos of ", "(1 others)")
+    fails(build(TRAIN[0], lists=LISTS), "0 of the 1 readable videos are in the test split")
 
 
 def test_odd_names_pass_and_are_found_again(build, tmp_path):

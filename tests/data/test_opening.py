@@ -8,12 +8,12 @@ from mgm.data.opening import open_all
 
 
 @pytest.fixture
-def videos(published, tmp_path):
+def videos(generated, tmp_path):
     """Return a folder with three copies of a video, and their names."""
     names = ["a.mp4", "b é#.mp4", "c.mp4"]
     (tmp_path / "videos").mkdir()
     for name in names:
-        shutil.copy(published("diving48").index.videos[0].path, tmp_path / "videos" / name)
+        shutil.copy(generated[1].videos[0].path, tmp_path / "videos" / name)
     return tmp_path / "videos", names
 
 

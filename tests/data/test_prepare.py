@@ -105,7 +105,7 @@ def test_the_summary_lists_what_was_left_out(generated):
     assert text.endswith("1 files left out:\n  a/x.mp4: is empty")
 
 
-def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
+def test_a_published_dataset_is_its_file_and_a_line(build, tmp_path):
     """The command, the recipe and the jobs know the new dataset, as docs/add-a-dataset.md says."""
     package = tmp_path / "mgm"
     shutil.copytree(
@@ -120,7 +120,7 @@ def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
     with (package / "spec" / "datasets.py").open("r+") as file:
         lines = file.read()
         file.seek(0)
-        line = 'Published("tiny", "Tiny", "the videos", train=6, test=3, classes=3, recipe="k400"),'
+        line = 'Published("tiny", "Tiny", "the videos", train=1, test=1, classes=1, recipe="k400"),'
         file.write(lines.replace("_DATASETS = (\n", f"_DATASETS = (\n    {line}\n", 1))
     code = (
         "from mgm.__main__ import main; from mgm.dag import setting; from mgm.study.recipes import "
@@ -129,6 +129,11 @@ def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
         "assert finetune('tiny', 'x', MODELS['vit-b']).clips == finetune('k400', 'x', "
         "MODELS['vit-b']).clips\nmain()"
     )
+    lists = {
+        "labels.json": {"Closing something": "0"},
+        "train.json": [{"id": "1", "template": "Closing [something]"}],
+        "validation.json": [{"id": "2", "template": "Closing [something]"}],
+    }
     command = [
         sys.executable,
         "-c",
@@ -136,7 +141,7 @@ def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
         "prepare",
         "tiny",
         "--source",
-        str(published("ssv2").source),
+        str(build("1.mp4", "2.mp4", lists=lists)),
         "--out",
         str(tmp_path / "out"),
     ]
@@ -144,4 +149,4 @@ def test_a_published_dataset_is_its_file_and_a_line(published, tmp_path):
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True
     )
     assert done.returncode == 0, done.stderr
-    assert len(read_index(tmp_path / "out").videos) == 9
+    assert len(read_index(tmp_path / "out").videos) == 2

@@ -1,38 +1,21 @@
-"""Generate sets of short H.264 videos, in the layouts of published datasets.
+"""Generate sets of short H.264 videos.
 
 `mgm.data.synthetic.drawing` draws the videos. In kind ssv2, left and right are labels, so these
 videos must not be flipped. In the other kinds a flipped video keeps its label. Every machine
 encodes the same pixels. The bytes of the files may differ between versions of x264.
 
     OUT/generated.json          the parameters. Written first. It shows that mgm made OUT/videos
-    OUT/boxes.npz               stem of a video -> (frames, sprites, 4) float32: top, left, bottom,
-                                right in pixels
+    OUT/videos/ID.mp4           ids count from 100000 (train) and 200000 (test)
+    OUT/boxes.npz               ID -> (frames, sprites, 4) float32: top, left, bottom, right in
+                                pixels
     OUT/index.csv, index.json   index.json is written last, when the set is complete
-
-Each kind has the layout of its published dataset:
-
-    ssv2        OUT/videos/ID.mp4
-                OUT/labels/{labels,train,validation}.json; our test split is its validation split
-    k400        OUT/videos/{train,val}/CLASS/ID_START_END.mp4, in seconds
-                OUT/annotations/{train,val}.csv; val is our test split
-    ucf101      OUT/videos/UCF-101/CLASS/v_CLASS_gNN_cMM.avi; split 1 tests groups 1 to 7
-                OUT/videos/ucfTrainTestlist/{classInd,trainlist01,testlist01}.txt
-    hmdb51      OUT/videos/hmdb51_org/CLASS/ID_CLASS_0.avi
-                OUT/videos/testTrainMulti_7030_splits/CLASS_test_split1.txt
-    diving48    OUT/videos/rgb/ID.mp4
-                OUT/videos/Diving48_V2_{train,test}.json, Diving48_vocab.json
-
-Ids count from 100000 (train) and 200000 (test), with 11 digits where YouTube has 11 characters.
 """
 
-import json
-import math
 import os
 import shutil
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -44,7 +27,6 @@ from mgm.data.synthetic.drawing import boxes, draw, scene
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.reading import read_arrays
-from mgm.results.atomic import table_text, write
 from mgm.results.lock import folder_lock
 from mgm.spec import GENERATED
 
@@ -80,7 +62,6 @@ def _generate(params: Synthetic, out: Path, processes: int) -> Index:
         shutil.rmtree(videos)
     videos.mkdir()
     np.savez(out / "boxes.npz", allow_pickle=False, **_draw_all(params, videos, processes))
-    write_lists(params, out)
     index = _index(params, out)
     write_index(index, out)
     return index
@@ -147,8 +128,7 @@ def _draw_some(
     split, indices = task
     drawn = []
     for index in indices:
-        drawing, path = scene(params, split, index), videos / video_name(params, split, index)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        drawing, path = scene(params, split, index), videos / video_name(split, index)
         encode(_yuv420(draw(params, drawing)), params.fps, path, "yuv420p")
         drawn.append((path.stem, boxes(params, drawing)))
     return drawn
@@ -171,7 +151,7 @@ def _index(params: Synthetic, out: Path) -> Index:
     videos = []
     for split, count in params.counts.items():
         for index in range(count):
-            path, label = root / "videos" / video_name(params, split, index), index % params.classes
+            path, label = root / "videos" / video_name(split, index), index % params.classes
             stored = path.stat().st_size, content_hash(path)
             videos.append(Video(str(path), label, split, path.stem, *facts, *stored))
     note = (
@@ -195,109 +175,6 @@ def _finished(params: Synthetic, out: Path) -> Index | None:
     return index if whole else None
 
 
-_FIRST_ID = {"train": 100_000, "test": 200_000}
-# Names of the splits in the published datasets.
-_OFFICIAL = {
-    "ssv2": {"train": "train", "test": "validation"},
-    "k400": {"train": "train", "test": "val"},
-}
-
-
-def video_name(params: Synthetic, split: str, index: int) -> str:
-    """Return a video's path below OUT/videos."""
-    number, label = divmod(index, params.classes)
-    name, identity = params.names[label], _FIRST_ID[split] + index
-    match params.kind:
-        case "ssv2":
-            return f"{identity}.mp4"
-        case "k400":
-            folder = f"{_OFFICIAL['k400'][split]}/{name}"
-            return f"{folder}/{identity:011d}_{0:06d}_{_seconds(params):06d}.mp4"
-        case "ucf101":
-            first, groups = (1, 7) if split == "test" else (8, 18)
-            group, clip = first + number % groups, 1 + number // groups
-            return f"UCF-101/{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
-        case "hmdb51":
-            return f"hmdb51_org/{name}/{identity}_{name}_0.avi"
-        case "diving48":
-            return f"rgb/{identity}.mp4"
-
-
-def _seconds(params: Synthetic) -> int:
-    return math.ceil(params.frames / params.fps)
-
-
-def write_lists(params: Synthetic, out: Path) -> None:
-    """Write the lists of labels and splits below OUT."""
-    # Split -> (label, class, id, path below OUT/videos) of each video.
-    videos = {
-        split: [
-            (
-                index % params.classes,
-                params.names[index % params.classes],
-                _FIRST_ID[split] + index,
-                video_name(params, split, index),
-            )
-            for index in range(count)
-        ]
-        for split, count in params.counts.items()
-    }
-    # Path below OUT -> text, or a value for JSON.
-    files: dict[str, Any] = {}
-    match params.kind:
-        case "ssv2":
-            names = [name[0].upper() + name[1:] for name in params.names]
-            files["labels/labels.json"] = {name: str(label) for label, name in enumerate(names)}
-            for split, official in _OFFICIAL["ssv2"].items():
-                files[f"labels/{official}.json"] = [
-                    {
-                        "id": str(identity),
-                        "label": name,
-                        "template": names[label],
-                        "placeholders": [],
-                    }
-                    for label, name, identity, _ in videos[split]
-                ]
-        case "k400":
-            columns = ("label", "youtube_id", "time_start", "time_end", "split", "is_cc")
-            for split, official in _OFFICIAL["k400"].items():
-                files[f"annotations/{official}.csv"] = table_text(
-                    columns,
-                    [
-                        (name, f"{identity:011d}", 0, _seconds(params), official, 0)
-                        for _, name, identity, _ in videos[split]
-                    ],
-                )
-        case "ucf101":
-            lists = {"classInd": [f"{label} {name}" for label, name in enumerate(params.names, 1)]}
-            for split in SPLITS:
-                # The official lists have the labels of training videos alone.
-                lists[f"{split}list01"] = [
-                    f"{path.removeprefix('UCF-101/')}{f' {label + 1}' if split == 'train' else ''}"
-                    for label, _, _, path in videos[split]
-                ]
-            for name, lines in lists.items():
-                files[f"videos/ucfTrainTestlist/{name}.txt"] = "\n".join(lines) + "\n"
-        case "hmdb51":
-            for name in params.names:
-                files[f"videos/testTrainMulti_7030_splits/{name}_test_split1.txt"] = "".join(
-                    f"{Path(path).name} {mark}\n"
-                    for mark, split in enumerate(SPLITS, 1)
-                    for _, of, _, path in videos[split]
-                    if of == name
-                )
-        case "diving48":
-            files["videos/Diving48_vocab.json"] = [name.split(", ") for name in params.names]
-            for split in SPLITS:
-                files[f"videos/Diving48_V2_{split}.json"] = [
-                    {
-                        "vid_name": str(identity),
-                        "label": label,
-                        "start_frame": 0,
-                        "end_frame": params.frames,
-                    }
-                    for label, _, identity, _ in videos[split]
-                ]
-    for name, content in files.items():
-        text = content if isinstance(content, str) else json.dumps(content, indent=1) + "\n"
-        write(out / name, text)
+def video_name(split: str, index: int) -> str:
+    """Return a video's name, which counts from 100000 (train) or 200000 (test)."""
+    return f"{100_000 * (1 + SPLITS.index(split)) + index}.mp4"
