@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgm.models.encoder import Encoder, init_pixel_head, init_pretraining, position_table
-from mgm.models.kernels import Linear
 from mgm.models.vit import Block, gather_tokens, patchify
 from mgm.spec import Pretrain
 
@@ -22,7 +21,7 @@ class TokenDecoder(nn.Module):
             Block(width, spec.decoder.heads) for _ in range(spec.decoder.depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = Linear(width, spec.target_size)
+        self.head = nn.Linear(width, spec.target_size)
         init_pixel_head(self.head, spec.head_init)
 
     def forward(self, x_BLD: Tensor, hidden: int) -> Tensor:
@@ -49,7 +48,7 @@ class MAE(nn.Module):
         self.half_hidden = spec.grid[0] * (spec.hidden // 2)
         self.std_floor = spec.std_floor
         self.encoder = Encoder(spec.grid, spec.model)
-        self.encoder_to_decoder = Linear(spec.model.width, spec.decoder.width, bias=False)
+        self.encoder_to_decoder = nn.Linear(spec.model.width, spec.decoder.width, bias=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, spec.decoder.width))
         self.decoder = TokenDecoder(spec)
         self.register_buffer(

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgm.models.kernels import Linear, linear
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -73,7 +71,7 @@ class TubeletEmbedding(nn.Module):
         x_BLPC = torch.addcmul(self.shift, patches_BLPC.to(self.scale.dtype), self.scale)
         # Reorder the kernel like the pixels of a patch: (t, y, x, channel).
         weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)
-        return linear(x_BLPC.flatten(2), weight, self.proj.bias)
+        return F.linear(x_BLPC.flatten(2), weight, self.proj.bias)
 
 
 class Attention(nn.Module):
@@ -85,7 +83,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
-        self.proj = Linear(width, width)
+        self.proj = nn.Linear(width, width)
 
     def forward(self, x_BVD: Tensor, attn_mask_BVV: Tensor | None = None, last: int = 0) -> Tensor:
         """Attend over the tokens.
@@ -98,12 +96,12 @@ class Attention(nn.Module):
         # The gradient of one product is rounded differently, and results on a CPU stay the same.
         if last or x_BVD.device.type == "cpu":
             of_queries, of_others = self.qkv.weight.split((width, 2 * width))
-            queries = linear(x_BVD[:, -last:], of_queries, self.q_bias)
-            others = linear(x_BVD, of_others, torch.cat((no_bias, self.v_bias)))
+            queries = F.linear(x_BVD[:, -last:], of_queries, self.q_bias)
+            others = F.linear(x_BVD, of_others, torch.cat((no_bias, self.v_bias)))
             parts = queries, *others.chunk(2, dim=-1)
         else:
             bias = torch.cat((self.q_bias, no_bias, self.v_bias))
-            parts = linear(x_BVD, self.qkv.weight, bias).chunk(3, dim=-1)
+            parts = F.linear(x_BVD, self.qkv.weight, bias).chunk(3, dim=-1)
         q_BNVD, k_BNVD, v_BNVD = map(self._heads, parts)
         mask_B1VV = None if attn_mask_BVV is None else attn_mask_BVV[:, None]
         out_BNVD = F.scaled_dot_product_attention(q_BNVD, k_BNVD, v_BNVD, attn_mask=mask_B1VV)
@@ -118,8 +116,8 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.fc1 = Linear(width, 4 * width)
-        self.fc2 = Linear(4 * width, width)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))
@@ -172,7 +170,7 @@ class DividedBlock(Block):
         super().__init__(width, heads, drop_path)
         self.temporal_norm1 = nn.LayerNorm(width, eps=1e-6)
         self.temporal_attn = Attention(width, heads)
-        self.temporal_fc = Linear(width, width)
+        self.temporal_fc = nn.Linear(width, width)
 
     def forward(  # type: ignore[override]
         self, x_BVD: Tensor, over_time: AxisAttention, over_space: AxisAttention

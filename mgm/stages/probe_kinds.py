@@ -24,7 +24,6 @@ from torch.nn import functional as F
 
 from mgm import rng
 from mgm.errors import UserError
-from mgm.models.kernels import linear
 from mgm.spec import Probe
 from mgm.stages.features import LabelledClips, Split
 from mgm.stages.job import best_device
@@ -433,7 +432,7 @@ def nearest(query_ND: Tensor, x_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     query_ND, x_MD = F.normalize(query_ND.float()), F.normalize(x_MD.float())
     rows = min(1024, max(1, SIMILARITIES // len(x_MD)))
-    blocks = [linear(query_BD, x_MD).topk(k, dim=1) for query_BD in query_ND.split(rows)]
+    blocks = [F.linear(query_BD, x_MD).topk(k, dim=1) for query_BD in query_ND.split(rows)]
     similarities, places = zip(*blocks)
     return torch.cat(similarities), torch.cat(places)
 

@@ -33,7 +33,6 @@ from mgm.training.efficiency import (
     set_malloc_options,
     wrapped_blocks,
 )
-from mgm.training.memory import free_bytes, parts_that_fit
 from mgm.training.optim import build_optimiser, learning_rate, set_learning_rate
 
 LOGGED = 100  # steps of a run that are logged, about
@@ -127,13 +126,6 @@ def train(
         run.model.train()
 
         batches, parts = run.batches(first), options.accumulate
-        if first < run.steps and (free := free_bytes(device)) is not None:
-            batch, unread = next(batches)
-            batches = chain([(batch, unread)], batches)
-            # Compiled blocks keep less than these.
-            wrap = [recomputed] if options.recompute else []
-            with wrapped_blocks(run.model, *wrap), precision:
-                parts *= _choose_pieces(run, batch, clips // parts, free, first == 0, show)
         stack.enter_context(wrapped_blocks(run.model, *wraps))
         for step in range(first, run.steps):
             if processes > 1 or device.type not in SEEDED_BY_STREAM:
@@ -205,39 +197,6 @@ def _means(parts: Sequence[dict[str, Tensor]]) -> dict[str, float]:
     count = len(parts) * collectives.world_size()
     sums = [reduce(torch.add, [part[name] / count for part in parts]) for name in parts[0]]
     return dict(zip(parts[0], collectives.all_reduce(torch.stack(sums)).tolist()))
-
-
-# --- Memory of a step ---
-
-
-def _choose_pieces(
-    run: TrainingRun,
-    batch: Any,
-    clips: int,
-    free: int,
-    stateless: bool,
-    show: Callable[[str], None],
-) -> int:
-    """Return how many pieces a micro-batch of `clips` is computed in, to fit into `free` bytes.
-
-    All processes take the same number.
-    """
-    pieces, wanted = parts_that_fit(
-        run.model,
-        lambda count: run.loss_of(_slice(batch, 0, count))[0],
-        clips,
-        run.optim.precision == "bf16",
-        free,
-        stateless,
-    )
-    # Divisors of the same number: the largest fits into every GPU.
-    (pieces,) = collectives.all_reduce_max(pieces)
-    if pieces > 1 and collectives.is_main():
-        show(
-            f"{run.run_id}: {clips} clips at a time would take {wanted / 1e9:.0f} GB, and "
-            f"{free / 1e9:.0f} GB are free, so they are computed in {pieces} parts"
-        )
-    return pieces
 
 
 def _clips_per_process(run: TrainingRun, accumulate: int) -> int:
@@ -375,8 +334,8 @@ def _advice_on_memory(run_id: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         why = str(error).partition(". ")[0]
         raise UserError(
-            f"{run_id}: {why}; pass --recompute, or raise --accumulate, so that fewer clips are "
-            "computed at a time (under Snakemake: `execution` in the scale's or the study's file)"
+            f"{run_id}: {why}; raise --accumulate, which computes fewer clips at a time, or "
+            "pass --recompute (under Snakemake: `execution` in the scale's or the study's file)"
         ) from error
 
 

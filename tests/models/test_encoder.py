@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from mgm.models import attention_map, build_mae
-from mgm.models.vit import patchify
+from mgm.models.vit import Attention, patchify
 from mgm.spec import Clips, Data, Decoder, Model, Pretrain
 
 SPEC = Pretrain(
@@ -65,3 +65,14 @@ def test_each_query_sees_what_the_models_own_attention_weighs(encoder, frames):
         )  # float32, weights up to 1
         torch.testing.assert_close(found.sum(dim=(1, 2, 3)), torch.ones(2), rtol=0, atol=1e-6)
     assert expected_BLL.std(dim=2).min() > 0.01  # otherwise uniform weights would pass too
+
+
+def test_attention_masks_hide_keys():
+    """A hidden key changes nothing."""
+    torch.manual_seed(0)
+    attention, x_BVD = Attention(16, heads=2), torch.randn(1, 5, 16)
+    sees_BVV = torch.ones(1, 5, 5, dtype=torch.bool)
+    sees_BVV[:, :, 4] = False
+    short = attention(x_BVD[:, :4])
+    torch.testing.assert_close(attention(x_BVD, sees_BVV)[:, :4], short)
+    assert not torch.allclose(attention(x_BVD)[:, :4], short)

@@ -86,23 +86,6 @@ def test_a_resumed_run_on_a_gpu_repeats_its_draws(tmp_path, monkeypatch):
     assert torch.equal(weights(resumed), weights(whole))
 
 
-def test_a_step_is_computed_in_as_many_parts_as_fit_and_learns_the_same(tmp_path, monkeypatch):
-    (tmp_path / "whole").mkdir()
-    whole, parted, said, sizes = toy(dropout=0.0), toy(dropout=0.0), [], []
-    halves = RunOptions(accumulate=2)
-    train(whole, tmp_path / "whole", halves, quiet)
-    loss_of = parted.loss_of
-    parted = replace(parted, loss_of=lambda x: sizes.append(len(x)) or loss_of(x))
-    # Gradients and moments of 49 weights take 588 bytes. A clip saves about 36: its 8 hidden values
-    # and its error. So 2 clips fit, and 4 do not.
-    monkeypatch.setattr("mgm.training.loop.free_bytes", lambda device: 770)
-    train(parted, tmp_path, halves, said.append)
-    assert sizes[:2] == [1, 2]  # measured
-    assert sizes[2:] == [2] * (24 * 4)
-    torch.testing.assert_close(weights(parted), weights(whole))
-    assert "4 clips at a time would take" in said[0]
-
-
 def test_a_loss_that_is_not_finite_stops_with_the_next_step_named(tmp_path):
     with pytest.raises(UserError, match="run-1: .* step 7"):
         train(toy(spoil_at=7), tmp_path, show=quiet)
