@@ -124,9 +124,6 @@ def inspect(
             metavar="SOURCE",
         ),
     ],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder: draw the distributions to this PNG file.")
-    ] = None,
     videos: Annotated[
         int | None,
         typer.Option(min=1, help="Folder: number of videos to decode, evenly spaced; default 100."),
@@ -134,24 +131,15 @@ def inspect(
 ) -> None:
     """Print facts about a video or a dataset.
 
-    They are codecs, durations, motion vectors and motion.
+    They are codecs, durations, motion vectors, motion, and of a dataset what masks leave visible.
     """
     if path.is_dir():
         from mgm.stages.inspect import inspect_folder
 
-        facts = inspect_folder(path, videos or 100)
-        say(facts.describe())
-        if out:
-            from mgm.report.figures.dataset import draw
-            from mgm.report.figures.style import write
-
-            write(draw(facts.arrays(), str(path)), out)
-            say(f"wrote {out}")
+        say(inspect_folder(path, videos or 100).describe())
         return
-    if out or videos:
-        raise UserError(
-            f"{path}: is not a folder, and --out and --videos are for folders; leave them out"
-        )
+    if videos:
+        raise UserError(f"{path}: is not a folder, and --videos is for folders; leave it out")
 
     from mgm.video.vectors import inspect_video
 

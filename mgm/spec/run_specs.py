@@ -311,6 +311,7 @@ class Measure(Run):
         "step-time",
         "coverage",
         "cover",
+        "visible",
         "controls",
     ]
     # motion-time: compare reading motion vectors with this optical flow.
@@ -318,9 +319,10 @@ class Measure(Run):
     # step-time: the decoder and the mask ratio. coverage has each mask's own ratio.
     decoder: Decoder = Decoder()
     ratio: float = Field(0.9, gt=0, lt=1)
-    # cover: the mask.
+    # cover and visible: the mask.
     mask: Mask = Mask()
-    # Test videos to measure, evenly spaced; for cover the first ones. 0: all.
+    # Videos to measure, evenly spaced. 0: all. They are test videos, for cover the first ones, and
+    # training videos for visible.
     videos: int = Field(0, ge=0, le=LARGE)
     # coverage: subtract the camera's motion in this way. Guided masks are measured with and
     # without it.
@@ -332,7 +334,7 @@ class Measure(Run):
     views: Views = Views()
 
     def slug(self) -> list[str]:
-        mask = [self.mask.name] if self.name == "cover" else []
+        mask = [self.mask.name] if self.name in ("cover", "visible") else []
         return [self.stage, self.name, *mask, self.data.dataset]
 
 

@@ -1,9 +1,14 @@
 """Turn the motion of a clip into the guidance of a mask: for training, measurements and figures."""
 
-import torch
+from functools import partial
 
-from mgm.masking import SlotMotion
+import torch
+from torch import Tensor
+
+from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.spec import MASKS, Mask, StoredMotion
+from mgm.stages.job import motion_of
+from mgm.video import Batch, BatchOptions
 from mgm.video.clip import Clip
 from mgm.video.motion import frame_difference
 
@@ -32,3 +37,21 @@ def slot_motion(clip: Clip, mask: Mask, tubelet: int, stride: int) -> SlotMotion
         return SlotMotion(magnitude_BSHW)
     shift_SHW2 = clip.displacement(tubelet, stride, mask.distance)
     return SlotMotion(magnitude_BSHW, torch.from_numpy(shift_SHW2)[None])
+
+
+def mask_options(mask: Mask, grid: Grid, **reading) -> BatchOptions:
+    """Return the options of a loader whose batches are masked."""
+    guided, carried = MASKS[mask.name].guided, MASKS[mask.name].carried
+    return BatchOptions(
+        mask.guidance if guided else None,
+        mask.distance,
+        mask.compensate,
+        mask.cells,
+        directions=carried,
+        masks=partial(_masked, mask, grid),
+        **reading,
+    )
+
+
+def _masked(mask: Mask, grid: Grid, batch: Batch) -> tuple[Tensor, None]:
+    return make_mask(mask, grid, motion_of(batch), batch.seed_B), None

@@ -6,7 +6,9 @@ if there are many. The concentration of motion needs decoding, again of a sample
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +18,7 @@ from mgm.data.index import SPLITS, Video, read_index
 from mgm.data.opening import files_below, open_all
 from mgm.data.shards import verify_shards
 from mgm.errors import UserError
+from mgm.spec import MASKS, Clips, Model
 from mgm.video.vectors import Inspection, inspect_video
 
 T = TypeVar("T")
@@ -32,6 +35,7 @@ class DatasetSummary:
         counted: number of videos.
         facts: {path: video}, of all videos or of an evenly spread sample.
         decoded: measurements of the decoded videos.
+        visible: lines of `visible_lines`.
         unreadable: (name, reason) of files that cannot be read.
     """
 
@@ -40,16 +44,17 @@ class DatasetSummary:
     counted: int
     facts: Mapping[str, Video]
     decoded: tuple[Inspection, ...]
+    visible: tuple[str, ...]
     unreadable: tuple[tuple[str, str], ...]
 
     def describe(self) -> str:
         """Return the summary as lines of text."""
         facts, opened = self.facts.values(), len(self.facts) + len(self.unreadable)
-        seconds, concentration_M = (self.arrays()[of] for of in ("duration_N", "concentration_M"))
         lines = [str(self.folder), f"  videos      {self.about}"]
         if opened < self.counted:
             lines.append(f"  opened      {opened:,} of {self.counted:,}, evenly spread")
         if facts:
+            seconds = np.array([video.frames / (video.fps or 25) for video in facts])
             low, middle, high = np.quantile(seconds, (0, 0.5, 1))
             hours = seconds.mean() * (self.counted - len(self.unreadable)) / 3600
             share = np.mean([video.has_vectors for video in facts])
@@ -62,6 +67,7 @@ class DatasetSummary:
                 f"  vectors     {share:.0%} of videos have them{advice}",
             ]
         if self.decoded:
+            concentration_M = [motion.concentration for motion in self.decoded]
             counts, _ = np.histogram(concentration_M, 10, (0, 1))
             heights = np.ceil(counts * (len(BARS) - 1) / max(counts.max(), 1)).astype(int)
             bars = "".join(BARS[height] for height in heights)
@@ -72,6 +78,9 @@ class DatasetSummary:
                 f"  motion      0 |{bars}| 1: share of a frame's motion in a tenth of its cells, "
                 f"median {np.median(concentration_M):.2f}",
             ]
+        lines += [
+            f"  {'' if number else 'visible':<12}{line}" for number, line in enumerate(self.visible)
+        ]
         lines.append(
             f"  unreadable  {len(self.unreadable):,} files" + (":" if self.unreadable else "")
         )
@@ -79,20 +88,6 @@ class DatasetSummary:
         if (more := len(self.unreadable) - SHOWN) > 0:
             lines.append(f"    and {more:,} more")
         return "\n".join(lines)
-
-    def arrays(self) -> dict[str, Any]:
-        """Return the arrays that `mgm.report.figures.dataset.draw` draws."""
-        facts = self.facts.values()
-        return {
-            "duration_N": np.array([video.frames / (video.fps or 25) for video in facts]),
-            "short_N": np.array([min(video.width, video.height) for video in facts]),
-            "codec_N": np.array([video.codec for video in facts]),
-            "vectors_N": np.array([video.has_vectors for video in facts]),
-            "split_N": np.array([video.split for video in facts]),
-            "concentration_M": np.array([motion.concentration for motion in self.decoded]),
-            "counted": self.counted,
-            "unreadable": len(self.unreadable),
-        }
 
 
 def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:
@@ -131,7 +126,31 @@ def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:
             decoded.append(inspect_video(path))
         except UserError as error:
             unreadable.append((path, str(error).removeprefix(f"{path}: ")))
-    return DatasetSummary(folder, about, counted, facts, tuple(decoded), tuple(unreadable))
+    seen = tuple(visible_lines(spread(list(facts.values()), videos)))
+    return DatasetSummary(folder, about, counted, facts, tuple(decoded), seen, tuple(unreadable))
+
+
+def visible_lines(videos: Sequence[Video]) -> list[str]:
+    """Return lines on what the paper's masks leave visible (`mgm.stages.measure.visible`).
+
+    Clips are the paper's: 16 frames of 224 pixels, 4 frames apart, or less in shorter videos.
+    There is no line without videos, or without torch.
+    """
+    if not videos or not find_spec("torch"):
+        return []
+    from mgm.stages.measure.visible import PAPER, describe, visible
+
+    shortest = int(np.median([video.frames for video in videos]))
+    stride = min(max((shortest - 1) // 15, 1), 4)
+    clips, model = Clips(frames=16, size=224, stride=stride), Model()
+    with_vectors = [video for video in videos if video.has_vectors]
+    measured = {}
+    for mask in PAPER:
+        chosen = with_vectors if MASKS[mask.name].guided else videos
+        # A folder in which nothing moves, or without vectors, is no error.
+        with suppress(UserError):
+            measured[f"{mask.name} {mask.ratio:.0%}"] = visible(chosen, clips, model, mask)
+    return describe(measured)
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:

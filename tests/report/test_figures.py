@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from mgm.report import study_files
-from mgm.report.figures import dataset
 from mgm.report.figures.draw import DRAW
 from mgm.report.figures.style import DPI, write
 from mgm.spec import Visualise
@@ -92,18 +91,6 @@ def is_cut(figure):
     drawn = figure.get_tightbbox(figure.canvas.get_renderer())
     width, height = figure.get_size_inches()
     return min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) < 0
-
-
-def test_no_label_of_a_dataset_is_cut():
-    videos = {
-        "duration_N": np.linspace(1, 9, 4),
-        "short_N": np.array([240, 360, 240, 360]),
-        "split_N": np.array(["train", "test"] * 2),
-        "codec_N": np.array(["h264", "h264", "mpeg4", "vp9"]),
-        "vectors_N": np.array([True, True, True, False]),
-        "concentration_M": np.linspace(0.1, 0.9, 100),
-    }
-    assert not is_cut(dataset.draw(videos | {"counted": 4, "unreadable": 0}, "mine"))
 
 
 def test_no_name_of_a_long_difference_is_cut(tmp_path, monkeypatch):

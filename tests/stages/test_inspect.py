@@ -1,8 +1,6 @@
 import shutil
 from pathlib import Path
 
-import matplotlib.image
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -52,26 +50,18 @@ def test_an_index_tells_what_its_dataset_holds(videos, tmp_path):
     ):
         assert part in text
     assert "opened" not in text
-    np.testing.assert_allclose(
-        found.arrays()["duration_N"], [video.frames / video.fps for video in index.videos]
-    )
+    assert text.count(" % of textured patches, none in ") == 4
 
 
-def test_a_folder_without_an_index_is_opened_evenly_spread_and_drawn(videos, tmp_path):
-    result = CliRunner().invoke(
-        app, ["inspect", str(videos), "--videos", "3", "--out", str(tmp_path / "it.png")]
-    )
+def test_a_folder_without_an_index_is_opened_evenly_spread(videos, tmp_path):
+    result = CliRunner().invoke(app, ["inspect", str(videos), "--videos", "3"])
     assert result.exit_code == 0, result.output
     for part in (
         "9 files, without an index",
         "opened      3 of 9, evenly spread",
         "unreadable  0 files",
-        f"wrote {tmp_path / 'it.png'}",
     ):
         assert part in result.output
-    picture = matplotlib.image.imread(tmp_path / "it.png")
-    # one panel: generated videos are alike in duration, size and codec
-    assert picture.shape[:2] == (520, 1480)
     whole = inspect_folder(videos)
     assert (whole.counted, len(whole.facts), len(whole.unreadable)) == (9, 8, 1)
     (tmp_path / "empty").mkdir()

@@ -8,6 +8,7 @@ write arrays.npz to the job's folder.
 - step-time: time of a pretraining step that hides most tokens vs none (ST-MAE's abstract)
 - coverage: the share of moving pixels that each mask hides (ours)
 - cover: the share of generated movers' pixels that a mask hides (ours)
+- visible: the shares of texture and of motion that a mask leaves visible (ours)
 - controls: accuracy of a linear probe without a trained model (ours)
 """
 

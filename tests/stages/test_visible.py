@@ -1,0 +1,86 @@
+"""What masks leave visible, in the first clips of a training run."""
+
+import numpy as np
+import pytest
+
+from mgm.data.synthetic.generator import generate
+from mgm.data.synthetic.params import Synthetic
+from mgm.spec import Clips, Mask, Measure, Model
+from mgm.stages.inspect import visible_lines
+from mgm.stages.job import Job, Workplace
+from mgm.stages.measure import measure
+from mgm.stages.measure.visible import describe, leaves_nothing, shares, visible
+from tests.helpers.small_runs import SMALL
+from tests.helpers.videos import write_video
+
+CHECKERS = np.indices((8, 8)).sum(0) % 2 * 100  # standard deviation 50
+
+
+def test_shares_of_a_clip_of_known_patches():
+    """Of four textured patches one is visible. Its brightness changes by 10, the others' by 30."""
+    frames_THWC = np.zeros((4, 32, 32, 3), np.uint8)
+    for row, column, change in ((0, 0, 10), (0, 16, 30), (16, 0, 30), (16, 16, 30)):
+        for t in range(4):
+            patch = CHECKERS + change * (t % 2)
+            frames_THWC[t, row : row + 8, column : column + 8] = patch[..., None]
+    masked_SHW = np.ones((2, 2, 2), bool)
+    masked_SHW[:, 0, 0] = False
+    texture, motion = shares(frames_THWC, masked_SHW)
+    assert texture == pytest.approx(1 / 4)
+    assert motion == pytest.approx(10**2 / (10**2 + 3 * 30**2), rel=1e-5)
+    assert np.isnan(shares(np.zeros_like(frames_THWC), masked_SHW)).all()
+
+
+def test_a_patch_that_is_partly_hidden_counts_in_part():
+    frames_THWC = np.zeros((2, 8, 16, 3), np.uint8)
+    frames_THWC[:, :, :8] = CHECKERS[..., None]
+    masked_SHW = np.zeros((1, 2, 4), bool)
+    masked_SHW[0, 0, 0] = True
+    assert shares(frames_THWC, masked_SHW)[0] == pytest.approx(3 / 4)
+
+
+@pytest.fixture(scope="module")
+def black(tmp_path_factory):
+    """Videos of a small square of noise that moves on black, as a cut-out hand does."""
+    folder = tmp_path_factory.mktemp("black")
+    noise = np.random.default_rng(0).integers(60, 255, (12, 12, 3), np.uint8)
+    for number in range(4):
+        frames_THWC = np.zeros((32, 96, 96, 3), np.uint8)
+        for t, frame_HWC in enumerate(frames_THWC):
+            left = 10 + 2 * t
+            frame_HWC[20 + 10 * number : 32 + 10 * number, left : left + 12] = noise
+        write_video(folder / f"{number}.mp4", frames_THWC)
+    return folder
+
+
+def test_a_box_that_follows_the_only_object_leaves_nothing(black):
+    from mgm.data.opening import open_all
+
+    videos = list(open_all(black, sorted(path.name for path in black.iterdir()))[0].values())
+    clips = Clips(frames=16, size=48, stride=2, crop="centre", flip=False)
+    model = Model(patch=8)
+    measured = {
+        mask.name: visible(videos, clips, model, mask)
+        for mask in (Mask(name="tube"), Mask(name="mgm"))
+    }
+    assert measured["mgm"]["clips"] == 4
+    assert measured["mgm"]["motion"] < 5 < 10 < measured["tube"]["motion"]
+    assert leaves_nothing(measured["mgm"])
+    assert not leaves_nothing(measured["tube"])
+    *_, warning = describe(measured)
+    assert warning == "warning: too little stays visible to learn from: mgm"
+    lines = visible_lines(videos)
+    assert [line.split()[0] for line in lines[:4]] == ["block", "mgm", "tube", "tube"]
+
+
+def test_a_study_can_measure_it(tmp_path):
+    params = Synthetic(classes=2, train_per_class=2, test_per_class=1)
+    index = generate(params, tmp_path / "drawn")
+    for guidance in ("vectors", "difference", "shuffled"):
+        spec = Measure(**SMALL, name="visible", mask=Mask(guidance=guidance))
+        assert spec.run_id.startswith("measure-visible-mgm-")
+        job = Job(spec, tmp_path, Workplace(tmp_path, {spec.data.dataset: index.root}), index)
+        found = measure(job)
+        assert set(found) == {"texture", "motion", "without", "clips"}
+        assert found["clips"] == 4
+        assert 0 <= found["texture"] <= 100
