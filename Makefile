@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gpu reproduce mini test test-all test-slow chaos bench check format lock dashboard docs archive
+.PHONY: help setup reproduce mini test test-all test-slow chaos bench check format lock dashboard docs archive
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -61,9 +61,6 @@ chaos: setup ## kill training 100 times at random, and compare with undisturbed 
 
 bench: setup ## compare masks, loading and a step with peers, in reports/bench; repeat to continue
 	@OMP_NUM_THREADS=1 $(BIN)/python bench
-
-gpu: setup ## measure on a GPU, in parts of 8 minutes, in reports/gpu; repeat to continue
-	@for part in day parity step ladder feed mini; do $(BIN)/python bench/gpu.py --part $$part || test $$? = 3; done
 
 check: setup ## check format, lint, types and import contracts
 	@$(BIN)/ruff format --check . > .check.log && $(BIN)/ruff check . > .check.log && $(BIN)/snakefmt --check workflow 2> .check.log \

@@ -3,7 +3,7 @@
 Loading: a clip is 16 frames at stride 4 from a random start, cut by MultiScaleCrop and resized to
 224. All readers open the file again for each clip, and read the same frames and crop. Ours also
 reads the motion vectors. The peers read the source files. Ours reads these, and also the copies
-(`--transcode`) and shards (`--shards`) that `mgm prepare` makes from them.
+that `mgm prepare --copy mp4` and `--copy pack` make from them.
 """
 
 import sys
@@ -23,10 +23,9 @@ import torch
 from measuring import Comparison
 from torch import Tensor
 
+from mgm.data.copies import copy_videos
 from mgm.data.folder import index_folder
 from mgm.data.index import Index, Video
-from mgm.data.shards import Settings, write_shards
-from mgm.data.transcode import transcode
 from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.models import build_mae, reconstruction_loss
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
@@ -106,7 +105,7 @@ def with_torchcodec(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
 
 
 # Peers that read videos, with goals: the ratio of their time to ours, if ours reads sources or
-# copies, if it reads shards of drawn videos, and of the videos that were given.
+# mp4 copies, if it reads packs of drawn videos, and of the videos that were given.
 READERS = {"decord": (with_decord, 1.3, 8, 5), "torchcodec": (with_torchcodec, 1.2, 6, 3.5)}
 
 
@@ -133,17 +132,17 @@ def loader(options: Options) -> Iterator[Comparison]:
             except (ImportError, OSError, RuntimeError) as error:
                 print(f"{name} is left out: {str(error).splitlines()[0]}", file=sys.stderr)
                 del readers[name]
-        copies, shards = transcode(sources, place / "c"), write_shards(sources, place, Settings())
+        copies, packs = (copy_videos(sources, place / kind, kind) for kind in ("mp4", "pack"))
         assert isinstance(copies, Index)
-        assert isinstance(shards, Index)
-        # Copies and shards have the order of the sources.
-        kinds = {"sources": sources, "copies": copies, "shards": shards}
+        assert isinstance(packs, Index)
+        # Copies have the order of the sources.
+        kinds = {"sources": sources, "mp4 copies": copies, "packs": packs}
         for kind, index in kinds.items():
             files = {name: video.path for name, video in zip(frames, index.videos)}
             against = {
                 f"{name} on the sources": (
                     partial(turn, read, paths),
-                    (real if options.videos else like_k400) if kind == "shards" else least,
+                    (real if options.videos else like_k400) if kind == "packs" else least,
                 )
                 for name, (read, least, like_k400, real) in readers.items()
             }
@@ -151,7 +150,7 @@ def loader(options: Options) -> Iterator[Comparison]:
             yield Comparison(
                 f"a clip from {kind}", mine, against, options.repeats, time.process_time, len(files)
             )
-        yield fed_step(shards.videos[0], options)
+        yield fed_step(packs.videos[0], options)
 
 
 def with_mv_extractor(path: str) -> int:
@@ -228,7 +227,7 @@ def fed_step(video: Video, options: Options) -> Comparison:
     perfect = partial(step_seconds, optimiser, partial(loss, lambda: frames_BTHWC), device, False)
     against = {"a perfect loader": (perfect, 0.95)}
     return Comparison(
-        "a step of ViT-S fed from shards", fed, against, options.repeats, time.process_time
+        "a step of ViT-S fed from packs", fed, against, options.repeats, time.process_time
     )
 
 

@@ -279,7 +279,7 @@ def test_a_digest_alone_does_not_make_videos_generated():
 
     assert told("gestures", "split as given") == ("own", "gestures")
     assert told("gestures") == ("own", "gestures")
-    drawn = "generated videos (seed 1), split as drawn; in 1 shards from index 845cce5fb7f2"
+    drawn = "generated videos (seed 1), split as drawn; pack copies of index 845cce5fb7f2"
     assert told("any", drawn) == ("generated", "any (generated)")
     assert told("any", kinds={("any", "0123456789ab"): "generated"}) == (
         "generated",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import Field
@@ -33,27 +33,25 @@ Seed = Annotated[
 class CopyOptions(FrozenModel):
     """How the videos are copied. Every field is an option of `mgm prepare DATASET`."""
 
-    transcode: bool = Field(
-        False,
-        description="Write OUT/videos too: H.264 that is fast to read at random; index those.",
-    )
-    shards: bool = Field(
-        False,
-        description="Write OUT/shards too: frames as JPEG and the sources' vectors; index those.",
-    )
-    every: int = Field(
-        1, ge=1, description="Shards: keep every k-th frame; then clips start at multiples of k."
-    )
-    quality: int = Field(90, description="Shards: JPEG quality of the frames.")
+    copy_as: Annotated[
+        Literal["pack", "mp4"] | None,
+        typer.Option(
+            "--copy",
+            help="Write OUT/videos too, fast to read at random, and index those. pack: JPEG frames "
+            "and the sources' own vectors. mp4: H.264, for codecs without vectors.",
+        ),
+    ] = None
     short_side: int | None = Field(
         None,
-        description="Pixels: 256 (default) or 320; shards: any. Smaller videos keep their size.",
+        ge=64,
+        le=4096,
+        description="Copies: their short side in pixels, 256 by default; never enlarged.",
     )
     processes: int | None = Field(
         None,
         ge=1,
         le=MOST_PROCESSES,
-        description="Processes that transcode or write shards; default: one per core.",
+        description="Processes that write copies; default: one per core.",
     )
     shard: Annotated[
         str | None,
@@ -74,30 +72,18 @@ def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
     Raises:
         UserError: an option of copies is given, and no copy is asked for.
     """
-    from mgm.data.opening import cores
-
-    side, processes = how.short_side or 256, how.processes or cores()
-    # Transcoded files come before shards.
-    copies: list[Callable[..., Any]] = []
-    if how.transcode:
-        from mgm.data.transcode import transcode
-
-        copies.append(partial(transcode, short_side=side, processes=processes))
-    if how.shards:
-        from mgm.data.shards import Settings, write_shards
-
-        settings = Settings(side, how.every, how.quality)
-        copies.append(partial(write_shards, settings=settings, processes=processes))
     flags = {"short-side": how.short_side, "processes": how.processes, "shard": how.shard}
-    if not copies and (idle := [name for name, value in flags.items() if value is not None]):
-        raise UserError(
-            f"--{idle[0]} is for --transcode or --shards, and neither is given; add one, or "
-            f"leave out --{idle[0]}"
-        )
+    if not how.copy_as and (idle := [name for name, value in flags.items() if value is not None]):
+        raise UserError(f"--{idle[0]} is for --copy, which is not given; add it, or leave it out")
     require_own_index(out, how.force)
-    for copy in copies[:-1]:
-        make = partial(prepare_copies, make, copy=copy)
-    say(summary(prepare_copies(make, out, copies[-1], how.shard) if copies else make(out)))
+    if how.copy_as:
+        from mgm.data.copies import copy_videos
+        from mgm.data.opening import cores
+
+        side, processes = how.short_side or 256, how.processes or cores()
+        copy = partial(copy_videos, kind=how.copy_as, short_side=side, processes=processes)
+        make = partial(prepare_copies, make, copy=copy, shard=how.shard)
+    say(summary(make(out)))
 
 
 def _pattern(text: str) -> str:

@@ -202,8 +202,7 @@ def show(
 ) -> None:
     """Draw a clip's frames, motion vectors and masks in one picture."""
     # A missing file is refused before PyTorch is imported, which takes seconds.
-    if ".tar#" not in str(video):
-        video.stat()
+    video.stat()
     if vectors:
         from mgm.video.picture import show_vectors
 

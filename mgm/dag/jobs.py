@@ -132,7 +132,7 @@ def dataset_jobs(setting: Setting) -> list[DagJob]:
             source = (*words, "--out", str(place / "source"))
             index_of_source = (place / "source" / "index.json",)
             first = prepare(f"{job}-source", words=source, makes=index_of_source)
-            whole += ("--transcode",)
+            whole += ("--copy", "mp4")
             count = setting.shards
             shards = [
                 prepare(

@@ -30,9 +30,8 @@ def prepare_copies(
     """Index the sources in OUT/source, and write copies of them.
 
     Args:
-        make: writes the index of the sources to a folder. With both `--transcode` and `--shards` it
-            transcodes first, so that videos of any codec have motion vectors.
-        copy: `transcode` or `write_shards`, with its settings.
+        make: writes the index of the sources to a folder.
+        copy: `copy_videos`, with its settings.
         shard: I/N, to write one part. Then the index of the sources must exist already. If each
             part made it, every video would be opened N times.
     """

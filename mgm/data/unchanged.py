@@ -2,11 +2,10 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from mgm.data.copies import older_copies
 from mgm.data.index import Index
 from mgm.data.opening import GONE, fault
-from mgm.data.shards import check_shards
 from mgm.errors import UserError
-from mgm.video.shard_reader import shard_of
 
 
 def compared(index: Index) -> str:
@@ -22,9 +21,8 @@ def check_files(index: Index) -> None:
 
     Raises:
         UserError: a video is missing or has changed. The message names the first, and counts them.
+            Or a copy is older than its source.
     """
-    if index.videos and shard_of(index.videos[0].path):
-        return check_shards(index.root)
     # A shared file system answers several requests at a time.
     with ThreadPoolExecutor(8) as pool:
         faults = [
@@ -40,3 +38,5 @@ def check_files(index: Index) -> None:
             f"missing and {len(faults) - gone:,} have "
             "changed: put them back, or run `mgm prepare` again"
         )
+    for path, reason in older_copies(index):
+        raise UserError(f"{path}: {reason}")

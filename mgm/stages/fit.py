@@ -19,7 +19,6 @@ from mgm.stages.job import Job, with_channels
 from mgm.training import TrainingRun, collectives, train
 from mgm.training.loop import Numbers
 from mgm.video import Batch, BatchOptions, training_loader
-from mgm.video.shard_reader import shard_of
 
 # Warn if bf16 takes this many times as long as float32. A CPU with bf16 units takes 0.3 to 0.6
 # times as long, and a CPU that emulates bf16 takes 20 to 100 times as long.
@@ -62,7 +61,6 @@ def fit(
         layer_decay,
         how.augment.repeats,
         spec.seed,
-        bool(shard_of(videos[0].path)),
     )
     job.failed = train(run, job.folder, job.options, show)
     if collectives.is_main():

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mgm.data.copies import older_copies
 from mgm.data.index import SPLITS, Video, read_index
 from mgm.data.opening import files_below, open_all
-from mgm.data.shards import verify_shards
 from mgm.errors import UserError
 from mgm.spec import MASKS, Clips, Model
 from mgm.video.vectors import Inspection, inspect_video
@@ -105,8 +105,7 @@ def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:
             f"{sum(video.split == split for video in index.videos):,} {split}" for split in SPLITS
         )
         counted = len(facts) + len(unreadable)
-        if (index.root / "shards.json").is_file():
-            unreadable += verify_shards(index, folder)
+        unreadable += older_copies(index)
         about = f"{counts}, of {len(index.classes):,} classes, digest {index.digest}; {index.note}"
     else:
         names, unusable = files_below(folder)

@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 import torch
 
 from mgm import rng
-from mgm.data import crops
 from mgm.data.index import Index, Video, read_index, require_labels
 from mgm.data.unchanged import check_files
 from mgm.errors import UserError
@@ -170,14 +169,6 @@ def find_index(spec: Run, workplace: Workplace) -> Index:
     if collectives.is_main():
         check_files(index)
     return index
-
-
-def share_crops(job: Job) -> None:
-    """Let a run with a cache read centre crops of a generated set from a store on disk."""
-    spec, place = job.spec, job.workplace.data[job.spec.data.dataset]
-    cache = job.workplace.cache
-    if cache and not job.options.workers and (place / "generated.json").exists():
-        crops.share_crops(cache, place, job.index.videos, spec.clips.size)
 
 
 def moving_videos(index: Index) -> list[Video]:

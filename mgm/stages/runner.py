@@ -22,7 +22,7 @@ from mgm.results.lock import folder_lock
 from mgm.results.result import examine, lacks_weights, recorded_digest, versions, write_result
 from mgm.spec import MASKS, Pretrain, Spec, parents, read_spec
 from mgm.spec.compute import train_multiply_adds
-from mgm.stages.job import Job, Workplace, find_index, share_crops
+from mgm.stages.job import Job, Workplace, find_index
 from mgm.training import collectives, remove_checkpoints
 
 
@@ -147,7 +147,6 @@ def _run_one(
             atomic.remove_parts(folder)
             atomic.write(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
         job = Job(spec, folder, workplace, find_index(spec, workplace))
-        share_crops(job)
         metrics = compute(job)
         if not collectives.is_main():
             return ""

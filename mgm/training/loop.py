@@ -56,7 +56,6 @@ class TrainingRun:
         videos: number of training videos. At most 1 % of them may fail.
         repeats: clips per video of a batch, for the log's clips per second.
         seed: the run's seed.
-        shards: whether clips are read from shards.
     """
 
     run_id: str
@@ -69,7 +68,6 @@ class TrainingRun:
     layer_decay: float = 1.0
     repeats: int = 1
     seed: int = 0
-    shards: bool = False
 
 
 def train(
@@ -396,6 +394,6 @@ class TrainingLog:
         if self.waited > seconds / 2:
             self.show(
                 f"{self.run.run_id}: waiting for clips took {self.waited / seconds:.0%} of the "
-                f"first {duration(seconds)}; raise --workers"
-                + ("" if self.run.shards else ", or read shards (`mgm prepare ... --shards`)")
+                f"first {duration(seconds)}; raise --workers, or read packs "
+                "(`mgm prepare ... --copy pack`)"
             )

@@ -23,7 +23,7 @@ from mgm.video.container import (
     transcode,
 )
 from mgm.video.motion import UPRIGHT, VECTOR, cell_distance, rasterise, reference_distance
-from mgm.video.shard_reader import open_record, shard_of
+from mgm.video.pack import is_pack, open_pack
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,13 @@ def read_frames(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
         UserError: the file cannot be read, or its frames change their size.
     """
     for picture, frame_HWC in read_pictures(path):
-        if frame_HWC is not None:
-            yield picture.index, frame_HWC
+        yield picture.index, frame_HWC
 
 
 def read_pictures(
-    path: str | Path, motion: bool = False, every: int = 1
-) -> Iterator[tuple[DecodedFrame, np.ndarray | None]]:
-    """Yield every picture of a video file that decodes, and the pixels of every `every`-th.
+    path: str | Path, motion: bool = False
+) -> Iterator[tuple[DecodedFrame, np.ndarray]]:
+    """Yield every picture of a video file that decodes, and its pixels.
 
     Raises:
         UserError: as `read_frames`.
@@ -126,10 +125,8 @@ def read_pictures(
     reformatter, shape = VideoReformatter(), None
     with open_video(path) as video:
         for picture in video.pictures(motion=motion):
-            frame_HWC = None
-            if picture.index % every == 0:
-                frame_HWC = np.ascontiguousarray(_upright(video, picture, reformatter, shape))
-                shape = frame_HWC.shape
+            frame_HWC = np.ascontiguousarray(_upright(video, picture, reformatter, shape))
+            shape = frame_HWC.shape
             yield picture, frame_HWC
 
 
@@ -166,12 +163,15 @@ def probe_video(path: str | Path) -> VideoInfo:
     Raises:
         UserError: the file cannot be read, or no frame of it decodes.
     """
-    if shard_of(path):
-        record = open_record(path)
-        (height, width), has_vectors = record.size, record.codec in CODECS_WITH_VECTORS
-        seconds = record.frames / record.fps if record.fps else 0
-        facts = record.frames, record.fps, width, height, record.codec, has_vectors, seconds
-        return VideoInfo(*facts)
+    if is_pack(path):
+        with open_pack(path) as pack:
+            (height, width), frames, has_vectors = (
+                pack.size,
+                len(pack.rows),
+                pack.codec in CODECS_WITH_VECTORS,
+            )
+            seconds = frames / pack.fps if pack.fps else 0
+            return VideoInfo(frames, pack.fps, width, height, pack.codec, has_vectors, seconds)
     with open_video(path) as video:
         pictures = video.pictures(motion=False)
         first = next(pictures, None)
@@ -188,19 +188,6 @@ def probe_video(path: str | Path) -> VideoInfo:
         # The stored duration is wrong if the file was cut short.
         seconds = frames / fps if fps else stored
         return VideoInfo(frames, fps, width, height, video.codec, video.has_vectors, seconds)
-
-
-def frame_times(path: str | Path, info: VideoInfo) -> np.ndarray:
-    """Return when each frame is shown, in seconds from the first, (frames,) float64.
-
-    MP4 and Matroska store the times. Other files have a constant frame rate here.
-    """
-    if not shard_of(path):
-        with open_video(path) as video:
-            if (timeline := video.timeline) is not None:
-                unit = float(video.stream.time_base or 0)
-                return (timeline.times_T - timeline.times_T[0]) * unit
-    return np.arange(info.frames) / info.fps
 
 
 def _too_few(video: VideoReader, asked: int, decoded: int) -> str:

@@ -35,7 +35,6 @@ from mgm.video.container import NoVectors
 from mgm.video.motion import CELL, frame_difference, permuted_slots
 from mgm.video.optical_flow import NoFlow
 from mgm.video.read import Cache, IndexedVideo, read
-from mgm.video.shard_reader import NotInShard
 from mgm.video.transform import (
     ClipAugmentation,
     test_box,
@@ -427,7 +426,7 @@ class _TrainingBatches(_Batches):
                         for clip, seed in zip(clips, seeds_R)
                     ]
                 read_clips += clips
-            except (NoVectors, NoFlow, NotInShard) as error:
+            except (NoVectors, NoFlow) as error:
                 return error
             except UserError:
                 read_clips += [None] * self.repeats

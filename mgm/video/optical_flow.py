@@ -33,7 +33,7 @@ from mgm.spec import Flow
 from mgm.video.clip import Motion
 from mgm.video.decode import probe_video, read_frames
 from mgm.video.motion import CELL, cells
-from mgm.video.shard_reader import shard_of
+from mgm.video.pack import is_pack
 
 SHORT = {"raft-small": 128, "dis": 64}  # least pixels of the short side that an estimator sees
 PIXELS = 8 * 240 * 320  # most pixels per batch of pairs, unless one pair has more
@@ -50,12 +50,12 @@ def sidecar(path: str | Path, method: Flow) -> Path:
     """Return the path of a video's sidecar.
 
     Raises:
-        NoFlow: the video is in a shard.
+        NoFlow: the video is a pack, whose frames are smaller than its vectors' pixels.
     """
-    if shard_of(path):
+    if is_pack(path):
         raise NoFlow(
-            f"{path}: is in a shard, and optical flow is stored next to video files; use the index "
-            "of the files, in the folder `source` next to the shards"
+            f"{path}: is a pack, which has no optical flow; use the index of the sources, in the "
+            "folder `source` next to the packs"
         )
     return Path(f"{path}.{method}.npy")
 

@@ -1,10 +1,9 @@
-"""The way of a clip: `read` returns clips from memory, from a store on disk, or from the video.
+"""The way of a clip: `read` returns clips from memory or from the video.
 
     loader.py           chooses frames and boxes, and makes batches
     read.py: read       -> read.py: Cache       whole videos in memory
-                        -> read.py: CropStore   centre crops of all frames, in a file
                         -> decode.py            a video file
-                        -> shard_reader.py      a video in a shard
+                        -> pack.py              a pack
     clip.py: Clip       frames and their motion
 
 All return the same clips, bit for bit, as `Clip.cut` on the whole frames of `read_clip`.
@@ -20,11 +19,11 @@ import numpy as np
 
 from mgm.errors import UserError
 from mgm.spec import StoredMotion
-from mgm.video.clip import Box, Clip, Motion, cut_frames
+from mgm.video.clip import Box, Clip, cut_frames
 from mgm.video.container import open_video
 from mgm.video.decode import DecodePass
 from mgm.video.optical_flow import read_flow
-from mgm.video.shard_reader import ShardPass, shard_of
+from mgm.video.pack import PackPass, is_pack, open_pack
 
 # Returns the box of a clip, given the frame's height and width.
 PlaceBox = Callable[[int, int], Box]
@@ -137,15 +136,16 @@ def read_clip(
 @contextmanager
 def open_pass(
     path: str | Path, wanted_N: np.ndarray, motion: bool
-) -> Iterator[DecodePass | ShardPass]:
-    """Open one pass over a video, in a file or in a shard.
+) -> Iterator[DecodePass | PackPass]:
+    """Open one pass over a video file or a pack.
 
     Args:
         wanted_N: numbers of the frames to read, sorted and without repeats.
         motion: read motion vectors too.
     """
-    if shard_of(path):
-        yield ShardPass(path, wanted_N, motion)
+    if is_pack(path):
+        with open_pack(path) as pack:
+            yield PackPass(pack, wanted_N, motion)
     else:
         with open_video(path) as video:
             yield DecodePass(video, wanted_N, motion)
@@ -162,8 +162,6 @@ class Cache:
         self.megabytes, self.free = megabytes, megabytes * 1e6
         # Path -> motion -> clip. All clips of a path share their frames.
         self.whole: dict[str, dict[StoredMotion | None, Clip]] = {}
-        # (Path, clip size) -> store. `mgm.data.crops` fills it.
-        self.crops: dict[tuple[str, int], CropStore] = {}
 
     def find(
         self,
@@ -173,10 +171,7 @@ class Cache:
         size: int,
         motion: StoredMotion | None,
     ) -> list[Clip]:
-        """Return the clips of `read` from the store or from memory. Empty if they are not there."""
-        store = self.crops.get((video.path, size)) if motion in (None, "vectors") else None
-        if store and boxes and all(box(*store.shape) == store.box for box in boxes):
-            return [store.clip(video.path, index_T) for index_T in frames]
+        """Return the clips of `read` from memory. Empty if they are not there."""
         if self._find(video, motion) is None and self.free > 0:
             self._keep(video, motion)
         if (whole := self._find(video, motion)) is None:
@@ -204,28 +199,3 @@ class Cache:
             self.free -= size
         else:
             self.free = 0  # full
-
-
-class CropStore:
-    """Every frame's centre crop and motion, mapped into memory from a file (`mgm.data.crops`).
-
-    Args:
-        row_VF: one row per video, whose fields are the frames and the arrays of `Motion`.
-        paths: of the videos.
-        shape: height and width of the videos.
-        box, size: of the crop.
-    """
-
-    def __init__(
-        self, row_VF: np.ndarray, paths: Sequence[str], shape: tuple[int, int], box: Box, size: int
-    ):
-        # Plain arrays, since indexing a memmap takes 2.6 times as long.
-        self.fields = [row_VF[name].view(np.ndarray) for name in row_VF.dtype.fields or ()]
-        self.row = {path: n for n, path in enumerate(paths)}
-        self.shape, self.box, self.size = shape, box, size
-
-    def clip(self, path: str, index_T: np.ndarray) -> Clip:
-        """Return the clip of a video's frames `index_T`."""
-        row = self.row[path]
-        frames, vectors, distance, informed = (field[row][index_T] for field in self.fields)
-        return Clip(frames, Motion(vectors, distance, informed, self.box, self.size))

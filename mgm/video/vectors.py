@@ -11,7 +11,7 @@ from mgm.results.atomic import atomic_write
 from mgm.video.container import open_video, transcode
 from mgm.video.decode import VideoInfo, probe_video
 from mgm.video.motion import cell_distance, reference_distance
-from mgm.video.shard_reader import open_record, shard_of
+from mgm.video.pack import is_pack, open_pack
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,12 @@ def read_vectors(path: str | Path) -> Vectors:
     Raises:
         UserError: the file cannot be read, or its frames change their size.
     """
-    if shard_of(path):
-        record = open_record(path)
-        motion = record.motion(record.rows)
-        kinds_T = tuple(kind.decode() for kind in record.rows["kind"].tolist())
-        index_N = record.every * np.flatnonzero(motion.informed_T)
-        motion = motion[motion.informed_T]
-        return Vectors(kinds_T, index_N, motion.vectors_THW2, motion.distance_THW, *record.size)
+    if is_pack(path):
+        with open_pack(path) as pack:
+            motion = pack.motion(pack.rows, [packed for _, packed in pack.frames(pack.rows)])
+        kinds_T = tuple(kind.decode() for kind in pack.rows["kind"].tolist())
+        index_N, motion = np.flatnonzero(motion.informed_T), motion[motion.informed_T]
+        return Vectors(kinds_T, index_N, motion.vectors_THW2, motion.distance_THW, *pack.size)
     kinds, references, indices = list[str](), list[int](), list[int]()
     cells = list[tuple[np.ndarray, np.ndarray]]()
     height, width = 0, 0

@@ -61,7 +61,7 @@ def test_a_step_is_compared_in_both_precisions(bench):
 
 
 @pytest.mark.slow
-def test_the_loader_reads_sources_copies_and_shards(bench, tmp_path, monkeypatch):
+def test_the_loader_reads_sources_and_copies(bench, tmp_path, monkeypatch):
     from mgm.data.synthetic.generator import generate
     from mgm.data.synthetic.params import Synthetic
 
@@ -75,7 +75,7 @@ def test_the_loader_reads_sources_copies_and_shards(bench, tmp_path, monkeypatch
         for work, _ in comparison.peers.values():
             work()
         kinds.append(comparison.name.rpartition(" ")[2])
-    assert kinds == ["sources", "copies", "shards", "shards"]
+    assert kinds == ["sources", "copies", "packs", "packs"]
 
 
 @pytest.mark.slow

@@ -24,15 +24,15 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("transcode", [[], ["--transcode"]])
-def test_files_of_any_name_are_prepared_trained_on_and_tested(build, tmp_path, transcode):
+@pytest.mark.parametrize("copy", [[], ["--copy", "mp4"], ["--copy", "pack"]])
+def test_files_of_any_name_are_prepared_trained_on_and_tested(build, tmp_path, copy):
     torch.set_num_threads(1)
     source = build(
         *(f"{folder}/{name}" for folder in ("-class (1)", "été #2; x") for name in NAMES)
     )
     out, results = tmp_path / "index [1]", tmp_path / "results"
     done = CliRunner().invoke(
-        app, ["prepare", "folder", "--source", str(source), "--out", str(out), *transcode]
+        app, ["prepare", "folder", "--source", str(source), "--out", str(out), *copy]
     )
     assert done.exit_code == 0, done.output
     index = read_index(out)

@@ -1,4 +1,4 @@
-"""Change bytes of shards and indices, and read them.
+"""Change bytes of copies and indices, and read them.
 
 Reading returns what was written, or raises an error of one line. It never returns other frames,
 vectors or labels.
@@ -14,15 +14,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from mgm.data.copies import copy_videos
 from mgm.data.folder import index_folder
 from mgm.data.index import read_index
-from mgm.data.shards import Settings, write_shards
 from mgm.errors import UserError
 from mgm.video import read_clip
 from tests.helpers.videos import moving_square, write_video
 
 pytestmark = pytest.mark.slow
-SIDE = Settings(short_side=64)
 FRAMES = np.arange(4)
 # (position as a share of the file, kind of change, bytes)
 CHANGES = st.tuples(
@@ -37,7 +36,7 @@ TIMES = settings(
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
-    """Folder with six videos of two classes, and their shards."""
+    """Folder with six videos of two classes, and their packs."""
     place = tmp_path_factory.mktemp("tampered")
     for label in "ab":
         (place / "videos" / label).mkdir(parents=True)
@@ -50,7 +49,7 @@ def origin(tmp_path_factory):
 
 def written(place: Path):
     index = index_folder(place / "videos", place / "out" / "source")
-    return write_shards(index, place / "out", SIDE)
+    return copy_videos(index, place / "out", "pack", 64)
 
 
 def unless_refused(call):
@@ -97,24 +96,22 @@ def copied(origin: Path, tmp_path: Path) -> Path:
 
 @TIMES
 @given(change=CHANGES)
-def test_a_shard(origin, tmp_path, change):
+def test_a_pack(origin, tmp_path, change):
     place = copied(origin, tmp_path)
     index = read_index(place / "out")
     whole = read(index)
-    (shard,) = (place / "out" / "shards").glob("*.tar")
-    tamper(shard, change)
+    tamper(Path(index.videos[0].path), change)
     for before, after in zip(whole, read(index), strict=True):
         assert after == before or after[3] is None
 
 
 @TIMES
-@given(name=st.sampled_from(["0*.json", "shards.json"]), change=CHANGES)
-@example(name="0*.json", change=(0.0, "cut", b"{"))
-def test_a_sidecar_is_written_again_or_named(origin, tmp_path, name, change):
+@given(change=CHANGES)
+@example(change=(0.0, "cut", b"{"))
+def test_settings_of_copies_are_written_again_or_named(origin, tmp_path, change):
     place = copied(origin, tmp_path)
     whole = read(written(place))
-    (path,) = (place / "out" / "shards").glob(name)
-    tamper(path, change)
+    tamper(place / "out" / "copies.json", change)
     found = unless_refused(lambda: written(place))
     assert found is None or read(found) == whole
 

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import av
@@ -23,10 +24,9 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.dag.config import parse_config
 from mgm.dag.study import Workflow
+from mgm.data.copies import copy_videos
 from mgm.data.folder import index_folder
 from mgm.data.index import _seal, read_index
-from mgm.data.shards import Settings, verify_shards, write_shards
-from mgm.data.unchanged import check_files
 from mgm.errors import UserError
 from mgm.models import build_classifier, save_weights
 from mgm.models.weights_file import read_tensors
@@ -35,7 +35,7 @@ from mgm.results.result import examine, write_result
 from mgm.spec import Clips, Data, Finetune, Model, Pretrain
 from mgm.stages.measure.saliency import read_boxes
 from mgm.video import probe_video, read_clip
-from mgm.video.shard_reader import HEADER, ROW, shard_of, table_crc
+from mgm.video.pack import FOOTER, ROW
 from tests.helpers.errors import refused
 from tests.helpers.fake_results import finish, registry
 from tests.helpers.videos import moving_square, write_video
@@ -274,103 +274,47 @@ def test_carriage_returns_in_names_stay_in_them(place):
     assert {"b/0\r\n.mp4", "a\rc/1.mp4"} <= {made.name(video) for video in made.videos}
 
 
-def test_a_folder_may_be_called_like_a_shard(place):
-    (place / "x.tar#5").mkdir()
-    folder = (place / "videos").rename(place / "x.tar#5" / "videos")
-    index = index_folder(folder, place / "x.tar#5" / "source")
-    assert len(index.videos) == 6
-    check_files(index)
-    out = place / "x.tar#5"
-    shards = write_shards(read_index(out / "source"), out, Settings(short_side=64))
-    check_files(shards)
-    for here in (index, shards):
-        assert read_clip(here.videos[0].path, [0, 3]).frames_THWC.shape == (2, 32, 32, 3)
-
-
 @pytest.fixture
-def shards(place) -> Path:
+def packs(place) -> Path:
     index = index_folder(place / "videos", place / "out" / "source")
-    write_shards(index, place / "out", Settings(short_side=64))
+    copy_videos(index, place / "out", "pack", 64)
     return place / "out"
 
 
-def with_header(path: Path, at: int, field: int, value, sealed: bool) -> None:
-    """Change a field of a record's header in its shard, and its checksum too if `sealed`."""
-    data = bytearray(path.read_bytes())
-    fields = list(HEADER.unpack_from(data, at))
-    rows = data[at + HEADER.size : at + HEADER.size + fields[7] * ROW.itemsize]
-    fields[field] = value
-    if sealed:
-        fields[-1] = table_crc(HEADER.pack(*fields), bytes(rows))
-    HEADER.pack_into(data, at, *fields)
-    path.write_bytes(data)
-
-
-HEADERS = [
-    (7, 7 * 10**8, False, "its table"),
-    (7, 2**32 - 1, False, "its table"),
-    (2, 0, True, "every 0"),
-    (2, 2**32 - 1, True, "every 4,294,967,295"),
-    (3, 0, True, "height 0"),
-    (4, 2**32 - 1, True, "width 4,294,967,295"),
-    (3, 2000, True, "size"),
-    (5, b"\xff", True, "codec b'\\xff"),
-    (6, float("nan"), True, "fps nan"),
-    (8, 2**64 - 1, True, "vectors 18,446,744,073,709,551,615"),
+FOOTERS = [
+    (5, 7 * 10**8, False, "its table"),
+    (5, 2**32 - 1, False, "its table"),
+    (5, 0, True, "its table"),
+    (0, b"mgmpack0", True, "not a whole pack"),
+    (1, 0, True, "its table"),
+    (2, 2**32 - 1, True, "its table"),
+    (1, 2000, True, "do not fit its size"),
+    (3, b"\xff", True, "its table"),
+    (4, float("nan"), True, "its table"),
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "sealed", "says"), HEADERS)
-def test_a_damaged_table_of_a_shard_is_one_unreadable_video(shards, field, value, sealed, says):
-    """The number of rows is limited before they are read and their checksum is computed."""
-    video = read_index(shards).videos[0]
-    shard, at = shard_of(video.path)
-    with_header(Path(shard), at, field, value, sealed)
-    with refused(f"{video.path}: ", says):
-        read_clip(video.path, [0, 1, 2, 3])
+@pytest.mark.parametrize(("field", "value", "sealed", "says"), FOOTERS)
+def test_a_damaged_table_of_a_pack_is_one_unreadable_video(packs, field, value, sealed, says):
+    """The number of rows is limited before they are read."""
+    path = Path(read_index(packs).videos[0].path)
+    data = bytearray(path.read_bytes())
+    fields = list(FOOTER.unpack(data[-FOOTER.size :]))
+    rows = data[-FOOTER.size - fields[5] * ROW.itemsize : -FOOTER.size]
+    fields[field] = value
+    if sealed:
+        fields[-1] = zlib.crc32(bytes(rows) + FOOTER.pack(*fields)[:-4])
+    data[-FOOTER.size :] = FOOTER.pack(*fields)
+    path.write_bytes(data)
+    with refused(f"{path}: ", says):
+        read_clip(path, [0, 1, 2, 3])
 
 
-@pytest.mark.parametrize(
-    "text",
-    [None, "[]", "null", '"x"', '{"version": 1}', '{"version": 1, "videos": 3}', "[" * 10**5, "{"],
-)
-def test_a_shard_without_its_sidecar_is_written_again(shards, text):
-    (path,) = (shards / "shards").glob("0*.json")
-    before, index = path.read_text(), read_index(shards)
-    path.unlink() if text is None else path.write_text(text)
-    assert list(verify_shards(index, shards))
-    assert write_shards(read_index(shards / "source"), shards, Settings(short_side=64)) == index
-    assert path.read_text() == before
-
-
-def test_swapped_offsets_in_a_sidecar_are_written_again(shards):
-    """They would pair the frames of a video with the label of another."""
-    (path,) = (shards / "shards").glob("0*.json")
-    before, index = path.read_text(), read_index(shards)
-    about = json.loads(before)
-    first, second = about["videos"][:2]
-    first[1], second[1] = second[1], first[1]
-    path.write_text(json.dumps(about))
-    assert write_shards(read_index(shards / "source"), shards, Settings(short_side=64)) == index
-    assert path.read_text() == before
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"shards": 10**9}, "shards.json: shards: "),
-        ({"shards": 0}, "shards.json: shards: "),
-        ({"shards": "x"}, "shards.json: shards: "),
-        ({"bytes": [1]}, "shards.json: bytes: "),
-        ({"every": 0}, "every 0"),
-        (None, "shards.json: "),
-    ],
-)
-def test_an_odd_shards_json_is_one_line(shards, change, says):
-    path = shards / "shards" / "shards.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change if change else []))
-    with refused(says):
-        write_shards(read_index(shards / "source"), shards, Settings(short_side=64))
+@pytest.mark.parametrize("text", ["[]", "null", "{}", '{"copy": "mp4", "short_side": 64}'])
+def test_an_odd_copies_json_is_one_line(packs, text):
+    (packs / "copies.json").write_text(text)
+    with refused(f"{packs}"):
+        copy_videos(read_index(packs / "source"), packs, "pack", 64)
 
 
 SMALL = {

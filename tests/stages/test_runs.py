@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from mgm.console import duration
+from mgm.data.copies import copy_videos
 from mgm.data.index import read_index
-from mgm.data.shards import Settings, write_shards
 from mgm.errors import UserError
 from mgm.results import atomic
 from mgm.results.result import examine, log_lines, write_result
@@ -244,13 +244,13 @@ def test_a_codec_without_vectors_is_refused_by_guided_masks_alone(execution, pre
     assert (tmp_path / "tube" / "weights.safetensors").exists()
 
 
-def test_a_run_from_shards_has_the_masks_of_the_files(execution, pretraining, videos, tmp_path):
+def test_a_run_from_packs_has_the_masks_of_the_files(execution, pretraining, videos, tmp_path):
     """The logged coverage is equal bit for bit; losses differ, as pixels went through JPEG."""
-    shards = write_shards(read_index(videos), tmp_path / "shards", Settings(64))
-    spec = pretraining.model_copy(update={"data": Data(dataset="ssv2", digest=shards.digest)})
+    packs = copy_videos(read_index(videos), tmp_path / "packs", "pack", 64)
+    spec = pretraining.model_copy(update={"data": Data(dataset="ssv2", digest=packs.digest)})
     logs = [
         log_lines(run(pretraining, execution)),
-        log_lines(run(spec, replace(execution, data={"ssv2": tmp_path / "shards"}))),
+        log_lines(run(spec, replace(execution, data={"ssv2": tmp_path / "packs"}))),
     ]
     assert len(logs[0]) == 12
     for before, here in zip(*logs, strict=True):

@@ -1,0 +1,292 @@
+"""`mgm prepare --copy`: copies are written again if they are missing, cut or older.
+
+A stopped call continues, and parts by several processes leave what one call leaves.
+"""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mgm.cli import app
+from mgm.data.copies import copy_videos
+from mgm.data.folder import index_folder
+from mgm.data.index import read_index
+from mgm.data.prepare import read_shard
+from mgm.data.unchanged import check_files
+from mgm.errors import UserError
+from mgm.video import probe_video, read_clip
+from tests.helpers.videos import moving_square, write_video
+
+
+def times(root: Path) -> dict[str, int]:
+    """Return when each file below a folder was written, hidden files included."""
+    return {
+        str(path.relative_to(root)): path.stat().st_mtime_ns
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """Return the index of six small videos of two classes, in three codecs."""
+    for label in ("cats", "dogs"):
+        (tmp_path / "videos" / label).mkdir(parents=True)
+        for number, (suffix, codec) in enumerate(
+            (("avi", "mpeg4"), ("webm", "libvpx-vp9"), ("mp4", "libx264"))
+        ):
+            frames_THWC = moving_square(20, 64, 80, seed=number)
+            write_video(
+                tmp_path / "videos" / label / f"{number} (a) #1;-é.{suffix}", frames_THWC, codec
+            )
+    return index_folder(tmp_path / "videos", tmp_path / "sources")
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "2", "/", "a/b", "-1/2", "1/2/3"])
+def test_what_is_no_shard_is_refused(text):
+    with pytest.raises(UserError, match=f"--shard '{text}' "):
+        read_shard(text)
+    assert read_shard("4/4") == (4, 4)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "pack"])
+def test_a_source_that_breaks_is_listed_and_done_once_it_is_replaced(sources, tmp_path, kind):
+    avi, webm = (
+        next(video for video in sources.videos if video.path.endswith(suffix))
+        for suffix in (".avi", ".webm")
+    )
+    whole = {video: Path(video.path).read_bytes() for video in (avi, webm)}
+    Path(avi.path).write_bytes(whole[avi][: len(whole[avi]) * 9 // 10])
+    Path(webm.path).write_bytes(b"")
+    index = copy_videos(sources, tmp_path / "out", kind, processes=2)
+    assert len(index.videos) == 4
+    reasons = dict(index.excluded)
+    assert "the index has" in reasons[sources.name(avi)]
+    assert "has 0 bytes, the index has" in reasons[sources.name(webm)]
+    assert len(times(tmp_path / "out" / "videos")) == 4, (
+        "no part of them is there, hidden files aside or not"
+    )
+
+    for video, data in whole.items():
+        Path(video.path).write_bytes(data)
+    index = copy_videos(sources, tmp_path / "out", kind)
+    assert (len(index.videos), index.excluded) == (6, ())
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "5", "{}"])
+def test_odd_settings_are_one_line(sources, tmp_path, text):
+    (tmp_path / "copies.json").write_text(text)
+    with pytest.raises(UserError, match=f"{tmp_path}.*: .*--out"):
+        copy_videos(sources, tmp_path, "mp4")
+
+
+def test_a_split_without_videos_is_no_index(sources, tmp_path):
+    for video in sources.test:
+        Path(video.path).write_bytes(b"")
+    with pytest.raises(UserError, match="0 of the 4 .*test split"):
+        copy_videos(sources, tmp_path / "out", "mp4")
+    assert not (tmp_path / "out" / "index.json").exists()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_full_disk_stops_and_a_rerun_completes(sources, tmp_path, processes):
+    """A full disk, imitated by a limit on file sizes, stops the call; a rerun completes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"videos/cats: .*\d \(a\) #1"):
+            copy_videos(sources, tmp_path / "out", "mp4", processes=processes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert times(tmp_path / "out" / "videos") == {}
+    assert not (tmp_path / "out" / "index.json").exists()
+    assert len(copy_videos(sources, tmp_path / "out", "mp4").videos) == 6
+
+
+def test_a_kill_leaves_only_whole_videos_and_a_rerun_completes(generated, tmp_path):
+    source, videos = tmp_path / "source", tmp_path / "out" / "videos"
+    for video in generated[1].videos:
+        (source / str(video.label)).mkdir(parents=True, exist_ok=True)
+        for number in range(3):  # so that there is time for a kill
+            shutil.copy(video.path, source / str(video.label) / f"{number} {Path(video.path).name}")
+    total = 3 * len(generated[1].videos)
+    command = [
+        "prepare",
+        "folder",
+        "--source",
+        str(source),
+        "--out",
+        str(tmp_path / "out"),
+        "--copy",
+        "mp4",
+        "--processes",
+        "2",
+    ]
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("mgm"), *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and len(list(videos.glob("*/[!.]*"))) < 3:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    # Wait until the worker processes have ended too and have closed the pipe.
+    process.communicate()
+    assert not (tmp_path / "out" / "index.json").exists()
+    left = list(videos.glob("*/[!.]*"))
+    assert 3 <= len(left) < total
+    for path in left:
+        assert len(read_clip(path, range(probe_video(path).frames)).frames_THWC)
+    (next(path for path in videos.iterdir() if path.is_dir()) / ".123.of a kill.mp4").touch()
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    index = read_index(tmp_path / "out")
+    assert (len(index.videos), index.excluded) == (total, ())
+    assert len(times(videos)) == len(index.videos), "nothing hidden is left"
+
+
+def test_another_folder_or_size_is_refused(sources, tmp_path):
+    (tmp_path / "mine" / "videos").mkdir(parents=True)
+    with pytest.raises(UserError, match="mine/videos: .*--out"):
+        copy_videos(sources, tmp_path / "mine", "mp4")
+    copy_videos(sources, tmp_path / "out", "mp4")
+    with pytest.raises(UserError, match="out: .* 256, .* 320"):
+        copy_videos(sources, tmp_path / "out", "mp4", 320)
+    assert read_index(tmp_path / "out")
+
+
+def test_every_source_has_a_copy_of_its_own_below_out(sources, tmp_path):
+    """Sources that differ only in the suffix, or lie outside the root, have their own copies."""
+    cats = [video for video in sources.videos if video.label == 0]
+    names = ("cats/a.avi", "cats/a.webm", "../other/a.mp4")
+    renamed = []
+    for video, name in zip(cats, names, strict=True):
+        path = os.path.normpath(sources.root / name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        shutil.copy(video.path, path)
+        renamed.append(replace(video, path=path))
+    index = copy_videos(
+        replace(sources, videos=(*renamed, *sources.videos[3:])), tmp_path / "out", "mp4"
+    )
+    paths = {Path(video.path) for video in index.videos}
+    assert len(paths) == 6
+    assert all(
+        path.is_relative_to(tmp_path / "out" / "videos") and path.is_file() for path in paths
+    )
+    assert tmp_path / "out" / "videos" / "cats" / "a.mp4" in paths
+
+
+@pytest.mark.parametrize(
+    "option", [("--short-side", "320"), ("--processes", "2"), ("--shard", "1/2")]
+)
+def test_options_of_copies_are_not_ignored_without_it(tmp_path, option):
+    result = CliRunner().invoke(
+        app, ["prepare", "k400", "--source", str(tmp_path), "--out", str(tmp_path / "out"), *option]
+    )
+    assert f"{option[0]} is for --copy, which is not given" in str(result.exception)
+
+
+def test_parts_follow_an_index_made_once_before_them(tmp_path):
+    command = [
+        "prepare",
+        "k400",
+        "--source",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "out"),
+        "--copy",
+        "mp4",
+        "--shard",
+        "2/3",
+    ]
+    assert "so the folder has no complete index; run `mgm prepare`" in str(
+        CliRunner().invoke(app, command).exception
+    )
+
+
+@pytest.fixture(params=["mp4", "pack"])
+def copied(request, sources, tmp_path):
+    """Return OUT, and a function that prepares it again and returns its index."""
+
+    def again():
+        return copy_videos(
+            index_folder(tmp_path / "videos", tmp_path / "out" / "source"),
+            tmp_path / "out",
+            request.param,
+        )
+
+    again()
+    return tmp_path / "out", again
+
+
+def test_another_call_writes_only_what_is_missing_or_older_than_its_source(copied, tmp_path):
+    out, again = copied
+    digest, before = read_index(out).digest, times(out / "videos")
+    assert again().digest == digest
+    assert times(out / "videos") == before
+    first = read_index(out).videos[0]
+    Path(first.path).unlink()
+    source = next((tmp_path / "videos" / "dogs").glob("*.mp4"))
+    write_video(source, moving_square(24, 64, 80, seed=5))
+    index = again()
+    written = {name for name, time in times(out / "videos").items() if time != before[name]}
+    changed = {index.name(video) for video in index.videos if video.frames == 24}
+    assert written == {index.name(first), *changed}
+    assert len(changed) == 1
+
+
+def test_parts_by_several_processes_leave_what_one_call_leaves(copied, tmp_path):
+    out, _ = copied
+    source, kind = read_index(out / "source"), json.loads((out / "copies.json").read_text())["copy"]
+    parts = [copy_videos(source, tmp_path / "parts", kind, part=(part, 2)) for part in (1, 2)]
+    assert sum(part.videos for part in parts) == 6
+    before = times(tmp_path / "parts" / "videos")
+    assert copy_videos(source, tmp_path / "parts", kind).digest == read_index(out).digest
+    assert times(tmp_path / "parts" / "videos") == before
+
+
+def test_cut_and_older_copies_are_named_before_a_run_and_written_again(copied):
+    out, again = copied
+    index, before = read_index(out), times(out / "videos")
+    check_files(index)
+    path = Path(index.videos[0].path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=f"{re.escape(str(path))}: has "):
+        check_files(index)
+    assert again().digest == index.digest
+    assert path.read_bytes() == whole
+    later = before[index.name(index.videos[0])] + 10**12
+    source = next(v for v in read_index(out / "source").videos if "cats/0" in v.path)
+    os.utime(source.path, ns=(later, later))
+    with pytest.raises(UserError, match="older than its source"):
+        check_files(index)
+    os.utime(path, ns=(later, later))
+    check_files(index)
+
+
+def test_a_copy_of_another_video_is_named(copied):
+    """Copies of 20 and of 24 frames change places."""
+    out, again = copied
+    source = next(v for v in read_index(out / "source").videos if v.path.endswith(".mp4"))
+    write_video(source.path, moving_square(24, 64, 80, seed=9))
+    index = again()
+    one, other = (next(v for v in index.videos if v.frames == count) for count in (20, 24))
+    first, second = Path(one.path).read_bytes(), Path(other.path).read_bytes()
+    Path(one.path).write_bytes(second)
+    Path(other.path).write_bytes(first)
+    with pytest.raises(UserError, match="has .* bytes, the index has"):
+        check_files(index)
+    assert again().digest == index.digest
+    assert Path(one.path).read_bytes() == first
