@@ -71,7 +71,7 @@ PINNED = [
 @pytest.mark.parametrize(
     "run",
     [
-        Pretrain(data=SSV2, parent=PARENT),  # a run that may freeze blocks
+        Pretrain(data=SSV2, parent=PARENT),
         Finetune(data=SSV2, parent=PARENT),
         Probe(data=SSV2.model_copy(update={"labels_per_class": 5})),
         Visualise(data=SSV2),

@@ -43,12 +43,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.grid, self.tubelet, self.patch = grid, model.tubelet, model.patch
         self.divided = model.divided
-        self.patch_embed = TubeletEmbedding(model.width, model.tubelet, model.patch, model.channels)
-        # The number of rows of the position table that the weights were trained with.
-        self.positions = math.prod(model.positions or grid)
-        self.register_buffer(
-            "pos_embed", position_table(model.width, grid, model.positions), persistent=False
-        )
+        self.patch_embed = TubeletEmbedding(model.width, model.tubelet, model.patch)
+        table_1LD = sinusoid_table(math.prod(grid), model.width)
+        self.register_buffer("pos_embed", table_1LD, persistent=False)
         block = DividedBlock if self.divided else Block
         rates = torch.linspace(0, drop_path, model.depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(block(model.width, model.heads, rate) for rate in rates)
@@ -70,27 +67,6 @@ class Encoder(nn.Module):
         for block in self.blocks:
             x_BVD = block(x_BVD, *time_and_space)
         return self.norm(x_BVD)
-
-
-def freeze(encoder: Encoder, blocks: int) -> None:
-    """Exclude the tubelet embedding and the first `blocks` blocks from training."""
-    for part in (encoder.patch_embed, *encoder.blocks[:blocks]):
-        part.requires_grad_(False)
-
-
-def position_table(
-    width: int, grid: tuple[int, int, int], made_for: tuple[int, int, int] | tuple[()] = ()
-) -> Tensor:
-    """Return the grid's fixed positions: (1, tokens, width).
-
-    If the table was made for another grid, `made_for`, its positions are interpolated to `grid`
-    (trilinear, between centres).
-    """
-    if not made_for or made_for == grid:
-        return sinusoid_table(math.prod(grid), width)
-    table_1DSHW = sinusoid_table(math.prod(made_for), width).transpose(1, 2).unflatten(2, made_for)
-    resized_1DSHW = F.interpolate(table_1DSHW, size=grid, mode="trilinear")
-    return resized_1DSHW.flatten(2).transpose(1, 2)
 
 
 # --- Initial weights. Other layers keep PyTorch's default, as in VideoMAE. ---

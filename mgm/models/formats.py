@@ -193,6 +193,5 @@ def _require_fixed(table: Tensor, name: str, path: Path, tokens: int) -> None:
     if tokens and table.shape[-2] != tokens:
         raise UserError(
             f"{path}: {name} is for {table.shape[-2]} tokens, and the model's clips have {tokens}; "
-            "to interpolate, set model.positions to the slots, rows and columns of the clips that "
-            "the weights were trained on"
+            "pass the clips that the weights were trained on"
         )

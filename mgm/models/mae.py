@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgm.models.encoder import Encoder, init_pixel_head, init_pretraining, position_table
-from mgm.models.vit import Block, gather_tokens, patchify
+from mgm.models.encoder import Encoder, init_pixel_head, init_pretraining
+from mgm.models.vit import Block, gather_tokens, patchify, sinusoid_table
 from mgm.spec import Pretrain
 
 
@@ -52,9 +52,7 @@ class MAE(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(1, 1, spec.decoder.width))
         self.decoder = TokenDecoder(spec)
         self.register_buffer(
-            "pos_embed",
-            position_table(spec.decoder.width, spec.grid, spec.model.positions),
-            persistent=False,
+            "pos_embed", sinusoid_table(tokens, spec.decoder.width), persistent=False
         )
         init_pretraining(self)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)

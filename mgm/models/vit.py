@@ -54,15 +54,12 @@ class TubeletEmbedding(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, width: int, tubelet: int, patch: int, channels: int = 3):
+    def __init__(self, width: int, tubelet: int, patch: int):
         super().__init__()
         self.proj = nn.Conv3d(
-            channels, width, kernel_size=(tubelet, patch, patch), stride=(tubelet, patch, patch)
+            3, width, kernel_size=(tubelet, patch, patch), stride=(tubelet, patch, patch)
         )
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-        # Without RGB, the mean over its three channels normalises every channel.
-        if channels != 3:
-            mean, std = mean.mean().repeat(channels), std.mean().repeat(channels)
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
 

@@ -42,7 +42,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         UserError: as in `read_weights`, or a weight is missing, is not the model's, is not finite,
             or has another shape.
     """
-    tokens: int = model.encoder.positions  # type: ignore[union-attr, assignment]
+    tokens: int = model.encoder.pos_embed.shape[1]  # type: ignore[union-attr, index, assignment]
     _fill(model.state_dict(), read_weights(path, tokens), path)
 
 
@@ -55,7 +55,7 @@ def load_encoder(model: nn.Module, path: Path) -> None:
         UserError: as in `read_weights`, or a weight is missing, is not the model's, is not finite,
             or has another shape.
     """
-    tokens: int = model.encoder.positions  # type: ignore[union-attr, assignment]
+    tokens: int = model.encoder.pos_embed.shape[1]  # type: ignore[union-attr, index, assignment]
     weights = read_weights(path, tokens)
     kept = ("encoder.", "fc_norm.") if is_classifier(weights) else ("encoder.",)
     _fill(*_of_encoder(model, weights, kept), path)
@@ -99,10 +99,10 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
             "blocks; pass weights of a video ViT"
         )
     width, channels, tubelet, patch, columns = kernel.shape
-    if patch != columns:
+    if patch != columns or channels != 3:
         raise UserError(
-            f"{path}: its patches are {patch} x {columns}, and models here have square patches; "
-            "pass weights of another model"
+            f"{path}: patches are {patch} x {columns} of {channels} channels; "
+            "models here have square patches of 3"
         )
     divided = any("temporal_fc" in name for name in weights)
     sizes = {
@@ -119,7 +119,6 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
             heads=heads,
             tubelet=tubelet,
             patch=patch,
-            channels=channels,
         )
 
 

@@ -86,7 +86,7 @@ def _block(tokens: int, width: int, outputs: int = 0) -> int:
 
 
 def _pixels(model: Model) -> int:
-    return model.channels * model.tubelet * model.patch**2
+    return 3 * model.tubelet * model.patch**2
 
 
 def parameters(spec: Pretrain | Finetune, classes: int) -> int:

@@ -10,6 +10,12 @@ COMMIT = "34d1f9f2"  # the last one that reads them
 FIELDS: dict[str, Any] = {
     "optim.name": "AdamW",
     "optim.options": {},
+    "data.shuffle_labels": False,
+    "clips.start_multiple": 1,
+    "model.channels": 3,
+    "model.positions": [],
+    "freeze_blocks": 0,
+    "class_weights": "none",
 }
 
 

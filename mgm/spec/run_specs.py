@@ -118,8 +118,6 @@ class Pretrain(Run):
     uninformed: Literal["static", "ignored"] = "static"
     # Added to the standard deviation that normalises a target patch.
     std_floor: float = Field(1e-6, gt=0)
-    # The tubelet embedding and the first N blocks of the encoder keep the parent's weights.
-    freeze_blocks: int = Field(0, ge=0, le=LARGE)
     # Weights of the decoder's last layer before training.
     head_init: Literal["xavier", "zero"] = "xavier"
 
@@ -150,7 +148,7 @@ class Pretrain(Run):
         """Numbers that the decoder predicts per token."""
         if self.target == "motion":
             return 2
-        return self.model.channels * self.model.tubelet * self.model.patch**2
+        return 3 * self.model.tubelet * self.model.patch**2
 
     @model_validator(mode="after")
     def _has_its_own_motion(self):
@@ -164,20 +162,6 @@ class Pretrain(Run):
             raise ValueError(
                 f"mask {self.mask.name} reads directions, and mask.guidance difference has none; "
                 "set mask.guidance to vectors"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _has_blocks_to_freeze(self):
-        if self.freeze_blocks and not self.parent:
-            raise ValueError(
-                f"freeze_blocks is {self.freeze_blocks}, but there is no parent whose weights to "
-                "keep; set parent, or freeze_blocks to 0"
-            )
-        if self.freeze_blocks > self.model.depth:
-            raise ValueError(
-                f"freeze_blocks is {self.freeze_blocks}, but the encoder has {self.model.depth} "
-                "blocks; lower it"
             )
         return self
 
@@ -218,8 +202,6 @@ class Finetune(Run):
     drop_path: float = Field(0.1, ge=0, lt=1)
     head_dropout: float = Field(0.0, ge=0, lt=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    # inverse: divide a clip's loss by the number of videos of its class, then scale to mean 1.
-    class_weights: Literal["none", "inverse"] = "none"
     augment: Augment = Augment()
     views: Views = Views()
 

@@ -50,8 +50,6 @@ class Data(FrozenModel):
     digest: str = ""
     # Training videos per class. 0: every labelled training video.
     labels_per_class: int = Field(0, ge=0, le=LARGE)
-    # A control: with shuffled labels, accuracy must fall to chance.
-    shuffle_labels: bool = False
 
 
 class Clips(FrozenModel):
@@ -63,18 +61,6 @@ class Clips(FrozenModel):
     stride: int = Field(4, ge=1, le=LARGE)
     crop: Literal["multiscale", "resized", "centre"] = "multiscale"
     flip: bool = True
-    # Random starts of sampling "stride" are multiples of this.
-    # 4 aligns them with the P-frames of transcoded files.
-    start_multiple: int = Field(1, ge=1, le=LARGE)
-
-    @model_validator(mode="after")
-    def _has_starts(self):
-        if self.start_multiple > 1 and self.sampling != "stride":
-            raise ValueError(
-                f"start_multiple {self.start_multiple} is for sampling stride; set it to 1 for "
-                f"sampling {self.sampling}"
-            )
-        return self
 
 
 class Model(FrozenModel):
@@ -90,11 +76,6 @@ class Model(FrozenModel):
     heads: int = Field(12, ge=1, le=LARGE)
     tubelet: int = Field(2, ge=1, le=LARGE)
     patch: int = Field(16, ge=1, le=LARGE)
-    # Channels of a frame: 3, or 1 for grey.
-    channels: int = Field(3, ge=1, le=64)
-    # Grid of the position table: time slots, rows, columns. It is interpolated to another grid of
-    # the clip. Empty: the clip's grid.
-    positions: tuple[()] | tuple[int, int, int] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -128,11 +109,6 @@ class Model(FrozenModel):
 
     @model_validator(mode="after")
     def _check(self):
-        if any(side < 1 for side in self.positions):
-            raise ValueError(
-                f"positions {list(self.positions)} is not a grid; write slots, rows and columns, "
-                "each at least 1"
-            )
         return _heads_divide_width(self)
 
 

@@ -131,7 +131,7 @@ def _config(spec: Pretrain | Finetune, names: list[str]) -> dict[str, Any]:
         "model_type": "videomae",
         "image_size": spec.clips.size,
         "patch_size": model.patch,
-        "num_channels": model.channels,
+        "num_channels": 3,
         "num_frames": spec.clips.frames,
         "tubelet_size": model.tubelet,
         "hidden_size": model.width,
@@ -208,7 +208,7 @@ def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
     else:
         name, own = "PretrainVisionTransformer", spec.decoder
         sizes |= {f"encoder_{field}": number for field, number in encoder.items()} | {
-            "decoder_num_classes": model.channels * model.tubelet * model.patch**2,
+            "decoder_num_classes": 3 * model.tubelet * model.patch**2,
             "decoder_embed_dim": own.width,
             "decoder_depth": own.depth,
             "decoder_num_heads": own.heads,
@@ -248,7 +248,7 @@ def export_onnx(
     """
     metadata = {
         **{name: str(getattr(spec.clips, name)) for name in ("frames", "size", "stride")},
-        "channels": str(spec.model.channels),
+        "channels": "3",
         "input": "uint8 frames (batch, T, H, W, C), RGB; normalised inside",
         "run": spec.run_id,
     }
@@ -269,7 +269,7 @@ def _write_onnx(
     import onnxscript  # noqa: F401  PyTorch's own error hides that it is missing
 
     clips = spec.clips
-    shape = (2, clips.frames, clips.size, clips.size, spec.model.channels)
+    shape = (2, clips.frames, clips.size, clips.size, 3)
     frames_BTHWC = torch.from_numpy(
         np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     )

@@ -1,9 +1,8 @@
 """`mgm finetune`: train all weights with labels, then run the multi-view test."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,7 +25,6 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         load_encoder(model, job.weights(spec.parent))
     model.to(job.device)
     augment = spec.augment
-    weight_C = class_weights(spec, [video.label for video in videos], classes).to(job.device)
 
     def mixed(step: int, batch: Batch, weight_B: Tensor) -> Batch:
         """Apply mixup and CutMix to the batch.
@@ -53,8 +51,7 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         loss_B = F.cross_entropy(
             logits.float(), target, label_smoothing=spec.label_smoothing, reduction="none"
         )
-        # A mixed clip has the mean weight of its classes, and the label of the larger share.
-        loss_B = loss_B * (weight_C[target] if target.ndim == 1 else target @ weight_C)
+        # A mixed clip has the label of the larger share.
         label_B = target if target.ndim == 1 else target.argmax(dim=1)
         prediction_B = logits.argmax(dim=1)
 
@@ -66,15 +63,3 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
     fit(job, model, videos, BatchOptions(None, augment=augment), loss_of, mixed, spec.layer_decay)
     model.eval()
     return test(job, model)
-
-
-def class_weights(spec: Finetune, labels: Sequence[int], classes: int) -> Tensor:
-    """Return the (classes,) weights of the loss. Their mean over the training videos is 1.
-
-    All are 1, or each is inverse to the class's number of videos.
-    """
-    count_C = torch.bincount(torch.tensor(labels), minlength=classes)
-    if spec.class_weights == "none":
-        return torch.ones(classes)
-    present = int((count_C > 0).sum())
-    return torch.where(count_C > 0, len(labels) / (present * count_C.clamp(min=1)), 0.0)

@@ -15,7 +15,7 @@ from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.models import save_weights
 from mgm.spec import Finetune, Optim, Pretrain
-from mgm.stages.job import Job, with_channels
+from mgm.stages.job import Job
 from mgm.training import TrainingRun, collectives, train
 from mgm.training.loop import Numbers
 from mgm.video import Batch, BatchOptions, training_loader
@@ -139,8 +139,6 @@ def training_batches(
 
     def on_device(step: int, batch: Batch) -> tuple[Batch, tuple[str, ...]]:
         copied = copy(batch)
-        frames_BTHWC = with_channels(copied.frames_BTHWC, spec.model.channels)
-        copied = copied._replace(frames_BTHWC=frames_BTHWC)
         return change(step, copied, batch.weight_B) if change else copied, batch.failed
 
     return map(on_device, count(first_step), loader)

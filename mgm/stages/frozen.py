@@ -44,4 +44,4 @@ def over_videos(
         if failed is not None:
             failed |= errors
         if batch:
-            yield computed(compute, batch.frames_BTHWC, model.channels), batch.sample_B
+            yield computed(compute, batch.frames_BTHWC), batch.sample_B

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -88,7 +88,7 @@ class Job(Generic[S]):
     def training_videos(self, number: int = 0) -> list[Video]:
         """Return the training videos, with the labels that `data` asks for.
 
-        The draw of labels, and their shuffling, depend only on the run's seed and on `number`. So
+        The draw depends only on the run's seed and on `number`. So
         runs that are compared see the same labels.
         """
         data, videos = self.spec.data, list(self.index.train)
@@ -101,42 +101,16 @@ class Job(Generic[S]):
                 if seen[videos[position].label] <= data.labels_per_class:
                     kept.append(position)
             videos = [videos[position] for position in sorted(kept)]
-        if data.shuffle_labels:
-            order = draw.permutation(len(videos))
-            videos = [
-                replace(video, label=videos[other].label)
-                for video, other in zip(videos, order, strict=True)
-            ]
         return videos
 
 
-def with_channels(frames_BTHWC: torch.Tensor, channels: int) -> torch.Tensor:
-    """Convert RGB frames for a model with 3 channels, or with 1: grey (ITU-R BT.601).
-
-    Raises:
-        UserError: the number of channels is another.
-    """
-    if channels == 3:
-        return frames_BTHWC
-    if channels != 1:
-        raise UserError(
-            f"model.channels is {channels}, and video files have 3, or 1 as grey; train such "
-            "models from Python on frames of your own"
-        )
-    # CUDA has no product of integer matrices.
-    red, green, blue = frames_BTHWC.to(torch.int32).unbind(-1)
-    grey = 299 * red + 587 * green + 114 * blue
-    return ((grey + 500) // 1000).to(torch.uint8)[..., None]
-
-
 @torch.inference_mode()
-def computed(compute: Callable[[torch.Tensor], T], frames_BTHWC: torch.Tensor, channels: int) -> T:
+def computed(compute: Callable[[torch.Tensor], T], frames_BTHWC: torch.Tensor) -> T:
     """Return `compute` of frames on the device. A GPU with bf16 units computes in bf16."""
     device = best_device()
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
-        own_BTHWC = frames_BTHWC.to(device, non_blocking=True)
-        return compute(with_channels(own_BTHWC, channels))
+        return compute(frames_BTHWC.to(device, non_blocking=True))
 
 
 def motion_of(batch: Batch) -> SlotMotion | None:

@@ -71,7 +71,7 @@ def inherit(fields: Any, source: str, results: Path) -> Any:
     """Take missing fields of `model` and `clips` from the parent of a probe or a fine-tuning run.
 
     Given fields of `clips` are kept, since a run may test other clips than it was trained on. Given
-    fields of `model` must equal the parent's, except `positions`.
+    fields of `model` must equal the parent's.
 
     Raises:
         UserError: a field of `model` differs from the parent's. The message names both values.
@@ -91,7 +91,7 @@ def inherit(fields: Any, source: str, results: Path) -> Any:
         theirs = getattr(parent, part).model_dump(mode="json")
         for name, value in own.items() if part == "model" else ():
             wanted = theirs.get(name, value)
-            if name != "positions" and value != wanted:
+            if value != wanted:
                 raise UserError(
                     f"{source}: model.{name} is {value}, but parent {fields['parent']} has "
                     f"{wanted}; leave model out, or choose another parent"

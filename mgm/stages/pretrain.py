@@ -16,7 +16,6 @@ from mgm.models import (
     motion_of_tokens,
     reconstruction_loss,
 )
-from mgm.models.encoder import freeze
 from mgm.results.result import log_lines
 from mgm.spec import MASKS, Mask, Pretrain
 from mgm.stages.fit import fit
@@ -44,8 +43,6 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     model = build_mae(spec)
     if spec.parent:
         load_weights(model, job.weights(spec.parent))
-        if spec.freeze_blocks:
-            freeze(model.encoder, spec.freeze_blocks)
     model.to(job.device)
     grid = Grid(*spec.grid)
     how = BatchOptions(

@@ -21,7 +21,7 @@ from mgm.video.clip import Box
 def training_indices(clips: Clips, n_frames: int, rng: np.random.Generator) -> np.ndarray:
     """Draw the frames of a training clip. Return their sorted indices, (T,)."""
     if clips.sampling == "stride":
-        return stride(n_frames, clips.frames, clips.stride, rng, clips.start_multiple)
+        return stride(n_frames, clips.frames, clips.stride, rng)
     if clips.sampling == "window":
         return window(n_frames, clips.frames, clips.stride, rng)
     return segments(n_frames, clips.frames, rng)
@@ -37,15 +37,9 @@ def view_indices(clips: Clips, n_frames: int, view: int, views: int) -> np.ndarr
     return stride_view(n_frames, clips.frames, clips.stride, view, views)
 
 
-def stride(
-    n_frames: int, frames: int, step: int, rng: np.random.Generator, multiple: int = 1
-) -> np.ndarray:
-    """Take every `step`-th frame from a random start (pretraining).
-
-    The start is a multiple of `multiple`.
-    """
-    starts = max(n_frames - (frames - 1) * step, 1)
-    start = multiple * rng.integers(-(-starts // multiple))
+def stride(n_frames: int, frames: int, step: int, rng: np.random.Generator) -> np.ndarray:
+    """Take every `step`-th frame from a random start (pretraining)."""
+    start = rng.integers(max(n_frames - (frames - 1) * step, 1))
     return np.minimum(start + step * np.arange(frames), n_frames - 1)
 
 

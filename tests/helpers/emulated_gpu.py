@@ -272,13 +272,11 @@ def main(videos: str, folder: str, *chosen: str) -> None:
         **SMALL, decoder=Decoder(width=8, depth=1, heads=2), optim=Optim(**optim, clip_grad=1.0)
     )
     divided = SMALL["model"].model_copy(update={"backbone": "timesformer-toy"})
-    grey = SMALL["model"].model_copy(update={"channels": 1})
     # Masks are drawn on the CPU, where clips are read: one of each kind of boxes is enough.
     cases: dict[str, Any] = {name: {"mask": Mask(name=name)} for name in ("mgm", "tube", "warped")}
     cases |= {
         "running cell": {"mask": Mask(predicts="running-cell")},
         "target motion": {"target": "motion", "uninformed": "ignored"},
-        "grey": {"model": grey},
         "timesformer": {"model": divided},
     }
     runs: dict[str, Any] = {name: first.model_copy(update=case) for name, case in cases.items()}
@@ -288,7 +286,6 @@ def main(videos: str, folder: str, *chosen: str) -> None:
     runs |= {
         "finetune": tuned,
         "mixed": tuned.model_copy(update={"augment": mixed, "head_dropout": 0.3}),
-        "weighted": tuned.model_copy(update={"class_weights": "inverse"}),
     }
     kinds = ("logistic", "sgd", "attentive", "v-jepa", "knn")
     runs |= {kind: Probe(**SMALL, **parent, kind=kind, neighbours=3) for kind in kinds}

@@ -374,10 +374,10 @@ def test_more_workers_than_a_machine_starts_are_refused(place, bare, verb):
         ((4, 3, 2, 8, 8), "width: "),
         ((0, 3, 2, 8, 8), "width: "),
         ((16, 3, 2, 0, 0), "patch: "),
-        ((16, 65, 2, 8, 8), "channels: "),
+        ((16, 1, 2, 8, 8), "1 channels"),
         ((16, 3, 2, 8, 4), "8 x 4"),
         ((16, 3, 2, 8), "encoder.patch_embed.proj.weight"),
-        ((10**5, 1, 1, 1, 1), "weights missing"),  # a model of 10^11 weights, if it were built
+        ((10**5, 3, 1, 1, 1), "weights missing"),  # a model of 10^11 weights, if it were built
     ],
 )
 def test_shapes_of_no_model_are_one_line(place, shape, says):

@@ -214,30 +214,6 @@ def test_half_precision_is_read(tmp_path):
     )
 
 
-def test_a_table_of_another_grid_is_interpolated_when_asked_and_refused_else(tmp_path):
-    theirs = build_frozen_encoder(Probe(**SMALL)).state_dict() | {
-        "encoder.pos_embed": sinusoid_table(2 * 3 * 3, 16)
-    }
-    torch.save(theirs, tmp_path / "small.pth")
-    larger = Probe(**SMALL | {"clips": Clips(frames=8, size=48)})
-    with pytest.raises(
-        UserError, match=r"small\.pth: encoder\.pos_embed .*18 tokens.* 144.*model\.positions"
-    ):
-        load_encoder(build_frozen_encoder(larger), tmp_path / "small.pth")
-    asked = larger.model_copy(
-        update={"model": larger.model.model_copy(update={"positions": (2, 3, 3)})}
-    )
-    model = build_frozen_encoder(asked)
-    load_encoder(model, tmp_path / "small.pth")
-    table_SHWD = model.encoder.pos_embed[0].view(4, 6, 6, 16)
-    assert table_SHWD.shape[:3] == asked.grid
-    old_SHWD = sinusoid_table(18, 16)[0].view(2, 3, 3, 16)
-    torch.testing.assert_close(table_SHWD[0, 0, 0], old_SHWD[0, 0, 0])
-    torch.testing.assert_close(
-        table_SHWD[0, 0, 2], 0.75 * old_SHWD[0, 0, 1] + 0.25 * old_SHWD[0, 0, 0]
-    )
-
-
 def test_what_holds_no_video_vit_says_so():
     mae = shapes_of("MME ViT-B pretrain")
     with pytest.raises(UserError, match=r"any: .*encoder\.patch_embed\.proj\.weight"):
@@ -250,10 +226,9 @@ def test_what_holds_no_video_vit_says_so():
         )
 
 
-@pytest.mark.parametrize("channels", [1, 2, 5])
 @pytest.mark.parametrize(("frames", "size", "patch"), [(8, 24, 8), (32, 16, 4)])
-def test_channels_and_sizes_go_in_and_out(tmp_path, channels, frames, size, patch):
-    model = Model(width=16, depth=1, heads=2, patch=patch, channels=channels)
+def test_sizes_go_in_and_out(tmp_path, frames, size, patch):
+    model = Model(width=16, depth=1, heads=2, patch=patch)
     spec = Pretrain(
         data=DATA,
         clips=Clips(frames=frames, size=size),
@@ -262,16 +237,16 @@ def test_channels_and_sizes_go_in_and_out(tmp_path, channels, frames, size, patc
     )
     mae = build_mae(spec)
     torch.save({"model": mae.state_dict()}, tmp_path / "w.pth")
-    assert model_of(read_weights(tmp_path / "w.pth"), tmp_path).channels == channels
+    assert model_of(read_weights(tmp_path / "w.pth"), tmp_path).patch == patch
     again = build_mae(spec.model_copy(update={"seed": 3}))
     load_weights(again, tmp_path / "w.pth")
-    frames_BTHWC = torch.randint(0, 256, (1, frames, size, size, channels), dtype=torch.uint8)
+    frames_BTHWC = torch.randint(0, 256, (1, frames, size, size, 3), dtype=torch.uint8)
     slots, rows, columns = spec.grid
     masked_BL = torch.zeros(1, slots, rows * columns, dtype=torch.bool)
     masked_BL[:, :, : spec.hidden] = True
     predicted, target = again(frames_BTHWC, masked_BL.flatten(1))
-    assert predicted.shape == target.shape == (1, slots * spec.hidden, channels * 2 * patch**2)
+    assert predicted.shape == target.shape == (1, slots * spec.hidden, 3 * 2 * patch**2)
     assert torch.equal(predicted, mae(frames_BTHWC, masked_BL.flatten(1))[0])
-    other = spec.model_copy(update={"model": model.model_copy(update={"channels": 3})})
+    other = spec.model_copy(update={"model": model.model_copy(update={"tubelet": 4})})
     with pytest.raises(UserError, match=r"w\.pth: decoder\.head\.bias "):
         load_weights(build_mae(other), tmp_path / "w.pth")

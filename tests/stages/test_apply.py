@@ -29,8 +29,6 @@ from mgm.spec import ApplyOptions, Clips, Data, Decoder, Finetune, Model, Pretra
 from mgm.stages import apply as applied
 from mgm.stages.apply import embed, predict
 from mgm.stages.evaluate import recorded_classes
-from mgm.stages.finetune import class_weights
-from mgm.stages.job import with_channels
 from mgm.video import test_loader as views_loader
 from tests.helpers.videos import moving_square, write_video
 
@@ -190,25 +188,6 @@ def test_weights_alone_say_their_model_and_bad_input_is_one_line(place):
         with pytest.raises(UserError, match=re.escape(line)) as caught:
             call()
         assert "\n" not in str(caught.value)
-
-
-def test_class_weights_count_classes_alike_and_videos_one_on_average():
-    labels = [0] * 8 + [1] * 2 + [3] * 5  # class 2 has no video
-    weight_C = class_weights(FINETUNE.model_copy(update={"class_weights": "inverse"}), labels, 4)
-    np.testing.assert_allclose(weight_C, [15 / 24, 15 / 6, 0, 15 / 15])
-    assert weight_C[torch.tensor(labels)].mean() == 1
-    assert class_weights(FINETUNE, labels, 4).tolist() == [1] * 4
-    assert FINETUNE.model_copy(update={"class_weights": "inverse"}).run_id != FINETUNE.run_id
-
-
-def test_grey_frames_are_the_luma_of_video():
-    rgb = torch.tensor(
-        [[[[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]]]], dtype=torch.uint8
-    )
-    assert with_channels(rgb, 1).flatten().tolist() == [76, 150, 29, 255]
-    assert with_channels(rgb, 3) is rgb
-    with pytest.raises(UserError, match=r"model\.channels is 5"):
-        with_channels(rgb, 5)
 
 
 def test_features_of_an_index_name_class_and_split(place):

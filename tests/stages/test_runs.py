@@ -322,17 +322,6 @@ def test_a_still_probe_sees_the_middle_frame_alone(execution, probing, result_of
     assert (run(moving, execution) / "predictions.csv").read_text() == said != usual
 
 
-def test_shuffled_labels_keep_the_videos_and_the_counts(execution, probing, tmp_path):
-    data = probing.data.model_copy(update={"shuffle_labels": True})
-    shuffled = job(
-        probing.model_copy(update={"data": data}), execution, tmp_path / "shuffled"
-    ).training_videos()
-    straight = read_index(execution.data["ssv2"]).train
-    assert [video.path for video in shuffled] == [video.path for video in straight]
-    assert sorted(video.label for video in shuffled) == sorted(video.label for video in straight)
-    assert [video.label for video in shuffled] != [video.label for video in straight]
-
-
 def test_a_failure_is_recorded_and_the_others_still_run(execution, pretraining, finetuning):
     lost = finetuning.model_copy(update={"parent": "pretrain-mgm-vitb-ssv2-e800-00000000"})
     run(pretraining, execution)

@@ -239,24 +239,9 @@ def test_stride_views_spread_evenly_from_the_first_frame_to_the_last(n, views):
         assert np.ptp(np.diff(starts)) <= 4
 
 
-@given(LENGTH, FRAMES, STEP, st.integers(1, 5), st.integers(0, 9))
-def test_starts_can_be_multiples_of_a_number(n, frames, step, multiple, seed):
-    clips = Clips(frames=frames, stride=step, start_multiple=multiple)
-    starts = {
-        int(transform.training_indices(clips, n, np.random.default_rng(k))[0])
-        for k in range(seed, seed + 30)
-    }
-    assert all(
-        start % multiple == 0 and start <= max(n - (frames - 1) * step - 1, 0) for start in starts
-    )
-    with pytest.raises(ValueError, match=f"start_multiple {multiple + 1} "):
-        Clips(sampling="segments", start_multiple=multiple + 1)
-
-
-def test_every_multiple_is_a_start():
+def test_every_frame_with_room_is_a_start():
     rng = np.random.default_rng(0)
     assert {int(transform.stride(12, 4, 3, rng)[0]) for _ in range(200)} == {0, 1, 2}
-    assert {int(transform.stride(30, 4, 3, rng, 4)[0]) for _ in range(200)} == {0, 4, 8, 12, 16, 20}
 
 
 RAND = "rand-m7-n4-mstd0.5-inc1"

@@ -113,7 +113,7 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
     def flush() -> None:
         assert model is not None and like is not None
         frames_BTHWC = torch.from_numpy(np.concatenate(pending))
-        x_BD = computed(model, frames_BTHWC, like.model.channels).double().cpu().numpy()
+        x_BD = computed(model, frames_BTHWC).double().cpu().numpy()
         views.extend(np.split(x_BD, np.cumsum([len(clips) for clips in pending[:-1]])))
         pending.clear()
 
