@@ -22,9 +22,6 @@ prepare_app = typer.Typer(
     no_args_is_help=True, help="Make a dataset ready: check every video, write an index."
 )
 Out = Annotated[Path, typer.Option(help="Folder to write the index to.")]
-Force = Annotated[
-    bool, typer.Option("--force", help="Replace index files that `mgm prepare` did not write.")
-]
 Seed = Annotated[
     int, typer.Option(min=0, help="Seed of the 80/20 split that is drawn if the source has none.")
 ]
@@ -60,7 +57,6 @@ class CopyOptions(FrozenModel):
             help="Do only the I-th of N parts of the videos; index later, without it.",
         ),
     ] = None
-    force: Force = False
 
 
 def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
@@ -75,7 +71,7 @@ def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
     flags = {"short-side": how.short_side, "processes": how.processes, "shard": how.shard}
     if not how.copy_as and (idle := [name for name, value in flags.items() if value is not None]):
         raise UserError(f"--{idle[0]} is for --copy, which is not given; add it, or leave it out")
-    require_own_index(out, how.force)
+    require_own_index(out)
     if how.copy_as:
         from mgm.data.copies import copy_videos
         from mgm.data.opening import cores
@@ -150,9 +146,8 @@ def _derived(dataset: Published) -> Callable[..., None]:
             Path, typer.Option(help=f"The folder of the index of {''.join(others)}, to test on.")
         ],
         out: Out,
-        force: Force = False,
     ) -> None:
-        require_own_index(out, force)
+        require_own_index(out)
         folders = [source, target] if others else [source]
         say(summary(index_published(dataset.name, *folders, out)))
 
@@ -174,10 +169,9 @@ def synthetic(
     processes: Annotated[
         int, typer.Option(min=1, max=MOST_PROCESSES, help="Processes that draw.")
     ] = 2,
-    force: Force = False,
 ) -> None:
     """Draw a set of videos whose classes are motions."""
     from mgm.data.synthetic.generator import generate
 
-    require_own_index(out, force)
+    require_own_index(out)
     say(summary(generate(read_params(params), out, processes)))

@@ -13,9 +13,8 @@ from mgm.data.index import SPLITS, Index, read_index
 from mgm.data.opening import PreparedPart
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
-from mgm.reading import read_json
+from mgm.reading import read_json, read_text
 from mgm.results.lock import folder_lock
-from mgm.results.outputs import require_own
 
 # Files left out that are shown. A set of 240,000 videos may lack thousands.
 SHOWN = 20
@@ -47,13 +46,11 @@ def prepare_copies(
     return whole
 
 
-def require_own_index(out: Path, force: bool) -> None:
-    """Check that the index in `out` may be replaced: it is whole, or mgm wrote its files."""
-    try:
-        read_index(out)
-    except UserError:
-        names = ("index.csv", "index.json")
-        require_own(*(out / name for name in names), force=force)
+def require_own_index(out: Path) -> None:
+    """Check that `out` has no index.csv or index.json of the user's, which would be replaced."""
+    for name, mark in (("index.csv", "path,label,split,group,frames,"), ("index.json", '"digest"')):
+        if (out / name).exists() and mark not in read_text(out / name):
+            raise UserError(f"{out / name}: is not an index of mgm's; choose another --out")
 
 
 def read_shard(text: str) -> tuple[int, int]:

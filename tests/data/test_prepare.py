@@ -150,3 +150,21 @@ def test_a_published_dataset_is_its_file_and_a_line(build, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert len(read_index(tmp_path / "out").videos) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("index.csv", "path,label,split,group\na.mp4,a,train,g\n"), ("index.json", "{}")],
+)
+def test_a_file_of_the_user_is_not_replaced_by_an_index(build, tmp_path, name, text):
+    source, out = build("a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4"), tmp_path / "out"
+    command = ["prepare", "folder", "--source", str(source), "--out", str(out)]
+    out.mkdir()
+    (out / name).write_text(text)
+    assert f"{out / name}: is not an index" in str(CliRunner().invoke(app, command).exception)
+    assert (out / name).read_text() == text
+    (out / name).unlink()
+    # An index is replaced, whole or not.
+    for _ in range(2):
+        assert CliRunner().invoke(app, command).exit_code == 0
+        (out / "index.json").unlink()

@@ -117,7 +117,7 @@ def test_settings_of_copies_are_written_again_or_named(origin, tmp_path, change)
 
 
 def rows(index) -> tuple:
-    """Return an index's content without its root. The root may move, so no seal covers it."""
+    """Return an index's content without its root. The root may move, so no checksum covers it."""
     return index.classes, [replace(video, path=index.name(video)) for video in index.videos]
 
 
