@@ -49,8 +49,8 @@ def here(tmp_path):
         ("mgm results x --csv out.csv", "out.csv:"),
         ("mgm pretrain spec.json --out results/x --data ssv2=videos", "Permission denied"),
         (
-            "snakemake --snakefile {root}/workflow/Snakefile --cores 1 --quiet all --config name=y",
-            "results/y:",
+            "snakemake --snakefile {root}/workflow/Snakefile --cores 1 --quiet all",
+            "results/smoke:",
         ),
     ],
 )

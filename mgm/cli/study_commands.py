@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from pydantic import Field
 
-from mgm.cli.base import app
+from mgm.cli.base import app, grouped
 from mgm.console import say
+from mgm.spec import FrozenModel
 
 
 @app.command("new-study")
@@ -26,33 +28,30 @@ def new_study(
     say(write_new(text_of(out, root), out))
 
 
+class PlanOptions(FrozenModel):
+    """What to plan, and the GPU."""
+
+    scale: str = Field("", description="A scale (paper, mini, smoke), or a YAML file.")
+    study: str = Field("", description="A study, such as day; or a YAML file.")
+    size: str = Field("", description="One of the scale's sizes; default: the first.")
+    gpu: Literal["v100", "a100", "h100", "h200", "rtx4090", "a5000"] = "h100"
+    utilisation: float = Field(
+        0.4, ge=0.001, le=1, description="Share of the GPU's peak FLOP/s that training reaches."
+    )
+
+
 @app.command()
-def plan(
-    scale: Annotated[
-        str, typer.Option(help="A scale (paper, mini, smoke), or a YAML file.")
-    ] = "paper",
-    study: Annotated[
-        str, typer.Option(help="A study, such as day, in place of the scale; or a YAML file.")
-    ] = "",
-    size: Annotated[str, typer.Option(help="One of the scale's sizes; default: the first.")] = "",
-    gpu: Annotated[
-        Literal["v100", "a100", "h100", "h200", "rtx4090", "a5000"], typer.Option(help="The GPU.")
-    ] = "h100",
-    utilisation: Annotated[
-        float,
-        typer.Option(
-            min=0.001, max=1, help="Share of the GPU's peak FLOP/s that training reaches."
-        ),
-    ] = 0.4,
-) -> None:
-    """Print the GPU hours and disk space of each table, by stage.
+@grouped
+def plan(how: PlanOptions) -> None:
+    """Print the GPU hours and disk space of each table, by stage. Default: scale paper.
 
     These are computed; nothing runs. A table counts all runs that it needs. Videos are not counted.
     """
-    from mgm.dag.setting import Setting
+    from mgm.dag.workflow import Workflow
     from mgm.study.plan import PEAK
     from mgm.study.plan import plan as table_of
 
-    chosen = {"study": study} if study else {"scale": scale}
-    table = table_of(Setting(chosen | {"gpu": size}).registry, PEAK[gpu] * utilisation)
+    scale = how.scale or ("" if how.study else "paper")
+    workflow = Workflow({"scale": scale, "study": how.study, "gpu": how.size})
+    table = table_of(workflow.suite, PEAK[how.gpu] * how.utilisation)
     say(table.to_string(float_format="{:,.1f}".format))

@@ -54,17 +54,14 @@ class JobResources(RunOptions):
 
 
 class Cluster(FrozenModel):
-    """The resources of each rule, and the folders of datasets."""
+    """The resources of each rule, and further options of sbatch."""
 
     sbatch: tuple[str, ...] = ()
-    data: dict[str, str] = Field(default_factory=dict)
-    sources: dict[str, str] = Field(default_factory=dict)
-    shards: int = Field(1, ge=1)
     jobs: dict[str, JobResources]
 
-    def resources(self, kind: str) -> dict[str, Any]:
+    def resources(self, rule: str) -> dict[str, Any]:
         """Return a rule's `resources:` for Snakemake's Slurm executor."""
-        job = self.jobs[kind]
+        job = self.jobs[rule]
         extra = [f"--signal=TERM@{WARNING_S}"] if 3600 * job.hours > 5 * WARNING_S else []
         asked: dict[str, Any] = {
             "nodes": job.nodes,
@@ -81,17 +78,14 @@ class Cluster(FrozenModel):
             asked |= {"tasks": job.nodes, "mpi": "srun"}
         return asked
 
-    def command_wrapper(self, kind: str, log: str) -> str:
-        """Return the shell code before a job's command.
-
-        It is `run.sh`. For a job of several processes, torchrun follows, and for several nodes
-        `srun`, which starts one torchrun per node.
+    def command_wrapper(self, rule: str, log: str) -> str:
+        """Return the shell code before a job's command: `run.sh`, `srun` and torchrun.
 
         Slurm sends SIGTERM to all processes of a job. Snakemake's shell must survive it to requeue
         the job. Torchrun must survive it too, since it would leave a step and its checkpoint only
         30 s. The processes that it starts handle the signal themselves.
         """
-        job = self.jobs[kind]
+        job = self.jobs[rule]
         words = [shlex.quote(str(PROFILE / "run.sh")), shlex.quote(log)]
         if job.nodes > 1:
             words += ["srun", f"--nodes={job.nodes}", f"--ntasks={job.nodes}"]
@@ -112,15 +106,7 @@ def load_cluster(name: str) -> Cluster:
     """
     file = Path(name)
     if name != USUAL and not file.exists():
-        raise UserError(
-            f"--config cluster={name}: no such file; copy {PROFILE.name}/cluster.yaml there, or "
-            "leave the option out"
-        )
-    own = read_yaml(file) if file.exists() else {}
-    fields = deep_merge(read_yaml(PROFILE / "cluster.yaml"), own)
-    if isinstance(jobs := fields.get("jobs"), dict):
-        # Domain adaptation is fine-tuning, so it has the same resources by default.
-        both = deep_merge({"adapt": jobs.get("finetune")}, jobs)
-        fields["jobs"] = jobs | {"adapt": both["adapt"]}
+        raise UserError(f"--config cluster={name}: no such file; correct the path")
+    fields = deep_merge(read_yaml(PROFILE / USUAL), read_yaml(file) if file.exists() else {})
     with valid(f"{name}: ", "the profile's cluster.yaml lists all fields"):
         return Cluster.model_validate(fields)

@@ -1,20 +1,21 @@
 """The jobs of the DAG: their runs, commands, dependencies and files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mgm.dag.setting import Setting
-from mgm.results.result import lacks_weights
-from mgm.spec import FLOWS, PUBLISHED, LoadOptions, Pretrain, RunOptions, Spec, parents
-from mgm.study.registry import Registry
+from mgm.spec import FLOWS, LoadOptions, Pretrain, RunOptions, Spec, parents
 from mgm.study.scales import Scale
+from mgm.study.suite import Suite
+
+if TYPE_CHECKING:
+    from mgm.dag.workflow import Workflow
 
 
 @dataclass(frozen=True)
-class DagJob:
+class Job:
     """A job of the DAG: one call of `mgm`. Its name starts with the name of its rule.
 
     Attributes:
@@ -24,88 +25,72 @@ class DagJob:
         after: names of the jobs that it waits for.
         threads: 0: every core.
         parallel: its command has an option `--processes`.
-        priority: of the jobs that can start, the one with the highest starts first (`in_order`).
+        priority: of the jobs that can start, the one with the highest starts first.
     """
 
     name: str
-    rule: str
-    words: tuple[str, ...]
-    makes: tuple[Path, ...] = ()
-    after: tuple[str, ...] = ()
-    specs: tuple[Spec, ...] = ()
+    words: Sequence[str]
+    makes: Sequence[Path] = ()
+    after: Sequence[str] = ()
+    specs: Sequence[Spec] = ()
     threads: int = 1
     parallel: bool = False
     priority: int = 0
 
+    @property
+    def rule(self) -> str:
+        return self.name.partition("-")[0]
 
-def runs_of_jobs(registry: Registry) -> dict[str, list[Spec]]:
-    """Return the runs of each job: one run, or up to `specs_per_job` of them.
 
-    Runs of a job have the same stage and DAG depth, so none depends on another. Table 4e (the mask
-    ablation), Table 1 (the longest) and runs that wait for optical flow have separate jobs. The
-    other jobs are sorted by dataset and table. So few processes decode the same dataset, and a
-    single target trains few runs of other targets.
+def grouped(suite: Suite) -> dict[str, list[Spec]]:
+    """Return the runs of each job: one run, or up to `specs_per_job` of one study and stage.
+
+    They also have one depth in the DAG, so none depends on another. They are sorted by dataset, so
+    few processes decode the same videos.
     """
-    specs, scale = registry.specs, registry.scale
+    specs, scale = suite.specs, suite.scale
     if scale.specs_per_job == 1:
-        return {
-            run_id.replace(spec.stage, rule_of(spec, scale), 1): [spec]
-            for run_id, spec in specs.items()
-        }
-    order, key_of = list(scale.datasets), scale.key_of
-    home = {
-        spec.run_id: f"table{name}"
-        for name, table in registry.tables.items()
-        if table.own_jobs
-        for spec in registry.runs_of(f"table{name}")
-        if spec.stage != "measure"
+        return {run_id: [spec] for run_id, spec in specs.items()}
+    # A run of several studies is of the first.
+    study_of = {
+        spec.run_id: target
+        for target in reversed([*suite.targets()])
+        for spec in suite.runs_of(target)
+        if target != "all"
     }
-    generation: dict[str, int] = {}
-    for run_id, spec in specs.items():  # parents come first
-        above = [parent for parent in parents(spec) if parent in generation]
-        generation[run_id] = 1 + max((generation[parent] for parent in above), default=-1)
-        if flow_of(spec, scale) or "flow" in map(home.get, above):
-            home[run_id] = "flow"
-    groups: dict[str, list[Spec]] = {}
-    for spec in sorted(specs.values(), key=lambda spec: order.index(key_of(spec.data))):
-        # Datasets of a study may have one name in specs, so its jobs read one dataset.
-        part = key_of(spec.data) if scale.study else home.get(spec.run_id, "others")
-        name = f"{rule_of(spec, scale)}-{part}-{generation[spec.run_id]}"
-        groups.setdefault(name, []).append(spec)
-    jobs: dict[str, list[Spec]] = {}
-    for name, group in groups.items():
+    depths, groups = dict[str, int](), dict[tuple[int, str], list[Spec]]()
+    # Parents come first.
+    for run_id, spec in specs.items():
+        above = (depths[parent] for parent in parents(spec) if parent in depths)
+        depths[run_id] = 1 + max(above, default=-1)
+        key = scale.key_of(spec.data)
+        # Draws of one dataset have one name in specs, so each has its own jobs.
+        parts = [spec.stage, key if scale.datasets[key].name else study_of.get(run_id, "pictures")]
+        # Only runs that follow optical flow wait for it.
+        parts += [flow[1]] if (flow := flow_of(spec, scale)) else []
+        groups.setdefault((depths[run_id], "-".join(parts)), []).append(spec)
+    order, jobs = list(scale.datasets), dict[str, list[Spec]]()
+    for (depth, name), group in sorted(groups.items(), key=lambda item: item[0][0]):
+        group.sort(key=lambda spec: order.index(scale.key_of(spec.data)))
         count = -(-len(group) // scale.specs_per_job)
-        cuts = [len(group) * part // count for part in range(count + 1)]
-        jobs |= {
-            f"{name}-{part}": group[start:end]
-            for part, (start, end) in enumerate(pairwise(cuts), start=1)
-        }
+        cuts = pairwise(len(group) * part // count for part in range(count + 1))
+        jobs |= {f"{name}-{depth}-{part}": group[a:b] for part, (a, b) in enumerate(cuts, 1)}
     return jobs
-
-
-def rule_of(spec: Spec, scale: Scale) -> str:
-    """Return the name of a run's rule: its stage, or `adapt` for domain adaptation."""
-    dataset = scale.datasets.get(scale.key_of(spec.data))
-    published = PUBLISHED.get(spec.data.dataset)
-    parts = dataset.adapt if dataset and dataset.adapt else published and published.derived_from
-    return "adapt" if spec.stage == "finetune" and parts and len(parts) == 2 else spec.stage
 
 
 def flow_of(spec: Spec, scale: Scale) -> tuple[str, str] | None:
     """Return the dataset and the method of the optical flow that guides a run's mask, if any."""
-    return (
-        (scale.key_of(spec.data), spec.mask.guidance)
-        if isinstance(spec, Pretrain) and spec.mask.guidance in FLOWS
-        else None
-    )
+    if isinstance(spec, Pretrain) and spec.mask.guidance in FLOWS:
+        return scale.key_of(spec.data), spec.mask.guidance
+    return None
 
 
-def in_order(jobs: Sequence[DagJob], rank: Mapping[str, int]) -> dict[str, DagJob]:
-    """Return the jobs by name, with priorities in the order of their runs' ranks.
+def in_order(jobs: Sequence[Job], run_ids: Sequence[str]) -> dict[str, Job]:
+    """Return the jobs by name, with priorities in the order of their first runs.
 
-    Of the jobs that can start, the one whose first run has the lowest rank does. A dataset is made
-    before the first run that reads it.
+    What a job waits for goes before it.
     """
+    rank = {run_id: place for place, run_id in enumerate(run_ids)}
     place = {
         job.name: min((rank[spec.run_id] for spec in job.specs), default=len(rank)) for job in jobs
     }
@@ -115,113 +100,74 @@ def in_order(jobs: Sequence[DagJob], rank: Mapping[str, int]) -> dict[str, DagJo
     return {job.name: replace(job, priority=len(rank) - place[job.name]) for job in jobs}
 
 
-def dataset_jobs(setting: Setting) -> list[DagJob]:
-    """Return the jobs that make datasets and optical flow.
-
-    The datasets are generated, published (under `sources`), or made from other datasets.
-    """
-    every, built = setting.threads("prepare", 0), setting.built_datasets
-    prepare = partial(DagJob, rule="prepare")
-    jobs = []
-    for name in built:
-        place, words = setting.places[name], tuple(setting.preparation(name))
-        job, whole = f"prepare-{name}", (*words, "--out", str(place))
-        index = (place / "index.json",)
+def dataset_jobs(workflow: "Workflow") -> list[Job]:
+    """Return the jobs that make datasets and optical flow."""
+    scale, built, jobs = workflow.scale, workflow.built, list[Job]()
+    for name, made_from in built.items():
+        words, job = workflow.preparation[name], f"prepare-{name}"
+        place, after = (
+            workflow.places[name],
+            [f"prepare-{part}" for part in made_from if part in built],
+        )
+        # On this machine one process draws a dataset: two would wait for each other.
+        parallel = name in workflow.generated
         # A study reads its videos as they are, which must have motion vectors.
-        if name in setting.sources and not setting.scale.study:
-            source = (*words, "--out", str(place / "source"))
-            index_of_source = (place / "source" / "index.json",)
-            first = prepare(f"{job}-source", words=source, makes=index_of_source)
-            whole += ("--copy", "mp4")
-            count = setting.shards
+        if name in workflow.sources and not scale.study:
+            there = place / "source"
+            source = Job(f"{job}-source", [*words[:-1], str(there)], [there / "index.json"])
+            words, count = [*words, "--copy", "mp4"], workflow.options.shards
+            threads = workflow.threads("prepare", 0)
             shards = [
-                prepare(
+                Job(
                     f"{job}-{part}-of-{count}",
-                    words=(*whole, "--shard", f"{part}/{count}"),
-                    after=(first.name,),
-                    threads=every,
+                    [*words, "--shard", f"{part}/{count}"],
+                    after=[source.name],
+                    threads=threads,
                     parallel=True,
                 )
                 for part in range(1, count + 1)
             ]
-            after = tuple(shard.name for shard in shards)
-            last = prepare(job, words=whole, makes=index, after=after, parallel=True)
-            jobs += [first, *shards, last]
-        else:
-            parts = setting.derived.get(name, ())
-            after = tuple(f"prepare-{part}" for part in parts if part in built)
-            # On this machine one process draws a dataset: two would wait for each other and leave a
-            # core idle.
-            drawn = name in setting.generated
-            threads = (every or 1) if drawn else 1
-            jobs.append(
-                prepare(job, words=whole, makes=index, after=after, threads=threads, parallel=drawn)
-            )
-    weights = ("--weights", setting.scale.flow_weights) if setting.scale.flow_weights else ()
-    flows = {flow_of(spec, setting.scale) for spec in setting.registry.specs.values()}
+            jobs += [source, *shards]
+            after, parallel = [shard.name for shard in shards], True
+        threads = workflow.threads("prepare", 1) if name in workflow.generated else 1
+        index = [place / "index.json"]
+        jobs += [Job(job, words, index, after, threads=threads, parallel=parallel)]
+    weights = ["--weights", scale.flow_weights] if scale.flow_weights else []
+    flows = {flow_of(spec, scale) for spec in workflow.suite.specs.values()}
     for name, method in sorted(flow for flow in flows if flow):
-        place = setting.places[name]
-        jobs.append(
-            DagJob(
+        place = workflow.places[name]
+        jobs += [
+            Job(
                 f"flow-{name}-{method}",
-                "flow",
-                ("flow", str(place), "--method", method, *weights),
-                (place / f"flow-{method}.json",),
-                (f"prepare-{name}",) if name in built else (),
-                threads=setting.threads("flow", 1),
+                ["flow", str(place), "--method", method, *weights],
+                [place / f"flow-{method}.json"],
+                [f"prepare-{name}"] if name in built else [],
+                threads=workflow.threads("flow", 1),
                 parallel=True,
             )
-        )
+        ]
     return jobs
 
 
-def weights_jobs(registry: Registry, results: Path) -> dict[str, str]:
-    """Return the finished runs whose weights are gone but needed, each with its rebuilding job.
-
-    Archived runs have no weights. Those are needed that unfinished runs start from.
-    """
-    jobs: dict[str, str] = {}
-    for run_id, spec in reversed(registry.specs.items()):  # children come before their parents
-        if run_id in jobs or not (results / run_id / "result.json").is_file():
-            jobs |= {
-                parent: f"{rule_of(registry.specs[parent], registry.scale)}-weights-{parent}"
-                for parent in parents(spec)
-                if parent in registry.specs and lacks_weights(results / parent)
-            }
-    return jobs
-
-
-def run_job(
-    setting: Setting, name: str, specs: list[Spec], makers: Mapping[str, Sequence[str]]
-) -> DagJob:
-    """Return the job of these runs.
-
-    Args:
-        makers: the jobs that make each run or its weights.
-    """
-    scale, stage, rule = setting.scale, specs[0].stage, rule_of(specs[0], setting.scale)
+def run_job(workflow: "Workflow", name: str, specs: Sequence[Spec]) -> Job:
+    """Return the job of these runs."""
+    scale, stage, made_by = workflow.scale, specs[0].stage, workflow.made_by
     keys = sorted({scale.key_of(spec.data) for spec in specs})
-    words = [stage, *(str(setting.spec_file(spec.run_id)) for spec in specs)]
+    words = [stage, *(str(workflow.spec_file(spec.run_id)) for spec in specs)]
     for key in keys:
-        words += ["--data", f"{scale.datasets[key].name or key}={setting.places[key]}"]
-    words += ["--out", str(setting.results)]
+        words += ["--data", f"{scale.datasets[key].name or key}={workflow.places[key]}"]
+    words += ["--out", str(workflow.results)]
     if stage == "measure" and scale.flow_weights:
         words += ["--weights", scale.flow_weights]
     options = scale.execution
-    if setting.cluster:
-        options = options.changed(setting.cluster.jobs[rule])
+    if workflow.cluster:
+        options = options.changed(workflow.cluster.jobs[stage])
     kind = RunOptions if stage in ("pretrain", "finetune") else LoadOptions
     words += options.words(kind.model_fields)
-    after = {job for spec in specs for parent in parents(spec) for job in makers.get(parent, ())}
-    after |= {f"prepare-{key}" for key in keys if key in setting.built_datasets}
+    after = {made_by[parent] for spec in specs for parent in parents(spec) if parent in made_by}
+    after |= {f"prepare-{key}" for key in keys if key in workflow.built}
     after |= {"flow-{}-{}".format(*flow) for spec in specs if (flow := flow_of(spec, scale))}
-    return DagJob(
-        name,
-        rule,
-        tuple(words),
-        tuple(setting.results / spec.run_id / "result.json" for spec in specs),
-        tuple(sorted(after)),
-        tuple(specs),
-        # The runs of a scale for one GPU use it in turn, so each can have every core.
-        setting.threads(rule, 0 if scale.memory_gb else scale.execution.threads),
-    )
+    # The runs of a scale for one GPU use it in turn, so each can have every core.
+    threads = workflow.threads(stage, 0 if scale.memory_gb else scale.execution.threads)
+    makes = [workflow.results / spec.run_id / "result.json" for spec in specs]
+    return Job(name, words, makes, sorted(after), specs, threads)

@@ -10,8 +10,8 @@ import pandas as pd
 
 from mgm.spec import Finetune, Pretrain, Probe, Published, Spec
 from mgm.spec.compute import multiply_adds, parameters
-from mgm.study.registry import Registry
 from mgm.study.runs import videos_of
+from mgm.study.suite import Suite
 
 # FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets: with float32 accumulation and
 # without sparsity. The V100 has no bf16, so this is its fp16.
@@ -51,7 +51,7 @@ def cost(spec: Spec, videos: Published) -> Cost:
     return Cost((3 * trained + tested) * forward, parameters(spec, videos.classes))
 
 
-def plan(registry: Registry, flops: float) -> pd.DataFrame:
+def plan(suite: Suite, flops: float) -> pd.DataFrame:
     """Return the GPU hours of each stage and the GB on disk of each target.
 
     A target counts all runs that it needs. The last row, "all", counts shared runs once.
@@ -59,15 +59,14 @@ def plan(registry: Registry, flops: float) -> pd.DataFrame:
     Args:
         flops: FLOP/s that a GPU reaches in training.
     """
-    scale = registry.scale
+    scale = suite.scale
     videos = {name: videos_of(scale, name) for name in scale.datasets}
     costs = {
-        run_id: cost(spec, videos[scale.key_of(spec.data)])
-        for run_id, spec in registry.specs.items()
+        run_id: cost(spec, videos[scale.key_of(spec.data)]) for run_id, spec in suite.specs.items()
     }
     rows = {}
-    for target in sorted(registry.targets(), key=lambda name: name == "all"):
-        specs = registry.runs_of(target)
+    for target in sorted(suite.targets(), key=lambda name: name == "all"):
+        specs = suite.runs_of(target)
         sizes = [costs[spec.run_id].parameters for spec in specs]
         row = {"runs": len(specs)}
         for stage in ("pretrain", "finetune", "probe"):

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 import torch
 import typer
+from tests.docs.test_additions import PAGES as ADDITIONS
 from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.masking import Grid, make_boxes
-from tests.docs.test_additions import PAGES as ADDITIONS
 from tests.helpers.browser import chromium
 
 ROOT = Path(__file__).parents[2]
@@ -278,7 +278,7 @@ def test_a_table_of_ones_own():
 
 def test_a_figure_of_ones_own(folder):
     """The figure shows the finished runs."""
-    from mgm.dag.study import Workflow
+    from mgm.dag.workflow import Workflow
     from tests.helpers.fake_results import finish
 
     probes = [

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from mgm.dag.messages import overview
-from mgm.dag.study import Workflow
+from mgm.dag.workflow import Workflow
 from mgm.data.folder import index_folder
 from mgm.data.index import read_index
 from mgm.errors import as_user_error
@@ -184,12 +184,12 @@ def test_scales(tmp_path, data):
         path.write_bytes(mangled(path.read_bytes(), data.draw))
     paper = one_line_or(lambda: Workflow({"scale": str(path)}))
     if paper is not None:
-        assert all(run_id == spec.run_id for run_id, spec in paper.registry.specs.items())
+        assert all(run_id == spec.run_id for run_id, spec in paper.suite.specs.items())
         assert paper.name not in ("", ".", "..")
         assert not set(paper.name) & set("/ $;`'\"\\\n")
         assert overview(paper)
         if name == "paper":
-            one_line_or(lambda: plan(paper.registry, 1e14))
+            one_line_or(lambda: plan(paper.suite, 1e14))
 
 
 @pytest.fixture(scope="module")

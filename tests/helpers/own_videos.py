@@ -1,9 +1,10 @@
-"""A user's own videos and a scale of few steps, for tests that run the Snakefile."""
+"""A user's own videos and a study of them in few steps, for tests that run the Snakefile."""
 
 from pathlib import Path
 
 import yaml
 
+from mgm.data.folder import index_folder
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 
@@ -25,17 +26,29 @@ def own_videos(folder: Path, drawn: Path, train: int, test: int) -> Path:
     return folder
 
 
-def small_scale(
-    folder: Path, factor: float, specs_per_job: int, seeds: tuple[int, ...] = (0,)
+def own_study(
+    folder: Path, factor: float, specs_per_job: int, seeds: str = "0", train: int = 6
 ) -> Path:
-    """Write a scale file: smoke with few seeds and steps, and a checkpoint every 0.1 s."""
-    scale = yaml.safe_load(SMOKE.read_text())
-    scale |= {"seeds": list(seeds), "more_seeds": {}, "specs_per_job": specs_per_job}
+    """Write own videos, and a study `mine` of three masks on them, to a folder. Return its file.
+
+    Its scale is smoke with few steps, and a checkpoint every 0.1 s.
+    """
+    index_folder(own_videos(folder / "videos", folder / "drawn", train, 2), folder / "data")
+    scale = yaml.safe_load(SMOKE.read_text()) | {"specs_per_job": specs_per_job}
     scale["steps"]["factor"] = factor
     scale["execution"]["checkpoint_s"] = 0.1
-    scale["overrides"]["finetune"]["data.labels_per_class"] = scale["overrides"]["probe"][
-        "data.labels_per_class"
-    ] = 4
-    path = folder / "scale.yaml"
-    path.write_text(yaml.safe_dump(scale, sort_keys=False))
-    return path
+    for stage in ("finetune", "probe"):
+        scale["overrides"][stage]["data.labels_per_class"] = 4
+    study = {
+        "study": "mine",
+        "question": "Which mask?",
+        "scale": str(folder / "scale.yaml"),
+        "datasets": {"clips": {"root": str(folder / "data")}},
+        "seeds": seeds,
+        "rows": {"None": "none", "Tube": {"mask": "tube"}, "Block": {"mask": "block"}, "MGM": {}},
+        "columns": {"Probe": {}, "Fine-tuned": {"stage": "finetune"}},
+        "compare": ["MGM minus *"],
+    }
+    for name, fields in (("scale", scale), ("mine", study)):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
+    return folder / "mine.yaml"

@@ -22,8 +22,6 @@ from typer import BadParameter
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.dag.config import parse_config
-from mgm.dag.study import Workflow
 from mgm.data.copies import copy_videos
 from mgm.data.folder import index_folder
 from mgm.data.index import read_index
@@ -382,20 +380,7 @@ def test_a_time_in_the_future_is_no_sign_of_life(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["mlflow-artifacts", "mlflow.db", "MLflow.db-journal", "mine.tar.xz", "../x", ".x"]
-)
-def test_a_name_of_our_own_files_is_refused(name):
-    with refused("--config name: ", name):
-        parse_config({"name": name})
-
-
-def test_sources_and_videos_exclude_each_other(tmp_path):
-    with refused("--config sources: ", f"videos={tmp_path}"):
-        Workflow({"name": "x", "videos": str(tmp_path), "sources": {"k400": str(tmp_path)}})
-
-
-@pytest.mark.parametrize(
-    "words", ["clips-per-s inf", "clips-per-s nan", "clips-per-s 1e308", f"gpus {10**400}"]
+    "words", ["utilisation 0", "utilisation nan", "utilisation 1.1", "gpu b7", "size 9gb"]
 )
 def test_a_plan_of_no_machine_is_refused(words):
     option, value = words.split()

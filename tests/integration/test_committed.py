@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import mgm
-from mgm.dag.study import Workflow
+from mgm.dag.workflow import Workflow
 from mgm.report.findings import read_findings
 from mgm.report.verify import verify
 from mgm.results.archive import is_packed, unpack
@@ -31,7 +31,7 @@ RAN = sorted(path.stem for path in STUDIES.glob("*.yaml") if is_packed(RESULTS /
 
 def test_each_run_is_one_of_the_scale_and_believed(tmp_path):
     unpack(RESULTS / "mini")
-    specs = Workflow({"scale": "mini"}, results=tmp_path).registry.specs
+    specs = Workflow({"scale": "mini"}, results=tmp_path).suite.specs
     done = {path.parent.name for path in RESULTS.glob("mini/*/result.json")}
     assert done <= set(specs)
     assert {examine(RESULTS / "mini" / run_id, specs[run_id]).state for run_id in done} == {"run"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mgm.dag.study import Workflow
+from mgm.dag.workflow import Workflow
 from mgm.results.result import examine, log_lines
 from mgm.spec import Finetune, Probe
 from mgm.stages.pretrain import learnt_nothing
@@ -35,7 +35,7 @@ def test_every_run_is_done_and_believed(registry, smoke):
 
 def test_the_results_are_those_of_the_scale_as_it_stands(registry):
     """Results of another configuration would make every test below meaningless."""
-    assert list(registry.specs) == list(Workflow({}, results=ROOT / "results").registry.specs)
+    assert list(registry.specs) == list(Workflow({}, results=ROOT / "results").suite.specs)
 
 
 TABLES = ("1", "2a", "2b", "2c", "2d", "3", "4a", "4b", "4c", "4d", "4e")

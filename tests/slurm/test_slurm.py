@@ -16,10 +16,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from mgm.dag.study import Workflow
+from mgm.dag.workflow import Workflow
 from tests.helpers import programs
 from tests.helpers.cluster import cluster, unfit
-from tests.helpers.own_videos import own_videos, small_scale
+from tests.helpers.own_videos import own_study
 from tests.helpers.programs import BIN, ROOT
 
 ENVIRONMENT = programs.ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
@@ -38,10 +38,9 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with own videos, a scale of a hundred steps and a cluster file."""
+    """A folder with a study of own videos, in a hundred steps, and a cluster file."""
     folder = tmp_path_factory.mktemp("here")
-    own_videos(folder / "videos", folder / "drawn", train=16, test=2)
-    small_scale(folder, factor=32, specs_per_job=1)
+    own_study(folder, factor=32, specs_per_job=1, train=16)
     small = {"nodes": 1, "gpus": 0, "cpus": 1, "mem_gb": 1.5, "hours": 0.1}
     # Copies, so that the YAML file has no aliases.
     jobs = {
@@ -56,12 +55,7 @@ def place(tmp_path_factory) -> Path:
 
 
 def config(place: Path, **more: str) -> list[str]:
-    options = {
-        "scale": place / "scale.yaml",
-        "name": "mine",
-        "videos": place / "videos",
-        "cluster": place / "cluster.yaml",
-    } | more
+    options = {"study": place / "mine.yaml", "cluster": place / "cluster.yaml"} | more
     return ["--config", *(f"{name}={value}" for name, value in options.items())]
 
 
@@ -101,17 +95,15 @@ def when_saved(folder: Path, number: signal.Signals) -> None:
 
 def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
     workflow = Workflow(
-        {"scale": str(place / "scale.yaml"), "name": "mine", "videos": str(place / "videos")},
+        {"study": str(place / "mine.yaml")},
         *(place / name for name in ("results", "reports", "data")),
     )
     finetuned = next(
         spec
-        for spec in workflow.registry.runs_of("table4e")
+        for spec in workflow.suite.specs.values()
         if spec.stage == "finetune" and "mgm" in str(spec.parent)
     )
-    killed = next(
-        run_id for run_id in workflow.registry.specs if run_id.startswith("pretrain-block")
-    )
+    killed = next(run_id for run_id in workflow.suite.specs if run_id.startswith("pretrain-block"))
     ids = [str(finetuned.parent), finetuned.run_id, killed]
     results = place / "results" / "mine"
     watchers = [
@@ -141,7 +133,7 @@ def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
             else [BIN / "mgm"]
         )
         verb = run_id.split("-")[0]
-        spec, data = results / "specs" / f"{run_id}.json", f"folder={place / 'data' / 'mine'}"
+        spec, data = results / "specs" / f"{run_id}.json", f"clips={place / 'data'}"
         run = subprocess.run(
             [*map(str, command), verb, str(spec), "--data", data, "--out", str(alone)],
             env=ENVIRONMENT,
@@ -164,22 +156,21 @@ def test_what_the_cluster_refuses_fails_with_its_reason(place, tmp_path):
     cluster = yaml.safe_load((place / "cluster.yaml").read_text())
     cluster["jobs"]["pretrain"] |= {"gpus": 4, "mem_gb": 1}
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))
-    done = snakemake(place, "table4e", cluster=tmp_path / "cluster.yaml")
+    done = snakemake(place, "all", cluster=tmp_path / "cluster.yaml")
     assert done.returncode != 0, done.stderr
     assert "a batch of 6 " in done.stderr
     assert "has been submitted" not in done.stderr
     cluster["jobs"]["probe"] |= {"gpus": 3}  # a node has two
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))
-    options = {"scale": str(place / "scale.yaml"), "name": "refused"}
-    known = Workflow(
-        options | {"videos": str(place / "videos")},
-        *(place / name for name in ("results", "reports", "data")),
-    ).registry.specs
+    study = yaml.safe_load((place / "mine.yaml").read_text()) | {"study": "refused"}
+    (tmp_path / "refused.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    known = Workflow({"study": str(tmp_path / "refused.yaml")}).suite.specs
     run = next(
         run_id for run_id, spec in known.items() if spec.stage == "probe" and not spec.parent
     )
     words = [f"results/refused/{run}/result.json"]
-    done = snakemake(place, *words, name="refused", cluster=tmp_path / "cluster.yaml")
+    files = {"study": tmp_path / "refused.yaml", "cluster": tmp_path / "cluster.yaml"}
+    done = snakemake(place, *words, **files)
     assert done.returncode != 0, done.stderr
     assert "Requested node configuration is not available" in done.stderr
 
@@ -187,7 +178,7 @@ def test_what_the_cluster_refuses_fails_with_its_reason(place, tmp_path):
 def test_without_slurm_one_line_says_so(place, tmp_path):
     for name in ("bash", "sh", "which"):
         (tmp_path / name).symlink_to(f"/usr/bin/{name}")
-    done = snakemake(place, "table4e", environment=ENVIRONMENT | {"PATH": f"{BIN}:{tmp_path}"})
+    done = snakemake(place, "all", environment=ENVIRONMENT | {"PATH": f"{BIN}:{tmp_path}"})
     assert done.returncode != 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("mgm: ")]
     assert "no Slurm" in line

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.dag.study import Workflow
+from mgm.dag.workflow import Workflow
 from mgm.models import build_classifier, build_mae
 from mgm.spec import (
     PUBLISHED,
@@ -61,23 +61,21 @@ def test_a_run_by_hand():
 
 
 def test_the_tables_of_the_paper():
-    registry = Workflow({"scale": "paper"}).registry
-    table = plan(registry, 1e14)
+    suite = Workflow({"scale": "paper"}).suite
+    table = plan(suite, 1e14)
     whole, table4e = table.loc["all"], table.loc["table4e"]
     assert table.index[-1] == "all"
-    assert whole["runs"] == len(registry.specs)
-    assert table4e["runs"] == len(registry.runs_of("table4e"))
+    assert whole["runs"] == len(suite.specs)
+    assert table4e["runs"] == len(suite.runs_of("table4e"))
     assert (table["GPU h"] <= whole["GPU h"]).all()
     # Shared runs count once.
     assert table["GPU h"][:-1].sum() > whole["GPU h"]
-    flops = sum(
-        cost(spec, PUBLISHED[spec.data.dataset]).flops for spec in registry.runs_of("table4e")
-    )
+    flops = sum(cost(spec, PUBLISHED[spec.data.dataset]).flops for spec in suite.runs_of("table4e"))
     assert table4e["GPU h"] == pytest.approx(flops / 1e14 / 3600)
     stages = ["pretrain h", "finetune h", "probe h"]
     assert table[stages].sum(axis=1).to_numpy() == pytest.approx(table["GPU h"].to_numpy())
     # Twice the speed takes half the time and the same disk.
-    faster = plan(registry, 2e14)
+    faster = plan(suite, 2e14)
     assert faster["GPU h"].to_numpy() == pytest.approx(table["GPU h"].to_numpy() / 2)
     assert (faster["GB"] == table["GB"]).all()
 
@@ -86,6 +84,6 @@ def test_the_command_prints_the_table(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["plan", "--study", "drawn", "--gpu", "a100", "--utilisation", "0.1"]
     *_, last = CliRunner().invoke(app, words).output.splitlines()
-    expected = plan(Workflow({"study": "drawn"}).registry, PEAK["a100"] * 0.1).loc["all"]
+    expected = plan(Workflow({"study": "drawn"}).suite, PEAK["a100"] * 0.1).loc["all"]
     assert last.split()[:2] == ["all", f"{expected['runs']:.0f}"]
     assert float(last.split()[-2]) == pytest.approx(expected["GPU h"], abs=0.051)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mgm.dag.study import Workflow
+from mgm.dag.workflow import Workflow
 from mgm.errors import UserError
 from mgm.study import CONFIG
 from mgm.study.scales import load_scale, parse_scale
@@ -99,7 +99,7 @@ def test_a_scales_own_backbones_name_its_runs(tmp_path):
     )
     names = {
         spec.model.backbone
-        for spec in Workflow({"scale": str(tmp_path / "s.yaml")}).registry.specs.values()
+        for spec in Workflow({"scale": str(tmp_path / "s.yaml")}).suite.specs.values()
     }
     assert names >= {"vit-b-toy", "timesformer-toy"}
     assert not names & {"vit-s", "timesformer"}
@@ -110,8 +110,14 @@ def test_a_scales_own_backbones_name_its_runs(tmp_path):
     [
         ({"scale": "huge"}, "huge.yaml:"),
         ({"scale": "/nowhere/mine.yaml"}, "/nowhere/mine.yaml:"),
-        ({"name": "../x"}, "--config name: .*'../x'"),
-        ({"name": ""}, "--config name: .*''"),
+        # Snakemake's numbers.
+        ({"study": 202311}, "--config study: .*quote.*202311"),
+        ({"scale": 7}, "--config scale: .*quote"),
+        ({"scale": True}, "--config scale: .*quote"),
+        ({"ucf101": 1.5}, "--config ucf101: .*quote"),
+        ({"study": "drawn", "scale": "mini"}, "--config study=drawn .*scale=mini"),
+        ({"scale": "mini", "ucf101": "."}, "sources: ucf101: mini"),
+        ({"gpu": "24gb"}, "has no size 24gb"),
         ({"shards": "abc"}, "--config shards: .*abc"),
         ({"shards": 0}, "--config shards: .*0"),
         ({"epochs": 3}, "--config epochs"),

@@ -10,7 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.dag.study import Workflow
+from mgm.dag.messages import problems
+from mgm.dag.workflow import Workflow
 from mgm.data.folder import index_folder
 from mgm.errors import UserError
 from mgm.spec import Measure, Pretrain, Probe, parents
@@ -210,9 +211,9 @@ def test_the_dag_has_a_job_for_each_run_and_dataset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     workflow = Workflow({"study": str(path)}, data=Path("data"))
     assert {spec.run_id for job in workflow.jobs.values() for spec in job.specs} == set(
-        workflow.registry.specs
+        workflow.suite.specs
     )
-    assert len(workflow.built_datasets) == 3
+    assert len(workflow.built) == 3
     for job in workflow.jobs.values():
         folders = {word.partition("=")[2] for word in job.words if word.startswith("ssv2=")}
         assert len(folders) <= 1
@@ -220,7 +221,7 @@ def test_the_dag_has_a_job_for_each_run_and_dataset(tmp_path, monkeypatch):
             assert folders == {str(workflow.places[workflow.scale.key_of(spec.data)])}
 
 
-def test_a_new_column_needs_only_the_lost_weights_of_its_rows(tmp_path, monkeypatch):
+def test_a_new_column_names_the_lost_weights_of_its_rows(tmp_path, monkeypatch):
     """As after an archive was unpacked: its runs are finished, and have no weights."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "small.yaml"
@@ -230,27 +231,19 @@ def test_a_new_column_needs_only_the_lost_weights_of_its_rows(tmp_path, monkeypa
         return Workflow({"study": str(path)}, data=Path("data"))
 
     archived = workflow()
-    for run_id, spec in archived.registry.specs.items():
+    for run_id, spec in archived.suite.specs.items():
         digest = "0" * 64 if spec.stage in ("pretrain", "finetune") else None
         folder = archived.results / run_id
         folder.mkdir(parents=True)
         (folder / "result.json").write_text(json.dumps({"weights_sha256": digest}))
-    assert not workflow().rebuilt
     new = workflow(
         columns=SMALL["columns"] | {"New": {"kind": "knn", "only": {"rows": ["Further"]}}}
     )
-    further = {value.run.parent for value in new.registry.values if value.column == "New"}
-    assert new.rebuilt.keys() == further | {new.registry.specs[value].parent for value in further}
-    fresh = {value.run.run_id for value in new.registry.values if value.column == "New"}
-    for name in new.jobs.keys() - new.done:
-        job = new.jobs[name]
-        if "--rebuild" in job.words:
-            assert {spec.run_id for spec in job.specs} <= new.rebuilt.keys()
-        for spec in job.specs:
-            if spec.run_id in fresh | new.rebuilt.keys():
-                assert {new.rebuilt[parent] for parent in parents(spec)} <= set(job.after)
-            else:
-                assert archived.registry.specs[spec.run_id] == spec
+    lines = problems(new, new.jobs.keys() - new.done)
+    parents = {value.run.parent for value in new.suite.values[new.name] if value.column == "New"}
+    assert {line.partition(":")[0] for line in lines} == {
+        str(new.results / parent) for parent in parents
+    }
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -269,11 +262,11 @@ def test_a_new_study_of_own_videos_has_its_rows_and_controls(tmp_path, monkeypat
     index_folder(own_videos(tmp_path / "mine", tmp_path / "drawn", train=6, test=1), root)
     assert CliRunner().invoke(app, ["new-study"]).exit_code == 0
     workflow = Workflow({"study": "studies/mine.yaml"})
-    rows = {value.row for value in workflow.registry.values if not value.control}
+    rows = {value.row for value in workflow.suite.values["mine"] if not value.control}
     assert rows == {"Random weights", "Random tube", "Random block", "MGM"}
-    assert {value.seed for value in workflow.registry.values} == {0, 1}
-    assert any(value.control for value in workflow.registry.values)
-    (dataset,) = {value.run.data.dataset for value in workflow.registry.values}
+    assert {value.seed for value in workflow.suite.values["mine"]} == {0, 1}
+    assert any(value.control for value in workflow.suite.values["mine"])
+    (dataset,) = {value.run.data.dataset for value in workflow.suite.values["mine"]}
     assert dataset == "mine"
     # The study reads other videos than its digest says.
     text = Path("studies/mine.yaml").read_text()

@@ -12,19 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from mgm.dag.study import Workflow
+from mgm.dag.workflow import Workflow
 from mgm.results.lock import folder_lock
-from tests.helpers.own_videos import own_videos, small_scale
+from tests.helpers.own_videos import own_study
 from tests.helpers.programs import ENVIRONMENT, snakemake
 
 # Snakemake starts eight times.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("my videos")  # a place with a space
-    return own_videos(folder / "videos", folder / "drawn", train=6, test=1)
 
 
 class Terminal:
@@ -33,18 +27,11 @@ class Terminal:
     It makes twelve runs, three per job, one job at a time.
     """
 
-    def __init__(self, here: Path, videos: Path):
-        if not (here / "scale.yaml").exists():
-            small_scale(here, factor=12, specs_per_job=3, seeds=(0, 1))
+    def __init__(self, here: Path):
+        if not (here / "mine.yaml").exists():
+            own_study(here, factor=12, specs_per_job=3, seeds="0-3")
         command = snakemake(here, "--quiet", "all", "--until", "pretrain", cores=1)
-        command += [
-            "--config",
-            "scale=scale.yaml",
-            "name=mine",
-            f"videos={videos}",
-            "--",
-            "table4e",
-        ]
+        command += ["--config", "study=mine.yaml"]
         self.results, self.said, self.started = here / "results" / "mine", b"", time.time()
         self.pid, self.keys = pty.fork()
         if self.pid == 0:
@@ -119,20 +106,20 @@ def interrupt(terminal: Terminal, how: str) -> None:
         os.kill(terminal.pid, getattr(signal, how))
 
 
-def test_however_it_stops_what_is_done_stays_and_the_same_command_continues(tmp_path, videos):
+def test_however_it_stops_what_is_done_stays_and_the_same_command_continues(tmp_path):
     """Stop one DAG in each way in turn.
 
     Meanwhile a second call is refused, and a run fails because its folder is locked.
     """
     kept: dict[Path, int] = {}
     for how in ("Ctrl-C", "Ctrl-C twice", "SIGKILL of a job", "SIGTERM", "SIGKILL"):
-        first = Terminal(tmp_path, videos)
+        first = Terminal(tmp_path)
         first.wait(count=how == "SIGKILL of a job")
         if how == "Ctrl-C":
             [job] = jobs_of(first.results)
             # Pause the job, so that it is still running at the second call.
             os.kill(job, signal.SIGSTOP)
-            status, said = Terminal(tmp_path, videos).end()
+            status, said = Terminal(tmp_path).end()
             os.kill(job, signal.SIGCONT)
             assert status != 0
             [line] = [line for line in said.splitlines() if line.startswith("mgm: ")]
@@ -149,7 +136,7 @@ def test_however_it_stops_what_is_done_stays_and_the_same_command_continues(tmp_
         assert how != "SIGKILL of a job" or "logs/mine/pretrain-" in said
         assert kept.items() <= done(first.results).items(), how
 
-    first = Terminal(tmp_path, videos)
+    first = Terminal(tmp_path)
     first.wait()
     specs = [path.stem for path in (first.results / "specs").glob("pretrain-*.json")]
     idle = next(run_id for run_id in specs if not (first.results / run_id).exists())
@@ -162,14 +149,13 @@ def test_however_it_stops_what_is_done_stays_and_the_same_command_continues(tmp_
     assert "CalledProcessError" not in said
     kept |= done(first.results)
     workflow = Workflow(
-        {"scale": str(tmp_path / "scale.yaml"), "name": "mine", "videos": str(videos)},
+        {"study": str(tmp_path / "mine.yaml")},
         *(tmp_path / name for name in ("results", "reports", "data")),
-        index_videos=False,
     )
     siblings = {spec.run_id for spec in workflow.jobs[workflow.made_by[idle]].specs} - {idle}
     assert siblings <= {path.parent.name for path in kept}
 
-    last = Terminal(tmp_path, videos)
+    last = Terminal(tmp_path)
     assert last.end()[0] == 0, last.said.decode()
     assert len(done(last.results)) == 12
     assert kept.items() <= done(last.results).items()

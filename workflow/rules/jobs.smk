@@ -1,49 +1,72 @@
-# One rule for each kind of job. Datasets are generated, transcoded from a download in parallel
-# parts, or made from others; a user prepares the rest with `mgm prepare`. `flow` computes optical
-# flow. `adapt` is domain adaptation: fine-tuning on a source's classes, tested on the target's
-# videos. The other rules make the result.json of runs.
-#
-# Starting a process takes seconds, so a scale may put several runs into a job (`specs_per_job`). A
-# job declares only its marker as output, not its results, since finished runs must stay: Snakemake
-# deletes the outputs of a failed job, and of every job whose lost dataset is made again.
-
-for kind in "prepare flow pretrain finetune adapt probe measure visualise".split():
-
-    rule:
-        name:
-            kind
-        input:
-            after,
-        output:
-            touch(f"{JOBS}/{{job}}"),
-        log:
-            f"{paper.logs}/{{job}}.log",
-        wildcard_constraints:
-            job=rf"{kind}-[A-Za-z0-9._~-]+",
-        priority: priority
-        threads: threads
-        resources:
-            **paper.resources(kind),
-        params:
-            wrapper=wrapper,
-            words=words,
-            processes=processes,
-        shell:
-            "{params.wrapper} mgm {params.words:q} {params.processes}"
+# A rule for each kind of job. A job declares only its marker as output, since Snakemake deletes the
+# outputs of a failed job, and finished runs must stay. `prepare` generates or indexes a dataset,
+# `flow` computes optical flow, and the others make the result.json of runs: of one, or of several,
+# since starting a process takes seconds (`specs_per_job` of a scale).
 
 
-# Ask for a dataset by its index. Its job makes the index, so this rule runs nothing.
-rule dataset:
+rule prepare:
     input:
-        ancient(lambda wildcards: paper.markers([f"prepare-{BUILT[wildcards.place]}"])),
+        ancient(lambda wildcards: paper.markers(paper.jobs[wildcards.job].after)),
     output:
-        "{place}/index.json",
+        touch(f"{paper.results}/jobs/{{job}}"),
+    log:
+        f"{paper.logs}/{{job}}.log",
     wildcard_constraints:
-        place="|".join(map(re.escape, BUILT)) or "-",
-    localrule: True
+        job="prepare-.+",
+    priority: lambda wildcards: paper.jobs[wildcards.job].priority
+    # 0: every core of this machine.
+    threads: lambda wildcards: paper.jobs[wildcards.job].threads or workflow.cores
+    resources:
+        **paper.resources("prepare"),
+    params:
+        command=lambda wildcards, threads: paper.command(wildcards.job, threads),
+    shell:
+        "{params.command}"
 
 
-# Ask for a run by its file. Its job makes the file, so this rule runs nothing.
+use rule prepare as flow with:
+    wildcard_constraints:
+        job="flow-.+",
+    resources:
+        **paper.resources("flow"),
+
+
+use rule prepare as pretrain with:
+    wildcard_constraints:
+        job="pretrain-.+",
+    resources:
+        **paper.resources("pretrain"),
+
+
+use rule prepare as finetune with:
+    wildcard_constraints:
+        job="finetune-.+",
+    resources:
+        **paper.resources("finetune"),
+
+
+use rule prepare as probe with:
+    wildcard_constraints:
+        job="probe-.+",
+    resources:
+        **paper.resources("probe"),
+
+
+use rule prepare as measure with:
+    wildcard_constraints:
+        job="measure-.+",
+    resources:
+        **paper.resources("measure"),
+
+
+use rule prepare as visualise with:
+    wildcard_constraints:
+        job="visualise-.+",
+    resources:
+        **paper.resources("visualise"),
+
+
+# A run, by its file. Its job makes the file, so this rule runs nothing.
 rule result:
     input:
         ancient(lambda wildcards: paper.markers([paper.made_by[wildcards.run]])),

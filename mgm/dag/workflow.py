@@ -1,0 +1,227 @@
+"""The workflow of one scale or study: its datasets and jobs, and the files that jobs read.
+
+The Snakefile builds it in every process, so importing this must not import torch.
+"""
+
+import shlex
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from mgm.dag.cluster import load_cluster
+from mgm.dag.jobs import dataset_jobs, grouped, in_order, run_job
+from mgm.dag.options import Options, parse_options
+from mgm.data.published.derived import pda_digest
+from mgm.data.synthetic.params import Synthetic, parse_params
+from mgm.errors import UserError
+from mgm.results import atomic
+from mgm.results.archive import unpack
+from mgm.results.lock import folder_lock, wait_for_flock
+from mgm.spec import PUBLISHED
+from mgm.study import CONFIG, STUDIES, WORKFLOW
+from mgm.study.runs import load_study, scale_of
+from mgm.study.scales import Dataset, Scale, file_of, load_scale
+from mgm.study.suite import make_registry, make_suite
+
+# Datasets that jobs can prepare from a user's downloads.
+PREPARED = [name for name, dataset in PUBLISHED.items() if not dataset.derived_from]
+
+
+class Workflow:
+    """The experiments of one scale or study, and the jobs that run them.
+
+    Args:
+        config: the options of `snakemake --config` (`mgm.dag.options`).
+        writes: unpack archived results, and delete markers of results that were deleted.
+            Otherwise the constructor writes nothing.
+
+    Attributes:
+        sources: published datasets that jobs prepare, each with the folder of its download.
+        places: each dataset with the folder of its index.
+        generated: each generated dataset with its parameters.
+        built: the datasets that jobs make, each with those it is made from.
+        preparation: the words after `mgm` that make each dataset.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        results: Path = Path("results"),
+        reports: Path = Path("reports"),
+        data: Path = Path("data"),
+        writes: bool = False,
+    ):
+        self.options = options = parse_options(config)
+        self.cluster = load_cluster(options.cluster) if options.cluster else None
+        short = {"ucf101": options.ucf101, "hmdb51": options.hmdb51}
+        self.sources = options.sources | {name: path for name, path in short.items() if path}
+        scale = _scale_of(options, self.sources)
+        for name, source in self.sources.items():
+            if name not in PREPARED or name not in scale.datasets:
+                raise UserError(f"sources: {name}: {scale.name} has no such published dataset")
+            if not Path(source).exists():
+                raise UserError(f"sources: {name}: {source} does not exist; correct the path")
+        self.name = scale.name
+        self.results, self.reports = results / self.name, reports / self.name
+        self.logs = Path("logs") / self.name
+        self.places = dict[str, Path]()
+        self.generated = dict[str, Synthetic]()
+        self.built = dict[str, tuple[str, ...]]()
+        self.preparation = dict[str, list[str]]()
+        for name, dataset in scale.datasets.items():
+            scale.datasets[name] = self._place(scale, name, dataset, data)
+        self.scale = scale
+        self.suite: Any = make_suite(scale) if scale.study else make_registry(scale)
+        self._require_labels()
+
+        groups = grouped(self.suite)
+        self.made_by = {spec.run_id: name for name, specs in groups.items() for spec in specs}
+        jobs = [*dataset_jobs(self), *(run_job(self, *group) for group in groups.items())]
+        self.jobs = in_order(jobs, list(self.suite.specs))
+        if writes:
+            unpack(self.results)
+        self.done = {name for name in self.jobs if self.is_done(name)}
+        for name in self.jobs.keys() - self.done if writes else ():
+            self.marker(name).unlink(missing_ok=True)
+
+    def _place(self, scale: Scale, name: str, dataset: Dataset, data: Path) -> Dataset:
+        """Note where a dataset is and how it is made. Return it with its digest, if it has one."""
+        where, published = f"scale {scale.name}: datasets.{name}", PUBLISHED.get(name)
+        parts = dataset.adapt or (published.derived_from if published else ())
+        if dataset.generate:
+            self.generated[name] = params = parse_params(dataset.generate, f"{where}.generate")
+            digest = params.digest
+            words = ["synthetic", "--params", str(self.params_file(name))]
+        elif parts:
+            if missing := {*dataset.adapt} - self.places.keys():
+                raise UserError(f"{where}.adapt: {min(missing)} is not a dataset above it")
+            digests = [scale.datasets[part].digest for part in dataset.adapt]
+            digest = pda_digest(name, *digests) if digests else ""
+            folders = (str(self.places.get(part, "DIR")) for part in parts)
+            options = zip(("--source", "--target"), folders)
+            words = [name, *(word for option in options for word in option)]
+        else:
+            digest, words = "", [name, "--source", self.sources.get(name, "DIR")]
+        root = data / f"{dataset.name or name}-{digest}" if digest else Path(dataset.root)
+        self.places[name] = root
+        self.preparation[name] = ["prepare", *words, "--out", str(root)]
+        prepared = self.sources.keys() & self.places.keys()
+        if digest or name in self.sources or (parts and prepared >= {*parts}):
+            self.built[name] = parts
+        return dataset.model_copy(update={"digest": digest or dataset.digest})
+
+    def _require_labels(self) -> None:
+        """Refuse runs with more labels per class than their generated dataset has videos."""
+        for spec in self.suite.specs.values():
+            name = self.scale.key_of(spec.data)
+            held = self.generated[name].train_per_class if name in self.generated else None
+            if held is not None and spec.data.labels_per_class > held:
+                raise UserError(
+                    f"scale {self.name}: {spec.stage} takes data.labels_per_class "
+                    f"{spec.data.labels_per_class}, but datasets.{name}.generate.train_per_class "
+                    f"is {held}"
+                )
+
+    def spec_file(self, run_id: str) -> Path:
+        return self.results / "specs" / f"{run_id}.json"
+
+    def params_file(self, dataset: str) -> Path:
+        return self.results / "datasets" / f"{dataset}.json"
+
+    def threads(self, rule: str, here: int) -> int:
+        """Return the threads of a rule's jobs: the cluster's `cpus`, or `here` on this machine."""
+        return self.cluster.jobs[rule].cpus if self.cluster else here
+
+    def marker(self, name: str) -> Path:
+        """Return the file that marks a job as done.
+
+        It is a job's only declared output, since Snakemake deletes those of a failed job.
+        """
+        return self.results / "jobs" / name
+
+    def is_done(self, name: str) -> bool:
+        """Return whether a job is done: its files exist, or its marker if it makes no files."""
+        return all(path.is_file() for path in self.jobs[name].makes or (self.marker(name),))
+
+    def markers(self, names: Iterable[str]) -> list[str]:
+        """Return the markers of the jobs in `names` that are not done."""
+        return [str(self.marker(name)) for name in names if name not in self.done]
+
+    def markers_of(self, target: str) -> list[str]:
+        """Return the markers of the jobs that make a table's or figure's runs."""
+        runs = self.suite.runs_of(target)
+        return self.markers(dict.fromkeys(self.made_by[spec.run_id] for spec in runs))
+
+    @property
+    def targets(self) -> list[str]:
+        """Return the tables and figures that can be asked for by name."""
+        return [name for name in self.suite.targets() if name.startswith(("table", "figure"))]
+
+    def resources(self, rule: str) -> dict[str, Any]:
+        """Return the resources that a rule requests from the cluster; none on this machine."""
+        return self.cluster.resources(rule) if self.cluster else {}
+
+    def command(self, name: str, threads: int) -> str:
+        """Return the shell command of a job.
+
+        On this machine a job ends when Snakemake ends: `exec` makes Snakemake its parent.
+        """
+        job, log = self.jobs[name], str(self.logs / f"{name}.log")
+        words = ["mgm", *job.words, *(["--processes", str(threads)] if job.parallel else [])]
+        if self.cluster:
+            return f"{self.cluster.command_wrapper(job.rule, log)} {shlex.join(words)}"
+        here = [str(WORKFLOW / "here.sh"), log, str(self.results / "jobs.lock")]
+        return f"exec {shlex.join([*here, *words])}"
+
+    def lock(self) -> None:
+        """Lock these results for this Snakemake until its process ends.
+
+        Jobs of a killed Snakemake hold `jobs.lock` (workflow/here.sh) until they have written a
+        checkpoint. This waits for them.
+
+        Raises:
+            UserError: another Snakemake works on these results.
+        """
+        # It holds the lock for as long as this object lives.
+        self._locked = ExitStack()
+        (self.results / "jobs").mkdir(parents=True, exist_ok=True)
+        self._locked.enter_context(folder_lock(self.results / "jobs"))
+        waiting = "waiting until the jobs of a killed Snakemake have written checkpoints"
+        with (self.results / "jobs.lock").open("w") as file:
+            wait_for_flock(file, f"{self.name}: {waiting}")
+
+    def start(self) -> None:
+        """Write the files that jobs read: the scale, the specs and the generators' parameters.
+
+        Call it once before the first job, under the lock. Unchanged files are left alone.
+        """
+        files = {self.results / "scale.json": self.scale.model_dump_json(indent=1)}
+        for run_id, spec in self.suite.specs.items():
+            files[self.spec_file(run_id)] = spec.model_dump_json(indent=1)
+        for dataset, params in self.generated.items():
+            files[self.params_file(dataset)] = params.model_dump_json()
+        for path, text in files.items():
+            if not path.exists() or path.read_text() != text + "\n":
+                atomic.write(path, text + "\n")
+        for stale in {*(self.results / "specs").glob("*.json")} - files.keys():
+            stale.unlink()
+
+
+def _scale_of(options: Options, sources: Mapping[str, str]) -> Scale:
+    """Return the scale or study that the options name. Its datasets may have no digest yet."""
+    if options.study:
+        study = load_study(file_of(options.study, STUDIES))
+        present = {
+            name
+            for name, place in study.datasets.items()
+            if name in sources or Path(place.root, "index.json").is_file()
+        }
+        scale = scale_of(study.without_absent(present), size=options.gpu)
+    else:
+        named = options.scale or ("paper" if options.cluster else "smoke")
+        scale = load_scale(file_of(named, CONFIG), size=options.gpu)
+    changes: dict[str, Any] = {"datasets": {**scale.datasets}}
+    if options.flow_weights:
+        changes["flow_weights"] = options.flow_weights
+    return scale.model_copy(update=changes)
