@@ -1,0 +1,122 @@
+"""Apply every block of docs/extend.md to a copy of the project, and check what it adds.
+
+- `<!-- file: PATH -->` is above a block with the content of a new file.
+- `<!-- above: TEXT in PATH -->` is above a block for insertion before the line that starts with
+  TEXT.
+- A `diff` block names its file. Its lines with `+` are inserted after the line before them, which
+  stands in the file once.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(
+    r"(?:^<!-- (file|above): (.+?)(?: in (\S+))? -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S
+)
+EFFECTS = """
+from types import SimpleNamespace
+from pathlib import Path
+import pytest
+from mgm.data.synthetic.generator import generate
+from mgm.data.synthetic.params import Synthetic
+from mgm.dag.study import Workflow
+from mgm.spec import Data, Model, Pretrain, Probe
+
+suite = Workflow({"scale": "smoke"}).suite
+masks = {run.mask.name for run in suite.runs_of("table4e") if run.stage == "pretrain"}
+assert "checkerboard" in masks
+tubes = {run.mask.ratio for run in suite.runs_of("table4e") if run.run_id.startswith("pretrain-tube")}
+assert tubes == {0.75, 0.9}
+assert "bit-rate" in {run.name for run in suite.runs_of("measured") if run.stage == "measure"}
+
+import torch
+from mgm.masking import Grid, make_mask
+masked_BSHW = make_mask("checkerboard", Grid(8, 14, 14), None, torch.arange(4)).view(4, 8, 14, 14)
+row_H1, column_W = torch.arange(14)[:, None], torch.arange(14)
+for clip in masked_BSHW:
+    assert any(clip[:, (row_H1 + column_W) % 2 == colour].all() for colour in (0, 1))
+
+from mgm.models import build_mae
+build_mae(Pretrain(data=Data(dataset="ssv2"), model=Model(backbone="vit-ti")))
+
+from mgm.stages.features import Split
+from mgm.stages.probe_kinds import KINDS
+x_ND, label_N = torch.eye(3).repeat(4, 1), torch.arange(3).repeat(4)
+train = SimpleNamespace(pooled=x_ND, label_N=label_N)
+spec = Probe(data=Data(dataset="ssv2"), kind="centroid")
+logits_NC, _ = KINDS["centroid"](train, Split(x_ND, label_N), 3, spec)
+assert (logits_NC.argmax(1) == label_N).all()
+
+import csv
+from typer.testing import CliRunner
+from mgm.cli import app
+from mgm.data.index import read_index
+drawn = generate(Synthetic(classes=2, train_per_class=1, test_per_class=2, size=32), Path("drawn"))
+with open("drawn/clips.csv", "w", newline="") as file:
+    rows = csv.writer(file)
+    rows.writerow(["name", "label", "split"])
+    rows.writerows(
+        [Path(video.path).stem, drawn.classes[video.label], video.split] for video in drawn.videos
+    )
+done = CliRunner().invoke(app, ["prepare", "clips", "--source", "drawn", "--out", "data/clips"])
+assert done.exit_code == 0, done.output
+assert len(read_index(Path("data/clips")).videos) == 6
+
+from mgm.stages.measure.bit_rate import measure
+metrics = measure(SimpleNamespace(index=drawn, spec=SimpleNamespace(videos=0)))
+rates = [8e-6 * Path(v.path).stat().st_size / (v.frames / v.fps) for v in drawn.test]
+assert metrics["mbit_s"] == pytest.approx(sum(rates) / len(rates))
+raise SystemExit(pytest.main(["-x", "-q", "-k", "checkerboard", "tests/masking/test_masks.py"]))
+"""
+
+
+def put(text: str, target: Path) -> None:
+    """Apply a diff of the kind that the page shows."""
+    lines, at = target.read_text().splitlines(), None
+    for line in text.splitlines()[1:]:
+        if line.startswith("+"):
+            assert at is not None
+            lines.insert(at, line[1:])
+            at += 1
+        else:
+            assert lines.count(line[1:]) == 1, f"{target}: {line[1:]!r}"
+            at = lines.index(line[1:]) + 1
+    target.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.slow
+def test_each_block_of_the_page_adds_what_it_says(tmp_path):
+    for name in ("mgm", "workflow", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("pyproject.toml", "studies"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    applied = 0
+    for kind, what, path, language, code in BLOCK.findall((ROOT / "docs/extend.md").read_text()):
+        if kind == "file":
+            (tmp_path / what).write_text(code)
+        elif kind == "above":
+            target = tmp_path / path
+            lines = target.read_text().splitlines(keepends=True)
+            (at,) = [at for at, line in enumerate(lines) if line.lstrip().startswith(what)]
+            indent = " " * (len(lines[at]) - len(lines[at].lstrip()))
+            lines.insert(at, indent + code)
+            target.write_text("".join(lines))
+        elif language == "diff":
+            put(code, tmp_path / code.splitlines()[0].removeprefix("--- "))
+        else:
+            continue
+        applied += 1
+    assert applied >= 10
+    (tmp_path / "effects.py").write_text(EFFECTS)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "effects.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
