@@ -117,6 +117,10 @@ def test_each_block_of_the_page_adds_what_it_says(tmp_path):
     (tmp_path / "effects.py").write_text(EFFECTS)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "effects.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "effects.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
