@@ -25,8 +25,6 @@ from mgm.reading import file_digest, read_json, read_table
 from mgm.results.atomic import atomic_write, table_writer, write
 from mgm.spec import MASKS
 
-_BLOCK = 4096
-
 
 def new_index(
     root: Path,
@@ -65,23 +63,6 @@ def content_digest(root: Path, classes: tuple[str, ...], videos: Iterable[Video]
     return hashlib.sha256(json.dumps([classes, rows], separators=(",", ":")).encode()).hexdigest()[
         :12
     ]
-
-
-def content_hash(path: str | Path, codec: str = "") -> str:
-    """Hash a file's size and three blocks of 4 KiB: the first, the middle and the last.
-
-    The cost does not grow with the file's length. Uncompressed video is read to its end: its
-    files of a length and size have as many bytes, and three blocks may show the same background.
-    """
-    if codec == "rawvideo":
-        return file_digest(Path(path))[:16]
-    with open(path, "rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        blocks = [
-            os.pread(file.fileno(), _BLOCK, max(at, 0))
-            for at in (0, (size - _BLOCK) // 2, size - _BLOCK)
-        ]
-    return hashlib.blake2b(b"".join([str(size).encode(), *blocks]), digest_size=8).hexdigest()
 
 
 def listed_counts(listed: Mapping[str, int], present: Mapping[str, int]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.console import track
-from mgm.data.index import Video, below, content_hash
+from mgm.data.index import Video, below
 from mgm.errors import UserError
 from mgm.results.atomic import naming
 from mgm.results.lock import end_with_parent
@@ -25,7 +25,7 @@ from mgm.results.lock import end_with_parent
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHUNK = 64  # files that a process opens between two reports
 # Raise this number when a change of the code gives the same file another row.
-_VERSION = 2
+_VERSION = 3
 
 
 def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str, str]]]:
@@ -126,7 +126,7 @@ def open_all(
 
     Args:
         checked: a file that keeps the rows of opened videos. A later call opens only the other
-            videos, those with another size, time or content, and those that could not be read.
+            videos, those with another size or time, and those that could not be read.
 
     Returns:
         {name: its row of an index, without label, split and group}, and (name, reason) of the
@@ -136,9 +136,7 @@ def open_all(
 
     def unchanged(name: str) -> Video | None:
         with suppress(OSError):
-            video = known.get(_mark(root, name))
-            # Compare contents as runs do: a changed file may keep its size and time.
-            return None if video is None or fault(video) else video
+            return known.get(_mark(root, name))
         return None
 
     with ThreadPoolExecutor(8) as pool:
@@ -209,8 +207,7 @@ def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
         try:
             info = asdict(probe_video(path))
             del info["duration_s"]
-            size, content = os.path.getsize(path), content_hash(path, info["codec"])
-            results[name] = Video(path, 0, "", "", **info, bytes=size, content=content)
+            results[name] = Video(path, 0, "", "", **info, bytes=os.path.getsize(path))
         except UserError as error:
             results[name] = str(error).removeprefix(f"{path}: ")
     return results
@@ -220,13 +217,11 @@ GONE = "is not there"
 
 
 def fault(video: Video) -> str:
-    """Return what is wrong with a video's file; empty if it is the file that was indexed."""
+    """Return what is wrong with a video's file; empty if it has the size that was indexed."""
     try:
         size = os.stat(video.path).st_size
         if size != video.bytes:
             return f"has {size:,} bytes, the index has {video.bytes:,}"
-        if video.content and content_hash(video.path, video.codec) != video.content:
-            return f"has {size:,} bytes as in the index, but its content has changed"
     except OSError:
         return GONE
     return ""

@@ -8,16 +8,8 @@ from mgm.data.opening import GONE, fault
 from mgm.errors import UserError
 
 
-def compared(index: Index) -> str:
-    """Describe what `check_files` compares, for a run's result."""
-    return (
-        f"size of {len(index.videos):,} videos; first, middle and last 4 KiB of "
-        f"{sum(bool(video.content) for video in index.videos):,}"
-    )
-
-
 def check_files(index: Index) -> None:
-    """Compare every video with the index, by size and by `content_hash` if the index has one.
+    """Compare the size of every video with the index.
 
     Raises:
         UserError: a video is missing or has changed. The message names the first, and counts them.
@@ -25,18 +17,13 @@ def check_files(index: Index) -> None:
     """
     # A shared file system answers several requests at a time.
     with ThreadPoolExecutor(8) as pool:
-        faults = [
-            (video, wrong)
-            for video, wrong in zip(index.videos, pool.map(fault, index.videos))
-            if wrong
-        ]
+        found = zip(index.videos, pool.map(fault, index.videos))
+        faults = [(video, wrong) for video, wrong in found if wrong]
     if faults:
-        video, wrong = faults[0]
-        gone = [wrong for _, wrong in faults].count(GONE)
+        (video, wrong), gone = faults[0], sum(wrong == GONE for _, wrong in faults)
         raise UserError(
-            f"{video.path}: {wrong}; of the index's {len(index.videos):,} videos {gone:,} are "
-            f"missing and {len(faults) - gone:,} have "
-            "changed: put them back, or run `mgm prepare` again"
+            f"{video.path}: {wrong}; of {len(index.videos):,} videos {gone:,} are missing and "
+            f"{len(faults) - gone:,} have changed: put them back, or run `mgm prepare` again"
         )
     for path, reason in older_copies(index):
         raise UserError(f"{path}: {reason}")

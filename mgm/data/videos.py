@@ -28,8 +28,6 @@ class Video:
     codec: str
     has_vectors: bool
     bytes: NonNegativeInt
-    # `content_hash`. Empty for a video in a shard, since shards have checksums.
-    content: str = ""
 
 
 @dataclass(frozen=True)

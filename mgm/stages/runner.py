@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from mgm.console import duration, show
-from mgm.data.unchanged import compared
 from mgm.errors import UserError, as_user_error
 from mgm.reading import file_digest, read_json
 from mgm.results import atomic
@@ -194,7 +193,6 @@ def result_fields(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
             "train": len(index.train),
             "test": len(index.test),
             "note": index.note,
-            "checked": compared(index),
         },
         "weights_sha256": file_digest(weights) if weights.exists() else None,
         "files": {
