@@ -5,33 +5,21 @@ three are in view. The background pans slowly in a direction of its own. The spr
 background and the pan do not depend on the class.
 
 A translated sprite that leaves on one side enters again on the opposite side. A zoomed sprite
-starts again once it is out of the frame. So sprites have the same distribution of positions at
-every time. A single frame has the same distribution in opposite classes, so only motion
-distinguishes them. (In an earlier version all sprites started where they stay visible. Then the
-first frame revealed the class: a small network that saw only that frame was right for 62 of 100
-videos.)
+starts again once it is out of the frame. So a single frame has the same distribution in opposite
+classes, and only motion distinguishes them.
 
 In all kinds except ssv2, a video is mirrored as a whole with probability 1/2. A class and its
-mirror image have exactly the same distribution, so flipping keeps the label. In Kinetics, the scene
-and the objects reveal much about the class. Here they reveal nothing, since a set that single
-frames solve cannot show what a mask does.
+mirror image have exactly the same distribution, so flipping keeps the label.
 
 With `layout: sway`, sprites never leave the frame. Each coordinate moves to and fro evenly over its
 whole range, so its distribution is the same at every time and in every class. The class decides
 which coordinates move, and which way is the quick one. All sprites have the same rhythm, each a
-part of the period later than the last, so hidden sprites can be predicted from visible ones. A
-small model learns this. It learns neither wrapped sprites nor sprites with rhythms of their own
-(docs/results.md).
+part of the period later than the last, so hidden sprites can be predicted from visible ones.
 
-Two layouts ask more than what moves. In both, sprites sway as above.
-
-- `binding`: each sprite has another colour, motion, rhythm and place in the order of painting. The
-  label is the motion of the first colour. All colours have the same luma, so luma says how sprites
-  move, and not which moves how. A classifier that sees luma alone is right for at most 1 of K
-  videos, K being the number of sprites. So is one of motion vectors, as far as the codec finds them
-  in luma. A classifier of a single frame is at chance.
-- `order`: the label is which of two motions comes first. A histogram of vectors over the clip has
-  both, so it is right for at most 1 of 2 videos. Parts of the clip may show the order.
+With `layout: binding`, sprites sway, each with another colour, motion, rhythm and place in the
+order of painting. The label is the motion of the first colour. All colours have the same luma, so
+luma and the vectors that a codec finds in it say how sprites move, and not which moves how. From
+them a classifier is right for at most 1 of K videos, K being the number of sprites.
 
 The kinds ucf101 and hmdb51 share seven classes. Their shapes, colours and textures differ, so going
 from one to the other is a domain shift. A class of the kind diving48 is a sequence of motions.
@@ -215,38 +203,31 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
 
 def _swaying(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return `tracks` of the layouts in which sprites sway."""
-    motions = [SWAYS[params.layout][params.kind][name] for name in params.names]
+    ways = [SWAYS[params.kind][name] for name in params.names]
     labels = (scene.label + scene.others) % params.classes
-    x_TK, y_TK, near_TK = np.transpose(
-        [
+    x_TK, y_TK, near_TK = (
+        np.stack(
             [
-                _over_time(params, phase, [part[axis] for part in motions[label]])
+                _over_time(params, phase, ways[label][axis])
                 for phase, label in zip(scene.phases[:, axis], labels, strict=True)
-            ]
-            for axis in range(3)
-        ],
-        (0, 2, 1),
+            ],
+            axis=1,
+        )
+        for axis in range(3)
     )
     centres_TK2 = params.size * (0.1 + 0.8 * np.stack([x_TK, y_TK], axis=-1))
     diameters_TK = params.diameter * params.size * 2 ** (near_TK - 0.5)
     return np.round(centres_TK2 * _SUB) / _SUB, np.round(diameters_TK * _SUB) / _SUB
 
 
-def _over_time(params: Synthetic, phase: float, ways: list[int]) -> NDArray[np.float64]:
+def _over_time(params: Synthetic, phase: float, way: int) -> NDArray[np.float64]:
     """Return a coordinate in each frame, (frames,), from 0 to 1 and back once per period.
 
-    Each way takes an equal part of the video, at a constant speed. The quick way takes the share
-    `params.quick` of the period. The opposite of the first is the same path, played backwards, so a
-    coordinate never jumps and stays spread evenly.
+    The quick way takes the share `params.quick` of the period. A static coordinate keeps its phase.
     """
-    time_T, share = np.arange(params.frames) / _PERIOD, params.frames / _PERIOD / len(ways)
-    first, quick = next(filter(None, ways), 0), params.quick / _PERIOD
-    phase_T = np.full(params.frames, phase)
-    for number, way in enumerate(ways):
-        if way:
-            phase_T += np.clip(time_T - number * share, 0, share) * (way / first)
-    phase_T %= 1
-    rise = {1: quick, -1: 1 - quick}.get(first, 0.5)
+    quick = params.quick / _PERIOD
+    phase_T = (phase + np.arange(params.frames) / _PERIOD * bool(way)) % 1
+    rise = {1: quick, -1: 1 - quick}.get(way, 0.5)
     return np.where(phase_T < rise, phase_T / rise, (1 - phase_T) / (1 - rise))
 
 

@@ -10,8 +10,7 @@ directions in sequence occur in one class only.
 
 In the layout sway, a motion is three numbers: along x, along y and of the diameter. A number is 0
 for static, 2 for both ways at the same speed, and -1 or 1 for the direction of the quick way. The
-layout binding has the motions of sway. In the layout order, there are three numbers for each half
-of the video.
+layout binding has the motions of sway.
 
 Videos of all kinds except ssv2 are mirrored at random, so left and right are the same class there.
 """
@@ -44,21 +43,11 @@ def _classes(layout: str) -> dict[Kind, dict[str, tuple[str, ...]]]:
 
 
 MOTIONS = _classes("wrap")
-
-
-def _ways(layout: str) -> dict[Kind, dict[str, list[list[int]]]]:
-    """Return `_classes` of a layout that sways, with three numbers for each part of the video."""
-    return {
-        kind: {
-            name: [[int(way) for way in numbers[k : k + 3]] for k in range(0, len(numbers), 3)]
-            for name, numbers in motions.items()
-        }
-        for kind, motions in _classes(layout).items()
-    }
-
-
-# Layout -> kind -> class -> its parts. In binding, each sprite has a motion of sway.
-SWAYS = {"sway": _ways("sway"), "binding": _ways("sway"), "order": _ways("order")}
+# Along x, along y and of the diameter.
+SWAYS = {
+    kind: {name: tuple(map(int, ways)) for name, ways in motions.items()}
+    for kind, motions in _classes("sway").items()
+}
 CLASSES = {kind: tuple(motions) for kind, motions in MOTIONS.items()}
 
 
@@ -75,8 +64,7 @@ class Synthetic(BaseModel):
             to find. `smooth` is grey in every kind, so that a small model can predict it.
         layout: how sprites move. `wrap`: on a torus. `sway`: to and fro within the frame (kinds
             ssv2 and k400). `binding`: each as in a class of sway; the first sprite's is the label.
-            `order`: in two ways, one after the other (kind ssv2).
-        sprites: their number. No layout but wrap has a fixed number.
+        sprites: their number. Layout wrap has five.
         diameter: the sprites' mean diameter, as a share of the frame's side. Not for wrap.
         quick: the number of frames of the quick way, in a period of 30 frames. Not for wrap.
     """
@@ -93,7 +81,7 @@ class Synthetic(BaseModel):
     pan: float = Field(default=0.8, ge=0, le=4)
     ground: Literal["fine", "smooth"] = "fine"
     seed: int = Field(default=0, ge=0, lt=2**63)
-    layout: Literal["wrap", "sway", "binding", "order"] = "wrap"
+    layout: Literal["wrap", "sway", "binding"] = "wrap"
     sprites: int = Field(default=5, ge=1, le=16)
     diameter: float = Field(default=0.33, ge=0.05, le=0.4)
     quick: int = Field(default=10, ge=1, le=14)
@@ -106,23 +94,17 @@ class Synthetic(BaseModel):
         if self.layout == "wrap":
             for name in ("sprites", "diameter", "quick"):
                 if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name} is for layout sway and later ones; leave it out")
-        elif self.kind not in SWAYS[self.layout]:
-            kinds = " and ".join(SWAYS[self.layout])
-            raise ValueError(f"layout {self.layout} is for kinds {kinds}")
+                    raise ValueError(f"{name} is for layouts sway and binding; leave it out")
+        elif self.kind not in SWAYS:
+            raise ValueError(f"layout {self.layout} is for kinds {' and '.join(SWAYS)}")
         if self.layout == "binding" and not 2 <= self.sprites <= self.classes:
-            raise ValueError(
-                f"sprites: layout binding has 2 to {self.classes}, since each has a motion of its "
-                "own"
-            )
+            raise ValueError(f"sprites: layout binding has 2 to {self.classes}")
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names of the classes, by label."""
-        return tuple(
-            CLASSES[self.kind] if self.layout == "wrap" else SWAYS[self.layout][self.kind]
-        )[: self.classes]
+        return tuple((MOTIONS if self.layout == "wrap" else SWAYS)[self.kind])[: self.classes]
 
     @property
     def counts(self) -> dict[str, int]:
