@@ -9,4 +9,3 @@ import torch.
 from mgm.masking.boxes import Boxes
 from mgm.masking.inputs import Grid, MaskInput, SlotMotion
 from mgm.masking.make import make_boxes, make_mask
-from mgm.masking.others import predicted

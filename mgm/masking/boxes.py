@@ -70,18 +70,12 @@ def nearest(clips: MaskInput, boxes: Boxes) -> Tensor:
     """Hide the K patches nearest to each slot's box: (B, S, patches) bool.
 
     The distance is the box-scaled Chebyshev distance max(|x - cx| / w, |y - cy| / h). Ties are
-    broken at random. The part of a box outside the frame is hidden on the other side (grow) or at
-    random positions (spill). With clamp, boxes are inside already. For a box inside, the three are
-    the same. All slots of a clip have the same random order, so a static box always hides the same
-    patches.
+    broken at random. So the part of a box outside the frame is hidden on the other side (grow).
+    With clamp, boxes are inside already. For a box inside, both are the same. All slots of a clip
+    have the same random order, so a static box always hides the same patches.
     """
     ties_B1N = clips.bits(draws.TIES, clips.grid.patches)[:, None]
-    key_BSN = sort_key(distance(boxes, clips.grid), ties_B1N)
-    if clips.mask.edge == "spill":
-        fill_B1N = clips.bits(draws.FILL, clips.grid.patches)[:, None]
-        kept_BS1 = (clips.hidden * share_inside(boxes, clips.grid)).round()[:, :, None]
-        key_BSN = torch.where(key_BSN.argsort(-1).argsort(-1) < kept_BS1, -1, fill_B1N)
-    return topk_mask(key_BSN, clips.hidden)
+    return topk_mask(sort_key(distance(boxes, clips.grid), ties_B1N), clips.hidden)
 
 
 def distance(boxes: Boxes, grid: Grid) -> Tensor:
@@ -95,14 +89,3 @@ def distance(boxes: Boxes, grid: Grid) -> Tensor:
     y_BSH = (row_H - boxes.y_BS[:, :, None]).abs() / boxes.height_BS[:, :, None]
     x_BSW = (column_W - boxes.x_BS[:, :, None]).abs() / boxes.width_BS[:, :, None]
     return torch.maximum(y_BSH[:, :, :, None], x_BSW[:, :, None, :]).flatten(2)
-
-
-def share_inside(boxes: Boxes, grid: Grid) -> Tensor:
-    """Return the share of each box's area inside the frame: (B, S)."""
-    share_x_BS = _share(boxes.x_BS, boxes.width_BS, grid.width)
-    return share_x_BS * _share(boxes.y_BS, boxes.height_BS, grid.height)
-
-
-def _share(centre_BS: Tensor, size_BS: Tensor, frame: int) -> Tensor:
-    low_BS, high_BS = centre_BS - size_BS / 2, centre_BS + size_BS / 2
-    return (high_BS.clamp(max=frame) - low_BS.clamp(min=0)) / size_BS

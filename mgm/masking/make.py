@@ -30,7 +30,12 @@ def make_mask(mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: T
             missing or has another shape.
     """
     clips, drawn = _drawn(mask, grid, motion, seed_B)
-    return (nearest(clips, drawn) if isinstance(drawn, Boxes) else drawn).flatten(1)
+    masked_BL = (nearest(clips, drawn) if isinstance(drawn, Boxes) else drawn).flatten(1)
+    hidden = grid.slots * clips.hidden
+    # On a GPU, the check would wait for it. Training draws masks on the CPU.
+    if masked_BL.device.type == "cpu" and (masked_BL.sum(1) != hidden).any():
+        raise UserError(f"mask {clips.mask.name!r} does not hide {hidden} tokens in every clip")
+    return masked_BL
 
 
 def make_boxes(

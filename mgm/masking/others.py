@@ -13,7 +13,7 @@ from torch import Tensor
 from mgm.masking import draws
 from mgm.masking.boxes import Boxes, distance
 from mgm.masking.draws import sort_key, topk_mask
-from mgm.masking.inputs import Grid, MaskInput
+from mgm.masking.inputs import MaskInput
 
 # --- MGMAE (Huang et al., ICCV 2023, 3.2 and 3.3) ---
 # Source: MCG-NJU/MGMAE, masking_generator.py and engine_for_mgmae.py
@@ -232,54 +232,3 @@ def _kernel(width: float) -> list[int]:
     whole = [round(UNIT * weight / sum(weights)) for weight in weights]
     whole[REACH] += UNIT - sum(whole)
     return whole
-
-
-# --- VideoMAE V2 (Wang et al., CVPR 2023, 3.2) ---
-# Source: OpenGVLab/VideoMAEv2, dataset/masking_generator.py. There running cells are only the
-# decoder's mask, of half of the patches.
-
-
-def running_cell(clips: MaskInput) -> Tensor:
-    """Hide patches of each 2 x 2 cell in turn. The hidden patches go round from slot to slot.
-
-    Positions in a cell are hidden one after another, from a first position that moves on by one per
-    slot. If only a part of the cells can have another hidden patch, they are chosen at random.
-    """
-    turn_BSN, ties_B1N = _turn(clips.grid, clips.seed_B), _ties(clips.grid, clips.seed_B)
-    return topk_mask(sort_key(turn_BSN.float(), ties_B1N), clips.hidden)
-
-
-def predicted(masked_BL: Tensor, grid: Grid, seed_B: Tensor, hidden: int) -> Tensor:
-    """Return the tokens that the decoder predicts: half of each slot's hidden tokens.
-
-    The decoder never sees the other half. Tokens that running cells with ratio 1/2 would show are
-    taken first. Random tokens make the count exact.
-
-    Args:
-        masked_BL: from `make_mask`, with `hidden` hidden tokens in every slot.
-        seed_B: as in `make_mask`.
-    """
-    masked_BSN = masked_BL.unflatten(1, (grid.slots, grid.patches))
-    # VideoMAE V2 shows positions 2 and 3 of a turn.
-    order_BSN = (_turn(grid, seed_B) < 2).long() + 2 * (~masked_BSN).long()
-    return topk_mask(sort_key(order_BSN.float(), _ties(grid, seed_B)), hidden // 2).flatten(1)
-
-
-def _turn(grid: Grid, seed_B: Tensor) -> Tensor:
-    """Return each patch's position in its cell, 0 to 3, counted from the slot's first position.
-
-    The first position of a clip's first slot is random.
-
-    Returns:
-        (B, S, patches).
-    """
-    device = seed_B.device
-    row_H1 = torch.arange(grid.height, device=device)[:, None]
-    place_N = (row_H1 % 2 * 2 + torch.arange(grid.width, device=device) % 2).flatten()
-    begin_B11 = draws.bits(seed_B, draws.START, 1)[:, :, None]
-    begin_BS1 = begin_B11 + torch.arange(grid.slots, device=device)[:, None]
-    return (place_N + begin_BS1) % 4
-
-
-def _ties(grid: Grid, seed_B: Tensor) -> Tensor:
-    return draws.bits(seed_B, draws.TIES, grid.patches)[:, None]

@@ -54,24 +54,10 @@ def smm(clips: MaskInput) -> Boxes:
     The scaling s_t of eq. 5 keeps w = h. It has no effect here and is left out, since K patches are
     hidden whatever the box's size. The paper does not specify the motion at the edge. Here the
     centre bounces off the frame's border.
-
-    With `jumps`, the centre of each slot after the first is uniform in the frame, and the sides
-    change as mgm's.
     """
-    if clips.mask.jumps:
-        return Boxes(*_jumping(clips), *_size(clips))
     sides = (clips.grid.width, clips.grid.height)
     x_BS, y_BS = map(_bouncing_walk, first_centre(clips), _velocities(clips), sides)
     return Boxes(x_BS, y_BS, *constant_size(clips))
-
-
-def _jumping(clips: MaskInput) -> tuple[Tensor, Tensor]:
-    """Return centres, each (B, S): the first box's, then random places anywhere in the frame."""
-    steps = clips.grid.slots - 1
-    x_BN, y_BN = clips.uniform(draws.PLACES, 2 * steps).unflatten(1, (2, steps)).unbind(1)
-    x_B, y_B = first_centre(clips)
-    x_BS = torch.cat([x_B[:, None], x_BN * clips.grid.width], 1)
-    return x_BS, torch.cat([y_B[:, None], y_BN * clips.grid.height], 1)
 
 
 def smm_sparse(clips: MaskInput) -> Tensor:
@@ -121,11 +107,11 @@ def _bouncing_walk(start_B: Tensor, step_BN: Tensor, side: int) -> Tensor:
 def mgm(clips: MaskInput) -> Boxes:
     """Move a box to the largest motion of each slot (eqs. 6 and 7).
 
-    The box of slot 0 is at a random position inside the frame, unless `guided_start` is set. Eq. 6
-    upsamples the map to pixels by nearest neighbour, so all pixels of a cell have the same motion.
-    The box moves to the cell's centre. Of cells with equal motion, the one nearest to the last
-    guided centre is taken. Slot 0's random centre does not count as guided, so the first guided
-    slot takes one of them at random. A slot without motion keeps the last centre, guided or not.
+    The box of slot 0 is at a random position inside the frame. Eq. 6 upsamples the map to pixels by
+    nearest neighbour, so all pixels of a cell have the same motion. The box moves to the cell's
+    centre. Of cells with equal motion, the one nearest to the last guided centre is taken. Slot 0's
+    random centre does not count as guided, so the first guided slot takes one of them at random. A
+    slot without motion keeps the last centre, guided or not.
     """
     return Boxes(*_follow(clips), *_size(clips))
 
@@ -159,9 +145,9 @@ def _follow(clips: MaskInput) -> tuple[Tensor, Tensor]:
     smaller_BSN = motion_BSN < largest_BS1
 
     x_B, y_B = first_centre(clips)
-    centres = [] if clips.mask.guided_start else [torch.stack([x_B, y_B])]
+    centres = [torch.stack([x_B, y_B])]
     guided_B = torch.zeros_like(x_B, dtype=torch.bool)  # whether motion set the last centre
-    for slot in range(len(centres), slots):
+    for slot in range(1, slots):
         moves_B = largest_BS1[:, slot, 0] > 0
         distance_BN = (cell_x_N - x_B[:, None]).square() + (cell_y_N - y_B[:, None]).square()
         tied_BN = (distance_BN * guided_B[:, None]).masked_fill_(smaller_BSN[:, slot], torch.inf)

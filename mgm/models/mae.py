@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mgm.errors import UserError
 from mgm.models.encoder import Encoder, init_pixel_head, init_pretraining
 from mgm.models.vit import Block, gather_tokens, patchify, sinusoid_table
 from mgm.spec import Pretrain
@@ -21,7 +22,7 @@ class TokenDecoder(nn.Module):
             Block(width, spec.decoder.heads) for _ in range(spec.decoder.depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, spec.target_size)
+        self.head = nn.Linear(width, 3 * spec.model.tubelet * spec.model.patch**2)
         init_pixel_head(self.head, spec.head_init)
 
     def forward(self, x_BLD: Tensor, hidden: int) -> Tensor:
@@ -35,7 +36,7 @@ class TokenDecoder(nn.Module):
 class MAE(nn.Module):
     """VideoMAE's pretraining model (paper, eqs. 1-4).
 
-    Every clip has the same number of hidden and of predicted tokens, so all shapes are static.
+    Every clip has the same number of hidden tokens, so all shapes are static.
     """
 
     pos_embed: Tensor
@@ -43,9 +44,8 @@ class MAE(nn.Module):
     def __init__(self, spec: Pretrain):
         super().__init__()
         tokens = math.prod(spec.grid)
-        self.visible = tokens - spec.grid[0] * spec.hidden
-        # The number of predicted tokens if the decoder predicts half of the hidden tokens.
-        self.half_hidden = spec.grid[0] * (spec.hidden // 2)
+        self.hidden = spec.grid[0] * spec.hidden
+        self.visible = tokens - self.hidden
         self.std_floor = spec.std_floor
         self.encoder = Encoder(spec.grid, spec.model)
         self.encoder_to_decoder = nn.Linear(spec.model.width, spec.decoder.width, bias=False)
@@ -57,25 +57,14 @@ class MAE(nn.Module):
         init_pretraining(self)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
-    def forward(
-        self,
-        frames_BTHWC: Tensor,
-        masked_BL: Tensor,
-        predicted_BL: Tensor | None = None,
-        motion_BL2: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, frames_BTHWC: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions and targets for the masked tokens, each (B, M, P * C).
-
-        With target "motion", each is (B, M, 2).
 
         Args:
             frames_BTHWC: uint8.
-            masked_BL: True where hidden.
-            predicted_BL: True where the decoder predicts; None if it predicts all hidden tokens.
-                The decoder never sees the other hidden tokens (VideoMAE V2).
-            motion_BL2: targets in place of pixels (`motion_of_tokens`).
+            masked_BL: True where hidden. Every clip hides `hidden` tokens.
         """
-        visible_BV, masked_BM = self.split(masked_BL, predicted_BL)
+        visible_BV, masked_BM = self.split(masked_BL)
         patches_BLPC = patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch)
         latent_BVD = self.encoder(gather_tokens(patches_BLPC, visible_BV), visible_BV)
 
@@ -85,38 +74,26 @@ class MAE(nn.Module):
         predicted_BMP = self.decoder(
             torch.cat((visible_BVD, masked_BMD), dim=1), hidden=masked_BM.shape[1]
         )
-        return predicted_BMP, self._targets(patches_BLPC, masked_BM, motion_BL2)
+        return predicted_BMP, self.target(gather_tokens(patches_BLPC, masked_BM))
 
-    def targets(
-        self,
-        frames_BTHWC: Tensor,
-        masked_BL: Tensor,
-        predicted_BL: Tensor | None = None,
-        motion_BL2: Tensor | None = None,
-    ) -> Tensor:
+    def targets(self, frames_BTHWC: Tensor, masked_BL: Tensor) -> Tensor:
         """Return the targets alone. The arguments are as in `forward`."""
-        _, masked_BM = self.split(masked_BL, predicted_BL)
         patches_BLPC = patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch)
-        return self._targets(patches_BLPC, masked_BM, motion_BL2)
+        return self.target(gather_tokens(patches_BLPC, self.split(masked_BL)[1]))
 
-    def _targets(
-        self, patches_BLPC: Tensor, masked_BM: Tensor, motion_BL2: Tensor | None
-    ) -> Tensor:
-        if motion_BL2 is not None:
-            return gather_tokens(motion_BL2, masked_BM)
-        return self.target(gather_tokens(patches_BLPC, masked_BM))
+    def split(self, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the positions of the visible and of the masked tokens, each in token order.
 
-    def split(self, masked_BL: Tensor, predicted_BL: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the positions of the visible and of the predicted tokens, each in token order.
-
-        The arguments are as in `forward`.
+        Raises:
+            UserError: a clip does not hide `hidden` tokens.
         """
-        rank_BL = masked_BL.byte()
-        if predicted_BL is not None:
-            rank_BL = 2 * rank_BL - predicted_BL.byte()
-        order_BL = rank_BL.argsort(dim=1, stable=True)
-        visible_BV, masked_BM = order_BL[:, : self.visible], order_BL[:, self.visible :]
-        return visible_BV, masked_BM if predicted_BL is None else masked_BM[:, : self.half_hidden]
+        # In training on a GPU, this would wait for it. There `make_mask` has checked the masks.
+        if masked_BL.device.type == "cpu" or not self.training:
+            counts = masked_BL.sum(1)
+            if (counts != self.hidden).any():
+                raise UserError(f"masks hide {counts.tolist()} tokens, the model {self.hidden}")
+        order_BL = masked_BL.byte().argsort(dim=1, stable=True)
+        return order_BL[:, : self.visible], order_BL[:, self.visible :]
 
     def target(self, patches_BMPC: Tensor) -> Tensor:
         """Normalise pixels per patch and channel: (B, M, P * C).
@@ -133,36 +110,11 @@ class MAE(nn.Module):
         return x_BMCP.transpose(2, 3).flatten(2)
 
 
-def motion_of_tokens(
-    displacement_BSHW2: Tensor, grid: tuple[int, int, int], informed_BS: Tensor | None = None
-) -> Tensor:
-    """Return each token's mean motion vector, (B, L, 2): (dx, dy) in patches per time slot.
-
-    Args:
-        displacement_BSHW2: (dx, dy) of the codec's cells, in units of the frame's side (`Batch`).
-        grid: slots, rows and columns of the tokens.
-        informed_BS: True for slots with motion information. The tokens of others are NaN. None:
-            they are zero.
-    """
-    slots, rows, columns = grid
-    cells_NCHW = displacement_BSHW2.flatten(0, 1).permute(0, 3, 1, 2)
-    x_NCHW = F.adaptive_avg_pool2d(cells_NCHW, (rows, columns))
-    x_BL, y_BL = x_NCHW.permute(0, 2, 3, 1).reshape(-1, slots * rows * columns, 2).unbind(-1)
-    x_BL2 = torch.stack((x_BL * columns, y_BL * rows), -1)
-    if informed_BS is None:
-        return x_BL2
-    informed_BL1 = informed_BS.repeat_interleave(rows * columns, 1)[..., None]
-    return x_BL2.masked_fill(~informed_BL1, math.nan)
-
-
 def reconstruction_loss(predicted_BMP: Tensor, target_BMP: Tensor, weight_B: Tensor) -> Tensor:
     """Return the mean squared error of the masked tokens.
 
-    A clip of weight 0, or a target that is NaN, adds nothing, but counts in the mean's denominator.
+    A clip of weight 0 adds nothing, but counts in the mean's denominator.
     """
-    if target_BMP.shape[2] == 2:
-        # Targets of motion. The prediction takes NaN's place, since the gradient of NaN * 0 is NaN.
-        target_BMP = torch.where(target_BMP.isnan(), predicted_BMP.detach().float(), target_BMP)
     loss_B = F.mse_loss(predicted_BMP.float(), target_BMP, reduction="none").mean(dim=(1, 2))
     return (loss_B * weight_B).mean()
 

@@ -23,14 +23,12 @@ def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
     masked = slots * spec.hidden
     visible = tokens - masked
     width, decoder = spec.model.width, spec.decoder
-    predicted = masked if spec.mask.predicts == "all" else slots * (spec.hidden // 2)
-    decoded = visible + predicted
     return (
         encoder_multiply_adds(spec.model, spec.grid, visible)
         + visible * width * decoder.width
-        + (decoder.depth - 1) * _block(decoded, decoder.width)
-        + _block(decoded, decoder.width, predicted)
-        + predicted * decoder.width * spec.target_size
+        + (decoder.depth - 1) * _block(tokens, decoder.width)
+        + _block(tokens, decoder.width, masked)
+        + masked * decoder.width * _pixels(spec.model)
     )
 
 
@@ -100,7 +98,7 @@ def parameters(spec: Pretrain | Finetune, classes: int) -> int:
     decoder = (
         spec.decoder.depth * _block_weights(Model(width=narrow, heads=spec.decoder.heads))
         + 2 * narrow
-        + (narrow + 1) * spec.target_size
+        + (narrow + 1) * _pixels(model)
     )
     return encoder + 2 * width + width * narrow + narrow + decoder
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from mgm.errors import UserError
 
-COMMIT = "34d1f9f2"  # the last one that reads them
+COMMIT = "commit 34d1f9f2"  # the last one that reads them
 # Dropped fields with their defaults. Archived specs list all fields, and a default changed nothing.
 FIELDS: dict[str, Any] = {
     "optim.name": "AdamW",
@@ -16,6 +16,22 @@ FIELDS: dict[str, Any] = {
     "model.positions": [],
     "freeze_blocks": 0,
     "class_weights": "none",
+    "mask.jumps": False,
+    "mask.guided_start": False,
+    "mask.predicts": "all",
+    "target": "pixels",
+    "uninformed": "static",
+    "still": False,
+    "beside": "",
+}
+# Dropped values of fields that are left.
+VALUES = {
+    "mask.name": ["running-cell"],
+    "mask.edge": ["spill"],
+    "mask.guidance": ["permuted"],
+    "mask.compensate": ["robust"],
+    "compensate": ["robust"],
+    "kind": ["sgd", "attentive"],
 }
 
 
@@ -23,14 +39,17 @@ def without_dropped(fields: Any, source: str) -> Any:
     """Return a spec's fields without dropped ones that have their default.
 
     Raises:
-        UserError: a dropped field has another value.
+        UserError: a dropped field has another value, or a field has a dropped value.
     """
     fields = deepcopy(fields)
-    for dotted, default in FIELDS.items():
+    for dotted in FIELDS | VALUES:
         *path, name = dotted.split(".")
         place = fields
         for part in path:
             place = place.get(part) if isinstance(place, dict) else None
-        if isinstance(place, dict) and place.pop(name, default) != default:
-            raise UserError(f"{source}: {dotted} was dropped; commit {COMMIT} still reads it")
+        if not isinstance(place, dict) or name not in place:
+            continue
+        value = place[name] if dotted in VALUES else place.pop(name)
+        if value in VALUES.get(dotted, ()) or value != FIELDS.get(dotted, value):
+            raise UserError(f"{source}: {dotted} {value} was dropped; {COMMIT} still reads it")
     return fields

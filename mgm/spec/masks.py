@@ -28,7 +28,7 @@ class MaskInfo(NamedTuple):
     file: str = ""
 
 
-Edge = Literal["grow", "clamp", "spill"]
+Edge = Literal["grow", "clamp"]
 EDGES = get_args(Edge)
 MASKS = {
     "agnostic": MaskInfo(file="paper"),
@@ -46,7 +46,6 @@ MASKS = {
     "green-noise": MaskInfo(
         "Green Noise (Green3D)", source="Structured-Noise Masked Modeling", file="others"
     ),
-    "running-cell": MaskInfo("Running Cell (VideoMAE V2)", source="VideoMAE V2", file="others"),
     "codec-keep": MaskInfo("Codec Keep (OneVision-Encoder)", True, source="OneVision-Encoder"),
 }
 
@@ -54,11 +53,11 @@ MASKS = {
 MaskName = Annotated[str, Field(pattern=f"^({'|'.join(MASKS)})$")]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
 StoredMotion = Literal["vectors", Flow]
-Guidance = Literal[StoredMotion, "shuffled", "permuted", "difference"]
+Guidance = Literal[StoredMotion, "shuffled", "difference"]
 FLOWS = get_args(Flow)
-CODEC = ("vectors", "shuffled", "permuted")  # guidance by the motion vectors that the codec stored
+CODEC = ("vectors", "shuffled")  # guidance by the motion vectors that the codec stored
 Distance = Literal["estimated", "none"]
-Compensate = Literal["none", "median", "affine", "robust"]
+Compensate = Literal["none", "median", "affine"]
 Cells = Literal["centre", "max"]
 
 
@@ -68,19 +67,13 @@ class Mask(FrozenModel):
     name: MaskName = "mgm"
     # The share of patches hidden in every slot (`hidden_patches`). Agnostic: in the clip.
     ratio: float = Field(0.75, gt=0, lt=1)
-    # The part of a box outside the frame is hidden on the other side (grow) or at random positions
-    # (spill), or the box is moved inside (clamp).
+    # The part of a box outside the frame is hidden on the other side (grow), or the box is moved
+    # inside (clamp).
     edge: Edge = "grow"
-    # Whether mgm's box changes its aspect ratio from slot to slot (eq. 7), and smm's if it jumps.
+    # Whether mgm's box changes its aspect ratio from slot to slot (eq. 7).
     jitter: bool = True
-    # Whether smm's box jumps to a random place in each slot, in place of eq. 5. Its centre may be
-    # anywhere in the frame and its sides change, as mgm's: a control that sees no video.
-    jumps: bool = False
-    # Whether mgm's box follows the motion in slot 0 too. In the paper it is random there (3.3).
-    guided_start: bool = False
     # The codec's motion vectors, or optical flow (`mgm.video.optical_flow`). Shuffled is a control:
-    # the codec's motion vectors of another training video. Permuted is a control too: the clip's
-    # own vectors, with every slot's exchanged for another's. Difference is a control without a
+    # the codec's motion vectors of another training video. Difference is a control without a
     # codec: how much the clip's pixels change from frame to frame.
     guidance: Guidance = "vectors"
     # Whether a vector is divided by the frames to its reference. None is eq. 6 as printed. Optical
@@ -88,15 +81,12 @@ class Mask(FrozenModel):
     distance: Distance = "estimated"
     # How the camera's motion is subtracted before the magnitude is computed: not (the paper), as
     # the median vector of each frame, or as an affine fit to each frame's vectors (pan, zoom and
-    # rotation). Robust is an affine fit too. It holds while objects cover up to 45 % of the frame,
-    # where affine holds to about 25 %, and it ignores cells without a vector.
+    # rotation), which holds while objects cover less than 25 % of the frame.
     compensate: Compensate = "none"
     # The motion of a cell of 8 x 8 pixels of the clip: that of the video's cell at its centre, or
     # the largest of the video's cells that it covers. Max is eq. 6 to the letter: a crop of a large
     # frame has more cells than the clip. Masks without `MaskInfo.largest` always have "centre".
     cells: Cells = "centre"
-    # The decoder predicts all hidden tokens, or half of them (VideoMAE V2).
-    predicts: Literal["all", "running-cell"] = "all"
     # The version of the mask's definition. Default: the one that this code computes.
     version: int = Field(1, ge=1, le=10**9)
 

@@ -6,17 +6,16 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from mgm.errors import UserError, valid
 from mgm.reading import read_json
 from mgm.spec.dropped import without_dropped
-from mgm.spec.masks import MASKS, Compensate, Flow, Mask, StoredMotion, hidden_patches
+from mgm.spec.masks import MASKS, Compensate, Flow, Mask, hidden_patches
 from mgm.spec.values import (
     LARGE,
-    TOKEN_KINDS,
     Augment,
     Clips,
     Data,
@@ -110,12 +109,6 @@ class Pretrain(Run):
     decoder: Decoder = Decoder()
     mask: Mask = Mask()
     optim: Optim = Optim()
-    # Target of the decoder for a masked token: its normalised pixels (the paper), or the mean
-    # motion vector of its cells, in patches per time slot. `mask.guidance` chooses the vectors.
-    target: Literal["pixels", "motion"] = "pixels"
-    # Target motion: tokens of slots without motion information count as static, as in the committed
-    # runs, or have no weight in the loss.
-    uninformed: Literal["static", "ignored"] = "static"
     # Added to the standard deviation that normalises a target patch.
     std_floor: float = Field(1e-6, gt=0)
     # Weights of the decoder's last layer before training.
@@ -143,21 +136,8 @@ class Pretrain(Run):
         _, height, width = self.grid
         return hidden_patches(self.mask.name, self.mask.ratio, height * width)
 
-    @property
-    def target_size(self) -> int:
-        """Numbers that the decoder predicts per token."""
-        if self.target == "motion":
-            return 2
-        return 3 * self.model.tubelet * self.model.patch**2
-
     @model_validator(mode="after")
-    def _has_its_own_motion(self):
-        if self.target == "motion" and self.mask.guidance not in get_args(StoredMotion):
-            raise ValueError(
-                "target motion predicts a clip's own vectors, and mask.guidance "
-                f"{self.mask.guidance} does not read them; set target to pixels or mask.guidance "
-                "to vectors"
-            )
+    def _has_directions(self):
         if MASKS[self.mask.name].carried and self.mask.guidance == "difference":
             raise ValueError(
                 f"mask {self.mask.name} reads directions, and mask.guidance difference has none; "
@@ -173,12 +153,6 @@ class Pretrain(Run):
             raise ValueError(
                 f"clips.size {self.clips.size} is one patch of model.patch {self.model.patch}, "
                 "which hides all or nothing; lower it"
-            )
-        if self.mask.predicts != "all" and (self.mask.name == "agnostic" or hidden < 2):
-            raise ValueError(
-                f"mask.predicts {self.mask.predicts} takes half of each slot's hidden patches, but "
-                f"mask {self.mask.name} at mask.ratio {self.mask.ratio} does not hide two in every "
-                "slot; choose another mask or raise the ratio"
             )
         if not 0 < hidden < patches:
             raise ValueError(
@@ -236,12 +210,8 @@ class Probe(Run):
     train_clips: int = Field(1, ge=1, le=LARGE)
     # Draws of `data.labels_per_class`, each fitted and tested. Top-1 is their mean.
     label_draws: int = Field(1, ge=1, le=1000)
-    # Single-frame control: every clip is its middle frame, repeated.
-    still: bool = False
     # The classifier; `mgm.stages.probe_kinds` has one function per kind.
     kind: ProbeKind = "logistic"
-    # Classify this control's features together with the model's: does the model add to them?
-    beside: Literal["", "vector_histogram", "vector_quadrants"] = ""
     # knn: neighbours that vote.
     neighbours: int = Field(20, ge=1, le=LARGE)
     # Hold out a fifth of the training videos, or of their groups, to choose a penalty or a learning
@@ -251,12 +221,6 @@ class Probe(Run):
 
     def slug(self) -> list[str]:
         return [*super().slug(), self.parent.rsplit("-", 1)[-1] or "random"]
-
-    @model_validator(mode="after")
-    def _reads_means(self):
-        if self.beside and self.kind in TOKEN_KINDS:
-            raise ValueError(f"beside is for kinds that read means alone, and {self.kind} is not")
-        return self
 
     @model_validator(mode="after")
     def _has_labels_to_draw(self):

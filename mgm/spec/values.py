@@ -25,15 +25,7 @@ BACKBONES = {
 BackboneName = Annotated[str, Field(pattern="^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
 KnownBackbone = Annotated[str, Field(pattern=f"^({'|'.join(BACKBONES)})$")]
 SIZES = ("width", "depth", "heads")
-ProbeKind = Literal[
-    "logistic",
-    "sgd",
-    "attentive",
-    "v-jepa",
-    "knn",
-]
-# The kinds that read every token, not only the mean.
-TOKEN_KINDS: tuple[ProbeKind, ...] = ("attentive", "v-jepa")
+ProbeKind = Literal["logistic", "v-jepa", "knn"]
 
 
 class FrozenModel(BaseModel):

@@ -86,11 +86,6 @@ def export(
             "ViT"
         )
     if isinstance(spec, Pretrain):
-        if spec.target != "pixels":
-            raise UserError(
-                f"{run}: predicts {spec.target}, and decoders in VideoMAE's formats predict "
-                "pixels; export a run that was fine-tuned from it"
-            )
         load_weights(build_mae(spec), path)
     if to == "videomae":
         with output(out / "checkpoint.pth") as temporary:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,6 @@ from mgm.results.atomic import atomic_write
 from mgm.spec import Probe, Views
 from mgm.stages.evaluate import over_views
 from mgm.stages.job import Job
-from mgm.stages.measure import simple_features
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Split:
         x_ND: float32 mean of each clip's tokens.
         sample_N: int64 position of each clip's video.
         tokens_NLD: float16 tokens, each normalised to mean 0 and variance 1. Only the attentive
-            probes need them. Otherwise None.
+            probe needs them. Otherwise None.
     """
 
     x_ND: torch.Tensor
@@ -92,21 +91,6 @@ def split_features(
     return read()
 
 
-def features_beside(job: Job[Probe], split: Split, videos: Sequence[Video]) -> Split:
-    """Return a split whose features also have those of the control `beside`, from the cache."""
-    path = _folder(job) / f"{_digest(_of_videos(job, videos) | {'beside': job.spec.beside})}.npy"
-    try:
-        own_ND = np.load(path)
-    # A damaged file counts as missing.
-    except (OSError, ValueError, EOFError):
-        read = simple_features.read_all(videos, workers=job.options.workers)
-        own_ND = np.stack([numbers[job.spec.beside] for numbers, _ in read])
-        with atomic_write(path) as temporary:
-            np.save(temporary, own_ND)
-    own_ND = torch.from_numpy(own_ND)[split.sample_N].float()
-    return replace(split, x_ND=torch.cat([split.x_ND, own_ND], dim=1))
-
-
 def forget_tokens(
     job: Job[Probe], model: FrozenEncoder, *splits: tuple[Sequence[Video], Views]
 ) -> None:
@@ -124,8 +108,6 @@ def _compute(
     shape = (clips, slots * rows * columns, spec.model.width)
 
     def compute(frames_BTHWC: Tensor) -> tuple[Tensor, Tensor | None]:
-        if spec.still:
-            frames_BTHWC = frames_BTHWC[:, [spec.clips.frames // 2] * spec.clips.frames]
         x_BLD = model.tokens(frames_BTHWC)
         pooled_BD = model.pooled(x_BLD).float().cpu()
         if not kept:
@@ -170,7 +152,6 @@ def _name(job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views:
             "weights": _weights_digest(model),
             "clips": spec.clips.model_dump(mode="json"),
             "model": spec.model.model_dump(mode="json"),
-            "still": spec.still,
             "views": views.model_dump(mode="json"),
             "device": job.device.type,
             "torch": torch.__version__,
@@ -207,7 +188,7 @@ def _code_digest() -> str:
     """
     digest = hashlib.sha256()
     root = Path(__file__).parents[1]
-    own = [root / "stages" / "job.py", Path(simple_features.__file__), Path(__file__)]
+    own = [root / "stages" / "job.py", Path(__file__)]
     for path in sorted([*root.glob("video/*.py"), *root.glob("models/*.py"), *own]):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -17,7 +17,7 @@ def stored_motion(mask: Mask) -> StoredMotion | None:
     """Return the motion that must be read with a clip's frames to guide a mask."""
     if not MASKS[mask.name].guided or mask.guidance == "difference":
         return None
-    return "vectors" if mask.guidance in ("shuffled", "permuted") else mask.guidance
+    return "vectors" if mask.guidance == "shuffled" else mask.guidance
 
 
 def slot_motion(clip: Clip, mask: Mask, tubelet: int, stride: int) -> SlotMotion:
@@ -53,5 +53,5 @@ def mask_options(mask: Mask, grid: Grid, **reading) -> BatchOptions:
     )
 
 
-def _masked(mask: Mask, grid: Grid, batch: Batch) -> tuple[Tensor, None]:
-    return make_mask(mask, grid, motion_of(batch), batch.seed_B), None
+def _masked(mask: Mask, grid: Grid, batch: Batch) -> Tensor:
+    return make_mask(mask, grid, motion_of(batch), batch.seed_B)

@@ -1,7 +1,6 @@
 """`mgm pretrain`: train a masked autoencoder on the training split, and write its weights."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -9,20 +8,16 @@ from torch import Tensor
 
 from mgm.console import show
 from mgm.data.index import require_vectors
-from mgm.masking import Grid, make_mask, predicted
-from mgm.models import (
-    build_mae,
-    load_weights,
-    motion_of_tokens,
-    reconstruction_loss,
-)
+from mgm.masking import Grid
+from mgm.models import build_mae, load_weights, reconstruction_loss
 from mgm.results.result import log_lines
-from mgm.spec import MASKS, Mask, Pretrain
+from mgm.spec import MASKS, Pretrain
 from mgm.stages.fit import fit
 from mgm.stages.flow import require_flow
-from mgm.stages.job import Job, motion_of
+from mgm.stages.guidance import mask_options
+from mgm.stages.job import Job
 from mgm.training import collectives
-from mgm.video import Batch, BatchOptions
+from mgm.video import Batch
 
 
 def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
@@ -32,12 +27,9 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         No metrics, since there is nothing to test yet.
     """
     spec, videos = job.spec, job.training_videos()
-    predicts_motion = spec.target == "motion"
-    guided = MASKS[spec.mask.name].guided
-    guidance = spec.mask.guidance if guided or predicts_motion else None
-    if guidance == "vectors" or guidance == "shuffled" or guidance == "permuted":
-        target = " with target motion" if predicts_motion else ""
-        require_vectors(videos, spec.mask.name + target)
+    guidance = spec.mask.guidance if MASKS[spec.mask.name].guided else None
+    if guidance == "vectors" or guidance == "shuffled":
+        require_vectors(videos, spec.mask.name)
     elif guidance and guidance != "difference":
         require_flow(job.workplace.data[spec.data.dataset], videos, guidance)
     model = build_mae(spec)
@@ -45,30 +37,14 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         load_weights(model, job.weights(spec.parent))
     model.to(job.device)
     grid = Grid(*spec.grid)
-    how = BatchOptions(
-        guidance,
-        spec.mask.distance,
-        spec.mask.compensate,
-        spec.mask.cells,
-        directions=MASKS[spec.mask.name].carried or predicts_motion,
-        masks=partial(masks_of, spec.mask, grid, spec.hidden),
-    )
 
     def loss_of(batch: Batch) -> tuple[Tensor, Callable[[], dict[str, Tensor]]]:
-        motion_BL2 = None
-        if predicts_motion:
-            assert batch.displacement_BSHW2 is not None
-            informed_BS = None if spec.uninformed == "static" else batch.informed_BS
-            motion_BL2 = motion_of_tokens(batch.displacement_BSHW2, spec.grid, informed_BS)
-        inputs = batch.frames_BTHWC, batch.masked_BL, batch.predicted_BL, motion_BL2
-        predicted_BMP, target_BMP = model(*inputs)
+        predicted_BMP, target_BMP = model(batch.frames_BTHWC, batch.masked_BL)
         loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
 
         def numbers() -> dict[str, Tensor]:
             # Computed again, since targets would take memory until the step is logged.
-            target_BMP = model.targets(*inputs)
-            if predicts_motion:
-                target_BMP = target_BMP.nan_to_num()
+            target_BMP = model.targets(batch.frames_BTHWC, batch.masked_BL)
             # The loss of a model that predicts zeros.
             trivial = torch.linalg.vector_norm(target_BMP).square() / target_BMP.numel()
             if not guidance:
@@ -78,22 +54,10 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
 
         return loss, numbers
 
-    fit(job, model, videos, how, loss_of)
+    fit(job, model, videos, mask_options(spec.mask, grid), loss_of)
     if collectives.is_main() and (text := learnt_nothing(log_lines(job.folder))):
         show(f"{spec.run_id}: {text}")
     return {}
-
-
-def masks_of(mask: Mask, grid: Grid, hidden: int, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """Return the hidden tokens, and those that the decoder predicts if these are not all.
-
-    Args:
-        hidden: tokens per slot that the mask hides.
-    """
-    masked_BL = make_mask(mask, grid, motion_of(batch), batch.seed_B)
-    if mask.predicts == "all":
-        return masked_BL, None
-    return masked_BL, predicted(masked_BL, grid, batch.seed_B, hidden)
 
 
 def learnt_nothing(log: Sequence[Mapping[str, float]]) -> str:

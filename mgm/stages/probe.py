@@ -1,7 +1,7 @@
-"""`mgm probe`: classify frozen features with one of five kinds (`mgm.stages.probe_kinds`).
+"""`mgm probe`: classify frozen features with one of three kinds (`mgm.stages.probe_kinds`).
 
-The paper does not specify its probe. Every kind reads the mean of a clip's tokens, and `attentive`
-and `v-jepa` also read the tokens (`mgm.stages.features`).
+The paper does not specify its probe. Every kind reads the mean of a clip's tokens, and `v-jepa`
+also reads the tokens (`mgm.stages.features`).
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,8 @@ import torch
 from mgm.data.index import Video
 from mgm.models import build_frozen_encoder
 from mgm.spec import Probe, Views
-from mgm.spec.values import TOKEN_KINDS
 from mgm.stages.evaluate import check_views, record
-from mgm.stages.features import LabelledClips, Split, features_beside, forget_tokens, split_features
+from mgm.stages.features import LabelledClips, Split, forget_tokens, split_features
 from mgm.stages.job import Job
 from mgm.stages.probe_kinds import KINDS
 
@@ -37,12 +36,8 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
         (videos, Views(temporal=spec.train_clips, spatial=1)),
         (job.index.test, spec.views),
     )
-    with_tokens = spec.kind in TOKEN_KINDS
+    with_tokens = spec.kind == "v-jepa"
     train, test = (split_features(job, model, of, views, with_tokens) for of, views in splits)
-    if spec.beside:
-        train, test = (
-            features_beside(job, split, of) for split, (of, _) in zip((train, test), splits)
-        )
     logits, settings = fit_draws(job, draws, videos, train, test)
     metrics = record(job, test.sample_N.numpy(), *logits)
     if with_tokens:

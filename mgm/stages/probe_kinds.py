@@ -1,10 +1,8 @@
-"""The probe kinds: five ways to classify frozen features.
+"""The probe kinds: three ways to classify frozen features.
 
 `logistic`: logistic regression on standardised features, fitted to convergence. The penalty is
     chosen on held-out training videos. Ours, and the default.
-`sgd`: MAE's linear probe (He et al., 2022): the same model by SGD with momentum, 90 epochs.
 `v-jepa`: V-JEPA's probe (Bardes et al., 2024): one learned query attends to a clip's tokens.
-`attentive`: the same with an output projection, smaller batches and a plainer AdamW. Ours.
 `knn`: DINO's weighted k-nearest neighbours (Caron et al., 2021), without training.
 
 A kind takes the training features, the test features and the number of classes. It returns the
@@ -32,20 +30,15 @@ from mgm.stages.job import best_device
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 HELD_OUT = 0.2
 
-SGD_EPOCHS, SGD_WARMUP = 90, 10  # MAE: main_linprobe.py
-# Learning rates per 256 clips. MAE's 0.1 is for LARS. V-JEPA 2 also chooses from a list.
-SGD_RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-SGD_BATCH = 256
-
 ATTENTIVE_EPOCHS = 20  # V-JEPA
 # V-JEPA's learning rate is 1e-3. V-JEPA 2 chooses from five rates around it.
 ATTENTIVE_RATES = (3e-4, 1e-3, 3e-3)
 ATTENTIVE_DECAY = 0.01  # V-JEPA: configs/evals
 # V-JEPA trains on 240,000 videos. 20 epochs of a few hundred clips would be too few steps.
 ATTENTIVE_STEPS = 300
-# Clips per step. V-JEPA has 64 processes of 4 clips.
-ATTENTIVE_BATCH, V_JEPA_BATCH = 64, 256
-V_JEPA_CLIP, V_JEPA_LAST_DECAY = 1.0, 1e-6  # evals/video_classification_frozen/eval.py
+ATTENTIVE_BATCH = 256  # V-JEPA has 64 processes of 4 clips
+TESTED = 64  # clips of a forward pass without gradients
+ATTENTIVE_CLIP, ATTENTIVE_LAST_DECAY = 1.0, 1e-6  # evals/video_classification_frozen/eval.py
 
 TEMPERATURE = 0.07  # DINO: eval_knn.py
 SIMILARITIES = 2**24  # of clips that are computed at once, 64 MB
@@ -165,85 +158,6 @@ def held_out(unit_N: Tensor, seed: int) -> Tensor:
     return torch.isin(unit_N, torch.as_tensor(held))
 
 
-def sgd(
-    train: LabelledClips, test: Split, classes: int, spec: Probe
-) -> tuple[Tensor, dict[str, float]]:
-    """Train MAE's linear probe: BatchNorm without affine, one linear layer, SGD with momentum.
-
-    BatchNorm takes its mean and variance over the whole training set, not over a batch.
-    """
-    x_ND = train.pooled.float()
-
-    def logits(kept_N: Tensor, rates: Rates, of_N: Tensor | None) -> Tensor:
-        normal = _standardise(x_ND[kept_N])
-        weights = _sgd_weights(
-            normal(x_ND[kept_N]), train.label_N[kept_N], classes, rates, spec.seed
-        )
-        weight_RDC, bias_RC = weights
-        own_ND = normal(test.x_ND.float() if of_N is None else x_ND[of_N])
-        return torch.baddbmm(bias_RC[:, None], own_ND.expand(len(rates), -1, -1), weight_RDC)
-
-    return _at_best_rate(train, spec, SGD_RATES, logits)
-
-
-Rates = tuple[float, ...]
-
-
-def _at_best_rate(
-    train: LabelledClips,
-    spec: Probe,
-    rates: Rates,
-    logits: Callable[[Tensor, Rates, Tensor | None], Tensor],
-) -> tuple[Tensor, dict[str, float]]:
-    """Choose the learning rate on held-out units. Then train on all clips with it.
-
-    Args:
-        logits: trains on the given clips at each rate. It returns logits (rates, N, classes) of
-            other training clips, or of the test clips for None.
-    """
-    held_N = held_out(train.unit_N, spec.seed)
-    predicted_RN = logits(~held_N, rates, held_N).argmax(dim=2)
-    accuracy_R = (predicted_RN == train.label_N[held_N]).float().mean(dim=1)
-    rate = rates[int(accuracy_R.argmax())]  # the lowest of equal ones
-    return logits(torch.ones_like(held_N), (rate,), None)[0], {"rate": rate}
-
-
-def _sgd_weights(
-    x_ND: Tensor, label_N: Tensor, classes: int, rates: Rates, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Train a linear layer at each learning rate, all on the same batches."""
-    count, width = x_ND.shape
-    batch = min(SGD_BATCH, count)
-    order = torch.Generator().manual_seed(seed)
-    weight_RDC = 0.01 * torch.randn(width, classes, generator=order).repeat(len(rates), 1, 1)
-    bias_RC = torch.zeros(len(rates), classes)
-    of_weight, of_bias = torch.zeros_like(weight_RDC), torch.zeros_like(bias_RC)
-    base_R = torch.tensor(rates) * batch / 256
-    epoch_steps = count // batch
-    for step in range(SGD_EPOCHS * epoch_steps):
-        if step % epoch_steps == 0:
-            order_N = torch.randperm(count, generator=order)
-        start = step % epoch_steps * batch
-        own_B = order_N[start : start + batch]
-        x_BD, target_BC = x_ND[own_B], F.one_hot(label_N[own_B], classes)
-        logits_RBC = torch.baddbmm(bias_RC[:, None], x_BD.expand(len(rates), -1, -1), weight_RDC)
-        # The gradient of the mean cross-entropy with respect to the logits.
-        error_RBC = (logits_RBC.softmax(dim=2) - target_BC) / batch
-        rate_R = base_R * _schedule(step / epoch_steps, SGD_WARMUP, SGD_EPOCHS)
-        of_weight.mul_(0.9).add_(x_BD.T @ error_RBC)
-        of_bias.mul_(0.9).add_(error_RBC.sum(dim=1))
-        weight_RDC -= rate_R[:, None, None] * of_weight
-        bias_RC -= rate_R[:, None] * of_bias
-    return weight_RDC, bias_RC
-
-
-def _schedule(epoch: float, warmup: float, epochs: float) -> float:
-    """Return the factor of the learning rate: linear warm-up, then half a cosine to 0."""
-    if epoch < warmup:
-        return epoch / warmup
-    return (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup))) / 2
-
-
 def v_jepa(
     train: LabelledClips, test: Split, classes: int, spec: Probe
 ) -> tuple[Tensor, dict[str, float]]:
@@ -251,41 +165,26 @@ def v_jepa(
 
     AdamW, 20 epochs, batches of 256, gradients clipped at norm 1. The learning rate and the weight
     decay of matrices and the query fall by a cosine. The learning rate is chosen on held-out
-    videos.
+    units. Then the probe is trained on all clips with it.
 
     Source: facebookresearch/jepa at a0517b4, evals/video_classification_frozen.
     """
-    return _attentive(train, test, classes, spec, official=True)
-
-
-def attentive(
-    train: LabelledClips, test: Split, classes: int, spec: Probe
-) -> tuple[Tensor, dict[str, float]]:
-    """Train the earlier attentive probe, with an output projection and plain AdamW.
-
-    AdamW, 20 epochs, cosine to 0, weight decay 0.01 of every parameter. The learning rate is
-    chosen on held-out videos.
-    """
-    return _attentive(train, test, classes, spec, official=False)
-
-
-def _attentive(
-    train: LabelledClips, test: Split, classes: int, spec: Probe, official: bool
-) -> tuple[Tensor, dict[str, float]]:
     assert train.split.tokens_NLD is not None and test.tokens_NLD is not None
-    tokens_NLD, test_NLD = train.split.tokens_NLD, test.tokens_NLD
-    place_N = train.kept_N.nonzero()[:, 0]
-
-    def logits(kept_N: Tensor, rates: Rates, of_N: Tensor | None) -> Tensor:
-        label_N = train.label_N[kept_N]
-        probes = _train_attentive(
-            tokens_NLD, place_N[kept_N], label_N, classes, rates, spec, official
-        )
-        if of_N is None:
-            return _logits(probes, test_NLD, torch.arange(len(test.x_ND)))
-        return _logits(probes, tokens_NLD, place_N[of_N])
-
-    return _at_best_rate(train, spec, ATTENTIVE_RATES, logits)
+    tokens_NLD, place_N, label_N = (
+        train.split.tokens_NLD,
+        train.kept_N.nonzero()[:, 0],
+        train.label_N,
+    )
+    held_N = held_out(train.unit_N, spec.seed)
+    probes = _train_attentive(
+        tokens_NLD, place_N[~held_N], label_N[~held_N], classes, ATTENTIVE_RATES, spec
+    )
+    predicted_RN = _logits(probes, tokens_NLD, place_N[held_N]).argmax(dim=2)
+    accuracy_R = (predicted_RN == label_N[held_N]).float().mean(dim=1)
+    # The lowest of equal rates.
+    rate = ATTENTIVE_RATES[int(accuracy_R.argmax())]
+    probes = _train_attentive(tokens_NLD, place_N, label_N, classes, (rate,), spec)
+    return _logits(probes, test.tokens_NLD, torch.arange(len(test.x_ND)))[0], {"rate": rate}
 
 
 class AttentiveProbe(nn.Module):
@@ -293,14 +192,11 @@ class AttentiveProbe(nn.Module):
 
     With a single query q, keys and values need not be computed per token. A head's scores are
     q' Wk x = (Wk' q)' x, and its output is Wv (sum of a x). Both need one D-vector per head. This
-    takes 2 L D H multiply-adds per clip instead of 2 L D D.
-
-    Args:
-        official: V-JEPA's block. It defines an output projection and does not apply it, and its
-            last linear layer keeps PyTorch's initial weights.
+    takes 2 L D H multiply-adds per clip instead of 2 L D D. V-JEPA's block defines an output
+    projection and does not apply it. Its last linear layer keeps PyTorch's initial weights.
     """
 
-    def __init__(self, width: int, heads: int, classes: int, official: bool):
+    def __init__(self, width: int, heads: int, classes: int):
         super().__init__()
         self.heads = heads
         self.query = nn.Parameter(torch.empty(width))
@@ -308,20 +204,17 @@ class AttentiveProbe(nn.Module):
         self.q, self.v = nn.Linear(width, width), nn.Linear(width, width)
         # A bias of keys adds the same number to all scores of a head, so the softmax removes it.
         self.k = nn.Linear(width, width, bias=False)
-        self.proj = nn.Identity() if official else nn.Linear(width, width)
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.head = nn.Linear(width, classes)
         nn.init.trunc_normal_(self.query, std=0.02)
         for part in self.modules():
-            if isinstance(part, nn.Linear) and not (official and part is self.head):
+            if isinstance(part, nn.Linear) and part is not self.head:
                 nn.init.trunc_normal_(part.weight, std=0.02)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
-        # V-JEPA rescales the last layers of both branches.
+        # V-JEPA rescales the last layer of the branch.
         with torch.no_grad():
-            for last in (self.proj, self.fc2):
-                if isinstance(last, nn.Linear):
-                    last.weight.div_(math.sqrt(2.0))
+            self.fc2.weight.div_(math.sqrt(2.0))
 
     def forward(self, tokens_BLD: Tensor) -> Tensor:
         """Return logits (B, classes)."""
@@ -334,7 +227,7 @@ class AttentiveProbe(nn.Module):
         value_BHE = torch.einsum(
             "bhd,hed->bhe", seen_BHD, self.v.weight.view(self.heads, -1, width)
         )
-        x_BD = self.query + self.proj(value_BHE.flatten(1) + self.v.bias)
+        x_BD = self.query + value_BHE.flatten(1) + self.v.bias
         return self.head(x_BD + self.fc2(F.gelu(self.fc1(self.norm2(x_BD)))))
 
     def groups(self) -> list[dict[str, Any]]:
@@ -352,25 +245,20 @@ def _train_attentive(
     own_N: Tensor,
     label_N: Tensor,
     classes: int,
-    rates: Rates,
+    rates: Sequence[float],
     spec: Probe,
-    official: bool,
 ) -> list[AttentiveProbe]:
     """Train a probe at each learning rate, all from the same weights and on the same batches."""
     device, probes = best_device(), list[AttentiveProbe]()
     for _ in rates:
         torch.manual_seed(spec.seed)
-        probe = AttentiveProbe(spec.model.width, spec.model.heads, classes, official)
+        probe = AttentiveProbe(spec.model.width, spec.model.heads, classes)
         probes.append(probe.to(device))
     optimisers = [
-        torch.optim.AdamW(
-            probe.groups() if official else probe.parameters(),
-            lr=rate,
-            weight_decay=ATTENTIVE_DECAY,
-        )
+        torch.optim.AdamW(probe.groups(), lr=rate, weight_decay=ATTENTIVE_DECAY)
         for probe, rate in zip(probes, rates, strict=True)
     ]
-    count, batch = len(own_N), min(V_JEPA_BATCH if official else ATTENTIVE_BATCH, len(own_N))
+    count, batch = len(own_N), min(ATTENTIVE_BATCH, len(own_N))
     steps = max(ATTENTIVE_STEPS, ATTENTIVE_EPOCHS * (count // batch))
     order, queue = torch.Generator().manual_seed(spec.seed), torch.empty(0, dtype=torch.long)
     for step in range(steps):
@@ -380,16 +268,15 @@ def _train_attentive(
         x_BLD = _tokens(tokens_NLD, own_N[drawn_B], device)
         label_B = label_N[drawn_B].to(device)
         # V-JEPA moves its schedules before the step, so its last step has a rate of 0.
-        factor = _schedule(step + official, 0, steps)
+        factor = (1 + math.cos(math.pi * (step + 1) / steps)) / 2
         for probe, optimiser, rate in zip(probes, optimisers, rates, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = rate * factor
             optimiser.zero_grad(set_to_none=True)
             F.cross_entropy(probe(x_BLD), label_B).backward()
-            if official:
-                span = ATTENTIVE_DECAY - V_JEPA_LAST_DECAY
-                optimiser.param_groups[0]["weight_decay"] = V_JEPA_LAST_DECAY + span * factor
-                nn.utils.clip_grad_norm_(probe.parameters(), V_JEPA_CLIP)
+            span = ATTENTIVE_DECAY - ATTENTIVE_LAST_DECAY
+            optimiser.param_groups[0]["weight_decay"] = ATTENTIVE_LAST_DECAY + span * factor
+            nn.utils.clip_grad_norm_(probe.parameters(), ATTENTIVE_CLIP)
             optimiser.step()
     return probes
 
@@ -398,7 +285,7 @@ def _train_attentive(
 def _logits(probes: list[AttentiveProbe], tokens_NLD: np.ndarray, place_N: Tensor) -> Tensor:
     """Return each probe's logits of these clips, from one pass over their tokens."""
     logits = list[Tensor]()
-    for place_B in place_N.split(ATTENTIVE_BATCH):
+    for place_B in place_N.split(TESTED):
         x_BLD = _tokens(tokens_NLD, place_B, probes[0].query.device)
         logits.append(torch.stack([probe(x_BLD).cpu() for probe in probes]))
     return torch.cat(logits, dim=1)
@@ -439,8 +326,6 @@ def nearest(query_ND: Tensor, x_MD: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 KINDS: dict[str, Kind] = {
     "logistic": logistic,
-    "sgd": sgd,
-    "attentive": attentive,
     "v-jepa": v_jepa,
     "knn": knn,
 }

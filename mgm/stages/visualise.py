@@ -250,11 +250,6 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
             f"{spec.run_id}: parent {run_id} is a {trained.stage} run, and figure {spec.figure} "
             "shows pretraining runs; choose one"
         )
-    if spec.figure == "8" and trained.target != "pixels":
-        raise UserError(
-            f"{spec.run_id}: parent {run_id} predicts {trained.target}; figure 8 shows predicted "
-            "pixels, choose a run with target pixels"
-        )
     if trained.mask.guidance != "vectors":
         raise UserError(
             f"{spec.run_id}: parent {run_id} is guided by {trained.mask.guidance}, and figure "

@@ -215,16 +215,14 @@ def table_4e(registry: Registry) -> None:
 def other_masks(dataset: str, flow: Flow) -> dict[str, Pretrain]:
     """Return a pretraining spec for each mask of another paper, with Table 4e's recipe.
 
-    MGMAE's mask is warped by motion vectors in one row, and by optical flow in another. VideoMAE
-    V2's mask selects what the decoder predicts; its encoder has tube masking. Codec Keep has two
-    controls: the motion of another video, and pixels that change instead of motion vectors.
+    MGMAE's mask is warped by motion vectors in one row, and by optical flow in another. Codec Keep
+    has two controls: the motion of another video, and changing pixels in place of motion vectors.
     """
     specs = {
         info.row: recipes.pretrain(dataset, name) for name, info in MASKS.items() if info.source
     }
-    warped, cell = MASKS["warped"].row, MASKS["running-cell"].row
+    warped = MASKS["warped"].row
     specs[f"{warped} by flow"] = with_mask(specs[warped], guidance=flow)
-    specs[cell] = with_mask(recipes.pretrain(dataset, "tube"), predicts="running-cell")
     keep = MASKS["codec-keep"].row
     specs[f"{keep}, shuffled"] = with_mask(specs[keep], guidance="shuffled")
     specs[f"{keep} by frame difference"] = with_mask(specs[keep], guidance="difference")

@@ -40,7 +40,6 @@ MASK_RATIO: dict[str, float] = {
     "motion-bins": 0.8,  # TrackMAE: README.md
     "multi-block": 0.9,  # V-JEPA: "an average masking ratio of about 90 %"
     "green-noise": 0.9,  # as tube masking, which it replaces
-    "running-cell": 0.5,  # VideoMAE V2: scripts/pretrain/*.sh, the decoder's ratio
 }
 
 MODELS = {name: Model(backbone=name) for name in BACKBONES}

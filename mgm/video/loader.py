@@ -32,7 +32,7 @@ from mgm.spec import (
 )
 from mgm.video.clip import Box, Clip
 from mgm.video.container import NoVectors
-from mgm.video.motion import CELL, frame_difference, permuted_slots
+from mgm.video.motion import CELL, frame_difference
 from mgm.video.optical_flow import NoFlow
 from mgm.video.read import Cache, IndexedVideo, read
 from mgm.video.transform import (
@@ -65,9 +65,7 @@ class Batch(NamedTuple):
         target_BC: float32, the share of each class in mixed clips (`mgm.training.mix`).
         displacement_BSHW2: float32 (dx, dy) since the previous slot, in units of the frame's side.
             None unless `BatchOptions.directions`.
-        informed_BS: True for slots with motion information; None as displacement_BSHW2.
         masked_BL: True for hidden tokens (`BatchOptions.masks`).
-        predicted_BL: True for tokens that the decoder predicts. None: all hidden ones.
     """
 
     frames_BTHWC: torch.Tensor
@@ -79,9 +77,7 @@ class Batch(NamedTuple):
     failed: tuple[str, ...]
     target_BC: torch.Tensor | None = None
     displacement_BSHW2: torch.Tensor | None = None
-    informed_BS: torch.Tensor | None = None
     masked_BL: torch.Tensor | None = None
-    predicted_BL: torch.Tensor | None = None
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         """Return the batch with `change` applied to each of its tensors."""
@@ -97,15 +93,14 @@ class BatchOptions:
     Args:
         motion: "vectors" reads the codec's motion vectors. A method of `mgm.video.optical_flow`
             reads the optical flow stored next to the videos. "shuffled" reads the codec's motion
-            vectors of another video. "permuted" gives the codec's motion vectors of each slot to
-            another slot of the clip (`permuted_slots`). "difference" compares the clip's frames
+            vectors of another video. "difference" compares the clip's frames
             (`motion.frame_difference`). None reads no motion.
         distance: divisor of a motion vector (`Mask.distance`).
         compensate: whether and how the camera's motion is subtracted (`Mask.compensate`).
         cells: which of the video's cells give a cell's magnitude (`Mask.cells`).
         directions: add displacement_BSHW2. Computing it takes twice as long as motion_BSHW, and few
             masks need it.
-        masks: returns masked_BL and predicted_BL of a batch. They are drawn where clips are read,
+        masks: returns masked_BL of a batch. It is drawn where clips are read,
             since hundreds of small operations would take a GPU longer.
         augment: repeats, RandAugment and random erasing, for training. RandAugment and random
             erasing need motion None, since they do not change motion.
@@ -120,7 +115,7 @@ class BatchOptions:
     compensate: Compensate = "none"
     cells: Cells = "centre"
     directions: bool = False
-    masks: Callable[[Batch], tuple[torch.Tensor, torch.Tensor | None]] | None = None
+    masks: Callable[[Batch], torch.Tensor] | None = None
     augment: Augment = NO_AUGMENT
     workers: int = 0
     cache: Cache | None = None
@@ -129,7 +124,7 @@ class BatchOptions:
     @property
     def stored_motion(self) -> StoredMotion | None:
         """Return the motion that is read with the frames of a video."""
-        if self.motion == "shuffled" or self.motion == "permuted":
+        if self.motion == "shuffled":
             return "vectors"
         return None if self.motion == "difference" else self.motion
 
@@ -349,8 +344,7 @@ class _Batches(Dataset):
         frames_BTHWC = frames.numpy()
         motion_BSHW = np.zeros((len(read_clips), clips.frames // tubelet, cells, cells), np.float32)
         displacement_BSHW2 = np.zeros((*motion_BSHW.shape, 2 if directed else 0), np.float32)
-        informed_BS = np.zeros(motion_BSHW.shape[:2], np.bool_)
-        for b, (clip, seed) in enumerate(zip(read_clips, seeds)):
+        for b, clip in enumerate(read_clips):
             if clip is None:
                 continue
             frames_BTHWC[b] = clip.frames_THWC
@@ -360,11 +354,6 @@ class _Batches(Dataset):
                 motion_BSHW[b] = clip.magnitude(tubelet, how.distance, how.compensate, how.cells)
             if directed:
                 displacement_BSHW2[b] = clip.displacement(tubelet, clips.stride, how.distance)
-                informed_BS[b] = clip.has_motion_T.reshape(-1, tubelet).any(1)
-            if how.motion == "permuted":
-                order_S = permuted_slots(seed, motion_BSHW.shape[1])
-                motion_BSHW[b] = motion_BSHW[b, order_S]
-                displacement_BSHW2[b] = displacement_BSHW2[b, order_S]
         failed = (self.videos[n].path for n, clip in zip(samples, read_clips) if clip is None)
         batch = Batch(
             frames,
@@ -375,12 +364,10 @@ class _Batches(Dataset):
             torch.tensor([float(clip is not None) for clip in read_clips]),
             tuple(dict.fromkeys(failed)),
             displacement_BSHW2=torch.from_numpy(displacement_BSHW2) if directed else None,
-            informed_BS=torch.from_numpy(informed_BS) if directed else None,
         )
         if not how.masks:
             return batch
-        masked_BL, predicted_BL = how.masks(batch)
-        return batch._replace(masked_BL=masked_BL, predicted_BL=predicted_BL)
+        return batch._replace(masked_BL=how.masks(batch))
 
 
 @dataclass(eq=False)

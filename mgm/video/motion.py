@@ -7,12 +7,10 @@ vector's length by that distance. This module needs only NumPy.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from mgm.rng import generator
 from mgm.spec import Compensate
 
 VECTOR = np.dtype(
@@ -247,28 +245,13 @@ def slot_displacement(
     return sum_SHW2 * frames_S[:, None, None, None]
 
 
-def permuted_slots(seed: int, slots: int) -> np.ndarray:
-    """Return the slot whose motion each slot gets under `mask.guidance: permuted`, (slots,).
-
-    It is a random cycle through all slots, so no slot keeps its own motion unless it is the only
-    one. It depends only on the clip's seed.
-    """
-    cycle_S = generator(seed, "guide").permutation(slots)
-    order_S = np.empty(slots, np.int64)
-    order_S[cycle_S] = np.roll(cycle_S, 1)
-    return order_S
-
-
 # --- The camera's motion ---
 
 ROUNDS = 8  # of reweighting
 NOISE = 0.1  # pixels per frame: the smallest spread of vectors around the camera's motion
 # Pixels per frame. Shorter residuals are rounding errors, since codecs store quarters of a pixel.
 NOTHING = 0.01
-# Of "robust": fits to three cells each, and the most cells that judge a fit. If moving objects
-# cover 45 %, each fit has 17 % to meet the camera alone, and all miss it once in 10^8 frames.
-TRIPLES, JUDGES = 100, 800
-RIDGE_33 = 1e-9 * np.eye(3)  # for grids of one row or column, and for triples on a line
+RIDGE_33 = 1e-9 * np.eye(3)  # for grids of one row or column
 
 
 def compensated(
@@ -276,18 +259,15 @@ def compensated(
 ) -> np.ndarray:
     """Subtract the camera's motion from each frame's vectors.
 
-    The camera's motion is estimated from most cells. It is found while moving objects cover less
-    than 25 % of the frame ("affine") or 45 % ("robust"). A cell without a vector counts as static.
-    With "robust", it counts as moving like the camera, unless all eight neighbours are static too:
-    then the camera follows an object there. Vectors of one frame may refer to different frames, so
-    they are compared as velocities.
+    The camera's motion is estimated from most cells. An affine fit finds it while moving objects
+    cover less than 25 % of the frame. A cell without a vector counts as static. Vectors of one
+    frame may refer to different frames, so they are compared as velocities.
 
     Args:
         motion_THW2: pixels from the reference frame.
         distance_THW: frames to the reference frame, >= 1.
         method: "median" subtracts the median velocity of each frame, which removes a pan. "affine"
             subtracts a robust fit of v = a + b x + c y, which removes zoom and rotation too.
-            "robust" starts the same fit from the least median of residuals.
 
     Returns:
         The residual vectors, like motion_THW2. Residuals shorter than `NOTHING` are zero.
@@ -296,14 +276,10 @@ def compensated(
     velocity_THW2 = motion_THW2.astype(np.float64) / distance_THW[..., None]
     velocity_TN2 = velocity_THW2.reshape(frames, -1, 2)
     camera_TN2 = np.median(velocity_TN2, axis=1, keepdims=True)
-    if method == "robust":
-        camera_TN2 = _least_median_fit(velocity_TN2, camera_TN2, rows, columns)
-    if method != "median":
+    if method == "affine":
         camera_TN2 = _affine_fit(velocity_TN2, camera_TN2, rows, columns)
     residual_TN2 = velocity_TN2 - camera_TN2
     residual_TN2[np.linalg.norm(residual_TN2, axis=2) < NOTHING] = 0
-    if method == "robust":
-        residual_TN2[_may_lack_a_vector(velocity_THW2).reshape(frames, -1)] = 0
     residual_THW2 = residual_TN2.reshape(motion_THW2.shape) * distance_THW[..., None]
     return residual_THW2.astype(np.float32)
 
@@ -332,53 +308,7 @@ def _affine_fit(
     return camera_TN2
 
 
-def _least_median_fit(
-    velocity_TN2: np.ndarray, median_T12: np.ndarray, rows: int, columns: int
-) -> np.ndarray:
-    """Fit v = a + b x + c y to each frame by the least median of squares (Rousseeuw, 1984).
-
-    Each candidate passes through the vectors of three cells; the frame's median is one more. The
-    candidate with the smallest median distance from the judging cells wins. Triples and judges are
-    random, and the same for all frames of a size.
-    """
-    terms_N3, (triple_K3, judge_J) = _affine_terms(rows, columns), _draws(rows * columns)
-    terms_K33 = terms_N3[triple_K3]
-    transposed_K33 = terms_K33.transpose(0, 2, 1)
-    solve_K33 = np.linalg.solve(transposed_K33 @ terms_K33 + RIDGE_33, transposed_K33)
-    weight_TK32 = solve_K33 @ velocity_TN2[:, triple_K3]
-    constant_T132 = np.pad(median_T12[:, None], ((0, 0), (0, 0), (0, 2), (0, 0)))
-    weight_TK32 = np.concatenate([constant_T132, weight_TK32], 1)
-    # float32 and two planes: half of the time.
-    weight_2TK3 = np.moveaxis(weight_TK32, 3, 0).astype(np.float32)
-    judged_2TJ = np.moveaxis(velocity_TN2[:, judge_J], 2, 0).astype(np.float32)
-    away_2TKJ = weight_2TK3 @ terms_N3[judge_J].T.astype(np.float32) - judged_2TJ[:, :, None]
-    away_TKJ = np.square(away_2TKJ[0]) + np.square(away_2TKJ[1])
-    middle = len(judge_J) // 2
-    best_T = np.partition(away_TKJ, middle, axis=2)[..., middle].argmin(1)
-    return terms_N3 @ weight_TK32[np.arange(len(best_T)), best_T]
-
-
 def _affine_terms(rows: int, columns: int) -> np.ndarray:
     """Return 1, x and y of each cell, (N, 3), with x and y from -1 to 1."""
     y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
     return np.stack([np.ones(x.size), x.ravel(), y.ravel()], 1)
-
-
-@lru_cache(maxsize=64)
-def _draws(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw TRIPLES triples of `count` cells, and at most JUDGES cells without repeats."""
-    rng = generator(count, "guide")
-    return rng.integers(count, size=(TRIPLES, 3)), rng.permutation(count)[:JUDGES]
-
-
-def _may_lack_a_vector(velocity_THW2: np.ndarray) -> np.ndarray:
-    """Return True for static cells, (T, H, W), unless all eight neighbours are static too.
-
-    Cells without a vector are zero too. A block without one is two cells wide, so it has no such
-    cell. Neighbours outside the frame count as moving.
-    """
-    static_THW = ~velocity_THW2.any(3)
-    padded_THW = np.pad(static_THW, ((0, 0), (1, 1), (1, 1)))
-    rows_THW = padded_THW[:, :-2] & padded_THW[:, 1:-1] & padded_THW[:, 2:]
-    inside_THW = rows_THW[..., :-2] & rows_THW[..., 1:-1] & rows_THW[..., 2:]
-    return static_THW & ~inside_THW

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from mgm.masking import Grid, SlotMotion, make_mask, predicted
+from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.models.vit import Attention
 from mgm.spec import MASKS, Mask
 
@@ -203,16 +203,13 @@ def check_masks() -> None:
     motion = SlotMotion(moved_BSHW2.norm(dim=-1), moved_BSHW2)
     there = SlotMotion(motion.magnitude_BSHW.to(GPU), moved_BSHW2.to(GPU))
     settings = [Mask(name=name) for name in MASKS]
-    settings += [Mask(edge="spill"), Mask(name="smm", jumps=True)]
     waits.clear()
     for mask in settings:
         copied_B = seed_B.to(GPU, non_blocking=True)
         masked_BL = make_mask(mask, grid, there, copied_B)
-        shown_BL = predicted(masked_BL, grid, copied_B, 12)
         assert not waits, mask
         here_BL = make_mask(mask, grid, motion, seed_B)
         assert torch.equal(masked_BL.cpu(), here_BL), mask
-        assert torch.equal(shown_BL.cpu(), predicted(here_BL, grid, seed_B, 12)), mask
         waits.clear()
 
 
@@ -254,8 +251,8 @@ def main(videos: str, folder: str, *chosen: str) -> None:
     from tests.helpers.small_runs import SMALL
 
     # Enough steps to see each operation.
-    probe_kinds.SGD_EPOCHS = probe_kinds.ATTENTIVE_EPOCHS = probe_kinds.ATTENTIVE_STEPS = 2
-    probe_kinds.SGD_WARMUP, step_time.SECONDS = 1, 0
+    probe_kinds.ATTENTIVE_EPOCHS = probe_kinds.ATTENTIVE_STEPS = 2
+    step_time.SECONDS = 0
     loop.LOGGED, rate = 1, loop.learning_rate
 
     def learning_rate(step, *others):
@@ -275,8 +272,6 @@ def main(videos: str, folder: str, *chosen: str) -> None:
     # Masks are drawn on the CPU, where clips are read: one of each kind of boxes is enough.
     cases: dict[str, Any] = {name: {"mask": Mask(name=name)} for name in ("mgm", "tube", "warped")}
     cases |= {
-        "running cell": {"mask": Mask(predicts="running-cell")},
-        "target motion": {"target": "motion", "uninformed": "ignored"},
         "timesformer": {"model": divided},
     }
     runs: dict[str, Any] = {name: first.model_copy(update=case) for name, case in cases.items()}
@@ -287,9 +282,8 @@ def main(videos: str, folder: str, *chosen: str) -> None:
         "finetune": tuned,
         "mixed": tuned.model_copy(update={"augment": mixed, "head_dropout": 0.3}),
     }
-    kinds = ("logistic", "sgd", "attentive", "v-jepa", "knn")
+    kinds = ("logistic", "v-jepa", "knn")
     runs |= {kind: Probe(**SMALL, **parent, kind=kind, neighbours=3) for kind in kinds}
-    runs["beside"] = runs["logistic"].model_copy(update={"beside": "vector_histogram"})
     parents = {"6": ("mgm",), "7": ("mgm",), "8": ("mgm", "tube")}
     for figure, names in parents.items():
         shown = tuple(runs[name].run_id for name in names)

@@ -87,21 +87,12 @@ def smm_boxes(grid, ratio, seed, *_):
     return boxes
 
 
-def jumping_boxes(grid, ratio, seed, motion, jitter, *_):
-    x, y, w, h = first_box(grid, ratio, seed)
-    n = grid.slots - 1
-    random = uniform(seed, PLACES, 2 * n)
-    places = [(x, y)]
-    places += [(random[t] * f(grid.width), random[n + t] * f(grid.height)) for t in range(n)]
-    return [(*place, *size) for place, *size in zip(places, *box_sides(grid, seed, w, h, jitter))]
-
-
 def box_sides(grid, seed, w, h, jitter):
     sx, sy = jitters(grid, seed)
     return (sides(w, sx), sides(h, sy)) if jitter else ([w] * grid.slots, [h] * grid.slots)
 
 
-def mgm_boxes(grid, ratio, seed, motion, jitter, guided_start):
+def mgm_boxes(grid, ratio, seed, motion, jitter):
     x, y, w, h = first_box(grid, ratio, seed)
     ws, hs = box_sides(grid, seed, w, h, jitter)
     rows, columns = motion.shape[1:]
@@ -110,7 +101,7 @@ def mgm_boxes(grid, ratio, seed, motion, jitter, guided_start):
     guided = False
     for t in range(grid.slots):
         largest = max(motion[t].flatten())
-        if largest > 0 and (t > 0 or guided_start):
+        if largest > 0 and t > 0:
             tied = []
             for row in range(rows):
                 for column in range(columns):
@@ -127,11 +118,6 @@ def mgm_boxes(grid, ratio, seed, motion, jitter, guided_start):
     return boxes
 
 
-def overlap(centre, size, frame):
-    low, high = max(centre - size / f(2), f(0)), min(centre + size / f(2), f(frame))
-    return (high - low) / size
-
-
 def inside(centre, size, frame):
     margin = min(size / f(2), f(frame / 2))
     return min(max(centre, margin), f(frame) - margin)
@@ -141,7 +127,7 @@ def dense(grid, ratio, seed, boxes, edge):
     hidden = int(ratio * (grid.height * grid.width))
     n = grid.height * grid.width
     # All slots have the same random order.
-    ties, fill = bits(seed, TIES, n), bits(seed, FILL, n)
+    ties = bits(seed, TIES, n)
     mask = np.zeros((grid.slots, n), bool)
     for t, (cx, cy, w, h) in enumerate(boxes):
         if edge == "clamp":
@@ -151,12 +137,7 @@ def dense(grid, ratio, seed, boxes, edge):
             row, column = divmod(patch, grid.width)
             away = max(abs(f(column + 0.5) - cx) / w, abs(f(row + 0.5) - cy) / h)
             near.append((away, ties[patch], patch))
-        near = [patch for _, _, patch in sorted(near)]
-        kept = hidden
-        if edge == "spill":
-            kept = round(f(hidden) * (overlap(cx, w, grid.width) * overlap(cy, h, grid.height)))
-        rest = sorted(near[kept:], key=lambda patch: fill[patch])
-        mask[t, near[:kept] + rest[: hidden - kept]] = True
+        mask[t, [patch for _, _, patch in sorted(near)[:hidden]]] = True
     return mask
 
 
@@ -387,61 +368,20 @@ def codec_keep(grid, ratio, seed, motion):
     return mask
 
 
-def turns(grid, seed):
-    """Return each patch's position in its 2 x 2 cell, 0 to 3, counted from the first position.
-
-    The first position moves on by one per slot (VideoMAE V2).
-    """
-    start = bits(seed, START, 1)[0]
-    return [
-        [
-            (row % 2 * 2 + column % 2 + start + slot) % 4
-            for row in range(grid.height)
-            for column in range(grid.width)
-        ]
-        for slot in range(grid.slots)
-    ]
-
-
-def running_cell(grid, ratio, seed, motion):
-    n = grid.height * grid.width
-    ties = bits(seed, TIES, n)
-    mask = np.zeros((grid.slots, n), bool)
-    for slot, turn in enumerate(turns(grid, seed)):
-        mask[
-            slot, sorted(range(n), key=lambda patch: (turn[patch], ties[patch]))[: int(ratio * n)]
-        ] = True
-    return mask
-
-
-def predicted(grid, masked, seed):
-    n = grid.height * grid.width
-    ties, out = bits(seed, TIES, n), np.zeros((grid.slots, n), bool)
-    for slot, turn in enumerate(turns(grid, seed)):
-        hidden = sorted(
-            np.flatnonzero(masked[slot]), key=lambda patch: (turn[patch] < 2, ties[patch])
-        )
-        out[slot, hidden[: len(hidden) // 2]] = True
-    return out
-
-
-JUMPING = {"smm": jumping_boxes}
 BOXES = {"block": block_boxes, "smm": smm_boxes, "mgm": mgm_boxes}
 SPARSE = {"tube": tube, "agnostic": agnostic, "smm-sparse": smm_sparse, "mgm-sparse": mgm_sparse}
 SPARSE |= {
     "motion-bins": motion_bins,
     "multi-block": multi_block,
     "green-noise": green_noise,
-    "running-cell": running_cell,
     "codec-keep": codec_keep,
 }
 CARRIED = {"warped": warped}
 
 
-def mask(name, grid, ratio, seed, motion, edge, jitter, guided_start, displacement, jumps=False):
+def mask(name, grid, ratio, seed, motion, edge, jitter, displacement):
     if name in CARRIED:
         return CARRIED[name](grid, ratio, seed, motion, displacement)
     if name in SPARSE:
         return SPARSE[name](grid, ratio, seed, motion)
-    boxes = (BOXES | JUMPING if jumps else BOXES)[name]
-    return dense(grid, ratio, seed, boxes(grid, ratio, seed, motion, jitter, guided_start), edge)
+    return dense(grid, ratio, seed, BOXES[name](grid, ratio, seed, motion, jitter), edge)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mgm.errors import UserError
-from mgm.masking import Grid, SlotMotion, predicted
+from mgm.masking import Grid, SlotMotion
 from mgm.masking import make_boxes as boxes_of
 from mgm.masking import make_mask as make
 from mgm.spec import EDGES, MASKS, Mask
@@ -81,8 +81,8 @@ def test_counts_are_exact(problem, name, edge, jitter):
 
 
 @settings(max_examples=150, deadline=None)
-@given(problems(), st.sampled_from(SLOW), edges, st.booleans(), st.booleans(), st.booleans())
-def test_equals_the_slow_transcription(problem, name, edge, jitter, guided_start, jumps):
+@given(problems(), st.sampled_from(SLOW), edges, st.booleans())
+def test_equals_the_slow_transcription(problem, name, edge, jitter):
     grid, ratio, seeds, motion = problem
     fast = (
         make_mask(
@@ -93,8 +93,6 @@ def test_equals_the_slow_transcription(problem, name, edge, jitter, guided_start
             motion,
             edge=edge,
             jitter=jitter,
-            guided_start=guided_start,
-            jumps=jumps,
         )
         .view(len(seeds), grid.slots, -1)
         .numpy()
@@ -108,9 +106,7 @@ def test_equals_the_slow_transcription(problem, name, edge, jitter, guided_start
             motion[clip].numpy(),
             edge,
             jitter,
-            guided_start,
             moved(motion)[clip].numpy(),
-            jumps,
         )
         np.testing.assert_array_equal(fast[clip], expected)
 
@@ -129,7 +125,6 @@ def test_equals_the_slow_transcription_at_the_papers_size(name, edge):
             motion[clip].numpy(),
             edge,
             True,
-            False,
             moved(motion)[clip].numpy(),
         )
         np.testing.assert_array_equal(fast[clip], expected)
@@ -191,8 +186,6 @@ def _clips(n, rows=28):
 def test_seeds_matter_and_unguided_masks_ignore_motion(name):
     seeds, motion = _clips(8)
     masks = make_mask(name, GRID, 0.75, seeds, torch.zeros_like(motion))
-    # Two of eight seeds may draw the same mask: some masks have few patterns, running-cell has
-    # four.
     assert len({tuple(m.tolist()) for m in masks}) > 1
     if not MASKS[name].guided:
         assert torch.equal(
@@ -234,18 +227,6 @@ def test_smm_moves_by_at_most_a_seventh_of_the_frame():
     steps = boxes.x_BS.diff(dim=1).abs()
     assert 1.8 < steps.max() <= 2
     assert boxes.x_BS.std() > 1
-
-
-def test_a_jumping_box_is_as_likely_anywhere_and_changes_its_sides_as_mgms():
-    seeds, motion = _clips(400)
-    jumping = make_boxes("smm", GRID, 0.75, seeds, jumps=True)
-    for centre_BS in (jumping.x_BS[:, 1:], jumping.y_BS[:, 1:]):
-        # Uniform on [0, 14]: mean and standard deviation within 5 standard errors.
-        assert abs(centre_BS.mean() - 7) < 5 * 14 / (12 * centre_BS.numel()) ** 0.5
-        assert abs(centre_BS.std() - 14 / 12**0.5) < 0.2
-    mgm = make_boxes("mgm", GRID, 0.75, seeds, motion)
-    assert torch.equal(jumping.width_BS, mgm.width_BS)
-    assert torch.equal(jumping.x_BS[:, 0], mgm.x_BS[:, 0])
 
 
 def test_jitter_sums_to_zero_and_changes_the_aspect_ratio():
@@ -314,22 +295,19 @@ def test_edge_rules_differ_at_the_edge_and_agree_inside():
     motion = torch.zeros(2, 8, 14, 14)
     motion[0, :, 0, 7] = motion[1, :, 7, 7] = 1
     seeds = torch.tensor([1, 2])
-    (grow, grow_inside), (clamp, clamp_inside), (spill, spill_inside) = (
+    (grow, grow_inside), (clamp, clamp_inside) = (
         make_mask("mgm", GRID, 0.25, seeds, motion, edge=edge, jitter=False).view(2, 8, 14, 14)[
             :, 1:
         ]
         for edge in EDGES
     )
     assert torch.equal(grow_inside, clamp_inside)
-    assert torch.equal(grow_inside, spill_inside)
     # A 7 x 7 box centred on the first row, column 7: rows -3 to 3 of columns 4 to 10.
     assert grow[
         :, :5, 3:12
     ].all()  # grown: 5 x 9 = 45 of the 49 nearest patches; 4 are in the next ring
     assert not grow[:, 6:].any()
     assert clamp[:, :7, 4:11].all()  # clamped: the same box, moved inside
-    assert spill[:, :4, 4:11].all()  # spilt: 4 x 7 patches in the frame, the other 21 anywhere
-    assert 0 < spill[:, 7:].float().mean() < 0.25
 
 
 def test_sparse_mgm_hides_what_moves_most():
@@ -392,20 +370,6 @@ def test_warped_shows_as_many_as_mgmae():
     motion = torch.ones(2, 8, 28, 28)
     shown = ~make_mask("warped", GRID, 0.9, torch.arange(2), motion).view(2, 8, 196)
     assert (shown.sum(2) == 19).all()
-
-
-@settings(max_examples=60, deadline=None)
-@given(problems())
-def test_the_second_mask_is_half_of_what_is_hidden_in_every_slot(problem):
-    grid, ratio, seeds, _ = problem
-    masked_BL = make_mask("tube", grid, ratio, seeds)
-    found = predicted(masked_BL, grid, seeds, int(masked_BL[0].sum()) // grid.slots)
-    assert not (found & ~masked_BL).any()
-    for clip, seed in enumerate(seeds.tolist()):
-        masked = masked_BL[clip].view(grid.slots, -1).numpy()
-        np.testing.assert_array_equal(
-            found[clip].view(grid.slots, -1).numpy(), slow.predicted(grid, masked, seed)
-        )
 
 
 SEEDS = torch.arange(2)

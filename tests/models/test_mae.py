@@ -1,12 +1,12 @@
 import pytest
 import torch
 
+from mgm.errors import UserError
 from mgm.models import (
     build_classifier,
     build_frozen_encoder,
     build_mae,
     load_encoder,
-    motion_of_tokens,
     reconstruct,
     reconstruction_loss,
     save_weights,
@@ -34,41 +34,6 @@ def batch():
     for clip in range(3):
         masked[clip, torch.randperm(L, generator=generator)[:HIDDEN]] = True
     return frames, masked
-
-
-def test_a_second_mask_says_what_is_predicted_and_the_decoder_sees_no_more(batch):
-    frames, masked = batch
-    model = build_mae(PRETRAIN)
-    second = masked & (masked.cumsum(1) % 2 == 0)  # every other hidden token
-    all_of_them, target = model(frames, masked)
-    some, its_target = model(frames, masked, second)
-    wanted = second[masked].view(3, HIDDEN)
-    assert some.shape == (3, HIDDEN // 2, 2 * 8 * 8 * 3)
-    assert torch.equal(its_target, target[wanted].view(its_target.shape))
-    assert not torch.allclose(
-        some, all_of_them[wanted].view(some.shape)
-    )  # attention sees fewer mask tokens
-
-
-def test_a_motion_target_is_the_mean_vector_of_the_tokens_cells(batch):
-    """A motion target is the mean vector of a token's cells, in patches per time slot.
-
-    A token of two by two cells has their mean. A token of half a cell has the cell's vector.
-    """
-    frames, masked = batch
-    model = build_mae(PRETRAIN.model_copy(update={"target": "motion"}))
-    moved = torch.rand(3, 2, 3, 3, 2)
-    motion = motion_of_tokens(moved, (2, 3, 3))
-    torch.testing.assert_close(motion, 3 * moved.reshape(3, L, 2))
-    predicted, target = model(frames, masked, None, motion)
-    assert predicted.shape == (3, HIDDEN, 2)
-    assert torch.equal(target, motion[masked].view(3, HIDDEN, 2))
-
-    moved = torch.rand(1, 2, 4, 4, 2)
-    coarse = motion_of_tokens(moved, (2, 2, 2)).view(2, 2, 2, 2)
-    torch.testing.assert_close(coarse[1, 0, 1], 2 * moved[0, 1, :2, 2:].mean((0, 1)))
-    fine = motion_of_tokens(moved, (2, 8, 8)).view(2, 8, 8, 2)
-    torch.testing.assert_close(fine[1, 5, 2], 8 * moved[0, 1, 2, 1])
 
 
 def test_prediction_depends_on_visible_pixels_alone(batch):
@@ -102,22 +67,12 @@ def test_a_clip_of_weight_zero_has_no_gradient_and_keeps_its_place(batch):
     torch.testing.assert_close(again, loss)
 
 
-def test_slots_without_motion_information_add_nothing_to_a_motion_loss(batch):
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_mask_that_hides_another_number_of_tokens_is_refused(batch, more):
     frames, masked = batch
-    model = build_mae(PRETRAIN.model_copy(update={"target": "motion"}))
-    moved = torch.randn(3, 2, 6, 6, 2)
-    informed = torch.tensor([[True, False], [True, True], [False, False]])
-    motion = motion_of_tokens(moved, (2, 3, 3), informed)
-    predicted, target = model(frames, masked, None, motion)
-    slot = masked.nonzero()[:, 1].view(3, HIDDEN) // 9
-    known = informed.gather(1, slot)
-    every = model(frames, masked, None, motion_of_tokens(moved, (2, 3, 3)))[1]
-    wanted = ((predicted - every).square() * known[..., None]).sum() / every.numel()
-    loss = reconstruction_loss(predicted, target, torch.ones(3))
-    torch.testing.assert_close(loss, wanted)
-    (slope,) = torch.autograd.grad(loss, predicted)
-    assert not slope[~known].any()
-    assert slope[known].all()
+    masked[0, (masked[0] if more < 0 else ~masked[0]).nonzero()[0]] = more > 0
+    with pytest.raises(UserError, match=rf"hide \[{HIDDEN + more}, {HIDDEN}, {HIDDEN}\] tokens"):
+        build_mae(PRETRAIN)(frames, masked)
 
 
 def test_models_are_functions_of_the_seed():

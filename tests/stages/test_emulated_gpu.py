@@ -57,7 +57,7 @@ def test_ordinary_steps_wait_for_nothing(videos, tmp_path):
     """Three steps per run, of which the last is logged: the second waits for nothing."""
     waits = emulated(videos, tmp_path / "results")
     assert {case for case, *_ in waits} >= {"mgm", "warped", "mixed", "v-jepa", "embed", "predict",
-        "figure 8", "controls", "beside", "evaluate"}  # fmt: skip
+        "figure 8", "controls", "evaluate"}  # fmt: skip
     assert [wait for wait in waits if wait[1] == 1] == []
     others = {(place, operation) for _, step, place, operation in waits if step != 1}
     logged = {("loop.py:_means", COPY), ("loop.py:train", "aten._local_scalar_dense.default")}

@@ -110,7 +110,7 @@ def test_every_kind_finds_the_classes_and_repeats_itself(kind, monkeypatch):
     assert chosen == same
 
 
-def plain_block(weights, x_BLD, heads, project):
+def plain_block(weights, x_BLD, heads):
     """V-JEPA's block and head (a0517b4) in plain operations, on tokens that are not normalised."""
     at, width = dict(weights), x_BLD.shape[2]
 
@@ -129,8 +129,6 @@ def plain_block(weights, x_BLD, heads, project):
         weight_BL = (k_BLD[..., own] @ q_D[own] / per**0.5).softmax(1)
         outs.append((weight_BL[..., None] * v_BLD[..., own]).sum(1))
     attended = torch.cat(outs, 1)
-    if project:
-        attended = attended @ at["proj.weight"].T + at["proj.bias"]
     x_BD = at["query"] + attended
     hidden = normal(x_BD, "norm2") @ at["fc1.weight"].T + at["fc1.bias"]
     hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
@@ -138,15 +136,14 @@ def plain_block(weights, x_BLD, heads, project):
     return x_BD @ at["head.weight"].T + at["head.bias"]
 
 
-@pytest.mark.parametrize("official", [True, False])
-def test_the_attentive_probes_are_the_blocks_they_abbreviate(official):
+def test_the_attentive_probe_is_the_block_that_it_abbreviates():
     torch.manual_seed(0)
     x_BLD = 3 * torch.randn(3, 7, 12) + 1
-    probe = AttentiveProbe(12, 3, 5, official)
+    probe = AttentiveProbe(12, 3, 5)
     for parameter in probe.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     found = probe(F.layer_norm(x_BLD, (12,)))
-    wanted = plain_block(probe.named_parameters(), x_BLD, 3, not official)
+    wanted = plain_block(probe.named_parameters(), x_BLD, 3)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -158,17 +155,17 @@ def test_v_jepas_probe_trains_as_its_recipe_written_out(monkeypatch):
     spec = Probe(**SMALL | {"model": Model(width=16, heads=2, depth=1, patch=8)})
     rate, steps = 0.05, 12
     (probe,) = probe_kinds._train_attentive(
-        split.tokens_NLD, torch.arange(40), label_N, 3, (rate,), spec, official=True
+        split.tokens_NLD, torch.arange(40), label_N, 3, (rate,), spec
     )
 
     torch.manual_seed(spec.seed)
-    start = AttentiveProbe(16, 2, 3, official=True).named_parameters()
+    start = AttentiveProbe(16, 2, 3).named_parameters()
     weights = {name: value.detach().clone().requires_grad_() for name, value in start}
     mean = {name: torch.zeros_like(value) for name, value in weights.items()}
     square = {name: torch.zeros_like(value) for name, value in weights.items()}
     tokens, lengths = torch.from_numpy(split.tokens_NLD).float(), []
     for step in range(1, steps + 1):  # a batch of 256 is all 40 clips
-        logits = plain_block(weights.items(), tokens, 2, project=False)
+        logits = plain_block(weights.items(), tokens, 2)
         slope = torch.autograd.grad(F.cross_entropy(logits, label_N), list(weights.values()))
         lengths.append(torch.cat([one.flatten() for one in slope]).norm())
         half = (1 + np.cos(np.pi * step / steps)) / 2
@@ -182,7 +179,7 @@ def test_v_jepas_probe_trains_as_its_recipe_written_out(monkeypatch):
                 down = (square[name] / (1 - 0.999**step)).sqrt() + 1e-8
                 value -= rate * half * mean[name] / (1 - 0.9**step) / down
     assert max(lengths) > 1  # some step was clipped
-    wanted = plain_block(weights.items(), tokens, 2, project=False)
+    wanted = plain_block(weights.items(), tokens, 2)
     torch.testing.assert_close(probe(tokens), wanted, rtol=1e-2, atol=1e-2)
 
 
@@ -198,7 +195,6 @@ def test_nearest_are_those_of_the_whole_product(monkeypatch):
 
 @pytest.mark.parametrize("spread", [1.0, 0.1], ids=["random", "clustered"])
 def test_nearest_of_wide_features_are_those_in_float64(spread):
-    """On a CPU with AVX-512, oneDNN computes the product of wide features."""
     generator = torch.Generator().manual_seed(0)
     centre_CD = torch.randn(20, 300, generator=generator)
     query_ND, x_MD = (

@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import shutil
-import sys
 from dataclasses import replace
 from itertools import combinations
 
@@ -20,7 +19,7 @@ from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.results import atomic
 from mgm.results.result import examine, log_lines, write_result
-from mgm.spec import Data, Mask, RunOptions, Views, Visualise, parse
+from mgm.spec import Data, RunOptions, Views, Visualise, parse
 from mgm.stages import fit as fitting
 from mgm.stages.evaluate import evaluate, softmax_mean
 from mgm.stages.export import export
@@ -30,7 +29,6 @@ from mgm.stages.pretrain import learnt_nothing, pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import progress, run_all
 from mgm.stages.visualise import visualise
-from tests.helpers.small_runs import SMALL
 
 COMPUTE = {"pretrain": pretrain, "finetune": finetune, "probe": probe}
 
@@ -128,28 +126,6 @@ def test_accumulation_changes_nothing_but_rounding(execution, pretraining, kind,
             pretraining,
             replace(execution, results=tmp_path / "thirds", options=RunOptions(accumulate=3)),
         )
-
-
-@pytest.mark.parametrize("mask", ["mgm", "tube"])
-def test_a_run_may_predict_motion_in_place_of_pixels(execution, pretraining, mask):
-    """A run predicts two numbers per token, from the codec's vectors, with any mask.
-
-    Figure 8 and VideoMAE's formats refuse it, because they need pixels.
-    """
-    spec = pretraining.model_copy(
-        update={"target": "motion", "head_init": "zero", "mask": Mask(name=mask)}
-    )
-    folder = run(spec, execution)
-    lines = log_lines(folder)
-    # A head of zeros predicts no motion, and something moves.
-    assert lines[0]["loss"] == pytest.approx(lines[0]["trivial_loss"])
-    assert min(line["trivial_loss"] for line in lines) > 0.01
-    assert weights(folder)["decoder.head.weight"].shape == (2, 8)
-    with pytest.raises(UserError, match=f"{spec.run_id}: .*motion"):
-        export(folder, "hf", execution.results / "out")
-    shown = Visualise(**SMALL, figure="8", parents=(spec.run_id, spec.run_id))
-    with pytest.raises(UserError, match=f"{spec.run_id} .*motion.*figure 8"):
-        run_all([shown], visualise, execution)
 
 
 @pytest.mark.parametrize("slower", [40.0, 0.5])
@@ -298,28 +274,6 @@ def test_draws_of_labels_are_independent_probes_whose_mean_is_reported(
     right = [[row[column] == row[1] for row in together[1:]] for column in range(2, 6)]
     assert result_of(many)["metrics"]["top1"] == pytest.approx(100 * np.mean(right))
     assert len({tuple(column) for column in zip(*(row[2:] for row in together[1:]))}) > 1
-
-
-def test_a_still_probe_sees_the_middle_frame_alone(execution, probing, result_of, monkeypatch):
-    """Predictions equal those of videos that repeat the middle frame."""
-    module = sys.modules["mgm.stages.evaluate"]
-    loader = module.test_loader
-
-    def frozen(*args, **options):
-        for batch in loader(*args, **options):
-            middle_B1HWC = batch.frames_BTHWC[:, probing.clips.frames // 2, None]
-            yield batch._replace(frames_BTHWC=middle_B1HWC.repeat(1, probing.clips.frames, 1, 1, 1))
-
-    still, moving = (
-        probing.model_copy(update={"parent": "", "still": True}),
-        probing.model_copy(update={"parent": "", "seed": 0}),
-    )
-    said = (run(still, execution) / "predictions.csv").read_text()
-    usual = (run(moving, execution) / "predictions.csv").read_text()
-    shutil.rmtree(execution.results / moving.run_id)
-    shutil.rmtree(execution.results / "features")
-    monkeypatch.setattr(module, "test_loader", frozen)
-    assert (run(moving, execution) / "predictions.csv").read_text() == said != usual
 
 
 def test_a_failure_is_recorded_and_the_others_still_run(execution, pretraining, finetuning):

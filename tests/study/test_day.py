@@ -62,6 +62,11 @@ def kept_by_autograd(size: str, stage: str) -> tuple[Any, float]:
     tokens, clips = math.prod(spec.grid), spec.clips
     with FakeTensorMode(allow_non_fake_inputs=True), torch.autocast("cpu", torch.bfloat16):
         model.to_empty(device="cpu")
+        if stage == "pretrain":
+            # Its check of the mask reads values, which fake tensors do not have.
+            order_BL = torch.arange(tokens)[None]
+            split = order_BL[:, : model.visible], order_BL[:, model.visible :]
+            model.split = lambda masked_BL: [part.expand(len(masked_BL), -1) for part in split]
 
         def loss(count: int) -> torch.Tensor:
             shape = count, clips.frames, clips.size, clips.size, 3

@@ -122,7 +122,6 @@ def test_pretraining_clips_and_ratios():
         )
     hidden = dict.fromkeys(("block", "smm", "smm-sparse", "mgm", "mgm-sparse"), 147) | {
         "motion-bins": 156,
-        "running-cell": 98,
     }
     hidden |= dict.fromkeys(("tube", "agnostic", "multi-block", "green-noise"), 176)
     hidden["warped"] = 177  # engine_for_mgmae.py: num_vis = int(196 * (1 - 0.9)) = 19

@@ -1,6 +1,5 @@
 import shutil
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -11,7 +10,7 @@ from mgm.errors import UserError
 from mgm.masking import Grid
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Mask, Views
-from mgm.stages.pretrain import masks_of
+from mgm.stages.guidance import mask_options
 from mgm.video import Cache, loader, read, read_clip, slot_displacement, slot_magnitude, transform
 from mgm.video.motion import frame_difference
 from mgm.video.transform import ClipAugmentation, multiscale, stride, view_indices
@@ -62,8 +61,8 @@ def test_shuffled_guidance_takes_the_motion_of_another_video(videos):
     assert_same(shuffled, reread)
     for one, other in zip(own, shuffled):
         assert_same(
-            [one._replace(motion_BSHW=None, displacement_BSHW2=None, informed_BS=None)],
-            [other._replace(motion_BSHW=None, displacement_BSHW2=None, informed_BS=None)],
+            [one._replace(motion_BSHW=None, displacement_BSHW2=None)],
+            [other._replace(motion_BSHW=None, displacement_BSHW2=None)],
         )
         for b, (sample, seed) in enumerate(zip(one.sample_B.tolist(), one.seed_B.tolist())):
             guide = int(generator(seed, "guide").integers(len(videos) - 1))
@@ -83,26 +82,6 @@ def test_shuffled_guidance_ignores_batch_mates_workers_and_the_cache(videos):
     for place, clip in enumerate(alone):
         assert torch.equal(clip.motion_BSHW[0], whole[place // 3].motion_BSHW[place % 3])
     assert_same(whole[5:], first_batches(videos, count=3, motion="shuffled", first_step=5))
-
-
-@pytest.mark.parametrize("compensate", ["none", "median"])
-def test_permuted_guidance_gives_no_slot_its_own_motion(videos, compensate):
-    """All slots' vectors stay in the clip, and the frames are the same."""
-    own, permuted, reread = (
-        first_batches(videos, count=12, motion=motion, compensate=compensate)
-        for motion in ("vectors", "permuted", "permuted")
-    )
-    assert_same(permuted, reread)
-    cycles = set()
-    for one, other in zip(own, permuted):
-        assert torch.equal(one.frames_BTHWC, other.frames_BTHWC)
-        for b, seed in enumerate(one.seed_B.tolist()):
-            cycle = generator(seed, "guide").permutation(one.motion_BSHW.shape[1]).tolist()
-            cycles.add(tuple(cycle))
-            for slot, source in zip(cycle, [cycle[-1], *cycle]):
-                for name in ("motion_BSHW", "displacement_BSHW2"):
-                    assert torch.equal(getattr(other, name)[b, slot], getattr(one, name)[b, source])
-    assert len(cycles) > 1
 
 
 def test_difference_guidance_compares_the_frames_of_the_clip(videos):
@@ -215,15 +194,12 @@ def test_masks_from_workers_are_those_of_whole_batches(videos, broken, monkeypat
     """A mask depends only on its clip, so pieces of a batch have the same masks."""
     monkeypatch.setattr(loader, "PIECE", 2)
     grid, rows = Grid(2, 4, 4), [*videos[:3], broken]
-    for mask in (Mask(name="mgm"), Mask(name="warped", predicts="running-cell")):
-        masks = partial(masks_of, mask, grid, 12)
+    for mask in (Mask(name="mgm"), Mask(name="warped")):
+        masks = mask_options(mask, grid).masks
         whole = first_batches(rows, 3, batch=5, directions=True)
         for batch, own in zip(whole, first_batches(rows, 3, batch=5, masks=masks, workers=2)):
-            masked_BL, predicted_BL = masks(batch)
-            assert torch.equal(own.masked_BL, masked_BL)
-            assert masked_BL.any()
-            if predicted_BL is not None:
-                assert torch.equal(own.predicted_BL, predicted_BL)
+            assert torch.equal(own.masked_BL, masks(batch))
+            assert own.masked_BL.any()
 
 
 @pytest.mark.parametrize("step", [0, 2])

@@ -15,9 +15,6 @@ from mgm.video.motion import (
     reference_distance,
     turned,
 )
-from mgm.video.motion import (
-    _draws as judged_cells,
-)
 from mgm.video.vectors import read_vectors
 from tests.helpers.videos import CLIPS, moving_square, rotate_metadata, write_video
 
@@ -264,11 +261,11 @@ def camera(rows, columns, a, b, c):
     return field
 
 
-def slow_affine(velocity_HW2, rounds=8, start_HW2=None):
+def slow_affine(velocity_HW2, rounds=8):
     """The robust fit of one frame, cell by cell, by weighted least squares from NumPy."""
     rows, columns, _ = velocity_HW2.shape
     fit_HW2 = np.empty_like(velocity_HW2)
-    fit_HW2[:] = np.median(velocity_HW2.reshape(-1, 2), 0) if start_HW2 is None else start_HW2
+    fit_HW2[:] = np.median(velocity_HW2.reshape(-1, 2), 0)
     places = [(i, j) for i in range(rows) for j in range(columns)]
     terms = np.array([camera(rows, columns, (1, 0), (0, 0), (0, 0))[..., 0].ravel()] * 3).T
     terms[:, 1] = camera(rows, columns, (0, 0), (1, 0), (0, 0))[..., 0].ravel()
@@ -282,25 +279,6 @@ def slow_affine(velocity_HW2, rounds=8, start_HW2=None):
         for place, term in zip(places, terms):
             fit_HW2[place] = term @ found
     return fit_HW2
-
-
-def slow_least_median(velocity_HW2):
-    """The candidate of one frame whose middle distance from the judges is the least, one by one."""
-    rows, columns, _ = velocity_HW2.shape
-    fields = [camera(rows, columns, *which)[..., 0] for which in np.eye(3)[:, :, None]]
-    triples, judges = judged_cells(rows * columns)
-    candidates = [np.broadcast_to(np.median(velocity_HW2, (0, 1)), velocity_HW2.shape)]
-    for triple in triples:
-        terms = np.array([[field.flat[cell] for field in fields] for cell in triple])
-        if np.linalg.matrix_rank(terms) < 3:
-            continue
-        found = np.linalg.solve(terms, velocity_HW2.reshape(-1, 2)[triple])
-        candidates.append(sum(field[..., None] * own for field, own in zip(fields, found)))
-    middles = [
-        sorted(np.linalg.norm((own - velocity_HW2).reshape(-1, 2)[judges], axis=1))
-        for own in candidates
-    ]
-    return candidates[int(np.argmin([own[len(judges) // 2] for own in middles]))]
 
 
 numbers = st.tuples(st.floats(-9, 9), st.floats(-9, 9))
@@ -326,22 +304,6 @@ def test_the_affine_fit_is_that_of_the_slow_version(rows, columns, seed):
             np.testing.assert_allclose(found[t], slow, atol=2e-3)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_the_robust_fit_is_that_of_the_slow_version(seed):
-    """Half of the cells follow another camera, so that the start decides."""
-    rng = np.random.default_rng(seed)
-    rows, columns = 7 + seed, 12 - seed
-    velocity = camera(rows, columns, *rng.normal(0, 3, (3, 2)))
-    velocity[: rows * 2 // 5] = camera(rows, columns, *rng.normal(0, 3, (3, 2)))[: rows * 2 // 5]
-    velocity += rng.normal(0, 0.1, velocity.shape)
-    start = slow_least_median(velocity)
-    expected = velocity - slow_affine(velocity, start_HW2=start)
-    ones = np.ones((1, rows, columns), np.float32)
-    found = compensated(velocity[None].astype(np.float32), ones, "robust")[0]
-    expected[np.linalg.norm(expected, axis=-1) < 0.01] = 0
-    np.testing.assert_allclose(found, expected, atol=2e-3)
-
-
 def largest_is_inside(share, seed, method):
     """Return whether the largest motion left is in a box of `share` of a frame of 28 x 28 cells.
 
@@ -363,29 +325,13 @@ def largest_is_inside(share, seed, method):
     return speed[place].max() == speed.max()
 
 
-@pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.4, 0.45])
-def test_an_object_of_up_to_45_percent_has_the_largest_motion_left(share):
-    assert sum(largest_is_inside(share, seed, "robust") for seed in range(40)) >= 39
-
-
-@pytest.mark.parametrize("seed", range(100))
-def test_a_block_without_a_vector_does_not_move_under_a_pan(seed):
-    """A block is 2 x 2 cells of zeros. An object that the camera follows has zeros too."""
-    rng = np.random.default_rng(seed)
-    motion = camera(28, 28, rng.normal(0, 6, 2), (0, 0), (0, 0)).astype(np.float32)[None]
-    motion += rng.integers(-1, 2, motion.shape) / np.float32(4)
-    left, top = 2 * rng.integers(0, 14, 2)
-    motion[0, top : top + 2, left : left + 2] = 0
-    ones = np.ones((1, 28, 28), np.float32)
-    found = np.linalg.norm(compensated(motion, ones, "robust")[0], axis=-1)
-    assert not found[top : top + 2, left : left + 2].any()
-    followed = np.s_[0, 10:16, 12:18]
-    motion[followed] = 0
-    assert (compensated(motion, ones, "robust")[followed][1:-1, 1:-1] != 0).any(-1).all()
+@pytest.mark.parametrize("share", [0.1, 0.2])
+def test_an_object_of_up_to_20_percent_has_the_largest_motion_left(share):
+    assert sum(largest_is_inside(share, seed, "affine") for seed in range(40)) >= 39
 
 
 @settings(deadline=None)
-@given(sides, sides, numbers, st.sampled_from(["median", "affine", "robust"]))
+@given(sides, sides, numbers, st.sampled_from(["median", "affine"]))
 def test_a_pan_leaves_no_motion(rows, columns, pan, method):
     distance = np.random.default_rng(0).integers(1, 4, (2, rows, columns)).astype(np.float32)
     motion = (camera(rows, columns, pan, (0, 0), (0, 0)) * distance[..., None]).astype(np.float32)
@@ -399,12 +345,11 @@ def test_a_pan_leaves_no_motion(rows, columns, pan, method):
     numbers,
     st.floats(-5, 5),
     st.floats(-5, 5),
-    st.sampled_from(["affine", "robust"]),
 )
-def test_affine_fits_remove_zoom_and_rotation(rows, columns, pan, zoom, turn, method):
+def test_affine_fits_remove_zoom_and_rotation(rows, columns, pan, zoom, turn):
     motion = camera(rows, columns, pan, (zoom, turn), (-turn, zoom)).astype(np.float32)[None]
     ones = np.ones(motion.shape[:3], np.float32)
-    assert not compensated(motion, ones, method).any()
+    assert not compensated(motion, ones, "affine").any()
 
 
 @settings(deadline=None)
@@ -428,7 +373,7 @@ def test_a_small_moving_object_survives_the_fit(pan, zoom, turn, top, left):
 def test_a_frame_without_motion_and_a_single_cell_stay_zero():
     for shape in ((1, 1, 1), (2, 1, 5), (2, 4, 4)):
         zero = np.zeros((*shape, 2), np.float32)
-        for method in ("median", "affine", "robust"):
+        for method in ("median", "affine"):
             found = compensated(zero, np.ones(shape, np.float32), method)
             assert found.dtype == np.float32
             assert not found.any()

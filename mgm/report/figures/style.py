@@ -56,7 +56,6 @@ KIND = {
     "motion-bins": "TrackMAE: half moving,\nhalf still",
     "multi-block": "V-JEPA: static,\nlarge blocks",
     "green-noise": "Green3D: band-passed\nnoise",
-    "running-cell": "VideoMAE V2:\ndecoder mask",
     "codec-keep": "what moves\nis shown",
 }
 

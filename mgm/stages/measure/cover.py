@@ -13,11 +13,10 @@ from mgm.data.index import Video
 from mgm.data.synthetic.drawing import scene, tracks
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.masking import Grid, SlotMotion, make_mask
+from mgm.masking import Grid, make_mask
 from mgm.spec import Measure
 from mgm.stages.guidance import slot_motion, stored_motion
 from mgm.stages.job import Job
-from mgm.video.motion import permuted_slots
 from mgm.video.read import read
 from mgm.video.transform import view_indices
 
@@ -67,9 +66,6 @@ def hidden_share(
     grid, index_T = Grid(*spec.grid), view_indices(spec.clips, video.frames, view=0, views=1)
     (clip,) = read(guide, [index_T], None, 0, stored_motion(mask))
     motion = slot_motion(clip, mask, tubelet, spec.clips.stride)
-    if mask.guidance == "permuted":
-        order_S = permuted_slots(seed, grid.slots)
-        motion = SlotMotion(motion.magnitude_BSHW[:, order_S])
     masked_BL = make_mask(mask, grid, motion, torch.tensor([seed]))
     y_H, x_W = np.arange(clip.height), np.arange(clip.width)
     masked_THW = masked_BL.view(grid.slots, grid.height, grid.width).numpy().repeat(tubelet, 0)
