@@ -9,7 +9,7 @@ that `mgm prepare --copy mp4` and `--copy pack` make from them.
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -34,8 +34,8 @@ from mgm.stages.measure.step_time import step_seconds
 from mgm.training.efficiency import set_malloc_options
 from mgm.training.optim import build_optimiser
 from mgm.video import open_video, read_vectors, slot_magnitude
-from mgm.video.clip import Box, cut_frames
-from mgm.video.read import File, read
+from mgm.video.clip import cut_frames
+from mgm.video.read import read
 from mgm.video.transform import training_box, training_indices
 
 CLIPS, TUBELET = Clips(), 2
@@ -75,11 +75,9 @@ def masks(options: Options) -> Iterator[Comparison]:
         yield Comparison(f"mask {name}", ours, {"VideoMAE's tubes": (peer, 10)}, options.repeats)
 
 
-def ours(path: str, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    def box(height: int, width: int) -> Box:
-        return training_box(CLIPS, height, width, np.random.default_rng(seed))
-
-    (clip,) = read(File(path), [index_T], [box], CLIPS.size, "vectors")
+def ours(video: Video, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    box = training_box(CLIPS, video.height, video.width, np.random.default_rng(seed))
+    (clip,) = read(video, [index_T], [box], CLIPS.size, "vectors")
     motion = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, TUBELET)
     return clip.frames_THWC, motion
 
@@ -89,21 +87,22 @@ def resized(frames_THWC: np.ndarray, seed: int) -> np.ndarray:
     return cut_frames(frames_THWC, box, CLIPS.size)
 
 
-def with_decord(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
+def with_decord(video: Video, index_T: np.ndarray, seed: int) -> np.ndarray:
     import decord
 
-    reader = decord.VideoReader(path, num_threads=1)
+    reader = decord.VideoReader(video.path, num_threads=1)
     return resized(reader.get_batch(index_T.clip(max=len(reader) - 1)).asnumpy(), seed)
 
 
-def with_torchcodec(path: str, index_T: np.ndarray, seed: int) -> np.ndarray:
+def with_torchcodec(video: Video, index_T: np.ndarray, seed: int) -> np.ndarray:
     from torchcodec.decoders import VideoDecoder
 
-    decoder = VideoDecoder(path, num_ffmpeg_threads=1, dimension_order="NHWC")
+    decoder = VideoDecoder(video.path, num_ffmpeg_threads=1, dimension_order="NHWC")
     frames_THWC = decoder.get_frames_at(index_T.clip(max=len(decoder) - 1).tolist()).data.numpy()
     return resized(frames_THWC, seed)
 
 
+Reader = Callable[[Video, np.ndarray, int], object]
 # Peers that read videos, with goals: the ratio of their time to ours, if ours reads sources or
 # mp4 copies, if it reads packs of drawn videos, and of the videos that were given.
 READERS = {"decord": (with_decord, 1.3, 8, 5), "torchcodec": (with_torchcodec, 1.2, 6, 3.5)}
@@ -117,38 +116,41 @@ def loader(options: Options) -> Iterator[Comparison]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         sources = index_folder(options.videos, place / "index") if options.videos else draw(place)
-        frames = {sources.name(video): video.frames for video in sources.videos}
-        paths = {name: str(sources.root / name) for name in frames}
+        videos = sources.videos
 
-        def turn(read: Callable[[str, np.ndarray, int], object], files: dict[str, str]) -> None:
+        def turn(read: Reader, videos: Sequence[Video]) -> None:
             rng = np.random.default_rng(0)
-            for name, count in frames.items():
-                read(files[name], training_indices(CLIPS, count, rng), int(rng.integers(1000)))
+            for video in videos:
+                index_T = training_indices(CLIPS, video.frames, rng)
+                read(video, index_T, int(rng.integers(1000)))
 
         readers = dict(READERS)
         for name, (read, *_) in READERS.items():
             try:
-                turn(read, paths)
+                turn(read, videos)
             except (ImportError, OSError, RuntimeError) as error:
                 print(f"{name} is left out: {str(error).splitlines()[0]}", file=sys.stderr)
                 del readers[name]
         copies, packs = (copy_videos(sources, place / kind, kind) for kind in ("mp4", "pack"))
         assert isinstance(copies, Index)
         assert isinstance(packs, Index)
-        # Copies have the order of the sources.
         kinds = {"sources": sources, "mp4 copies": copies, "packs": packs}
         for kind, index in kinds.items():
-            files = {name: video.path for name, video in zip(frames, index.videos)}
             against = {
                 f"{name} on the sources": (
-                    partial(turn, read, paths),
+                    partial(turn, read, videos),
                     (real if options.videos else like_k400) if kind == "packs" else least,
                 )
                 for name, (read, least, like_k400, real) in readers.items()
             }
-            mine = partial(turn, ours, files)
+            mine = partial(turn, ours, index.videos)
             yield Comparison(
-                f"a clip from {kind}", mine, against, options.repeats, time.process_time, len(files)
+                f"a clip from {kind}",
+                mine,
+                against,
+                options.repeats,
+                time.process_time,
+                len(videos),
             )
         yield fed_step(packs.videos[0], options)
 
@@ -216,7 +218,7 @@ def fed_step(video: Video, options: Options) -> Comparison:
     index_T = training_indices(CLIPS, video.frames, np.random.default_rng(0))
 
     def read() -> Tensor:
-        return torch.from_numpy(ours(video.path, index_T, 0)[0])[None]
+        return torch.from_numpy(ours(video, index_T, 0)[0])[None]
 
     frames_BTHWC = read()
 

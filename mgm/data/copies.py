@@ -171,11 +171,7 @@ def _copy(kind: Copy, short_side: int, task: tuple[Video, Path]) -> tuple[Video,
             raise UserError(f"{change}; run `mgm prepare` again")
         with atomic_write(target) as temporary:
             with temporary.open("wb") as file:
-                if kind == "pack":
-                    facts = video.path, video.codec, video.fps, video.has_vectors
-                    written = write_pack(*facts, file, short_side)
-                else:
-                    written = encode(video.path, video.fps, file, short_side)
+                written = (write_pack if kind == "pack" else encode)(video, file, short_side)
             if written != video.frames:
                 raise UserError(
                     f"{written:,} of its {video.frames:,} frames decode; replace the file, or "

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -205,9 +205,7 @@ def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
     for name in names:
         path = os.path.join(root, name)
         try:
-            info = asdict(probe_video(path))
-            del info["duration_s"]
-            results[name] = Video(path, 0, "", "", **info, bytes=os.path.getsize(path))
+            results[name] = probe_video(path)
         except UserError as error:
             results[name] = str(error).removeprefix(f"{path}: ")
     return results

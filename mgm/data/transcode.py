@@ -10,6 +10,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from mgm.video.container import DecodedFrame, open_video
 from mgm.video.motion import UPRIGHT, Turn
+from mgm.video.videos import Video
 
 GOP = 16  # frames. A random clip starts at most 15 frames after a key frame
 ENCODING = {
@@ -25,24 +26,22 @@ ENCODING = {
 }
 
 
-def encode(path: str, fps: float, file: BinaryIO, short_side: int) -> int:
-    """Write the video at `path` to an open binary file as MP4, and return its number of frames.
+def encode(source: Video, file: BinaryIO, short_side: int) -> int:
+    """Write a video to an open binary file as MP4, and return its number of frames.
 
-    Frame i of the copy is picture i of the source, even if the source's frame rate varies.
+    Frame i of the copy is picture i of the source, even if the source's frame rate varies. The
+    copy's rate is the source's average.
 
     Pictures have 8 bits and 4:2:0 chroma. They are upright: turned and mirrored as `read_clip`
     does. They are never enlarged, and their sides become even. Sample aspect ratios are ignored, as
     in `read_clip`. Sound is dropped.
 
-    Args:
-        fps: frames per second of the copy, the source's average.
-
     Raises:
         UserError: the source cannot be read.
         OSError, av.FFmpegError: the copy cannot be written.
     """
-    frames, rate = 0, Fraction(fps).limit_denominator(100_000) or Fraction(25)
-    with open_video(path) as video, av.open(file, "w", format="mp4") as container:
+    frames, rate = 0, Fraction(source.fps).limit_denominator(100_000) or Fraction(25)
+    with open_video(source.path) as video, av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options=ENCODING)
         reformatter = VideoReformatter()
         for picture in video.pictures(motion=False):

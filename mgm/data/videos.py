@@ -3,31 +3,10 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, NonNegativeInt
+from mgm.video.videos import Video
 
 SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True, slots=True)
-class Video:
-    """A video. `path` can be opened as it is. `Index.name` returns its part below the root.
-
-    The limits hold for rows of index.csv, which pydantic reads.
-    """
-
-    path: str
-    label: NonNegativeInt
-    split: Annotated[str, Field(pattern="^(train|test)$")]
-    group: str  # videos of a group are all in the same split
-    frames: NonNegativeInt
-    fps: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    width: NonNegativeInt  # pixels, as stored
-    height: NonNegativeInt
-    codec: str
-    has_vectors: bool
-    bytes: NonNegativeInt
 
 
 @dataclass(frozen=True)

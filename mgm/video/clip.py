@@ -6,6 +6,7 @@ Reading whole frames needs only NumPy. Scaling frames needs torch, which takes s
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,58 +63,53 @@ class Motion:
         informed_T: True for frames with motion information. I-frames have none. B-frames of MPEG-4
             have none, since FFmpeg exports zeros for them. A P-frame with zero vectors has motion
             information: nothing moved.
-        box, size: the box that a clip was cut by, and the clip's side in pixels. None for whole
-            frames.
     """
 
     vectors_THW2: np.ndarray
     distance_THW: np.ndarray
     informed_T: np.ndarray
-    box: Box | None = None
-    size: int = 0
 
     def __getitem__(self, index) -> "Motion":
         """Return the motion of some of the frames."""
-        vectors, distance = self.vectors_THW2[index], self.distance_THW[index]
-        return Motion(vectors, distance, self.informed_T[index], self.box, self.size)
+        return Motion(self.vectors_THW2[index], self.distance_THW[index], self.informed_T[index])
 
-    @cached_property
-    def in_clip(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return vectors and distances in the clip's cells, in pixels of the clip.
 
-        Each cell has the vector at its centre.
-        """
-        if self.box is None:
-            return self.vectors_THW2, self.distance_THW
-        frames, rows, columns = self.distance_THW.shape
-        cell_HW, _, _, scale = _under(self.box, self.size, rows, columns)
-        vectors_THW2 = self.vectors_THW2.reshape(frames, -1, 2).take(cell_HW, 1) * scale
-        return vectors_THW2, self.distance_THW.reshape(frames, -1).take(cell_HW, 1)
+class Under(NamedTuple):
+    """The cells of a video that are under the cells of a clip.
+
+    Args:
+        cell_HW: the cell at the centre of each of the clip's cells.
+        part: the slices of (T, H, W) arrays under the clip.
+        bounds: first row and end (exclusive), in the part, under each row of the clip, one after
+            the other, and the same for columns.
+        scale: pixels of the clip per pixel of the video, in x and y: a box need not be square. x is
+            negative if mirrored.
+    """
+
+    cell_HW: np.ndarray
+    part: tuple[slice, ...]
+    bounds: list[np.ndarray]
+    scale: np.ndarray
 
 
 # Test views and centre crops have the same boxes again and again.
 @lru_cache(maxsize=256)
-def _under(
-    box: Box, size: int, rows: int, columns: int
-) -> tuple[np.ndarray, tuple[slice, ...], list[np.ndarray], np.ndarray]:
-    """Return which cells of the video are under the cells of a clip that a box cuts.
+def under(box: Box, size: int, shape: tuple[int, int]) -> Under:
+    """Return which cells of a video are under the cells of a clip that a box cuts.
 
     An overlap of a billionth of a cell is a rounding error.
 
     Args:
         size: the clip's side in pixels.
-        rows, columns: of the video's cells.
-
-    Returns:
-        cell_HW: the cell at the centre of each of the clip's cells. part: the slices of (T, H, W)
-        arrays under the clip. bounds: first row and end (exclusive), in the part, under each row of
-        the clip, one after the other, and the same for columns. scale: pixels of the clip per pixel
-        of the video, in x and y: a box need not be square. x is negative if mirrored.
+        shape: rows and columns of the video's cells.
     """
     count = max(size // CELL, 1)
     centre = (np.arange(count) + 0.5) / count
     places, ranges = [], []
-    for start, length, cells in ((box.top, box.height, rows), (box.left, box.width, columns)):
+    for start, length, cells in (
+        (box.top, box.height, shape[0]),
+        (box.left, box.width, shape[1]),
+    ):
         places.append((start + centre * length).astype(np.int64) // CELL)
         edge_N = (start + np.arange(count + 1) * length / count) / CELL
         first_N = np.floor(edge_N[:-1] + 1e-9).astype(np.int64).clip(0, cells - 1)
@@ -126,7 +122,7 @@ def _under(
     scale = np.array([across / box.width, size / box.height], np.float32)
     part = (slice(None), *(slice(each.min(), each.max()) for each in ranges))
     bounds = [(each - each.min()).ravel() for each in ranges]
-    return row[:, None] * columns + column, part, bounds, scale
+    return Under(row[:, None] * shape[1] + column, part, bounds, scale)
 
 
 @dataclass(frozen=True)
@@ -137,27 +133,50 @@ class Clip:
         frames_THWC: uint8 RGB.
         motion: their motion, in the video's cells. `motion_THW2` and `distance_THW` convert it to
             the clip's cells.
-        size: height and width of the frames that boxes and motion refer to, if `frames_THWC` are
-            smaller, as in shards. Otherwise None.
+        box: the part of the video that the frames show. None: the whole frames.
+        size: height and width of the whole frames that boxes and motion refer to, if `frames_THWC`
+            are smaller, as in packs. Otherwise None.
     """
 
     frames_THWC: np.ndarray
     motion: Motion
+    box: Box | None = None
     size: tuple[int, int] | None = None
 
     def __getitem__(self, index) -> "Clip":
         """Return the clip of some of the frames."""
-        return Clip(self.frames_THWC[index], self.motion[index], self.size)
+        return Clip(self.frames_THWC[index], self.motion[index], self.box, self.size)
+
+    @cached_property
+    def _under(self) -> Under | None:
+        """Return the cells of the video under the clip's; None for whole frames."""
+        if self.box is None:
+            return None
+        return under(self.box, self.frames_THWC.shape[1], self.motion.distance_THW.shape[1:])
+
+    @cached_property
+    def _cells(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return vectors and distances in the clip's cells, in pixels of the clip.
+
+        Each cell has the vector at its centre.
+        """
+        motion, below = self.motion, self._under
+        if below is None:
+            return motion.vectors_THW2, motion.distance_THW
+        frames = len(motion.informed_T)
+        vectors_THW2 = motion.vectors_THW2.reshape(frames, -1, 2).take(below.cell_HW, 1)
+        distance_THW = motion.distance_THW.reshape(frames, -1).take(below.cell_HW, 1)
+        return vectors_THW2 * below.scale, distance_THW
 
     @property
     def motion_THW2(self) -> np.ndarray:
         """Return float32 (dx, dy) per cell of 8 x 8 pixels (`Motion.vectors_THW2`)."""
-        return self.motion.in_clip[0]
+        return self._cells[0]
 
     @property
     def distance_THW(self) -> np.ndarray:
         """Return the distance to the reference frame in frames, at least 1."""
-        return self.motion.in_clip[1]
+        return self._cells[1]
 
     @property
     def has_motion_T(self) -> np.ndarray:
@@ -188,7 +207,7 @@ class Clip:
         """
         on_frame = box.on(self.frames_THWC.shape[1:3], self.size)
         frames_THWC = cut_frames(self.frames_THWC, on_frame, size)
-        return Clip(frames_THWC, replace(self.motion, box=box, size=size))
+        return Clip(frames_THWC, self.motion, box)
 
     def magnitude(
         self,
@@ -201,28 +220,23 @@ class Clip:
 
         `Mask.distance`, `Mask.compensate` and `Mask.cells` describe the arguments.
         """
-        motion, bounds = self.motion, list[np.ndarray]()
-        if motion.box is None or cells == "centre":
-            vectors_THW2, distance_THW = motion.in_clip
-        else:
-            shape = motion.distance_THW.shape[1:]
-            _, part, bounds, scale = _under(motion.box, motion.size, *shape)
-            vectors_THW2, distance_THW = (
-                motion.vectors_THW2[part] * scale,
-                motion.distance_THW[part],
-            )
+        motion, below = self.motion, self._under if cells == "max" else None
+        vectors_THW2, distance_THW = self._cells
+        if below:
+            vectors_THW2 = motion.vectors_THW2[below.part] * below.scale
+            distance_THW = motion.distance_THW[below.part]
         divisor_THW = _divisor(distance_THW, distance)
         if compensate != "none":
             vectors_THW2 = compensated(vectors_THW2, divisor_THW, compensate)
         magnitude_SHW = slot_magnitude(vectors_THW2, divisor_THW, motion.informed_T, tubelet)
-        if bounds:
+        if below:
             # The largest of all cells under each of the clip's. reduceat takes pairs of bounds,
             # which must be less than the length.
             slots, rows, columns = magnitude_SHW.shape
             padded_SHW = np.zeros((slots, rows + 1, columns + 1), np.float32)
             padded_SHW[:, :-1, :-1] = magnitude_SHW
-            rows_SHW = np.maximum.reduceat(padded_SHW, bounds[0], 1)[:, ::2]
-            magnitude_SHW = np.maximum.reduceat(rows_SHW, bounds[1], 2)[:, :, ::2]
+            rows_SHW = np.maximum.reduceat(padded_SHW, below.bounds[0], 1)[:, ::2]
+            magnitude_SHW = np.maximum.reduceat(rows_SHW, below.bounds[1], 2)[:, :, ::2]
         return magnitude_SHW
 
     def displacement(self, tubelet: int, stride: int, distance: Distance) -> np.ndarray:

@@ -4,12 +4,11 @@ Quarter turns and mirroring in metadata are applied to frames and vectors, as pl
 any depth become 8-bit RGB. Sample aspect ratios are ignored.
 """
 
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
@@ -24,22 +23,7 @@ from mgm.video.container import (
 )
 from mgm.video.motion import UPRIGHT, VECTOR, cell_distance, rasterise, reference_distance
 from mgm.video.pack import is_pack, open_pack
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """Properties of a video file.
-
-    Width and height are those of the frame as shown. `fps` is the average frame rate.
-    """
-
-    frames: int
-    fps: float
-    width: int
-    height: int
-    codec: str
-    has_vectors: bool
-    duration_s: float
+from mgm.video.videos import Video
 
 
 class DecodePass:
@@ -154,7 +138,7 @@ def _upright(
     return frame_HWC
 
 
-def probe_video(path: str | Path) -> VideoInfo:
+def probe_video(path: str | Path) -> Video:
     """Return the properties of a file. Decode only what is needed to count its frames.
 
     MP4 and Matroska list their frames, so one frame is decoded as a check. Other containers are
@@ -165,29 +149,27 @@ def probe_video(path: str | Path) -> VideoInfo:
     """
     if is_pack(path):
         with open_pack(path) as pack:
-            (height, width), frames, has_vectors = (
-                pack.size,
-                len(pack.rows),
-                pack.codec in CODECS_WITH_VECTORS,
-            )
-            seconds = frames / pack.fps if pack.fps else 0
-            return VideoInfo(frames, pack.fps, width, height, pack.codec, has_vectors, seconds)
+            return _described(path, len(pack.rows), pack.fps, pack.size, pack.codec)
     with open_video(path) as video:
         pictures = video.pictures(motion=False)
         first = next(pictures, None)
         if first is None:
             raise UserError(_too_few(video, 0, 0))
         times = (
-            [p.frame.pts for p in chain([first], pictures)]
+            [picture.frame.pts for picture in chain([first], pictures)]
             if video.timeline is None
             else video.timeline.times_T.tolist()
         )
-        height, width = first.size
-        frames, fps = len(times), video.rate([time for time in times if time is not None])
-        stored = video.container.duration / av.time_base if video.container.duration else 0.0
-        # The stored duration is wrong if the file was cut short.
-        seconds = frames / fps if fps else stored
-        return VideoInfo(frames, fps, width, height, video.codec, video.has_vectors, seconds)
+        fps = video.rate([time for time in times if time is not None])
+        return _described(path, len(times), fps, first.size, video.codec)
+
+
+def _described(
+    path: str | Path, frames: int, fps: float, size: tuple[int, int], codec: str
+) -> Video:
+    height, width = size
+    facts = frames, fps, width, height, codec, codec in CODECS_WITH_VECTORS
+    return Video(str(path), 0, "", "", *facts, os.path.getsize(path))
 
 
 def _too_few(video: VideoReader, asked: int, decoded: int) -> str:

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ from mgm.video.clip import Box, Clip
 from mgm.video.container import NoVectors
 from mgm.video.motion import CELL, frame_difference
 from mgm.video.optical_flow import NoFlow
-from mgm.video.read import Cache, IndexedVideo, read
+from mgm.video.read import Cache, read
 from mgm.video.transform import (
     ClipAugmentation,
     test_box,
@@ -42,6 +42,7 @@ from mgm.video.transform import (
     training_indices,
     view_indices,
 )
+from mgm.video.videos import Video
 
 NO_AUGMENT = Augment()
 # Clips that a worker sends at once, and how many such pieces it prepares. Whole batches of 1,024
@@ -133,7 +134,7 @@ WITH_MOTION, WITHOUT_MOTION = BatchOptions(), BatchOptions(motion=None)
 
 
 def training_loader(
-    videos: Sequence[IndexedVideo],
+    videos: Sequence[Video],
     clips: Clips,
     tubelet: int,
     seed: int,
@@ -182,7 +183,7 @@ def training_loader(
 
 
 def test_loader(
-    videos: Sequence[IndexedVideo],
+    videos: Sequence[Video],
     clips: Clips,
     tubelet: int,
     views: Views,
@@ -207,7 +208,7 @@ def test_loader(
 
 
 def view_batches(
-    videos: Sequence[IndexedVideo],
+    videos: Sequence[Video],
     clips: Clips,
     tubelet: int,
     views: Views,
@@ -226,7 +227,7 @@ def view_batches(
 
 
 def test_clips(
-    video: IndexedVideo, clips: Clips, tubelet: int, views: Views, whole: Clip | None = None
+    video: Video, clips: Clips, tubelet: int, views: Views, whole: Clip | None = None
 ) -> list[Clip]:
     """Return a video's test views, cut from its decoded frames `whole` if given."""
     cache = Cache(0)
@@ -318,7 +319,7 @@ def _unchanged(item):
 class _Batches(Dataset):
     """A dataset of batches."""
 
-    videos: Sequence[IndexedVideo]
+    videos: Sequence[Video]
     clips: Clips
     tubelet: int
     how: BatchOptions
@@ -424,15 +425,15 @@ class _TrainingBatches(_Batches):
         own = clip_seed(self.seed, epoch, sample)
         return [own, *(clip_seed(own, repeat, sample) for repeat in range(1, self.repeats))]
 
-    def clips_of(self, video: IndexedVideo, seeds_R: list[int]) -> list[Clip]:
+    def clips_of(self, video: Video, seeds_R: list[int]) -> list[Clip]:
         """Return one clip per seed, all of the same frames."""
         index_T = training_indices(self.clips, video.frames, generator(seeds_R[0], "sample"))
         if self.augmentation is None:
-            boxes = [partial(self.box, seed) for seed in seeds_R]
+            boxes = [self.box(seed, video) for seed in seeds_R]
             frames = [index_T] * len(boxes)
             return read(video, frames, boxes, self.clips.size, self.how.stored_motion, self.cache)
         (whole,) = read(video, [index_T], None, 0, self.how.stored_motion, self.cache)
-        return [self.augmented(whole, seed, self.augmentation) for seed in seeds_R]
+        return [self.augmented(whole, self.box(seed, video), seed) for seed in seeds_R]
 
     def with_other_motion(self, clip: Clip, sample: int, seed: int) -> Clip:
         """Return the clip with the motion of another video, drawn from the clip's seed.
@@ -445,19 +446,20 @@ class _TrainingBatches(_Batches):
         # Skip the clip's own video. The others are equally likely.
         other += other >= sample
         guide = self.clips_of(self.videos[other], [clip_seed(seed, 0, other)])[0]
-        return replace(clip, motion=guide.motion)
+        return replace(clip, motion=guide.motion, box=guide.box)
 
-    def box(self, seed: int, height: int, width: int) -> Box:
+    def box(self, seed: int, video: Video) -> Box:
         """Draw the box that a clip is cut by."""
         rng = generator(seed, "crop")
-        box = training_box(self.clips, height, width, rng)
+        box = training_box(self.clips, video.height, video.width, rng)
         return replace(box, flip=bool(self.clips.flip and rng.random() < 0.5))
 
-    def augmented(self, clip: Clip, seed: int, augmentation: ClipAugmentation) -> Clip:
+    def augmented(self, clip: Clip, box: Box, seed: int) -> Clip:
         """Apply RandAugment to whole frames, cut the clip, and apply random erasing."""
-        rng = generator(seed, "augment")
+        assert self.augmentation
+        augmentation, rng = self.augmentation, generator(seed, "augment")
         clip = replace(clip, frames_THWC=augmentation.rand(clip.frames_THWC, rng))
-        clip = clip.cut(self.box(seed, clip.height, clip.width), self.clips.size)
+        clip = clip.cut(box, self.clips.size)
         return replace(clip, frames_THWC=augmentation.erase(clip.frames_THWC, rng))
 
 
@@ -484,7 +486,7 @@ class _TestBatches(_Batches):
         seeds = [clip_seed(0, 0, sample) for sample in samples]
         return self.collate(read_clips, samples, seeds) if read_clips else None, errors
 
-    def clips_of(self, video: IndexedVideo) -> list[Clip]:
+    def clips_of(self, video: Video) -> list[Clip]:
         """Return a video's test views: each spatial view of each temporal view."""
         temporal, spatial = self.views.temporal, self.views.spatial
         frames = [
@@ -492,9 +494,6 @@ class _TestBatches(_Batches):
             for view in range(temporal)
             for _ in range(spatial)
         ]
-        boxes = [partial(self.box, view) for view in range(spatial)] * temporal
+        sides, size = (video.height, video.width), self.clips.size
+        boxes = [test_box(*sides, view, spatial, size) for view in range(spatial)] * temporal
         return read(video, frames, boxes, self.clips.size, self.how.stored_motion, self.cache)
-
-    def box(self, view: int, height: int, width: int) -> Box:
-        """Return the box of a spatial view, which is never mirrored."""
-        return test_box(height, width, view, self.views.spatial, self.clips.size)

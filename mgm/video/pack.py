@@ -28,6 +28,7 @@ from mgm.reading import regular
 from mgm.video.clip import Motion
 from mgm.video.container import CODECS_WITH_VECTORS, NoVectors
 from mgm.video.motion import cell_distance, cells, reference_distance
+from mgm.video.videos import Video
 
 SUFFIX = ".pack"
 QUALITY = 90  # of the JPEG files, with 4:2:0 chroma
@@ -182,15 +183,10 @@ class PackPass:
         return self.pack.motion(self.rows, self._packed)
 
 
-def write_pack(
-    path: str, codec: str, fps: float, motion: bool, file: BinaryIO, short_side: int
-) -> int:
-    """Write the video at `path` as a pack to an open binary file, and return its number of frames.
+def write_pack(video: Video, file: BinaryIO, short_side: int) -> int:
+    """Write a video as a pack to an open binary file, and return its number of frames.
 
-    Args:
-        codec, fps: of the video.
-        motion: whether it has motion vectors.
-        short_side: frames are scaled to a short side of at most this.
+    Frames are scaled to a short side of at most `short_side`.
 
     Raises:
         UserError: a frame does not decode.
@@ -203,7 +199,7 @@ def write_pack(
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
     rows, references, shape = [], [], (0, 0)
-    for picture, frame_HWC in read_pictures(path, motion):
+    for picture, frame_HWC in read_pictures(video.path, video.has_vectors):
         if picture.index != len(rows):
             break
         if picture.is_reference:
@@ -221,7 +217,7 @@ def write_pack(
     table = np.array(rows, ROW)
     distances = reference_distance(np.arange(len(rows)), np.array(references, int))
     table["past"], table["future"] = distances
-    facts = MAGIC, *shape, codec.encode()[:16], fps, len(rows)
+    facts = MAGIC, *shape, video.codec.encode()[:16], video.fps, len(rows)
     crc = zlib.crc32(table.tobytes() + FOOTER.pack(*facts, 0)[:-4])
     file.write(table.tobytes() + FOOTER.pack(*facts, crc))
     return len(rows)

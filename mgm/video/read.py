@@ -9,11 +9,11 @@
 All return the same clips, bit for bit, as `Clip.cut` on the whole frames of `read_clip`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,34 +24,13 @@ from mgm.video.container import open_video
 from mgm.video.decode import DecodePass
 from mgm.video.optical_flow import read_flow
 from mgm.video.pack import PackPass, is_pack, open_pack
-
-# Returns the box of a clip, given the frame's height and width.
-PlaceBox = Callable[[int, int], Box]
-
-
-class IndexedVideo(Protocol):
-    """The fields of an index row that a loader reads."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def frames(self) -> int: ...
-    @property
-    def label(self) -> int: ...
-
-
-class File(NamedTuple):
-    """A video that is in no index."""
-
-    path: str
-    frames: int = 0
-    label: int = 0
+from mgm.video.videos import Video
 
 
 def read(
-    video: IndexedVideo,
+    video: Video,
     frames: Sequence[np.ndarray],
-    boxes: Sequence[PlaceBox] | None,
+    boxes: Sequence[Box] | None,
     size: int,
     motion: StoredMotion | None,
     cache: "Cache | None" = None,
@@ -60,31 +39,33 @@ def read(
 
     Args:
         frames: the indices of each clip's frames. All clips have the same number of frames.
-        boxes: one per clip; the clip is cut by it, and scaled to `size` x `size` pixels. None:
-            whole frames.
+        boxes: one per clip, in pixels of the video; the clip is cut by it, and scaled to `size` x
+            `size` pixels. None: whole frames.
         motion: the codec's vectors, optical flow of a method, or no motion.
         cache: where the clips may be already.
 
     Raises:
         NoVectors, NoFlow: the video has no such motion.
-        UserError: it cannot be read, or has fewer frames than requested.
+        UserError: it cannot be read, has fewer frames than requested, or is not the file that
+            `video` describes.
     """
-    if cache and (clips := cache.find(video, frames, boxes, size, motion)):
-        return clips
+    if cache and (whole := cache.find(video, motion)):
+        clips = [whole[index_T] for index_T in frames]
+        return [clip.cut(box, size) for clip, box in zip(clips, boxes)] if boxes else clips
     wanted_N, inverse = np.unique(np.stack(frames), return_inverse=True)
     place_VT = inverse.reshape(len(frames), -1)
     frames_VTHWC: np.ndarray | None = None
-    placed: list[Box | None] = []
-    with open_pass(video.path, wanted_N, motion == "vectors") as source:
+    own: Sequence[Box | None] = boxes or [None] * len(frames)
+    with same_file(video), open_pass(video.path, wanted_N, motion == "vectors") as source:
         # Each frame is cut when it is decoded. Keeping whole frames, 4 MB per clip, takes longer.
         for n, frame_HWC in source:
             shape = frame_HWC.shape[:2]
             if frames_VTHWC is None:
-                whole, sides = source.size or shape, (size, size) if boxes else shape
-                placed = [box(*whole) for box in boxes] if boxes else [None] * len(frames)
+                _require_size(video, source.size or shape)
+                sides = (size, size) if boxes else shape
                 frames_VTHWC = np.empty((*place_VT.shape, *sides, 3), np.uint8)
             for v in np.flatnonzero((place_VT == n).any(1)):
-                cut_HWC, box = frame_HWC, placed[v]
+                cut_HWC, box = frame_HWC, own[v]
                 if box:
                     cut_HWC = cut_frames(frame_HWC[None], box.on(shape, source.size), size)
                 frames_VTHWC[v, place_VT[v] == n] = cut_HWC
@@ -94,13 +75,34 @@ def read(
         shape = video.frames, *moved.distance_THW.shape[1:]
         moved = read_flow(video.path, motion, wanted_N, shape)
     return [
-        Clip(
-            frames_THWC,
-            replace(moved[place_T], box=box, size=size),
-            None if box else source.size,
-        )
-        for frames_THWC, place_T, box in zip(frames_VTHWC, place_VT, placed)
+        Clip(frames_THWC, moved[place_T], box, None if box else source.size)
+        for frames_THWC, place_T, box in zip(frames_VTHWC, place_VT, own)
     ]
+
+
+@contextmanager
+def same_file(video: Video) -> Iterator[None]:
+    """Check that a file has the size that the index has, and does not change in the block."""
+    with suppress(OSError):
+        before = os.stat(video.path)
+        if video.bytes and before.st_size != video.bytes:
+            raise UserError(
+                f"{video.path}: has {before.st_size:,} bytes, and the index has {video.bytes:,}; "
+                "run `mgm prepare` again"
+            )
+    yield
+    after = os.stat(video.path)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UserError(f"{video.path}: changed while it was read; run `mgm prepare` again")
+
+
+def _require_size(video: Video, size: tuple[int, int]) -> None:
+    """Check the frames' height and width, for which boxes are drawn."""
+    if video.height and size != (video.height, video.width):
+        raise UserError(
+            f"{video.path}: frames have {size[0]} x {size[1]} pixels, and the index has "
+            f"{video.height} x {video.width}; run `mgm prepare` again"
+        )
 
 
 def read_clip(
@@ -130,7 +132,8 @@ def read_clip(
             f"{path}: the frame indices are {list(frame_indices)[:3]}; pass a non-empty list of "
             "numbers from 0"
         )
-    return read(File(str(path)), [index_T], None, 0, "vectors" if motion else None)[0]
+    video = Video(str(path), 0, "", "", 0, 0.0, 0, 0, "", False, 0)
+    return read(video, [index_T], None, 0, "vectors" if motion else None)[0]
 
 
 @contextmanager
@@ -162,40 +165,35 @@ class Cache:
         self.megabytes, self.free = megabytes, megabytes * 1e6
         # Path -> motion -> clip. All clips of a path share their frames.
         self.whole: dict[str, dict[StoredMotion | None, Clip]] = {}
+        # Videos that do not fit, or that cannot be read to their end.
+        self.refused = set[tuple[str, StoredMotion | None]]()
 
-    def find(
-        self,
-        video: IndexedVideo,
-        frames: Sequence[np.ndarray],
-        boxes: Sequence[PlaceBox] | None,
-        size: int,
-        motion: StoredMotion | None,
-    ) -> list[Clip]:
-        """Return the clips of `read` from memory. Empty if they are not there."""
-        if self._find(video, motion) is None and self.free > 0:
-            self._keep(video, motion)
-        if (whole := self._find(video, motion)) is None:
-            return []
-        clips = [whole[index_T] for index_T in frames]
-        shape = whole.height, whole.width
-        return [clip.cut(box(*shape), size) for clip, box in zip(clips, boxes)] if boxes else clips
+    def find(self, video: Video, motion: StoredMotion | None) -> Clip | None:
+        """Return a whole video from memory. Decode it first if it fits."""
+        key = video.path, motion
+        missing = self._kept(*key) is None and self.free > 0 and key not in self.refused
+        if missing and not self._keep(video, motion):
+            self.refused.add(key)
+        return self._kept(*key)
 
-    def _find(self, video: IndexedVideo, motion: StoredMotion | None) -> Clip | None:
-        kept = self.whole.get(video.path, {})
+    def _kept(self, path: str, motion: StoredMotion | None) -> Clip | None:
+        kept = self.whole.get(path, {})
         return next(iter(kept.values()), None) if motion is None else kept.get(motion)
 
-    def _keep(self, video: IndexedVideo, motion: StoredMotion | None) -> None:
+    def _keep(self, video: Video, motion: StoredMotion | None) -> bool:
+        """Decode a video and keep it, unless its first frame shows that it is too large."""
+        known = self._kept(video.path, None)
         try:
+            (first,) = read(video, [np.zeros(1, np.int64)], None, 0, motion)
+            size = video.frames * (first.nbytes - (first.frames_THWC.nbytes if known else 0))
+            if size > self.free:
+                return False
             (clip,) = read(video, [np.arange(video.frames)], None, 0, motion)
         # The frames of a single clip may still be readable.
         except UserError:
-            return
-        size, known = clip.nbytes, self._find(video, None)
-        if known is not None:
+            return False
+        if known:
             clip = replace(clip, frames_THWC=known.frames_THWC)
-            size -= known.frames_THWC.nbytes
-        if size <= self.free:
-            self.whole.setdefault(video.path, {})[motion] = clip
-            self.free -= size
-        else:
-            self.free = 0  # full
+        self.whole.setdefault(video.path, {})[motion] = clip
+        self.free -= size
+        return True

@@ -9,9 +9,10 @@ import numpy as np
 from mgm.errors import UserError
 from mgm.results.atomic import atomic_write
 from mgm.video.container import open_video, transcode
-from mgm.video.decode import VideoInfo, probe_video
+from mgm.video.decode import probe_video
 from mgm.video.motion import cell_distance, reference_distance
 from mgm.video.pack import is_pack, open_pack
+from mgm.video.videos import Video
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Inspection:
     """
 
     path: str
-    info: VideoInfo
+    info: Video
     pictures: dict[str, int]
     informed: float
     coverage: float

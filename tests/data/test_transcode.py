@@ -16,7 +16,7 @@ from tests.helpers.videos import REPORTED, moving_square, rotate_metadata, write
 def copy_of(path: str, short_side: int = 256) -> str:
     copy = f"{path}.copy.mp4"
     with open(copy, "wb") as file:
-        encode(path, probe_video(path).fps, file, short_side)
+        encode(probe_video(path), file, short_side)
     return copy
 
 

@@ -4,12 +4,16 @@ They show a textured square on a textured background, in any codec that PyAV can
 """
 
 import struct
+from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import numpy as np
+
+from mgm.errors import UserError
+from mgm.video import Video, probe_video
 
 # Beside a maintainer's checkout. Tests that read it are marked `real`: `make test` leaves them out.
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -17,12 +21,12 @@ CLIPS = SHARED / "data" / "clips"
 REPORTED = Path(__file__).parents[1] / "data" / "reported"
 
 
-class Row(NamedTuple):
-    """A video, with the fields that the loader reads."""
-
-    path: str
-    frames: int
-    label: int = 0
+def indexed(path: str, frames: int, label: int = 0) -> Video:
+    """Return a video as an index describes it. Facts of a file that cannot be read are unknown."""
+    facts = Video(str(path), label, "train", "", frames, 25.0, 64, 64, "h264", True, 0)
+    with suppress(UserError):
+        facts = replace(probe_video(path), frames=frames, label=label, split="train")
+    return facts
 
 
 def moving_square(frames=24, height=64, width=64, step=(4, 0), side=24, seed=0) -> np.ndarray:

@@ -32,7 +32,7 @@ from mgm.video import read_clip, slot_displacement
 from mgm.video.transform import view_box, view_indices
 from tests.helpers.errors import refused
 from tests.helpers.small_runs import PARAMS, SMALL
-from tests.helpers.videos import Row, moving_square, write_video
+from tests.helpers.videos import indexed, moving_square, write_video
 
 SALIENCY, MOTION_TIME, STEP_TIME, COVERAGE = (
     importlib.import_module(f"mgm.stages.measure.{name}")
@@ -298,7 +298,7 @@ def test_a_camera_that_follows_a_small_object_hides_it_from_uncompensated_guidan
         top, left = 24 + 8 * seed, 56 - 8 * seed
         object_HWC = moving_square(1, 16, 16, side=16, seed=seed)[0]
         frames_THWC[:, top : top + 16, left : left + 16] = object_HWC
-        videos.append(Row(write_video(tmp_path / f"{seed}.mp4", frames_THWC, bf=0, g=30), 20))
+        videos.append(indexed(write_video(tmp_path / f"{seed}.mp4", frames_THWC, bf=0, g=30), 20))
     for method in ("median", "affine"):
         one = spec("coverage", compensate=method, clips=SMALL["clips"].model_copy(update=SIZE_48))
         found = COVERAGE.coverage(one, videos)[0]

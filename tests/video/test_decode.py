@@ -13,6 +13,7 @@ from av.bitstream import BitStreamFilterContext
 from mgm.errors import UserError
 from mgm.video import (
     NoVectors,
+    container,
     inspect_video,
     open_video,
     probe_video,
@@ -513,3 +514,21 @@ def test_a_file_cut_short_lasts_as_long_as_its_frames(tmp_path):
     assert 0 < info.frames < said.frames == 48
     assert info.duration_s == pytest.approx(info.frames / info.fps)
     assert info.duration_s < said.duration_s
+
+
+def test_the_times_of_a_file_are_read_once_while_it_stays_the_same(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "v.mp4", moving_square(24), bf=2)
+    whole, times = read_clip(path, range(24)), []
+
+    def counted(packets, real=container.stored_times):
+        times.append(path)
+        return real(packets)
+
+    monkeypatch.setattr(container, "stored_times", counted)
+    for index in (3, 17, 23):
+        assert_same(read_clip(path, [index]), whole[[index]])
+    assert not times
+    write_video(path, moving_square(20), bf=2)
+    with pytest.raises(UserError, match="ends after 20 frames"):
+        read_clip(path, [23])
+    assert len(times) == 1

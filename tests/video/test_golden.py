@@ -20,7 +20,7 @@ from mgm.rng import generator
 from mgm.spec import MASKS, Clips, Mask
 from mgm.video import loader, probe_video, read_clip
 from mgm.video.transform import training_box
-from tests.helpers.videos import Row
+from tests.helpers.videos import indexed
 
 ROOT = Path(__file__).parents[1]
 VIDEOS = sorted(path for path in (ROOT / "data" / "videos").iterdir() if path.suffix != ".md")
@@ -80,7 +80,7 @@ def replaced(clips: Clips, **fields) -> Clips:
 
 def masks(guide: str) -> dict:
     """Return a digest of each mask, over two batches of three clips."""
-    videos = [Row(str(path), probe_video(path).frames, n) for n, path in enumerate(VIDEOS)]
+    videos = [indexed(str(path), probe_video(path).frames, n) for n, path in enumerate(VIDEOS)]
     how = loader.BatchOptions(**{"directions": True, **GUIDES[guide]})
     batches = islice(loader.training_loader(videos, CLIPS, TUBELET, seed=3, batch=3, how=how), 2)
     drawn: dict[str, list[np.ndarray]] = {}

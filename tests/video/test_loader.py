@@ -1,4 +1,5 @@
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 
@@ -14,7 +15,7 @@ from mgm.stages.guidance import mask_options
 from mgm.video import Cache, loader, read, read_clip, slot_displacement, slot_magnitude, transform
 from mgm.video.motion import frame_difference
 from mgm.video.transform import ClipAugmentation, multiscale, stride, view_indices
-from tests.helpers.videos import Row, moving_square, write_video
+from tests.helpers.videos import indexed, moving_square, write_video
 
 CLIPS = Clips(frames=4, size=48, stride=3, flip=True)
 
@@ -30,7 +31,7 @@ def videos(tmp_path_factory):
         (24, 96, 64),
     ]  # the third and fourth are shorter than the span
     return [
-        Row(
+        indexed(
             write_video(folder / f"{i}.mp4", moving_square(*shape, seed=i), bf=2, g=8),
             shape[0],
             i % 3,
@@ -42,7 +43,7 @@ def videos(tmp_path_factory):
 @pytest.fixture
 def broken(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video" * 100)
-    return Row(str(tmp_path / "broken.mp4"), 20, 1)
+    return indexed(str(tmp_path / "broken.mp4"), 20, 1)
 
 
 def first_batches(videos, count=6, **options):
@@ -238,6 +239,51 @@ def test_a_cache_keeps_within_its_bounds_and_saves_decoding(videos, monkeypatch)
     first_batches(videos, cache=everything)
 
 
+def test_a_video_that_is_too_large_leaves_the_cache_to_the_others(videos, tmp_path, monkeypatch):
+    """Its first frame is decoded, once, to learn its size."""
+    large = indexed(write_video(tmp_path / "large.mp4", moving_square(200, 128, 128)), 200)
+    cache, read_frames = Cache(1.5), []
+
+    def counted(path, wanted_N, motion, real=read.open_pass):
+        read_frames.extend(wanted_N.tolist() if path == large.path else [])
+        return real(path, wanted_N, motion)
+
+    monkeypatch.setattr(read, "open_pass", counted)
+    first_batches([large, *videos], count=2, cache=cache)
+    first = list(read_frames)
+    first_batches([large, *videos], count=2, cache=cache)
+    assert large.path not in cache.whole
+    assert len(cache.whole) > 1
+    assert len(first) == 1 + CLIPS.frames
+    assert len(read_frames) == len(first) + CLIPS.frames
+
+
+def test_a_video_of_another_size_than_indexed_is_named(videos):
+    for fields, says in (
+        ({"height": 32}, "frames have 64 x 64 pixels, and the index has 32 x 64"),
+        ({"bytes": 99}, "bytes, and the index has 99"),
+    ):
+        wrong = replace(videos[0], **fields)
+        (batch,) = first_batches([wrong], count=1, batch=1)
+        assert batch.failed == (wrong.path,)
+        with pytest.raises(UserError, match=f"{wrong.path}: .*{says}"):
+            next(loader.test_loader([wrong], CLIPS, 2, Views(temporal=1, spatial=1), 4))
+
+
+def test_a_file_that_changes_while_it_is_read_is_named(videos, tmp_path, monkeypatch):
+    video = replace(videos[0], path=shutil.copy(videos[0].path, tmp_path))
+
+    @contextmanager
+    def changing(*given, real=read.open_pass):
+        with real(*given) as source:
+            yield source
+        shutil.copy(videos[1].path, video.path)
+
+    monkeypatch.setattr(read, "open_pass", changing)
+    with pytest.raises(UserError, match=f"{video.path}: changed while it was read"):
+        read.read(video, [np.arange(4)], None, 0, None)
+
+
 def test_an_unreadable_training_video_keeps_its_place_with_weight_0(videos, broken):
     rows = [videos[0], broken, videos[1]]
     for batch in first_batches(rows, count=4):
@@ -251,7 +297,7 @@ def test_an_unreadable_training_video_keeps_its_place_with_weight_0(videos, brok
 
 
 def test_a_video_with_fewer_frames_than_indexed_fails_only_where_they_are_wanted(videos):
-    longer = Row(videos[0].path, 24, 0)  # the file has 20 frames
+    longer = indexed(videos[0].path, 24, 0)  # the file has 20 frames
     for megabytes in (0, 100):
         weights = torch.cat(
             [batch.weight_B for batch in first_batches([longer], count=20, cache=Cache(megabytes))]
@@ -352,7 +398,7 @@ def gradient(tmp_path_factory):
     frames_THWC[..., 0] = 2 * np.arange(100)[:, None, None]
     frames_THWC[..., 1] = 2 * np.arange(90)
     path = tmp_path_factory.mktemp("gradient") / "gradient.avi"
-    return Row(write_video(path, frames_THWC, codec="ffv1", pix_fmt="bgr0"), 100, 0)
+    return indexed(write_video(path, frames_THWC, codec="ffv1", pix_fmt="bgr0"), 100, 0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mgm.spec import Clips
 from mgm.video import training_loader
-from tests.helpers.videos import Row, moving_square, write_video
+from tests.helpers.videos import indexed, moving_square, write_video
 
 CODE = """
 import sys, random
@@ -60,7 +60,7 @@ def test_no_picture_waits_for_the_cycle_collector(tmp_path):
     """Pictures are not in reference cycles, which Python collects about once in 2,000 clips."""
     whole = write_video(tmp_path / "b.mp4", moving_square(12), bf=2, g=6)
     (tmp_path / "cut.mp4").write_bytes(Path(whole).read_bytes()[:2000])
-    videos = [Row(whole, 12), Row(str(tmp_path / "cut.mp4"), 12)]
+    videos = [indexed(whole, 12), indexed(str(tmp_path / "cut.mp4"), 12)]
     batches = training_loader(
         videos, Clips(frames=4, size=48, stride=3), tubelet=2, seed=0, batch=2
     )

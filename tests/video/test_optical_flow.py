@@ -28,7 +28,7 @@ from mgm.video.optical_flow import (
 from mgm.video.read import read
 from mgm.video.transform import stride, training_box
 from tests.helpers.errors import refused
-from tests.helpers.videos import SHARED, Row, moving_square, rotate_metadata, write_video
+from tests.helpers.videos import SHARED, indexed, moving_square, rotate_metadata, write_video
 
 RAFT = SHARED / "data" / "weights" / "raft-small.torchvision-keys.pth"
 ESTIMATORS = [("dis", None), pytest.param("raft-small", RAFT, marks=pytest.mark.real)]
@@ -277,7 +277,7 @@ def videos(tmp_path_factory):
         ("b.webm", 12, "libvpx-vp9"),
         ("c.webm", 3, "libvpx"),
     ]:
-        rows.append(Row(write_small_pan(folder / name, frames, codec=codec), frames))
+        rows.append(indexed(write_small_pan(folder / name, frames, codec=codec), frames))
         write_flow(rows[-1].path, "dis", estimator("dis"))
     return rows
 
@@ -332,7 +332,7 @@ def test_runs_of_other_guidance_share_a_caches_frames(videos):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_sidecar_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
-    row = Row(write_small_pan(tmp_path / "v.webm", codec="libvpx-vp9"), 12)
+    row = indexed(write_small_pan(tmp_path / "v.webm", codec="libvpx-vp9"), 12)
     file = sidecar(row.path, "dis")
 
     def stops(words, row=row):
