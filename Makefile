@@ -38,7 +38,7 @@ reproduce: setup ## run every experiment at toy scale: tables, figures and page 
 	@$(BIN)/snakemake --cores all --quiet all
 	@echo "The page: $(CURDIR)/reports/smoke/index.html"
 
-mini: setup ## run 8 minutes of scale mini (Table 4e, edge ablation, Figure 4a); repeat to continue
+mini: setup ## run 8 minutes of scale mini (Table 4e, edge ablation, Figure 4a)
 	@timeout --signal=TERM 470 $(BIN)/snakemake --cores all --quiet all --config scale=mini -- table4e table4_edge figure4a || test $$? = 124
 	@$(BIN)/mgm report mini
 
@@ -59,7 +59,7 @@ test-slow: setup ## run the tests that `make test` leaves out; needs `make repro
 chaos: setup ## kill training 100 times at random, and compare with undisturbed runs (a few minutes)
 	@$(BIN)/python -m tests.helpers.killer 100
 
-bench: setup ## compare masks, loading and a step with peers, in reports/bench; repeat to continue
+bench: setup ## compare masks, loading and a step with peers, in reports/bench
 	@OMP_NUM_THREADS=1 $(BIN)/python bench
 
 check: setup ## check format, lint, types and import contracts

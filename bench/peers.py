@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from mgm.spec import MASKS, Clips, Data, Finetune, Mask, Model, Pretrain
 from mgm.stages.measure.step_time import step_seconds
 from mgm.training.efficiency import set_malloc_options
 from mgm.training.optim import build_optimiser
-from mgm.video import open_video, read_vectors, slot_magnitude
+from mgm.video import slot_magnitude
 from mgm.video.clip import cut_frames
 from mgm.video.read import read
 from mgm.video.transform import training_box, training_indices
@@ -153,55 +152,6 @@ def loader(options: Options) -> Iterator[Comparison]:
                 len(videos),
             )
         yield fed_step(packs.videos[0], options)
-
-
-def with_mv_extractor(path: str) -> int:
-    from mvextractor.videocap import VideoCap
-
-    capture, frames = VideoCap(), 0
-    capture.open(path)
-    capture.set_decode_frames(False)
-    while capture.read()[0]:
-        frames += 1
-    return frames
-
-
-def vectors(options: Options) -> Iterator[Comparison]:
-    """Compare reading all vectors with decoding the file without them.
-
-    Vectors are also compared with mv-extractor, if it is there. It is not in the lock, since the
-    OpenCV that it asks for would replace ours: pip install --no-deps motion-vector-extractor.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        [video, *_] = (
-            index_folder(options.videos, place / "index") if options.videos else draw(place)
-        ).videos
-
-        def decode() -> int:
-            with open_video(video.path) as reader:
-                return sum(1 for _ in reader.pictures(motion=False))
-
-        def blocks() -> int:
-            with open_video(video.path) as reader:
-                return sum(picture.vectors is not None for picture in reader.pictures())
-
-        works: dict[str, Callable[[], object]] = {
-            "vectors of blocks": blocks,
-            "vectors of cells": partial(read_vectors, video.path),
-        }
-        for name, work in works.items():
-            peers: dict[str, tuple[Callable[[], object], float]] = {"decoding alone": (decode, 0)}
-            if find_spec("mvextractor"):
-                peers["mv-extractor"] = partial(with_mv_extractor, video.path), 0
-            yield Comparison(
-                f"{name}, per frame",
-                work,
-                peers,
-                options.repeats,
-                time.process_time,
-                video.frames,
-            )
 
 
 def fed_step(video: Video, options: Options) -> Comparison:
