@@ -82,13 +82,18 @@ def listed_counts(listed: Mapping[str, int], present: Mapping[str, int]) -> str:
     )
 
 
-def write_index(index: Index, out: Path) -> None:
-    """Write `out`/index.csv and, last, `out`/index.json.
+def write_index(index: Index, out: Path, missing: Iterable[str] | None = None) -> Index:
+    """Write `out`/index.csv and, last, `out`/index.json. Return the index.
 
     A root at or below `out` is stored relative to it, so that both can be moved together. Paths of
     videos outside the root begin with `../`.
+
+    Args:
+        missing: names for `out`/missing.txt. None: there is no such file.
     """
     out.mkdir(parents=True, exist_ok=True)
+    if missing is not None:
+        write(out / "missing.txt", "".join(f"{name}\n" for name in missing))
     (out / "index.json").unlink(missing_ok=True)
     with (
         atomic_write(out / "index.csv") as temporary,
@@ -110,6 +115,7 @@ def write_index(index: Index, out: Path) -> None:
     )
     text = json.dumps(about.model_dump(), indent=1, ensure_ascii=False)
     write(out / "index.json", text + "\n")
+    return index
 
 
 def read_index(out: Path) -> Index:

@@ -58,7 +58,7 @@ def test_a_source_without_the_videos_says_so(build, tmp_path):
 
     fails(tmp_path / "nowhere", "nowhere: no such folder")
     fails(build(lists=LISTS), "holds no video")
-    fails(build("cats/cat.mp4", lists=LISTS), "0 of the 6 videos of ", "(1 others)")
+    fails(build("cats/cat.mp4", lists=LISTS), "0 of the 6 videos of ", "and 1 others")
     fails(build(TRAIN[0], lists=LISTS), "0 of the 1 readable videos are in the test split")
 
 

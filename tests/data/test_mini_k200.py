@@ -56,9 +56,9 @@ def test_an_index_without_its_videos_says_so(tmp_path):
 
     fails("k400", "mgm prepare")
     whole = k400(tmp_path / "k400", [("train/a/00000100000_000000_000002.mp4", 0, "train")])
-    fails("index.csv: has 0 of the 80,000 training videos", "folder of K400")
+    fails("index.csv: has 0 of the 80,000 training videos")
     write_index(
         replace(whole, videos=(replace(whole.videos[0], path=str(tmp_path / "k400" / "x.mp4")),)),
         tmp_path / "k400",
     )
-    fails("0 of its 1 files are named ID_START_END.ext", "--source")
+    fails("0 of its 1 files are named ID_START_END.ext")

@@ -3,7 +3,6 @@
 Videos that are there are indexed; missing ones are listed and counted.
 """
 
-from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +18,6 @@ from mgm.data.published.text_lists import carried_ucf101_lists as carried_lists
 from mgm.data.published.text_lists import index_hmdb51, index_ucf101
 from mgm.spec import PUBLISHED
 from tests.helpers.errors import refused
-from tests.helpers.videos import CLIPS
-
-UCF101 = CLIPS / "ucf101"
 
 
 def rows(index) -> list[tuple[str, int, str, str]]:
@@ -223,22 +219,6 @@ def test_ucf101_lists_beside_the_videos_are_followed(build, tmp_path):
     assert missing(tmp_path / "out") == []
     assert index.note.endswith(
         "the lists in the source differ from the official 9,537 train and 3,783 test videos"
-    )
-
-
-@pytest.mark.real
-def test_real_clips_of_ucf101(tmp_path):
-    index = index_ucf101(UCF101, tmp_path / "out")
-    assert index.excluded == ()
-    assert Counter(video.split for video in index.videos) == {"train": 48, "test": 43}
-    counts = Counter((index.classes[video.label], video.split) for video in index.videos)
-    assert all(
-        counts[name, "train"] == 16 and counts[name, "test"] == 8
-        for name in ("BabyCrawling", "Punch", "PushUps")
-    )
-    assert all(
-        (video.width, video.height, video.codec, video.has_vectors) == (320, 240, "mpeg4", True)
-        for video in index.videos
     )
 
 

@@ -27,8 +27,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from mgm.data.index import SPLITS, Index, Video, listed_counts, new_index, read_index
-from mgm.data.published.listed import carried, write_listed
+from mgm.data.index import SPLITS, Index, Video, listed_counts, new_index, read_index, write_index
+from mgm.data.published.listed import carried
 from mgm.errors import UserError
 from mgm.spec import GENERATED
 
@@ -68,50 +68,33 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
         UserError: there is no index, its classes are not the task's, or a split has no video.
     """
     origin, goal, lists = read_index(source), read_index(target), carried_lists(task)
-    sides = (("train", source, origin, lists.source), ("test", target, goal, lists.target))
     lacking = [
         f"{folder / 'index.json'}: lacks class {name}"
-        for _, folder, index, names in sides
+        for folder, index, names in ((source, origin, lists.source), (target, goal, lists.target))
         for name in names
         if name not in index.classes
     ]
-    classes, videos, missing = lists.source, list[Video](), list[str]()
+    classes, missing = lists.source, list[str]()
     if len(lacking) == CLASSES + SHARED:
         classes, videos = _by_name(task, source, target, origin, goal)
         # Results record the note, so these videos stay known as generated.
         drawn = GENERATED if origin.note.startswith(GENERATED) else "videos"
         note = f"{drawn} of {task}: classes shared by name"
     elif lacking:
-        raise UserError(
-            f"{lacking[0]}, which is in the published lists of {task}; prepare the whole set, or "
-            "check --source and --target"
-        )
+        raise UserError(f"{lacking[0]}, which is in the published lists of {task}")
     else:
-        for split, folder, index, names in sides:
-            # A video is identified by the last two parts of its path: the class and the file.
-            present = {"/".join(index.name(video).split("/")[-2:]): video for video in index.videos}
-            listed = lists.videos[split]
-            for label, name in listed:
-                if name not in present:
-                    missing.append(name)
-                elif (own := index.classes[present[name].label]) != names[label]:
-                    raise UserError(
-                        f"{folder / 'index.csv'}: {name} has class {own}, and class {names[label]} "
-                        f"in the published lists of {task}; correct its label"
-                    )
-                else:
-                    videos.append(replace(present[name], label=label, split=split))
-            if not any(name in present for _, name in listed):
-                raise UserError(
-                    f"{folder / 'index.csv'}: has 0 of the {len(listed):,} videos in the published "
-                    f"lists of {task}, such as {listed[0][1]}; add some"
-                )
-        counts = Counter(video.split for video in videos)
+        sides = (source, origin, lists.source), (target, goal, lists.target)
+        videos = [
+            video
+            for split, side in zip(SPLITS, sides)
+            for video in _by_list(task, split, lists.videos[split], *side, missing)
+        ]
         listed_count = {split: len(rows) for split, rows in lists.videos.items()}
+        counts = Counter(video.split for video in videos)
         note = f"published lists of {task}: {listed_counts(listed_count, counts)}"
     digest = pda_digest(task, origin.digest, goal.digest)
     index = Index(Path(os.path.abspath(out)), classes, tuple(videos), (), digest, note)
-    return write_listed(index, missing, out)
+    return write_index(index, out, missing)
 
 
 index_ucf14_hmdb7, index_hmdb14_ucf7 = (partial(index_pda, task) for task in TASKS)
@@ -135,39 +118,66 @@ def carried_lists(task: str) -> TaskLists:
     return TaskLists(source, target, videos)
 
 
+def _by_list(
+    task: str,
+    split: str,
+    listed: list[tuple[int, str]],
+    folder: Path,
+    index: Index,
+    names: tuple[str, ...],
+    missing: list[str],
+) -> list[Video]:
+    """Return the listed videos of a split, and add those that the index lacks to `missing`."""
+    # A video is identified by the last two parts of its path: the class and the file.
+    present = {"/".join(index.name(video).split("/")[-2:]): video for video in index.videos}
+    videos = []
+    for label, name in listed:
+        if name not in present:
+            missing.append(name)
+        elif (own := index.classes[present[name].label]) != names[label]:
+            raise UserError(
+                f"{folder / 'index.csv'}: {name} has class {own}, and class {names[label]} in the "
+                f"published lists of {task}"
+            )
+        else:
+            videos.append(replace(present[name], label=label, split=split))
+    if not videos:
+        raise UserError(
+            f"{folder / 'index.csv'}: has 0 of the {len(listed):,} videos in the published lists "
+            f"of {task}, such as {listed[0][1]}"
+        )
+    return videos
+
+
 def _by_name(
     task: str, source: Path, target: Path, origin: Index, goal: Index
 ) -> tuple[tuple[str, ...], list[Video]]:
     """Return the classes and videos of a task if the sets share classes with equal names."""
     shared = [name for name in origin.classes if name in goal.classes]
-    if (len(origin.classes), len(goal.classes), len(shared)) != (CLASSES, CLASSES, SHARED):
-        counts = (
-            f"{len(origin.classes)} and {len(goal.classes)} classes, {len(shared)} of them shared"
-        )
+    counts = len(origin.classes), len(goal.classes), len(shared)
+    if counts != (CLASSES, CLASSES, SHARED):
         raise UserError(
-            f"{source}, {target}: have {counts}, and none is in the published lists of {task}; "
-            f"other sets need {CLASSES} and {CLASSES}, {SHARED} of them shared: check --source and "
-            "--target"
+            f"{source}, {target}: have {counts[0]} and {counts[1]} classes, {counts[2]} of them "
+            f"shared, and none is in the published lists of {task}; other sets need {CLASSES} and "
+            f"{CLASSES}, {SHARED} of them shared"
         )
     classes = (*shared, *(name for name in origin.classes if name not in shared))
-    label_of = {name: label for label, name in enumerate(classes)}
-    train = [replace(video, label=label_of[origin.classes[video.label]]) for video in origin.train]
-    test = [
-        replace(video, label=label_of[goal.classes[video.label]])
-        for video in goal.test
-        if goal.classes[video.label] in shared
-    ]
-    for folder, split, videos, names in (
-        (source, "train", train, classes),
-        (target, "test", test, shared),
+    videos = list[Video]()
+    for folder, index, split, names in (
+        (source, origin, "train", classes),
+        (target, goal, "test", shared),
     ):
-        present = {classes[video.label] for video in videos}
-        if absent := [name for name in names if name not in present]:
+        own = [
+            replace(video, label=classes.index(index.classes[video.label]))
+            for video in index.videos
+            if video.split == split and index.classes[video.label] in names
+        ]
+        if absent := {*range(len(names))} - {video.label for video in own}:
             raise UserError(
-                f"{folder / 'index.csv'}: has no {split} video of class {absent[0]}; prepare the "
-                "whole set again"
+                f"{folder / 'index.csv'}: has no {split} video of class {classes[min(absent)]}"
             )
-    return classes, train + test
+        videos += own
+    return classes, videos
 
 
 _NAME = re.compile(r"(.{11})_\d+_\d+\.\w+")
@@ -176,8 +186,8 @@ _NAME = re.compile(r"(.{11})_\d+_\d+\.\w+")
 def index_mini_k200(source: Path, out: Path) -> Index:
     """Write the index of Mini-K200's videos to `out`, from K400's index in folder `source`.
 
-    Files stay where they are. OUT/missing.txt lists the ids without a video, as train/ID or
-    test/ID. The index's note counts them.
+    OUT/missing.txt lists the ids without a video, as train/ID or test/ID. The index's note counts
+    them.
 
     Raises:
         UserError: there is no index, or a split has no video.
@@ -196,7 +206,7 @@ def index_mini_k200(source: Path, out: Path) -> Index:
         raise UserError(
             f"{source / 'index.csv'}: has 0 of the {len(ids['train']):,} training videos of "
             f"Mini-K200, and {len(id_of):,} of its {len(whole.videos):,} files are named "
-            "ID_START_END.ext; pass as --source the folder of K400's index"
+            "ID_START_END.ext"
         )
     counts = (
         {split: len(names) for split, names in by_split.items()} for by_split in (ids, present)
@@ -206,7 +216,7 @@ def index_mini_k200(source: Path, out: Path) -> Index:
     missing = [
         f"{split}/{name}" for split in SPLITS for name in sorted(ids[split] - present[split])
     ]
-    return write_listed(index, missing, out)
+    return write_index(index, out, missing)
 
 
 def carried_ids() -> dict[str, frozenset[str]]:

@@ -11,12 +11,12 @@ outside the root.
 import lzma
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mgm.data.index import SPLITS, Index, Video, listed_counts, new_index, write_index
+from mgm.data.index import SPLITS, Index, listed_counts, new_index, write_index
 from mgm.data.opening import files_below, open_all
 from mgm.errors import UserError
 
@@ -41,14 +41,6 @@ class Entry:
     group: str
     frames: int = 0
     seconds: int = 0
-
-    def shorter(self, video: Video) -> str:
-        """Return how much shorter a file is; empty if it is as long as the lists say."""
-        if video.frames < self.frames:
-            return f"has {video.frames} of {self.frames} frames"
-        if video.fps and (seconds := video.frames / video.fps) < self.seconds - 1:
-            return f"lasts {seconds:.1f} of {self.seconds} s"
-        return ""
 
 
 @dataclass(frozen=True)
@@ -103,9 +95,8 @@ def index_listed(
     if not entry_of:
         like = next((entry.name for entry in entries.values()), "those in the lists")
         raise UserError(
-            f"{files.root}: 0 of the {len(entries):,} videos of {dataset} are here "
-            f"({len(strangers) + len(files.unusable):,} others); pass as --source the "
-            f"folder that holds files such as {like}"
+            f"{files.root}: has 0 of the {len(entries):,} videos of {dataset}, such as {like}, and "
+            f"{len(strangers) + len(files.unusable):,} others"
         )
     opened, unreadable = open_all(files.root, list(entry_of), out / "checked.jsonl")
     videos = [
@@ -114,40 +105,43 @@ def index_listed(
         for entry in [entry_of[name]]
     ]
     listed = Counter(entry.split for entry in entries.values())
-    present = Counter(entry.split for entry in entry_of.values())
-    train, test = ({video.group for video in videos if video.split == split} for split in SPLITS)
-    shorter = [
-        f"{name} {short}"
-        for name, video in opened.items()
-        if (short := entry_of[name].shorter(video))
+    notes = [
+        f"{dataset}: " + listed_counts(listed, Counter(entry.split for entry in entry_of.values()))
     ]
-    note = f"{dataset}: {listed_counts(listed, present)}"
     if official and (listed["train"], listed["test"]) != official:
-        note += (
-            f"; the lists in the source differ from the official {official[0]:,} train and "
+        notes.append(
+            f"the lists in the source differ from the official {official[0]:,} train and "
             f"{official[1]:,} test videos"
         )
     if idle := len(name_of.keys() & lists.unused):
-        note += f"; {idle:,} others are in neither split, as the lists say"
+        notes.append(f"{idle:,} others are in neither split, as the lists say")
+    train, test = ({video.group for video in videos if video.split == split} for split in SPLITS)
     if both := train & test:
-        note += (
-            f"; {len(both):,} source videos have clips on both sides of the split, as the lists say"
+        notes.append(
+            f"{len(both):,} source videos have clips on both sides of the split, as the lists say"
         )
     if files.spare:
-        note += (
-            f"; {len(files.spare):,} further files of the same videos are not used, such as "
+        notes.append(
+            f"{len(files.spare):,} further files of the same videos are not used, such as "
             f"{files.spare[0]}"
         )
-    if shorter:
-        note += f"; {len(shorter):,} videos are shorter than the lists say ({shorter[0]})"
+    if shorter := [
+        f"{name} has {video.frames} of {entry.frames} frames"
+        if video.frames < entry.frames
+        else f"{name} lasts {video.frames / video.fps:.1f} of {entry.seconds} s"
+        for name, video in opened.items()
+        for entry in [entry_of[name]]
+        if video.frames < entry.frames or video.frames < video.fps * (entry.seconds - 1)
+    ]:
+        notes.append(f"{len(shorter):,} videos are shorter than the lists say ({shorter[0]})")
     excluded = [
         *unreadable,
         *files.unusable,
         *((name, f"is not in the lists of {dataset}") for name in strangers),
     ]
-    index = new_index(files.root, lists.classes, videos, excluded, note)
+    index = new_index(files.root, lists.classes, videos, excluded, "; ".join(notes))
     missing = (entry.name for key, entry in entries.items() if key not in name_of)
-    return write_listed(index, missing, out)
+    return write_index(index, out, missing)
 
 
 def find_videos(root: Path, key: Callable[[str, str], str | None]) -> VideoFiles:
@@ -165,9 +159,7 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> VideoFiles
     videos = [name for name in below if name.lower().endswith(SUFFIXES)]
     if not videos:
         state = f"holds no video ({', '.join(SUFFIXES)})" if root.is_dir() else "no such folder"
-        raise UserError(
-            f"{root}: {state}; pass as --source the folder that holds the videos and their lists"
-        )
+        raise UserError(f"{root}: {state}")
     name_of: dict[str, str] = {}
     spare = []
     for name in sorted(videos, key=_preference):
@@ -190,14 +182,6 @@ def _preference(name: str) -> tuple[bool, int, str]:
     return "replacement" not in name, SUFFIXES.index(os.path.splitext(name)[1].lower()), name
 
 
-def write_listed(index: Index, missing: Iterable[str], out: Path) -> Index:
-    """Write an index, and missing.txt with the paths of the missing videos."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "missing.txt").write_text("".join(f"{name}\n" for name in missing), encoding="utf-8")
-    write_index(index, out)
-    return index
-
-
 def add(entries: dict[str, Entry], key: str, entry: Entry, where: str) -> None:
     """Add an entry of a list.
 
@@ -206,22 +190,16 @@ def add(entries: dict[str, Entry], key: str, entry: Entry, where: str) -> None:
     """
     parts = entry.name.split("/")
     if not entry.name.isprintable() or "\\" in entry.name or {"", ".", ".."} & {*parts}:
-        raise UserError(f"{where}: {entry.name!r} is not the name of a video; correct it")
+        raise UserError(f"{where}: {entry.name!r} is not the name of a video")
     if key in entries:
-        raise UserError(f"{where}: names {entry.name} a second time; remove one of the two")
+        raise UserError(f"{where}: names {entry.name} a second time")
     entries[key] = entry
 
 
 def require_class(name: Any, classes: Collection[Any], where: str) -> None:
-    """Check the class of an entry.
-
-    Raises:
-        UserError: it is not one of `classes`.
-    """
+    """Raise a UserError if the class of an entry is not one of `classes`."""
     if name not in classes:
-        raise UserError(
-            f"{where}: class {name!r} is not one of the {len(classes)} classes; correct one"
-        )
+        raise UserError(f"{where}: class {name!r} is not one of the {len(classes)} classes")
 
 
 def numbered(path: Path, number_of: Mapping[str, str], first: int) -> tuple[str, ...]:
@@ -234,7 +212,7 @@ def numbered(path: Path, number_of: Mapping[str, str], first: int) -> tuple[str,
     if any(number_of[name] != str(number) for number, name in enumerate(classes, first)):
         raise UserError(
             f"{path}: its {len(classes)} classes are not numbered from {first} to "
-            f"{first + len(classes) - 1}; correct it"
+            f"{first + len(classes) - 1}"
         )
     return tuple(classes)
 
