@@ -35,7 +35,7 @@ EXTRAS = {
         *("pandas", "pyarrow", "scipy", "seaborn", "sqlalchemy", "tabulate"),
     ),
     "suite": ("snakemake", "timm", "torchvision"),
-    "train": ("cv2", "safetensors", "torch"),
+    "train": ("PIL", "cv2", "safetensors", "torch"),
 }
 # Parts of the messages of PyTorch and safetensors when the disk is full.
 FULL_DISK = ("No space left", "code: 28", "unexpected pos", "PytorchStreamWriter failed writing")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 
 from mgm.__main__ import main
@@ -85,28 +84,6 @@ def test_the_program_is_installed(videos):
         check=True,
     )
     assert "h264, 64 x 64, 24 frames" in done.stdout
-
-
-def test_show(videos, tmp_path, mgm):
-    video = videos.videos[0].path
-    status, _, told = mgm("show", video, "--out", tmp_path / "shown.png")
-    assert status == 0, told
-    options = ("--masks", "mgm,tube", "--start", 4, "--seed", 3)
-    assert mgm("show", video, "--out", tmp_path / "two.png", *options)[0] == 0
-    two, shown = (plt.imread(tmp_path / name).shape[0] for name in ("two.png", "shown.png"))
-    assert two < shown
-    assert mgm("show", video, "--out", tmp_path / "moving.gif")[0] == 0
-    assert (tmp_path / "moving.gif").read_bytes().startswith(b"GIF89a")
-
-
-@pytest.mark.parametrize(
-    ("options", "named"), [(("--masks", "mgn"), "|mgm|"), (("--start", 9), "8")]
-)
-def test_a_mask_or_a_start_that_is_not_there_is_one_line(videos, tmp_path, mgm, options, named):
-    words = ("show", videos.videos[0].path, "--out", tmp_path / "shown.png")
-    status, _, told = mgm(*words, *options)
-    assert status == 2
-    assert named in told
 
 
 @pytest.mark.parametrize("verb", ["inspect", "show"])

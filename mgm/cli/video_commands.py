@@ -8,7 +8,7 @@ import typer
 from mgm.cli.base import Force, app, grouped
 from mgm.console import say
 from mgm.errors import MOST_PROCESSES, UserError
-from mgm.spec import ApplyOptions, Compensate, PredictOptions
+from mgm.spec import ApplyOptions, PredictOptions
 
 Source = Annotated[
     Path,
@@ -164,62 +164,27 @@ def vectors(
 
 @app.command()
 def show(
-    video: Annotated[
-        Path,
-        typer.Argument(
-            help="A video file. --vectors and guided masks need its motion vectors.",
-            metavar="VIDEO",
-        ),
-    ],
+    video: Annotated[Path, typer.Argument(help="A video file.", metavar="VIDEO")],
     out: Annotated[
-        Path, typer.Option(help="The file to write: .png, or .gif for a moving picture.")
-    ],
-    masks: Annotated[
-        str,
-        typer.Option(
-            help="Masks, separated by commas, such as mgm,tube; default: the six of Table 4e, or "
-            "mgm in a moving picture."
-        ),
-    ] = "",
-    ratio: Annotated[
-        float | None,
-        typer.Option(help="Share of patches to hide; default: as in training, 0.9 or 0.75."),
-    ] = None,
-    compensate: Annotated[
-        Compensate, typer.Option(help="How guided masks subtract the camera's motion.")
-    ] = "none",
+        Path, typer.Option(help="The picture to write: .gif, or .png of one frame.")
+    ] = Path("show.gif"),
+    masks: Annotated[str, typer.Option(help="Masks, separated by commas.")] = "block,tube,mgm",
     start: Annotated[
         int | None,
         typer.Option(min=0, help="First frame of the clip; default: the clip in the middle."),
     ] = None,
     stride: Annotated[
-        int, typer.Option(min=0, help="Frames from one to the next of the clip; 0: up to 4.")
+        int, typer.Option(min=0, help="Frames from one to the next of the clip; 0: up to 2.")
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the masks.")] = 0,
-    vectors: Annotated[
-        bool, typer.Option("--vectors", help="Draw consecutive frames and vectors without masks.")
-    ] = False,
 ) -> None:
-    """Draw a clip's frames, motion vectors and masks in one picture."""
+    """Draw a video, its motion vectors and what masks hide of it; print what stays visible.
+
+    Without motion vectors, only unguided masks are drawn.
+    """
     # A missing file is refused before PyTorch is imported, which takes seconds.
     video.stat()
-    if vectors:
-        from mgm.video.picture import show_vectors
+    from mgm.stages.show import show as draw
 
-        show_vectors(video, out, start)
-    else:
-        from mgm.stages.visualise import masks_to_show, show_moving
-        from mgm.stages.visualise import show as compute
-        from mgm.study.experiments import TABLE_4E
-
-        moving = out.suffix == ".gif"
-        names = [name for name in masks.split(",") if name] or (["mgm"] if moving else TABLE_4E)
-        shown = masks_to_show(names, ratio, compensate)
-        if moving:
-            show_moving(video, out, shown, seed, start, stride)
-        else:
-            from mgm.report.figures import draw, style
-
-            arrays = compute(video, shown, seed, start, stride)
-            style.write(draw.masks_on_a_clip(arrays), out)
-    say(f"wrote {out}")
+    names = [name for name in masks.split(",") if name]
+    say(draw(video, out, names, seed, start, stride))

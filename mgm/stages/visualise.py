@@ -1,7 +1,6 @@
 """`mgm visualise`: compute the arrays of the figures that show clips.
 
-`mgm.report.figures.draw` draws them, on a machine without the data. `mgm show` computes and draws
-the frames, motion and masks of any video.
+`mgm.report.figures.draw` draws them, on a machine without the data.
 """
 
 from collections.abc import Sequence
@@ -13,23 +12,21 @@ import numpy as np
 import torch
 
 from mgm.data.index import Index, Video
-from mgm.errors import UserError, valid
+from mgm.errors import UserError
 from mgm.masking import Grid, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.rng import clip_seed, generator
-from mgm.spec import MASKS, Clips, Compensate, Mask, Model, Pretrain, Visualise, read_spec
+from mgm.spec import MASKS, Clips, Mask, Model, Pretrain, Visualise, read_spec
 from mgm.stages.guidance import slot_motion
 from mgm.stages.job import Job, moving_videos
 from mgm.stages.measure.saliency import read_boxes
 from mgm.study.recipes import MASK_RATIO
-from mgm.video import Clip, probe_video, read_clip
+from mgm.video import Clip, read_clip
 from mgm.video.clip import Box
-from mgm.video.picture import draw_box, side_by_side, with_arrows, write_gif
 from mgm.video.transform import view_box, view_indices
 
 PARENTS = {"5": 0, "6": 1, "7": 1, "8": 2}
 CLIPS = {"5": 1, "6": 1, "7": 4, "8": 2}
-GIF_FPS = 6  # slow enough to follow a box
 
 
 @torch.inference_mode()
@@ -58,104 +55,6 @@ def visualise(job: Job[Visualise]) -> dict[str, Any]:
         arrays["parents_P"] = np.array(spec.parents)
     np.savez_compressed(job.folder / "arrays.npz", **arrays)
     return {}
-
-
-def show(
-    video: Path, masks: Sequence[Mask], seed: int = 0, start: int | None = None, stride: int = 0
-) -> dict[str, Any]:
-    """Return 16 frames of a video, their motion, and masks on the grid of the paper's ViT-B.
-
-    Args:
-        masks: as `masks_to_show` returns them.
-        seed: the masks' seed.
-        start: the first frame. Default: the clip is in the video's middle.
-        stride: 0: 4, as in the paper on K400, or smaller if the video is too short.
-
-    Returns:
-        The arrays of `masks_on_a_clip`.
-
-    Raises:
-        UserError: the video cannot be read, has no motion vectors for a guided mask, or ends before
-            the clip.
-    """
-    return masks_on_a_clip(*_clip_to_show(video, masks, start, stride), Model(), masks, seed)
-
-
-def masks_to_show(
-    names: Sequence[str], ratio: float | None = None, compensate: Compensate = "none"
-) -> list[Mask]:
-    """Return masks by name.
-
-    Args:
-        ratio: None: each mask's ratio in training.
-
-    Raises:
-        UserError: a mask is unknown, or the ratio is not between 0 and 1.
-    """
-    with valid("--masks: "):
-        masks = [Mask.model_validate(name) for name in names]
-    with valid("--"):
-        return [
-            Mask(
-                name=mask.name,
-                ratio=MASK_RATIO[mask.name] if ratio is None else ratio,
-                compensate=compensate,
-            )
-            for mask in masks
-        ]
-
-
-def _clip_to_show(
-    video: Path, masks: Sequence[Mask], start: int | None, stride: int
-) -> tuple[Clip, np.ndarray, Clips]:
-    """Read the clip that `show` draws. Return it, its frames' numbers, and its sampling."""
-    info = probe_video(video)
-    span = 15 * max(stride, 1) + 1
-    if (stride or start is not None) and (start or 0) + span > info.frames:
-        raise UserError(
-            f"{video}: a clip of 16 frames spans {span}, and the video has {info.frames}; "
-            f"start at {max(info.frames - span, 0)} or before, or choose a smaller --stride"
-        )
-    stride = stride or min(max((info.frames - (start or 0) - 1) // 15, 1), 4)
-    clips = Clips(frames=16, size=224, stride=stride)
-    # Masks that read no motion work on codecs without motion vectors too.
-    motion = info.has_vectors or any(MASKS[mask.name].guided for mask in masks)
-    clip, index_T, _ = _middle(video, info.frames, clips, motion, start)
-    return clip, index_T, clips
-
-
-def show_moving(
-    video: Path,
-    out: Path,
-    masks: Sequence[Mask],
-    seed: int = 0,
-    start: int | None = None,
-    stride: int = 0,
-) -> None:
-    """Write a GIF of the clip of `show`: its frames and vectors, and a panel per mask.
-
-    Hidden patches are pale. The frames of a slot have the same mask.
-
-    Raises:
-        UserError: as `show`.
-    """
-    clip, index_T, clips = _clip_to_show(video, masks, start, stride)
-    model = Model()
-    arrays = masks_on_a_clip(clip, index_T, clips, model, masks, seed)
-    speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None]
-    drawn = []
-    for at, (frame_HWC, speed_HW2) in enumerate(zip(clip.frames_THWC, speed_THW2)):
-        slot = at // model.tubelet
-        panels = [with_arrows(frame_HWC, speed_HW2)]
-        for masked_SHW, boxes_S4 in zip(arrays["masked_NSHW"], arrays["boxes_NS4"]):
-            panel_HWC = np.array(frame_HWC)
-            hidden_HW = masked_SHW[slot].repeat(model.patch, 0).repeat(model.patch, 1)
-            panel_HWC[hidden_HW] = 255 - (255 - panel_HWC[hidden_HW]) // 5
-            if np.isfinite(boxes_S4[slot]).all():
-                draw_box(panel_HWC, *(model.patch * boxes_S4[slot]))
-            panels.append(panel_HWC)
-        drawn.append(side_by_side(panels, len(panels)))
-    write_gif(out, drawn, GIF_FPS)
 
 
 def masks_on_a_clip(
@@ -205,7 +104,11 @@ def _arrays(
     """
     spec, figure, tubelet = job.spec, job.spec.figure, job.spec.model.tubelet
     clip, index_T, crop = _middle(Path(video.path), video.frames, spec.clips, figure != "7")
-    masks = [trained.mask for trained, _ in runs] if runs else masks_to_show(list(MASKS))
+    masks = (
+        [trained.mask for trained, _ in runs]
+        if runs
+        else [Mask(name=name, ratio=MASK_RATIO[name]) for name in MASKS]
+    )
     if figure in ("5", "6"):
         arrays = masks_on_a_clip(clip, index_T, spec.clips, spec.model, masks, seed)
     else:
@@ -269,16 +172,14 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
 
 
 def _middle(
-    path: Path, frames: int, clips: Clips, motion: bool = True, start: int | None = None
+    path: Path, frames: int, clips: Clips, motion: bool = True
 ) -> tuple[Clip, np.ndarray, Box]:
-    """Read the centre crop of a video's middle clip, or of the clip that begins at `start`.
+    """Read the centre crop of a video's middle clip.
 
     Returns:
         The clip, its frames' numbers, and the crop in pixels of the decoded frame.
     """
     index_T = view_indices(clips, frames, view=0, views=1)
-    if start is not None:
-        index_T = index_T - index_T[0] + start
     clip = read_clip(path, index_T, motion)
     crop = view_box(clip.height, clip.width, 0, 1)
     return clip.cut(crop, clips.size), index_T, crop

@@ -107,8 +107,6 @@ def test_the_base_reads_vectors_without_torch(wheel, tmp_path):
         "inspect video.mp4",
         f"inspect {tmp_path}",
         "vectors video.mp4 --out vectors.npz",
-        "show video.mp4 --vectors --out vectors.png",
-        "show video.mp4 --vectors --out vectors.gif",
     ):
         environment.run("mgm", *words.split(), cwd=tmp_path)
     ours = vars(read_vectors(tmp_path / "video.mp4"))

@@ -22,9 +22,8 @@ from mgm.spec import (
     hidden_patches,
 )
 from mgm.stages.job import Job, Workplace
-from mgm.stages.visualise import masks_to_show, show, show_moving, visualise
+from mgm.stages.visualise import visualise
 from mgm.study.recipes import MASK_RATIO
-from tests.helpers.videos import moving_square, write_video
 
 CLIPS = Clips(frames=8, size=48, stride=2, crop="centre")
 SPEC = Visualise(data=Data(dataset="ssv2"), clips=CLIPS, model=Model(patch=8))
@@ -170,25 +169,6 @@ def test_without_vectors_it_says_so(tmp_path, index):
     )
     with pytest.raises(UserError, match="4 test videos .*vectors"):
         _arrays(tmp_path / "run", blind)
-
-
-def test_unguided_masks_are_shown_on_a_codec_without_vectors(tmp_path):
-    video = write_video(tmp_path / "v.webm", moving_square(40), codec="libvpx-vp9")
-    arrays = show(video, masks_to_show(["tube", "block"], ratio=0.5), stride=2)
-    assert not arrays["has_motion_S"].any()
-    assert arrays["masked_NSHW"].mean((1, 2, 3)).tolist() == [0.5, 0.5]
-    assert np.diff(arrays["index_S"]).tolist() == [4] * 7
-    show_moving(video, tmp_path / "v.gif", masks_to_show(["tube"]))
-    with pytest.raises(UserError, match=r"v\.webm: .*vp9"):
-        show(video, masks_to_show(["tube", "mgm"]))
-
-
-def test_a_ratio_and_a_stride_that_cannot_be_are_refused(tmp_path):
-    video = write_video(tmp_path / "v.mp4", moving_square(20))
-    with pytest.raises(UserError, match="--ratio: .*0"):
-        masks_to_show(["mgm"], ratio=0)
-    with pytest.raises(UserError, match=r"v\.mp4: .*16 frames .*31.* 20"):
-        show(video, masks_to_show(["mgm"]), stride=2)
 
 
 def test_parents_that_do_not_fit_are_one_clear_line(tmp_path, index, results):

@@ -1,0 +1,69 @@
+"""`mgm show`: the picture has the frames, arrows and masks that it says."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageColor
+from typer.testing import CliRunner
+
+from mgm.cli import app
+from mgm.errors import UserError
+from mgm.stages.show import ARROW, GAP, HEAD, HIDDEN, MARGIN, WIDE, show
+from tests.helpers.videos import moving_square, write_video
+
+W, H = WIDE[2], WIDE[2] * 3 // 4
+
+
+def panel(picture: Image.Image, number: int) -> np.ndarray:
+    left, top = MARGIN + number % 2 * (W + GAP), MARGIN + HEAD
+    top += number // 2 * (picture.height - 2 * MARGIN + MARGIN // 2) // 2
+    return np.asarray(picture.convert("RGB"))[top : top + H, left : left + W].astype(int)
+
+
+@pytest.fixture
+def video(tmp_path):
+    """A bright square that moves to the right by 6 pixels per frame, on a dark ground."""
+    return Path(write_video(tmp_path / "v.mp4", moving_square(40, 240, 320, (6, 0), side=48), gop=40))
+
+
+def test_one_command_draws_vectors_and_masks_and_names_the_next(video, tmp_path):
+    out = tmp_path / "show.gif"
+    done = CliRunner().invoke(app, ["show", str(video), "--out", str(out)])
+    assert done.exit_code == 0, done.exception
+    for name in ("Random block hides 75 %", "Random tube hides 90 %", "MGM hides 75 %"):
+        assert re.search(rf"{name} +visible: \d+ % of textured", done.output)
+    assert "next: mgm prepare" in done.output
+    picture = Image.open(out)
+    assert picture.n_frames == 16
+    picture.seek(8)
+    arrows_HW = (panel(picture, 0) == ImageColor.getrgb(ARROW)).all(2)
+    assert arrows_HW.any()
+    hidden = [(np.abs(panel(picture, number) - HIDDEN).max(2) < 60).mean() for number in (1, 2, 3)]
+    # The frames' own colours are far from the grey of hidden patches.
+    np.testing.assert_allclose(hidden, [0.75, 0.9, 0.75], atol=0.03)
+    assert picture.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
+
+
+def test_a_codec_without_vectors_has_unguided_masks(tmp_path):
+    video = Path(write_video(tmp_path / "v.webm", moving_square(20), codec="libvpx-vp9"))
+    text = show(video, tmp_path / "v.png")
+    assert text.startswith("codec vp9 has no motion vectors, so there are only unguided masks\n")
+    assert "MGM" not in text
+    assert Image.open(tmp_path / "v.png").size[0] == 2 * MARGIN + 3 * WIDE[3] + 2 * GAP
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"names": ["mgn"]}, "--masks: name: "),
+        ({"stride": 3}, "spans 46, and the video has 40"),
+        ({"start": 30}, "from frame 30 spans 16, and the video has 40"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_line(video, tmp_path, settings, says):
+    with pytest.raises(UserError, match=says):
+        show(video, tmp_path / "x.gif", **settings)
+    with pytest.raises(UserError, match="a .gif, or a .png"):
+        show(video, tmp_path / "x.mp4")
