@@ -25,7 +25,9 @@ def panel(picture: Image.Image, number: int) -> np.ndarray:
 @pytest.fixture
 def video(tmp_path):
     """A bright square that moves to the right by 6 pixels per frame, on a dark ground."""
-    return Path(write_video(tmp_path / "v.mp4", moving_square(40, 240, 320, (6, 0), side=48), gop=40))
+    return Path(
+        write_video(tmp_path / "v.mp4", moving_square(40, 240, 320, (6, 0), side=48), gop=40)
+    )
 
 
 def test_one_command_draws_vectors_and_masks_and_names_the_next(video, tmp_path):
