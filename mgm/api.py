@@ -144,14 +144,21 @@ class Model:
         return torch.cat([x_BD for x_BD, _ in batches]).float().mean(0).cpu().numpy()
 
 
-def load(weights: str | Path, *, frames: int = 16, size: int = 224, stride: int = 4) -> Model:
+def load(
+    weights: str | Path,
+    *,
+    frames: int | None = None,
+    size: int | None = None,
+    stride: int = 4,
+) -> Model:
     """Return a trained model, on the GPU if there is one.
 
     Args:
         weights: the folder of a pretraining or fine-tuning run, or weights of mgm, VideoMAE,
             Hugging Face or a later method (docs/use-a-model.md lists them).
         frames, size, stride: the clips, for weights without a run: frames per clip, pixels per
-            side, and every how many frames of the video.
+            side, and every how many frames of the video. Default: frames and
+            size of a config.json next to the weights, or 16 and 224.
 
     Raises:
         UserError: there are no weights, or they fit no model.

@@ -29,7 +29,6 @@ NEXT_STEPS = {
 
 # The modules that each extra of the package installs.
 EXTRAS = {
-    "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "report": (
         *("adjustText", "jinja2", "markdown_it", "markupsafe", "matplotlib", "mlflow"),
         *("pandas", "pyarrow", "scipy", "seaborn", "sqlalchemy", "tabulate"),

@@ -66,10 +66,8 @@ def export(
         Path, typer.Argument(help="The folder of a pretraining or fine-tuning run.", metavar="RUN")
     ],
     to: Annotated[
-        Literal["hf", "videomae", "onnx"],
-        typer.Option(
-            help="hf: Hugging Face's transformers; videomae: VideoMAE's official code; onnx: ONNX."
-        ),
+        Literal["hf", "videomae"],
+        typer.Option(help="hf: Hugging Face's transformers; videomae: VideoMAE's official code."),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     index: Annotated[

@@ -2,6 +2,7 @@
 
 from mgm.models.classifier import Classifier, FrozenEncoder, build_classifier, build_frozen_encoder
 from mgm.models.encoder import attention_map
+from mgm.models.huggingface import config_of
 from mgm.models.mae import MAE, build_mae, reconstruct, reconstruction_loss
 from mgm.models.weights import (
     classes_of,

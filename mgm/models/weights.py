@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mgm.errors import UserError, valid
 from mgm.models.formats import listed, to_ours
+from mgm.models.huggingface import config_of
 from mgm.models.weights_file import read_tensors
 from mgm.results.atomic import atomic_write
 from mgm.spec import BACKBONES, Model
@@ -85,12 +86,14 @@ def is_classifier(weights: dict[str, Tensor]) -> bool:
 def model_of(weights: dict[str, Tensor], path: Path) -> Model:
     """Return the encoder's sizes, from the shapes of its weights.
 
-    The number of heads does not follow from shapes. Heads are assumed to have 64 channels, or 80 in
-    a ViT-H, as in every published ViT. If 64 does not divide the width, there is one head.
+    The number of heads does not follow from shapes. It is that of a config.json next to the
+    weights. Otherwise heads are assumed to have 64 channels, or 80 in a ViT-H, as in every
+    published ViT. If 64 does not divide the width, there is one head.
 
     Raises:
-        UserError: the weights are not those of an encoder that mgm has.
+        UserError: the weights are not those of an encoder that mgm has, or contradict config.json.
     """
+    config = config_of(path)
     kernel = weights.get("encoder.patch_embed.proj.weight")
     blocks = {name.split(".")[2] for name in weights if name.startswith("encoder.blocks.")}
     if kernel is None or kernel.ndim != 5 or not blocks:
@@ -111,6 +114,13 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
         if name != "timesformer"
     }
     name, heads = sizes.get((width, len(blocks)), ("vit-b", width // 64 if width % 64 == 0 else 1))
+    if config:
+        heads = config.num_attention_heads
+        if (config.tubelet_size, config.patch_size) != (tubelet, patch):
+            raise UserError(
+                f"{path}: tokens of {tubelet} x {patch} x {patch} pixels contradict config.json, "
+                f"tubelet_size {config.tubelet_size} and patch_size {config.patch_size}"
+            )
     with valid(f"{path}: its shapes fit no model here: "):
         return Model(
             backbone="timesformer" if divided else name,

@@ -75,16 +75,25 @@ class ApplyOptions(ReadOptions):
 
     temporal: int = Field(1, ge=1, description="Clips per video, evenly spaced.")
     spatial: int = Field(1, description="Crops per clip, 1 or 3.")
-    frames: int = Field(16, ge=1, description="Weights without a run: frames per clip.")
-    size: int = Field(224, ge=8, description="Weights without a run: side of a clip (pixels).")
+    frames: int | None = Field(
+        None,
+        ge=1,
+        description="Weights without a run: frames per clip; default: config.json's, 16.",
+    )
+    size: int | None = Field(
+        None,
+        ge=8,
+        description="Weights without a run: side of a clip; default: config.json's, 224.",
+    )
     stride: int = Field(
         4, ge=1, description="Weights without a run: every how many frames of the video."
     )
     force: bool = Field(False, description="Replace an existing file.")
 
-    def clips(self) -> Clips:
-        """Return the clips for weights that come without a run."""
-        return Clips(frames=self.frames, size=self.size, stride=self.stride, sampling="window")
+    def clips(self, frames: int = 16, size: int = 224) -> Clips:
+        """Return the clips for weights that come without a run. Options replace the arguments."""
+        frames, size = self.frames or frames, self.size or size
+        return Clips(frames=frames, size=size, stride=self.stride, sampling="window")
 
     def views(self) -> Views:
         """Return the views per video."""

@@ -20,6 +20,7 @@ from mgm.models import (
     build_classifier,
     build_frozen_encoder,
     classes_of,
+    config_of,
     load_weights,
     model_of,
     read_weights,
@@ -54,8 +55,8 @@ def find_trained(place: Path, how: ApplyOptions) -> Trained:
 
     Args:
         place: a run's folder with a spec, or weights in any format. The shapes of such weights
-            determine the model.
-        how: the clips for weights without a spec.
+            determine the model, and a config.json next to them its heads and clips.
+        how: the clips for weights without a spec. Options that are set replace config.json's.
 
     Raises:
         UserError: there are no weights, or the run's stage has none.
@@ -68,10 +69,13 @@ def find_trained(place: Path, how: ApplyOptions) -> Trained:
                 "pretraining or fine-tuning run"
             )
         return Trained(verified_weights(place)[0], spec.clips, spec.model)
+    if not place.exists():
+        raise UserError(f"{place}: no such weights; names of a hub are not resolved, pass a folder")
     weights = read_weights(place)
     model = model_of(weights, place)
-    with valid(f"{place}: --frames {how.frames} --size {how.size} --stride {how.stride}: "):
-        clips = how.clips()
+    config = config_of(place)
+    clips = how.clips(config.num_frames, config.image_size) if config else how.clips()
+    with valid(f"{place}: --frames {clips.frames} --size {clips.size} --stride {clips.stride}: "):
         spec = Probe(data=Data(dataset="folder"), clips=clips, model=model)
     require_fit(lambda: FrozenEncoder(spec, finetuned=is_classifier(weights)), weights, place)
     return Trained(place, clips, model)

@@ -1,20 +1,17 @@
-"""`mgm export`: a run's weights for Hugging Face's transformers, VideoMAE's code, or ONNX."""
+"""`mgm export`: a run's weights for Hugging Face's transformers, or for VideoMAE's code."""
 
 import json
 import math
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.models import (
     build_classifier,
-    build_frozen_encoder,
     build_mae,
     classes_of,
     load_weights,
@@ -22,8 +19,8 @@ from mgm.models import (
 )
 from mgm.models.formats import to_huggingface, to_videomae
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from mgm.results.outputs import output, require_own, write_output
-from mgm.spec import Finetune, Pretrain, Probe, read_spec
+from mgm.results.atomic import atomic_write, write
+from mgm.spec import Finetune, Pretrain, read_spec
 from mgm.stages.evaluate import recorded_classes
 from mgm.stages.parents import verified_weights
 
@@ -31,33 +28,31 @@ from mgm.stages.parents import verified_weights
 FILES = {
     "hf": ("model.safetensors", "config.json", "preprocessor_config.json"),
     "videomae": ("checkpoint.pth",),
-    "onnx": ("encoder.onnx", "classifier.onnx"),
 }
 HUGGINGFACE = {
     "pretrain": "VideoMAEForPreTraining",
     "finetune": "VideoMAEForVideoClassification",
 }
-# The largest difference of onnxruntime's output from ours, relative to the largest magnitude of our
-# outputs (at least 1).
-TOLERANCE = 1e-4
 
 
 def export(
     run: Path,
-    to: Literal["hf", "videomae", "onnx"],
+    to: Literal["hf", "videomae"],
     out: Path,
     index: Path | None = None,
     force: bool = False,
 ) -> str:
     """Write a run's weights in another format, and return notes for their users.
 
+    The field "mgm" of config.json, or of the checkpoint, says where they come from.
+
     Args:
         to: `hf` writes model.safetensors, config.json and preprocessor_config.json, for
             `from_pretrained` of transformers 4.x and 5.x. `videomae` writes checkpoint.pth,
-            {"model": state_dict}. `onnx`: see `export_onnx`.
+            {"model": state_dict}.
         index: the folder of the dataset's index, which has the names of a classifier's classes.
             None: classes have numbers.
-        force: replace files that no export wrote.
+        force: replace files.
 
     Raises:
         UserError: there is no such run, it has no such weights or a TimeSformer's, they do not fit
@@ -69,17 +64,17 @@ def export(
             f"{run}: is a {spec.stage} run, which has no weights of its own; export a pretraining "
             "or fine-tuning run"
         )
-    require_own(*(out / name for name in FILES[to]), force=force)
-    path, _ = verified_weights(run)
-    weights = read_weights(path)
-    names, model = [], None
+    for name in FILES[to]:
+        if (out / name).exists() and not force:
+            raise UserError(f"{out / name}: exists; choose another --out, or replace it by --force")
+    path, digest = verified_weights(run)
+    weights, names = read_weights(path), list[str]()
+    origin = {"run": spec.run_id, "weights_sha256": digest, "seed": spec.seed}
+    origin |= {"dataset": spec.data.dataset, "data_digest": spec.data.digest}
     # Loading checks that the weights fit the spec.
     if isinstance(spec, Finetune):
         names = _names(spec, run, classes_of(weights, path), index)
-        model = build_classifier(spec, len(names))
-        load_weights(model, path)
-    if to == "onnx":
-        return export_onnx(spec, path, model, names, out)
+        load_weights(build_classifier(spec, len(names)), path)
     if spec.model.divided:
         raise UserError(
             f"{run}: is a TimeSformer, and VideoMAE's formats have no divided attention; export a "
@@ -88,17 +83,17 @@ def export(
     if isinstance(spec, Pretrain):
         load_weights(build_mae(spec), path)
     if to == "videomae":
-        with output(out / "checkpoint.pth") as temporary:
-            torch.save({"model": to_videomae(weights)}, temporary)
+        with atomic_write(out / "checkpoint.pth") as temporary:
+            torch.save({"model": to_videomae(weights), "mgm": origin}, temporary)
         return _about_videomae(spec, out)
-    with output(out / "model.safetensors") as temporary:
+    with atomic_write(out / "model.safetensors") as temporary:
         # transformers refuses a file that does not name its format.
         save_file(to_huggingface(weights), temporary, metadata={"format": "pt"})
-    config = _config(spec, names)
+    config = _config(spec, names) | {"mgm": origin}
     if isinstance(spec, Finetune):
         config["problem_type"] = "single_label_classification"
-    write_output(out / "config.json", json.dumps(config, indent=2) + "\n")
-    write_output(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
+    write(out / "config.json", json.dumps(config, indent=2) + "\n")
+    write(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
     return _about_huggingface(spec, out)
 
 
@@ -219,84 +214,3 @@ def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
             f"of {math.prod(spec.grid)} positions."
         )
     return text
-
-
-def export_onnx(
-    spec: Pretrain | Finetune,
-    weights: Path,
-    classifier: nn.Module | None,
-    names: list[str],
-    out: Path,
-) -> str:
-    """Write encoder.onnx (frames to features), and classifier.onnx (logits) of a fine-tuning run.
-
-    The input is `frames`, (batch, T, H, W, C) uint8, with any batch size. Features are those of
-    `mgm embed`. Each file is compared with our model on two clips of noise, with onnxruntime. Its
-    metadata describe the clips, and the classes of a classifier.
-
-    Args:
-        weights: of the encoder.
-        names: of the classifier's classes.
-
-    Raises:
-        UserError: the outputs differ by more than TOLERANCE.
-    """
-    metadata = {
-        **{name: str(getattr(spec.clips, name)) for name in ("frames", "size", "stride")},
-        "channels": "3",
-        "input": "uint8 frames (batch, T, H, W, C), RGB; normalised inside",
-        "run": spec.run_id,
-    }
-    probe = Probe(data=spec.data, clips=spec.clips, model=spec.model)
-    text = _write_onnx(build_frozen_encoder(probe, weights), spec, out / "encoder.onnx", metadata)
-    if classifier is None:
-        return text
-    metadata["classes"] = json.dumps(names)
-    return f"{text}\n{_write_onnx(classifier.eval(), spec, out / 'classifier.onnx', metadata)}"
-
-
-def _write_onnx(
-    model: nn.Module, spec: Pretrain | Finetune, path: Path, about: dict[str, str]
-) -> str:
-    # Optional packages.
-    import onnx
-    import onnxruntime
-    import onnxscript  # noqa: F401  PyTorch's own error hides that it is missing
-
-    clips = spec.clips
-    shape = (2, clips.frames, clips.size, clips.size, 3)
-    frames_BTHWC = torch.from_numpy(
-        np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    )
-    with output(path) as temporary, torch.inference_mode():
-        expected = model(frames_BTHWC).numpy()
-        torch.onnx.export(
-            model,
-            (frames_BTHWC,),
-            temporary,
-            input_names=["frames"],
-            output_names=["output"],
-            dynamo=True,
-            external_data=False,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-            verbose=False,
-        )
-        graph = onnx.load(temporary)
-        onnx.helper.set_model_props(graph, about)
-        onnx.save(graph, temporary)
-        session = onnxruntime.InferenceSession(
-            temporary.read_bytes(), providers=["CPUExecutionProvider"]
-        )
-        outputs = [session.run(None, {"frames": frames_BTHWC[:n].numpy()})[0] for n in (2, 1)]
-        off = max(float(np.abs(got - expected[: len(got)]).max()) for got in outputs) / max(
-            1.0, float(np.abs(expected).max())
-        )
-        if not off <= TOLERANCE:
-            raise UserError(
-                f"{path}: onnxruntime's output differs by {off:.1e}, more than {TOLERANCE:.0e}; "
-                "report this as a bug of mgm"
-            )
-    return (
-        f"wrote {path}: frames {shape[1:]} uint8 to {expected.shape[1]} numbers; "
-        f"onnxruntime agrees within {off:.0e}"
-    )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.errors import UserError
+from mgm.models.huggingface import config_of
 from mgm.models.weights import model_of, read_weights
 from mgm.models.weights_file import weights_digest, weights_file
 from mgm.results.result import recorded_digest
@@ -61,8 +62,10 @@ def sizes_of(path: Path, stage: str | None) -> dict[str, Any]:
     fields = {"model": model_of(weights, path).model_dump(mode="json")}
     if stage == "pretrain" and (width := len(weights.get("encoder_to_decoder.weight", ()))):
         blocks = {name.split(".")[2] for name in weights if name.startswith("decoder.blocks.")}
-        # Heads of 64 channels, as in every published decoder.
-        heads = width // 64 if width % 64 == 0 else 1
+        # Without a config.json: heads of 64 channels, as in every published decoder.
+        config = config_of(path)
+        usual = width // 64 if width % 64 == 0 else 1
+        heads = config.decoder_num_attention_heads if config else usual
         fields["decoder"] = {"width": width, "depth": len(blocks), "heads": heads}
     return fields
 

@@ -7,11 +7,15 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+import mgm
 from mgm.errors import UserError
 from mgm.masking import Grid, make_mask
 from mgm.models import build_classifier, build_mae, read_weights, reconstruction_loss, save_weights
+from mgm.models.vit import patchify
+from mgm.reading import file_digest
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
 from mgm.stages.export import export
+from mgm.stages.parents import sizes_of
 
 SMALL = {
     "data": Data(dataset="ssv2"),
@@ -119,7 +123,8 @@ def test_the_videomae_file_is_what_that_code_reads(tmp_path):
     run_of(FINETUNE, tmp_path / "run")
     told = export(tmp_path / "run", "videomae", tmp_path / "out")
     found = torch.load(tmp_path / "out" / "checkpoint.pth", weights_only=True)
-    assert found.keys() == {"model"}
+    assert found.keys() == {"model", "mgm"}
+    assert found["mgm"]["run"] == FINETUNE.run_id
     assert {
         "patch_embed.proj.weight",
         "blocks.2.attn.q_bias",
@@ -131,7 +136,7 @@ def test_the_videomae_file_is_what_that_code_reads(tmp_path):
         in told
     )
     run_of(PRETRAIN, tmp_path / "mae")
-    told = export(tmp_path / "mae", "videomae", tmp_path / "out")
+    told = export(tmp_path / "mae", "videomae", tmp_path / "out", force=True)
     assert (
         "decoder_num_classes=384, decoder_embed_dim=32, decoder_depth=2, decoder_num_heads=4"
         in told
@@ -142,6 +147,8 @@ def test_the_videomae_file_is_what_that_code_reads(tmp_path):
 def test_classes_have_their_names_if_the_index_is_given(tmp_path, videos):
     run_of(FINETUNE, tmp_path / "run")
     export(tmp_path / "run", "hf", tmp_path / "hf", videos)
+    with pytest.raises(UserError, match=r"model\.safetensors: exists"):
+        export(tmp_path / "run", "hf", tmp_path / "hf")
     names = json.loads((videos / "index.json").read_text())["classes"]
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert list(config["id2label"].values()) == names
@@ -151,7 +158,14 @@ def test_classes_have_their_names_if_the_index_is_given(tmp_path, videos):
         tmp_path / "other",
     )
     with pytest.raises(UserError, match="digest .* 000000000000"):
-        export(tmp_path / "other", "hf", tmp_path / "hf", videos)
+        export(tmp_path / "other", "hf", tmp_path / "out", videos)
+    assert config["mgm"] == {
+        "run": FINETUNE.run_id,
+        "weights_sha256": file_digest(tmp_path / "run" / "weights.safetensors"),
+        "seed": 0,
+        "dataset": "ssv2",
+        "data_digest": "",
+    }
 
 
 def test_what_cannot_be_exported_is_one_clear_line(tmp_path):
@@ -170,3 +184,56 @@ def test_what_cannot_be_exported_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match=r"weights\.safetensors: has no decoder\.blocks\.0"):
         export(tmp_path / "run", "hf", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return an exported folder, and the exported model: width 48 with 3 heads."""
+    model = run_of(PRETRAIN, tmp_path / "run")
+    export(tmp_path / "run", "hf", tmp_path / "hf")
+    return tmp_path / "hf", model
+
+
+def changed(folder, **fields):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | fields))
+
+
+@torch.inference_mode()
+def test_a_folders_heads_and_clips_are_those_of_its_config(folder):
+    """Without it, heads have 64 channels: one head at width 48, and other features."""
+    place, ours = folder
+    found = mgm.load(place)
+    assert (found.model.heads, found.clips.frames, found.clips.size) == (3, 6, 48)
+    tokens = ours.encoder(patchify(clips(), 2, 8))
+    torch.testing.assert_close(found.encoder.cpu()(clips()), tokens.mean(1))
+    assert mgm.load(place, frames=4).clips.frames == 4
+    assert sizes_of(place, "pretrain")["decoder"] == {"width": 32, "depth": 2, "heads": 4}
+    (place / "config.json").unlink()
+    alone = mgm.load(place, frames=6, size=48)
+    assert alone.model.heads == 1
+    assert not torch.allclose(alone.encoder.cpu()(clips()), tokens.mean(1), atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"hidden_act": "relu"}, r"config\.json: hidden_act is relu"),
+        ({"model_type": "vivit"}, r"config\.json: model_type is vivit"),
+        ({"patch_size": 16}, r"hf: tokens of 2 x 8 x 8 .* patch_size 16"),
+        ({"num_attention_heads": 5}, "width 48 .* heads 5"),
+        ({"num_frames": 7}, "frames 7 .*tubelet 2"),
+        ({"image_size": "large"}, r"config\.json: image_size"),
+    ],
+    ids=str,
+)
+def test_a_config_of_another_model_is_one_line(folder, fields, said):
+    changed(folder[0], **fields)
+    with pytest.raises(UserError, match=said):
+        mgm.load(folder[0])
+
+
+def test_a_name_of_a_hub_is_not_resolved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="MCG-NJU/videomae-base: no such weights; names of a hub"):
+        mgm.load("MCG-NJU/videomae-base")
