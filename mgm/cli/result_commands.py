@@ -84,49 +84,38 @@ def verify(name: Name, results: Results = Path("results")) -> None:
 def pack(
     name: Name,
     results: Results = Path("results"),
-    weights: Annotated[
-        bool, typer.Option("--weights", help="Also write results/NAME.weights.tar.")
-    ] = False,
+    without: Annotated[
+        list[str],
+        typer.Option(help="Leave out this run, even if it is archived. Repeat.", metavar="RUN"),
+    ] = [],  # noqa: B006
 ) -> None:
     """Write finished runs to one archive, or add new runs to it.
 
     The archive results/NAME.tar.xz contains specs, results, predictions, logs and arrays, but no
-    weights. Runs that no table or figure uses are left out. Every command that reads results/NAME
-    unpacks it on first use. Weights have an archive of their own, which `mgm weights` reads.
+    weights. Archived runs stay in it. Altered runs, and new ones that no table or figure uses, are
+    left out. Every command that reads results/NAME unpacks it on first use.
     """
     from mgm.report.verify import unwanted
+    from mgm.results.archive import archived_runs
     from mgm.results.archive import pack as write
-    from mgm.results.weights_archive import pack_weights
+    from mgm.results.frame import examine_all
 
     folder = results / name
-    unused = unwanted(_registry(folder), folder)
-    archive = write(folder, without=unused)
-    say(f"wrote {archive} ({archive.stat().st_size / 1e6:.1f} MB) and its digest")
-    if unused:
-        say(f"left out {len(unused)} runs of no table or figure; `mgm verify {name}` lists them")
-    if weights:
-        archive, count = pack_weights(folder)
-        say(f"wrote {archive} ({archive.stat().st_size / 1e6:.1f} MB), weights of {count} runs")
-
-
-@app.command()
-def weights(
-    name: Name,
-    source: Annotated[
-        str, typer.Argument(help="NAME.weights.tar, as a file or an address (https://...).")
-    ],
-    results: Results = Path("results"),
-) -> None:
-    """Put archived weights in place, for runs that lack theirs.
-
-    `mgm pack --weights` writes such an archive. Each file must have the SHA-256 in its run's
-    result. A new probe or fine-tuning then needs no training again.
-    """
-    from mgm.results.weights_archive import put_weights
-
-    count, lacking = put_weights(results / name, source)
-    rest = f"; {lacking} runs still lack theirs" if lacking else ""
-    say(f"put weights into {count} runs of {results / name}{rest}")
+    specs = _registry(folder).specs
+    states = {run_id: status.state for run_id, status in examine_all(folder, specs).items()}
+    before, unused = archived_runs(folder), unwanted(_registry(folder), folder)
+    if unknown := {*without} - states.keys() - before:
+        raise UserError(f"--without {min(unknown)}: is not a run of {folder} or its archive")
+    archive = write(folder, {run for run in specs if states.get(run) == "run"}, without)
+    now = archived_runs(folder)
+    say(f"wrote {archive}: {len(now)} runs, {archive.stat().st_size / 1e6:.1f} MB")
+    for count, what in (
+        (len({*unused} - {folder / run for run in now}), "new runs that no table or figure uses"),
+        (sum(state == "altered" for state in states.values()), "altered runs"),
+        (len(before - now), "archived runs, by --without"),
+    ):
+        if count:
+            say(f"left out {count} {what}")
 
 
 @app.command()

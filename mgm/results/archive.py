@@ -1,10 +1,15 @@
 """Results of a study as one archive, `results/NAME.tar.xz`, unpacked on first use.
 
-`results/SHA256SUMS` lists the digest of each
-archive, in the format of sha256sum. An unpacked folder stores the digest of its archive, so later
-calls read only two small files.
+`results/SHA256SUMS` lists the digest of each archive, in the format of sha256sum. An unpacked
+folder stores the digest of its archive, so later calls read only two small files.
+
+In an archive, predictions.csv is shorter: a character per class (`_shorten`). It is unpacked to the
+same bytes, whose digest is in the run's result.
 """
 
+import csv
+import io
+import json
 import lzma
 import os
 import re
@@ -12,11 +17,12 @@ import shutil
 import tarfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from mgm.console import show
 from mgm.errors import UserError
-from mgm.reading import file_digest, read_text
+from mgm.reading import read_text
 from mgm.results import atomic
 from mgm.results.lock import folder_lock, has_writer, wait_for_flock
 
@@ -25,11 +31,23 @@ MARKER = "archive.sha256"
 ENDING = ".tar.xz"
 # Files that are not archived: weights, checkpoints, and files of a running process.
 LEFT_OUT = ("*.safetensors", "checkpoint*", "writer.lock", ".*")
+SHORT = "predictions.short"
+
+
+def archive_of(results: Path) -> Path:
+    return results.parent / f"{results.name}{ENDING}"
 
 
 def is_packed(results: Path) -> bool:
     """Return whether an archive contains the folder `results`."""
-    return _archive_of(results) is not None
+    return archive_of(results).is_file()
+
+
+def archived_runs(results: Path) -> set[str]:
+    """Return the ids of the runs in the folder's archive; none without an archive."""
+    if not is_packed(results):
+        return set()
+    return {name.split("/")[0] for name in _read(results) if "/" in name}
 
 
 def unpack(results: Path) -> None:
@@ -41,107 +59,25 @@ def unpack(results: Path) -> None:
     Raises:
         UserError: the archive is damaged, or its digest is unknown.
     """
-    archive = _archive_of(results)
-    if archive is None:
+    if not is_packed(results) or _is_unpacked(results):
         return
-    wanted = _read_sums(archive.parent).get(archive.name)
-    if _is_unpacked(results, wanted):
-        return
-    if not wanted:
-        raise UserError(
-            f"{archive}: has no digest in {archive.parent / SUMS}; if you trust the file, add the"
-            f" line that `cd {archive.parent}; sha256sum {archive.name}` prints"
-        )
-    if (digest := file_digest(archive)) != wanted:
-        raise UserError(
-            f"{archive}: its SHA-256 is {digest[:12]}..., not {wanted[:12]}... as {SUMS} says;"
-            f" restore it with `git checkout {archive}`"
-        )
-    with _alone(archive, results.name) as temporary:
-        if not _is_unpacked(results, wanted):
-            show(f"unpacking {archive}, some seconds")
-            count = _unpack(archive, wanted, temporary, results)
-            show(f"unpacked {count} files from {archive}")
-
-
-def _is_unpacked(results: Path, digest: str | None) -> bool:
-    marker = results / MARKER
-    return (
-        marker.is_file()
-        and marker.read_text().strip() == digest
-        and any(results.glob("*/result.json"))
-    )
-
-
-@contextmanager
-def _alone(archive: Path, name: str) -> Iterator[Path]:
-    """Yield a temporary folder for the folder `name`, while no other process unpacks the archive.
-
-    Delete the folder at the end, and those of killed processes at the start.
-    """
-    with archive.open("rb") as file:
-        # NFS locks only files that are open for writing.
-        with suppress(OSError):
-            wait_for_flock(file, f"{archive}: waiting for a process that unpacks it")
-            for part in archive.parent.glob(".*"):
-                if re.fullmatch(rf"\.\d+\.{re.escape(name)}", part.name):
-                    shutil.rmtree(part)
-        temporary = archive.parent / f".{os.getpid()}.{name}"
-        try:
-            yield temporary
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _unpack(archive: Path, digest: str, temporary: Path, results: Path) -> int:
-    """Unpack the folder `results` by way of the folder `temporary`. Return its number of files."""
-    try:
-        _extract(archive, temporary, results.name)
-    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
-        raise UserError(f"{archive}: is not an archive of results ({error})") from None
-    new = temporary / results.name
-    if not new.is_dir():
-        raise UserError(
-            f"{archive}: contains no folder {results.name}; give the archive its former name"
-        )
-    (new / MARKER).write_text(f"{digest}\n")
-    if (results / MARKER).exists():
-        # The scale belongs to the runs of its archive.
-        (results / "scale.json").unlink(missing_ok=True)
-    return _move(new, results)
-
-
-def _archive_of(results: Path) -> Path | None:
-    archive = results.parent / f"{results.name}{ENDING}"
-    return archive if archive.is_file() else None
-
-
-def _extract(archive: Path, folder: Path, name: str) -> None:
-    """Extract the folder `name` of an archive into `folder`.
-
-    tarfile's `filter="data"` would need Python 3.11.4. As a stream ("|") is never read backwards, a
-    member of negative size cannot lead to itself.
-
-    Raises:
-        UserError: a member is a link or a device, or its path leads out of the folder.
-    """
-    with tarfile.open(archive, "r|xz") as tar:
-        for member in tar:
-            place = PurePosixPath(member.name)
-            plain = member.isfile() or member.isdir()
-            if not plain or place.is_absolute() or ".." in place.parts:
-                raise UserError(
-                    f"{archive}: {member.name} is not a regular file inside its folder; restore the"
-                    f" archive with `git checkout {archive}`"
-                )
-            target = folder / place
-            if place.parts[:1] != (name,) or member.isdir():
-                continue
-            source = tar.extractfile(member)
-            assert source is not None
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with source, target.open("wb") as file:
-                shutil.copyfileobj(source, file)
+    with _alone(results) as temporary:
+        if _is_unpacked(results):
+            return
+        show(f"unpacking {archive_of(results)}, some seconds")
+        files = _read(results)
+        for name, data in files.items():
+            path = temporary / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.name == SHORT:
+                path, data = path.with_name("predictions.csv"), _lengthen(data)
+            path.write_bytes(data)
+        (temporary / MARKER).write_text(f"{_digest(archive_of(results))}\n")
+        if (results / MARKER).exists():
+            # The scale belongs to the runs of its archive.
+            (results / "scale.json").unlink(missing_ok=True)
+        _move(temporary, results)
+        show(f"unpacked {len(files)} files from {archive_of(results)}")
 
 
 def unpack_all(results: Path) -> None:
@@ -150,62 +86,183 @@ def unpack_all(results: Path) -> None:
         unpack(results / archive.name.removesuffix(ENDING))
 
 
-def pack(results: Path, without: Collection[Path] = ()) -> Path:
-    """Write the finished runs of the folder `results` to `results`.tar.xz, and its digest.
+def pack(results: Path, runs: Collection[str], without: Collection[str] = ()) -> Path:
+    """Write these runs of the folder `results` to its archive, and the archive's digest.
 
-    An existing archive is unpacked first, so it keeps its runs and gains the new ones. Equal files
-    make an equal archive: names are sorted, and times and owners are left out.
+    Runs of the archive stay in it as they are. Equal files make an equal archive: names are sorted,
+    and times and owners are left out.
 
     Args:
-        without: folders of runs that are left out.
-
-    Returns:
-        The archive.
+        without: ids of runs that are left out, even if they are in the archive.
 
     Raises:
         UserError: there are no finished runs, or the existing archive is damaged.
     """
-    unpack(results)
-    files = [
-        path
-        for result in results.glob("*/result.json")
-        if result.parent not in without
-        for path in result.parent.iterdir()
-        if path.is_file() and not any(path.match(pattern) for pattern in LEFT_OUT)
-    ]
-    if not files:
-        raise UserError(f"{results}: contains no finished runs; run its experiments first")
-    # Files of one kind compress better if they follow one another.
-    files.sort(key=lambda path: (path.name, path))
-    scales = [path for path in [results / "scale.json"] if path.is_file()]
-    archive = results.parent / f"{results.name}{ENDING}"
-    with (
-        atomic.atomic_write(archive) as temporary,
-        lzma.open(temporary, "wb", preset=9 | lzma.PRESET_EXTREME) as compressed,
-        tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
-        for path in [*scales, *files]:
-            member = tarfile.TarInfo(path.relative_to(results.parent).as_posix())
-            member.size = path.stat().st_size
-            with path.open("rb") as file:
-                tar.addfile(member, file)
-    sums = _read_sums(archive.parent) | {archive.name: file_digest(archive)}
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-    atomic.write(archive.parent / SUMS, lines)
-    atomic.write(results / MARKER, f"{sums[archive.name]}\n")
+    archive = archive_of(results)
+    with _alone(results):
+        before = _digest(archive) if archive.is_file() else ""
+        files = _read(results) if before else {}
+        archived = {name.split("/")[0] for name in files}
+        for run in {*runs} - archived:
+            files |= _files_of(results / run)
+        files = {name: data for name, data in files.items() if name.split("/")[0] not in without}
+        if not any("/" in name for name in files):
+            raise UserError(f"{results}: contains no finished runs; run its experiments first")
+        if (scale := results / "scale.json").is_file():
+            files[scale.name] = scale.read_bytes()
+        data = _compress(results.name, files)
+        digest = sha256(data).hexdigest()
+        # The digest comes first, so that a killed process leaves no archive without its digest.
+        _write_sums(archive, before, digest)
+        with atomic.atomic_write(archive) as temporary:
+            temporary.write_bytes(data)
+        _write_sums(archive, digest)
+        if not before or _marker(results) == before:
+            atomic.write(results / MARKER, f"{digest}\n")
     return archive
 
 
-def _move(new: Path, place: Path) -> int:
-    """Move the files that `place` lacks from `new`, the marker last. Return their count."""
-    count = sum(path.is_file() for path in new.rglob("*")) - 1
+def _files_of(run: Path) -> dict[str, bytes]:
+    """Return a run's files for the archive by name. A run that goes meanwhile has none."""
+    files = {}
+    with suppress(FileNotFoundError):
+        for path in run.iterdir():
+            if path.is_file() and not any(path.match(pattern) for pattern in LEFT_OUT):
+                name, data = path.name, path.read_bytes()
+                if name == "predictions.csv" and _lengthen(short := _shorten(data)) == data:
+                    name, data = SHORT, short
+                files[f"{run.name}/{name}"] = data
+    return files if f"{run.name}/result.json" in files else {}
+
+
+def _compress(folder: str, files: dict[str, bytes]) -> bytes:
+    """Return an archive of these files of a folder."""
+    buffer = io.BytesIO()
+    with (
+        lzma.open(buffer, "wb", preset=9 | lzma.PRESET_EXTREME) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        # Files of one kind compress better if they follow one another.
+        for name in sorted(files, key=lambda name: (name.split("/")[-1], name)):
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size = len(files[name])
+            tar.addfile(member, io.BytesIO(files[name]))
+    return buffer.getvalue()
+
+
+def _read(results: Path) -> dict[str, bytes]:
+    """Return the files of a folder's archive by their names in the folder.
+
+    Raises:
+        UserError: the archive is damaged, its digest is unknown, or `files_in` refuses it.
+    """
+    archive = archive_of(results)
+    known = _read_sums(archive.parent).get(archive.name)
+    if not known:
+        raise UserError(
+            f"{archive}: has no digest in {archive.parent / SUMS}; if you trust the file, add the"
+            f" line that `cd {archive.parent}; sha256sum {archive.name}` prints"
+        )
+    if _digest(archive) not in known:
+        raise UserError(
+            f"{archive}: its SHA-256 is not the one in {SUMS}; restore it with `git checkout"
+            f" {archive}`"
+        )
+    return files_in(archive.read_bytes(), results.name, str(archive))
+
+
+def files_in(data: bytes, folder: str, archive: str) -> dict[str, bytes]:
+    """Return the files of an archive of a folder, by their names in the folder.
+
+    As a stream ("|") is never read backwards, a member of negative size cannot lead to itself.
+
+    Raises:
+        UserError: `data` is no archive of the folder, or a member is a link or a device, or its
+            path leads out of the folder.
+    """
+    files = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r|xz") as tar:
+            for member in tar:
+                place = PurePosixPath(member.name)
+                if member.isdir():
+                    continue
+                outside = place.is_absolute() or ".." in place.parts
+                if outside or not member.isfile() or member.size < 0:
+                    raise UserError(f"{archive}: {member.name} is not a file inside its folder")
+                source = tar.extractfile(member)
+                if source and place.parts[0] == folder:
+                    files["/".join(place.parts[1:])] = source.read()
+    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        raise UserError(f"{archive}: is not an archive of results ({error})") from None
+    if not files:
+        raise UserError(f"{archive}: contains no folder {folder}; give the archive its former name")
+    return files
+
+
+def _shorten(table: bytes) -> bytes:
+    """Return a predictions.csv with a character per class: JSON, then a line per video.
+
+    The JSON has the header, the names of the classes and the paths.
+    """
+    header, *rows = list(csv.reader(io.StringIO(table.decode(), newline=""))) or [[]]
+    names = sorted({name for row in rows for name in row[1:]})
+    character = {name: chr(ord("!") + place) for place, name in enumerate(names)}
+    lines = ["".join(character[name] for name in row[1:]) for row in rows]
+    return "\n".join([json.dumps([header, names, [row[0] for row in rows]]), *lines]).encode()
+
+
+def _lengthen(short: bytes) -> bytes:
+    """Return the predictions.csv that `_shorten` has shortened."""
+    head, *lines = short.decode().split("\n")
+    header, names, paths = json.loads(head)
+    rows = [[path, *(names[ord(c) - ord("!")] for c in line)] for path, line in zip(paths, lines)]
+    return atomic.table_text(header, rows).encode()
+
+
+def _is_unpacked(results: Path) -> bool:
+    known = _read_sums(results.parent).get(f"{results.name}{ENDING}", [])
+    return _marker(results) in known and any(results.glob("*/result.json"))
+
+
+def _marker(results: Path) -> str:
+    """Return the digest of the archive that a folder was unpacked from; empty if there is none."""
+    marker = results / MARKER
+    return marker.read_text().strip() if marker.is_file() else ""
+
+
+@contextmanager
+def _alone(results: Path) -> Iterator[Path]:
+    """Let one process at a time pack or unpack in a folder. Yield the name of a temporary folder.
+
+    Delete the folder at the end, and what killed processes left at the start.
+    """
+    parent = results.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = parent / f".{os.getpid()}.{results.name}"
+    folder = os.open(parent, os.O_RDONLY)
+    try:
+        # NFS locks only files that are open for writing.
+        with suppress(OSError):
+            wait_for_flock(folder, f"{parent}: waiting for a process that packs or unpacks there")
+            left = re.compile(rf"\.\d+\.({re.escape(results.name)}({ENDING})?|{SUMS})")
+            for part in parent.glob(".*"):
+                if left.fullmatch(part.name):
+                    shutil.rmtree(part) if part.is_dir() else part.unlink()
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(folder)
+
+
+def _move(new: Path, place: Path) -> None:
+    """Move the files that `place` lacks from `new`, the marker last."""
     try:
         new.rename(place)
-        return count
+        return
     except OSError:
         if not place.is_dir():
             raise
-    moved = 0
     for path in sorted(new.iterdir(), key=lambda path: path.name == MARKER):
         target = place / path.name
         if path.name == MARKER:
@@ -213,25 +270,32 @@ def _move(new: Path, place: Path) -> int:
         elif path.is_dir() and target.is_dir():
             if not has_writer(target):
                 with folder_lock(target):
-                    moved += _complete(target, path)
+                    _complete(target, path)
         elif not target.exists():
-            moved += len(list(path.iterdir())) if path.is_dir() else 1
             path.rename(target)
-    return moved
 
 
-def _complete(run: Path, new: Path) -> int:
-    """Move files from `new` to a run that has neither result nor checkpoint. Return their count."""
-    if (run / "result.json").exists() or any(run.glob("checkpoint*")):
-        return 0
-    files = sorted(new.iterdir(), key=lambda file: file.name == "result.json")
-    for file in files:
-        file.replace(run / file.name)
-    return len(files)
+def _complete(run: Path, new: Path) -> None:
+    """Move files from `new` to a run that has neither result nor checkpoint."""
+    if not (run / "result.json").exists() and not any(run.glob("checkpoint*")):
+        for file in sorted(new.iterdir(), key=lambda file: file.name == "result.json"):
+            file.replace(run / file.name)
 
 
-def _read_sums(folder: Path) -> dict[str, str]:
-    """Return the digest of each archive in `folder` by its name."""
-    path = folder / SUMS
-    lines = read_text(path).splitlines() if path.is_file() else []
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+def _digest(archive: Path) -> str:
+    return sha256(archive.read_bytes()).hexdigest()
+
+
+def _read_sums(folder: Path) -> dict[str, list[str]]:
+    """Return the digests of each archive in `folder`: one, or two while one is replaced."""
+    path, sums = folder / SUMS, dict[str, list[str]]()
+    for line in read_text(path).splitlines() if path.is_file() else []:
+        digest, _, name = line.partition("  ")
+        sums.setdefault(name, []).append(digest)
+    return sums
+
+
+def _write_sums(archive: Path, *digests: str) -> None:
+    sums = _read_sums(archive.parent) | {archive.name: [digest for digest in digests if digest]}
+    lines = [f"{digest}  {name}\n" for name in sorted(sums) for digest in dict.fromkeys(sums[name])]
+    atomic.write(archive.parent / SUMS, "".join(lines))

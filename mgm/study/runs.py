@@ -100,6 +100,18 @@ def scale_of(
     return base.model_copy(update=changes | {"more_seeds": {}, "weights": {}})
 
 
+def with_digests(scale: Scale) -> Scale:
+    """Return a scale whose generated datasets have their digests."""
+    datasets = {
+        key: dataset.model_copy(
+            update={"digest": parse_params(dataset.generate, f"scale {scale.name}").digest}
+        )
+        for key, dataset in scale.datasets.items()
+        if dataset.generate
+    }
+    return scale.model_copy(update={"datasets": scale.datasets | datasets})
+
+
 def _prepared(name: str, place: Place) -> Dataset:
     """Return a prepared dataset. Without its folder, the study must give its digest.
 

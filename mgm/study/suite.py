@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from mgm.errors import UserError, valid
 from mgm.reading import read_json
-from mgm.results.archive import unpack
+from mgm.results.archive import is_packed, unpack
 from mgm.spec import (
     MASKS,
     OWN,
@@ -24,10 +24,10 @@ from mgm.spec import (
     parents,
     title_of,
 )
-from mgm.study import STUDIES, ablations, experiments, plots
+from mgm.study import CONFIG, STUDIES, ablations, experiments, plots
 from mgm.study.registry import NO_MODEL, Registry
-from mgm.study.runs import StudyRuns, Value, load_study, scale_of
-from mgm.study.scales import Dataset, Scale, parse_scale
+from mgm.study.runs import StudyRuns, Value, load_study, scale_of, with_digests
+from mgm.study.scales import Dataset, Scale, load_scale, parse_scale
 from mgm.study.schema import CONTROLS, PATHS, Place, Row, Study
 
 # The paper's tables, in its order, then ours.
@@ -258,13 +258,12 @@ def _scale_in(results: Path) -> Scale:
         known = load_study(study).without_absent(ran.datasets)
         scale = scale_of(known, ran.datasets, ran.size)
         return scale.model_copy(update={"weights": ran.weights})
+    named = CONFIG / f"{results.name}.yaml"
+    if not path.is_file() and is_packed(results) and named.is_file():
+        # The archive of a scale of this repository.
+        return with_digests(load_scale(named))
     try:
-        fields = read_json(path)
-        # Results of an earlier version have these fields, without a value.
-        for gone in ("grid", "data_seeds"):
-            if isinstance(fields, dict) and not fields.get(gone, True):
-                del fields[gone]
-        return parse_scale(fields, path)
+        return parse_scale(read_json(path), path)
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such file; run `snakemake --cores all` first, or correct the name "

@@ -2,14 +2,17 @@
 
 import hashlib
 import lzma
+import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from mgm.errors import UserError
-from mgm.results.archive import pack, unpack, unpack_all
+from mgm.results import archive as archives
+from mgm.results.archive import archived_runs, unpack, unpack_all
 from tests.helpers.writers import other_writer
 
 
@@ -30,6 +33,13 @@ def _finish(run: Path) -> None:
     run.mkdir(parents=True)
     (run / "result.json").write_text(f"{run.name}\n")
     (run / "spec.json").write_text("{}")
+
+
+def pack(results: Path, without: tuple[str, ...] = ()) -> Path:
+    """Pack every finished run of the folder."""
+    return archives.pack(
+        results, {path.parent.name for path in results.glob("*/result.json")}, without
+    )
 
 
 def _forget(folder: Path) -> None:
@@ -58,6 +68,25 @@ def test_a_fresh_clone_gets_the_finished_runs_without_weights(results, capsys):
     subprocess.run(check, cwd=results.parent, check=True, capture_output=True)
 
 
+def test_predictions_are_shorter_in_the_archive_and_come_back_to_the_byte(results):
+    """Also with a quoted path, and in a file that mgm did not write."""
+    tables = {
+        "a": 'path,label,prediction,prediction\n"a,1.mp4",sit; stand,sit; stand,é\nb.mp4,é,é,é\n',
+        "b": "path,label,prediction\r\na.mp4,sit,stand\r\n",
+        "c": "",
+    }
+    for run, text in tables.items():
+        (results / run / "predictions.csv").write_text(text, newline="")
+    (results / "c" / "result.json").write_text("c\n")
+    with tarfile.open(pack(results)) as tar:
+        assert b"sit; stand" not in tar.extractfile("trial/a/predictions.short").read()[70:]
+        assert "trial/b/predictions.csv" in tar.getnames()
+    _forget(results)
+    unpack(results)
+    for run, text in tables.items():
+        assert (results / run / "predictions.csv").read_bytes() == text.encode()
+
+
 def test_equal_files_give_equal_bytes(results):
     first = pack(results).read_bytes()
     (results / "a" / "result.json").touch()
@@ -72,6 +101,68 @@ def test_an_archive_keeps_its_runs_when_others_are_added(results):
     _forget(results)
     unpack(results)
     assert {path.parent.name for path in results.glob("*/result.json")} == {"a", "b", "d"}
+
+
+def test_an_archived_run_stays_as_it_was_unless_it_is_named(results):
+    """Also if its folder is gone, or holds other files."""
+    pack(results)
+    subprocess.run(["rm", "-r", str(results / "b")], check=True)
+    (results / "a" / "result.json").write_text("another\n")
+    pack(results)
+    _forget(results)
+    unpack(results)
+    assert [(results / run / "result.json").read_text() for run in "ab"] == ["a\n", "b\n"]
+    pack(results, without=("a",))
+    assert archived_runs(results) == {"b"}
+
+
+def test_packs_at_once_keep_both_digests_and_all_runs(results):
+    """Two folders, and two packs of one folder that see different runs."""
+    for run in "ab":
+        shutil.copytree(results, results.with_name(f"other{run}"))
+    code = (
+        "import sys; from pathlib import Path; from mgm.results.archive import pack;"
+        "pack(Path(sys.argv[1]), {sys.argv[2]})"
+    )
+    calls = [(results, "a"), (results, "b"), *((results.with_name(f"other{x}"), x) for x in "ab")]
+    packs = [subprocess.Popen([sys.executable, "-c", code, *map(str, call)]) for call in calls]
+    assert not any(pack.wait() for pack in packs)
+    assert archived_runs(results) == {"a", "b"}
+    check = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    checked = subprocess.run(check, cwd=results.parent, check=True, capture_output=True).stdout
+    assert len(checked.splitlines()) == 3
+
+
+@pytest.mark.parametrize("write", range(3))
+def test_a_killed_pack_loses_nothing(results, write, monkeypatch):
+    """It is killed before each of its files is renamed into place."""
+    pack(results)
+    _finish(results / "d")
+    real, count = Path.replace, iter(range(9))
+
+    def killed(path, target):
+        if next(count) == write:
+            raise KeyboardInterrupt
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pack(results)
+    monkeypatch.undo()
+    (results.parent / ".12.trial.tar.xz").write_text("of a process killed by SIGKILL")
+    _forget(results)
+    unpack(results)
+    assert {"a", "b"} <= archived_runs(results)
+    assert {path.name for path in results.parent.iterdir()} == {
+        "SHA256SUMS",
+        "trial",
+        "trial.tar.xz",
+    }
+    _finish(results / "e")
+    pack(results)
+    assert {"a", "b", "e"} <= archived_runs(results)
+    check = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    subprocess.run(check, cwd=results.parent, check=True, capture_output=True)
 
 
 def test_a_newer_archive_adds_its_runs_and_brings_its_scale(results):
