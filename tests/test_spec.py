@@ -235,14 +235,14 @@ def test_a_mask_may_be_its_bare_name():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_new_spec_is_the_stages_defaults(stage, tmp_path):
-    made = parse(fields_of(stage, "mine"), "x")
+    made = parse(fields_of(stage, "mine", []), "x")
     (tmp_path / "x.yaml").write_text(commented(made))
     assert parse(read_yaml(tmp_path / "x.yaml"), "x") == made
 
 
 def test_a_new_spec_that_a_full_disk_cuts_off_is_not_in_the_way(tmp_path):
     """A full disk is imitated by a limit on file sizes."""
-    text, path = commented(parse(fields_of("pretrain", "mine"), "x")), tmp_path / "x.yaml"
+    text, path = commented(parse(fields_of("pretrain", "mine", []), "x")), tmp_path / "x.yaml"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
@@ -256,12 +256,12 @@ def test_a_new_spec_that_a_full_disk_cuts_off_is_not_in_the_way(tmp_path):
 
 def test_words_are_fields_and_comments_say_what_they_mean():
     words = ["optim.epochs=3", "optim.lr=1e-3", "model.backbone=vit-l", "clips.flip=false"]
-    made = parse(fields_of("pretrain", "mine", "tube", words), "x")
+    made = parse(fields_of("pretrain", "mine", ["mask.name=tube", *words]), "x")
     assert (made.mask.name, made.optim.epochs, made.optim.lr) == ("tube", 3, 1e-3)
     assert made.clips.flip is False
     assert "# Largest norm of the gradient. 0: no clipping.\n  clip_grad: 0.0" in commented(made)
     with pytest.raises(UserError, match="--set epochs: "):
-        fields_of("pretrain", "mine", "", ["epochs"])
+        fields_of("pretrain", "mine", ["epochs"])
 
 
 def test_a_digest_alone_does_not_make_videos_generated():

@@ -91,17 +91,12 @@ def _option(name: str, field: FieldInfo) -> Parameter:
     """Return a field as a parameter, with its own `typer.Option` or one made from the field."""
     option = next((extra for extra in field.metadata if isinstance(extra, OptionInfo)), None)
     if option is None:
-        ends = {
-            name: getattr(e, name)
-            for e in field.metadata
-            for name in ("ge", "le")
-            if hasattr(e, name)
-        }
         # Name the flag, since Typer would add --no-NAME.
         flag = (f"--{name.replace('_', '-')}",) if field.annotation is bool else ()
-        option = typer.Option(*flag, min=ends.get("ge"), max=ends.get("le"), help=field.description)
+        option = typer.Option(*flag, help=field.description)
     annotation: Any = Annotated[field.annotation, option]  # type: ignore[valid-type]
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+    default = Parameter.empty if field.is_required() else field.default
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def places(data: list[str]) -> dict[str, Path]:

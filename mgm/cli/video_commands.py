@@ -4,18 +4,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from pydantic import Field
 
 from mgm.cli.base import Force, app, grouped
 from mgm.console import say
 from mgm.errors import MOST_PROCESSES, UserError
-from mgm.spec import ApplyOptions, PredictOptions
+from mgm.spec import ApplyOptions, FrozenModel, PredictOptions
 
-Source = Annotated[
-    Path,
-    typer.Argument(
-        help="A video, a folder of videos, or a folder that `mgm prepare` wrote.", metavar="SOURCE"
-    ),
-]
+SOURCE = "A video, a folder of videos, or a folder that `mgm prepare` wrote."
+Source = Annotated[Path, typer.Argument(help=SOURCE, metavar="SOURCE")]
+Video = Annotated[Path, typer.Argument(help="A video file.", metavar="VIDEO")]
 Weights = Annotated[
     Path,
     typer.Option(
@@ -82,26 +80,27 @@ def export(
     say(write(run, to, out, index, force))
 
 
+class FlowOptions(FrozenModel):
+    """How `mgm flow` computes."""
+
+    method: Literal["raft-small", "dis"] = Field(
+        description="raft-small: of torchvision, a network; dis: of OpenCV, without one."
+    )
+    weights: Path | None = Field(
+        None, description="A state_dict of torchvision's raft_small; default: download it."
+    )
+    processes: int = Field(
+        1, ge=1, le=MOST_PROCESSES, description="Number of processes, with one thread each."
+    )
+
+
 @app.command()
+@grouped
 def flow(
+    how: FlowOptions,
     index: Annotated[
-        Path,
-        typer.Argument(help="A dataset's folder that `mgm prepare` wrote.", metavar="INDEX_DIR"),
+        Path, typer.Argument(help="A folder that `mgm prepare` wrote.", metavar="INDEX_DIR")
     ],
-    method: Annotated[
-        Literal["raft-small", "dis"],
-        typer.Option(help="raft-small: of torchvision, a network; dis: of OpenCV, without one."),
-    ],
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="A file with a state_dict of torchvision's raft_small; default: download it."
-        ),
-    ] = None,
-    processes: Annotated[
-        int,
-        typer.Option(min=1, max=MOST_PROCESSES, help="Number of processes, with one thread each."),
-    ] = 1,
 ) -> None:
     """Write the optical flow of a dataset's videos next to them.
 
@@ -109,19 +108,13 @@ def flow(
     """
     from mgm.stages.flow import flow as compute
 
-    done = compute(index, method, weights, processes)
-    say(f"flow of {done['videos']} videos by {method}: {index}/flow-{method}.json")
+    done = compute(index, how.method, how.weights, how.processes)
+    say(f"flow of {done['videos']} videos by {how.method}: {index}/flow-{how.method}.json")
 
 
 @app.command()
 def inspect(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            help="A video file, a folder of videos, or a folder that `mgm prepare` wrote.",
-            metavar="SOURCE",
-        ),
-    ],
+    path: Source,
     videos: Annotated[
         int | None,
         typer.Option(min=1, help="Folder: number of videos to decode, evenly spaced; default 100."),
@@ -146,12 +139,9 @@ def inspect(
 
 @app.command()
 def vectors(
-    video: Annotated[
-        Path, typer.Argument(help="A video file with motion vectors.", metavar="VIDEO")
-    ],
+    video: Video,
     out: Annotated[
-        Path,
-        typer.Option(help="The file to write, .npz: vectors per cell of 8 x 8 pixels."),
+        Path, typer.Option(help="The file to write, .npz: vectors per cell of 8 x 8 pixels.")
     ],
 ) -> None:
     """Write all motion vectors of a video."""
@@ -162,7 +152,7 @@ def vectors(
 
 @app.command()
 def show(
-    video: Annotated[Path, typer.Argument(help="A video file.", metavar="VIDEO")],
+    video: Video,
     out: Annotated[
         Path, typer.Option(help="The picture to write: .gif, or .png of one frame.")
     ] = Path("show.gif"),

@@ -17,22 +17,19 @@ from mgm.spec.run_specs import Finetune, Probe, Run, Spec
 STAGES: dict[str, type[Run]] = {kind.model_fields["stage"].default: kind for kind in get_args(Spec)}
 
 
-def fields_of(stage: str, dataset: str, mask: str = "", changes: list[str] | None = None) -> Any:
+def fields_of(stage: str, dataset: str, changes: list[str]) -> Any:
     """Return the fields of a spec from words of the command line.
 
     Args:
-        mask: name of a pretraining run's mask; empty: the default.
         changes: words like optim.epochs=50, with values as in YAML.
 
     Raises:
         UserError: a change is not written as FIELD=VALUE.
     """
     fields: dict[str, Any] = {"stage": stage, "data": {"dataset": dataset}}
-    if mask:
-        fields["mask"] = {"name": mask}
     if stage == "measure":
         fields["name"] = "coverage"
-    for change in changes or []:
+    for change in changes:
         dotted, equals, text = change.partition("=")
         *path, last = dotted.split(".")
         try:

@@ -95,22 +95,12 @@ def test_the_command_line(run, videos, tmp_path):
 
     top1 = json.loads((run / "result.json").read_text())["metrics"]["top1"]
     before = files(run)
-    done = mgm(
-        "evaluate", run, run, "--data", f"ssv2={videos}", "--out", tmp_path / "out", "--force"
-    )
+    done = mgm("evaluate", run, "--data", f"ssv2={videos}", "--out", tmp_path / "out", "--force")
     assert files(run) == before
-    assert (
-        done.output.splitlines()
-        == [f"{run.name}: top1 {top1:.2f} on 12 videos of ssv2, 2 x 1 views"] * 2
-    )
-    assert (tmp_path / "out" / run.name / "evaluation.json").exists()
+    [line] = done.output.splitlines()
+    assert line == f"{run.name}: top1 {top1:.2f} on 12 videos of ssv2, 2 x 1 views"
+    assert (tmp_path / "out" / "evaluation.json").exists()
     done = mgm("export", run, "--to", "hf", "--out", tmp_path / "hf", "--index", videos)
     assert done.output.startswith(f"wrote {tmp_path / 'hf'}: ")
-    for words, line in [
-        (["--spatial", "2"], "views.spatial: Input should be 1 or 3 (got 2)"),
-        (
-            ["--weights", "x", run],
-            "--weights x: fits one run, but 2 are given; evaluate them one at a time",
-        ),
-    ]:
-        assert str(mgm("evaluate", run, "--data", f"ssv2={videos}", *words).exception) == line
+    done = mgm("evaluate", run, "--data", f"ssv2={videos}", "--spatial", "2")
+    assert str(done.exception) == "views.spatial: Input should be 1 or 3 (got 2)"

@@ -141,7 +141,7 @@ def test_runs_without_a_spec_file(videos, tmp_path, pretraining):
              for name, value in getattr(pretraining, part).model_dump(mode="json").items()]  # fmt: skip
     words.append("model.backbone=vit-small")
     sets = [word for one in words for word in ("--set", one)]
-    call = ["pretrain", "--mask", "tube", "--data", data, "--out", str(out), *sets]
+    call = ["pretrain", "--set", "mask.name=tube", "--data", data, "--out", str(out), *sets]
     done = CliRunner().invoke(app, call)
     assert done.exit_code == 0, done.exception
     (run,) = out.glob("pretrain-tube-*")
@@ -156,7 +156,7 @@ def test_runs_without_a_spec_file(videos, tmp_path, pretraining):
     assert read_spec(probed).model == own
     for words, said in (
         (["pretrain", "--out", str(out)], "mgm pretrain: .*--data"),
-        (["pretrain", "x.json", "--mask", "tube"], "--mask tube: .*x.json"),
+        (["pretrain", "x.json", "--set", "seed=1"], "--set seed=1: .*x.json"),
     ):
         with pytest.raises(UserError, match=said):
             CliRunner().invoke(app, words, catch_exceptions=False)
