@@ -18,6 +18,8 @@ from mgm.spec import PUBLISHED, FrozenModel, Published
 
 # A command imports what it needs when it is called: PyAV, NumPy and PyTorch take long to import.
 
+SHOWN = 20  # videos whose visible shares are measured
+
 prepare_app = typer.Typer(
     no_args_is_help=True, help="Make a dataset ready: check every video, write an index."
 )
@@ -79,7 +81,13 @@ def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
         side, processes = how.short_side or 256, how.processes or cores()
         copy = partial(copy_videos, kind=how.copy_as, short_side=side, processes=processes)
         make = partial(prepare_copies, make, copy=copy, shard=how.shard)
-    say(summary(make(out)))
+    prepared = make(out)
+    say(summary(prepared))
+    if how.shard is None:
+        from mgm.stages.inspect import spread, visible_lines
+
+        for line in visible_lines(spread(prepared.train, SHOWN)):
+            say(line)
 
 
 def _pattern(text: str) -> str:

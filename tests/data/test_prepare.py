@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -164,5 +165,8 @@ def test_a_file_of_the_user_is_not_replaced_by_an_index(build, tmp_path, name, t
     (out / name).unlink()
     # An index is replaced, whole or not.
     for _ in range(2):
-        assert CliRunner().invoke(app, command).exit_code == 0
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0
         (out / "index.json").unlink()
+    # What the masks leave visible is printed.
+    assert re.search(r"^tube 90% +\d+ % of textured patches", done.output, re.MULTILINE)

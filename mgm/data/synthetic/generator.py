@@ -72,12 +72,7 @@ def load_boxes(out: Path) -> dict[str, NDArray[np.float32]]:
 
     A box is top, left, bottom and right in pixels, clipped to the frame.
     """
-    try:
-        return read_arrays(out / "boxes.npz")
-    except UserError as error:
-        raise UserError(
-            f"{error}; delete the folder and run `mgm prepare synthetic` again"
-        ) from None
+    return read_arrays(out / "boxes.npz")
 
 
 def encode(pictures: NDArray[np.uint8], fps: int, path: Path, layout: str) -> None:
