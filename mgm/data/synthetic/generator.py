@@ -5,7 +5,8 @@ videos must not be flipped. In the other kinds a flipped video keeps its label. 
 encodes the same pixels. The bytes of the files may differ between versions of x264.
 
     OUT/generated.json          the parameters. Written first. It shows that mgm made OUT/videos
-    OUT/videos/ID.mp4           ids count from 100000 (train) and 200000 (test)
+    OUT/videos/ID.mp4           ids count from 100000 (train) and 200000 (test). Kinds ucf101 and
+                                hmdb51 have ID.avi, as their published sets
     OUT/boxes.npz               ID -> (frames, sprites, 4) float32: top, left, bottom, right in
                                 pixels
     OUT/index.csv, index.json   index.json is written last, when the set is complete
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from mgm.data.index import SPLITS, Index, Video, read_index, write_index
 from mgm.data.opening import fault, in_processes
 from mgm.data.synthetic.drawing import boxes, draw, scene
-from mgm.data.synthetic.params import Synthetic
+from mgm.data.synthetic.params import Kind, Synthetic
 from mgm.errors import UserError
 from mgm.reading import read_arrays
 from mgm.results.lock import folder_lock
@@ -123,7 +124,7 @@ def _draw_some(
     split, indices = task
     drawn = []
     for index in indices:
-        drawing, path = scene(params, split, index), videos / video_name(split, index)
+        drawing, path = scene(params, split, index), videos / video_name(params.kind, split, index)
         encode(_yuv420(draw(params, drawing)), params.fps, path, "yuv420p")
         drawn.append((path.stem, boxes(params, drawing)))
     return drawn
@@ -146,7 +147,10 @@ def _index(params: Synthetic, out: Path) -> Index:
     videos = []
     for split, count in params.counts.items():
         for index in range(count):
-            path, label = root / "videos" / video_name(split, index), index % params.classes
+            path, label = (
+                root / "videos" / video_name(params.kind, split, index),
+                index % params.classes,
+            )
             size = path.stat().st_size
             videos.append(Video(str(path), label, split, path.stem, *facts, size))
     note = (
@@ -170,6 +174,7 @@ def _finished(params: Synthetic, out: Path) -> Index | None:
     return index if whole else None
 
 
-def video_name(split: str, index: int) -> str:
+def video_name(kind: Kind, split: str, index: int) -> str:
     """Return a video's name, which counts from 100000 (train) or 200000 (test)."""
-    return f"{100_000 * (1 + SPLITS.index(split)) + index}.mp4"
+    suffix = ".avi" if kind in ("ucf101", "hmdb51") else ".mp4"
+    return f"{100_000 * (1 + SPLITS.index(split)) + index}{suffix}"
