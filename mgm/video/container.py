@@ -209,8 +209,8 @@ class VideoReader:
         if motion and not self.has_vectors:
             raise NoVectors(
                 f"{self.path}: its codec {self.codec} has no motion vectors that FFmpeg exports; "
-                f"transcode it ({transcode(self.path)}), guide masks by optical flow "
-                "(`mgm flow`), or use a mask without motion guidance"
+                f"read it with motion=False, transcode it ({transcode(self.path)}), guide masks by "
+                "optical flow (`mgm flow`), or use a mask without motion guidance"
             )
         if motion:
             self.stream.codec_context.flags2 |= EXPORT_VECTORS

@@ -88,23 +88,13 @@ class DecodePass:
         return Motion(motion_NHW2, distance_NHW, informed_N)
 
 
-def read_frames(path: str | Path) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the index and the pixels of every frame that decodes, as `read_clip` returns them.
-
-    Raises:
-        UserError: the file cannot be read, or its frames change their size.
-    """
-    for picture, frame_HWC in read_pictures(path):
-        yield picture.index, frame_HWC
-
-
 def read_pictures(
     path: str | Path, motion: bool = False
 ) -> Iterator[tuple[DecodedFrame, np.ndarray]]:
     """Yield every picture of a video file that decodes, and its pixels.
 
     Raises:
-        UserError: as `read_frames`.
+        UserError: the file cannot be read, or its frames change their size.
     """
     reformatter, shape = VideoReformatter(), None
     with open_video(path) as video:

@@ -31,7 +31,7 @@ from mgm.reading import regular
 from mgm.results.atomic import atomic_write
 from mgm.spec import Flow
 from mgm.video.clip import Motion
-from mgm.video.decode import probe_video, read_frames
+from mgm.video.decode import probe_video, read_pictures
 from mgm.video.motion import CELL, cells
 from mgm.video.pack import is_pack
 
@@ -172,7 +172,8 @@ def motions(path: str | Path, estimate: Estimate) -> Iterator[tuple[int, np.ndar
     """
     # Consecutive frames, and the index of the last one.
     frames, last = list[np.ndarray](), -1
-    for t, frame_HWC in read_frames(path):
+    for picture, frame_HWC in read_pictures(path):
+        t = picture.index
         if t != last + 1 or (len(frames) - 1) * frame_HWC.shape[0] * frame_HWC.shape[1] >= PIXELS:
             yield from _estimated(frames, last, estimate)
             frames = frames[-1:] if t == last + 1 else []

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -198,7 +198,7 @@ def write_pack(video: Video, file: BinaryIO, short_side: int) -> int:
 
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
-    rows, references, shape = [], [], (0, 0)
+    rows, references, shape = list[tuple[Any, ...]](), list[int](), (0, 0)
     for picture, frame_HWC in read_pictures(video.path, video.has_vectors):
         if picture.index != len(rows):
             break

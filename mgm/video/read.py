@@ -64,7 +64,7 @@ def read(
                 _require_size(video, source.size or shape)
                 sides = (size, size) if boxes else shape
                 frames_VTHWC = np.empty((*place_VT.shape, *sides, 3), np.uint8)
-            for v in np.flatnonzero((place_VT == n).any(1)):
+            for v in np.flatnonzero((place_VT == n).any(1)).tolist():
                 cut_HWC, box = frame_HWC, own[v]
                 if box:
                     cut_HWC = cut_frames(frame_HWC[None], box.on(shape, source.size), size)

@@ -20,7 +20,7 @@ from mgm.video import (
     read_clip,
     read_vectors,
 )
-from mgm.video.decode import read_frames
+from mgm.video.decode import read_pictures
 from tests.helpers.videos import CLIPS, REPORTED, moving_square, write_matrix, write_video
 
 
@@ -500,7 +500,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, kind):
             probe_video,
             inspect_video,
             lambda path: read_clip(path, [0]),
-            lambda path: list(read_frames(path)),
+            lambda path: list(read_pictures(path)),
         ):
             with pytest.raises(UserError, match=r"v\.mp4: "):
                 read(path)

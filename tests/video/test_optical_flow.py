@@ -13,7 +13,7 @@ from mgm.rng import generator
 from mgm.spec import Clips, Views
 from mgm.video import Cache, loader, read_clip, slot_magnitude
 from mgm.video import optical_flow as flow
-from mgm.video.decode import read_frames
+from mgm.video.decode import read_pictures
 from mgm.video.motion import cells
 from mgm.video.optical_flow import (
     NoFlow,
@@ -150,8 +150,8 @@ def test_row_i_of_a_sidecar_belongs_to_frame_i_of_the_clip(tmp_path, name, optio
     np.testing.assert_array_equal(motion.vectors_THW2, whole[[5, 0, 11, 5]].astype(np.float32))
     assert motion.vectors_THW2.dtype == np.float32
     assert motion.informed_T.tolist() == [True, False, True, True]
-    for index, frame_HWC in read_frames(path):
-        np.testing.assert_array_equal(frame_HWC, clip.frames_THWC[index])
+    for picture, frame_HWC in read_pictures(path):
+        np.testing.assert_array_equal(frame_HWC, clip.frames_THWC[picture.index])
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
@@ -173,13 +173,13 @@ def test_frames_are_read_a_few_at_a_time_and_how_many_changes_nothing(tmp_path, 
 
 
 def test_frames_that_do_not_decode_leave_no_motion_information(tmp_path, monkeypatch):
-    path, real = write_small_pan(tmp_path / "v.mp4"), read_frames
+    path, real = write_small_pan(tmp_path / "v.mp4"), read_pictures
     write_flow(path, "dis", estimator("dis"))
     whole = np.load(sidecar(path, "dis"))
     monkeypatch.setattr(
         flow,
-        "read_frames",
-        lambda path: ((t, frame) for t, frame in real(path) if t not in (4, 5, 11)),
+        "read_pictures",
+        lambda path: (pair for pair in real(path) if pair[0].index not in (4, 5, 11)),
     )
     write_flow(path, "dis", estimator("dis"))
     damaged = read_flow(path, "dis", range(12))
