@@ -87,12 +87,17 @@ def read_json(path: Path, kind: Any = Any, then: str = "") -> Any:
         then: what the user can do about a file of another type.
 
     Raises:
-        UserError: it cannot be read, is not standard JSON, which has neither NaN nor 1e999, or has
-            another type.
+        UserError: it cannot be read, is not standard JSON, which has neither NaN nor 1e999, names a
+            field twice, or has another type.
         FileNotFoundError: it does not exist.
     """
     try:
-        value = json.loads(read_text(path), parse_constant=_finite, parse_float=_finite)
+        value = json.loads(
+            read_text(path),
+            parse_constant=_finite,
+            parse_float=_finite,
+            object_pairs_hook=_fields,
+        )
     except (FileNotFoundError, UserError):
         raise
     except (ValueError, OSError, RecursionError) as error:
@@ -190,6 +195,15 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a regular file."""
     with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object. Of two equal fields, Python would keep the last."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} is given twice")
+    return fields
 
 
 def _finite(text: str) -> float:

@@ -136,6 +136,11 @@ BAD = [
     ("ssv2", {"labels/labels.json": {"a": "0", "b": "2"}}, "labels.json: its 2 classes"),
     ("ssv2", {"labels/labels.json": {"a": "0", "b": "0"}}, "labels.json: its 2 classes"),
     ("ssv2", {"labels/train.json": '[{"id": "1"'}, "train.json:"),
+    (
+        "ssv2",
+        {"labels/labels.json": '{"a": "0", "a": "0"}'},
+        "labels.json: is not JSON (a is given",
+    ),
     ("ssv2", {"labels/train.json": [{"id": "9"}]}, "train.json: 0.template:"),
     ("ssv2", {"labels/train.json": [{"id": 41, "template": CLOSING}]}, "train.json: 0.id:"),
     ("ssv2", {"labels/train.json": [{"id": "41", "template": "Opening"}]}, "train.json: 0:"),
@@ -187,7 +192,7 @@ BAD = [
     (
         "k400",
         {},
-        "has no annotations; put train.csv and val.csv",
+        "has no annotations",
     ),
     ("k400", {"all.csv": HEADER}, "has no annotations"),
     ("k400", {"all.csv": "label,youtube_id\na,b\n"}, "has no annotations"),

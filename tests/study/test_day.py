@@ -165,7 +165,7 @@ def test_a_half_unpacked_archive_is_one_line(source):
     ("name", "split", "files", "says"),
     [
         ("ucf101", 2, {"ucfTrainTestlist/classInd.txt": "1 Archery"}, "trainlist02.txt"),
-        ("hmdb51", 2, {}, "has no lists *_test_split2.txt; add the published"),
+        ("hmdb51", 2, {}, "has no lists *_test_split2.txt"),
     ],
 )
 def test_lists_of_another_split_or_none_are_one_line(tmp_path, name, split, files, says):

@@ -60,12 +60,7 @@ def index_diving48(source: Path, out: Path) -> Index:
 
 
 def read_diving48_lists(source: Path) -> Lists:
-    """Read the lists of a source, or those of this package. Keys are video names.
-
-    Raises:
-        UserError: an entry is wrong. The message names the file and the entry.
-        FileNotFoundError: the source has some of the three files.
-    """
+    """Read the lists of a source, or those of this package. Keys are video names."""
     kinds = dict.fromkeys((f"Diving48_V2_{split}" for split in SPLITS), list[Diving48Row]) | {
         "Diving48_vocab": list[list[str]]
     }
@@ -79,7 +74,7 @@ def read_diving48_lists(source: Path) -> Lists:
         }
     classes = tuple(", ".join(parts) for parts in values["Diving48_vocab"])
     if len(set(classes)) < len(classes):
-        raise UserError(f"{paths['Diving48_vocab']}: names a class twice; download it again")
+        raise UserError(f"{paths['Diving48_vocab']}: names a class twice")
     entries: dict[str, Entry] = {}
     for split in SPLITS:
         path = paths[f"Diving48_V2_{split}"]
@@ -105,12 +100,7 @@ def index_ssv2(source: Path, out: Path) -> Index:
 
 
 def read_ssv2_lists(source: Path) -> Lists:
-    """Read the lists of a source. Keys are video ids.
-
-    Raises:
-        UserError: an entry is wrong. The message names the file and the entry.
-        FileNotFoundError: a file is missing.
-    """
+    """Read the lists of a source. Keys are video ids."""
     path, test = list_file(source, "labels"), list_file(source, "test")
     classes = numbered(path, read_json(path, dict[str, str]), 0)
     label_of = {name: label for label, name in enumerate(classes)}

@@ -60,16 +60,11 @@ def index_k400(source: Path, out: Path) -> Index:
 
 
 def read_annotations(source: Path) -> Lists:
-    """Read the annotations of a source. Keys are ID_START_END, without leading zeros.
-
-    Raises:
-        UserError: there are none, or a line is wrong. The message names the file and the line.
-    """
+    """Read the annotations of a source. Keys are ID_START_END, without leading zeros."""
     rows = list(_rows(source))
     if not rows:
         raise UserError(
-            f"{source}: has no annotations; put train.csv and val.csv with the columns "
-            f"{','.join(_Row.model_fields)} into --source or a folder annotations in it"
+            f"{source}: has no annotations (CSVs with columns {','.join(_Row.model_fields)})"
         )
     classes = sorted({row.label for _, row in rows if row.split != "test"})
     label_of = {name: label for label, name in enumerate(classes)}
@@ -118,13 +113,8 @@ def _leave_out_other_classes(files: VideoFiles, annotations: Lists) -> None:
 
     class_of = {plain(name): name for name in annotations.classes}
     for key, entry in annotations.entries.items():
-        folder, label = (
-            Path(files.name_of.get(key, "")).parent.name,
-            annotations.classes[entry.label],
-        )
+        folder = Path(files.name_of.get(key, "")).parent.name
+        label = annotations.classes[entry.label]
         if (lies_in := class_of.get(plain(folder), label)) != label:
-            reason = (
-                f"is in the folder of class {lies_in}, but is annotated as {label}; move it, or "
-                "correct the annotation"
-            )
+            reason = f"is in the folder of class {lies_in}, but is annotated as {label}"
             files.unusable.append((files.name_of.pop(key), reason))

@@ -76,14 +76,7 @@ def carried_ucf101_lists(split: int) -> Lists:
 
 
 def read_ucf101_lists(folder: Path, split: int) -> Lists:
-    """Read the lists in a folder, in the official format.
-
-    Lines may have Windows line ends, as those of classInd.txt have.
-
-    Raises:
-        UserError: a line is wrong. The message names the file and the line.
-        FileNotFoundError: a file is missing.
-    """
+    """Read the lists in a folder, in the official format. Line ends may be those of Windows."""
     path = folder / "classInd.txt"
     number_of = {
         name: number for _, line in _lines(path) for number, _, name in [line.partition(" ")]
@@ -94,9 +87,7 @@ def read_ucf101_lists(folder: Path, split: int) -> Lists:
             name, _, number = line.partition(" ")
             label = name.partition("/")[0]
             if number and number_of.get(label) != number:
-                raise UserError(
-                    f"{where}: class {label} has another number in {path.name}; correct one"
-                )
+                raise UserError(f"{where}: class {label} has another number in {path.name}")
             rows.append((where, name, side))
     return _ucf101_lists(classes, rows)
 
@@ -132,19 +123,13 @@ def read_hmdb51_lists(source: Path, split: int) -> Lists:
     """Read the lists of a split in a source. Keys are CLASS/NAME without suffix.
 
     If the source has no lists of split 1, those of this package are used.
-
-    Raises:
-        UserError: a line is wrong, or there are no lists.
     """
     end = f"_test_split{split}.txt"
     paths = [path for depth in ("", "*/", "*/*/") for path in source.glob(f"{depth}*{end}")]
     if not paths and split == 1:
         return carried_hmdb51_lists()
     if not paths:
-        raise UserError(
-            f"{source}: has no lists *{end}; add the published testTrainMulti_7030_splits (mgm has "
-            "a copy of split 1 only)"
-        )
+        raise UserError(f"{source}: has no lists *{end}, and mgm has a copy of split 1 only")
     return _hmdb51_lists(
         (where, f"{path.name.removesuffix(end)}/{line}")
         for path in sorted(paths)
@@ -167,7 +152,7 @@ def _hmdb51_lists(rows: Iterable[tuple[str, str]]) -> Lists:
     for where, line in rows:
         name, _, mark = line.rstrip().rpartition(" ")
         if mark not in ("0", "1", "2"):
-            raise UserError(f"{where}: is not a video's name and its mark, 0, 1 or 2; correct it")
+            raise UserError(f"{where}: is not a video's name and its mark, 0, 1 or 2")
         name = name.rstrip()
         key, label = os.path.splitext(name)[0], name.partition("/")[0]
         film = key.rpartition(f"_{label}_")[0] or key
