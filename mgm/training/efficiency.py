@@ -5,13 +5,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-Compile = Literal["auto", "on", "off"]
+from mgm.spec import RunOptions
+
 Forward = Callable[..., Any]
 
 # The largest number of compiled versions of a block. They differ in width, drop path or tokens.
@@ -21,7 +22,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def block_compiler(
-    choice: Compile, device: torch.device, show: Callable[[str], None]
+    choice: str, device: torch.device, show: Callable[[str], None]
 ) -> Callable[[Forward], Forward] | None:
     """Return a function that compiles a block's forward pass, or None not to compile blocks.
 
@@ -85,6 +86,19 @@ def wrapped_blocks(model: nn.Module, *wraps: Callable[[Forward], Forward]) -> It
         for block in blocks:
             # Then the class's own method is used again.
             vars(block).pop("forward", None)
+
+
+@contextmanager
+def faster_blocks(
+    model: nn.Module, device: torch.device, options: RunOptions, show: Callable[[str], None]
+) -> Iterator[None]:
+    """Compile and recompute the blocks inside the `with` statement, as the options say."""
+    if device.type == "cpu":
+        set_malloc_options()
+    compiled = block_compiler(options.compile, device, show)
+    wraps = [wrap for wrap in (compiled, recomputed if options.recompute else None) if wrap]
+    with wrapped_blocks(model, *wraps):
+        yield
 
 
 def set_malloc_options() -> None:

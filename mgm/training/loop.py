@@ -2,14 +2,12 @@
 
 import math
 import os
-import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import reduce
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -20,26 +18,18 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from mgm.console import duration
 from mgm.errors import UserError
-from mgm.results.result import append_log, rewind_log
 from mgm.rng import clip_seed
 from mgm.spec import Optim, RunOptions
 from mgm.training import collectives
 from mgm.training.checkpoint import load_checkpoint, save_checkpoint
-from mgm.training.efficiency import (
-    block_compiler,
-    recomputed,
-    set_malloc_options,
-    wrapped_blocks,
-)
+from mgm.training.efficiency import faster_blocks
+from mgm.training.log import TrainingLog
 from mgm.training.optim import build_optimiser, learning_rate, set_learning_rate
 
 LOGGED = 100  # steps of a run that are logged, about
-SHOW_S = 10  # seconds between lines on the terminal
 # A checkpoint holds the generator of the CPU alone. On other devices, each step has its own seed.
 SEEDED_BY_STREAM = ("cpu",)
-JUDGE_S = 30  # seconds of training before a slow loader is reported
 
 Numbers = Callable[[], dict[str, Tensor]]
 
@@ -81,8 +71,7 @@ def train(
     A stopped and continued run ends with bit-equal weights, on a CPU with the same number of
     threads: batches depend only on the step, and a checkpoint holds all other state. SIGINT
     (Ctrl-C), SIGTERM (the end of a time limit) and SIGUSR1 (Slurm's warning before it:
-    `--signal=USR1@60`) finish the step, write a checkpoint and exit. `docs/killed.md` lists the
-    exit statuses.
+    `--signal=USR1@60`) finish the step, write a checkpoint and exit with 128 plus their number.
 
     Several processes train the same model by DistributedDataParallel. Losses and gradients are
     those of the whole batch, up to the order of float32 sums. Dropout and drop path of several
@@ -98,56 +87,41 @@ def train(
             is not finite, more than 1 % of the videos could not be read, or a GPU's memory is full.
         SystemExit: one of these signals came.
     """
-    clips = _clips_per_process(run, options.accumulate)
-    # --- Wrap the blocks: compiled, recomputed in the backward pass, or neither ---
+    processes, is_main, parts = collectives.world_size(), collectives.is_main(), options.accumulate
+    _require_equal_parts(run, parts * processes)
+    show = show if is_main else lambda line: None
     parameters = list(run.model.parameters())
-    device = parameters[0].device
-    if device.type == "cpu":
-        set_malloc_options()
-    is_main, processes = collectives.is_main(), collectives.world_size()
-    compiled = block_compiler(options.compile, device, show if is_main else lambda line: None)
-    wraps = [wrap for wrap in (compiled, recomputed if options.recompute else None) if wrap]
+    device, log_every = parameters[0].device, math.ceil(run.steps / LOGGED)
+    bf16 = run.optim.precision == "bf16"
+    precision = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
 
-    with _catch_signals() as signals, _advice_on_memory(run.run_id), ExitStack() as stack:
-        # --- Load the state of the last checkpoint, or start at step 0 ---
+    with (
+        _caught_signals() as signals,
+        _advice_on_memory(run.run_id),
+        faster_blocks(run.model, device, options, show),
+    ):
+        # --- Restore the state of the last checkpoint, or start at step 0 ---
         optimiser = build_optimiser(run.model, run.optim, run.layer_decay)
         first, failures = _restore(run, optimiser, folder, show)
         # DistributedDataParallel copies rank 0's weights to all processes.
         loss_module = _parallel(_Loss(run), options.bf16_gradients)
-        no_sync = getattr(loss_module, "no_sync", nullcontext)
-        bf16 = run.optim.precision == "bf16"
-        precision = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
-        log_every = math.ceil(run.steps / LOGGED)
-        log = TrainingLog(run, folder, first, show) if is_main else None
+        clips = run.optim.batch * run.repeats
+        log = TrainingLog(folder, run.run_id, first, run.steps, clips, show) if is_main else None
+        batches = log.timed(run.batches(first)) if log else run.batches(first)
         unreadable = list[tuple[int, str]]()  # (step, name) that other processes do not know yet
         saved_at = time.monotonic()
         run.model.train()
-
-        batches, parts = run.batches(first), options.accumulate
-        stack.enter_context(wrapped_blocks(run.model, *wraps))
         for step in range(first, run.steps):
             if processes > 1 or device.type not in SEEDED_BY_STREAM:
                 torch.manual_seed(clip_seed(run.seed, step, -3 - collectives.rank()))
-
-            # --- Read the batch ---
-            asked_at = time.monotonic()
             batch, unread = next(batches)
-            if log:
-                log.waited += time.monotonic() - asked_at
             unreadable += [(step, name) for name in unread]
 
-            # --- Forward and backward pass of each micro-batch ---
+            # --- Backward ---
             rate = learning_rate(step, run.steps, run.optim)
             set_learning_rate(optimiser, rate)
             optimiser.zero_grad()
-            losses, numbers_of = list[Tensor](), dict[int, Numbers]()
-            for number in range(parts):
-                micro_batch = _slice(batch, number * clips // parts, (number + 1) * clips // parts)
-                with no_sync() if number + 1 < parts else nullcontext():
-                    with precision:
-                        loss, numbers_of[number] = loss_module(micro_batch)
-                    (loss / parts).backward()
-                losses.append(loss.detach())
+            computed = _backward(loss_module, batch, parts, clips // parts // processes, precision)
             norm = torch.nn.utils.clip_grad_norm_(parameters, run.optim.clip_grad or math.inf)
 
             # --- Agree with the other processes on what to do next ---
@@ -165,13 +139,11 @@ def train(
             # --- Log. Only some steps read numbers, since reading waits for a GPU. ---
             if stop or save or (step + 1) % log_every == 0 or step + 1 == run.steps:
                 with torch.no_grad(), precision:
-                    means = _means(
-                        [{"loss": x, **of()} for x, of in zip(losses, numbers_of.values())]
-                    )
-                numbers = {"loss": means.pop("loss"), "lr": rate, "grad_norm": norm.item(), **means}
-                _require_finite(run, step, loss=numbers["loss"], gradient=norm.item())
+                    loss, means = _means(computed)
+                _require_finite(run, step, loss=loss, gradient=norm.item())
                 if log:
-                    log.write(step + 1, numbers)
+                    numbers = {"loss": loss, "lr": rate, "grad_norm": norm.item()}
+                    log.write(step + 1, numbers | means)
 
             # --- Update the weights, save, stop ---
             optimiser.step()
@@ -181,8 +153,7 @@ def train(
             if stop:
                 # Wait for all, since torchrun ends all processes when one has ended.
                 collectives.barrier()
-                if is_main:
-                    _say_stopped(run, step + 1, show)
+                _say_stopped(run, step + 1, show)
                 sys.exit(128 + stop)
         # A bad weight shows in the next step's loss. After the last step there is none.
         largest = torch.stack([x.detach().abs().max() for x in parameters]).max()
@@ -190,26 +161,31 @@ def train(
     return list(failures)
 
 
-def _means(parts: Sequence[dict[str, Tensor]]) -> dict[str, float]:
-    """Return the mean of each number over the micro-batches of all processes."""
+def _backward(
+    loss_module: nn.Module, batch: Any, parts: int, clips: int, precision: Any
+) -> list[tuple[Tensor, Numbers]]:
+    """Add up the gradients of each micro-batch of `clips`. Return the losses and more numbers."""
+    computed = list[tuple[Tensor, Numbers]]()
+    for part in range(parts):
+        own = itemgetter(slice(part * clips, (part + 1) * clips))
+        micro_batch = own(batch) if isinstance(batch, Tensor) else batch.map(own)
+        # Processes exchange gradients after the last micro-batch.
+        last = part + 1 == parts or not isinstance(loss_module, DistributedDataParallel)
+        with nullcontext() if last else loss_module.no_sync():
+            with precision:
+                loss, numbers = loss_module(micro_batch)
+            (loss / parts).backward()
+        computed.append((loss.detach(), numbers))
+    return computed
+
+
+def _means(computed: Sequence[tuple[Tensor, Numbers]]) -> tuple[float, dict[str, float]]:
+    """Return the mean loss and the means of the further numbers, over all processes."""
+    parts = [{"loss": loss, **numbers()} for loss, numbers in computed]
     count = len(parts) * collectives.world_size()
-    sums = [reduce(torch.add, [part[name] / count for part in parts]) for name in parts[0]]
-    return dict(zip(parts[0], collectives.all_reduce(torch.stack(sums)).tolist()))
-
-
-def _clips_per_process(run: TrainingRun, accumulate: int) -> int:
-    processes = collectives.world_size()
-    if run.optim.batch % (accumulate * processes):
-        raise UserError(
-            f"--accumulate {accumulate} times {processes} process(es) does not divide optim.batch "
-            f"{run.optim.batch}; choose numbers whose product divides it"
-        )
-    return run.optim.batch * run.repeats // processes
-
-
-def _slice(batch: Any, start: int, stop: int) -> Any:
-    own = itemgetter(slice(start, stop))
-    return own(batch) if isinstance(batch, Tensor) else batch.map(own)
+    sums = torch.stack([torch.stack([x / count for x in part.values()]) for part in parts]).sum(0)
+    loss, *others = collectives.all_reduce(sums).tolist()
+    return loss, dict(zip([*parts[0]][1:], others))
 
 
 # --- State, and what several processes share ---
@@ -226,15 +202,13 @@ def _restore(
     Returns:
         The first step, and the videos that failed before it, as the keys of a dict in order.
     """
-    is_main = collectives.is_main()
-    state = load_checkpoint(folder, run.run_id, show) if is_main else None
+    state = load_checkpoint(folder, run.run_id, show) if collectives.is_main() else None
     if not (state := collectives.broadcast_object(state)):
         return 0, {}
     run.model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     torch.set_rng_state(state["rng"])
-    if is_main:
-        show(f"{run.run_id}: continues at step {state['step']} of {run.steps}")
+    show(f"{run.run_id}: continues at step {state['step']} of {run.steps}")
     return state["step"], dict.fromkeys(state["failed"])
 
 
@@ -278,12 +252,20 @@ def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
 # --- What ends a run early ---
 
 
+def _require_equal_parts(run: TrainingRun, parts: int) -> None:
+    if run.optim.batch % parts:
+        processes = collectives.world_size()
+        raise UserError(
+            f"--accumulate {parts // processes} times {processes} process(es) does not divide "
+            f"optim.batch {run.optim.batch}"
+        )
+
+
 def _require_few_failures(run: TrainingRun, failures: dict[str, None]) -> None:
     if len(failures) > 0.01 * run.videos:
         raise UserError(
             f"{run.run_id}: {len(failures)} of {run.videos} training videos could not be read, "
-            f"more than 1 %: {next(iter(failures))} first; restore them, or prepare the dataset "
-            "again to leave them out"
+            f"more than 1 %: {next(iter(failures))} first"
         )
 
 
@@ -292,19 +274,19 @@ def _require_finite(run: TrainingRun, step: int, **numbers: float) -> None:
         values = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
         raise UserError(
             f"{run.run_id}: {values} at step {step} of {run.steps}; lower optim.lr (now "
-            f"{run.optim.lr}) or set optim.clip_grad, and run it again"
+            f"{run.optim.lr}) or set optim.clip_grad"
         )
 
 
 def _say_stopped(run: TrainingRun, step: int, show: Callable[[str], None]) -> None:
     # This file tells the workflow that the run was stopped and did not fail.
-    if marker := os.environ.get("MGM_STOPPED"):
+    if (marker := os.environ.get("MGM_STOPPED")) and collectives.is_main():
         Path(marker).touch()
     show(f"{run.run_id}: stopped at step {step} of {run.steps}; run again to continue")
 
 
 @contextmanager
-def _catch_signals() -> Iterator[list[int]]:
+def _caught_signals() -> Iterator[list[int]]:
     """Collect signals that stop a run during the block. Outside of it, they end the process."""
     came: list[int] = []
     caught = [signal.SIGTERM, signal.SIGUSR1]
@@ -332,68 +314,6 @@ def _advice_on_memory(run_id: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         why = str(error).partition(". ")[0]
         raise UserError(
-            f"{run_id}: {why}; raise --accumulate, which computes fewer clips at a time, or "
-            "pass --recompute (under Snakemake: `execution` in the scale's or the study's file)"
+            f"{run_id}: {why}; raise --accumulate, which computes fewer clips at a time, or pass "
+            "--recompute (under Snakemake: `execution` in the scale's or the study's file)"
         ) from error
-
-
-# --- The log ---
-
-
-class TrainingLog:
-    """A run's log.jsonl, and its lines on the terminal.
-
-    A run that continues drops the lines after its checkpoint, so that no step is logged twice.
-    """
-
-    def __init__(self, run: TrainingRun, folder: Path, first: int, show: Callable[[str], None]):
-        rewind_log(folder, first)
-        self.run, self.folder, self.show = run, folder, show
-        self.first, self.last_step = first, first
-        self.started = self.last_time = self.shown = time.monotonic()
-        self.waited = 0.0  # seconds for the loader
-        self.begun = self.judged = False
-
-    def write(self, step: int, numbers: dict[str, Any]) -> None:
-        """Append a line, and show one every `SHOW_S` seconds."""
-        now, run = time.monotonic(), self.run
-        seconds = max(now - self.last_time, 1e-9)  # since the last line
-        clips_per_s = run.optim.batch * run.repeats * (step - self.last_step) / seconds
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        if torch.cuda.is_available():
-            memory = torch.cuda.max_memory_allocated() / 2**20
-        line = {
-            "step": step,
-            "steps": run.steps,
-            # Nine digits hold a float32 exactly.
-            **{name: float(f"{value:.9g}") for name, value in numbers.items()},
-            "clips_per_s": float(f"{clips_per_s:.6g}"),
-            "memory_mb": round(memory, 1),
-            "seconds": round(seconds, 6),
-            "time": round(time.time(), 3),
-        }
-        append_log(self.folder, line)
-        self.last_step, self.last_time = step, now
-        if not self.begun:
-            # Workers started, and code was compiled: this says nothing of the other steps.
-            self.begun, self.first, self.started, self.waited = True, step, now, 0.0
-            return
-        if now - self.shown >= SHOW_S:
-            left = (run.steps - step) * (now - self.started) / (step - self.first)
-            self.show(
-                f"{run.run_id}: step {step} of {run.steps}, loss {numbers['loss']:.3f}, "
-                f"{clips_per_s:.0f} clips/s, {duration(left)} left"
-            )
-            self.shown = now
-        if not self.judged and now - self.started >= JUDGE_S:
-            self._judge_loader(now - self.started)
-
-    def _judge_loader(self, seconds: float) -> None:
-        """Report once if the run waits for clips more than half of its time."""
-        self.judged = True
-        if self.waited > seconds / 2:
-            self.show(
-                f"{self.run.run_id}: waiting for clips took {self.waited / seconds:.0%} of the "
-                f"first {duration(seconds)}; raise --workers, or read packs "
-                "(`mgm prepare ... --copy pack`)"
-            )

@@ -18,7 +18,8 @@ from torch import nn
 from mgm.errors import UserError
 from mgm.spec import Optim, RunOptions
 from mgm.training import TrainingRun, load_checkpoint, save_checkpoint, train
-from mgm.training.loop import TrainingLog, _catch_signals
+from mgm.training.log import TrainingLog
+from mgm.training.loop import _caught_signals
 from mgm.training.optim import learning_rate
 
 OPTIM = Optim(lr=0.5, min_lr=0.01, batch=8, epochs=10, warmup_epochs=1, precision="float32")
@@ -192,7 +193,7 @@ def test_a_signal_leaves_a_checkpoint_of_its_step_and_its_status(tmp_path, numbe
         assert stop.value.code == 128 + number
         assert load_checkpoint(folder, "run-1")["step"] == at + 1
         assert signal.getsignal(number) == signal.SIG_DFL
-    with pytest.raises(SystemExit) as stop, _catch_signals():
+    with pytest.raises(SystemExit) as stop, _caught_signals():
         os.kill(os.getpid(), number)
     assert stop.value.code == 128 + number
     signal.signal(number, before)
@@ -238,7 +239,7 @@ def test_numbers_leave_the_device_at_logged_steps_alone(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("seconds", "lines"), [(0.05, 1), (0.0, 0)])
 def test_a_run_that_waits_for_its_loader_says_so_once(tmp_path, monkeypatch, seconds, lines):
-    monkeypatch.setattr("mgm.training.loop.JUDGE_S", 0)
+    monkeypatch.setattr("mgm.training.log.JUDGE_S", 0)
     run, said = toy(), []
 
     def slow(first, batches=run.batches):
@@ -258,9 +259,9 @@ def test_the_time_left_does_not_count_the_start(tmp_path, monkeypatch):
     """Workers that start in 40 s would make an hour of a run that takes a minute."""
     clock, said = [0.0], []
     monkeypatch.setattr(
-        "mgm.training.loop.time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time)
+        "mgm.training.log.time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time)
     )
-    log = TrainingLog(toy(steps=100), tmp_path, 0, said.append)
+    log = TrainingLog(tmp_path, "run-1", 0, 100, 8, said.append)
     for step in range(1, 21):
         clock[0] += 40 if step == 1 else 1
         log.write(step, {"loss": 1.0})
