@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from mgm.console import track
 from mgm.data.index import Index, Video, new_index, read_index, write_index
-from mgm.data.opening import FULL, PreparedPart, fault, in_processes, open_all, require_same
+from mgm.data.opening import FULL, PreparedPart, fault, in_processes, open_all
 from mgm.errors import UserError
 from mgm.reading import read_json
 from mgm.results.atomic import atomic_write, remove_parts, write
@@ -121,7 +121,10 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
     """Write OUT/copies.json, or check that the copies there have the same settings."""
     mark = out / "copies.json"
     if mark.is_file():
-        require_same(out, read_json(mark, dict[str, Any], "choose another --out"), settings)
+        if (earlier := read_json(mark)) != settings:
+            raise UserError(
+                f"{out}: holds copies of {earlier}, not {settings}; choose another --out"
+            )
     elif (out / "videos").exists():
         raise UserError(
             f"{out / 'videos'}: holds videos that `mgm prepare --copy` did not make; choose another"

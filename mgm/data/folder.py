@@ -27,9 +27,8 @@ from unicodedata import normalize
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from mgm.data.index import SPLITS, Index, Video, new_index, read_index, write_index
+from mgm.data.index import SPLITS, Index, Video, below, new_index, read_index, write_index
 from mgm.data.opening import files_below, open_all
-from mgm.data.videos import below
 from mgm.errors import UserError, valid
 from mgm.reading import read_table
 from mgm.spec import Flow

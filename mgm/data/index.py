@@ -12,18 +12,60 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import get_type_hints
 
 from pydantic import BaseModel
 
-from mgm.data.videos import SPLITS, Index, Video, below
 from mgm.errors import UserError
 from mgm.reading import file_digest, read_json, read_table
 from mgm.results.atomic import atomic_write, table_writer, write
 from mgm.spec import MASKS
+from mgm.video.videos import Video
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Index:
+    """The videos of a dataset.
+
+    Attributes:
+        digest: 12 hex digits that identify the content, wherever it is stored.
+        note: where the split comes from.
+        excluded: (path below the root, reason) of every listed video that is not used.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    videos: tuple[Video, ...]
+    excluded: tuple[tuple[str, str], ...]
+    digest: str
+    note: str
+
+    @property
+    def train(self) -> tuple[Video, ...]:
+        return tuple(video for video in self.videos if video.split == "train")
+
+    @property
+    def test(self) -> tuple[Video, ...]:
+        return tuple(video for video in self.videos if video.split == "test")
+
+    @property
+    def grouped(self) -> bool:
+        """Whether several training videos come from one source."""
+        return len({video.group for video in self.train}) < len(self.train)
+
+    def name(self, video: Video) -> str:
+        """Return the video's path below the root. It is the same on every machine."""
+        return below(video.path, self.root)
+
+
+def below(path: str, root: Path) -> str:
+    """Return a path relative to the root, with slashes."""
+    return os.path.relpath(path, root).replace(os.sep, "/")
 
 
 def new_index(

@@ -7,7 +7,7 @@ import errno
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -25,7 +25,7 @@ from mgm.results.lock import end_with_parent
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHUNK = 64  # files that a process opens between two reports
 # Raise this number when a change of the code gives the same file another row.
-_VERSION = 3
+_VERSION = 4
 
 
 def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str, str]]]:
@@ -40,20 +40,18 @@ def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str
     names, unusable, seen = [], list[tuple[str, str]](), set()
 
     def failed(error: OSError) -> None:
-        reason = f"cannot be listed ({error.strerror}); make it readable, or remove it"
-        unusable.append((below(error.filename, root), reason))
+        unusable.append((below(error.filename, root), f"cannot be listed ({error.strerror})"))
 
     for at, folders, files in os.walk(root / folder, onerror=failed, followlinks=True):
         if os.path.realpath(at) in seen:
-            reason = "leads to a folder that was read already; remove the link"
-            unusable.append((below(at, root), reason))
+            unusable.append((below(at, root), "leads to a folder that was read already"))
             folders.clear()
             continue
         seen.add(os.path.realpath(at))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in (below(os.path.join(at, file), root) for file in files if file[0] != "."):
             if any("\udc80" <= letter <= "\udcff" for letter in name):
-                unusable.append((ascii(name)[1:-1], "has a name that is not UTF-8; rename it"))
+                unusable.append((ascii(name)[1:-1], "has a name that is not UTF-8"))
             else:
                 names.append(name)
     return names, unusable
@@ -70,20 +68,6 @@ class PreparedPart:
     of: int
     videos: int
     failed: tuple[tuple[str, str], ...]
-
-
-def require_same(out: Path, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Check that the copies in a folder were made with these settings.
-
-    Raises:
-        UserError: a setting differs.
-    """
-    for name, value in settings.items():
-        if earlier.get(name) != value:
-            raise UserError(
-                f"{out}: holds copies with {name} {earlier.get(name)}, and now {name} is {value}; "
-                "choose another --out"
-            )
 
 
 def cores() -> int:
@@ -110,8 +94,7 @@ def in_processes(work: Callable[[Any], Any], tasks: Sequence[Any], processes: in
             yield future.result()
     except BrokenProcessPool:
         raise UserError(
-            "a worker process died, perhaps for lack of memory; run again with fewer --processes "
-            "(what is done is kept)"
+            "a worker process died, perhaps for lack of memory; run again with fewer --processes"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -125,37 +108,32 @@ def open_all(
     More than a few are opened by one process per core.
 
     Args:
-        checked: a file that keeps the rows of opened videos. A later call opens only the other
+        checked: a file that keeps the facts of opened videos. A later call opens only the other
             videos, those with another size or time, and those that could not be read.
 
     Returns:
         {name: its row of an index, without label, split and group}, and (name, reason) of the
         videos that cannot be read.
     """
-    known = dict(_read_lines(root, checked)) if checked and checked.is_file() else {}
-
-    def unchanged(name: str) -> Video | None:
-        with suppress(OSError):
-            return known.get(_mark(root, name))
-        return None
-
+    known = _read_checked(root, checked) if checked and checked.is_file() else {}
     with ThreadPoolExecutor(8) as pool:
-        results: dict[str, Video | str | None] = dict(zip(names, pool.map(unchanged, names)))
+        marks = dict(zip(names, pool.map(partial(_mark, root), names)))
+    results: dict[str, Video | str | None] = {name: known.get(mark) for name, mark in marks.items()}
     unknown = [name for name, video in results.items() if video is None]
     chunks = [unknown[start : start + CHUNK] for start in range(0, len(unknown), CHUNK)]
     opened = in_processes(partial(_open_some, root), chunks, min(cores(), max(len(chunks) // 2, 1)))
 
     def reported() -> Iterator[tuple[str, Video | str]]:
-        for rows_of_chunk in opened:
+        for chunk in opened:
             if checked:
-                videos = {
-                    name: row for name, row in rows_of_chunk.items() if isinstance(row, Video)
-                }
-                append_rows(
-                    checked,
-                    [[*_mark(root, name), *astuple(row)[1:]] for name, row in videos.items()],
-                )
-            yield from rows_of_chunk.items()
+                checked.parent.mkdir(parents=True, exist_ok=True)
+                with naming(checked), checked.open("a", encoding="utf-8") as file:
+                    for name, video in chunk.items():
+                        if isinstance(video, Video):
+                            # The line break ends a line that a killed process left unfinished.
+                            row = [*_mark(root, name), astuple(video)[1:]]
+                            file.write(f"\n{json.dumps(row)}\n")
+            yield from chunk.items()
 
     many = len(chunks) > 1
     results |= track(reported(), "opening videos", len(unknown)) if many else reported()
@@ -166,35 +144,21 @@ def open_all(
 
 
 def _mark(root: Path, name: str) -> tuple[int, str, int, int]:
-    """Return what identifies a file and its row in `checked`."""
-    stat = os.stat(os.path.join(root, name))
-    return _VERSION, name, stat.st_size, stat.st_mtime_ns
+    """Return what identifies a file and its row in `checked`. A missing file has size -1."""
+    with suppress(OSError):
+        stat = os.stat(os.path.join(root, name))
+        return _VERSION, name, stat.st_size, stat.st_mtime_ns
+    return _VERSION, name, -1, 0
 
 
-def append_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Append rows to a file of JSON lines, and make its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with naming(path), path.open("a", encoding="utf-8") as file:
-        # The first line break ends a line that a killed process left unfinished.
-        file.write("\n".join(["", *map(json.dumps, rows), ""]))
-
-
-def read_rows(path: Path) -> Iterator[list[Any]]:
-    """Yield the rows of a file of JSON lines. A line that was cut short is skipped."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError, RecursionError):
-            row = json.loads(line)
-            if isinstance(row, list):
-                yield row
-
-
-def _read_lines(root: Path, checked: Path) -> Iterator[tuple[tuple[Any, ...], Video]]:
-    """Yield the mark of each file and its row. A row with other fields is skipped."""
-    for row in read_rows(checked):
-        with suppress(ValueError, TypeError):
-            version, name, size, time, *facts = row
-            facts = [tuple(fact) if isinstance(fact, list) else fact for fact in facts]
-            yield (version, name, size, time), Video(os.path.join(root, name), *facts)
+def _read_checked(root: Path, checked: Path) -> dict[tuple[Any, ...], Video]:
+    """Return the facts in `checked`, by mark. A line that was cut short is skipped."""
+    known = {}
+    for line in checked.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, TypeError, LookupError, RecursionError):
+            *mark, facts = json.loads(line)
+            known[tuple(mark)] = Video(os.path.join(root, mark[1]), *facts)
+    return known
 
 
 def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
