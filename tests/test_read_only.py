@@ -8,7 +8,7 @@ import os
 import pytest
 
 from mgm.spec import Model
-from tests.helpers.fake_results import finish_all, registry
+from tests.helpers.fake_results import finish_all, suite
 from tests.helpers.programs import ROOT, run
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ MERE_USER = (
 @pytest.fixture
 def here(tmp_path):
     """Yield a folder with results and reports in which nothing may be written."""
-    known = registry(seeds=(0,))
+    known = suite(seeds=(0,))
     finish_all(tmp_path / "results" / "x", known)
     spec = next(iter(known.specs.values()))
     (tmp_path / "results" / "x" / "scale.json").write_text(known.scale.model_dump_json())

@@ -11,7 +11,7 @@ from mgm.console import say
 from mgm.errors import UserError
 
 if TYPE_CHECKING:
-    from mgm.study.registry import Registry
+    from mgm.study.suite import Suite
 
 Name = Annotated[
     str, typer.Argument(help="Name of the results: the folder in --results, such as smoke.")
@@ -20,14 +20,14 @@ Results = Annotated[Path, typer.Option(help="Folder that contains the folder NAM
 Reports = Annotated[Path, typer.Option(help="Folder that contains the folder NAME of the report.")]
 
 
-def _registry(results: Path) -> "Registry":
-    """Return the registry of a results folder."""
+def _suite(results: Path) -> "Suite":
+    """Return the studies of a results folder."""
     # Imported here, as in all commands, so that `mgm --help` starts at once.
-    from mgm.study.suite import registry_of
+    from mgm.study.suite import read_suite
 
     # Raise the garbage-collection threshold: collection took 20 % of a report's time.
     gc.set_threshold(1_000_000)
-    return registry_of(results)
+    return read_suite(results)
 
 
 @app.command()
@@ -45,14 +45,13 @@ def results(
 
     from mgm.results.atomic import atomic_write
     from mgm.results.frame import frame
-    from mgm.study.suite import registry_of
 
     try:
-        registry = registry_of(results / name)
+        suite = _suite(results / name)
     except UserError:
         # Runs without a scale are in no table.
-        registry = None
-    table = frame(results / name, registry)
+        suite = None
+    table = frame(results / name, suite)
     for path, write in ((csv, table.to_csv), (parquet, table.to_parquet)):
         if path:
             with atomic_write(path) as temporary:
@@ -71,9 +70,10 @@ def verify(name: Name, results: Results = Path("results")) -> None:
     from mgm.report.findings import read_findings
     from mgm.report.verify import verify as check
 
-    findings = read_findings(results / name)
-    if findings.registry.scale.study is None:
+    found = read_findings(results / name)
+    if len(found) > 1:
         raise UserError(f"{name}: is not a study; `mgm report {name}` shows it")
+    (findings,) = found.values()
     lines, failed = check(findings, results / name)
     say("\n".join(lines))
     if failed:
@@ -101,9 +101,9 @@ def pack(
     from mgm.results.frame import examine_all
 
     folder = results / name
-    specs = _registry(folder).specs
+    specs = _suite(folder).specs
     states = {run_id: status.state for run_id, status in examine_all(folder, specs).items()}
-    before, unused = archived_runs(folder), unwanted(_registry(folder), folder)
+    before, unused = archived_runs(folder), unwanted(_suite(folder), folder)
     if unknown := {*without} - states.keys() - before:
         raise UserError(f"--without {min(unknown)}: is not a run of {folder} or its archive")
     archive = write(folder, {run for run in specs if states.get(run) == "run"}, without)
@@ -137,7 +137,8 @@ def report(
     """
     from mgm.report.build import build_report
 
-    page = build_report(_registry(results / name), results / name, reports / name, only)
+    gc.set_threshold(1_000_000)
+    page = build_report(results / name, reports / name, only)
     say(f"wrote {page}")
 
 

@@ -22,7 +22,7 @@ from mgm.spec import PUBLISHED
 from mgm.study import CONFIG, STUDIES, WORKFLOW
 from mgm.study.runs import load_study, scale_of
 from mgm.study.scales import Dataset, Scale, file_of, load_scale
-from mgm.study.suite import make_registry, make_suite
+from mgm.study.suite import make_suite
 
 # Datasets that jobs can prepare from a user's downloads.
 PREPARED = [name for name, dataset in PUBLISHED.items() if not dataset.derived_from]
@@ -72,7 +72,17 @@ class Workflow:
         for name, dataset in scale.datasets.items():
             scale.datasets[name] = self._place(scale, name, dataset, data)
         self.scale = scale
-        self.suite: Any = make_suite(scale) if scale.study else make_registry(scale)
+        # The files of weights that rows start from, by the ids of their runs.
+        self.given = dict[str, Path]()
+        for file in {row.weights for row in scale.study.rows.values()} if scale.study else ():
+            if file:
+                # This imports torch.
+                from mgm.stages.parents import external_run_id
+
+                run_id, path = external_run_id(file, f"study {scale.name}: from")
+                self.given[run_id] = path
+                scale.weights[file] = run_id
+        self.suite = make_suite(scale)
         self._require_labels()
 
         groups = grouped(self.suite)
@@ -204,6 +214,11 @@ class Workflow:
         for path, text in files.items():
             if not path.exists() or path.read_text() != text + "\n":
                 atomic.write(path, text + "\n")
+        if self.given:
+            from mgm.stages.parents import link
+
+            for run_id, weights in self.given.items():
+                link(weights, self.results / run_id)
         for stale in {*(self.results / "specs").glob("*.json")} - files.keys():
             stale.unlink()
 

@@ -18,7 +18,7 @@ A block begins with a comment that says what it shows, and ends with another:
 - `differences` is a table of a `family`. Bold differs from 0 by Holm's method.
 - `predictions` is a table of what the predictions came to. `verdicts` counts them.
 
-The tables of a scale are read as a study's datasets: `mini | 4e: MGM (Dense) | column: SSv2`. A
+The paper's studies at a scale have its name before theirs: `mini/table4e | ssv2: MGM (Dense)`. A
 number cannot stand in a table, whose cells `|` would divide. Lists are separated by " / ".
 """
 
@@ -87,11 +87,8 @@ def cells(
     control: bool = False,
 ) -> str:
     """Return a table of means with their intervals: rows by datasets, or by columns of one."""
-    table = findings.cells[findings.cells.control == control]
+    table = findings.cells[(findings.cells.control == control) & findings.cells["mean"].notna()]
     heads = _heads(findings, table, datasets, columns, column)
-    tables = {} if findings.registry.scale.study else findings.registry.tables
-    if tables:
-        heads = {(name, key): tables[name].shown.get(key, key) for name, key in heads}
     words = {_place(row, "row"): in_words(estimate_of(row)) for row in _records(table)}
     titles = list(heads.values())
     if minus:
@@ -191,9 +188,16 @@ def _markdown(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def find(results: Path, name: str) -> Findings:
+    """Return the findings of a study, or of a study of a scale: "mini/table4e"."""
+    folder, _, study = name.partition("/")
+    found = read_findings(results / folder)
+    return found[study or folder]
+
+
 def main(paths: list[Path], results: Path = Path("results")) -> None:
     """Write the blocks of these files again."""
-    findings_of = cache(lambda name: read_findings(results / name))
+    findings_of = cache(partial(find, results))
     for path in paths:
         text = path.read_text(encoding="utf-8")
         if (new := refresh(text, findings_of)) != text:

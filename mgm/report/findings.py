@@ -1,15 +1,14 @@
 """What a study found: its numbers, differences and predictions as frames.
 
-Every number shown of a study comes from here.
+Every number shown of a study, or of a table of the paper, comes from here.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from math import inf, isnan, nan
-from os.path import commonprefix
+from math import inf, isfinite, nan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,44 +17,46 @@ import pandas as pd
 from mgm.errors import UserError
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
-from mgm.results.statistics import Estimate, holm, over_seeds, over_seeds_and_people, p_value
-from mgm.study.formula import Statement, Term, parse_formula
-from mgm.study.registry import Registry
-from mgm.study.runs import Value
-from mgm.study.schema import (
-    CONTROLS,
-    Column,
-    Prediction,
-    Study,
+from mgm.results.statistics import (
+    Estimate,
+    holm,
+    of_differences,
+    of_shares,
+    over_seeds,
+    over_seeds_and_people,
+    p_value,
 )
-from mgm.study.suite import registry_of
+from mgm.study.formula import Formula, Statement, Term, parse_formula
+from mgm.study.quoted import Quote, quotes
+from mgm.study.schema import CONTROLS, SHARES, Prediction, Study
+from mgm.study.suite import Suite, read_suite
 
 Verdict = Literal["holds", "refuted", "open", "not run"]
 AT = ["dataset", "draw", "seed", "column", "row"]
+CELL = ["dataset", "column", "row"]
 OVER_PEOPLE = ", over seeds and people"
 NAMED = ["dataset", "column", "family", "first", "second", "says"]
-# How the tables of a scale are read. Their columns have to be named.
-TABLES = Study.model_construct(
-    study="", question="", datasets={}, rows={}, columns={"": Column()}, unit="runs", complete=False
+# The columns of a table's csv.
+COLUMNS = (
+    *("dataset", "row", "column", "paper", "ours", "difference", "ci_low", "ci_high", "n"),
+    *("status", "run_ids", "commit"),
 )
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A study with its runs, or a scale with its tables in place of datasets.
+    """A study with its runs.
 
     Attributes:
-        statuses: the status of each run of the registry.
+        suite: the studies that share the folder of results.
+        statuses: the status of each run of the suite.
         results: the folder of the runs.
     """
 
-    registry: Registry
+    suite: Suite
+    study: Study
     statuses: Mapping[str, RunStatus]
     results: Path
-
-    @property
-    def study(self) -> Study:
-        return self.registry.scale.study or TABLES
 
     @property
     def unit_name(self) -> str:
@@ -65,35 +66,35 @@ class Findings:
         return "dataset" if self.study.unit == "draws" else "run"
 
     @property
-    def _values(self) -> Iterable[Value]:
-        if self.registry.scale.study:
-            return self.registry.values
-        return (
-            Value(name, None, run.seed, cell.row, cell.column, run, cell.metric)
-            for name, table in self.registry.tables.items()
-            for cell in table.cells
-            for run in cell.runs
-        )
+    def first_column(self) -> str:
+        """The column of a row that names none."""
+        return next(iter(self.study.columns))
 
     @cached_property
     def runs(self) -> pd.DataFrame:
         """A row per number: `AT`, `value` (empty: no result), `n_test`, `control`, and its run.
 
-        `draw` is -1 for a dataset that is not drawn. The run's columns are `run_id`, `status` and
-        `commit`.
+        `draw` is -1 for a dataset that is not drawn. The run's columns are `run_id`, `status`,
+        `why`, `commit` and `metric`.
         """
         rows = []
-        for entry in self._values:
-            status = self.statuses[entry.run.run_id]
-            result: Mapping[str, Any] = status.result or {}
+        for entry in self.suite.values[self.study.study]:
+            run = self.statuses[entry.run.run_id]
+            result: Mapping[str, Any] = run.result or {}
+            value = result.get("metrics", {}).get(entry.metric)
+            status, why = run.state, run.why
+            if result and not (isinstance(value, int | float) and isfinite(value)):
+                # A control may be impossible to measure on a dataset.
+                status = "not run" if entry.control else "altered"
+                why = f"{entry.run.run_id}: metrics.{entry.metric} is {str(value)[:40]}"
+                value = None
             rows.append(
-                {name: getattr(entry, name) for name in (*AT, "control")}
+                {name: getattr(entry, name) for name in (*AT, "control", "metric")}
                 | {"draw": -1 if entry.draw is None else entry.draw, "run_id": entry.run.run_id}
-                | {"value": result.get("metrics", {}).get(entry.metric)}
-                | {"n_test": result.get("n_test") or 1, "status": status.state}
-                | {"commit": commit_of(result) if result else ""}
+                | {"value": value, "n_test": result.get("n_test") or 1, "status": status}
+                | {"why": why, "commit": commit_of(result) if result else ""}
             )
-        return pd.DataFrame(rows).astype({"value": "float64"}).replace([-inf, inf], nan)
+        return pd.DataFrame(rows).astype({"value": "float64"})
 
     @cached_property
     def values(self) -> pd.DataFrame:
@@ -147,13 +148,22 @@ class Findings:
         Returns:
             The estimate; None without a result.
         """
-        return self._over_units(dataset, *_difference(text), column, draws, seeds)
+        return self.estimate_of(dataset, parse_formula(text), column, draws, seeds)
+
+    def estimate_of(self, dataset: str, formula: Formula, *place: Any) -> Estimate | None:
+        """Return the estimate of a formula, with the further arguments of `per_unit`."""
+        units, column = self.per_unit(dataset, formula, *place), place[0] if place else ""
+        if not len(units):
+            return None
+        if formula.is_ratio or not all(self._is_share(term, column) for term in formula.terms):
+            return over_seeds(units.tolist())
+        interval = of_shares if len(formula.terms) == 1 else of_differences
+        return interval(units.tolist())
 
     def per_unit(
         self,
         dataset: str,
-        first: Term,
-        second: Term | None = None,
+        formula: Formula,
         column: str = "",
         draws: tuple[int, ...] = (),
         seeds: tuple[int, ...] = (),
@@ -165,90 +175,112 @@ class Findings:
         means, divided by their number, is an unbiased estimate of the variance of the total mean.
         More seeds per draw reduce only the part of e.
         """
-        series = self._series(dataset, first, column)
-        if second:
-            other = self._series(dataset, second, column)
-            # A control is measured once per draw.
-            if second.row in CONTROLS:
-                other = other.groupby("draw").first().reindex(series.index, level="draw")
-            series = (series - other).dropna()
+        parts = [self.series(dataset, term, column) for term in formula.terms]
+        series = combined(formula, parts, [term.row in CONTROLS for term in formula.terms])
         kept = series.index.to_frame()
         if draws:
             series = series[kept.draw.isin(draws)]
         if seeds:
-            series = series[kept.seed.isin(seeds)]
+            series = series[series.index.to_frame().seed.isin(seeds)]
         drawn = (series.index.get_level_values("draw") >= 0).all()
         return series.groupby("draw").mean() if self.study.unit == "draws" and drawn else series
 
-    def _series(self, dataset: str, term: Term, column: str) -> pd.Series:
-        column = term.column or column or next(iter(self.study.columns))
-        chosen = self._by_cell.get((dataset, column, term.row))
+    def series(self, dataset: str, term: Term, column: str = "") -> pd.Series:
+        """Return the values of a row, per draw and seed."""
+        chosen = self._by_cell.get((dataset, term.column or column or self.first_column, term.row))
         if chosen is None:
             index = pd.MultiIndex.from_arrays([[], []], names=["draw", "seed"])
             return pd.Series([], index=index, dtype="float64")
         return chosen.set_index(["draw", "seed"]).value
 
+    def _is_share(self, term: Term, column: str) -> bool:
+        name = term.column or column or self.first_column
+        return term.row in CONTROLS or self.study.columns[name].metric in SHARES
+
     @cached_property
     def _by_cell(self) -> dict[tuple[str, str, str], pd.DataFrame]:
-        return dict(tuple(self.values.groupby(["dataset", "column", "row"], sort=False)))  # type: ignore[arg-type]
+        return dict(tuple(self.values.groupby(CELL, sort=False)))  # type: ignore[arg-type]
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """A row per dataset, column and row of the study.
+        """A row per dataset, column and row, finished or not; rows with a quote alone are last.
 
-        The columns are `dataset`, `column`, `row`, `control`, `mean`, `low`, `high`, `n` (units)
-        and `run_ids`.
+        Columns: `dataset`, `column`, `row`, `control`; `mean`, `low`, `high`, `n` (units) and
+        `unknown` of our runs, empty without a number; `wanted` (runs), `status` (run, partial,
+        quoted, altered, failed, running or not run), `why`, `paper` and `note` (the quoted number),
+        `run_ids`, `commit` and `metric`.
         """
-        rows = [
-            (*cell, bool(runs.control.iloc[0]), *over_seeds(units.tolist()), " ".join(runs.run_ids))
-            for cell, runs in self._by_cell.items()
-            for units in [self.per_unit(cell[0], Term(cell[2]), column=cell[1])]
+        printed, rows = quotes(self.study.study), []
+        averages = [
+            self.runs[self.runs.dataset.isin(datasets)].assign(dataset=name)
+            for name, datasets in self.study.averages.items()
         ]
-        names = ["dataset", "column", "row", "control", *Estimate._fields, "run_ids"]
-        return pd.DataFrame(rows, columns=names)
+        for place, runs in pd.concat([self.runs, *averages]).groupby(CELL, sort=False):
+            dataset, column, row = place
+            status = status_of(runs.status)
+            one = Formula((Term(row),), (1,))
+            believed = status in ("run", "partial")
+            found = self.estimate_of(dataset, one, column) if believed else None
+            done = runs[runs.value.notna()]
+            rows.append(
+                dict(zip(CELL, place))
+                | {"control": bool(runs.control.iloc[0]), "metric": runs.metric.iloc[0]}
+                | (found or Estimate(nan, n=0))._asdict()
+                | {"wanted": len(runs), "status": status, "run_ids": " ".join(runs.run_id)}
+                | {"why": "; ".join(runs.why[runs.status != "run"].drop_duplicates())}
+                | {"commit": " ".join(done.commit.drop_duplicates())}
+                | dict(zip(("paper", "note"), printed.pop((dataset, row, column), Quote(nan, ""))))
+            )
+        for (dataset, row, column), (value, note) in printed.items():
+            if dataset in self.study.shown:
+                rows.append(
+                    {"dataset": dataset, "column": column, "row": row, "control": False}
+                    | {"wanted": 0, "status": "quoted", "paper": value, "note": note, "n": 0}
+                    | dict.fromkeys(("unknown", "why", "run_ids", "commit", "metric"), "")
+                )
+        names = [*CELL, "control", *Estimate._fields, "wanted", "status", "why", "paper", "note"]
+        table = pd.DataFrame(rows, columns=[*names, "run_ids", "commit", "metric"])
+        return table.astype(dict.fromkeys(("mean", "low", "high", "paper"), "float64"))
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return the part of `cells` that a table of the study shows."""
+        places = self.cells[["dataset", "row", "column"]].itertuples(index=False)
+        return self.cells[[self.study.shows(name, *place) for place in places]]
+
+    def csv(self, name: str) -> pd.DataFrame:
+        """Return a table with the columns of its csv."""
+        table = self.table(name).replace([-inf, inf], nan)
+        table = table.rename(columns={"mean": "ours", "low": "ci_low", "high": "ci_high"})
+        return table.assign(difference=table.ours - table.paper)[list(COLUMNS)].round(4)
 
     @cached_property
     def points(self) -> pd.DataFrame:
-        """A row per cell that the figure over a number draws; none if the study names no number.
+        """A row per cell that a figure over a number draws; none if the study names no number.
 
-        Columns and rows that have one number alone are left out.
-
-        The columns are `dataset`, `column`, `line` (what the names of a line's rows share), `x`
-        (NaN for a row without pretraining), `mean`, `low`, `high` and `n`. Controls are left out.
+        Panels whose rows have one number alone are left out. The columns are `figure`, `dataset`,
+        `column`, `line` (what the names of its rows share), `row`, `x` (NaN for a row without
+        pretraining), `mean`, `low`, `high`, `n` and `paper`.
         """
-        lines = [
-            (row, *place) for field in self.study.over for row, place in self._lines(field).items()
-        ]
-        models = self.cells[~self.cells.control]
-        table = models.merge(pd.DataFrame(lines, columns=["row", "line", "x"]))
-        several = table.groupby(["dataset", "column"]).x.transform("nunique") > 1
-        names = ["dataset", "column", "line", "x", *Estimate._fields]
-        return table.loc[several, names].reset_index(drop=True)
-
-    def _lines(self, field: str) -> dict[str, tuple[str, float]]:
-        """Return each row's line and number. Rows of a line differ in `field` alone."""
-        groups: dict[Any, dict[str, float]] = {}
-        for name, row in self.study.rows.items():
-            changes = {key: value for key, value in row.changes.items() if key != field}
-            x = row.changes.get(field, nan)
-            if field in row.changes or row.start == "none":
-                groups.setdefault((row.start, str(sorted(changes.items()))), {})[name] = float(x)
-        lines = {}
-        for group in groups.values():
-            if len(group) == 1 and not isnan(*group.values()):
-                continue  # a row at one number is no line
-            # Names are compared character by character, as they should be.
-            shared = re.sub(r"[ ,\d]*$", "", commonprefix(list(group)))  # noqa: RUF071
-            for name, x in group.items():
-                lines[name] = (shared if len(group) > 1 and shared else name, x)
-        return lines
+        cells, rows = self.cells[~self.cells.control].to_dict("records"), []
+        for field, figures in self.study.over.items():
+            lines = self.suite.lines(self.study, field)
+            for figure, cell in product(figures, cells):
+                line, x = lines.get((cell["dataset"], cell["row"]), ("", nan))
+                if cell["status"] == "quoted":
+                    line, x = _quoted_point(cell["row"], figure.lines)
+                if line and figure.shows(cell["dataset"], line):
+                    rows.append(cell | {"figure": figure.figure, "line": line, "x": x})
+        names = ["figure", "dataset", "column", "line", "row", "x", *Estimate._fields, "paper"]
+        table = pd.DataFrame(rows, columns=names)
+        several = table.groupby(["figure", "dataset", "column"]).x.transform("nunique") > 1
+        return table[several].reset_index(drop=True)
 
     @cached_property
     def differences(self) -> pd.DataFrame:
         """A row per difference of the study's families, with the verdict of Holm's method.
 
         The columns are `dataset`, `column`, `family`, `first`, `second`, `says`, `mean`, `low`,
-        `high`, `n` and `holm`: whether it differs from 0 at a family-wise level of 5 %.
+        `high`, `n`, `unknown` and `holm`: whether it differs from 0 at a family-wise level of 5 %.
 
         If the study says how to read people from paths, each family stands here a second time, with
         intervals over seeds and people. Its name ends in `OVER_PEOPLE`.
@@ -256,55 +288,46 @@ class Findings:
         rows = []
         for dataset, column in product(self.study.shown, self.study.columns):
             for family, texts in self.study.compare.items():
-                pairs = self._pairs(column, texts)
-                rows += self._family(dataset, column, family, pairs, self._over_units)
+                pairs = list(self._pairs(column, texts))
+                rows += self._family(dataset, column, family, pairs, self.estimate)
                 if self.study.people:
                     name = family + OVER_PEOPLE
                     rows += self._family(dataset, column, name, pairs, self._over_people)
         return pd.DataFrame(rows, columns=[*NAMED, *Estimate._fields, "holm"])
 
-    def _pairs(self, column: str, texts: Iterable[str]) -> list[tuple[str, Term, Term]]:
-        """Return the differences of a column. One that names a column stands in the first."""
-        pairs = []
+    def _pairs(self, column: str, texts: Iterable[str]) -> Iterable[str]:
+        """Yield the differences of a column. One that names a column stands in the first."""
         for text in texts:
-            first, second = _difference(text)
-            assert second is not None
-            if (first.column or second.column) and column != next(iter(self.study.columns)):
+            first, second = parse_formula(text).terms
+            if (first.column or second.column) and column != self.first_column:
                 continue
             others = [row for row in self.study.rows if row != first.row]
-            named = others if second.row == "*" else [second.row]
-            pairs += [
-                (text.replace("minus *", f"minus {row}"), first, second._replace(row=row))
-                for row in named
-            ]
-        return pairs
+            for row in others if second.row == "*" else [second.row]:
+                yield text.replace("minus *", f"minus {row}")
 
     def _family(
         self,
         dataset: str,
         column: str,
         family: str,
-        pairs: list[tuple[str, Term, Term]],
-        interval: Callable[[str, Term, Term, str], Estimate | None],
+        texts: Iterable[str],
+        interval: Callable[[str, str, str], Estimate | None],
     ) -> list[dict[str, Any]]:
-        rows = [
-            dict(zip(NAMED, (dataset, column, family, first.row, second.row, says)))
-            | estimate._asdict()
-            for says, first, second in pairs
-            if (estimate := interval(dataset, first, second, column))
-        ]
-        passes = holm([p_value(estimate_of(row)) for row in rows])
-        return [row | {"holm": passed} for row, passed in zip(rows, passes)]
+        found = {text: interval(dataset, text, column) for text in texts}
+        known = {text: estimate for text, estimate in found.items() if estimate}
+        passes = holm([p_value(estimate) for estimate in known.values()])
+        rows = []
+        for (text, estimate), passed in zip(known.items(), passes):
+            first, second = parse_formula(text).terms
+            named = dict(zip(NAMED, (dataset, column, family, first.row, second.row, text)))
+            rows.append(named | estimate._asdict() | {"holm": passed})
+        return rows
 
-    def _over_units(self, *place: Any) -> Estimate | None:
-        units = self.per_unit(*place)
-        return over_seeds(units.tolist()) if len(units) else None
-
-    def _over_people(self, dataset: str, first: Term, second: Term, column: str) -> Estimate | None:
+    def _over_people(self, dataset: str, text: str, column: str) -> Estimate | None:
         """Return a difference over seeds and people; None without two of each."""
         first_SP, second_SP = (
             self._people_by_cell.get((dataset, term.column or column, term.row))
-            for term in (first, second)
+            for term in parse_formula(text).terms
         )
         if first_SP is None or second_SP is None:
             return None
@@ -314,10 +337,9 @@ class Findings:
     @cached_property
     def _people_by_cell(self) -> dict[tuple[str, str, str], pd.DataFrame]:
         """Map dataset, column and row to accuracies, one line per run and one column per person."""
-        cells = self.people.groupby(["dataset", "column", "row"], sort=False)
         return {
             place: cell.pivot_table("value", ["draw", "seed"], "person")  # type: ignore[misc]
-            for place, cell in cells
+            for place, cell in self.people.groupby(CELL, sort=False)
         }
 
     @cached_property
@@ -336,7 +358,7 @@ class Findings:
             if not path.exists():
                 continue
             table = pd.read_csv(path, dtype=str)
-            person = table.path.str.extract(self.study.people).iloc[:, 0]
+            person = people_in(table.path, self.study.people)
             if person.isna().any():
                 raise UserError(
                     f"{path}: {table.path[person.isna()].iloc[0]} has no person by the study's "
@@ -357,18 +379,18 @@ class Findings:
         """A row per prediction with what it came to.
 
         The columns are `dataset`, `column`, `says`, `draws`, `seeds`, `since`, `late`, `mean`,
-        `low`, `high`, `n`, `verdict` and `why`.
+        `low`, `high`, `n`, `unknown`, `verdict` and `why`.
         """
         rows, copied = [], ["dataset", "column", "says", "draws", "seeds", "since", "late"]
         for prediction in self.study.predictions:
-            text = prediction.says[: prediction.says.rindex(f" {prediction.statement.relation}")]
-            estimate = self.estimate(
-                prediction.dataset, text, prediction.column, prediction.draws, prediction.seeds
+            statement, only = prediction.statement, (prediction.draws, prediction.seeds)
+            estimate = self.estimate_of(
+                prediction.dataset, statement.formula, prediction.column, *only
             )
-            verdict, why = verdict_of(prediction.statement, estimate, prediction.strict)
+            verdict, why = verdict_of(statement, estimate, prediction.strict)
             rows.append(
                 {name: getattr(prediction, name) for name in copied}
-                | {"column": prediction.column or next(iter(self.study.columns))}
+                | {"column": prediction.column or self.first_column}
                 | (estimate or Estimate(nan, n=0))._asdict()
                 | {"verdict": verdict, "why": why}
             )
@@ -379,12 +401,12 @@ class Findings:
 
         Controls count only if it is about controls alone: they may be measured at any time.
         """
-        first = next(iter(self.study.columns))
         places = [
-            (term.row, term.column or prediction.column or first)
+            (term.row, term.column or prediction.column or self.first_column)
             for term in prediction.statement.formula.terms
         ]
-        runs = self.runs[self.runs.dataset == prediction.dataset]
+        datasets = self.study.averages.get(prediction.dataset, (prediction.dataset,))
+        runs = self.runs[self.runs.dataset.isin(datasets)]
         runs = runs[pd.MultiIndex.from_frame(runs[["row", "column"]]).isin(places)]
         if not runs.control.all():
             runs = runs[~runs.control]
@@ -407,58 +429,147 @@ class Findings:
         return "".join(parts)
 
 
-def read_findings(results: Path) -> Findings:
-    """Read what the study or the scale of a results folder found."""
-    registry = registry_of(results)
-    return Findings(registry, examine_all(results, registry.specs), results)
+def read_findings(results: Path, weights: bool = False) -> dict[str, Findings]:
+    """Read what the studies of a results folder found, by their names.
+
+    Args:
+        weights: verify the weights too.
+    """
+    suite = read_suite(results)
+    statuses = examine_all(results, suite.specs, weights=weights)
+    return {
+        name: Findings(suite, study, statuses, results) for name, study in suite.studies.items()
+    }
+
+
+def combined(
+    formula: Formula, parts: Sequence[pd.Series | float], once: Sequence[bool]
+) -> pd.Series:
+    """Return a formula's number per draw and seed that all its terms have.
+
+    Args:
+        parts: the values of each term, or a number.
+        once: whether a term is measured once per draw, as controls are. Its mean then stands for
+            each run of the other terms.
+    """
+    series = [part for part in parts if isinstance(part, pd.Series)]
+    varied = [part for part, is_once in zip(parts, once) if not is_once]
+    leading = [part for part in varied if isinstance(part, pd.Series)] or series
+    index = leading[0].index
+    for other in leading[1:]:
+        index = index.intersection(other.index)
+    total: Any = 0.0
+    for part, sign, is_once in zip(parts, formula.signs, once):
+        if isinstance(part, pd.Series) and is_once and len(leading) < len(series):
+            part = part.groupby("draw").mean().reindex(index, level="draw")
+        elif isinstance(part, pd.Series):
+            part = part.reindex(index)
+        total = total + sign * part if sign else total / part
+    return total.dropna()
+
+
+def status_of(states: Iterable[str]) -> str:
+    """Return a cell's status from the statuses of its runs.
+
+    One altered run makes its cell altered. "failed" goes before "running" and "not run".
+    """
+    every = {*states}
+    if "altered" in every:
+        return "altered"
+    if "run" in every:
+        return "run" if every == {"run"} else "partial"
+    return next((state for state in ("failed", "running") if state in every), "not run")
+
+
+def _quoted_point(row: str, lines: Iterable[str]) -> tuple[str, float]:
+    """Return the line and the epochs of a quoted row, such as "BEVT, 800+150"."""
+    method, _, epochs = row.rpartition(", ")
+    known = method in lines and re.fullmatch(r"\d+(\+\d+)*", epochs)
+    return (method, sum(map(float, epochs.split("+")))) if known else ("", nan)
+
+
+def people_in(paths: "pd.Series[str]", pattern: str) -> "pd.Series[str]":
+    """Return the first group of a regular expression in each path; NaN where it is not found.
+
+    RE2 matches in linear time, so that no expression can hang.
+
+    Raises:
+        UserError: the expression is not one of RE2, or has no group.
+    """
+    import pyarrow as pa
+    from pyarrow.compute import extract_regex
+
+    # Groups of RE2 need names in Arrow.
+    named = re.sub(r"(?<!\\)\((?!\?)", "(?P<person>", pattern, count=1)
+    named = re.sub(r"(?<!\\)\((?!\?)", "(?:", named)
+    try:
+        found = extract_regex(pa.array(paths.tolist(), pa.string()), pattern=named).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise UserError(f"people: {pattern!r}: {error}") from None
+    first = [None if match is None else next(iter(match.values()), None) for match in found]
+    return pd.Series(first, index=paths.index, dtype="object")
+
+
+def agrees(statement: Statement, estimate: Estimate, sizes: bool = True) -> bool | None:
+    """Return whether the whole interval is where a statement says; None if it is not known.
+
+    - above, at least, below N: on that side of N.
+    - within N: between -N and N.
+    - level: around 0, however wide it is.
+    - is N: on N's side of 0, and with `sizes` not short of N.
+
+    False: the whole interval is elsewhere.
+    """
+    low, high, bound = estimate.low, estimate.high, statement.bound
+    if statement.relation == "level":
+        return low <= 0 <= high if estimate.has_interval else None
+    if statement.relation == "is":
+        side, low, high = (1, low, high) if bound >= 0 else (-1, -high, -low)
+        if sizes and high < side * bound:
+            return False
+        return True if low > 0 else False if high <= 0 else None
+    if statement.relation == "within":
+        return True if -bound <= low and high <= bound else None
+    if statement.relation == "below":
+        low, high, bound = -high, -low, -bound
+    reached = low >= bound if statement.relation == "at least" else low > bound
+    return True if reached else False if high <= bound else None
 
 
 def verdict_of(
-    statement: Statement, estimate: Estimate | None, strict: bool
+    statement: Statement, estimate: Estimate | None, strict: bool = False
 ) -> tuple[Verdict, str]:
     """Return what a prediction came to, and why.
 
-    - above or below a bound: it holds if the whole interval is on that side. It is refuted if the
-      mean is not.
-    - within a bound of 0: it holds if the whole interval is. It is refuted if the mean is not.
-    - level: it holds if the interval holds 0, however wide it is. Otherwise it is refuted.
-
-    Everything else is open. A strict prediction is never open, but refuted.
+    It holds or is refuted as `agrees` says. Where that is not known, it is refuted if the mean is
+    not where the prediction says, and open else. A strict prediction is never open, but refuted.
     """
     if estimate is None:
         return "not run", ""
-    mean, low, high = estimate.mean, estimate.low, estimate.high
-    relation, bound = statement.relation, statement.bound
-    if relation == "level":
-        holds = low <= 0 <= high
-        return ("holds", "") if holds else ("refuted", "the interval does not hold 0")
-    holds, refuted = {
-        "within": (-bound <= low and high <= bound, abs(mean) > bound),
-        "above": (low > bound, mean <= bound),
-        "below": (high < bound, mean >= bound),
-    }[relation]
-    if holds or refuted:
-        return ("holds" if holds else "refuted"), ""
+    answer, relation, bound = agrees(statement, estimate), statement.relation, statement.bound
+    if answer:
+        return "holds", ""
+    if relation == "level" and answer is False:
+        return "refuted", "the interval does not hold 0"
+    only_mean = Estimate(estimate.mean, estimate.mean, estimate.mean)
+    if answer is False or (relation != "level" and not agrees(statement, only_mean)):
+        return "refuted", ""
     why = f"the interval {'passes' if relation == 'within' else 'holds'} {bound:g}"
     if not estimate.has_interval:
-        why = "there is no interval"
+        why = f"there is no interval: {estimate.unknown}"
     return ("refuted" if strict else "open"), why
 
 
 def in_words(estimate: Estimate | None) -> str:
-    """Return "7.8 [4.4, 11.3]", or "not run"."""
+    """Return "7.8 [4.4, 11.3]", "7.8 (two runs)" or "not run"."""
     if estimate is None:
         return "not run"
     # z: "0.0", never "-0.0".
-    interval = f" [{estimate.low:z.1f}, {estimate.high:z.1f}]" if estimate.has_interval else ""
-    return f"{estimate.mean:z.1f}{interval}"
-
-
-def _difference(text: str) -> tuple[Term, Term | None]:
-    terms = parse_formula(text).terms
-    return terms[0], terms[1] if len(terms) > 1 else None
+    if estimate.has_interval:
+        return f"{estimate.mean:z.1f} [{estimate.low:z.1f}, {estimate.high:z.1f}]"
+    return f"{estimate.mean:z.1f}" + f" ({estimate.unknown})" * bool(estimate.unknown)
 
 
 def estimate_of(row: Mapping[str, Any]) -> Estimate:
     """Return the estimate in a row of a frame."""
-    return Estimate(row["mean"], row["low"], row["high"], row["n"])
+    return Estimate(*(row[name] for name in Estimate._fields))

@@ -12,12 +12,14 @@ import os
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import pandas as pd
 
 from mgm.console import show, track
 from mgm.errors import UserError
@@ -61,8 +63,8 @@ def sync(results: Path, uri: str = "") -> str:
     Raises:
         UserError: the tracker cannot be reached or written.
     """
-    uri, findings = uri or default_uri(results), read_findings(results)
-    cells = _cells(findings)
+    uri, found = uri or default_uri(results), read_findings(results)
+    findings, cells = next(iter(found.values())), _cells([*found.values()])
     wanted = _digests(findings, cells)
     counts, ids = Counter[str](), dict[str, str]()
     with _writing(uri, results):
@@ -75,7 +77,7 @@ def sync(results: Path, uri: str = "") -> str:
                 continue
             for run in old:
                 client.delete_run(run.info.run_id)
-            spec = findings.registry.specs[run_id]
+            spec = findings.suite.specs[run_id]
             parent = next((ids[name] for name in parents(spec) if name in ids), "")
             tags = {**cells.get(run_id, {}), PARENT: parent}
             ids[run_id] = _write(client, experiment, findings, spec, tags)
@@ -102,7 +104,7 @@ def follow(results: Path, uri: str = "", every: float = 10) -> None:
 def _digests(findings: Findings, cells: Mapping[str, dict[str, str]]) -> dict[str, str]:
     """Map each run that has started to the digest of what MLflow shows of it, parents first."""
     found: dict[str, str] = {}
-    for run_id, spec in findings.registry.specs.items():
+    for run_id, spec in findings.suite.specs.items():
         status, log = findings.statuses[run_id], findings.results / run_id / "log.jsonl"
         if status.state == "not run" and not status.why:
             continue
@@ -113,12 +115,13 @@ def _digests(findings: Findings, cells: Mapping[str, dict[str, str]]) -> dict[st
     return found
 
 
-def _cells(findings: Findings) -> dict[str, dict[str, str]]:
+def _cells(found: Sequence[Findings]) -> dict[str, dict[str, str]]:
     """Map each run to its tags: the cells that show it or a run that starts from it."""
-    runs = findings.runs.astype(str)
+    runs = pd.concat([findings.runs for findings in found]).astype(str)
+    suite = found[0].suite
     names: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for run_id, cell in runs.groupby("run_id", sort=False):
-        for spec in findings.registry.with_parents([str(run_id)]):
+        for spec in suite.with_parents([str(run_id)]):
             tags = names[spec.run_id]
             for name in ("dataset", "row", "column"):
                 tags[name] += cell[name].to_list()
@@ -153,7 +156,7 @@ def _write(
         for name, value in result.get("metrics", {}).items()
         if _is_number(value)
     ]
-    start = pretraining_of(spec, findings.registry.specs)
+    start = pretraining_of(spec, findings.suite.specs)
     fields = dotted(start.model_dump(mode="json")) if start else {}
     params = dotted(spec.model_dump(mode="json"))
     params |= {f"start.{name}": fields[name] for name in START if name in fields}

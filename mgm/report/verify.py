@@ -10,8 +10,8 @@ import pandas as pd
 from mgm.errors import UserError
 from mgm.report.findings import Findings
 from mgm.results.frame import read_specs
-from mgm.study.registry import Registry
 from mgm.study.schema import Prediction
+from mgm.study.suite import Suite
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,7 +46,7 @@ Check = tuple[bool, str]
 
 
 def _files(findings: Findings) -> Iterator[Check]:
-    states = {run_id: findings.statuses[run_id] for run_id in findings.registry.specs}
+    states = {run_id: findings.statuses[run_id] for run_id in findings.suite.specs}
     done = sum(status.state == "run" for status in states.values())
     yield True, f"{done} of {len(states)} runs have a result that agrees with their files"
     for status in states.values():
@@ -55,11 +55,11 @@ def _files(findings: Findings) -> Iterator[Check]:
 
 
 def _strangers(findings: Findings, results: Path) -> Iterator[Check]:
-    for folder in unwanted(findings.registry, results):
+    for folder in unwanted(findings.suite, results):
         yield False, f"{folder}: is no run of this study"
 
 
-def unwanted(registry: Registry, results: Path) -> list[Path]:
+def unwanted(suite: Suite, results: Path) -> list[Path]:
     """Return the folders of finished runs in `results` that no table or figure uses.
 
     A folder counts as a run only if it has the spec of the run id that is its name.
@@ -67,7 +67,7 @@ def unwanted(registry: Registry, results: Path) -> list[Path]:
     return [
         results / run_id
         for run_id, spec in sorted(read_specs(results).items())
-        if run_id not in registry.specs and not isinstance(spec, UserError)
+        if run_id not in suite.specs and not isinstance(spec, UserError)
         if (results / run_id / "result.json").exists() and not (results / run_id).is_symlink()
     ]
 

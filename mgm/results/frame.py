@@ -35,7 +35,7 @@ RESULT_COLUMNS = ("n_test", "commit", "digest", "wall_s", "device")
 SEPARATOR = " | "
 
 
-def frame(results: Path, registry: Any = None) -> pd.DataFrame:
+def frame(results: Path, suite: Any = None) -> pd.DataFrame:
     """Read every run in `results`, one row per run, sorted by run id.
 
     Columns:
@@ -46,8 +46,8 @@ def frame(results: Path, registry: Any = None) -> pd.DataFrame:
         parent: run ids, joined by spaces.
         status: run, altered, failed, running or not run.
         why: the reason of any status other than run.
-        table, row: where the run is in the paper's tables, several joined by " | ". Empty if it
-            is in none, or without a registry.
+        table, row: where the run is in the tables, several joined by " | ". Empty if it is in
+            none, or without a suite.
         metrics.NAME: one column per metric.
         n_test: number of test videos.
         commit: ends in -dirty, as in `git describe --dirty`.
@@ -59,14 +59,14 @@ def frame(results: Path, registry: Any = None) -> pd.DataFrame:
     status is `run`.
 
     Args:
-        registry: a `mgm.study.registry.Registry`, as `mgm.study.suite.registry_of` returns it.
+        suite: a `mgm.study.suite.Suite`, as `mgm.study.suite.read_suite` returns it.
 
     Raises:
         UserError: there is no such folder.
     """
     specs = read_specs(results)
     statuses = examine_all(results, specs)
-    shown, kinds = _shown(registry), registry.kinds if registry else {}
+    shown, kinds = _shown(suite), suite.kinds if suite else {}
     rows = [
         _row(run_id, specs, statuses[run_id], kinds)
         | dict(zip(("table", "row"), map(SEPARATOR.join, zip(*shown.get(run_id, [("", "")])))))
@@ -81,13 +81,14 @@ def frame(results: Path, registry: Any = None) -> pd.DataFrame:
     )
 
 
-def _shown(registry: Any) -> dict[str, list[tuple[str, str]]]:
+def _shown(suite: Any) -> dict[str, list[tuple[str, str]]]:
     """Return the (table, row) pairs of each run that a table shows, without repetition."""
     shown: dict[str, dict[tuple[str, str], None]] = {}
-    for name, table in registry.tables.items() if registry else ():
-        for cell in table.cells:
-            for run in cell.runs:
-                shown.setdefault(run.run_id, {})[name, cell.row] = None
+    for study in suite.studies.values() if suite else ():
+        for value in suite.values[study.study]:
+            for table in study.parts:
+                if study.shows(table, value.dataset, value.row, value.column):
+                    shown.setdefault(value.run.run_id, {})[table, value.row] = None
     return {run_id: list(places) for run_id, places in shown.items()}
 
 

@@ -2,46 +2,69 @@
 
 from collections.abc import Sequence
 from functools import cache
-from math import inf, isfinite, sqrt
+from math import asin, inf, isfinite, pi, sin, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
-DRAWS = 10_000  # of the bootstrap
 EQUAL = 1e-9  # points; rounding errors of a difference are smaller
+FEWEST = 3  # values of an interval: two give one that is wider than the scale of an accuracy
 
 
 class Estimate(NamedTuple):
-    """`mean` of `n` runs with its 95 % confidence interval; infinite if the spread is unknown."""
+    """`mean` of `n` values with its 95 % confidence interval.
+
+    Without an interval, its ends are infinite, and `unknown` says why.
+    """
 
     mean: float
     low: float = -inf
     high: float = inf
     n: int = 1
+    unknown: str = ""
 
     @property
     def has_interval(self) -> bool:
         return isfinite(self.low)
 
-    @property
-    def ends(self) -> list[float]:
-        """The mean and the ends of the interval, as far as they are known."""
-        return [value for value in self[:3] if isfinite(value)]
 
-
-def over_seeds(values: list[float]) -> Estimate:
+def over_seeds(values: Sequence[float]) -> Estimate:
     """Return Student's t interval of the mean of independent runs.
 
-    A single run has no interval. Equal runs have none either, since its width would be 0: with few
-    seeds and few test videos, two accuracies are often equal.
+    One or two runs have no interval. Equal runs have none either, since its width would be 0: with
+    few seeds and few test videos, accuracies are often equal.
     """
     n = len(values)
     mean = sum(values) / n
-    if n < 2 or max(values) - min(values) < EQUAL:
-        return Estimate(mean, n=n)
+    if n < FEWEST:
+        return Estimate(mean, n=n, unknown="one run" if n == 1 else "two runs")
+    if max(values) - min(values) < EQUAL:
+        return Estimate(mean, n=n, unknown=f"{n} equal runs")
     half = t_975(n - 1) * sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
     return Estimate(mean, mean - half, mean + half, n)
+
+
+def of_shares(values: Sequence[float]) -> Estimate:
+    """Return the interval of a mean of shares in per cent.
+
+    It is Student's, and where that leaves 0 to 100, Student's over arcsines of the shares' roots,
+    which cannot.
+    """
+    plain = over_seeds(values)
+    if not plain.has_interval or (plain.low >= 0 and plain.high <= 100):
+        return plain
+    angles = over_seeds([asin(sqrt(min(max(value, 0.0), 100.0) / 100)) for value in values])
+    low, high = (100 * sin(min(max(end, 0.0), pi / 2)) ** 2 for end in angles[1:3])
+    return plain._replace(low=min(low, plain.mean), high=max(high, plain.mean))
+
+
+def of_differences(values: Sequence[float]) -> Estimate:
+    """Return the interval of a mean difference of shares; none if it leaves -100 to 100."""
+    plain = over_seeds(values)
+    if plain.has_interval and max(-plain.low, plain.high) > 100:
+        return Estimate(plain.mean, n=plain.n, unknown=f"{plain.n} runs that differ too much")
+    return plain
 
 
 def over_seeds_and_people(value_SP: np.ndarray) -> Estimate:
@@ -74,7 +97,7 @@ def over_seeds_and_people(value_SP: np.ndarray) -> Estimate:
     residual = float((left_SP**2).sum()) / ((S - 1) * (P - 1))
     both = seeds + people - residual
     if max(seeds, people, both) < EQUAL:
-        return Estimate(mean, n=min(S, P))
+        return Estimate(mean, n=min(S, P), unknown=f"{S} equal runs")
     if both < max(seeds, people):
         both, degrees = max((seeds, S - 1), (people, P - 1))
     else:
@@ -84,33 +107,17 @@ def over_seeds_and_people(value_SP: np.ndarray) -> Estimate:
     return Estimate(mean, mean - half, mean + half, degrees + 1)
 
 
-def over_videos(correct: int, videos: int) -> Estimate:
-    """Return the percentile bootstrap interval of one run's accuracy (%) over its test videos.
-
-    It does not include the spread of seeds. Resampling `videos` outcomes with replacement is a draw
-    from a binomial distribution, so no array of outcomes is needed. If all videos are right, or all
-    wrong, there is no interval, since its width would be 0.
-    """
-    if not 0 < correct < videos:
-        return Estimate(100 * correct / videos)
-    draws = np.random.default_rng(0).binomial(videos, correct / videos, DRAWS)
-    low, high = 100 * np.percentile(draws, [2.5, 97.5]) / videos
-    return Estimate(100 * correct / videos, float(low), float(high))
-
-
 def p_value(estimate: Estimate) -> float:
     """Return the two-sided p-value of "the mean is zero", from the estimate's interval.
 
-    It is 1 if the spread is unknown. The bootstrap interval of a single run is treated as normal.
+    It is 1 if the spread is unknown.
     """
     half = (estimate.high - estimate.low) / 2
     if not estimate.has_interval:
         return 1.0
     if half == 0:
         return float(estimate.mean == 0)
-    if estimate.n < 2:
-        return 2 * float(ndtr(-abs(estimate.mean) / (half / 1.96)))
-    degrees = estimate.n - 1
+    degrees = max(estimate.n - 1, 1)
     return 2 * float(stdtr(degrees, -abs(estimate.mean) * t_975(degrees) / half))
 
 

@@ -7,7 +7,6 @@ that must not change it: threads, workers, accumulation, compilation and so on.
 from mgm.spec.controls import CONTROLS, Control, metric_by_title
 from mgm.spec.datasets import (
     GENERATED,
-    OWN,
     PUBLISHED,
     Kind,
     Kinds,

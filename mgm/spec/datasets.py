@@ -18,7 +18,6 @@ Kind = Literal["generated", "published", "own"]
 # By the names and digests of datasets in specs.
 Kinds = Mapping[tuple[str, str], Kind]
 
-OWN = "folder"  # the name of a dataset whose user gave it none
 GENERATED = "generated videos"  # the note of a generated set's index begins with this
 
 
@@ -33,8 +32,6 @@ class Published:
         train, test, classes: official counts of split 1. `mgm plan` computes with them.
         counted: where the split and its counts come from.
         about: its name in prose. `mgm prepare NAME --help` begins with it. Empty: the title.
-        long: another name of it, which titles of tables use.
-        parts: names of its classes' subsets, and short names, in titles of tables.
         later: official counts of split 2 and on.
         derived_from: the datasets whose indices it is made of. `--source` is the folder of the
             first, `--target` that of the second.
@@ -52,8 +49,6 @@ class Published:
     classes: int
     counted: str = ""
     about: str = ""
-    long: str = ""
-    parts: tuple[str, ...] = ()
     later: tuple[tuple[int, int], ...] = ()
     derived_from: tuple[str, ...] = ()
     recipe: str = ""
@@ -81,7 +76,6 @@ _DATASETS = (
         classes=174,
         counted="its authors' lists; the test split is their validation split",
         about="Something-Something v2 in its official layout",
-        long="Something-Something V2",
         file="json_lists",
     ),
     Published(
@@ -93,7 +87,6 @@ _DATASETS = (
         classes=400,
         counted="the paper (240K) and VideoMAE (20K of validation); YouTube has fewer now",
         about="Kinetics-400: the clips that are still available, with a list of the others",
-        long="Kinetics-400",
     ),
     Published(
         "mini-k200",
@@ -117,7 +110,6 @@ _DATASETS = (
         classes=101,
         counted="its authors' split 1",
         about="UCF101 in its official layout",
-        parts=("UCF", "UCF14", "UCF7"),
         later=((9_586, 3_734), (9_624, 3_696)),
         file="text_lists",
         grouped=True,
@@ -131,7 +123,6 @@ _DATASETS = (
         classes=51,
         counted="its authors' split 1",
         about="HMDB51 in its official layout",
-        parts=("HMDB", "HMDB14", "HMDB7"),
         later=((3_570, 1_530), (3_570, 1_530)),
         file="text_lists",
         grouped=True,

@@ -70,7 +70,8 @@ def parse_formula(text: str) -> Formula:
     first, *rest = _OPERATOR.split(text.strip())
     terms, signs = [_term(first)], [1]
     for operator, part in zip(rest[::2], rest[1::2]):
-        terms.append(_term(part))
+        term = _term(part)
+        terms.append(term if term.place else term._replace(place=terms[-1].place))
         signs.append(_SIGNS[operator])
     if 0 in signs and len(signs) > 2:
         raise ValueError(f"{text!r}: `over` divides two terms alone")

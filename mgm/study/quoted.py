@@ -7,6 +7,7 @@ Sizes are from published lists.
 import csv
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from mgm.spec import PUBLISHED
 
@@ -17,24 +18,37 @@ def listed(dataset: str) -> tuple[int, int]:
     return lists.train + lists.test, lists.classes
 
 
+class Quote(NamedTuple):
+    """A number of the paper, with a note: backbone and data, or where it is printed."""
+
+    value: float
+    note: str
+
+
+# A study, a dataset, a row and a column.
+Key = tuple[str, str, str, str]
+
+
 @cache
-def reported() -> dict[tuple[str, str, str], float]:
-    """Return the paper's values by (table, row, column).
+def reported() -> dict[Key, Quote]:
+    """Return the paper's numbers by study, dataset, row and column.
 
-    A value is top-1 accuracy in %, unless its row or column names another quantity. A row of
-    Table 1 is "method, test dataset, pretraining epochs", with "-" where the paper prints no
-    epochs. The paper prints GFLOPs once per line; they belong to the line's first dataset. ST-MAE
-    has no SSv2 cell, since the paper prints N/A. Other names are as the paper prints them.
+    A value is top-1 accuracy in %, unless its column names another quantity. A row of Table 1 is
+    "METHOD, EPOCHS"; without epochs, the paper prints none. The paper prints GFLOPs once per line;
+    they belong to the line's first dataset. ST-MAE has no SSv2 cell, since the paper prints N/A.
     """
-    return {key: value for key, (value, _) in _lines().items()}
+    with open(Path(__file__).with_name("quoted.csv"), encoding="utf-8", newline="") as file:
+        return {
+            (line["study"], line["dataset"], line["row"], line["column"]): Quote(
+                float(line["value"]), line["note"]
+            )
+            for line in csv.DictReader(file)
+        }
 
 
-def note(table: str, row: str, column: str) -> str:
-    """Return the note of `quoted.csv` on a number; empty if there is none.
-
-    The notes of Table 1 are "backbone; pretraining data".
-    """
-    return _lines().get((table, row, column), (0.0, ""))[1]
+def quotes(study: str) -> dict[tuple[str, str, str], Quote]:
+    """Return a study's numbers by dataset, row and column, in the order of the paper."""
+    return {key[1:]: quote for key, quote in reported().items() if key[0] == study}
 
 
 _ZOO = (
@@ -43,22 +57,13 @@ _ZOO = (
 )
 # How the training of quoted baselines differs from the other rows. Sources: VideoMAE's model zoo
 # (github.com/MCG-NJU/VideoMAE), ST-MAE's recipe.
-FOOTNOTES = {
-    ("1", "VideoMAE, K400, 800", "K400"): (
+FOOTNOTES: dict[Key, str] = {
+    ("table1", "k400", "VideoMAE, 800", "Fine-tuned"): (
         _ZOO.format("K400", 100) + "; with repeated augmentation, 81.0"
     ),
-    ("1", "VideoMAE, SSv2, 800", "SSv2"): _ZOO.format("SSv2", 50),
-    ("1", "ST-MAE, K400, 1600", "K400"): (
+    ("table1", "ssv2", "VideoMAE, 800", "Fine-tuned"): _ZOO.format("SSv2", 50),
+    ("table1", "k400", "ST-MAE, 1600", "Fine-tuned"): (
         "ST-MAE is quoted from another recipe: repeated augmentation 4, a deeper decoder, a class "
         "token"
     ),
 }
-
-
-@cache
-def _lines() -> dict[tuple[str, str, str], tuple[float, str]]:
-    with open(Path(__file__).with_name("quoted.csv"), encoding="utf-8", newline="") as file:
-        return {
-            (line["table"], line["row"], line["column"]): (float(line["value"]), line["note"])
-            for line in csv.DictReader(file)
-        }

@@ -345,9 +345,10 @@ class StudyRuns:
         if column.stage == "measure":
             name = column.changes["name"]
             data = Data(dataset=dataset.name or key, digest=dataset.digest)
-            shared = {"clips", "model", "seed", "mask" if name == "cover" else "decoder"}
+            of_mask = name in ("cover", "visible")
+            shared = {"clips", "model", "seed", "mask" if of_mask else "decoder"}
             same: dict[str, Any] = start.model_dump(include=shared)
-            if name != "cover":
+            if not of_mask:
                 same["flow"] = scale.flow
             return _changed(study, Measure(name=name, data=data, **same), column.changes)
         probes = column.stage == "probe"
@@ -397,6 +398,8 @@ def _known(study: Study, mask: str) -> str:
 
 def _changed(study: Study, spec: R, changes: Mapping[str, Any]) -> R:
     """Return a spec with changed fields, given by their dotted names."""
+    if not changes:
+        return spec
     fields = spec.model_dump(mode="json")
     for dotted, value in changes.items():
         set_field(fields, dotted, value, f"study {study.study}: {dotted}")

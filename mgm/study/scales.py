@@ -16,7 +16,6 @@ from mgm.errors import UserError, valid
 from mgm.reading import deep_merge, read_yaml
 from mgm.spec import (
     BACKBONES,
-    OWN,
     PUBLISHED,
     Data,
     Flow,
@@ -84,7 +83,7 @@ class Scale(FrozenModel):
     # Cost of the whole DAG, printed before it starts.
     expected_cost: str
     seeds: Numbers = Field(min_length=1)
-    # Seeds of a target such as table4e, or of its runs of one stage, such as table4e.probe.
+    # Seeds of a study such as table4e, or of one column of it, such as "table4e.Linear probe".
     more_seeds: dict[str, Numbers] = Field(default_factory=dict)
     # None: steps follow from the paper's epochs.
     steps: Steps | None = None
@@ -99,9 +98,9 @@ class Scale(FrozenModel):
     flow: Flow = "raft-small"
     # A file with RAFT-small's weights. Empty: torchvision downloads its own.
     flow_weights: str = ""
-    # Rows of Table 1, with a user's weights to fine-tune in place of the quoted number.
+    # The workflow fills in the run ids of the files of weights that rows start from.
     weights: dict[str, str] = Field(default_factory=dict)
-    # Add rows for other papers' masks to Table 4e. Each takes one more pretraining run per seed.
+    # Add the rows of other papers' masks to Table 4e. Each takes one more pretraining run per seed.
     other_masks: bool = False
     # The study whose runs these are, in place of the paper's.
     study: Study | None = None
@@ -129,10 +128,6 @@ class Scale(FrozenModel):
             kinds[key] = "generated" if dataset.generate else made_of or known
         return {place: kinds[key] for place, key in self._keys.items()}
 
-    @property
-    def own_videos(self) -> bool:
-        return OWN in self.datasets
-
     def key_of(self, data: Data) -> str:
         """Return the name in `datasets` of a run's data."""
         return self._keys.get((data.dataset, data.digest), data.dataset)
@@ -142,23 +137,6 @@ class Scale(FrozenModel):
         return {
             (dataset.name or key, dataset.digest): key for key, dataset in self.datasets.items()
         }
-
-    def named(self, text: str) -> str:
-        """Return a title or axis that names the data of this scale.
-
-        Names of published datasets become stand-ins if this scale generates its data. Own videos
-        get the name of their results.
-        """
-        if self.own_videos:
-            return text.replace("own videos", f"own videos ({self.name})")
-        if not any(dataset.generate for dataset in self.datasets.values()):
-            return text
-        # The title that replaces each name of a dataset.
-        names = {name: name for data in PUBLISHED.values() for name in (data.title, *data.parts)}
-        names |= {data.long: data.title for data in PUBLISHED.values() if data.long}
-        pattern = "|".join(map(re.escape, names))
-        named = re.sub(rf"\b({pattern})\b", lambda match: f"{names[match[1]]} stand-in", text)
-        return named if named == text else f"{named} (generated)"
 
     def shortened(self, steps: int) -> Self:
         """Return this scale with training runs of `steps` steps. Warm-up keeps its share."""

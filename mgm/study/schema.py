@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 
 from mgm.spec import CONTROLS as EVERY_CONTROL
 from mgm.spec import Data, FrozenModel, Pretrain, RunOptions
-from mgm.study.formula import Formula, Statement, parse_formula, parse_statement
+from mgm.study.formula import Formula, Statement, Term, parse_formula, parse_statement
 
 # Can be the name of a folder, and is one word for a shell.
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
@@ -38,9 +38,10 @@ METRICS: dict[str, tuple[str, ...]] = {
     "motion-time": ("vectors_ms", "flow_ms", "ratio"),
     "step-time": ("speedup",),
     "cover": ("hidden",),
+    "visible": ("texture", "motion", "without"),
 }
 # Metrics that are shares of the test videos or of predictions, in per cent.
-SHARES = {*ACCURACIES, "hidden", *CONTROLS.values()}
+SHARES = {*ACCURACIES, "hidden", *METRICS["visible"], *CONTROLS.values()}
 # Fields of a row that its pretraining has before the scale changes it.
 BEFORE_SCALE = ("mask", "epochs", "backbone")
 # Where a run has the fields of a row with other names.
@@ -367,6 +368,9 @@ class Study(FrozenModel):
             raise ValueError(f"rows.{min(same)}: is the name of a control; choose another")
         if same := {*self.averages} & {*self.shown_folds}:
             raise ValueError(f"averages.{min(same)}: is the name of a dataset; choose another")
+        for name in self.rows:
+            if parse_formula(name) != Formula((Term(name),), (1,)):
+                raise ValueError(f"rows.{name}: reads as a formula; choose another name")
         meanings: dict[str, str] = {}
         for name, row in self.rows.items():
             if (other := meanings.setdefault(str(row.meaning), name)) != name:

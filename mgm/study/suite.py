@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import isnan, nan
 from os.path import commonprefix
 from pathlib import Path
@@ -15,7 +15,6 @@ from mgm.reading import read_json
 from mgm.results.archive import is_packed, unpack
 from mgm.spec import (
     MASKS,
-    OWN,
     Kinds,
     Measure,
     Pretrain,
@@ -24,11 +23,10 @@ from mgm.spec import (
     parents,
     title_of,
 )
-from mgm.study import CONFIG, STUDIES, ablations, experiments, plots
-from mgm.study.registry import NO_MODEL, Registry
+from mgm.study import CONFIG, STUDIES
 from mgm.study.runs import StudyRuns, Value, load_study, scale_of, with_digests
 from mgm.study.scales import Dataset, Scale, load_scale, parse_scale
-from mgm.study.schema import CONTROLS, PATHS, Place, Row, Study
+from mgm.study.schema import PATHS, Place, Row, Study
 
 # The paper's tables, in its order, then ours.
 PAPER = Path(__file__).with_name("paper")
@@ -221,7 +219,9 @@ def _title(study: Study, place: Place, scale: Scale) -> str:
     """Return the name of a scale's dataset for readers. Stand-ins are marked."""
 
     def named(key: str) -> str:
-        return title_of(key) + " stand-in" * bool(scale.datasets[key].generate)
+        dataset = scale.datasets[key]
+        generated = scale.kinds[dataset.name or key, dataset.digest] == "generated"
+        return title_of(key) + " stand-in" * generated
 
     title = named(place.use)
     if place.pretrained_on:
@@ -269,85 +269,3 @@ def _scale_in(results: Path) -> Scale:
             f"{path}: no such file; run `snakemake --cores all` first, or correct the name "
             f"{results.name}"
         ) from None
-
-
-def make_registry(scale: Scale) -> Registry:
-    """Fill the registry of a scale.
-
-    Raises:
-        UserError: the scale names a row, table or figure that does not exist, or lacks ssv2.
-    """
-    if scale.study:
-        with valid(f"study {scale.study.study}: "):
-            return study_registry(scale)
-    if not scale.datasets.keys() & {"ssv2", OWN}:
-        raise UserError(
-            f"scale {scale.name}: has no dataset ssv2, which tables of the paper need; add it, or "
-            f"run a study at this scale, such as study={scale.name}"
-        )
-    registry = Registry(scale)
-    for make in (*experiments.ALL, *ablations.ALL, *plots.ALL):
-        make(registry)
-    _name_data(registry)
-    rows = registry.tables["1"].rows if "1" in registry.tables else []
-    if unknown := scale.weights.keys() - {*rows}:
-        raise UserError(
-            f"weights: {min(unknown)!r} is not a row of Table 1 at scale {scale.name}; name a row "
-            "such as 'MAM2, SSv2, 1200'"
-        )
-    wanted = {name.removesuffix(".probe") for name in scale.more_seeds}
-    # A user's own videos have only some of the targets.
-    if not scale.own_videos and (unknown := wanted - set(registry.targets())):
-        targets = ", ".join(registry.targets())
-        raise UserError(
-            f"scale {scale.name}: more_seeds.{min(unknown)} is not a table or figure; choose from "
-            f"{targets}"
-        )
-    return registry
-
-
-def _name_data(registry: Registry) -> None:
-    """Replace names of published datasets in titles and axes by those of the scale's data."""
-    named = registry.scale.named
-    for table in registry.tables.values():
-        table.title = named(table.title)
-        table.shown = {column: named(column) for column in table.columns}
-    for name, plot in registry.plots.items():
-        registry.plots[name] = replace(
-            plot,
-            title=named(plot.title),
-            x=named(plot.x),
-            y=named(plot.y),
-            shown={line: named(line) for line in plot.lines},
-        )
-    for name, figure in registry.figures.items():
-        registry.figures[name] = replace(figure, title=named(figure.title))
-
-
-def registry_of(results: Path) -> Registry:
-    """Return the registry of a results folder, as `read_suite`."""
-    return make_registry(_scale_in(results))
-
-
-def study_registry(scale: Scale) -> Registry:
-    """Return the registry of a study: a table per dataset, and its runs in their order."""
-    suite, registry = make_suite(scale), Registry(scale)
-    study = suite.studies[scale.name]
-    registry.specs = suite.specs
-    cells: dict[tuple[str, str, str, str], list] = {}
-    for value in suite.values[scale.name]:
-        registry.values.append(value)
-        key = value.dataset, value.row, value.column, value.metric
-        cells.setdefault(key, []).append(value.run)
-    for (dataset, row, column, metric), runs in cells.items():
-        table = registry.add_table(
-            dataset,
-            study.shown[dataset],
-            study.question,
-            head="Pretraining",
-            rows_name_runs=True,
-        )
-        if row in CONTROLS:
-            table.groups[row] = NO_MODEL
-        table.add(row, column, tuple(runs), metric)
-    return registry

@@ -35,7 +35,7 @@ from mgm.spec import Finetune, Pretrain, read_spec
 from mgm.study.plan import plan
 from mgm.video import read_clip
 from mgm.video.vectors import inspect_video
-from tests.helpers.fake_results import finish, registry
+from tests.helpers.fake_results import finish, suite
 from tests.helpers.videos import moving_square, write_video
 
 pytestmark = pytest.mark.slow
@@ -154,7 +154,7 @@ def write_json(path: Path, fields) -> None:
     path.write_bytes(json.dumps(fields).encode(errors="surrogatepass"))
 
 
-VALID_SPECS = [json.loads(spec.model_dump_json()) for spec in registry(seeds=(0,)).specs.values()]
+VALID_SPECS = [json.loads(spec.model_dump_json()) for spec in suite(seeds=(0,)).specs.values()]
 VALID_SPECS = list({spec["verb"]: spec for spec in VALID_SPECS}.values())
 
 
@@ -262,7 +262,7 @@ def test_csvs(videos, tmp_path, data):
 @given(st.data())
 def test_results(tmp_path, data):
     """Reading results never raises: each run has a state."""
-    known = registry(seeds=(0,))
+    known = suite(seeds=(0,))
     spec = next(
         spec
         for spec in known.specs.values()

@@ -12,9 +12,9 @@ import numpy as np
 from mgm.reading import file_digest
 from mgm.results.result import read_result, write_result
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, parents
-from mgm.study.registry import CONTROL_ROWS, Registry
 from mgm.study.scales import Dataset, Scale, load_scale
-from mgm.study.suite import make_registry
+from mgm.study.schema import CONTROLS
+from mgm.study.suite import Suite, make_suite
 
 CONFIG = Path(__file__).parents[2] / "workflow/config"
 DIGEST = "0123456789ab"
@@ -38,10 +38,16 @@ def smoke(
     )
 
 
-def registry(
+def suite(
     seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes
-) -> Registry:
-    return make_registry(smoke(seeds, datasets, **changes))
+) -> Suite:
+    return make_suite(smoke(seeds, datasets, **changes))
+
+
+def run_of(known: Suite, row: str, column: str = "Fine-tuned", study: str = "table4e") -> Spec:
+    """Return the first run of a cell."""
+    at = (row, column)
+    return next(one.run for one in known.values[study] if (one.row, one.column) == at)
 
 
 def finish(
@@ -67,7 +73,7 @@ def finish(
         metrics |= {"top1": 100 * correct / videos, "outside": 0.0}
         n_test = videos
     if isinstance(spec, Measure) and spec.name == "controls":
-        metrics |= dict.fromkeys(CONTROL_ROWS.values(), 40.0) | {"chance": 8.25}
+        metrics |= dict.fromkeys(CONTROLS.values(), 40.0) | {"chance": 8.25}
         draw_controls(folder / "arrays.npz")
         files["arrays.npz"] = file_digest(folder / "arrays.npz")
     elif isinstance(spec, Measure):
@@ -138,7 +144,7 @@ def write_log(folder: Path, done: int, steps: int) -> None:
             )
 
 
-def finish_all(results: Path, known: Registry, steps: int = 30) -> None:
+def finish_all(results: Path, known: Suite, steps: int = 30) -> None:
     """Finish every run of `known`. Accuracies vary between runs, without randomness."""
     for position, spec in enumerate(known.specs.values()):
         finish(results, spec, top1=40 + (7 * position) % 35, steps=steps)
@@ -165,9 +171,9 @@ def clip_arrays(slots: int, masks: tuple[str, ...] = ("tube", "mgm")) -> dict[st
     }
 
 
-def draw_arrays(results, known: Registry):
+def draw_arrays(results, known: Suite):
     """Write the arrays of the visualise job: three slots of a made-up clip."""
-    folder = finish(results, known.figures["5"].run)
+    folder = finish(results, known.pictures["5"].run)
     np.savez(folder / "arrays.npz", **clip_arrays(3))
     result = read_result(folder)
     write_result(folder, {**result, "files": {"arrays.npz": file_digest(folder / "arrays.npz")}})

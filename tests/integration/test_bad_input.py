@@ -35,7 +35,7 @@ from mgm.stages.measure.saliency import read_boxes
 from mgm.video import probe_video, read_clip
 from mgm.video.pack import FOOTER, ROW
 from tests.helpers.errors import refused
-from tests.helpers.fake_results import finish, registry
+from tests.helpers.fake_results import finish, suite
 from tests.helpers.videos import moving_square, write_video
 
 LATIN_1 = "path,frame\nä.mp4,1\n".encode("latin-1")
@@ -404,7 +404,7 @@ ODD_RESULTS = [
 
 @pytest.mark.parametrize("change", ODD_RESULTS)
 def test_an_odd_result_is_altered_and_stops_no_report(tmp_path, change):
-    known = registry(seeds=(0,))
+    known = suite(seeds=(0,))
     spec = next(spec for spec in known.specs.values() if isinstance(spec, Pretrain))
     folder = finish(tmp_path, spec)
     assert examine(folder, spec).state == "run"

@@ -21,7 +21,7 @@ from mgm.results.archive import is_packed, unpack
 from mgm.results.frame import frame
 from mgm.results.result import examine
 from mgm.study import STUDIES
-from mgm.study.suite import registry_of
+from mgm.study.suite import read_suite
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
@@ -41,18 +41,19 @@ def test_each_run_is_one_of_the_scale_and_believed(tmp_path):
 @pytest.mark.parametrize("name", RAN)
 def test_each_run_of_a_study_is_one_of_its_runs_and_believed(name):
     """A change of a recipe, a study or a default must not orphan a committed run."""
-    registry = registry_of(RESULTS / name)
+    suite = read_suite(RESULTS / name)
     done = {path.parent.name for path in (RESULTS / name).glob("*/result.json")}
     assert done
-    assert done <= set(registry.specs)
-    states = {examine(RESULTS / name / run_id, registry.specs[run_id]).state for run_id in done}
+    assert done <= set(suite.specs)
+    states = {examine(RESULTS / name / run_id, suite.specs[run_id]).state for run_id in done}
     assert states == {"run"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RAN)
 def test_every_study_is_verified_against_git(name):
-    lines, failed = verify(read_findings(RESULTS / name), RESULTS / name)
+    (findings,) = read_findings(RESULTS / name).values()
+    lines, failed = verify(findings, RESULTS / name)
     assert not failed, lines
 
 

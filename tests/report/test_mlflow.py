@@ -11,14 +11,14 @@ import pytest
 from mgm.errors import UserError
 from mgm.report.mlflow import default_uri, sync
 from mgm.results.result import read_result, write_result
-from tests.helpers.fake_results import finish, registry, write_log
+from tests.helpers.fake_results import finish, run_of, suite, write_log
 from tests.helpers.mirrored import content
 from tests.helpers.services import require
 from tests.helpers.tracking import Postgres, Server
 
 pytestmark = pytest.mark.mlflow
-KNOWN = registry(seeds=(0,))
-CHILD = KNOWN.tables["4e"].cell("MGM (Dense)", "SSv2").runs[0]
+KNOWN = suite(seeds=(0,))
+CHILD = run_of(KNOWN, "MGM (Dense)")
 PARENT = KNOWN.specs[CHILD.parent]
 
 
@@ -81,7 +81,7 @@ def test_a_run_its_parent_its_curve_and_its_cell(place):
     history = client.get_metric_history(parent.info.run_id, "train/loss")
     assert sorted(point.step for point in history) == list(range(1, 21))
     for query, found in {
-        "tags.cells LIKE '%MGM (Dense) / SSv2%'": {PARENT.run_id, CHILD.run_id},
+        "tags.cells LIKE '%MGM (Dense) / Fine-tuned%'": {PARENT.run_id, CHILD.run_id},
         "tags.stage = 'finetune' AND tags.status = 'finished'": {CHILD.run_id},
         "tags.cells LIKE '%Random%'": set(),
     }.items():

@@ -7,24 +7,20 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.report.verify import unwanted
-from tests.helpers.fake_results import finish, finish_all, registry, smoke
-
-
-def runs_of(known, row: str, column: str = "SSv2"):
-    return known.tables["4e"].cell(row, column).runs
+from tests.helpers.fake_results import finish, finish_all, run_of, smoke, suite
 
 
 def test_a_finished_run_under_its_own_id_is_unwanted_and_nothing_else(tmp_path):
-    known = registry(seeds=(0,))
+    known = suite(seeds=(0,))
     finish_all(tmp_path, known, steps=2)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "spec.json").write_text(json.dumps({"verb": "my own"}))
-    old = runs_of(registry(seeds=(5,)), "MGM (Dense)")[0]
+    old = run_of(suite(seeds=(5,)), "MGM (Dense)")
     # Somebody renamed this run.
     finish(tmp_path, old).rename(tmp_path / "keep-this")
     assert unwanted(known, tmp_path) == []
     finish(tmp_path, old)
-    link = runs_of(registry(seeds=(6,)), "MGM (Dense)")[0]
+    link = run_of(suite(seeds=(6,)), "MGM (Dense)")
     finish(tmp_path / "elsewhere", link)
     (tmp_path / link.run_id).symlink_to(tmp_path / "elsewhere" / link.run_id)
     assert unwanted(known, tmp_path) == [tmp_path / old.run_id]
@@ -34,13 +30,13 @@ def test_an_archive_leaves_out_runs_that_no_table_uses(tmp_path):
     folder = tmp_path / "smoke"
     folder.mkdir()
     (folder / "scale.json").write_text(smoke(seeds=(0,)).model_dump_json())
-    used, unused = (runs_of(registry(seeds=(seed,)), "MGM (Dense)")[0] for seed in (0, 5))
+    used, unused = (run_of(suite(seeds=(seed,)), "MGM (Dense)") for seed in (0, 5))
     for run in (used, unused):
         finish(folder, run)
     told = CliRunner().invoke(
         app, ["pack", "smoke", "--results", str(tmp_path)], catch_exceptions=False
     )
-    assert "left out 1 run" in told.output
+    assert "left out 1 new run" in told.output
     with tarfile.open(tmp_path / "smoke.tar.xz") as archive:
         names = archive.getnames()
     assert f"smoke/{used.run_id}/result.json" in names

@@ -10,14 +10,12 @@ from mgm.errors import UserError
 from mgm.reading import file_digest
 from mgm.results.result import QUIET_S, examine, log_lines, read_result, rewind_log, write_result
 from mgm.spec import Probe, Spec, parse
-from tests.helpers.fake_results import finish, registry, write_log
+from tests.helpers.fake_results import finish, suite, write_log
 
 
 @pytest.fixture(scope="module")
 def spec() -> Spec:
-    return next(
-        spec for spec in registry().specs.values() if isinstance(spec, Probe) and spec.parent
-    )
+    return next(spec for spec in suite().specs.values() if isinstance(spec, Probe) and spec.parent)
 
 
 def paths_of(fields, prefix=()):

@@ -7,14 +7,15 @@ from scipy import stats
 from mgm.results.statistics import (
     Estimate,
     holm,
+    of_differences,
+    of_shares,
     over_seeds,
     over_seeds_and_people,
-    over_videos,
     p_value,
 )
 
 
-@pytest.mark.parametrize("n", [2, 3, 7, 40])
+@pytest.mark.parametrize("n", [3, 7, 40])
 def test_interval_over_seeds_is_scipys(n):
     values = np.random.default_rng(n).normal(60, 3, n)
     low, high = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=stats.sem(values))
@@ -24,22 +25,39 @@ def test_interval_over_seeds_is_scipys(n):
         pytest.approx(low, abs=1e-3),
         pytest.approx(high, abs=1e-3),
     )
-    assert over_seeds([50.0]) == (50.0, -inf, inf, 1)  # one seed has no interval
 
 
-def test_interval_over_videos_is_scipys_bootstrap():
-    outcomes = 100.0 * (np.arange(240) < 150)
-    found = stats.bootstrap(
-        (outcomes,), np.mean, method="percentile", n_resamples=5000, rng=np.random.default_rng(1)
-    ).confidence_interval
-    estimate = over_videos(150, 240)
-    assert estimate.mean == pytest.approx(62.5)
-    assert [estimate.low, estimate.high] == pytest.approx([found.low, found.high], abs=0.5)
-    assert over_videos(150, 240) == estimate
-    assert [over_videos(correct, 240) for correct in (0, 240)] == [
-        (0, -inf, inf, 1),
-        (100, -inf, inf, 1),
-    ]  # all resamples would be equal
+def test_one_run_two_runs_and_equal_runs_have_no_interval_and_say_so():
+    assert over_seeds([50.0]) == (50.0, -inf, inf, 1, "one run")
+    assert over_seeds([50.0, 51.0]) == (50.5, -inf, inf, 2, "two runs")
+    assert over_seeds([50.0] * 4) == (50.0, -inf, inf, 4, "4 equal runs")
+
+
+@pytest.mark.parametrize("values", [[99.9, 99.2, 100.0], [0.0, 0.0, 4.0], [1.0, 99.0, 60.0]])
+def test_an_interval_of_shares_stays_within_0_and_100(values):
+    plain, estimate = over_seeds(values), of_shares(values)
+    assert not 0 <= plain.low <= plain.high <= 100
+    assert 0 <= estimate.low <= estimate.mean <= estimate.high <= 100
+    assert estimate.mean == plain.mean
+
+
+def test_shares_away_from_the_ends_have_students_interval():
+    assert of_shares([50.0, 55.0, 52.0]) == over_seeds([50.0, 55.0, 52.0])
+
+
+def test_the_interval_of_shares_near_100_covers():
+    """Shares of 200 videos near 99 %, over five runs."""
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(1000):
+        estimate = of_shares((100 * rng.binomial(200, 0.99, 5) / 200).tolist())
+        covered += not estimate.has_interval or estimate.low <= 99 <= estimate.high
+    assert covered > 900
+
+
+def test_a_difference_wider_than_the_scale_has_no_interval():
+    estimate = of_differences([-90.0, 95.0, 90.0])
+    assert not estimate.has_interval
+    assert "differ" in estimate.unknown
 
 
 @pytest.mark.parametrize(
@@ -113,9 +131,9 @@ def test_interval_over_seeds_and_people_has_the_mean_squares_of_an_analysis_of_v
     degrees = int(both**2 / (seeds**2 / 1 + people**2 / 2 + residual**2 / 2))
     half = stats.t.ppf(0.975, degrees) * np.sqrt(both / 6)
     estimate = over_seeds_and_people(value_SP)
-    assert estimate == pytest.approx((mean, mean - half, mean + half, degrees + 1), abs=1e-3)
+    assert estimate[:4] == pytest.approx((mean, mean - half, mean + half, degrees + 1), abs=1e-3)
     # Equal differences have no interval.
-    assert over_seeds_and_people(np.ones((3, 4))) == (1, -inf, inf, 3)
+    assert over_seeds_and_people(np.ones((3, 4))) == (1, -inf, inf, 3, "3 equal runs")
 
 
 def test_p_values_are_those_of_the_interval():
@@ -133,9 +151,3 @@ def test_holm_steps_down():
     assert holm([0.01, 0.04, 0.02]) == [True, True, True]
     assert holm([0.02]) == [True]
     assert holm([]) == []
-
-
-def test_equal_runs_have_no_interval():
-    """Two seeds with equal accuracies would give a width of 0, which passes for certainty."""
-    assert over_seeds([50.0, 50.0]) == Estimate(50.0, n=2)
-    assert p_value(over_seeds([-8.3, 75.0 - 83.3])) == 1

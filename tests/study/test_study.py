@@ -14,12 +14,14 @@ from mgm.dag.messages import problems
 from mgm.dag.workflow import Workflow
 from mgm.data.folder import index_folder
 from mgm.errors import UserError
-from mgm.spec import Measure, Pretrain, Probe, parents
-from mgm.study import STUDIES
+from mgm.spec import MASKS, Measure, Pretrain, Probe, parents
+from mgm.spec.masks import MaskInfo
+from mgm.study import CONFIG, STUDIES, recipes
 from mgm.study.formula import Term, parse_statement
 from mgm.study.runs import load_study, scale_of
+from mgm.study.scales import load_scale
 from mgm.study.schema import Study
-from mgm.study.suite import make_registry, study_registry
+from mgm.study.suite import make_suite
 from tests.helpers.errors import refused
 from tests.helpers.own_videos import own_videos
 
@@ -48,14 +50,14 @@ def small(**fields) -> Study:
 
 
 @pytest.fixture(scope="module")
-def registry():
-    return study_registry(scale_of(small()))
+def suite():
+    return make_suite(scale_of(small()))
 
 
-def test_a_row_is_the_scales_pretraining_with_its_changes(registry):
-    values = [value for value in registry.values if value.dataset == "a" and value.draw == 5]
+def test_a_row_is_the_scales_pretraining_with_its_changes(suite):
+    values = [value for value in suite.values["small"] if value.dataset == "a" and value.draw == 5]
     by_row = {
-        value.row: registry.specs[value.run.parent]
+        value.row: suite.specs[value.run.parent]
         for value in values
         if getattr(value.run, "parent", "")
     }
@@ -68,26 +70,28 @@ def test_a_row_is_the_scales_pretraining_with_its_changes(registry):
     assert scratch.parent == ""
 
 
-def test_every_run_comes_after_the_runs_it_starts_from(registry):
+def test_every_run_comes_after_the_runs_it_starts_from(suite):
     seen = set()
-    for run_id, spec in registry.specs.items():
+    for run_id, spec in suite.specs.items():
         assert set(parents(spec)) <= seen
         seen.add(run_id)
 
 
-def test_a_draw_is_complete_before_the_next_one(registry):
-    drawn = [(value.dataset, value.draw) for value in registry.values]
+def test_a_draw_is_complete_before_the_next_one(suite):
+    drawn = [(value.dataset, value.draw) for value in suite.values["small"]]
     changes = [pair for pair in pairwise(drawn) if pair[0] != pair[1]]
     assert len(changes) + 1 == len(set(drawn))
 
 
-def test_limits_hold_and_controls_share_the_probes_labels(registry):
-    assert {value.dataset for value in registry.values if value.row == "Longer"} == {"a"}
-    assert {value.draw for value in registry.values if value.row == "Further"} == {5}
-    assert {value.row for value in registry.values if value.column == "k-NN"} == {"MGM"}
-    (control,) = {value.run for value in registry.values if value.control and value.draw == 6}
+def test_limits_hold_and_controls_share_the_probes_labels(suite):
+    assert {value.dataset for value in suite.values["small"] if value.row == "Longer"} == {"a"}
+    assert {value.draw for value in suite.values["small"] if value.row == "Further"} == {5}
+    assert {value.row for value in suite.values["small"] if value.column == "k-NN"} == {"MGM"}
+    (control,) = {value.run for value in suite.values["small"] if value.control and value.draw == 6}
     (probe,) = [
-        value.run for value in registry.values if value.draw == 6 and value.row == "Random weights"
+        value.run
+        for value in suite.values["small"]
+        if value.draw == 6 and value.row == "Random weights"
     ]
     assert isinstance(control, Measure)
     assert isinstance(probe, Probe)
@@ -98,15 +102,15 @@ def test_limits_hold_and_controls_share_the_probes_labels(registry):
     )
 
 
-def test_draws_have_their_own_data_and_one_name(registry):
-    data = {value.draw: value.run.data for value in registry.values if value.dataset == "a"}
+def test_draws_have_their_own_data_and_one_name(suite):
+    data = {value.draw: value.run.data for value in suite.values["small"] if value.dataset == "a"}
     assert data[5].dataset == data[6].dataset == "ssv2"
     assert data[5].digest != data[6].digest
 
 
 def test_a_measured_column_trains_nothing():
     cover = {"Cover": {"stage": "measure", "name": "cover", "metric": "hidden"}}
-    runs = study_registry(scale_of(small(columns=cover, controls=[]))).specs.values()
+    runs = make_suite(scale_of(small(columns=cover, controls=[]))).specs.values()
     assert {run.stage for run in runs} == {"measure"}
     assert {run.mask.name for run in runs} == {"tube", "mgm"}
 
@@ -162,11 +166,11 @@ def test_two_datasets_of_one_name_are_refused(tmp_path):
 
 def test_a_field_that_no_spec_has_is_refused():
     with pytest.raises(UserError, match=r"study small: mask\.nothing"):
-        study_registry(
+        make_suite(
             scale_of(small(rows={"A": {"mask.nothing": 1}, "MGM": {}, "Tube": {"mask": "tube"}}))
         )
     with refused("study small: "):
-        make_registry(
+        make_suite(
             scale_of(small(rows={"A": {"mask": "nothing"}, "MGM": {}, "Tube": {"mask": "tube"}}))
         )
 
@@ -177,7 +181,7 @@ def test_the_order_of_a_rows_keys_does_not_matter():
     for changes in ratios:
         rows = SMALL["rows"] | {"Tube": changes}
         settings = {"pretrain": {"mask.edge": "clamp"}}
-        specs = study_registry(scale_of(small(rows=rows, settings=settings))).specs.values()
+        specs = make_suite(scale_of(small(rows=rows, settings=settings))).specs.values()
         (mask,) = {
             run.mask for run in specs if isinstance(run, Pretrain) and run.mask.name == "tube"
         }
@@ -187,7 +191,7 @@ def test_the_order_of_a_rows_keys_does_not_matter():
 def test_two_rows_of_one_run_are_refused():
     rows = SMALL["rows"] | {"Again": {"optim.batch": 6}}
     with refused("study small: ", "rows.Again", "MGM"):
-        study_registry(scale_of(small(rows=rows)))
+        make_suite(scale_of(small(rows=rows)))
 
 
 def test_a_statement_is_a_mean_or_a_difference():
@@ -198,7 +202,7 @@ def test_a_statement_is_a_mean_or_a_difference():
     assert parse_statement("A minus B level").bound == 0
     assert parse_statement("A below 3").formula.terms == (Term("A"),)
     said = parse_statement("table1/ssv2: A over B is 1.47 ± 0.005")
-    assert said.formula.terms == (Term("A", "", "table1/ssv2"), Term("B"))
+    assert said.formula.terms == (Term("A", "", "table1/ssv2"), Term("B", "", "table1/ssv2"))
     assert (said.formula.is_ratio, said.tolerance) == (True, 0.005)
     for wrong in ("A minus B", "A above", "A level 3", "A above 3 ± 1"):
         with pytest.raises(ValueError, match=wrong):
@@ -250,9 +254,11 @@ def test_a_new_column_names_the_lost_weights_of_its_rows(tmp_path, monkeypatch):
 def test_every_study_of_the_project_has_runs(path):
     study = load_study(path)
     assert study.study == path.stem
-    registry = study_registry(scale_of(study))
-    assert {value.row for value in registry.values if not value.control} == set(study.rows)
-    for spec in registry.specs.values():
+    suite = make_suite(scale_of(study))
+    assert {value.row for value in suite.values[study.study] if not value.control} == set(
+        study.rows
+    )
+    for spec in suite.specs.values():
         assert not isinstance(spec, Pretrain) or spec.mask.name
 
 
@@ -284,3 +290,112 @@ def test_a_dataset_is_made_before_the_first_run_that_reads_it(tmp_path, monkeypa
     for job in jobs:
         assert all(draws[name] >= job.priority for name in job.after if name in draws)
     assert min(draws.values()) < max(job.priority for job in jobs if job.specs)
+
+
+PAPER_SCALES = ("smoke", "paper")
+
+
+@pytest.mark.parametrize("name", PAPER_SCALES)
+def test_every_table_and_figure_of_the_paper_is_a_target(name):
+    suite = make_suite(load_scale(CONFIG / f"{name}.yaml"))
+    tables = ("1", "2a", "2b", "2c", "2d", "3", "4a", "4b", "4c", "4d", "4e", "4_edge", "measured")
+    figures = ("1", "4a", "4b", "5", "5_coverage", "6", "7", "8")
+    wanted = {*(f"table{part}" for part in tables), *(f"figure{part}" for part in figures)}
+    assert wanted <= suite.targets().keys()
+    for target in wanted:
+        assert suite.runs_of(target)
+    with refused("table9", "table4e"):
+        suite.runs_of("table9")
+
+
+def test_a_run_of_several_tables_is_one_run():
+    suite = make_suite(load_scale(CONFIG / "paper.yaml"))
+    targets = suite.targets()
+    shared = [{run.run_id for run in targets[f"table{name}"]} for name in ("4a", "4b", "4c", "4e")]
+    (run_id,) = set.intersection(*shared)
+    assert suite.specs[suite.specs[run_id].parent].mask.name == "mgm"
+
+
+def test_chains_train_once_more_before_they_are_evaluated():
+    suite = make_suite(load_scale(CONFIG / "paper.yaml"))
+    of_row = {
+        (value.row, value.dataset): value.run
+        for value in suite.values["table2"]
+        if value.column == "Fine-tuned"
+    }
+    place = "ucf101-after-k400"
+    then = suite.specs[of_row["MGM + Finetune", place].parent]
+    assert (then.stage, then.data.dataset) == ("finetune", "k400")
+    start = suite.specs[then.parent]
+    assert (start.stage, start.optim.epochs, start.data.dataset) == ("pretrain", 800, "k400")
+    supervised = suite.specs[of_row["Supervised", place].parent]
+    assert (supervised.stage, supervised.parent, supervised.optim.epochs) == ("finetune", "", 200)
+
+
+def test_a_mask_that_a_user_adds_gets_a_row_of_table_4e(monkeypatch):
+    monkeypatch.setitem(MASKS, "mine", MaskInfo("My mask"))
+    monkeypatch.setitem(recipes.MASK_RATIO, "mine", 0.5)
+    scale = load_scale(CONFIG / "smoke.yaml")
+    with pytest.raises(UserError, match="mine"):  # the specs' pattern was made before
+        make_suite(scale)
+    monkeypatch.setitem(MASKS, "mine", MaskInfo("My mask", source="A paper"))
+    assert "My mask" not in make_suite(scale).studies["table4e"].rows
+
+
+def test_generated_data_never_carries_a_published_name():
+    published = ("SSv2", "K400", "Kinetics", "Something", "UCF101", "HMDB51", "Diving48")
+    for name in ("smoke", "mini", "paper"):
+        suite = make_suite(load_scale(CONFIG / f"{name}.yaml"))
+        titles = [title for study in suite.studies.values() for title in study.shown.values()]
+        assert titles
+        for title in titles:
+            assert any(known in title for known in published)
+            assert ("stand-in" in title and "(generated)" in title) == (name != "paper")
+        for study in suite.studies.values():
+            parts = [part.title for part in study.parts.values()]
+            parts += [over.title for figures in study.over.values() for over in figures]
+            assert not any(known in text for text in parts for known in published)
+
+
+def test_more_seeds_are_of_a_study_or_of_one_of_its_columns():
+    scale = load_scale(CONFIG / "smoke.yaml")
+    more = {"table4e": (0, 1), "table4e.Linear probe": (0, 1, 2)}
+    suite = make_suite(scale.model_copy(update={"more_seeds": more}))
+    seeds = dict[str, set[int]]()
+    for value in suite.values["table4e"]:
+        if value.row == "MGM (Dense)":
+            seeds.setdefault(value.column, set()).add(value.seed)
+    assert seeds == {"Fine-tuned": {0, 1}, "Linear probe": {0, 1, 2}}
+    others = {value.seed for value in suite.values["table4e"] if value.row == "Warped (MGMAE)"}
+    assert others == {0}
+    with refused("smoke", "more_seeds.table9"):
+        make_suite(scale.model_copy(update={"more_seeds": {"table9": (0, 1)}}))
+
+
+def test_a_row_can_start_from_a_users_weights():
+    study = small(rows={"MGM": {}, "Theirs": {"from": "weights/theirs.pt"}}, compare=[], predictions=[],
+                  columns={"Linear": {}})  # fmt: skip
+    scale = scale_of(study)
+    with refused("rows.Theirs.from", "weights/theirs.pt"):
+        make_suite(scale)
+    ids = {"weights/theirs.pt": "external-0123abcd"}
+    suite = make_suite(scale.model_copy(update={"weights": ids}))
+    parents_of = {value.run.parent for value in suite.values["small"] if value.row == "Theirs"}
+    assert parents_of == {"external-0123abcd"}
+
+
+def test_x_of_a_figure_is_read_from_the_spec():
+    """A row without the field has the number of the study's settings."""
+    rows = {"Random weights": "none", "MGM": {}, "MGM, 900 steps": {"optim.steps": 900}}
+    study = small(
+        rows=rows, columns={"Linear": {}}, compare=[], predictions=[],
+        settings={"pretrain": {"optim.steps": 300}}, over={"optim.steps": "Steps"},
+    )  # fmt: skip
+    lines = make_suite(scale_of(study)).lines(study, "optim.steps")
+    assert lines["a", "MGM"] == ("MGM", 300)
+    assert lines["a", "MGM, 900 steps"] == ("MGM", 900)
+    assert lines["a", "Random weights"][0] == "Random weights"
+    paper = make_suite(load_scale(CONFIG / "paper.yaml"))
+    epochs = paper.lines(paper.studies["table1"], "epochs")
+    assert epochs["ssv2", "MGM, 200"] == ("MGM", 200)
+    assert epochs["ssv2", "VideoMAE, 2400"] == ("VideoMAE", 2400)
