@@ -15,6 +15,7 @@ from mgm.dag.options import Options, parse_options
 from mgm.data.published.derived import pda_digest
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError
+from mgm.reading import read_json
 from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
@@ -63,6 +64,11 @@ class Workflow:
             if not Path(source).exists():
                 raise UserError(f"sources: {name}: {source} does not exist; correct the path")
         self.name = scale.name
+        own = STUDIES / f"{self.name}.yaml"
+        if own.is_file() and file_of(options.study, STUDIES).resolve() != own.resolve():
+            raise UserError(
+                f"{self.name}: is the name of {own}; give study={self.name}, or another name"
+            )
         self.results, self.reports = results / self.name, reports / self.name
         self.logs = Path("logs") / self.name
         self.places = dict[str, Path]()
@@ -201,12 +207,23 @@ class Workflow:
         with (self.results / "jobs.lock").open("w") as file:
             wait_for_flock(file, f"{self.name}: {waiting}")
 
+    def is_new(self) -> bool:
+        """Return whether the results do not have this scale or study yet, as it stands."""
+        file = self.results / "scale.json"
+        return not file.exists() or file.read_text() != f"{self.scale.model_dump_json(indent=1)}\n"
+
     def start(self) -> None:
         """Write the files that jobs read: the scale, the specs and the generators' parameters.
 
         Call it once before the first job, under the lock. Unchanged files are left alone.
+
+        Raises:
+            UserError: the results belong to a scale or study of another kind.
         """
-        files = {self.results / "scale.json": self.scale.model_dump_json(indent=1)}
+        file = self.results / "scale.json"
+        if file.exists() and bool(read_json(file).get("study")) != bool(self.scale.study):
+            raise UserError(f"{file}: these results are of a scale or study of the same name")
+        files = {file: self.scale.model_dump_json(indent=1)}
         for run_id, spec in self.suite.specs.items():
             files[self.spec_file(run_id)] = spec.model_dump_json(indent=1)
         for dataset, params in self.generated.items():

@@ -255,6 +255,28 @@ def test_a_refused_call_and_a_dry_run_change_nothing(tmp_path):
     assert listing(tmp_path) == before
 
 
+def test_results_belong_to_one_scale_or_study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own_study(tmp_path, factor=2, specs_per_job=3)
+    mine = Workflow({"study": "mine.yaml"})
+    assert mine.is_new()
+    mine.start()
+    assert not mine.is_new()
+    # An edited study is new again, so its page shows the edit even if no run is missing.
+    text = (tmp_path / "mine.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text.replace("Which mask?", "Which of three?"))
+    edited = Workflow({"study": "mine.yaml"})
+    assert edited.is_new()
+    edited.start()
+    smoke = (ROOT / "workflow" / "config" / "smoke.yaml").read_text()
+    (tmp_path / "scale.yaml").write_text(smoke.replace("name: smoke", "name: mine"))
+    with pytest.raises(UserError, match=r"mine/scale\.json: "):
+        Workflow({"scale": "scale.yaml"}).start()
+    (tmp_path / "drawn.yaml").write_text(text.replace("study: mine", "study: drawn"))
+    with pytest.raises(UserError, match="drawn: is the name of .*studies/drawn.yaml"):
+        Workflow({"study": "drawn.yaml"})
+
+
 def test_a_marker_without_its_results_is_deleted(tmp_path):
     """But not by a dry run."""
 
