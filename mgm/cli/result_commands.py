@@ -61,11 +61,9 @@ def results(
 
 @app.command()
 def verify(name: Name, results: Results = Path("results")) -> None:
-    """Check a study's runs and predictions against git and their files.
+    """Check a study's runs and predictions against their files, the committed archive and git.
 
-    It fails if a prediction is younger than the first run that tests it, if a run's commit is
-    missing or had changes, if a number differs from its predictions.csv, or if the folder holds a
-    finished run that the study does not have.
+    What cannot be checked fails: missing runs, an uncommitted archive, a shallow clone.
     """
     from mgm.report.findings import read_findings
     from mgm.report.verify import verify as check

@@ -378,10 +378,10 @@ class Findings:
     def predictions(self) -> pd.DataFrame:
         """A row per prediction with what it came to.
 
-        The columns are `dataset`, `column`, `says`, `draws`, `seeds`, `since`, `late`, `mean`,
-        `low`, `high`, `n`, `unknown`, `verdict` and `why`.
+        The columns are `dataset`, `column`, `says`, `draws`, `seeds`, `since`, `mean`, `low`,
+        `high`, `n`, `unknown`, `verdict` and `why`.
         """
-        rows, copied = [], ["dataset", "column", "says", "draws", "seeds", "since", "late"]
+        rows, copied = [], ["dataset", "column", "says", "draws", "seeds", "since"]
         for prediction in self.study.predictions:
             statement, only = prediction.statement, (prediction.draws, prediction.seeds)
             estimate = self.estimate_of(

@@ -49,9 +49,6 @@ class _Metrics(_Checked):
     # The bound keeps sums of metrics finite.
     __pydantic_extra__: dict[str, Annotated[float, Field(ge=-1e300, le=1e300)]]
     top1: Percent = 0
-    map: Percent = 0
-    map_low: Percent = 0
-    map_high: Percent = 0
 
 
 class _Result(_Checked):
@@ -206,12 +203,13 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any], weights: boo
         ]
         if (own := folder / "spec.json").exists():
             checks.append(("spec.json", parse(read_json(own), "spec.json").run_id, spec.run_id))
-        if weights and result["weights_sha256"] is not None:
+        if weights and result["weights_sha256"] and (folder / "weights.safetensors").exists():
             files["weights.safetensors"] = result["weights_sha256"]
+        if spec.stage in ("finetune", "probe") and "predictions.csv" not in files:
+            return "result.json: files does not name predictions.csv"
         checks += [
             (f"the SHA-256 of {name}", file_digest(folder / name), digest)
             for name, digest in files.items()
-            if (folder / name).exists()
         ]
         # Results of older versions do not have this field.
         if "parents_sha256" in result:
@@ -235,18 +233,13 @@ def _disagreement(folder: Path, spec: Spec, result: dict[str, Any], weights: boo
 
 
 def _untested(folder: Path, result: dict[str, Any]) -> str:
-    """Return which number of the test contradicts predictions.csv or the data; empty if none does.
-
-    Without predictions.csv, only the size of the test split is compared.
-    """
+    """Return which number of the test contradicts predictions.csv or the data, or an empty text."""
     metrics, videos = result["metrics"], result["data"]["test"]
     if result["n_test"] != videos:
         return f"result.json: n_test is {result['n_test']}, and the test split has {videos} videos"
     if not (0 <= metrics.get("outside", 0) <= 100 and "top1" in metrics):
         return f"result.json: metrics {metrics} has no top1, or outside is not from 0 to 100"
     path = folder / "predictions.csv"
-    if not path.exists():
-        return ""
     head, *rows = [row for _, row in read_table(path)] or [[]]
     if len(rows) != videos or len({len(row) for row in (head, *rows)}) > 1:
         return f"predictions.csv has {len(rows)} rows, and should have {videos} of equal length"

@@ -264,8 +264,6 @@ class Prediction(FrozenModel):
     seeds: Numbers = ()
     # Refuted unless it holds: an interval with both outcomes is not open.
     strict: bool = False
-    # Why its commit is not older than its runs.
-    late: str = ""
     note: str = ""
 
     @property
@@ -332,8 +330,6 @@ class Study(FrozenModel):
     # Means over several datasets, by name.
     averages: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     predictions: tuple[Prediction, ...] = ()
-    # Why some runs are of a tree with changes, or of a commit that is lost.
-    unclean: str = ""
     # When it stopped or stops, in words.
     stop: str = ""
     # What an attentive reader would ask, and the answer.

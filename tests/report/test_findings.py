@@ -12,14 +12,13 @@ from scipy import stats
 from mgm.errors import UserError
 from mgm.report.blocks import refresh
 from mgm.report.findings import Findings, estimate_of, verdict_of
-from mgm.report.verify import ROOT, first_test, verify
+from mgm.report.verify import ROOT
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds_and_people
 from mgm.study.formula import parse_statement
 from mgm.study.runs import scale_of
 from mgm.study.schema import Study
 from mgm.study.suite import make_suite
-from tests.helpers.fake_results import finish
 from tests.study.test_study import small
 
 COMMIT = subprocess.run(
@@ -181,51 +180,6 @@ VIDEOS = ("a_s1_1.mp4", "a_s1_2.mp4", "a_s2_1.mp4")
 
 def test_a_prediction_without_runs_is_not_run():
     assert verdict_of(parse_statement("A above 5"), None, True) == ("not run", "")
-
-
-def test_verify_fails_when_a_prediction_is_younger_than_its_runs(tmp_path):
-    study = small(datasets={"a": {"generate": {}}})
-    lines, failed = verify(findings(study, started="2020-01-01T00:00:00+00:00"), tmp_path)
-    assert failed == 1
-    assert "AFTER" in next(line for line in lines if line.startswith("FAILED"))
-    assert verify(findings(study, started="2120-01-01T00:00:00+00:00"), tmp_path)[1] == 0
-    late = study.predictions[0].model_copy(update={"late": "known"})
-    study = study.model_copy(update={"predictions": (late,)})
-    assert verify(findings(study, started="2020-01-01T00:00:00+00:00"), tmp_path)[1] == 0
-
-
-def test_a_difference_is_tested_once_both_runs_are_there():
-    found = findings(small(datasets={"a": {"generate": {}}}))
-    (one,) = found.study.predictions
-    statuses = dict(found.statuses)
-    for place, run_id in zip(found.runs.itertuples(), found.runs.run_id):
-        day = {"Tube": 1, "MGM": 3}.get(place.row, 2) + place.draw
-        started = f"2020-01-{day:02}T00:00:00+00:00"
-        statuses[run_id] = RunStatus(
-            "run", result=found.statuses[run_id].result | {"started": started}
-        )
-    assert first_test(replace(found, statuses=statuses), one).day == 5 + 3
-
-
-def test_verify_fails_on_a_commit_that_is_not_there_and_on_changes(tmp_path):
-    found = findings(small(datasets={"a": {"generate": {}}}, predictions=[]))
-    assert verify(found, tmp_path)[1] == 0
-    run_id = next(run_id for run_id, status in found.statuses.items() if status.result)
-    for fields in ({"commit": "0" * 40}, {"dirty": True}):
-        statuses = dict(found.statuses)
-        statuses[run_id] = RunStatus("run", result=statuses[run_id].result | fields)
-        assert verify(replace(found, statuses=statuses), tmp_path)[1] == 1
-
-
-def test_verify_fails_on_a_finished_run_that_the_study_does_not_have(tmp_path):
-    found = findings(small(datasets={"a": {"generate": {}}}, predictions=[]))
-    other = findings(small(draws="9-9", datasets={"a": {"generate": {}}}, predictions=[]))
-    stranger = other.suite.values[other.study.study][0].run
-    finish(tmp_path, found.suite.values[found.study.study][0].run)
-    finish(tmp_path, stranger)
-    lines, failed = verify(found, tmp_path)
-    assert failed == 1
-    assert any(stranger.run_id in line for line in lines if line.startswith("FAILED"))
 
 
 def test_a_block_is_written_again_and_stays_as_it_is():

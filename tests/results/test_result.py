@@ -94,11 +94,19 @@ def test_garbage_is_altered(tmp_path, spec, text):
         read_result(folder)
 
 
-def test_edited_predictions_and_spec_are_altered_but_may_be_absent(tmp_path, spec):
+def test_edited_or_missing_predictions_and_an_edited_spec_are_altered(tmp_path, spec):
     folder = finish(tmp_path, spec)
+    written = (folder / "predictions.csv").read_text()
     (folder / "predictions.csv").write_text("path,label,prediction\na,1,1\n")
     assert "predictions.csv" in examine(folder, spec).why
     (folder / "predictions.csv").unlink()
+    assert "predictions.csv" in examine(folder, spec).why
+    (folder / "predictions.csv").write_text(written)
+    write_result(folder, fields := read_result(folder) | {"files": {}})
+    assert "predictions.csv" in examine(folder, spec).why
+    write_result(
+        folder, fields | {"files": {"predictions.csv": file_digest(folder / "predictions.csv")}}
+    )
     assert examine(folder, spec).state == "run"
     (folder / "spec.json").write_text(
         parse({**spec.model_dump(mode="json"), "seed": 99}, "test").model_dump_json()

@@ -1,0 +1,275 @@
+"""Attempts to make `mgm verify` believe a prediction that was made after its runs."""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mgm.report.findings import Findings
+from mgm.report.verify import verify
+from mgm.results.archive import pack
+from mgm.results.result import RunStatus
+from mgm.study.schema import Study
+from tests.report.test_findings import findings
+from tests.study.test_study import SMALL
+
+ONE = {"in": "a", "says": "MGM minus Tube above 0"}
+FIELDS = SMALL | {"datasets": {"a": {"generate": {}}, "b": {"generate": {"sprites": 1}}}}
+
+
+class Clone:
+    """A repository with a study that was predicted on day 2, ran on day 3 and was packed on day 4.
+
+    Attributes:
+        fields: those of the study's file as it is now.
+        runs: fields of each result, by run id.
+    """
+
+    def __init__(self, root: Path):
+        self.root, self.results = root, root / "results" / "small"
+        (root / "studies").mkdir(parents=True)
+        self.git("init", "--quiet")
+        self.fields = FIELDS | {"predictions": [ONE]}
+        self.since = self.commit(2)
+        self.fields["predictions"] = [ONE | {"since": self.since}]
+        found = findings(Study.model_validate(self.fields))
+        times = {"started": day(3), "finished": day(3), "commit": self.since, "dirty": False}
+        # Pretraining runs have no number.
+        self.runs = {
+            run_id: (found.statuses[run_id].result or {"metrics": {}}) | times | {"run_id": run_id}
+            for run_id in found.suite.specs
+        }
+        self.pack(4)
+
+    def git(self, *words: str, on: int = 1) -> str:
+        command = ["git", "-C", str(self.root), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+        env = os.environ | {"GIT_COMMITTER_DATE": day(on), "GIT_AUTHOR_DATE": day(on)}
+        done = subprocess.run(
+            [*command, *words], capture_output=True, text=True, env=env, check=True
+        )
+        return done.stdout.strip()
+
+    def commit(self, on: int) -> str:
+        """Commit the study and everything else on a day of January 2020. Return the hash."""
+        (self.root / "studies" / "small.yaml").write_text(yaml.safe_dump(self.fields))
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "x", on=on)
+        return self.git("rev-parse", "HEAD")
+
+    def write(self) -> None:
+        for run_id, result in self.runs.items():
+            (self.results / run_id).mkdir(parents=True, exist_ok=True)
+            (self.results / run_id / "result.json").write_text(json.dumps(result))
+
+    def pack(self, on: int, without=()) -> str:
+        self.write()
+        pack(self.results, self.runs.keys() - {*without}, without)
+        self.git("add", "results/small.tar.xz", "results/SHA256SUMS")
+        return self.commit(on)
+
+    def predict(self, on: int = 5, **fields: str) -> str:
+        """Commit a prediction, with all numbers known. Return the hash."""
+        self.fields["predictions"] = [ONE | fields]
+        since = self.commit(on)
+        self.fields["predictions"] = [ONE | fields | {"since": since}]
+        return since
+
+    def forge(self, since: str) -> None:
+        """Write other dates and commits into the results."""
+        later = {"started": day(6), "finished": day(6), "commit": since}
+        self.runs = {run_id: result | later for run_id, result in self.runs.items()}
+
+    def found(self) -> Findings:
+        found = findings(Study.model_validate(self.fields))
+        absent = RunStatus("not run")
+        statuses = {
+            run_id: RunStatus("run", result=self.runs[run_id]) if run_id in self.runs else absent
+            for run_id in found.suite.specs
+        }
+        return replace(found, statuses=statuses)
+
+    def failed(self) -> list[str]:
+        self.write()
+        lines, count = verify(self.found(), self.results, self.root)
+        failed = [line for line in lines if line.startswith("FAILED")]
+        assert len(failed) == count
+        return failed
+
+
+def day(number: int) -> str:
+    return f"2020-01-{number:02}T00:00:00+00:00"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("clone") / "clone"
+    Clone(root)
+    return root
+
+
+@pytest.fixture
+def clone(original, tmp_path) -> Clone:
+    copy = Clone.__new__(Clone)
+    shutil.copytree(original, tmp_path / "clone")
+    copy.root, copy.results = tmp_path / "clone", tmp_path / "clone" / "results" / "small"
+    copy.since = copy.git("rev-list", "--max-parents=0", "HEAD")
+    copy.fields = FIELDS | {"predictions": [ONE | {"since": copy.since}]}
+    copy.runs = {
+        path.parent.name: json.loads(path.read_text())
+        for path in copy.results.glob("*/result.json")
+    }
+    return copy
+
+
+def test_a_prediction_before_its_runs_is_believed(clone):
+    assert clone.failed() == []
+    clone.fields["predictions"] = [ONE | {"since": clone.since[:7]}]
+    assert clone.failed() == []
+
+
+@pytest.mark.parametrize(
+    "since", ["", "HEAD", "main", "--output=here", "-x", "HEAD~1", "0" * 40, "abc", "@{1}"]
+)
+def test_only_the_hash_of_a_commit_is_a_date(clone, since):
+    clone.git("branch", "--move", "main")
+    clone.fields["predictions"] = [ONE | {"since": since}]
+    (line,) = clone.failed()
+    assert ONE["says"] in line
+    assert not (clone.root / "here").exists()
+
+
+def test_a_branch_with_the_name_of_a_hash_is_no_commit(clone):
+    clone.git("branch", "deadbee", clone.since)
+    clone.fields["predictions"] = [ONE | {"since": "deadbee"}]
+    assert len(clone.failed()) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"says": "MGM minus Tube above -30"},
+        {"says": "MGM minus Tube below 0"},
+        {"says": "MGM above 0"},
+        {"column": "k-NN"},
+        {"in": "b"},
+        {"draws": "5"},
+        {"seeds": "5"},
+        {"strict": True},
+    ],
+)
+def test_another_sentence_is_not_the_one_that_was_committed(clone, change):
+    clone.fields["predictions"] = [ONE | {"since": clone.since} | change]
+    assert len(clone.failed()) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": SMALL["rows"] | {"Tube": {}, "MGM": {"mask": "tube"}}},
+        {"datasets": {"a": {"generate": {"sprites": 1}}, "b": {"generate": {}}}},
+        {"columns": {"Linear": {"kind": "knn"}, "k-NN": {}}},
+        {"unit": "runs"},
+        {"complete": False},
+        {"settings": {"probe": {"label_draws": 3}}},
+    ],
+)
+def test_another_meaning_of_its_names_is_not_the_one_that_was_committed(clone, change):
+    clone.fields |= change
+    assert any(ONE["says"] in line for line in clone.failed())
+
+
+def test_a_prediction_committed_after_its_runs_fails(clone):
+    clone.predict()
+    (line,) = clone.failed()
+    assert "did not follow" in line
+
+
+def test_a_commit_with_an_old_date_does_not_help(clone):
+    """It is not among the ancestors of the runs' commit."""
+    clone.predict(on=1)
+    assert len(clone.failed()) == 1
+
+
+@pytest.mark.parametrize("packed", ["no", "yes", "archive deleted first"])
+def test_results_with_other_dates_do_not_help(clone, packed):
+    """Not in the folder, and not in an archive that is committed later."""
+    if packed == "archive deleted first":
+        clone.git("rm", "--quiet", "results/small.tar.xz")
+        clone.commit(5)
+    clone.forge(clone.predict())
+    if packed != "no":
+        runs = set(clone.runs)
+        (clone.root / "results" / "small.tar.xz").unlink(missing_ok=True)
+        (clone.root / "results" / "SHA256SUMS").unlink(missing_ok=True)
+        clone.pack(7)
+        assert set(clone.runs) == runs
+    word = "committed archive" if packed == "no" else "did not follow"
+    assert any(word in line for line in clone.failed())
+
+
+def test_a_study_of_another_name_with_the_same_runs_does_not_help(clone):
+    """Its results are in no committed archive, and its sentence is of a later commit."""
+    clone.predict()
+    clone.fields["study"] = "other"
+    clone.results = clone.results.with_name("other")
+    assert len(clone.failed()) == 2
+
+
+def test_a_number_that_is_not_in_the_committed_archive_fails(clone):
+    run_id = min(clone.runs)
+    clone.runs[run_id] |= {"metrics": {"top1": 99.0}, "files": {}}
+    (line,) = clone.failed()
+    assert "committed archive" in line
+
+
+def test_missing_runs_fail(clone):
+    shutil.rmtree(clone.results / (gone := min(clone.runs)))
+    del clone.runs[gone]
+    assert "of" in clone.failed()[0]
+    shutil.rmtree(clone.results)
+    clone.runs = {}
+    assert any(line.startswith("FAILED: 0 of ") for line in clone.failed())
+
+
+def test_runs_that_are_left_out_of_the_study_fail(clone):
+    clone.fields["draws"] = "5"
+    assert any("archived runs are no runs of this study" in line for line in clone.failed())
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"started": day(1), "finished": day(1)}, "started before it"),
+        ({"finished": "2999-01-01T00:00:00+00:00"}, "in the future"),
+        ({"dirty": True}, "not committed"),
+        ({"commit": "0" * 40}, "lacks"),
+        ({"commit": ""}, "lacks"),
+    ],
+)
+def test_runs_without_a_believable_commit_or_date_fail(clone, change, word):
+    clone.runs = {run_id: result | change for run_id, result in clone.runs.items()}
+    assert any(word in line for line in clone.failed())
+
+
+def test_a_shallow_clone_says_so_in_one_line_and_checks_the_rest(clone, tmp_path):
+    clone.commit(5)
+    address = clone.root.as_uri()
+    subprocess.run(
+        ["git", "clone", "--quiet", "--depth=1", address, str(tmp_path / "shallow")], check=True
+    )
+    clone.root = tmp_path / "shallow"
+    (line,) = [line for line in clone.failed() if "fetch" in line]
+    assert "git fetch --unshallow" in line
+    assert not any("archive" in line for line in clone.failed())
+    clone.runs[min(clone.runs)] |= {"n_test": 11}
+    assert any("archive" in line for line in clone.failed())
+
+
+def test_a_folder_without_git_fails(clone):
+    shutil.rmtree(clone.root / ".git")
+    assert any("git repository" in line for line in clone.failed())
