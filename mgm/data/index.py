@@ -117,11 +117,8 @@ def listed_counts(listed: Mapping[str, int], present: Mapping[str, int]) -> str:
     counts = ", ".join(
         f"{present[split]:,} of {listed[split]:,} {split} videos are there" for split in SPLITS
     )
-    return counts + (
-        "; the others are in missing.txt"
-        if any(present[split] != listed[split] for split in SPLITS)
-        else ""
-    )
+    complete = all(present[split] == listed[split] for split in SPLITS)
+    return counts if complete else f"{counts}; the others are in missing.txt"
 
 
 def write_index(index: Index, out: Path, missing: Iterable[str] | None = None) -> Index:

@@ -331,7 +331,7 @@ groups = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(groups, st.integers(0, 5))
 def test_classes_of_several_groups_are_on_both_sides(videos, seed):
     try:

@@ -68,13 +68,14 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
         UserError: there is no index, its classes are not the task's, or a split has no video.
     """
     origin, goal, lists = read_index(source), read_index(target), carried_lists(task)
+    sides = {"train": (source, origin, lists.source), "test": (target, goal, lists.target)}
     lacking = [
         f"{folder / 'index.json'}: lacks class {name}"
-        for folder, index, names in ((source, origin, lists.source), (target, goal, lists.target))
+        for folder, index, names in sides.values()
         for name in names
         if name not in index.classes
     ]
-    classes, missing = lists.source, list[str]()
+    classes, videos, missing = lists.source, list[Video](), list[str]()
     if len(lacking) == CLASSES + SHARED:
         classes, videos = _by_name(task, source, target, origin, goal)
         # Results record the note, so these videos stay known as generated.
@@ -83,12 +84,27 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
     elif lacking:
         raise UserError(f"{lacking[0]}, which is in the published lists of {task}")
     else:
-        sides = (source, origin, lists.source), (target, goal, lists.target)
-        videos = [
-            video
-            for split, side in zip(SPLITS, sides)
-            for video in _by_list(task, split, lists.videos[split], *side, missing)
-        ]
+        for split, (folder, index, names) in sides.items():
+            # A video is identified by the last two parts of its path: the class and the file.
+            present = {"/".join(index.name(video).split("/")[-2:]): video for video in index.videos}
+            listed = {name: label for label, name in lists.videos[split]}
+            if not present.keys() & listed.keys():
+                raise UserError(
+                    f"{folder / 'index.csv'}: has 0 of the {len(listed):,} videos in the published "
+                    f"lists of {task}, such as {next(iter(listed))}"
+                )
+            missing += [name for name in listed if name not in present]
+            for name in filter(present.get, listed):
+                if (own := index.classes[present[name].label]) != names[listed[name]]:
+                    raise UserError(
+                        f"{folder / 'index.csv'}: {name} has class {own}, and class "
+                        f"{names[listed[name]]} in the published lists of {task}"
+                    )
+            videos += [
+                replace(present[name], label=label, split=split)
+                for name, label in listed.items()
+                if name in present
+            ]
         listed_count = {split: len(rows) for split, rows in lists.videos.items()}
         counts = Counter(video.split for video in videos)
         note = f"published lists of {task}: {listed_counts(listed_count, counts)}"
@@ -116,37 +132,6 @@ def carried_lists(task: str) -> TaskLists:
         for split in SPLITS
     )
     return TaskLists(source, target, videos)
-
-
-def _by_list(
-    task: str,
-    split: str,
-    listed: list[tuple[int, str]],
-    folder: Path,
-    index: Index,
-    names: tuple[str, ...],
-    missing: list[str],
-) -> list[Video]:
-    """Return the listed videos of a split, and add those that the index lacks to `missing`."""
-    # A video is identified by the last two parts of its path: the class and the file.
-    present = {"/".join(index.name(video).split("/")[-2:]): video for video in index.videos}
-    videos = []
-    for label, name in listed:
-        if name not in present:
-            missing.append(name)
-        elif (own := index.classes[present[name].label]) != names[label]:
-            raise UserError(
-                f"{folder / 'index.csv'}: {name} has class {own}, and class {names[label]} in the "
-                f"published lists of {task}"
-            )
-        else:
-            videos.append(replace(present[name], label=label, split=split))
-    if not videos:
-        raise UserError(
-            f"{folder / 'index.csv'}: has 0 of the {len(listed):,} videos in the published lists "
-            f"of {task}, such as {listed[0][1]}"
-        )
-    return videos
 
 
 def _by_name(
