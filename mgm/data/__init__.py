@@ -1,1 +1,1 @@
-"""Datasets: published lists, folders of videos, drawn videos, indexes and shards."""
+"""Datasets: published lists, folders of videos, drawn videos, indexes and copies."""
