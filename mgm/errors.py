@@ -30,7 +30,7 @@ NEXT_STEPS = {
 # The modules that each extra of the package installs.
 EXTRAS = {
     "report": (
-        *("adjustText", "jinja2", "markdown_it", "markupsafe", "matplotlib", "mlflow"),
+        *("jinja2", "markupsafe", "PIL", "matplotlib", "mlflow"),
         *("pandas", "pyarrow", "scipy", "seaborn", "sqlalchemy", "tabulate"),
     ),
     "suite": ("snakemake", "timm", "torchvision"),

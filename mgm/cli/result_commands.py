@@ -122,14 +122,11 @@ def report(
     results: Results = Path("results"),
     reports: Reports = Path("reports"),
     only: Annotated[
-        str | None,
-        typer.Option(
-            help="One target, such as table4e or figure5; or tables, or figures. Default: all, "
-            "with the page."
-        ),
-    ] = None,
+        str,
+        typer.Option(help="One target, such as table4e or figure5. Default: all, with the page."),
+    ] = "",
 ) -> None:
-    """Write tables, figures and the page from existing results.
+    """Write tables, figures and the page, as HTML and Markdown, from existing results.
 
     This never trains.
     """

@@ -12,19 +12,18 @@ A block begins with a comment that says what it shows, and ends with another:
 
 - `DATASET: A minus B` is one number, of the first column or of `| column: ...`. A row in another
   column is `A [COLUMN]`. `| draws: 709-720` or `| seeds: 0-3` uses these alone.
-- `cells` is a table of accuracies. Its columns are `datasets`, or for one dataset `columns`. `rows`
-  chooses rows; by default all. `minus: ROW` adds each row's difference from ROW.
+- `cells` is a table of accuracies, of all `datasets` and the first column, or of `columns`.
 - `controls` is the same for the controls without a model.
 - `differences` is a table of a `family`. Bold differs from 0 by Holm's method.
 - `predictions` is a table of what the predictions came to. `verdicts` counts them.
 
-The paper's studies at a scale have its name before theirs: `mini/table4e | ssv2: MGM (Dense)`. A
-number cannot stand in a table, whose cells `|` would divide. Lists are separated by " / ".
+A study of a scale is named with it: `mini/table4e`. Lists are separated by " / ". A number cannot
+stand in a table, whose cells `|` would divide.
 """
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,8 @@ from typing import Any
 import pandas as pd
 
 from mgm.errors import UserError
-from mgm.report.findings import Findings, estimate_of, in_words, read_findings
+from mgm.report.findings import Findings, in_words, read_findings
+from mgm.report.tables import laid_out, markdown, records
 from mgm.results import atomic
 from mgm.study.schema import numbers
 
@@ -59,22 +59,28 @@ def refresh(text: str, findings_of: Callable[[str], Findings]) -> str:
 
     def write(block: re.Match) -> str:
         name, what = block["name"], " ".join(block["what"].split())
-        kind, *parts = what.split(" | ")
-        options = dict(option.split(": ", 1) for option in parts)
-        if kind == "verdicts":
-            inside = verdicts(findings_of(name))
-        elif kind in KINDS:
-            inside = f"\n\n{KINDS[kind](findings_of(name), **options)}\n\n"
-        else:
-            dataset, _, difference = kind.partition(": ")
-            column = options.pop("column", "")
-            only = {key: numbers(value) for key, value in options.items()}
-            inside = in_words(findings_of(name).estimate(dataset, difference, column, **only))
-            if inside == "not run":
-                raise UserError(f"study {name}: {what}: has no result")
-        return block["start"] + inside + block["end"]
+        try:
+            return block["start"] + _inside(findings_of(name), what) + block["end"]
+        except (UserError, TypeError, ValueError) as error:
+            raise UserError(f"block `study {name} | {what}`: {error}") from None
 
     return BLOCK.sub(write, text)
+
+
+def _inside(findings: Findings, what: str) -> str:
+    kind, *parts = what.split(" | ")
+    options = dict(option.split(": ", 1) for option in parts)
+    if kind == "verdicts":
+        return verdicts(findings)
+    if kind in KINDS:
+        return f"\n\n{KINDS[kind](findings, **options)}\n\n"
+    dataset, _, formula = kind.partition(": ")
+    column = options.pop("column", "")
+    only = {key: numbers(value) for key, value in options.items()}
+    text = in_words(findings.estimate(dataset, formula, column, **only))
+    if text == "not run":
+        raise UserError("has no result")
+    return text
 
 
 def cells(
@@ -82,80 +88,68 @@ def cells(
     datasets: str = "",
     columns: str = "",
     column: str = "",
-    rows: str = "",
-    minus: str = "",
     control: bool = False,
 ) -> str:
     """Return a table of means with their intervals: rows by datasets, or by columns of one."""
-    table = findings.cells[(findings.cells.control == control) & findings.cells["mean"].notna()]
-    heads = _heads(findings, table, datasets, columns, column)
-    words = {_place(row, "row"): in_words(estimate_of(row)) for row in _records(table)}
-    titles = list(heads.values())
-    if minus:
-        titles = [title for head in titles for title in (head, f"Minus {minus}")]
-    lines = []
-    for row in _listed(rows) or list(
-        dict.fromkeys(name for *place, name in words if tuple(place) in heads)
-    ):
-        line = [row]
-        for dataset, name in heads:
-            line.append(words.get((dataset, name, row), ""))
-            if minus:
-                gain = findings.estimate(dataset, f"{row} minus {minus}", name)
-                line.append(in_words(gain) if gain and row != minus else "")
-        lines.append(line)
-    return _markdown(["Control" if control else "Pretraining", *titles], lines)
+    table = findings.cells[(findings.cells.control == control) & (findings.cells.n > 0)]
+    table = _chosen(table, "dataset", datasets)
+    table = _chosen(table, "column", columns or column or next(iter(findings.study.columns)))
+    shown = laid_out(findings, table)
+    return markdown(shown.rename(columns={"Pretraining": "Control"}) if control else shown)
 
 
 def differences(
     findings: Findings, family: str = "", datasets: str = "", columns: str = "", column: str = ""
 ) -> str:
     """Return a table of a family's differences. Bold differs from 0 by Holm's method."""
-    table = findings.differences
-    table = table[table.family == (family or next(iter(findings.study.compare)))]
-    heads = _heads(findings, table, datasets, columns, column)
-    words = {}
-    for row in _records(table):
-        text = in_words(estimate_of(row))
-        words[_place(row, "says")] = f"**{text}**" if row["holm"] else text
-    names = dict.fromkeys(name for *place, name in words if tuple(place) in heads)
-    lines = [[name, *(words.get((*head, name), "") for head in heads)] for name in names]
-    return _markdown(["Difference (points)", *heads.values()], lines)
+    table = _chosen(findings.differences, "family", family or next(iter(findings.study.compare)))
+    table = _chosen(table, "dataset", datasets)
+    table = _chosen(table, "column", columns or column or next(iter(findings.study.columns)))
+    several = table.dataset.nunique() > 1
+    texts: dict[str, dict[str, str]] = {}
+    for line in records(table):
+        text = in_words(line["estimate"])
+        title = findings.study.shown.get(line["dataset"], line["dataset"])
+        texts.setdefault(title if several else line["column"], {})[line["says"]] = (
+            f"**{text}**" if line["holm"] else text
+        )
+    shown = pd.DataFrame(texts, index=table.says.unique()).fillna("")
+    return markdown(shown.rename_axis("Difference (points)").reset_index())
 
 
-def _heads(
-    findings: Findings, table: pd.DataFrame, datasets: str, columns: str, column: str
-) -> dict[tuple[str, str], str]:
-    """Map the datasets and columns that a block shows to their titles."""
-    chosen = _listed(datasets) or list(table.dataset.unique())
-    shown = _listed(columns) or [column or next(iter(findings.study.columns))]
-    return {
-        (dataset, name): name if len(shown) > 1 else f"`{dataset}`"
-        for dataset in chosen
-        for name in shown
-    }
+def _chosen(table: pd.DataFrame, name: str, wanted: str) -> pd.DataFrame:
+    """Return the lines of a frame whose field `name` is wanted; all if nothing is named.
 
-
-def _place(row: dict[str, Any], name: str) -> tuple[str, str, str]:
-    return row["dataset"], row["column"], row[name]
+    Raises:
+        UserError: no line has such a name.
+    """
+    known: Collection[Any] = list(table[name].unique())
+    chosen = [part.strip() for part in wanted.split(" / ")] if wanted else known
+    for one in chosen:
+        if one not in known:
+            raise UserError(f"no {name} {one!r} with results; choose from {', '.join(known)}")
+    return table[table[name].isin(chosen)]
 
 
 def predictions(findings: Findings, datasets: str = "") -> str:
     """Return a table of what the predictions came to, with the commits that wrote them."""
-    table = findings.predictions
-    if datasets:
-        table = table[table.dataset.isin(_listed(datasets))]
-    first = next(iter(findings.study.columns))
+    first, shown = next(iter(findings.study.columns)), findings.study.shown
     lines = []
-    for row in _records(table):
-        where, draws, why = f"`{row['dataset']}`", row["draws"], row["why"]
-        where += f", {row['column']}" if row["column"] != first else ""
+    for line in records(_chosen(findings.predictions, "dataset", datasets)):
+        where, draws = shown.get(line["dataset"], line["dataset"]), line["draws"]
+        where += f", {line['column']}" if line["column"] != first else ""
         where += f", draws {draws[0]} to {draws[-1]}" if draws else ""
-        verdict = f"**{row['verdict']}**" if row["verdict"] == "refuted" else row["verdict"]
-        estimate = in_words(estimate_of(row)) if row["n"] else "not run"
-        verdict += f": {why}" if why else ""
-        lines.append([where, row["says"], row["since"][:7], estimate, verdict])
-    return _markdown(["Where", "Predicted", "Commit", "Found", "Verdict"], lines)
+        verdict = f"**{line['verdict']}**" if line["verdict"] == "refuted" else line["verdict"]
+        lines.append(
+            {
+                "Where": where,
+                "Predicted": line["says"],
+                "Commit": line["since"][:7] or "not committed",
+                "Found": in_words(line["estimate"]),
+                "Verdict": f"{verdict}: {line['why']}" if line["why"] else verdict,
+            }
+        )
+    return markdown(pd.DataFrame(lines))
 
 
 def verdicts(findings: Findings) -> str:
@@ -175,29 +169,14 @@ KINDS: dict[str, Callable[..., str]] = {
 }
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return table.to_dict("records")  # type: ignore[return-value]
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(" / ")] if text else []
-
-
-def _markdown(head: list[str], lines: list[list[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def find(results: Path, name: str) -> Findings:
-    """Return the findings of a study, or of a study of a scale: "mini/table4e"."""
-    folder, _, study = name.partition("/")
-    found = read_findings(results / folder)
-    return found[study or folder]
-
-
 def main(paths: list[Path], results: Path = Path("results")) -> None:
     """Write the blocks of these files again."""
-    findings_of = cache(partial(find, results))
+    read = cache(lambda folder: read_findings(results / folder))
+
+    def findings_of(name: str) -> Findings:
+        folder, _, study = name.partition("/")
+        return read(folder)[study or folder]
+
     for path in paths:
         text = path.read_text(encoding="utf-8")
         if (new := refresh(text, findings_of)) != text:

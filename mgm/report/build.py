@@ -1,26 +1,184 @@
-"""`mgm report`: tables, claims and the page from the results that exist.
+"""`mgm report`: tables, figures, claims and the page from the results that exist.
 
-It never trains. Each step reads only the frames of `mgm.report.findings`.
+It never trains. Missing runs are named.
 """
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure as Drawing
 
+from mgm.errors import UserError
 from mgm.report.claims import judge, write_claims
-from mgm.report.findings import read_findings
+from mgm.report.figures import cells
+from mgm.report.figures.draw import DRAW
+from mgm.report.figures.film import masks_in_motion
+from mgm.report.figures.style import save
+from mgm.report.findings import Findings, read_findings
+from mgm.report.page import Figure, page
+from mgm.report.summary import summary
+from mgm.report.tables import compared, write_frames, write_table
 from mgm.results import atomic
+from mgm.results.statistics import of_differences, of_shares
+from mgm.study.formula import parse_formula
 
 
-def build_report(results: Path, reports: Path, only: str | None = None) -> Path:
-    """Write the tables of `results`, and return the page's path."""
-    found = read_findings(results, weights=True)
-    for findings in found.values():
-        for name in findings.study.parts:
-            text = findings.csv(name).to_csv(index=False, lineterminator="\n")
-            atomic.write(reports / "tables" / f"table{name}.csv", text)
-    cells = pd.concat([one.cells.assign(study=name) for name, one in found.items()])
-    atomic.write(reports / "tables" / "cells.csv", cells.to_csv(index=False))
-    if {"table1", "table4e"} & found.keys():
-        write_claims(reports, judge(found))
-    return atomic.write(reports / "index.html", "")
+def build_report(results: Path, reports: Path, only: str = "") -> Path:
+    """Write tables, figures, claims.csv, index.html and index.md to `reports`.
+
+    Args:
+        results: folder of the runs, `results/NAME`.
+        reports: folder to write, `reports/NAME`.
+        only: a target such as "table4e" or "figure5": write only that.
+
+    Returns:
+        The page's path, or the target's.
+
+    Raises:
+        UserError: `only` is not a table or figure, or it needs a run that is not finished.
+    """
+    findings = read_findings(results, weights=True)
+    first = next(iter(findings.values()))
+    writers: dict[str, Callable[[], Any]] = {
+        f"table{name}": partial(write_table, found, name, reports / "tables")
+        for found in findings.values()
+        for name in found.study.parts
+    }
+    drawers = {
+        study: figures_of(found, reports / "figures", alone=len(findings) == 1)
+        for study, found in findings.items()
+    }
+    pictures = {
+        f"figure{name}": partial(_picture, first, name, reports / "figures")
+        for name in first.suite.pictures
+    }
+    figures = {name: draw for of_study in drawers.values() for name, draw in of_study.items()}
+    if only:
+        return _only(only, writers, {**figures, **pictures})
+    for write in writers.values():
+        write()
+    write_frames(findings, reports / "tables")
+    verdicts = judge(findings) if len(findings) > 1 else pd.DataFrame()
+    if len(verdicts):
+        write_claims(reports, verdicts)
+    drawn = {study: [draw() for draw in of.values()] for study, of in drawers.items()}
+    shown = [draw() for draw in pictures.values()]
+    text = page(findings, drawn, shown, verdicts, reports, _film(first, reports / "figures"))
+    atomic.write(reports / "index.md", summary(findings, drawn))
+    return atomic.write(reports / "index.html", text)
+
+
+def _only(
+    target: str, tables: Mapping[str, Callable[[], Any]], figures: Mapping[str, Callable[[], Any]]
+) -> Path:
+    if target in tables:
+        return Path(tables[target]())
+    if target not in figures:
+        known = ", ".join([*tables, *figures])
+        raise UserError(f"{target}: no such table or figure; choose one of {known}")
+    figure: Figure = figures[target]()
+    if not figure.picture:
+        raise UserError(f"{target}: {figure.why}")
+    return figure.picture
+
+
+def figures_of(findings: Findings, folder: Path, alone: bool) -> dict[str, Callable[[], Figure]]:
+    """Return functions that draw a study's figures of cells, by the figures' names.
+
+    Args:
+        alone: no other study has figures in this folder.
+    """
+    study, points = findings.study, findings.points
+    drawers: dict[str, Callable[[], Figure]] = {}
+    for over in (over for overs in study.over.values() for over in overs):
+        shown = points[points.figure == over.figure]
+        name = over.figure if over.figure == "over" else f"figure{over.figure}"
+        about = (over.title or f"Accuracy over {over.axis.lower()}", over.note)
+        if shown["mean"].notna().any() or shown.paper.notna().sum() > 1:
+            draw = partial(cells.over, shown, over.axis, study.shown, findings.unit_name)
+            drawers[name] = partial(_cells, draw, folder / name, *about)
+        else:
+            drawers[name] = partial(Figure, name, *about, why="None of its runs is finished.")
+    end = "" if alone else f"-{study.study}"
+    if len(units := _differences(findings)):
+        name = f"differences{end}"
+        look = ("Difference (points)", of_differences, findings.unit_name, 0.0)
+        draw = partial(cells.dots, units, *look)
+        drawers[name] = partial(_cells, draw, folder / name, "Paired differences", "")
+    elif len(units := _rows(findings)):
+        name = f"seeds{end}"
+        look = ("Top-1 accuracy (%)", of_shares, findings.unit_name)
+        draw = partial(cells.dots, units, *look)
+        drawers[name] = partial(_cells, draw, folder / name, "Every run and the mean", "")
+    return drawers
+
+
+def _cells(draw: Callable[[], Drawing], stem: Path, title: str, note: str) -> Figure:
+    save(draw(), stem, ("svg", "pdf"))
+    return Figure(stem.name, title, note, stem.with_suffix(".svg"))
+
+
+def _differences(findings: Findings) -> pd.DataFrame:
+    """Return each difference of the first column per sampling unit."""
+    first, table = next(iter(findings.study.columns)), compared(findings)
+    # A dot is a unit, and a unit is no person.
+    table = table[table.family.isin(findings.study.compare) & (table.column == first)]
+    return _units(findings, [(line.dataset, line.says, line.column) for line in table.itertuples()])
+
+
+def _rows(findings: Findings) -> pd.DataFrame:
+    """Return each row of the first column per sampling unit; none if all have one."""
+    first, table = next(iter(findings.study.columns)), findings.cells
+    table = table[~table.control & (table.column == first) & (table.n > 0)]
+    if table.n.max() == 1:
+        return pd.DataFrame()
+    return _units(findings, [(line.dataset, line.row, line.column) for line in table.itertuples()])
+
+
+def _units(findings: Findings, places: list[tuple[str, str, str]]) -> pd.DataFrame:
+    titles = findings.study.shown
+    frames = [
+        pd.DataFrame({"value": findings.per_unit(dataset, parse_formula(text), column)}).assign(
+            dataset=titles.get(dataset, dataset), name=text
+        )
+        for dataset, text, column in places
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _picture(findings: Findings, name: str, folder: Path) -> Figure:
+    """Draw a figure of a run's arrays, or say why it cannot be drawn."""
+    picture, stem = findings.suite.pictures[name], folder / f"figure{name}"
+    run_id = picture.run.run_id
+    figure = Figure(stem.name, picture.title, picture.note, run_ids=[run_id])
+    arrays = read_arrays(findings, run_id)
+    if arrays is None:
+        for ending in ("svg", "pdf", "png"):
+            stem.with_suffix(f".{ending}").unlink(missing_ok=True)
+        status = findings.statuses[run_id]
+        why = status.why or "its arrays.npz is missing; delete its result.json and run it again"
+        figure.why = f"{'not run' if status.state == 'run' else status.state}: {run_id}: {why}"
+        return figure
+    save(DRAW[name](arrays, f"Scale {findings.suite.scale.name}."), stem, ("svg", "pdf", "png"))
+    figure.picture = stem.with_suffix(".svg" if picture.vector else ".png")
+    return figure
+
+
+def _film(findings: Findings, folder: Path) -> Path | None:
+    """Write the masks in motion from the run of Figure 5; None without it."""
+    picture = findings.suite.pictures.get("5")
+    arrays = read_arrays(findings, picture.run.run_id) if picture else None
+    return masks_in_motion(arrays, folder / "masks.webp") if arrays else None
+
+
+def read_arrays(findings: Findings, run_id: str) -> dict[str, Any] | None:
+    """Read a finished run's arrays; None if there are none."""
+    path = findings.results / run_id / "arrays.npz"
+    if findings.statuses[run_id].state != "run" or not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)

@@ -34,7 +34,7 @@ def clip_grid(index_BS: np.ndarray, rows: int, texts: Sequence[str]) -> tuple[Fi
     """
     clips, slots = index_BS.shape
     width, part = LABELS + slots * (CELL + GAP), HEAD + rows * (CELL + GAP)
-    figure, _ = with_text(width, clips * part, 0.5 * LINE, texts)
+    figure = with_text(width, clips * part, 0.5 * LINE, texts)
     height, grids = figure.get_figheight(), []
     for clip, index_S in enumerate(index_BS):
         top = height - clip * part - HEAD

@@ -1,4 +1,4 @@
-"""Figures of a run's arrays: clips with masks, attention, reconstructions, mask coverage.
+"""Figures of a run's arrays: clips with masks, attention, reconstructions.
 
 Each function takes the arrays and `note`, a line below the figure. It needs neither videos nor
 torch, so every machine can redraw a figure.
@@ -11,19 +11,11 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from mgm.report.figures import clip_grid as cells
+from mgm.report.figures.cells import coverage
 from mgm.report.figures.clip_grid import clip_grid
-from mgm.report.figures.style import (
-    ACCENT,
-    INK,
-    KIND,
-    QUIET,
-    STYLE,
-    panels,
-)
-from mgm.spec import MASKS
+from mgm.report.figures.style import KIND, STYLE
 
 # The method that a mask comes from.
 METHOD = {"mgm": "MGM", "tube": "VideoMAE", "agnostic": "ST-MAE"}
@@ -158,78 +150,6 @@ def _attention(
             size = np.array(share_HW.shape)
             place = query_3[1:] / size
             cells.outlines(axes, np.concatenate([place, place + 1 / size])[None])
-
-
-# Inches. HEIGHT is the height of a panel.
-WIDTH, HEIGHT, LEFT, GAP, HEAD, AXIS = 7.4, 1.9, 0.62, 0.1, 0.62, 0.48
-IN_A_ROW = 6  # most panels per row
-COVERAGE_KEY = (
-    "Marks: share of moving pixels under the mask, with 95 % intervals over {clips} clips. "
-    "Numbers: mean over time slots. Dotted: share of all pixels under the mask. A mask that "
-    "ignores motion hides this share of the moving pixels, too. Orange: masks guided by motion."
-)
-
-
-@mpl.rc_context(STYLE)
-def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
-    """Draw one panel per mask: the share of moving pixels that it hides in each time slot.
-
-    Args:
-        arrays: as `mgm.stages.measure.coverage` returns them.
-    """
-    names = [str(name) for name in arrays["names_N"]]
-    order = [name for name in KIND if name in names] + [name for name in names if name not in KIND]
-    clips = " to ".join(map(str, np.unique([arrays["clips_S"].min(), arrays["clips_S"].max()])))
-    slots_S = np.arange(1, arrays["share_NS"].shape[1] + 1)
-    rows = -(-len(order) // IN_A_ROW)
-    columns = -(-len(order) // rows)
-    figure, axes_RC = panels(
-        (rows, columns),
-        (WIDTH, rows * (HEAD + HEIGHT) + (rows - 1) * AXIS / 2),
-        (LEFT, 0.08 + GAP, HEAD, AXIS),
-        (COVERAGE_KEY.format(clips=clips), note),
-        sharey=True,
-        gridspec_kw={
-            "wspace": GAP / ((WIDTH - LEFT - 0.08) / columns - GAP),
-            "hspace": (HEAD + AXIS / 2) / HEIGHT,
-        },
-    )
-    for axes in axes_RC.flat[len(order) :]:
-        axes.remove()
-    for place, (name, axes) in enumerate(zip(order, axes_RC.flat)):
-        row, first_of_row = names.index(name), place % columns == 0
-        low_S, high_S, share_S = (arrays[f"{key}_NS"][row] for key in ("low", "high", "share"))
-        guided = name in MASKS and MASKS[name].guided
-        colour = ACCENT if guided else INK
-        axes.vlines(slots_S, low_S, high_S, color=colour, linewidth=1.1)
-        look = {"markersize": 3.6, "markerfacecolor": colour if guided else "white"}
-        axes.plot(slots_S, share_S, "o-", color=colour, linewidth=1.1, clip_on=False, **look)
-        dots = {"color": QUIET, "linewidth": 1.1, "linestyle": (0, (1, 1.6)), "zorder": 0.9}
-        axes.axhline(arrays["hidden_N"][row], **dots)
-        # A white background keeps grid lines out of the number.
-        plain = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-        bold = {"size": 9, "weight": "bold", "ha": "center", "bbox": plain}
-        mean = f"{arrays['overall_N'][row]:.1f}"
-        axes.text(0.5, 0.05, mean, color=colour, transform=axes.transAxes, **bold)
-        axes.set_title(name, size=8.5, weight="bold", pad=30)
-        small = {"size": 6.5, "color": QUIET, "va": "top", "linespacing": 1.2}
-        kind = KIND.get(name, "")
-        axes.annotate(kind, (0, 1), (0, 26), "axes fraction", "offset points", **small)
-        axes.grid(axis="y")
-        ends = (1, slots_S[-1]) if len(slots_S) > 5 else slots_S
-        axes.set(xlim=(0.4, slots_S[-1] + 0.6), xticks=ends)
-        axes.tick_params(color=QUIET, width=0.6, labelsize=7.5, left=first_of_row)
-        axes.spines["left"].set_visible(first_of_row)
-        if first_of_row:
-            axes.set_ylabel("Moving pixels hidden (%)", size=8.5)
-    drawn = (arrays["low_NS"], arrays["share_NS"], arrays["hidden_N"])
-    low = min(float(np.nanmin(values)) for values in drawn)
-    axes_RC[0, 0].set_ylim(max(low - 0.22 * (100 - low), 0), 100)
-    axes_RC[0, 0].yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    below = axes_RC[-1, 0].get_position().y0 - 0.38 / figure.get_figheight()
-    middle = (1 + LEFT / WIDTH) / 2
-    figure.text(middle, below, "Time slot of the clip", size=8.5, ha="center")
-    return figure
 
 
 DRAW: dict[str, Callable[[Mapping[str, Any], str], Figure]] = {

@@ -1,12 +1,12 @@
 """Style and output files of all figures."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
+from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -19,6 +19,8 @@ DPI = 200  # of PNG files
 LINE = 0.15  # inches per line of the text below a figure
 # Vermilion of Okabe and Ito's palette, which colour-blind readers can distinguish.
 ACCENT = "#d55e00"
+# Colours of lines, dark enough for text.
+LOOKS = (ACCENT, "#0072b2", "#117a5b", "#7d4a86", "#767676", "#8a6d00")
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
@@ -38,7 +40,8 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
-    "savefig.bbox": None,
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.08,
     "pdf.fonttype": 42,  # text stays text
     "svg.fonttype": "path",  # looks the same without our fonts
     "svg.hashsalt": "mgm",  # the same figure has the same ids
@@ -67,14 +70,10 @@ def blank(width: float, height: float, **options: Any) -> Figure:
     return figure
 
 
-def save(figure: Figure, stem: Path, arrays: Mapping[str, Any]) -> None:
-    """Write `stem`.svg, .pdf, .png, and the drawn arrays as `stem`.npz.
-
-    The same arrays give the same bytes.
-    """
-    for kind in CLOCKS:
+def save(figure: Figure, stem: Path, kinds: Sequence[str]) -> None:
+    """Write `stem`.svg and others. The same figure gives the same bytes."""
+    for kind in kinds:
         write(figure, stem.with_suffix(f".{kind}"), kind)
-    np.savez_compressed(stem.with_suffix(".npz"), **arrays)
 
 
 @mpl.rc_context(STYLE)
@@ -82,17 +81,24 @@ def write(figure: Figure, path: Path, kind: str = "png") -> None:
     """Write a figure as png, svg or pdf. The same figure gives the same bytes."""
     dpi = DPI if kind == "png" else "figure"
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, format=kind, metadata={CLOCKS[kind]: None})
+        # An svg has the ground of the page that shows it.
+        clear = kind == "svg"
+        metadata = {CLOCKS[kind]: None}
+        figure.savefig(temporary, dpi=dpi, format=kind, metadata=metadata, transparent=clear)
 
 
-def with_text(
-    width: float, height: float, gap: float, texts: Sequence[str]
-) -> tuple[Figure, float]:
-    """Make a figure with paragraphs of text below a space of `height`. All sizes are in inches.
+def caption(figure: Figure, text: str) -> Figure:
+    """Write a paragraph below a figure."""
+    lines = textwrap.wrap(text, int((figure.get_figwidth() - 0.2) * 17.2))
+    look: dict[str, Any] = {"size": 7.5, "color": QUIET, "va": "top", "linespacing": 1.25}
+    figure.text(0.01, -0.01, "\n".join(lines), **look)
+    # It stays drawable. seaborn has made it with pyplot, which would keep it for ever.
+    plt.close(figure)
+    return figure
 
-    Returns:
-        The figure, and the share of its height that the text and the `gap` above it take.
-    """
+
+def with_text(width: float, height: float, gap: float, texts: Sequence[str]) -> Figure:
+    """Make a figure with paragraphs of text below a space of `height`. All sizes are in inches."""
     lines = [line for text in texts for line in textwrap.wrap(text, int((width - 0.2) * 17.2))]
     below = gap + (len(lines) + 0.8) * LINE
     figure = blank(width, height + below)
@@ -105,28 +111,4 @@ def with_text(
         va="top",
         linespacing=1.25,
     )
-    return figure, below / (height + below)
-
-
-def panels(
-    shape: tuple[int, int],
-    size: tuple[float, float],
-    edges: tuple[float, float, float, float],
-    texts: Sequence[str],
-    **options: Any,
-) -> tuple[Figure, np.ndarray]:
-    """Make a figure of panels, with paragraphs of text below them.
-
-    Args:
-        shape: rows and columns.
-        size: width and height in inches, without the bottom edge and the text.
-        edges: left, right, top and bottom, in inches between the panels and the figure or the text.
-
-    Returns:
-        The figure, and its axes as an array of `shape`.
-    """
-    width, (left, right, top, bottom) = size[0], edges
-    figure, below = with_text(*size, bottom, texts)
-    axes = figure.subplots(*shape, squeeze=False, **options)
-    figure.subplots_adjust(left / width, below, 1 - right / width, 1 - top / figure.get_figheight())
-    return figure, axes
+    return figure

@@ -1,0 +1,189 @@
+"""Figures of a study's cells, drawn by seaborn from the frames of `mgm.report.findings`.
+
+Their marks are the means of the tables, and their bars the tables' intervals.
+"""
+
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from mgm.report.figures.style import ACCENT, INK, KIND, LOOKS, QUIET, STYLE, caption
+from mgm.results.statistics import Estimate
+from mgm.spec import MASKS
+
+COVERAGE_KEY = (
+    "Marks: share of moving pixels under the mask, with 95 % intervals over {clips} clips. "
+    "Numbers: mean over time slots. Dotted: share of all pixels under the mask. A mask that "
+    "ignores motion hides this share of the moving pixels, too. Orange: masks guided by motion."
+)
+# Files alone are drawn, on machines with a screen too.
+mpl.use("agg")
+HEIGHT, ROW = 3.0, 0.3  # inches of a panel, and of a row of dots
+MEAN: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "|",
+    "markersize": 13,
+    "markeredgewidth": 1.8,
+    "err_kws": {"linewidth": 1.4},
+}
+
+
+@mpl.rc_context(STYLE)
+def over(points: pd.DataFrame, axis: str, titles: Mapping[str, str], unit: str) -> Figure:
+    """Draw accuracy over a number: a panel per dataset and column, a line per kind of pretraining.
+
+    Args:
+        points: `Findings.points` of one figure.
+        axis: title of the x axis.
+        titles: titles of the datasets.
+        unit: name of the sampling unit.
+    """
+    panel = points.dataset.map(titles) + ": " + points.column
+    ours = points[points["mean"].notna()].assign(panel=panel)
+    levels = ours[ours.x.isna()]
+    paper = points[points.paper.notna()].assign(mean=points.paper, panel="The paper")
+    # The paper's only number needs no panel of its own.
+    parts = [paper.assign(low=np.nan, high=np.nan), ours] if len(paper) > 1 else [ours]
+    lines = pd.concat(parts, ignore_index=True)
+    lines = lines[lines.x.notna()]
+    names = list(lines.line.unique())
+    # MGM has the same colour in all figures.
+    others = iter(LOOKS[1:] * len(names))
+    colours = {name: ACCENT if name == "MGM" else next(others) for name in names}
+    # Bars of several lines would hide one another.
+    place = lines.line.map(names.index) - (len(names) - 1) / 2
+    lines = lines.assign(shifted=lines.x * 1.03**place)
+    grid = sns.relplot(
+        lines,
+        x="shifted",
+        y="mean",
+        hue="line",
+        style="line",
+        palette=colours,
+        col="panel",
+        col_wrap=2,
+        kind="line",
+        markers=True,
+        dashes=False,
+        height=HEIGHT,
+        aspect=1.25,
+        facet_kws={"sharey": False, "sharex": False},
+    )
+    for name, axes in grid.axes_dict.items():
+        part = lines[lines.panel == name]
+        for line, own in part.groupby("line"):
+            reach = own[["low", "high"]].sub(own["mean"], axis=0).abs().replace(np.inf, np.nan)
+            look = {"color": colours[line], "elinewidth": 0.9, "fmt": "none"}
+            axes.errorbar(own.shifted, own["mean"], reach.T, **look)
+        for level in levels[levels.panel == name].to_dict("records"):
+            axes.axhline(level["mean"], color=INK, linewidth=1, linestyle=":")
+        axes.set_xscale("log")
+        ticks = sorted(part.x.unique())
+        axes.set_xticks(ticks, [f"{x:,g}" for x in ticks])
+        axes.minorticks_off()
+        axes.grid(axis="y")
+    grid.set_axis_labels(axis, "Top-1 accuracy (%)")
+    grid.set_titles("{col_name}")
+    sns.move_legend(grid, "lower left", bbox_to_anchor=(0, 1), ncols=min(len(names), 4), title=None)
+    dotted = f" Dotted: {', '.join(levels.line.unique())}." if len(levels) else ""
+    text = f"Marks and bars: mean and 95 % interval over {unit}s.{dotted}"
+    return caption(grid.figure, text)
+
+
+@mpl.rc_context(STYLE)
+def dots(
+    units: pd.DataFrame,
+    axis: str,
+    interval: Callable[[list[float]], Estimate],
+    unit: str,
+    rule: float | None = None,
+) -> Figure:
+    """Draw a panel per `dataset`, and in it a dot per sampling unit of each `name`.
+
+    Args:
+        units: `dataset` (its title), `name` (a row, or a difference), `value`.
+        axis: title of the x axis.
+        interval: that of the tables.
+        unit: name of the sampling unit.
+        rule: a value to mark, such as 0.
+    """
+    units = units.assign(name=units.name.map(lambda name: textwrap.fill(name, 46)))
+    counts = units.groupby("dataset", sort=False).name.nunique()
+    look: dict[str, Any] = {"x": "value", "y": "name"}
+    grid = sns.catplot(
+        units,
+        **look,
+        row="dataset",
+        kind="strip",
+        jitter=0.12,
+        color=QUIET,
+        size=3.4,
+        alpha=0.7,
+        height=HEIGHT,
+        aspect=2.6,
+        sharey=False,
+        facet_kws={"gridspec_kws": {"height_ratios": counts.tolist()}},
+    )
+    grid.map_dataframe(
+        sns.pointplot,
+        **look,
+        **MEAN,
+        color=ACCENT,
+        errorbar=lambda values: interval(list(values))[1:3],
+    )
+    grid.set_axis_labels(axis, "")
+    grid.set_titles("{row_name}")
+    for axes in grid.axes.flat:
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        if rule is not None:
+            axes.axvline(rule, color=INK, linewidth=0.8, zorder=0)
+    grid.figure.set_size_inches(8.2, ROW * counts.sum() + 0.6 * len(counts) + 0.4)
+    grid.figure.tight_layout()
+    text = f"Dots: one per {unit}. Orange: mean and 95 % interval over {unit}s."
+    return caption(grid.figure, text)
+
+
+@mpl.rc_context(STYLE)
+def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
+    """Draw one panel per mask: the share of moving pixels that it hides in each time slot.
+
+    Args:
+        arrays: as `mgm.stages.measure.coverage` returns them.
+    """
+    names = [str(name) for name in arrays["names_N"]]
+    order = [name for name in KIND if name in names] + [name for name in names if name not in KIND]
+    guided = {name: name in MASKS and MASKS[name].guided for name in names}
+    slots = np.arange(1, arrays["share_NS"].shape[1] + 1)
+    table = pd.DataFrame(arrays["share_NS"], index=names, columns=slots).rename_axis("mask")
+    grid = sns.relplot(
+        table.reset_index().melt("mask", var_name="slot", value_name="share"),
+        x="slot",
+        y="share",
+        hue="mask",
+        palette={name: ACCENT if guided[name] else INK for name in names},
+        col="mask",
+        col_order=order,
+        col_wrap=min(6, len(order)),
+        kind="line",
+        marker="o",
+        legend=False,
+        height=1.9,
+        aspect=0.75,
+    )
+    for name, axes in grid.axes_dict.items():
+        row, colour = names.index(name), ACCENT if guided[name] else INK
+        axes.vlines(slots, arrays["low_NS"][row], arrays["high_NS"][row], color=colour, linewidth=1)
+        axes.axhline(arrays["hidden_N"][row], color=QUIET, linewidth=1, linestyle=":", zorder=0.9)
+        axes.set_title(f"{name}: {arrays['overall_N'][row]:.1f}", size=8.5, weight="bold")
+        axes.set_xticks([slots[0], slots[-1]])
+        axes.grid(axis="y")
+    grid.set_axis_labels("Time slot", "Moving pixels hidden (%)")
+    clips = " to ".join(map(str, np.unique([arrays["clips_S"].min(), arrays["clips_S"].max()])))
+    return caption(grid.figure, f"{COVERAGE_KEY.format(clips=clips)} {note}")

@@ -1,0 +1,265 @@
+"""The page: one HTML file with what studies found, their tables, figures and runs."""
+
+import base64
+import io
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup, escape
+from matplotlib.image import imread, imsave
+
+from mgm.report.findings import Findings
+from mgm.report.svg import Axis
+from mgm.report.tables import FRAMES, compared, records, seen
+from mgm.spec import parents
+from mgm.study.schema import SHARES
+
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+STAGES = {
+    "pretrain": "Pretraining",
+    "finetune": "Fine-tuning",
+    "probe": "Linear probes",
+    "measure": "Measurements",
+    "visualise": "Pictures",
+}
+
+
+@dataclass
+class Figure:
+    """A drawn figure, or why there is none.
+
+    Attributes:
+        picture: the svg, or the png of frames of clips; None if it could not be drawn.
+        why: why it could not be drawn, or which numbers are missing.
+    """
+
+    name: str
+    title: str
+    caption: str = ""
+    picture: Path | None = None
+    why: str = ""
+    run_ids: Sequence[str] = field(default_factory=tuple)
+
+
+def page(
+    findings: Mapping[str, Findings],
+    figures: Mapping[str, Sequence[Figure]],
+    pictures: Sequence[Figure],
+    verdicts: pd.DataFrame,
+    reports: Path,
+    film: Path | None = None,
+) -> str:
+    """Return the HTML of `reports`/index.html.
+
+    Args:
+        figures: the figures of each study.
+        pictures: the figures of clips and masks.
+        verdicts: those of the paper's claims; none for a study.
+        film: the masks in motion.
+    """
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
+    )
+    templates.globals |= {"number": number, "coded": coded, "slug": slug, "source": source}
+    first = next(iter(findings.values()))
+    return templates.get_template("page.html.j2").render(
+        name=first.results.name,
+        scale=first.suite.scale,
+        single=first if len(findings) == 1 else None,
+        studies=[section(found, figures.get(name, ())) for name, found in findings.items()],
+        pictures=pictures,
+        claims=verdicts.to_dict("records"),
+        tally=Counter(verdicts.verdict) if len(verdicts) else {},
+        film=film,
+        facts=facts(first),
+        stages=runs(findings),
+        frames=[name for name in FRAMES if (reports / "tables" / f"{name}.csv").exists()],
+        statuses=first.statuses,
+        folder=quote(relpath(first.results, reports)),
+    )
+
+
+def section(findings: Findings, figures: Sequence[Figure]) -> dict[str, Any]:
+    """Return what the page shows of a study."""
+    study = findings.study
+    first, *_ = study.columns
+    tables = [table(findings, name) for name in findings.study.parts]
+    predictions = [
+        prediction
+        | {
+            "where": study.shown.get(prediction["dataset"], prediction["dataset"]),
+            "column": "" if prediction["column"] == first else prediction["column"],
+        }
+        for prediction in records(findings.predictions)
+    ]
+    families = compared(findings).groupby(["dataset", "column", "family"], sort=False)
+    return {
+        "name": study.study,
+        "study": study,
+        "answer": [signed(text) for text in map(findings.filled, study.answer) if text],
+        "sceptic": {
+            asked: signed(answer)
+            for asked, text in study.sceptic.items()
+            if (answer := findings.filled(text))
+        },
+        "tables": [part for part in tables if part["blocks"]],
+        "differences": [
+            {
+                "title": " · ".join(
+                    filter(None, [study.shown.get(dataset, dataset), column, family])
+                ),
+                "lines": records(lines),
+                "axis": _axis(lines),
+            }
+            for (dataset, column, family), lines in families  # type: ignore[misc]
+        ],
+        "predictions": predictions,
+        "verdicts": Counter(prediction["verdict"] for prediction in predictions),
+        "unit": findings.unit_name,
+        "figures": figures,
+    }
+
+
+def table(findings: Findings, name: str) -> dict[str, Any]:
+    """Return a table of a study: a block per dataset and column, models first, then controls."""
+    cells = seen(findings, name)
+    blocks = []
+    for (dataset, column), block in cells.groupby(["dataset", "column"], sort=False):
+        lines = records(block)
+        chance = chance_of(findings, dataset)
+        models = [line for line in lines if not line["control"]]
+        controls = [line for line in lines if line["control"]]
+        known = [line["mean"] for line in models if line["estimate"]]
+        metric, stage = findings.study.columns[column].metric, findings.study.columns[column].stage
+        tested = stage != "measure"
+        blocks.append(
+            {
+                "dataset": findings.study.shown.get(dataset, dataset),
+                "column": column,
+                "groups": {"": models, "Controls: no model": controls},
+                "share": metric in SHARES,
+                "axis": _axis(pd.DataFrame(lines), metric in SHARES),
+                "chance": chance["chance"] if tested else None,
+                "data": chance["text"] if tested else "",
+                "lost": tested and bool(known) and max(known) <= chance["chance"],
+                "paper": block.paper.notna().any(),
+                "several": cells.dataset.nunique() > 1,
+            }
+        )
+    part = findings.study.parts[name]
+    # The paper's tables are numbered.
+    label = f"Table {name.replace('_', ', ')}. " if name[0].isdigit() else ""
+    return {"name": name, "label": label, "title": part.title, "note": part.note, "blocks": blocks}
+
+
+def chance_of(findings: Findings, dataset: str) -> dict[str, Any]:
+    """Return the chance accuracy of a dataset (%), and its videos in words."""
+    runs = findings.runs[(findings.runs.dataset == dataset) & findings.runs.value.notna()]
+    results = [findings.statuses[run_id].result or {} for run_id in runs.run_id.unique()]
+    data = {
+        tuple(result["data"][key] for key in ("classes", "train", "test")) for result in results
+    }
+    if not data:
+        return {"chance": 0.0, "text": ""}
+    classes, train, test = (sorted(set(values)) for values in zip(*data))
+    chance = [result["metrics"]["chance"] for result in results if "chance" in result["metrics"]]
+    value = float(np.mean(chance)) if chance else 100 / max(classes)
+    text = f"{_span(classes)} classes, {_span(train)} training and {_span(test)} test videos"
+    return {"chance": value, "text": f"{text}. Chance: {number(value)} %."}
+
+
+def facts(findings: Findings) -> dict[str, Any]:
+    """Return what was run where."""
+    results = [status.result for status in findings.statuses.values() if status.result]
+    return {
+        "done": len(results),
+        "total": len(findings.statuses),
+        "states": Counter(
+            status.state for status in findings.statuses.values() if status.state != "run"
+        ),
+        "troubles": {
+            run_id: status
+            for run_id, status in findings.statuses.items()
+            if status.state not in ("run", "not run")
+        },
+        "hours": sum(result["wall_s"] for result in results) / 3600,
+        "devices": sorted({result["device"] for result in results}),
+        "versions": sorted(
+            {f"PyTorch {result['versions'].get('torch', '?')}" for result in results}
+        ),
+        "commits": Counter(result["commit"][:7] for result in results),
+    }
+
+
+def runs(findings: Mapping[str, Findings]) -> dict[str, dict[str, str]]:
+    """Map the title of each stage to its runs, each with the cell that it is for."""
+    first = next(iter(findings.values()))
+    specs = first.suite.specs
+    cells: dict[str, str] = {}
+    for found in findings.values():
+        for run in found.runs.drop_duplicates("run_id").to_dict("records"):
+            titles = found.study.shown
+            where = [titles.get(run["dataset"], run["dataset"]), run["row"], run["column"]]
+            drawn = f"draw {run['draw']}, " if run["draw"] >= 0 else ""
+            cells.setdefault(run["run_id"], f"{', '.join(where)}, {drawn}seed {run['seed']}")
+    for run_id in reversed(list(specs)):
+        for parent in parents(specs[run_id]):
+            cells.setdefault(parent, cells.get(run_id, ""))
+    return {
+        title: {
+            run_id: cells.get(run_id, "") for run_id, spec in specs.items() if spec.stage == stage
+        }
+        for stage, title in STAGES.items()
+    }
+
+
+def source(picture: Path) -> str:
+    """Return a picture as a data URI, so that the page is one file. A PNG becomes a WebP."""
+    if picture.suffix != ".png":
+        kind = "svg+xml" if picture.suffix == ".svg" else picture.suffix[1:]
+        return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    file = io.BytesIO()
+    imsave(file, imread(picture), format="webp", pil_kwargs={"quality": 78})
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def number(value: float | None, sign: bool = False, decimals: int = 1) -> str:
+    """Format a number with a true minus sign and never as -0.0; None and NaN are a dash."""
+    if value is None or np.isnan(value):
+        return DASH
+    return f"{value:{'+' if sign else ''}z,.{decimals}f}".replace("-", MINUS)
+
+
+def signed(text: str) -> str:
+    """Return a text whose negative numbers have a true minus sign."""
+    return re.sub(r"(?<=[\s\[])-(?=\d)", MINUS, text)
+
+
+def coded(text: str) -> Markup:
+    """Return a text with its `code` as HTML."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def slug(*names: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _axis(lines: pd.DataFrame, share: bool = False) -> Axis:
+    names = [name for name in ("mean", "low", "high", "paper") if name in lines]
+    ends = lines[names].to_numpy(float).ravel()
+    within = (0.0, 100.0) if share else (-np.inf, np.inf)
+    return Axis.over([0.0, *ends[np.isfinite(ends)]], step=10, within=within)

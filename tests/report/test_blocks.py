@@ -1,0 +1,45 @@
+"""Blocks in Markdown: written from the frames, and refused if they name what is not there."""
+
+import pytest
+
+from mgm.errors import UserError
+from mgm.report.blocks import refresh
+from tests.report.test_findings import findings
+from tests.study.test_study import small
+
+FOUND = findings(small(draws="5-7"))
+
+
+def block(what: str) -> str:
+    return f"<!-- study s | {what} -->x<!-- end -->"
+
+
+def test_a_block_has_the_numbers_of_the_frames():
+    cells = FOUND.cells[(FOUND.cells.row == "MGM") & (FOUND.cells.dataset == "a")]
+    mean = f"{cells.iloc[0]['mean']:.1f}"
+    for what in ("a: MGM", "cells | datasets: a", "cells | datasets: a / b"):
+        text = refresh(block(what), lambda name: FOUND)
+        assert mean in text
+        assert refresh(text, lambda name: FOUND) == text
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a: Nothing",
+        "a: MGM minus Nothing",
+        "elsewhere: MGM",
+        "a: MGM | column: Nothing",
+        "cells | datasets: elsewhere",
+        "cells | columns: Nothing",
+        "cells | rows: MGM",
+        "controls | column: Nothing",
+        "differences | family: Nothing",
+        "differences | datasets: elsewhere",
+        "predictions | datasets: elsewhere",
+        "cells | datasets",
+    ],
+)
+def test_a_wrong_name_is_refused_and_nothing_is_written(what):
+    with pytest.raises(UserError, match=r"block `study s \| "):
+        refresh(block(what), lambda name: FOUND)

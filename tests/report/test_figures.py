@@ -1,0 +1,143 @@
+"""Figures of arrays show what they are given."""
+
+import io
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from mgm.report.figures.cells import coverage
+from mgm.report.figures.draw import DRAW
+from mgm.report.figures.style import write
+from mgm.spec import Visualise
+from tests.helpers.fake_results import clip_arrays
+
+CLIPS = tuple(get_args(Visualise.model_fields["figure"].annotation))
+
+
+def arrays_of(figure, slots=4):
+    """Return made-up arrays of a figure, as its visualise job writes them."""
+    if figure == "5":
+        return clip_arrays(slots)
+    rng = np.random.default_rng(1)
+    attention_BSHW = rng.random((2, slots, 6, 6), dtype=np.float32)
+    attention_BSHW /= attention_BSHW.sum((1, 2, 3), keepdims=True)
+    if figure == "6":
+        objects_SK4 = np.tile(
+            np.array([[0.2, 0.3, 0.6, 0.8], [np.nan] * 4], np.float32), (slots, 1, 1)
+        )
+        looks = {"attention_SHW": attention_BSHW[0], "query_3": np.array([slots // 2, 3, 3])}
+        return {
+            **clip_arrays(slots, ("mgm",)),
+            "objects_SK4": objects_SK4,
+            **looks,
+            "parents_P": np.array(["run"]),
+        }
+    clips = 2
+    shown = {
+        "frames_BSHWC": rng.integers(0, 256, (clips, slots, 48, 48, 3), dtype=np.uint8),
+        "index_BS": np.arange(clips * slots).reshape(clips, slots),
+        "class_B": np.array(["going sideways and dropping"] * clips),
+    }
+    if figure == "7":
+        return {
+            **shown,
+            "attention_BSHW": attention_BSHW,
+            "query_B3": np.array([[slots // 2, 3, 3]] * clips),
+        }
+    return {
+        **shown,
+        "masked_BPSHW": rng.random((clips, 2, slots, 6, 6)) < 0.75,
+        "reconstructed_BPSHWC": rng.integers(0, 256, (clips, 2, slots, 48, 48, 3), dtype=np.uint8),
+        "names_P": np.array(["mgm", "tube"]),
+        "ratio_P": np.array([0.75, 0.9]),
+    }
+
+
+def png(figure, drawn):
+    file = io.BytesIO()
+    DRAW[figure](drawn, "").savefig(file, dpi=40, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("figure", CLIPS)
+def test_other_arrays_give_another_picture(figure):
+    """A small change of any array changes the picture; equal arrays give equal pictures."""
+    known = arrays_of(figure, slots=1)
+    before = png(figure, known)
+    assert png(figure, arrays_of(figure, slots=1)) == before
+    for name in known.keys() - {"parents_P"}:
+        value = known[name].copy()
+        if name == "boxes_NS4":
+            value[-1, 0, 0] += 1
+        elif name == "objects_SK4":
+            value[0, 0, 2] += 0.2
+        elif name.startswith("query"):
+            value[..., 0] += 1  # another slot
+        elif value.dtype.kind == "U":
+            value[0] = "block"
+        elif value.dtype == bool:
+            value.flat[0] = not value.flat[0]
+        elif value.dtype == np.uint8:
+            value[..., :16, :16, :] = 255 - value[..., :16, :16, :]
+        else:
+            value[-1] = 2 * value[-1] + 1
+        assert png(figure, {**known, name: value}) != before, name
+
+
+def test_uniform_attention_and_a_video_without_boxes_can_be_drawn(tmp_path):
+    plain = arrays_of("6")
+    plain["attention_SHW"][:] = 1 / plain["attention_SHW"].size
+    plain["objects_SK4"] = plain["objects_SK4"][:, :0]
+    drawn = DRAW["6"](plain, "")
+    labels = [text.get_text() for text in drawn.axes[0].texts]
+    assert "no boxes of objects" in " ".join(labels)
+    write(drawn, tmp_path / "figure.png")
+
+
+def test_more_attention_is_brighter_in_grey():
+    """A patch with more attention is brighter in grey, for readers who see no colours."""
+    known = arrays_of("6", slots=1)
+    known["attention_SHW"] = np.arange(36, dtype=np.float32).reshape(1, 6, 6) / 630
+    known["query_3"] = np.array([1, 0, 0])  # marks no slot
+    drawn = DRAW["6"](known, "")
+    drawn.canvas.draw()
+    picture_HW3 = np.asarray(drawn.canvas.buffer_rgba())[..., :3] / 255
+    grey_HW = picture_HW3 @ np.array([0.299, 0.587, 0.114])
+    cell = drawn.axes[-1].get_position()
+    height, width = grey_HW.shape
+    rows = height * (1 - cell.y1 + (np.arange(6) + 0.5) / 6 * cell.height)
+    columns = width * (cell.x0 + (np.arange(6) + 0.5) / 6 * cell.width)
+    seen = grey_HW[np.ix_(rows.astype(int), columns.astype(int))].ravel()
+    # Allow for rounding to 8 bits.
+    assert (np.diff(seen) > -0.01).all()
+    assert seen[-1] - seen[0] > 0.6
+
+
+def test_a_panel_shows_its_masks_coverage():
+    rng = np.random.default_rng(0)
+    names = ("tube", "mgm", "mine")
+    share_NS = rng.uniform(70, 95, (3, 4))
+    share_NS[2, 1] = np.nan
+    given = {"names_N": np.array(names), "hidden_N": np.full(3, 75.0), "share_NS": share_NS}
+    given |= {"low_NS": share_NS - 2, "high_NS": share_NS + 2, "overall_N": np.nanmean(share_NS, 1)}
+    figure = coverage({**given, "clips_S": np.arange(200, 204)})
+    for row, name in enumerate(names):
+        (axes,) = (axes for axes in figure.axes if axes.get_title(loc="left").startswith(name))
+        assert axes.get_title(loc="left") == f"{name}: {given['overall_N'][row]:.1f}"
+        known = share_NS[row][~np.isnan(share_NS[row])]
+        assert any(np.array_equal(line.get_ydata(), known) for line in axes.lines)
+
+
+def test_a_picture_stays_if_the_new_one_cannot_be_written(tmp_path, monkeypatch):
+    def full(self, file, **_):
+        Path(file).write_text("a part")
+        raise OSError("disk")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    (tmp_path / "a.png").write_text("old")
+    with pytest.raises(OSError, match="disk"):
+        write(Figure(), tmp_path / "a.png")
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"old"}

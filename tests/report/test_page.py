@@ -1,0 +1,186 @@
+"""`mgm report` on made-up results: its files, the page, and the same as Markdown."""
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mgm.errors import UserError
+from mgm.report.build import build_report
+from mgm.report.figures.cells import dots, over
+from mgm.report.figures.film import masks_in_motion
+from mgm.report.page import coded, section, source
+from mgm.report.summary import summary
+from mgm.report.tables import laid_out, seen, write_table
+from mgm.results.statistics import over_seeds
+from tests.helpers.browser import chromium
+from tests.helpers.fake_results import clip_arrays, draw_arrays, finish_all, suite
+from tests.report.test_findings import findings
+from tests.study.test_study import small
+
+KNOWN = suite(seeds=(0, 1))
+LOST = next(one.run for one in KNOWN.values["table4e"] if one.row == "MGM (Dense)")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Results and report of a scale with a failed run."""
+    place = tmp_path_factory.mktemp("built")
+    results, reports = place / "results/smoke", place / "reports/smoke"
+    finish_all(results, KNOWN, steps=2)
+    draw_arrays(results, KNOWN)
+    (results / "scale.json").write_text(KNOWN.scale.model_dump_json())
+    (results / LOST.run_id / "result.json").unlink()
+    (results / LOST.run_id / "error.txt").write_text("out of memory <b>")
+    return results, build_report(results, reports).parent
+
+
+def test_the_page_has_every_table_claim_and_run_and_loads_nothing(built):
+    _, reports = built
+    text = (reports / "index.html").read_text()
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert {"table-4e", "table-4a", "claims", "runs", "figure-figure5", *KNOWN.specs} <= {*ids}
+    linked = set(re.findall(r'href="#([^"]+)"', text))
+    assert linked <= {*ids}
+    assert "<script" not in text
+    assert "out of memory &lt;b&gt;" in text
+    links = {link for link in re.findall(r'(?:href|src)="([^"#]+)"', text) if "data:" not in link}
+    assert all((reports / link).exists() for link in links if not link.startswith("../"))
+    assert KNOWN.scale.caveat.strip().split(".")[0] in text
+
+
+def test_tables_show_the_numbers_of_the_frames(built):
+    _, reports = built
+    cells = pd.read_csv(reports / "tables/cells.csv")
+    table = pd.read_csv(reports / "tables/table4e.csv")
+    ours = cells[(cells.study == "table4e") & (cells.row == "MGM (Dense)")].iloc[0]
+    line = table[table.row == "MGM (Dense)"].iloc[0]
+    assert (line.ours, line.n, line.status) == (ours["mean"], 1, "partial")
+    assert line.difference == pytest.approx(line.ours - 67.3, abs=1e-3)
+    for ending in ("md", "tex"):
+        assert f"{line.ours:.1f}" in (reports / f"tables/table4e.{ending}").read_text()
+
+
+def test_one_target_is_written_alone_or_says_what_it_needs(built, tmp_path):
+    results, _ = built
+    for target in ("table4e", "figure5"):
+        written = build_report(results, tmp_path / target, target)
+        assert written.exists()
+        assert {path.stem for path in written.parent.iterdir()} == {target}
+    with pytest.raises(UserError, match="table9: no such table or figure"):
+        build_report(results, tmp_path, "table9")
+    empty = tmp_path / "smoke"
+    empty.mkdir()
+    (empty / "scale.json").write_text(KNOWN.scale.model_dump_json())
+    with pytest.raises(UserError, match="figure5: not run"):
+        build_report(empty, tmp_path, "figure5")
+
+
+STUDY = small(
+    draws="5-7",
+    datasets={"a": {"generate": {}, "title": "First | set"}},
+    predictions=[{"in": "a", "says": "MGM minus Tube above -99"}],
+)
+
+
+def test_a_study_shows_chance_videos_controls_and_what_is_not_committed():
+    found = findings(STUDY)
+    data = {"classes": 4, "train": 10, "test": 30}
+    results = [status.result for status in found.statuses.values() if status.result]
+    for result in results:
+        result["data"] = data
+    shown = section(found, ())
+    block = shown["tables"][0]["blocks"][0]
+    assert (block["chance"], block["lost"]) == (25, False)
+    assert "30 test videos" in block["data"]
+    known = [line["row"] for line in block["groups"]["Controls: no model"]]
+    assert known == list(found.cells[found.cells.control & (found.cells.n > 0)].row)
+    for result in results:
+        result["data"] = {**data, "classes": 1}
+    assert section(found, ())["tables"][0]["blocks"][0]["lost"]
+    text = summary({"x": found}, {"x": ()})
+    assert "not committed" in text
+    row = found.cells[found.cells.row == "MGM"].iloc[0]
+    assert f"{row['mean']:.1f} [{row.low:.1f}, {row.high:.1f}]" in text
+
+
+def test_a_row_per_row_of_the_study_and_a_column_per_column():
+    found = findings(STUDY)
+    (name,) = found.study.parts
+    table = laid_out(found, seen(found, name))
+    models = [row for row in table.Pretraining if row in found.study.rows]
+    assert models == list(found.study.rows)
+    assert list(table.columns[1:]) == list(found.study.columns)
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not here")
+def test_a_table_compiles(tmp_path):
+    write_table(findings(STUDY), "a", tmp_path)
+    text = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{tablea}"
+    (tmp_path / "all.tex").write_text(text + r"\end{document}")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout[-2000:]
+
+
+def test_marks_and_bars_are_the_tables_means_and_intervals():
+    values = {"one": [1.0, 2.0, 6.0], "two": [4.0, 4.5, 5.0]}
+    units = pd.DataFrame(
+        [("a", name, value) for name, of in values.items() for value in of],
+        columns=["dataset", "name", "value"],
+    )
+    (axes,) = dots(units, "Difference (points)", over_seeds, "seed", 0).axes
+    bars = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2]
+    for name, of in values.items():
+        mean, low, high, *_ = over_seeds(of)
+        assert any(np.allclose(bar, (low, high)) for bar in bars), name
+        assert any(
+            np.allclose(line.get_xdata(), mean) or mean in line.get_xdata() for line in axes.lines
+        )
+    points = pd.DataFrame(
+        {
+            "figure": "over",
+            "dataset": "a",
+            "column": "Probe",
+            "line": ["MGM", "MGM", "Tube", "Tube"],
+        }
+        | {"x": [1, 2, 1, 2], "mean": [5.0, 6, 1, 2], "low": [4.0, 5, 0, 1], "high": [6.0, 7, 2, 3]}
+        | {"n": 3, "paper": [50.0, 60.0, np.nan, np.nan]}
+    )
+    paper, ours = over(points, "Steps", {"a": "A"}, "seed").axes
+    assert [axes.get_title(loc="left") for axes in (paper, ours)] == ["The paper", "A: Probe"]
+    lines = [tuple(line.get_ydata()) for line in ours.lines]
+    assert (5, 6) in lines
+    assert (1, 2) in lines
+    assert (50, 60) in [tuple(line.get_ydata()) for line in paper.lines]
+
+
+def test_masks_in_motion_are_one_picture_with_a_frame_per_slot(tmp_path):
+    path = masks_in_motion(clip_arrays(3), tmp_path / "masks.webp")
+    with Image.open(path) as film:
+        assert film.n_frames == 3
+    assert source(path).startswith("data:image/webp;base64,")
+
+
+def test_code_in_words_is_shown_as_code():
+    assert coded("by `mask.edge` <b>?") == "by <code>mask.edge</code> &lt;b&gt;?"
+
+
+@pytest.mark.chromium
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_window(built, width):
+    _, reports = built
+    with chromium() as browser:
+        page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+        complaints = []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.goto((reports / "index.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
+        assert complaints == []
