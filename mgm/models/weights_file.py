@@ -70,8 +70,8 @@ def weights_file(path: Path) -> Path:
         # Results may be shared without their weights.
         if (path.parent / "result.json").exists():
             raise UserError(
-                f"{path}: no such weights, but the run is done; "
-                f"`mgm pretrain {path.parent}/spec.json --rebuild` computes them again"
+                f"{path}: no such weights, but the run is done; delete {path.parent} to train it "
+                "again"
             ) from None
         raise UserError(
             f"{path}: no such weights; run the parent first, or correct the parent's run id"

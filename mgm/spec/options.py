@@ -49,10 +49,6 @@ class RunOptions(LoadOptions):
     bf16_gradients: bool = Field(
         False, description="Exchange gradients between processes in bf16: half the traffic."
     )
-    rebuild: bool = Field(
-        False,
-        description="Compute lost weights of finished runs again; they must be as they were.",
-    )
 
     def changed(self, by: "RunOptions") -> "RunOptions":
         """Return these options, updated by the fields that `by` sets."""

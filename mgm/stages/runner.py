@@ -18,7 +18,7 @@ from mgm.errors import UserError, as_user_error
 from mgm.reading import file_digest, read_json
 from mgm.results import atomic
 from mgm.results.lock import folder_lock
-from mgm.results.result import examine, lacks_weights, recorded_digest, versions, write_result
+from mgm.results.result import examine, versions, write_result
 from mgm.spec import MASKS, Pretrain, Spec, parents, read_spec
 from mgm.spec.compute import train_multiply_adds
 from mgm.stages.job import Job, Workplace, find_index
@@ -29,8 +29,6 @@ def run_all(
     specs: Sequence[Spec], compute: Callable[[Job], dict[str, Any]], workplace: Workplace
 ) -> None:
     """Run each spec in its folder, one after another. Finished runs are skipped.
-
-    With the option `rebuild`, a finished run without weights is computed again. Its result stays.
 
     With several runs, a failed run does not stop the others. Each cause is printed once, and the
     error at the end counts the failures. The error of a single run is raised unchanged.
@@ -48,8 +46,7 @@ def run_all(
         try:
             with ExitStack() as lock:
                 if not collectives.broadcast_object(
-                    collectives.is_main()
-                    and _lock_unless_done(folder, spec, lock, workplace.options.rebuild)
+                    collectives.is_main() and _lock_unless_done(folder, spec, lock)
                 ):
                     continue
                 text = _run_one(spec, folder, compute, workplace)
@@ -69,23 +66,19 @@ def run_all(
         )
 
 
-def _lock_unless_done(folder: Path, spec: Spec, lock: ExitStack, rebuild: bool) -> bool:
+def _lock_unless_done(folder: Path, spec: Spec, lock: ExitStack) -> bool:
     """Lock the folder of a run that must be computed, or clean up that of a finished run.
 
     Returns:
         Whether the run must be computed.
     """
-
-    def is_done() -> bool:
-        return examine(folder, spec).state == "run" and not (rebuild and lacks_weights(folder))
-
-    done = is_done()
+    done = examine(folder, spec).state == "run"
     # A writer that was killed after it wrote the result leaves its lock file.
     if not done or (folder / "writer.lock").exists():
         folder.mkdir(parents=True, exist_ok=True)
         lock.enter_context(folder_lock(folder))
         # Another process may have finished the run while this one waited for the lock.
-        done = is_done()
+        done = examine(folder, spec).state == "run"
     if done:
         with suppress(OSError):
             clean_up(folder)
@@ -154,16 +147,7 @@ def _run_one(
             "started": started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        fields = result_fields(job, metrics) | times
-        if (wanted := recorded_digest(folder)) is None:
-            write_result(folder, fields)
-        elif fields["weights_sha256"] != wanted:
-            (folder / "weights.safetensors").unlink()
-            raise UserError(
-                f"{folder}: its weights computed again have SHA-256 {fields['weights_sha256'][:12]}"
-                f", and the run wrote {wanted[:12]}: this processor or these packages round "
-                "otherwise; copy the file from where it was written, or delete the folder"
-            )
+        write_result(folder, result_fields(job, metrics) | times)
     clean_up(folder)
     text = ", ".join(
         f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float)

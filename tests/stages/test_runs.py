@@ -326,32 +326,8 @@ def test_a_folder_removed_in_mid_run_is_one_line(execution, pretraining, monkeyp
 def test_results_that_came_without_weights_say_so(execution, pretraining, finetuning):
     run(pretraining, execution)
     (execution.results / pretraining.run_id / "weights.safetensors").unlink()
-    with pytest.raises(UserError, match=r"weights\.safetensors: .*--rebuild"):
+    with pytest.raises(UserError, match=r"weights\.safetensors: .*delete"):
         run_all([finetuning], finetune, execution)
-
-
-def test_lost_weights_are_computed_again_and_compared(execution, pretraining):
-    folder = run(pretraining, execution)
-    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".jsonl"}
-    again = replace(execution, options=RunOptions(rebuild=True))
-    for options in (execution, again):
-        (folder / "weights.safetensors").unlink(missing_ok=True)
-        run(pretraining, options)
-        assert (folder / "weights.safetensors").exists() == (options is again)
-    assert before == {name: (folder / name).read_bytes() for name in before}
-    # A finished run with weights is left alone.
-    stamp = (folder / "weights.safetensors").stat().st_mtime_ns
-    run(pretraining, again)
-    assert (folder / "weights.safetensors").stat().st_mtime_ns == stamp
-    # The run wrote other weights.
-    (folder / "weights.safetensors").unlink()
-    result = json.loads((folder / "result.json").read_text())
-    write_result(
-        folder, {k: v for k, v in result.items() if k != "seal"} | {"weights_sha256": "0" * 64}
-    )
-    with pytest.raises(UserError, match=f"{pretraining.run_id}: .* 000000000000"):
-        run(pretraining, again)
-    assert not (folder / "weights.safetensors").exists()
 
 
 def test_data_that_is_missing_or_another_is_refused(execution, pretraining, tmp_path):
