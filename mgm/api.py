@@ -17,7 +17,6 @@ import numpy as np
 
 from mgm.errors import UserError, valid
 from mgm.spec import ApplyOptions, Clips, Mask, Views
-from mgm.spec import Model as ModelSpec
 from mgm.video import Clip, probe_video, read_clip
 
 if TYPE_CHECKING:
@@ -107,12 +106,10 @@ class Model:
     Attributes:
         encoder: maps uint8 frames (B, T, H, W, C) to features (B, D).
         clips: frames, size and sampling of the clips that it was trained on.
-        model: sizes of the encoder.
     """
 
     encoder: "FrozenEncoder"
     clips: Clips
-    model: ModelSpec
 
     def embed(self, video: str | Path, clips: int = 1) -> np.ndarray:
         """Return the feature of a video: the mean over its clips of the encoder's mean token.
@@ -140,7 +137,7 @@ class Model:
                 f"{video}: has {found.frames} frames, and a clip has {self.clips.frames}"
             )
         views = Views(temporal=clips, spatial=1)
-        batches = over_videos(self.encoder, [found], self.clips, self.model, views)
+        batches = over_videos(self.encoder, [found], self.clips, views)
         return torch.cat([x_BD for x_BD, _ in batches]).float().mean(0).cpu().numpy()
 
 
@@ -166,4 +163,4 @@ def load(
     from mgm.stages.apply import find_trained
 
     trained = find_trained(Path(weights), ApplyOptions(frames=frames, size=size, stride=stride))
-    return Model(trained.encoder(), trained.clips, trained.model)
+    return Model(trained.encoder(), trained.clips)

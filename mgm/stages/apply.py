@@ -212,7 +212,6 @@ def _apply(
         compute,
         list(videos.values()),
         trained.clips,
-        trained.model,
         views,
         workers=how.workers,
         failed=failed,

@@ -208,7 +208,6 @@ def over_views(
             compute,
             videos,
             spec.clips,
-            spec.model,
             views,
             workers=job.options.workers,
             cache=job.workplace.cache,

@@ -60,6 +60,6 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
 
         return (loss_B * batch.weight_B).mean(), numbers
 
-    fit(job, model, videos, BatchOptions(None, augment=augment), loss_of, mixed, spec.layer_decay)
+    fit(job, model, videos, BatchOptions(augment=augment), loss_of, mixed, spec.layer_decay)
     model.eval()
     return test(job, model)

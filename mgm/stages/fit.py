@@ -130,7 +130,6 @@ def training_batches(
     loader = training_loader(
         videos,
         spec.clips,
-        spec.model.tubelet,
         spec.seed,
         spec.optim.batch,
         first_step=first_step,

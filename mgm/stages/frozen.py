@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mgm.data.index import Video
 from mgm.errors import UserError
-from mgm.spec import Clips, Model, Views
+from mgm.spec import Clips, Views
 from mgm.stages.job import CLIPS, computed
 from mgm.video import BatchOptions, view_batches
 from mgm.video.read import Cache
@@ -19,7 +19,6 @@ def over_videos(
     compute: Callable[[Tensor], T],
     videos: Sequence[Video],
     clips: Clips,
-    model: Model,
     views: Views,
     *,
     workers: int = 0,
@@ -37,8 +36,8 @@ def over_videos(
     Raises:
         UserError: a video cannot be read, and `failed` is None.
     """
-    how = BatchOptions(None, workers=workers, cache=cache, share=share)
-    for batch, errors in view_batches(videos, clips, model.tubelet, views, CLIPS, how):
+    how = BatchOptions(workers=workers, cache=cache, share=share)
+    for batch, errors in view_batches(videos, clips, views, CLIPS, how):
         if errors and failed is None:
             raise next(iter(errors.values()))
         if failed is not None:

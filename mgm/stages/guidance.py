@@ -1,16 +1,16 @@
 """Turn the motion of a clip into the guidance of a mask: for training, measurements and figures."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from mgm.masking import Grid, SlotMotion, make_mask
-from mgm.spec import MASKS, Mask, StoredMotion
-from mgm.stages.job import motion_of
-from mgm.video import Batch, BatchOptions
+from mgm.spec import MASKS, Clips, Mask, Model, StoredMotion
+from mgm.video import BatchOptions
 from mgm.video.clip import Clip
-from mgm.video.motion import frame_difference
+from mgm.video.motion import CELL, frame_difference
 
 
 def stored_motion(mask: Mask) -> StoredMotion | None:
@@ -39,19 +39,41 @@ def slot_motion(clip: Clip, mask: Mask, tubelet: int, stride: int) -> SlotMotion
     return SlotMotion(magnitude_BSHW, torch.from_numpy(shift_SHW2)[None])
 
 
-def mask_options(mask: Mask, grid: Grid, **reading) -> BatchOptions:
+def mask_options(mask: Mask, clips: Clips, model: Model, **reading) -> BatchOptions:
     """Return the options of a loader whose batches are masked."""
-    guided, carried = MASKS[mask.name].guided, MASKS[mask.name].carried
-    return BatchOptions(
-        mask.guidance if guided else None,
-        mask.distance,
-        mask.compensate,
-        mask.cells,
-        directions=carried,
-        masks=partial(_masked, mask, grid),
-        **reading,
-    )
+    masks = partial(masked, mask, clips, model)
+    return BatchOptions(stored_motion(mask), _shuffled(mask), masks, **reading)
 
 
-def _masked(mask: Mask, grid: Grid, batch: Batch) -> Tensor:
-    return make_mask(mask, grid, motion_of(batch), batch.seed_B)
+def masked(
+    mask: Mask, clips: Clips, model: Model, read_clips: Sequence[Clip | None], seeds: Sequence[int]
+) -> tuple[Tensor, Tensor | None]:
+    """Return the mask of a batch of clips (B, L), and the magnitude that guides it, if any does.
+
+    Args:
+        read_clips: None for a clip that could not be read, which counts as still.
+        seeds: of the clips.
+    """
+    side = clips.size // model.patch
+    grid, motion = Grid(clips.frames // model.tubelet, side, side), None
+    if MASKS[mask.name].guided:
+        cells = max(clips.size // CELL, 1)
+        still = torch.zeros(1, grid.slots, cells, cells)
+        motions = [
+            slot_motion(clip, mask, model.tubelet, clips.stride)
+            if clip
+            else SlotMotion(still, still[..., None].expand(-1, -1, -1, -1, 2))
+            for clip in read_clips
+        ]
+        motion = SlotMotion(
+            torch.cat([own.magnitude_BSHW for own in motions]),
+            torch.cat([own.displacement_BSHW2 for own in motions])
+            if MASKS[mask.name].carried
+            else None,
+        )
+    masked_BL = make_mask(mask, grid, motion, torch.tensor(seeds))
+    return masked_BL, motion.magnitude_BSHW if motion else None
+
+
+def _shuffled(mask: Mask) -> bool:
+    return MASKS[mask.name].guided and mask.guidance == "shuffled"

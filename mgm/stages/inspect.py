@@ -6,7 +6,6 @@ if there are many. The concentration of motion needs decoding, again of a sample
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -139,17 +138,18 @@ def visible_lines(videos: Sequence[Video]) -> list[str]:
         return []
     from mgm.stages.measure.visible import PAPER, describe, visible
 
-    shortest = int(np.median([video.frames for video in videos]))
-    stride = min(max((shortest - 1) // 15, 1), 4)
-    clips, model = Clips(frames=16, size=224, stride=stride), Model()
-    with_vectors = [video for video in videos if video.has_vectors]
-    measured = {}
-    for mask in PAPER:
-        chosen = with_vectors if MASKS[mask.name].guided else videos
-        # A folder in which nothing moves, or without vectors, is no error.
-        with suppress(UserError):
-            measured[f"{mask.name} {mask.ratio:.0%}"] = visible(chosen, clips, model, mask)
-    return describe(measured)
+    moving = [video for video in videos if video.has_vectors]
+    masks = [mask for mask in PAPER if moving or not MASKS[mask.name].guided]
+    chosen = moving or videos
+    shortest = int(np.median([video.frames for video in chosen]))
+    clips = Clips(frames=16, size=224, stride=min(max((shortest - 1) // 15, 1), 4))
+    # Videos in which nothing moves are no error.
+    try:
+        measured = visible(chosen, clips, Model(), masks)
+    except UserError as error:
+        return [str(error)]
+    names = [f"{mask.name} {100 * mask.ratio:.0f} %" for mask in masks]
+    return describe(dict(zip(names, measured)))
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:

@@ -13,11 +13,9 @@ from mgm import rng
 from mgm.data.index import Index, Video, read_index, require_labels
 from mgm.data.unchanged import check_files
 from mgm.errors import UserError
-from mgm.masking import SlotMotion
 from mgm.spec import Run, RunOptions
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
-from mgm.video.loader import Batch
 from mgm.video.read import Cache
 
 S = TypeVar("S", bound=Run)
@@ -111,13 +109,6 @@ def computed(compute: Callable[[torch.Tensor], T], frames_BTHWC: torch.Tensor) -
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
         return compute(frames_BTHWC.to(device, non_blocking=True))
-
-
-def motion_of(batch: Batch) -> SlotMotion | None:
-    """Return the motion of a batch for masks; None if the batch has no motion."""
-    if batch.motion_BSHW is None:
-        return None
-    return SlotMotion(batch.motion_BSHW, batch.displacement_BSHW2)
 
 
 def find_index(spec: Run, workplace: Workplace) -> Index:

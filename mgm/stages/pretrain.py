@@ -54,7 +54,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
 
         return loss, numbers
 
-    fit(job, model, videos, mask_options(spec.mask, grid), loss_of)
+    fit(job, model, videos, mask_options(spec.mask, spec.clips, spec.model), loss_of)
     if collectives.is_main() and (text := learnt_nothing(log_lines(job.folder))):
         show(f"{spec.run_id}: {text}")
     return {}

@@ -22,17 +22,12 @@ from mgm.errors import UserError, require_room
 from mgm.rng import clip_seed, generator
 from mgm.spec import (
     Augment,
-    Cells,
     Clips,
-    Compensate,
-    Distance,
-    Guidance,
     StoredMotion,
     Views,
 )
 from mgm.video.clip import Box, Clip
 from mgm.video.container import NoVectors
-from mgm.video.motion import CELL, frame_difference
 from mgm.video.optical_flow import NoFlow
 from mgm.video.read import Cache, read
 from mgm.video.transform import (
@@ -55,8 +50,8 @@ class Batch(NamedTuple):
 
     Args:
         frames_BTHWC: uint8 RGB.
-        motion_BSHW: float32 magnitude per slot (`motion.slot_magnitude`), on size // 8 cells per
-            side. None without motion.
+        motion_BSHW: float32 magnitude per slot that guides masks (`BatchOptions.masks`). None for
+            unguided masks.
         seed_B: int64, the clip's `clip_seed`, from which `mgm.masking` draws its mask.
         label_B: int64.
         sample_B: int64, the video's position. The scores of a video's test views are averaged.
@@ -64,8 +59,6 @@ class Batch(NamedTuple):
             not be read, which has frames of zeros. Otherwise it is 1.
         failed: paths of the videos that could not be read.
         target_BC: float32, the share of each class in mixed clips (`mgm.training.mix`).
-        displacement_BSHW2: float32 (dx, dy) since the previous slot, in units of the frame's side.
-            None unless `BatchOptions.directions`.
         masked_BL: True for hidden tokens (`BatchOptions.masks`).
     """
 
@@ -77,7 +70,6 @@ class Batch(NamedTuple):
     weight_B: torch.Tensor
     failed: tuple[str, ...]
     target_BC: torch.Tensor | None = None
-    displacement_BSHW2: torch.Tensor | None = None
     masked_BL: torch.Tensor | None = None
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
@@ -87,60 +79,48 @@ class Batch(NamedTuple):
         return self._replace(**changed)  # type: ignore[arg-type]
 
 
+# Maps clips and their seeds to masked_BL, and motion_BSHW or None.
+Masks = Callable[[Sequence[Clip | None], Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]
+
+
 @dataclass(frozen=True)
 class BatchOptions:
     """The contents of batches, and how they are read.
 
     Args:
         motion: "vectors" reads the codec's motion vectors. A method of `mgm.video.optical_flow`
-            reads the optical flow stored next to the videos. "shuffled" reads the codec's motion
-            vectors of another video. "difference" compares the clip's frames
-            (`motion.frame_difference`). None reads no motion.
-        distance: divisor of a motion vector (`Mask.distance`).
-        compensate: whether and how the camera's motion is subtracted (`Mask.compensate`).
-        cells: which of the video's cells give a cell's magnitude (`Mask.cells`).
-        directions: add displacement_BSHW2. Computing it takes twice as long as motion_BSHW, and few
-            masks need it.
-        masks: returns masked_BL of a batch. It is drawn where clips are read,
-            since hundreds of small operations would take a GPU longer.
+            reads the optical flow stored next to the videos. None reads no motion.
+        shuffled: each clip has the motion of another video.
+        masks: returns masked_BL and motion_BSHW of clips (None: could not be read) and their seeds.
+            They are computed where clips are read, since hundreds of small operations would take a
+            GPU longer.
         augment: repeats, RandAugment and random erasing, for training. RandAugment and random
-            erasing need motion None, since they do not change motion.
+            erasing need masks None, since they do not change motion.
         workers: number of processes that decode. 0: this process decodes. Batches are the same.
         cache: keeps decoded videos in memory. Each worker has its own, with an equal share of the
             megabytes. Batches are the same.
         share: (i, n): this process reads part i of n, from 0.
     """
 
-    motion: Guidance | None = "vectors"
-    distance: Distance = "estimated"
-    compensate: Compensate = "none"
-    cells: Cells = "centre"
-    directions: bool = False
-    masks: Callable[[Batch], torch.Tensor] | None = None
+    motion: StoredMotion | None = None
+    shuffled: bool = False
+    masks: Masks | None = None
     augment: Augment = NO_AUGMENT
     workers: int = 0
     cache: Cache | None = None
     share: tuple[int, int] = (0, 1)
 
-    @property
-    def stored_motion(self) -> StoredMotion | None:
-        """Return the motion that is read with the frames of a video."""
-        if self.motion == "shuffled":
-            return "vectors"
-        return None if self.motion == "difference" else self.motion
 
-
-WITH_MOTION, WITHOUT_MOTION = BatchOptions(), BatchOptions(motion=None)
+NO_MASKS = BatchOptions()
 
 
 def training_loader(
     videos: Sequence[Video],
     clips: Clips,
-    tubelet: int,
     seed: int,
     batch: int,
     first_step: int = 0,
-    how: BatchOptions = WITH_MOTION,
+    how: BatchOptions = NO_MASKS,
 ) -> Iterator[Batch]:
     """Yield this process's training batches without end, starting at `first_step`.
 
@@ -156,7 +136,6 @@ def training_loader(
     Args:
         videos: the training split.
         clips: frames, size, sampling, crop and flip.
-        tubelet: frames per slot, for the motion's magnitude.
         seed: the run's seed.
         batch: videos per step.
         how: motion, augmentation, and how batches are read.
@@ -165,14 +144,14 @@ def training_loader(
         NoVectors: `how.motion` is "vectors", and a video's codec has no motion vectors.
         NoFlow: a video has no optical flow of the method, or it does not fit the video.
     """
-    if how.motion == "shuffled" and len(videos) < 2:
+    if how.shuffled and len(videos) < 2:
         raise UserError(
             "mask.guidance is shuffled, which needs at least 2 training videos, and there is 1; "
             "add videos, or set mask.guidance to vectors"
         )
-    if how.motion and (how.augment.rand or how.augment.erasing):
-        raise ValueError("RandAugment and random erasing do not change motion; read no motion")
-    dataset = _TrainingBatches(videos, clips, tubelet, how, batch, seed)
+    if how.masks and (how.augment.rand or how.augment.erasing):
+        raise ValueError("RandAugment and random erasing do not change motion; draw no masks")
+    dataset = _TrainingBatches(videos, clips, how, batch, seed)
     parts = dataset.pieces if how.workers else [dataset.own]
     _require_shared_memory(how.workers, clips, len(parts[0]) * dataset.repeats)
     items = ((step, part) for step in itertools.count(first_step) for part in parts)
@@ -185,10 +164,9 @@ def training_loader(
 def test_loader(
     videos: Sequence[Video],
     clips: Clips,
-    tubelet: int,
     views: Views,
     batch: int,
-    how: BatchOptions = WITHOUT_MOTION,
+    how: BatchOptions = NO_MASKS,
 ) -> Iterator[Batch]:
     """Yield all test views of all videos, in order. A video's views are successive.
 
@@ -200,7 +178,7 @@ def test_loader(
     Raises:
         UserError: a video cannot be read.
     """
-    for clips_batch, errors in view_batches(videos, clips, tubelet, views, batch, how):
+    for clips_batch, errors in view_batches(videos, clips, views, batch, how):
         for error in errors.values():
             raise error
         assert clips_batch
@@ -210,31 +188,19 @@ def test_loader(
 def view_batches(
     videos: Sequence[Video],
     clips: Clips,
-    tubelet: int,
     views: Views,
     batch: int,
-    how: BatchOptions = WITHOUT_MOTION,
+    how: BatchOptions = NO_MASKS,
 ) -> Iterator[tuple[Batch | None, dict[int, UserError]]]:
     """Yield the batches of `test_loader` without the videos that cannot be read.
 
     Yields:
         The batch, or None if no video is left, and {position: error} of these videos.
     """
-    dataset = _TestBatches(videos, clips, tubelet, how, batch, views)
+    dataset = _TestBatches(videos, clips, how, batch, views)
     number, count = how.share
     _require_shared_memory(how.workers, clips, max(batch, views.temporal * views.spatial))
     return load(dataset, range(number, len(dataset), count), how.workers)
-
-
-def test_clips(
-    video: Video, clips: Clips, tubelet: int, views: Views, whole: Clip | None = None
-) -> list[Clip]:
-    """Return a video's test views, cut from its decoded frames `whole` if given."""
-    cache = Cache(0)
-    if whole is not None:
-        cache.whole[video.path] = {None: whole}
-    how = BatchOptions(motion=None, cache=cache)
-    return _TestBatches([video], clips, tubelet, how, 1, views).clips_of(video)
 
 
 def _raised(item: Batch | UserError) -> Batch:
@@ -321,7 +287,6 @@ class _Batches(Dataset):
 
     videos: Sequence[Video]
     clips: Clips
-    tubelet: int
     how: BatchOptions
     batch: int
 
@@ -335,40 +300,25 @@ class _Batches(Dataset):
         self, read_clips: Sequence[Clip | None], samples: Sequence[int], seeds: Sequence[int]
     ) -> Batch:
         """Return a batch of clips, with zeros for clips that could not be read."""
-        how, tubelet, clips = self.how, self.tubelet, self.clips
-        size, cells, directed = (
-            clips.size,
-            max(clips.size // CELL, 1),
-            how.motion and how.directions,
-        )
-        frames = _zeros((len(read_clips), clips.frames, size, size, 3))
+        clips = self.clips
+        frames = _zeros((len(read_clips), clips.frames, clips.size, clips.size, 3))
         frames_BTHWC = frames.numpy()
-        motion_BSHW = np.zeros((len(read_clips), clips.frames // tubelet, cells, cells), np.float32)
-        displacement_BSHW2 = np.zeros((*motion_BSHW.shape, 2 if directed else 0), np.float32)
         for b, clip in enumerate(read_clips):
-            if clip is None:
-                continue
-            frames_BTHWC[b] = clip.frames_THWC
-            if how.motion == "difference":
-                motion_BSHW[b] = frame_difference(clip.frames_THWC, tubelet)
-            elif how.motion:
-                motion_BSHW[b] = clip.magnitude(tubelet, how.distance, how.compensate, how.cells)
-            if directed:
-                displacement_BSHW2[b] = clip.displacement(tubelet, clips.stride, how.distance)
+            if clip is not None:
+                frames_BTHWC[b] = clip.frames_THWC
+        masks = self.how.masks
+        masked_BL, motion_BSHW = masks(read_clips, seeds) if masks else (None, None)
         failed = (self.videos[n].path for n, clip in zip(samples, read_clips) if clip is None)
-        batch = Batch(
+        return Batch(
             frames,
-            torch.from_numpy(motion_BSHW) if how.motion else None,
+            motion_BSHW,
             torch.tensor(seeds),
             torch.tensor([self.videos[sample].label for sample in samples]),
             torch.tensor(samples),
             torch.tensor([float(clip is not None) for clip in read_clips]),
             tuple(dict.fromkeys(failed)),
-            displacement_BSHW2=torch.from_numpy(displacement_BSHW2) if directed else None,
+            masked_BL=masked_BL,
         )
-        if not how.masks:
-            return batch
-        return batch._replace(masked_BL=how.masks(batch))
 
 
 @dataclass(eq=False)
@@ -408,7 +358,7 @@ class _TrainingBatches(_Batches):
             seeds += seeds_R
             try:
                 clips = self.clips_of(self.videos[sample], seeds_R)
-                if self.how.motion == "shuffled":
+                if self.how.shuffled:
                     clips = [
                         self.with_other_motion(clip, sample, seed)
                         for clip, seed in zip(clips, seeds_R)
@@ -431,8 +381,8 @@ class _TrainingBatches(_Batches):
         if self.augmentation is None:
             boxes = [self.box(seed, video) for seed in seeds_R]
             frames = [index_T] * len(boxes)
-            return read(video, frames, boxes, self.clips.size, self.how.stored_motion, self.cache)
-        (whole,) = read(video, [index_T], None, 0, self.how.stored_motion, self.cache)
+            return read(video, frames, boxes, self.clips.size, self.how.motion, self.cache)
+        (whole,) = read(video, [index_T], None, 0, self.how.motion, self.cache)
         return [self.augmented(whole, self.box(seed, video), seed) for seed in seeds_R]
 
     def with_other_motion(self, clip: Clip, sample: int, seed: int) -> Clip:
@@ -496,4 +446,4 @@ class _TestBatches(_Batches):
         ]
         sides, size = (video.height, video.width), self.clips.size
         boxes = [test_box(*sides, view, spatial, size) for view in range(spatial)] * temporal
-        return read(video, frames, boxes, self.clips.size, self.how.stored_motion, self.cache)
+        return read(video, frames, boxes, self.clips.size, self.how.motion, self.cache)

@@ -73,7 +73,7 @@ def place(tmp_path, monkeypatch, videos) -> Path:
 def features_of(spec, weights, views):
     model = build_frozen_encoder(Probe(data=spec.data, clips=spec.clips, model=spec.model), weights)
     found, *_ = applied.find_videos(Path("videos"))
-    batches = views_loader(list(found.values()), spec.clips, spec.model.tubelet, views, batch=1)
+    batches = views_loader(list(found.values()), spec.clips, views, batch=1)
     with torch.inference_mode():
         return np.stack([model(batch.frames_BTHWC).numpy() for batch in batches])
 

@@ -380,12 +380,12 @@ def test_the_command(videos, tmp_path, monkeypatch):
     for words, message in [
         (
             ["salience"],
-            "salience: is neither a measurement (saliency, ",
+            "salience: name spec files, or one of saliency, ",
         ),
-        (["saliency", "coverage"], "measure one NAME at a time, or only spec files"),
+        (["saliency", "coverage"], "saliency coverage: name spec files, or one of"),
         (
             [tmp_path / "spec.json"],
-            "spec.json: is a spec, so its result is stored; add --out FOLDER",
+            "spec.json",
         ),
         (["coverage"], "coverage is measured on videos; pass --index FOLDER"),
         (

@@ -59,10 +59,8 @@ def test_a_box_that_follows_the_only_object_leaves_nothing(black):
     videos = list(open_all(black, sorted(path.name for path in black.iterdir()))[0].values())
     clips = Clips(frames=16, size=48, stride=2, crop="centre", flip=False)
     model = Model(patch=8)
-    measured = {
-        mask.name: visible(videos, clips, model, mask)
-        for mask in (Mask(name="tube"), Mask(name="mgm"))
-    }
+    masks = [Mask(name="tube"), Mask(name="mgm")]
+    measured = dict(zip(("tube", "mgm"), visible(videos, clips, model, masks)))
     assert measured["mgm"]["clips"] == 4
     assert measured["mgm"]["motion"] < 5 < 10 < measured["tube"]["motion"]
     assert leaves_nothing(measured["mgm"])

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.rng import generator
-from mgm.spec import MASKS, Clips, Mask
+from mgm.spec import MASKS, Clips, Mask, Model
+from mgm.stages.guidance import mask_options
 from mgm.video import loader, probe_video, read_clip
 from mgm.video.transform import training_box
 from tests.helpers.videos import indexed
@@ -25,14 +25,14 @@ from tests.helpers.videos import indexed
 ROOT = Path(__file__).parents[1]
 VIDEOS = sorted(path for path in (ROOT / "data" / "videos").iterdir() if path.suffix != ".md")
 GOLDEN = ROOT / "golden" / "clips.json"
-CLIPS, TUBELET, GRID = Clips(frames=8, size=64, stride=2), 2, Grid(4, 8, 8)
+CLIPS, TUBELET = Clips(frames=8, size=64, stride=2), 2
 GUIDES = {
     "vectors": {},
     "none": {"distance": "none"},
     "median": {"compensate": "median"},
     "max": {"cells": "max"},
-    "shuffled": {"motion": "shuffled"},
-    "difference": {"motion": "difference", "directions": False},
+    "shuffled": {"guidance": "shuffled"},
+    "difference": {"guidance": "difference"},
 }
 
 
@@ -81,17 +81,14 @@ def replaced(clips: Clips, **fields) -> Clips:
 def masks(guide: str) -> dict:
     """Return a digest of each mask, over two batches of three clips."""
     videos = [indexed(str(path), probe_video(path).frames, n) for n, path in enumerate(VIDEOS)]
-    how = loader.BatchOptions(**{"directions": True, **GUIDES[guide]})
-    batches = islice(loader.training_loader(videos, CLIPS, TUBELET, seed=3, batch=3, how=how), 2)
-    drawn: dict[str, list[np.ndarray]] = {}
-    for batch in batches:
-        motion = SlotMotion(batch.motion_BSHW, batch.displacement_BSHW2)
-        for name, info in MASKS.items():
-            if info.carried and motion.displacement_BSHW2 is None:
-                continue
-            masked_BL = make_mask(Mask(name=name), GRID, motion, batch.seed_B)
-            drawn.setdefault(name, []).append(np.packbits(masked_BL.numpy()))
-    return {name: digest(*parts) for name, parts in drawn.items()}
+    drawn = {}
+    for name, info in MASKS.items():
+        if (guide == "max" and not info.largest) or (guide == "difference" and info.carried):
+            continue
+        how = mask_options(Mask(name=name, **GUIDES[guide]), CLIPS, Model(patch=8))
+        batches = islice(loader.training_loader(videos, CLIPS, seed=3, batch=3, how=how), 2)
+        drawn[name] = digest(*(np.packbits(batch.masked_BL.numpy()) for batch in batches))
+    return drawn
 
 
 def computed() -> dict:

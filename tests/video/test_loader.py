@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from mgm.errors import UserError
-from mgm.masking import Grid
+from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.rng import clip_seed, generator
-from mgm.spec import Augment, Clips, Mask, Views
+from mgm.spec import Augment, Clips, Mask, Model, Views
 from mgm.stages.guidance import mask_options
 from mgm.video import Cache, loader, read, read_clip, slot_displacement, slot_magnitude, transform
 from mgm.video.motion import frame_difference
 from mgm.video.transform import ClipAugmentation, multiscale, stride, view_indices
 from tests.helpers.videos import indexed, moving_square, write_video
 
-CLIPS = Clips(frames=4, size=48, stride=3, flip=True)
+CLIPS, MODEL = Clips(frames=4, size=48, stride=3, flip=True), Model(patch=8)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +46,20 @@ def broken(tmp_path):
     return indexed(str(tmp_path / "broken.mp4"), 20, 1)
 
 
+def guided(motion="vectors", distance="estimated", clips=CLIPS, **reading):
+    """Return options whose batches have motion that guides a mask; None: no motion."""
+    if motion is None:
+        return loader.BatchOptions(**reading)
+    name = "mgm" if motion == "difference" else "warped"
+    return mask_options(
+        Mask(name=name, guidance=motion, distance=distance), clips, MODEL, **reading
+    )
+
+
 def first_batches(videos, count=6, **options):
-    given = {"tubelet": 2, "seed": 7, "batch": 3}
+    given = {"seed": 7, "batch": 3}
     given |= {name: options.pop(name) for name in ("batch", "first_step") if name in options}
-    how = loader.BatchOptions(**{"directions": True, **options})
+    how = guided(**options)
     return list(islice(loader.training_loader(videos, CLIPS, **given, how=how), count))
 
 
@@ -62,8 +72,8 @@ def test_shuffled_guidance_takes_the_motion_of_another_video(videos):
     assert_same(shuffled, reread)
     for one, other in zip(own, shuffled):
         assert_same(
-            [one._replace(motion_BSHW=None, displacement_BSHW2=None)],
-            [other._replace(motion_BSHW=None, displacement_BSHW2=None)],
+            [one._replace(motion_BSHW=None, masked_BL=None)],
+            [other._replace(motion_BSHW=None, masked_BL=None)],
         )
         for b, (sample, seed) in enumerate(zip(one.sample_B.tolist(), one.seed_B.tolist())):
             guide = int(generator(seed, "guide").integers(len(videos) - 1))
@@ -135,7 +145,10 @@ def test_a_clip_is_a_function_of_run_seed_epoch_and_sample(videos):
             shift = (
                 slot_displacement(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, 2, 3) / 48
             )
-            np.testing.assert_array_equal(batch.displacement_BSHW2[b].numpy(), shift)
+            moved = (torch.from_numpy(array)[None] for array in (magnitude, shift))
+            grid, seed_1 = Grid(2, 6, 6), torch.tensor([seed])
+            masked_1L = make_mask(Mask(name="warped"), grid, SlotMotion(*moved), seed_1)
+            assert torch.equal(batch.masked_BL[b], masked_1L[0])
             assert (batch.seed_B[b], batch.sample_B[b], batch.label_B[b], batch.weight_B[b]) == (
                 seed,
                 sample,
@@ -158,9 +171,7 @@ def test_a_clip_is_a_function_of_run_seed_epoch_and_sample(videos):
 def test_vectors_as_exported_are_not_divided(videos):
     """`distance: none` follows eq. 6 to the letter; frames are the same."""
     loaders = [
-        loader.training_loader(
-            videos, CLIPS, 2, seed=7, batch=3, how=loader.BatchOptions(distance=distance)
-        )
+        loader.training_loader(videos, CLIPS, seed=7, batch=3, how=guided(distance=distance))
         for distance in ("estimated", "none")
     ]
     farther = 0
@@ -194,20 +205,19 @@ def test_workers_cache_and_resuming_change_nothing(
 def test_masks_from_workers_are_those_of_whole_batches(videos, broken, monkeypatch):
     """A mask depends only on its clip, so pieces of a batch have the same masks."""
     monkeypatch.setattr(loader, "PIECE", 2)
-    grid, rows = Grid(2, 4, 4), [*videos[:3], broken]
-    for mask in (Mask(name="mgm"), Mask(name="warped")):
-        masks = mask_options(mask, grid).masks
-        whole = first_batches(rows, 3, batch=5, directions=True)
-        for batch, own in zip(whole, first_batches(rows, 3, batch=5, masks=masks, workers=2)):
-            assert torch.equal(own.masked_BL, masks(batch))
-            assert own.masked_BL.any()
+    rows = [*videos[:3], broken]
+    for motion in ("vectors", "difference"):
+        whole = first_batches(rows, 3, batch=5, motion=motion)
+        own = first_batches(rows, 3, batch=5, motion=motion, workers=2)
+        assert_same(whole, own)
+        assert all(batch.masked_BL.any() for batch in own)
 
 
 @pytest.mark.parametrize("step", [0, 2])
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_pieces_from_workers_make_the_same_batches(videos, broken, monkeypatch, repeats, step):
     """Pieces of 2 clips, of a batch of 5 videos. The broken video is in every batch."""
-    given = {"batch": 5, "motion": None, "directions": False, "augment": Augment(repeats=repeats)}
+    given = {"batch": 5, "motion": None, "augment": Augment(repeats=repeats)}
     rows = [*videos[:3], broken, broken]
     whole = first_batches(rows, 4, **given)[step:]
     assert all(len(batch.failed) == 1 for batch in whole)
@@ -223,9 +233,9 @@ def test_workers_without_shared_memory_are_one_line(videos, monkeypatch):
     monkeypatch.setattr(loader, "PIECE", 64)
     with pytest.raises(UserError, match="/dev/shm: .*2 workers"):
         first_batches(videos, workers=2)
-    how = loader.BatchOptions(None, workers=2)
+    how = loader.BatchOptions(workers=2)
     with pytest.raises(UserError, match="/dev/shm: .*2 workers"):
-        next(loader.test_loader(videos, CLIPS, 2, Views(temporal=1, spatial=1), 4, how))
+        next(loader.test_loader(videos, CLIPS, Views(temporal=1, spatial=1), 4, how))
 
 
 def test_a_cache_keeps_within_its_bounds_and_saves_decoding(videos, monkeypatch):
@@ -267,7 +277,7 @@ def test_a_video_of_another_size_than_indexed_is_named(videos):
         (batch,) = first_batches([wrong], count=1, batch=1)
         assert batch.failed == (wrong.path,)
         with pytest.raises(UserError, match=f"{wrong.path}: .*{says}"):
-            next(loader.test_loader([wrong], CLIPS, 2, Views(temporal=1, spatial=1), 4))
+            next(loader.test_loader([wrong], CLIPS, Views(temporal=1, spatial=1), 4))
 
 
 def test_a_file_that_changes_while_it_is_read_is_named(videos, tmp_path, monkeypatch):
@@ -310,9 +320,7 @@ def test_a_video_with_fewer_frames_than_indexed_fails_only_where_they_are_wanted
 def test_test_views_come_whole_and_in_order(videos, sampling, batch):
     clips = Clips(frames=4, size=48, stride=3, sampling=sampling)
     batches = list(
-        loader.test_loader(
-            videos, clips, 2, Views(temporal=2, spatial=3), batch, loader.BatchOptions()
-        )
+        loader.test_loader(videos, clips, Views(temporal=2, spatial=3), batch, guided(clips=clips))
     )
     assert [len(b.sample_B) for b in batches] == ([6] * 5 if batch == 1 else [12, 12, 6])
     frames_NTHWC, motion_NSHW, sample_N = (
@@ -334,7 +342,7 @@ def test_test_views_come_whole_and_in_order(videos, sampling, batch):
                 n += 1
     with_workers = list(
         loader.test_loader(
-            videos, clips, 2, Views(temporal=2, spatial=3), batch, loader.BatchOptions(workers=2)
+            videos, clips, Views(temporal=2, spatial=3), batch, guided(clips=clips, workers=2)
         )
     )
     assert_same(batches, with_workers)
@@ -422,7 +430,7 @@ def gradient(tmp_path_factory):
     ],
 )
 def test_views_lie_where_the_recipes_say(gradient, clips, views, frames):
-    (batch,) = loader.test_loader([gradient], clips, 2, views, 64)
+    (batch,) = loader.test_loader([gradient], clips, views, 64)
     seen = [
         (clip[:, 0, 0, 0].tolist(), clip[0, 0, 0, 1].item() // 2) for clip in batch.frames_BTHWC
     ]

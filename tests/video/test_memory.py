@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mgm.spec import Clips
+from mgm.spec import Clips, Mask, Model
+from mgm.stages.guidance import mask_options
 from mgm.video import training_loader
 from tests.helpers.videos import indexed, moving_square, write_video
 
@@ -61,9 +62,9 @@ def test_no_picture_waits_for_the_cycle_collector(tmp_path):
     whole = write_video(tmp_path / "b.mp4", moving_square(12), bf=2, g=6)
     (tmp_path / "cut.mp4").write_bytes(Path(whole).read_bytes()[:2000])
     videos = [indexed(whole, 12), indexed(str(tmp_path / "cut.mp4"), 12)]
-    batches = training_loader(
-        videos, Clips(frames=4, size=48, stride=3), tubelet=2, seed=0, batch=2
-    )
+    clips = Clips(frames=4, size=48, stride=3)
+    how = mask_options(Mask(name="mgm"), clips, Model(patch=8))
+    batches = training_loader(videos, clips, seed=0, batch=2, how=how)
     first = next(batches)
     assert first.weight_B.sum() == 1  # one readable clip and one cut file
     assert first.motion_BSHW.any()

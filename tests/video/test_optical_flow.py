@@ -10,7 +10,8 @@ import torch
 
 from mgm.errors import UserError
 from mgm.rng import generator
-from mgm.spec import Clips, Views
+from mgm.spec import Clips, Mask, Model, Views
+from mgm.stages.guidance import mask_options
 from mgm.video import Cache, loader, read_clip, slot_magnitude
 from mgm.video import optical_flow as flow
 from mgm.video.decode import read_pictures
@@ -262,7 +263,8 @@ def test_without_a_path_torchvisions_own_weights_are_used_or_one_line_says_why_n
         raft_weights("dis", tmp_path / "raft.pth")
 
 
-CLIPS = Clips(frames=4, size=48, stride=2, flip=True)
+CLIPS, MODEL = Clips(frames=4, size=48, stride=2, flip=True), Model(patch=8)
+FLOW = Mask(guidance="dis")
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +288,7 @@ def batches_of(videos, **options):
     return list(
         islice(
             loader.training_loader(
-                videos, CLIPS, tubelet=2, seed=7, batch=2, how=loader.BatchOptions("dis", **options)
+                videos, CLIPS, seed=7, batch=2, how=mask_options(FLOW, CLIPS, MODEL, **options)
             ),
             5,
         )
@@ -339,9 +341,7 @@ def test_a_sidecar_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
         for batches in (
             batches_of,
             lambda videos, **options: list(
-                loader.test_loader(
-                    videos, CLIPS, 2, Views(), 2, loader.BatchOptions("dis", **options)
-                )
+                loader.test_loader(videos, CLIPS, Views(), 2, loader.BatchOptions("dis", **options))
             ),
         ):
             with pytest.raises(NoFlow, match=words) as error:

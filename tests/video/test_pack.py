@@ -10,7 +10,8 @@ from mgm.data.copies import copy_videos
 from mgm.data.folder import index_folder
 from mgm.data.index import Index
 from mgm.errors import UserError
-from mgm.spec import Augment, Clips, Views
+from mgm.spec import Augment, Clips, Mask, Model, Views
+from mgm.stages.guidance import mask_options
 from mgm.video import BatchOptions, Cache, NoVectors, probe_video, read_clip, training_loader
 from mgm.video import test_loader as view_loader
 from mgm.video.optical_flow import NoFlow
@@ -18,7 +19,7 @@ from mgm.video.vectors import read_vectors
 from tests.helpers.videos import CLIPS as REAL_CLIPS
 from tests.helpers.videos import moving_square, rotate_metadata, write_video
 
-CLIPS = Clips(frames=8, size=64, stride=2)
+CLIPS, MODEL = Clips(frames=8, size=64, stride=2), Model(patch=8)
 
 
 def sources(folder: Path, real: bool) -> Path:
@@ -67,9 +68,9 @@ def with_vectors(index: Index):
 def test_clips_from_packs_have_the_motion_of_the_sources_bit_for_bit(indices):
     files, packs = map(with_vectors, indices)
     assert {"h264", "mpeg4", "mpeg1video"} <= {video.codec for video in packs}
-    repeats = BatchOptions(augment=Augment(repeats=2))
+    repeats = mask_options(Mask(), CLIPS, MODEL, augment=Augment(repeats=2))
     loaders = (
-        training_loader(videos, CLIPS, 2, seed=1, batch=len(videos), how=repeats)
+        training_loader(videos, CLIPS, seed=1, batch=len(videos), how=repeats)
         for videos in (files, packs)
     )
     for _, of_files, of_packs in zip(range(2), *loaders):
@@ -101,7 +102,9 @@ def test_whole_videos_views_and_the_cache_see_the_same_motion(indices):
         torch.cat(
             [
                 batch.motion_BSHW
-                for batch in view_loader(videos, CLIPS, 2, views, 6, BatchOptions(cache=cache))
+                for batch in view_loader(
+                    videos, CLIPS, views, 6, mask_options(Mask(), CLIPS, MODEL, cache=cache)
+                )
             ]
         )
         for videos, cache in ((files, None), (packs, None), (packs, Cache(500)))
@@ -116,7 +119,7 @@ def test_a_codec_without_vectors_is_refused_for_guidance_only(indices):
     with pytest.raises(NoVectors, match=r"a/vp9\.pack: .*vp9,"):
         read_clip(video.path, [0])
     with pytest.raises(NoFlow, match=r"a/vp9\.pack: .*flow"):
-        next(training_loader([video], CLIPS, 2, seed=0, batch=1, how=BatchOptions("dis")))
+        next(training_loader([video], CLIPS, seed=0, batch=1, how=BatchOptions("dis")))
 
 
 def test_a_flipped_byte_is_found_wherever_it_lies(indices, tmp_path):

@@ -15,20 +15,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mgm.data.index import Index, read_index
+from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.models import build_frozen_encoder
-from mgm.spec import CONTROLS, Data, Measure, Probe, Run, read_spec
+from mgm.spec import CONTROLS, Data, Measure, Probe, Run, Views, read_spec
 from mgm.stages.evaluate import check_views, predictions
 from mgm.stages.features import Split
-from mgm.stages.job import Job, Workplace, best_device, computed
+from mgm.stages.frozen import over_videos
+from mgm.stages.job import Job, Workplace, best_device
 from mgm.stages.measure import simple_features as simple
 from mgm.stages.probe import fit_draws
 
 # {control: features of each video of the index, (D,) or a row per view (V, D)}
 Features = dict[str, np.ndarray | list[np.ndarray]]
 NOT_TESTED = (np.nan, np.nan, np.nan)  # in place of an accuracy and its interval
-BATCH = 64  # clips per forward pass of random weights
 RESAMPLES = 2000  # bootstrap samples of test groups and label draws, for an interval
 GIVES_AWAY = 10.0  # points above chance at which a file fact is a warning
 
@@ -36,7 +36,7 @@ GIVES_AWAY = 10.0  # points above chance at which a file fact is a warning
 def controls(
     index: Index, like: Probe | Measure, *, weights: bool = True, workers: int = 0
 ) -> pd.DataFrame:
-    """Classify an index's videos by each control. Each video is read once.
+    """Classify an index's videos by each control.
 
     Args:
         index: the videos, their splits and groups.
@@ -96,7 +96,7 @@ def remarks(index: Index) -> list[str]:
 
 
 def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) -> Features:
-    """Decode each video once, and return its features. With `like`, also those of random weights.
+    """Return the features of each video. With `like`, also those of random weights.
 
     Raises:
         UserError: a video cannot be read. The message names it.
@@ -107,28 +107,25 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
         train_N = np.array([video.split == "train" for video in videos])
         features[name] = simple.binned(values_NF[train_N], values_NF)
     features["file_facts"] = np.concatenate(list(features.values()), axis=1)
-    model = None if like is None else build_frozen_encoder(_probe(like)).to(best_device())
-    numbers_of, views, pending = list[Any](), list[np.ndarray](), list[np.ndarray]()
-
-    def flush() -> None:
-        assert model is not None and like is not None
-        frames_BTHWC = torch.from_numpy(np.concatenate(pending))
-        x_BD = computed(model, frames_BTHWC).double().cpu().numpy()
-        views.extend(np.split(x_BD, np.cumsum([len(clips) for clips in pending[:-1]])))
-        pending.clear()
-
-    for numbers, frames_VTHWC in simple.read_all(videos, like, workers):
-        numbers_of.append(numbers)
-        pending += [] if frames_VTHWC is None else [frames_VTHWC]
-        if sum(map(len, pending)) >= BATCH:
-            flush()
-    if pending:
-        flush()
+    numbers_of = list(simple.read_all(videos, workers))
     for name in numbers_of[0] if numbers_of else ():
         features[name] = np.stack([numbers[name] for numbers in numbers_of]).astype(float)
-    if model is not None:
-        features["random_weights"] = views
+    if like is not None:
+        features["random_weights"] = _random_weights(videos, _probe(like), workers)
     return features
+
+
+def _random_weights(videos: Sequence[Video], like: Probe, workers: int) -> list[np.ndarray]:
+    """Return the features (V, D) of each video's views by an encoder that was not trained."""
+    encoder = build_frozen_encoder(like).to(best_device())
+    x_of: dict[int, np.ndarray] = {}
+    for tested, views in ((False, Views(temporal=like.train_clips, spatial=1)), (True, like.views)):
+        places = [n for n, video in enumerate(videos) if (video.split == "test") == tested]
+        own = [videos[place] for place in places]
+        for x_BD, sample_B in over_videos(encoder, own, like.clips, views, workers=workers):
+            for sample in sample_B.unique().tolist():
+                x_of[places[sample]] = x_BD[sample_B == sample].double().cpu().numpy()
+    return [x_of[place] for place in range(len(videos))]
 
 
 def classify(index: Index, features: Features, like: Probe | Measure) -> pd.DataFrame:

@@ -15,19 +15,19 @@ from mgm.errors import UserError
 from mgm.masking import Grid, make_mask
 from mgm.results.statistics import over_seeds
 from mgm.rng import clip_seed
-from mgm.spec import MASKS, Compensate, Mask, Measure, Views, hidden_patches
-from mgm.stages.job import Job, motion_of
+from mgm.spec import MASKS, Compensate, Mask, Measure, hidden_patches
+from mgm.stages.guidance import slot_motion
+from mgm.stages.job import Job
 from mgm.stages.measure import choose
 from mgm.study.recipes import MASK_RATIO
-from mgm.video.loader import BatchOptions, test_loader
-from mgm.video.read import Cache
+from mgm.video.read import Cache, read
+from mgm.video.transform import test_box, view_indices
 
 MOVES = 0.5  # pixels per slot. Less is noise, since codecs search in quarters of a pixel
-BATCH = 64
 
 
 def coverage(
-    spec: Measure, videos: Sequence[Video], workers: int = 0, cache: Cache | None = None
+    spec: Measure, videos: Sequence[Video], cache: Cache | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the share of moving pixels that each mask hides, at the ratio it is trained with.
 
@@ -49,42 +49,27 @@ def coverage(
     Raises:
         UserError: nothing moves in any clip, or a video cannot be read.
     """
-    grid, views = Grid(*spec.grid), Views(temporal=1, spatial=1)
-    methods = tuple(dict.fromkeys(("none", spec.compensate)))
-    masks: list[tuple[str, Mask, Compensate]] = [
-        (name, Mask(name=name, ratio=MASK_RATIO[name]), "none") for name in MASKS
-    ]
-    masks += [
-        (f"{name} {method}", mask, method)
-        for method in methods[1:]
-        for name, mask, _ in masks
-        if MASKS[name].guided and not MASKS[name].carried
-    ]
-    loaders = [
-        test_loader(
-            videos,
-            spec.clips,
-            spec.model.tubelet,
-            views,
-            BATCH,
-            BatchOptions(compensate=method, directions=True, workers=workers, cache=cache),
-        )
-        for method in methods
-    ]
+    grid, tubelet, stride = Grid(*spec.grid), spec.model.tubelet, spec.clips.stride
+    masks = {name: Mask(name=name, ratio=MASK_RATIO[name]) for name in MASKS}
+    if spec.compensate != "none":
+        masks |= {
+            f"{name} {spec.compensate}": mask.model_copy(update={"compensate": spec.compensate})
+            for name, mask in masks.items()
+            if MASKS[name].guided and not MASKS[name].carried
+        }
     parts = []
-    for batches in zip(*loaders):
-        guides = dict(zip(methods, map(motion_of, batches)))
-        truth_BSHW = batches[-1].motion_BSHW
-        assert truth_BSHW is not None
-        moving_BSL = moving_pixels(truth_BSHW, grid, spec.model.patch, spec.compensate)
-        samples = batches[0].sample_B.tolist()
-        seed_B = torch.tensor([clip_seed(spec.seed, 0, sample) for sample in samples])
+    for sample, video in enumerate(videos):
+        seed_B = torch.tensor([clip_seed(spec.seed, 0, sample)])
+        index_T = view_indices(spec.clips, video.frames, view=0, views=1)
+        box = test_box(video.height, video.width, view=0, views=1, size=spec.clips.size)
+        (clip,) = read(video, [index_T], [box], spec.clips.size, "vectors", cache)
+        truth = slot_motion(clip, Mask(compensate=spec.compensate), tubelet, stride)
+        moving_BSL = moving_pixels(truth.magnitude_BSHW, grid, spec.model.patch, spec.compensate)
         hidden_NBS = torch.stack(
             [
-                (
-                    moving_BSL * make_mask(mask, grid, guides[method], seed_B).view_as(moving_BSL)
-                ).sum(2)
-                for _, mask, method in masks
+                (moving_BSL * make_mask(mask, grid, motion, seed_B).view_as(moving_BSL)).sum(2)
+                for mask in masks.values()
+                for motion in [slot_motion(clip, mask, tubelet, stride)]
             ]
         )
         parts.append(100 * hidden_NBS / moving_BSL.sum(2))  # NaN (0 / 0) if nothing moves
@@ -99,8 +84,8 @@ def coverage(
     overall_N, overall_low_N, overall_high_N = (
         bound_N1[:, 0] for bound_N1 in _interval(np.nanmean(share_NBS, 2, keepdims=True))
     )
-    names, ratios = [name for name, _, _ in masks], [mask.ratio for _, mask, _ in masks]
-    hidden = [hidden_patches(mask.name, mask.ratio, grid.patches) for _, mask, _ in masks]
+    names, ratios = list(masks), [mask.ratio for mask in masks.values()]
+    hidden = [hidden_patches(mask.name, mask.ratio, grid.patches) for mask in masks.values()]
     arrays = {
         "names_N": np.array(names),
         "ratio_N": np.array(ratios),
@@ -157,8 +142,6 @@ def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
     """Measure coverage on the run's test videos and write arrays.npz."""
-    metrics, arrays = coverage(
-        job.spec, choose(job.index, job.spec.videos), job.options.workers, job.workplace.cache
-    )
+    metrics, arrays = coverage(job.spec, choose(job.index, job.spec.videos), job.workplace.cache)
     np.savez_compressed(job.folder / "arrays.npz", **arrays)
     return metrics

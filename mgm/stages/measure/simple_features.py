@@ -11,9 +11,8 @@ from torch.utils.data import Dataset
 
 from mgm.data.index import Video
 from mgm.errors import UserError
-from mgm.spec import Measure, Probe, Views
 from mgm.video.clip import Clip, Motion
-from mgm.video.loader import load, test_clips
+from mgm.video.loader import load
 from mgm.video.motion import CELL
 from mgm.video.read import read_clip
 
@@ -29,40 +28,28 @@ MAX_BYTES = 400e6  # of decoded frames that are held at once
 
 
 class _Reader(Dataset):
-    """A dataset whose item k is the features of video k, and the frames of its views."""
+    """A dataset whose item k is the features of video k, or the error of reading it."""
 
-    def __init__(self, videos: Sequence[Video], like: Probe | Measure | None):
-        self.videos, self.like = videos, like
+    def __init__(self, videos: Sequence[Video]):
+        self.videos = videos
 
-    def __getitem__(self, k: int):
+    def __getitem__(self, k: int) -> dict[str, np.ndarray] | UserError:
+        video = self.videos[k]
         try:
-            return self.read(self.videos[k])
+            clip = read_clip(video.path, window(video), motion=video.has_vectors)
         except UserError as error:
             return error
-
-    def read(self, video: Video):
-        window_T = window(video)
-        clip = read_clip(video.path, window_T, motion=video.has_vectors)
         motion = motion_features(clip) if video.has_vectors else still_motion()
-        numbers = picture_features(clip.frames_THWC) | motion
-        if self.like is None:
-            return numbers, None
-        training = Views(temporal=self.like.train_clips, spatial=1)
-        views = self.like.views if video.split == "test" else training
-        whole = clip if len(window_T) == video.frames else None
-        view_clips = test_clips(video, self.like.clips, self.like.model.tubelet, views, whole)
-        return numbers, np.stack([made_clip.frames_THWC for made_clip in view_clips])
+        return picture_features(clip.frames_THWC) | motion
 
 
-def read_all(
-    videos: Sequence[Video], like: Probe | Measure | None = None, workers: int = 0
-) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray | None]]:
-    """Decode each video once. Yield its features by name, and with `like` the frames of its views.
+def read_all(videos: Sequence[Video], workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Decode each video once, and yield its features by name.
 
     Raises:
         UserError: a video cannot be read. The message names it.
     """
-    for item in load(_Reader(videos, like), range(len(videos)), workers, pin=False):
+    for item in load(_Reader(videos), range(len(videos)), workers, pin=False):
         if isinstance(item, UserError):
             raise item
         yield item

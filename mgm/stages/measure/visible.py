@@ -12,16 +12,19 @@ A patch of 8 x 8 pixels of a frame is textured if the standard deviation of its 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mgm.data.index import Video
 from mgm.errors import UserError
-from mgm.masking import Grid
-from mgm.spec import Clips, Mask, Measure, Model
-from mgm.stages.guidance import mask_options
+from mgm.spec import MASKS, Clips, Mask, Measure, Model
+from mgm.stages.guidance import mask_options, masked
 from mgm.stages.inspect import spread
 from mgm.stages.job import Job
 from mgm.video import training_loader
@@ -75,46 +78,58 @@ def visible(
     videos: Sequence[Video],
     clips: Clips,
     model: Model,
-    mask: Mask,
+    masks: Sequence[Mask],
     seed: int = 0,
     workers: int = 0,
     cache: Cache | None = None,
-) -> dict[str, float]:
-    """Return what a mask leaves visible in the first training clip of each video, in per cent.
+) -> list[dict[str, float]]:
+    """Return what each mask leaves visible in the first training clip of each video, in per cent.
 
     Crops and masks are those of the first epoch of a run with this seed.
 
+    Args:
+        masks: those that are guided have the same guidance.
+
     Returns:
-        texture, motion: means over clips. without: of the clips with texture, how many have none
-        visible. clips: their number.
+        Per mask, texture and motion: means over clips. without: of the clips with texture, how many
+        have none visible. clips: their number.
 
     Raises:
-        UserError: a video has no motion for a guided mask, or no video can be read.
+        UserError: a video has no motion for a guided mask, or no clip has texture and moves.
     """
-    side = clips.size // model.patch
-    grid = Grid(clips.frames // model.tubelet, side, side)
-    how = mask_options(mask, grid, workers=workers, cache=cache)
+    leading = next((mask for mask in masks if MASKS[mask.name].guided), masks[0])
+    how = replace(
+        mask_options(leading, clips, model, workers=workers, cache=cache),
+        masks=partial(_all_masks, masks, clips, model),
+    )
     batch = min(16, len(videos))
-    batches = training_loader(videos, clips, model.tubelet, seed, batch, how=how)
-    parts = []
+    batches = training_loader(videos, clips, seed, batch, how=how)
+    side, parts = clips.size // model.patch, list[np.ndarray]()
     for clips_batch in islice(batches, -(-len(videos) // batch)):
-        masked_BSHW = clips_batch.masked_BL.view(-1, grid.slots, side, side).numpy()
-        weight_B = clips_batch.weight_B.tolist()
-        parts += [
-            shares(frames_THWC, masked_SHW)
-            for frames_THWC, masked_SHW, weight in zip(
-                clips_batch.frames_BTHWC.numpy(), masked_BSHW, weight_B
-            )
-            if weight
-        ]
+        masked_BNSHW = clips_batch.masked_BL.view(batch, len(masks), -1, side, side).numpy()
+        for b in np.flatnonzero(clips_batch.weight_B.numpy()):
+            frames_THWC = clips_batch.frames_BTHWC[b].numpy()
+            parts.append(np.array([shares(frames_THWC, own) for own in masked_BNSHW[b]]))
     # The last batch begins the next epoch.
-    share_N2 = np.array(parts[: len(videos)])
-    known_N2 = np.isfinite(share_N2)
-    if not len(share_N2) or not known_N2.any(0).all():
+    share_CN2 = np.array(parts[: len(videos)])
+    known_C2 = np.isfinite(share_CN2[:, 0]) if parts else np.zeros((1, 2), bool)
+    if not known_C2.any(0).all():
         raise UserError(f"{len(videos)} videos: no clip can be read, has texture and moves")
-    texture, motion = 100 * np.nanmean(share_N2, 0)
-    without = 100 * (share_N2[known_N2[:, 0], 0] == 0).mean()
-    return {"texture": texture, "motion": motion, "without": without, "clips": len(share_N2)}
+    numbers = []
+    for share_C2 in np.moveaxis(share_CN2, 1, 0):
+        texture, motion = 100 * np.nanmean(share_C2, 0)
+        without = 100 * (share_C2[known_C2[:, 0], 0] == 0).mean()
+        of_mask = {"texture": texture, "motion": motion, "without": without}
+        numbers.append({name: float(value) for name, value in of_mask.items()})
+    return [own | {"clips": len(share_CN2)} for own in numbers]
+
+
+def _all_masks(
+    masks: Sequence[Mask], clips: Clips, model: Model, *read_clips_and_seeds: Any
+) -> tuple[Tensor, None]:
+    """Return the masks of a batch of clips, (B, N, L)."""
+    drawn = [masked(mask, clips, model, *read_clips_and_seeds)[0] for mask in masks]
+    return torch.stack(drawn, 1), None
 
 
 def describe(measured: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -143,5 +158,6 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
     """Measure `spec.mask` on training videos, evenly spread. `spec.videos` 0: on all."""
     spec, videos = job.spec, job.index.train
     chosen = spread(videos, spec.videos or len(videos))
-    options, cache = job.options, job.workplace.cache
-    return visible(chosen, spec.clips, spec.model, spec.mask, spec.seed, options.workers, cache)
+    reading = job.options.workers, job.workplace.cache
+    (found,) = visible(chosen, spec.clips, spec.model, [spec.mask], spec.seed, *reading)
+    return found
