@@ -53,10 +53,9 @@ def grouped(suite: Suite) -> dict[str, list[Spec]]:
         return {run_id: [spec] for run_id, spec in specs.items()}
     # A run of several studies is of the first.
     study_of = {
-        spec.run_id: target
-        for target in reversed([*suite.targets()])
-        for spec in suite.runs_of(target)
-        if target != "all"
+        spec.run_id: name
+        for name, values in reversed(suite.values.items())
+        for spec in suite.with_parents(value.run.run_id for value in values)
     }
     depths, groups = dict[str, int](), dict[tuple[int, str], list[Spec]]()
     # Parents come first.

@@ -37,7 +37,7 @@ def scale_of_ssv2(folder: Path, root: str) -> Path:
 def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
     done = snakemake(tmp_path, "-n")
     assert done.returncode == 0, done.stderr
-    rules = "prepare-ssv2 prepare-ucf14-hmdb7 flow-ssv2-dis pretrain-table4e-0-1 finetune-table3-2-1 all"
+    rules = "prepare-ssv2 prepare-ucf14-hmdb7 flow-ssv2-dis pretrain-table4e-0-1 finetune-table3-2-1 measure-measured-0-1 all"
     for rule in rules.split():
         assert rule in done.stdout + done.stderr
     assert done.stdout.splitlines()[-2].startswith("smoke: ")
