@@ -77,7 +77,12 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
     classes = tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
     _require_every_class(source, classes, listed, dict(unreadable))
     label_of = {name: label for label, name in enumerate(classes)}
-    grouped = bool(groups) or any(row.group for row in listed.values())
+    listed_groups = any(row.group for row in listed.values())
+    if groups and listed_groups:
+        raise UserError(f"{source}: has a column group, so --groups would not be used")
+    if groups and not any(group_of(name, groups) for name in opened):
+        raise UserError(f"{source}: --groups {groups!r} is found in none of the files' paths")
+    grouped = bool(groups) or listed_groups
     videos = [
         replace(
             video,

@@ -116,6 +116,10 @@ def test_one_label_in_two_forms_of_unicode_is_one_class(tmp_path, video):
     table = write(tmp_path / "videos" / "videos.csv", "path,label", *rows)
     (tmp_path / "videos" / composed / "2.mp4").unlink(missing_ok=True)
     assert index_folder(table, tmp_path / "listed").digest == index.digest
+    # Both forms of a path are one file.
+    write(table, "path,label", *rows, f"{composed}/1.mp4,rot")
+    with pytest.raises(UserError, match="line 6 names .* a second time"):
+        index_folder(table, tmp_path / "twice")
 
 
 def test_files_of_a_group_stay_on_one_side_and_marks_without_groups_are_mentioned(tmp_path, video):
@@ -134,6 +138,11 @@ def test_files_of_a_group_stay_on_one_side_and_marks_without_groups_are_mentione
     rows = [f"{index.name(v)},{index.classes[v.label]},{v.group}" for v in index.videos]
     table = write(tmp_path / "videos" / "videos.csv", "path,label,group", *rows)
     assert index_folder(table, tmp_path / "listed").videos == index.videos
+    with pytest.raises(UserError, match="has a column group"):
+        index_folder(table, tmp_path / "both", groups="g")
+    table.unlink()
+    with pytest.raises(UserError, match="'person.' is found in none"):
+        index_folder(tmp_path / "videos", tmp_path / "none", groups="person.")
 
 
 def test_flow_beside_videos_changes_no_index(videos, tmp_path):
