@@ -313,11 +313,7 @@ def of_numbers(formula: Formula, numbers: Iterable[float]) -> float:
 def cell_in(findings: Mapping[str, Findings], term: Term) -> dict[str, Any] | None:
     """Return the row of `Findings.cells` that a term names; None if there is none."""
     study, dataset, row, column = _key(term)
-    if study not in findings:
-        return None
-    cells = findings[study].cells
-    found = cells[(cells.dataset == dataset) & (cells.row == row) & (cells.column == column)]
-    return found.to_dict("records")[0] if len(found) else None  # type: ignore[return-value]
+    return findings[study].by_place.get((dataset, column, row)) if study in findings else None
 
 
 def _is_cell(term: Term) -> bool:

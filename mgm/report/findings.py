@@ -34,6 +34,9 @@ from mgm.study.suite import Suite, read_suite
 Verdict = Literal["holds", "refuted", "open", "not run"]
 AT = ["dataset", "draw", "seed", "column", "row"]
 CELL = ["dataset", "column", "row"]
+NOTHING = pd.Series(
+    [], pd.MultiIndex.from_arrays([[], []], names=["draw", "seed"]), dtype="float64"
+)
 OVER_PEOPLE = ", over seeds and people"
 NAMED = ["dataset", "column", "family", "first", "second", "says"]
 # The columns of a table's csv.
@@ -187,19 +190,17 @@ class Findings:
 
     def series(self, dataset: str, term: Term, column: str = "") -> pd.Series:
         """Return the values of a row, per draw and seed."""
-        chosen = self._by_cell.get((dataset, term.column or column or self.first_column, term.row))
-        if chosen is None:
-            index = pd.MultiIndex.from_arrays([[], []], names=["draw", "seed"])
-            return pd.Series([], index=index, dtype="float64")
-        return chosen.set_index(["draw", "seed"]).value
+        place = dataset, term.column or column or self.first_column, term.row
+        return self._by_cell.get(place, NOTHING)
 
     def _is_share(self, term: Term, column: str) -> bool:
         name = term.column or column or self.first_column
         return term.row in CONTROLS or self.study.columns[name].metric in SHARES
 
     @cached_property
-    def _by_cell(self) -> dict[tuple[str, str, str], pd.DataFrame]:
-        return dict(tuple(self.values.groupby(CELL, sort=False)))  # type: ignore[arg-type]
+    def _by_cell(self) -> dict[tuple[str, str, str], pd.Series]:
+        values = self.values.set_index(["draw", "seed"])
+        return {place: cell.value for place, cell in values.groupby(CELL, sort=False)}  # type: ignore[misc]
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -241,6 +242,11 @@ class Findings:
         names = [*CELL, "control", *Estimate._fields, "wanted", "status", "why", "paper", "note"]
         table = pd.DataFrame(rows, columns=[*names, "run_ids", "commit", "metric"])
         return table.astype(dict.fromkeys(("mean", "low", "high", "paper"), "float64"))
+
+    @cached_property
+    def by_place(self) -> dict[tuple[str, str, str], dict[str, Any]]:
+        """Map dataset, column and row to the row of `cells`."""
+        return {tuple(cell[name] for name in CELL): cell for cell in self.cells.to_dict("records")}  # type: ignore[misc]
 
     def table(self, name: str) -> pd.DataFrame:
         """Return the part of `cells` that a table of the study shows."""

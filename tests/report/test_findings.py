@@ -7,12 +7,13 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from mgm.errors import UserError
 from mgm.report.blocks import refresh
-from mgm.report.findings import Findings, estimate_of, verdict_of
+from mgm.report.findings import Findings, estimate_of, people_in, verdict_of
 from mgm.report.verify import ROOT
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds_and_people
@@ -174,6 +175,33 @@ def test_differences_have_intervals_over_seeds_and_people_too(tmp_path):
     (folder / "predictions.csv").write_text("path,label,prediction\nclip.mp4,Y,Y")
     with pytest.raises(UserError, match=r"predictions.csv: clip.mp4 .*people"):
         _ = replace(found).people
+
+
+def test_a_regular_expression_that_backtracks_cannot_hang_a_report():
+    paths = pd.Series(["a_" * 40 + "x.mp4", "v_s12_c1.mp4"])
+    assert people_in(paths, r"(([^_]+_?)+)+\.zzz").isna().all()
+    assert people_in(paths, "_s([0-9]+)_").tolist() == [None, "12"]
+    with pytest.raises(UserError, match="people"):
+        people_in(paths, "(?=a)")
+
+
+def test_cells_say_what_is_missing_and_quote_what_is_not_run():
+    study = small(datasets={"a": {"generate": {}}}, predictions=[])
+    found = findings(study, without=("Tube",))
+    cells = found.cells.set_index("row")
+    assert cells.status["MGM"].tolist() == ["run", "run"]
+    assert (cells.status["Tube"], cells.wanted["Tube"]) == ("partial", 2)
+    # Draw 6 is not complete, so a mean over draw 5 stands alone.
+    assert cells["mean"]["Tube"] == pytest.approx(found.estimate("a", "Tube").mean)
+    statuses = dict(found.statuses)
+    (run_id,) = found.runs.run_id[(found.runs.row == "Tube") & (found.runs.draw == 5)]
+    statuses[run_id] = RunStatus(
+        "run", result=statuses[run_id].result | {"metrics": {"top1": float("nan")}}
+    )
+    altered = replace(found, statuses=statuses).cells.set_index("row").loc["Tube"]
+    assert altered.status == "altered"
+    assert np.isnan(altered["mean"])
+    assert "metrics.top1" in altered.why
 
 
 VIDEOS = ("a_s1_1.mp4", "a_s1_2.mp4", "a_s2_1.mp4")

@@ -270,7 +270,7 @@ def test_a_new_study_of_own_videos_has_its_rows_and_controls(tmp_path, monkeypat
     workflow = Workflow({"study": "studies/mine.yaml"})
     rows = {value.row for value in workflow.suite.values["mine"] if not value.control}
     assert rows == {"Random weights", "Random tube", "Random block", "MGM"}
-    assert {value.seed for value in workflow.suite.values["mine"]} == {0, 1}
+    assert {value.seed for value in workflow.suite.values["mine"]} == {0, 1, 2}
     assert any(value.control for value in workflow.suite.values["mine"])
     (dataset,) = {value.run.data.dataset for value in workflow.suite.values["mine"]}
     assert dataset == "mine"
