@@ -184,13 +184,15 @@ class VideoReader:
     def rate(self, times: Sequence[int]) -> float:
         """Return the frames per second of pictures with these presentation times.
 
-        It is the file's own rate, unless the stored times contradict it by more than a frame.
+        It is the file's own rate, unless the stored times contradict it by more than a tenth.
         Browsers' recordings state the clock's rate, and fields count twice.
         """
         stated = float(self.stream.average_rate or self.stream.guessed_rate or 0)
         seconds = float((times[-1] - times[0]) * (self.stream.time_base or 0)) if len(times) else 0
         shown = len(times) - 1
-        return shown / seconds if seconds > 0 and abs(stated * seconds - shown) > 1 else stated
+        if seconds <= 0 or abs(stated * seconds - shown) <= max(shown / 10, 1):
+            return stated
+        return shown / seconds
 
     def pictures(
         self, first: int = 0, motion: bool = True, wanted: Collection[int] | None = None
