@@ -64,8 +64,10 @@ class Workflow:
             if not Path(source).exists():
                 raise UserError(f"sources: {name}: {source} does not exist; correct the path")
         self.name = scale.name
-        own = STUDIES / f"{self.name}.yaml"
-        if own.is_file() and file_of(options.study, STUDIES).resolve() != own.resolve():
+        # The study day has a scale of its name.
+        files = (STUDIES / f"{self.name}.yaml", CONFIG / f"{self.name}.yaml")
+        own = next(filter(Path.is_file, files if options.study else files[:1]), None)
+        if own and file_of(options.study, STUDIES).resolve() != own.resolve():
             raise UserError(
                 f"{self.name}: is the name of {own}; give study={self.name}, or another name"
             )

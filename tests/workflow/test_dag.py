@@ -272,9 +272,10 @@ def test_results_belong_to_one_scale_or_study(tmp_path, monkeypatch):
     (tmp_path / "scale.yaml").write_text(smoke.replace("name: smoke", "name: mine"))
     with pytest.raises(UserError, match=r"mine/scale\.json: "):
         Workflow({"scale": "scale.yaml"}).start()
-    (tmp_path / "drawn.yaml").write_text(text.replace("study: mine", "study: drawn"))
-    with pytest.raises(UserError, match="drawn: is the name of .*studies/drawn.yaml"):
-        Workflow({"study": "drawn.yaml"})
+    for name, owner in (("drawn", "studies/drawn.yaml"), ("mini", "config/mini.yaml")):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("study: mine", f"study: {name}"))
+        with pytest.raises(UserError, match=f"{name}: is the name of .*{owner}"):
+            Workflow({"study": f"{name}.yaml"})
 
 
 def test_a_marker_without_its_results_is_deleted(tmp_path):
