@@ -83,17 +83,23 @@ def read(
 @contextmanager
 def same_file(video: Video) -> Iterator[None]:
     """Check that a file has the size that the index has, and does not change in the block."""
-    with suppress(OSError):
-        before = os.stat(video.path)
-        if video.bytes and before.st_size != video.bytes:
-            raise UserError(
-                f"{video.path}: has {before.st_size:,} bytes, and the index has {video.bytes:,}; "
-                "run `mgm prepare` again"
-            )
+    before = _stamp(video.path)
+    if video.bytes and before and before[0] != video.bytes:
+        raise UserError(
+            f"{video.path}: has {before[0]:,} bytes, and the index has {video.bytes:,}; "
+            "run `mgm prepare` again"
+        )
     yield
-    after = os.stat(video.path)
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    if _stamp(video.path) != before:
         raise UserError(f"{video.path}: changed while it was read; run `mgm prepare` again")
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Return a file's size and time; None if there is no such file."""
+    with suppress(OSError):
+        stat = os.stat(path)
+        return stat.st_size, stat.st_mtime_ns
+    return None
 
 
 def _require_size(video: Video, size: tuple[int, int]) -> None:

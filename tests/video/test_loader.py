@@ -1,3 +1,4 @@
+import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
@@ -280,14 +281,15 @@ def test_a_video_of_another_size_than_indexed_is_named(videos):
             next(loader.test_loader([wrong], CLIPS, Views(temporal=1, spatial=1), 4))
 
 
-def test_a_file_that_changes_while_it_is_read_is_named(videos, tmp_path, monkeypatch):
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_file_that_changes_while_it_is_read_is_named(videos, tmp_path, monkeypatch, gone):
     video = replace(videos[0], path=shutil.copy(videos[0].path, tmp_path))
 
     @contextmanager
     def changing(*given, real=read.open_pass):
         with real(*given) as source:
             yield source
-        shutil.copy(videos[1].path, video.path)
+        os.remove(video.path) if gone else shutil.copy(videos[1].path, video.path)
 
     monkeypatch.setattr(read, "open_pass", changing)
     with pytest.raises(UserError, match=f"{video.path}: changed while it was read"):
