@@ -152,7 +152,7 @@ def load(
 
     Args:
         weights: the folder of a pretraining or fine-tuning run, or weights of mgm, VideoMAE,
-            Hugging Face or a later method (docs/use-a-model.md lists them).
+            Hugging Face or a later method (docs/masks-and-weights.md lists them).
         frames, size, stride: the clips, for weights without a run: frames per clip, pixels per
             side, and every how many frames of the video. Default: frames and
             size of a config.json next to the weights, or 16 and 224.

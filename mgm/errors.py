@@ -1,6 +1,6 @@
 """Errors for the user: one exception, printed as one line.
 
-docs/killed.md lists the exit statuses.
+docs/faq.md lists the exit statuses.
 """
 
 import errno

@@ -52,12 +52,10 @@ def test_views(size):
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.75, 0.9])
-@pytest.mark.parametrize("target", ["pixels", "motion"])
 @pytest.mark.parametrize("size", SIZES)
-def test_pretraining(size, ratio, target):
+def test_pretraining(size, ratio):
     spec = Pretrain(
         data=SSV2,
-        target=target,
         decoder=Decoder(width=20, depth=2, heads=2),
         mask=Mask(name="agnostic", ratio=ratio),
         **SIZES[size],

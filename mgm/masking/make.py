@@ -65,44 +65,29 @@ def _checked(clips: MaskInput) -> MaskInput:
     """Check the arguments, and drop motion that the mask does not read."""
     name, grid, seed_B = clips.mask.name, clips.grid, clips.seed_B
     if min(grid.slots, grid.height, grid.width) < 1:
-        raise UserError(
-            f"mask grid {grid.slots} x {grid.height} x {grid.width} is empty; "
-            "every side must be at least 1"
-        )
+        raise UserError(f"mask grid {grid.slots} x {grid.height} x {grid.width} is empty")
     if not 0 < clips.hidden < grid.patches:
         raise UserError(
-            f"mask ratio {clips.mask.ratio} hides {clips.hidden} of {grid.patches} patches per "
-            f"slot; choose one that hides 1 to {grid.patches - 1}"
+            f"mask ratio {clips.mask.ratio} hides {clips.hidden} of {grid.patches} patches per slot"
         )
     if seed_B.dtype != torch.int64 or seed_B.ndim != 1:
         raise UserError(
-            f"seed_B is {seed_B.dtype} of shape {tuple(seed_B.shape)}; "
-            "pass one torch.int64 seed per clip"
+            f"seed_B is {seed_B.dtype} of shape {tuple(seed_B.shape)}, not one int64 per clip"
         )
     if not MASKS[name].guided:
         return replace(clips, motion=None)
     if clips.motion is None:
-        unguided = ", ".join(other for other, info in MASKS.items() if not info.guided)
-        raise UserError(
-            f"mask {name!r} needs motion, and none was given; "
-            f"pass the SlotMotion of each slot, or choose one of {unguided}"
-        )
+        raise UserError(f"mask {name!r} needs motion, and none was given")
     magnitude_BSHW, clip_slots = clips.motion.magnitude_BSHW, (len(seed_B), grid.slots)
     shape = tuple(magnitude_BSHW.shape)
     if len(shape) != 4 or shape[:2] != clip_slots or 0 in shape[2:]:
         raise UserError(
-            f"magnitude_BSHW has shape {shape}, but the mask is for {len(seed_B)} clips of "
-            f"{grid.slots} slots; pass ({len(seed_B)}, {grid.slots}, rows, columns)"
+            f"magnitude_BSHW has shape {shape}, not ({len(seed_B)}, {grid.slots}, rows, columns)"
         )
     magnitude_BSHW = magnitude_BSHW.float().clamp(min=0)
     if not MASKS[name].carried:
         return replace(clips, motion=SlotMotion(magnitude_BSHW))
     displacement_BSHW2 = clips.motion.displacement_BSHW2
     if displacement_BSHW2 is None or displacement_BSHW2.shape != (*shape, 2):
-        own_shape = None if displacement_BSHW2 is None else tuple(displacement_BSHW2.shape)
-        raise UserError(
-            f"mask {name!r} needs displacement_BSHW2 of shape {(*shape, 2)}, and "
-            f"{f'its shape is {own_shape}' if own_shape else 'none was given'}; "
-            "pass (dx, dy) of each cell"
-        )
+        raise UserError(f"mask {name!r} needs displacement_BSHW2 of shape {(*shape, 2)}")
     return replace(clips, motion=SlotMotion(magnitude_BSHW, displacement_BSHW2.float()))

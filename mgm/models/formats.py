@@ -92,17 +92,14 @@ def to_ours(weights: dict[str, Tensor], path: Path, tokens: int = 0) -> dict[str
             name = f"encoder.{short}"
         for ours, value in _without_key_bias(name, weights[theirs]):
             if ours in kept:
-                raise UserError(
-                    f"{path}: {theirs} and another name mean the same weight; save one model's "
-                    "state_dict alone"
-                )
+                raise UserError(f"{path}: {theirs} and another name mean the same weight")
             kept[ours] = value
             if not OURS.fullmatch(ours):
                 unknown.append(theirs)
     if unknown:
         raise UserError(
             f"{path}: {len(unknown)} of {len(weights)} names are neither ours, VideoMAE's nor "
-            f"Hugging Face's: {listed(unknown)}; it is a checkpoint of another model"
+            f"Hugging Face's: {listed(unknown)}"
         )
     return _joined(kept, path)
 
@@ -158,13 +155,10 @@ def _joined(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         three = [f"{attention}.{part}.weight" for part in QKV]
         if missing := [part for part in three if part not in weights]:
             raise UserError(
-                f"{path}: has {listed(set(three) - set(missing))}, but no {listed(missing)}; pass "
-                "the whole checkpoint"
+                f"{path}: has {listed(set(three) - set(missing))}, but no {listed(missing)}"
             )
         if len({weights[part].shape[1:] for part in three}) > 1:
-            raise UserError(
-                f"{path}: {listed(three)} differ in width; it is a checkpoint of another model"
-            )
+            raise UserError(f"{path}: {listed(three)} differ in width")
         weights[joined] = torch.cat([weights.pop(part) for part in three])
     return weights
 
@@ -188,10 +182,9 @@ def _require_fixed(table: Tensor, name: str, path: Path, tokens: int) -> None:
     ):
         raise UserError(
             f"{path}: {name} is not VideoMAE's fixed sine-cosine table, and models here have no "
-            "learned positions; pass weights with fixed positions"
+            "learned positions"
         )
     if tokens and table.shape[-2] != tokens:
         raise UserError(
-            f"{path}: {name} is for {table.shape[-2]} tokens, and the model's clips have {tokens}; "
-            "pass the clips that the weights were trained on"
+            f"{path}: {name} is for {table.shape[-2]} tokens, and the model's clips have {tokens}"
         )

@@ -98,8 +98,8 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
     blocks = {name.split(".")[2] for name in weights if name.startswith("encoder.blocks.")}
     if kernel is None or kernel.ndim != 5 or not blocks:
         raise UserError(
-            f"{path}: has no encoder.patch_embed.proj.weight of five dimensions or no encoder "
-            "blocks; pass weights of a video ViT"
+            f"{path}: is no video ViT, without an encoder.patch_embed.proj.weight of five "
+            "dimensions and encoder blocks"
         )
     width, channels, tubelet, patch, columns = kernel.shape
     if patch != columns or channels != 3:
@@ -139,10 +139,7 @@ def classes_of(weights: dict[str, Tensor], path: Path) -> int:
         UserError: the weights are not a classifier's.
     """
     if "head.bias" not in weights:
-        raise UserError(
-            f"{path}: has no head.bias, so it holds no classifier; "
-            "pass the weights of a fine-tuned model"
-        )
+        raise UserError(f"{path}: has no head.bias, so it holds no classifier")
     return weights["head.bias"].numel()
 
 
@@ -167,10 +164,7 @@ def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> Non
     for name in sorted(own):
         own[name].copy_(weights[name])
         if not torch.isfinite(own[name]).all():
-            raise UserError(
-                f"{path}: {name} has values that are not finite; the run that wrote it diverged, "
-                "run it again with a lower optim.lr"
-            )
+            raise UserError(f"{path}: {name} has values that are not finite, so its run diverged")
 
 
 def _compare(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:
@@ -186,6 +180,5 @@ def _compare(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> 
         if weights[name].shape != own[name].shape:
             raise UserError(
                 f"{path}: {name} is {tuple(weights[name].shape)}, and the model's is "
-                f"{tuple(own[name].shape)}; it is a checkpoint of another model, or of data with "
-                "other classes"
+                f"{tuple(own[name].shape)}"
             )

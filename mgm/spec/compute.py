@@ -6,7 +6,7 @@ as in papers.
 
 import math
 
-from mgm.spec.run_specs import Finetune, Pretrain, Probe, Spec
+from mgm.spec.run_specs import Finetune, Pretrain, Probe
 from mgm.spec.values import Model
 
 
@@ -42,18 +42,6 @@ def official_multiply_adds(spec: Pretrain) -> int:
     tokens, masked, width = math.prod(spec.grid), spec.grid[0] * spec.hidden, spec.decoder.width
     unread = _block(tokens, width) - _block(tokens, width, masked)
     return multiply_adds(spec) + masked * _pixels(spec.model) * spec.model.width + unread
-
-
-def train_multiply_adds(spec: Spec) -> float:
-    """Return the multiply-adds of a run's training, to rank runs by length.
-
-    An epoch counts as 100,000 videos. A run without training counts as 100 clips.
-    """
-    if not isinstance(spec, Pretrain | Finetune):
-        return 100.0 * encoder_multiply_adds(spec.model, spec.grid)
-    clips = spec.optim.steps * spec.optim.batch or spec.optim.epochs * 100_000
-    repeats = spec.augment.repeats if isinstance(spec, Finetune) else 1
-    return 3.0 * clips * repeats * multiply_adds(spec)
 
 
 def encoder_multiply_adds(model: Model, grid: tuple[int, int, int], visible: int = 0) -> int:

@@ -82,14 +82,11 @@ class Run(FrozenModel):
         for side, part in (("size", "patch"), ("frames", "tubelet")):
             whole, unit = getattr(self.clips, side), getattr(self.model, part)
             if whole % unit:
-                raise ValueError(
-                    f"clips.{side} {whole} is not a multiple of model.{part} {unit}; change one of "
-                    "them"
-                )
+                raise ValueError(f"clips.{side} {whole} is not a multiple of model.{part} {unit}")
         if (tokens := math.prod(self.grid)) > MOST_TOKENS:
             raise ValueError(
                 f"clips.frames {self.clips.frames} and clips.size {self.clips.size} are "
-                f"{tokens:,} tokens, more than {MOST_TOKENS:,}; lower one of them"
+                f"{tokens:,} tokens, more than {MOST_TOKENS:,}"
             )
         return self
 
@@ -140,8 +137,7 @@ class Pretrain(Run):
     def _has_directions(self):
         if MASKS[self.mask.name].carried and self.mask.guidance == "difference":
             raise ValueError(
-                f"mask {self.mask.name} reads directions, and mask.guidance difference has none; "
-                "set mask.guidance to vectors"
+                f"mask {self.mask.name} reads directions, and mask.guidance difference has none"
             )
         return self
 
@@ -151,8 +147,7 @@ class Pretrain(Run):
         patches, hidden = height * width, self.hidden
         if patches < 2:
             raise ValueError(
-                f"clips.size {self.clips.size} is one patch of model.patch {self.model.patch}, "
-                "which hides all or nothing; lower it"
+                f"clips.size {self.clips.size} is one patch of model.patch {self.model.patch}"
             )
         if not 0 < hidden < patches:
             raise ValueError(
@@ -191,8 +186,7 @@ class Finetune(Run):
         clips = self.optim.batch * self.augment.repeats
         if clips < 2 and (self.augment.mixup or self.augment.cutmix):
             raise ValueError(
-                f"augment.mixup and augment.cutmix mix a step's clips, but it has {clips}; set "
-                "both to 0 or raise optim.batch"
+                f"augment.mixup and augment.cutmix mix a step's clips, but it has {clips}"
             )
         return self
 
@@ -226,8 +220,7 @@ class Probe(Run):
     def _has_labels_to_draw(self):
         if self.label_draws > 1 and not self.data.labels_per_class:
             raise ValueError(
-                f"label_draws is {self.label_draws}, but data.labels_per_class 0 takes all labels; "
-                "set one of them"
+                f"label_draws is {self.label_draws}, but data.labels_per_class 0 takes all labels"
             )
         return self
 
@@ -331,8 +324,8 @@ def require_named_sizes(spec: Spec, source: str) -> None:
         fault := spec.model.misnamed
     ):
         raise UserError(
-            f"{source}: model.{fault}; leave the sizes out, or give the backbone a name of your "
-            f"own, such as {spec.model.backbone}-small"
+            f"{source}: model.{fault}; give other sizes another name, such as "
+            f"{spec.model.backbone}-small"
         )
 
 

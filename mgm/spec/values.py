@@ -79,8 +79,7 @@ class Model(FrozenModel):
         known = not isinstance(name, str) or name in BACKBONES
         if not known and (absent := [size for size in SIZES if size not in fields]):
             raise ValueError(
-                f"backbone {name} is not one of {', '.join(BACKBONES)}, and its {absent[0]} is "
-                f"missing; add {', '.join(SIZES)}, or correct the name"
+                f"backbone {name} is not one of {', '.join(BACKBONES)}, and has no {absent[0]}"
             )
         return sized(fields, name, 0)
 
@@ -118,9 +117,7 @@ class Decoder(FrozenModel):
 
 def _heads_divide_width(part):
     if part.width % part.heads:
-        raise ValueError(
-            f"width {part.width} is not a multiple of heads {part.heads}; change one of them"
-        )
+        raise ValueError(f"width {part.width} is not a multiple of heads {part.heads}")
     return part
 
 

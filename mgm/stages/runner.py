@@ -1,10 +1,8 @@
 """Run specs in their folders, one after another, and record the results."""
 
-import os
 import platform
 import subprocess
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -15,12 +13,11 @@ import torch
 
 from mgm.console import duration, show
 from mgm.errors import UserError, as_user_error
-from mgm.reading import file_digest, read_json
+from mgm.reading import file_digest
 from mgm.results import atomic
 from mgm.results.lock import folder_lock
 from mgm.results.result import examine, versions, write_result
-from mgm.spec import MASKS, Pretrain, Spec, parents, read_spec
-from mgm.spec.compute import train_multiply_adds
+from mgm.spec import MASKS, Pretrain, Spec, parents
 from mgm.stages.job import Job, Workplace, find_index
 from mgm.training import collectives, remove_checkpoints
 
@@ -228,32 +225,7 @@ def git_commit() -> tuple[str, bool]:
 
 
 def progress(workplace: Workplace) -> str:
-    """Return text like '; 23 of 61 runs done, about 2 min left', from the results.
-
-    It is empty outside the workflow, which lists the specs. It has a time once each stage that is
-    left has a finished run. Files that cannot be read do not count.
-    """
-    # Stage -> (FLOPs, seconds) of its finished runs.
-    done = defaultdict[str, list[tuple[float, float]]](list)
-    left = list[tuple[str, float]]()
-    for path in (workplace.results / "specs").glob("*.json"):
-        with suppress(UserError, OSError, ValueError, KeyError, TypeError, OverflowError):
-            spec = read_spec(path)
-            work = train_multiply_adds(spec)
-            if (result := workplace.results / path.stem / "result.json").exists():
-                done[spec.stage].append((work, float(read_json(result)["wall_s"])))
-            else:
-                left.append((spec.stage, work))
-    if not done:
-        return ""
-    text, finished = "", sum(map(len, done.values()))
-    # FLOPs of one stage say nothing about the time of another.
-    if left and {stage for stage, _ in left} <= done.keys():
-        rates = {
-            stage: sum(seconds for _, seconds in runs) / sum(work for work, _ in runs)
-            for stage, runs in done.items()
-        }
-        at_once = max(1, (os.cpu_count() or 1) // workplace.options.threads)
-        seconds = sum(work * rates[stage] for stage, work in left) / at_once
-        text = f", about {duration(seconds)} of computing left"
-    return f"; {finished} of {finished + len(left)} runs done{text}"
+    """Return text like '; 23 of 61 runs done'; empty outside the workflow, which lists specs."""
+    names = [path.stem for path in (workplace.results / "specs").glob("*.json")]
+    done = sum((workplace.results / name / "result.json").exists() for name in names)
+    return f"; {done} of {len(names)} runs done" if names else ""

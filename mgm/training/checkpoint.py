@@ -29,11 +29,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         free = shutil.disk_usage(folder).free / 1e6
-        kept = newest.exists() or (folder / BEFORE).exists()
-        goes_on = "continues from the previous checkpoint" if kept else "starts again"
         raise UserError(
-            f"{newest}: cannot be written ({why}; {free:.0f} MB are free); "
-            f"make room and run again, the run {goes_on}"
+            f"{newest}: cannot be written ({why}; {free:.0f} MB are free); make room and run again"
         ) from error
 
 
@@ -57,10 +54,7 @@ def load_checkpoint(
         except Exception:
             continue
         if owner != run_id:
-            raise UserError(
-                f"{path}: belongs to run {owner}, not to {run_id}; "
-                "move it away, or use another --out"
-            )
+            raise UserError(f"{path}: belongs to run {owner}, not to {run_id}")
         if path != checkpoints[0]:
             show(f"{checkpoints[0]}: is damaged, so {run_id} goes back to the previous checkpoint")
             checkpoints[0].unlink()

@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mgm.console import duration
 from mgm.data.copies import copy_videos
 from mgm.data.index import read_index
 from mgm.errors import UserError
@@ -406,25 +405,6 @@ def test_a_child_of_other_weights_is_altered(execution, pretraining, probing, re
     assert examine(folder, probing).state == "run"
 
 
-@pytest.mark.parametrize("damage", ["{", '{"wall_s": "long"}', "[1]", "fifo", "folder"])
-def test_progress_stops_no_run(execution, pretraining, damage):
-    """Broken results of other runs and foreign spec files do not make a run fail."""
-    specs, other = execution.results / "specs", pretraining.model_copy(update={"seed": 1})
-    specs.mkdir(parents=True)
-    for spec in (pretraining, other):
-        (specs / f"{spec.run_id}.json").write_text(spec.model_dump_json())
-    (specs / "foreign.json").write_text("[1, 2]")
-    broken = execution.results / other.run_id / "result.json"
-    broken.parent.mkdir()
-    {"fifo": os.mkfifo, "folder": os.mkdir}.get(damage, lambda path: path.write_text(damage))(
-        broken
-    )
-    folder = run(pretraining, execution)
-    assert examine(folder, pretraining).state == "run"
-    assert not (folder / "error.txt").exists()
-    assert examine(broken.parent, other).state == "altered"
-
-
 def test_a_full_disk_is_one_line_even_for_its_record(execution, pretraining, monkeypatch, capfd):
     free = pretraining.model_copy(update={"seed": 1})
 
@@ -441,21 +421,14 @@ def test_a_full_disk_is_one_line_even_for_its_record(execution, pretraining, mon
     assert examine(execution.results / free.run_id, free).state == "run"
 
 
-def test_progress_counts_finished_runs_and_estimates_the_rest(execution, pretraining, probing):
+def test_progress_counts_finished_runs(execution, pretraining):
     specs = execution.results / "specs"
     specs.mkdir(parents=True)
     assert progress(execution) == ""
-    for seed, seconds in ((0, 60.0), (1, 60.0), (2, None)):
-        spec = pretraining.model_copy(update={"seed": seed})
-        (specs / f"{spec.run_id}.json").write_text(spec.model_dump_json())
-        if seconds is not None:
-            (execution.results / spec.run_id).mkdir()
-            said = json.dumps({"wall_s": seconds})
-            (execution.results / spec.run_id / "result.json").write_text(said)
-    (specs / "damaged.json").write_text("{")
-    at_once = max(1, os.cpu_count() or 1)
-    left = duration(60 / at_once)
-    assert progress(execution) == f"; 2 of 3 runs done, about {left} of computing left"
-    # A finished stage says nothing about the time of another one.
-    (specs / f"{probing.run_id}.json").write_text(probing.model_dump_json())
-    assert progress(execution) == "; 2 of 4 runs done"
+    for seed in range(3):
+        run_id = pretraining.model_copy(update={"seed": seed}).run_id
+        (specs / f"{run_id}.json").touch()
+        (execution.results / run_id).mkdir()
+        if seed:
+            (execution.results / run_id / "result.json").touch()
+    assert progress(execution) == "; 2 of 3 runs done"
