@@ -102,6 +102,8 @@ class Scale(FrozenModel):
     weights: dict[str, str] = Field(default_factory=dict)
     # Add the rows of other papers' masks to Table 4e. Each takes one more pretraining run per seed.
     other_masks: bool = False
+    # Studies of the paper's suite that this scale leaves out.
+    without: tuple[str, ...] = ()
     # The study whose runs these are, in place of the paper's.
     study: Study | None = None
     # Memory that a GPU needs. 0: unknown.

@@ -162,11 +162,11 @@ def make_suite(scale: Scale) -> Suite:
     Raises:
         UserError: a run cannot be made, or the scale lacks the datasets of every study.
     """
-    studies = (
-        [scale.study]
-        if scale.study
-        else [study for name in NAMES if (study := _at(load_study(PAPER / f"{name}.yaml"), scale))]
-    )
+    if unknown := {*scale.without} - {*NAMES}:
+        raise UserError(f"scale {scale.name}: without: {min(unknown)} is not in {', '.join(NAMES)}")
+    names = [name for name in NAMES if name not in scale.without]
+    paper = (_at(load_study(PAPER / f"{name}.yaml"), scale) for name in names)
+    studies = [scale.study] if scale.study else [study for study in paper if study]
     if not studies:
         raise UserError(
             f"scale {scale.name}: has the datasets of no table; add ssv2, or run a study at this "

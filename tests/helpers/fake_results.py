@@ -34,7 +34,10 @@ def smoke(
         name: Dataset(generate=scale.datasets["ssv2"].generate, digest=DIGEST) for name in datasets
     }
     return scale.model_copy(
-        update={"datasets": filled, "seeds": seeds, "more_seeds": {}, **changes}
+        update={
+            **{"datasets": filled, "seeds": seeds, "other_masks": True, "without": ()},
+            **changes,
+        }
     )
 
 
