@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -133,9 +132,8 @@ def embed(source: Path, weights: Path, out: Path, how: ApplyOptions) -> str:
     with atomic_write(out) as temporary, temporary.open("wb") as file:
         arrays = {f"{name}_N": np.array(values) for name, values in columns.items()}
         np.savez(file, **arrays, feature_ND=feature_ND)
-    return f"wrote {out}: features of {len(feature_ND)} videos, width {feature_ND.shape[1]}" + (
-        left_out
-    )
+    count, width = feature_ND.shape
+    return f"wrote {out}: features of {count} videos, width {width}{left_out}"
 
 
 def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: ApplyOptions) -> str:
@@ -168,11 +166,14 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
     model.to(best_device()).eval()
     logits_of, left_out = _apply(model, trained, videos, unreadable, how)
     score_NC = np.stack([softmax_mean(logits_VC) for logits_VC in logits_of.values()])
-    table = pd.DataFrame(_columns(logits_of, videos, index))
-    table["prediction"] = np.array(names, object)[score_NC.argmax(1)]
-    table = table.join(pd.DataFrame(score_NC, columns=[f"score {name}" for name in names]))
-    write(out, table_text(table, table.itertuples(index=False)))
-    return f"wrote {out}: {len(table)} videos, {count} classes" + left_out
+    columns = _columns(logits_of, videos, index)
+    header = [*columns, "prediction", *(f"score {name}" for name in names)]
+    rows = [
+        [*about, names[score_C.argmax()], *score_C.tolist()]
+        for about, score_C in zip(zip(*columns.values()), score_NC)
+    ]
+    write(out, table_text(header, rows))
+    return f"wrote {out}: {len(rows)} videos, {count} classes{left_out}"
 
 
 def _require_new(out: Path, suffix: str, force: bool) -> None:

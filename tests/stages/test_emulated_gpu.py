@@ -15,7 +15,7 @@ import pytest
 COPY = "aten._to_copy.default"
 BATCHES = {
     "apply.py:_apply",
-    "controls.py:flush",
+    "controls.py:_random_weights",
     "evaluate.py:<listcomp>",
     "features.py:compute",
     "probe_kinds.py:<listcomp>",
@@ -27,7 +27,7 @@ BATCHES = {
     "visualise.py:_arrays",
 }
 WEIGHTS = {
-    "controls.py:read",
+    "controls.py:_random_weights",
     "evaluate.py:evaluate",
     "finetune.py:finetune",
     "apply.py:encoder",
