@@ -217,7 +217,7 @@ class Findings:
             for name, datasets in self.study.averages.items()
         ]
         for place, runs in pd.concat([self.runs, *averages]).groupby(CELL, sort=False):
-            dataset, column, row = place
+            dataset, column, row = map(str, place)
             status = status_of(runs.status)
             one = Formula((Term(row),), (1,))
             believed = status in ("run", "partial")

@@ -1,4 +1,4 @@
-"""The paper as values: recipes, experiments, scales, studies, tables, figures and their cost."""
+"""Studies and their runs: the paper's tables and our own, recipes, scales and their cost."""
 
 from pathlib import Path
 

@@ -68,7 +68,7 @@ def plan(suite: Suite, flops: float) -> pd.DataFrame:
     for target in sorted(suite.targets(), key=lambda name: name == "all"):
         specs = suite.runs_of(target)
         sizes = [costs[spec.run_id].parameters for spec in specs]
-        row = {"runs": len(specs)}
+        row: dict[str, float] = {"runs": len(specs)}
         for stage in ("pretrain", "finetune", "probe"):
             total = sum(costs[spec.run_id].flops for spec in specs if spec.stage == stage)
             row[f"{stage} h"] = total / flops / 3600

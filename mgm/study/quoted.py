@@ -1,21 +1,12 @@
 """All quoted numbers; no other module quotes one.
 
 `quoted.csv` has the numbers of the paper's Tables 1-4, and those of its text that we measure too.
-Sizes are from published lists.
 """
 
 import csv
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
-
-from mgm.spec import PUBLISHED
-
-
-def listed(dataset: str) -> tuple[int, int]:
-    """Return the numbers of videos and classes in a dataset's published lists (split 1)."""
-    lists = PUBLISHED[dataset]
-    return lists.train + lists.test, lists.classes
 
 
 class Quote(NamedTuple):

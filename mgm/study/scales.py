@@ -108,8 +108,6 @@ class Scale(FrozenModel):
     study: Study | None = None
     # Memory that a GPU needs. 0: unknown.
     memory_gb: float = Field(0, ge=0)
-    # Hours that the scale is meant to fill on one GPU. 0: no limit.
-    hours: float = Field(0, ge=0)
     # Fields that replace these, by the name of a size (`--config gpu=`). Empty once one is chosen.
     sizes: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     # The size that was chosen.

@@ -371,7 +371,7 @@ class Study(FrozenModel):
         for name, row in self.rows.items():
             if (other := meanings.setdefault(str(row.meaning), name)) != name:
                 raise ValueError(f"rows.{name}: has the same runs as {other}; leave one out")
-        stages = {column.stage for column in self.columns.values()}
+        stages: set[str] = {column.stage for column in self.columns.values()}
         stages |= {"pretrain"} if any(row.start != "none" for row in self.rows.values()) else set()
         stages |= {"finetune"} if any(row.then for row in self.rows.values()) else set()
         stages |= {"visualise"} if self.pictures else set()
@@ -422,8 +422,8 @@ class Study(FrozenModel):
             yield from ((f"tables.{name}", "row", n) for n in table.rows)
         for name, figures in self.over.items():
             number: Any = Pretrain(data=Data(dataset="any"))
-            for part in PATHS.get(name, name).split("."):
-                number = getattr(number, part, None)
+            for field in PATHS.get(name, name).split("."):
+                number = getattr(number, field, None)
             if not isinstance(number, int | float):
                 raise ValueError(f"over.{name}: is no number of pretraining")
             for over in figures:

@@ -88,7 +88,7 @@ class Suite:
             row = study.rows[name]
             changes = sorted((key, str(v)) for key, v in row.changes.items() if key != field)
             groups.setdefault((row.start, row.then, str(changes)), []).append(name)
-        lines = {}
+        lines = dict[str, str]()
         for names in groups.values():
             # Names are compared character by character, as they should be.
             shared = re.sub(r"[ ,\d]*$", "", commonprefix(names))  # noqa: RUF071
