@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mgm.report import blocks
 from mgm.report.findings import Findings
-from mgm.report.page import Figure
+from mgm.report.page import Figure, table
 from mgm.report.tables import compared, laid_out, markdown, seen
 
 
@@ -17,17 +17,23 @@ def _study(findings: Findings, figures: Sequence[Figure]) -> str:
     study = findings.study
     lines = [f"# {study.question}", *filter(None, map(findings.filled, study.answer))]
     lines += [f"*{study.caveat.strip()}*"] if study.caveat else []
+    # The other figures show the numbers of the tables once more.
     lines += [
-        f"![{figure.title}](figures/{figure.picture.name})" for figure in figures if figure.picture
+        f"![{figure.title}](figures/{figure.picture.name})"
+        for figure in figures
+        if figure.picture and figure.name.startswith(("over", "figure"))
     ]
     for name, part in findings.study.parts.items():
         cells = seen(findings, name)
-        lines += [f"## {part.title or name}", *filter(None, [part.note])]
+        shown = table(findings, name)["blocks"]
+        data = dict.fromkeys(block["data"] for block in shown)
+        lost = [
+            f"**No row is above chance: {block['column']}.**" for block in shown if block["lost"]
+        ]
+        lines += [f"## {part.title or name}", *filter(None, [part.note, *data, *lost])]
         for controls, of_kind in cells.groupby("control", sort=False):
-            table = laid_out(findings, of_kind)
-            if controls:
-                table = table.rename(columns={"Pretraining": "Control: no model"})
-            lines.append(markdown(table))
+            first = {"Pretraining": "Control: no model"} if controls else {}
+            lines.append(markdown(laid_out(findings, of_kind).rename(columns=first)))
     families = compared(findings)[["family", "column"]].drop_duplicates()
     for family, column in families.itertuples(index=False):
         title = ", ".join(filter(None, [f"Differences: {family}" if family else "Differences"]))
@@ -37,4 +43,5 @@ def _study(findings: Findings, figures: Sequence[Figure]) -> str:
     notes = [*study.sceptic.items(), ("When the runs stop", study.stop)]
     written = [f"**{title}.** {findings.filled(text)}" for title, text in notes if text]
     lines += ["## Notes", *written] if written else []
+    lines.append(f"Written by `mgm report {findings.results.name}` from its runs.")
     return "\n\n".join(line.strip() for line in lines)

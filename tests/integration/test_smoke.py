@@ -45,8 +45,10 @@ def test_tables_figures_and_page_are_in_their_places():
     reports = ROOT / "reports" / "smoke"
     for name, ending in itertools.product((*TABLES, "measured"), ("csv", "md", "tex")):
         assert (reports / "tables" / f"table{name}.{ending}").stat().st_size > 0
-    for name, ending in itertools.product((*FIGURES, "5_coverage"), ("svg", "pdf", "png")):
+    for name, ending in itertools.product((*FIGURES, "5_coverage"), ("svg", "pdf")):
         assert (reports / "figures" / f"figure{name}.{ending}").stat().st_size > 0
+    assert (reports / "figures" / "masks.webp").stat().st_size > 0
+    assert (reports / "index.md").stat().st_size > 0
     with (reports / "tables" / "table4e.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
