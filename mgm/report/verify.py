@@ -4,10 +4,13 @@ History that was rewritten cannot be told from history. All else is checked: wha
 fails.
 """
 
+import io
+import os
 import re
 import subprocess
+import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -132,13 +135,13 @@ def _commits(findings: Findings, repository: "Repository") -> Iterator[Check]:
 def _prediction(findings: Findings, one: Prediction, repository: "Repository") -> Check:
     text = f"{one.dataset}: {one.says}"
     try:
-        written, names = repository.written(one, findings.study)
+        written = repository.written(one, findings.study)
     except NotFound as why:
         return False, f"{text}: {why}"
     units = _units_of(findings, one)
     for unit in units:
         # A difference is tested once both of its runs are there.
-        if not any(repository.follows(run, one.since, names) for run in unit):
+        if not any(repository.follows(run, one.since) for run in unit):
             run = unit[-1]["run_id"]
             return False, f"{text}: {run} did not follow commit {one.since}"
     if not units:
@@ -169,18 +172,19 @@ class Repository:
     """A git repository, read only."""
 
     root: Path
-    _dates: dict[str, datetime | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # Another repository's variables do not count.
+        self.env = {key: text for key, text in os.environ.items() if not key.startswith("GIT_")}
         # An answer is read once. Commits do not change.
-        for name in ("date", "is_ancestor", "results_at", "studies", "_versions"):
+        for name in ("date", "is_ancestor", "results_at", "studies", "archived_by", "runs_in"):
             setattr(self, name, cache(getattr(self, name)))
 
     def git(self, *words: str) -> bytes | None:
         """Return what git prints; None if it fails."""
         command = ["git", "--no-replace-objects", "-C", str(self.root), *words]
         try:
-            done = subprocess.run(command, capture_output=True, check=False)
+            done = subprocess.run(command, capture_output=True, check=False, env=self.env)
         except FileNotFoundError:
             return None
         return done.stdout if done.returncode == 0 else None
@@ -216,8 +220,8 @@ class Repository:
         old, new = self.commit(old), self.commit(new)
         return bool(old and new) and self.git("merge-base", "--is-ancestor", old, new) is not None
 
-    def written(self, one: Prediction, study: Study) -> tuple[datetime, tuple[str, ...]]:
-        """Return when a prediction was committed, and the names that its study has had.
+    def written(self, one: Prediction, study: Study) -> datetime:
+        """Return when a prediction was committed.
 
         Raises:
             NotFound: it was not committed, or in other words, or with another meaning.
@@ -247,7 +251,7 @@ class Repository:
                     if not _units(fields, other["in"]) & _units(dict(study), one.dataset):
                         changed.append("draws")
                     if not changed:
-                        return written, (study.study, name)
+                        return written
                     why = f"has it with another {', '.join(changed)}"
         raise NotFound(f"commit {one.since} {why}")
 
@@ -278,22 +282,29 @@ class Repository:
             if path.endswith("/result.json")
         }
 
-    def _versions(self, name: str) -> dict[str, str]:
-        """Return the first commit whose archive of a study has a run, by run id."""
-        first: dict[str, str] = {}
-        path = f"results/{name}{ENDING}"
-        commits = self.git("log", "--reverse", "--format=%H", "HEAD", "--", path)
-        for commit in (commits or b"").decode().split():
-            for run_id in self.results_at(commit, name):
-                first.setdefault(run_id, commit)
-        return first
+    def archived_by(self, commit: str) -> set[str]:
+        """Return the runs of every archive that a commit or one before it has had, of any study."""
+        paths = ("--", f"results/*{ENDING}")
+        commits = self.git("log", "--full-history", "--format=%H", self.commit(commit), *paths)
+        blobs = {
+            line.split()[2]
+            for one in (commits or b"").decode().split()
+            for line in (self.git("ls-tree", one, "results/") or b"").decode().splitlines()
+            if line.endswith(ENDING)
+        }
+        return {run_id for blob in blobs for run_id in self.runs_in(blob)}
 
-    def follows(self, result: Mapping[str, Any], since: str, names: tuple[str, ...]) -> bool:
-        """Return whether a run is of a later commit, and not in an archive that is no later."""
-        archived = [self._versions(name).get(result["run_id"]) for name in names]
-        return self.is_ancestor(since, result["commit"]) and not any(
-            commit and self.is_ancestor(commit, since) for commit in archived
-        )
+    def runs_in(self, blob: str) -> set[str]:
+        """Return the runs of an archive."""
+        with tarfile.open(fileobj=io.BytesIO(self.git("cat-file", "blob", blob) or b"")) as tar:
+            names = [Path(member.name) for member in tar]
+        return {path.parent.name for path in names if path.name == "result.json"}
+
+    def follows(self, result: Mapping[str, Any], since: str) -> bool:
+        """Return whether a run is of a later commit, and in no archive until `since`."""
+        return self.is_ancestor(since, result["commit"]) and result[
+            "run_id"
+        ] not in self.archived_by(since)
 
 
 def _listed(value: Any) -> list[dict[str, Any]]:
@@ -314,7 +325,7 @@ def _same(one: Prediction, other: Mapping[str, Any]) -> bool:
 
 def _units(fields: Mapping[str, Any], dataset: str) -> set[int]:
     """Return the draws of a dataset, or its seeds if it is not drawn."""
-    place = dict(fields["datasets"][dataset])
+    place = dict(fields["datasets"].get(dataset) or {})
     chosen = (where.get(kind) for kind in ("draws", "seeds") for where in (place, fields))
     return {*(numbers(next(filter(None, chosen), ())))}
 
@@ -334,14 +345,25 @@ def _meaning(fields: Mapping[str, Any], one: Prediction, dataset: str) -> dict[s
     }
     stages = {column.stage for column in used.values()}
     settings = fields.get("settings") or {}
-    place = Place.model_validate(fields["datasets"][dataset])
-    videos = Place.model_validate(fields["datasets"][place.videos_of]) if place.videos_of else place
-    everywhere = (settings.get("pretrain") or {}) | place.pretrain
+    known = {name: Place.model_validate(place) for name, place in fields["datasets"].items()}
+    averaged = (fields.get("averages") or {}).get(dataset, [dataset])
+    places = [p for name, p in known.items() if {name, p.fold_of} & {*averaged}]
+    others = [known[name] for p in places for name in (p.videos_of, p.pretrained_on) if name]
+    everywhere = settings.get("pretrain") or {}
     return {
-        "dataset": (videos.generate, videos.root, videos.digest),
-        "row": {name: (row.start, everywhere | row.changes) for name, row in parts.items()},
+        "dataset": [
+            (p.use, p.generate, p.root, p.digest) for p in (*places, *others) if not p.videos_of
+        ],
+        "row": {
+            name: (row.start, row.then, [everywhere | p.pretrain | row.changes for p in places])
+            for name, row in parts.items()
+        },
         "column": {n: (c.stage, c.metric, c.changes) for n, c in used.items()},
         "setting": {stage: settings[stage] for stage in sorted(stages) if settings.get(stage)},
-        "scale": fields.get("scale") or "",
+        "scale": (
+            fields.get("scale", ""),
+            fields.get("recipe", "ssv2"),
+            fields.get("epochs", 200),
+        ),
         "unit": (fields.get("unit", "draws"), fields.get("complete", True)),
     }

@@ -32,6 +32,7 @@ ENDING = ".tar.xz"
 # Files that are not archived: weights, checkpoints, and files of a running process.
 LEFT_OUT = ("*.safetensors", "checkpoint*", "writer.lock", ".*")
 SHORT = "predictions.short"
+PRESET = 9 | lzma.PRESET_EXTREME
 
 
 def archive_of(results: Path) -> Path:
@@ -139,7 +140,7 @@ def _compress(folder: str, files: dict[str, bytes]) -> bytes:
     """Return an archive of these files of a folder."""
     buffer = io.BytesIO()
     with (
-        lzma.open(buffer, "wb", preset=9 | lzma.PRESET_EXTREME) as compressed,
+        lzma.open(buffer, "wb", preset=PRESET) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
         # Files of one kind compress better if they follow one another.

@@ -45,7 +45,9 @@ def packed(results: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("rounds", [40, pytest.param(1000, marks=pytest.mark.slow)])
-def test_packs_kills_and_edits_lose_no_run(tmp_path, rounds):
+def test_packs_kills_and_edits_lose_no_run(tmp_path, rounds, monkeypatch):
+    # Less compression, for more rounds.
+    monkeypatch.setattr("mgm.results.archive.PRESET", 0)
     chance, kept = random.Random(rounds), {name: dict[str, bytes]() for name in NAMES}
     for round_ in range(rounds):
         name = chance.choice(NAMES)
@@ -67,7 +69,7 @@ def test_packs_kills_and_edits_lose_no_run(tmp_path, rounds):
         runs = set(chance.sample(here, chance.randint(0, len(here))))
         packs = [forked(partial(pack, results, runs)) for _ in range(chance.randint(1, 2))]
         if chance.random() < 0.5:
-            time.sleep(chance.random() * 0.05)
+            time.sleep(chance.random() * 0.02)
             for child in packs:
                 os.kill(child, signal.SIGKILL)
         for child in packs:

@@ -48,7 +48,10 @@ class Clone:
 
     def git(self, *words: str, on: int = 1) -> str:
         command = ["git", "-C", str(self.root), "-c", "user.name=a", "-c", "user.email=a@b.c"]
-        env = os.environ | {"GIT_COMMITTER_DATE": day(on), "GIT_AUTHOR_DATE": day(on)}
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.root)} | {
+            "GIT_COMMITTER_DATE": day(on),
+            "GIT_AUTHOR_DATE": day(on),
+        }
         done = subprocess.run(
             [*command, *words], capture_output=True, text=True, env=env, check=True
         )
@@ -176,6 +179,7 @@ def test_another_sentence_is_not_the_one_that_was_committed(clone, change):
         {"unit": "runs"},
         {"complete": False},
         {"settings": {"probe": {"label_draws": 3}}},
+        {"epochs": 100},
     ],
 )
 def test_another_meaning_of_its_names_is_not_the_one_that_was_committed(clone, change):
@@ -213,11 +217,22 @@ def test_results_with_other_dates_do_not_help(clone, packed):
 
 
 def test_a_study_of_another_name_with_the_same_runs_does_not_help(clone):
-    """Its results are in no committed archive, and its sentence is of a later commit."""
-    clone.predict()
+    """Their results are in the archive of the first study, also if it was deleted."""
+    (clone.root / "results" / "small.tar.xz").unlink()
+    clone.commit(5)
     clone.fields["study"] = "other"
     clone.results = clone.results.with_name("other")
-    assert len(clone.failed()) == 2
+    clone.forge(clone.predict(on=6))
+    clone.write()
+    pack(clone.results, clone.runs)
+    clone.git("add", "--all")
+    clone.git("commit", "--quiet", "--message", "x", on=7)
+    assert any("did not follow" in line for line in clone.failed())
+
+
+def test_another_repository_by_a_variable_does_not_help(clone, monkeypatch, tmp_path):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    assert clone.failed() == []
 
 
 def test_a_number_that_is_not_in_the_committed_archive_fails(clone):
