@@ -36,7 +36,6 @@ Data = Annotated[
         metavar="NAME=FOLDER",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that no such command wrote.")]
 
 
 def _version(wanted: bool) -> None:

@@ -32,17 +32,11 @@ def _suite(results: Path) -> "Suite":
 
 @app.command()
 def results(
+    csv: Annotated[Path, typer.Option(help="CSV file to write.", metavar="FILE")],
     name: Name = "smoke",
     results: Results = Path("results"),
-    csv: Annotated[Path | None, typer.Option(help="CSV file to write.", metavar="FILE")] = None,
-    parquet: Annotated[
-        Path | None, typer.Option(help="Parquet file to write.", metavar="FILE")
-    ] = None,
 ) -> None:
     """Write one table of all runs: settings, status and metrics."""
-    if not (csv or parquet):
-        raise UserError("mgm results: has no file to write; add --csv FILE or --parquet FILE")
-
     from mgm.results.atomic import atomic_write
     from mgm.results.frame import frame
 
@@ -52,11 +46,9 @@ def results(
         # Runs without a scale are in no table.
         suite = None
     table = frame(results / name, suite)
-    for path, write in ((csv, table.to_csv), (parquet, table.to_parquet)):
-        if path:
-            with atomic_write(path) as temporary:
-                write(temporary, index=False)
-    say(f"wrote {len(table)} runs: {', '.join(str(path) for path in (csv, parquet) if path)}")
+    with atomic_write(csv) as temporary:
+        table.to_csv(temporary, index=False)
+    say(f"wrote {len(table)} runs: {csv}")
 
 
 @app.command()

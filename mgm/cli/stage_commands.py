@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 import typer
 from pydantic import Field
 
-from mgm.cli.base import Data, Force, Out, all_processes, app, grouped, places
+from mgm.cli.base import Data, Out, all_processes, app, grouped, places
 from mgm.console import say
 from mgm.data.index import read_index
 from mgm.errors import UserError
@@ -153,37 +153,28 @@ def _run_specs(
         run_all(specs, job, Workplace(out, where, own, flow_weights))
 
 
-class OtherViews(FrozenModel):
-    """Test views that replace a spec's."""
+class EvaluateOptions(ReadOptions):
+    """What `mgm evaluate` tests."""
 
+    weights: Path | None = Field(
+        None, description="Weights of mgm, VideoMAE or Hugging Face; default: those of the run."
+    )
     temporal: int | None = Field(None, ge=1, description="Temporal views; default: the spec's.")
     spatial: int | None = Field(None, description="Spatial views, 1 or 3; default: the spec's.")
+    out: Path | None = Field(
+        None, description="Folder to write predictions and scores to; default: none."
+    )
+    force: bool = Field(False, description="Replace such files.")
 
 
 @app.command()
 @grouped
 def evaluate(
-    views: OtherViews,
-    options: ReadOptions,
+    how: EvaluateOptions,
     run: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of a fine-tuning run, or a spec file with --weights.",
-            metavar="RUN | SPEC.json",
-        ),
+        Path, typer.Argument(help="A fine-tuning run's folder, or a spec file with --weights.")
     ],
-    data: Annotated[
-        str,
-        typer.Option(help="The dataset to test on, and its folder.", metavar="NAME=FOLDER"),
-    ],
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Weights of mgm, VideoMAE or Hugging Face; default: those of the run."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write predictions and scores to; default: none.")
-    ] = None,
-    force: Force = False,
+    data: Annotated[str, typer.Option(help="The dataset to test on.", metavar="NAME=FOLDER")],
 ) -> None:
     """Test fine-tuned weights on any data and views; print top-1."""
     where = places([data])
@@ -191,10 +182,11 @@ def evaluate(
     from mgm.stages.evaluate import evaluate as evaluate_run
     from mgm.stages.job import Workplace
 
+    views = how.model_dump(include={"temporal", "spatial"}, exclude_none=True)
     with all_processes():
-        workplace = Workplace(Path(), where, RunOptions(**options.model_dump()))
-        changed = views.model_dump(exclude_none=True)
-        if text := evaluate_run(run, weights, workplace, changed, out, force):
+        own = RunOptions(threads=how.threads, workers=how.workers)
+        workplace = Workplace(Path(), where, own)
+        if text := evaluate_run(run, how.weights, workplace, views, how.out, how.force):
             say(text)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 from pydantic import Field
 
-from mgm.cli.base import Force, app, grouped
+from mgm.cli.base import app, grouped
 from mgm.console import say
 from mgm.errors import MOST_PROCESSES, UserError
 from mgm.spec import ApplyOptions, FrozenModel, PredictOptions
@@ -58,26 +58,31 @@ def predict(
     say(compute(source, weights, out, classes, how))
 
 
+class ExportOptions(FrozenModel):
+    """How `mgm export` writes."""
+
+    to: Literal["hf", "videomae"] = Field(
+        description="hf: Hugging Face's transformers; videomae: VideoMAE's official code."
+    )
+    out: Path = Field(description="Folder to write to.")
+    index: Path | None = Field(
+        None, description="hf: the dataset's folder that `mgm prepare` wrote, for class names."
+    )
+    force: bool = Field(False, description="Replace files that no such command wrote.")
+
+
 @app.command()
+@grouped
 def export(
+    how: ExportOptions,
     run: Annotated[
         Path, typer.Argument(help="The folder of a pretraining or fine-tuning run.", metavar="RUN")
     ],
-    to: Annotated[
-        Literal["hf", "videomae"],
-        typer.Option(help="hf: Hugging Face's transformers; videomae: VideoMAE's official code."),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    index: Annotated[
-        Path | None,
-        typer.Option(help="hf: the dataset's folder that `mgm prepare` wrote, for class names."),
-    ] = None,
-    force: Force = False,
 ) -> None:
     """Write a run's weights in another format."""
     from mgm.stages.export import export as write
 
-    say(write(run, to, out, index, force))
+    say(write(run, how.to, how.out, how.index, how.force))
 
 
 class FlowOptions(FrozenModel):
@@ -150,22 +155,23 @@ def vectors(
     say(write_vectors(video, out))
 
 
+class ShowOptions(FrozenModel):
+    """What `mgm show` draws."""
+
+    out: Path = Field(
+        Path("show.gif"), description="The picture to write: .gif, or .png of one frame."
+    )
+    masks: str = Field("block,tube,mgm", description="Masks, separated by commas.")
+    start: int | None = Field(
+        None, ge=0, description="First frame of the clip; default: the clip in the middle."
+    )
+    stride: int = Field(0, ge=0, description="Frames from one to the next; 0: up to 2.")
+    seed: int = Field(0, ge=0, description="Seed of the masks.")
+
+
 @app.command()
-def show(
-    video: Video,
-    out: Annotated[
-        Path, typer.Option(help="The picture to write: .gif, or .png of one frame.")
-    ] = Path("show.gif"),
-    masks: Annotated[str, typer.Option(help="Masks, separated by commas.")] = "block,tube,mgm",
-    start: Annotated[
-        int | None,
-        typer.Option(min=0, help="First frame of the clip; default: the clip in the middle."),
-    ] = None,
-    stride: Annotated[
-        int, typer.Option(min=0, help="Frames from one to the next of the clip; 0: up to 2.")
-    ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the masks.")] = 0,
-) -> None:
+@grouped
+def show(how: ShowOptions, video: Video) -> None:
     """Draw a video, its motion vectors and what masks hide of it; print what stays visible.
 
     Without motion vectors, only unguided masks are drawn.
@@ -174,5 +180,5 @@ def show(
     video.stat()
     from mgm.stages.show import show as draw
 
-    names = [name for name in masks.split(",") if name]
-    say(draw(video, out, names, seed, start, stride))
+    names = [name for name in how.masks.split(",") if name]
+    say(draw(video, how.out, names, how.seed, how.start, how.stride))
