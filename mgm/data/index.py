@@ -11,11 +11,11 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import BaseModel
 
@@ -197,7 +197,12 @@ def _checksum(classes: Sequence[str], rows: Path) -> str:
 
 
 _COLUMNS = tuple(field.name for field in fields(Video))
-_READ = {str: str, int: int, float: float, bool: "True".__eq__}
+_READ: dict[type, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    bool: "True".__eq__,
+}
 _READERS = [_READ[kind] for kind in get_type_hints(Video).values()]
 
 
