@@ -18,6 +18,7 @@ from mgm.errors import UserError
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus
 from mgm.results.statistics import (
+    FEWEST,
     Estimate,
     holm,
     of_differences,
@@ -330,7 +331,7 @@ class Findings:
         return rows
 
     def _over_people(self, dataset: str, text: str, column: str) -> Estimate | None:
-        """Return a difference over seeds and people; None without two of each."""
+        """Return a difference over seeds and people; None without enough of both."""
         first_SP, second_SP = (
             self._people_by_cell.get((dataset, term.column or column, term.row))
             for term in parse_formula(text).terms
@@ -338,7 +339,8 @@ class Findings:
         if first_SP is None or second_SP is None:
             return None
         difference_SP = (first_SP - second_SP).dropna().to_numpy(float)
-        return over_seeds_and_people(difference_SP) if min(difference_SP.shape) > 1 else None
+        S, P = difference_SP.shape
+        return over_seeds_and_people(difference_SP) if S >= FEWEST and P > 1 else None
 
     @cached_property
     def _people_by_cell(self) -> dict[tuple[str, str, str], pd.DataFrame]:

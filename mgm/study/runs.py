@@ -59,6 +59,7 @@ def scale_of(
     base = load_scale(file_of(study.scale, CONFIG), size=size) if study.scale else UNSCALED
     drawn = base.datasets[study.recipe].generate if study.recipe in base.datasets else {}
     datasets: dict[str, Dataset] = {}
+    _require_own_keys(study)
     for name, place in study.datasets.items():
         if place.videos_of:
             continue
@@ -98,6 +99,20 @@ def scale_of(
     if study.execution:
         changes["execution"] = study.execution
     return base.model_copy(update=changes | {"more_seeds": {}, "weights": {}})
+
+
+def _require_own_keys(study: Study) -> None:
+    """Refuse two datasets whose videos would have one name in the scale."""
+    keys = [*{place.use for place in study.datasets.values() if place.use}]
+    for name, place in study.datasets.items():
+        if place.generate is not None:
+            keys += [f"{name}-{draw}" for draw in place.draws or study.draws]
+        elif place.root:
+            keys.append(name)
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        raise UserError(
+            f"study {study.study}: datasets: {min(twice)} is the name of two; rename one of them"
+        )
 
 
 def with_digests(scale: Scale) -> Scale:

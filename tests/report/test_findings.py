@@ -152,13 +152,14 @@ def test_a_prediction_holds_is_refuted_or_stays_open(said, estimate, strict, ver
 def test_differences_have_intervals_over_seeds_and_people_too(tmp_path):
     study = small(
         datasets={"a": {"generate": {}}},
+        draws="5-7",
         people="_s([0-9]+)_",
         compare={"Masks": ["MGM minus Tube"]},
     )
     found = replace(findings(study), results=tmp_path)
-    # Two videos of person 1 and one of person 2. MGM is right of the first in draw 5, and of all
-    # but the third in draw 6. The tube is right of the third.
-    right = {"MGM": {5: "YNN", 6: "YYN"}, "Tube": {5: "NNY", 6: "NNY"}}
+    # Two videos of person 1 and one of person 2. MGM is right of the first in draws 5 and 7, and of
+    # all but the third in draw 6. The tube is right of the third.
+    right = {"MGM": {5: "YNN", 6: "YYN", 7: "YNN"}, "Tube": dict.fromkeys((5, 6, 7), "NNY")}
     for number in found.suite.values[found.study.study]:
         if number.column == "Linear" and number.row in right:
             folder = tmp_path / number.run.run_id
@@ -168,9 +169,9 @@ def test_differences_have_intervals_over_seeds_and_people_too(tmp_path):
             (folder / "predictions.csv").write_text("\n".join(["path,label,prediction", *lines]))
     table = found.differences.set_index("family")
     over_both = table.loc["Masks, over seeds and people"]
-    value_SP = np.array([[50.0, -100], [100, -100]])
+    value_SP = np.array([[50.0, -100], [100, -100], [50, -100]])
     assert estimate_of(over_both) == over_seeds_and_people(value_SP)
-    assert table.loc["Masks"].n == 2
+    assert table.loc["Masks"].n == 3
     # A video of nobody is not left out.
     (folder / "predictions.csv").write_text("path,label,prediction\nclip.mp4,Y,Y")
     with pytest.raises(UserError, match=r"predictions.csv: clip.mp4 .*people"):

@@ -188,6 +188,34 @@ def test_the_order_of_a_rows_keys_does_not_matter():
         assert (mask.ratio, mask.edge) == (0.5, "clamp")
 
 
+@pytest.mark.parametrize(
+    "datasets",
+    [
+        {"a": {"generate": {}}, "a-5": {"root": "x", "digest": "1"}},
+        {"a": {"use": "ssv2"}, "ssv2": {"root": "x", "digest": "1"}},
+    ],
+)
+def test_two_datasets_of_one_key_are_refused(datasets):
+    fields = {"compare": [], "predictions": [], "rows": {"MGM": {}}, "columns": {"Linear": {}}}
+    with refused("study small: datasets: ", "is the name of two"):
+        scale_of(small(datasets=datasets, seeds="1", **fields))
+
+
+def test_a_row_limited_to_a_fold_is_refused():
+    folds = {
+        "all": {"root": "x", "digest": "1", "tested": False},
+        "f0": {"root": "y", "digest": "2", "fold_of": "f", "pretrained_on": "all"},
+    }
+    fields = {"datasets": folds, "compare": [], "predictions": [], "columns": {"Linear": {}}}
+    for name, known in (("f", True), ("f0", False), ("all", False)):
+        rows = {"MGM": {"only": {"datasets": [name]}}}
+        if known:
+            assert small(rows=rows, **fields)
+        else:
+            with pytest.raises(ValueError, match="MGM.only.datasets"):
+                small(rows=rows, **fields)
+
+
 def test_two_rows_of_one_run_are_refused():
     rows = SMALL["rows"] | {"Again": {"optim.batch": 6}}
     with refused("study small: ", "rows.Again", "MGM"):
