@@ -1,12 +1,18 @@
 """Blocks in Markdown: written from the frames, and refused if they name what is not there."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from mgm.errors import UserError
 from mgm.report.blocks import refresh
+from mgm.report.findings import read_findings
+from mgm.report.summary import summary
 from tests.report.test_findings import findings
 from tests.study.test_study import small
 
+ROOT = Path(__file__).parents[2]
 FOUND = findings(small(draws="5-7"))
 
 
@@ -43,3 +49,11 @@ def test_a_block_has_the_numbers_of_the_frames():
 def test_a_wrong_name_is_refused_and_nothing_is_written(what):
     with pytest.raises(UserError, match=r"block `study s \| "):
         refresh(block(what), lambda name: FOUND)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["drawn", "length", "binding", "gestures", "bodies"])
+def test_a_page_of_docs_is_what_mgm_report_writes(name):
+    found = read_findings(ROOT / "results" / name)
+    written = (ROOT / "docs" / f"{name}.md").read_text()
+    assert re.sub(r"!\[.*\n\n", "", written) == summary(found, dict.fromkeys(found, ()))
