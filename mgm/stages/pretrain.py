@@ -39,17 +39,19 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     grid = Grid(*spec.grid)
 
     def loss_of(batch: Batch) -> tuple[Tensor, Callable[[], dict[str, Tensor]]]:
-        predicted_BMP, target_BMP = model(batch.frames_BTHWC, batch.masked_BL)
+        masked_BL, motion_BSHW = batch.masked_BL, batch.motion_BSHW
+        assert masked_BL is not None
+        predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL)
         loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
 
         def numbers() -> dict[str, Tensor]:
             # Computed again, since targets would take memory until the step is logged.
-            target_BMP = model.targets(batch.frames_BTHWC, batch.masked_BL)
+            target_BMP = model.targets(batch.frames_BTHWC, masked_BL)
             # The loss of a model that predicts zeros.
             trivial = torch.linalg.vector_norm(target_BMP).square() / target_BMP.numel()
-            if not guidance:
+            if motion_BSHW is None:
                 return {"trivial_loss": trivial}
-            coverage = motion_coverage(batch.masked_BL, batch.motion_BSHW, grid)
+            coverage = motion_coverage(masked_BL, motion_BSHW, grid)
             return {"trivial_loss": trivial, "coverage": coverage}
 
         return loss, numbers

@@ -166,12 +166,12 @@ def _backward(
 ) -> list[tuple[Tensor, Numbers]]:
     """Add up the gradients of each micro-batch of `clips`. Return the losses and more numbers."""
     computed = list[tuple[Tensor, Numbers]]()
+    no_sync = getattr(loss_module, "no_sync", nullcontext)
     for part in range(parts):
         own = itemgetter(slice(part * clips, (part + 1) * clips))
         micro_batch = own(batch) if isinstance(batch, Tensor) else batch.map(own)
         # Processes exchange gradients after the last micro-batch.
-        last = part + 1 == parts or not isinstance(loss_module, DistributedDataParallel)
-        with nullcontext() if last else loss_module.no_sync():
+        with nullcontext() if part + 1 == parts else no_sync():
             with precision:
                 loss, numbers = loss_module(micro_batch)
             (loss / parts).backward()
