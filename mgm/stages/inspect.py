@@ -141,8 +141,8 @@ def visible_lines(videos: Sequence[Video]) -> list[str]:
     moving = [video for video in videos if video.has_vectors]
     masks = [mask for mask in PAPER if moving or not MASKS[mask.name].guided]
     chosen = moving or videos
-    shortest = int(np.median([video.frames for video in chosen]))
-    clips = Clips(frames=16, size=224, stride=min(max((shortest - 1) // 15, 1), 4))
+    typical = int(np.median([video.frames for video in chosen]))
+    clips = Clips(frames=16, size=224, stride=min(max((typical - 1) // 15, 1), 4))
     # Videos in which nothing moves are no error.
     try:
         measured = visible(chosen, clips, Model(), masks)

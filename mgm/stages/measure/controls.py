@@ -123,8 +123,9 @@ def _random_weights(videos: Sequence[Video], like: Probe, workers: int) -> list[
         places = [n for n, video in enumerate(videos) if (video.split == "test") == tested]
         own = [videos[place] for place in places]
         for x_BD, sample_B in over_videos(encoder, own, like.clips, views, workers=workers):
-            for sample in sample_B.unique().tolist():
-                x_of[places[sample]] = x_BD[sample_B == sample].double().cpu().numpy()
+            of_batch_BD, sample_N = x_BD.double().cpu().numpy(), sample_B.numpy()
+            for sample in np.unique(sample_N).tolist():
+                x_of[places[sample]] = of_batch_BD[sample_N == sample]
     return [x_of[place] for place in range(len(videos))]
 
 
