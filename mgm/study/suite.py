@@ -212,7 +212,13 @@ def _at(study: Study, scale: Scale) -> Study | None:
             for mask, info in MASKS.items()
             if info.row and not info.source and mask not in named
         }
-    return study.model_copy(update={"datasets": datasets, "rows": rows})
+    # A table is left out where a dataset or a row that it lists is missing.
+    tables = {
+        name: part
+        for name, part in study.tables.items()
+        if {*part.datasets} <= datasets.keys() and {*part.rows} <= rows.keys()
+    }
+    return study.model_copy(update={"datasets": datasets, "rows": rows, "tables": tables})
 
 
 def _title(study: Study, place: Place, scale: Scale) -> str:
