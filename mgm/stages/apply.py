@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,7 +131,7 @@ def embed(source: Path, weights: Path, out: Path, how: ApplyOptions) -> str:
     columns = _columns(feature_of, videos, index)
     feature_ND = np.stack([x_VD.mean(0) for x_VD in feature_of.values()])
     with atomic_write(out) as temporary, temporary.open("wb") as file:
-        arrays = {f"{name}_N": np.array(values) for name, values in columns.items()}
+        arrays: dict[str, Any] = {f"{name}_N": np.array(column) for name, column in columns.items()}
         np.savez(file, **arrays, feature_ND=feature_ND)
     count, width = feature_ND.shape
     return f"wrote {out}: features of {count} videos, width {width}{left_out}"

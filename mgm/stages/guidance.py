@@ -67,7 +67,7 @@ def masked(
         ]
         motion = SlotMotion(
             torch.cat([own.magnitude_BSHW for own in motions]),
-            torch.cat([own.displacement_BSHW2 for own in motions])
+            torch.cat([moved for own in motions if (moved := own.displacement_BSHW2) is not None])
             if MASKS[mask.name].carried
             else None,
         )

@@ -106,6 +106,7 @@ def visible(
     batches = training_loader(videos, clips, seed, batch, how=how)
     side, parts = clips.size // model.patch, list[np.ndarray]()
     for clips_batch in islice(batches, -(-len(videos) // batch)):
+        assert clips_batch.masked_BL is not None
         masked_BNSHW = clips_batch.masked_BL.view(batch, len(masks), -1, side, side).numpy()
         for b in np.flatnonzero(clips_batch.weight_B.numpy()):
             frames_THWC = clips_batch.frames_BTHWC[b].numpy()
