@@ -111,8 +111,7 @@ def figures_of(findings: Findings, folder: Path, alone: bool) -> dict[str, Calla
         drawers[name] = partial(_cells, draw, folder / name, "Paired differences", "")
     elif len(units := _rows(findings)):
         name = f"seeds{end}"
-        look = ("Top-1 accuracy (%)", of_shares, findings.unit_name)
-        draw = partial(cells.dots, units, *look)
+        draw = partial(cells.dots, units, "Top-1 accuracy (%)", of_shares, findings.unit_name)
         drawers[name] = partial(_cells, draw, folder / name, "Every run and the mean", "")
     return drawers
 
@@ -127,7 +126,7 @@ def _differences(findings: Findings) -> pd.DataFrame:
     first, table = next(iter(findings.study.columns)), compared(findings)
     # A dot is a unit, and a unit is no person.
     table = table[table.family.isin(findings.study.compare) & (table.column == first)]
-    return _units(findings, [(line.dataset, line.says, line.column) for line in table.itertuples()])
+    return _units(findings, list(zip(table.dataset, table.says, table.column)))
 
 
 def _rows(findings: Findings) -> pd.DataFrame:
@@ -136,7 +135,7 @@ def _rows(findings: Findings) -> pd.DataFrame:
     table = table[~table.control & (table.column == first) & (table.n > 0)]
     if table.n.max() == 1:
         return pd.DataFrame()
-    return _units(findings, [(line.dataset, line.row, line.column) for line in table.itertuples()])
+    return _units(findings, list(zip(table.dataset, table.row, table.column)))
 
 
 def _units(findings: Findings, places: list[tuple[str, str, str]]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from matplotlib.image import imread, imsave
 
 from mgm.report.findings import Findings
 from mgm.report.svg import Axis
-from mgm.report.tables import FRAMES, compared, records, seen
+from mgm.report.tables import FRAMES, compared, groups, records, seen
 from mgm.spec import parents
 from mgm.study.schema import SHARES
 
@@ -101,7 +101,7 @@ def section(findings: Findings, figures: Sequence[Figure]) -> dict[str, Any]:
         }
         for prediction in records(findings.predictions)
     ]
-    families = compared(findings).groupby(["dataset", "column", "family"], sort=False)
+    families = groups(compared(findings), "dataset", "column", "family")
     return {
         "name": study.study,
         "study": study,
@@ -120,7 +120,7 @@ def section(findings: Findings, figures: Sequence[Figure]) -> dict[str, Any]:
                 "lines": records(lines),
                 "axis": _axis(lines),
             }
-            for (dataset, column, family), lines in families  # type: ignore[misc]
+            for (dataset, column, family), lines in families
         ],
         "predictions": predictions,
         "verdicts": Counter(prediction["verdict"] for prediction in predictions),
@@ -133,7 +133,7 @@ def table(findings: Findings, name: str) -> dict[str, Any]:
     """Return a table of a study: a block per dataset and column, models first, then controls."""
     cells = seen(findings, name)
     blocks = []
-    for (dataset, column), block in cells.groupby(["dataset", "column"], sort=False):
+    for (dataset, column), block in groups(cells, "dataset", "column"):
         lines = records(block)
         chance = chance_of(findings, dataset)
         models = [line for line in lines if not line["control"]]

@@ -28,6 +28,11 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [row | {"estimate": estimate_of(row) if row["n"] else None} for row in rows]
 
 
+def groups(table: pd.DataFrame, *names: str) -> list[tuple[Any, pd.DataFrame]]:
+    """Return the parts of a frame that share the fields `names`, in the frame's order."""
+    return list(table.groupby([*names], sort=False))
+
+
 def laid_out(findings: Findings, cells: pd.DataFrame) -> pd.DataFrame:
     """Return the texts of a table: a line per row, a column per dataset and column of the study.
 
@@ -36,7 +41,7 @@ def laid_out(findings: Findings, cells: pd.DataFrame) -> pd.DataFrame:
     titles = findings.study.shown
     one_dataset, one_column = (cells[name].nunique() == 1 for name in ("dataset", "column"))
     texts: dict[str, dict[str, str]] = {}
-    for (dataset, column), block in cells.groupby(["dataset", "column"], sort=False):
+    for (dataset, column), block in groups(cells, "dataset", "column"):
         title = titles.get(dataset, dataset)
         title = column if one_dataset else title if one_column else f"{title}: {column}"
         lines = records(block)
