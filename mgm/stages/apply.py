@@ -74,7 +74,8 @@ def find_trained(place: Path, how: ApplyOptions) -> Trained:
     weights = read_weights(place)
     model = model_of(weights, place)
     config = config_of(place)
-    clips = how.clips(config.num_frames, config.image_size) if config else how.clips()
+    with valid(f"{place}: "):
+        clips = how.clips(config.num_frames, config.image_size) if config else how.clips()
     with valid(f"{place}: --frames {clips.frames} --size {clips.size} --stride {clips.stride}: "):
         spec = Probe(data=Data(dataset="folder"), clips=clips, model=model)
     require_fit(lambda: FrozenEncoder(spec, finetuned=is_classifier(weights)), weights, place)

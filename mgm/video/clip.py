@@ -209,6 +209,12 @@ class Clip:
         frames_THWC = cut_frames(self.frames_THWC, on_frame, size)
         return Clip(frames_THWC, self.motion, box)
 
+    def cut_to(self, size: int) -> "Clip":
+        """Cut the largest square out of the middle, and scale it to `size` x `size` pixels."""
+        side = min(self.height, self.width)
+        top, left = (self.height - side) // 2, (self.width - side) // 2
+        return self.cut(Box(top, left, side, side), size)
+
     def magnitude(
         self,
         tubelet: int,

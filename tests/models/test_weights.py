@@ -318,15 +318,15 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
 
     refused(
         mae | {"cls_token": torch.zeros(2), "x.1.y": torch.zeros(2)},
-        r"2 of \d+ .*: cls_token, x\.1\.y;",
+        r"2 of \d+ .*: cls_token, x\.1\.y",
     )
     refused(
         to_huggingface(mae) | {"pooler.dense.weight": torch.zeros(2)},
-        r"1 of \d+ .*: pooler\.dense\.weight;",
+        r"1 of \d+ .*: pooler\.dense\.weight",
     )
     refused(
         mae | {"x": torch.zeros(2)},
-        r"1 of \d+ .*: x;",
+        r"1 of \d+ .*: x",
         load=load_encoder,
         target=build_classifier(FINETUNE, 5),
     )
