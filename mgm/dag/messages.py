@@ -69,7 +69,7 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
     scale, key_of = workflow.scale, workflow.scale.key_of
     needed, absent = {key_of(spec.data) for spec in specs}, missing(workflow)
     lines = [line for name, line in absent.items() if name in needed]
-    checks = [
+    checks: list[partial[Any]] = [
         partial(_check_index, workflow.places[name], [s for s in specs if key_of(s.data) == name])
         for name in needed
         if (workflow.places[name] / "index.json").exists()

@@ -155,7 +155,8 @@ def _prediction(findings: Findings, one: Prediction, repository: "Repository") -
 def _units_of(findings: Findings, prediction: Prediction) -> list[list[Mapping[str, Any]]]:
     """Return the results of each sampling unit that tests a prediction, if all are there."""
     runs = findings.tested_by(prediction)
-    units, terms = [], len(runs[["row", "column"]].drop_duplicates())
+    units: list[list[Mapping[str, Any]]] = []
+    terms = len(runs[["row", "column"]].drop_duplicates())
     for _, unit in runs.groupby(["draw", "seed"]):
         results = [findings.statuses[run_id].result for run_id in unit.run_id]
         if all(results) and len(unit[["row", "column"]].drop_duplicates()) == terms:

@@ -65,9 +65,10 @@ def evaluate(
         raise UserError(
             f"{place}: is a spec and has no weights; add --weights FILE, or pass a run's folder"
         )
-    for name in ("predictions.csv", "evaluation.json") if out and not force else ():
-        if (out / name).exists():
-            raise UserError(f"{out / name}: exists; choose another --out, or replace it by --force")
+    if out and not force:
+        for path in (out / "predictions.csv", out / "evaluation.json"):
+            if path.exists():
+                raise UserError(f"{path}: exists; choose another --out, or replace it by --force")
     path = weights or verified_weights(place)[0]
     ((dataset, _),) = workplace.data.items()
     data = spec.data if dataset == spec.data.dataset else Data(dataset=dataset)
