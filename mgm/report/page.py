@@ -139,15 +139,17 @@ def table(findings: Findings, name: str) -> dict[str, Any]:
         models = [line for line in lines if not line["control"]]
         controls = [line for line in lines if line["control"]]
         known = [line["mean"] for line in models if line["estimate"]]
-        metric, stage = findings.study.columns[column].metric, findings.study.columns[column].stage
-        tested = stage != "measure"
+        # A column that only the paper has, such as GFLOPs, is none of the study's.
+        evaluation = findings.study.columns.get(column)
+        share = evaluation is not None and evaluation.metric in SHARES
+        tested = evaluation is not None and evaluation.stage != "measure"
         blocks.append(
             {
                 "dataset": findings.study.shown.get(dataset, dataset),
                 "column": column,
                 "groups": {"": models, "Controls: no model": controls},
-                "share": metric in SHARES,
-                "axis": _axis(pd.DataFrame(lines), metric in SHARES),
+                "share": share,
+                "axis": _axis(pd.DataFrame(lines), share),
                 "chance": chance["chance"] if tested else None,
                 "data": chance["text"] if tested else "",
                 "lost": tested and bool(known) and max(known) <= chance["chance"],
