@@ -268,7 +268,9 @@ class Findings:
         `column`, `line` (what the names of its rows share), `row`, `x` (NaN for a row without
         pretraining), `mean`, `low`, `high`, `n` and `paper`.
         """
-        cells, rows = self.cells[~self.cells.control].to_dict("records"), []
+        # A column that only the paper has, such as GFLOPs, is on another scale.
+        drawn = ~self.cells.control & self.cells.column.isin(list(self.study.columns))
+        cells, rows = self.cells[drawn].to_dict("records"), []
         for field, figures in self.study.over.items():
             lines = self.suite.lines(self.study, field)
             for figure, cell in product(figures, cells):

@@ -17,8 +17,10 @@ from mgm.report.findings import Findings, estimate_of, people_in, verdict_of
 from mgm.report.verify import ROOT
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds_and_people
+from mgm.study import CONFIG
 from mgm.study.formula import parse_statement
 from mgm.study.runs import scale_of
+from mgm.study.scales import file_of, load_scale
 from mgm.study.schema import Study
 from mgm.study.suite import make_suite
 from tests.study.test_study import small
@@ -206,6 +208,15 @@ def test_cells_say_what_is_missing_and_quote_what_is_not_run():
 
 
 VIDEOS = ("a_s1_1.mp4", "a_s1_2.mp4", "a_s2_1.mp4")
+
+
+def test_a_figure_draws_the_columns_of_its_study_alone():
+    """The paper's Table 1 also prints GFLOPs, which are no accuracy."""
+    suite = make_suite(load_scale(file_of("paper", CONFIG)))
+    statuses = {run_id: RunStatus("not run", "") for run_id in suite.specs}
+    found = Findings(suite, suite.studies["table1"], statuses, Path())
+    assert "GFLOPs" in set(found.cells.column)
+    assert set(found.points.column) == {"Fine-tuned"}
 
 
 def test_a_prediction_without_runs_is_not_run():

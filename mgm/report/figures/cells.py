@@ -71,6 +71,8 @@ def over(points: pd.DataFrame, axis: str, titles: Mapping[str, str], unit: str) 
         kind="line",
         markers=True,
         dashes=False,
+        # Each point is a mean already.
+        estimator=None,
         height=HEIGHT,
         aspect=1.25,
         facet_kws={"sharey": False, "sharex": False},
@@ -85,7 +87,8 @@ def over(points: pd.DataFrame, axis: str, titles: Mapping[str, str], unit: str) 
             axes.axhline(level["mean"], color=INK, linewidth=1, linestyle=":")
         axes.set_xscale("log")
         ticks = sorted(part.x.unique())
-        axes.set_xticks(ticks, [f"{x:,g}" for x in ticks])
+        turned = 45 if len(ticks) > 4 else 0
+        axes.set_xticks(ticks, [f"{x:,g}" for x in ticks], rotation=turned)
         axes.minorticks_off()
         axes.grid(axis="y")
     grid.set_axis_labels(axis, "Top-1 accuracy (%)")
