@@ -114,6 +114,7 @@ def test_a_full_disk_stops_and_a_rerun_completes(sources, tmp_path, processes):
     assert len(copy_videos(sources, tmp_path / "out", "mp4").videos) == 6
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_only_whole_videos_and_a_rerun_completes(generated, tmp_path):
     source, videos = tmp_path / "source", tmp_path / "out" / "videos"
     for video in generated[1].videos:

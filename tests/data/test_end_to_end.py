@@ -24,6 +24,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copy", [[], ["--copy", "pack"]])
 def test_files_of_any_name_are_prepared_trained_on_and_tested(build, tmp_path, copy):
     torch.set_num_threads(1)

@@ -105,6 +105,7 @@ def test_the_summary_lists_what_was_left_out(generated):
     assert text.endswith("1 files left out:\n  a/x.mp4: is empty")
 
 
+@pytest.mark.slow
 def test_a_published_dataset_is_its_file_and_a_line(build, tmp_path):
     """The command and the recipe know the new dataset."""
     package = tmp_path / "mgm"

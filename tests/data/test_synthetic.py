@@ -94,6 +94,7 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_processes_do_not_matter(tmp_path):
     generate(TINY, tmp_path / "one", processes=1)
     generate(TINY, tmp_path / "two", processes=2)

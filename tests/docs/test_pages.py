@@ -64,8 +64,17 @@ def test_each_command_is_one_that_mgm_takes(page):
             pytest.fail(f"{line}: {error.format_message()}")
 
 
+# Its example imports transformers, which takes half a minute.
+SLOW = {"masks-and-weights.md": pytest.mark.slow}
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=SLOW.get(page.name, ()))
+        for page in PAGES
+        if blocks(page, "python")
+    ],
 )
 def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

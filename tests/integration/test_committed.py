@@ -25,6 +25,7 @@ RESULTS = ROOT / "results"
 RAN = sorted(path.stem for path in STUDIES.glob("*.yaml") if is_packed(RESULTS / path.stem))
 
 
+@pytest.mark.slow
 def test_each_run_is_one_of_the_scale_and_believed(tmp_path):
     unpack(RESULTS / "mini")
     specs = Workflow({"scale": "mini"}, results=tmp_path).suite.specs

@@ -83,6 +83,7 @@ def new_style(theirs):
     }
 
 
+@pytest.mark.slow
 def test_vit_b_has_hugging_faces_keys_and_shapes_in_both_directions():
     """ViT-B is the default of Hugging Face. Other sizes take the same way."""
     spec = parse(

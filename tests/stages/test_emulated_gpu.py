@@ -48,6 +48,7 @@ def emulated(*words: object) -> list:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_masks_and_attention_are_those_of_the_cpu_and_wait_for_nothing():
     assert emulated() == []
 

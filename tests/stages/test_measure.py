@@ -347,6 +347,7 @@ def test_coverage_of_videos_in_which_nothing_moves_is_an_error(monkeypatch, inde
 # the command line
 
 
+@pytest.mark.slow
 def test_the_command(videos, tmp_path, monkeypatch):
     def mgm(*words):
         return CliRunner().invoke(app, ["measure", *map(str, words)])

@@ -13,6 +13,8 @@ CODE = """
 import sys, random
 from pathlib import Path
 import numpy as np
+
+import pytest
 from mgm.errors import UserError
 from mgm.video import read_clip
 
@@ -33,6 +35,7 @@ print(np.polyfit(np.arange(len(late)), late, 1)[0], late[-1] - late[0])
 """
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_2000_clips(tmp_path):
     """Resident memory grows by less than 1 KB per clip over the last 80 % of the clips.
 
