@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from mgm.spec import Clips, Mask, Model
 from mgm.stages.guidance import mask_options
 from mgm.video import training_loader
@@ -13,8 +15,6 @@ CODE = """
 import sys, random
 from pathlib import Path
 import numpy as np
-
-import pytest
 from mgm.errors import UserError
 from mgm.video import read_clip
 
