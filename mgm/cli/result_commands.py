@@ -96,7 +96,7 @@ def pack(
     before, unused = archived_runs(folder), unwanted(_suite(folder), folder)
     if unknown := {*without} - states.keys() - before:
         raise UserError(f"--without {min(unknown)}: is not a run of {folder} or its archive")
-    archive = write(folder, {run for run in specs if states.get(run) == "run"}, without)
+    archive = write(folder, {run for run in specs if states.get(run) == "finished"}, without)
     now = archived_runs(folder)
     say(f"wrote {archive}: {len(now)} runs, {archive.stat().st_size / 1e6:.1f} MB")
     for count, what in (

@@ -160,7 +160,7 @@ def _picture(findings: Findings, name: str, folder: Path) -> Figure:
             stem.with_suffix(f".{ending}").unlink(missing_ok=True)
         status = findings.statuses[run_id]
         why = status.why or "its arrays.npz is missing; delete its result.json and run it again"
-        figure.why = f"{'not run' if status.state == 'run' else status.state}: {run_id}: {why}"
+        figure.why = f"{'not run' if status.state == 'finished' else status.state}: {run_id}: {why}"
         return figure
     save(DRAW[name](arrays, f"Scale {findings.suite.scale.name}."), stem, ("svg", "pdf", "png"))
     figure.picture = stem.with_suffix(".svg" if picture.vector else ".png")
@@ -177,7 +177,7 @@ def _film(findings: Findings, folder: Path) -> Path | None:
 def read_arrays(findings: Findings, run_id: str) -> dict[str, Any] | None:
     """Read a finished run's arrays; None if there are none."""
     path = findings.results / run_id / "arrays.npz"
-    if findings.statuses[run_id].state != "run" or not path.exists():
+    if findings.statuses[run_id].state != "finished" or not path.exists():
         return None
     with np.load(path, allow_pickle=False) as file:
         return dict(file)

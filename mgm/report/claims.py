@@ -163,9 +163,10 @@ def _judge(
     cells = {term: cell for term in terms if (cell := cell_in(findings, term)) is not None}
     # Methods that are not run have the quoted number at the paper's scale.
     complete = len(cells) == len(terms) and all(
-        cell["status"] == "run" or (full and cell["status"] == "quoted") for cell in cells.values()
+        cell["status"] == "finished" or (full and cell["status"] == "quoted")
+        for cell in cells.values()
     )
-    run = complete and any(cell["status"] == "run" for cell in cells.values())
+    run = complete and any(cell["status"] == "finished" for cell in cells.values())
     verdict, here, p, ours = NOT_RUN, "", nan, partial(of_runs, findings)
     if run and any(_too_few(cell) for cell in cells.values()):
         verdict, here = UNTESTED, f"{scale}: too few seeds"
@@ -350,12 +351,14 @@ def _fact(term: Term) -> float | None:
 
 
 def _measured_once(cell: Mapping[str, Any]) -> bool:
-    return cell["status"] == "run" and cell["metric"] not in SHARES and not isfinite(cell["low"])
+    return (
+        cell["status"] == "finished" and cell["metric"] not in SHARES and not isfinite(cell["low"])
+    )
 
 
 def _too_few(cell: Mapping[str, Any]) -> bool:
     """Return whether a cell that varies by seed has too few runs for an interval."""
-    return cell["status"] == "run" and cell["n"] < FEWEST and not _measured_once(cell)
+    return cell["status"] == "finished" and cell["n"] < FEWEST and not _measured_once(cell)
 
 
 def _show(groups: Iterable[list[Statement]], numbers: Lookup) -> str:

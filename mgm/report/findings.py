@@ -221,7 +221,7 @@ class Findings:
             dataset, column, row = map(str, place)
             status = status_of(runs.status)
             one = Formula((Term(row),), (1,))
-            believed = status in ("run", "partial")
+            believed = status in ("finished", "partial")
             found = self.estimate_of(dataset, one, column) if believed else None
             done = runs[runs.value.notna()]
             rows.append(
@@ -229,7 +229,7 @@ class Findings:
                 | {"control": bool(runs.control.iloc[0]), "metric": runs.metric.iloc[0]}
                 | (found or Estimate(nan, n=0))._asdict()
                 | {"wanted": len(runs), "status": status, "run_ids": " ".join(runs.run_id)}
-                | {"why": "; ".join(runs.why[runs.status != "run"].drop_duplicates())}
+                | {"why": "; ".join(runs.why[runs.status != "finished"].drop_duplicates())}
                 | {"commit": " ".join(done.commit.drop_duplicates())}
                 | dict(zip(("paper", "note"), printed.pop((dataset, row, column), Quote(nan, ""))))
             )
@@ -486,8 +486,8 @@ def status_of(states: Iterable[str]) -> str:
     every = {*states}
     if "altered" in every:
         return "altered"
-    if "run" in every:
-        return "run" if every == {"run"} else "partial"
+    if "finished" in every:
+        return "finished" if every == {"finished"} else "partial"
     return next((state for state in ("failed", "running") if state in every), "not run")
 
 

@@ -33,7 +33,7 @@ FORMAT = 10  # of what is written; a new one writes all runs again
 RUN, DIGEST, PARENT = "mgm.run", "mgm.digest", "mlflow.parentRunId"
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
 # State of a run -> the status that MLflow gives a run that is not running. Others: FAILED.
-STATUS = {"run": "FINISHED", "not run": "KILLED"}
+STATUS = {"finished": "FINISHED", "not run": "KILLED"}
 # Fields of the pretraining run that a run starts from, to group runs by.
 START = ("mask.name", "mask.ratio", "mask.guidance", "optim.steps", "optim.epochs")
 MOST_RUNS = 50_000  # per experiment; the most that MLflow returns at once
@@ -162,7 +162,7 @@ def _write(
     params |= {f"start.{name}": fields[name] for name in START if name in fields}
     tags |= {
         "stage": spec.stage,
-        "status": {"run": "finished", "not run": "stopped"}.get(status.state, status.state),
+        "status": {"not run": "stopped"}.get(status.state, status.state),
         "why": status.why,
         "folder": f"{findings.results.name}/{spec.run_id}",
         "data": data_name(spec.data, result.get("data", {}).get("note", "")),

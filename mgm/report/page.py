@@ -186,12 +186,12 @@ def facts(findings: Findings) -> dict[str, Any]:
         "done": len(results),
         "total": len(findings.statuses),
         "states": Counter(
-            status.state for status in findings.statuses.values() if status.state != "run"
+            status.state for status in findings.statuses.values() if status.state != "finished"
         ),
         "troubles": {
             run_id: status
             for run_id, status in findings.statuses.items()
-            if status.state not in ("run", "not run")
+            if status.state not in ("finished", "not run")
         },
         "hours": sum(result["wall_s"] for result in results) / 3600,
         "devices": sorted({result["device"] for result in results}),

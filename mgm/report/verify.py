@@ -67,7 +67,7 @@ def verify(findings: Findings, results: Path, root: Path = ROOT) -> tuple[list[s
 
 def _files(findings: Findings, results: Path) -> Iterator[Check]:
     states = {run_id: findings.statuses[run_id] for run_id in findings.suite.specs}
-    done = sum(status.state == "run" for status in states.values())
+    done = sum(status.state == "finished" for status in states.values())
     line = f"{done} of {len(states)} runs are finished and agree with their files"
     yield bool(states) and done == len(states), line
     for status in states.values():

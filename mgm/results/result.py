@@ -24,7 +24,7 @@ from mgm.results import atomic
 from mgm.spec import Spec, parents, parse
 from mgm.version import __version__
 
-State = Literal["run", "altered", "running", "failed", "not run"]
+State = Literal["finished", "altered", "running", "failed", "not run"]
 
 Count = Annotated[int, Field(ge=0, le=10**9)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -91,8 +91,8 @@ class RunStatus:
     """State of a run's folder.
 
     Attributes:
-        why: what is wrong, in every state except `run`.
-        result: the fields of result.json, only in state `run`.
+        why: what is wrong, in every state except `finished`.
+        result: the fields of result.json, only in state `finished`.
     """
 
     state: State
@@ -166,7 +166,7 @@ def _examine(folder: Path, spec: Spec, weights: bool) -> RunStatus:
             return RunStatus("altered", str(error).removeprefix(f"{folder}/"))
         if why := _disagreement(folder, spec, result, weights):
             return RunStatus("altered", f"{folder.name}: {why}")
-        return RunStatus("run", result=result)
+        return RunStatus("finished", result=result)
     error_file = folder / "error.txt"
     if error_file.is_file():
         return RunStatus(

@@ -69,13 +69,13 @@ def _lock_unless_done(folder: Path, spec: Spec, lock: ExitStack) -> bool:
     Returns:
         Whether the run must be computed.
     """
-    done = examine(folder, spec).state == "run"
+    done = examine(folder, spec).state == "finished"
     # A writer that was killed after it wrote the result leaves its lock file.
     if not done or (folder / "writer.lock").exists():
         folder.mkdir(parents=True, exist_ok=True)
         lock.enter_context(folder_lock(folder))
         # Another process may have finished the run while this one waited for the lock.
-        done = examine(folder, spec).state == "run"
+        done = examine(folder, spec).state == "finished"
     if done:
         with suppress(OSError):
             clean_up(folder)

@@ -40,7 +40,7 @@ from tests.helpers.videos import moving_square, write_video
 
 pytestmark = pytest.mark.slow
 SCALES = Path(__file__).parents[2] / "workflow" / "config"
-STATES = {"run", "running", "failed", "altered", "not run"}
+STATES = {"finished", "running", "failed", "altered", "not run"}
 
 
 def inputs(count: int):
@@ -287,7 +287,7 @@ def test_results(tmp_path, data):
     found = examine(folder, spec)
     assert found.state in STATES
     assert "\n" not in found.why
-    assert (found.result is not None) == (found.state == "run")
+    assert (found.result is not None) == (found.state == "finished")
 
 
 names = st.sampled_from(

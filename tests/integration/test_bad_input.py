@@ -406,7 +406,7 @@ def test_an_odd_result_is_altered_and_stops_no_report(tmp_path, change):
     known = suite(seeds=(0,))
     spec = next(spec for spec in known.specs.values() if isinstance(spec, Pretrain))
     folder = finish(tmp_path, spec)
-    assert examine(folder, spec).state == "run"
+    assert examine(folder, spec).state == "finished"
     fields = json.loads((folder / "result.json").read_text())
     for name, value in change.items():
         fields[name] = fields[name] | value if name == "data" else value

@@ -31,7 +31,9 @@ def test_each_run_is_one_of_the_scale_and_believed(tmp_path):
     specs = Workflow({"scale": "mini"}, results=tmp_path).suite.specs
     done = {path.parent.name for path in RESULTS.glob("mini/*/result.json")}
     assert done <= set(specs)
-    assert {examine(RESULTS / "mini" / run_id, specs[run_id]).state for run_id in done} == {"run"}
+    assert {examine(RESULTS / "mini" / run_id, specs[run_id]).state for run_id in done} == {
+        "finished"
+    }
 
 
 @pytest.mark.slow

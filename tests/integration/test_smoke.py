@@ -29,7 +29,7 @@ def suite(smoke):
 
 def test_every_run_is_done_and_believed(suite, smoke):
     states = {run_id: examine(smoke / run_id, spec).state for run_id, spec in suite.specs.items()}
-    assert set(states.values()) == {"run"}, states
+    assert set(states.values()) == {"finished"}, states
 
 
 def test_the_results_are_those_of_the_scale_as_it_stands(suite):
@@ -52,11 +52,11 @@ def test_tables_figures_and_page_are_in_their_places():
     with (reports / "tables" / "table4e.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
-    assert {(row["status"], row["n"]) for row in rows} == {("run", "1")}
+    assert {(row["status"], row["n"]) for row in rows} == {("finished", "1")}
     with (reports / "tables" / "table1.csv").open() as file:
         first = list(csv.DictReader(file))
-    assert {(row["status"], row["n"]) for row in first} == {("run", "1"), ("quoted", "0")}
-    assert sum(row["status"] == "run" for row in first) == 15
+    assert {(row["status"], row["n"]) for row in first} == {("finished", "1"), ("quoted", "0")}
+    assert sum(row["status"] == "finished" for row in first) == 15
     page = (reports / "index.html").read_text()
     assert all(row["row"] in page for row in rows)
 

@@ -74,7 +74,7 @@ def found(
                 metrics = old.result["metrics"] if old and old.result else {}
                 result = {"metrics": metrics | {one.metric: own[one.seed]}, "n_test": 100,
                           "commit": "c", "dirty": False}  # fmt: skip
-                statuses[one.run.run_id] = RunStatus("run", result=result)
+                statuses[one.run.run_id] = RunStatus("finished", result=result)
     every = {run_id: statuses.get(run_id, RunStatus("not run")) for run_id in known.specs}
     return {name: Findings(known, study, every, Path()) for name, study in known.studies.items()}
 

@@ -46,7 +46,7 @@ def findings(study: Study, started: str = "2020-01-01T00:00:00+00:00", **less) -
             "dirty": False,
             "started": started,
         }
-        found[one.run.run_id] = RunStatus("run", result=result)
+        found[one.run.run_id] = RunStatus("finished", result=result)
     return Findings(suite, study, found, Path())
 
 
@@ -118,7 +118,7 @@ def test_folds_count_by_their_test_videos():
                 "n_test": {"f0": 30, "f1": 10}[fold],
                 "metrics": {"top1": {"f0": 40.0, "f1": 80.0}[fold]},
             }
-            statuses[one.run.run_id] = RunStatus("run", result=result)
+            statuses[one.run.run_id] = RunStatus("finished", result=result)
     found = replace(found, statuses=statuses)
     assert found.estimate("f", "MGM").mean == pytest.approx(50.0)
     # Tables show the same number, and not the mean of the folds.
@@ -192,14 +192,14 @@ def test_cells_say_what_is_missing_and_quote_what_is_not_run():
     study = small(datasets={"a": {"generate": {}}}, predictions=[])
     found = findings(study, without=("Tube",))
     cells = found.cells.set_index("row")
-    assert cells.status["MGM"].tolist() == ["run", "run"]
+    assert cells.status["MGM"].tolist() == ["finished", "finished"]
     assert (cells.status["Tube"], cells.wanted["Tube"]) == ("partial", 2)
     # Draw 6 is not complete, so a mean over draw 5 stands alone.
     assert cells["mean"]["Tube"] == pytest.approx(found.estimate("a", "Tube").mean)
     statuses = dict(found.statuses)
     (run_id,) = found.runs.run_id[(found.runs.row == "Tube") & (found.runs.draw == 5)]
     statuses[run_id] = RunStatus(
-        "run", result=statuses[run_id].result | {"metrics": {"top1": float("nan")}}
+        "finished", result=statuses[run_id].result | {"metrics": {"top1": float("nan")}}
     )
     altered = replace(found, statuses=statuses).cells.set_index("row").loc["Tube"]
     assert altered.status == "altered"

@@ -79,7 +79,7 @@ def test_weights_that_were_exchanged_or_cut_are_altered_in_the_report(results, c
     weights.write_bytes(content)
     assert table_line(results).status == "altered"
     weights.write_bytes(b"weights")
-    assert table_line(results).status == "run"
+    assert table_line(results).status == "finished"
 
 
 def table_line(results):

@@ -91,7 +91,9 @@ class Clone:
         found = findings(Study.model_validate(self.fields))
         absent = RunStatus("not run")
         statuses = {
-            run_id: RunStatus("run", result=self.runs[run_id]) if run_id in self.runs else absent
+            run_id: RunStatus("finished", result=self.runs[run_id])
+            if run_id in self.runs
+            else absent
             for run_id in found.suite.specs
         }
         return replace(found, statuses=statuses)

@@ -43,7 +43,7 @@ def test_has_a_row_a_run(results):
         "epochs": 100,
         "seed": 3,
         "parent": PARENT.run_id,
-        "status": "run",
+        "status": "finished",
         "metrics.top1": 60.0,
         "n_test": 240,
         "digest": DATA.digest,

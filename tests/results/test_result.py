@@ -107,7 +107,7 @@ def test_edited_or_missing_predictions_and_an_edited_spec_are_altered(tmp_path, 
     write_result(
         folder, fields | {"files": {"predictions.csv": file_digest(folder / "predictions.csv")}}
     )
-    assert examine(folder, spec).state == "run"
+    assert examine(folder, spec).state == "finished"
     (folder / "spec.json").write_text(
         parse({**spec.model_dump(mode="json"), "seed": 99}, "test").model_dump_json()
     )

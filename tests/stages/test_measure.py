@@ -74,7 +74,7 @@ def test_every_measurement_is_a_run(monkeypatch, execution, result_of):
     }
     assert metrics["coverage"].keys() == {*(f"coverage_{name}" for name in MASKS), "videos"}
     for one in specs:
-        assert examine(execution.results / one.run_id, one).state == "run"
+        assert examine(execution.results / one.run_id, one).state == "finished"
     assert list(result_of(specs[3])["files"]) == ["arrays.npz"]
 
 

@@ -50,7 +50,7 @@ def test_a_chain_of_runs_leaves_believable_results(
 ):
     for spec in (pretraining, finetuning, probing):
         folder = run(spec, execution)
-        assert examine(folder, spec).state == "run"
+        assert examine(folder, spec).state == "finished"
         assert parse(json.loads((folder / "spec.json").read_text()), "spec.json") == spec
         assert not list(folder.glob("checkpoint*"))
         result = result_of(spec)
@@ -285,7 +285,7 @@ def test_a_failure_is_recorded_and_the_others_still_run(execution, pretraining, 
         in (execution.results / lost.run_id / "error.txt").read_text()
     )
     assert examine(execution.results / lost.run_id, lost).state == "failed"
-    assert examine(execution.results / finetuning.run_id, finetuning).state == "run"
+    assert examine(execution.results / finetuning.run_id, finetuning).state == "finished"
 
 
 def test_a_cause_is_told_once(execution, pretraining, capfd):
@@ -317,9 +317,9 @@ def test_a_folder_removed_in_mid_run_is_one_line(execution, pretraining, monkeyp
         told == f"{pretraining.run_id}: failed: {folder}: was deleted during its run; run it again"
     )
     assert examine(folder, pretraining).state == "failed"
-    assert examine(execution.results / other.run_id, other).state == "run"
+    assert examine(execution.results / other.run_id, other).state == "finished"
     monkeypatch.setattr(fitting, "training_loader", real)
-    assert examine(run(pretraining, execution), pretraining).state == "run"
+    assert examine(run(pretraining, execution), pretraining).state == "finished"
 
 
 def test_results_that_came_without_weights_say_so(execution, pretraining, finetuning):
@@ -402,7 +402,7 @@ def test_a_child_of_other_weights_is_altered(execution, pretraining, probing, re
     assert examine(folder, probing).state == "altered"
     del recorded["parents_sha256"]
     write_result(folder, recorded)  # from before parents_sha256 was recorded
-    assert examine(folder, probing).state == "run"
+    assert examine(folder, probing).state == "finished"
 
 
 def test_a_full_disk_is_one_line_even_for_its_record(execution, pretraining, monkeypatch, capfd):
@@ -418,7 +418,7 @@ def test_a_full_disk_is_one_line_even_for_its_record(execution, pretraining, mon
     with pytest.raises(UserError, match="1 of 2 runs"):
         run_all([pretraining, free], pretrain, execution)
     assert "spec.json: " in capfd.readouterr().err
-    assert examine(execution.results / free.run_id, free).state == "run"
+    assert examine(execution.results / free.run_id, free).state == "finished"
 
 
 def test_progress_counts_finished_runs(execution, pretraining):
