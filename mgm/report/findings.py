@@ -86,10 +86,13 @@ class Findings:
             run = self.statuses[entry.run.run_id]
             result: Mapping[str, Any] = run.result or {}
             value = result.get("metrics", {}).get(entry.metric)
+            # A control may be impossible to measure on a dataset, such as the duration of videos
+            # that are equally long.
+            if result and entry.control and value is None:
+                continue
             status, why = run.state, run.why
             if result and not (isinstance(value, int | float) and isfinite(value)):
-                # A control may be impossible to measure on a dataset.
-                status = "not run" if entry.control else "altered"
+                status = "altered"
                 why = f"{entry.run.run_id}: metrics.{entry.metric} is {str(value)[:40]}"
                 value = None
             rows.append(

@@ -3,8 +3,8 @@
 - `<!-- file: PATH -->` is above a block with the content of a new file.
 - `<!-- above: TEXT in PATH -->` is above a block for insertion before the line that starts with
   TEXT.
-- A `diff` block names its file. Its lines with `+` are inserted after the line before them, which
-  stands in the file once.
+- A `diff` block names its file. Its lines with `-` are removed, and its lines with `+` inserted
+  after the line before them. Each other line stands in the file once.
 """
 
 import os
@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
-from mgm.dag.study import Workflow
+from mgm.dag.workflow import Workflow
 from mgm.spec import Data, Model, Pretrain, Probe
 
 suite = Workflow({"scale": "smoke"}).suite
@@ -88,6 +88,8 @@ def put(text: str, target: Path) -> None:
         else:
             assert lines.count(line[1:]) == 1, f"{target}: {line[1:]!r}"
             at = lines.index(line[1:]) + 1
+            if line.startswith("-"):
+                del lines[(at := at - 1)]
     target.write_text("\n".join(lines) + "\n")
 
 
