@@ -44,7 +44,7 @@ mini: setup ## run 8 minutes of scale mini (Table 4e, edge ablation, Figure 4a)
 
 # A file's tests run in one process, so that its fixtures are made once.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
-SLOW := real or slow or smoke or mlflow or postgres or chromium or slurm
+SLOW := slow or smoke or mlflow or postgres or chromium or slurm
 
 test: setup ## run the fast tests (about 3 minutes on two idle cores)
 	@$(PYTEST) -m "not ($(SLOW))"

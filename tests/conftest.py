@@ -11,7 +11,6 @@ import pytest
 from hypothesis import settings
 
 from tests.helpers.services import SERVICES, require
-from tests.helpers.videos import SHARED
 
 # Hypothesis draws the same examples on every call, so a commit that passed passes again. For new
 # examples: pytest --hypothesis-profile=random.
@@ -35,8 +34,6 @@ def _services(item) -> list[str]:
 def pytest_runtest_setup(item):
     for service in _services(item):  # before any fixture starts the service
         require(service)
-    if item.get_closest_marker("real") and not SHARED.is_dir():
-        pytest.skip("real clips and lists are not on this machine")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,9 +15,13 @@ import numpy as np
 from mgm.errors import UserError
 from mgm.video import Video, probe_video
 
-# Beside a maintainer's checkout. Tests that read it are marked `real`: `make test` leaves them out.
-SHARED = Path(__file__).parents[2].parent / "shared"
-CLIPS = SHARED / "data" / "clips"
+ROOT = Path(__file__).parents[2]
+# A real scene (docs/walk.mp4), and small files of other codecs and structures.
+CARRIED = (
+    ROOT / "docs" / "walk.mp4",
+    *sorted((ROOT / "tests/data/videos").glob("*.*4")),
+    *sorted((ROOT / "tests/data/videos").glob("*.avi")),
+)
 REPORTED = Path(__file__).parents[1] / "data" / "reported"
 
 

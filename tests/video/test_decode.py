@@ -21,7 +21,7 @@ from mgm.video import (
     read_vectors,
 )
 from mgm.video.decode import read_pictures
-from tests.helpers.videos import CLIPS, REPORTED, moving_square, write_matrix, write_video
+from tests.helpers.videos import CARRIED, REPORTED, moving_square, write_matrix, write_video
 
 
 def assert_same(one, two):
@@ -75,22 +75,8 @@ def test_what_is_read_does_not_depend_on_which_frames_were_asked_for(tmp_path, n
     assert whole.distance_THW.min() >= 1
 
 
-@pytest.mark.real
-@pytest.mark.parametrize(
-    "name",
-    [
-        "other/demo.mp4",
-        "other/task41_1.webm",
-        "other/video1.webm",
-        "other/ucf11_v_biking_01_01.mpg",
-        "ut_interaction/set2/10_12_4.avi",
-        "ucf101/Punch/v_Punch_g02_c01.avi",
-        # long groups; two pictures in a packet
-        "ucf101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi",
-    ],
-)
-def test_frames_of_real_clips_do_not_depend_on_which_were_asked_for(name):
-    path = CLIPS / name
+@pytest.mark.parametrize("path", CARRIED, ids=lambda path: path.name)
+def test_frames_of_carried_clips_do_not_depend_on_which_were_asked_for(path):
     assert_frames_alone_equal_the_whole(path, motion=probe_video(path).has_vectors, tries=4)
 
 

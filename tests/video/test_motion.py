@@ -16,15 +16,10 @@ from mgm.video.motion import (
     turned,
 )
 from mgm.video.vectors import read_vectors
-from tests.helpers.videos import CLIPS, moving_square, rotate_metadata, write_video
+from tests.helpers.videos import CARRIED, moving_square, rotate_metadata, write_video
 
-REAL = [
-    "other/bikes.mp4",
-    "other/flipping_a_pancake.mkv",
-    "other/ucf11_v_biking_01_01.mpg",
-    "other/video1.avi",
-    "ut_interaction/set1/0_1_4.avi",
-]
+# The others are read as their frames are shown, turned.
+UPRIGHT = [path for path in CARRIED if path.stem != "rotated"]
 
 
 def slow_paint(vectors, height, width):
@@ -51,10 +46,8 @@ def slow_paint(vectors, height, width):
     return motion_HW2, future_HW
 
 
-@pytest.mark.real
-@pytest.mark.parametrize("name", REAL)
-def test_vectors_of_real_clips_are_those_pyav_exports(name):
-    path = CLIPS / name
+@pytest.mark.parametrize("path", UPRIGHT, ids=lambda path: path.name)
+def test_vectors_of_carried_clips_are_those_pyav_exports(path):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -68,7 +61,7 @@ def test_vectors_of_real_clips_are_those_pyav_exports(name):
             np.testing.assert_array_equal(array, same)
         for t, (data, kind) in enumerate(zip(exported, kinds)):
             silent = data is None or (
-                name.endswith(".avi") and kind == av.video.frame.PictureType.B
+                path.suffix == ".avi" and kind == av.video.frame.PictureType.B
             )
             assert clip.has_motion_T[t] == (not silent)
             if data is None:

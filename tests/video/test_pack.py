@@ -16,17 +16,16 @@ from mgm.video import BatchOptions, Cache, NoVectors, probe_video, read_clip, tr
 from mgm.video import test_loader as view_loader
 from mgm.video.optical_flow import NoFlow
 from mgm.video.vectors import read_vectors
-from tests.helpers.videos import CLIPS as REAL_CLIPS
-from tests.helpers.videos import moving_square, rotate_metadata, write_video
+from tests.helpers.videos import CARRIED, moving_square, rotate_metadata, write_video
 
 CLIPS, MODEL = Clips(frames=8, size=64, stride=2), Model(patch=8)
 
 
-def sources(folder: Path, real: bool) -> Path:
+def sources(folder: Path) -> Path:
     """Write one folder of videos per class, and return `folder`.
 
-    Each has a video of each codec with motion vectors, a rotated one, and one without vectors. With
-    `real`, real clips join them.
+    Each has a video of each codec with motion vectors, a rotated one, and one without vectors.
+    Carried clips join them.
     """
     for label, seed in (("a", 1), ("b", 2)):
         below = folder / label
@@ -38,25 +37,16 @@ def sources(folder: Path, real: bool) -> Path:
         write_video(below / "mpeg4.avi", frames, "mpeg4", gop=12, b_frames=2)
         write_video(below / "mpeg1.mpg", frames, "mpeg1video", gop=12, b_frames=2)
         write_video(below / "vp9.webm", frames[:20], "libvpx-vp9")
-        if real:
-            for kind in ("fight", "other", "ucf101", "ut_interaction"):
-                for path in sorted(
-                    path
-                    for path in (REAL_CLIPS / kind).rglob("*.*")
-                    if path.suffix in (".avi", ".mp4", ".mpg", ".mkv")
-                )[:2]:
-                    (below / f"{kind}-{path.name}").symlink_to(path)
+        for path in CARRIED:
+            (below / f"carried-{path.name}").symlink_to(path)
     return folder
 
 
-@pytest.fixture(scope="module", params=["generated", pytest.param("real", marks=pytest.mark.real)])
-def indices(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, Index]:
-    """Return the index of the videos, and the index of their packs.
-
-    With "real", real clips join the generated ones.
-    """
+@pytest.fixture(scope="module")
+def indices(tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, Index]:
+    """Return the index of the videos, and the index of their packs."""
     folder = tmp_path_factory.mktemp("packs")
-    videos = sources(folder / "videos", request.param == "real")
+    videos = sources(folder / "videos")
     source = index_folder(videos, folder / "out" / "source", 0)
     return source, copy_videos(source, folder / "out", "pack", 128)
 
