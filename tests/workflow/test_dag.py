@@ -50,7 +50,7 @@ def test_every_way_to_ask_for_a_dry_run_writes_nothing(tmp_path, words):
     run = tmp_path / "results" / "smoke" / "run"
     run.mkdir(parents=True)
     (run / "result.json").write_text("{}")
-    pack(run.parent)
+    pack(run.parent, {"run"})
     shutil.rmtree(run.parent)
     (tmp_path / "profile").mkdir()
     (tmp_path / "profile" / "config.yaml").write_text("dry-run: true\n")
