@@ -192,7 +192,7 @@ def files_in(data: bytes, folder: str, archive: str) -> dict[str, bytes]:
                 if outside or not member.isfile() or member.size < 0:
                     raise UserError(f"{archive}: {member.name} is not a file inside its folder")
                 source = tar.extractfile(member)
-                if source and place.parts[0] == folder:
+                if source and place.parts[:1] == (folder,):
                     files["/".join(place.parts[1:])] = source.read()
     except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
         raise UserError(f"{archive}: is not an archive of results ({error})") from None
