@@ -52,13 +52,6 @@ class CopyOptions(FrozenModel):
         le=MOST_PROCESSES,
         description="Processes that write copies; default: one per core.",
     )
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Do only the I-th of N parts of the videos; index later, without it.",
-        ),
-    ] = None
 
 
 def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
@@ -70,7 +63,7 @@ def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
     Raises:
         UserError: an option of copies is given, and no copy is asked for.
     """
-    flags = {"short-side": how.short_side, "processes": how.processes, "shard": how.shard}
+    flags = {"short-side": how.short_side, "processes": how.processes}
     if not how.copy_as and (idle := [name for name, value in flags.items() if value is not None]):
         raise UserError(f"--{idle[0]} is for --copy, which is not given; add it, or leave it out")
     require_own_index(out)
@@ -80,14 +73,14 @@ def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
 
         side, processes = how.short_side or 256, how.processes or cores()
         copy = partial(copy_videos, kind=how.copy_as, short_side=side, processes=processes)
-        make = partial(prepare_copies, make, copy=copy, shard=how.shard)
-    prepared = make(out)
-    say(summary(prepared))
-    if how.shard is None:
-        from mgm.stages.inspect import spread, visible_lines
+        make = partial(prepare_copies, make, copy=copy)
+    index = make(out)
+    say(summary(index))
 
-        for line in visible_lines(spread(prepared.train, SHOWN)):
-            say(line)
+    from mgm.stages.inspect import spread, visible_lines
+
+    for line in visible_lines(spread(index.train, SHOWN)):
+        say(line)
 
 
 def _pattern(text: str) -> str:

@@ -109,27 +109,12 @@ def dataset_jobs(workflow: "Workflow") -> list[Job]:
             [f"prepare-{part}" for part in made_from if part in built],
         )
         # On this machine one process draws a dataset: two would wait for each other.
-        parallel = name in workflow.generated
+        parallel, threads = name in workflow.generated, 1
         # A study reads its videos as they are, which must have motion vectors.
         if name in workflow.sources and not scale.study:
-            there = place / "source"
-            source = Job(f"{job}-source", [*words[:-1], str(there)], [there / "index.json"])
-            words, count = [*words, "--copy", "mp4"], workflow.options.shards
-            threads = workflow.threads("prepare", 0)
-            shards = [
-                Job(
-                    f"{job}-{part}-of-{count}",
-                    [*words, "--shard", f"{part}/{count}"],
-                    after=[source.name],
-                    threads=threads,
-                    parallel=True,
-                )
-                for part in range(1, count + 1)
-            ]
-            jobs += [source, *shards]
-            after, parallel = [shard.name for shard in shards], True
-        threads = workflow.threads("prepare", 1) if name in workflow.generated else 1
+            words, threads, parallel = [*words, "--copy", "mp4"], 0, True
         index = [place / "index.json"]
+        threads = workflow.threads("prepare", threads) if parallel else 1
         jobs += [Job(job, words, index, after, threads=threads, parallel=parallel)]
     weights = ["--weights", scale.flow_weights] if scale.flow_weights else []
     flows = {flow_of(spec, scale) for spec in workflow.suite.specs.values()}

@@ -33,8 +33,6 @@ class Options(FrozenModel):
     # The same as sources='{ucf101: DIR, hmdb51: DIR}'.
     ucf101: Text = ""
     hmdb51: Text = ""
-    # Number of jobs that prepare a dataset of `sources`.
-    shards: int = Field(1, ge=1)
     # A file with RAFT-small's weights. Default: torchvision downloads its own.
     flow_weights: Text = ""
     # Run even if the GPU is missing or too small, or if archives are incomplete.

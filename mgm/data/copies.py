@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -24,7 +25,7 @@ from typing import Any, Literal
 
 from mgm.console import track
 from mgm.data.index import Index, Video, new_index, read_index, write_index
-from mgm.data.opening import FULL, PreparedPart, fault, in_processes, open_all
+from mgm.data.opening import FULL, GONE, fault, in_processes, open_all
 from mgm.errors import UserError
 from mgm.reading import read_json
 from mgm.results.atomic import atomic_write, remove_parts, write
@@ -39,18 +40,10 @@ def copy_videos(
     kind: Copy,
     short_side: int = 256,
     processes: int = 1,
-    part: tuple[int, int] | None = None,
-) -> Index | PreparedPart:
+) -> Index:
     """Copy the videos of `source`, and write the index of the copies to folder `out`.
 
     A video that cannot be copied is listed among the excluded ones. The next call tries it again.
-
-    Args:
-        part: (i, n) copies every n-th video, starting at the i-th (1 to n), and writes no index. A
-            call without `part` copies the missing videos and writes the index.
-
-    Returns:
-        The index of the copies, or what one part did.
 
     Raises:
         UserError: `out` holds copies of other settings, the disk is full, or a split has no video
@@ -59,12 +52,9 @@ def copy_videos(
     out = Path(os.path.abspath(out))
     _claim(out, {"copy": kind, "short_side": short_side})
     root, target_of, checked = out / "videos", _targets(source, kind), out / "checked.jsonl"
-    videos = (
-        sorted(source.videos, key=source.name)[part[0] - 1 :: part[1]] if part else (source.videos)
-    )
-    there = [target for video in videos if (root / (target := target_of[video])).is_file()]
+    there = [target for target in target_of.values() if (root / target).is_file()]
     known, _ = open_all(root, there, checked)
-    todo = [video for video in videos if not _current(video, known.get(target_of[video]))]
+    todo = [video for video in source.videos if not _current(video, known.get(target_of[video]))]
     if todo:
         # The old index does not match the new copies.
         (out / "index.json").unlink(missing_ok=True)
@@ -72,14 +62,11 @@ def copy_videos(
     results = in_processes(partial(_copy, kind, short_side), tasks, processes)
     done = track(results, f"writing {kind} files", len(tasks))
     failed = sorted((source.name(video), reason) for video, reason in done if reason)
-    if part:
-        return PreparedPart(*part, len(videos) - len(failed), tuple(failed))
-
     for folder in {(root / target).parent for target in target_of.values()}:
         if folder.is_dir():
             remove_parts(folder)
     lost = dict(failed)
-    source_of = {target_of[video]: video for video in videos if source.name(video) not in lost}
+    source_of = {target_of[own]: own for own in source.videos if source.name(own) not in lost}
     infos, unreadable = open_all(root, list(source_of), checked)
     copies = [
         replace(info, label=video.label, split=video.split, group=video.group)
@@ -106,6 +93,27 @@ def older_copies(index: Index) -> Iterator[tuple[str, str]]:
         path = str(index.root / target)
         if path in known and _older(path, video.path):
             yield path, OLDER
+
+
+def check_files(index: Index) -> None:
+    """Check that the videos of an index are the files that were indexed, by their sizes.
+
+    Raises:
+        UserError: a video is missing or has changed. The message names the first, and counts them.
+            Or a copy is older than its source.
+    """
+    # A shared file system answers several requests at a time.
+    with ThreadPoolExecutor(8) as pool:
+        found = zip(index.videos, pool.map(fault, index.videos))
+        faults = [(video, wrong) for video, wrong in found if wrong]
+    if faults:
+        (video, wrong), gone = faults[0], sum(wrong == GONE for _, wrong in faults)
+        raise UserError(
+            f"{video.path}: {wrong}; of {len(index.videos):,} videos {gone:,} are missing and "
+            f"{len(faults) - gone:,} have changed: put them back, or run `mgm prepare` again"
+        )
+    for path, reason in older_copies(index):
+        raise UserError(f"{path}: {reason}")
 
 
 def _current(video: Video, copy: Video | None) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,19 +55,6 @@ def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str
             else:
                 names.append(name)
     return names, unusable
-
-
-@dataclass(frozen=True)
-class PreparedPart:
-    """The result of one of several calls (`--shard I/N`).
-
-    `videos` counts those that are done. `failed` has (name, reason) of the others.
-    """
-
-    number: int
-    of: int
-    videos: int
-    failed: tuple[tuple[str, str], ...]
 
 
 def cores() -> int:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mgm.console import show, track
+from mgm.data.copies import check_files
 from mgm.data.index import Index, Video, read_index
 from mgm.data.opening import files_below, open_all
-from mgm.data.unchanged import check_files
 from mgm.errors import UserError, valid
 from mgm.models import (
     FrozenEncoder,

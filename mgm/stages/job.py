@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 import torch
 
 from mgm import rng
+from mgm.data.copies import check_files
 from mgm.data.index import Index, Video, read_index, require_labels
-from mgm.data.unchanged import check_files
 from mgm.errors import UserError
 from mgm.spec import Run, RunOptions
 from mgm.stages.parents import verified_weights

@@ -1,9 +1,8 @@
 """`mgm prepare --copy`: copies are written again if they are missing, cut or older.
 
-A stopped call continues, and parts by several processes leave what one call leaves.
+A stopped call continues.
 """
 
-import json
 import os
 import re
 import resource
@@ -19,11 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.data.copies import copy_videos
+from mgm.data.copies import check_files, copy_videos
 from mgm.data.folder import index_folder
 from mgm.data.index import read_index
-from mgm.data.prepare import read_shard
-from mgm.data.unchanged import check_files
 from mgm.errors import UserError
 from mgm.video import probe_video, read_clip
 from tests.helpers.videos import moving_square, write_video
@@ -51,13 +48,6 @@ def sources(tmp_path):
                 tmp_path / "videos" / label / f"{number} (a) #1;-é.{suffix}", frames_THWC, codec
             )
     return index_folder(tmp_path / "videos", tmp_path / "sources")
-
-
-@pytest.mark.parametrize("text", ["0/4", "5/4", "2", "/", "a/b", "-1/2", "1/2/3"])
-def test_what_is_no_shard_is_refused(text):
-    with pytest.raises(UserError, match=f"--shard '{text}' "):
-        read_shard(text)
-    assert read_shard("4/4") == (4, 4)
 
 
 @pytest.mark.parametrize("kind", ["mp4", "pack"])
@@ -188,32 +178,12 @@ def test_every_source_has_a_copy_of_its_own_below_out(sources, tmp_path):
     assert tmp_path / "out" / "videos" / "cats" / "a.mp4" in paths
 
 
-@pytest.mark.parametrize(
-    "option", [("--short-side", "320"), ("--processes", "2"), ("--shard", "1/2")]
-)
+@pytest.mark.parametrize("option", [("--short-side", "320"), ("--processes", "2")])
 def test_options_of_copies_are_not_ignored_without_it(tmp_path, option):
     result = CliRunner().invoke(
         app, ["prepare", "k400", "--source", str(tmp_path), "--out", str(tmp_path / "out"), *option]
     )
     assert f"{option[0]} is for --copy, which is not given" in str(result.exception)
-
-
-def test_parts_follow_an_index_made_once_before_them(tmp_path):
-    command = [
-        "prepare",
-        "k400",
-        "--source",
-        str(tmp_path),
-        "--out",
-        str(tmp_path / "out"),
-        "--copy",
-        "mp4",
-        "--shard",
-        "2/3",
-    ]
-    assert "so the folder has no complete index; run `mgm prepare`" in str(
-        CliRunner().invoke(app, command).exception
-    )
 
 
 @pytest.fixture(params=["mp4", "pack"])
@@ -245,16 +215,6 @@ def test_another_call_writes_only_what_is_missing_or_older_than_its_source(copie
     changed = {index.name(video) for video in index.videos if video.frames == 24}
     assert written == {index.name(first), *changed}
     assert len(changed) == 1
-
-
-def test_parts_by_several_processes_leave_what_one_call_leaves(copied, tmp_path):
-    out, _ = copied
-    source, kind = read_index(out / "source"), json.loads((out / "copies.json").read_text())["copy"]
-    parts = [copy_videos(source, tmp_path / "parts", kind, part=(part, 2)) for part in (1, 2)]
-    assert sum(part.videos for part in parts) == 6
-    before = times(tmp_path / "parts" / "videos")
-    assert copy_videos(source, tmp_path / "parts", kind).digest == read_index(out).digest
-    assert times(tmp_path / "parts" / "videos") == before
 
 
 def test_cut_and_older_copies_are_named_before_a_run_and_written_again(copied):

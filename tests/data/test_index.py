@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mgm.data.copies import check_files
 from mgm.data.index import (
     Index,
     Video,
@@ -13,7 +14,6 @@ from mgm.data.index import (
     read_index,
     write_index,
 )
-from mgm.data.unchanged import check_files
 from mgm.errors import UserError
 from tests.helpers.errors import refused
 

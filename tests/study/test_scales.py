@@ -118,8 +118,6 @@ def test_a_scales_own_backbones_name_its_runs(tmp_path):
         ({"study": "drawn", "scale": "mini"}, "--config study=drawn .*scale=mini"),
         ({"scale": "mini", "ucf101": "."}, "sources: ucf101: mini"),
         ({"gpu": "24gb"}, "has no size 24gb"),
-        ({"shards": "abc"}, "--config shards: .*abc"),
-        ({"shards": 0}, "--config shards: .*0"),
         ({"epochs": 3}, "--config epochs"),
     ],
 )
