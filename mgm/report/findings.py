@@ -76,7 +76,7 @@ class Findings:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """A row per number: `AT`, `value` (empty: no result), `n_test`, `control`, and its run.
+        """A row per number: `AT`, `value` (empty: no result), `control`, and its run.
 
         `draw` is -1 for a dataset that is not drawn. The run's columns are `run_id`, `status`,
         `why`, `commit` and `metric`.
@@ -98,44 +98,24 @@ class Findings:
             rows.append(
                 {name: getattr(entry, name) for name in (*AT, "control", "metric")}
                 | {"draw": -1 if entry.draw is None else entry.draw, "run_id": entry.run.run_id}
-                | {"value": value, "n_test": result.get("n_test") or 1, "status": status}
-                | {"why": why, "commit": commit_of(result) if result else ""}
+                | {"value": value, "status": status, "why": why}
+                | {"commit": commit_of(result) if result else ""}
             )
         return pd.DataFrame(rows).astype({"value": "float64"})
 
     @cached_property
     def values(self) -> pd.DataFrame:
-        """A row per number over all folds of a dataset, and over the datasets of an average.
+        """The rows of `runs` whose numbers count, as `AT`, `value`, `control` and `run_id`.
 
-        The columns are `AT`, `value`, `control` and `run_ids` (joined by spaces). If the study
-        counts complete draws alone, a column of a draw is left out until all its rows are done.
+        If the study counts complete draws alone, a column of a draw is left out until all its rows
+        are done.
         """
-        folds = self.runs.assign(right=self.runs.value * self.runs.n_test)
-        merged = folds.groupby(AT, sort=False).agg(
-            right=("right", lambda part: part.sum(skipna=False)),
-            n_test=("n_test", "sum"),
-            control=("control", "first"),
-            run_ids=("run_id", " ".join),
-        )
-        merged["value"] = merged.right / merged.n_test
-        table = merged.reset_index()
+        table = self.runs
         if self.study.complete:
             absent = table.value.isna() & ~table.control
             incomplete = absent.groupby([table[name] for name in AT[:4]]).transform("any")
             table = table[table.control | ~incomplete]
-        table = table[table.value.notna()]
-        tables = [table]
-        for name, datasets in self.study.averages.items():
-            averaged = table[table.dataset.isin(datasets)]
-            groups = averaged.groupby(AT[1:], sort=False)
-            mean = groups.agg(
-                value=("value", "mean"),
-                count=("value", "size"),
-                control=("control", "first"),
-                run_ids=("run_ids", " ".join),
-            ).reset_index()
-            tables.append(mean[mean["count"] == len(datasets)].assign(dataset=name))
-        return pd.concat(tables, ignore_index=True)[[*AT, "value", "control", "run_ids"]]
+        return table[table.value.notna()][[*AT, "value", "control", "run_id"]]
 
     def estimate(
         self,
@@ -216,11 +196,7 @@ class Findings:
         `run_ids`, `commit` and `metric`.
         """
         printed, rows = quotes(self.study.study), []
-        averages = [
-            self.runs[self.runs.dataset.isin(datasets)].assign(dataset=name)
-            for name, datasets in self.study.averages.items()
-        ]
-        for place, runs in pd.concat([self.runs, *averages]).groupby(CELL, sort=False):
+        for place, runs in self.runs.groupby(CELL, sort=False):
             dataset, column, row = map(str, place)
             status = status_of(runs.status)
             one = Formula((Term(row),), (1,))
@@ -418,8 +394,7 @@ class Findings:
             (term.row, term.column or prediction.column or self.first_column)
             for term in prediction.statement.formula.terms
         ]
-        datasets = self.study.averages.get(prediction.dataset, (prediction.dataset,))
-        runs = self.runs[self.runs.dataset.isin(datasets)]
+        runs = self.runs[self.runs.dataset == prediction.dataset]
         runs = runs[pd.MultiIndex.from_frame(runs[["row", "column"]]).isin(places)]
         if not runs.control.all():
             runs = runs[~runs.control]

@@ -321,7 +321,7 @@ def _same(one: Prediction, other: Mapping[str, Any]) -> bool:
         read = Prediction.model_validate(fields | {"in": one.dataset})
     except ValueError:
         return False
-    return read == one.model_copy(update={"since": "", "note": ""})
+    return read == one.model_copy(update={"since": ""})
 
 
 def _units(fields: Mapping[str, Any], dataset: str) -> set[int]:
@@ -347,24 +347,19 @@ def _meaning(fields: Mapping[str, Any], one: Prediction, dataset: str) -> dict[s
     stages = {column.stage for column in used.values()}
     settings = fields.get("settings") or {}
     known = {name: Place.model_validate(place) for name, place in fields["datasets"].items()}
-    averaged = (fields.get("averages") or {}).get(dataset, [dataset])
-    places = [p for name, p in known.items() if {name, p.fold_of} & {*averaged}]
-    others = [known[name] for p in places for name in (p.videos_of, p.pretrained_on) if name]
+    place = known[dataset]
+    others = [known[name] for name in (place.videos_of, place.pretrained_on) if name]
     everywhere = settings.get("pretrain") or {}
     return {
         "dataset": [
-            (p.use, p.generate, p.root, p.digest) for p in (*places, *others) if not p.videos_of
+            (p.use, p.generate, p.root, p.digest) for p in (place, *others) if not p.videos_of
         ],
         "row": {
-            name: (row.start, row.then, [everywhere | p.pretrain | row.changes for p in places])
+            name: (row.start, row.then, everywhere | place.pretrain | row.changes)
             for name, row in parts.items()
         },
         "column": {n: (c.stage, c.metric, c.changes) for n, c in used.items()},
         "setting": {stage: settings[stage] for stage in sorted(stages) if settings.get(stage)},
-        "scale": (
-            fields.get("scale", ""),
-            fields.get("recipe", "ssv2"),
-            fields.get("epochs", 200),
-        ),
+        "scale": (fields.get("scale", ""), fields.get("epochs", 200)),
         "unit": (fields.get("unit", "draws"), fields.get("complete", True)),
     }

@@ -29,6 +29,8 @@ from mgm.study import CONFIG, recipes
 from mgm.study.scales import Dataset, R, Scale, file_of, load_scale, read_named, set_field
 from mgm.study.schema import BEFORE_SCALE, CONTROLS, At, Column, Place, Stage, Study
 
+# The dataset of a scale whose drawn videos a study changes.
+DRAWN = "ssv2"
 # What a study without a scale has: the defaults of a spec.
 UNSCALED = Scale(name="none", caveat="", expected_cost="", seeds=(0,), datasets={})
 
@@ -57,7 +59,7 @@ def scale_of(
         UserError: a prepared dataset has no index, and the study does not give its digest.
     """
     base = load_scale(file_of(study.scale, CONFIG), size=size) if study.scale else UNSCALED
-    drawn = base.datasets[study.recipe].generate if study.recipe in base.datasets else {}
+    drawn = base.datasets[DRAWN].generate if DRAWN in base.datasets else {}
     datasets: dict[str, Dataset] = {}
     _require_own_keys(study)
     for name, place in study.datasets.items():
@@ -77,12 +79,12 @@ def scale_of(
         if not drawn:
             raise UserError(
                 f"study {study.study}: datasets.{name}: scale {study.scale or 'none'} generates no "
-                f"{study.recipe}; name a scale that does"
+                f"{DRAWN}; name a scale that does"
             )
         for draw in place.draws or study.draws:
             fields = drawn | place.generate | {"seed": draw}
             digest = parse_params(fields, f"study {study.study}: datasets.{name}").digest
-            datasets[f"{name}-{draw}"] = Dataset(generate=fields, name=study.recipe, digest=digest)
+            datasets[f"{name}-{draw}"] = Dataset(generate=fields, name=DRAWN, digest=digest)
     changes = {
         "name": study.study,
         "caveat": study.caveat,
@@ -185,7 +187,7 @@ def new_study(path: Path, root: Path) -> str:
 
 @dataclass(frozen=True)
 class Value:
-    """A run's number in a study. `dataset` is the dataset of the table, not the fold."""
+    """A run's number in a study."""
 
     dataset: str
     draw: int | None
@@ -228,7 +230,7 @@ class StudyRuns:
                 # Datasets of the scale have the scale's seeds, and controls for each of its own.
                 controlled = seeds[:1] or self.scale.seeds
                 for seed in seeds or self._scale_seeds():
-                    at = At(place.fold_of or name, draw, seed)
+                    at = At(name, draw, seed)
                     yield from self._of_seed(name, at, seed in controlled, not seeds)
 
     def _scale_seeds(self) -> list[int]:
@@ -328,8 +330,7 @@ class StudyRuns:
             epochs, backbone = changes.get("epochs", study.epochs), changes.get("backbone")
             if backbone not in (None, *BACKBONES):
                 raise UserError(f"study {study.study}: backbone: {backbone!r} is unknown")
-            recipe = self._recipe(key), _known(study, mask), epochs, backbone or scale.backbone
-            spec = recipes.pretrain(*recipe)
+            spec = recipes.pretrain(key, _known(study, mask), epochs, backbone or scale.backbone)
         elif "mask" in changes:
             known = _known(study, mask)
             spec = spec.model_copy(
@@ -342,11 +343,10 @@ class StudyRuns:
 
     def _trained_on(self, then: str, key: str, seed: int, model: Model, parent: str) -> Finetune:
         """Return the fine-tuning with the labels of the pretraining videos."""
-        recipe = self._recipe(key)
         spec = (
-            recipes.supervised(recipe)
+            recipes.supervised(key)
             if then == "supervised"
-            else recipes.finetune(recipe, "", recipes.MODELS[self.scale.backbone])
+            else recipes.finetune(key, "", recipes.MODELS[self.scale.backbone])
         )
         return self._applied(spec, key, seed, {}).model_copy(
             update={"parent": parent, "model": model}
@@ -370,7 +370,7 @@ class StudyRuns:
         spec: Probe | Finetune = (Probe if probes else Finetune)(data=Data(dataset=key))
         if study.scale:
             recipe = recipes.probe if probes else recipes.finetune
-            spec = recipe(self._recipe(key), "", recipes.MODELS[scale.backbone])
+            spec = recipe(key, "", recipes.MODELS[scale.backbone])
         run = self._applied(spec, key, seed, column.changes)
         return run.model_copy(update={"model": start.model})
 
@@ -386,14 +386,10 @@ class StudyRuns:
         if picture.rows:
             parents = tuple(self.add(run).run_id for run in shown)
             return self.add(Visualise(figure=name, parents=parents, **same))  # type: ignore[arg-type]
-        like = recipes.pretrain(self._recipe(key))
+        like = recipes.pretrain(key)
         clips = like.clips.model_copy(update={"crop": "centre"})
         clip = Visualise(data=Data(dataset=key), clips=clips, model=like.model)
         return self.add(self.scale.apply(clip, seed))
-
-    def _recipe(self, key: str) -> str:
-        """Return the dataset whose recipes a dataset has: a published one has its own."""
-        return key if key in PUBLISHED else self.study.recipe
 
     def _applied(self, spec: R, key: str, seed: int, changes: Mapping[str, Any]) -> R:
         """Return a spec on the scale's dataset `key`, as the scale runs it, with its changes."""

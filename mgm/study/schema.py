@@ -120,8 +120,6 @@ class Place(FrozenModel):
     videos_of: str = ""
     # Another dataset of the study, whose videos pretrain the models tested here.
     pretrained_on: str = ""
-    # A fold of a dataset: an accuracy is over the test videos of all folds.
-    fold_of: str = ""
     # Only pretrain here.
     tested: bool = True
     # Leave this dataset out where its videos are not prepared and have no source.
@@ -190,7 +188,6 @@ class Column(Changes):
 
     stage: Literal["probe", "finetune", "measure"] = "probe"
     metric: str = "top1"
-    decimals: int = 1
 
     @model_validator(mode="after")
     def _has_its_metric(self) -> Self:
@@ -264,7 +261,6 @@ class Prediction(FrozenModel):
     seeds: Numbers = ()
     # Refuted unless it holds: an interval with both outcomes is not open.
     strict: bool = False
-    note: str = ""
 
     @property
     def statement(self) -> Statement:
@@ -296,8 +292,6 @@ class Study(FrozenModel):
     expected_cost: str = ""
     # The scale whose recipes its runs have. Empty: the defaults of a spec.
     scale: str = ""
-    # The dataset of the scale that is generated, or whose recipe applies, and its epochs.
-    recipe: Name = "ssv2"
     epochs: int = Field(200, ge=1)
     # Fields of each stage that differ from the scale's.
     settings: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
@@ -327,8 +321,6 @@ class Study(FrozenModel):
     pictures: dict[str, Picture] = Field(default_factory=dict)
     # Add a row for each mask of `MASKS` that names a row, and that no row has.
     every_mask: bool = False
-    # Means over several datasets, by name.
-    averages: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     predictions: tuple[Prediction, ...] = ()
     # When it stopped or stops, in words.
     stop: str = ""
@@ -355,15 +347,11 @@ class Study(FrozenModel):
                 raise ValueError(f"{where}: needs one of `generate`, `root`, `use`, `videos_of`")
             if place.generate is not None and not (place.draws or self.draws):
                 raise ValueError(f"{where}: is generated, and the study has no draws")
-            if place.fold_of in self.datasets:
-                raise ValueError(f"{where}.fold_of: {place.fold_of!r} is a dataset of its own")
-        seeded = (p.use or p.seeds or p.draws for p in self._places())
+        seeded = (p.use or p.seeds or p.draws for p in self.datasets.values() if p.tested)
         if not (self.seeds or self.draws or all(seeded)):
             raise ValueError("has neither draws nor seeds")
         if same := {*self.rows} & {*CONTROLS}:
             raise ValueError(f"rows.{min(same)}: is the name of a control; choose another")
-        if same := {*self.averages} & {*self.shown_folds}:
-            raise ValueError(f"averages.{min(same)}: is the name of a dataset; choose another")
         for name in self.rows:
             if parse_formula(name) != Formula((Term(name),), (1,)):
                 raise ValueError(f"rows.{name}: reads as a formula; choose another name")
@@ -383,8 +371,7 @@ class Study(FrozenModel):
     def _known(self, kind: str) -> Collection[str]:
         """Return the names of a kind that parts of a study can name."""
         return {
-            "dataset": {*self.shown_folds, *self.averages},
-            "dataset with runs": self.shown_folds,
+            "dataset": self.shown,
             "dataset of videos": self.datasets,
             "row": {*self.rows, *CONTROLS},
             "row of this study": self.rows,
@@ -410,11 +397,9 @@ class Study(FrozenModel):
                 yield f"rows.{name}.from", "row of this study", row.start
         for name, part in (*self.rows.items(), *self.columns.items()):
             where = f"{name}.only"
-            yield from ((f"{where}.datasets", "dataset with runs", n) for n in part.only.datasets)
+            yield from ((f"{where}.datasets", "dataset", n) for n in part.only.datasets)
             yield from ((f"{where}.rows", "row of this study", n) for n in part.only.rows)
             yield from ((f"{where}.columns", "column", n) for n in part.only.columns)
-        for name, names in self.averages.items():
-            yield from ((f"averages.{name}", "dataset with runs", other) for other in names)
         yield from (("controls", "probe", name) for name in self.controls)
         for name, table in self.tables.items():
             yield from ((f"tables.{name}", "dataset", n) for n in table.datasets)
@@ -451,9 +436,6 @@ class Study(FrozenModel):
             yield where, "column", prediction.column
             yield from formula(where, prediction.statement.formula)
 
-    def _places(self) -> list[Place]:
-        return [place for place in self.datasets.values() if place.tested]
-
     def without_absent(self, present: Collection[str]) -> Self:
         """Return the study without its optional datasets that are not `present`."""
         kept = {
@@ -464,18 +446,11 @@ class Study(FrozenModel):
         return self.model_copy(update={"datasets": kept})
 
     @property
-    def shown_folds(self) -> dict[str, str]:
-        """The datasets with results, each with its title; folds stand under their dataset."""
-        titles: dict[str, str] = {}
-        for name, place in self.datasets.items():
-            if place.tested:
-                titles.setdefault(place.fold_of or name, place.title or place.fold_of or name)
-        return titles
-
-    @property
     def shown(self) -> dict[str, str]:
-        """The datasets with results and the averages, each with its title."""
-        return self.shown_folds | {name: name for name in self.averages}
+        """The datasets with results, each with its title."""
+        return {
+            name: place.title or name for name, place in self.datasets.items() if place.tested
+        }
 
     @property
     def parts(self) -> dict[str, Part]:

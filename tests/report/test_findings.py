@@ -101,30 +101,6 @@ def test_a_control_is_compared_with_every_run_of_its_draw():
     assert (turned.n, turned.mean) == (6, pytest.approx(-difference.mean))
 
 
-def test_folds_count_by_their_test_videos():
-    folds = {
-        "all": {"root": "x", "digest": "1", "tested": False},
-        "f0": {"root": "y", "digest": "2", "fold_of": "f", "pretrained_on": "all"},
-        "f1": {"root": "z", "digest": "3", "fold_of": "f", "pretrained_on": "all"},
-    }
-    study = small(datasets=folds, seeds="0", draws=[], scale="", controls=[], predictions=[],
-                  rows={"MGM": {}, "Random weights": "none"}, columns={"Linear": {}}, compare=[])  # fmt: skip
-    found = findings(study)
-    statuses = dict(found.statuses)
-    for one in found.suite.values[found.study.study]:
-        if one.row == "MGM":
-            fold = one.run.data.dataset
-            result = statuses[one.run.run_id].result | {
-                "n_test": {"f0": 30, "f1": 10}[fold],
-                "metrics": {"top1": {"f0": 40.0, "f1": 80.0}[fold]},
-            }
-            statuses[one.run.run_id] = RunStatus("finished", result=result)
-    found = replace(found, statuses=statuses)
-    assert found.estimate("f", "MGM").mean == pytest.approx(50.0)
-    # Tables show the same number, and not the mean of the folds.
-    assert cell(found, "f", "MGM") == found.estimate("f", "MGM")
-
-
 @pytest.mark.parametrize(
     ("said", "estimate", "strict", "verdict"),
     [

@@ -130,15 +130,12 @@ def test_a_measured_column_trains_nothing():
         {"datasets": {"a": {"generate": {}, "pretrained_on": "c"}}},
         {"rows": {"A": {"from": "B"}}},
         {"controls": ["Nothing"]},
-        {"averages": {"all": ["c"]}},
         {"draws": "5 to 6"},
         {"draws": "0-999999"},
         {"draws": "5, 5"},
         {"rows": SMALL["rows"] | {"Again": {"mask": "mgm"}}},
         {"columns": {"Linear": {"metric": "accuracy"}}},
         {"columns": {"Cover": {"stage": "measure", "name": "cover"}}, "controls": []},
-        {"averages": {"a": ["a", "b"]}},
-        {"averages": {"both": ["a", "b"]}, "columns": {"Linear": {"only": {"datasets": ["both"]}}}},
         {"rows": SMALL["rows"] | {"Tube": {"mask": "tube", "only": {"rows": ["Nothing"]}}}},
         {"answer": ["It is {a: MGM minus Nothing}."]},
         {"answer": ["It is {MGM}."]},
@@ -199,21 +196,6 @@ def test_two_datasets_of_one_key_are_refused(datasets):
     fields = {"compare": [], "predictions": [], "rows": {"MGM": {}}, "columns": {"Linear": {}}}
     with refused("study small: datasets: ", "is the name of two"):
         scale_of(small(datasets=datasets, seeds="1", **fields))
-
-
-def test_a_row_limited_to_a_fold_is_refused():
-    folds = {
-        "all": {"root": "x", "digest": "1", "tested": False},
-        "f0": {"root": "y", "digest": "2", "fold_of": "f", "pretrained_on": "all"},
-    }
-    fields = {"datasets": folds, "compare": [], "predictions": [], "columns": {"Linear": {}}}
-    for name, known in (("f", True), ("f0", False), ("all", False)):
-        rows = {"MGM": {"only": {"datasets": [name]}}}
-        if known:
-            assert small(rows=rows, **fields)
-        else:
-            with pytest.raises(ValueError, match="MGM.only.datasets"):
-                small(rows=rows, **fields)
 
 
 def test_two_rows_of_one_run_are_refused():
