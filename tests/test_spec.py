@@ -265,20 +265,16 @@ def test_words_are_fields_and_comments_say_what_they_mean():
 
 
 def test_a_digest_alone_does_not_make_videos_generated():
-    """The user's own videos have a digest too. The index's note, or the scale, tells them apart."""
+    """The user's own videos have a digest too. The index's note tells them apart."""
 
-    def told(name, note="", digest="0123456789ab", kinds=None):
+    def told(name, note="", digest="0123456789ab"):
         data = Data(dataset=name, digest=digest)
-        return kind_of(data, note, kinds or {}), data_name(data, note, kinds or {})
+        return kind_of(data, note), data_name(data, note)
 
     assert told("gestures", "split as given") == ("own", "gestures")
     assert told("gestures") == ("own", "gestures")
     drawn = "generated videos (seed 1), split as drawn; pack copies of index 845cce5fb7f2"
     assert told("any", drawn) == ("generated", "any (generated)")
-    assert told("any", kinds={("any", "0123456789ab"): "generated"}) == (
-        "generated",
-        "any (generated)",
-    )
     assert told("ssv2", drawn) == ("generated", "SSv2 stand-in (generated)")
     assert told("ssv2", digest="") == ("published", "SSv2")
 

@@ -42,7 +42,6 @@ def build_report(results: Path, reports: Path, only: str = "") -> Path:
         UserError: `only` is not a table or figure, or it needs a run that is not finished.
     """
     findings = read_findings(results, weights=True)
-    first = next(iter(findings.values()))
     writers: dict[str, Callable[[], Any]] = {
         f"table{name}": partial(write_table, found, name, reports / "tables")
         for found in findings.values()
@@ -53,8 +52,9 @@ def build_report(results: Path, reports: Path, only: str = "") -> Path:
         for study, found in findings.items()
     }
     pictures = {
-        f"figure{name}": partial(_picture, first, name, reports / "figures")
-        for name in first.suite.pictures
+        f"figure{name}": partial(_picture, found, name, reports / "figures")
+        for found in findings.values()
+        for name in found.study.pictures
     }
     figures = {name: draw for of_study in drawers.values() for name, draw in of_study.items()}
     if only:
@@ -67,7 +67,8 @@ def build_report(results: Path, reports: Path, only: str = "") -> Path:
         write_claims(reports, verdicts)
     drawn = {study: [draw() for draw in of.values()] for study, of in drawers.items()}
     shown = [draw() for draw in pictures.values()]
-    text = page(findings, drawn, shown, verdicts, reports, _film(first, reports / "figures"))
+    film = _film(next(iter(findings.values())), reports / "figures")
+    text = page(findings, drawn, shown, verdicts, reports, film)
     atomic.write(reports / "index.md", summary(findings, drawn))
     return atomic.write(reports / "index.html", text)
 
@@ -151,8 +152,8 @@ def _units(findings: Findings, places: list[tuple[str, str, str]]) -> pd.DataFra
 
 def _picture(findings: Findings, name: str, folder: Path) -> Figure:
     """Draw a figure of a run's arrays, or say why it cannot be drawn."""
-    picture, stem = findings.suite.pictures[name], folder / f"figure{name}"
-    run_id = picture.run.run_id
+    picture, stem = findings.study.pictures[name], folder / f"figure{name}"
+    run_id = findings.suite.pictures[name].run_id
     figure = Figure(stem.name, picture.title, picture.note, run_ids=[run_id])
     arrays = read_arrays(findings, run_id)
     if arrays is None:
@@ -163,14 +164,15 @@ def _picture(findings: Findings, name: str, folder: Path) -> Figure:
         figure.why = f"{'not run' if status.state == 'finished' else status.state}: {run_id}: {why}"
         return figure
     save(DRAW[name](arrays, f"Scale {findings.suite.scale.name}."), stem, ("svg", "pdf", "png"))
-    figure.picture = stem.with_suffix(".svg" if picture.vector else ".png")
+    # Curves are shown as SVG, frames of clips as PNG.
+    figure.picture = stem.with_suffix(".svg" if picture.measure else ".png")
     return figure
 
 
 def _film(findings: Findings, folder: Path) -> Path | None:
     """Write the masks in motion from the run of Figure 5; None without it."""
-    picture = findings.suite.pictures.get("5")
-    arrays = read_arrays(findings, picture.run.run_id) if picture else None
+    run = findings.suite.pictures.get("5")
+    arrays = read_arrays(findings, run.run_id) if run else None
     return masks_in_motion(arrays, folder / "masks.webp") if arrays else None
 
 

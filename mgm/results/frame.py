@@ -9,7 +9,7 @@ import pandas as pd
 from mgm.errors import UserError
 from mgm.results.archive import unpack
 from mgm.results.result import RunStatus, examine
-from mgm.spec import Finetune, Kinds, Pretrain, Probe, Spec, data_name, kind_of, parents, read_spec
+from mgm.spec import Finetune, Pretrain, Probe, Spec, data_name, kind_of, parents, read_spec
 
 # Integer columns that may be empty. Without a type of their own they would become floats.
 INTEGERS = ("epochs", "seed", "n_test")
@@ -66,9 +66,9 @@ def frame(results: Path, suite: Any = None) -> pd.DataFrame:
     """
     specs = read_specs(results)
     statuses = examine_all(results, specs)
-    shown, kinds = _shown(suite), suite.kinds if suite else {}
+    shown = _shown(suite)
     rows = [
-        _row(run_id, specs, statuses[run_id], kinds)
+        _row(run_id, specs, statuses[run_id])
         | dict(zip(("table", "row"), map(SEPARATOR.join, zip(*shown.get(run_id, [("", "")])))))
         for run_id in sorted(statuses)
     ]
@@ -158,12 +158,7 @@ def _spec(run_id: str, place: Path) -> Spec | UserError:
     )
 
 
-def _row(
-    run_id: str,
-    specs: Mapping[str, Spec | UserError],
-    status: RunStatus,
-    kinds: Kinds,
-) -> dict[str, Any]:
+def _row(run_id: str, specs: Mapping[str, Spec | UserError], status: RunStatus) -> dict[str, Any]:
     row: dict[str, Any] = {"run_id": run_id, "status": status.state, "why": status.why}
     spec, result = specs[run_id], status.result
     if not isinstance(spec, UserError):
@@ -172,8 +167,8 @@ def _row(
         row |= {
             "verb": spec.stage,
             "dataset": spec.data.dataset,
-            "data": data_name(spec.data, note, kinds),
-            "kind": kind_of(spec.data, note, kinds),
+            "data": data_name(spec.data, note),
+            "kind": kind_of(spec.data, note),
             "backbone": spec.model.backbone,
             "seed": spec.seed,
             "parent": " ".join(parents(spec)),

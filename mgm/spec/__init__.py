@@ -9,7 +9,6 @@ from mgm.spec.datasets import (
     GENERATED,
     PUBLISHED,
     Kind,
-    Kinds,
     Published,
     data_name,
     kind_of,

@@ -7,17 +7,12 @@ and the function.
 A dataset that is not in the table is generated, or the user's own.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 from mgm.spec.values import Data
 
 Kind = Literal["generated", "published", "own"]
-# By the names and digests of datasets in specs.
-Kinds = Mapping[tuple[str, str], Kind]
-
 GENERATED = "generated videos"  # the note of a generated set's index begins with this
 
 
@@ -172,17 +167,14 @@ _DATASETS = (
 PUBLISHED = {dataset.name: dataset for dataset in _DATASETS}
 
 
-def kind_of(data: Data, note: str = "", kinds: Kinds = MappingProxyType({})) -> Kind:
+def kind_of(data: Data, note: str = "") -> Kind:
     """Return where the videos of a run come from.
 
     Args:
         note: the note of the run's index, as its result has it. Empty: unknown.
-        kinds: the kinds of the datasets of the run's scale (`Scale.kinds`).
     """
     if note.startswith(GENERATED):
         return "generated"
-    if kind := kinds.get((data.dataset, data.digest)):
-        return kind
     if data.dataset not in PUBLISHED:
         return "own"
     # In a spec, a published set has no digest, and a set that is generated in its place has one.
@@ -194,9 +186,9 @@ def title_of(dataset: str) -> str:
     return PUBLISHED[dataset].title if dataset in PUBLISHED else dataset
 
 
-def data_name(data: Data, note: str = "", kinds: Kinds = MappingProxyType({})) -> str:
+def data_name(data: Data, note: str = "") -> str:
     """Return a dataset's name for readers. Generated data is marked; see `kind_of`."""
-    if kind_of(data, note, kinds) != "generated":
+    if kind_of(data, note) != "generated":
         return title_of(data.dataset)
     stands_in = " stand-in" if data.dataset in PUBLISHED else ""
     return f"{title_of(data.dataset)}{stands_in} (generated)"

@@ -16,11 +16,9 @@ from mgm.errors import UserError, valid
 from mgm.reading import deep_merge, read_yaml
 from mgm.spec import (
     BACKBONES,
-    PUBLISHED,
     Data,
     Flow,
     FrozenModel,
-    Kind,
     KnownBackbone,
     Run,
     RunOptions,
@@ -114,19 +112,6 @@ class Scale(FrozenModel):
     size: str = ""
     specs_per_job: int = Field(1, ge=1)
     execution: RunOptions = RunOptions()
-
-    @property
-    def kinds(self) -> dict[tuple[str, str], Kind]:
-        """Return the kind of each dataset by its name in specs and its digest.
-
-        A dataset that is made of two others has the kind of the first.
-        """
-        kinds: dict[str, Kind] = {}
-        for key, dataset in self.datasets.items():
-            made_of = kinds.get(dataset.adapt[0]) if dataset.adapt else None
-            known: Kind = "published" if (dataset.name or key) in PUBLISHED else "own"
-            kinds[key] = "generated" if dataset.generate else made_of or known
-        return {place: kinds[key] for place, key in self._keys.items()}
 
     def key_of(self, data: Data) -> str:
         """Return the name in `datasets` of a run's data."""

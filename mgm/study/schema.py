@@ -448,9 +448,7 @@ class Study(FrozenModel):
     @property
     def shown(self) -> dict[str, str]:
         """The datasets with results, each with its title."""
-        return {
-            name: place.title or name for name, place in self.datasets.items() if place.tested
-        }
+        return {name: place.title or name for name, place in self.datasets.items() if place.tested}
 
     @property
     def parts(self) -> dict[str, Part]:

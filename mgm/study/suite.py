@@ -13,16 +13,7 @@ from pydantic import BaseModel
 from mgm.errors import UserError, valid
 from mgm.reading import read_json
 from mgm.results.archive import is_packed, unpack
-from mgm.spec import (
-    MASKS,
-    Kinds,
-    Measure,
-    Pretrain,
-    Spec,
-    Visualise,
-    parents,
-    title_of,
-)
+from mgm.spec import MASKS, Measure, Pretrain, Spec, Visualise, parents, title_of
 from mgm.study import CONFIG, STUDIES
 from mgm.study.runs import StudyRuns, Value, load_study, scale_of, with_digests
 from mgm.study.scales import Dataset, Scale, load_scale, parse_scale
@@ -33,20 +24,6 @@ PAPER = Path(__file__).with_name("paper")
 NAMES = ("table1", "table2", "table3", "table4", "table4e", "ours", "measured")
 
 
-@dataclass(frozen=True)
-class FigureOfRun:
-    """A figure that draws the arrays of a run.
-
-    Attributes:
-        vector: the figure has curves and is shown as SVG. Otherwise it shows frames of clips.
-    """
-
-    run: Visualise | Measure
-    title: str
-    note: str
-    vector: bool = False
-
-
 @dataclass
 class Suite:
     """The studies of one results folder, with their runs. A run of several cells is one run.
@@ -54,18 +31,14 @@ class Suite:
     Attributes:
         specs: specs of the runs by run id, parents before children.
         values: the numbers of each study.
-        pictures: figures of arrays by name, such as "5".
+        pictures: the run whose arrays a figure draws, by the figure's name, such as "5".
     """
 
     scale: Scale
     studies: dict[str, Study]
     specs: dict[str, Spec] = field(default_factory=dict)
     values: dict[str, list[Value]] = field(default_factory=dict)
-    pictures: dict[str, FigureOfRun] = field(default_factory=dict)
-
-    @property
-    def kinds(self) -> Kinds:
-        return self.scale.kinds
+    pictures: dict[str, Visualise | Measure] = field(default_factory=dict)
 
     @property
     def controls(self) -> list[Measure]:
@@ -130,9 +103,7 @@ class Suite:
                         if (line := lines.get((value.dataset, value.row)))
                         and figure.shows(value.dataset, line[0])
                     ]
-        for name, picture in self.pictures.items():
-            targets[f"figure{name}"] = [picture.run]
-        return targets
+        return targets | {f"figure{name}": [run] for name, run in self.pictures.items()}
 
     def runs_of(self, target: str) -> list[Spec]:
         """Return the runs that a target needs, parents first.
@@ -184,11 +155,7 @@ def make_suite(scale: Scale) -> Suite:
         with valid(f"study {study.study}: "):
             runs = StudyRuns(study, scale, suite.specs)
             suite.values[study.study] = list(runs.values())
-            for name, picture in study.pictures.items():
-                run = runs.picture(name)
-                suite.pictures[name] = FigureOfRun(
-                    run, picture.title, picture.note, bool(picture.measure)
-                )
+            suite.pictures |= {name: runs.picture(name) for name in study.pictures}
     return suite
 
 
@@ -225,9 +192,8 @@ def _title(study: Study, place: Place, scale: Scale) -> str:
     """Return the name of a scale's dataset for readers. Stand-ins are marked."""
 
     def named(key: str) -> str:
-        dataset = scale.datasets[key]
-        generated = scale.kinds[dataset.name or key, dataset.digest] == "generated"
-        return title_of(key) + " stand-in" * generated
+        made_of = scale.datasets[key].adapt or (key,)
+        return title_of(key) + " stand-in" * bool(scale.datasets[made_of[0]].generate)
 
     title = named(place.use)
     if place.pretrained_on:

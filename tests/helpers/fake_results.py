@@ -176,7 +176,7 @@ def clip_arrays(slots: int, masks: tuple[str, ...] = ("tube", "mgm")) -> dict[st
 
 def draw_arrays(results, known: Suite):
     """Write the arrays of the visualise job: three slots of a made-up clip."""
-    folder = finish(results, known.pictures["5"].run)
+    folder = finish(results, known.pictures["5"])
     np.savez(folder / "arrays.npz", **clip_arrays(3))
     result = read_result(folder)
     write_result(folder, {**result, "files": {"arrays.npz": file_digest(folder / "arrays.npz")}})
