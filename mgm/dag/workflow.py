@@ -1,25 +1,27 @@
-"""The workflow of one scale or study: its datasets and jobs, and the files that jobs read.
+"""The workflow of one scale or study: its options, datasets and jobs, and the files that jobs read.
 
 The Snakefile builds it in every process, so importing this must not import torch.
 """
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
 
 from mgm.dag.cluster import load_cluster
 from mgm.dag.jobs import dataset_jobs, grouped, in_order, run_job
-from mgm.dag.options import Options, parse_options
 from mgm.data.published.derived import pda_digest
 from mgm.data.synthetic.params import Synthetic, parse_params
-from mgm.errors import UserError
+from mgm.errors import UserError, valid
 from mgm.reading import read_json
 from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
-from mgm.spec import PUBLISHED
+from mgm.spec import PUBLISHED, FrozenModel
 from mgm.study import CONFIG, STUDIES, WORKFLOW
 from mgm.study.runs import load_study, scale_of
 from mgm.study.scales import Dataset, Scale, file_of, load_scale
@@ -29,11 +31,48 @@ from mgm.study.suite import make_suite
 PREPARED = [name for name, dataset in PUBLISHED.items() if not dataset.derived_from]
 
 
+def _text(value: Any) -> Any:
+    """Refuse what Snakemake does not read as text, such as 007 (read as 7) and 2023_11 (202311)."""
+    if isinstance(value, int | float):
+        raise ValueError("Snakemake does not read it as text; quote it twice: 'NAME=\"007\"'")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+
+
+class Options(FrozenModel):
+    """Options of `snakemake --config`; all may be left out."""
+
+    # A scale (smoke, mini, paper), or a YAML file. Default: smoke, and with `cluster` paper.
+    scale: Text = ""
+    # A study of studies/, or a YAML file, in place of the paper's experiments.
+    study: Text = ""
+    # One of the scale's sizes, such as 24gb or 80gb of study=day. Default: the first.
+    gpu: Text = ""
+    # Published datasets that jobs prepare, each with the folder of its download. `ucf101=DIR` is
+    # one of them.
+    sources: dict[str, Text] = Field(default_factory=dict)
+    # A file with RAFT-small's weights. Default: torchvision downloads its own.
+    flow_weights: Text = ""
+    # Run even if the GPU is missing or too small, or if archives are incomplete.
+    yes: bool = False
+    # A YAML file with the resources of Slurm jobs. Default: jobs run on this machine.
+    cluster: Text = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sources_by_name(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        sources = {name: fields[name] for name in PREPARED if name in fields}
+        others = {name: value for name, value in fields.items() if name not in sources}
+        return {"sources": sources} | others if sources else others
+
+
 class Workflow:
     """The experiments of one scale or study, and the jobs that run them.
 
     Args:
-        config: the options of `snakemake --config` (`mgm.dag.options`).
+        config: the options of `snakemake --config` (`Options`).
         writes: unpack archived results, and delete markers of results that were deleted.
             Otherwise the constructor writes nothing.
 
@@ -53,11 +92,11 @@ class Workflow:
         data: Path = Path("data"),
         writes: bool = False,
     ):
-        self.options = options = parse_options(config)
+        with valid("--config ", f"the options are {', '.join(Options.model_fields)}"):
+            self.options = options = Options.model_validate(dict(config))
         self.cluster = load_cluster(options.cluster) if options.cluster else None
-        short = {"ucf101": options.ucf101, "hmdb51": options.hmdb51}
-        self.sources = options.sources | {name: path for name, path in short.items() if path}
-        scale = _scale_of(options, self.sources)
+        self.sources = options.sources
+        scale = _scale_of(options)
         for name, source in self.sources.items():
             if name not in PREPARED or name not in scale.datasets:
                 raise UserError(f"sources: {name}: {scale.name} has no such published dataset")
@@ -72,6 +111,11 @@ class Workflow:
                 f"{self.name}: is the name of {own}; give study={self.name}, or another name"
             )
         self.results, self.reports = results / self.name, reports / self.name
+        if options.study:
+            # Relative, so that it holds in a copy of the folder too.
+            file = file_of(options.study, STUDIES).resolve()
+            update = {"study_file": os.path.relpath(file, self.results.resolve())}
+            scale = scale.model_copy(update=update)
         self.logs = Path("logs") / self.name
         self.places = dict[str, Path]()
         self.generated = dict[str, Synthetic]()
@@ -223,8 +267,16 @@ class Workflow:
             UserError: the results belong to a scale or study of another kind.
         """
         file = self.results / "scale.json"
-        if file.exists() and bool(read_json(file).get("study")) != bool(self.scale.study):
+        before = read_json(file) if file.exists() else {}
+        if before and bool(before.get("study")) != bool(self.scale.study):
             raise UserError(f"{file}: these results are of a scale or study of the same name")
+        owner = self.results.resolve() / before.get("study_file", "")
+        own = self.results.resolve() / self.scale.study_file
+        if owner.is_file() and not owner.samefile(own):
+            raise UserError(
+                f"{self.results}: these results are of {owner.resolve()}; give the study of "
+                f"{own.resolve()} another name"
+            )
         files = {file: self.scale.model_dump_json(indent=1)}
         for run_id, spec in self.suite.specs.items():
             files[self.spec_file(run_id)] = spec.model_dump_json(indent=1)
@@ -242,14 +294,18 @@ class Workflow:
             stale.unlink()
 
 
-def _scale_of(options: Options, sources: Mapping[str, str]) -> Scale:
+def _scale_of(options: Options) -> Scale:
     """Return the scale or study that the options name. Its datasets may have no digest yet."""
+    if options.study and options.scale:
+        raise UserError(
+            f"--config study={options.study} has its own scale; leave out scale={options.scale}"
+        )
     if options.study:
         study = load_study(file_of(options.study, STUDIES))
         present = {
             name
             for name, place in study.datasets.items()
-            if name in sources or Path(place.root, "index.json").is_file()
+            if name in options.sources or Path(place.root, "index.json").is_file()
         }
         scale = scale_of(study.without_absent(present), size=options.gpu)
     else:

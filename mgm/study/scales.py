@@ -69,9 +69,6 @@ class Steps(FrozenModel):
     warmup: float = Field(ge=0, lt=1)
 
 
-TRAINING: tuple[Stage, Stage] = ("pretrain", "finetune")
-
-
 class Scale(FrozenModel):
     """The experiments at one size, as differences from the paper."""
 
@@ -104,6 +101,8 @@ class Scale(FrozenModel):
     without: tuple[str, ...] = ()
     # The study whose runs these are, in place of the paper's.
     study: Study | None = None
+    # The workflow fills in the study's file, as seen from the folder of results.
+    study_file: str = ""
     # Memory that a GPU needs. 0: unknown.
     memory_gb: float = Field(0, ge=0)
     # Fields that replace these, by the name of a size (`--config gpu=`). Empty once one is chosen.
@@ -122,11 +121,6 @@ class Scale(FrozenModel):
         return {
             (dataset.name or key, dataset.digest): key for key, dataset in self.datasets.items()
         }
-
-    def shortened(self, steps: int) -> Self:
-        """Return this scale with training runs of `steps` steps. Warm-up keeps its share."""
-        cut = {stage: {**self.overrides.get(stage, {}), "optim.steps": steps} for stage in TRAINING}
-        return self.model_copy(update={"steps": None, "overrides": {**self.overrides, **cut}})
 
     def apply(self, spec: R, seed: int) -> R:
         """Return `spec` as this scale runs it with `seed`.

@@ -114,7 +114,7 @@ def test_a_scales_own_backbones_name_its_runs(tmp_path):
         ({"study": 202311}, "--config study: .*quote.*202311"),
         ({"scale": 7}, "--config scale: .*quote"),
         ({"scale": True}, "--config scale: .*quote"),
-        ({"ucf101": 1.5}, "--config ucf101: .*quote"),
+        ({"ucf101": 1.5}, "--config sources.ucf101: .*quote"),
         ({"study": "drawn", "scale": "mini"}, "--config study=drawn .*scale=mini"),
         ({"scale": "mini", "ucf101": "."}, "sources: ucf101: mini"),
         ({"gpu": "24gb"}, "has no size 24gb"),

@@ -111,7 +111,7 @@ def test_a_downloaded_dataset_is_prepared_and_transcoded(tmp_path):
     for group in ("g01", "g02", "g20"):  # split 1 tests groups 1 to 7
         path = source / f"v_BabyCrawling_{group}_c01.avi"
         write_video(path, moving_square(48, 240, 320, (6, 2), side=96), "mpeg4", gop=12)
-    config = ("--config", "scale=paper", f"sources={{ucf101: {source.parent}}}")
+    config = ("--config", "scale=paper", f"ucf101={source.parent}")
     done = snakemake(tmp_path, *config, "--", "results/paper/jobs/prepare-ucf101")
     assert done.returncode == 0, done.stderr
     index = read_index(tmp_path / "data" / "ucf101")
@@ -120,9 +120,8 @@ def test_a_downloaded_dataset_is_prepared_and_transcoded(tmp_path):
 
 
 def test_sets_made_of_downloaded_ones_are_made_by_jobs_too(tmp_path):
-    workflow = Workflow(
-        {"scale": "paper", "sources": dict.fromkeys(("k400", "ucf101", "hmdb51"), str(tmp_path))}
-    )
+    sources = dict.fromkeys(("k400", "ucf101", "hmdb51"), str(tmp_path))
+    workflow = Workflow({"scale": "paper"} | sources)
     assert {*workflow.built} == {
         "k400",
         "ucf101",
@@ -138,16 +137,11 @@ def test_sets_made_of_downloaded_ones_are_made_by_jobs_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sources", "message"),
-    [
-        ({"k40": "."}, "sources: k40:"),
-        ({"k400": "nowhere"}, "sources: k400:"),
-        ("k400=DIR", "--config sources: "),
-    ],
+    ("name", "message"), [("k40", "--config k40 is not a field"), ("k400", "sources: k400: nowhere")]
 )
-def test_wrong_sources_are_one_clear_line(sources, message):
+def test_a_wrong_source_is_one_clear_line(name, message):
     with pytest.raises(UserError, match=message):
-        Workflow({"scale": "paper", "sources": sources})
+        Workflow({"scale": "paper", name: "nowhere"})
 
 
 def test_workflow_files_are_written_once(tmp_path):
@@ -265,6 +259,12 @@ def test_results_belong_to_one_scale_or_study(tmp_path, monkeypatch):
     (tmp_path / "scale.yaml").write_text(smoke.replace("name: smoke", "name: mine"))
     with pytest.raises(UserError, match=r"mine/scale\.json: "):
         Workflow({"scale": "scale.yaml"}).start()
+    # The folder is of one file, also where two studies have one name.
+    (tmp_path / "other.yaml").write_text(text.replace("Which mask?", "Which other?"))
+    with pytest.raises(UserError, match=r"results are of .*mine\.yaml; .*other\.yaml"):
+        Workflow({"study": "other.yaml"}).start()
+    (tmp_path / "mine.yaml").rename(tmp_path / "other.yaml")
+    Workflow({"study": "other.yaml"}).start()
     for name, owner in (("drawn", "studies/drawn.yaml"), ("mini", "config/mini.yaml")):
         (tmp_path / f"{name}.yaml").write_text(text.replace("study: mine", f"study: {name}"))
         with pytest.raises(UserError, match=f"{name}: is the name of .*{owner}"):
