@@ -137,7 +137,8 @@ def test_sets_made_of_downloaded_ones_are_made_by_jobs_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("k40", "--config k40 is not a field"), ("k400", "sources: k400: nowhere")]
+    ("name", "message"),
+    [("k40", "--config k40 is not a field"), ("k400", "sources: k400: nowhere")],
 )
 def test_a_wrong_source_is_one_clear_line(name, message):
     with pytest.raises(UserError, match=message):
