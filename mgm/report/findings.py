@@ -16,7 +16,7 @@ import pandas as pd
 
 from mgm.errors import UserError
 from mgm.results.frame import commit_of, examine_all
-from mgm.results.result import RunStatus
+from mgm.results.result import RunStatus, log_lines
 from mgm.results.statistics import (
     FEWEST,
     Estimate,
@@ -27,6 +27,7 @@ from mgm.results.statistics import (
     over_seeds_and_people,
     p_value,
 )
+from mgm.spec import Augment, Finetune
 from mgm.study.formula import Formula, Statement, Term, parse_formula
 from mgm.study.quoted import Quote, quotes
 from mgm.study.schema import CONTROLS, SHARES, Prediction, Study
@@ -38,6 +39,8 @@ CELL = ["dataset", "column", "row"]
 NOTHING = pd.Series(
     [], pd.MultiIndex.from_arrays([[], []], names=["draw", "seed"]), dtype="float64"
 )
+LAST = 12  # lines of a log
+FITS = 95.0  # per cent of the training clips
 OVER_PEOPLE = ", over seeds and people"
 NAMED = ["dataset", "column", "family", "first", "second", "says"]
 # The columns of a table's csv.
@@ -222,6 +225,25 @@ class Findings:
         names = [*CELL, "control", *Estimate._fields, "wanted", "status", "why", "paper", "note"]
         table = pd.DataFrame(rows, columns=[*names, "run_ids", "commit", "metric"])
         return table.astype(dict.fromkeys(("mean", "low", "high", "paper"), "float64"))
+
+    @cached_property
+    def fitted(self) -> dict[tuple[str, str, str], float]:
+        """Map dataset, column and row of a fine-tuned cell to how much of its training it fits.
+
+        It is the top-1 on training clips (%) at the end: the mean of the last `LAST` lines of the
+        runs' logs. Runs that mix clips or change them at random have none, since no model fits
+        those.
+        """
+        ends: dict[tuple[str, str, str], list[float]] = {}
+        for value in self.suite.values[self.study.study]:
+            run = value.run
+            if not isinstance(run, Finetune) or self.statuses[run.run_id].state != "finished":
+                continue
+            if run.augment.model_copy(update={"repeats": 1}) == Augment():
+                lines = log_lines(self.results / run.run_id)[-LAST:]
+                place = value.dataset, value.column, value.row
+                ends.setdefault(place, []).extend(line["train_top1"] for line in lines)
+        return {place: sum(values) / len(values) for place, values in ends.items() if values}
 
     @cached_property
     def by_place(self) -> dict[tuple[str, str, str], dict[str, Any]]:

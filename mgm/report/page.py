@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
 from matplotlib.image import imread, imsave
 
-from mgm.report.findings import Findings
+from mgm.report.findings import FITS, Findings
 from mgm.report.svg import Axis
 from mgm.report.tables import FRAMES, compared, groups, records, seen
 from mgm.spec import parents
@@ -139,6 +139,8 @@ def table(findings: Findings, name: str) -> dict[str, Any]:
         models = [line for line in lines if not line["control"]]
         controls = [line for line in lines if line["control"]]
         known = [line["mean"] for line in models if line["estimate"]]
+        for line in models:
+            line["fits"] = findings.fitted.get((dataset, column, line["row"]))
         # A column that only the paper has, such as GFLOPs, is none of the study's.
         evaluation = findings.study.columns.get(column)
         share = evaluation is not None and evaluation.metric in SHARES
@@ -153,6 +155,7 @@ def table(findings: Findings, name: str) -> dict[str, Any]:
                 "chance": chance["chance"] if tested else None,
                 "data": chance["text"] if tested else "",
                 "lost": tested and bool(known) and max(known) <= chance["chance"],
+                "poor": poor_fits(models),
                 "paper": block.paper.notna().any(),
                 "several": cells.dataset.nunique() > 1,
             }
@@ -161,6 +164,17 @@ def table(findings: Findings, name: str) -> dict[str, Any]:
     # The paper's tables are numbered.
     label = f"Table {name.replace('_', ', ')}. " if name[0].isdigit() else ""
     return {"name": name, "label": label, "title": part.title, "note": part.note, "blocks": blocks}
+
+
+def poor_fits(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Name the rows that do not fit their training clips; empty if all do."""
+    poor = [line["row"] for line in lines if line["fits"] is not None and line["fits"] < FITS]
+    if not poor:
+        return ""
+    return (
+        f"Below {FITS:.0f} % on the training clips at the end: {'; '.join(poor)}. Such accuracies "
+        "may compare how fast rows train."
+    )
 
 
 def chance_of(findings: Findings, dataset: str) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def _study(findings: Findings, figures: Sequence[Figure]) -> str:
         lost = [
             f"**No row is above chance: {block['column']}.**" for block in shown if block["lost"]
         ]
-        lines += [f"## {part.title or name}", *filter(None, [part.note, *data, *lost])]
+        poor = [f"{block['column']}: {block['poor']}" for block in shown if block["poor"]]
+        lines += [f"## {part.title or name}", *filter(None, [part.note, *data, *lost, *poor])]
         for controls, of_kind in cells.groupby("control", sort=False):
             first = {"Pretraining": "Control: no model"} if controls else {}
             lines.append(markdown(laid_out(findings, of_kind).rename(columns=first)))

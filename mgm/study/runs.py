@@ -298,7 +298,8 @@ class StudyRuns:
                     continue
                 if by_cell and seed not in self._seeds_of(title, column):
                     continue
-                run = self._evaluation(key, seed, evaluation, start)
+                # A measurement is of the videos that pretrain.
+                run = self._evaluation(source_key if measured else key, seed, evaluation, start)
                 if not measured:
                     for spec in above:
                         self.add(spec)

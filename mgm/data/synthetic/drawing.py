@@ -330,6 +330,11 @@ def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     # With plain sprites and little contrast, small models have time to learn the motion.
     if params.layout != "wrap":
         style = replace(style, shapes=("disc",), sprite_contrast=5, ground_contrast=12)
+    if params.ground == "textured":
+        style = replace(style, ground_contrast=40, ground_cell=params.size // 4)
+    elif params.ground == "black":
+        # Below 0 by more than the tint, so that all is clipped to 0.
+        style = replace(style, ground=(-16, -16, -16), ground_contrast=0)
     rng = _rng(params.seed, style.bank, 0)
     side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
     sprites = []

@@ -62,6 +62,7 @@ class Synthetic(BaseModel):
         pan: the background's motion in pixels per frame.
         ground: the background's texture. `fine` has the kind's colours, and gives the codec motion
             to find. `smooth` is grey in every kind, so that a small model can predict it.
+            `textured` has contrast in every patch. `black` has nothing to see.
         layout: how sprites move. `wrap`: on a torus. `sway`: to and fro within the frame (kinds
             ssv2 and k400). `binding`: each as in a class of sway; the first sprite's is the label.
         sprites: their number. Layout wrap has five.
@@ -79,7 +80,7 @@ class Synthetic(BaseModel):
     frames: int = Field(default=24, ge=2, le=512)
     fps: int = Field(default=12, ge=1, le=60)
     pan: float = Field(default=0.8, ge=0, le=4)
-    ground: Literal["fine", "smooth"] = "fine"
+    ground: Literal["fine", "smooth", "textured", "black"] = "fine"
     seed: int = Field(default=0, ge=0, lt=2**63)
     layout: Literal["wrap", "sway", "binding"] = "wrap"
     sprites: int = Field(default=5, ge=1, le=16)
