@@ -191,6 +191,8 @@ def pretraining_of(
     """Return the pretraining run that a run is or starts from; None if it has none or several."""
     while not isinstance(spec, UserError | Pretrain):
         above = [specs[parent] for parent in parents(spec) if parent in specs]
+        if isinstance(spec, Finetune):
+            above = above[:1]
         if len(above) != 1:
             return None
         [spec] = above

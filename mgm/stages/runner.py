@@ -144,6 +144,8 @@ def _run_one(
             "started": started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        # A stage may have chosen fields of its spec itself.
+        job.spec = spec
         write_result(folder, result_fields(job, metrics) | times)
     clean_up(folder)
     text = ", ".join(

@@ -1,7 +1,8 @@
 """The runs of a study: its scale, and its values, cell by cell."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
@@ -218,7 +219,7 @@ class StudyRuns:
 
     def values(self) -> Iterator[Value]:
         """Yield the numbers of the study: dataset by dataset, draw by draw, seed by seed."""
-        study = self.study
+        study, choices = self.study, dict[tuple[str, ...], tuple[str, ...]]()
         for name, place in study.datasets.items():
             if not place.tested:
                 continue
@@ -231,7 +232,7 @@ class StudyRuns:
                 controlled = seeds[:1] or self.scale.seeds
                 for seed in seeds or self._scale_seeds():
                     at = At(name, draw, seed)
-                    yield from self._of_seed(name, at, seed in controlled, not seeds)
+                    yield from self._of_seed(name, at, seed in controlled, not seeds, choices)
 
     def _scale_seeds(self) -> list[int]:
         """Return all seeds that a cell has at this scale."""
@@ -250,11 +251,20 @@ class StudyRuns:
         name = self.study.datasets[name].videos_of or name
         return place.use or (name if place.generate is None else f"{name}-{draw}")
 
-    def _of_seed(self, name: str, at: At, with_controls: bool, by_cell: bool) -> Iterator[Value]:
+    def _of_seed(
+        self,
+        name: str,
+        at: At,
+        with_controls: bool,
+        by_cell: bool,
+        choices: dict[tuple[str, ...], tuple[str, ...]],
+    ) -> Iterator[Value]:
         """Yield the numbers of one dataset, draw and seed, and add their runs.
 
         Args:
             by_cell: cells have seeds of their own.
+            choices: run ids that choose the settings of a dataset's row and column. The first seed
+                adds them.
         """
         study, scale, seed = self.study, self.scale, at.seed
         source = study.datasets[name].pretrained_on or name
@@ -304,6 +314,11 @@ class StudyRuns:
                     for spec in above:
                         self.add(spec)
                     run = run.model_copy(update={"parent": last})
+                    if evaluation.choose:
+                        where = name, title, column
+                        if where not in choices:
+                            choices[where] = self._choices(key, run, evaluation.choose)
+                        run = run.model_copy(update={"choices": choices[where]})
                     if (other := row_of.setdefault((column, run.run_id), title)) != title:
                         raise UserError(
                             f"study {study.study}: rows.{title}: has the same runs as {other}; "
@@ -318,6 +333,18 @@ class StudyRuns:
             for title, metric in CONTROLS.items():
                 place = at._replace(row=title, column=column)
                 yield Value(*place, run, metric, control=True)
+
+    def _choices(
+        self, key: str, run: Probe | Finetune | Measure, choose: Mapping[str, Sequence[float]]
+    ) -> tuple[str, ...]:
+        """Add a run on held-out videos for each combination, and return their ids."""
+        unit = "groups" if self.scale.datasets[key].grouped else "videos"
+        return tuple(
+            self.add(
+                _changed(self.study, run, dict(zip(choose, values)) | {"held_out": unit})
+            ).run_id
+            for values in product(*choose.values())
+        )
 
     def pretraining(self, key: str, seed: int, changes: Mapping[str, Any]) -> Pretrain:
         """Return the pretraining of a row: its recipe, as the scale runs it, with its changes."""

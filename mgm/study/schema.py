@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from mgm.spec import CHOSEN, Data, FrozenModel, Pretrain, RunOptions
 from mgm.spec import CONTROLS as EVERY_CONTROL
-from mgm.spec import Data, FrozenModel, Pretrain, RunOptions
 from mgm.study.formula import Formula, Statement, Term, parse_formula, parse_statement
 
 # Can be the name of a folder, and is one word for a shell.
@@ -188,6 +188,9 @@ class Column(Changes):
 
     stage: Literal["probe", "finetune", "measure"] = "probe"
     metric: str = "top1"
+    # Values of fields of fine-tuning. The first seed of each row and dataset tries every
+    # combination on held-out training videos, or groups; all seeds have the best.
+    choose: dict[str, tuple[float, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _has_its_metric(self) -> Self:
@@ -197,6 +200,8 @@ class Column(Changes):
                 f"{self.stage}{f' {kind}' * (kind != self.stage)} has no metric {self.metric!r}; "
                 f"choose from {', '.join(known) or 'those of another measurement'}"
             )
+        if self.choose and (self.stage != "finetune" or {*self.choose} - {*CHOSEN}):
+            raise ValueError(f"choose: fine-tuning alone can choose {' and '.join(CHOSEN)}")
         return self
 
 
