@@ -339,12 +339,9 @@ class StudyRuns:
     ) -> tuple[str, ...]:
         """Add a run on held-out videos for each combination, and return their ids."""
         unit = "groups" if self.scale.datasets[key].grouped else "videos"
-        return tuple(
-            self.add(
-                _changed(self.study, run, dict(zip(choose, values)) | {"held_out": unit})
-            ).run_id
-            for values in product(*choose.values())
-        )
+        tried = (dict(zip(choose, values)) for values in product(*choose.values()))
+        specs = (_changed(self.study, run, fields | {"held_out": unit}) for fields in tried)
+        return tuple(self.add(spec).run_id for spec in specs)
 
     def pretraining(self, key: str, seed: int, changes: Mapping[str, Any]) -> Pretrain:
         """Return the pretraining of a row: its recipe, as the scale runs it, with its changes."""

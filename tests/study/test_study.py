@@ -83,6 +83,26 @@ def test_a_draw_is_complete_before_the_next_one(suite):
     assert len(changes) + 1 == len(set(drawn))
 
 
+def test_a_column_chooses_its_settings_once_per_dataset_and_row():
+    column = {"stage": "finetune", "choose": {"optim.lr": [0.1, 0.2], "layer_decay": [0.5, 0.75]}}
+    suite = make_suite(scale_of(small(columns={"Fine-tuned": column}, controls=[])))
+    values = [value for value in suite.values["small"] if value.dataset == "a"]
+    choices_of = {(value.row, value.draw): value.run.choices for value in values}
+    assert choices_of["MGM", 5] == choices_of["MGM", 6] != choices_of["Tube", 5]
+    tried = [suite.specs[run_id] for run_id in choices_of["MGM", 6]]
+    assert [(run.optim.lr, run.layer_decay) for run in tried] == [
+        (0.1, 0.5),
+        (0.1, 0.75),
+        (0.2, 0.5),
+        (0.2, 0.75),
+    ]
+    (first,) = (value.run for value in values if (value.row, value.draw) == ("MGM", 5))
+    assert {run.parent for run in tried} == {first.parent}
+    assert {run.held_out for run in tried} == {"videos"}
+    with pytest.raises(ValueError, match="choose"):
+        small(columns={"Linear": {"choose": {"optim.lr": [0.1]}}}, controls=[])
+
+
 def test_limits_hold_and_controls_share_the_probes_labels(suite):
     assert {value.dataset for value in suite.values["small"] if value.row == "Longer"} == {"a"}
     assert {value.draw for value in suite.values["small"] if value.row == "Further"} == {5}
