@@ -104,6 +104,11 @@ def figures_of(findings: Findings, folder: Path, alone: bool) -> dict[str, Calla
             drawers[name] = partial(_cells, draw, folder / name, *about)
         else:
             drawers[name] = partial(Figure, name, *about, why="None of its runs is finished.")
+    if study.against and len(findings.gains):
+        axes = (f"{study.against.x} (%)", f"Minus {study.against.minus} (points)")
+        draw = partial(cells.gains, findings.gains, *axes, study.shown, findings.unit_name)
+        about = study.against.title, study.against.note
+        drawers["against"] = partial(_cells, draw, folder / "against", *about)
     end = "" if alone else f"-{study.study}"
     if len(units := _differences(findings)):
         name = f"differences{end}"

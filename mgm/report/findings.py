@@ -286,6 +286,22 @@ class Findings:
         return table[several].reset_index(drop=True)
 
     @cached_property
+    def gains(self) -> pd.DataFrame:
+        """A row per row and dataset of the figure `against`; none if the study has no such figure.
+
+        The columns are `dataset`, `row`, `x` (the mean of the measured column), and the estimate of
+        what the row gains.
+        """
+        against, rows = self.study.against, []
+        for dataset, row in product(self.study.shown, self.study.rows if against else ()):
+            assert against
+            x = self.estimate(dataset, row, against.x)
+            gain = self.estimate(dataset, f"{row} minus {against.minus}", against.y)
+            if x and gain:
+                rows.append({"dataset": dataset, "row": row, "x": x.mean} | gain._asdict())
+        return pd.DataFrame(rows, columns=["dataset", "row", "x", *Estimate._fields])
+
+    @cached_property
     def differences(self) -> pd.DataFrame:
         """A row per difference of the study's families, with the verdict of Holm's method.
 

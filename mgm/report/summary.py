@@ -21,7 +21,7 @@ def _study(findings: Findings, figures: Sequence[Figure]) -> str:
     lines += [
         f"![{figure.title}](figures/{figure.picture.name})"
         for figure in figures
-        if figure.picture and figure.name.startswith(("over", "figure"))
+        if figure.picture and figure.name.startswith(("over", "against", "figure"))
     ]
     for name, part in findings.study.parts.items():
         cells = seen(findings, name)

@@ -236,6 +236,16 @@ class Over(FrozenModel):
         )
 
 
+class Against(FrozenModel):
+    """A figure of what each row gains over another, against a measured column."""
+
+    x: str
+    y: str
+    minus: str
+    title: str
+    note: str = ""
+
+
 class Picture(FrozenModel):
     """A figure that draws the arrays of one run; `mgm.report.figures.draw` draws it."""
 
@@ -320,6 +330,7 @@ class Study(FrozenModel):
     # A number of pretraining with the title of its axis, such as {optim.steps: Steps}. Rows that
     # differ in it alone are a line of the figure that draws each column over it.
     over: dict[str, Overs] = Field(default_factory=dict)
+    against: Against | None = None
     # Tables by name, such as 4e. Without any, each dataset is one.
     tables: dict[str, Part] = Field(default_factory=dict)
     # Figures of clips, masks and measurements, by name.
@@ -418,6 +429,10 @@ class Study(FrozenModel):
                 raise ValueError(f"over.{name}: is no number of pretraining")
             for over in figures:
                 yield from ((f"over.{name}", "dataset", n) for n in over.datasets)
+        if self.against:
+            yield "against.x", "column", self.against.x
+            yield "against.y", "column", self.against.y
+            yield "against.minus", "row of this study", self.against.minus
         for name, picture in self.pictures.items():
             yield f"pictures.{name}", "dataset of videos", picture.dataset
             yield from ((f"pictures.{name}", "row of this study", n) for n in picture.rows)

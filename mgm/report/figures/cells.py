@@ -100,6 +100,58 @@ def over(points: pd.DataFrame, axis: str, titles: Mapping[str, str], unit: str) 
 
 
 @mpl.rc_context(STYLE)
+def gains(points: pd.DataFrame, x: str, y: str, titles: Mapping[str, str], unit: str) -> Figure:
+    """Draw what each row gains against a measured number: a panel per dataset, a colour per mask.
+
+    Args:
+        points: `Findings.gains`. A row's name is a mask, its ratio, and what else is special.
+        x, y: titles of the axes.
+        titles: titles of the datasets.
+        unit: name of the sampling unit.
+    """
+    parts = points.row.str.extract(r"^(?P<mask>.*?),? (?P<label>\d+ %.*)$")
+    masks = parts["mask"].fillna(points.row)
+    points = points.assign(
+        mask=masks, label=parts.label.fillna(""), panel=points.dataset.map(titles)
+    )
+    names = list(masks.unique())
+    others = iter(LOOKS[1:] * len(names))
+    colours = {name: ACCENT if name == "MGM" else next(others) for name in names}
+    grid = sns.relplot(
+        points,
+        x="x",
+        y="mean",
+        hue="mask",
+        palette=colours,
+        col="panel",
+        col_wrap=2,
+        s=34,
+        height=HEIGHT,
+        aspect=1.25,
+        facet_kws={"sharex": False, "sharey": False},
+    )
+    for name, axes in grid.axes_dict.items():
+        for row in points[points.panel == name].to_dict("records"):
+            if np.isfinite(row["low"]):
+                look = {"color": colours[row["mask"]], "linewidth": 0.9, "alpha": 0.6}
+                axes.vlines(row["x"], row["low"], row["high"], **look)
+            axes.annotate(
+                row["label"],
+                (row["x"], row["mean"]),
+                (5, 3),
+                textcoords="offset points",
+                color=colours[row["mask"]],
+                fontsize=7,
+            )
+        axes.axhline(0, color=INK, linewidth=0.8, zorder=0)
+        axes.grid(axis="y")
+    grid.set_axis_labels(x, y)
+    grid.set_titles("{col_name}")
+    sns.move_legend(grid, "lower left", bbox_to_anchor=(0, 1), ncols=min(len(names), 4), title=None)
+    return caption(grid.figure, f"Marks and bars: mean and 95 % interval over {unit}s.")
+
+
+@mpl.rc_context(STYLE)
 def dots(
     units: pd.DataFrame,
     axis: str,
