@@ -27,7 +27,7 @@ from mgm.results.statistics import (
     over_seeds_and_people,
     p_value,
 )
-from mgm.spec import Augment, Finetune
+from mgm.spec import CHOSEN, Augment, Finetune
 from mgm.study.formula import Formula, Statement, Term, parse_formula
 from mgm.study.quoted import Quote, quotes
 from mgm.study.schema import CONTROLS, SHARES, Prediction, Study
@@ -242,8 +242,21 @@ class Findings:
             if run.augment.model_copy(update={"repeats": 1}) == Augment():
                 lines = log_lines(self.results / run.run_id)[-LAST:]
                 place = value.dataset, value.column, value.row
-                ends.setdefault(place, []).extend(line["train_top1"] for line in lines)
+                ends.setdefault(place, []).extend(
+                    line["train_top1"] for line in lines if "train_top1" in line
+                )
         return {place: sum(values) / len(values) for place, values in ends.items() if values}
+
+    @cached_property
+    def chosen(self) -> dict[tuple[str, str, str], str]:
+        """Map dataset, column and row of a fine-tuned cell to the settings chosen for it."""
+        texts = {}
+        for value in self.suite.values[self.study.study]:
+            metrics = (self.statuses[value.run.run_id].result or {}).get("metrics", {})
+            if any(f"chosen.{name}" in metrics for name in CHOSEN):
+                named = (f"{name} {metrics[f'chosen.{name}']:g}" for name in CHOSEN)
+                texts[value.dataset, value.column, value.row] = ", ".join(named)
+        return texts
 
     @cached_property
     def by_place(self) -> dict[tuple[str, str, str], dict[str, Any]]:

@@ -140,7 +140,8 @@ def table(findings: Findings, name: str) -> dict[str, Any]:
         controls = [line for line in lines if line["control"]]
         known = [line["mean"] for line in models if line["estimate"]]
         for line in models:
-            line["fits"] = findings.fitted.get((dataset, column, line["row"]))
+            place = dataset, column, line["row"]
+            line["fits"], line["chosen"] = findings.fitted.get(place), findings.chosen.get(place)
         # A column that only the paper has, such as GFLOPs, is none of the study's.
         evaluation = findings.study.columns.get(column)
         share = evaluation is not None and evaluation.metric in SHARES

@@ -50,11 +50,15 @@ def laid_out(findings: Findings, cells: pd.DataFrame) -> pd.DataFrame:
                 line["row"]: f"{line['paper']:.1f}" for line in lines if line["paper"] > -1e9
             }
         texts[title] = {line["row"]: text_of(line) for line in lines}
-        fits = {line["row"]: findings.fitted.get((dataset, column, line["row"])) for line in lines}
-        if any(value is not None for value in fits.values()):
-            texts[f"{title}, training clips"] = {
-                row: "" if value is None else f"{value:.1f}" for row, value in fits.items()
-            }
+        places = {line["row"]: (dataset, column, line["row"]) for line in lines}
+        fits, chosen = (
+            {row: of_place[at] for row, at in places.items() if at in of_place}
+            for of_place in (findings.fitted, findings.chosen)
+        )
+        fits = {row: f"{value:.1f}" for row, value in fits.items()}
+        for what, of_row in (("training clips", fits), ("chosen", chosen)):
+            if of_row:
+                texts[f"{title}, {what}"] = of_row
     table = pd.DataFrame(texts, index=cells.row.unique()).fillna("")
     return table.rename_axis("Pretraining").reset_index()
 

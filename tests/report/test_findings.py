@@ -13,6 +13,7 @@ from scipy import stats
 
 from mgm.errors import UserError
 from mgm.report.blocks import refresh
+from mgm.report.figures.cells import gains
 from mgm.report.findings import Findings, estimate_of, people_in, verdict_of
 from mgm.report.verify import ROOT
 from mgm.results.result import RunStatus
@@ -56,8 +57,9 @@ def number(one) -> float:
     return float(50 + 10 * draws.random())
 
 
-def cell(found: Findings, dataset: str, row: str) -> Estimate:
+def cell(found: Findings, dataset: str, row: str, column: str = "Linear") -> Estimate:
     cells = found.cells[(found.cells.dataset == dataset) & (found.cells.row == row)]
+    cells = cells[cells.column == column]
     return estimate_of(cells.to_dict("records")[0])
 
 
@@ -193,6 +195,23 @@ def test_a_figure_draws_the_columns_of_its_study_alone():
     found = Findings(suite, suite.studies["table1"], statuses, Path())
     assert "GFLOPs" in set(found.cells.column)
     assert set(found.points.column) == {"Fine-tuned"}
+
+
+def test_a_gain_stands_over_what_was_measured():
+    columns = {
+        "Linear": {},
+        "Seen": {"stage": "measure", "name": "visible", "metric": "motion"},
+    }
+    against = {"x": "Seen", "y": "Linear", "minus": "Random weights", "title": "Gain"}
+    found = findings(small(columns=columns, against=against))
+    rows = found.gains[found.gains.dataset == "a"].set_index("row")
+    assert "Random weights" not in rows.index
+    assert rows.x["MGM"] == cell(found, "a", "MGM", "Seen").mean
+    gain = found.estimate("a", "MGM minus Random weights", "Linear")
+    assert (rows["mean"]["MGM"], rows.low["MGM"]) == (gain.mean, gain.low)
+    figure = gains(found.gains, "x", "y", found.study.shown, "draw")
+    marks = [tuple(xy) for axes in figure.axes for xy in axes.collections[0].get_offsets()]
+    assert (rows.x["MGM"], rows["mean"]["MGM"]) in [pytest.approx(mark) for mark in marks]
 
 
 def test_a_prediction_without_runs_is_not_run():

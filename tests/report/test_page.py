@@ -1,8 +1,10 @@
 """`mgm report` on made-up results: its files, the page, and the same as Markdown."""
 
+import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from mgm.errors import UserError
 from mgm.report.build import build_report
 from mgm.report.figures.cells import dots, over
 from mgm.report.figures.film import masks_in_motion
-from mgm.report.page import coded, section, source
+from mgm.report.page import coded, section, source, table
 from mgm.report.summary import summary
 from mgm.report.tables import laid_out, seen, write_table
 from mgm.results.statistics import over_seeds
@@ -107,6 +109,30 @@ def test_a_study_shows_chance_videos_controls_and_what_is_not_committed():
     assert "not committed" in text
     row = found.cells[found.cells.row == "MGM"].iloc[0]
     assert f"{row['mean']:.1f} [{row.low:.1f}, {row.high:.1f}]" in text
+
+
+def test_a_fine_tuned_row_shows_its_training_and_what_was_chosen(tmp_path):
+    columns = {"Fine-tuned": {"stage": "finetune", "choose": {"optim.lr": [0.1, 0.2]}}}
+    found = replace(findings(small(columns=columns, controls=[])), results=tmp_path)
+    for value in found.suite.values["small"]:
+        log = tmp_path / value.run.run_id / "log.jsonl"
+        log.parent.mkdir(exist_ok=True)
+        # Early lines do not count.
+        tops = [0.0] * 8 + [100.0 if value.row == "MGM" else 60.0] * 12
+        lines = [{"step": step, "train_top1": top} for step, top in enumerate(tops)]
+        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        result = found.statuses[value.run.run_id].result
+        result["data"] = {"classes": 4, "train": 10, "test": 30}
+        result["metrics"] |= {"chosen.optim.lr": 0.2, "chosen.layer_decay": 0.5}
+    (name, *_) = found.study.parts
+    lines = {line["row"]: line for line in table(found, name)["blocks"][0]["groups"][""]}
+    assert (lines["MGM"]["fits"], lines["Tube"]["fits"]) == (100, 60)
+    assert lines["MGM"]["chosen"] == "optim.lr 0.2, layer_decay 0.5"
+    poor = table(found, name)["blocks"][0]["poor"]
+    assert "Tube" in poor
+    assert "MGM" not in poor
+    cells = laid_out(found, seen(found, name)).set_index("Pretraining").loc["MGM"].tolist()
+    assert cells[-2:] == ["100.0", "optim.lr 0.2, layer_decay 0.5"]
 
 
 def test_a_row_per_row_of_the_study_and_a_column_per_column():
