@@ -59,7 +59,7 @@ test-slow: setup ## run the tests that `make test` leaves out; needs `make repro
 chaos: setup ## kill training 100 times at random, and compare with undisturbed runs (a few minutes)
 	@$(BIN)/python -m tests.helpers.killer 100
 
-bench: setup ## compare masks, loading and a step with peers, in reports/bench
+bench: setup ## compare loading and a step with peers, in reports/bench
 	@OMP_NUM_THREADS=1 $(BIN)/python bench
 
 check: setup ## check format, lint, types and import contracts

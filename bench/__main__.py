@@ -1,4 +1,4 @@
-"""Compare masks, loading and a step with peers: `make bench`. Each bench takes a few minutes."""
+"""Compare loading and a step with peers: `make bench`. Each bench takes a few minutes."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ import peers
 import torch
 from measuring import ROOT, compared, lend_ffmpeg, machine
 
-BENCHES = {"masks": peers.masks, "loader": peers.loader, "step": peers.step}
+BENCHES = {"loader": peers.loader, "step": peers.step}
 HEAD = ["| | ours | peer | ratio | goal | |", "|---|---|---|---|---|---|"]
 
 
@@ -17,9 +17,6 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)} (all)")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "bench")
     parser.add_argument("--repeats", type=int, default=3, help="turns to measure (3)")
-    parser.add_argument(
-        "--videos", type=Path, help="a folder per class, to load (drawn: like K400's)"
-    )
     args = parser.parse_args()
     if unknown := set(args.names) - BENCHES.keys():
         parser.error(f"no such bench: {min(unknown)}; choose from {', '.join(BENCHES)}")
@@ -28,7 +25,7 @@ def main() -> None:
     for name in args.names or BENCHES:
         print(f"{name}: some minutes on idle cores (load is {os.getloadavg()[0]:.1f} now)")
         rows = list(HEAD)
-        for comparison in BENCHES[name](peers.Options(args.repeats, args.videos)):
+        for comparison in BENCHES[name](args.repeats):
             rows += compared(comparison)
             print("\n".join(rows[-len(comparison.peers) :]), flush=True)
         (args.out / f"{name}.md").write_text("\n".join([*rows, "", machine(), ""]))

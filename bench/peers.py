@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,10 @@ from torch import Tensor
 from mgm.data.copies import copy_videos
 from mgm.data.folder import index_folder
 from mgm.data.index import Index, Video
-from mgm.masking import Grid, SlotMotion, make_mask
+from mgm.masking import Grid, make_mask
 from mgm.models import build_mae, reconstruction_loss
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from mgm.spec import MASKS, Clips, Data, Finetune, Mask, Model, Pretrain
+from mgm.spec import Clips, Data, Mask, Pretrain
 from mgm.stages.measure.step_time import step_seconds
 from mgm.training.efficiency import set_malloc_options
 from mgm.training.optim import build_optimiser
@@ -38,40 +37,6 @@ from mgm.video.read import read
 from mgm.video.transform import training_box, training_indices
 
 CLIPS, TUBELET = Clips(), 2
-GRID, RATIO, CELLS = Grid(slots=8, height=14, width=14), 0.75, 28
-BATCH = 64  # clips whose masks are made at once
-
-
-@dataclass(frozen=True)
-class Options:
-    repeats: int
-    videos: Path | None = None
-    size: int = 224  # of the step's clips, in pixels
-
-
-def masks(options: Options) -> Iterator[Comparison]:
-    """Compare masks of 64 clips with VideoMAE's tubes, drawn clip by clip as in its code."""
-    rng = np.random.default_rng(0)
-    # Most places are static. Vectors are in quarter pixels, equal in blocks of 2 x 2 cells.
-    shape = (BATCH, GRID.slots, CELLS // 2, CELLS // 2)
-    blocks = rng.integers(0, 64, shape) * (rng.random(shape) < 0.3)
-    motion_BSHW = torch.from_numpy(blocks / 4).float()
-    motion_BSHW = motion_BSHW.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    shift_BSHW2 = torch.stack((motion_BSHW, -motion_BSHW), -1) / (CELLS * 8)
-    motion, seed_B = SlotMotion(motion_BSHW, shift_BSHW2), torch.arange(BATCH) * 7919
-
-    def tube() -> np.ndarray:
-        hidden = int(RATIO * GRID.patches)
-        frame = np.hstack([np.zeros(GRID.patches - hidden), np.ones(hidden)])
-        np.random.shuffle(frame)
-        return np.tile(frame, (GRID.slots, 1)).flatten()
-
-    def peer() -> Tensor:
-        return torch.from_numpy(np.stack([tube() for _ in range(BATCH)])).bool()
-
-    for name in MASKS:
-        ours = partial(make_mask, Mask(name=name, ratio=RATIO), GRID, motion, seed_B)
-        yield Comparison(f"mask {name}", ours, {"VideoMAE's tubes": (peer, 10)}, options.repeats)
 
 
 def ours(video: Video, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,20 +67,19 @@ def with_torchcodec(video: Video, index_T: np.ndarray, seed: int) -> np.ndarray:
 
 
 Reader = Callable[[Video, np.ndarray, int], object]
-# Peers that read videos, with goals: the ratio of their time to ours, if ours reads sources or
-# mp4 copies, if it reads packs of drawn videos, and of the videos that were given.
-READERS = {"decord": (with_decord, 1.3, 8, 5), "torchcodec": (with_torchcodec, 1.2, 6, 3.5)}
+# Peers that read videos, with goals: the ratio of their time to ours, if ours reads sources or mp4
+# copies, and if it reads packs.
+READERS = {"decord": (with_decord, 1.3, 8), "torchcodec": (with_torchcodec, 1.2, 6)}
 
 
-def loader(options: Options) -> Iterator[Comparison]:
-    """Compare the CPU time to read a clip, and a step that reads with one that need not.
+def loader(repeats: int) -> Iterator[Comparison]:
+    """Compare the CPU time to read a clip.
 
     A peer that cannot read a video is left out, with a message.
     """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        sources = index_folder(options.videos, place / "index") if options.videos else draw(place)
-        videos = sources.videos
+        sources = draw(place)
 
         def turn(read: Reader, videos: Sequence[Video]) -> None:
             rng = np.random.default_rng(0)
@@ -126,61 +90,23 @@ def loader(options: Options) -> Iterator[Comparison]:
         readers = dict(READERS)
         for name, (read, *_) in READERS.items():
             try:
-                turn(read, videos)
+                turn(read, sources.videos)
             except (ImportError, OSError, RuntimeError) as error:
                 print(f"{name} is left out: {str(error).splitlines()[0]}", file=sys.stderr)
                 del readers[name]
         copies, packs = (copy_videos(sources, place / kind, kind) for kind in ("mp4", "pack"))
-        assert isinstance(copies, Index)
-        assert isinstance(packs, Index)
         kinds = {"sources": sources, "mp4 copies": copies, "packs": packs}
         for kind, index in kinds.items():
             against = {
                 f"{name} on the sources": (
-                    partial(turn, read, videos),
-                    (real if options.videos else like_k400) if kind == "packs" else least,
+                    partial(turn, read, sources.videos),
+                    of_packs if kind == "packs" else least,
                 )
-                for name, (read, least, like_k400, real) in readers.items()
+                for name, (read, least, of_packs) in readers.items()
             }
-            mine = partial(turn, ours, index.videos)
-            yield Comparison(
-                f"a clip from {kind}",
-                mine,
-                against,
-                options.repeats,
-                time.process_time,
-                len(videos),
-            )
-        yield fed_step(packs.videos[0], options)
-
-
-def fed_step(video: Video, options: Options) -> Comparison:
-    """Compare a step of ViT-S that first reads its clip with a step whose clip is in memory.
-
-    The ratio is what a perfect loader would gain, SPDL's headspace. Here one thread does both in
-    turn, which is the worst case.
-    """
-    device, mask = torch.device("cpu"), Mask(name="tube", ratio=RATIO)
-    spec = Pretrain(data=Data(dataset="folder"), model=Model(backbone="vit-s"), mask=mask)
-    masked_BL, weight_B = make_mask(mask, Grid(*spec.grid), None, torch.arange(1)), torch.ones(1)
-    model = build_mae(spec).train()
-    optimiser = build_optimiser(model, spec.optim)
-    index_T = training_indices(CLIPS, video.frames, np.random.default_rng(0))
-
-    def read() -> Tensor:
-        return torch.from_numpy(ours(video, index_T, 0)[0])[None]
-
-    frames_BTHWC = read()
-
-    def loss(source: Callable[[], Tensor]) -> Tensor:
-        return reconstruction_loss(*model(source(), masked_BL), weight_B)
-
-    fed = partial(step_seconds, optimiser, partial(loss, read), device, False)
-    perfect = partial(step_seconds, optimiser, partial(loss, lambda: frames_BTHWC), device, False)
-    against = {"a perfect loader": (perfect, 0.95)}
-    return Comparison(
-        "a step of ViT-S fed from packs", fed, against, options.repeats, time.process_time
-    )
+            mine, clips = partial(turn, ours, index.videos), len(index.videos)
+            name = f"a clip from {kind}"
+            yield Comparison(name, mine, against, repeats, time.process_time, clips)
 
 
 def draw(folder: Path) -> Index:
@@ -251,20 +177,16 @@ def hugging_face(spec: Pretrain, attention: str, frames_BTHWC: Tensor, masked_BL
     return optimiser, lambda: model(pixel_values=pixels_BTCHW, bool_masked_pos=masked_BL).loss
 
 
-def frames(spec: Pretrain | Finetune, batch: int, device: torch.device) -> Tensor:
-    noise = torch.Generator().manual_seed(0)
-    shape = (batch, spec.clips.frames, spec.clips.size, spec.clips.size, 3)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=noise).to(device)
-
-
-def step(options: Options) -> Iterator[Comparison]:
+def step(repeats: int, size: int = 224) -> Iterator[Comparison]:
     """Compare a pretraining step with Hugging Face's VideoMAE: same masks, one thread."""
     # Our jobs set these options. They are the process's, so the peer has them too.
     set_malloc_options()
-    device, mask = torch.device("cpu"), Mask(name="tube", ratio=RATIO)
-    spec = Pretrain(data=Data(dataset="folder"), clips=Clips(size=options.size), mask=mask)
+    device, mask = torch.device("cpu"), Mask(name="tube")
+    spec = Pretrain(data=Data(dataset="folder"), clips=Clips(size=size), mask=mask)
     masked_BL = make_mask(mask, Grid(*spec.grid), None, torch.arange(1))
-    frames_BTHWC, weight_B = frames(spec, 1, device), torch.ones(1)
+    shape = (1, spec.clips.frames, size, size, 3)
+    frames_BTHWC = torch.randint(0, 256, shape, dtype=torch.uint8)
+    weight_B = torch.ones(1)
     model = build_mae(spec).train()
     optimiser = build_optimiser(model, spec.optim)
     steps = {
@@ -279,4 +201,4 @@ def step(options: Options) -> Iterator[Comparison]:
             "transformers, sdpa": (works["sdpa"], 1.0),
         }
         name = f"a step of ViT-B, {'bf16' if bf16 else 'float32'}"
-        yield Comparison(name, works["ours"], against, options.repeats, time.process_time)
+        yield Comparison(name, works["ours"], against, repeats, time.process_time)

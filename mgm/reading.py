@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,32 @@ def regular(path: Path) -> Path:
         kind = "a folder" if path.is_dir() else "a pipe or a device"
         raise UserError(f"{path}: is {kind}, not a file; move it away, or name another")
     return path
+
+
+def found_in(texts: Sequence[str], pattern: str, option: str) -> list[str | None]:
+    """Return what a regular expression finds in each text: its first group, or its whole match.
+
+    RE2 matches in linear time, so no expression can hang.
+
+    Raises:
+        UserError: it is not an expression of RE2. The error names `option`.
+    """
+    import pyarrow as pa
+    from pyarrow import compute
+
+    # A file's name need not be UTF-8.
+    column = pa.array([text.encode(errors="replace").decode() for text in texts], pa.string())
+    whole = f"(?s)^.*?({pattern}).*$"
+    try:
+        matches = compute.match_substring_regex(column, pattern).to_pylist()
+        try:
+            parts = compute.replace_substring_regex(column, whole, r"\2")
+        except pa.ArrowInvalid:
+            # It has no group.
+            parts = compute.replace_substring_regex(column, whole, r"\1")
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{option}: {pattern!r}: {error}") from None
+    return [part if match else None for part, match in zip(parts.to_pylist(), matches)]
 
 
 def read_text(path: Path) -> str:

@@ -1,6 +1,5 @@
 """`mgm prepare`: a command for own videos, one per published dataset, one for generated sets."""
 
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -83,14 +82,6 @@ def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
         say(line)
 
 
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise typer.BadParameter(f"{text!r} is not a regular expression: {error}") from None
-    return text
-
-
 @prepare_app.command()
 @grouped
 def folder(
@@ -105,7 +96,6 @@ def folder(
         str,
         typer.Option(
             metavar="REGEX",
-            callback=_pattern,
             help="What marks a recording or a person in a file's path, such as 'g[0-9]+'. Files "
             "of a group stay on one side of the split.",
         ),

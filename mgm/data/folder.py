@@ -30,7 +30,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from mgm.data.index import SPLITS, Index, Video, below, new_index, read_index, write_index
 from mgm.data.opening import files_below, open_all
 from mgm.errors import UserError, valid
-from mgm.reading import read_table
+from mgm.reading import found_in, read_table
 from mgm.spec import Flow
 
 TEST_SHARE = 0.2
@@ -61,7 +61,7 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
     Only new and changed files are opened.
 
     Args:
-        groups: a regular expression that finds the group in a file's path. It is for sources
+        groups: a regular expression of RE2 that finds the group in a file's path. It is for sources
             without a column `group`. Empty: every file is a group.
 
     Raises:
@@ -70,6 +70,13 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
     """
     source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
     root, listed, unlabelled = _list(source, out)
+    listed_groups = any(row.group for row in listed.values())
+    if groups and listed_groups:
+        raise UserError(f"{source}: has a column group, so --groups would not be used")
+    stems = [str(PurePosixPath(name).with_suffix("")) for name in listed]
+    marks = dict(zip(listed, found_in(stems, f"(?i){groups}", "--groups"))) if groups else {}
+    if groups and not any(marks.values()):
+        raise UserError(f"{source}: --groups {groups!r} is found in none of the files' paths")
     opened, unreadable = open_all(root, list(listed), out / "checked.jsonl")
     names = {row.label for row in listed.values()}
     # Sort classes by name, or by value if all names are numbers.
@@ -77,18 +84,13 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
     classes = tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
     _require_every_class(source, classes, listed, dict(unreadable))
     label_of = {name: label for label, name in enumerate(classes)}
-    listed_groups = any(row.group for row in listed.values())
-    if groups and listed_groups:
-        raise UserError(f"{source}: has a column group, so --groups would not be used")
-    if groups and not any(group_of(name, groups) for name in opened):
-        raise UserError(f"{source}: --groups {groups!r} is found in none of the files' paths")
     grouped = bool(groups) or listed_groups
     videos = [
         replace(
             video,
             label=label_of[row.label],
             split=row.split,
-            group=row.group or (groups and group_of(name, groups)) or name,
+            group=row.group or marks.get(name) or name,
         )
         for name, video in opened.items()
         for row in [listed[name]]
@@ -204,12 +206,6 @@ def _require_every_class(
             f"{source}: class {empty[0]!r} has {len(names)} videos, and 0 can be read (the first: "
             f"{names[0]}: {reasons[names[0]]})"
         )
-
-
-def group_of(name: str, pattern: str) -> str:
-    """Return the part of a name without its suffix that matches: group 1, or the whole match."""
-    match = re.search(pattern, str(PurePosixPath(name).with_suffix("")), re.IGNORECASE)
-    return (match[1] if match.re.groups else match[0]) or "" if match else ""
 
 
 def _shared_mark(names: list[str]) -> str:

@@ -150,7 +150,7 @@ def _read_checked(root: Path, checked: Path) -> dict[tuple[Any, ...], Video]:
 
 def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
     # Importing PyAV takes a fifth of a second, which an unchanged folder does not need.
-    from mgm.video import probe_video
+    from mgm.video.decode import probe_video
 
     results: dict[str, Video | str] = {}
     for name in names:

@@ -232,3 +232,20 @@ def _kernel(width: float) -> list[int]:
     whole = [round(UNIT * weight / sum(weights)) for weight in weights]
     whole[REACH] += UNIT - sum(whole)
     return whole
+
+
+# --- OneVision-Encoder (Tang et al., 2026) ---
+# It encodes only the patches with large motion vectors and residuals.
+
+
+def codec_keep(clips: MaskInput) -> Tensor:
+    """Hide the K patches of each slot that move least, with random tie-breaking.
+
+    A patch's motion is the sum over its 2 x 2 quarters. Ties are broken in the same order in every
+    slot, so a clip without motion has a tube mask. It is the opposite of MGM.
+    """
+    grid = clips.grid
+    rows, columns = FINE * grid.height, FINE * grid.width
+    motion_BSN = sum_per_patch(resampled(clips.magnitude_BSHW, rows, columns))
+    ties_B1N = clips.bits(draws.TIES, grid.patches)[:, None]
+    return topk_mask(sort_key(motion_BSN, ties_B1N), clips.hidden)

@@ -2,10 +2,10 @@
 
 from mgm.models.classifier import Classifier, FrozenEncoder, build_classifier, build_frozen_encoder
 from mgm.models.encoder import attention_map
-from mgm.models.huggingface import config_of
 from mgm.models.mae import MAE, build_mae, reconstruct, reconstruction_loss
 from mgm.models.weights import (
     classes_of,
+    config_of,
     load_encoder,
     load_weights,
     model_of,

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from mgm.errors import UserError
+from mgm.reading import found_in
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus, log_lines
 from mgm.results.statistics import (
@@ -398,7 +399,8 @@ class Findings:
             if not path.exists():
                 continue
             table = pd.read_csv(path, dtype=str)
-            person = people_in(table.path, self.study.people)
+            found = found_in(table.path.tolist(), self.study.people, "people")
+            person = pd.Series(found, dtype="object")
             if person.isna().any():
                 raise UserError(
                     f"{path}: {table.path[person.isna()].iloc[0]} has no person by the study's "
@@ -525,28 +527,6 @@ def _quoted_point(row: str, lines: Iterable[str]) -> tuple[str, float]:
     method, _, epochs = row.rpartition(", ")
     known = method in lines and re.fullmatch(r"\d+(\+\d+)*", epochs)
     return (method, sum(map(float, epochs.split("+")))) if known else ("", nan)
-
-
-def people_in(paths: "pd.Series[str]", pattern: str) -> "pd.Series[str]":
-    """Return the first group of a regular expression in each path; NaN where it is not found.
-
-    RE2 matches in linear time, so that no expression can hang.
-
-    Raises:
-        UserError: the expression is not one of RE2, or has no group.
-    """
-    import pyarrow as pa
-    from pyarrow.compute import extract_regex
-
-    # Groups of RE2 need names in Arrow.
-    named = re.sub(r"(?<!\\)\((?!\?)", "(?P<person>", pattern, count=1)
-    named = re.sub(r"(?<!\\)\((?!\?)", "(?:", named)
-    try:
-        found = extract_regex(pa.array(paths.tolist(), pa.string()), pattern=named).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise UserError(f"people: {pattern!r}: {error}") from None
-    first = [None if match is None else next(iter(match.values()), None) for match in found]
-    return pd.Series(first, index=paths.index, dtype="object")
 
 
 def agrees(statement: Statement, estimate: Estimate, sizes: bool = True) -> bool | None:

@@ -46,7 +46,9 @@ MASKS = {
     "green-noise": MaskInfo(
         "Green Noise (Green3D)", source="Structured-Noise Masked Modeling", file="others"
     ),
-    "codec-keep": MaskInfo("Codec Keep (OneVision-Encoder)", True, source="OneVision-Encoder"),
+    "codec-keep": MaskInfo(
+        "Codec Keep (OneVision-Encoder)", True, source="OneVision-Encoder", file="others"
+    ),
 }
 
 

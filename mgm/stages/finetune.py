@@ -18,7 +18,7 @@ from mgm.stages.job import Job
 from mgm.stages.probe import units
 from mgm.stages.probe_kinds import held_out
 from mgm.training import mix
-from mgm.video import Batch, BatchOptions
+from mgm.video.loader import Batch, BatchOptions
 
 
 def finetune(job: Job[Finetune]) -> dict[str, Any]:

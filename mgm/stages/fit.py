@@ -18,7 +18,7 @@ from mgm.spec import Finetune, Optim, Pretrain
 from mgm.stages.job import Job
 from mgm.training import TrainingRun, collectives, train
 from mgm.training.loop import Numbers
-from mgm.video import Batch, BatchOptions, training_loader
+from mgm.video.loader import Batch, BatchOptions, training_loader
 
 # Warn if bf16 takes this many times as long as float32. A CPU with bf16 units takes 0.3 to 0.6
 # times as long, and a CPU that emulates bf16 takes 20 to 100 times as long.

@@ -9,7 +9,7 @@ from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.spec import Clips, Views
 from mgm.stages.job import CLIPS, computed
-from mgm.video import BatchOptions, view_batches
+from mgm.video.loader import BatchOptions, test_loader
 from mgm.video.read import Cache
 
 T = TypeVar("T")
@@ -31,16 +31,8 @@ def over_videos(
     Args:
         compute: maps uint8 frames (B, T, H, W, C) to any value. Without gradients.
         share: (i, n): part i of n, from 0.
-        failed: gets {position: error} of the videos that cannot be read.
-
-    Raises:
-        UserError: a video cannot be read, and `failed` is None.
+        failed: see `test_loader`.
     """
     how = BatchOptions(workers=workers, cache=cache, share=share)
-    for batch, errors in view_batches(videos, clips, views, CLIPS, how):
-        if errors and failed is None:
-            raise next(iter(errors.values()))
-        if failed is not None:
-            failed |= errors
-        if batch:
-            yield computed(compute, batch.frames_BTHWC), batch.sample_B
+    for batch in test_loader(videos, clips, views, CLIPS, how, failed):
+        yield computed(compute, batch.frames_BTHWC), batch.sample_B

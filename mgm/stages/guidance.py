@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.spec import MASKS, Clips, Mask, Model, StoredMotion
-from mgm.video import BatchOptions
 from mgm.video.clip import Clip
+from mgm.video.loader import BatchOptions
 from mgm.video.motion import CELL, frame_difference
 
 

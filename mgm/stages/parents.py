@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mgm.errors import UserError
-from mgm.models.huggingface import config_of
-from mgm.models.weights import model_of, read_weights
+from mgm.models.weights import config_of, model_of, read_weights
 from mgm.models.weights_file import weights_digest, weights_file
 from mgm.results.result import recorded_digest
 from mgm.spec import read_spec

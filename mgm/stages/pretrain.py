@@ -17,7 +17,7 @@ from mgm.stages.flow import require_flow
 from mgm.stages.guidance import mask_options
 from mgm.stages.job import Job
 from mgm.training import collectives
-from mgm.video import Batch
+from mgm.video.loader import Batch
 
 
 def pretrain(job: Job[Pretrain]) -> dict[str, Any]:

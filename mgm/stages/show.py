@@ -14,8 +14,10 @@ from mgm.spec import MASKS, Mask
 from mgm.stages.guidance import slot_motion
 from mgm.stages.measure.visible import shares
 from mgm.study.recipes import MASK_RATIO
-from mgm.video import Clip, probe_video, read_clip
+from mgm.video.clip import Clip
+from mgm.video.decode import probe_video
 from mgm.video.motion import CELL
+from mgm.video.read import read_clip
 
 NAMES = ("block", "tube", "mgm")
 TITLES = {"block": "Random block", "tube": "Random tube", "mgm": "MGM"}

@@ -5,7 +5,6 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,9 @@ from mgm.stages.guidance import slot_motion
 from mgm.stages.job import Job, moving_videos
 from mgm.stages.measure.saliency import read_boxes
 from mgm.study.recipes import MASK_RATIO
-from mgm.video import Clip, read_clip
-from mgm.video.clip import Box
-from mgm.video.transform import view_box, view_indices
+from mgm.video.clip import Box, Clip
+from mgm.video.read import read_clip
+from mgm.video.transform import view_indices
 
 PARENTS = {"5": 0, "6": 1, "7": 1, "8": 2}
 CLIPS = {"5": 1, "6": 1, "7": 4, "8": 2}
@@ -63,7 +62,8 @@ def masks_on_a_clip(
     """Return a clip's frames and motion, with masks.
 
     Args:
-        clip, index_T: as `_middle` returns them.
+        clip: the centre crop of a video's middle clip.
+        index_T: its frames' numbers.
         clips: size and sampling of the clip.
         model: tubelet and patch, which make the token grid.
         masks: N masks.
@@ -103,7 +103,8 @@ def _arrays(
       (`mgm.models.reconstruct`).
     """
     spec, figure, tubelet = job.spec, job.spec.figure, job.spec.model.tubelet
-    clip, index_T, crop = _middle(Path(video.path), video.frames, spec.clips, figure != "7")
+    index_T = view_indices(spec.clips, video.frames, view=0, views=1)
+    clip = read_clip(video.path, index_T, figure != "7").cut_to(spec.clips.size)
     masks = (
         [trained.mask for trained, _ in runs]
         if runs
@@ -114,7 +115,7 @@ def _arrays(
     else:
         arrays = _frames(clip, index_T, tubelet) | {"class": job.index.classes[video.label]}
     if figure == "6":
-        arrays["objects_SK4"] = _objects(job, video, index_T[::tubelet], crop)
+        arrays["objects_SK4"] = _objects(job, video, index_T[::tubelet], clip.box)
     if figure in ("6", "7"):
         arrays |= _attention(runs[0][1], clip)
     if figure == "8":
@@ -171,20 +172,6 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
     return trained, model.to(job.device).eval()
 
 
-def _middle(
-    path: Path, frames: int, clips: Clips, motion: bool = True
-) -> tuple[Clip, np.ndarray, Box]:
-    """Read the centre crop of a video's middle clip.
-
-    Returns:
-        The clip, its frames' numbers, and the crop in pixels of the decoded frame.
-    """
-    index_T = view_indices(clips, frames, view=0, views=1)
-    clip = read_clip(path, index_T, motion)
-    crop = view_box(clip.height, clip.width, 0, 1)
-    return clip.cut(crop, clips.size), index_T, crop
-
-
 def _frames(clip: Clip, index_T: np.ndarray, tubelet: int) -> dict[str, np.ndarray]:
     return {"frames_SHWC": clip.frames_THWC[::tubelet], "index_S": index_T[::tubelet]}
 
@@ -210,11 +197,14 @@ def _masks(
     }
 
 
-def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box) -> np.ndarray:
+def _objects(
+    job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box | None
+) -> np.ndarray:
     """Return (S, K, 4) bounding boxes of objects in a video, from the file next to its index.
 
     Values are NaN if a frame has fewer boxes, or if a box is outside of the crop.
     """
+    assert crop
     place = job.workplace.data[job.spec.data.dataset]
     # Boxes are optional.
     if not any((place / name).exists() for name in ("boxes.csv", "boxes.npz")):

@@ -167,6 +167,7 @@ def test_loader(
     views: Views,
     batch: int,
     how: BatchOptions = NO_MASKS,
+    failed: dict[int, UserError] | None = None,
 ) -> Iterator[Batch]:
     """Yield all test views of all videos, in order. A video's views are successive.
 
@@ -175,32 +176,20 @@ def test_loader(
     batch is yielded, starting at the i-th. So batches and scores do not depend on the number of
     processes.
 
-    Raises:
-        UserError: a video cannot be read.
-    """
-    for clips_batch, errors in view_batches(videos, clips, views, batch, how):
-        for error in errors.values():
-            raise error
-        assert clips_batch
-        yield clips_batch
-
-
-def view_batches(
-    videos: Sequence[Video],
-    clips: Clips,
-    views: Views,
-    batch: int,
-    how: BatchOptions = NO_MASKS,
-) -> Iterator[tuple[Batch | None, dict[int, UserError]]]:
-    """Yield the batches of `test_loader` without the videos that cannot be read.
-
-    Yields:
-        The batch, or None if no video is left, and {position: error} of these videos.
+    Args:
+        failed: gets {position: error} of the videos that cannot be read, which have no views. None:
+            the first such error is raised.
     """
     dataset = _TestBatches(videos, clips, how, batch, views)
     number, count = how.share
     _require_shared_memory(how.workers, clips, max(batch, views.temporal * views.spatial))
-    return load(dataset, range(number, len(dataset), count), how.workers)
+    for own, errors in load(dataset, range(number, len(dataset), count), how.workers):
+        if failed is not None:
+            failed |= errors
+        elif errors:
+            raise next(iter(errors.values()))
+        if own:
+            yield own
 
 
 def _raised(item: Batch | UserError) -> Batch:

@@ -146,15 +146,6 @@ def resized(
     return Box((height - h) // 2, (width - w) // 2, h, w, antialias=False)
 
 
-def view_box(height: int, width: int, view: int, views: int) -> Box:
-    """Return a square with the side of the short side.
-
-    With one view it is central. Otherwise it is number `view` of `views` along the long side.
-    """
-    short, offset = min(height, width), spread(abs(height - width), view, views)
-    return Box(offset, 0, short, short) if height > width else Box(0, offset, short, short)
-
-
 def test_box(height: int, width: int, view: int, views: int, size: int) -> Box:
     """Return spatial test view `view` of `views` (MCG-NJU/VideoMAE, kinetics.py).
 

@@ -29,7 +29,7 @@ from mgm.spec import ApplyOptions, Clips, Data, Decoder, Finetune, Model, Pretra
 from mgm.stages import apply as applied
 from mgm.stages.apply import embed, predict
 from mgm.stages.evaluate import recorded_classes
-from mgm.video import test_loader as views_loader
+from mgm.video.loader import test_loader as views_loader
 from tests.helpers.videos import moving_square, write_video
 
 SMALL = {

@@ -31,7 +31,7 @@ def test_kinds_decode_once_and_leave_no_tokens(execution, kinds, monkeypatch, re
     assert all(name.endswith(".npz") for name in left)
     monkeypatch.setattr(
         sys.modules["mgm.stages.frozen"],
-        "view_batches",
+        "test_loader",
         lambda *args, **options: pytest.fail("decodes"),
     )
     run_all([kinds["logistic"], kinds["knn"]], probe, execution)

@@ -29,7 +29,7 @@ from mgm.stages.pretrain import motion_coverage
 from mgm.stages.runner import run_all
 from mgm.study.recipes import MASK_RATIO
 from mgm.video import read_clip, slot_displacement
-from mgm.video.transform import view_box, view_indices
+from mgm.video.transform import view_indices
 from tests.helpers.errors import refused
 from tests.helpers.small_runs import PARAMS, SMALL
 from tests.helpers.videos import indexed, moving_square, write_video
@@ -250,7 +250,7 @@ def slow_coverage(one, videos):
     share_NBS = np.full((len(MASKS), len(videos), slots), np.nan)
     for b, video in enumerate(videos):
         clip = read_clip(video.path, view_indices(one.clips, video.frames, 0, 1))
-        clip = clip.cut(view_box(clip.height, clip.width, 0, 1), size)
+        clip = clip.cut_to(size)
         speed_THW = (
             np.linalg.norm(clip.motion_THW2, axis=-1)
             / clip.distance_THW

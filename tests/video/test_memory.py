@@ -8,7 +8,7 @@ import pytest
 
 from mgm.spec import Clips, Mask, Model
 from mgm.stages.guidance import mask_options
-from mgm.video import training_loader
+from mgm.video.loader import training_loader
 from tests.helpers.videos import indexed, moving_square, write_video
 
 CODE = """

@@ -12,8 +12,9 @@ from mgm.data.index import Index
 from mgm.errors import UserError
 from mgm.spec import Augment, Clips, Mask, Model, Views
 from mgm.stages.guidance import mask_options
-from mgm.video import BatchOptions, Cache, NoVectors, probe_video, read_clip, training_loader
-from mgm.video import test_loader as view_loader
+from mgm.video import Cache, NoVectors, probe_video, read_clip
+from mgm.video.loader import BatchOptions, training_loader
+from mgm.video.loader import test_loader as view_loader
 from mgm.video.optical_flow import NoFlow
 from mgm.video.vectors import read_vectors
 from tests.helpers.videos import CARRIED, moving_square, rotate_metadata, write_video

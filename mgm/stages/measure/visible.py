@@ -27,7 +27,7 @@ from mgm.spec import MASKS, Clips, Mask, Measure, Model
 from mgm.stages.guidance import mask_options, masked
 from mgm.stages.inspect import spread
 from mgm.stages.job import Job
-from mgm.video import training_loader
+from mgm.video.loader import training_loader
 from mgm.video.read import Cache
 
 SIDE, TEXTURED = 8, 8.0  # pixels; grey levels
