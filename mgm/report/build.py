@@ -168,9 +168,11 @@ def _picture(findings: Findings, name: str, folder: Path) -> Figure:
         why = status.why or "its arrays.npz is missing; delete its result.json and run it again"
         figure.why = f"{'not run' if status.state == 'finished' else status.state}: {run_id}: {why}"
         return figure
-    save(DRAW[name](arrays, f"Scale {findings.suite.scale.name}."), stem, ("svg", "pdf", "png"))
-    # Curves are shown as SVG, frames of clips as PNG.
-    figure.picture = stem.with_suffix(".svg" if picture.measure else ".png")
+    drawn = DRAW[name](arrays, f"Scale {findings.suite.scale.name}.")
+    # Measurements have curves, and the other figures show frames of clips.
+    kind = "svg" if picture.measure else "png"
+    save(drawn, stem, ("pdf", kind), fitted=kind == "svg")
+    figure.picture = stem.with_suffix(f".{kind}")
     return figure
 
 

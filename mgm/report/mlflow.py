@@ -136,7 +136,7 @@ def _write(
     client: Any, experiment: str, findings: Findings, spec: Spec, tags: dict[str, str]
 ) -> str:
     """Write a run without its digest, and return its id in MLflow."""
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import Metric, Param
 
     status = findings.statuses[spec.run_id]
     result: dict[str, Any] = status.result or {}
@@ -171,14 +171,15 @@ def _write(
         "device": result.get("device", ""),
         "mlflow.source.name": f"mgm {spec.stage}",
     }
-    # The tag comes with the run, so that the next copy finds a half written one.
+    # Tags come with the run, so that the next copy finds a half written one.
+    held = {RUN: spec.run_id} | {key: text[:LONGEST] for key, text in tags.items() if text}
     name = _name(spec, fields, result)
-    run_id: str = client.create_run(experiment, begun, {RUN: spec.run_id}, name).info.run_id
+    run_id: str = client.create_run(experiment, begun, held, name).info.run_id
     texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in params.items()}
-    client.log_batch(run_id, params=[Param(*pair) for pair in texts.items()])
-    for first in range(0, len(metrics), BATCH):
+    # Each call is a transaction of its own.
+    client.log_batch(run_id, metrics[:BATCH], [Param(*pair) for pair in texts.items()])
+    for first in range(BATCH, len(metrics), BATCH):
         client.log_batch(run_id, metrics[first : first + BATCH])
-    client.log_batch(run_id, tags=[RunTag(k, v[:LONGEST]) for k, v in tags.items() if v])
     if status.state != "running":
         client.set_terminated(run_id, STATUS.get(status.state, "FAILED"), ended)
     return run_id

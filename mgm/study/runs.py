@@ -101,7 +101,7 @@ def scale_of(
     }
     if study.execution:
         changes["execution"] = study.execution
-    return base.model_copy(update=changes | {"more_seeds": {}, "weights": {}})
+    return base.model_copy(update=changes | {"more_seeds": {}, "steps_of": {}, "weights": {}})
 
 
 def _require_own_keys(study: Study) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, PositiveInt, TypeAdapter, model_validator
 
 from mgm.errors import UserError, valid
 from mgm.reading import deep_merge, read_yaml
@@ -82,6 +82,8 @@ class Scale(FrozenModel):
     more_seeds: dict[str, Numbers] = Field(default_factory=dict)
     # None: steps follow from the paper's epochs.
     steps: Steps | None = None
+    # Steps of pretraining in a study of the paper's suite, such as table1.
+    steps_of: dict[str, PositiveInt] = Field(default_factory=dict)
     # Each stage with its {dotted field: value}.
     overrides: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
     # The model of a study's runs.
@@ -121,6 +123,13 @@ class Scale(FrozenModel):
         return {
             (dataset.name or key, dataset.digest): key for key, dataset in self.datasets.items()
         }
+
+    def of_study(self, study: str) -> Self:
+        """Return this scale with the steps of pretraining that it has for a study."""
+        if study not in self.steps_of:
+            return self
+        own = {**self.overrides.get("pretrain", {}), "optim.steps": self.steps_of[study]}
+        return self.model_copy(update={"overrides": {**self.overrides, "pretrain": own}})
 
     def apply(self, spec: R, seed: int) -> R:
         """Return `spec` as this scale runs it with `seed`.

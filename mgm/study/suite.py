@@ -133,8 +133,11 @@ def make_suite(scale: Scale) -> Suite:
     Raises:
         UserError: a run cannot be made, or the scale lacks the datasets of every study.
     """
-    if unknown := {*scale.without} - {*NAMES}:
-        raise UserError(f"scale {scale.name}: without: {min(unknown)} is not in {', '.join(NAMES)}")
+    for field_name, given in (("without", scale.without), ("steps_of", scale.steps_of)):
+        if unknown := {*given} - {*NAMES}:
+            raise UserError(
+                f"scale {scale.name}: {field_name}: {min(unknown)} is not in {', '.join(NAMES)}"
+            )
     names = [name for name in NAMES if name not in scale.without]
     paper = (_at(load_study(PAPER / f"{name}.yaml"), scale) for name in names)
     studies = [scale.study] if scale.study else [study for study in paper if study]
@@ -153,7 +156,7 @@ def make_suite(scale: Scale) -> Suite:
             )
     for study in studies:
         with valid(f"study {study.study}: "):
-            runs = StudyRuns(study, scale, suite.specs)
+            runs = StudyRuns(study, scale.of_study(study.study), suite.specs)
             suite.values[study.study] = list(runs.values())
             suite.pictures |= {name: runs.picture(name) for name in study.pictures}
     return suite

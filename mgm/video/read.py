@@ -187,19 +187,26 @@ class Cache:
         return next(iter(kept.values()), None) if motion is None else kept.get(motion)
 
     def _keep(self, video: Video, motion: StoredMotion | None) -> bool:
-        """Decode a video and keep it, unless its first frame shows that it is too large."""
+        """Decode a video and keep it, unless it is too large."""
         known = self._kept(video.path, None)
+        pixels = 3 * video.frames * video.height * video.width
         try:
-            (first,) = read(video, [np.zeros(1, np.int64)], None, 0, motion)
-            size = video.frames * (first.nbytes - (first.frames_THWC.nbytes if known else 0))
-            if size > self.free:
-                return False
+            # Motion has fewer bytes than pixels. A video that may not fit shows it by one frame.
+            if not pixels or 2 * pixels > self.free:
+                (first,) = read(video, [np.zeros(1, np.int64)], None, 0, motion)
+                if video.frames * _new_bytes(first, known) > self.free:
+                    return False
             (clip,) = read(video, [np.arange(video.frames)], None, 0, motion)
         # The frames of a single clip may still be readable.
         except UserError:
             return False
+        self.free -= _new_bytes(clip, known)
         if known:
             clip = replace(clip, frames_THWC=known.frames_THWC)
         self.whole.setdefault(video.path, {})[motion] = clip
-        self.free -= size
         return True
+
+
+def _new_bytes(clip: Clip, known: Clip | None) -> int:
+    """Return the memory of a clip, without its frames if they are known already."""
+    return clip.nbytes - (clip.frames_THWC.nbytes if known else 0)

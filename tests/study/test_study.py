@@ -414,6 +414,21 @@ def test_more_seeds_are_of_a_study_or_of_one_of_its_columns():
         make_suite(scale.model_copy(update={"more_seeds": {"table9": (0, 1)}}))
 
 
+def test_steps_of_a_study_are_those_of_its_pretraining():
+    scale = load_scale(CONFIG / "smoke.yaml")
+    suite = make_suite(scale.model_copy(update={"steps_of": {"table1": 7}}))
+    steps = dict[str, set[int]]()
+    for study in ("table1", "table4e"):
+        runs = suite.with_parents(value.run.run_id for value in suite.values[study])
+        steps[study] = {spec.optim.steps for spec in runs if spec.stage == "pretrain"}
+    assert steps["table1"] == {7}
+    assert 7 not in steps["table4e"]
+    with refused("smoke", "steps_of: table9"):
+        make_suite(scale.model_copy(update={"steps_of": {"table9": 7}}))
+    # A study of the user has a name of its own.
+    assert not scale_of(small()).steps_of
+
+
 def test_a_row_can_start_from_a_users_weights():
     study = small(rows={"MGM": {}, "Theirs": {"from": "weights/theirs.pt"}}, compare=[], predictions=[],
                   columns={"Linear": {}})  # fmt: skip

@@ -30,16 +30,17 @@ def masks_in_motion(arrays: Mapping[str, Any], path: Path) -> Path:
     canvas = FigureCanvasAgg(figure)
     axes_N = figure.subplots(rows, COLUMNS).ravel()
     figure.subplots_adjust(0.01, 0.01, 0.99, 1 - HEAD / figure.get_figheight(), 0.05, 0.14)
+    for axes in axes_N:
+        axes.set_axis_off()
+    for axes, name in zip(axes_N, names):
+        axes.set_title(name, size=8.5)
     glow_SHW4 = cells.glow(arrays["magnitude_SHW"])
     frames = []
     for slot, frame_HWC in enumerate(arrays["frames_SHWC"]):
-        for place, axes in enumerate(axes_N):
-            axes.clear()
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-            if place >= len(names):
-                continue
-            axes.set_title(names[place], size=8.5)
+        for place, axes in enumerate(axes_N[: len(names)]):
+            # Faster than axes.clear(), which also makes new axis lines and titles.
+            for drawn in (*axes.images, *axes.lines, *axes.patches, *axes.collections):
+                drawn.remove()
             if place == 0:
                 cells.show(axes, frame_HWC)
             elif place == 1:

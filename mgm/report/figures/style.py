@@ -40,7 +40,6 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
-    "savefig.bbox": "tight",
     "savefig.pad_inches": 0.08,
     "pdf.fonttype": 42,  # text stays text
     "svg.fonttype": "path",  # looks the same without our fonts
@@ -70,21 +69,33 @@ def blank(width: float, height: float, **options: Any) -> Figure:
     return figure
 
 
-def save(figure: Figure, stem: Path, kinds: Sequence[str]) -> None:
-    """Write `stem`.svg and others. The same figure gives the same bytes."""
+def save(figure: Figure, stem: Path, kinds: Sequence[str], fitted: bool = True) -> None:
+    """Write `stem`.svg and others, as `write` does."""
     for kind in kinds:
-        write(figure, stem.with_suffix(f".{kind}"), kind)
+        write(figure, stem.with_suffix(f".{kind}"), kind, fitted)
 
 
 @mpl.rc_context(STYLE)
-def write(figure: Figure, path: Path, kind: str = "png") -> None:
-    """Write a figure as png, svg or pdf. The same figure gives the same bytes."""
+def write(figure: Figure, path: Path, kind: str = "png", fitted: bool = True) -> None:
+    """Write a figure as png, svg or pdf. The same figure gives the same bytes.
+
+    Args:
+        fitted: fit the page to what is drawn. It takes as long as drawing, and a figure of
+            `with_text` has its final size.
+    """
     dpi = DPI if kind == "png" else "figure"
     with atomic_write(path) as temporary:
         # An svg has the ground of the page that shows it.
         clear = kind == "svg"
         metadata = {CLOCKS[kind]: None}
-        figure.savefig(temporary, dpi=dpi, format=kind, metadata=metadata, transparent=clear)
+        figure.savefig(
+            temporary,
+            dpi=dpi,
+            format=kind,
+            metadata=metadata,
+            transparent=clear,
+            bbox_inches="tight" if fitted else None,
+        )
 
 
 def caption(figure: Figure, text: str) -> Figure:
