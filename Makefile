@@ -80,7 +80,7 @@ docs: setup ## write the results in README and docs from the archives; build the
 	@for name in drawn length binding gestures bodies; do $(BIN)/mgm report $$name > /dev/null && \
 		sed "s,](figures/,]($$name-," reports/$$name/index.md > docs/$$name.md && \
 		for figure in reports/$$name/figures/over.svg; do [ ! -e $$figure ] || cp $$figure docs/$$name-over.svg; done; done
-	@$(BIN)/python -m mgm.report.blocks README.md docs/*.md
+	@$(BIN)/python -m mgm.report.markdown README.md docs/*.md
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "The site: $(CURDIR)/site/index.html"
 
 ARCHIVE = mgm-$(shell $(BIN)/mgm --version | cut -d' ' -f2).tar.gz

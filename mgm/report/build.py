@@ -19,8 +19,8 @@ from mgm.report.figures.draw import DRAW
 from mgm.report.figures.film import masks_in_motion
 from mgm.report.figures.style import save
 from mgm.report.findings import Findings, read_findings
+from mgm.report.markdown import summary
 from mgm.report.page import Figure, page
-from mgm.report.summary import summary
 from mgm.report.tables import compared, write_frames, write_table
 from mgm.results import atomic
 from mgm.results.statistics import of_differences, of_shares

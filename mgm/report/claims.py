@@ -256,15 +256,15 @@ def _met(said: Statement, number: Estimate | None, slack: float) -> bool:
 
 def of_paper(quoted: Mapping[Key, Quote], formula: Formula) -> Estimate | None:
     """Evaluate a formula from the paper's numbers; None if one is not printed."""
-    total = 0.0
-    for term, sign in zip(formula.terms, formula.signs):
+    numbers = []
+    for term in formula.terms:
         number = _fact(term)
         if number is None:
-            key = _key(term)
-            if key not in quoted:
+            if (key := _key(term)) not in quoted:
                 return None
             number = quoted[key].value
-        total = total + sign * number if sign else total / number
+        numbers.append(number)
+    total = formula.of(numbers)
     return Estimate(total, total, total)
 
 
@@ -290,25 +290,18 @@ def of_runs(findings: Mapping[str, Findings], formula: Formula) -> Estimate | No
         study, dataset = term.place.split("/", 1)
         parts.append(findings[study].series(dataset, term, ""))
         estimates.append(Estimate(cell["mean"], cell["low"], cell["high"], cell["n"]))
-    if not any(isinstance(part, pd.Series) for part in parts):
-        total = of_numbers(formula, [estimate.mean for estimate in estimates])
-        return Estimate(total, total, total)
-    units = combined(formula, parts, [term.row in CONTROLS for term in formula.terms])
-    if len(units) >= FEWEST:
-        return over_seeds(units.tolist())
-    mean = of_numbers(formula, [estimate.mean for estimate in estimates])
+    paired = any(isinstance(part, pd.Series) for part in parts)
+    if paired:
+        units = combined(formula, parts, [term.row in CONTROLS for term in formula.terms])
+        if len(units) >= FEWEST:
+            return over_seeds(units.tolist())
+    mean = formula.of(estimate.mean for estimate in estimates)
+    if not paired:
+        return Estimate(mean, mean, mean)
     if not all(isfinite(estimate.low) for estimate in estimates):
         return Estimate(mean, unknown="too few seeds")
     half = sqrt(sum(((estimate.high - estimate.low) / 2) ** 2 for estimate in estimates))
     return Estimate(mean, mean - half, mean + half, min(estimate.n for estimate in estimates))
-
-
-def of_numbers(formula: Formula, numbers: Iterable[float]) -> float:
-    """Evaluate a formula with one number per term."""
-    total = 0.0
-    for number, sign in zip(numbers, formula.signs):
-        total = total + sign * number if sign else total / number
-    return total
 
 
 def cell_in(findings: Mapping[str, Findings], term: Term) -> dict[str, Any] | None:

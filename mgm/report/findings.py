@@ -124,7 +124,7 @@ class Findings:
     def estimate(
         self,
         dataset: str,
-        text: str,
+        formula: str | Formula,
         column: str = "",
         draws: tuple[int, ...] = (),
         seeds: tuple[int, ...] = (),
@@ -139,11 +139,9 @@ class Findings:
         Returns:
             The estimate; None without a result.
         """
-        return self.estimate_of(dataset, parse_formula(text), column, draws, seeds)
-
-    def estimate_of(self, dataset: str, formula: Formula, *place: Any) -> Estimate | None:
-        """Return the estimate of a formula, with the further arguments of `per_unit`."""
-        units, column = self.per_unit(dataset, formula, *place), place[0] if place else ""
+        if isinstance(formula, str):
+            formula = parse_formula(formula)
+        units = self.per_unit(dataset, formula, column, draws, seeds)
         if not len(units):
             return None
         if formula.is_ratio or not all(self._is_share(term, column) for term in formula.terms):
@@ -205,7 +203,7 @@ class Findings:
             status = status_of(runs.status)
             one = Formula((Term(row),), (1,))
             believed = status in ("finished", "partial")
-            found = self.estimate_of(dataset, one, column) if believed else None
+            found = self.estimate(dataset, one, column) if believed else None
             done = runs[runs.value.notna()]
             rows.append(
                 dict(zip(CELL, place))
@@ -426,9 +424,8 @@ class Findings:
         rows, copied = [], ["dataset", "column", "says", "draws", "seeds", "since"]
         for prediction in self.study.predictions:
             statement, only = prediction.statement, (prediction.draws, prediction.seeds)
-            estimate = self.estimate_of(
-                prediction.dataset, statement.formula, prediction.column, *only
-            )
+            place = prediction.dataset, statement.formula, prediction.column
+            estimate = self.estimate(*place, *only)
             verdict, why = verdict_of(statement, estimate, prediction.strict)
             rows.append(
                 {name: getattr(prediction, name) for name in copied}
@@ -499,14 +496,14 @@ def combined(
     index = leading[0].index
     for other in leading[1:]:
         index = index.intersection(other.index)
-    total: Any = 0.0
-    for part, sign, is_once in zip(parts, formula.signs, once):
+    aligned = list[pd.Series | float]()
+    for part, is_once in zip(parts, once):
         if isinstance(part, pd.Series) and is_once and len(leading) < len(series):
             part = part.groupby("draw").mean().reindex(index, level="draw")
         elif isinstance(part, pd.Series):
             part = part.reindex(index)
-        total = total + sign * part if sign else total / part
-    return total.dropna()
+        aligned.append(part)
+    return formula.of(aligned).dropna()  # type: ignore[no-any-return]
 
 
 def status_of(states: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,6 @@ from markupsafe import Markup, escape
 from matplotlib.image import imread, imsave
 
 from mgm.report.findings import FITS, Findings
-from mgm.report.svg import Axis
 from mgm.report.tables import FRAMES, compared, groups, records, seen
 from mgm.spec import parents
 from mgm.study.schema import SHARES
@@ -31,6 +31,20 @@ STAGES = {
     "measure": "Measurements",
     "visualise": "Pictures",
 }
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear axis of the small plots in tables, which `templates/svg.html.j2` draws."""
+
+    low: float
+    high: float
+    width: int = 112  # CSS pixels
+
+    def at(self, value: float) -> float:
+        """Return a value's place in pixels from the left, at most the axis's ends."""
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return round(8 + (self.width - 16) * share, 1)
 
 
 @dataclass
@@ -276,7 +290,11 @@ def _span(values: Sequence[int]) -> str:
 
 
 def _axis(lines: pd.DataFrame, share: bool = False) -> Axis:
+    """Return an axis over 0 and all numbers of a table; its ends are multiples of 10."""
     names = [name for name in ("mean", "low", "high", "paper") if name in lines]
-    ends = lines[names].to_numpy(float).ravel()
-    within = (0.0, 100.0) if share else (-np.inf, np.inf)
-    return Axis.over([0.0, *ends[np.isfinite(ends)]], step=10, within=within)
+    numbers = lines[names].to_numpy(float).ravel()
+    ends = [0.0, *numbers[np.isfinite(numbers)]]
+    low, high = 10 * math.floor(min(ends) / 10), 10 * math.ceil(max(ends) / 10)
+    if share:
+        return Axis(0, min(max(high, 10), 100))
+    return Axis(low, max(high, low + 10))

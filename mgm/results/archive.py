@@ -81,12 +81,6 @@ def unpack(results: Path) -> None:
         show(f"unpacked {len(files)} files from {archive_of(results)}")
 
 
-def unpack_all(results: Path) -> None:
-    """Unpack every archive in the folder `results`."""
-    for archive in sorted(results.glob(f"*{ENDING}")):
-        unpack(results / archive.name.removesuffix(ENDING))
-
-
 def pack(results: Path, runs: Collection[str], without: Collection[str] = ()) -> Path:
     """Write these runs of the folder `results` to its archive, and the archive's digest.
 

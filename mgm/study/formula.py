@@ -10,7 +10,8 @@ MGM minus Random tube above 0           a statement: above, at least or below a 
 """
 
 import re
-from typing import Literal, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
 
 Relation = Literal["above", "at least", "below", "within", "level", "is"]
 # Numbers of the paper have one decimal.
@@ -50,6 +51,13 @@ class Formula(NamedTuple):
     @property
     def is_ratio(self) -> bool:
         return 0 in self.signs
+
+    def of(self, values: Iterable[Any]) -> Any:
+        """Return the sum or the ratio of a number, or of a Series, per term."""
+        total: Any = 0.0
+        for value, sign in zip(values, self.signs):
+            total = total + sign * value if sign else total / value
+        return total
 
 
 class Statement(NamedTuple):

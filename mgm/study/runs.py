@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
-from mgm.data.index import Index, read_index
+from mgm.data.index import read_index
 from mgm.data.synthetic.params import parse_params
 from mgm.errors import UserError, valid
 from mgm.spec import (
@@ -146,12 +146,7 @@ def _prepared(name: str, place: Place) -> Dataset:
             f"{root}: its digest is {index.digest}, and the study has {place.digest}; prepare the "
             "study's videos, or leave the digest out and give the study another name"
         )
-    return indexed(place.root, index)
-
-
-def indexed(root: str, index: Index) -> Dataset:
-    """Return the dataset of an index, which the user prepared in the folder `root`."""
-    return Dataset(root=root, digest=index.digest, grouped=index.grouped)
+    return Dataset(root=place.root, digest=index.digest, grouped=index.grouped)
 
 
 def videos_of(scale: Scale, name: str) -> Published:

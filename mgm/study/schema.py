@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from itertools import chain
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -351,11 +351,7 @@ class Study(FrozenModel):
     @model_validator(mode="after")
     def _names_what_is_there(self) -> Self:
         """Refuse a part that names what is not there, or what has no effect."""
-        for where, kind, name in self._names():
-            known = self._known(kind)
-            if name not in known:
-                listed = ", ".join(sorted(filter(None, known)))
-                raise ValueError(f"{where}: {name!r} is not a {kind}; choose from {listed}")
+        self._check_names()
         for name, place in self.datasets.items():
             where = f"datasets.{name}"
             given = [place.generate is not None, place.root, place.videos_of, place.use]
@@ -384,43 +380,36 @@ class Study(FrozenModel):
                 raise ValueError(f"settings.{stage}: no run of this study reads it; leave it out")
         return self
 
-    def _known(self, kind: str) -> Collection[str]:
-        """Return the names of a kind that parts of a study can name."""
-        return {
-            "dataset": self.shown,
-            "dataset of videos": self.datasets,
-            "row": {*self.rows, *CONTROLS},
-            "row of this study": self.rows,
-            "column": {*self.columns, ""},
-            "probe": {key for key, column in self.columns.items() if column.stage == "probe"},
-        }[kind]
+    def _check_names(self) -> None:
+        """Refuse a part of the study that names what is not there."""
+        rows = {*self.rows, *CONTROLS}
+        probes = [name for name, column in self.columns.items() if column.stage == "probe"]
 
-    def _names(self) -> Iterator[tuple[str, str, str]]:
-        """Yield every name that a part of the study has: where it stands, its kind, the name."""
+        def check(where: str, known: Collection[str], *names: str) -> None:
+            for name in filter(None, names):
+                if name not in known:
+                    listed = ", ".join(sorted(known))
+                    raise ValueError(f"{where}: {name!r} is unknown; choose from {listed}")
 
-        def formula(where: str, parsed: Formula) -> Iterator[tuple[str, str, str]]:
-            for term in parsed.terms:
-                if term.number is None:
-                    yield where, "row", term.place + term.row
-                    yield where, "column", term.column
+        def check_formula(where: str, formula: Formula) -> None:
+            terms = [term for term in formula.terms if term.number is None]
+            check(where, rows, *(term.place + term.row for term in terms))
+            check(where, self.columns, *(term.column for term in terms))
 
         for name, place in self.datasets.items():
-            for field in ("pretrained_on", "videos_of"):
-                if other := getattr(place, field):
-                    yield f"datasets.{name}.{field}", "dataset of videos", other
+            check(f"datasets.{name}", self.datasets, place.pretrained_on, place.videos_of)
         for name, row in self.rows.items():
-            if row.start not in ("", "none") and not row.weights:
-                yield f"rows.{name}.from", "row of this study", row.start
-        for name, part in (*self.rows.items(), *self.columns.items()):
-            where = f"{name}.only"
-            yield from ((f"{where}.datasets", "dataset", n) for n in part.only.datasets)
-            yield from ((f"{where}.rows", "row of this study", n) for n in part.only.rows)
-            yield from ((f"{where}.columns", "column", n) for n in part.only.columns)
-        yield from (("controls", "probe", name) for name in self.controls)
-        for name, table in self.tables.items():
-            yield from ((f"tables.{name}", "dataset", n) for n in table.datasets)
-            yield from ((f"tables.{name}", "column", n) for n in table.columns)
-            yield from ((f"tables.{name}", "row", n) for n in table.rows)
+            if row.start != "none" and not row.weights:
+                check(f"rows.{name}.from", self.rows, row.start)
+        for name, limited in (*self.rows.items(), *self.columns.items()):
+            check(f"{name}.only.datasets", self.shown, *limited.only.datasets)
+            check(f"{name}.only.rows", self.rows, *limited.only.rows)
+            check(f"{name}.only.columns", self.columns, *limited.only.columns)
+        check("controls", probes, *self.controls)
+        for name, part in self.tables.items():
+            check(f"tables.{name}", self.shown, *part.datasets)
+            check(f"tables.{name}", self.columns, *part.columns)
+            check(f"tables.{name}", rows, *part.rows)
         for name, figures in self.over.items():
             number: Any = Pretrain(data=Data(dataset="any"))
             for field in PATHS.get(name, name).split("."):
@@ -428,33 +417,32 @@ class Study(FrozenModel):
             if not isinstance(number, int | float):
                 raise ValueError(f"over.{name}: is no number of pretraining")
             for over in figures:
-                yield from ((f"over.{name}", "dataset", n) for n in over.datasets)
+                check(f"over.{name}", self.shown, *over.datasets)
         if self.against:
-            yield "against.x", "column", self.against.x
-            yield "against.y", "column", self.against.y
-            yield "against.minus", "row of this study", self.against.minus
+            check("against", self.columns, self.against.x, self.against.y)
+            check("against.minus", self.rows, self.against.minus)
         for name, picture in self.pictures.items():
-            yield f"pictures.{name}", "dataset of videos", picture.dataset
-            yield from ((f"pictures.{name}", "row of this study", n) for n in picture.rows)
+            check(f"pictures.{name}", self.datasets, picture.dataset)
+            check(f"pictures.{name}", self.rows, *picture.rows)
         for text in chain.from_iterable(self.compare.values()):
             parsed = parse_formula(text)
             if len(parsed.terms) != 2:
                 raise ValueError(f"compare: {text!r} is not `A minus B`")
             if parsed.terms[1].row == "*":
                 parsed = Formula(parsed.terms[:1], (1,))
-            yield from formula(f"compare: {text}", parsed)
+            check_formula(f"compare: {text}", parsed)
         for text in (*self.answer, *self.sceptic.values()):
             for part in re.findall(r"\{([^{}]+)\}", text):
                 dataset, colon, rest = part.partition(": ")
                 if not colon:
                     raise ValueError(f"answer: {{{part}}} is not {{DATASET: A minus B}}")
-                yield f"answer: {{{part}}}", "dataset", dataset
-                yield from formula(f"answer: {{{part}}}", parse_formula(rest))
+                check(f"answer: {{{part}}}", self.shown, dataset)
+                check_formula(f"answer: {{{part}}}", parse_formula(rest))
         for number, prediction in enumerate(self.predictions, 1):
             where = f"predictions: number {number}"
-            yield where, "dataset", prediction.dataset
-            yield where, "column", prediction.column
-            yield from formula(where, prediction.statement.formula)
+            check(where, self.shown, prediction.dataset)
+            check(where, self.columns, prediction.column)
+            check_formula(where, prediction.statement.formula)
 
     def without_absent(self, present: Collection[str]) -> Self:
         """Return the study without its optional datasets that are not `present`."""

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from mgm.errors import UserError
-from mgm.report.blocks import refresh
 from mgm.report.findings import read_findings
-from mgm.report.summary import summary
+from mgm.report.markdown import refresh, summary
 from tests.report.test_findings import findings
 from tests.study.test_study import small
 
@@ -21,12 +20,12 @@ def block(what: str) -> str:
 
 
 def test_a_block_has_the_numbers_of_the_frames():
-    cells = FOUND.cells[(FOUND.cells.row == "MGM") & (FOUND.cells.dataset == "a")]
-    mean = f"{cells.iloc[0]['mean']:.1f}"
-    for what in ("a: MGM", "cells | datasets: a", "cells | datasets: a / b"):
+    mean = f"{FOUND.estimate('a', 'MGM minus Tube').mean:.1f}"
+    for what in ("a: MGM minus Tube", "differences | datasets: a / b"):
         text = refresh(block(what), lambda name: FOUND)
         assert mean in text
         assert refresh(text, lambda name: FOUND) == text
+    assert re.search(r"\| File size +\|", refresh(block("controls"), lambda name: FOUND))
 
 
 @pytest.mark.parametrize(
@@ -36,14 +35,11 @@ def test_a_block_has_the_numbers_of_the_frames():
         "a: MGM minus Nothing",
         "elsewhere: MGM",
         "a: MGM | column: Nothing",
-        "cells | datasets: elsewhere",
-        "cells | columns: Nothing",
-        "cells | rows: MGM",
-        "controls | column: Nothing",
+        "controls | rows: MGM",
+        "controls | datasets: elsewhere",
         "differences | family: Nothing",
         "differences | datasets: elsewhere",
-        "predictions | datasets: elsewhere",
-        "cells | datasets",
+        "controls | datasets",
     ],
 )
 def test_a_wrong_name_is_refused_and_nothing_is_written(what):

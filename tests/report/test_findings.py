@@ -1,6 +1,5 @@
 """Findings of a study: estimates, differences, predictions, and their check against git."""
 
-import re
 import subprocess
 from dataclasses import replace
 from math import inf
@@ -12,7 +11,6 @@ from scipy import stats
 
 from mgm.errors import UserError
 from mgm.reading import found_in
-from mgm.report.blocks import refresh
 from mgm.report.figures.cells import gains
 from mgm.report.findings import Findings, estimate_of, verdict_of
 from mgm.report.verify import ROOT
@@ -218,21 +216,3 @@ def test_a_gain_stands_over_what_was_measured():
 
 def test_a_prediction_without_runs_is_not_run():
     assert verdict_of(parse_statement("A above 5"), None, True) == ("not run", "")
-
-
-def test_a_block_is_written_again_and_stays_as_it_is():
-    found = findings(small(draws="5-8"))
-    text = (
-        "It is <!-- study small | a: MGM minus Tube -->stale<!-- end -->.\n\n"
-        "<!-- study small | cells | datasets: a / b -->stale<!-- end -->\n\n"
-        "<!-- study small | controls | datasets: a -->stale<!-- end -->\n\n"
-        "<!-- study small | differences | datasets: a -->stale<!-- end -->\n\n"
-        "<!-- study small | predictions -->stale<!-- end -->\n"
-    )
-    once = refresh(text, lambda name: found)
-    assert "stale" not in once
-    assert refresh(once, lambda name: found) == once
-    mean = found.estimate("a", "MGM minus Tube").mean
-    assert f"-->{mean:.1f} [" in once
-    for name in ("Random weights", "File size"):
-        assert re.search(rf"\| {name} +\|", once)

@@ -15,8 +15,8 @@ from mgm.errors import UserError
 from mgm.report.build import build_report
 from mgm.report.figures.cells import dots, over
 from mgm.report.figures.film import masks_in_motion
+from mgm.report.markdown import summary
 from mgm.report.page import coded, section, source, table
-from mgm.report.summary import summary
 from mgm.report.tables import laid_out, seen, write_table
 from mgm.results.statistics import over_seeds
 from tests.helpers.browser import chromium

@@ -12,7 +12,7 @@ import pytest
 
 from mgm.errors import UserError
 from mgm.results import archive as archives
-from mgm.results.archive import archived_runs, unpack, unpack_all
+from mgm.results.archive import archived_runs, unpack
 from tests.helpers.writers import other_writer
 
 
@@ -179,7 +179,7 @@ def test_a_newer_archive_adds_its_runs_and_brings_its_scale(results):
     _finish(results / "mine")
     new.write_bytes(newer)
     (results.parent / "SHA256SUMS").write_text(newer_sums)
-    unpack_all(results.parent)
+    unpack(results)
     assert {path.parent.name for path in results.glob("*/result.json")} == {"a", "b", "d", "mine"}
     assert (results / "scale.json").read_text() == '{"newer": 1}'
 
