@@ -42,7 +42,7 @@ class PlanOptions(FrozenModel):
 
 @app.command()
 @grouped
-def plan(how: PlanOptions) -> None:
+def plan(options: PlanOptions) -> None:
     """Print the GPU hours and disk space of each table, by stage. Default: scale paper.
 
     These are computed; nothing runs. A table counts all runs that it needs. Videos are not counted.
@@ -51,7 +51,7 @@ def plan(how: PlanOptions) -> None:
     from mgm.study.plan import PEAK
     from mgm.study.plan import plan as table_of
 
-    scale = how.scale or ("" if how.study else "paper")
-    workflow = Workflow({"scale": scale, "study": how.study, "gpu": how.size})
-    table = table_of(workflow.suite, PEAK[how.gpu] * how.utilisation)
+    scale = options.scale or ("" if options.study else "paper")
+    workflow = Workflow({"scale": scale, "study": options.study, "gpu": options.size})
+    table = table_of(workflow.suite, PEAK[options.gpu] * options.utilisation)
     say(table.to_string(float_format="{:,.1f}".format))

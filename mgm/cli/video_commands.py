@@ -26,7 +26,7 @@ Weights = Annotated[
 @app.command()
 @grouped
 def embed(
-    how: ApplyOptions,
+    options: ApplyOptions,
     source: Source,
     weights: Weights,
     out: Annotated[Path, typer.Option(help="The file to write, .npz: path_N and feature_ND.")],
@@ -34,13 +34,13 @@ def embed(
     """Write a feature per video to one file."""
     from mgm.stages.apply import embed as compute
 
-    say(compute(source, weights, out, how))
+    say(compute(source, weights, out, options))
 
 
 @app.command()
 @grouped
 def predict(
-    how: PredictOptions,
+    options: PredictOptions,
     source: Source,
     weights: Weights,
     out: Annotated[Path, typer.Option(help="The file to write, .csv: a row per video.")],
@@ -55,7 +55,7 @@ def predict(
     """Write the class of each video, and its scores, to one file."""
     from mgm.stages.apply import predict as compute
 
-    say(compute(source, weights, out, classes, how))
+    say(compute(source, weights, out, classes, options))
 
 
 class ExportOptions(FrozenModel):
@@ -74,7 +74,7 @@ class ExportOptions(FrozenModel):
 @app.command()
 @grouped
 def export(
-    how: ExportOptions,
+    options: ExportOptions,
     run: Annotated[
         Path, typer.Argument(help="The folder of a pretraining or fine-tuning run.", metavar="RUN")
     ],
@@ -82,7 +82,7 @@ def export(
     """Write a run's weights in another format."""
     from mgm.stages.export import export as write
 
-    say(write(run, how.to, how.out, how.index, how.force))
+    say(write(run, options.to, options.out, options.index, options.force))
 
 
 class FlowOptions(FrozenModel):
@@ -102,7 +102,7 @@ class FlowOptions(FrozenModel):
 @app.command()
 @grouped
 def flow(
-    how: FlowOptions,
+    options: FlowOptions,
     index: Annotated[
         Path, typer.Argument(help="A folder that `mgm prepare` wrote.", metavar="INDEX_DIR")
     ],
@@ -113,8 +113,8 @@ def flow(
     """
     from mgm.stages.flow import flow as compute
 
-    done = compute(index, how.method, how.weights, how.processes)
-    say(f"flow of {done['videos']} videos by {how.method}: {index}/flow-{how.method}.json")
+    done = compute(index, options.method, options.weights, options.processes)
+    say(f"flow of {done['videos']} videos by {options.method}: {index}/flow-{options.method}.json")
 
 
 @app.command()
@@ -171,7 +171,7 @@ class ShowOptions(FrozenModel):
 
 @app.command()
 @grouped
-def show(how: ShowOptions, video: Video) -> None:
+def show(options: ShowOptions, video: Video) -> None:
     """Draw a video, its motion vectors and what masks hide of it; print what stays visible.
 
     Without motion vectors, only unguided masks are drawn.
@@ -180,5 +180,5 @@ def show(how: ShowOptions, video: Video) -> None:
     video.stat()
     from mgm.stages.show import show as draw
 
-    names = [name for name in how.masks.split(",") if name]
-    say(draw(video, how.out, names, how.seed, how.start, how.stride))
+    names = [name for name in options.masks.split(",") if name]
+    say(draw(video, options.out, names, options.seed, options.start, options.stride))

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from mgm.errors import UserError
-from mgm.report.claims import judge, write_claims
+from mgm.report.claims import judge
 from mgm.report.figures import cells
 from mgm.report.figures.draw import DRAW
 from mgm.report.figures.film import masks_in_motion
@@ -64,7 +64,8 @@ def build_report(results: Path, reports: Path, only: str = "") -> Path:
     write_frames(findings, reports / "tables")
     verdicts = judge(findings) if len(findings) > 1 else pd.DataFrame()
     if len(verdicts):
-        write_claims(reports, verdicts)
+        csv = verdicts.to_csv(index=False, lineterminator="\n")
+        atomic.write(reports / "claims.csv", csv)
     drawn = {study: [draw() for draw in of.values()] for study, of in drawers.items()}
     shown = [draw() for draw in pictures.values()]
     film = _film(next(iter(findings.values())), reports / "figures")

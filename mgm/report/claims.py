@@ -16,7 +16,6 @@ from pydantic import Field
 
 from mgm.reading import read_yaml
 from mgm.report.findings import Findings, agrees, combined, in_words
-from mgm.results import atomic
 from mgm.results.statistics import FEWEST, Estimate, holm, over_seeds, p_value
 from mgm.spec import PUBLISHED, FrozenModel
 from mgm.spec.compute import official_multiply_adds
@@ -132,11 +131,6 @@ def judge(
     passes = holm([p for _, p in judged if isfinite(p)])
     doubtful = {name for name, passed in zip(tested, passes, strict=True) if not passed}
     return pd.DataFrame([_undecided(row) if row.id in doubtful else row for row, _ in judged])
-
-
-def write_claims(reports: Path, rows: pd.DataFrame) -> Path:
-    """Write `reports`/claims.csv and return its path."""
-    return atomic.write(reports / "claims.csv", rows.to_csv(index=False, lineterminator="\n"))
 
 
 def _undecided(row: Row) -> Row:

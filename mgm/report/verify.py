@@ -22,7 +22,7 @@ from mgm.errors import UserError
 from mgm.report.findings import Findings
 from mgm.results.archive import ENDING, files_in
 from mgm.results.frame import read_specs
-from mgm.study.schema import Column, Place, Prediction, Row, Study, numbers
+from mgm.study.schema import Column, Place, Prediction, Row, Study, read_numbers
 from mgm.study.suite import Suite
 
 ROOT = Path(__file__).parents[2]
@@ -328,7 +328,7 @@ def _units(fields: Mapping[str, Any], dataset: str) -> set[int]:
     """Return the draws of a dataset, or its seeds if it is not drawn."""
     place = dict(fields["datasets"].get(dataset) or {})
     chosen = (where.get(kind) for kind in ("draws", "seeds") for where in (place, fields))
-    return {*(numbers(next(filter(None, chosen), ())))}
+    return {*(read_numbers(next(filter(None, chosen), ())))}
 
 
 def _meaning(fields: Mapping[str, Any], one: Prediction, dataset: str) -> dict[str, Any]:

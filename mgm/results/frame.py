@@ -1,6 +1,6 @@
 """All runs of a results folder as one pandas table."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +115,9 @@ def read_specs(results: Path) -> dict[str, Spec | UserError]:
 def examine_all(
     results: Path,
     specs: Mapping[str, Spec | UserError],
-    run_ids: Iterable[str] | None = None,
     weights: bool = False,
 ) -> dict[str, RunStatus]:
-    """Return the status of each run, or of `run_ids` and the runs that they start from.
+    """Return the status of each run.
 
     If a run is altered, the runs that start from it are altered too, since the origin of their
     weights is unknown.
@@ -141,7 +140,7 @@ def examine_all(
                     statuses[run_id] = RunStatus("altered", why)
         return statuses[run_id].state
 
-    for run_id in specs if run_ids is None else run_ids:
+    for run_id in specs:
         state(run_id)
     return statuses
 

@@ -47,7 +47,7 @@ from mgm.spec.run_specs import (
     Run,
     Spec,
     Visualise,
-    differences,
+    changed_fields,
     dotted,
     parents,
     parse,

@@ -58,7 +58,7 @@ class Run(FrozenModel):
 
         The fields are canonical JSON. A new field with a default changes no run id.
         """
-        text = json.dumps(differences(self), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(changed_fields(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def __hash__(self) -> int:
@@ -343,7 +343,7 @@ def parents(spec: Spec) -> tuple[str, ...]:
     return ((parent,) if parent else ()) + getattr(spec, "choices", ())
 
 
-def differences(spec: Run) -> dict[str, Any]:
+def changed_fields(spec: Run) -> dict[str, Any]:
     """Return the fields of `spec` that differ from their defaults, and its stage."""
     # Version 1 is not part of the hash. A later default must change the hash.
     version = {"version": spec.version} if spec.version > 1 else {}

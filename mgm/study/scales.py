@@ -3,11 +3,8 @@
 A scale lists only what differs from the paper.
 """
 
-import re
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 from pydantic import Field, PositiveInt, TypeAdapter, model_validator
@@ -185,28 +182,27 @@ def read_named(path: Path, what: str) -> dict[str, Any]:
     return read_yaml(path)
 
 
-def load_scale(
-    path: Path, changes: Mapping[str, Any] = MappingProxyType({}), size: str = ""
-) -> Scale:
+def load_scale(path: Path, size: str = "") -> Scale:
     """Read a scale from a YAML file.
 
     Args:
-        changes: fields that replace the file's.
         size: one of the file's `sizes`, by default the first. Its fields replace the scale's own,
             group by group.
 
     Raises:
         UserError: there is no such scale or size, or a field is unknown, missing or invalid.
     """
-    fields, sizes = _read(path)
+    fields = read_named(path, "scale")
+    with valid(f"{path}: sizes: "):
+        sizes = TypeAdapter(dict[Name, dict[str, Any]]).validate_python(fields.pop("sizes", {}))
     if size and size not in sizes:
         known = f"choose one of {', '.join(sizes)}" if sizes else "it has one size; leave gpu out"
         raise UserError(f"{path}: has no size {size}; {known}")
     if sizes:
         size = size or next(iter(sizes))
         fields = {**deep_merge(fields, sizes[size]), "size": size}
-    scale = parse_scale({**fields, **changes}, path)
-    new = not UNNAMED_SIZES.fullmatch(scale.name)
+    scale = parse_scale(fields, path)
+    new = scale.name != UNNAMED_SIZES
     for name, own in scale.backbones.items():
         if new and {*SIZES} & own.keys() and own.get("backbone", name) in BACKBONES:
             raise UserError(
@@ -216,16 +212,8 @@ def load_scale(
     return scale
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the fields of a scale's file without its sizes, and the sizes."""
-    fields = read_named(path, "scale")
-    with valid(f"{path}: sizes: "):
-        sizes = TypeAdapter(dict[Name, dict[str, Any]]).validate_python(fields.pop("sizes", {}))
-    return fields, sizes
-
-
-# Scales that use the paper's names for toy sizes. The ids of committed runs depend on these names.
-UNNAMED_SIZES = re.compile(r"mini|guidance-\w+")
+# The scale that uses the paper's names for toy sizes. The ids of committed runs depend on them.
+UNNAMED_SIZES = "mini"
 
 
 def parse_scale(fields: Any, source: Path) -> Scale:

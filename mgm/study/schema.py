@@ -49,7 +49,7 @@ PATHS = {"epochs": "optim.epochs"}
 MOST_NUMBERS = 10_000
 
 
-def numbers(value: Any) -> Any:
+def read_numbers(value: Any) -> Any:
     """Return the numbers of a range such as "701-720", or of several: "0-3, 7"."""
     if isinstance(value, int):
         return (value,)
@@ -74,7 +74,7 @@ def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
 
 Numbers = Annotated[
     tuple[int, ...],
-    BeforeValidator(numbers),
+    BeforeValidator(read_numbers),
     AfterValidator(_each_once),
 ]
 

@@ -54,6 +54,10 @@ def test_the_page_has_every_table_claim_and_run_and_loads_nothing(built):
     links = {link for link in re.findall(r'(?:href|src)="([^"#]+)"', text) if "data:" not in link}
     assert all((reports / link).exists() for link in links if not link.startswith("../"))
     assert KNOWN.scale.caveat.strip().split(".")[0] in text
+    assert list(pd.read_csv(reports / "claims.csv").columns) == [
+        *("claim", "source", "quoted", "ours", "verdict", "id", "table", "note", "run_ids"),
+        "here",
+    ]
 
 
 def test_tables_show_the_numbers_of_the_frames(built):

@@ -1,6 +1,6 @@
 """The report depends on the result files alone.
 
-A copy without weights gives the same tables. An edited result is altered everywhere.
+A copy without weights gives the same tables.
 """
 
 import shutil
@@ -9,7 +9,6 @@ import pytest
 
 from mgm.report.build import build_report
 from mgm.report.findings import read_findings
-from mgm.results.result import read_result, write_result
 from tests.helpers.fake_results import finish, finish_all, run_of, suite
 
 KNOWN = suite(seeds=(0,))
@@ -41,34 +40,6 @@ def test_results_without_weights_build_the_same_tables_elsewhere(results, tmp_pa
     assert {"table4e.csv", "table4a.csv"} <= {path.name for path in tables}
     for path in tables:
         assert path.read_bytes() == (tmp_path / "there" / "tables" / path.name).read_bytes()
-
-
-EDITS = {
-    "a better number": lambda folder: (folder / "result.json").write_text(
-        (folder / "result.json").read_text().replace('"top1": 60.0', '"top1": 70.0')
-    ),
-    "a prediction": lambda folder: (folder / "predictions.csv").write_text(
-        (folder / "predictions.csv").read_text().replace(",1,1", ",1,2", 1)
-    ),
-    "half of it": lambda folder: (folder / "result.json").write_bytes(
-        (folder / "result.json").read_bytes()[:300]
-    ),
-    "sealed again without a commit": lambda folder: write_result(
-        folder, {**read_result(folder), "commit": None}
-    ),
-}
-
-
-@pytest.mark.parametrize("edit", EDITS)
-def test_a_result_edited_after_the_fact_is_altered(results, edit):
-    finish(results, KNOWN.specs[RUN.parent])
-    folder = finish(results, RUN, top1=60.0)
-    before = {path: path.read_bytes() for path in folder.iterdir()}
-    EDITS[edit](folder)
-    assert before != {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    line = table_line(results)
-    assert line.status == "altered"
-    assert line[["ours", "ci_low", "ci_high"]].isna().all()
 
 
 @pytest.mark.parametrize("content", [b"exchanged", b"", b"weigh"])

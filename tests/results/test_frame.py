@@ -1,12 +1,9 @@
 """Tests of the table of all runs, in memory and from the command line."""
 
-from types import ModuleType
-
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-import mgm.results.frame
 from mgm.cli import app
 from mgm.errors import UserError
 from mgm.results.frame import frame
@@ -23,10 +20,6 @@ def results(tmp_path):
     finish(tmp_path, PARENT)
     finish(tmp_path, CHILD, top1=60)
     return tmp_path
-
-
-def test_the_module_is_not_hidden_by_its_function():
-    assert isinstance(mgm.results.frame, ModuleType)
 
 
 def test_has_a_row_a_run(results):

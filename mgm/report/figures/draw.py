@@ -12,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from mgm.report.figures import clip_grid as cells
+from mgm.report.figures import clip_grid as grids
 from mgm.report.figures.cells import coverage
 from mgm.report.figures.clip_grid import clip_grid
 from mgm.report.figures.style import KIND, STYLE
@@ -64,7 +64,7 @@ def attention_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
     )
     _frames(rows[0], arrays["frames_SHWC"], "frames", boxes)
     for axes, boxes_K4 in zip(rows[0], arrays["objects_SK4"]):
-        cells.outlines(axes, boxes_K4)
+        grids.outlines(axes, boxes_K4)
     name = str(arrays["names_N"][0])
     _mask(rows[1], arrays, 0, f"{METHOD.get(name, name)} mask")
     _motion(rows[2], arrays)
@@ -79,7 +79,7 @@ def attention_on_clips(arrays: Mapping[str, Any], note: str = "") -> Figure:
     for clip, (rows, frames_SHWC) in enumerate(zip(clips, arrays["frames_BSHWC"])):
         _frames(rows[0], frames_SHWC, f"clip {clip + 1}", _class_name(arrays, clip))
         for axes, frame_HWC in zip(rows[1], frames_SHWC):
-            cells.show(axes, cells.grey(frame_HWC), **cells.GREY)
+            grids.show(axes, grids.grey(frame_HWC), **grids.GREY)
         _attention(rows[1], arrays["attention_BSHW"][clip], arrays["query_B3"][clip], alpha=0.7)
     return figure
 
@@ -94,11 +94,11 @@ def reconstructions(arrays: Mapping[str, Any], note: str = "") -> Figure:
         for run, name in enumerate(names):
             method, row = METHOD.get(name, name), rows[1 + 2 * run]
             hidden = f"{100 * arrays['ratio_P'][run]:.0f} % hidden"
-            cells.label(row[0], f"{method} mask", KIND.get(name, ""), hidden)
+            grids.label(row[0], f"{method} mask", KIND.get(name, ""), hidden)
             for axes, frame_HWC, masked_HW in zip(
                 row, frames_SHWC, arrays["masked_BPSHW"][clip, run]
             ):
-                cells.masked(axes, frame_HWC, masked_HW)
+                grids.masked(axes, frame_HWC, masked_HW)
             drawn_SHWC = arrays["reconstructed_BPSHWC"][clip, run]
             _frames(rows[2 + 2 * run], drawn_SHWC, method, "reconstruction")
     return figure
@@ -110,29 +110,29 @@ def _class_name(arrays: Mapping[str, Any], clip: int) -> str:
 
 
 def _frames(axes_S: np.ndarray, frames_SHWC: np.ndarray, title: str, small: str) -> None:
-    cells.label(axes_S[0], title, small)
+    grids.label(axes_S[0], title, small)
     for axes, frame_HWC in zip(axes_S, frames_SHWC):
-        cells.show(axes, frame_HWC)
+        grids.show(axes, frame_HWC)
 
 
 def _motion(axes_S: np.ndarray, arrays: Mapping[str, Any]) -> None:
     """Draw the motion over the frames in light grey."""
-    cells.label(axes_S[0], "motion", "vectors and their\nmagnitude")
-    glow_SHW4 = cells.glow(arrays["magnitude_SHW"])
+    grids.label(axes_S[0], "motion", "vectors and their\nmagnitude")
+    glow_SHW4 = grids.glow(arrays["magnitude_SHW"])
     for slot, (axes, frame_HWC) in enumerate(zip(axes_S, arrays["frames_SHWC"])):
-        cells.show(axes, 140 + cells.grey(frame_HWC) * 0.45, **cells.GREY)
+        grids.show(axes, 140 + grids.grey(frame_HWC) * 0.45, **grids.GREY)
         if arrays["has_motion_S"][slot]:
-            cells.motion(axes, arrays["motion_SHW2"][slot], glow_SHW4[slot])
+            grids.motion(axes, arrays["motion_SHW2"][slot], glow_SHW4[slot])
         else:
             axes.text(0.5, 0.5, "no motion\nvectors", size=7, ha="center", va="center")
 
 
 def _mask(axes_S: np.ndarray, arrays: Mapping[str, Any], mask: int, title: str) -> None:
     hidden = f"{100 * arrays['ratio_N'][mask]:.0f} % hidden"
-    cells.label(axes_S[0], title, KIND.get(str(arrays["names_N"][mask]), ""), hidden)
+    grids.label(axes_S[0], title, KIND.get(str(arrays["names_N"][mask]), ""), hidden)
     slots = (arrays["frames_SHWC"], arrays["masked_NSHW"][mask], arrays["boxes_NS4"][mask])
     for axes, *shown in zip(axes_S, *slots):
-        cells.masked(axes, *shown)
+        grids.masked(axes, *shown)
 
 
 def _attention(
@@ -141,15 +141,15 @@ def _attention(
     """Draw attention with one colour scale per clip."""
     times_SHW = attention_SHW * attention_SHW.size
     low, high = times_SHW.min(), np.quantile(times_SHW, 0.995)
-    cells.scale(axes_S[0], "attention", low, high, "\N{MULTIPLICATION SIGN} uniform")
+    grids.scale(axes_S[0], "attention", low, high, "\N{MULTIPLICATION SIGN} uniform")
     share_SHW = ((times_SHW - low) / max(high - low, 1e-9)).clip(0, 1)
-    look = {"cmap": cells.SCALE, "vmin": 0, "vmax": 1, "interpolation": "nearest", **look}
+    look = {"cmap": grids.SCALE, "vmin": 0, "vmax": 1, "interpolation": "nearest", **look}
     for slot, (axes, share_HW) in enumerate(zip(axes_S, share_SHW)):
-        cells.show(axes, share_HW, **look)
+        grids.show(axes, share_HW, **look)
         if slot == query_3[0]:
             size = np.array(share_HW.shape)
             place = query_3[1:] / size
-            cells.outlines(axes, np.concatenate([place, place + 1 / size])[None])
+            grids.outlines(axes, np.concatenate([place, place + 1 / size])[None])
 
 
 DRAW: dict[str, Callable[[Mapping[str, Any], str], Figure]] = {

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from mgm.report.figures import clip_grid as cells
+from mgm.report.figures import clip_grid as grids
 from mgm.report.figures.style import STYLE, blank
 from mgm.results.atomic import atomic_write
 
@@ -34,7 +34,7 @@ def masks_in_motion(arrays: Mapping[str, Any], path: Path) -> Path:
         axes.set_axis_off()
     for axes, name in zip(axes_N, names):
         axes.set_title(name, size=8.5)
-    glow_SHW4 = cells.glow(arrays["magnitude_SHW"])
+    glow_SHW4 = grids.glow(arrays["magnitude_SHW"])
     frames = []
     for slot, frame_HWC in enumerate(arrays["frames_SHWC"]):
         for place, axes in enumerate(axes_N[: len(names)]):
@@ -42,13 +42,13 @@ def masks_in_motion(arrays: Mapping[str, Any], path: Path) -> Path:
             for drawn in (*axes.images, *axes.lines, *axes.patches, *axes.collections):
                 drawn.remove()
             if place == 0:
-                cells.show(axes, frame_HWC)
+                grids.show(axes, frame_HWC)
             elif place == 1:
-                cells.show(axes, 140 + cells.grey(frame_HWC) * 0.45, **cells.GREY)
-                cells.motion(axes, arrays["motion_SHW2"][slot], glow_SHW4[slot])
+                grids.show(axes, 140 + grids.grey(frame_HWC) * 0.45, **grids.GREY)
+                grids.motion(axes, arrays["motion_SHW2"][slot], glow_SHW4[slot])
             else:
                 masked_HW = arrays["masked_NSHW"][place - 2, slot]
-                cells.masked(axes, frame_HWC, masked_HW, arrays["boxes_NS4"][place - 2, slot])
+                grids.masked(axes, frame_HWC, masked_HW, arrays["boxes_NS4"][place - 2, slot])
         canvas.draw()
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
     look = {"duration": DURATION, "loop": 0, "quality": 80}
