@@ -139,7 +139,7 @@ def _prepared(name: str, place: Place) -> Dataset:
     if name in PUBLISHED:
         return Dataset(root=place.root)
     if place.digest and not (root / "index.json").is_file():
-        return Dataset(root=place.root, digest=place.digest)
+        return Dataset(root=place.root, digest=place.digest, grouped=place.grouped)
     index = read_index(root)
     if place.digest and place.digest != index.digest:
         raise UserError(

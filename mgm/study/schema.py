@@ -114,6 +114,8 @@ class Place(FrozenModel):
     # The folder of a prepared dataset, and the digest of its index.
     root: str = ""
     digest: str = ""
+    # Whether several of its videos come from one source. Its index says so where it is.
+    grouped: bool = False
     # Fields of pretraining that change here, for every row.
     pretrain: dict[str, Any] = Field(default_factory=dict)
     # Another dataset of the study, with the same videos.

@@ -21,10 +21,6 @@ DIGEST = "0123456789ab"
 WEIGHTS_SHA256 = hashlib.sha256(b"weights").hexdigest()
 
 
-# A scale with these datasets has Table 1 and Figure 1.
-BOTH = ("ssv2", "k400")
-
-
 def smoke(
     seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes
 ) -> Scale:
@@ -77,8 +73,6 @@ def finish(
         n_test = videos
     if isinstance(spec, Measure) and spec.name == "controls":
         metrics |= dict.fromkeys(CONTROLS.values(), 40.0) | {"chance": 8.25}
-        draw_controls(folder / "arrays.npz")
-        files["arrays.npz"] = file_digest(folder / "arrays.npz")
     elif isinstance(spec, Measure):
         metrics |= {"saliency": 1.3, "vectors_ms": 5.0, "flow_ms": 50.0, "speedup": 2.0}
     about = {
@@ -111,22 +105,6 @@ def finish(
     }
     write_result(folder, {**about, "data": data})
     return folder
-
-
-def draw_controls(path: Path) -> None:
-    """Write a run of controls: one without an accuracy, one with a warning, one with neither."""
-    nan = float("nan")
-    rows = [
-        ("frames", "Number of frames", "file", nan, nan, nan, "it is the same for all videos", ""),
-        (
-            *("file_facts", "All file facts", "file", 40.0, 35.0, 45.0, ""),
-            "what the file says of itself alone predicts the class: 40 % (chance 8 %)",
-        ),
-        ("vector_histogram", "Motion-vector histogram, 9 x 9", "motion", 91.0, 88.0, 93.5, "", ""),
-    ]
-    names = ("control", "title", "kind", "top1", "ci_low", "ci_high", "why", "warning")
-    columns = {f"{name}_N": np.array(column) for name, column in zip(names, zip(*rows))}
-    np.savez(path, remarks=np.array(["class a has test videos but no training videos"]), **columns)
 
 
 def write_log(folder: Path, done: int, steps: int) -> None:
