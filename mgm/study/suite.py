@@ -133,8 +133,8 @@ def make_suite(scale: Scale) -> Suite:
     Raises:
         UserError: a run cannot be made, or the scale lacks the datasets of every study.
     """
-    for field_name, given in (("without", scale.without), ("steps_of", scale.steps_of)):
-        if unknown := {*given} - {*NAMES}:
+    for field_name, given in (("without", {*scale.without}), ("steps_of", {*scale.steps_of})):
+        if unknown := given - {*NAMES}:
             raise UserError(
                 f"scale {scale.name}: {field_name}: {min(unknown)} is not in {', '.join(NAMES)}"
             )
