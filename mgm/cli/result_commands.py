@@ -91,12 +91,12 @@ def pack(
     from mgm.results.frame import examine_all
 
     folder = results / name
-    specs = _suite(folder).specs
-    states = {run_id: status.state for run_id, status in examine_all(folder, specs).items()}
-    before, unused = archived_runs(folder), unwanted(_suite(folder), folder)
+    suite = _suite(folder)
+    states = {run: status.state for run, status in examine_all(folder, suite.specs).items()}
+    before, unused = archived_runs(folder), unwanted(suite, folder)
     if unknown := {*without} - states.keys() - before:
         raise UserError(f"--without {min(unknown)}: is not a run of {folder} or its archive")
-    archive = write(folder, {run for run in specs if states.get(run) == "finished"}, without)
+    archive = write(folder, {run for run in states if states[run] == "finished"}, without)
     now = archived_runs(folder)
     say(f"wrote {archive}: {len(now)} runs, {archive.stat().st_size / 1e6:.1f} MB")
     for count, what in (

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure as Drawing
 
 from mgm.errors import UserError
 from mgm.report.claims import judge
-from mgm.report.figures import cells
+from mgm.report.figures import charts
 from mgm.report.figures.draw import DRAW
 from mgm.report.figures.film import masks_in_motion
 from mgm.report.figures.style import save
@@ -101,24 +101,24 @@ def figures_of(findings: Findings, folder: Path, alone: bool) -> dict[str, Calla
         name = over.figure if over.figure == "over" else f"figure{over.figure}"
         about = (over.title or f"Accuracy over {over.axis.lower()}", over.note)
         if shown["mean"].notna().any() or shown.paper.notna().sum() > 1:
-            draw = partial(cells.over, shown, over.axis, study.shown, findings.unit_name)
+            draw = partial(charts.over, shown, over.axis, study.shown, findings.unit_name)
             drawers[name] = partial(_cells, draw, folder / name, *about)
         else:
             drawers[name] = partial(Figure, name, *about, why="None of its runs is finished.")
     if study.against and len(findings.gains):
         axes = (f"{study.against.x} (%)", f"Minus {study.against.minus} (points)")
-        draw = partial(cells.gains, findings.gains, *axes, study.shown, findings.unit_name)
+        draw = partial(charts.gains, findings.gains, *axes, study.shown, findings.unit_name)
         about = study.against.title, study.against.note
         drawers["against"] = partial(_cells, draw, folder / "against", *about)
     end = "" if alone else f"-{study.study}"
     if len(units := _differences(findings)):
         name = f"differences{end}"
         look = ("Difference (points)", of_differences, findings.unit_name, 0.0)
-        draw = partial(cells.dots, units, *look)
+        draw = partial(charts.dots, units, *look)
         drawers[name] = partial(_cells, draw, folder / name, "Paired differences", "")
     elif len(units := _rows(findings)):
         name = f"seeds{end}"
-        draw = partial(cells.dots, units, "Top-1 accuracy (%)", of_shares, findings.unit_name)
+        draw = partial(charts.dots, units, "Top-1 accuracy (%)", of_shares, findings.unit_name)
         drawers[name] = partial(_cells, draw, folder / name, "Every run and the mean", "")
     return drawers
 

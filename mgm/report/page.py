@@ -263,11 +263,11 @@ def source(picture: Path) -> str:
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def number(value: float | None, sign: bool = False, decimals: int = 1) -> str:
+def number(value: float | None, sign: bool = False) -> str:
     """Format a number with a true minus sign and never as -0.0; None and NaN are a dash."""
     if value is None or np.isnan(value):
         return DASH
-    return f"{value:{'+' if sign else ''}z,.{decimals}f}".replace("-", MINUS)
+    return f"{value:{'+' if sign else ''}z,.1f}".replace("-", MINUS)
 
 
 def signed(text: str) -> str:

@@ -77,13 +77,13 @@ def table_writer(file: IO[str]) -> Any:
     return csv.writer(_LineFeeds(file), lineterminator="\r\n")
 
 
-def table_text(columns: Iterable[Any], rows: Iterable[Sequence[Any]], decimals: int = 4) -> str:
-    """Return a CSV of these rows. Floats have `decimals` decimals."""
+def table_text(columns: Iterable[Any], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a CSV of these rows. Floats have four decimals."""
     file = io.StringIO()
     table_writer(file).writerows(
         [
             [*columns],
-            *([f"{x:.{decimals}f}" if isinstance(x, float) else x for x in row] for row in rows),
+            *([f"{x:.4f}" if isinstance(x, float) else x for x in row] for row in rows),
         ]
     )
     return file.getvalue()

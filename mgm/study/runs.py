@@ -242,8 +242,8 @@ class StudyRuns:
 
     def _key_of(self, name: str, draw: int | None) -> str:
         """Return the name in the scale of a dataset's videos."""
-        place = self.study.datasets[self.study.datasets[name].videos_of or name]
         name = self.study.datasets[name].videos_of or name
+        place = self.study.datasets[name]
         return place.use or (name if place.generate is None else f"{name}-{draw}")
 
     def _of_seed(

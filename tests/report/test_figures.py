@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mgm.report.figures.cells import coverage
+from mgm.report.figures.charts import coverage
 from mgm.report.figures.draw import DRAW
 from mgm.report.figures.style import write
 from mgm.spec import Visualise

@@ -11,7 +11,7 @@ from scipy import stats
 
 from mgm.errors import UserError
 from mgm.reading import found_in
-from mgm.report.figures.cells import gains
+from mgm.report.figures.charts import gains
 from mgm.report.findings import Findings, estimate_of, verdict_of
 from mgm.report.verify import ROOT
 from mgm.results.result import RunStatus

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mgm.errors import UserError
 from mgm.report.build import build_report
-from mgm.report.figures.cells import dots, over
+from mgm.report.figures.charts import dots, over
 from mgm.report.figures.film import masks_in_motion
 from mgm.report.markdown import summary
 from mgm.report.page import coded, section, source, table

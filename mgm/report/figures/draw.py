@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mgm.report.figures import clip_grid as grids
-from mgm.report.figures.cells import coverage
+from mgm.report.figures.charts import coverage
 from mgm.report.figures.clip_grid import clip_grid
 from mgm.report.figures.style import KIND, STYLE
 
