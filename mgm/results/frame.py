@@ -9,7 +9,7 @@ import pandas as pd
 from mgm.errors import UserError
 from mgm.results.archive import unpack
 from mgm.results.result import RunStatus, examine
-from mgm.spec import Finetune, Pretrain, Probe, Spec, data_name, kind_of, parents, read_spec
+from mgm.spec import Finetune, Pretrain, Probe, Spec, data_name, parents, read_spec
 
 # Integer columns that may be empty. Without a type of their own they would become floats.
 INTEGERS = ("epochs", "seed", "n_test")
@@ -18,7 +18,6 @@ SPEC_COLUMNS = (
     "verb",
     "dataset",
     "data",
-    "kind",
     "backbone",
     "mask",
     "ratio",
@@ -42,7 +41,6 @@ def frame(results: Path, suite: Any = None) -> pd.DataFrame:
         run_id, dataset, backbone, mask, ratio, edge, guidance, epochs, seed: fields of the spec.
         verb: the stage.
         data: the dataset's name for readers.
-        kind: generated, published or own (`mgm.spec.datasets`).
         parent: run ids, joined by spaces.
         status: run, altered, failed, running or not run.
         why: the reason of any status other than run.
@@ -167,7 +165,6 @@ def _row(run_id: str, specs: Mapping[str, Spec | UserError], status: RunStatus) 
             "verb": spec.stage,
             "dataset": spec.data.dataset,
             "data": data_name(spec.data, note),
-            "kind": kind_of(spec.data, note),
             "backbone": spec.model.backbone,
             "seed": spec.seed,
             "parent": " ".join(parents(spec)),

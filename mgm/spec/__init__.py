@@ -8,10 +8,8 @@ from mgm.spec.controls import CONTROLS, Control, metric_by_title
 from mgm.spec.datasets import (
     GENERATED,
     PUBLISHED,
-    Kind,
     Published,
     data_name,
-    kind_of,
     title_of,
 )
 from mgm.spec.masks import (

@@ -8,11 +8,9 @@ A dataset that is not in the table is generated, or the user's own.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from mgm.spec.values import Data
 
-Kind = Literal["generated", "published", "own"]
 GENERATED = "generated videos"  # the note of a generated set's index begins with this
 
 
@@ -25,7 +23,6 @@ class Published:
         title: its name in tables and figures.
         source: what `--source` must hold.
         train, test, classes: official counts of split 1. `mgm plan` computes with them.
-        counted: where the split and its counts come from.
         about: its name in prose. `mgm prepare NAME --help` begins with it. Empty: the title.
         later: official counts of split 2 and on.
         derived_from: the datasets whose indices it is made of. `--source` is the folder of the
@@ -42,7 +39,6 @@ class Published:
     train: int
     test: int
     classes: int
-    counted: str = ""
     about: str = ""
     later: tuple[tuple[int, int], ...] = ()
     derived_from: tuple[str, ...] = ()
@@ -66,10 +62,10 @@ _DATASETS = (
         "ssv2",
         "SSv2",
         "the videos in any folder, and labels/*.json or *.json",
+        # Counts: its authors' lists; the test split is their validation split.
         train=168_913,
         test=24_777,
         classes=174,
-        counted="its authors' lists; the test split is their validation split",
         about="Something-Something v2 in its official layout",
         file="json_lists",
     ),
@@ -77,20 +73,20 @@ _DATASETS = (
         "k400",
         "K400",
         "the videos in any folders, and annotations/*.csv or *.csv",
+        # Counts: the paper (240K) and VideoMAE (20K of validation); YouTube has fewer now.
         train=240_000,
         test=20_000,
         classes=400,
-        counted="the paper (240K) and VideoMAE (20K of validation); YouTube has fewer now",
         about="Kinetics-400: the clips that are still available, with a list of the others",
     ),
     Published(
         "mini-k200",
         "Mini-K200",
         "K400's index",
+        # Counts: the lists of s9xie/mini-kinetics-200, with K400's classes.
         train=80_000,
         test=5_000,
         classes=400,
-        counted="the lists of s9xie/mini-kinetics-200, with K400's classes",
         about="the part of Kinetics-400 that is Mini-K200",
         derived_from=("k400",),
         recipe="k400",
@@ -100,10 +96,10 @@ _DATASETS = (
         "ucf101",
         "UCF101",
         "UCF-101 (or its class folders) and, if you like, ucfTrainTestlist",
+        # Counts: its authors' split 1.
         train=9_537,
         test=3_783,
         classes=101,
-        counted="its authors' split 1",
         about="UCF101 in its official layout",
         later=((9_586, 3_734), (9_624, 3_696)),
         file="text_lists",
@@ -113,10 +109,10 @@ _DATASETS = (
         "hmdb51",
         "HMDB51",
         "the class folders and, if you like, testTrainMulti_7030_splits",
+        # Counts: its authors' split 1.
         train=3_570,
         test=1_530,
         classes=51,
-        counted="its authors' split 1",
         about="HMDB51 in its official layout",
         later=((3_570, 1_530), (3_570, 1_530)),
         file="text_lists",
@@ -126,10 +122,10 @@ _DATASETS = (
         "diving48",
         "Diving48",
         "rgb and, if you like, the three lists Diving48_*.json",
+        # Counts: version 2 of its authors' lists.
         train=15_027,
         test=1_970,
         classes=48,
-        counted="version 2 of its authors' lists",
         about="Diving48 with version 2 of its labels",
         file="json_lists",
         grouped=True,
@@ -138,10 +134,10 @@ _DATASETS = (
         "ucf14-hmdb7",
         "UCF14 → HMDB7",
         "UCF101's index",
+        # Counts: the published lists of partial domain adaptation.
         train=1_324,
         test=210,
         classes=14,
-        counted="the published lists of partial domain adaptation",
         about="14 classes of UCF101 to train on, and the 7 of HMDB51 that they share to test on",
         derived_from=("ucf101", "hmdb51"),
         # The paper has no recipe for domain adaptation, so this is the recipe of the source.
@@ -153,10 +149,10 @@ _DATASETS = (
         "hmdb14-ucf7",
         "HMDB14 → UCF7",
         "HMDB51's index",
+        # Counts: the published lists of partial domain adaptation.
         train=980,
         test=266,
         classes=14,
-        counted="the published lists of partial domain adaptation",
         about="14 classes of HMDB51 to train on, and the 7 of UCF101 that they share to test on",
         derived_from=("hmdb51", "ucf101"),
         recipe="hmdb51",
@@ -167,28 +163,21 @@ _DATASETS = (
 PUBLISHED = {dataset.name: dataset for dataset in _DATASETS}
 
 
-def kind_of(data: Data, note: str = "") -> Kind:
-    """Return where the videos of a run come from.
-
-    Args:
-        note: the note of the run's index, as its result has it. Empty: unknown.
-    """
-    if note.startswith(GENERATED):
-        return "generated"
-    if data.dataset not in PUBLISHED:
-        return "own"
-    # In a spec, a published set has no digest, and a set that is generated in its place has one.
-    return "generated" if data.digest and not note else "published"
-
-
 def title_of(dataset: str) -> str:
     """Return the name in tables of a dataset that is not generated."""
     return PUBLISHED[dataset].title if dataset in PUBLISHED else dataset
 
 
 def data_name(data: Data, note: str = "") -> str:
-    """Return a dataset's name for readers. Generated data is marked; see `kind_of`."""
-    if kind_of(data, note) != "generated":
-        return title_of(data.dataset)
-    stands_in = " stand-in" if data.dataset in PUBLISHED else ""
-    return f"{title_of(data.dataset)}{stands_in} (generated)"
+    """Return a dataset's name for readers. Generated data is marked.
+
+    Args:
+        note: the note of the run's index, as its result has it. Empty: unknown.
+    """
+    published = data.dataset in PUBLISHED
+    # In a spec, a published set has no digest, and a set that is generated in its place has one.
+    generated = note.startswith(GENERATED) if note else published and data.digest
+    stands_in = " stand-in" if published else ""
+    return (
+        f"{title_of(data.dataset)}{stands_in} (generated)" if generated else title_of(data.dataset)
+    )

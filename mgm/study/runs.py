@@ -158,17 +158,16 @@ def videos_of(scale: Scale, name: str) -> Published:
     dataset = scale.datasets[name]
     if dataset.adapt:
         return videos_of(scale, dataset.adapt[0])
+    if name in PUBLISHED and not dataset.generate:
+        return PUBLISHED[name]
     if dataset.generate:
         drawn = parse_params(dataset.generate, f"scale {scale.name}: datasets.{name}")
-        train, test, classes = drawn.train_per_class, drawn.test_per_class, drawn.classes
-        counts, counted = (classes * train, classes * test, classes), "the generator's parameters"
-    elif name in PUBLISHED:
-        return PUBLISHED[name]
+        classes = drawn.classes
+        train, test = classes * drawn.train_per_class, classes * drawn.test_per_class
     else:
         index = read_index(Path(dataset.root))
-        counts, counted = (len(index.train), len(index.test), len(index.classes)), "its index"
-    train, test, classes = counts
-    return Published(name, name, "", train, test, classes, counted)
+        train, test, classes = len(index.train), len(index.test), len(index.classes)
+    return Published(name, name, "", train, test, classes)
 
 
 def new_study(path: Path, root: Path) -> str:

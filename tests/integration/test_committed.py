@@ -83,5 +83,5 @@ def test_what_is_said_of_the_software_is_the_same_everywhere():
 
 
 def test_archived_runs_on_real_videos_are_not_called_generated():
-    assert set(frame(RESULTS / "gestures").kind) == {"own"}
-    assert set(frame(RESULTS / "keep").kind) == {"generated"}
+    assert set(frame(RESULTS / "gestures").data) == {"gestures"}
+    assert set(frame(RESULTS / "keep").data) == {"SSv2 stand-in (generated)"}
