@@ -14,13 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import av
+from torch.backends.cpu import get_cpu_capability
 from torch.utils.benchmark import Timer
 
 ROOT = Path(__file__).parents[1]
-
-
-# Flags of Linux that decide which kernels run, and the units' names.
-UNITS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "bf16", "amx_tile": "AMX"}
 
 
 @dataclass(frozen=True)
@@ -94,13 +91,11 @@ def machine() -> str:
     """Return the machine and the versions of packages as one line."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line for line in lines if line.startswith("model name")]
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    units = [name for flag, name in UNITS.items() if flag in flags]
     known = ("mgm-video", "torch", "av", "decord", "numpy")
     packages = ", ".join(f"{name} {version(name)}" for name in known)
     chip = names[0].partition(":")[2].strip() if names else platform.machine()
     return (
-        f"{chip} ({', '.join(units)}), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; "
+        f"{chip} ({get_cpu_capability()}), {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; "
         f"{platform.system()}, Python {platform.python_version()}, {packages}; commit {commit()}"
     )
 

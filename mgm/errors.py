@@ -48,18 +48,23 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 2. The message can contain
     names from files of unknown origin, so `plain` makes it safe to print.
+
+    All code that reads files or options may raise it. So docstrings of internal functions list only
+    other exceptions.
     """
 
     def __init__(self, message: str):
         super().__init__(plain(message, LONGEST))
 
 
-def require_room(place: Path, size: float, what: str, advice: str) -> None:
-    """Check that a disk, or shared memory, has room for `size` bytes and 5 % more.
+def require_new(path: Path, force: bool) -> None:
+    """Check that an output does not exist yet, or may be replaced."""
+    if path.exists() and not force:
+        raise UserError(f"{path}: exists; choose another --out, or replace it by --force")
 
-    Raises:
-        UserError: it has less.
-    """
+
+def require_room(place: Path, size: float, what: str, advice: str) -> None:
+    """Check that a disk, or shared memory, has room for `size` bytes and 5 % more."""
     if (free := shutil.disk_usage(place).free) < 1.05 * size:
         raise UserError(
             f"{place}: {what} is {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; {advice}"
@@ -90,9 +95,6 @@ def valid(before: str, then: str = "", below: int = 0) -> Iterator[None]:
         before: text before the fault, such as "FILE: ".
         then: what the user can do about it.
         below: number of leading parts of the field's path to leave out.
-
-    Raises:
-        UserError: the block raised a ValidationError.
     """
     try:
         yield

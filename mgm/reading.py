@@ -83,10 +83,7 @@ def read_text(path: Path) -> str:
             f"{other}); save it as UTF-8"
         ) from None
     if "\0" in text:
-        raise UserError(
-            f"{path}: contains a NUL character (at {text.index(chr(0)):,}), so it is not text; "
-            "save it as UTF-8"
-        )
+        raise UserError(f"{path}: contains a NUL character, so it is not text; save it as UTF-8")
     return text
 
 
@@ -135,21 +132,14 @@ def read_json(path: Path, kind: Any = Any, then: str = "") -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read the fields of a YAML file.
-
-    Raises:
-        UserError: it cannot be read, is not YAML, names a field twice, or contains no fields.
-    """
+    """Read the fields of a YAML file."""
     try:
         # ValueError: invalid bytes, dates and numbers. TypeError: values that cannot be a key.
         fields = yaml.load(read_text(path), _Loader)
     except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
-        raise UserError(
-            f"{path}: contains no fields; write them as NAME: VALUE, as in "
-            "workflow/config/smoke.yaml"
-        )
+        raise UserError(f"{path}: contains no fields; write them as NAME: VALUE")
     return fields
 
 

@@ -132,7 +132,7 @@ def inspect(
     if path.is_dir():
         from mgm.stages.inspect import inspect_folder
 
-        say(inspect_folder(path, videos or 100).describe())
+        say(inspect_folder(path, videos or 100))
         return
     if videos:
         raise UserError(f"{path}: is not a folder, and --videos is for folders; leave it out")

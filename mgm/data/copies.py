@@ -44,10 +44,6 @@ def copy_videos(
     """Copy the videos of `source`, and write the index of the copies to folder `out`.
 
     A video that cannot be copied is listed among the excluded ones. The next call tries it again.
-
-    Raises:
-        UserError: `out` holds copies of other settings, the disk is full, or a split has no video
-            left.
     """
     out = Path(os.path.abspath(out))
     _claim(out, {"copy": kind, "short_side": short_side})
@@ -96,12 +92,7 @@ def older_copies(index: Index) -> Iterator[tuple[str, str]]:
 
 
 def check_files(index: Index) -> None:
-    """Check that the videos of an index are the files that were indexed, by their sizes.
-
-    Raises:
-        UserError: a video is missing or has changed. The message names the first, and counts them.
-            Or a copy is older than its source.
-    """
+    """Check that the videos of an index are the files that were indexed, by their sizes."""
     # A shared file system answers several requests at a time.
     with ThreadPoolExecutor(8) as pool:
         found = zip(index.videos, pool.map(fault, index.videos))
@@ -134,10 +125,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
                 f"{out}: holds copies of {earlier}, not {settings}; choose another --out"
             )
     elif (out / "videos").exists():
-        raise UserError(
-            f"{out / 'videos'}: holds videos that `mgm prepare --copy` did not make; choose another"
-            " --out"
-        )
+        raise UserError(f"{out / 'videos'}: holds other videos; choose another --out")
     (out / "videos").mkdir(parents=True, exist_ok=True)
     write(mark, json.dumps(settings, indent=1) + "\n")
 
@@ -167,9 +155,6 @@ def _copy(kind: Copy, short_side: int, task: tuple[Video, Path]) -> tuple[Video,
 
     Returns:
         The video, and why it cannot be copied; empty on success.
-
-    Raises:
-        UserError: the disk is full.
     """
     import av
 
@@ -184,10 +169,7 @@ def _copy(kind: Copy, short_side: int, task: tuple[Video, Path]) -> tuple[Video,
             with temporary.open("wb") as file:
                 written = (write_pack if kind == "pack" else encode)(video, file, short_side)
             if written != video.frames:
-                raise UserError(
-                    f"{written:,} of its {video.frames:,} frames decode; replace the file, or "
-                    "remove it"
-                )
+                raise UserError(f"{written:,} of {video.frames:,} frames decode; replace the file")
         return video, ""
     except UserError as error:
         return video, str(error).removeprefix(f"{video.path}: ")

@@ -242,10 +242,6 @@ def draw_test_groups(videos: list[tuple[str, str]], seed: int) -> set[str]:
 
     Args:
         videos: (label, group) of each video.
-
-    Raises:
-        UserError: a class has two or more groups, but shares them with other classes, so that none
-            can be tested on.
     """
     order = sorted({group for _, group in videos})
     random.Random(seed).shuffle(order)

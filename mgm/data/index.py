@@ -22,7 +22,6 @@ from pydantic import BaseModel
 from mgm.errors import UserError
 from mgm.reading import file_digest, read_json, read_table
 from mgm.results.atomic import atomic_write, table_writer, write
-from mgm.spec import MASKS
 from mgm.video.videos import Video
 
 SPLITS = ("train", "test")
@@ -75,19 +74,13 @@ def new_index(
     excluded: Iterable[tuple[str, str]],
     note: str,
 ) -> Index:
-    """Return an index with the digest of its content.
-
-    Raises:
-        UserError: a split has no video. The message counts the videos, and names the last that was
-            excluded, with its reason.
-    """
+    """Return an index with the digest of its content."""
     excluded = tuple(excluded)
     for split in SPLITS:
         if not any(video.split == split for video in videos):
             last = f" (the last left out: {excluded[-1][0]}: {excluded[-1][1]})" if excluded else ""
             raise UserError(
-                f"{root}: 0 of the {len(videos):,} readable videos are in the {split} split; add "
-                f"some{last}"
+                f"{root}: 0 of the {len(videos):,} readable videos are in the {split} split{last}"
             )
     digest = content_digest(root, classes, videos)
     return Index(root, classes, tuple(videos), excluded, digest, note)
@@ -158,11 +151,7 @@ def write_index(index: Index, out: Path, missing: Iterable[str] | None = None) -
 
 
 def read_index(out: Path) -> Index:
-    """Read the index in folder `out`.
-
-    Raises:
-        UserError: there is none, or it was changed since it was written.
-    """
+    """Read the index in folder `out`."""
     about_path, rows_path = out / "index.json", out / "index.csv"
     again = "run `mgm prepare` again, which opens no video that is unchanged"
     for path in (about_path, rows_path):
@@ -212,27 +201,16 @@ def _video(row: list[str], root: Path) -> Video:
 
 
 def require_vectors(videos: Sequence[Video], mask: str) -> None:
-    """Check that all videos have motion vectors, which the mask needs.
-
-    Raises:
-        UserError: a video has none. The message names the first such video.
-    """
+    """Check that all videos have motion vectors, which the mask needs."""
     if without := [video for video in videos if not video.has_vectors]:
-        unguided = ", ".join(name for name, info in MASKS.items() if not info.guided)
         raise UserError(
             f"{without[0].path}: codec {without[0].codec} has no motion vectors ({len(without)} "
-            f"of {len(videos)} videos), and mask {mask} needs them; re-encode to H.264 (ffmpeg -i "
-            "IN -c:v libx264 OUT.mp4), guide the mask by optical flow (`mgm flow`), or choose one "
-            f"of {unguided}"
+            f"of {len(videos)} videos), and mask {mask} needs them; transcode it to H.264"
         )
 
 
 def require_labels(index: Index, per_class: int) -> None:
-    """Check that each class has `per_class` training videos, unless that is 0.
-
-    Raises:
-        UserError: a class has fewer.
-    """
+    """Check that each class has `per_class` training videos, unless that is 0."""
     if not per_class:
         return
     counts = Counter(video.label for video in index.train)

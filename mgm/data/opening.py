@@ -66,9 +66,6 @@ def in_processes(work: Callable[[Any], Any], tasks: Sequence[Any], processes: in
     """Yield `work(task)` of each task, in the order in which they finish.
 
     With `processes` 1, the work is done in this process.
-
-    Raises:
-        UserError: a process died.
     """
     if processes == 1:
         yield from map(work, tasks)

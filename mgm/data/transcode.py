@@ -35,10 +35,6 @@ def encode(source: Video, file: BinaryIO, short_side: int) -> int:
     Pictures have 8 bits and 4:2:0 chroma. They are upright: turned and mirrored as `read_clip`
     does. They are never enlarged, and their sides become even. Sample aspect ratios are ignored, as
     in `read_clip`. Sound is dropped.
-
-    Raises:
-        UserError: the source cannot be read.
-        OSError, av.FFmpegError: the copy cannot be written.
     """
     frames, rate = 0, Fraction(source.fps).limit_denominator(100_000) or Fraction(25)
     with open_video(source.path) as video, av.open(file, "w", format="mp4") as container:

@@ -70,9 +70,6 @@ def build_frozen_encoder(spec: Probe, weights: Path | None = None) -> FrozenEnco
 
     Args:
         weights: the file to load the encoder from. None keeps random weights.
-
-    Raises:
-        UserError: the weights do not fit, see `load_encoder`.
     """
     torch.manual_seed(spec.seed)
     if weights is None:

@@ -126,15 +126,9 @@ def attention_map(encoder: Encoder, frames_BTHWC: Tensor, query: tuple[int, int,
 
     Returns:
         (B, S, H, W) float32 on the token grid. Each clip's values sum to 1.
-
-    Raises:
-        UserError: the encoder is a TimeSformer, which has no attention over all tokens.
     """
     if encoder.divided:
-        raise UserError(
-            "a TimeSformer attends over time and over space separately, so it has no single "
-            "attention map; choose a ViT's run"
-        )
+        raise UserError("a TimeSformer has no attention over all tokens; choose a ViT's run")
     patches_BLPC = patchify(frames_BTHWC, encoder.tubelet, encoder.patch)
     x_BLD = encoder.patch_embed(patches_BLPC) + encoder.pos_embed
     *blocks, last = encoder.blocks

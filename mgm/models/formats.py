@@ -70,10 +70,6 @@ def to_ours(weights: dict[str, Tensor], path: Path, tokens: int = 0) -> dict[str
 
     Args:
         tokens: number of positions of the model's own table, if known.
-
-    Raises:
-        UserError: a name belongs to no format, two names mean the same weight, a part of queries,
-            keys and values is missing, or the positions were learned or have another number.
     """
     short_of = {theirs: PREFIXES.sub("", theirs) for theirs in weights}
     is_huggingface = any("patch_embeddings." in short for short in short_of.values())
@@ -180,10 +176,7 @@ def _require_fixed(table: Tensor, name: str, path: Path, tokens: int) -> None:
     if table.ndim < 2 or not torch.allclose(
         table.float(), sinusoid_table(*table.shape[-2:]), atol=1e-2
     ):
-        raise UserError(
-            f"{path}: {name} is not VideoMAE's fixed sine-cosine table, and models here have no "
-            "learned positions"
-        )
+        raise UserError(f"{path}: {name} is not VideoMAE's fixed table of sines and cosines")
     if tokens and table.shape[-2] != tokens:
         raise UserError(
             f"{path}: {name} is for {table.shape[-2]} tokens, and the model's clips have {tokens}"

@@ -82,11 +82,7 @@ class MAE(nn.Module):
         return self.target(gather_tokens(patches_BLPC, self.split(masked_BL)[1]))
 
     def split(self, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the positions of the visible and of the masked tokens, each in token order.
-
-        Raises:
-            UserError: a clip does not hide `hidden` tokens.
-        """
+        """Return the positions of the visible and of the masked tokens, each in token order."""
         # In training on a GPU, this would wait for it. There `make_mask` has checked the masks.
         if masked_BL.device.type == "cpu" or not self.training:
             counts = masked_BL.sum(1)

@@ -29,21 +29,12 @@ def read_weights(path: Path, tokens: int = 0) -> dict[str, Tensor]:
 
     Returns:
         Tensors under our names.
-
-    Raises:
-        UserError: the file is missing, damaged or has no weights, it is a pickle that would run
-            code, or its names belong to another model.
     """
     return to_ours(read_tensors(path), path, tokens)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load all weights in a file into a model.
-
-    Raises:
-        UserError: as in `read_weights`, or a weight is missing, is not the model's, is not finite,
-            or has another shape.
-    """
+    """Load all weights in a file into a model."""
     tokens: int = model.encoder.pos_embed.shape[1]  # type: ignore[union-attr, index, assignment]
     _fill(model.state_dict(), read_weights(path, tokens), path)
 
@@ -52,10 +43,6 @@ def load_encoder(model: nn.Module, path: Path) -> None:
     """Load the encoder in a file into `model.encoder`, and its `fc_norm` if it is fine-tuned.
 
     The decoder and the head are not loaded. The final norm is loaded if the model has one.
-
-    Raises:
-        UserError: as in `read_weights`, or a weight is missing, is not the model's, is not finite,
-            or has another shape.
     """
     tokens: int = model.encoder.pos_embed.shape[1]  # type: ignore[union-attr, index, assignment]
     weights = read_weights(path, tokens)
@@ -90,24 +77,15 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
     The number of heads does not follow from shapes. It is that of a config.json next to the
     weights. Otherwise heads are assumed to have 64 channels, or 80 in a ViT-H, as in every
     published ViT. If 64 does not divide the width, there is one head.
-
-    Raises:
-        UserError: the weights are not those of an encoder that mgm has, or contradict config.json.
     """
     config = config_of(path)
     kernel = weights.get("encoder.patch_embed.proj.weight")
     blocks = {name.split(".")[2] for name in weights if name.startswith("encoder.blocks.")}
     if kernel is None or kernel.ndim != 5 or not blocks:
-        raise UserError(
-            f"{path}: is no video ViT, without an encoder.patch_embed.proj.weight of five "
-            "dimensions and encoder blocks"
-        )
+        raise UserError(f"{path}: has no encoder.patch_embed.proj.weight of 5 axes, or no blocks")
     width, channels, tubelet, patch, columns = kernel.shape
     if patch != columns or channels != 3:
-        raise UserError(
-            f"{path}: patches are {patch} x {columns} of {channels} channels; "
-            "models here have square patches of 3"
-        )
+        raise UserError(f"{path}: patches are {patch} x {columns} x {channels}, not square")
     divided = any("temporal_fc" in name for name in weights)
     sizes = {
         (width, depth): (name, heads)
@@ -151,9 +129,6 @@ def config_of(weights: Path) -> Config | None:
 
     Args:
         weights: a file, or the folder of one.
-
-    Raises:
-        UserError: it is of a model that mgm does not have.
     """
     # A run's folder links to external weights.
     folder = weights if weights.is_dir() else weights.resolve().parent
@@ -169,11 +144,7 @@ def config_of(weights: Path) -> Config | None:
 
 
 def classes_of(weights: dict[str, Tensor], path: Path) -> int:
-    """Return the number of a classifier's classes.
-
-    Raises:
-        UserError: the weights are not a classifier's.
-    """
+    """Return the number of a classifier's classes."""
     if "head.bias" not in weights:
         raise UserError(f"{path}: has no head.bias, so it holds no classifier")
     return weights["head.bias"].numel()
@@ -186,9 +157,6 @@ def require_fit(build: Callable[[], nn.Module], weights: dict[str, Tensor], path
 
     Args:
         build: returns the model. Only its encoder is compared.
-
-    Raises:
-        UserError: a weight of the encoder is missing, is not the model's, or has another shape.
     """
     with torch.device("meta"):
         model = build()

@@ -41,10 +41,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a safetensors or PyTorch file, or of the one in a folder.
 
     Names are those of the file. If weights are in several files, an index lists them.
-
-    Raises:
-        UserError: the file is missing, damaged or has no weights, or it is a pickle that would run
-            code.
     """
     # An index's files are in the folder of the index, not in the folder of a link to it.
     path = weights_file(path.resolve() if path.is_symlink() else path)
@@ -52,11 +48,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def weights_file(path: Path) -> Path:
-    """Return the weights file of a path: the path itself, or the file in a folder.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the weights file of a path: the path itself, or the file in a folder."""
     if path.is_dir():
         names = IN_FOLDERS + SHARDED
         if not (present := [path / name for name in names if (path / name).exists()]):
@@ -70,8 +62,7 @@ def weights_file(path: Path) -> Path:
         # Results may be shared without their weights.
         if (path.parent / "result.json").exists():
             raise UserError(
-                f"{path}: no such weights, but the run is done; delete {path.parent} to train it "
-                "again"
+                f"{path}: no such weights, but the run is done; delete {path.parent} to run it"
             ) from None
         raise UserError(
             f"{path}: no such weights; run the parent first, or correct the parent's run id"
@@ -79,11 +70,7 @@ def weights_file(path: Path) -> Path:
 
 
 def weights_digest(path: Path) -> str:
-    """Return the SHA-256 of a weights file, or of the digests of all files that an index lists.
-
-    Raises:
-        UserError: there is no such file.
-    """
+    """Return the SHA-256 of a weights file, or of the digests of all files that an index lists."""
     path = weights_file(path.resolve())
     if not path.name.endswith(INDEX):
         return file_digest(path)
@@ -98,11 +85,7 @@ class _Parts(BaseModel):
 
 
 def parts_of(index: Path) -> dict[str, list[str]]:
-    """Return {file: names of its tensors} of an index.
-
-    Raises:
-        UserError: it is not such an index, or it names a file that is not in its folder.
-    """
+    """Return {file: names of its tensors} of an index."""
     names = read_json(index, _Parts, _AGAIN).weight_map
     parts: dict[str, list[str]] = {file: [] for file in sorted(set(names.values()))}
     for name, file in names.items():
@@ -153,9 +136,6 @@ def _require_plausible_size(path: Path) -> None:
     """Refuse an archive with compressed parts, since a few MB may unpack to many GB.
 
     PyTorch does not compress.
-
-    Raises:
-        UserError: by its header, the archive would unpack to more than the file's size.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -168,10 +148,7 @@ def _require_plausible_size(path: Path) -> None:
             f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}"
         ) from None
     if unpacked > size:
-        raise UserError(
-            f"{path}: {size / 1e6:.0f} MB would unpack to {unpacked / 1e6:.0f} MB; "
-            "save it by torch.save"
-        )
+        raise UserError(f"{path}: {size / 1e6:.0f} MB would unpack to {unpacked / 1e6:.0f} MB")
 
 
 def _unpickled(path: Path) -> Any:
@@ -189,8 +166,7 @@ def _unpickled(path: Path) -> Any:
     except Exception as error:
         if code := re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)", str(error)):
             raise UserError(
-                f"{path}: asks for {code[1] or code[2]}, which is code and not weights, so it "
-                f"was not opened; {_STATE_DICT}"
+                f"{path}: asks for {code[1] or code[2]}, which is code; {_STATE_DICT}"
             ) from None
         raise UserError(
             f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}"
@@ -236,8 +212,5 @@ def _require_dense_floats(weights: dict[str, Tensor], path: Path) -> dict[str, T
             )
         claimed = value.numel() * value.element_size()
         if claimed > LARGEST_VIEW and claimed > value.untyped_storage().nbytes():
-            raise UserError(
-                f"{path}: {name} is {tuple(value.shape)}, and the file holds "
-                f"{value.untyped_storage().nbytes():,} bytes of it; save dense tensors"
-            )
+            raise UserError(f"{path}: {name} is a view of fewer values; save dense tensors")
     return weights

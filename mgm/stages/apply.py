@@ -14,7 +14,7 @@ from mgm.console import show, track
 from mgm.data.copies import check_files
 from mgm.data.index import Index, Video, read_index
 from mgm.data.opening import files_below, open_all
-from mgm.errors import UserError, valid
+from mgm.errors import UserError, require_new, valid
 from mgm.models import (
     FrozenEncoder,
     build_classifier,
@@ -29,11 +29,11 @@ from mgm.models import (
 from mgm.models.weights import is_classifier
 from mgm.reading import read_text
 from mgm.results.atomic import atomic_write, table_text, write
-from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, Pretrain, Probe, read_spec
+from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, Probe
 from mgm.stages.evaluate import recorded_classes, softmax_mean
 from mgm.stages.frozen import over_videos
 from mgm.stages.job import CLIPS, best_device
-from mgm.stages.parents import verified_weights
+from mgm.stages.parents import trained_spec, verified_weights
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,9 @@ def find_trained(place: Path, how: ApplyOptions) -> Trained:
         place: a run's folder with a spec, or weights in any format. The shapes of such weights
             determine the model, and a config.json next to them its heads and clips.
         how: the clips for weights without a spec. Options that are set replace config.json's.
-
-    Raises:
-        UserError: there are no weights, or the run's stage has none.
     """
     if place.is_dir() and (place / "spec.json").exists():
-        spec = read_spec(place)
-        if not isinstance(spec, Pretrain | Finetune):
-            raise UserError(
-                f"{place}: is a {spec.stage} run, which has no weights of its own; pass a "
-                "pretraining or fine-tuning run"
-            )
+        spec = trained_spec(place)
         return Trained(verified_weights(place)[0], spec.clips, spec.model)
     if not place.exists():
         raise UserError(f"{place}: no such weights; names of a hub are not resolved, pass a folder")
@@ -88,9 +80,6 @@ def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]], 
     Returns:
         {name: video}, (name, reason) of the files that cannot be read, and the index if there is
         one.
-
-    Raises:
-        UserError: there is no video, or the files of an index have changed.
     """
     if (source / "index.json").is_file():
         index = read_index(source)
@@ -152,10 +141,6 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
 
     Returns:
         A line about what was written.
-
-    Raises:
-        UserError: there are no videos, the weights are not a classifier's, the number of class
-            names is wrong, or `out` exists or has another file format.
     """
     _require_new(out, ".csv", how.force)
     trained = find_trained(weights, how)
@@ -182,8 +167,7 @@ def _require_new(out: Path, suffix: str, force: bool) -> None:
     """Check the output's name before anything is computed."""
     if out.suffix != suffix:
         raise UserError(f"{out}: the output is one {suffix} file; name it so")
-    if out.exists() and not force:
-        raise UserError(f"{out}: exists; choose another --out, or replace it by --force")
+    require_new(out, force)
 
 
 def _apply(
@@ -196,9 +180,6 @@ def _apply(
     """Return {name: values of the views (V, D)}, and how many videos were left out, in words.
 
     Each video that is left out is shown with the reason.
-
-    Raises:
-        UserError: no video has values, or all have fewer frames than views.
     """
     torch.set_num_threads(how.threads)
     with valid(f"--temporal {how.temporal} --spatial {how.spatial}: "):

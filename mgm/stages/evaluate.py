@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mgm.console import show
 from mgm.data.index import Video
-from mgm.errors import UserError, valid
+from mgm.errors import UserError, require_new, valid
 from mgm.models import build_classifier, classes_of, load_weights, read_weights
 from mgm.reading import file_digest, read_json
 from mgm.results import atomic
@@ -53,10 +53,6 @@ def evaluate(
 
     Returns:
         A line with the metrics; empty on ranks other than 0.
-
-    Raises:
-        UserError: the run is not a fine-tuning run, the weights do not fit, the dataset has another
-            number of classes, there are more views than frames, or `out` has such files.
     """
     spec = read_spec(place)
     if not isinstance(spec, Finetune):
@@ -65,10 +61,9 @@ def evaluate(
         raise UserError(
             f"{place}: is a spec and has no weights; add --weights FILE, or pass a run's folder"
         )
-    if out and not force:
-        for path in (out / "predictions.csv", out / "evaluation.json"):
-            if path.exists():
-                raise UserError(f"{path}: exists; choose another --out, or replace it by --force")
+    if out:
+        require_new(out / "predictions.csv", force)
+        require_new(out / "evaluation.json", force)
     path = weights or verified_weights(place)[0]
     ((dataset, _),) = workplace.data.items()
     data = spec.data if dataset == spec.data.dataset else Data(dataset=dataset)
@@ -125,11 +120,7 @@ class _Config(BaseModel):
 
 
 def recorded_classes(weights: Path) -> list[str]:
-    """Return the class names that a classifier's run or export records; empty if there are none.
-
-    Raises:
-        UserError: a Hugging Face configuration skips a class, or is for several labels per video.
-    """
+    """Return the class names that a classifier's run or export records; empty if there are none."""
     folder = weights if weights.is_dir() else weights.parent
     if (folder / "result.json").is_file():
         return read_json(folder / "result.json", _Result).data.class_names
@@ -150,9 +141,6 @@ def check_views(job: Job[Finetune] | Job[Probe] | Job[Measure]) -> None:
 
     A video with fewer frames has equal clips, which does no harm. If all videos have fewer, the
     number is a mistake.
-
-    Raises:
-        UserError: all videos of a split have fewer frames than that.
     """
     spec, asked = job.spec, [("views.temporal", job.spec.views.temporal, "test")]
     if not isinstance(spec, Finetune):
@@ -162,8 +150,7 @@ def check_views(job: Job[Finetune] | Job[Probe] | Job[Measure]) -> None:
         longest = max((video.frames for video in videos), default=0)
         if clips > longest:
             raise UserError(
-                f"{name} is {clips}, but the longest {split} video has {longest} frames; lower "
-                f"{name}"
+                f"{name} is {clips}, but the longest {split} video has {longest} frames; lower it"
             )
 
 

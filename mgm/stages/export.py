@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from mgm.data.index import read_index
-from mgm.errors import UserError
+from mgm.errors import UserError, require_new
 from mgm.models import (
     build_classifier,
     build_mae,
@@ -20,9 +20,9 @@ from mgm.models import (
 from mgm.models.formats import to_huggingface, to_videomae
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from mgm.results.atomic import atomic_write, write
-from mgm.spec import Finetune, Pretrain, read_spec
+from mgm.spec import Finetune, Pretrain
 from mgm.stages.evaluate import recorded_classes
-from mgm.stages.parents import verified_weights
+from mgm.stages.parents import trained_spec, verified_weights
 
 # The files of each format.
 FILES = {
@@ -53,20 +53,10 @@ def export(
         index: the folder of the dataset's index, which has the names of a classifier's classes.
             None: classes have numbers.
         force: replace files.
-
-    Raises:
-        UserError: there is no such run, it has no such weights or a TimeSformer's, they do not fit
-            the spec, or the index is of other data.
     """
-    spec = read_spec(run)
-    if not isinstance(spec, Pretrain | Finetune):
-        raise UserError(
-            f"{run}: is a {spec.stage} run, which has no weights of its own; export a pretraining "
-            "or fine-tuning run"
-        )
+    spec = trained_spec(run)
     for name in FILES[to]:
-        if (out / name).exists() and not force:
-            raise UserError(f"{out / name}: exists; choose another --out, or replace it by --force")
+        require_new(out / name, force)
     path, digest = verified_weights(run)
     weights, names = read_weights(path), list[str]()
     origin = {"run": spec.run_id, "weights_sha256": digest, "seed": spec.seed}
@@ -76,10 +66,7 @@ def export(
         names = _names(spec, run, classes_of(weights, path), index)
         load_weights(build_classifier(spec, len(names)), path)
     if spec.model.divided:
-        raise UserError(
-            f"{run}: is a TimeSformer, and VideoMAE's formats have no divided attention; export a "
-            "ViT"
-        )
+        raise UserError(f"{run}: is a TimeSformer, which the format does not have; export a ViT")
     if isinstance(spec, Pretrain):
         load_weights(build_mae(spec), path)
     if to == "videomae":

@@ -11,7 +11,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -69,11 +69,7 @@ class LabelledClips(NamedTuple):
 def split_features(
     job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views: Views, tokens: bool
 ) -> Split:
-    """Return the features of these videos' views, from the cache if it has them.
-
-    Raises:
-        UserError: a video cannot be read, or the disk has too little space for the tokens.
-    """
+    """Return the features of these videos' views, from the cache if it has them."""
     name = _name(job, model, videos, views)
     pooled, kept = (_folder(job) / f"{name}{suffix}" for suffix in (".npz", ".tokens.npy"))
 
@@ -144,30 +140,19 @@ def _folder(job: Job[Probe]) -> Path:
 
 
 def _name(job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views: Views) -> str:
-    """Return a digest of what features depend on: weights, clips, videos, views, code, device."""
+    """Return a digest of what features depend on: videos, code, weights, clips, views, device."""
     spec = job.spec
-    return _digest(
-        _of_videos(job, videos)
-        | {
-            "weights": _weights_digest(model),
-            "clips": spec.clips.model_dump(mode="json"),
-            "model": spec.model.model_dump(mode="json"),
-            "views": views.model_dump(mode="json"),
-            "device": job.device.type,
-            "torch": torch.__version__,
-        }
-    )
-
-
-def _of_videos(job: Job[Probe], videos: Sequence[Video]) -> dict[str, Any]:
-    return {
-        "dataset": [job.spec.data.dataset, job.index.digest],
+    fields = {
+        "dataset": [spec.data.dataset, job.index.digest],
         "videos": [job.index.name(video) for video in videos],
         "code": _code_digest(),
+        "weights": _weights_digest(model),
+        "clips": spec.clips.model_dump(mode="json"),
+        "model": spec.model.model_dump(mode="json"),
+        "views": views.model_dump(mode="json"),
+        "device": job.device.type,
+        "torch": torch.__version__,
     }
-
-
-def _digest(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
 
 

@@ -68,17 +68,12 @@ def fit(
 
 
 def steps_of(optim: Optim, videos: int) -> int:
-    """Return the number of optimiser steps: `optim.steps`, or epochs of whole batches.
-
-    Raises:
-        UserError: a batch is larger than the training split.
-    """
+    """Return the number of optimiser steps: `optim.steps`, or epochs of whole batches."""
     if optim.steps:
         return optim.steps
     if videos < optim.batch:
         raise UserError(
-            f"optim.batch is {optim.batch}, but there are {videos} training videos; lower it, or "
-            "set optim.steps"
+            f"optim.batch is {optim.batch}, but there are {videos} training videos; lower it"
         )
     return optim.epochs * (videos // optim.batch)
 

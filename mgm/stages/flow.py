@@ -55,11 +55,6 @@ def flow(
     Returns:
         The marker: method, weights (their SHA-256, None for DIS), digest of the index, number of
             videos, versions, seconds.
-
-    Raises:
-        UserError: before any work, if the weights do not fit or differ from those of existing
-            sidecars, or if another process writes the flow of this folder. At the end, if a video
-            could not be read.
     """
     index = read_index(folder)
     weights = raft_weights(method, weights)
@@ -75,11 +70,7 @@ def flow(
 
 
 def _finished(folder: Path, index: Index, marker: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the marker of an earlier call if all sidecars exist.
-
-    Raises:
-        UserError: its sidecars, or those of an unfinished call, were made with other weights.
-    """
+    """Return the marker of an earlier call if all sidecars exist."""
     method, now = marker["method"], marker["weights"]
     for path in (_weights_of(folder, method), marker_of(folder, method)):
         earlier = read_json(path, dict[str, Any], "delete it") if path.exists() else marker

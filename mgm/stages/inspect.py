@@ -5,8 +5,7 @@ if there are many. The concentration of motion needs decoding, again of a sample
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,83 +24,16 @@ SHOWN = 10
 BARS = " ▁▂▃▄▅▆▇█"
 
 
-@dataclass(frozen=True)
-class DatasetSummary:
-    """Facts about a dataset's videos.
-
-    Attributes:
-        about: a line on where the facts come from.
-        counted: number of videos.
-        facts: {path: video}, of all videos or of an evenly spread sample.
-        decoded: measurements of the decoded videos.
-        visible: lines of `visible_lines`.
-        unreadable: (name, reason) of files that cannot be read.
-    """
-
-    folder: Path
-    about: str
-    counted: int
-    facts: Mapping[str, Video]
-    decoded: tuple[Inspection, ...]
-    visible: tuple[str, ...]
-    unreadable: tuple[tuple[str, str], ...]
-
-    def describe(self) -> str:
-        """Return the summary as lines of text."""
-        facts, opened = self.facts.values(), len(self.facts) + len(self.unreadable)
-        lines = [str(self.folder), f"  videos      {self.about}"]
-        if opened < self.counted:
-            lines.append(f"  opened      {opened:,} of {self.counted:,}, evenly spread")
-        if facts:
-            seconds = np.array([video.frames / (video.fps or 25) for video in facts])
-            low, middle, high = np.quantile(seconds, (0, 0.5, 1))
-            hours = seconds.mean() * (self.counted - len(self.unreadable)) / 3600
-            share = np.mean([video.has_vectors for video in facts])
-            advice = "" if share else ": transcode, or use flow or an unguided mask"
-            lines += [
-                f"  durations   {low:.1f} to {high:.1f} s, median {middle:.1f} s; about "
-                f"{hours:,.1f} hours in all",
-                f"  codecs      {_most(video.codec for video in facts)}",
-                f"  sizes       {_most(f'{video.width} x {video.height}' for video in facts)}",
-                f"  vectors     {share:.0%} of videos have them{advice}",
-            ]
-        if self.decoded:
-            concentration_M = [motion.concentration for motion in self.decoded]
-            counts, _ = np.histogram(concentration_M, 10, (0, 1))
-            heights = np.ceil(counts * (len(BARS) - 1) / max(counts.max(), 1)).astype(int)
-            bars = "".join(BARS[height] for height in heights)
-            coverage = np.mean([motion.coverage for motion in self.decoded])
-            lines += [
-                f"  decoded     {len(self.decoded):,} videos with vectors, evenly spread; nonzero "
-                f"in {coverage:.0%} of cells",
-                f"  motion      0 |{bars}| 1: share of a frame's motion in a tenth of its cells, "
-                f"median {np.median(concentration_M):.2f}",
-            ]
-        lines += [
-            f"  {'' if number else 'visible':<12}{line}" for number, line in enumerate(self.visible)
-        ]
-        lines.append(
-            f"  unreadable  {len(self.unreadable):,} files" + (":" if self.unreadable else "")
-        )
-        lines += [f"    {name}: {reason}" for name, reason in self.unreadable[:SHOWN]]
-        if (more := len(self.unreadable) - SHOWN) > 0:
-            lines.append(f"    and {more:,} more")
-        return "\n".join(lines)
-
-
-def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:
-    """Summarise the dataset in `folder`, from its index or its files.
+def inspect_folder(folder: Path, videos: int = 100) -> str:
+    """Return a summary of the dataset in `folder` as text, from its index or its files.
 
     At most `videos` are decoded, and opened if there is no index.
-
-    Raises:
-        UserError: there is no video, or the index is damaged.
     """
     if (folder / "index.json").is_file():
         index = read_index(folder)
-        facts, unreadable = {video.path: video for video in index.videos}, list(index.excluded)
+        facts, unreadable = list(index.videos), list(index.excluded)
         counts = " and ".join(
-            f"{sum(video.split == split for video in index.videos):,} {split}" for split in SPLITS
+            f"{sum(video.split == split for video in facts):,} {split}" for split in SPLITS
         )
         counted = len(facts) + len(unreadable)
         unreadable += older_copies(index)
@@ -109,23 +41,61 @@ def inspect_folder(folder: Path, videos: int = 100) -> DatasetSummary:
     else:
         names, unusable = files_below(folder)
         if not names:
-            raise UserError(
-                f"{folder}: holds no index and no file; pass the folder of the videos, or the "
-                "folder that `mgm prepare` wrote"
-            )
+            raise UserError(f"{folder}: holds no index and no file; pass the folder of the videos")
         readable, unreadable = open_all(folder, spread(sorted(names), videos))
+        facts, counted = list(readable.values()), len(names) + len(unusable)
         unreadable += unusable
-        facts = {video.path: video for video in readable.values()}
-        counted = len(names) + len(unusable)
         about = f"{counted:,} files, without an index"
-    decoded = []
-    for path in spread([path for path, video in facts.items() if video.has_vectors], videos):
+    opened, decoded = len(facts) + len(unreadable), list[Inspection]()
+    for path in spread([video.path for video in facts if video.has_vectors], videos):
         try:
             decoded.append(inspect_video(path))
         except UserError as error:
             unreadable.append((path, str(error).removeprefix(f"{path}: ")))
-    seen = tuple(visible_lines(spread(list(facts.values()), videos)))
-    return DatasetSummary(folder, about, counted, facts, tuple(decoded), seen, tuple(unreadable))
+    lines = [str(folder), f"  videos      {about}"]
+    if opened < counted:
+        lines.append(f"  opened      {opened:,} of {counted:,}, evenly spread")
+    if facts:
+        lines += _of_files(facts, counted - len(unreadable))
+    if decoded:
+        lines += _of_motion(decoded)
+    lines += [
+        f"  {'' if number else 'visible':<12}{line}"
+        for number, line in enumerate(visible_lines(spread(facts, videos)))
+    ]
+    lines.append(f"  unreadable  {len(unreadable):,} files" + (":" if unreadable else ""))
+    lines += [f"    {name}: {reason}" for name, reason in unreadable[:SHOWN]]
+    if (more := len(unreadable) - SHOWN) > 0:
+        lines.append(f"    and {more:,} more")
+    return "\n".join(lines)
+
+
+def _of_files(facts: Sequence[Video], counted: int) -> list[str]:
+    """Return lines about videos, of which there are `counted` in all."""
+    seconds = np.array([video.frames / (video.fps or 25) for video in facts])
+    low, middle, high = np.quantile(seconds, (0, 0.5, 1))
+    share = np.mean([video.has_vectors for video in facts])
+    advice = "" if share else ": transcode, or use flow or an unguided mask"
+    return [
+        f"  durations   {low:.1f} to {high:.1f} s, median {middle:.1f} s; about "
+        f"{seconds.mean() * counted / 3600:,.1f} hours in all",
+        f"  codecs      {_most(video.codec for video in facts)}",
+        f"  sizes       {_most(f'{video.width} x {video.height}' for video in facts)}",
+        f"  vectors     {share:.0%} of videos have them{advice}",
+    ]
+
+
+def _of_motion(decoded: Sequence[Inspection]) -> list[str]:
+    concentration_M = [motion.concentration for motion in decoded]
+    counts, _ = np.histogram(concentration_M, 10, (0, 1))
+    heights = np.ceil(counts * (len(BARS) - 1) / max(counts.max(), 1)).astype(int)
+    bars = "".join(BARS[height] for height in heights)
+    return [
+        f"  decoded     {len(decoded):,} videos with vectors, evenly spread; nonzero in "
+        f"{np.mean([motion.coverage for motion in decoded]):.0%} of cells",
+        f"  motion      0 |{bars}| 1: share of a frame's motion in a tenth of its cells, "
+        f"median {np.median(concentration_M):.2f}",
+    ]
 
 
 def visible_lines(videos: Sequence[Video]) -> list[str]:

@@ -112,17 +112,11 @@ def computed(compute: Callable[[torch.Tensor], T], frames_BTHWC: torch.Tensor) -
 
 
 def find_index(spec: Run, workplace: Workplace) -> Index:
-    """Return the index of the spec's dataset.
-
-    Raises:
-        UserError: no folder is given for the dataset, there is no index, its digest is not the
-            spec's, or its files have changed.
-    """
+    """Return the index of the spec's dataset."""
     name = spec.data.dataset
     if name not in workplace.data:
         raise UserError(
-            f"{spec.run_id}: no folder is given for dataset {name}; pass --data {name}=FOLDER, the "
-            "folder that `mgm prepare` made"
+            f"{spec.run_id}: no folder is given for dataset {name}; pass --data {name}=FOLDER"
         )
     index = read_index(workplace.data[name])
     if spec.data.digest and index.digest != spec.data.digest:
@@ -137,14 +131,9 @@ def find_index(spec: Run, workplace: Workplace) -> Index:
 
 
 def moving_videos(index: Index) -> list[Video]:
-    """Return the test videos that have motion vectors.
-
-    Raises:
-        UserError: no test video has.
-    """
+    """Return the test videos that have motion vectors."""
     if not (moving := [video for video in index.test if video.has_vectors]):
         raise UserError(
-            f"{index.root}: none of the {len(index.test)} test videos has motion vectors; "
-            "re-encode them to H.264 (ffmpeg -i IN -c:v libx264 OUT.mp4)"
+            f"{index.root}: none of the {len(index.test)} test videos has motion vectors; use H.264"
         )
     return moving

@@ -13,18 +13,13 @@ from mgm.errors import UserError
 from mgm.models.weights import config_of, model_of, read_weights
 from mgm.models.weights_file import weights_digest, weights_file
 from mgm.results.result import recorded_digest
-from mgm.spec import read_spec
+from mgm.spec import Finetune, Pretrain, read_spec
 
 INHERITING = ("finetune", "probe")
 
 
 def complete(fields: Any, source: str, results: Path) -> Any:
-    """Complete the fields of a spec file, from `init` and from the parent's fields.
-
-    Raises:
-        UserError: there are no weights at `init`, both `init` and `parent` are given, or the model
-            differs from the parent's.
-    """
+    """Complete the fields of a spec file, from `init` and from the parent's fields."""
     return inherit(resolve_init(fields, source, results), source, results)
 
 
@@ -34,9 +29,6 @@ def resolve_init(fields: Any, source: str, results: Path) -> Any:
     Sizes that the fields lack come from the weights.
 
     The weights' digest is part of that run's id. So no run id depends on a path.
-
-    Raises:
-        UserError: there are no weights, or `parent` is given too.
     """
     if not isinstance(fields, dict) or "init" not in fields:
         return fields
@@ -45,10 +37,7 @@ def resolve_init(fields: Any, source: str, results: Path) -> Any:
             f"{source}: has both init and parent, and a run starts from only one; remove one"
         )
     if not isinstance(fields["init"], str) or not fields["init"]:
-        raise UserError(
-            f"{source}: init is {fields['init']!r}; write the path of a weights file, or of a "
-            "folder with one"
-        )
+        raise UserError(f"{source}: init is {fields['init']!r}; write the path of weights")
     parent, weights = external_run_id(fields["init"], f"{source}: init")
     link(weights, results / parent)
     rest = {name: value for name, value in fields.items() if name != "init"}
@@ -74,9 +63,6 @@ def inherit(fields: Any, source: str, results: Path) -> Any:
 
     Given fields of `clips` are kept, since a run may test other clips than it was trained on. Given
     fields of `model` must equal the parent's.
-
-    Raises:
-        UserError: a field of `model` differs from the parent's. The message names both values.
     """
     if not isinstance(fields, dict) or not isinstance(fields.get("parent"), str):
         return fields
@@ -108,9 +94,6 @@ def external_run_id(path: str, source: str, row: str = "") -> tuple[str, Path]:
     Args:
         source: the file and field that name the path, for the error.
         row: a table's row, which becomes part of the id.
-
-    Raises:
-        UserError: there are no weights.
     """
     try:
         weights = weights_file(Path(path))
@@ -130,13 +113,16 @@ def link(weights: Path, run: Path) -> None:
         place.symlink_to(weights.resolve())
 
 
-def verified_weights(run: Path) -> tuple[Path, str]:
-    """Return the weights in a run's folder, and their digest.
+def trained_spec(run: Path) -> Pretrain | Finetune:
+    """Return the spec of a run that has weights of its own."""
+    spec = read_spec(run)
+    if not isinstance(spec, Pretrain | Finetune):
+        raise UserError(f"{run}: is a {spec.stage} run; pass a pretraining or fine-tuning run")
+    return spec
 
-    Raises:
-        UserError: there are none, or their digest differs from the one in the run's result. The
-            digest of external weights is in the folder's name.
-    """
+
+def verified_weights(run: Path) -> tuple[Path, str]:
+    """Return the weights in a run's folder, and their digest."""
     path = run / "weights.safetensors"
     digest = weights_digest(path)
     wanted = run.name[-8:] if run.name.startswith("external-") else recorded_digest(run)

@@ -141,11 +141,7 @@ def choose_penalty(x_ND: Tensor, label_N: Tensor, unit_N: Tensor, classes: int, 
 
 
 def held_out(unit_N: Tensor, seed: int) -> Tensor:
-    """Return True for the clips of a fifth of the units (videos or groups).
-
-    Raises:
-        UserError: there are too few units.
-    """
+    """Return True for the clips of a fifth of the units (videos or groups)."""
     units = int(unit_N.max()) + 1
     held = rng.generator(rng.clip_seed(seed, 0, -2), "labels").permutation(units)[
         : round(HELD_OUT * units)

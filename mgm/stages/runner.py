@@ -32,9 +32,6 @@ def run_all(
 
     With several processes, each computes its share of each run, and only rank 0 writes. Then a
     failure ends all processes.
-
-    Raises:
-        UserError: a run failed, its folder has another writer, or the disk is full.
     """
     torch.set_num_threads(workplace.options.threads)
     failed: dict[str, str] = {}  # run id: why
@@ -57,10 +54,7 @@ def run_all(
             failed[spec.run_id] = str(known)
             show(f"{spec.run_id}: failed, as {same}" if same else f"{spec.run_id}: failed: {known}")
     if failed:
-        raise UserError(
-            f"{len(failed)} of {len(specs)} runs failed, for the reasons above; correct them, and "
-            "run the same command again"
-        )
+        raise UserError(f"{len(failed)} of {len(specs)} runs failed, for the reasons above")
 
 
 def _lock_unless_done(folder: Path, spec: Spec, lock: ExitStack) -> bool:

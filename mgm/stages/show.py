@@ -56,10 +56,6 @@ def show(
 
     Returns:
         Lines: what each mask leaves visible, and the next command.
-
-    Raises:
-        UserError: a mask is unknown, the video cannot be read or is too short, or `out` has another
-            format.
     """
     if out.suffix not in (".gif", ".png"):
         raise UserError(f"{out}: the picture is a .gif, or a .png of one frame; name it so")
@@ -109,7 +105,9 @@ def show(
 
 def _picture(clip: Clip, panels: Sequence[tuple[str, str, np.ndarray]], at: int) -> Image.Image:
     """Draw frame number `at` of all panels: a title, the frame and a caption each."""
-    columns = _columns(len(panels), clip.width / clip.height)
+    # Two of four wide frames stand side by side, and all of others.
+    wide = len(panels) == 4 and clip.width > 1.1 * clip.height
+    columns = 2 if wide else min(len(panels), 4)
     width = WIDE[columns]
     height = round(width * clip.height / clip.width)
     rows = -(-len(panels) // columns)
@@ -153,11 +151,6 @@ def _write_gif(path: Path, pictures: Sequence[Image.Image]) -> None:
         frames.append(Image.fromarray(index_HW, "P"))
         frames[-1].putpalette(palette.getpalette() or [])
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0)
-
-
-def _columns(panels: int, aspect: float) -> int:
-    """Return how many panels stand side by side: two of wide frames, all of others."""
-    return 2 if panels == 4 and aspect > 1.1 else min(panels, 4)
 
 
 def _hidden(frame: Image.Image, masked_HW: np.ndarray) -> Image.Image:

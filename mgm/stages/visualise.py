@@ -33,10 +33,6 @@ def visualise(job: Job[Visualise]) -> dict[str, Any]:
     """Write arrays.npz of the spec's figure.
 
     The figure shows the middle clips of test videos that are drawn from the run's seed.
-
-    Raises:
-        UserError: no test video has motion vectors, a drawn video cannot be read, or a parent is
-            missing or was trained on other clips.
     """
     spec = job.spec
     if len(spec.parents) != PARENTS[spec.figure]:
@@ -151,13 +147,11 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
     spec, trained = job.spec, read_spec(job.workplace.results / run_id)
     if not isinstance(trained, Pretrain):
         raise UserError(
-            f"{spec.run_id}: parent {run_id} is a {trained.stage} run, and figure {spec.figure} "
-            "shows pretraining runs; choose one"
+            f"{spec.run_id}: parent {run_id} is a {trained.stage} run, not for figure {spec.figure}"
         )
     if trained.mask.guidance != "vectors":
         raise UserError(
-            f"{spec.run_id}: parent {run_id} is guided by {trained.mask.guidance}, and figure "
-            f"{spec.figure} reads motion vectors; choose a run that is guided by them"
+            f"{spec.run_id}: parent {run_id} is guided by {trained.mask.guidance}, not by vectors"
         )
     for part in ("clips", "model"):
         wanted, own = getattr(spec, part), getattr(trained, part)

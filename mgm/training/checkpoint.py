@@ -14,11 +14,7 @@ NEWEST, BEFORE = "checkpoint.pt", "checkpoint.before.pt"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state` as the newest checkpoint, and keep the previous one.
-
-    Raises:
-        UserError: it cannot be written, for instance on a full disk. Earlier checkpoints are kept.
-    """
+    """Write `state` as the newest checkpoint, and keep the previous one."""
     newest = folder / NEWEST
     try:
         with atomic_write(newest) as part:
@@ -41,9 +37,6 @@ def load_checkpoint(
 
     A damaged newest checkpoint is deleted. Otherwise the next save would replace the good previous
     one by it.
-
-    Raises:
-        UserError: all checkpoints are damaged, or one belongs to another run.
     """
     checkpoints = [path for path in (folder / NEWEST, folder / BEFORE) if path.exists()]
     for path in checkpoints:
@@ -61,8 +54,7 @@ def load_checkpoint(
         return state
     if checkpoints:
         raise UserError(
-            f"{checkpoints[0]}: all {len(checkpoints)} checkpoints of the run are damaged; delete "
-            "them to start it again"
+            f"{checkpoints[0]}: all {len(checkpoints)} checkpoints are damaged; delete them"
         )
     return None
 

@@ -211,8 +211,7 @@ class VideoReader:
         if motion and not self.has_vectors:
             raise NoVectors(
                 f"{self.path}: its codec {self.codec} has no motion vectors that FFmpeg exports; "
-                f"read it with motion=False, transcode it ({transcode(self.path)}), guide masks by "
-                "optical flow (`mgm flow`), or use a mask without motion guidance"
+                f"transcode it ({transcode(self.path)}), run `mgm flow`, or use an unguided mask"
             )
         if motion:
             self.stream.codec_context.flags2 |= EXPORT_VECTORS
@@ -355,15 +354,8 @@ def open_video(path: str | Path) -> Iterator[VideoReader]:
         regular(Path(path))
         with closing(VideoReader(path)) as video:
             yield video
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file; check the path, or prepare the dataset again"
-        ) from None
     except (av.FFmpegError, OSError) as error:
-        raise UserError(
-            f"{path}: cannot be read as a video ({error.strerror}); "
-            "replace the file or leave it out"
-        ) from None
+        raise UserError(f"{path}: cannot be read as a video ({error.strerror})") from None
 
 
 def transcode(path: str | Path) -> str:

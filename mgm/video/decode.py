@@ -110,11 +110,7 @@ def _upright(
     reformatter: VideoReformatter,
     shape: tuple[int, ...] | None,
 ) -> np.ndarray:
-    """Return a picture's pixels as shown, uint8 RGB, in FFmpeg's own buffer.
-
-    Raises:
-        UserError: they have another shape than the earlier pictures' `shape`.
-    """
+    """Return a picture's pixels as shown, uint8 RGB, in FFmpeg's own buffer."""
     plane = reformatter.reformat(picture.frame, format="rgb24", threads=1).planes[0]
     lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
     frame_HWC = lines[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)

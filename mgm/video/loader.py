@@ -146,8 +146,7 @@ def training_loader(
     """
     if how.shuffled and len(videos) < 2:
         raise UserError(
-            "mask.guidance is shuffled, which needs at least 2 training videos, and there is 1; "
-            "add videos, or set mask.guidance to vectors"
+            "mask.guidance is shuffled, which needs 2 training videos, and there is 1; add videos"
         )
     if how.masks and (how.augment.rand or how.augment.erasing):
         raise ValueError("RandAugment and random erasing do not change motion; draw no masks")

@@ -53,10 +53,7 @@ def sidecar(path: str | Path, method: Flow) -> Path:
         NoFlow: the video is a pack, whose frames are smaller than its vectors' pixels.
     """
     if is_pack(path):
-        raise NoFlow(
-            f"{path}: is a pack, which has no optical flow; use the index of the sources, in the "
-            "folder `source` next to the packs"
-        )
+        raise NoFlow(f"{path}: packs have no optical flow; use the index in `source` next to them")
     return Path(f"{path}.{method}.npy")
 
 
@@ -132,9 +129,6 @@ def write_flow(
         method: part of the sidecar's name.
         estimate: `estimator(method, ...)`.
         shape: frames and cells (T, H, W) of the video. None: `probe_video` finds them.
-
-    Raises:
-        UserError: the video cannot be read, changes its size, or has another shape.
     """
     if shape is None:
         info = probe_video(path)
@@ -158,10 +152,7 @@ def write_flow(
                 rows = t + 1
             out.write(unknown * (shape[0] - rows))
     except OSError as error:
-        raise UserError(
-            f"{file}: cannot be written next to the video ({error.strerror}); "
-            "make room, or make the folder writable"
-        ) from None
+        raise UserError(f"{file}: cannot be written ({error.strerror})") from None
     return file
 
 
@@ -208,9 +199,6 @@ def estimator(method: Flow, weights: Path | None = None, device: str = "cpu") ->
     Args:
         weights: RAFT's weights, from `raft_weights`.
         device: RAFT's device.
-
-    Raises:
-        UserError: the weights do not fit.
     """
     if method == "dis":
         return _fitted(_dis(), SHORT[method])
@@ -268,10 +256,7 @@ def _raft_small(weights: Path, device: str) -> Estimate:
     # torch.load may raise any exception of its unpickler.
     except Exception as error:
         why = "; ".join(line.strip() for line in str(error).splitlines()[:2])
-        raise UserError(
-            f"{weights}: not RAFT-small's weights ({why}); pass as --weights a state_dict of "
-            "torchvision's raft_small, such as raft_small_C_T_V2"
-        ) from None
+        raise UserError(f"{weights}: not weights of torchvision's raft_small ({why})") from None
     model.requires_grad_(False).eval().to(device)
 
     def estimate(frames_THWC: np.ndarray) -> np.ndarray:
@@ -286,16 +271,10 @@ def raft_weights(method: Flow, weights: Path | None) -> Path | None:
     """Return the file of a method's weights; None for DIS.
 
     The default for RAFT-small is torchvision's own file, which is downloaded if it is missing.
-
-    Raises:
-        UserError: the file cannot be downloaded, or the method has no weights.
     """
     if method == "dis":
         if weights is not None:
-            raise UserError(
-                f"--weights {weights}: dis has no weights; "
-                "leave it out, or choose --method raft-small"
-            )
+            raise UserError(f"--weights {weights}: dis has no weights; leave it out")
         return None
     if weights is not None:
         return weights

@@ -82,10 +82,7 @@ class Pack:
         for offset, jpeg, packed, crc in zip(*columns):
             data = os.pread(self.file.fileno(), jpeg + packed, offset)
             if zlib.crc32(data) != crc:
-                raise UserError(
-                    f"{self.path}: a frame at byte {offset:,} has changed since it was written; "
-                    f"{AGAIN}"
-                )
+                raise UserError(f"{self.path}: the frame at byte {offset:,} has changed; {AGAIN}")
             yield data[:jpeg], data[jpeg:]
 
     def motion(self, rows: np.ndarray, packed: Sequence[bytes]) -> Motion:
@@ -115,11 +112,7 @@ class Pack:
 
 @contextmanager
 def open_pack(path: str | Path) -> Iterator[Pack]:
-    """Open a pack, and close it at the end of the block.
-
-    Raises:
-        UserError: it is missing, was cut short, or is damaged.
-    """
+    """Open a pack, and close it at the end of the block."""
     try:
         file = regular(Path(path)).open("rb", buffering=0)
     except OSError as error:
@@ -187,9 +180,6 @@ def write_pack(video: Video, file: BinaryIO, short_side: int) -> int:
     """Write a video as a pack to an open binary file, and return its number of frames.
 
     Frames are scaled to a short side of at most `short_side`.
-
-    Raises:
-        UserError: a frame does not decode.
     """
     # An optional package.
     import cv2
@@ -228,14 +218,8 @@ def pack_cells(motion_HW2: np.ndarray, future_HW: np.ndarray) -> bytes:
 
     The vectors in quarters of a pixel come first, then one bit per cell for a future reference. All
     is compressed with zlib.
-
-    Raises:
-        UserError: a vector is not a multiple of a quarter pixel, or is longer than 8191.
     """
     quarters_HW2 = np.rint(motion_HW2 * UNITS).clip(-(2**15), 2**15 - 1).astype("<i2")
     if not np.array_equal(quarters_HW2 / np.float32(UNITS), motion_HW2):
-        raise UserError(
-            "a motion vector is finer than a quarter pixel, or longer than 8,191; report this as a "
-            "bug of mgm, or leave the video out"
-        )
+        raise UserError("a motion vector is finer than a quarter pixel, or longer than 8,191")
     return zlib.compress(quarters_HW2.tobytes() + np.packbits(future_HW).tobytes())

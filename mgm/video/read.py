@@ -134,10 +134,7 @@ def read_clip(
     """
     index_T = np.asarray(frame_indices, np.int64)
     if index_T.ndim != 1 or not len(index_T) or index_T.min() < 0:
-        raise UserError(
-            f"{path}: the frame indices are {list(frame_indices)[:3]}; pass a non-empty list of "
-            "numbers from 0"
-        )
+        raise UserError(f"{path}: frames are {list(frame_indices)[:3]}; pass numbers from 0")
     video = Video(str(path), 0, "", "", 0, 0.0, 0, 0, "", False, 0)
     return read(video, [index_T], None, 0, "vectors" if motion else None)[0]
 

@@ -150,11 +150,7 @@ class Inspection:
 
 
 def inspect_video(path: str | Path) -> Inspection:
-    """Decode a whole file and measure its motion vectors.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """Decode a whole file and measure its motion vectors."""
     info, vectors = probe_video(path), read_vectors(path)
     kinds, informed = Counter(vectors.kinds_T), len(vectors.index_N)
     if not kinds:

@@ -5,7 +5,6 @@ A list that cannot be used is refused with one line that names its place.
 
 import hashlib
 import json
-from collections import Counter
 from dataclasses import astuple
 from pathlib import Path
 
@@ -15,63 +14,10 @@ from mgm.data.published import index_published
 from mgm.data.published.derived import carried_ids
 from mgm.data.published.derived import carried_lists as task_lists
 from mgm.data.published.json_lists import read_diving48_lists as diving48
-from mgm.data.published.listed import Entry, Lists, add
+from mgm.data.published.listed import Entry, add
 from mgm.data.published.text_lists import carried_hmdb51_lists as carried_lists
 from mgm.data.published.text_lists import carried_ucf101_lists as ucf101
-from mgm.spec import PUBLISHED
 from tests.helpers.errors import refused
-
-
-def counts_of(lists: Lists) -> tuple[int, int, int]:
-    """Return the numbers of classes, training videos and test videos."""
-    counts = Counter(entry.split for entry in lists.entries.values())
-    return len(lists.classes), counts["train"], counts["test"]
-
-
-def sides_of(lists: Lists) -> list[set[str]]:
-    """Return the groups of the training videos and of the test videos."""
-    return [
-        {entry.group for entry in lists.entries.values() if entry.split == split}
-        for split in ("train", "test")
-    ]
-
-
-@pytest.mark.parametrize("split", [1, 2, 3])
-def test_the_carried_lists_of_ucf101(split):
-    assert counts_of(ucf101(split)) == (101, *PUBLISHED["ucf101"].splits[split - 1])
-
-
-def test_the_carried_lists_of_hmdb51():
-    lists, official = carried_lists(), PUBLISHED["hmdb51"].official
-    assert (counts_of(lists), lists.classes) == ((51, *official), tuple(sorted(lists.classes)))
-    counts = Counter((entry.label, entry.split) for entry in lists.entries.values())
-    assert all((counts[label, "train"], counts[label, "test"]) == (70, 30) for label in range(51))
-    assert len(lists.unused) == 6_766 - sum(official)
-    assert set.isdisjoint(*sides_of(lists))
-
-
-def test_the_carried_lists_of_diving48(tmp_path):
-    """Counts, the empty class and dive lengths are known; no competition is in both splits."""
-    lists = diving48(tmp_path)
-    frames = [entry.frames for entry in lists.entries.values()]
-    assert (counts_of(lists), lists.classes[0]) == (
-        (48, *PUBLISHED["diving48"].official),
-        "Back, 15som, 05Twis, FREE",
-    )
-    assert set(range(48)) - {entry.label for entry in lists.entries.values()} == {30}
-    assert (min(frames), max(frames)) == (24, 822)
-    assert list(map(len, sides_of(lists))) == [58, 26]
-    assert set.isdisjoint(*sides_of(lists))
-
-
-def test_the_carried_ids_of_mini_k200():
-    ids = carried_ids()
-    assert (len(ids["train"]), len(ids["test"]), len(ids["train"] & ids["test"])) == (
-        80_000,
-        5_000,
-        0,
-    )
-    assert all(len(name) == 11 for split in ids.values() for name in split)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,9 @@
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from typer.testing import CliRunner
 
-import mgm
 from mgm.cli import app
 from mgm.data.folder import index_folder
-from mgm.data.index import read_index, write_index
+from mgm.data.index import write_index
 from mgm.data.prepare import read_params, summary
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
@@ -103,53 +96,6 @@ def test_the_summary_lists_what_was_left_out(generated):
     )
     assert "3 videos have no motion vectors (vp9)" in text
     assert text.endswith("1 files left out:\n  a/x.mp4: is empty")
-
-
-@pytest.mark.slow
-def test_a_published_dataset_is_its_file_and_a_line(build, tmp_path):
-    """The command and the recipe know the new dataset."""
-    package = tmp_path / "mgm"
-    shutil.copytree(
-        Path(mgm.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for name in ("workflow", "studies"):
-        (tmp_path / name).symlink_to(Path(mgm.__file__).parents[1] / name)
-    sets = package / "data" / "published"
-    (sets / "tiny.py").write_text(
-        "from mgm.data.published.json_lists import index_ssv2 as index_tiny  # noqa: F401\n"
-    )
-    with (package / "spec" / "datasets.py").open("r+") as file:
-        lines = file.read()
-        file.seek(0)
-        line = 'Published("tiny", "Tiny", "the videos", train=1, test=1, classes=1, recipe="k400"),'
-        file.write(lines.replace("_DATASETS = (\n", f"_DATASETS = (\n    {line}\n", 1))
-    code = (
-        "from mgm.__main__ import main; from mgm.study.recipes import MODELS, finetune; import mgm\n"
-        f"assert mgm.__file__.startswith({str(tmp_path)!r})\n"
-        "assert finetune('tiny', 'x', MODELS['vit-b']).clips == finetune('k400', 'x', "
-        "MODELS['vit-b']).clips\nmain()"
-    )
-    lists = {
-        "labels.json": {"Closing something": "0"},
-        "train.json": [{"id": "1", "template": "Closing [something]"}],
-        "validation.json": [{"id": "2", "template": "Closing [something]"}],
-    }
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "prepare",
-        "tiny",
-        "--source",
-        str(build("1.mp4", "2.mp4", lists=lists)),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(read_index(tmp_path / "out").videos) == 2
 
 
 def test_a_file_of_the_user_is_not_replaced_by_an_index(build, tmp_path):

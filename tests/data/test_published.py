@@ -195,33 +195,6 @@ def test_a_part_of_ucf101_is_indexed_and_the_rest_is_listed(build, tmp_path, bel
     assert [other[video.path] for video in index.videos] == ["train", "test", "train", "train"]
 
 
-def test_ucf101_lists_beside_the_videos_are_followed(build, tmp_path):
-    train, test = (
-        [f"{name}/v_{name}_{group}_c01.avi" for name in ("Biking", "Diving")]
-        for group in ("g08", "g01")
-    )
-    lists = {
-        "classInd": "1 Biking\r\n2 Diving\r\n",
-        "trainlist01": f"{train[0]} 1\r\n{train[1]} 2\r\n",
-        "testlist01": "\r\n".join(test),
-    }
-    source = build(
-        *train, *test, lists={f"ucfTrainTestlist/{name}.txt": text for name, text in lists.items()}
-    )
-    index = index_ucf101(source, tmp_path / "out")
-    assert index.classes == ("Biking", "Diving")
-    assert [row[1:3] for row in rows(index)] == [
-        (0, "train"),
-        (1, "train"),
-        (0, "test"),
-        (1, "test"),
-    ]
-    assert missing(tmp_path / "out") == []
-    assert index.note.endswith(
-        "the lists in the source differ from the official 9,537 train and 3,783 test videos"
-    )
-
-
 K400 = (  # class, id, start, split
     ("massaging person's head", "-Ab_0#x1234", 7, "train"),
     ("massaging person's head", "AAAAAAAAAAA", 110, "train"),

@@ -122,20 +122,6 @@ def test_every_mask_is_the_literal_loop(encoder, patches, name, ratio):
     )
 
 
-def test_the_masks_above_are_ragged():
-    """The loop's tests need masks that leave few tokens in some groups and many in others.
-
-    "smm" leaves uneven places, and "agnostic" leaves uneven slots.
-    """
-    masks = {
-        name: make_mask(Mask(name=name, ratio=0.9), GRID, None, torch.arange(3))
-        for name in ("agnostic", "smm")
-    }
-    visible = {name: (~masked_BL).view(3, GRID.slots, PLACES) for name, masked_BL in masks.items()}
-    assert {0, 1, 2} <= set(visible["smm"].sum(dim=1).flatten().tolist())
-    assert {1, 2, 3} <= set(visible["agnostic"].sum(dim=2).flatten().tolist())
-
-
 def test_temporal_fc_starts_at_zero():
     for model in (
         build_mae(PRETRAIN),

@@ -10,7 +10,6 @@ from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.stages.inspect import inspect_folder
-from mgm.video import inspect_video
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +31,7 @@ def videos(tmp_path_factory) -> Path:
 
 def test_an_index_tells_what_its_dataset_holds(videos, tmp_path):
     index = index_folder(videos, tmp_path / "index")
-    found = inspect_folder(tmp_path / "index", videos=3)
-    assert (found.counted, len(found.facts), len(found.decoded), len(found.unreadable)) == (
-        9,
-        8,
-        3,
-        1,
-    )
-    assert [one.path for one in found.decoded] == [index.videos[i].path for i in (0, 2, 5)]
-    assert found.decoded[0] == inspect_video(index.videos[0].path)
-    text = found.describe()
+    text = inspect_folder(tmp_path / "index", videos=3)
     for part in (
         f"{len(index.train)} train and {len(index.test)} test, of 2 classes, digest {index.digest}",
         "codecs      h264 (8)\n  sizes       32 x 32 (8)\n  vectors     100% of videos have them",
@@ -62,8 +52,7 @@ def test_a_folder_without_an_index_is_opened_evenly_spread(videos, tmp_path):
         "unreadable  0 files",
     ):
         assert part in result.output
-    whole = inspect_folder(videos)
-    assert (whole.counted, len(whole.facts), len(whole.unreadable)) == (9, 8, 1)
+    assert "unreadable  1 files:" in inspect_folder(videos)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: "):
         inspect_folder(tmp_path / "empty")

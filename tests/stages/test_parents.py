@@ -101,7 +101,7 @@ def test_the_content_and_not_the_path_names_the_run(parent, finetuning, tmp_path
 def test_bad_starts_are_one_clear_line(parent, pretraining, finetuning, videos, tmp_path):
     for init, line in [
         (tmp_path / "none.pth", f"init: {tmp_path}/none.pth: no such weights; correct the path"),
-        ("", "init is ''; write the path of a weights file, or of a folder with one"),
+        ("", "init is ''; write the path of weights"),
         (videos, f"init: {videos}: this folder holds no weights"),
     ]:
         said = run(finetuning, init, videos, tmp_path / "out")

@@ -193,23 +193,6 @@ def test_nearest_are_those_of_the_whole_product(monkeypatch):
     torch.testing.assert_close(similarity_NK, wanted.values)
 
 
-@pytest.mark.parametrize("spread", [1.0, 0.1], ids=["random", "clustered"])
-def test_nearest_of_wide_features_are_those_in_float64(spread):
-    generator = torch.Generator().manual_seed(0)
-    centre_CD = torch.randn(20, 300, generator=generator)
-    query_ND, x_MD = (
-        centre_CD[torch.arange(count) % 20] + spread * torch.randn(count, 300, generator=generator)
-        for count in (60, 1200)
-    )
-    similarity_NK, place_NK = probe_kinds.nearest(query_ND, x_MD, 9)
-    exact_NM = F.normalize(query_ND.double()) @ F.normalize(x_MD.double()).T
-    assert (place_NK.sort(dim=1).values.diff(dim=1) > 0).all()
-    # Float32 keeps 24 bits, so neighbours that are equal up to rounding may swap places.
-    torch.testing.assert_close(similarity_NK.double(), exact_NM.topk(9).values, rtol=0, atol=1e-6)
-    found_NK = exact_NM.gather(1, place_NK)
-    torch.testing.assert_close(found_NK, similarity_NK.double(), rtol=0, atol=1e-6)
-
-
 def test_votes_are_dinos_weighted_vote():
     x_ND = torch.eye(3)[torch.tensor([0, 0, 1, 2])] + 0.1
     train = Split(x_ND, torch.arange(4))

@@ -184,30 +184,6 @@ def test_pretraining_has_the_losses_of_one_process(folder, both):
     assert_close(one, other)
 
 
-@pytest.mark.slow
-def test_torchrun_pretrains_with_the_losses_of_one_process(folder):
-    done = subprocess.run(
-        torchrun(*command(folder, folder / "torchrun", PRETRAIN), "--accumulate", "2"),
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
-    said = [line for line in done.stderr.splitlines() if "pretrain" in line]
-    assert len(said) == len(set(said))  # only one process prints
-    assert "done in" in said[-1]
-    one, other = (folder / name / PRETRAIN.run_id for name in ("one", "torchrun"))
-    assert_same_log(one, other)
-    assert_close(one, other)
-    assert examine(other, PRETRAIN).result["processes"] == 2
-    assert sorted(path.name for path in other.iterdir()) == [
-        "log.jsonl",
-        "result.json",
-        "spec.json",
-        "weights.safetensors",
-    ]
-
-
 def test_finetuning_mixes_the_same_pairs(folder, both):
     """Mixup, CutMix and repeated augmentation mix alike in 1 process x 4 parts and in 2 x 2."""
     one, other = (folder / name / MIXED.run_id for name in ("one", "two"))

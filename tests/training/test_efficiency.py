@@ -92,16 +92,6 @@ def test_recomputed_activations_give_the_same_gradients_from_less_memory(build, 
     assert torch.equal(gradients, gradients_again)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_recomputed_blocks_of_vit_b_give_the_same_gradients(precision):
-    made = pretraining(Model(patch=8, width=768, depth=1, heads=12))
-    loss, gradients = step(*made, precision)
-    with wrapped_blocks(made[0], recomputed):
-        again, gradients_again = step(*made, precision)
-    assert torch.equal(loss, again)
-    assert torch.equal(gradients, gradients_again)
-
-
 def test_without_a_compiler_a_line_says_so_and_blocks_run_as_they_are(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))

@@ -206,37 +206,6 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train(replace(toy(), run_id="run-2"), tmp_path, show=quiet)
 
 
-def test_numbers_leave_the_device_at_logged_steps_alone(tmp_path, monkeypatch):
-    """A step that is not logged reads no number from the device, so it does not wait for it."""
-    read = []
-    for name in ("item", "__float__", "__bool__", "tolist"):
-        real = getattr(torch.Tensor, name)
-        monkeypatch.setattr(
-            torch.Tensor, name, lambda x, name=name, real=real: (read.append(name), real(x))[1]
-        )
-    steps, counts, computed = 250, [], []
-    run = toy(steps=steps)
-    batches, real_loss_of = run.batches, run.loss_of
-
-    def loss_of(x):
-        loss, numbers = real_loss_of(x)
-        return loss, lambda: computed.append(len(counts)) or numbers()
-
-    def counted(first):
-        for batch in batches(first):
-            counts.append(len(read))
-            yield batch
-
-    train(replace(run, batches=counted, loss_of=loss_of), tmp_path, show=quiet)
-    logged = [
-        json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
-    ]
-    assert len(logged) == 84  # every third step, and the last one
-    assert computed == logged  # the further numbers
-    reading = [step for step in range(1, steps) if counts[step] > counts[step - 1]]
-    assert reading == [step for step in logged if step < steps]
-
-
 @pytest.mark.parametrize(("seconds", "lines"), [(0.05, 1), (0.0, 0)])
 def test_a_run_that_waits_for_its_loader_says_so_once(tmp_path, monkeypatch, seconds, lines):
     monkeypatch.setattr("mgm.training.log.JUDGE_S", 0)

@@ -63,9 +63,6 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
 
     OUT/missing.txt lists the videos of the published lists that the indices lack, one path per
     line. The index's note counts them.
-
-    Raises:
-        UserError: there is no index, its classes are not the task's, or a split has no video.
     """
     origin, goal, lists = read_index(source), read_index(target), carried_lists(task)
     sides = {"train": (source, origin, lists.source), "test": (target, goal, lists.target)}
@@ -143,8 +140,7 @@ def _by_name(
     if counts != (CLASSES, CLASSES, SHARED):
         raise UserError(
             f"{source}, {target}: have {counts[0]} and {counts[1]} classes, {counts[2]} of them "
-            f"shared, and none is in the published lists of {task}; other sets need {CLASSES} and "
-            f"{CLASSES}, {SHARED} of them shared"
+            f"shared; without published classes, {task} needs {CLASSES} each, {SHARED} shared"
         )
     classes = (*shared, *(name for name in origin.classes if name not in shared))
     videos = list[Video]()
@@ -173,9 +169,6 @@ def index_mini_k200(source: Path, out: Path) -> Index:
 
     OUT/missing.txt lists the ids without a video, as train/ID or test/ID. The index's note counts
     them.
-
-    Raises:
-        UserError: there is no index, or a split has no video.
     """
     whole, ids = read_index(source), carried_ids()
     id_of = {

@@ -85,9 +85,6 @@ def index_listed(
         files: the result of `find_videos`.
         official: the numbers of train and test videos in the official lists. The note mentions it
             if the source's lists differ.
-
-    Raises:
-        UserError: a split has no readable video.
     """
     entries, name_of = lists.entries, files.name_of
     entry_of = {name_of[key]: entry for key, entry in entries.items() if key in name_of}
@@ -150,9 +147,6 @@ def find_videos(root: Path, key: Callable[[str, str], str | None]) -> VideoFiles
     Args:
         key: returns a file's key from its folder's name and its own name without suffix. A file
             with key None is unusable.
-
-    Raises:
-        UserError: the root is not a folder, or holds no video.
     """
     root = Path(os.path.abspath(root))
     below, unusable = files_below(root)
@@ -183,11 +177,7 @@ def _preference(name: str) -> tuple[bool, int, str]:
 
 
 def add(entries: dict[str, Entry], key: str, entry: Entry, where: str) -> None:
-    """Add an entry of a list.
-
-    Raises:
-        UserError: the lists have its key already, or its name is no path below the source.
-    """
+    """Add an entry of a list."""
     parts = entry.name.split("/")
     if not entry.name.isprintable() or "\\" in entry.name or {"", ".", ".."} & {*parts}:
         raise UserError(f"{where}: {entry.name!r} is not the name of a video")
@@ -203,11 +193,7 @@ def require_class(name: Any, classes: Collection[Any], where: str) -> None:
 
 
 def numbered(path: Path, number_of: Mapping[str, str], first: int) -> tuple[str, ...]:
-    """Return class names in the order of their numbers in a list.
-
-    Raises:
-        UserError: they are not numbered from `first`, without gaps.
-    """
+    """Return class names in the order of their numbers in a list."""
     classes = sorted(number_of, key=lambda name: (len(number_of[name]), number_of[name]))
     if any(number_of[name] != str(number) for number, name in enumerate(classes, first)):
         raise UserError(

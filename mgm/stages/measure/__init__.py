@@ -46,9 +46,6 @@ def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: 
 
     Returns:
         Text: a number per line, then a table.
-
-    Raises:
-        UserError: `place` is missing, or its dataset cannot be measured.
     """
     with valid("mgm measure: "):
         spec = Measure(

@@ -50,9 +50,6 @@ def controls(
         per cent (mean over label draws), `ci_low` and `ci_high` (95 %, bootstrap over test groups
         and label draws), `why` (why there is no number), `chance` (the most frequent test class)
         and `warning`.
-
-    Raises:
-        UserError: a video cannot be read, or a class has too few labels.
     """
     if cannot := unmeasurable(index):
         return _table(index, [(*NOT_TESTED, cannot)] * len(CONTROLS))
@@ -96,11 +93,7 @@ def remarks(index: Index) -> list[str]:
 
 
 def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) -> Features:
-    """Return the features of each video. With `like`, also those of random weights.
-
-    Raises:
-        UserError: a video cannot be read. The message names it.
-    """
+    """Return the features of each video. With `like`, also those of random weights."""
     videos = index.videos
     features: Features = {}
     for name, values_NF in simple.file_facts(videos).items():
@@ -258,9 +251,6 @@ def controls_now(place: Path, like: Path | None, workers: int) -> str:
         like: spec or folder of a probe or another run, which has the labels, clips, views and the
             model for random weights. None: all labels, and no random weights.
         workers: number of processes that decode.
-
-    Raises:
-        UserError: there is no such index or run, or a video cannot be read.
     """
     index = read_index(place)
     spec = _probe(read_spec(like)) if like else Probe(data=Data(dataset="folder"))

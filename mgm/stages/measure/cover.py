@@ -26,9 +26,6 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
 
     `spec.videos` is their number. Shuffled guidance follows the next video, which is of another
     class. Frames are read whole, with every cell of their motion, so `mask.cells` changes nothing.
-
-    Raises:
-        UserError: the dataset was not generated, or a video cannot be read.
     """
     drawn = job.workplace.data[job.spec.data.dataset] / "generated.json"
     if not drawn.is_file():

@@ -45,9 +45,6 @@ def coverage(
             interval, NaN if there are too few clips; overall_N, overall_low_N, overall_high_N: the
             same for a clip's mean over slots; clips_S: number of clips with moving pixels. A mask
             with compensated guidance is named "<mask> <compensate>".
-
-    Raises:
-        UserError: nothing moves in any clip, or a video cannot be read.
     """
     grid, tubelet, stride = Grid(*spec.grid), spec.model.tubelet, spec.clips.stride
     masks = {name: Mask(name=name, ratio=MASK_RATIO[name]) for name in MASKS}
@@ -76,10 +73,7 @@ def coverage(
     share_NBS = torch.cat(parts, dim=1).double().numpy()
     share_NBS = share_NBS[:, np.isfinite(share_NBS[0]).any(1)]
     if not share_NBS.size:
-        raise UserError(
-            f"in no middle clip of {len(videos)} test videos does anything move {MOVES} pixels "
-            "further than its surroundings; choose others"
-        )
+        raise UserError(f"in {len(videos)} test videos nothing moves {MOVES} pixels; choose others")
     share_NS, low_NS, high_NS = _interval(share_NBS)
     overall_N, overall_low_N, overall_high_N = (
         bound_N1[:, 0] for bound_N1 in _interval(np.nanmean(share_NBS, 2, keepdims=True))

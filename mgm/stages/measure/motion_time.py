@@ -33,9 +33,6 @@ def motion_time(videos: Sequence[Video], flow: Flow, weights: Path | None = None
     Returns:
         vectors_ms, flow_ms: means over the videos; ratio: flow / vectors; frames: mean number of
             frames; videos: number of videos.
-
-    Raises:
-        UserError: there are no weights, or a video cannot be read.
     """
     estimate = estimator(
         flow, raft_weights(flow, weights), "cuda" if torch.cuda.is_available() else "cpu"

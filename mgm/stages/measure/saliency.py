@@ -42,9 +42,6 @@ def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[s
     Returns:
         saliency; inside, outside: mean motion in pixels per frame; videos: number of annotated
             videos.
-
-    Raises:
-        UserError: there are no boxes, a box is wrong, or there is no motion outside boxes.
     """
     boxes = read_boxes(place, index)
     motion, pixels, counted = np.zeros(2), np.zeros(2), 0  # outside, inside
@@ -63,10 +60,7 @@ def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[s
                 motion += np.bincount(within_PQ.ravel(), speed_PQ.ravel(), minlength=2)
                 pixels += np.bincount(within_PQ.ravel(), minlength=2)
     if not counted:
-        raise UserError(
-            f"{place}: none of the {len(videos)} test videos that have motion vectors has boxes; "
-            "annotate some of them"
-        )
+        raise UserError(f"{place}: none of the {len(videos)} videos with vectors has boxes")
     if not pixels.all() or not motion[0]:
         raise UserError(
             f"{place}: {pixels[1]:.0f} pixels lie inside boxes and {pixels[0]:.0f} outside, where "
@@ -95,9 +89,6 @@ def read_boxes(place: Path, index: Index) -> Mapping[str, Mapping[int, np.ndarra
     """Read the boxes next to an index, by path below its root and by frame.
 
     Boxes are (K, 4): top, left, bottom, right.
-
-    Raises:
-        UserError: there are none, or a line is wrong.
     """
     if (place / "boxes.csv").is_file():
         return _read_csv(place / "boxes.csv", index)
@@ -131,21 +122,12 @@ def _read_csv(path: Path, index: Index) -> dict[str, dict[int, np.ndarray]]:
                 f"{path}: line {line} is {','.join(row)}; write a path and five numbers"
             ) from None
         if name not in frames_of:
-            raise UserError(
-                f"{path}: line {line}: {name} is not a video of the index; write paths as in "
-                "index.csv"
-            )
+            raise UserError(f"{path}: line {line}: {name} is not a video of the index")
         frames = frames_of[name]
         if frames and not 0 <= number < frames:
-            raise UserError(
-                f"{path}: line {line}: {name} has {frames} frames, not a frame {number}; count "
-                "from 0"
-            )
+            raise UserError(f"{path}: line {line}: {name} has {frames} frames, no frame {number}")
         if not (top <= bottom and left <= right):
-            raise UserError(
-                f"{path}: line {line}: the box ends at ({bottom:g}, {right:g}) before it begins at "
-                f"({top:g}, {left:g}); write top, left, bottom, right"
-            )
+            raise UserError(f"{path}: line {line}: the box ends before it begins")
         boxes.setdefault(name, {}).setdefault(number, []).append(box)
     return {
         name: {frame: np.array(boxes_of_frame) for frame, boxes_of_frame in frames.items()}

@@ -44,11 +44,7 @@ class _Reader(Dataset):
 
 
 def read_all(videos: Sequence[Video], workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Decode each video once, and yield its features by name.
-
-    Raises:
-        UserError: a video cannot be read. The message names it.
-    """
+    """Decode each video once, and yield its features by name."""
     for item in load(_Reader(videos), range(len(videos)), workers, pin=False):
         if isinstance(item, UserError):
             raise item

@@ -93,9 +93,6 @@ def visible(
     Returns:
         Per mask, texture and motion: means over clips. without: of the clips with texture, how many
         have none visible. clips: their number.
-
-    Raises:
-        UserError: a video has no motion for a guided mask, or no clip has texture and moves.
     """
     leading = next((mask for mask in masks if MASKS[mask.name].guided), masks[0])
     how = replace(
