@@ -177,7 +177,7 @@ def data_name(data: Data, note: str = "") -> str:
     published = data.dataset in PUBLISHED
     # In a spec, a published set has no digest, and a set that is generated in its place has one.
     generated = note.startswith(GENERATED) if note else published and data.digest
-    stands_in = " stand-in" if published else ""
-    return (
-        f"{title_of(data.dataset)}{stands_in} (generated)" if generated else title_of(data.dataset)
-    )
+    title = title_of(data.dataset)
+    if not generated:
+        return title
+    return f"{title} stand-in (generated)" if published else f"{title} (generated)"
