@@ -99,10 +99,7 @@ def _read(
             raise UserError(f"--set {changes[0]}: is for a run without a file; change {paths[0]}")
         return [(str(path), _fields(path)) for path in paths]
     if len(data) != 1:
-        raise UserError(
-            f"mgm {stage}: needs spec files (`mgm new-spec {stage}` writes one), or one --data "
-            "NAME=FOLDER"
-        )
+        raise UserError(f"mgm {stage}: needs a spec file (`mgm new-spec {stage}`), or one --data")
     [(name, folder)] = places(data).items()
     fields = fields_of(stage, name, changes)
     # The digest distinguishes folders of one name. Published datasets need only their name.
@@ -136,11 +133,8 @@ def _run_specs(
         from mgm.stages.runner import run_all
         from mgm.training import collectives
 
-        if stage not in DISTRIBUTED and (processes := collectives.world_size()) > 1:
-            raise UserError(
-                f"mgm {stage}: runs in one process, and torchrun started {processes}; start it "
-                "without torchrun"
-            )
+        if stage not in DISTRIBUTED and collectives.world_size() > 1:
+            raise UserError(f"mgm {stage}: runs in one process; start it without torchrun")
         specs = []
         for source, fields in named_fields:
             spec = parse(complete(fields, source, out), source)

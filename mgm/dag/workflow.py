@@ -181,8 +181,7 @@ class Workflow:
             if held is not None and spec.data.labels_per_class > held:
                 raise UserError(
                     f"scale {self.name}: {spec.stage} takes data.labels_per_class "
-                    f"{spec.data.labels_per_class}, but datasets.{name}.generate.train_per_class "
-                    f"is {held}"
+                    f"{spec.data.labels_per_class}, but a class of {name} has {held} videos"
                 )
 
     def spec_file(self, run_id: str) -> Path:

@@ -47,10 +47,7 @@ class Dataset(FrozenModel):
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
         if not (self.generate or self.adapt or self.root):
-            raise ValueError(
-                "needs `root`, the folder where `mgm prepare` wrote its index, or `generate` or "
-                "`adapt`"
-            )
+            raise ValueError("needs `root` (a folder with an index), `generate` or `adapt`")
         return self
 
 
@@ -144,10 +141,7 @@ class Scale(FrozenModel):
         # Without `backbones`, a scale has full sizes.
         if self.backbones:
             if backbone not in self.backbones:
-                raise UserError(
-                    f"{source}: backbones lacks {backbone}, so its full size would train; add its "
-                    "sizes"
-                )
+                raise UserError(f"{source}: backbones lacks {backbone}; add its sizes")
             fields["model"] |= self.backbones[backbone]
         if self.steps and "optim" in fields:
             if type(epochs := fields["optim"]["epochs"]) is not int:

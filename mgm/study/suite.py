@@ -112,10 +112,7 @@ class Suite:
             UserError: there is no such target.
         """
         if target not in (targets := self.targets()):
-            raise UserError(
-                f"{target}: no such target at scale {self.scale.name}; choose one of "
-                f"{', '.join(targets)}"
-            )
+            raise UserError(f"{target}: no such target; choose one of {', '.join(targets)}")
         return self.with_parents(run.run_id for run in targets[target])
 
     def with_parents(self, run_ids: Iterable[str]) -> list[Spec]:
@@ -142,10 +139,7 @@ def make_suite(scale: Scale) -> Suite:
     paper = (_at(load_study(PAPER / f"{name}.yaml"), scale) for name in names)
     studies = [scale.study] if scale.study else [study for study in paper if study]
     if not studies:
-        raise UserError(
-            f"scale {scale.name}: has the datasets of no table; add ssv2, or run a study at this "
-            f"scale, such as study={scale.name}"
-        )
+        raise UserError(f"scale {scale.name}: has the datasets of no table; try study={scale.name}")
     suite = Suite(scale, {study.study: study for study in studies})
     known = {*suite.studies, *(row.seeds_of for study in studies for row in study.rows.values())}
     for name in scale.more_seeds:
@@ -241,6 +235,5 @@ def _scale_in(results: Path) -> Scale:
         return parse_scale(read_json(path), path)
     except FileNotFoundError:
         raise UserError(
-            f"{path}: no such file; run `snakemake --cores all` first, or correct the name "
-            f"{results.name}"
+            f"{path}: no such file; run `snakemake --cores all` first, or correct the name"
         ) from None
