@@ -1,5 +1,6 @@
 """Run `mgm` as a module: `python -m mgm`, or `torchrun ... -m mgm`."""
 
+import gc
 import signal
 import sys
 
@@ -9,6 +10,8 @@ def main() -> None:
 
     Ctrl-C during the import of its libraries ends the process without a traceback.
     """
+    # By default, garbage collection takes an eighth of the time to start a training.
+    gc.set_threshold(50_000)
     caught = signal.getsignal(signal.SIGINT)
     if caught is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

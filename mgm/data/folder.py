@@ -186,12 +186,9 @@ def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
 
 def _found(folder: Path, path: str) -> str:
     """Return the path of a listed file, which may be listed in another form of Unicode."""
-    paths = [os.path.normpath(folder / text) for text in (path, *_forms(path))]
+    forms = normalize("NFC", path), normalize("NFD", path)
+    paths = [os.path.normpath(folder / text) for text in (path, *forms)]
     return next(filter(os.path.isfile, paths), paths[0])
-
-
-def _forms(text: str) -> tuple[str, str]:
-    return normalize("NFC", text), normalize("NFD", text)
 
 
 def _require_every_class(

@@ -113,7 +113,8 @@ def mgm(clips: MaskInput) -> Boxes:
     random centre does not count as guided, so the first guided slot takes one of them at random. A
     slot without motion keeps the last centre, guided or not.
     """
-    return Boxes(*_follow(clips), *_size(clips))
+    size = _jittered_size if clips.mask.jitter else constant_size
+    return Boxes(*_follow(clips), *size(clips))
 
 
 def mgm_sparse(clips: MaskInput) -> Tensor:
@@ -166,10 +167,6 @@ def _cell_centres(clips: MaskInput, rows: int, columns: int) -> tuple[Tensor, Te
     y_H = (torch.arange(rows, device=device) + 0.5) * (clips.grid.height / rows)
     x_W = (torch.arange(columns, device=device) + 0.5) * (clips.grid.width / columns)
     return x_W.repeat(rows), y_H.repeat_interleave(columns)
-
-
-def _size(clips: MaskInput) -> tuple[Tensor, Tensor]:
-    return _jittered_size(clips) if clips.mask.jitter else constant_size(clips)
 
 
 def _jittered_size(clips: MaskInput) -> tuple[Tensor, Tensor]:

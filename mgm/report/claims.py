@@ -9,7 +9,7 @@ from functools import cache, partial
 from itertools import product
 from math import inf, isfinite, nan, sqrt
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from pydantic import Field
@@ -67,27 +67,6 @@ class Claim(FrozenModel):
         return said._replace(formula=Formula(tuple(terms), said.formula.signs))
 
 
-class Row(NamedTuple):
-    """A claim's row of claims.csv.
-
-    Attributes:
-        table: the answer of published numbers: the paper's own tables, or lists of datasets.
-        verdict: from the published numbers, else from our runs if they repeat the experiment.
-        here: the answer of our runs at a smaller scale.
-    """
-
-    claim: str
-    source: str
-    quoted: str
-    ours: str
-    verdict: str
-    id: str
-    table: str
-    note: str
-    run_ids: str
-    here: str = ""
-
-
 # Looks a formula up. A quoted number has an empty interval.
 Lookup = Callable[[Formula], Estimate | None]
 
@@ -114,34 +93,37 @@ def read_claims() -> tuple[Claim, ...]:
 def judge(
     findings: Mapping[str, Findings], quoted: Mapping[Key, Quote] | None = None
 ) -> pd.DataFrame:
-    """Judge every claim, in the order of the text: a frame with the fields of `Row`.
+    """Judge every claim, in the order of the text.
 
     The published tables go first. If they contradict a claim, that is its verdict. If they differ
     only by rounding, the verdict says so. Otherwise our runs decide, if they repeat the paper's
     experiment with at least three seeds and all needed cells are run. A claim holds if the interval
     of each of its numbers is on the claimed side. It fails if one interval is on the other side,
     and else it is undecided. Holm's method widens the intervals, so the chance of any false verdict
-    is 5 %. Methods that are not run have the paper's numbers. At other scales no claim is tested,
-    and `here` has what our runs show.
+    is 5 %. Methods that are not run have the paper's numbers. At other scales no claim is tested.
+
+    Returns:
+        A row per claim. `quoted` and `ours` are its numbers in words, `table` the answer of
+        published numbers, and `here` that of our runs at a smaller scale.
     """
     judged = [
         _judge(claim, findings, reported() if quoted is None else quoted) for claim in read_claims()
     ]
-    tested = [row.id for row, p in judged if isfinite(p)]
+    tested = [row["id"] for row, p in judged if isfinite(p)]
     passes = holm([p for _, p in judged if isfinite(p)])
     doubtful = {name for name, passed in zip(tested, passes, strict=True) if not passed}
-    return pd.DataFrame([_undecided(row) if row.id in doubtful else row for row, _ in judged])
+    return pd.DataFrame([_undecided(row) if row["id"] in doubtful else row for row, _ in judged])
 
 
-def _undecided(row: Row) -> Row:
-    if row.here:
-        return row._replace(here=f"{row.here.split(':')[0]}: {UNDECIDED} here")
-    return row._replace(verdict=UNDECIDED)
+def _undecided(row: dict[str, str]) -> dict[str, str]:
+    if row["here"]:
+        return row | {"here": f"{row['here'].split(':')[0]}: {UNDECIDED} here"}
+    return row | {"verdict": UNDECIDED}
 
 
 def _judge(
     claim: Claim, findings: Mapping[str, Findings], quoted: Mapping[Key, Quote]
-) -> tuple[Row, float]:
+) -> tuple[dict[str, str], float]:
     """Return a claim's row, and the largest p-value of its decision; NaN without one."""
     scale = next(iter(findings.values())).suite.scale.name
     full, groups = scale == "paper", claim.groups
@@ -181,18 +163,18 @@ def _judge(
     of_cells = [
         [said for said in group if any(map(_is_cell, said.formula.terms))] for group in groups
     ]
-    return Row(
-        claim.says,
-        claim.source,
-        quoted=_show(groups, printed) if known else DASH,
-        ours=_show(filter(None, of_cells), ours) if run else DASH,
-        verdict=verdict,
-        id=claim.id,
-        table=table,
-        note="; ".join(dict.fromkeys(filter(None, notes))),
-        run_ids=" ".join(run_ids),
-        here=here,
-    ), p
+    return {
+        "claim": claim.says,
+        "source": claim.source,
+        "quoted": _show(groups, printed) if known else DASH,
+        "ours": _show(filter(None, of_cells), ours) if run else DASH,
+        "verdict": verdict,
+        "id": claim.id,
+        "table": table,
+        "note": "; ".join(dict.fromkeys(filter(None, notes))),
+        "run_ids": " ".join(run_ids),
+        "here": here,
+    }, p
 
 
 def runs_say(groups: Iterable[list[Statement]], ours: Lookup, full: bool) -> tuple[str, float]:

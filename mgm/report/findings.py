@@ -503,7 +503,7 @@ def combined(
         elif isinstance(part, pd.Series):
             part = part.reindex(index)
         aligned.append(part)
-    return formula.of(aligned).dropna()  # type: ignore[no-any-return]
+    return formula.of(aligned).dropna()
 
 
 def status_of(states: Iterable[str]) -> str:

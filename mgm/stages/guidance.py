@@ -41,8 +41,9 @@ def slot_motion(clip: Clip, mask: Mask, tubelet: int, stride: int) -> SlotMotion
 
 def mask_options(mask: Mask, clips: Clips, model: Model, **reading) -> BatchOptions:
     """Return the options of a loader whose batches are masked."""
+    shuffled = MASKS[mask.name].guided and mask.guidance == "shuffled"
     masks = partial(masked, mask, clips, model)
-    return BatchOptions(stored_motion(mask), _shuffled(mask), masks, **reading)
+    return BatchOptions(stored_motion(mask), shuffled, masks, **reading)
 
 
 def masked(
@@ -73,7 +74,3 @@ def masked(
         )
     masked_BL = make_mask(mask, grid, motion, torch.tensor(seeds))
     return masked_BL, motion.magnitude_BSHW if motion else None
-
-
-def _shuffled(mask: Mask) -> bool:
-    return MASKS[mask.name].guided and mask.guidance == "shuffled"

@@ -80,7 +80,6 @@ WHOLE = {
 BAD = [
     ("ssv2", {"labels/labels.json": ["Closing something"]}, "labels.json:"),
     ("ssv2", {"labels/labels.json": {"a": "0", "b": "2"}}, "labels.json: its 2 classes"),
-    ("ssv2", {"labels/labels.json": {"a": "0", "b": "0"}}, "labels.json: its 2 classes"),
     ("ssv2", {"labels/train.json": '[{"id": "1"'}, "train.json:"),
     (
         "ssv2",
@@ -90,7 +89,6 @@ BAD = [
     ("ssv2", {"labels/train.json": [{"id": "9"}]}, "train.json: 0.template:"),
     ("ssv2", {"labels/train.json": [{"id": 41, "template": CLOSING}]}, "train.json: 0.id:"),
     ("ssv2", {"labels/train.json": [{"id": "41", "template": "Opening"}]}, "train.json: 0:"),
-    ("ssv2", {"labels/train.json": [{"id": "../41", "template": CLOSING}]}, "train.json: 0:"),
     (
         "ssv2",
         {"labels/validation.json": [{"id": "41", "template": CLOSING}]},
@@ -111,11 +109,6 @@ BAD = [
         "0: 'rgb/../e_1.mp4' is not the name of a video",
     ),
     ("diving48", {"Diving48_V2_test.json": [dive("a_1", 0)]}, "Diving48_V2_test.json: 0:"),
-    (
-        "diving48",
-        {"Diving48_V2_train.json": [], "Diving48_V2_test.json": []},
-        "0 of the 0 videos of",
-    ),
     ("ucf101", {f"{UCF}classInd.txt": "Biking\n"}, "classInd.txt: its 1"),
     ("ucf101", {f"{UCF}classInd.txt": "1 Biking\n3 Diving\n"}, "its 2"),
     (
@@ -129,12 +122,9 @@ BAD = [
         "line 1: class Biking has another number",
     ),
     ("ucf101", {f"{UCF}testlist01.txt": TRAIN}, "testlist01.txt: line 1:"),
-    ("ucf101", {f"{UCF}trainlist01.txt": "Biking/../../secret.avi\n"}, "line 1:"),
     ("hmdb51", {JUMP: "a_jump_0.avi\n"}, "jump_test_split1.txt: line 1:"),
     ("hmdb51", {JUMP: "a_jump_0.avi 1\nb_jump_0.avi 3\n"}, "line 2:"),
     ("hmdb51", {JUMP: "a_jump_0.avi 0\n\na_jump_0.avi 2\n"}, "line 3:"),
-    ("hmdb51", {JUMP: "../hug/a_jump_0.avi 1\n"}, "line 1:"),
-    ("hmdb51", {JUMP: "a_jump_0.avi 1\n", f"more/{JUMP}": "a_jump_0.avi 2\n"}, "a second time"),
     (
         "k400",
         {},
@@ -143,9 +133,7 @@ BAD = [
     ("k400", {"all.csv": HEADER}, "has no annotations"),
     ("k400", {"all.csv": "label,youtube_id\na,b\n"}, "has no annotations"),
     ("k400", {"all.csv": HEADER + "a,b,1,2\n"}, "all.csv: line 2: split"),
-    ("k400", {"all.csv": HEADER + "a,b,1,2,trian,0\n"}, "all.csv: line 2:"),
     ("k400", {"all.csv": HEADER + "a,b,x,2,train,0\n"}, "all.csv: line 2:"),
-    ("k400", {"all.csv": HEADER + "a,../b,1,2,train,0\n"}, "all.csv: line 2:"),
     ("k400", {"all.csv": HEADER + "a/../..,b,1,2,train,0\n"}, "line 2:"),
     ("k400", {"all.csv": HEADER + "a,b,1,2,train,0\na,b,1.0,2.0,val,0\n"}, "line 3:"),
     ("k400", {"all.csv": HEADER + "a,b,1,2,train,0\nA,c,1,2,val,0\n"}, "line 3:"),

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from mgm.report.figures.charts import coverage
+from mgm.report.figures.charts import coverage, over
 from mgm.report.figures.draw import DRAW
 from mgm.report.figures.style import write
 from mgm.spec import Visualise
@@ -114,6 +115,14 @@ def test_more_attention_is_brighter_in_grey():
     # Allow for rounding to 8 bits.
     assert (np.diff(seen) > -0.01).all()
     assert seen[-1] - seen[0] > 0.6
+
+
+def test_the_papers_numbers_are_drawn_before_any_run_is_finished():
+    fields = {"dataset": "a", "column": "Fine-tuned", "line": "MGM", "mean": np.nan}
+    points = pd.DataFrame([{**fields, "x": x, "paper": 70.0} for x in (200, 800)])
+    points = points.assign(low=np.nan, high=np.nan)
+    (axes,) = over(points, "Epochs", {"a": "A"}, "seed").axes
+    assert axes.get_title(loc="left") == "The paper"
 
 
 def test_a_panel_shows_its_masks_coverage():

@@ -44,10 +44,11 @@ def over(points: pd.DataFrame, axis: str, titles: Mapping[str, str], unit: str) 
         titles: titles of the datasets.
         unit: name of the sampling unit.
     """
-    panel = points.dataset.map(titles) + ": " + points.column
-    ours = points[points["mean"].notna()].assign(panel=panel)
+    # Assign before rows are chosen: pandas adds rows when it assigns a column to an empty frame.
+    points = points.assign(panel=points.dataset.map(titles) + ": " + points.column)
+    ours = points[points["mean"].notna()]
     levels = ours[ours.x.isna()]
-    paper = points[points.paper.notna()].assign(mean=points.paper, panel="The paper")
+    paper = points.assign(mean=points.paper, panel="The paper")[points.paper.notna()]
     # The paper's only number needs no panel of its own.
     parts = [paper.assign(low=np.nan, high=np.nan), ours] if len(paper) > 1 else [ours]
     lines = pd.concat(parts, ignore_index=True)
