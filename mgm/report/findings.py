@@ -317,6 +317,8 @@ class Findings:
     def differences(self) -> pd.DataFrame:
         """A row per difference of the study's families, with the verdict of Holm's method.
 
+        Differences are of tests, and not of measured columns.
+
         The columns are `dataset`, `column`, `family`, `first`, `second`, `says`, `mean`, `low`,
         `high`, `n`, `unknown` and `holm`: whether it differs from 0 at a family-wise level of 5 %.
 
@@ -324,7 +326,8 @@ class Findings:
         intervals over seeds and people. Its name ends in `OVER_PEOPLE`.
         """
         rows = []
-        for dataset, column in product(self.study.shown, self.study.columns):
+        columns = [name for name, own in self.study.columns.items() if own.stage != "measure"]
+        for dataset, column in product(self.study.shown, columns):
             for family, texts in self.study.compare.items():
                 pairs = list(self._pairs(column, texts))
                 rows += self._family(dataset, column, family, pairs, self.estimate)
