@@ -113,8 +113,8 @@ class Workflow:
         self.results, self.reports = results / self.name, reports / self.name
         if options.study:
             # Relative, so that it holds in a copy of the folder too.
-            file = file_of(options.study, STUDIES).resolve()
-            update = {"study_file": os.path.relpath(file, self.results.resolve())}
+            own_file = file_of(options.study, STUDIES).resolve()
+            update = {"study_file": os.path.relpath(own_file, self.results.resolve())}
             scale = scale.model_copy(update=update)
         self.logs = Path("logs") / self.name
         self.places = dict[str, Path]()

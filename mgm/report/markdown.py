@@ -70,7 +70,7 @@ def _inside(findings: Findings, what: str) -> str:
     if kind in KINDS:
         return f"\n\n{KINDS[kind](findings, **options)}\n\n"
     dataset, _, formula = kind.partition(": ")
-    text = in_words(findings.estimate(dataset, formula, **options))
+    text = in_words(findings.estimate(dataset, formula, **options))  # type: ignore[arg-type]
     if text == "not run":
         raise UserError("has no result")
     return text
