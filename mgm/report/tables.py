@@ -51,13 +51,9 @@ def laid_out(findings: Findings, cells: pd.DataFrame) -> pd.DataFrame:
             }
         texts[title] = {line["row"]: text_of(line) for line in lines}
         places = {line["row"]: (dataset, column, line["row"]) for line in lines}
-        fits, chosen = (
-            {row: of_place[at] for row, at in places.items() if at in of_place}
-            for of_place in (findings.fitted, findings.chosen)
-        )
-        fits = {row: f"{value:.1f}" for row, value in fits.items()}
-        for what, of_row in (("training clips", fits), ("chosen", chosen)):
-            if of_row:
+        fits = {at: f"{value:.1f}" for at, value in findings.fitted.items()}
+        for what, of_place in (("training clips", fits), ("chosen", findings.chosen)):
+            if of_row := {row: of_place[at] for row, at in places.items() if at in of_place}:
                 texts[f"{title}, {what}"] = of_row
     table = pd.DataFrame(texts, index=cells.row.unique()).fillna("")
     return table.rename_axis("Pretraining").reset_index()

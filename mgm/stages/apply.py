@@ -69,8 +69,8 @@ def find_trained(place: Path, how: ApplyOptions) -> Trained:
     with valid(f"{place}: "):
         clips = how.clips(config.num_frames, config.image_size) if config else how.clips()
     with valid(f"{place}: --frames {clips.frames} --size {clips.size} --stride {clips.stride}: "):
-        spec = Probe(data=Data(dataset="folder"), clips=clips, model=model)
-    require_fit(lambda: FrozenEncoder(spec, finetuned=is_classifier(weights)), weights, place)
+        probe = Probe(data=Data(dataset="folder"), clips=clips, model=model)
+    require_fit(lambda: FrozenEncoder(probe, finetuned=is_classifier(weights)), weights, place)
     return Trained(place, clips, model)
 
 

@@ -110,12 +110,13 @@ def gains(points: pd.DataFrame, x: str, y: str, titles: Mapping[str, str], unit:
         titles: titles of the datasets.
         unit: name of the sampling unit.
     """
-    parts = points.row.str.extract(r"^(?P<mask>.*?),? (?P<label>\d+ %.*)$")
-    masks = parts["mask"].fillna(points.row)
-    points = points.assign(
-        mask=masks, label=parts.label.fillna(""), panel=points.dataset.map(titles)
-    )
-    names = list(masks.unique())
+    parts = points.row.str.extract(r"^(?P<mask>.*?)(?:,? (?P<ratio>\d+ %)(?:, (?P<rest>.*))?)?$")
+    parts = parts.fillna("")
+    # What else is special of a row has a sign, which the caption explains.
+    signs = dict(zip(filter(None, parts.rest.unique()), "*†‡§"))
+    points = points.join(parts).assign(panel=points.dataset.map(titles))
+    points = points.assign(label=points.ratio + points.rest.map(signs).fillna(""))
+    names = list(points["mask"].unique())
     others = iter(LOOKS[1:] * len(names))
     colours = {name: ACCENT if name == "MGM" else next(others) for name in names}
     grid = sns.relplot(
@@ -149,7 +150,8 @@ def gains(points: pd.DataFrame, x: str, y: str, titles: Mapping[str, str], unit:
     grid.set_axis_labels(x, y)
     grid.set_titles("{col_name}")
     sns.move_legend(grid, "lower left", bbox_to_anchor=(0, 1), ncols=min(len(names), 4), title=None)
-    return caption(grid.figure, f"Marks and bars: mean and 95 % interval over {unit}s.")
+    special = "".join(f" {sign}: {rest}." for rest, sign in signs.items())
+    return caption(grid.figure, f"Marks and bars: mean and 95 % interval over {unit}s.{special}")
 
 
 @mpl.rc_context(STYLE)
