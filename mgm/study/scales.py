@@ -17,6 +17,7 @@ from mgm.spec import (
     Flow,
     FrozenModel,
     KnownBackbone,
+    Probe,
     Run,
     RunOptions,
     parse,
@@ -134,7 +135,7 @@ class Scale(FrozenModel):
         source, fields = f"scale {self.name}", spec.model_dump(mode="json")
         key, backbone = spec.data.dataset, spec.model.backbone
         dataset = self.datasets[key]
-        if dataset.grouped and "held_out" in fields:
+        if dataset.grouped and isinstance(spec, Probe):
             fields["held_out"] = "groups"
         for dotted, value in self.overrides.get(spec.stage, {}).items():  # type: ignore[call-overload]
             set_field(fields, dotted, value, f"{source}: overrides.{spec.stage}.{dotted}")

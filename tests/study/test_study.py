@@ -103,6 +103,30 @@ def test_a_column_chooses_its_settings_once_per_dataset_and_row():
         small(columns={"Linear": {"choose": {"optim.lr": [0.1]}}}, controls=[])
 
 
+def test_people_are_held_out_to_choose_and_not_from_the_test():
+    place = {"root": "data/none", "digest": "0123456789ab", "grouped": True}
+    columns = {
+        "Linear": {},
+        "Fine-tuned": {"stage": "finetune"},
+        "Chosen": {"stage": "finetune", "choose": {"optim.lr": [0.1, 0.2]}},
+    }
+    study = small(
+        datasets={"own": place},
+        draws=[],
+        seeds="1",
+        columns=columns,
+        rows={"MGM": {}},
+        compare=[],
+        controls=[],
+        predictions=[],
+    )
+    suite = make_suite(scale_of(study))
+    run_of = {value.column: value.run for value in suite.values["small"]}
+    held = {column: run.held_out for column, run in run_of.items()}
+    assert held == {"Linear": "groups", "Fine-tuned": "", "Chosen": ""}
+    assert {suite.specs[run_id].held_out for run_id in run_of["Chosen"].choices} == {"groups"}
+
+
 def test_limits_hold_and_controls_share_the_probes_labels(suite):
     assert {value.dataset for value in suite.values["small"] if value.row == "Longer"} == {"a"}
     assert {value.draw for value in suite.values["small"] if value.row == "Further"} == {5}
