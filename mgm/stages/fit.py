@@ -51,7 +51,8 @@ def fit(
     spec = job.spec
     warn_of_slow_bf16(job)
     run = TrainingRun(
-        spec.run_id,
+        # A run that chose its settings has the id of the spec that it was given.
+        job.folder.name,
         model,
         spec.optim,
         steps_of(spec.optim, len(videos)),
