@@ -115,7 +115,7 @@ def gains(points: pd.DataFrame, x: str, y: str, titles: Mapping[str, str], unit:
     # What else is special of a row has a sign, which the caption explains.
     signs = dict(zip(filter(None, parts.rest.unique()), "*†‡§"))
     points = points.join(parts).assign(panel=points.dataset.map(titles))
-    points = points.assign(label=points.ratio + points.rest.map(signs).fillna(""))
+    points = points.assign(label=points.ratio + points.rest.map(lambda rest: signs.get(rest, "")))
     names = list(points["mask"].unique())
     others = iter(LOOKS[1:] * len(names))
     colours = {name: ACCENT if name == "MGM" else next(others) for name in names}
