@@ -102,7 +102,9 @@ def caption(figure: Figure, text: str) -> Figure:
     """Write a paragraph below a figure."""
     lines = textwrap.wrap(text, int((figure.get_figwidth() - 0.2) * 17.2))
     look: dict[str, Any] = {"size": 7.5, "color": QUIET, "va": "top", "linespacing": 1.25}
-    figure.text(0.01, -0.01, "\n".join(lines), **look)
+    # Turned labels of an axis reach below the figure.
+    lowest = min(0.0, figure.get_tightbbox().y0 / figure.get_figheight())
+    figure.text(0.01, lowest - 0.01, "\n".join(lines), **look)
     # It stays drawable. seaborn has made it with pyplot, which would keep it for ever.
     plt.close(figure)
     return figure
