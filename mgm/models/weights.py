@@ -85,7 +85,9 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
         raise UserError(f"{path}: has no encoder.patch_embed.proj.weight of 5 axes, or no blocks")
     width, channels, tubelet, patch, columns = kernel.shape
     if patch != columns or channels != 3:
-        raise UserError(f"{path}: patches are {patch} x {columns} x {channels}, not square")
+        raise UserError(
+            f"{path}: patches are {patch} x {columns} of {channels} channels, not squares of 3"
+        )
     divided = any("temporal_fc" in name for name in weights)
     sizes = {
         (width, depth): (name, heads)

@@ -364,7 +364,7 @@ def test_shapes_of_no_model_are_one_line(place, shape, says):
 @pytest.mark.parametrize("count", [10**8, 10**12])
 def test_a_tensor_larger_than_what_the_file_holds_is_one_line(tmp_path, count):
     torch.save({"a": torch.zeros(1).expand(count)}, tmp_path / "w.pt")
-    with refused(f"a is ({count},)"):
+    with refused("w.pt: a is a view"):
         read_tensors(tmp_path / "w.pt")
 
 
