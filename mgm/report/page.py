@@ -194,7 +194,10 @@ def poor_fits(lines: Sequence[Mapping[str, Any]]) -> str:
 
 def chance_of(findings: Findings, dataset: str) -> dict[str, Any]:
     """Return the chance accuracy of a dataset (%), and its videos in words."""
-    runs = findings.runs[(findings.runs.dataset == dataset) & findings.runs.value.notna()]
+    # A measurement may be of the videos that pretrain.
+    tests = [name for name, own in findings.study.columns.items() if own.stage != "measure"]
+    runs = findings.runs[findings.runs.value.notna() & findings.runs.column.isin(tests)]
+    runs = runs[runs.dataset == dataset]
     results = [findings.statuses[run_id].result or {} for run_id in runs.run_id.unique()]
     data = {
         tuple(result["data"][key] for key in ("classes", "train", "test")) for result in results
