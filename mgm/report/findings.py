@@ -328,8 +328,7 @@ class Findings:
         intervals over seeds and people. Its name ends in `OVER_PEOPLE`.
         """
         rows = []
-        columns = [name for name, own in self.study.columns.items() if own.stage != "measure"]
-        for dataset, column in product(self.study.shown, columns):
+        for dataset, column in product(self.study.shown, self.study.tests):
             for family, texts in self.study.compare.items():
                 pairs = list(self._pairs(column, texts))
                 rows += self._family(dataset, column, family, pairs, self.estimate)

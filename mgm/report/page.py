@@ -159,7 +159,7 @@ def table(findings: Findings, name: str) -> dict[str, Any]:
         # A column that only the paper has, such as GFLOPs, is none of the study's.
         evaluation = findings.study.columns.get(column)
         share = evaluation is not None and evaluation.metric in SHARES
-        tested = evaluation is not None and evaluation.stage != "measure"
+        tested = column in findings.study.tests
         blocks.append(
             {
                 "dataset": findings.study.shown.get(dataset, dataset),
@@ -194,9 +194,8 @@ def poor_fits(lines: Sequence[Mapping[str, Any]]) -> str:
 
 def chance_of(findings: Findings, dataset: str) -> dict[str, Any]:
     """Return the chance accuracy of a dataset (%), and its videos in words."""
-    # A measurement may be of the videos that pretrain.
-    tests = [name for name, own in findings.study.columns.items() if own.stage != "measure"]
-    runs = findings.runs[findings.runs.value.notna() & findings.runs.column.isin(tests)]
+    of_tests = findings.runs.column.isin(findings.study.tests)
+    runs = findings.runs[findings.runs.value.notna() & of_tests]
     runs = runs[runs.dataset == dataset]
     results = [findings.statuses[run_id].result or {} for run_id in runs.run_id.unique()]
     data = {

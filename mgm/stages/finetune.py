@@ -98,6 +98,7 @@ def choose(job: Job[Finetune]) -> dict[str, float]:
         job.spec.choices,
         key=lambda run_id: read_json(results / run_id / "result.json")["metrics"]["top1"],
     )
+    # Their digests become part of the result.
     for run_id in job.spec.choices:
         job.weights(run_id)
     spec = read_spec(results / best)

@@ -461,6 +461,11 @@ class Study(FrozenModel):
         return {name: place.title or name for name, place in self.datasets.items() if place.tested}
 
     @property
+    def tests(self) -> list[str]:
+        """The columns of tests. The others measure, maybe on the videos that pretrain."""
+        return [name for name, column in self.columns.items() if column.stage != "measure"]
+
+    @property
     def parts(self) -> dict[str, Part]:
         """The tables by name. Without `tables`, each dataset is one."""
         whole = {name: Part(title=title, datasets=(name,)) for name, title in self.shown.items()}

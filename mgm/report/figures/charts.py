@@ -4,7 +4,7 @@ Their marks are the means of the tables, and their bars the tables' intervals.
 """
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -25,6 +25,14 @@ COVERAGE_KEY = (
 # Files alone are drawn, on machines with a screen too.
 mpl.use("agg")
 HEIGHT, ROW = 3.0, 0.3  # inches of a panel, and of a row of dots
+# A panel per `panel`, two in a row.
+PANELS: dict[str, Any] = {
+    "col": "panel",
+    "col_wrap": 2,
+    "height": HEIGHT,
+    "aspect": 1.25,
+    "facet_kws": {"sharex": False, "sharey": False},
+}
 MEAN: dict[str, Any] = {
     "linestyle": "none",
     "marker": "|",
@@ -54,29 +62,23 @@ def over(points: pd.DataFrame, axis: str, titles: Mapping[str, str], unit: str) 
     lines = pd.concat(parts, ignore_index=True)
     lines = lines[lines.x.notna()]
     names = list(lines.line.unique())
-    # MGM has the same colour in all figures.
-    others = iter(LOOKS[1:] * len(names))
-    colours = {name: ACCENT if name == "MGM" else next(others) for name in names}
+    colours = _colours(names)
     # Bars of several lines would hide one another.
     place = lines.line.map(names.index) - (len(names) - 1) / 2
     lines = lines.assign(shifted=lines.x * 1.03**place)
     grid = sns.relplot(
         lines,
+        **PANELS,
         x="shifted",
         y="mean",
         hue="line",
         style="line",
         palette=colours,
-        col="panel",
-        col_wrap=2,
         kind="line",
         markers=True,
         dashes=False,
         # Each point is a mean already.
         estimator=None,
-        height=HEIGHT,
-        aspect=1.25,
-        facet_kws={"sharey": False, "sharex": False},
     )
     for name, axes in grid.axes_dict.items():
         part = lines[lines.panel == name]
@@ -92,12 +94,24 @@ def over(points: pd.DataFrame, axis: str, titles: Mapping[str, str], unit: str) 
         axes.set_xticks(ticks, [f"{x:,g}" for x in ticks], rotation=turned)
         axes.minorticks_off()
         axes.grid(axis="y")
-    grid.set_axis_labels(axis, "Top-1 accuracy (%)")
+    dotted = f" Dotted: {', '.join(levels.line.unique())}." if len(levels) else ""
+    return _finished(grid, axis, "Top-1 accuracy (%)", names, unit, dotted)
+
+
+def _colours(names: Sequence[str]) -> dict[str, str]:
+    """Return a colour per name. MGM has the same in all figures."""
+    others = iter(LOOKS[1:] * len(names))
+    return {name: ACCENT if name == "MGM" else next(others) for name in names}
+
+
+def _finished(
+    grid: sns.FacetGrid, x: str, y: str, names: Sequence[str], unit: str, more: str
+) -> Figure:
+    """Write titles, legend and caption of a figure of `PANELS`. `more` ends the caption."""
+    grid.set_axis_labels(x, y)
     grid.set_titles("{col_name}")
     sns.move_legend(grid, "lower left", bbox_to_anchor=(0, 1), ncols=min(len(names), 4), title=None)
-    dotted = f" Dotted: {', '.join(levels.line.unique())}." if len(levels) else ""
-    text = f"Marks and bars: mean and 95 % interval over {unit}s.{dotted}"
-    return caption(grid.figure, text)
+    return caption(grid.figure, f"Marks and bars: mean and 95 % interval over {unit}s.{more}")
 
 
 @mpl.rc_context(STYLE)
@@ -117,20 +131,15 @@ def gains(points: pd.DataFrame, x: str, y: str, titles: Mapping[str, str], unit:
     points = points.join(parts).assign(panel=points.dataset.map(titles))
     points = points.assign(label=points.ratio + points.rest.map(lambda rest: signs.get(rest, "")))
     names = list(points["mask"].unique())
-    others = iter(LOOKS[1:] * len(names))
-    colours = {name: ACCENT if name == "MGM" else next(others) for name in names}
+    colours = _colours(names)
     grid = sns.relplot(
         points,
+        **PANELS,
         x="x",
         y="mean",
         hue="mask",
         palette=colours,
-        col="panel",
-        col_wrap=2,
         s=34,
-        height=HEIGHT,
-        aspect=1.25,
-        facet_kws={"sharex": False, "sharey": False},
     )
     for name, axes in grid.axes_dict.items():
         for row in points[points.panel == name].to_dict("records"):
@@ -147,11 +156,8 @@ def gains(points: pd.DataFrame, x: str, y: str, titles: Mapping[str, str], unit:
             )
         axes.axhline(0, color=INK, linewidth=0.8, zorder=0)
         axes.grid(axis="y")
-    grid.set_axis_labels(x, y)
-    grid.set_titles("{col_name}")
-    sns.move_legend(grid, "lower left", bbox_to_anchor=(0, 1), ncols=min(len(names), 4), title=None)
     special = "".join(f" {sign}: {rest}." for rest, sign in signs.items())
-    return caption(grid.figure, f"Marks and bars: mean and 95 % interval over {unit}s.{special}")
+    return _finished(grid, x, y, names, unit, special)
 
 
 @mpl.rc_context(STYLE)
