@@ -88,7 +88,7 @@ def show(
         masked_SHW = masked_L.view(grid.slots, grid.height, grid.width).numpy()
         texture, moving = (
             "none" if np.isnan(share) else f"{100 * share:.0f} %"
-            for share in shares(clip.frames_THWC, masked_SHW)
+            for share in shares(clip.frames_THWC, masked_SHW)[:2]
         )
         name = f"{TITLES.get(mask.name, mask.name)} hides {100 * mask.ratio:.0f} %"
         panels.append((name, f"Visible: {texture} of texture, {moving} of motion", masked_SHW))

@@ -38,10 +38,10 @@ METRICS: dict[str, tuple[str, ...]] = {
     "motion-time": ("vectors_ms", "flow_ms", "ratio"),
     "step-time": ("speedup",),
     "cover": ("hidden",),
-    "visible": ("texture", "motion", "without"),
+    "visible": ("texture", "motion", "without", "energy", "moving"),
 }
 # Metrics that are shares of the test videos or of predictions, in per cent.
-SHARES = {*ACCURACIES, "hidden", *METRICS["visible"], *CONTROLS.values()}
+SHARES = {*ACCURACIES, "hidden", *METRICS["visible"], *CONTROLS.values()} - {"energy"}
 # Fields of a row that its pretraining has before the scale changes it.
 BEFORE_SCALE = ("mask", "epochs", "backbone")
 # Where a run has the fields of a row with other names.

@@ -25,10 +25,15 @@ def test_shares_of_a_clip_of_known_patches():
             frames_THWC[t, row : row + 8, column : column + 8] = patch[..., None]
     masked_SHW = np.ones((2, 2, 2), bool)
     masked_SHW[:, 0, 0] = False
-    texture, motion = shares(frames_THWC, masked_SHW)
+    texture, motion, energy, textured, moving = shares(frames_THWC, masked_SHW)
     assert texture == pytest.approx(1 / 4)
     assert motion == pytest.approx(10**2 / (10**2 + 3 * 30**2), rel=1e-5)
-    assert np.isnan(shares(np.zeros_like(frames_THWC), masked_SHW)).all()
+    # Three of four frames change, in 8 x 8 of 32 x 32 pixels. The patch is textured in all four.
+    assert energy == pytest.approx(3 / 4 / 16 * 10**2, rel=1e-5)
+    assert (textured, moving) == (4, 3)
+    texture, motion, *counts = shares(np.zeros_like(frames_THWC), masked_SHW)
+    assert np.isnan([texture, motion]).all()
+    assert counts == [0, 0, 0]
 
 
 def test_a_patch_that_is_partly_hidden_counts_in_part():
@@ -79,6 +84,6 @@ def test_a_study_can_measure_it(tmp_path):
         assert spec.run_id.startswith("measure-visible-mgm-")
         job = Job(spec, tmp_path, Workplace(tmp_path, {spec.data.dataset: index.root}), index)
         found = measure(job)
-        assert set(found) == {"texture", "motion", "without", "clips"}
+        assert set(found) == {"texture", "motion", "without", "energy", "moving", "clips"}
         assert found["clips"] == 4
         assert 0 <= found["texture"] <= 100

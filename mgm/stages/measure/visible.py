@@ -6,9 +6,12 @@ is left to learn from. The papers do not measure it.
     texture   share of the textured patches that stay visible
     motion    share of the moving energy that stays visible
     without   share of the clips in which no textured patch stays visible
+    energy    visible moving energy per pixel of the clip, in squared grey levels
+    moving    share of the visible textured patches that move
 
 A patch of 8 x 8 pixels of a frame is textured if the standard deviation of its brightness is above
-`TEXTURED`. The moving energy of a pixel is the square of its change since the previous frame.
+`TEXTURED`. The moving energy of a pixel is the square of its change since the previous frame. A
+patch moves if the root of its mean moving energy is above `MOVES`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +33,8 @@ from mgm.stages.job import Job
 from mgm.video.loader import training_loader
 from mgm.video.read import Cache
 
-SIDE, TEXTURED = 8, 8.0  # pixels; grey levels
+SIDE = 8  # pixels
+TEXTURED, MOVES = 8.0, 3.0  # grey levels
 LEAST, MOST = 2.0, 50.0  # per cent: of texture, and of clips without
 # Masks of `mgm inspect`, at the ratios of the papers.
 PAPER = (
@@ -41,15 +45,17 @@ PAPER = (
 )
 
 
-def shares(frames_THWC: np.ndarray, masked_SHW: np.ndarray) -> tuple[float, float]:
-    """Return the shares of a clip's texture and motion that a mask leaves visible.
+def shares(frames_THWC: np.ndarray, masked_SHW: np.ndarray) -> tuple[float, ...]:
+    """Return what a mask leaves visible of a clip.
 
     Args:
         frames_THWC: uint8 RGB.
         masked_SHW: True where a patch is hidden. Slots divide the frames.
 
     Returns:
-        Two numbers from 0 to 1; NaN if no patch is textured, or nothing moves.
+        The visible share of the textured patches and of the moving energy, from 0 to 1; NaN if no
+        patch is textured, or nothing moves. The visible moving energy per pixel of the clip. The
+        number of visible textured patches, and of those that move.
     """
     frames, height, width, _ = frames_THWC.shape
     slots, rows, columns = masked_SHW.shape
@@ -58,11 +64,16 @@ def shares(frames_THWC: np.ndarray, masked_SHW: np.ndarray) -> tuple[float, floa
     grey_THW = frames_THWC @ np.array([0.299, 0.587, 0.114], np.float32)
     energy_THW = np.square(np.diff(grey_THW, axis=0, prepend=grey_THW[:1]))
     textured_TPQ = _patches(grey_THW).std((2, 4)) > TEXTURED
-    visible_TPQ = _patches(visible_THW).mean((2, 4))
+    visible_TPQ = textured_TPQ * _patches(visible_THW).mean((2, 4))
+    moves_TPQ = _patches(energy_THW).mean((2, 4)) > MOVES**2
+    seen = np.float64((energy_THW * visible_THW).sum())
     with np.errstate(invalid="ignore"):
         return (
-            float((textured_TPQ * visible_TPQ).sum() / np.float64(textured_TPQ.sum())),
-            float((energy_THW * visible_THW).sum() / np.float64(energy_THW.sum())),
+            float(visible_TPQ.sum() / np.float64(textured_TPQ.sum())),
+            float(seen / np.float64(energy_THW.sum())),
+            float(seen / energy_THW.size),
+            float(visible_TPQ.sum()),
+            float((visible_TPQ * moves_TPQ).sum()),
         )
 
 
@@ -91,8 +102,9 @@ def visible(
         masks: those that are guided have the same guidance.
 
     Returns:
-        Per mask, texture and motion: means over clips. without: of the clips with texture, how many
-        have none visible. clips: their number.
+        Per mask, texture, motion and energy: means over clips. without: of the clips with texture,
+        how many have none visible. moving: over the visible textured patches of all clips; absent
+        if there are none. clips: their number.
     """
     leading = next((mask for mask in masks if MASKS[mask.name].guided), masks[0])
     how = replace(
@@ -109,17 +121,23 @@ def visible(
             frames_THWC = clips_batch.frames_BTHWC[b].numpy()
             parts.append(np.array([shares(frames_THWC, own) for own in masked_BNSHW[b]]))
     # The last batch begins the next epoch.
-    share_CN2 = np.array(parts[: len(videos)])
-    known_C2 = np.isfinite(share_CN2[:, 0]) if parts else np.zeros((1, 2), bool)
-    if not known_C2.any(0).all():
+    clips_CN5 = np.array(parts[: len(videos)])
+    known_C5 = np.isfinite(clips_CN5[:, 0]) if parts else np.zeros((1, 5), bool)
+    if not known_C5.any(0).all():
         raise UserError(f"{len(videos)} videos: no clip can be read, has texture and moves")
     numbers = []
-    for share_C2 in np.moveaxis(share_CN2, 1, 0):
-        texture, motion = 100 * np.nanmean(share_C2, 0)
-        without = 100 * (share_C2[known_C2[:, 0], 0] == 0).mean()
-        of_mask = {"texture": texture, "motion": motion, "without": without}
+    for clips_C5 in np.moveaxis(clips_CN5, 1, 0):
+        texture, motion, energy = np.nanmean(clips_C5[:, :3], 0)
+        textured, moving = clips_C5[:, 3:].sum(0)
+        of_mask = {
+            "texture": 100 * texture,
+            "motion": 100 * motion,
+            "without": 100 * (clips_C5[known_C5[:, 0], 0] == 0).mean(),
+            "energy": energy,
+        }
+        of_mask |= {"moving": 100 * moving / textured} if textured else {}
         numbers.append({name: float(value) for name, value in of_mask.items()})
-    return [own | {"clips": len(share_CN2)} for own in numbers]
+    return [own | {"clips": len(clips_CN5)} for own in numbers]
 
 
 def _all_masks(
