@@ -76,9 +76,10 @@ def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
     index = make(out)
     say(summary(index))
 
-    from mgm.stages.inspect import spread, visible_lines
+    from mgm.stages.inspect import interlaced_lines, spread, visible_lines
 
-    for line in visible_lines(spread(index.train, SHOWN)):
+    videos = spread(index.train, SHOWN)
+    for line in (*interlaced_lines(videos), *visible_lines(videos)):
         say(line)
 
 

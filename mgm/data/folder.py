@@ -3,7 +3,7 @@
 The source is one of two:
 
 - A folder of class folders. Every file below a class folder is a video of that class. Hidden files
-  are ignored.
+  and previews (`opening.NOT_VIDEOS`) are ignored.
 - A CSV, or a folder with a `videos.csv`. It has a header and the columns
   `path,label[,split][,group]`, in any order. Paths are absolute, or relative to the CSV's folder.
   A split is train or test.
@@ -28,7 +28,7 @@ from unicodedata import normalize
 from pydantic import AfterValidator, BaseModel, Field
 
 from mgm.data.index import SPLITS, Index, Video, below, new_index, read_index, write_index
-from mgm.data.opening import files_below, open_all
+from mgm.data.opening import files_below, is_preview, open_all, skipped
 from mgm.errors import UserError, valid
 from mgm.reading import found_in, read_table
 from mgm.spec import Flow
@@ -129,7 +129,12 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder")
     listed, unlabelled = dict[str, _Listed](), []
-    for label in sorted(name for name in os.listdir(source) if name[0] != "."):
+    for label in sorted(os.listdir(source)):
+        if is_preview(label) and os.path.isdir(source / label):
+            unlabelled.append((label, skipped(source / label)))
+            continue
+        if label.startswith("."):
+            continue
         if not os.path.isdir(source / label):
             unlabelled.append((label, "is not in a class folder, so it has no label"))
             continue

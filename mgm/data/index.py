@@ -204,7 +204,7 @@ def require_vectors(videos: Sequence[Video], mask: str) -> None:
     """Check that all videos have motion vectors, which the mask needs."""
     if without := [video for video in videos if not video.has_vectors]:
         raise UserError(
-            f"{without[0].path}: codec {without[0].codec} has no motion vectors ({len(without)} "
+            f"{without[0].path}: codec {without[0].kind} has no motion vectors ({len(without)} "
             f"of {len(videos)} videos), and mask {mask} needs them; transcode it to H.264"
         )
 

@@ -25,11 +25,29 @@ from mgm.results.lock import end_with_parent
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHUNK = 64  # files that a process opens between two reports
 # Raise this number when a change of the code gives the same file another row.
-_VERSION = 4
+_VERSION = 5
+# Folders that file servers, cameras and photo programs write next to videos: previews of them, and
+# deleted or older ones.
+NOT_VIDEOS = {
+    *("@eadir", "#recycle", "#snapshot", ".@__thumb", "@recycle", "@recently-snapshot"),
+    *("$recycle.bin", "system volume information", "__macosx", "lost+found"),
+    *("thumbnails", ".thumbnails", "_thumbs", ".thumbs", ".previews", "thmbnl"),
+}
+
+
+def is_preview(folder: str) -> bool:
+    """Return whether a folder has a name of `NOT_VIDEOS`."""
+    return folder.lower() in NOT_VIDEOS
+
+
+def skipped(folder: Path) -> str:
+    """Return why a folder of `NOT_VIDEOS` is left out, and how many files it has."""
+    count = sum(len(files) for _, _, files in os.walk(folder))
+    return f"is a folder of previews or deleted files; {count:,} files are left out"
 
 
 def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str, str]]]:
-    """List the files below a folder, without hidden ones.
+    """List the files below a folder, without hidden ones and previews (`NOT_VIDEOS`).
 
     Links are followed, and each folder is read once.
 
@@ -48,7 +66,11 @@ def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str
             folders.clear()
             continue
         seen.add(os.path.realpath(at))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        previews = [Path(at, name) for name in sorted(filter(is_preview, folders))]
+        unusable += [(below(str(path), root), skipped(path)) for path in previews]
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and not is_preview(name)
+        )
         for name in (below(os.path.join(at, file), root) for file in files if file[0] != "."):
             if any("\udc80" <= letter <= "\udcff" for letter in name):
                 unusable.append((ascii(name)[1:-1], "has a name that is not UTF-8"))

@@ -71,7 +71,7 @@ def summary(index: Index) -> str:
     if absent := len(index.classes) - len(present):
         lines.append(f"classes without videos: {absent}")
     if still := sum(not video.has_vectors for video in index.videos):
-        codecs = ", ".join(sorted({video.codec for video in index.videos if not video.has_vectors}))
+        codecs = "; ".join(sorted({video.kind for video in index.videos if not video.has_vectors}))
         lines.append(
             f"{still} videos have no motion vectors ({codecs}): masks that follow motion need "
             "their optical flow (`mgm flow`)"

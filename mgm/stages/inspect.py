@@ -6,6 +6,7 @@ if there are many. The concentration of motion needs decoding, again of a sample
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,8 @@ from mgm.data.index import SPLITS, Video, read_index
 from mgm.data.opening import files_below, open_all
 from mgm.errors import UserError
 from mgm.spec import MASKS, Clips, Model
-from mgm.video.vectors import Inspection, inspect_video
+from mgm.video.decode import is_interlaced
+from mgm.video.vectors import INTERLACED, Inspection, inspect_video
 
 T = TypeVar("T")
 SHOWN = 10
@@ -59,6 +61,7 @@ def inspect_folder(folder: Path, videos: int = 100) -> str:
         lines += _of_files(facts, counted - len(unreadable))
     if decoded:
         lines += _of_motion(decoded)
+    lines += [f"  warning     {line}" for line in interlaced_lines(spread(facts, videos))]
     lines += [
         f"  {'' if number else 'visible':<12}{line}"
         for number, line in enumerate(visible_lines(spread(facts, videos)))
@@ -75,7 +78,8 @@ def _of_files(facts: Sequence[Video], counted: int) -> list[str]:
     seconds = np.array([video.frames / (video.fps or 25) for video in facts])
     low, middle, high = np.quantile(seconds, (0, 0.5, 1))
     share = np.mean([video.has_vectors for video in facts])
-    advice = "" if share else ": transcode, or use flow or an unguided mask"
+    without = sorted({video.kind for video in facts if not video.has_vectors})
+    advice = "" if share else f" ({', '.join(without)}): transcode, or use flow or an unguided mask"
     return [
         f"  durations   {low:.1f} to {high:.1f} s, median {middle:.1f} s; about "
         f"{seconds.mean() * counted / 3600:,.1f} hours in all",
@@ -96,6 +100,17 @@ def _of_motion(decoded: Sequence[Inspection]) -> list[str]:
         f"  motion      0 |{bars}| 1: share of a frame's motion in a tenth of its cells, "
         f"median {np.median(concentration_M):.2f}",
     ]
+
+
+def interlaced_lines(videos: Sequence[Video]) -> list[str]:
+    """Return a warning if some of the videos are interlaced and have motion vectors."""
+    moving, found = [video for video in videos if video.has_vectors], list[str]()
+    for video in moving:
+        # Another line reports a video that cannot be read.
+        with suppress(UserError):
+            if is_interlaced(video.path):
+                found.append(video.path)
+    return [f"{len(found)} of {len(moving)} videos are {INTERLACED}"] if found else []
 
 
 def visible_lines(videos: Sequence[Video]) -> list[str]:

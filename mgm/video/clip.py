@@ -50,6 +50,22 @@ class Box:
         height, width = max(bottom - top, 1), max(right - left, 1)
         return replace(self, top=top, left=left, height=height, width=width)
 
+    def within(self, outer: "Box", size: int) -> "Box":
+        """Return this crop of a clip in pixels of the video.
+
+        Args:
+            outer: the crop that the clip shows, scaled to `size` x `size` pixels.
+        """
+        down, across = outer.height / size, outer.width / size
+        left = size - self.left - self.width if outer.flip else self.left
+        return Box(
+            outer.top + self.top * down,
+            outer.left + left * across,
+            self.height * down,
+            self.width * across,
+            flip=self.flip != outer.flip,
+        )
+
 
 @dataclass(frozen=True)
 class Motion:
@@ -201,12 +217,14 @@ class Clip:
         return sum(array.nbytes for array in (self.frames_THWC, *arrays))
 
     def cut(self, box: Box, size: int) -> "Clip":
-        """Cut a box out of whole frames, and scale it to `size` x `size` pixels.
+        """Cut a box out of the frames, and scale it to `size` x `size` pixels.
 
         The motion is in pixels of the new size, on size // 8 cells per side.
         """
         on_frame = box.on(self.frames_THWC.shape[1:3], self.size)
         frames_THWC = cut_frames(self.frames_THWC, on_frame, size)
+        if self.box:
+            box = box.within(self.box, self.frames_THWC.shape[1])
         return Clip(frames_THWC, self.motion, box)
 
     def cut_to(self, size: int) -> "Clip":

@@ -7,6 +7,7 @@ Decoding uses one thread. With frame threads, the exported vectors differ from r
 decoder that stops early can hang.
 """
 
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -23,30 +24,16 @@ from av.video.frame import PictureType
 from mgm.errors import UserError
 from mgm.reading import regular
 from mgm.video.motion import UPRIGHT, VECTOR, Turn, rasterise
-from mgm.video.packets import SequenceHeader, Timeline, sequence_header, stored_times
+from mgm.video.packets import SequenceHeader, Slices, Timeline, stored_times
+from mgm.video.videos import CODECS_WITH_VECTORS
 
-# FFmpeg's decoders of these codecs export motion vectors. Those of HEVC, VP8, VP9 and AV1 do not,
-# although the paper names H.265.
-CODECS_WITH_VECTORS = frozenset(
-    [
-        "h264",
-        "mpeg1video",
-        "mpeg2video",
-        "mpeg4",
-        "h263",
-        "flv1",
-        "msmpeg4v2",
-        "msmpeg4v3",
-        "wmv1",
-        "wmv2",
-    ]
-)
 EXPORT_VECTORS = 1 << 28  # AV_CODEC_FLAG2_EXPORT_MVS
 # AV_CODEC_FLAG_UNALIGNED: crop exactly. Otherwise FFmpeg crops less, for aligned memory.
 UNALIGNED = 1
 B_PICTURES = ("B", "BI")
 # Pixels. x264, JPEG and OpenCV have limits from 16,384 to 65,500.
 LARGEST_SIDE = 16_384
+JUMP = 10  # A step of more than 10 median steps from picture to picture is a jump.
 # Formats that name other files or addresses, which FFmpeg would open, perhaps without end.
 REFERRING = {"concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp"}
 # Options of FFmpeg, for files of unknown origin.
@@ -65,7 +52,7 @@ open_file = (
 
 
 class NoVectors(UserError):
-    """FFmpeg exports no motion vectors for the file's codec."""
+    """FFmpeg exports no motion vectors for the file."""
 
 
 @dataclass(frozen=True)
@@ -154,13 +141,16 @@ class VideoReader:
     """An open video file. `open_video` opens and closes it.
 
     `timeline` is None if the pictures' order does not follow from the packets: the file stores no
-    times, or H.264 may have fields or VP8 hidden pictures. Such a file is decoded from its start.
+    times or wrong ones, or H.264 may have fields or VP8 hidden pictures. Such a file is decoded
+    from its start, and its frames are numbered in the decoder's order.
     """
 
     def __init__(self, path: str | Path):
         self.path = path
         stat = Path(path).stat()
-        self.timeline, self.header = _timeline(str(path), stat.st_size, stat.st_mtime_ns)
+        self.timeline, self.header, self.intra = _timeline(
+            str(path), stat.st_size, stat.st_mtime_ns
+        )
         self.container, self.stream = _opened(path)
         context = self.stream.codec_context
         context.thread_count = 1
@@ -173,8 +163,8 @@ class VideoReader:
 
     @property
     def has_vectors(self) -> bool:
-        """Return whether FFmpeg exports motion vectors for the codec."""
-        return self.codec in CODECS_WITH_VECTORS
+        """Return whether FFmpeg exports motion vectors for the file."""
+        return self.codec in CODECS_WITH_VECTORS and not self.intra
 
     @property
     def skips_nonref(self) -> bool:
@@ -185,11 +175,17 @@ class VideoReader:
         """Return the frames per second of pictures with these presentation times.
 
         It is the file's own rate, unless the stored times contradict it by more than a tenth.
-        Browsers' recordings state the clock's rate, and fields count twice.
+        Browsers' recordings state the clock's rate, and fields count twice. Jumps of broadcast
+        streams are left out. Times that are off by a few pictures are sorted.
         """
         stated = float(self.stream.average_rate or self.stream.guessed_rate or 0)
-        seconds = float((times[-1] - times[0]) * (self.stream.time_base or 0)) if len(times) else 0
-        shown = len(times) - 1
+        if len(times) < 2:
+            return stated
+        moves = np.abs(np.diff(times))
+        jumps = moves > JUMP * np.median(moves) if not _one_clock(self.container) else moves < 0
+        parts = np.split(np.asarray(times), np.flatnonzero(jumps) + 1)
+        steps = np.concatenate([np.diff(np.sort(part)) for part in parts])
+        seconds, shown = float(steps.sum() * (self.stream.time_base or 0)), len(steps)
         if seconds <= 0 or abs(stated * seconds - shown) <= max(shown / 10, 1):
             return stated
         return shown / seconds
@@ -206,12 +202,15 @@ class VideoReader:
                 them. Skipping saves most of the time.
 
         Raises:
-            NoVectors: `motion`, and the codec has none.
+            NoVectors: `motion`, and the file has none.
         """
         if motion and not self.has_vectors:
+            why = "its pictures are all I-frames, which have no motion vectors"
+            if not self.intra:
+                why = f"its codec {self.codec} has no motion vectors that FFmpeg exports"
             raise NoVectors(
-                f"{self.path}: its codec {self.codec} has no motion vectors that FFmpeg exports; "
-                f"transcode it ({transcode(self.path)}), run `mgm flow`, or use an unguided mask"
+                f"{self.path}: {why}; transcode it ({transcode(self.path)}), run `mgm flow`, or "
+                "use an unguided mask"
             )
         if motion:
             self.stream.codec_context.flags2 |= EXPORT_VECTORS
@@ -317,29 +316,51 @@ def _video_stream(path: str | Path, container: Any) -> av.VideoStream:
 
 # Reading the times takes as long as reading the file, so they are kept while it stays the same.
 @lru_cache(maxsize=512)
-def _timeline(path: str, size: int, time_ns: int) -> tuple[Timeline | None, SequenceHeader]:
-    """Return a file's timeline, and the header of its H.264."""
+def _timeline(path: str, size: int, time_ns: int) -> tuple[Timeline | None, SequenceHeader, bool]:
+    """Return a file's timeline, the header of its H.264, and whether all its pictures are intra."""
     container, stream = _opened(path)
     with closing(container):
-        codec, header = stream.codec_context.codec.canonical_name, SequenceHeader()
+        context = stream.codec_context
+        codec, slices = context.codec.canonical_name, Slices(context.extradata or b"")
+        packets, times, headers = _packets(container, stream), None, set[SequenceHeader]()
         if codec == "h264":
-            header = sequence_header(stream.codec_context.extradata or b"")
-        names = {"mp4", "matroska"} & set(container.format.name.split(","))
-        if not names or codec == "vp8" or header.fields:
-            return None, header
-        return stored_times(_packets(container, stream)), header
+            packets = slices.read(packets)
+        if codec != "vp8" and _one_clock(container):
+            times = stored_times(packets)
+        if codec == "h264":
+            # Read on to the end of the file, if a wrong time ended the search.
+            deque(packets, 0)
+            headers = slices.headers
+        if len({(header.left, header.top) for header in headers}) > 1:
+            raise UserError(f"{path}: its cropping changes; transcode it: {transcode(path)}")
+        header = next(iter(headers), SequenceHeader())
+        # Times that were made up from packets' order contradict pictures that are reordered.
+        reorders = "B" in slices.kinds if codec == "h264" else context.has_b_frames
+        if times and (header.fields or (reorders and not times.reorders)):
+            times = None
+        return times, header, slices.intra
+
+
+def _one_clock(container: Any) -> bool:
+    """Return whether the format stores the pictures' times. Those of broadcast streams may jump."""
+    return bool({"mp4", "matroska"} & set(container.format.name.split(",")))
 
 
 def _packets(container: Any, stream: av.VideoStream) -> Iterator[Any]:
     """Yield complete packets to the end of the file, or to where it was cut off.
 
-    The last packet is empty and flushes the decoder.
+    The last packet is empty and flushes the decoder. FFmpeg marks a packet that was cut off, and
+    the first one after a gap or a joint of a stream, which is whole.
     """
     demuxed: Any = container.demux(stream)
+    marked = None
     # A PyAV generator that is not closed leaks 150 bytes.
     with suppress(av.FFmpegError), closing(demuxed) as packets:
         for packet in packets:
-            if not packet.is_corrupt:
+            if marked is not None and packet.size:
+                yield marked
+            marked = packet if packet.is_corrupt else None
+            if marked is None:
                 yield packet
 
 

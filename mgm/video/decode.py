@@ -14,16 +14,10 @@ from av.video.reformatter import VideoReformatter
 
 from mgm.errors import UserError
 from mgm.video.clip import Motion
-from mgm.video.container import (
-    CODECS_WITH_VECTORS,
-    DecodedFrame,
-    VideoReader,
-    open_video,
-    transcode,
-)
+from mgm.video.container import DecodedFrame, VideoReader, open_video, transcode
 from mgm.video.motion import UPRIGHT, VECTOR, cell_distance, rasterise, reference_distance
 from mgm.video.pack import is_pack, open_pack
-from mgm.video.videos import Video
+from mgm.video.videos import CODECS_WITH_VECTORS, Video
 
 
 class DecodePass:
@@ -135,26 +129,40 @@ def probe_video(path: str | Path) -> Video:
     """
     if is_pack(path):
         with open_pack(path) as pack:
-            return _described(path, len(pack.rows), pack.fps, pack.size, pack.codec)
+            moves = pack.codec in CODECS_WITH_VECTORS
+            return _described(path, len(pack.rows), pack.fps, pack.size, pack.codec, moves)
     with open_video(path) as video:
         pictures = video.pictures(motion=False)
         first = next(pictures, None)
         if first is None:
             raise UserError(_too_few(video, 0, 0))
-        times = (
-            [picture.frame.pts for picture in chain([first], pictures)]
-            if video.timeline is None
-            else video.timeline.times_T.tolist()
-        )
+        moves = video.has_vectors
+        if video.timeline is None:
+            decoded = [(picture.frame.pts, picture.kind) for picture in chain([first], pictures)]
+            times = [time for time, _ in decoded]
+            moves = moves and (len(decoded) == 1 or {kind for _, kind in decoded} != {"I"})
+        else:
+            times = video.timeline.times_T.tolist()
         fps = video.rate([time for time in times if time is not None])
-        return _described(path, len(times), fps, first.size, video.codec)
+        return _described(path, len(times), fps, first.size, video.codec, moves)
+
+
+def is_interlaced(path: str | Path) -> bool:
+    """Return whether the first picture of a file has fields.
+
+    FFmpeg exports half or twice the vertical motion of blocks that are coded as fields, and does
+    not tell which these are.
+    """
+    with open_video(path) as video:
+        picture = next(video.pictures(motion=False), None)
+        return picture is not None and picture.frame.interlaced_frame
 
 
 def _described(
-    path: str | Path, frames: int, fps: float, size: tuple[int, int], codec: str
+    path: str | Path, frames: int, fps: float, size: tuple[int, int], codec: str, moves: bool
 ) -> Video:
     height, width = size
-    facts = frames, fps, width, height, codec, codec in CODECS_WITH_VECTORS
+    facts = frames, fps, width, height, codec, moves
     return Video(str(path), 0, "", "", *facts, os.path.getsize(path))
 
 

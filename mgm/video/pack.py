@@ -26,9 +26,9 @@ import numpy as np
 from mgm.errors import UserError
 from mgm.reading import regular
 from mgm.video.clip import Motion
-from mgm.video.container import CODECS_WITH_VECTORS, NoVectors
+from mgm.video.container import NoVectors
 from mgm.video.motion import cell_distance, cells, reference_distance
-from mgm.video.videos import Video
+from mgm.video.videos import CODECS_WITH_VECTORS, Video
 
 SUFFIX = ".pack"
 QUALITY = 90  # of the JPEG files, with 4:2:0 chroma

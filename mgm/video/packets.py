@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ class Timeline:
 
     @property
     def reorders(self) -> bool:
-        """Return whether pictures are decoded in another order than they are shown."""
+        """Return whether pictures are stored in another order than they are shown."""
         return bool((np.diff(self.packet_T) < 0).any())
 
     def seeks(self, frame: int) -> list[int]:
@@ -86,16 +86,81 @@ class SequenceHeader(NamedTuple):
     fields: bool = False
 
 
-def sequence_header(extradata: bytes) -> SequenceHeader:
-    """Parse the first sequence parameter set in the extradata of an H.264 stream.
+class Slices:
+    """What the packets of an H.264 stream say about its pictures, gathered while they are read.
 
-    Without one, the picture is not cropped and has no fields.
+    Args:
+        extradata: what the container stores next to the packets.
+
+    Attributes:
+        headers: of all sequence parameter sets. Those before the first picture replace the set in
+            the extradata.
+        kinds: types of the slices: "P", "B", "I" and two rare ones.
+        pictures: number of packets with slices.
+    """
+
+    def __init__(self, extradata: bytes):
+        # The bytes of a unit's length; 0: start codes separate units.
+        configured = extradata[:1] == b"\1" and len(extradata) > 5
+        self._length = (extradata[4] & 3) + 1 if configured else 0
+        first = [extradata[8:]] if configured and extradata[5] & 31 else []
+        units = first if configured else _units(extradata, 0)
+        self.headers = {sequence_header(unit) for unit in units if _kind(unit) == 7}
+        self.kinds, self.pictures = set[str](), 0
+
+    @property
+    def intra(self) -> bool:
+        """Return whether no picture refers to another one. Of a single picture it is unknown."""
+        return self.kinds == {"I"} and self.pictures > 1
+
+    def read(self, packets: Iterable[Any]) -> Iterator[Any]:
+        """Yield the packets, and look into each."""
+        for packet in packets:
+            slices = set[str]()
+            for unit in _units(bytes(packet), self._length):
+                if _kind(unit) == 7:
+                    known = self.headers if self.kinds else set()
+                    self.headers = {*known, sequence_header(unit)}
+                elif _kind(unit) in (1, 5):
+                    slices.add(_slice_type(unit))
+            self.kinds |= slices
+            self.pictures += bool(slices)
+            yield packet
+
+
+def _units(data: bytes, length: int) -> Iterator[bytes]:
+    """Yield the units of a packet. Each begins with a byte whose last 5 bits are its kind."""
+    if not length:
+        yield from re.split(b"\0\0\1", data)[1:]
+        return
+    start = length
+    while start < len(data):
+        end = start + int.from_bytes(data[start - length : start], "big")
+        yield data[start:end]
+        start = end + length
+
+
+def _kind(unit: bytes) -> int:
+    """Return 7 for a sequence parameter set, 1 or 5 for a slice."""
+    return unit[0] & 31 if unit else 0
+
+
+def _slice_type(unit: bytes) -> str:
+    """Return the type of a slice, the second number of its header (7.3.3)."""
+    bits, value = f"{int.from_bytes(unit[1:17].ljust(16, bytes(1)), 'big'):0128b}1", 0
+    for _ in range(2):
+        zeros = bits.index("1")
+        value = int(bits[zeros : 2 * zeros + 1] or "1", 2) - 1
+        bits = f"{bits[2 * zeros + 1 :]}1"
+    return ("P", "B", "I", "SP", "SI")[value % 5]
+
+
+def sequence_header(unit: bytes) -> SequenceHeader:
+    """Parse an H.264 sequence parameter set.
 
     Source: ISO/IEC 14496-10, 7.3.2.1.1.
     """
-    marked = re.search(b"\0\0\x01[\x07\x27\x47\x67]", extradata)
-    at = 9 if extradata[:1] == b"\1" else marked.end() if marked else len(extradata)
-    data = extradata[at:].replace(b"\0\0\3", b"\0\0")
+    data = unit[1:].replace(b"\0\0\3", b"\0\0")
     if len(data) < 4:
         return SequenceHeader()
     # A header that was cut off continues with ones, which most fields read as 0.

@@ -9,10 +9,15 @@ import numpy as np
 from mgm.errors import UserError
 from mgm.results.atomic import atomic_write
 from mgm.video.container import open_video, transcode
-from mgm.video.decode import probe_video
+from mgm.video.decode import is_interlaced, probe_video
 from mgm.video.motion import cell_distance, reference_distance
 from mgm.video.pack import is_pack, open_pack
 from mgm.video.videos import Video
+
+INTERLACED = (
+    "interlaced: vertical vectors may be half or twice the motion; deinterlace first (ffmpeg -vf "
+    "bwdif)"
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ class Inspection:
             motion is in a tenth of the cells. It replaces the paper's saliency score, which needs
             annotated boxes (section 1: motion inside boxes over motion outside).
         speed: mean speed of the moving cells, in pixels per frame.
+        interlaced: whether the first picture has fields (`is_interlaced`).
     """
 
     path: str
@@ -123,6 +129,7 @@ class Inspection:
     coverage: float
     concentration: float
     speed: float
+    interlaced: bool
 
     def describe(self) -> str:
         """Return a few lines of text."""
@@ -141,10 +148,12 @@ class Inspection:
                 f"  motion    {self.speed:.1f} pixels per frame where it moves; "
                 f"{self.concentration:.0%} of it in a tenth of the cells",
             ]
+            if self.interlaced:
+                lines.append(f"  warning   {INTERLACED}")
         else:
             lines.append(
-                f"  vectors   none: FFmpeg exports none for {info.codec}; transcode to H.264, or "
-                "use a mask without motion guidance"
+                f"  vectors   none ({info.kind}); transcode to H.264, or use a mask without motion "
+                "guidance"
             )
         return "\n".join(lines)
 
@@ -165,4 +174,5 @@ def inspect_video(path: str | Path) -> Inspection:
             concentration = float((top_N[moves_N] / total_N[moves_N]).mean())
             speed = float(speed_NL[speed_NL > 0].mean())
     share = informed / kinds.total()
-    return Inspection(str(path), info, dict(kinds), share, coverage, concentration, speed)
+    of_motion = share, coverage, concentration, speed
+    return Inspection(str(path), info, dict(kinds), *of_motion, is_interlaced(path))

@@ -5,6 +5,15 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
+# FFmpeg's decoders of these codecs export motion vectors. Those of HEVC, VP8, VP9 and AV1 do not,
+# although the paper names H.265.
+CODECS_WITH_VECTORS = frozenset(
+    [
+        *("h264", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"),
+        *("h261", "h263", "flv1", "rv10", "rv20", "snow"),
+    ]
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Video:
@@ -36,3 +45,9 @@ class Video:
     def duration_s(self) -> float:
         """Return the duration in seconds; 0 if the frame rate is unknown."""
         return self.frames / self.fps if self.fps else 0.0
+
+    @property
+    def kind(self) -> str:
+        """Return the codec, and whether it lacks motion vectors because all frames are I-frames."""
+        intra = not self.has_vectors and self.codec in CODECS_WITH_VECTORS
+        return f"{self.codec}, all I-frames" if intra else self.codec

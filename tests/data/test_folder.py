@@ -102,6 +102,18 @@ def test_hidden_files_are_skipped_and_others_listed_with_a_reason(videos, tmp_pa
     assert read_index(tmp_path / "out").excluded == index.excluded
 
 
+def test_previews_are_neither_videos_nor_classes_and_are_counted(videos, tmp_path, video):
+    plain = index_folder(videos, tmp_path / "plain")
+    for place in ("@eaDir", "cats/@eaDir/0.mp4", "dogs/deep/.thumbnails", "Thumbnails/x"):
+        video(videos / place / "preview.mp4")
+        video(videos / place / "another.mp4")
+    index = index_folder(videos, tmp_path / "out")
+    assert (index.digest, index.classes) == (plain.digest, plain.classes)
+    skipped = dict(set(index.excluded) - set(plain.excluded))
+    assert skipped.keys() == {"@eaDir", "cats/@eaDir", "dogs/deep/.thumbnails", "Thumbnails"}
+    assert all("2 files" in reason for reason in skipped.values())
+
+
 def test_one_label_in_two_forms_of_unicode_is_one_class(tmp_path, video):
     """macOS and Linux write the same name in NFD and in NFC."""
     composed, decomposed = "gr\u00fcn", "gru\u0308n"

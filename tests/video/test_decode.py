@@ -23,6 +23,8 @@ from mgm.video import (
 from mgm.video.decode import read_pictures
 from tests.helpers.videos import CARRIED, REPORTED, moving_square, write_matrix, write_video
 
+REPEATED = "repeat-headers=1"  # x264 writes parameter sets into the packets of key frames
+
 
 def assert_same(one, two):
     for name in ("frames_THWC", "motion_THW2", "distance_THW", "has_motion_T", "size"):
@@ -56,7 +58,6 @@ def assert_frames_alone_equal_the_whole(path, motion=True, tries=15):
         ("mpeg1.mpg", {"codec": "mpeg1video", "b_frames": 2, "gop": 5}),
         ("mpeg1.ts", {"codec": "mpeg1video", "gop": 4}),
         ("ten_bits.mp4", {"pix_fmt": "yuv420p10le"}),
-        ("intra.mp4", {"g": 1}),
     ],
 )
 def test_what_is_read_does_not_depend_on_which_frames_were_asked_for(tmp_path, name, options):
@@ -71,7 +72,7 @@ def test_what_is_read_does_not_depend_on_which_frames_were_asked_for(tmp_path, n
     assert distance_TT.argmin(1).tolist() == list(
         range(24)
     )  # every frame is the one that was drawn
-    assert whole.has_motion_T.any() == (name != "intra.mp4")
+    assert whole.has_motion_T.any()
     assert whole.distance_THW.min() >= 1
 
 
@@ -125,20 +126,161 @@ def test_vectors_of_cropped_h264_are_those_of_the_visible_part():
     np.testing.assert_array_equal(seen, part.motion_THW2[part.has_motion_T])
 
 
+def copied(source, out, change=None, bitstream=None) -> Path:
+    """Copy the packets of a video to another file, as `ffmpeg -c copy` does.
+
+    Args:
+        change: takes a packet and its number, and changes the packet.
+        bitstream: an FFmpeg bitstream filter.
+    """
+    number = 0
+    with av.open(str(source)) as given, av.open(str(out), "w") as written:
+        stream = written.add_stream_from_template(given.streams.video[0])
+        chain = bitstream and BitStreamFilterContext(bitstream, given.streams.video[0], stream)
+        for packet in given.demux(video=0):
+            flushes = not packet.size
+            if flushes and not chain:
+                break
+            for each in chain.filter(None if flushes else packet) if chain else [packet]:
+                each.stream = stream
+                if change:
+                    change(each, number)
+                written.mux(each)
+                number += 1
+    return Path(out)
+
+
+def without_parameter_sets(path) -> Path:
+    """Remove the sequence parameter sets next to an MP4's packets, so that those within hold."""
+    data = bytearray(Path(path).read_bytes())
+    at = data.index(b"avcC") + 9
+    assert data[at] == 0xE1
+    data[at] = 0xE0
+    Path(path).write_bytes(data)
+    return Path(path)
+
+
+@pytest.mark.parametrize("name", ["copy.mp4", "copy.mov", "copy.mkv"])
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"bf": 3, "b_pyramid": "normal"}),
+        ("mpeg4", {"b_frames": 2}),
+        ("mpeg2video", {"b_frames": 2}),
+        ("libx265", {"x265_params": "bframes=3:log-level=none"}),
+    ],
+)
+def test_times_without_the_order_of_pictures_are_not_believed(tmp_path, name, codec, options):
+    """A copy from AVI or a raw stream has the decoding time in place of the presentation time."""
+    source = write_video(tmp_path / "source.mp4", moving_square(width=128), codec, **options)
+
+    def renumber(packet, number):
+        packet.pts = packet.dts = number * int(1 / (25 * packet.time_base))
+
+    path = copied(source, tmp_path / name, renumber)
+    info = probe_video(path)
+    assert info.frames == 24
+    if name != "copy.mkv":  # the packet's time base is the source's
+        assert info.fps == pytest.approx(25, rel=0.01)
+    whole = assert_frames_alone_equal_the_whole(path, info.has_vectors, tries=5)
+    assert_same(whole, read_clip(source, range(24), info.has_vectors))
+
+
+def test_copies_of_a_stream_without_b_frames_are_read_from_key_frames(tmp_path):
+    params = "bframes=0:keyint=8:min-keyint=8:scenecut=0"
+    path = write_video(tmp_path / "v.mp4", moving_square(48), x264_params=params)
+    with open_video(path) as video:
+        assert [picture.index for picture in video.pictures(20, wanted={20})] == list(range(16, 21))
+
+
+@pytest.mark.parametrize("left", [16, 30])
+def test_parameter_sets_within_the_packets_hold(tmp_path, left):
+    plain = write_video(tmp_path / "plain.mp4", moving_square(12, 96, 160), x264_params=REPEATED)
+    whole = copied(plain, tmp_path / "whole.mp4", bitstream=f"h264_metadata=crop_left={left}")
+    part = without_parameter_sets(shutil.copy(whole, tmp_path / "part.mp4"))
+    assert_same(read_clip(part, range(12)), read_clip(whole, range(12)))
+    assert read_clip(part, [0]).width == 160 - left
+
+
+def test_field_pictures_with_parameter_sets_within_the_packets_are_one_frame(tmp_path):
+    raw = copied(REPORTED / "paff.mp4", tmp_path / "v.h264", bitstream="h264_mp4toannexb")
+
+    def number(packet, count):
+        packet.pts = packet.dts = count * int(1 / (50 * packet.time_base))
+
+    path = without_parameter_sets(copied(raw, tmp_path / "v.mp4", number))
+    assert probe_video(path).frames == 24
+    whole = assert_frames_alone_equal_the_whole(path, tries=5)
+    assert_same(whole, read_clip(REPORTED / "paff.mp4", range(24)))
+
+
+def test_a_crop_that_changes_is_refused(tmp_path):
+    both = []
+    for left in (16, 32):
+        path = write_video(tmp_path / "v.mp4", moving_square(6, 96, 128 + left))
+        cropped = copied(path, tmp_path / "c.mp4", bitstream=f"h264_metadata=crop_left={left}")
+        both.append(copied(cropped, tmp_path / "c.h264", bitstream="h264_mp4toannexb").read_bytes())
+    (tmp_path / "both.h264").write_bytes(b"".join(both))
+    with pytest.raises(UserError, match=r"both\.h264: its cropping changes"):
+        read_clip(tmp_path / "both.h264", [0])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("v.ts", {"bf": 2}),
+        ("v.mpg", {"codec": "mpeg2video", "b_frames": 2}),
+        ("v.vob", {"codec": "mpeg2video", "b_frames": 0}),
+    ],
+)
+@pytest.mark.parametrize("hours", [0, 1])
+def test_joined_streams_keep_all_pictures_and_the_rate(tmp_path, name, options, hours):
+    """The times of the second part begin anew, or much later."""
+    drawn, parts = [moving_square(25, 96, 128, seed=seed) for seed in (0, 1)], []
+    for number, frames_THWC in enumerate(drawn):
+        path = write_video(tmp_path / name, frames_THWC, **options)
+        late = tmp_path / f"late-{name}"
+
+        def delay(packet, _, seconds=3600 * hours * number):
+            packet.pts += int(seconds / packet.time_base)
+            packet.dts += int(seconds / packet.time_base)
+
+        parts.append((copied(path, late, delay) if number else Path(path)).read_bytes())
+    joined = tmp_path / f"joined-{name}"
+    joined.write_bytes(b"".join(parts))
+    info = probe_video(joined)
+    assert info.fps == pytest.approx(25)
+    read_TN = read_clip(joined, range(info.frames)).frames_THWC.reshape(info.frames, -1)
+    drawn_TN = np.concatenate(drawn).reshape(50, -1).astype(np.float32)
+    distance_TT = ((read_TN.astype(np.float32)[:, None] - drawn_TN) ** 2).mean(-1)
+    assert distance_TT.argmin(1).tolist() == list(range(50))
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+def test_a_recording_that_stands_still_lasts_as_long_as_its_clock(tmp_path, name):
+    times = np.cumsum([0, *[20] * 11, 3000, *[20] * 11])
+    info = probe_video(write_video(tmp_path / name, moving_square(24), times=times))
+    assert info.duration_s == pytest.approx(3.46, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.ts", "v.h264"])
+def test_h264_of_i_frames_alone_has_no_vectors_and_says_so(tmp_path, name):
+    path = write_video(tmp_path / name, moving_square(10), g=1)
+    info = probe_video(path)
+    assert (info.frames, info.has_vectors) == (10, False)
+    with pytest.raises(NoVectors, match=rf"{name}: .*I-frames") as error:
+        read_clip(path, [0, 5])
+    assert "ffmpeg -i" in str(error.value)
+    assert_frames_alone_equal_the_whole(path, motion=False, tries=3)
+    assert "I-frames" in inspect_video(path).describe()
+
+
 @pytest.mark.parametrize("left", [2, 16, 30])
 def test_a_crop_between_cells_keeps_the_vectors_at_their_pixels(tmp_path, left):
     """A crop is written into the H.264 header; the pixels are those of the whole frame."""
     whole_path = write_video(tmp_path / "whole.mp4", moving_square(12, 96, 160))
-    cropped = tmp_path / "cropped.mp4"
-    with av.open(whole_path) as source, av.open(str(cropped), "w") as out:
-        stream = out.add_stream_from_template(source.streams.video[0])
-        crop = BitStreamFilterContext(
-            f"h264_metadata=crop_left={left}", source.streams.video[0], stream
-        )
-        for packet in source.demux(video=0):
-            for filtered in crop.filter(packet if packet.size else None):
-                filtered.stream = stream
-                out.mux(filtered)
+    crop = f"h264_metadata=crop_left={left}"
+    cropped = copied(whole_path, tmp_path / "cropped.mp4", bitstream=crop)
     whole, part = read_clip(whole_path, range(12)), read_clip(cropped, range(12))
     np.testing.assert_array_equal(part.frames_THWC, whole.frames_THWC[:, :, left:])
     centre_W = 8 * np.arange(part.motion_THW2.shape[2]) + 4
@@ -213,16 +355,22 @@ def test_a_codec_without_vectors_says_so_and_reads_without_them(tmp_path, name, 
 
 
 @pytest.mark.parametrize(
-    "codec", ["h263p", "flv", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "mpeg1video", "mpeg2video"]
+    ("codec", "suffix"),
+    [
+        *((codec, "avi") for codec in ("h263p", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2")),
+        *((codec, "avi") for codec in ("mpeg1video", "mpeg2video", "h261", "snow")),
+        ("flv", "flv"),
+        ("rv10", "rm"),
+        ("rv20", "rm"),
+    ],
 )
-def test_every_codec_said_to_have_vectors_has_them(tmp_path, codec):
-    path = write_video(
-        tmp_path / ("v.flv" if codec == "flv" else "v.avi"), moving_square(6), codec=codec
-    )
+def test_every_codec_said_to_have_vectors_has_them(tmp_path, codec, suffix):
+    drawn = moving_square(8, 144, 176, side=64)
+    path = write_video(tmp_path / f"v.{suffix}", drawn, codec=codec, gop=30)
     assert probe_video(path).has_vectors
-    clip = read_clip(path, range(6))
-    assert clip.has_motion_T.sum() >= 4
-    assert clip.motion_THW2.any()
+    clip = read_clip(path, range(8))
+    assert clip.has_motion_T.sum() >= 6
+    assert np.median(clip.motion_THW2[clip.motion_THW2.any(-1)], 0).tolist() == [4, 0]
 
 
 def audio_file(path):

@@ -362,3 +362,48 @@ def test_the_largest_motion_under_a_cell_is_that_of_its_pixels(seed, compensate)
             )
             under = pixels[:, int(y0) : int(y1), int(x0) : int(x1)]
             np.testing.assert_allclose(found[:, row, column], under.max((1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("first", "second"), [(False, False), (True, False), (True, True)])
+def test_a_crop_of_a_crop_has_the_motion_of_its_own_frames(first, second):
+    clip = random_clip(height=160, width=240)
+    once = clip.cut(Box(16, 40, 128, 128, flip=first), 128)
+    twice = once.cut(Box(32, 8, 64, 64, flip=second), 64)
+    left = 40 + (128 - 8 - 64 if first else 8)
+    same = clip.cut(Box(48, left, 64, 64, flip=first != second), 64)
+    np.testing.assert_array_equal(twice.frames_THWC, same.frames_THWC)
+    np.testing.assert_array_equal(twice.motion_THW2, same.motion_THW2)
+    assert twice.motion_THW2.any()
+
+
+def test_a_clip_that_is_cut_to_its_own_size_stays_as_it_is():
+    once = random_clip(height=100, width=140).cut_to(64)
+    again = once.cut_to(64)
+    np.testing.assert_array_equal(again.frames_THWC, once.frames_THWC)
+    np.testing.assert_array_equal(again.motion_THW2, once.motion_THW2)
+    np.testing.assert_array_equal(again.magnitude(1, cells="max"), once.magnitude(1, cells="max"))
+
+
+@given(SIDE, SIDE, st.integers(0, 999))
+def test_a_crop_of_a_crop_has_the_cells_under_its_pixels(height, width, seed):
+    """The vectors of a cut tell where they come from, and so do its pixels."""
+    rng = random.Random(seed)
+    h, w = height + 16, width + 16
+    y_HW, x_HW = np.mgrid[: -(-h // 8), : -(-w // 8)]
+    motion = np.stack([x_HW + 1, y_HW + 1], 2)[None].astype(np.float32)
+    frames = np.zeros((1, h, w, 3), np.uint8)
+    clip = Clip(
+        frames, clips.Motion(motion, np.ones(motion.shape[:3], np.float32), np.ones(1, bool))
+    )
+    outer = Box(rng.randrange(h - 8), rng.randrange(w - 8), 8, 8, flip=rng.random() < 0.5)
+    side = rng.choice([8, 24, 64])
+    inner = Box(rng.randrange(side - 4), rng.randrange(side - 4), 4, 4, flip=rng.random() < 0.5)
+    twice = clip.cut(outer, side).cut(inner, 8)
+    dx, dy = twice.motion_THW2[0, 0, 0]
+    across, down = outer.width / side * 4, outer.height / side * 4
+    left = side - inner.left - 4 if outer.flip else inner.left
+    x = outer.left + left * outer.width / side + across / 2
+    y = outer.top + inner.top * outer.height / side + down / 2
+    sign = -1 if inner.flip != outer.flip else 1
+    assert dx == pytest.approx(sign * (x // 8 + 1) * 8 / across, rel=1e-5)
+    assert dy == pytest.approx((y // 8 + 1) * 8 / down, rel=1e-5)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mgm.errors import UserError
+from mgm.stages.inspect import interlaced_lines
 from mgm.video import NoVectors, inspect_video, probe_video, read_vectors
 from mgm.video.vectors import write_vectors
 from tests.helpers.videos import moving_square, write_video
@@ -51,3 +52,18 @@ def test_a_codec_without_vectors_is_not_written(tmp_path):
     with pytest.raises(NoVectors):
         write_vectors(path, tmp_path / "v.npz")
     assert not (tmp_path / "v.npz").exists()
+
+
+def test_fields_are_warned_of(tmp_path):
+    drawn = moving_square(6, 96, 128)
+    for codec, options in (
+        ("mpeg4", {"flags": "+ildct+ilme"}),
+        ("libx264", {"x264_params": "interlaced=1"}),
+        ("mpeg2video", {"flags": "+ildct+ilme"}),
+    ):
+        path = write_video(tmp_path / "v.mp4", drawn, codec, **options)
+        assert "warning" in inspect_video(path).describe()
+        assert len(interlaced_lines([probe_video(path)])) == 1
+        plain = write_video(tmp_path / "plain.mp4", drawn, codec)
+        assert "warning" not in inspect_video(plain).describe()
+        assert not interlaced_lines([probe_video(plain)])
