@@ -196,7 +196,9 @@ class MeasureOptions(FrozenModel):
         None, description="RAFT-small's weights, as a file; default: torchvision's."
     )
     like: Path | None = Field(
-        None, description="controls: take labels, clips and model from this run or spec."
+        None,
+        description="controls: take labels, clips and model from this run or spec. explained: the "
+        "pretraining run.",
     )
 
 
@@ -236,7 +238,7 @@ def measure(
 
     torch.set_num_threads(options.threads)
     if what[0] != "controls":
-        say(measure_now(what[0], how.index, how.videos, how.flow, how.weights))
+        say(measure_now(what[0], how.index, how.videos, how.flow, how.weights, how.like))
     elif how.index is None:
         raise UserError("controls: has no dataset; add --index FOLDER, which `mgm prepare` made")
     else:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import operator
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -321,6 +322,31 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return [lines[step] for step in sorted(lines)]
+
+
+def last_losses(log: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """Return a pretraining's loss and that of predicting zeros, over the last tenth of its log.
+
+    Logs of older versions, without the trivial loss, have zeros.
+    """
+    last = [line for line in log if "trivial_loss" in line][-max(len(log) // 10, 1) :]
+    loss, trivial = (
+        sum(line[name] for line in last) / max(len(last), 1) for name in ("loss", "trivial_loss")
+    )
+    return loss, trivial
+
+
+def learnt_nothing(loss: float, trivial: float) -> str:
+    """Return a warning if a run's loss is that of predicting zeros, within 1 %; empty otherwise.
+
+    Small models on flat patches reach that loss within some steps, and may stay there.
+    """
+    if loss < 0.99 * trivial or not trivial:
+        return ""
+    return (
+        f"the loss is {loss:.3g}, and predicting zeros has {trivial:.3g}, so the model has learnt "
+        "nothing yet; train longer, or raise std_floor"
+    )
 
 
 def rewind_log(folder: Path, step: int) -> None:

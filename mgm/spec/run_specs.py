@@ -257,8 +257,11 @@ class Measure(Run):
         "coverage",
         "cover",
         "visible",
+        "explained",
         "controls",
     ]
+    # explained: run id of the pretraining run.
+    parent: Name = ""
     # motion-time: compare reading motion vectors with this optical flow.
     flow: Flow = "raft-small"
     # step-time: the decoder and the mask ratio. coverage has each mask's own ratio.
@@ -280,7 +283,8 @@ class Measure(Run):
 
     def slug(self) -> list[str]:
         mask = [self.mask.name] if self.name in ("cover", "visible") else []
-        return [self.stage, self.name, *mask, self.data.dataset]
+        parent = [self.parent.rsplit("-", 1)[-1]] if self.parent else []
+        return [self.stage, self.name, *mask, self.data.dataset, *parent]
 
 
 Spec = Pretrain | Finetune | Probe | Visualise | Measure

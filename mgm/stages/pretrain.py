@@ -1,6 +1,6 @@
 """`mgm pretrain`: train a masked autoencoder on the training split, and write its weights."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from mgm.console import show
 from mgm.data.index import require_vectors
 from mgm.masking import Grid
 from mgm.models import build_mae, load_weights, reconstruction_loss
-from mgm.results.result import log_lines
+from mgm.results.result import last_losses, learnt_nothing, log_lines
 from mgm.spec import MASKS, Pretrain
 from mgm.stages.fit import fit
 from mgm.stages.flow import require_flow
@@ -24,7 +24,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     """Train from the parent's weights, or from scratch, and write weights.safetensors.
 
     Returns:
-        No metrics, since there is nothing to test yet.
+        explained: the share of the trivial loss that the model explains at the end, in per cent.
     """
     spec, videos = job.spec, job.training_videos()
     guidance = spec.mask.guidance if MASKS[spec.mask.name].guided else None
@@ -57,30 +57,12 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         return loss, numbers
 
     fit(job, model, videos, mask_options(spec.mask, spec.clips, spec.model), loss_of)
-    if collectives.is_main() and (text := learnt_nothing(log_lines(job.folder))):
+    if not collectives.is_main():
+        return {}
+    loss, trivial = last_losses(log_lines(job.folder))
+    if text := learnt_nothing(loss, trivial):
         show(f"{spec.run_id}: {text}")
-    return {}
-
-
-def learnt_nothing(log: Sequence[Mapping[str, float]]) -> str:
-    """Return a warning if the run's loss is that of predicting zeros; empty otherwise.
-
-    The means of both losses over the last tenth of the log are compared, within 1 %. Small models
-    on flat patches reach that loss within some steps, and may stay there.
-    """
-    last = [line for line in log if "trivial_loss" in line][-max(len(log) // 10, 1) :]
-    # Older versions did not log the trivial loss.
-    if not last:
-        return ""
-    loss, trivial = (
-        sum(line[name] for line in last) / len(last) for name in ("loss", "trivial_loss")
-    )
-    if loss < 0.99 * trivial:
-        return ""
-    return (
-        f"the loss is {loss:.3g}, and predicting zeros has {trivial:.3g}, so the model has learnt "
-        "nothing yet; train longer, or raise std_floor"
-    )
+    return {"explained": 100 * (1 - loss / trivial)} if trivial else {}
 
 
 def motion_coverage(masked_BL: Tensor, motion_BSHW: Tensor, grid: Grid) -> Tensor:

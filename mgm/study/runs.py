@@ -297,16 +297,20 @@ class StudyRuns:
                 measured = evaluation.stage == "measure"
                 if place not in row.only or place not in evaluation.only:
                     continue
-                # Random weights have no mask to measure.
-                if measured and row.start == "none":
+                explained = measured and evaluation.changes["name"] == "explained"
+                # Random weights have no mask to measure, and external weights no decoder.
+                if measured and (row.start == "none" or (explained and row.weights)):
                     continue
                 if by_cell and seed not in self._seeds_of(title, column):
                     continue
                 # A measurement is of the videos that pretrain.
                 run = self._evaluation(source_key if measured else key, seed, evaluation, start)
-                if not measured:
+                if not measured or explained:
                     for spec in above:
                         self.add(spec)
+                if explained:
+                    run = run.model_copy(update={"parent": start.run_id})
+                if not measured:
                     run = run.model_copy(update={"parent": last})
                     if evaluation.choose:
                         where = name, title, column
@@ -379,10 +383,13 @@ class StudyRuns:
         if column.stage == "measure":
             name = column.changes["name"]
             data = Data(dataset=dataset.name or key, digest=dataset.digest)
-            of_mask = name in ("cover", "visible")
-            shared = {"clips", "model", "seed", "mask" if of_mask else "decoder"}
+            shared = {"clips", "model", "seed"}
+            if name in ("cover", "visible"):
+                shared |= {"mask"}
+            elif name != "explained":
+                shared |= {"decoder"}
             same: dict[str, Any] = start.model_dump(include=shared)
-            if not of_mask:
+            if "decoder" in shared:
                 same["flow"] = scale.flow
             return _changed(study, Measure(name=name, data=data, **same), column.changes)
         probes = column.stage == "probe"

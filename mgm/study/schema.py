@@ -39,8 +39,16 @@ METRICS: dict[str, tuple[str, ...]] = {
     "step-time": ("speedup",),
     "cover": ("hidden",),
     "visible": ("texture", "motion", "without", "energy", "moving"),
+    # With the run's own mask, and with a common one.
+    "explained": tuple(
+        f"{mask}{predictor}{patches}"
+        for mask in ("", "common_")
+        for predictor in ("explained", "neighbours", "nearest")
+        for patches in ("", "_moving", "_static")
+    ),
 }
-# Metrics that are shares of the test videos or of predictions, in per cent.
+# Metrics that are shares of the test videos or of predictions, in per cent. What a model explains
+# may be negative.
 SHARES = {*ACCURACIES, "hidden", *METRICS["visible"], *CONTROLS.values()} - {"energy"}
 # Fields of a row that its pretraining has before the scale changes it.
 BEFORE_SCALE = ("mask", "epochs", "backbone")

@@ -290,6 +290,8 @@ def main(videos: str, folder: str, *chosen: str) -> None:
         runs[f"figure {figure}"] = Visualise(**SMALL, figure=figure, parents=shown)
     for name in get_args(Measure.model_fields["name"].annotation):
         small = {"decoder": first.decoder, "flow": "dis", "views": parent["views"]}
+        if name == "explained":
+            small["parent"] = first.run_id
         runs[name] = Measure(**SMALL, **small, name=name)
     if chosen:  # to look into some cases
         runs = {name: spec for name, spec in runs.items() if name in chosen}

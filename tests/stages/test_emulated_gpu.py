@@ -17,6 +17,7 @@ BATCHES = {
     "apply.py:_apply",
     "controls.py:_random_weights",
     "evaluate.py:<listcomp>",
+    "explained.py:losses",
     "features.py:compute",
     "probe_kinds.py:<listcomp>",
     "probe_kinds.py:_tokens",
@@ -29,6 +30,7 @@ BATCHES = {
 WEIGHTS = {
     "controls.py:_random_weights",
     "evaluate.py:evaluate",
+    "explained.py:measure",
     "finetune.py:finetune",
     "apply.py:encoder",
     "apply.py:predict",

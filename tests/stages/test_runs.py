@@ -17,14 +17,14 @@ from mgm.data.copies import copy_videos
 from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.results import atomic
-from mgm.results.result import examine, log_lines, write_result
+from mgm.results.result import examine, last_losses, learnt_nothing, log_lines, write_result
 from mgm.spec import Data, RunOptions, Views, Visualise, parse
 from mgm.stages import fit as fitting
 from mgm.stages.evaluate import evaluate, softmax_mean
 from mgm.stages.export import export
 from mgm.stages.finetune import finetune
 from mgm.stages.job import Job, Workplace
-from mgm.stages.pretrain import learnt_nothing, pretrain
+from mgm.stages.pretrain import pretrain
 from mgm.stages.probe import probe
 from mgm.stages.runner import progress, run_all
 from mgm.stages.visualise import visualise
@@ -384,8 +384,11 @@ def test_views_are_merged_by_the_mean_of_softmax_scores():
 @pytest.mark.parametrize(("loss", "said"), [(0.0698, True), (0.06, False)])
 def test_a_run_that_predicts_nothing_says_so(loss, said):
     fell = [{"loss": 0.27, "trivial_loss": 0.07}] * 10  # early lines do not count
-    assert bool(learnt_nothing([*fell, *[{"loss": loss, "trivial_loss": 0.07}] * 2])) == said
-    assert not learnt_nothing([{"loss": loss}])
+    assert (
+        bool(learnt_nothing(*last_losses([*fell, *[{"loss": loss, "trivial_loss": 0.07}] * 2])))
+        == said
+    )
+    assert not learnt_nothing(*last_losses([{"loss": loss}]))
 
 
 def test_weights_that_are_not_the_parents_are_refused_everywhere(

@@ -1,15 +1,18 @@
 """What masks leave visible, in the first clips of a training run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from mgm.data.index import read_index
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.spec import Clips, Mask, Measure, Model
 from mgm.stages.inspect import visible_lines
 from mgm.stages.job import Job, Workplace
 from mgm.stages.measure import measure
-from mgm.stages.measure.visible import describe, leaves_nothing, shares, visible
+from mgm.stages.measure.visible import describe, first_clips, leaves_nothing, shares, visible
 from tests.helpers.small_runs import SMALL
 from tests.helpers.videos import write_video
 
@@ -87,3 +90,12 @@ def test_a_study_can_measure_it(tmp_path):
         assert set(found) == {"texture", "motion", "without", "energy", "moving", "clips"}
         assert found["clips"] == 4
         assert 0 <= found["texture"] <= 100
+
+
+def test_each_video_counts_once_and_unreadable_ones_do_not(videos):
+    """The second batch of 16 begins the next epoch."""
+    several = list(read_index(videos).train[:18])
+    several[5] = replace(several[5], path="missing.mp4")
+    batches = first_clips(several, SMALL["clips"], SMALL["model"], [Mask(name="tube")])
+    samples = [sample for batch in batches for sample in batch.sample_B.tolist()]
+    assert sorted(samples) == [sample for sample in range(18) if sample != 5]

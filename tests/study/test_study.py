@@ -70,6 +70,16 @@ def test_a_row_is_the_scales_pretraining_with_its_changes(suite):
     assert scratch.parent == ""
 
 
+def test_what_models_explain_is_measured_on_pretraining_runs():
+    column = {"Explained": {"stage": "measure", "name": "explained", "metric": "explained_moving"}}
+    suite = make_suite(scale_of(small(columns=column, controls=[], predictions=[])))
+    measured = {value.row: value.run for value in suite.values["small"] if value.draw == 5}
+    assert "Random weights" not in measured
+    for row, mask in (("Tube", "tube"), ("MGM", "mgm")):
+        assert suite.specs[measured[row].parent].mask.name == mask
+        assert measured[row].data == suite.specs[measured[row].parent].data
+
+
 def test_every_run_comes_after_the_runs_it_starts_from(suite):
     seen = set()
     for run_id, spec in suite.specs.items():

@@ -1,4 +1,4 @@
-"""`mgm measure`: numbers from the papers, and two that explain the masks' results.
+"""`mgm measure`: numbers from the papers, and some that explain the masks' results.
 
 Each has a module of its name here. The module's `measure(job)` returns {name: number}, and may
 write arrays.npz to the job's folder.
@@ -9,6 +9,7 @@ write arrays.npz to the job's folder.
 - coverage: the share of moving pixels that each mask hides (ours)
 - cover: the share of generated movers' pixels that a mask hides (ours)
 - visible: the shares of texture and of motion that a mask leaves visible (ours)
+- explained: the share of the trivial loss that a model explains, moving and static (ours)
 - controls: accuracy of a linear probe without a trained model (ours)
 """
 
@@ -35,7 +36,14 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
     return import_module(f"{__name__}.{job.spec.name.replace('-', '_')}").measure(job)
 
 
-def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: Path | None) -> str:
+def measure_now(
+    name: str,
+    place: Path | None,
+    videos: int,
+    flow: str,
+    weights: Path | None,
+    like: Path | None = None,
+) -> str:
     """Measure `name` at the paper's settings, without writing a result.
 
     Args:
@@ -43,6 +51,7 @@ def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: 
         videos: number of test videos, evenly spaced. 0: all.
         flow: the method that motion-time compares with.
         weights: RAFT's weights. None: torchvision's own.
+        like: explained: the folder of the pretraining run.
 
     Returns:
         Text: a number per line, then a table.
@@ -57,12 +66,19 @@ def measure_now(name: str, place: Path | None, videos: int, flow: str, weights: 
             model=MODELS["vit-b"],
             decoder=DECODERS["vit-b"],
         )
+    if name == "explained":
+        if like is None:
+            raise UserError("explained: has no model; add --like RUN, a pretraining run's folder")
+        from mgm.stages.measure.explained import spec_of
+
+        spec = spec_of(like, videos)
     if place is None and name not in WITHOUT_VIDEOS:
         raise UserError(
             f"{name} is measured on videos; pass --index FOLDER, one that `mgm prepare` made"
         )
     index = read_index(place) if place else Index(Path(), (), (), (), "", "")
-    workplace = Workplace(Path(), {"folder": place} if place else {}, flow_weights=weights)
+    data = {spec.data.dataset: place} if place else {}
+    workplace = Workplace(like.parent if like else Path(), data, flow_weights=weights)
     with TemporaryDirectory() as scratch:
         metrics = measure(Job(spec, Path(scratch), workplace, index))
         arrays = dict(np.load(file)) if (file := Path(scratch, "arrays.npz")).exists() else {}

@@ -14,10 +14,10 @@ A patch of 8 x 8 pixels of a frame is textured if the standard deviation of its 
 patch moves if the root of its mean moving energy is above `MOVES`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from mgm.spec import MASKS, Clips, Mask, Measure, Model
 from mgm.stages.guidance import mask_options, masked
 from mgm.stages.inspect import spread
 from mgm.stages.job import Job
-from mgm.video.loader import training_loader
+from mgm.video.loader import Batch, training_loader
 from mgm.video.read import Cache
 
 SIDE = 8  # pixels
@@ -96,32 +96,18 @@ def visible(
 ) -> list[dict[str, float]]:
     """Return what each mask leaves visible in the first training clip of each video, in per cent.
 
-    Crops and masks are those of the first epoch of a run with this seed.
-
-    Args:
-        masks: those that are guided have the same guidance.
-
     Returns:
         Per mask, texture, motion and energy: means over clips. without: of the clips with texture,
         how many have none visible. moving: over the visible textured patches of all clips; absent
         if there are none. clips: their number.
     """
-    leading = next((mask for mask in masks if MASKS[mask.name].guided), masks[0])
-    how = replace(
-        mask_options(leading, clips, model, workers=workers, cache=cache),
-        masks=partial(_all_masks, masks, clips, model),
-    )
-    batch = min(16, len(videos))
-    batches = training_loader(videos, clips, seed, batch, how=how)
     side, parts = clips.size // model.patch, list[np.ndarray]()
-    for clips_batch in islice(batches, -(-len(videos) // batch)):
-        assert clips_batch.masked_BL is not None
-        masked_BNSHW = clips_batch.masked_BL.view(batch, len(masks), -1, side, side).numpy()
-        for b in np.flatnonzero(clips_batch.weight_B.numpy()):
-            frames_THWC = clips_batch.frames_BTHWC[b].numpy()
-            parts.append(np.array([shares(frames_THWC, own) for own in masked_BNSHW[b]]))
-    # The last batch begins the next epoch.
-    clips_CN5 = np.array(parts[: len(videos)])
+    for batch in first_clips(videos, clips, model, masks, seed, workers, cache):
+        assert batch.masked_BL is not None
+        masked_BNSHW = batch.masked_BL.unflatten(2, (-1, side, side)).numpy()
+        for frames_THWC, masked_NSHW in zip(batch.frames_BTHWC.numpy(), masked_BNSHW):
+            parts.append(np.array([shares(frames_THWC, own_SHW) for own_SHW in masked_NSHW]))
+    clips_CN5 = np.array(parts)
     known_C5 = np.isfinite(clips_CN5[:, 0]) if parts else np.zeros((1, 5), bool)
     if not known_C5.any(0).all():
         raise UserError(f"{len(videos)} videos: no clip can be read, has texture and moves")
@@ -138,6 +124,40 @@ def visible(
         of_mask |= {"moving": 100 * moving / textured} if textured else {}
         numbers.append({name: float(value) for name, value in of_mask.items()})
     return [own | {"clips": len(clips_CN5)} for own in numbers]
+
+
+def first_clips(
+    videos: Sequence[Video],
+    clips: Clips,
+    model: Model,
+    masks: Sequence[Mask],
+    seed: int = 0,
+    workers: int = 0,
+    cache: Cache | None = None,
+) -> Iterator[Batch]:
+    """Yield the first training clip of each video that can be read, in batches.
+
+    Crops and masks are those of the first epoch of a run with this seed.
+
+    Args:
+        masks: those that are guided have the same guidance.
+
+    Returns:
+        Batches with every mask of a clip: masked_BL is (B, N, L).
+    """
+    leading = next((mask for mask in masks if MASKS[mask.name].guided), masks[0])
+    how = replace(
+        mask_options(leading, clips, model, workers=workers, cache=cache),
+        masks=partial(_all_masks, masks, clips, model),
+    )
+    count = min(16, len(videos))
+    batches = training_loader(videos, clips, seed, count, how=how)
+    for start, batch in zip(range(0, len(videos), count), batches):
+        kept_B = batch.weight_B > 0
+        # The rest of the last batch begins the next epoch.
+        kept_B[len(videos) - start :] = False
+        if kept_B.any():
+            yield batch.map(itemgetter(kept_B))
 
 
 def _all_masks(
