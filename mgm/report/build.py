@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from mgm.errors import UserError
-from mgm.report.claims import judge
+from mgm.report.claims import judge_claims
 from mgm.report.figures import charts
 from mgm.report.figures.draw import DRAW
 from mgm.report.figures.film import masks_in_motion
@@ -23,7 +23,6 @@ from mgm.report.markdown import summary
 from mgm.report.page import Figure, page
 from mgm.report.tables import compared, write_frames, write_table
 from mgm.results import atomic
-from mgm.results.statistics import of_differences, of_shares
 from mgm.study.formula import parse_formula
 
 
@@ -62,7 +61,7 @@ def build_report(results: Path, reports: Path, only: str = "") -> Path:
     for write in writers.values():
         write()
     write_frames(findings, reports / "tables")
-    verdicts = judge(findings) if len(findings) > 1 else pd.DataFrame()
+    verdicts = judge_claims(findings) if len(findings) > 1 else pd.DataFrame()
     if len(verdicts):
         csv = verdicts.to_csv(index=False, lineterminator="\n")
         atomic.write(reports / "claims.csv", csv)
@@ -111,15 +110,15 @@ def figures_of(findings: Findings, folder: Path, alone: bool) -> dict[str, Calla
         about = study.against.title, study.against.note
         drawers["against"] = partial(_cells, draw, folder / "against", *about)
     end = "" if alone else f"-{study.study}"
-    if len(units := _differences(findings)):
-        name = f"differences{end}"
-        look = ("Difference (points)", of_differences, findings.unit_name, 0.0)
-        draw = partial(charts.dots, units, *look)
-        drawers[name] = partial(_cells, draw, folder / name, "Paired differences", "")
-    elif len(units := _rows(findings)):
-        name = f"seeds{end}"
-        draw = partial(charts.dots, units, "Top-1 accuracy (%)", of_shares, findings.unit_name)
-        drawers[name] = partial(_cells, draw, folder / name, "Every run and the mean", "")
+    if len(means := _differences(findings)):
+        name, about = f"differences{end}", ("Paired differences", "")
+        draw = partial(charts.dots, axis="Difference (points)", unit=findings.unit_name, rule=0.0)
+    elif len(means := _rows(findings)):
+        name, about = f"seeds{end}", ("Every run and the mean", "")
+        draw = partial(charts.dots, axis="Top-1 accuracy (%)", unit=findings.unit_name)
+    if len(means):
+        draw = partial(draw, _units(findings, means), means)
+        drawers[name] = partial(_cells, draw, folder / name, *about)
     return drawers
 
 
@@ -129,31 +128,33 @@ def _cells(draw: Callable[[], Drawing], stem: Path, title: str, note: str) -> Fi
 
 
 def _differences(findings: Findings) -> pd.DataFrame:
-    """Return each difference of the first column per sampling unit."""
-    first, table = next(iter(findings.study.columns)), compared(findings)
+    """Return the differences of the first column that are drawn."""
+    table = compared(findings)
     # A dot is a unit, and a unit is no person.
-    table = table[table.family.isin(findings.study.compare) & (table.column == first)]
-    return _units(findings, list(zip(table.dataset, table.says, table.column)))
+    drawn = table.family.isin(findings.study.compare) & (table.column == findings.first_column)
+    return _named(findings, table[drawn], "says")
 
 
 def _rows(findings: Findings) -> pd.DataFrame:
-    """Return each row of the first column per sampling unit; none if all have one."""
-    first, table = next(iter(findings.study.columns)), findings.cells
-    table = table[~table.control & (table.column == first) & (table.n > 0)]
-    if table.n.max() == 1:
-        return pd.DataFrame()
-    return _units(findings, list(zip(table.dataset, table.row, table.column)))
+    """Return the rows of the first column that are drawn; none if all have one unit."""
+    table = findings.cells
+    table = table[~table.control & (table.column == findings.first_column) & (table.n > 0)]
+    return _named(findings, table[[table.n.max() > 1] * len(table)], "row") if len(table) else table
 
 
-def _units(findings: Findings, places: list[tuple[str, str, str]]) -> pd.DataFrame:
-    titles = findings.study.shown
-    frames = [
-        pd.DataFrame({"value": findings.per_unit(dataset, parse_formula(text), column)}).assign(
-            dataset=titles.get(dataset, dataset), name=text
-        )
-        for dataset, text, column in places
-    ]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+def _named(findings: Findings, table: pd.DataFrame, name: str) -> pd.DataFrame:
+    shown = table.dataset.map(findings.study.shown)
+    return table.assign(name=table[name], key=table.dataset, dataset=shown)
+
+
+def _units(findings: Findings, means: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers per sampling unit of rows and differences."""
+    return pd.concat(
+        pd.DataFrame(
+            {"value": findings.per_unit(line["key"], parse_formula(line["name"]), line["column"])}
+        ).assign(dataset=line["dataset"], name=line["name"])
+        for line in means.to_dict("records")
+    )
 
 
 def _picture(findings: Findings, name: str, folder: Path) -> Figure:

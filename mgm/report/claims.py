@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from itertools import product
-from math import inf, isfinite, nan, sqrt
+from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,19 @@ import pandas as pd
 from pydantic import Field
 
 from mgm.reading import read_yaml
-from mgm.report.findings import Findings, agrees, combined, in_words
-from mgm.results.statistics import FEWEST, Estimate, holm, over_seeds, p_value
+from mgm.report.findings import Findings, estimate_of, in_words
+from mgm.report.judge import Judged, judge
+from mgm.results.statistics import FEWEST, Estimate, exact, of_mean
 from mgm.spec import PUBLISHED, FrozenModel
 from mgm.spec.compute import official_multiply_adds
 from mgm.study import recipes
-from mgm.study.formula import HALF, Formula, Statement, Term, parse_statement
+from mgm.study.formula import Formula, Statement, Term, parse_statement
 from mgm.study.quoted import FOOTNOTES, Key, Quote, reported
-from mgm.study.schema import CONTROLS, SHARES
+from mgm.study.scales import Scale
+from mgm.study.schema import SHARES
 
-HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
+# From the worst answer to the best.
+ORDER = ("refuted", "not run", "open", "holds")
 CONTRADICTED = "contradicted by published numbers"
 MISCOUNTED = "contradicted by our count of operations"
 DIFFERS = "differs from published numbers"
@@ -67,7 +70,7 @@ class Claim(FrozenModel):
         return said._replace(formula=Formula(tuple(terms), said.formula.signs))
 
 
-# Looks a formula up. A quoted number has an empty interval.
+# Looks a formula up. A quoted number is exact.
 Lookup = Callable[[Formula], Estimate | None]
 
 
@@ -90,74 +93,61 @@ def read_claims() -> tuple[Claim, ...]:
     )
 
 
-def judge(
+def judge_claims(
     findings: Mapping[str, Findings], quoted: Mapping[Key, Quote] | None = None
 ) -> pd.DataFrame:
     """Judge every claim, in the order of the text.
 
-    The published tables go first. If they contradict a claim, that is its verdict. If they differ
-    only by rounding, the verdict says so. Otherwise our runs decide, if they repeat the paper's
-    experiment with at least three seeds and all needed cells are run. A claim holds if the interval
-    of each of its numbers is on the claimed side. It fails if one interval is on the other side,
-    and else it is undecided. Holm's method widens the intervals, so the chance of any false verdict
-    is 5 %. Methods that are not run have the paper's numbers. At other scales no claim is tested.
+    The published tables go first. If they contradict a claim, that is its verdict; if they differ
+    by rounding alone, the verdict says so. Otherwise our runs decide, as `judge` says, once all
+    cells are run. Methods that are not run have the paper's numbers. On generated data, with other
+    models or with another schedule, nothing is tested: those runs do not repeat the paper's.
 
     Returns:
-        A row per claim. `quoted` and `ours` are its numbers in words, `table` the answer of
-        published numbers, and `here` that of our runs at a smaller scale.
+        A row per claim. `quoted` and `ours` are its numbers in words, and `table` is the answer of
+        published numbers.
     """
-    judged = [
-        _judge(claim, findings, reported() if quoted is None else quoted) for claim in read_claims()
-    ]
-    tested = [row["id"] for row, p in judged if isfinite(p)]
-    passes = holm([p for _, p in judged if isfinite(p)])
-    doubtful = {name for name, passed in zip(tested, passes, strict=True) if not passed}
-    return pd.DataFrame([_undecided(row) if row["id"] in doubtful else row for row, _ in judged])
+    quoted = reported() if quoted is None else quoted
+    return pd.DataFrame([_judge(claim, findings, quoted) for claim in read_claims()])
 
 
-def _undecided(row: dict[str, str]) -> dict[str, str]:
-    if row["here"]:
-        return row | {"here": f"{row['here'].split(':')[0]}: {UNDECIDED} here"}
-    return row | {"verdict": UNDECIDED}
+def repeats_the_paper(scale: Scale) -> bool:
+    """Return whether runs of a scale have published data, models and schedules."""
+    generated = any(dataset.generate for dataset in scale.datasets.values())
+    return not (generated or scale.backbones or scale.steps)
 
 
 def _judge(
     claim: Claim, findings: Mapping[str, Findings], quoted: Mapping[Key, Quote]
-) -> tuple[dict[str, str], float]:
-    """Return a claim's row, and the largest p-value of its decision; NaN without one."""
-    scale = next(iter(findings.values())).suite.scale.name
-    full, groups = scale == "paper", claim.groups
-    printed = partial(of_paper, quoted)
+) -> dict[str, str]:
+    full = repeats_the_paper(next(iter(findings.values())).suite.scale)
+    groups, printed = claim.groups, partial(of_paper, quoted)
     answers = [[printed(said.formula) for said in group] for group in groups]
     known = all(number is not None for group in answers for number in group)
     table = SILENT
     if known and not claim.text_only:
-        table = SUPPORTS if _holds(groups, printed) else CONTRADICTS
+        table = SUPPORTS if answer_to(groups, printed).verdict == "holds" else CONTRADICTS
     terms = dict.fromkeys(
         term for group in groups for said in group for term in said.formula.terms if _is_cell(term)
     )
     cells = {term: cell for term in terms if (cell := cell_in(findings, term)) is not None}
-    # Methods that are not run have the quoted number at the paper's scale.
     complete = len(cells) == len(terms) and all(
         cell["status"] == "finished" or (full and cell["status"] == "quoted")
         for cell in cells.values()
     )
     run = complete and any(cell["status"] == "finished" for cell in cells.values())
-    verdict, here, p, ours = NOT_RUN, "", nan, partial(of_runs, findings)
-    if run and any(_too_few(cell) for cell in cells.values()):
-        verdict, here = UNTESTED, f"{scale}: too few seeds"
-    elif run:
-        answer, p = runs_say(groups, ours, full)
-        verdict, here = (answer, "") if full else (UNTESTED, f"{scale}: {answer} here")
+    verdict, why, ours = "not run", "", partial(of_runs, findings)
+    if run:
+        verdict, why = answer_to(groups, ours) if full else (UNTESTED, "")
     if not terms and table == SUPPORTS:
         # There is nothing to run.
-        verdict = HOLDS
+        verdict = "holds"
     if table == CONTRADICTS:
-        verdict = DIFFERS if _holds(groups, printed, ROUNDING) else CONTRADICTED
-        verdict = MISCOUNTED if claim.our_count else verdict
-        p = nan
+        verdict = MISCOUNTED if claim.our_count else CONTRADICTED
+        if answer_to(groups, lambda formula: _rounded(printed(formula))).verdict != "refuted":
+            verdict = DIFFERS
     once = any(_measured_once(cell) for cell in cells.values())
-    notes = [claim.note, *(FOOTNOTES.get(_key(term), "") for term in terms)]
+    notes = [claim.note, why, *(FOOTNOTES.get(_key(term), "") for term in terms)]
     notes += ["measured once, so it has no interval"] * once
     run_ids = dict.fromkeys(run for cell in cells.values() for run in cell["run_ids"].split())
     of_cells = [
@@ -173,61 +163,21 @@ def _judge(
         "table": table,
         "note": "; ".join(dict.fromkeys(filter(None, notes))),
         "run_ids": " ".join(run_ids),
-        "here": here,
-    }, p
+    }
 
 
-def runs_say(groups: Iterable[list[Statement]], ours: Lookup, full: bool) -> tuple[str, float]:
-    """Return our runs' answer to a claim, and its p-value.
-
-    A claim that holds has the p-value of its weakest statement. A claim that fails has the p-value
-    of its strongest refutation.
-
-    Args:
-        full: also test the claimed sizes.
-    """
-    held, failed, undecided = list[float](), list[float](), False
+def answer_to(groups: Iterable[list[Statement]], number_of: Lookup) -> Judged:
+    """Return the verdict on statements of which each group needs one that holds."""
+    answers = []
     for group in groups:
-        tested = [(said, number) for said in group if (number := ours(said.formula)) is not None]
-        answers = [agrees(said, number, full) for said, number in tested]
-        p_values = [_p(said, number) for said, number in tested]
-        if any(answers):
-            held.append(min(p for p, answer in zip(p_values, answers) if answer))
-        elif answers and None not in answers:
-            failed.append(max(p_values))
-        else:
-            undecided = True
-    if failed:
-        return FAILS, min(failed)
-    return (UNDECIDED, nan) if undecided else (HOLDS, max(held))
+        judged = [judge(said, number_of(said.formula)) for said in group]
+        answers.append(max(judged, key=lambda one: ORDER.index(one.verdict)))
+    return min(answers, key=lambda one: ORDER.index(one.verdict))
 
 
-def _p(said: Statement, number: Estimate) -> float:
-    """Return the two-sided p-value against the bound of a statement, or 0 without an interval."""
-    if number.low == number.high:
-        return 0.0
-    bound = 0.0 if said.relation in ("is", "level") else said.bound
-    moved = (number.mean - bound, number.low - bound, number.high - bound)
-    return p_value(Estimate(*moved, number.n))
-
-
-def _holds(groups: Iterable[list[Statement]], printed: Lookup, slack: float = 0.0) -> bool:
-    """Return whether printed numbers meet a statement of each group, within `slack` points."""
-    return all(any(_met(said, printed(said.formula), slack) for said in group) for group in groups)
-
-
-def _met(said: Statement, number: Estimate | None, slack: float) -> bool:
-    assert number is not None
-    low, high = {
-        "is": (said.bound - said.tolerance, said.bound + said.tolerance),
-        "above": (said.bound + HALF, inf),
-        "at least": (said.bound - HALF, inf),
-        "below": (-inf, said.bound - HALF),
-        "within": (-said.bound, said.bound),
-        "level": (0.0, 0.0),
-    }[said.relation]
-    # Differences of decimals have rounding errors.
-    return low - slack - 1e-9 <= number.mean <= high + slack + 1e-9
+def _rounded(number: Estimate | None) -> Estimate | None:
+    """Return a printed number with the interval that rounding leaves it."""
+    return number and number._replace(low=number.mean - ROUNDING, high=number.mean + ROUNDING)
 
 
 def of_paper(quoted: Mapping[Key, Quote], formula: Formula) -> Estimate | None:
@@ -240,44 +190,38 @@ def of_paper(quoted: Mapping[Key, Quote], formula: Formula) -> Estimate | None:
                 return None
             number = quoted[key].value
         numbers.append(number)
-    total = formula.of(numbers)
-    return Estimate(total, total, total)
+    return exact(formula.of(numbers))
 
 
 def of_runs(findings: Mapping[str, Findings], formula: Formula) -> Estimate | None:
     """Evaluate a formula from our runs.
 
-    It is paired by seed where all cells share enough seeds. Otherwise the intervals of the cells
-    are added in quadrature.
+    Cells of one dataset are paired by unit. Errors of others are added in quadrature, with the
+    degrees of freedom of Welch and Satterthwaite.
     """
-    parts: list[pd.Series | float] = []
     estimates: list[Estimate] = []
     for term in formula.terms:
         number = _fact(term)
         cell = None if number is not None else cell_in(findings, term)
         if cell is not None and (cell["status"] == "quoted" or _measured_once(cell)):
             number = cell["paper"] if cell["status"] == "quoted" else cell["mean"]
-        if number is not None:
-            parts.append(float(number))
-            estimates.append(Estimate(number, number, number))
-            continue
-        if cell is None:
+        if number is None and cell is None:
             return None
-        study, dataset = term.place.split("/", 1)
-        parts.append(findings[study].series(dataset, term, ""))
-        estimates.append(Estimate(cell["mean"], cell["low"], cell["high"], cell["n"]))
-    paired = any(isinstance(part, pd.Series) for part in parts)
-    if paired:
-        units = combined(formula, parts, [term.row in CONTROLS for term in formula.terms])
-        if len(units) >= FEWEST:
-            return over_seeds(units.tolist())
+        estimates.append(exact(float(number)) if number is not None else estimate_of(cell or {}))
+    varied = [estimate for estimate in estimates if estimate.error]
+    places = {term.place for term in formula.terms}
+    if len(varied) == len(estimates) and len(places) == 1:
+        study, dataset = places.pop().split("/", 1)
+        return findings[study].estimate(dataset, formula)
     mean = formula.of(estimate.mean for estimate in estimates)
-    if not paired:
-        return Estimate(mean, mean, mean)
-    if not all(isfinite(estimate.low) for estimate in estimates):
-        return Estimate(mean, unknown="too few seeds")
-    half = sqrt(sum(((estimate.high - estimate.low) / 2) ** 2 for estimate in estimates))
-    return Estimate(mean, mean - half, mean + half, min(estimate.n for estimate in estimates))
+    if not varied:
+        return exact(mean)
+    n = min(estimate.n for estimate in varied)
+    if formula.is_ratio or not all(estimate.has_interval for estimate in varied):
+        return Estimate(mean, n=min(n, FEWEST - 1), unknown="too few seeds")
+    variances = [estimate.error**2 for estimate in varied]
+    parts = sum(v**2 / one.degrees for v, one in zip(variances, varied))
+    return of_mean(mean, n, sqrt(sum(variances)), sum(variances) ** 2 / parts)
 
 
 def cell_in(findings: Mapping[str, Findings], term: Term) -> dict[str, Any] | None:
@@ -323,11 +267,6 @@ def _measured_once(cell: Mapping[str, Any]) -> bool:
     return (
         cell["status"] == "finished" and cell["metric"] not in SHARES and not isfinite(cell["low"])
     )
-
-
-def _too_few(cell: Mapping[str, Any]) -> bool:
-    """Return whether a cell that varies by seed has too few runs for an interval."""
-    return cell["status"] == "finished" and cell["n"] < FEWEST and not _measured_once(cell)
 
 
 def _show(groups: Iterable[list[Statement]], numbers: Lookup) -> str:

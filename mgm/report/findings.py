@@ -6,35 +6,36 @@ Every number shown of a study, or of a table of the paper, comes from here.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from math import inf, isfinite, nan
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from mgm.errors import UserError
 from mgm.reading import found_in
+from mgm.report.judge import judge
 from mgm.results.frame import commit_of, examine_all
 from mgm.results.result import RunStatus, log_lines
 from mgm.results.statistics import (
     FEWEST,
     Estimate,
+    Spread,
     holm,
-    of_differences,
-    of_shares,
+    of_rows,
     over_seeds,
     over_seeds_and_people,
     p_value,
+    spread_of,
 )
 from mgm.spec import CHOSEN, Augment, Finetune
-from mgm.study.formula import Formula, Statement, Term, parse_formula
+from mgm.study.formula import Formula, Term, parse_formula
 from mgm.study.quoted import Quote, quotes
 from mgm.study.schema import CONTROLS, SHARES, Prediction, Study
 from mgm.study.suite import Suite, read_suite
 
-Verdict = Literal["holds", "refuted", "open", "not run"]
 AT = ["dataset", "draw", "seed", "column", "row"]
 CELL = ["dataset", "column", "row"]
 NOTHING = pd.Series(
@@ -146,8 +147,30 @@ class Findings:
             return None
         if formula.is_ratio or not all(self._is_share(term, column) for term in formula.terms):
             return over_seeds(units.tolist())
-        interval = of_shares if len(formula.terms) == 1 else of_differences
-        return interval(units.tolist())
+        spread = None
+        columns = {term.column or column or self.first_column for term in formula.terms}
+        controls = any(term.row in CONTROLS for term in formula.terms)
+        # Runs of training differ for the same reason. Measured numbers do not.
+        if len(columns) == 1 and columns <= {*self.study.tests} and not controls:
+            spread = self._spread(dataset, *columns, draws, seeds)
+        estimate = of_rows(units.tolist(), formula.signs, spread)
+        return estimate.within(0 if len(formula.terms) == 1 else -100, 100)
+
+    @cached_property
+    def _spread(self) -> Callable[..., Spread | None]:
+        return cache(self._spread_of)
+
+    def _spread_of(
+        self, dataset: str, column: str, draws: tuple[int, ...], seeds: tuple[int, ...]
+    ) -> Spread | None:
+        """Return the spread that the rows of a dataset share in a column."""
+        rows = [row for where, at, row in self._by_cell if (where, at) == (dataset, column)]
+        values = [
+            self.per_unit(dataset, Formula((Term(row),), (1,)), column, draws, seeds)
+            for row in rows
+            if row not in CONTROLS
+        ]
+        return spread_of(pd.concat(values, axis=1).to_numpy(float)) if values else None
 
     def per_unit(
         self,
@@ -430,7 +453,9 @@ class Findings:
             statement, only = prediction.statement, (prediction.draws, prediction.seeds)
             place = prediction.dataset, statement.formula, prediction.column
             estimate = self.estimate(*place, *only)
-            verdict, why = verdict_of(statement, estimate, prediction.strict)
+            verdict, why = judge(statement, estimate)
+            if prediction.strict and verdict == "open":
+                verdict, why = "refuted", "it does not hold, and was to hold strictly"
             rows.append(
                 {name: getattr(prediction, name) for name in copied}
                 | {"column": prediction.column or self.first_column}
@@ -528,56 +553,6 @@ def _quoted_point(row: str, lines: Iterable[str]) -> tuple[str, float]:
     method, _, epochs = row.rpartition(", ")
     known = method in lines and re.fullmatch(r"\d+(\+\d+)*", epochs)
     return (method, sum(map(float, epochs.split("+")))) if known else ("", nan)
-
-
-def agrees(statement: Statement, estimate: Estimate, sizes: bool = True) -> bool | None:
-    """Return whether the whole interval is where a statement says; None if it is not known.
-
-    - above, at least, below N: on that side of N.
-    - within N: between -N and N.
-    - level: around 0, however wide it is.
-    - is N: on N's side of 0, and with `sizes` not short of N.
-
-    False: the whole interval is elsewhere.
-    """
-    low, high, bound = estimate.low, estimate.high, statement.bound
-    if statement.relation == "level":
-        return low <= 0 <= high if estimate.has_interval else None
-    if statement.relation == "is":
-        side, low, high = (1, low, high) if bound >= 0 else (-1, -high, -low)
-        if sizes and high < side * bound:
-            return False
-        return True if low > 0 else False if high <= 0 else None
-    if statement.relation == "within":
-        return True if -bound <= low and high <= bound else None
-    if statement.relation == "below":
-        low, high, bound = -high, -low, -bound
-    reached = low >= bound if statement.relation == "at least" else low > bound
-    return True if reached else False if high <= bound else None
-
-
-def verdict_of(
-    statement: Statement, estimate: Estimate | None, strict: bool = False
-) -> tuple[Verdict, str]:
-    """Return what a prediction came to, and why.
-
-    It holds or is refuted as `agrees` says. Where that is not known, it is refuted if the mean is
-    not where the prediction says, and open else. A strict prediction is never open, but refuted.
-    """
-    if estimate is None:
-        return "not run", ""
-    answer, relation, bound = agrees(statement, estimate), statement.relation, statement.bound
-    if answer:
-        return "holds", ""
-    if relation == "level" and answer is False:
-        return "refuted", "the interval does not hold 0"
-    only_mean = Estimate(estimate.mean, estimate.mean, estimate.mean)
-    if answer is False or (relation != "level" and not agrees(statement, only_mean)):
-        return "refuted", ""
-    why = f"the interval {'passes' if relation == 'within' else 'holds'} {bound:g}"
-    if not estimate.has_interval:
-        why = f"there is no interval: {estimate.unknown}"
-    return ("refuted" if strict else "open"), why
 
 
 def in_words(estimate: Estimate | None) -> str:

@@ -1,21 +1,27 @@
-"""Confidence intervals and Holm's method."""
+"""Confidence intervals, p-values and Holm's method."""
 
 from collections.abc import Sequence
 from functools import cache
-from math import asin, inf, isfinite, pi, sin, sqrt
-from typing import NamedTuple
+from math import inf, isfinite, sqrt
+from typing import NamedTuple, Self
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
 EQUAL = 1e-9  # points; rounding errors of a difference are smaller
-FEWEST = 3  # values of an interval: two give one that is wider than the scale of an accuracy
+FEWEST = 3  # units of an interval: two give one that is wider than the scale of an accuracy
+ENOUGH = 8  # units whose own spread is known well enough; fewer borrow that of other rows
+MOST = 10_000  # units of a study
 
 
 class Estimate(NamedTuple):
-    """`mean` of `n` values with its 95 % confidence interval.
+    """`mean` of `n` units with its 95 % confidence interval.
 
     Without an interval, its ends are infinite, and `unknown` says why.
+
+    Attributes:
+        error: standard error of the mean; infinite if it is not known, 0 for an exact number.
+        degrees: degrees of freedom of the standard error.
     """
 
     mean: float
@@ -23,14 +29,51 @@ class Estimate(NamedTuple):
     high: float = inf
     n: int = 1
     unknown: str = ""
+    error: float = inf
+    degrees: float = 0.0
 
     @property
     def has_interval(self) -> bool:
         return isfinite(self.low)
 
+    def within(self, low: float, high: float) -> Self:
+        """Return the estimate of a mean that is surely from `low` to `high`.
+
+        The part of the interval outside them is left out, so it covers as often as before.
+        """
+        if not self.has_interval:
+            return self
+        return self._replace(
+            low=min(max(self.low, low), self.mean), high=max(min(self.high, high), self.mean)
+        )
+
+    def decided_by(self, distance: float) -> float:
+        """Return how many units have an interval of at most `distance` to either side.
+
+        They have the spread of these units. It is infinite above `MOST`.
+        """
+        spread = self.error * sqrt(self.n)
+        for n in range(FEWEST, MOST + 1):
+            if t_975(n - 1) * spread <= distance * sqrt(n):
+                return n
+        return inf
+
+
+def exact(value: float) -> Estimate:
+    """Return a number without an error."""
+    return Estimate(value, value, value, 1, "", 0.0, inf)
+
+
+def of_mean(mean: float, n: int, error: float, degrees: float) -> Estimate:
+    """Return mean +- t_0.975(degrees) * error; no interval if the error is 0."""
+    if error < EQUAL:
+        return Estimate(mean, n=n, unknown=f"{n} equal runs")
+    half = t_975(degrees) * error
+    return Estimate(mean, mean - half, mean + half, n, "", error, degrees)
+
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """Return Student's t interval of the mean of independent runs.
+    """Return Student's t interval of the mean of independent runs, with n - 1 degrees of freedom.
 
     One or two runs have no interval. Equal runs have none either, since its width would be 0: with
     few seeds and few test videos, accuracies are often equal.
@@ -39,32 +82,92 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     mean = sum(values) / n
     if n < FEWEST:
         return Estimate(mean, n=n, unknown="one run" if n == 1 else "two runs")
-    if max(values) - min(values) < EQUAL:
-        return Estimate(mean, n=n, unknown=f"{n} equal runs")
-    half = t_975(n - 1) * sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    return Estimate(mean, mean - half, mean + half, n)
+    error = sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    return of_mean(mean, n, error, n - 1)
 
 
-def of_shares(values: Sequence[float]) -> Estimate:
-    """Return the interval of a mean of shares in per cent.
+class Spread(NamedTuple):
+    """Variances that all rows of a dataset share, each with its degrees of freedom.
 
-    It is Student's, and where that leaves 0 to 100, Student's over arcsines of the shares' roots,
-    which cannot.
+    Attributes:
+        within: variance of a row between units.
+        residual: variance that remains when each unit has its own mean.
     """
-    plain = over_seeds(values)
-    if not plain.has_interval or (plain.low >= 0 and plain.high <= 100):
-        return plain
-    angles = over_seeds([asin(sqrt(min(max(value, 0.0), 100.0) / 100)) for value in values])
-    low, high = (100 * sin(min(max(end, 0.0), pi / 2)) ** 2 for end in angles[1:3])
-    return plain._replace(low=min(low, plain.mean), high=max(high, plain.mean))
+
+    within: float
+    within_degrees: float
+    residual: float
+    residual_degrees: float
 
 
-def of_differences(values: Sequence[float]) -> Estimate:
-    """Return the interval of a mean difference of shares; none if it leaves -100 to 100."""
-    plain = over_seeds(values)
-    if plain.has_interval and max(-plain.low, plain.high) > 100:
-        return Estimate(plain.mean, n=plain.n, unknown=f"{plain.n} runs that differ too much")
-    return plain
+def spread_of(value_UR: np.ndarray) -> Spread | None:
+    """Return what rows share of their spread; None if it cannot be estimated.
+
+    The model is two-way: y_ur = m_r + a_u + e_ur, for unit u of U and row r of R, with variances
+    A of the units and E of the residual. Let SS_within be the sum of squares about the rows' means
+    and SS_residual what remains when the units' means are fitted too. Then
+
+        residual:  E     = SS_residual / D_residual    D_residual = N - U - R + 1
+        within:    A + E = SS_within   / D_within      D_within   = N - R
+
+    `within` mixes two mean squares. Its degrees of freedom are Satterthwaite's, rounded down:
+
+        SS_within^2 / (SS_units^2 / (U - 1) + SS_residual^2 / D_residual)
+
+    with SS_units = SS_within - SS_residual.
+
+    Args:
+        value_UR: a number per unit and row; NaN where there is none.
+
+    Source:
+        Searle, Casella and McCulloch (1992), Variance Components; Satterthwaite (1946).
+    """
+    known_UR = ~np.isnan(value_UR)
+    value_UR = value_UR[known_UR.any(1)][:, known_UR.any(0)]
+    known_UR = ~np.isnan(value_UR)
+    (U, R), N = value_UR.shape, int(known_UR.sum())
+    residual_degrees = N - U - R + 1
+    if residual_degrees < 1:
+        return None
+    centred_UR = value_UR - np.nanmean(value_UR, 0)
+    within = float(np.nansum(centred_UR**2))
+    if known_UR.all():
+        left = float(((centred_UR - centred_UR.mean(1, keepdims=True)) ** 2).sum())
+    else:
+        units, rows = np.nonzero(known_UR)
+        design = np.hstack([np.eye(U)[units], np.eye(R)[rows]])
+        value_N = value_UR[known_UR]
+        fitted_N = design @ np.linalg.lstsq(design, value_N, rcond=None)[0]
+        left = float(((value_N - fitted_N) ** 2).sum())
+    units_squares = max(within - left, 0.0)
+    mixed = units_squares**2 / (U - 1) + left**2 / residual_degrees
+    degrees = int(within**2 / mixed) if mixed > 0 else N - R
+    return Spread(within / (N - R), degrees, left / residual_degrees, residual_degrees)
+
+
+def of_rows(values: Sequence[float], weights: Sequence[int], spread: Spread | None) -> Estimate:
+    """Return the interval of a sum of rows with these weights, from its value per unit.
+
+    From `ENOUGH` units on it is Student's over the units. Fewer units have the pooled spread of
+    their dataset, since with three units, Student's t picks rows whose values happen to agree. The
+    variance of the mean over n units is
+
+        one row:                     (A + E) / n            with the degrees of freedom of `within`
+        weights that add up to 0:    sum(w^2) * E / n       with those of `residual`
+
+    A unit's effect cancels in the second. Other sums have Student's interval.
+    """
+    n = len(values)
+    if n < FEWEST or n >= ENOUGH or spread is None:
+        return over_seeds(values)
+    squares = sum(weight**2 for weight in weights)
+    if len(weights) == 1:
+        variance, degrees = spread.within, spread.within_degrees
+    elif sum(weights) == 0:
+        variance, degrees = squares * spread.residual, spread.residual_degrees
+    else:
+        return over_seeds(values)
+    return of_mean(sum(values) / n, n, sqrt(variance / n), degrees)
 
 
 def over_seeds_and_people(value_SP: np.ndarray) -> Estimate:
@@ -83,7 +186,7 @@ def over_seeds_and_people(value_SP: np.ndarray) -> Estimate:
         value_SP: a number, or a paired difference, per seed and person. At least 2 of each.
 
     Returns:
-        The estimate; `n` is d + 1.
+        The estimate; `n` is S.
 
     Source:
         Searle, Casella and McCulloch (1992), Variance Components; Satterthwaite (1946).
@@ -103,22 +206,14 @@ def over_seeds_and_people(value_SP: np.ndarray) -> Estimate:
     else:
         parts = seeds**2 / (S - 1), people**2 / (P - 1), residual**2 / ((S - 1) * (P - 1))
         degrees = max(1, int(both**2 / sum(parts)))
-    half = t_975(degrees) * sqrt(both / (S * P))
-    return Estimate(mean, mean - half, mean + half, degrees + 1)
+    return of_mean(mean, S, sqrt(both / (S * P)), degrees)
 
 
 def p_value(estimate: Estimate) -> float:
-    """Return the two-sided p-value of "the mean is zero", from the estimate's interval.
-
-    It is 1 if the spread is unknown.
-    """
-    half = (estimate.high - estimate.low) / 2
+    """Return the two-sided p-value of "the mean is zero"; 1 if the spread is unknown."""
     if not estimate.has_interval:
         return 1.0
-    if half == 0:
-        return float(estimate.mean == 0)
-    degrees = max(estimate.n - 1, 1)
-    return 2 * float(stdtr(degrees, -abs(estimate.mean) * t_975(degrees) / half))
+    return 2 * float(stdtr(estimate.degrees, -abs(estimate.mean) / estimate.error))
 
 
 def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[bool]:
@@ -136,6 +231,6 @@ def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[bool]:
 
 
 @cache
-def t_975(degrees: int) -> float:
+def t_975(degrees: float) -> float:
     """Return the 97.5 % quantile of Student's t, with the four decimals of printed tables."""
     return round(float(stdtrit(degrees, 0.975)), 4)

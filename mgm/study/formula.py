@@ -6,7 +6,8 @@ table3/ucf14-hmdb7: MGM                 a row of another study and dataset
 MGM minus Random tube                   a difference, paired by seed
 A minus B minus C plus D, A over B      sums and ratios
 MGM minus Random tube above 0           a statement: above, at least or below a number,
-                                        within N of 0, level, is N, is N ± TOLERANCE
+                                        within N of 0, level, is N ± TOLERANCE, or is N,
+                                        whose tolerance is the rounding of N
 """
 
 import re
@@ -14,8 +15,6 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 Relation = Literal["above", "at least", "below", "within", "level", "is"]
-# Numbers of the paper have one decimal.
-HALF = 0.05
 _STATEMENT = re.compile(
     r"(?s)(.+?) (above|at least|below|within|level|is)"
     r"(?: (-?\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?)?"
@@ -66,7 +65,7 @@ class Statement(NamedTuple):
     formula: Formula
     relation: Relation
     bound: float
-    tolerance: float = HALF
+    tolerance: float = 0.0
 
 
 def parse_formula(text: str) -> Formula:
@@ -102,7 +101,8 @@ def parse_statement(text: str) -> Statement:
             f"{text!r} is not a statement; write A minus B, then above, below or within a number, "
             "or level"
         )
-    tolerance = HALF if match[4] is None else float(match[4])
+    decimals = len((match[3] or "").partition(".")[2])
+    tolerance = 0.5 * 10**-decimals if match[4] is None else float(match[4])
     return Statement(parse_formula(match[1]), match[2], float(match[3] or 0), tolerance)  # type: ignore[arg-type]
 
 

@@ -436,7 +436,7 @@ class Study(FrozenModel):
             check(f"pictures.{name}", self.rows, *picture.rows)
         for text in chain.from_iterable(self.compare.values()):
             parsed = parse_formula(text)
-            if len(parsed.terms) != 2:
+            if parsed.signs != (1, -1):
                 raise ValueError(f"compare: {text!r} is not `A minus B`")
             if parsed.terms[1].row == "*":
                 parsed = Formula(parsed.terms[:1], (1,))
@@ -452,6 +452,8 @@ class Study(FrozenModel):
             where = f"predictions: number {number}"
             check(where, self.shown, prediction.dataset)
             check(where, self.columns, prediction.column)
+            if any(term.number is not None for term in prediction.statement.formula.terms):
+                raise ValueError(f"{where}: {prediction.says!r}: write a number after the relation")
             check_formula(where, prediction.statement.formula)
 
     def without_absent(self, present: Collection[str]) -> Self:

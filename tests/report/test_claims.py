@@ -11,17 +11,14 @@ from mgm.report.claims import (
     CONTRADICTS,
     DASH,
     DIFFERS,
-    FAILS,
-    HOLDS,
     MISCOUNTED,
-    NOT_RUN,
     SILENT,
     SUPPORTS,
-    UNDECIDED,
     UNTESTED,
     each,
-    judge,
+    judge_claims,
     read_claims,
+    repeats_the_paper,
 )
 from mgm.report.findings import Findings
 from mgm.results.result import RunStatus
@@ -53,9 +50,9 @@ JITTER = {"MGM (ViT-B, vectors, jitter)": (61, 66.1, 55.9), "No jitter": (60, 65
 
 @cache
 def suite(seeds: int, name: str = "smoke") -> Suite:
-    """Return the suite of scale smoke. `name` paper: our runs repeat the paper's experiment."""
-    scale = load_scale(CONFIG / "smoke.yaml")
-    fields = {"seeds": tuple(range(seeds)), "more_seeds": {}, "other_masks": False, "name": name}
+    """Return the suite of a scale. Runs of scale paper repeat the paper's experiment."""
+    scale = load_scale(CONFIG / f"{name}.yaml")
+    fields = {"seeds": tuple(range(seeds)), "more_seeds": {}, "other_masks": False, "without": ()}
     return make_suite(scale.model_copy(update=fields))
 
 
@@ -82,12 +79,12 @@ def at(place: str, values: dict[str, Sequence[float]], column: str = "Fine-tuned
 
 
 def verdict_of(id: str, values: dict, name: str = "smoke", seeds: int = 3, quoted=None):
-    return judge(found(values, name, seeds), quoted).set_index("id").loc[id]
+    return judge_claims(found(values, name, seeds), quoted).set_index("id").loc[id]
 
 
 def test_what_the_tables_contradict_is_just_this():
     assert len({claim.id for claim in CLAIMS}) == len(CLAIMS) == 72
-    verdicts = judge(found({})).set_index("id", drop=False)
+    verdicts = judge_claims(found({})).set_index("id", drop=False)
     against = verdicts[verdicts.verdict.isin([CONTRADICTED, DIFFERS, MISCOUNTED])]
     assert set(against.id) == set(EXCEPTIONS)
     for name, text in EXCEPTIONS.items():
@@ -98,8 +95,8 @@ def test_what_the_tables_contradict_is_just_this():
         *("three-times-less-time", "half-the-time"),
     ]
     # Nothing was run.
-    assert {*verdicts.verdict} == {CONTRADICTED, DIFFERS, MISCOUNTED, HOLDS, NOT_RUN}
-    assert set(verdicts.id[verdicts.verdict == HOLDS]) == {
+    assert {*verdicts.verdict} == {CONTRADICTED, DIFFERS, MISCOUNTED, "holds", "not run"}
+    assert set(verdicts.id[verdicts.verdict == "holds"]) == {
         "ssv2-size",
         "ucf101-size",
         "hmdb51-size",
@@ -129,7 +126,7 @@ def test_every_formula_names_cells_that_exist():
 def test_a_changed_number_flips_what_uses_it_and_nothing_else():
     """A changed number affects only the claims that name its cell."""
     nothing = found({})
-    before = judge(nothing).set_index("id").table
+    before = judge_claims(nothing).set_index("id").table
     for key in [
         ("table1", "ssv2", "MGM, 2400", "Fine-tuned"),
         ("table2", "hmdb51-after-ssv2", "MGM", "Linear probe"),
@@ -137,7 +134,7 @@ def test_a_changed_number_flips_what_uses_it_and_nothing_else():
         ("table4e", "ssv2", "Random Tube", "Fine-tuned"),
     ]:
         quoted = {**reported(), key: reported()[key]._replace(value=1.0)}
-        after = judge(nothing, quoted).set_index("id").table
+        after = judge_claims(nothing, quoted).set_index("id").table
         turned = {name for name in before.index if before[name] != after[name]}
         using = {
             claim.id
@@ -152,41 +149,40 @@ def test_a_changed_number_flips_what_uses_it_and_nothing_else():
 
 
 @pytest.mark.parametrize(
-    ("yes", "no", "name", "verdict", "here"),
+    ("yes", "no", "name", "verdict"),
     [
-        # seeds differ far more than the masks do
-        ((61, 66.1, 55.9), (60, 65, 55), "smoke", UNTESTED, "smoke: holds here"),
-        ((59, 63.9, 54.1), (60, 65, 55), "smoke", UNTESTED, "smoke: does not hold here"),
-        ((62, 64, 56), (60, 65, 55), "smoke", UNTESTED, "smoke: undecided here"),
-        ((66,), (60,), "smoke", UNTESTED, "smoke: too few seeds"),
-        ((66, 67), (60, 61), "paper", UNTESTED, "paper: too few seeds"),
-        # +0.1 instead of the claimed +0.2: the size counts only at the paper's scale
-        ((60.1, 70.11, 65.1), (60, 70, 65), "smoke", UNTESTED, "smoke: holds here"),
-        ((60.1, 70.11, 65.1), (60, 70, 65), "paper", FAILS, ""),
-        ((65, 75.1, 70), (60, 70, 65), "paper", HOLDS, ""),  # more than claimed
+        ((61, 66.1, 55.9), (60, 65, 55), "smoke", UNTESTED),
+        ((66,), (60,), "smoke", UNTESTED),
+        ((66,), (60,), "paper", "not run"),
+        ((66, 67), (60, 61), "paper", "not run"),
+        # The claim is of 0.2: seeds differ far more than the masks do.
+        ((60.2, 65.21, 55.19), (60, 65, 55), "paper", "holds"),
+        ((60.1, 70.11, 65.1), (60, 70, 65), "paper", "refuted"),
+        ((65, 75.1, 70), (60, 70, 65), "paper", "refuted"),
+        ((62, 64, 56), (60, 65, 55), "paper", "open"),
     ],
 )
-def test_our_runs_decide_by_the_interval_of_the_difference(yes, no, name, verdict, here):
+def test_our_runs_decide_by_the_interval_of_the_difference(yes, no, name, verdict):
     values = at("table4/ssv2", dict(zip(JITTER, (yes, no))))
     one = verdict_of("jitter", values, name, len(yes))
-    assert (one.verdict, one.table, one.quoted, one.here) == (verdict, SUPPORTS, "+0.2", here)
+    assert (one.verdict, one.table, one.quoted) == (verdict, SUPPORTS, "+0.2")
     assert len(one.run_ids.split()) == 2 * len(yes)
+    assert ("would decide" in one.note) == (verdict == "open")
 
 
 def test_a_gain_at_the_papers_scale_holds():
     """A claim of more than nothing has no size to reach."""
     rows = {"MGM (ViT-B, vectors, jitter)": (66, 67.1, 65), "ViT-S": (60, 61, 59)}
-    assert verdict_of("vit-s-is-lower", at("table4/ssv2", rows), "paper").verdict == HOLDS
+    assert verdict_of("vit-s-is-lower", at("table4/ssv2", rows), "paper").verdict == "holds"
 
 
-def test_many_claims_widen_the_intervals():
-    """A difference with p = 0.03 decides a single claim, but not each of three."""
-    base = {"MGM (ViT-B, vectors, jitter)": (61.4, 61, 60.7)}
-    weak = dict.fromkeys(("No jitter", "ViT-S", "Optical flow"), (60, 60, 60))
-    alone = at("table4/ssv2", base | {"No jitter": (60, 60, 60)})
-    assert verdict_of("jitter", alone, "paper").verdict == HOLDS
-    several = judge(found(at("table4/ssv2", base | weak), "paper")).set_index("id").verdict
-    assert {several[name] for name in ("jitter", "vit-s-is-lower", "flow-drops")} == {UNDECIDED}
+def test_a_scales_name_does_not_decide():
+    scale = load_scale(CONFIG / "paper.yaml").model_copy(update={"name": "ours"})
+    assert repeats_the_paper(scale)
+    assert not repeats_the_paper(load_scale(CONFIG / "smoke.yaml"))
+    assert not repeats_the_paper(
+        load_scale(CONFIG / "mini.yaml").model_copy(update={"name": "paper"})
+    )
 
 
 FLOW = "Optical flow (ms per video)", "Reading motion vectors (ms per video)"
@@ -197,11 +193,12 @@ STEP = "Step at 90 % hidden (times faster)"
     ("id", "columns", "values", "name", "verdict"),
     [
         ("vectors-30-times-faster", FLOW, (240, 10), "smoke", UNTESTED),
-        ("vectors-30-times-faster", FLOW, (240, 10), "paper", FAILS),
+        ("vectors-30-times-faster", FLOW, (240, 10), "paper", "refuted"),
         ("st-mae-4-times-faster", (STEP,), (3.9,), "smoke", UNTESTED),
         ("saliency-ssv2", ("Saliency score",), (1.3,), "smoke", UNTESTED),
-        ("saliency-ssv2", ("Saliency score",), (1.6,), "paper", HOLDS),
-        ("saliency-ssv2", ("Saliency score",), (1.3,), "paper", FAILS),  # 1.47 claimed
+        # 1.47 is claimed.
+        ("saliency-ssv2", ("Saliency score",), (1.472,), "paper", "holds"),
+        ("saliency-ssv2", ("Saliency score",), (1.6,), "paper", "refuted"),
     ],
 )
 def test_what_was_measured_once_is_taken_as_it_is(id, columns, values, name, verdict):
@@ -213,9 +210,9 @@ def test_what_was_measured_once_is_taken_as_it_is(id, columns, values, name, ver
 
 def test_a_cell_that_is_not_wholly_run_is_not_run():
     partly = at("table4/ssv2", dict(zip(JITTER, ((61, 62), (50, 51, 52)))))
-    assert verdict_of("jitter", partly).verdict == NOT_RUN
+    assert verdict_of("jitter", partly).verdict == "not run"
     alone = at("table4/ssv2", {"No jitter": (50, 51, 52)})
-    assert verdict_of("jitter", alone)[["verdict", "ours"]].tolist() == [NOT_RUN, DASH]
+    assert verdict_of("jitter", alone)[["verdict", "ours"]].tolist() == ["not run", DASH]
 
 
 def test_the_tables_speak_first():
@@ -229,33 +226,15 @@ def test_the_tables_speak_first():
     assert verdict_of("k400-videomae-1.4", values, quoted=changed).verdict == UNTESTED
 
 
-def test_a_claim_of_less_is_judged_from_below():
-    probes = {
-        (f"table2/{data}-after-ssv2", method, "Linear probe"): (
-            50 + gain,
-            51 + gain,
-            52 + 1.1 * gain,
-        )
-        for data in ("ucf101", "hmdb51")
-        for method, gain in (("MGM", 5), ("VideoMAE", 0))
-    }
-    place = "table2/diving48-after-ssv2"
-    behind = at(place, {"MGM": (10, 11, 12), "VideoMAE": (12, 13, 14.1)}, "Linear probe")
-    ahead = at(place, {"MGM": (14, 15, 16), "VideoMAE": (12, 13, 14.1)}, "Linear probe")
-    assert verdict_of("probe-after-ssv2", probes | behind).here == "smoke: holds here"
-    assert verdict_of("probe-after-ssv2", probes | behind, "paper").verdict == HOLDS
-    assert verdict_of("probe-after-ssv2", probes | ahead).here == "smoke: does not hold here"
-
-
 def test_at_the_papers_scale_a_method_nobody_ran_stands_as_quoted():
     wide = at("table1/ssv2", {"MGM, 2400": (71.0, 72.3, 73.5)})
-    assert verdict_of("ssv2-mvit", wide).verdict == NOT_RUN
+    assert verdict_of("ssv2-mvit", wide).verdict == "not run"
     one = verdict_of("ssv2-mvit", wide, "paper")
-    assert one.verdict == UNDECIDED  # 72.3 +- 3.1: MViTv2 has 70.5
+    assert one.verdict == "open"  # +1.6 over MViTv2 is claimed, and it is 1.8 +- 3.1
     assert len(one.run_ids.split()) == 3
-    narrow = at("table1/ssv2", {"MGM, 2400": (72.1, 72.2, 72.15)})
-    assert verdict_of("ssv2-mvit", narrow, "paper").verdict == HOLDS
-    assert verdict_of("ssv2-mvit", {}, "paper").verdict == NOT_RUN
+    near = at("table1/ssv2", {"MGM, 2400": (72.1, 72.1, 72.099)})
+    assert verdict_of("ssv2-mvit", near, "paper").verdict == "holds"
+    assert verdict_of("ssv2-mvit", {}, "paper").verdict == "not run"
 
 
 def test_lists_stand_for_each_of_their_parts():
@@ -266,5 +245,5 @@ def test_lists_stand_for_each_of_their_parts():
 
 
 def test_a_verdict_has_its_claims_source():
-    verdicts = judge(found(at("table4/ssv2", JITTER))).set_index("id")
+    verdicts = judge_claims(found(at("table4/ssv2", JITTER))).set_index("id")
     assert tuple(verdicts.loc["jitter", ["verdict", "source"]]) == (UNTESTED, "4.5 Ablations")

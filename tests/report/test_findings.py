@@ -12,10 +12,11 @@ from scipy import stats
 from mgm.errors import UserError
 from mgm.reading import found_in
 from mgm.report.figures.charts import gains
-from mgm.report.findings import Findings, estimate_of, verdict_of
+from mgm.report.findings import Findings, estimate_of
+from mgm.report.judge import judge
 from mgm.report.verify import ROOT
 from mgm.results.result import RunStatus
-from mgm.results.statistics import Estimate, over_seeds_and_people
+from mgm.results.statistics import Estimate, over_seeds, over_seeds_and_people
 from mgm.study import CONFIG
 from mgm.study.formula import parse_statement
 from mgm.study.runs import scale_of
@@ -62,11 +63,11 @@ def cell(found: Findings, dataset: str, row: str, column: str = "Linear") -> Est
 
 
 def test_an_interval_is_students_over_draws():
-    found = findings(small(draws="1-6", datasets={"a": {"generate": {}}}, predictions=[]))
+    found = findings(small(draws="1-9", datasets={"a": {"generate": {}}}, predictions=[]))
     value = {(one.row, one.draw): number(one) for one in found.suite.values[found.study.study]}
-    tube, mgm = ([value[row, draw] for draw in range(1, 7)] for row in ("Tube", "MGM"))
+    tube, mgm = ([value[row, draw] for draw in range(1, 10)] for row in ("Tube", "MGM"))
     for text, values in (("Tube", tube), ("MGM minus Tube", np.subtract(mgm, tube))):
-        low, high = stats.t.interval(0.95, 5, np.mean(values), stats.sem(values))
+        low, high = stats.t.interval(0.95, 8, np.mean(values), stats.sem(values))
         # t is rounded to four decimals.
         assert found.estimate("a", text)[:3] == pytest.approx(
             (np.mean(values), low, high), rel=1e-4
@@ -101,30 +102,77 @@ def test_a_control_is_compared_with_every_run_of_its_draw():
     assert (turned.n, turned.mean) == (6, pytest.approx(-difference.mean))
 
 
+def test_few_units_have_the_spread_of_all_rows_of_their_dataset():
+    """Five draws pool. The rows' own spread is Student's, and from eight units on it is used."""
+    for draws in (5, 9):
+        study = small(draws=f"1-{draws}", datasets={"a": {"generate": {}}}, predictions=[])
+        found = findings(study)
+        rows = [name for name in study.rows if name not in ("Further", "Longer")]
+        value_UR = np.array(
+            [
+                [
+                    next(
+                        number(one)
+                        for one in found.suite.values["small"]
+                        if (one.row, one.draw, one.column) == (row, draw, "Linear")
+                    )
+                    for row in rows
+                ]
+                for draw in range(1, draws + 1)
+            ]
+        )
+        mgm, tube = (value_UR[:, rows.index(name)] for name in ("MGM", "Tube"))
+        own = over_seeds((mgm - tube).tolist())
+        estimate = found.estimate("a", "MGM minus Tube")
+        assert estimate.mean == pytest.approx(own.mean)
+        assert (estimate.error == pytest.approx(own.error)) == (draws == 9)
+        assert estimate.n == draws
+
+
 @pytest.mark.parametrize(
-    ("said", "estimate", "strict", "verdict"),
+    ("said", "interval", "verdict"),
     [
-        ("A above 5", (7, 6, 8), False, "holds"),
-        ("A above 5", (7, 4, 10), False, "open"),
-        ("A above 5", (7, 4, 10), True, "refuted"),
-        ("A above 5", (5, 4, 6), False, "refuted"),
-        ("A below 0", (-1, -2, -0.1), False, "holds"),
-        ("A below 0", (-1, -2, 1), False, "open"),
-        ("A below 0", (1, -2, 3), False, "refuted"),
-        ("A within 3", (1, -2, 3), False, "holds"),
-        ("A within 3", (1, -4, 3), False, "open"),
-        ("A within 3", (-4, -5, -3), False, "refuted"),
-        ("A level", (3, -1, 7), False, "holds"),
-        ("A level", (3, 1, 5), False, "refuted"),
-        ("A above 5", (7, -inf, inf), False, "open"),
-        ("A level", (3, -inf, inf), False, "open"),
-        ("A at least 5", (7, 5, 9), False, "holds"),
-        ("A is 5", (7, 4, 9), False, "holds"),
-        ("A is 5", (3, 2, 4), False, "refuted"),
+        ("A above 5", (6, 8), "holds"),
+        ("A above 5", (4, 10), "open"),
+        ("A above 5", (4, 5), "refuted"),
+        ("A above 5", (-4, 7), "open"),  # a mean below 5 does not refute
+        ("A at least 5", (5, 9), "holds"),
+        ("A below 0", (-2, -0.1), "holds"),
+        ("A below 0", (-2, 3), "open"),
+        ("A below 0", (0.1, 3), "refuted"),
+        ("A within 3", (-2, 3), "holds"),
+        ("A within 3", (-4, 3), "open"),
+        ("A within 3", (-5, -3.5), "refuted"),
+        # Level states no margin.
+        ("A level", (-1, 7), "open"),
+        ("A level", (1, 5), "refuted"),
+        ("A above 5", (-inf, inf), "open"),
+        ("A is 5", (4.6, 5.4), "holds"),
+        ("A is 5.0", (4.6, 5.4), "open"),
+        ("A is 5.0", (4.96, 5.04), "holds"),
+        ("A is 5 ± 2", (3.5, 6.5), "holds"),
+        ("A is 5 ± 2", (3.5, 8), "open"),
+        ("A is 5 ± 2", (8, 9), "refuted"),
+        ("A is -5", (4, 6), "refuted"),
     ],
 )
-def test_a_prediction_holds_is_refuted_or_stays_open(said, estimate, strict, verdict):
-    assert verdict_of(parse_statement(said), Estimate(*estimate, n=5), strict)[0] == verdict
+def test_a_statement_holds_is_refuted_or_stays_open(said, interval, verdict):
+    low, high = interval
+    mean = (low + high) / 2 if np.isfinite(low) else 7
+    estimate = Estimate(mean, low, high, 5, "", (high - low) / 5.56, 4)
+    assert judge(parse_statement(said), estimate).verdict == verdict
+
+
+def test_fewer_than_three_units_have_no_verdict_and_an_open_one_says_how_many_it_needs():
+    statement = parse_statement("A above 0")
+    assert judge(statement, None).verdict == "not run"
+    assert judge(statement, over_seeds([-9.0, -8.0])) == ("not run", "two runs")
+    estimate = over_seeds([-1.0, 2.0, 3.0, 0.0])
+    verdict, why = judge(statement, estimate)
+    units = int(why.split()[0])
+    assert verdict == "open"
+    half = stats.t.ppf(0.975, units - 1) * estimate.error * 2 / units**0.5
+    assert half <= estimate.mean < half * 1.2
 
 
 def test_differences_have_intervals_over_seeds_and_people_too(tmp_path):
@@ -212,7 +260,3 @@ def test_a_gain_stands_over_what_was_measured():
     figure = gains(found.gains, "x", "y", found.study.shown, "draw")
     marks = [tuple(xy) for axes in figure.axes for xy in axes.collections[0].get_offsets()]
     assert (rows.x["MGM"], rows["mean"]["MGM"]) in [pytest.approx(mark) for mark in marks]
-
-
-def test_a_prediction_without_runs_is_not_run():
-    assert verdict_of(parse_statement("A above 5"), None, True) == ("not run", "")

@@ -6,12 +6,13 @@ from scipy import stats
 
 from mgm.results.statistics import (
     Estimate,
+    exact,
     holm,
-    of_differences,
-    of_shares,
+    of_rows,
     over_seeds,
     over_seeds_and_people,
     p_value,
+    spread_of,
 )
 
 
@@ -28,36 +29,72 @@ def test_interval_over_seeds_is_scipys(n):
 
 
 def test_one_run_two_runs_and_equal_runs_have_no_interval_and_say_so():
-    assert over_seeds([50.0]) == (50.0, -inf, inf, 1, "one run")
-    assert over_seeds([50.0, 51.0]) == (50.5, -inf, inf, 2, "two runs")
-    assert over_seeds([50.0] * 4) == (50.0, -inf, inf, 4, "4 equal runs")
+    assert over_seeds([50.0])[:5] == (50.0, -inf, inf, 1, "one run")
+    assert over_seeds([50.0, 51.0])[:5] == (50.5, -inf, inf, 2, "two runs")
+    assert over_seeds([50.0] * 4)[:5] == (50.0, -inf, inf, 4, "4 equal runs")
 
 
 @pytest.mark.parametrize("values", [[99.9, 99.2, 100.0], [0.0, 0.0, 4.0], [1.0, 99.0, 60.0]])
 def test_an_interval_of_shares_stays_within_0_and_100(values):
-    plain, estimate = over_seeds(values), of_shares(values)
+    plain = over_seeds(values)
+    estimate = plain.within(0, 100)
     assert not 0 <= plain.low <= plain.high <= 100
-    assert 0 <= estimate.low <= estimate.mean <= estimate.high <= 100
-    assert estimate.mean == plain.mean
+    assert (estimate.low, estimate.high) == (max(plain.low, 0), min(plain.high, 100))
+    # The test of 0 is that of the whole interval.
+    assert p_value(estimate) == p_value(plain)
 
 
-def test_shares_away_from_the_ends_have_students_interval():
-    assert of_shares([50.0, 55.0, 52.0]) == over_seeds([50.0, 55.0, 52.0])
+@pytest.mark.parametrize("units", [3, 5, 8, 20])
+@pytest.mark.parametrize("rows", [3, 6, 12])
+@pytest.mark.parametrize("shared", [0, 1])
+def test_intervals_of_rows_and_differences_cover_in_95_of_100_studies(units, rows, shared):
+    """With an effect of the unit that all rows share, and without."""
+    rng, studies, covered = np.random.default_rng(units), 1500, np.zeros(2)
+    for _ in range(studies):
+        value_UR = rng.normal(size=(units, rows)) + shared * rng.normal(size=(units, 1))
+        spread = spread_of(value_UR)
+        row = of_rows(value_UR[:, 0].tolist(), (1,), spread)
+        difference = of_rows((value_UR[:, 0] - value_UR[:, 1]).tolist(), (1, -1), spread)
+        covered += [one.low <= 0 <= one.high for one in (row, difference)]
+    assert (93 <= 100 * covered / studies).all()
+    assert (100 * covered / studies <= 97).all()
 
 
-def test_the_interval_of_shares_near_100_covers():
-    """Shares of 200 videos near 99 %, over five runs."""
-    rng, covered = np.random.default_rng(0), 0
-    for _ in range(1000):
-        estimate = of_shares((100 * rng.binomial(200, 0.99, 5) / 200).tolist())
-        covered += not estimate.has_interval or estimate.low <= 99 <= estimate.high
-    assert covered > 900
+def test_a_study_that_lacks_runs_has_the_residual_of_least_squares():
+    rng = np.random.default_rng(0)
+    value_UR = rng.normal(size=(5, 4))
+    whole = spread_of(value_UR)
+    value_UR[0, 0] = value_UR[3, 2] = np.nan
+    spread = spread_of(value_UR)
+    assert spread.residual_degrees == whole.residual_degrees - 2
+    # Fitted values of the additive model, by alternating means.
+    fitted_UR = np.zeros((5, 4))
+    for _ in range(200):
+        fitted_UR += np.nanmean(value_UR - fitted_UR, 0)
+        fitted_UR += np.nanmean(value_UR - fitted_UR, 1)[:, None]
+    squares = np.nansum((value_UR - fitted_UR) ** 2)
+    assert spread.residual == pytest.approx(squares / spread.residual_degrees)
+    # Complete rows have the mean square of an analysis of variance.
+    full_UR = rng.normal(size=(4, 3))
+    left_UR = full_UR - full_UR.mean(0) - full_UR.mean(1, keepdims=True) + full_UR.mean()
+    assert spread_of(full_UR).residual == pytest.approx((left_UR**2).sum() / 6)
 
 
-def test_a_difference_wider_than_the_scale_has_no_interval():
-    estimate = of_differences([-90.0, 95.0, 90.0])
-    assert not estimate.has_interval
-    assert "differ" in estimate.unknown
+def test_two_rows_alone_have_students_paired_interval():
+    value_UR = np.random.default_rng(1).normal(size=(4, 2))
+    difference_U = (value_UR[:, 0] - value_UR[:, 1]).tolist()
+    pooled = of_rows(difference_U, (1, -1), spread_of(value_UR))
+    assert pooled[:4] == pytest.approx(over_seeds(difference_U)[:4])
+    assert spread_of(value_UR[:1]) is None
+
+
+def test_units_that_would_decide_have_such_an_interval():
+    values = np.random.default_rng(2).normal(1, 3, 9)
+    estimate = over_seeds(values.tolist())
+    n = estimate.decided_by(0.9)
+    half = [stats.t.ppf(0.975, m - 1) * values.std(ddof=1) / m**0.5 for m in (n - 1, n)]
+    assert half[0] > 0.9 >= half[1] - 1e-4
+    assert estimate.decided_by(0) == inf
 
 
 @pytest.mark.parametrize(
@@ -121,9 +158,10 @@ def test_interval_over_seeds_and_people_has_the_mean_squares_of_an_analysis_of_v
     degrees = int(both**2 / (seeds**2 / 1 + people**2 / 2 + residual**2 / 2))
     half = stats.t.ppf(0.975, degrees) * np.sqrt(both / 6)
     estimate = over_seeds_and_people(value_SP)
-    assert estimate[:4] == pytest.approx((mean, mean - half, mean + half, degrees + 1), abs=1e-3)
+    assert estimate[:4] == pytest.approx((mean, mean - half, mean + half, 2), abs=1e-3)
+    assert estimate.degrees == degrees
     # Equal differences have no interval.
-    assert over_seeds_and_people(np.ones((3, 4))) == (1, -inf, inf, 3, "3 equal runs")
+    assert over_seeds_and_people(np.ones((3, 4)))[:5] == (1, -inf, inf, 3, "3 equal runs")
 
 
 def test_p_values_are_those_of_the_interval():
@@ -132,8 +170,10 @@ def test_p_values_are_those_of_the_interval():
     values = [1.2, 0.3, 2.2, 0.9]
     assert p_value(over_seeds(values)) == pytest.approx(ttest_1samp(values, 0).pvalue, rel=1e-3)
     assert p_value(Estimate(1.0)) == 1
-    edge = Estimate(1.0, 0.0, 2.0, 5)
+    edge = over_seeds(values)
+    edge = edge._replace(mean=edge.mean - edge.low)
     assert p_value(edge) == pytest.approx(0.05, abs=1e-4)
+    assert exact(3.0)[:4] == (3, 3, 3, 1)
 
 
 def test_holm_steps_down():

@@ -174,6 +174,8 @@ def test_a_measured_column_trains_nothing():
     [
         {"compare": ["MGM minus Nothing"]},
         {"compare": ["MGM"]},
+        {"compare": ["MGM over Tube"]},
+        {"predictions": [{"in": "a", "says": "MGM minus 5 above 0", "since": "1"}]},
         {"predictions": [{"in": "a", "says": "Nothing above 0", "since": "1"}]},
         {"predictions": [{"in": "c", "says": "MGM above 0", "since": "1"}]},
         {"predictions": [{"in": "a", "says": "MGM is best", "since": "1"}]},

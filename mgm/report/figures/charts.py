@@ -4,7 +4,7 @@ Their marks are the means of the tables, and their bars the tables' intervals.
 """
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -14,7 +14,6 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from mgm.report.figures.style import ACCENT, INK, KIND, LOOKS, QUIET, STYLE, caption
-from mgm.results.statistics import Estimate
 from mgm.spec import MASKS
 
 COVERAGE_KEY = (
@@ -38,7 +37,8 @@ MEAN: dict[str, Any] = {
     "marker": "|",
     "markersize": 13,
     "markeredgewidth": 1.8,
-    "err_kws": {"linewidth": 1.4},
+    "elinewidth": 1.4,
+    "color": ACCENT,
 }
 
 
@@ -162,27 +162,22 @@ def gains(points: pd.DataFrame, x: str, y: str, titles: Mapping[str, str], unit:
 
 @mpl.rc_context(STYLE)
 def dots(
-    units: pd.DataFrame,
-    axis: str,
-    interval: Callable[[list[float]], Estimate],
-    unit: str,
-    rule: float | None = None,
+    units: pd.DataFrame, means: pd.DataFrame, axis: str, unit: str, rule: float | None = None
 ) -> Figure:
     """Draw a panel per `dataset`, and in it a dot per sampling unit of each `name`.
 
     Args:
         units: `dataset` (its title), `name` (a row, or a difference), `value`.
+        means: `dataset`, `name`, and the table's `mean`, `low` and `high`, in the order of rows.
         axis: title of the x axis.
-        interval: that of the tables.
         unit: name of the sampling unit.
         rule: a value to mark, such as 0.
     """
-    units = units.assign(name=units.name.map(lambda name: textwrap.fill(name, 46)))
-    counts = units.groupby("dataset", sort=False).name.nunique()
-    look: dict[str, Any] = {"x": "value", "y": "name"}
+    counts = means.groupby("dataset", sort=False).name.nunique()
     grid = sns.catplot(
         units,
-        **look,
+        x="value",
+        y="name",
         row="dataset",
         kind="strip",
         jitter=0.12,
@@ -194,20 +189,18 @@ def dots(
         sharey=False,
         facet_kws={"gridspec_kws": {"height_ratios": counts.tolist()}},
     )
-    grid.map_dataframe(
-        sns.pointplot,
-        **look,
-        **MEAN,
-        color=ACCENT,
-        errorbar=lambda values: interval(list(values))[1:3],
-    )
-    grid.set_axis_labels(axis, "")
-    grid.set_titles("{row_name}")
-    for axes in grid.axes.flat:
+    for dataset, axes in grid.axes_dict.items():
+        own = means[means.dataset == dataset]
+        places = np.arange(len(own))
+        reach = own[["low", "high"]].sub(own["mean"], axis=0).abs().replace(np.inf, np.nan)
+        axes.errorbar(own["mean"], places, xerr=reach.T, **MEAN)
+        axes.set_yticks(places, [textwrap.fill(name, 46) for name in own.name])
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
         if rule is not None:
             axes.axvline(rule, color=INK, linewidth=0.8, zorder=0)
+    grid.set_axis_labels(axis, "")
+    grid.set_titles("{row_name}")
     grid.figure.set_size_inches(8.2, ROW * counts.sum() + 0.6 * len(counts) + 0.4)
     grid.figure.tight_layout()
     text = f"Dots: one per {unit}. Orange: mean and 95 % interval over {unit}s."

@@ -13,7 +13,7 @@ from torch import Tensor
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.masking import Grid, make_mask
-from mgm.results.statistics import of_shares
+from mgm.results.statistics import over_seeds
 from mgm.rng import clip_seed
 from mgm.spec import MASKS, Compensate, Mask, Measure, hidden_patches
 from mgm.stages.guidance import slot_motion
@@ -122,12 +122,8 @@ def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Without a clip, the mean is NaN. With fewer than 3 clips, or equal ones, the bounds are NaN.
     """
-    bounds_NS3 = np.array(
-        [
-            [of_shares(x_B[np.isfinite(x_B)].tolist() or [np.nan])[:3] for x_B in x_BS.T]
-            for x_BS in x_NBS
-        ]
-    )
+    shares = [[x_B[np.isfinite(x_B)].tolist() or [np.nan] for x_B in x_BS.T] for x_BS in x_NBS]
+    bounds_NS3 = np.array([[over_seeds(x).within(0, 100)[:3] for x in of_N] for of_N in shares])
     bounds_NS3[~np.isfinite(bounds_NS3)] = np.nan
     mean_NS, low_NS, high_NS = np.moveaxis(bounds_NS3, -1, 0)
     return mean_NS, low_NS, high_NS
