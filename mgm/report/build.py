@@ -149,12 +149,13 @@ def _named(findings: Findings, table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _units(findings: Findings, means: pd.DataFrame) -> pd.DataFrame:
     """Return the numbers per sampling unit of rows and differences."""
-    return pd.concat(
+    frames = [
         pd.DataFrame(
             {"value": findings.per_unit(line["key"], parse_formula(line["name"]), line["column"])}
         ).assign(dataset=line["dataset"], name=line["name"])
         for line in means.to_dict("records")
-    )
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
 def _picture(findings: Findings, name: str, folder: Path) -> Figure:
