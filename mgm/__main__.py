@@ -12,6 +12,9 @@ def main() -> None:
     """
     # By default, garbage collection takes an eighth of the time to start a training.
     gc.set_threshold(50_000)
+    # A terminal that cannot show a letter of a name shows a question mark.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     caught = signal.getsignal(signal.SIGINT)
     if caught is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -4,6 +4,7 @@ Help is fast. Bad input is one line with the next step, never a traceback.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,11 @@ def test_report_of_nothing_names_the_next_step(tmp_path, monkeypatch, mgm):
     status, _, told = mgm("report", "nothing")
     assert status == 2
     assert "scale.json" in told
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_traceback():
+    command = [sys.executable, "-m", "mgm", "report", "na\u00efve"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "results/na?ve" in done.stderr

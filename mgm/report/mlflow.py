@@ -1,21 +1,24 @@
 """Copy runs to MLflow, whose pages list and compare them.
 
 The files are the source: if the tracker is down or deleted, nothing is lost. A results folder is an
-experiment. The tag `mgm.run` has the name of a run's folder. A run whose files have changed is
-deleted in MLflow and written again. Its tag `mgm.digest` is written last, so the next copy replaces
-a half written run.
+experiment. The tag `mgm.run` has the name of a run's folder. A run that has grown gets its new
+lines. One whose result was replaced is deleted in MLflow and written again. The tag `mgm.digest` is
+written last, so the next copy completes a half written run.
 """
 
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,10 +30,12 @@ from mgm.report.findings import Findings, read_findings
 from mgm.results.frame import pretraining_of
 from mgm.results.lock import file_lock
 from mgm.results.result import LARGEST, log_lines
-from mgm.spec import Spec, data_name, dotted, parents
+from mgm.spec import Pretrain, Spec, data_name, dotted, parents
 
-FORMAT = 10  # of what is written; a new one writes all runs again
+FORMAT = 11  # of what is written; a new one writes all runs again
 RUN, DIGEST, PARENT = "mgm.run", "mgm.digest", "mlflow.parentRunId"
+# Of what was written of a run, the format and the last step of its log.
+WRITTEN = "mgm.written"
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
 # State of a run -> the status that MLflow gives a run that is not running. Others: FAILED.
 STATUS = {"finished": "FINISHED", "not run": "KILLED"}
@@ -38,6 +43,7 @@ STATUS = {"finished": "FINISHED", "not run": "KILLED"}
 START = ("mask.name", "mask.ratio", "mask.guidance", "optim.steps", "optim.epochs")
 MOST_RUNS = 50_000  # per experiment; the most that MLflow returns at once
 POINTS = 1000  # of a curve
+CONNECT_S = 10  # seconds
 BATCH = 800  # metrics per call; MLflow takes 1000 metrics, parameters and tags together
 LONGEST = 5000  # characters per tag
 # Settings of MLflow that the user has not set. They report an unreachable tracker in seconds.
@@ -69,22 +75,26 @@ def sync(results: Path, uri: str = "") -> str:
     counts, ids = Counter[str](), dict[str, str]()
     with _writing(uri, results):
         client, experiment, held = _open(uri, results.name)
+        ratios = _ratios(findings.suite.specs.values())
         for run_id, digest in track(wanted.items(), "runs copied to MLflow", len(wanted)):
             old = held.get(run_id, [])
             if len(old) == 1 and old[0].data.tags.get(DIGEST) == digest:
                 ids[run_id] = old[0].info.run_id
                 counts["unchanged"] += 1
                 continue
-            for run in old:
-                client.delete_run(run.info.run_id)
             spec = findings.suite.specs[run_id]
             parent = next((ids[name] for name in parents(spec) if name in ids), "")
-            tags = {**cells.get(run_id, {}), PARENT: parent}
-            ids[run_id] = _write(client, experiment, findings, spec, tags)
-            client.set_tag(ids[run_id], DIGEST, digest)
+            entry = _entry(findings, spec, {**cells.get(run_id, {}), PARENT: parent}, ratios)
             counts["updated" if old else "created"] += 1
+            if len(old) != 1 or not entry.continues(old[0]):
+                for run in old:
+                    client.delete_run(run.info.run_id)
+                old = [client.create_run(experiment, entry.begun, {RUN: run_id}, entry.name)]
+            entry.write(client, old[0])
+            client.set_tag(old[0].info.run_id, DIGEST, digest)
+            ids[run_id] = old[0].info.run_id
     words = ", ".join(f"{counts[name]} {name}" for name in ("created", "updated", "unchanged"))
-    return f"runs in {uri}: {words}"
+    return f"runs in {_public(uri)}: {words}"
 
 
 def follow(results: Path, uri: str = "", every: float = 10) -> None:
@@ -132,27 +142,88 @@ def _cells(found: Sequence[Findings]) -> dict[str, dict[str, str]]:
     }
 
 
-def _write(
-    client: Any, experiment: str, findings: Findings, spec: Spec, tags: dict[str, str]
-) -> str:
-    """Write a run without its digest, and return its id in MLflow."""
-    from mlflow.entities import Metric, Param
+@dataclass(frozen=True)
+class Entry:
+    """A run as MLflow shows it.
 
+    Attributes:
+        begun, ended: milliseconds since 1970.
+        log: a key, value, time and step per number of the log, in the order of steps.
+        test: the same of the result.
+    """
+
+    name: str
+    status: str
+    begun: int
+    ended: int
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    log: Sequence[tuple[str, float, int, int]]
+    test: Sequence[tuple[str, float, int, int]]
+
+    @property
+    def last(self) -> int:
+        return self.log[-1][3] if self.log else 0
+
+    def continues(self, old: Any) -> bool:
+        """Return whether all that MLflow has of a run is a part of this."""
+        version, step = _written(old)
+        shown = {key: value for key, value in old.data.metrics.items() if key.startswith("test/")}
+        kept = shown.items() <= {key: value for key, value, *_ in self.test}.items()
+        # A finished run does not grow.
+        return version == FORMAT and kept and (step == self.last if shown else step <= self.last)
+
+    def write(self, client: Any, old: Any) -> None:
+        """Write what MLflow does not have of a run yet, without the digest."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        run_id, (_, step) = old.info.run_id, _written(old)
+        points = [point for point in self.log if not step or point[3] > step]
+        shown = old.data.metrics.items()
+        points += [point for point in self.test if (point[0], point[1]) not in shown]
+        new = [Metric(*point) for point in points]
+        params = [Param(*pair) for pair in self.params.items() if pair[0] not in old.data.params]
+        tags = [
+            RunTag(*pair) for pair in self.tags.items() if old.data.tags.get(pair[0]) != pair[1]
+        ]
+        for first in range(0, len(new), BATCH):
+            client.log_batch(run_id, new[first : first + BATCH])
+        # In one call, what says how far the log is written comes after it.
+        written = RunTag(WRITTEN, f"{FORMAT} {self.last}")
+        client.log_batch(run_id, params=params, tags=[*tags, written])
+        for key in old.data.tags.keys() - self.tags.keys() - {RUN, DIGEST, WRITTEN}:
+            if not key.startswith("mlflow."):
+                client.delete_tag(run_id, key)
+        client.update_run(run_id, name=self.name)
+        if self.status == "RUNNING":
+            client.update_run(run_id, self.status)
+        else:
+            client.set_terminated(run_id, self.status, self.ended)
+
+
+def _written(run: Any) -> tuple[int, int]:
+    """Return the format of what MLflow has of a run, and the last step of its log."""
+    version, _, step = run.data.tags.get(WRITTEN, f"{FORMAT} 0").partition(" ")
+    return int(version), int(step)
+
+
+def _entry(
+    findings: Findings, spec: Spec, tags: dict[str, str], ratios: Mapping[str, set[float]]
+) -> Entry:
     status = findings.statuses[spec.run_id]
     result: dict[str, Any] = status.result or {}
     begun, ended = (_milliseconds(result.get(name)) for name in ("started", "finished"))
-    log = [] if status.state == "altered" else log_lines(findings.results / spec.run_id)
-    metrics = [
-        Metric(f"train/{name}", float(line[name]), _milliseconds(line.get("time")), line["step"])
-        # The last line is always there.
-        for line in reversed(log[:: -(len(log) // POINTS + 1)])
+    lines = [] if status.state == "altered" else log_lines(findings.results / spec.run_id)
+    log = [
+        (f"train/{name}", float(line[name]), _milliseconds(line.get("time")), line["step"])
+        for line in _thinned(lines)
         for name in LOGGED
         if _is_number(line.get(name))
     ]
-    begun = begun or (metrics[0].timestamp if metrics else 0)
-    ended = ended or (metrics[-1].timestamp if metrics else begun)
-    metrics += [
-        Metric(f"test/{name}", float(value), ended, metrics[-1].step if metrics else 0)
+    begun = begun or (log[0][2] if log else 0)
+    ended = ended or (log[-1][2] if log else begun)
+    test = [
+        (f"test/{name}", float(value), ended, log[-1][3] if log else 0)
         for name, value in result.get("metrics", {}).items()
         if _is_number(value)
     ]
@@ -171,23 +242,52 @@ def _write(
         "device": result.get("device", ""),
         "mlflow.source.name": f"mgm {spec.stage}",
     }
-    # Tags come with the run, so that the next copy finds a half written one.
-    held = {RUN: spec.run_id} | {key: text[:LONGEST] for key, text in tags.items() if text}
-    name = _name(spec, fields, result)
-    run_id: str = client.create_run(experiment, begun, held, name).info.run_id
-    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in params.items()}
-    # Each call is a transaction of its own.
-    client.log_batch(run_id, metrics[:BATCH], [Param(*pair) for pair in texts.items()])
-    for first in range(BATCH, len(metrics), BATCH):
-        client.log_batch(run_id, metrics[first : first + BATCH])
-    if status.state != "running":
-        client.set_terminated(run_id, STATUS.get(status.state, "FAILED"), ended)
-    return run_id
+    return Entry(
+        _name(spec, fields, result, ratios),
+        "RUNNING" if status.state == "running" else STATUS.get(status.state, "FAILED"),
+        begun,
+        ended,
+        {key: v if isinstance(v, str) else json.dumps(v) for key, v in params.items()},
+        {key: text[:LONGEST] for key, text in tags.items() if text},
+        log,
+        test,
+    )
 
 
-def _name(spec: Spec, start: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """Return "mgm, seed 0, 64.7 %, probe", with what tells runs of a list apart first."""
-    own = start.get("mask.name") or getattr(spec, "name", "from scratch")
+def _thinned(lines: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield at most about `POINTS` lines of a log, the same however far it is written."""
+    last = -1
+    for line in lines:
+        steps: Any = line.get("steps")
+        share = line["step"] / steps if _is_number(steps) and steps > 0 else 0
+        part = int(POINTS * share) if 0 < share <= 1 else line["step"]
+        if part != last:
+            yield line
+        last = part
+
+
+def _ratios(specs: Iterable[Spec]) -> dict[str, set[float]]:
+    """Map each mask to the ratios that runs have."""
+    ratios: dict[str, set[float]] = defaultdict(set)
+    for spec in specs:
+        if isinstance(spec, Pretrain):
+            ratios[spec.mask.name].add(spec.mask.ratio)
+    return ratios
+
+
+def _name(
+    spec: Spec,
+    start: Mapping[str, Any],
+    result: Mapping[str, Any],
+    ratios: Mapping[str, set[float]],
+) -> str:
+    """Return "mgm, seed 0, 64.7 %, probe", with what tells runs of a list apart first.
+
+    A mask that runs have with several ratios has its own: "mgm 50 %".
+    """
+    mask = start.get("mask.name", "")
+    ratio = f" {100 * start['mask.ratio']:g} %" if len(ratios.get(mask, ())) > 1 else ""
+    own = f"{mask}{ratio}" or getattr(spec, "name", "from scratch")
     top1 = result.get("metrics", {}).get("top1")
     accuracy = f"{top1:.1f} %" if _is_number(top1) else ""
     return ", ".join(filter(None, (own, f"seed {spec.seed}", accuracy, spec.stage)))
@@ -209,12 +309,9 @@ def _milliseconds(time: Any) -> int:
 
 def _open(uri: str, name: str) -> tuple[Any, str, dict[str, list[Any]]]:
     """Return a client, the id of the experiment `name`, and its runs by run id."""
-    if uri.startswith("sqlite:///"):
-        # MLflow itself retries a broken file for minutes.
-        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=10)) as file:
-            file.execute("SELECT name FROM sqlite_master").fetchall()
     for setting, value in SETTINGS.items():
         os.environ.setdefault(setting, value)
+    _reach(uri)
     # MLflow takes seconds to import, and reads these settings when it is imported.
     from mlflow import MlflowClient
 
@@ -227,6 +324,36 @@ def _open(uri: str, name: str) -> tuple[Any, str, dict[str, list[Any]]]:
     for run in client.search_runs([number], max_results=MOST_RUNS):
         held.setdefault(run.data.tags.get(RUN, ""), []).append(run)
     return client, number, held
+
+
+def _reach(uri: str) -> None:
+    """Fail at once where a database cannot be used. MLflow itself retries for minutes.
+
+    A new database file gets its name once its tables are made: those of a killed process would
+    stop every later one.
+    """
+    kind, _, path = uri.partition(":///")
+    if kind == "sqlite":
+        if not Path(path).exists() or not Path(path).stat().st_size:
+            from mlflow import MlflowClient
+
+            with TemporaryDirectory(prefix=".mlflow-", dir=Path(path).parent) as folder:
+                new = Path(folder, "mlflow.db")
+                MlflowClient(f"sqlite:///{new}").search_experiments()
+                new.replace(path)
+        with closing(sqlite3.connect(path, timeout=CONNECT_S)) as file:
+            file.execute("SELECT name FROM sqlite_master").fetchall()
+    elif uri.startswith(("postgresql", "mysql")):
+        from sqlalchemy import create_engine
+
+        engine = create_engine(uri, connect_args={"connect_timeout": CONNECT_S})
+        engine.connect().close()
+        engine.dispose()
+
+
+def _public(uri: str) -> str:
+    """Return a tracker's address without its password."""
+    return re.sub(r"(://[^/:@]*:).*@", r"\1***@", uri)
 
 
 @contextmanager
@@ -251,8 +378,8 @@ def _writing(uri: str, results: Path) -> Iterator[None]:
         known = (OSError, ValueError, sqlite3.Error, MlflowException, SQLAlchemyError, HTTPError)
         if not isinstance(error, known):
             raise
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).replace(uri, _public(uri)).split())[:300]
         raise UserError(
-            f"tracker {uri}: {reason}; nothing is lost, {results} has all files; sync again when "
-            "the tracker is up"
+            f"tracker {_public(uri)}: {reason}; nothing is lost, {results} has all files; sync "
+            "again when the tracker is up"
         ) from None

@@ -29,8 +29,8 @@ from mgm.results.lock import folder_lock, has_writer, wait_for_flock
 SUMS = "SHA256SUMS"
 MARKER = "archive.sha256"
 ENDING = ".tar.xz"
-# Files that are not archived: weights, checkpoints, and files of a running process.
-LEFT_OUT = ("*.safetensors", "checkpoint*", "writer.lock", ".*")
+# What is archived of a run. Weights, checkpoints and what others put there are not.
+ARCHIVED = ("spec.json", "result.json", "log.jsonl", "predictions.csv", "arrays.npz")
 SHORT = "predictions.short"
 PRESET = 9 | lzma.PRESET_EXTREME
 
@@ -69,10 +69,11 @@ def unpack(results: Path) -> None:
         files = _read(results)
         for name, data in files.items():
             path = temporary / name
-            path.parent.mkdir(parents=True, exist_ok=True)
             if path.name == SHORT:
-                path, data = path.with_name("predictions.csv"), _lengthen(data)
-            path.write_bytes(data)
+                path, data = path.with_name("predictions.csv"), _table_of(data, results / name)
+            with atomic.naming(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
         (temporary / MARKER).write_text(f"{_digest(archive_of(results))}\n")
         if (results / MARKER).exists():
             # The scale belongs to the runs of its archive.
@@ -118,15 +119,20 @@ def pack(results: Path, runs: Collection[str], without: Collection[str] = ()) ->
 
 
 def _files_of(run: Path) -> dict[str, bytes]:
-    """Return a run's files for the archive by name. A run that goes meanwhile has none."""
+    """Return a run's files for the archive by name. A run that goes meanwhile has none.
+
+    Raises:
+        UserError: a file is a link, which may lead to any file of this machine.
+    """
     files = {}
-    with suppress(FileNotFoundError):
-        for path in run.iterdir():
-            if path.is_file() and not any(path.match(pattern) for pattern in LEFT_OUT):
-                name, data = path.name, path.read_bytes()
-                if name == "predictions.csv" and _lengthen(short := _shorten(data)) == data:
-                    name, data = SHORT, short
-                files[f"{run.name}/{name}"] = data
+    for path in (run / name for name in ARCHIVED):
+        if run.is_symlink() or path.is_symlink():
+            raise UserError(f"{path}: is a link; put the file itself there")
+        with suppress(FileNotFoundError):
+            name, data = path.name, path.read_bytes()
+            if name == "predictions.csv" and _lengthen(short := _shorten(data)) == data:
+                name, data = SHORT, short
+            files[f"{run.name}/{name}"] = data
     return files if f"{run.name}/result.json" in files else {}
 
 
@@ -141,7 +147,10 @@ def _compress(folder: str, files: dict[str, bytes]) -> bytes:
         for name in sorted(files, key=lambda name: (name.split("/")[-1], name)):
             member = tarfile.TarInfo(f"{folder}/{name}")
             member.size = len(files[name])
-            tar.addfile(member, io.BytesIO(files[name]))
+            try:
+                tar.addfile(member, io.BytesIO(files[name]))
+            except ValueError as error:
+                raise UserError(f"{member.name}: {error}; an archive cannot hold it") from None
     return buffer.getvalue()
 
 
@@ -213,6 +222,18 @@ def _lengthen(short: bytes) -> bytes:
     header, names, paths = json.loads(head)
     rows = [[path, *(names[ord(c) - ord("!")] for c in line)] for path, line in zip(paths, lines)]
     return atomic.table_text(header, rows).encode()
+
+
+def _table_of(short: bytes, path: Path) -> bytes:
+    """Return the predictions.csv of an archive's file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        return _lengthen(short)
+    except (ValueError, TypeError, LookupError) as error:
+        raise UserError(f"{path}: is damaged in its archive ({error})") from None
 
 
 def _is_unpacked(results: Path) -> bool:

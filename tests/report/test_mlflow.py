@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import socket
 import time
 
 import pytest
@@ -20,6 +21,10 @@ pytestmark = pytest.mark.mlflow
 KNOWN = suite(seeds=(0,))
 CHILD = run_of(KNOWN, "MGM (Dense)")
 PARENT = KNOWN.specs[CHILD.parent]
+
+
+class Killed(BaseException):
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +75,10 @@ def test_a_run_its_parent_its_curve_and_its_cell(place):
     assert counts(place) == (2, 0, 0)
     client, runs = runs_of(place)
     run, parent = runs[CHILD.run_id], runs[PARENT.run_id]
-    assert (run.info.status, run.info.run_name) == ("FINISHED", "mgm, seed 0, 60.0 %, finetune")
+    assert (run.info.status, run.info.run_name) == (
+        "FINISHED",
+        "mgm 75 %, seed 0, 60.0 %, finetune",
+    )
     assert run.data.metrics["test/top1"] == pytest.approx(60)
     assert run.data.params["optim.lr"] == json.dumps(CHILD.optim.lr)
     assert run.data.params["start.mask.name"] == "mgm"
@@ -165,12 +173,50 @@ def test_a_torn_database_is_one_line_within_seconds(place, size):
 
 @pytest.mark.parametrize("uri", ["http://[", "postgresql://a:b", "sqlite://a:b@c:d/e"])
 def test_an_ill_formed_address_is_one_line(place, uri):
-    with pytest.raises(UserError, match=f"tracker {re.escape(uri)}: "):
+    with pytest.raises(UserError, match=f"tracker {re.escape(uri.replace('b@', '***@'))}: "):
         sync(place, uri)
 
 
-class Killed(BaseException):
-    pass
+def test_a_database_that_does_not_answer_is_one_line_without_its_password(place):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        uri = f"postgresql://me:s3cr:et@127.0.0.1:{unused.getsockname()[1]}/db"
+        started = time.monotonic()
+        with pytest.raises(UserError, match=r"tracker postgresql://me:\*\*\*@127") as error:
+            sync(place, uri)
+    assert "s3cr" not in str(error.value)
+    assert time.monotonic() - started < 30  # MLflow itself retries for 111 s
+
+
+def test_a_first_sync_that_is_killed_while_tables_are_made_stops_no_later_one(place, monkeypatch):
+    from mlflow import MlflowClient
+
+    database = place.parent / "mlflow.db"
+    database.unlink()
+    finish(place, PARENT)
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(
+            MlflowClient, "search_experiments", lambda self: (_ for _ in ()).throw(Killed)
+        )
+        sync(place)
+    assert not database.exists()
+    assert counts(place) == (1, 0, 0)
+
+
+def test_a_run_that_grew_gets_its_new_lines_and_stays_the_same_run(place, template):
+    write_log(place / PARENT.run_id, 4, 9)
+    sync(place)
+    first = runs_of(place)[1][PARENT.run_id].info.run_id
+    write_log(place / PARENT.run_id, 7, 9)
+    assert counts(place) == (0, 1, 0)
+    finish(place, PARENT, steps=9)
+    assert counts(place) == (0, 1, 0)
+    client, runs = runs_of(place)
+    run = runs[PARENT.run_id]
+    assert (run.info.run_id, run.info.status) == (first, "FINISHED")
+    history = client.get_metric_history(first, "train/loss")
+    assert sorted(point.step for point in history) == list(range(1, 10))
+    assert is_level(place, template)
 
 
 def killed_after(last: int, patch) -> None:

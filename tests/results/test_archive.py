@@ -253,3 +253,35 @@ def test_a_member_outside_the_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"escaped\.txt"):
         unpack(place / "evil")
     assert not (tmp_path / "escaped.txt").exists()
+
+
+def test_a_link_is_refused_and_only_what_a_run_writes_is_archived(results):
+    (results / "a" / "notes.txt").write_text("mine")
+    secret = results.parent / "secret"
+    secret.write_text("key")
+    with tarfile.open(pack(results)) as tar:
+        assert not any("notes" in name for name in tar.getnames())
+    _finish(results / "d")
+    (results / "d" / "log.jsonl").symlink_to(secret)
+    with pytest.raises(UserError, match=r"d/log.jsonl: is a link"):
+        pack(results)
+
+
+def test_a_name_too_long_for_an_archive_is_one_line(results):
+    _finish(results / ("x" * 240))
+    with pytest.raises(UserError, match="an archive cannot hold it"):
+        pack(results)
+
+
+def test_a_damaged_table_of_predictions_is_one_line(results):
+    (results / "a" / "predictions.csv").write_text("path,label,prediction\nx.mp4,A,B\n")
+    archive = pack(results)
+    files = archives.files_in(archive.read_bytes(), "trial", str(archive))
+    for short in (b"[", b"[1]\n!!", b"\xff"):
+        data = archives._compress("trial", files | {"a/predictions.short": short})
+        archive.write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        (results.parent / "SHA256SUMS").write_text(f"{digest}  trial.tar.xz\n")
+        subprocess.run(["rm", "-rf", str(results)], check=True)
+        with pytest.raises(UserError, match=r"trial/a/predictions.* is damaged"):
+            unpack(results)
