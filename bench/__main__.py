@@ -4,11 +4,12 @@ import argparse
 import os
 from pathlib import Path
 
+import papers
 import peers
 import torch
 from measuring import ROOT, compared, lend_ffmpeg, machine
 
-BENCHES = {"loader": peers.loader, "step": peers.step}
+BENCHES = {"loader": peers.loader, "step": peers.step, "papers": papers.papers}
 HEAD = ["| | ours | peer | ratio | goal | |", "|---|---|---|---|---|---|"]
 
 

@@ -28,7 +28,6 @@ from mgm.masking import Grid, make_mask
 from mgm.models import build_mae, reconstruction_loss
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from mgm.spec import Clips, Data, Mask, Pretrain
-from mgm.stages.measure.step_time import step_seconds
 from mgm.training.efficiency import set_malloc_options
 from mgm.training.optim import build_optimiser
 from mgm.video import slot_magnitude
@@ -146,6 +145,22 @@ def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         coarse = rng.normal(0, 1, (2**octave, 2**octave, 3)).astype(np.float32)
         sum_HWC += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return (128 + 18 * sum_HWC).clip(0, 255).astype(np.uint8)
+
+
+def step_seconds(
+    optimiser: Any, loss_of: Callable[[], Tensor], device: torch.device, bf16: bool
+) -> float:
+    """Return the seconds of one step: `loss_of()`, its gradients, and the optimiser."""
+    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    optimiser.zero_grad()
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        loss = loss_of()
+    loss.backward()
+    optimiser.step()
+    wait()
+    return time.perf_counter() - start
 
 
 def hugging_face(spec: Pretrain, attention: str, frames_BTHWC: Tensor, masked_BL: Tensor) -> Any:

@@ -122,7 +122,6 @@ def _run_specs(
     out: Path,
     data: list[str],
     options: LoadOptions,
-    flow_weights: Path | None = None,
 ) -> None:
     """Run a stage on each spec."""
     where = places(data)
@@ -144,7 +143,7 @@ def _run_specs(
             specs.append(spec)
         job: Callable[..., Any] = getattr(import_module(f"mgm.stages.{stage}"), stage)
         own = RunOptions(**options.model_dump())
-        run_all(specs, job, Workplace(out, where, own, flow_weights))
+        run_all(specs, job, Workplace(out, where, own))
 
 
 class EvaluateOptions(ReadOptions):
@@ -187,14 +186,8 @@ def evaluate(
 class MeasureOptions(FrozenModel):
     """Options of `mgm measure NAME`. A spec has fields in their place."""
 
-    index: Path | None = Field(
-        None, description="NAME: a folder that `mgm prepare` wrote. step-time needs none."
-    )
+    index: Path | None = Field(None, description="NAME: a folder that `mgm prepare` wrote.")
     videos: int = Field(200, ge=0, description="NAME: number of test videos; 0: all.")
-    flow: str = Field("raft-small", description="motion-time: raft-small or dis.")
-    weights: Path | None = Field(
-        None, description="RAFT-small's weights, as a file; default: torchvision's."
-    )
     like: Path | None = Field(
         None,
         description="controls: take labels, clips and model from this run or spec. explained: the "
@@ -226,7 +219,7 @@ def measure(
         if out is None:
             raise UserError(f"{what[0]}: is a spec, so its result is stored; add --out FOLDER")
         specs = [(word, _fields(Path(word))) for word in what]
-        _run_specs("measure", specs, out, data, options, flow_weights=how.weights)
+        _run_specs("measure", specs, out, data, options)
         return
     if len(what) > 1 or what[0] not in MEASUREMENTS:
         raise UserError(f"{' '.join(what)}: name spec files, or one of {', '.join(MEASUREMENTS)}")
@@ -237,9 +230,9 @@ def measure(
     from mgm.stages.measure.controls import controls_now
 
     torch.set_num_threads(options.threads)
-    if what[0] != "controls":
-        say(measure_now(what[0], how.index, how.videos, how.flow, how.weights, how.like))
-    elif how.index is None:
-        raise UserError("controls: has no dataset; add --index FOLDER, which `mgm prepare` made")
-    else:
+    if how.index is None:
+        raise UserError(f"{what[0]}: has no dataset; add --index DIR, which `mgm prepare` made")
+    if what[0] == "controls":
         say(controls_now(how.index, how.like, options.workers))
+    else:
+        say(measure_now(what[0], how.index, how.videos, how.like))

@@ -141,8 +141,6 @@ def run_job(workflow: "Workflow", name: str, specs: Sequence[Spec]) -> Job:
     for key in keys:
         words += ["--data", f"{scale.datasets[key].name or key}={workflow.places[key]}"]
     words += ["--out", str(workflow.results)]
-    if stage == "measure" and scale.flow_weights:
-        words += ["--weights", scale.flow_weights]
     options = scale.execution
     if workflow.cluster:
         options = options.changed(workflow.cluster.jobs[stage])

@@ -24,6 +24,14 @@ FIELDS: dict[str, Any] = {
     "still": False,
     "beside": "",
 }
+# Those of one stage alone.
+STAGES: dict[str, dict[str, Any]] = {
+    "measure": {
+        "flow": "raft-small",
+        "ratio": 0.9,
+        "decoder": {"width": 384, "depth": 4, "heads": 6},
+    }
+}
 # Dropped values of fields that are left.
 VALUES = {
     "mask.name": ["running-cell"],
@@ -42,7 +50,9 @@ def without_dropped(fields: Any, source: str) -> Any:
         UserError: a dropped field has another value, or a field has a dropped value.
     """
     fields = deepcopy(fields)
-    for dotted in FIELDS | VALUES:
+    stage = fields.get("stage", fields.get("verb")) if isinstance(fields, dict) else ""
+    dropped = FIELDS | (STAGES.get(stage, {}) if isinstance(stage, str) else {})
+    for dotted in dropped | VALUES:
         *path, name = dotted.split(".")
         place = fields
         for part in path:
@@ -50,6 +60,6 @@ def without_dropped(fields: Any, source: str) -> Any:
         if not isinstance(place, dict) or name not in place:
             continue
         value = place[name] if dotted in VALUES else place.pop(name)
-        if value in VALUES.get(dotted, ()) or value != FIELDS.get(dotted, value):
+        if value in VALUES.get(dotted, ()) or value != dropped.get(dotted, value):
             raise UserError(f"{source}: {dotted} {value} was dropped; {COMMIT} still reads it")
     return fields

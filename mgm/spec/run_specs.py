@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from mgm.errors import UserError, valid
 from mgm.reading import read_json
 from mgm.spec.dropped import without_dropped
-from mgm.spec.masks import MASKS, Compensate, Flow, Mask, hidden_patches
+from mgm.spec.masks import MASKS, Compensate, Mask, hidden_patches
 from mgm.spec.values import (
     LARGE,
     Augment,
@@ -252,8 +252,6 @@ class Measure(Run):
     stage: Literal["measure"] = Field("measure", alias="verb")
     name: Literal[
         "saliency",
-        "motion-time",
-        "step-time",
         "coverage",
         "cover",
         "visible",
@@ -262,11 +260,6 @@ class Measure(Run):
     ]
     # explained: run id of the pretraining run.
     parent: Name = ""
-    # motion-time: compare reading motion vectors with this optical flow.
-    flow: Flow = "raft-small"
-    # step-time: the decoder and the mask ratio. coverage has each mask's own ratio.
-    decoder: Decoder = Decoder()
-    ratio: float = Field(0.9, gt=0, lt=1)
     # cover and visible: the mask.
     mask: Mask = Mask()
     # Videos to measure, evenly spaced. 0: all. They are test videos, for cover the first ones, and

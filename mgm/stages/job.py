@@ -31,13 +31,11 @@ class Workplace:
         results: folder of all runs.
         data: {dataset's name: folder of its index}.
         options: how runs are computed.
-        flow_weights: RAFT-small's weights. None: torchvision's own.
     """
 
     results: Path
     data: dict[str, Path]
     options: RunOptions = RunOptions()
-    flow_weights: Path | None = None
 
     @cached_property
     def cache(self) -> Cache | None:

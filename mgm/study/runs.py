@@ -383,14 +383,10 @@ class StudyRuns:
         if column.stage == "measure":
             name = column.changes["name"]
             data = Data(dataset=dataset.name or key, digest=dataset.digest)
-            shared = {"clips", "model", "seed"}
-            if name in ("cover", "visible"):
-                shared |= {"mask"}
-            elif name != "explained":
-                shared |= {"decoder"}
-            same: dict[str, Any] = start.model_dump(include=shared)
-            if "decoder" in shared:
-                same["flow"] = scale.flow
+            of_mask = name in ("cover", "visible")
+            same = start.model_dump(
+                include={"clips", "model", "seed"} | ({"mask"} if of_mask else set())
+            )
             return _changed(study, Measure(name=name, data=data, **same), column.changes)
         probes = column.stage == "probe"
         spec: Probe | Finetune = (Probe if probes else Finetune)(data=Data(dataset=key))

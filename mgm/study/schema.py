@@ -35,8 +35,6 @@ METRICS: dict[str, tuple[str, ...]] = {
     "probe": ACCURACIES,
     "finetune": ACCURACIES,
     "saliency": ("saliency", "inside", "outside"),
-    "motion-time": ("vectors_ms", "flow_ms", "ratio"),
-    "step-time": ("speedup",),
     "cover": ("hidden",),
     "visible": ("texture", "motion", "without", "energy", "moving"),
     # With the run's own mask, and with a common one.

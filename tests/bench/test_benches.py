@@ -6,6 +6,11 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+import torch
+
+from mgm.models import build_mae
+from mgm.spec import Decoder, Pretrain
+from tests.helpers.small_runs import SMALL
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -49,6 +54,26 @@ def test_a_step_is_compared_in_both_precisions(bench):
         assert all(work() > 0 for work, _ in comparison.peers.values())
 
 
+def test_a_step_on_all_tokens_has_the_same_decoder(bench):
+    """The encoder alone sees more tokens: 18 in place of 6."""
+    import papers
+
+    spec = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2))
+    model, seen = build_mae(spec), []
+    model.encoder.register_forward_hook(lambda module, args, x_BLD: seen.append(x_BLD.shape[1]))
+    frames_BTHWC = torch.zeros(1, 4, 24, 24, 3, dtype=torch.uint8)
+    masked_BL = torch.arange(18)[None] >= model.visible
+    shapes = {
+        x.shape
+        for x in (*model(frames_BTHWC, masked_BL), *papers.see_all(model, frames_BTHWC, masked_BL))
+    }
+    assert len(shapes) == 1
+    assert seen == [6, 18]
+    comparison = papers.hidden_step(1, spec)
+    assert comparison.ours() > 0
+    assert all(work() > 0 for work, _ in comparison.peers.values())
+
+
 @pytest.mark.slow
 def test_the_loader_reads_sources_and_copies(bench, tmp_path, monkeypatch):
     from mgm.data.synthetic.generator import generate
@@ -71,4 +96,4 @@ def test_the_loader_reads_sources_and_copies(bench, tmp_path, monkeypatch):
 def test_an_unknown_bench_is_one_line():
     done = subprocess.run([sys.executable, BENCH, "loder"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.endswith("no such bench: loder; choose from loader, step\n")
+    assert done.stderr.endswith("no such bench: loder; choose from loader, step, papers\n")

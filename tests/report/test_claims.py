@@ -185,16 +185,9 @@ def test_a_scales_name_does_not_decide():
     )
 
 
-FLOW = "Optical flow (ms per video)", "Reading motion vectors (ms per video)"
-STEP = "Step at 90 % hidden (times faster)"
-
-
 @pytest.mark.parametrize(
     ("id", "columns", "values", "name", "verdict"),
     [
-        ("vectors-30-times-faster", FLOW, (240, 10), "smoke", UNTESTED),
-        ("vectors-30-times-faster", FLOW, (240, 10), "paper", "refuted"),
-        ("st-mae-4-times-faster", (STEP,), (3.9,), "smoke", UNTESTED),
         ("saliency-ssv2", ("Saliency score",), (1.3,), "smoke", UNTESTED),
         # 1.47 is claimed.
         ("saliency-ssv2", ("Saliency score",), (1.472,), "paper", "holds"),

@@ -102,9 +102,9 @@ def test_a_run_and_a_command_measure_it(execution, pretraining, result_of):
     }
     # The model's last layer still predicts zeros.
     assert metrics["explained"] == pytest.approx(0, abs=0.1)
-    text = measure_now("explained", execution.data["ssv2"], 0, "dis", None, run)
+    text = measure_now("explained", execution.data["ssv2"], 0, run)
     assert f"{metrics['explained']:.4g}" in text
     with refused("has no parent"):
         run_all([spec.model_copy(update={"parent": ""})], run_measure, execution)
     with refused("--like RUN"):
-        measure_now("explained", execution.data["ssv2"], 0, "dis", None)
+        measure_now("explained", execution.data["ssv2"], 0)

@@ -4,7 +4,6 @@ import importlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,15 +15,12 @@ from mgm.data.index import read_index
 from mgm.data.synthetic.generator import load_boxes
 from mgm.errors import UserError
 from mgm.masking import Grid, SlotMotion, make_mask
-from mgm.models import build_mae
 from mgm.results.result import examine
 from mgm.results.statistics import over_seeds
 from mgm.rng import clip_seed
-from mgm.spec import MASKS, Data, Decoder, Mask, Measure, hidden_patches
+from mgm.spec import MASKS, Data, Mask, Measure, hidden_patches
 from mgm.stages.measure import choose, measure
-from mgm.stages.measure.motion_time import motion_time
 from mgm.stages.measure.saliency import saliency_score
-from mgm.stages.measure.step_time import step_time
 from mgm.stages.pretrain import motion_coverage
 from mgm.stages.runner import run_all
 from mgm.study.recipes import MASK_RATIO
@@ -34,16 +30,14 @@ from tests.helpers.errors import refused
 from tests.helpers.small_runs import PARAMS, SMALL
 from tests.helpers.videos import indexed, moving_square, write_video
 
-SALIENCY, MOTION_TIME, STEP_TIME, COVERAGE = (
-    importlib.import_module(f"mgm.stages.measure.{name}")
-    for name in ("saliency", "motion_time", "step_time", "coverage")
+SALIENCY, COVERAGE = (
+    importlib.import_module(f"mgm.stages.measure.{name}") for name in ("saliency", "coverage")
 )
 SIZE_48 = {"frames": 8, "size": 48, "stride": 1}
-DECODER = Decoder(width=8, depth=1, heads=2)
 
 
 def spec(name, **changes):
-    return Measure(**{**SMALL, "name": name, "decoder": DECODER, "flow": "dis"} | changes)
+    return Measure(**{**SMALL, "name": name} | changes)
 
 
 @pytest.fixture
@@ -57,25 +51,15 @@ def copied(videos, tmp_path):
     return Path(shutil.copytree(videos, tmp_path / "set"))
 
 
-def test_every_measurement_is_a_run(monkeypatch, execution, result_of):
-    monkeypatch.setattr(STEP_TIME, "SECONDS", 0)
-    specs = [spec(name) for name in ("saliency", "motion-time", "step-time", "coverage")]
+def test_every_measurement_is_a_run(execution, result_of):
+    specs = [spec(name) for name in ("saliency", "coverage")]
     run_all(specs, measure, execution)
     metrics = {one.name: result_of(one)["metrics"] for one in specs}
     assert metrics["saliency"].keys() == {"saliency", "inside", "outside", "videos"}
-    assert metrics["motion-time"].keys() == {"vectors_ms", "flow_ms", "ratio", "frames", "videos"}
-    assert metrics["step-time"].keys() == {
-        "masked_ms",
-        "full_ms",
-        "speedup",
-        "speedup_low",
-        "speedup_high",
-        "pairs",
-    }
     assert metrics["coverage"].keys() == {*(f"coverage_{name}" for name in MASKS), "videos"}
     for one in specs:
         assert examine(execution.results / one.run_id, one).state == "finished"
-    assert list(result_of(specs[3])["files"]) == ["arrays.npz"]
+    assert list(result_of(specs[1])["files"]) == ["arrays.npz"]
 
 
 # saliency
@@ -170,71 +154,6 @@ def test_videos_are_evenly_spaced(index):
     )
     with pytest.raises(UserError, match="ssv2: .*12 test videos .*vectors"):
         choose(blind, 0)
-
-
-# motion-time
-
-
-def test_motion_time_counts_each_video_once_and_not_the_start(monkeypatch, index):
-    """Time per video is counted, without the first use of each library.
-
-    Only reading moves the clock: vectors take 2 ms per video, flow 10 ms, and the first use of each
-    library 1 s.
-    """
-    clock, used = SimpleNamespace(now=0.0), set()
-
-    def takes(what, seconds):
-        clock.now += seconds + (what not in used)
-        used.add(what)
-
-    def flow(path, estimate):
-        for t in range(5):
-            takes("flow", 0.002)
-            yield t, np.zeros((4, 4, 2), np.float32)
-
-    monkeypatch.setattr(MOTION_TIME, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    monkeypatch.setattr(MOTION_TIME, "read_vectors", lambda path: takes("vectors", 0.002))
-    monkeypatch.setattr(MOTION_TIME, "motions", flow)
-    found = motion_time(index.test[:3], "dis")
-    assert found == pytest.approx(
-        {"vectors_ms": 2, "flow_ms": 10, "ratio": 5, "frames": 12, "videos": 3}
-    )
-
-
-# step-time
-
-
-def test_the_full_step_differs_in_what_the_encoder_sees_alone(monkeypatch):
-    """The clock counts the encoder's tokens, so the speed-up is the ratio of token counts."""
-    tokens = SimpleNamespace(encoder=0, decoder=set())
-
-    def count_encoder(module, args, result):
-        tokens.encoder += result.shape[1]
-
-    def counted(spec):
-        model = build_mae(spec)
-        model.encoder.register_forward_hook(count_encoder)
-        model.decoder.blocks[0].register_forward_hook(
-            lambda module, args, result: tokens.decoder.add(args[0].shape[1])
-        )
-        return model
-
-    monkeypatch.setattr(STEP_TIME, "build_mae", counted)
-    monkeypatch.setattr(STEP_TIME, "time", SimpleNamespace(perf_counter=lambda: tokens.encoder))
-    monkeypatch.setattr(STEP_TIME, "SECONDS", 0)
-    found = step_time(
-        spec("step-time", ratio=0.7)
-    )  # int(0.7 * 9) = 6 of 9 patches per slot are hidden
-    expected = {
-        "masked_ms": 6000,
-        "full_ms": 18000,
-        "speedup": 3,
-        "speedup_low": 3,
-        "speedup_high": 3,
-        "pairs": 5,
-    }
-    assert found == pytest.approx(expected)
-    assert tokens.decoder == {18}
 
 
 # coverage
@@ -352,19 +271,14 @@ def test_the_command(videos, tmp_path, monkeypatch):
     def mgm(*words):
         return CliRunner().invoke(app, ["measure", *map(str, words)])
 
-    monkeypatch.setattr(STEP_TIME, "SECONDS", 0)
     monkeypatch.setattr(
         importlib.import_module("mgm.stages.measure"),
         "MODELS",
         {"vit-b": SMALL["model"].model_copy(update={"patch": 16})},
     )
-    monkeypatch.setattr(
-        importlib.import_module("mgm.stages.measure"), "DECODERS", {"vit-b": DECODER}
-    )
     for words, told in (
         (("saliency", "--index", videos), "saliency"),
         (("coverage", "--index", videos), "coverage_mgm"),
-        (("step-time",), "speedup"),
     ):
         done = mgm(*words)
         assert done.exit_code == 0, done.exception
@@ -388,11 +302,7 @@ def test_the_command(videos, tmp_path, monkeypatch):
             [tmp_path / "spec.json"],
             "spec.json",
         ),
-        (["coverage"], "coverage is measured on videos; pass --index FOLDER"),
-        (
-            ["motion-time", "--index", videos, "--flow", "farneback"],
-            "flow: Input should be 'raft-small' or 'dis'",
-        ),
+        (["coverage"], "coverage: has no dataset; add --index DIR"),
     ]:
         assert message in str(mgm(*words).exception), words
 

@@ -4,8 +4,6 @@ Each has a module of its name here. The module's `measure(job)` returns {name: n
 write arrays.npz to the job's folder.
 
 - saliency: motion inside boxes / motion outside (paper, section 1)
-- motion-time: time to read motion vectors vs to compute optical flow (paper, section 4.5)
-- step-time: time of a pretraining step that hides most tokens vs none (ST-MAE's abstract)
 - coverage: the share of moving pixels that each mask hides (ours)
 - cover: the share of generated movers' pixels that a mask hides (ours)
 - visible: the shares of texture and of motion that a mask leaves visible (ours)
@@ -22,13 +20,11 @@ from typing import Any
 import numpy as np
 
 from mgm.data.index import Index, Video, read_index
-from mgm.errors import UserError, valid
+from mgm.errors import UserError
 from mgm.spec import Data, Measure
 from mgm.stages.inspect import spread
 from mgm.stages.job import Job, Workplace, moving_videos
-from mgm.study.recipes import DECODERS, MODELS, PRETRAIN_CLIPS
-
-WITHOUT_VIDEOS = ("step-time",)
+from mgm.study.recipes import MODELS, PRETRAIN_CLIPS
 
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
@@ -36,49 +32,33 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
     return import_module(f"{__name__}.{job.spec.name.replace('-', '_')}").measure(job)
 
 
-def measure_now(
-    name: str,
-    place: Path | None,
-    videos: int,
-    flow: str,
-    weights: Path | None,
-    like: Path | None = None,
-) -> str:
+def measure_now(name: str, place: Path, videos: int, like: Path | None = None) -> str:
     """Measure `name` at the paper's settings, without writing a result.
 
     Args:
-        place: folder of a dataset's index. step-time needs none.
+        place: folder of a dataset's index.
         videos: number of test videos, evenly spaced. 0: all.
-        flow: the method that motion-time compares with.
-        weights: RAFT's weights. None: torchvision's own.
         like: explained: the folder of the pretraining run.
 
     Returns:
         Text: a number per line, then a table.
     """
-    with valid("mgm measure: "):
+    if name != "explained":
         spec = Measure(
             data=Data(dataset="folder"),
             name=name,  # type: ignore[arg-type]
-            flow=flow,  # type: ignore[arg-type]
             videos=videos,
             clips=PRETRAIN_CLIPS["ssv2"],
             model=MODELS["vit-b"],
-            decoder=DECODERS["vit-b"],
         )
-    if name == "explained":
-        if like is None:
-            raise UserError("explained: has no model; add --like RUN, a pretraining run's folder")
+    elif like:
         from mgm.stages.measure.explained import spec_of
 
         spec = spec_of(like, videos)
-    if place is None and name not in WITHOUT_VIDEOS:
-        raise UserError(
-            f"{name} is measured on videos; pass --index FOLDER, one that `mgm prepare` made"
-        )
-    index = read_index(place) if place else Index(Path(), (), (), (), "", "")
-    data = {spec.data.dataset: place} if place else {}
-    workplace = Workplace(like.parent if like else Path(), data, flow_weights=weights)
+    else:
+        raise UserError("explained: has no model; add --like RUN, a pretraining run's folder")
+    index = read_index(place)
+    workplace = Workplace(like.parent if like else Path(), {spec.data.dataset: place})
     with TemporaryDirectory() as scratch:
         metrics = measure(Job(spec, Path(scratch), workplace, index))
         arrays = dict(np.load(file)) if (file := Path(scratch, "arrays.npz")).exists() else {}
