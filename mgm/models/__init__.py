@@ -10,6 +10,5 @@ from mgm.models.weights import (
     load_weights,
     model_of,
     read_weights,
-    require_fit,
     save_weights,
 )

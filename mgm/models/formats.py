@@ -62,6 +62,11 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
 
 
+def is_huggingface(names: Iterable[str]) -> bool:
+    """Return whether names of weights are Hugging Face's."""
+    return any("patch_embeddings." in name for name in names)
+
+
 def to_ours(weights: dict[str, Tensor], path: Path, tokens: int = 0) -> dict[str, Tensor]:
     """Return weights of any of the three formats under our names.
 
@@ -72,7 +77,7 @@ def to_ours(weights: dict[str, Tensor], path: Path, tokens: int = 0) -> dict[str
         tokens: number of positions of the model's own table, if known.
     """
     short_of = {theirs: PREFIXES.sub("", theirs) for theirs in weights}
-    is_huggingface = any("patch_embeddings." in short for short in short_of.values())
+    from_huggingface = is_huggingface(weights)
     lack_encoder = any(short.startswith(("blocks.", "patch_embed.")) for short in short_of.values())
     kept, unknown = dict[str, Tensor](), list[str]()
     for theirs, short in short_of.items():
@@ -82,7 +87,7 @@ def to_ours(weights: dict[str, Tensor], path: Path, tokens: int = 0) -> dict[str
         if OTHERS.fullmatch(short):
             continue
         name = short
-        if is_huggingface:
+        if from_huggingface:
             name = _from_huggingface(short)
         elif lack_encoder and short.startswith(("blocks.", "patch_embed.", "norm.")):
             name = f"encoder.{short}"

@@ -1,19 +1,25 @@
 """Load weights of mgm, of VideoMAE's official code or of Hugging Face, and save safetensors."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, PositiveFloat
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mgm.console import show
 from mgm.errors import UserError, valid
-from mgm.models.formats import listed, to_ours
-from mgm.models.weights_file import read_tensors
+from mgm.models.formats import is_huggingface, listed, to_ours
+from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
+from mgm.models.weights_file import OF_HUGGINGFACE, read_tensors, weights_file
 from mgm.reading import read_json
 from mgm.results.atomic import atomic_write
 from mgm.spec import BACKBONES, Model
+
+# The first layer's weights under our names.
+KERNEL, BIAS = "encoder.patch_embed.proj.weight", "encoder.patch_embed.proj.bias"
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -28,9 +34,11 @@ def read_weights(path: Path, tokens: int = 0) -> dict[str, Tensor]:
     """Read the weights in a file or a folder, in any format of `mgm.models.formats`.
 
     Returns:
-        Tensors under our names.
+        Tensors under our names, for pixels that are normalised by `IMAGENET_MEAN` and
+        `IMAGENET_STD`.
     """
-    return to_ours(read_tensors(path), path, tokens)
+    weights = read_tensors(path)
+    return renormalised(to_ours(weights, path, tokens), _processor(weights, path))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -78,11 +86,9 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
     weights. Otherwise heads are assumed to have 64 channels, or 80 in a ViT-H, as in every
     published ViT. If 64 does not divide the width, there is one head.
     """
-    config = config_of(path)
-    kernel = weights.get("encoder.patch_embed.proj.weight")
-    blocks = {name.split(".")[2] for name in weights if name.startswith("encoder.blocks.")}
+    config, kernel, blocks = config_of(path, weights), weights.get(KERNEL), _blocks(weights)
     if kernel is None or kernel.ndim != 5 or not blocks:
-        raise UserError(f"{path}: has no encoder.patch_embed.proj.weight of 5 axes, or no blocks")
+        raise UserError(f"{path}: has no {KERNEL} of 5 axes, or no blocks")
     width, channels, tubelet, patch, columns = kernel.shape
     if patch != columns or channels != 3:
         raise UserError(
@@ -113,10 +119,84 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
         )
 
 
+class Processor(BaseModel):
+    """The fields of transformers' VideoMAEImageProcessor that normalise pixels, and its defaults.
+
+    A normalised pixel is (factor * pixel - mean) / deviation.
+    """
+
+    do_rescale: bool = True
+    rescale_factor: float = 1 / 255
+    do_normalize: bool = True
+    image_mean: float | tuple[float, float, float] = 0.5
+    image_std: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat] = 0.5
+
+
+PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
+
+
+def _processor(weights: Iterable[str], path: Path) -> Processor | None:
+    """Return how the weights expect pixels; None if as here, which is VideoMAE's own way.
+
+    It stands in a file next to weights of Hugging Face.
+
+    Args:
+        weights: names of tensors, as in the file.
+        path: a file, or the folder of one.
+    """
+    place, named = _folder(path), is_huggingface(weights)
+    if not named and weights_file(path.resolve()).name not in OF_HUGGINGFACE:
+        return None
+    for file in filter(Path.is_file, (place / name for name in PROCESSORS)):
+        fields = {name: value for name, value in read_json(file, dict).items() if value is not None}
+        with valid(f"{file}: "):
+            return Processor.model_validate(fields)
+    return _default_processor(place) if named else None
+
+
+@cache
+def _default_processor(place: Path) -> Processor:
+    """Return Hugging Face's defaults, and say so once."""
+    show(
+        f"{place}: has no {PROCESSORS[0]}, so pixels get mean 0.5 and deviation 0.5, the defaults "
+        "of Hugging Face's VideoMAEImageProcessor"
+    )
+    return Processor()
+
+
+def renormalised(weights: dict[str, Tensor], given: Processor | None) -> dict[str, Tensor]:
+    """Change the first layer, so that our normalisation has the effect of the given one.
+
+    With our pixel y = (x / 255 - M) / S, the given one is a y + b, with a = 255 f S / s and
+    b = (255 f M - m) / s.
+    """
+    kernel = weights.get(KERNEL)
+    bias = weights.get(BIAS)
+    if given is None or kernel is None or kernel.ndim != 5 or kernel.shape[1] != 3 or bias is None:
+        return weights
+    factor = 255 * (given.rescale_factor if given.do_rescale else 1.0)
+    mean_C = torch.tensor(given.image_mean if given.do_normalize else 0.0).double().expand(3)
+    std_C = torch.tensor(given.image_std if given.do_normalize else 1.0).double().expand(3)
+    our_mean_C, our_std_C = (
+        torch.tensor(IMAGENET_MEAN).double(),
+        torch.tensor(IMAGENET_STD).double(),
+    )
+    slope_C, shift_C = factor * our_std_C / std_C, (factor * our_mean_C - mean_C) / std_C
+    if torch.allclose(slope_C, torch.ones(3).double()) and shift_C.abs().max() < 1e-6:
+        return weights
+    shifted_D = torch.einsum("dctyx,c->d", kernel.double(), shift_C)
+    return weights | {
+        KERNEL: (kernel.double() * slope_C[:, None, None, None]).float(),
+        BIAS: (bias.double() + shifted_D).float(),
+    }
+
+
 class Config(BaseModel):
     """The fields of transformers' VideoMAEConfig that shapes of weights do not tell."""
 
     model_type: str
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
     num_attention_heads: int = 12
     decoder_num_attention_heads: int = 6
     hidden_act: str = "gelu"
@@ -126,23 +206,32 @@ class Config(BaseModel):
     patch_size: int = 16
 
 
-def config_of(weights: Path) -> Config | None:
-    """Return the configuration next to weights; None if there is none.
+def config_of(path: Path, weights: dict[str, Tensor]) -> Config | None:
+    """Return the configuration next to weights; None if there is none, or one of another model.
 
     Args:
-        weights: a file, or the folder of one.
+        path: a file, or the folder of one.
+        weights: what it holds, under our names.
     """
-    # A run's folder links to external weights.
-    folder = weights if weights.is_dir() else weights.resolve().parent
-    path = folder / "config.json"
-    if not path.is_file() or "model_type" not in read_json(path, dict):
+    file = _folder(path) / "config.json"
+    if not file.is_file() or read_json(file, dict).get("model_type") != "videomae":
         return None
-    config = read_json(path, Config)
-    if config.model_type != "videomae":
-        raise UserError(f"{path}: model_type is {config.model_type}, and mgm reads videomae")
+    config = read_json(file, Config)
+    width = len(weights.get(BIAS, ()))
+    if (config.hidden_size, config.num_hidden_layers) != (width, len(_blocks(weights))):
+        return None
     if config.hidden_act != "gelu":
-        raise UserError(f"{path}: hidden_act is {config.hidden_act}, and models here have gelu")
+        raise UserError(f"{file}: hidden_act is {config.hidden_act}, and models here have gelu")
     return config
+
+
+def _folder(path: Path) -> Path:
+    """Return the folder of weights. A run's folder links to external ones."""
+    return path if path.is_dir() else path.resolve().parent
+
+
+def _blocks(weights: dict[str, Tensor]) -> set[str]:
+    return {name.split(".")[2] for name in weights if name.startswith("encoder.blocks.")}
 
 
 def classes_of(weights: dict[str, Tensor], path: Path) -> int:
@@ -150,19 +239,6 @@ def classes_of(weights: dict[str, Tensor], path: Path) -> int:
     if "head.bias" not in weights:
         raise UserError(f"{path}: has no head.bias, so it holds no classifier")
     return weights["head.bias"].numel()
-
-
-def require_fit(build: Callable[[], nn.Module], weights: dict[str, Tensor], path: Path) -> None:
-    """Compare the shapes of an encoder's weights before the model takes memory.
-
-    A small file may describe a very large model.
-
-    Args:
-        build: returns the model. Only its encoder is compared.
-    """
-    with torch.device("meta"):
-        model = build()
-    _compare(*_of_encoder(model, weights), path)
 
 
 def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:

@@ -24,9 +24,7 @@ from mgm.models import (
     load_weights,
     model_of,
     read_weights,
-    require_fit,
 )
-from mgm.models.weights import is_classifier
 from mgm.reading import read_text
 from mgm.results.atomic import atomic_write, table_text, write
 from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, Probe
@@ -65,12 +63,11 @@ def find_trained(place: Path, how: ApplyOptions) -> Trained:
         raise UserError(f"{place}: no such weights; names of a hub are not resolved, pass a folder")
     weights = read_weights(place)
     model = model_of(weights, place)
-    config = config_of(place)
+    config = config_of(place, weights)
     with valid(f"{place}: "):
         clips = how.clips(config.num_frames, config.image_size) if config else how.clips()
     with valid(f"{place}: --frames {clips.frames} --size {clips.size} --stride {clips.stride}: "):
-        probe = Probe(data=Data(dataset="folder"), clips=clips, model=model)
-    require_fit(lambda: FrozenEncoder(probe, finetuned=is_classifier(weights)), weights, place)
+        Probe(data=Data(dataset="folder"), clips=clips, model=model)
     return Trained(place, clips, model)
 
 

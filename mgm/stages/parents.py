@@ -51,7 +51,7 @@ def sizes_of(path: Path, stage: str | None) -> dict[str, Any]:
     if stage == "pretrain" and (width := len(weights.get("encoder_to_decoder.weight", ()))):
         blocks = {name.split(".")[2] for name in weights if name.startswith("decoder.blocks.")}
         # Without a config.json: heads of 64 channels, as in every published decoder.
-        config = config_of(path)
+        config = config_of(path, weights)
         usual = width // 64 if width % 64 == 0 else 1
         heads = config.decoder_num_attention_heads if config else usual
         fields["decoder"] = {"width": width, "depth": len(blocks), "heads": heads}

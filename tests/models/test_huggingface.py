@@ -5,11 +5,21 @@ Predictions, loss, logits and gradients are compared.
 
 import pytest
 import torch
+import transformers
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from mgm.errors import UserError
 from mgm.masking import Grid, SlotMotion, make_mask
-from mgm.models import build_classifier, build_mae, reconstruction_loss
-from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain
+from mgm.models import (
+    build_classifier,
+    build_frozen_encoder,
+    build_mae,
+    load_encoder,
+    reconstruction_loss,
+    save_weights,
+)
+from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
 from tests.helpers.huggingface import sharpened, their_classifier, their_pretraining, translated
 
 
@@ -105,3 +115,54 @@ def test_classification(size):
     F.cross_entropy(logits, labels).backward()
     F.cross_entropy(wanted, labels).backward()
     assert_gradients_close(ours, theirs)
+
+
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        IMAGENET,
+        {},
+        {"image_mean": [0.1, 0.2, 0.6], "image_std": [0.3, 0.7, 0.2]},
+        {"do_normalize": False},
+        {"do_rescale": False, "image_mean": [120.0, 110.0, 100.0], "image_std": [60.0, 58.0, 57.0]},
+        {"rescale_factor": 1 / 127.5, "image_mean": [1.0, 1.0, 1.0], "image_std": [1.0, 1.0, 1.0]},
+    ],
+    ids=str,
+)
+@torch.inference_mode()
+def test_pixels_are_normalised_as_the_folder_says(tmp_path, fields, capsys):
+    torch.manual_seed(0)
+    sizes = shapes(48)
+    config = transformers.VideoMAEConfig(
+        **{"image_size": 48, "patch_size": 8, "num_frames": 6, "hidden_size": 48},
+        **{"num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 192},
+        **{"use_mean_pooling": False, "layer_norm_eps": 1e-6},
+    )
+    theirs = transformers.VideoMAEModel(config).eval()
+    sharpened(theirs, 0.2)
+    theirs.save_pretrained(tmp_path)
+    processor = transformers.VideoMAEImageProcessor(do_resize=False, do_center_crop=False, **fields)
+    frames = torch.randint(0, 256, (1, 6, 48, 48, 3), dtype=torch.uint8)
+    video = [list(frames[0].permute(0, 3, 1, 2))]
+    expected = theirs(processor(video, return_tensors="pt").pixel_values).last_hidden_state.mean(1)
+    # Without a file, the defaults hold, which is said.
+    if fields:
+        processor.save_pretrained(tmp_path)
+    probe = Probe(data=Data(dataset="k400"), **sizes)
+    found = build_frozen_encoder(probe, tmp_path)
+    assert_close(found(frames), expected, "features")
+    assert ("mean 0.5" in capsys.readouterr().err) == (not fields)
+    save_weights(found, tmp_path / "ours" / "weights.safetensors")
+    assert_close(build_frozen_encoder(probe, tmp_path / "ours")(frames), expected, "our own file")
+
+
+def test_a_processor_that_cannot_be_followed_is_one_line(tmp_path):
+    ours = build_mae(Pretrain(data=Data(dataset="k400"), decoder=SIZES["small"][1], **shapes(48)))
+    save_file(translated(ours.state_dict()), tmp_path / "model.safetensors")
+    for text in ('{"image_std": [0, 1, 1]}', '{"image_mean": [1, 2]}', "[]", "{"):
+        (tmp_path / "preprocessor_config.json").write_text(text)
+        with pytest.raises(UserError, match=r"preprocessor_config\.json: "):
+            load_encoder(ours, tmp_path)

@@ -6,8 +6,7 @@ Every format is read completely under our names; others are refused with one lin
 import argparse
 import os
 import pickle
-import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -53,6 +52,12 @@ DECODER = {
     "decoder_intermediate_size": 32,
 }
 HERE = Path("any.file")
+IMAGENET = '{"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}'
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch ran",)
 
 
 def models():
@@ -118,6 +123,7 @@ def test_round_trips_are_bit_equal():
 def test_files_are_told_apart_by_what_they_hold(tmp_path, wrap, convert):
     # Every external file gets this name, whatever its format.
     path = tmp_path / "weights.safetensors"
+    (tmp_path / "preprocessor_config.json").write_text(IMAGENET)
     for model in models():
         torch.save(wrap(convert(weights_of(model))), path)
         assert same(read_weights(path), weights_of(model))
@@ -128,6 +134,7 @@ def test_files_are_told_apart_by_what_they_hold(tmp_path, wrap, convert):
 
 
 def test_safetensors_under_another_name_and_folders(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(IMAGENET)
     for model in models():
         save_weights(model, tmp_path / "ours.pth")
         assert same(read_weights(tmp_path / "ours.pth"), weights_of(model))
@@ -137,6 +144,9 @@ def test_safetensors_under_another_name_and_folders(tmp_path):
 
 def test_hugging_faces_own_files_arrive_whole(tmp_path):
     """Files that transformers writes for each of its classes are read completely."""
+    for name in ("mae", "classifier", "encoder"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "preprocessor_config.json").write_text(IMAGENET)
     mae = transformers.VideoMAEForPreTraining(
         transformers.VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False)
     )
@@ -167,6 +177,7 @@ def test_hugging_faces_own_files_arrive_whole(tmp_path):
 
 def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
     """transformers splits large models into several files and an index that names them."""
+    (tmp_path / "preprocessor_config.json").write_text(IMAGENET)
     mae = transformers.VideoMAEForPreTraining(
         transformers.VideoMAEConfig(**SIZES, **DECODER, use_mean_pooling=False)
     )
@@ -229,6 +240,24 @@ def test_an_official_checkpoint_with_its_arguments_and_numpy_numbers(tmp_path):
         )
 
 
+@pytest.mark.parametrize("kind", [kind for kind in np.typecodes["All"] if kind not in "OV"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_numbers_of_every_type_of_numpy_are_harmless(tmp_path, kind, zipped):
+    path, weights = tmp_path / "w.pth", weights_of(next(models()))
+    more = {"best": np.zeros(1, kind)[0], "all": np.zeros(3, kind), "random": np.random.get_state()}
+    torch.save({"model": weights, **more}, path, _use_new_zipfile_serialization=zipped)
+    assert same(read_weights(path), weights)
+
+
+@pytest.mark.parametrize(
+    "more", [np.array([Evil()]), Evil(), PurePosixPath("x"), slice(3)], ids=["0", "1", "2", "3"]
+)
+def test_a_whole_file_is_never_called_incomplete(tmp_path, more):
+    torch.save({"model": weights_of(next(models())), "more": more}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth: .*save only the model's state_dict"):
+        read_weights(tmp_path / "w.pth")
+
+
 def test_positions_are_left_out_if_they_are_the_fixed_ones_and_refused_if_learned():
     weights = to_videomae(weights_of(list(models())[1]))
     table = sinusoid_table(2 * 3 * 3, 16)
@@ -236,11 +265,6 @@ def test_positions_are_left_out_if_they_are_the_fixed_ones_and_refused_if_learne
     assert same(to_ours(weights | {"pos_embed": table.bfloat16()}, HERE), to_ours(weights, HERE))
     with pytest.raises(UserError, match=r"any\.file: pos_embed"):
         to_ours(weights | {"pos_embed": torch.randn_like(table)}, HERE)
-
-
-class Evil:
-    def __reduce__(self):
-        return os.system, ("touch ran",)
 
 
 def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
@@ -288,9 +312,6 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     refused({})
     refused({"model": {"a": 1}}, " a is int")
     refused({"optimizer": {"state": {}}, "epoch": 3}, "optimizer is dict")
-    with zipfile.ZipFile(tmp_path / "bomb", "w", zipfile.ZIP_DEFLATED) as bomb:
-        bomb.writestr("archive/data/0", bytes(10**7))
-    refused((tmp_path / "bomb").read_bytes(), " 0 MB .* 10 MB")
 
     refused(
         mae | {"cls_token": torch.zeros(2), "x.1.y": torch.zeros(2)},

@@ -12,6 +12,7 @@ from mgm.cli import app
 from mgm.errors import UserError
 from mgm.models import build_mae, read_weights, save_weights
 from mgm.models.formats import to_huggingface, to_videomae
+from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from mgm.spec import parse, read_spec
 from mgm.stages.parents import complete, resolve_init
 from mgm.stages.pretrain import pretrain
@@ -49,6 +50,8 @@ def test_a_file_gives_what_the_run_that_wrote_it_gives(
 ):
     torch.save({"model": to_videomae(read_weights(parent))}, tmp_path / "official.pth")
     torch.save(to_huggingface(read_weights(parent)), tmp_path / "hf.bin")
+    processor = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
     for spec in (finetuning, probing):
         out = tmp_path / spec.stage
         by_id = run(spec, parent, videos, out)
