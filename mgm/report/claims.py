@@ -18,12 +18,11 @@ from mgm.reading import read_yaml
 from mgm.report.findings import Findings, estimate_of, in_words
 from mgm.report.judge import Judged, judge
 from mgm.results.statistics import FEWEST, Estimate, exact, of_mean
-from mgm.spec import PUBLISHED, FrozenModel
+from mgm.spec import PUBLISHED, FrozenModel, Pretrain, Spec
 from mgm.spec.compute import official_multiply_adds
 from mgm.study import recipes
 from mgm.study.formula import Formula, Statement, Term, parse_statement
 from mgm.study.quoted import FOOTNOTES, Key, Quote, reported
-from mgm.study.scales import Scale
 from mgm.study.schema import SHARES
 
 # From the worst answer to the best.
@@ -111,16 +110,19 @@ def judge_claims(
     return pd.DataFrame([_judge(claim, findings, quoted) for claim in read_claims()])
 
 
-def repeats_the_paper(scale: Scale) -> bool:
-    """Return whether runs of a scale have published data, models and schedules."""
-    generated = any(dataset.generate for dataset in scale.datasets.values())
-    return not (generated or scale.backbones or scale.steps)
+def repeats_the_paper(specs: Iterable[Spec]) -> bool:
+    """Return whether these runs have published videos, and the paper's models and schedules."""
+    return not any(
+        spec.data.digest
+        or (isinstance(spec, Pretrain) and (spec.optim.steps or spec.model.misnamed))
+        for spec in specs
+    )
 
 
 def _judge(
     claim: Claim, findings: Mapping[str, Findings], quoted: Mapping[Key, Quote]
 ) -> dict[str, str]:
-    full = repeats_the_paper(next(iter(findings.values())).suite.scale)
+    full = repeats_the_paper(next(iter(findings.values())).suite.specs.values())
     groups, printed = claim.groups, partial(of_paper, quoted)
     answers = [[printed(said.formula) for said in group] for group in groups]
     known = all(number is not None for group in answers for number in group)

@@ -176,13 +176,15 @@ def test_a_gain_at_the_papers_scale_holds():
     assert verdict_of("vit-s-is-lower", at("table4/ssv2", rows), "paper").verdict == "holds"
 
 
-def test_a_scales_name_does_not_decide():
-    scale = load_scale(CONFIG / "paper.yaml").model_copy(update={"name": "ours"})
-    assert repeats_the_paper(scale)
-    assert not repeats_the_paper(load_scale(CONFIG / "smoke.yaml"))
-    assert not repeats_the_paper(
-        load_scale(CONFIG / "mini.yaml").model_copy(update={"name": "paper"})
-    )
+def test_data_models_and_schedules_decide_what_repeats_the_paper():
+    paper = suite(1, "paper").specs.values()
+    assert repeats_the_paper(paper)
+    assert not repeats_the_paper(suite(1, "smoke").specs.values())
+    assert not repeats_the_paper(suite(1, "mini").specs.values())
+    (run, *_) = [spec for spec in paper if spec.stage == "pretrain"]
+    for field, change in (("data", {"digest": "0" * 12}), ("model", {"width": 48, "heads": 4})):
+        other = getattr(run, field).model_copy(update=change)
+        assert not repeats_the_paper([run.model_copy(update={field: other})])
 
 
 @pytest.mark.parametrize(
