@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -31,11 +31,13 @@ class Workplace:
         results: folder of all runs.
         data: {dataset's name: folder of its index}.
         options: how runs are computed.
+        features: those of the last weights that this process probed (`mgm.stages.features`).
     """
 
     results: Path
     data: dict[str, Path]
     options: RunOptions = RunOptions()
+    features: dict[Any, dict[Any, Any]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def cache(self) -> Cache | None:

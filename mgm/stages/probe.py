@@ -14,7 +14,7 @@ from mgm.data.index import Video
 from mgm.models import build_frozen_encoder
 from mgm.spec import Probe, Views
 from mgm.stages.evaluate import check_views, record
-from mgm.stages.features import LabelledClips, Split, forget_tokens, split_features
+from mgm.stages.features import LabelledClips, Split, split_features
 from mgm.stages.job import Job
 from mgm.stages.probe_kinds import KINDS
 
@@ -40,8 +40,6 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
     train, test = (split_features(job, model, of, views, with_tokens) for of, views in splits)
     logits, settings = fit_draws(job, draws, videos, train, test)
     metrics = record(job, test.sample_N.numpy(), *logits)
-    if with_tokens:
-        forget_tokens(job, model, *splits)
     chosen = {
         name: float(np.median([setting[name] for setting in settings])) for name in settings[0]
     }
