@@ -46,9 +46,6 @@ class RunOptions(LoadOptions):
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="Use torch.compile for the model's blocks; auto: only on a GPU."
     )
-    bf16_gradients: bool = Field(
-        False, description="Exchange gradients between processes in bf16: half the traffic."
-    )
 
     def changed(self, by: "RunOptions") -> "RunOptions":
         """Return these options, updated by the fields that `by` sets."""

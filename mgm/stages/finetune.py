@@ -17,7 +17,7 @@ from mgm.stages.fit import fit
 from mgm.stages.job import Job
 from mgm.stages.probe import units
 from mgm.stages.probe_kinds import held_out
-from mgm.training import mix
+from mgm.training import collectives, mix
 from mgm.video.loader import Batch, BatchOptions
 
 
@@ -37,11 +37,11 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
     def mixed(step: int, batch: Batch, weight_B: Tensor) -> Batch:
         """Apply mixup and CutMix to the batch.
 
-        Draws depend only on the run's seed and the step, so a resumed run repeats them.
+        Draws depend only on the run's seed, the step and the rank, so a resumed run repeats them.
         """
         if not augment.mixup and not augment.cutmix:
             return batch
-        draw = rng.generator(rng.clip_seed(spec.seed, step, -1), "augment")
+        draw = rng.generator(rng.clip_seed(spec.seed, step, -1 - collectives.rank()), "augment")
         frames_BTHWC, target_BC = mix(
             batch.frames_BTHWC,
             batch.label_B,

@@ -166,33 +166,3 @@ def all_reduce_max(*own: int) -> list[int]:
     numbers = torch.tensor(own)
     dist.all_reduce(numbers, dist.ReduceOp.MAX)
     return numbers.tolist()
-
-
-def all_gather_cat(own_B: Tensor) -> Tensor:
-    """Return the tensors of all processes, concatenated by rank: (world_size * B, ...)."""
-    whole = own_B.new_zeros(world_size(), *own_B.shape)
-    whole[rank()] = own_B
-    return all_reduce(whole).flatten(0, 1)
-
-
-def exchange(own_B: Tensor, index_N: Tensor) -> Tensor:
-    """Return this process's part of all_gather_cat(own_B)[index_N]: (B, ...).
-
-    Only the needed rows are exchanged.
-
-    Args:
-        index_N: a permutation, on the host.
-    """
-    # The rank that each row comes from, one line per rank that it goes to.
-    source_N = index_N.div(len(own_B), rounding_mode="floor").view(world_size(), -1)
-    leaving = (index_N[source_N.flatten() == rank()] - rank() * len(own_B)).to(
-        own_B.device, non_blocking=True
-    )
-    order = source_N[rank()].argsort(stable=True).to(own_B.device, non_blocking=True)
-    coming = own_B.new_empty(own_B.shape)
-    counts = (
-        torch.bincount(source_N[rank()], minlength=world_size()).tolist(),
-        (source_N == rank()).sum(1).tolist(),
-    )
-    dist.all_to_all_single(coming, own_B[leaving], *counts)
-    return torch.empty_like(coming).index_copy_(0, order, coming)

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from mgm.errors import UserError
@@ -75,9 +74,9 @@ def train(
 
     Several processes train the same model by DistributedDataParallel. Losses and gradients are
     those of the whole batch, up to the order of float32 sums. Dropout and drop path of several
-    processes, and on a GPU, draw by (seed, step, rank). A single process on a CPU draws from a
-    stream that its checkpoint holds. So weights with other numbers of processes are equal up to
-    rounding, except for these draws.
+    processes, and on a GPU, draw by (seed, step, rank), and mixup and CutMix mix the clips of a
+    rank. A single process on a CPU draws from a stream that its checkpoint holds. So weights with
+    other numbers of processes are equal up to rounding, except for these draws.
 
     Returns:
         The names of the videos that could not be read.
@@ -104,7 +103,7 @@ def train(
         optimiser = build_optimiser(run.model, run.optim, run.layer_decay)
         first, failures = _restore(run, optimiser, folder, show)
         # DistributedDataParallel copies rank 0's weights to all processes.
-        loss_module = _parallel(_Loss(run), options.bf16_gradients)
+        loss_module = _parallel(_Loss(run))
         clips = run.optim.batch * run.repeats
         log = TrainingLog(folder, run.run_id, first, run.steps, clips, show) if is_main else None
         batches = log.timed(run.batches(first)) if log else run.batches(first)
@@ -169,7 +168,7 @@ def _backward(
     no_sync = getattr(loss_module, "no_sync", nullcontext)
     for part in range(parts):
         own = itemgetter(slice(part * clips, (part + 1) * clips))
-        micro_batch = own(batch) if isinstance(batch, Tensor) else batch.map(own)
+        micro_batch = batch.map(own)
         # Processes exchange gradients after the last micro-batch.
         with nullcontext() if part + 1 == parts else no_sync():
             with precision:
@@ -236,7 +235,7 @@ class _Loss(nn.Module):
         return self.loss_of(part)
 
 
-def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
+def _parallel(loss: nn.Module) -> nn.Module:
     """Average the gradients of all processes in the backward pass."""
     if collectives.world_size() == 1:
         return loss
@@ -244,8 +243,6 @@ def _parallel(loss: nn.Module, bf16_gradients: bool) -> nn.Module:
     parallel = DistributedDataParallel(loss, gradient_as_bucket_view=True)
     # Buffers are constants. PyTorch 2.15 deprecates the argument of this name.
     parallel.broadcast_buffers = False
-    if bf16_gradients:
-        parallel.register_comm_hook(None, bf16_compress_hook)
     return parallel
 
 

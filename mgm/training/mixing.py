@@ -6,7 +6,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgm.rng import seeded
-from mgm.training import collectives
 
 PAIRS = 8  # mixed at a time
 
@@ -25,7 +24,7 @@ def mix(
     All pairs of a step have the same ratio (mixup), or the same box in all frames (CutMix). If both
     are on, each step draws one (VideoMAE's "batch" mode, probability 1, switch 0.5). Clips of
     weight 0 could not be read, and are ignored. If the number of clips is odd, the last is not
-    mixed. With several processes, pairs are the same as in one process.
+    mixed. Each process mixes its own clips.
 
     Args:
         frames_BTHWC: uint8.
@@ -44,27 +43,14 @@ def mix(
     from timm.data.mixup import Mixup
 
     target_BC = F.one_hot(label_B, classes).float()
-    # Positions in the whole step, over all processes.
-    readable = collectives.all_gather_cat(weight_B).nonzero()[:, 0]
+    readable = weight_B.nonzero()[:, 0]
     paired = readable[: len(readable) // 2 * 2]
     if not len(paired):
         return frames_BTHWC, target_BC
-    device, frames, label = frames_BTHWC.device, frames_BTHWC[:0], label_B[:0]
-    mixed = paired.to(device, non_blocking=True)
-    if collectives.world_size() > 1:
-        first = collectives.rank() * len(label_B)
-        partner_N = torch.arange(collectives.world_size() * len(label_B))
-        partner_N[paired] = paired.flip(0)
-        own = paired[(paired >= first) & (paired < first + len(label_B))] - first
-        mixed = own.to(device, non_blocking=True)
-        # timm pairs the first with the last, so the partners come in reverse order.
-        frames = collectives.exchange(frames_BTHWC, partner_N)[mixed].flip(0)
-        label = collectives.exchange(label_B, partner_N)[mixed].flip(0)
-    if not len(mixed):
-        return frames_BTHWC, target_BC
+    mixed = paired.to(frames_BTHWC.device, non_blocking=True)
     # Label smoothing is part of the loss.
     timm = Mixup(mixup, cutmix, label_smoothing=0.0, num_classes=classes)
-    frames, label = torch.cat((frames_BTHWC[mixed], frames)), torch.cat((label_B[mixed], label))
+    frames, label = frames_BTHWC[mixed], label_B[mixed]
     seed, count = int(rng.integers(2**32)), len(label)
     target = F.one_hot(label, classes).float()
     # Float32 frames take four times the memory, so few pairs are mixed at a time. Each draws the
@@ -83,5 +69,4 @@ def mix(
         half = stop - start
         frames[front], frames[back] = mixed_BTHWC[:half], mixed_BTHWC[half:]
         target[front], target[back] = mixed_BC[:half], mixed_BC[half:]
-    frames_BTHWC = frames_BTHWC.index_copy(0, mixed, frames[: len(mixed)])
-    return frames_BTHWC, target_BC.index_copy(0, mixed, target[: len(mixed)])
+    return frames_BTHWC.index_copy(0, mixed, frames), target_BC.index_copy(0, mixed, target)

@@ -1,5 +1,10 @@
 """A very small dataset and model, shared by the tests of jobs."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
 from mgm.data.synthetic.params import Synthetic
 from mgm.spec import Clips, Data, Model
 
@@ -9,3 +14,12 @@ SMALL = {
     "clips": Clips(frames=4, size=24, stride=2, flip=False),
     "model": Model(backbone="toy", width=16, depth=2, heads=2, patch=8),
 }
+
+
+class Numbers(NamedTuple):
+    """A batch of a toy model, as the training loop cuts it."""
+
+    x: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Numbers":
+        return Numbers(change(self.x))

@@ -44,14 +44,21 @@ OPTIM = {
 PRETRAIN = Pretrain(
     **SMALL, decoder=Decoder(width=8, depth=1, heads=2), optim=Optim(**OPTIM), std_floor=0.1
 )
-MIXED = Finetune(
+TUNED = Finetune(
     **SMALL,
     optim=FinetuneOptim(**OPTIM),
     drop_path=0.0,
     views=Views(temporal=4, spatial=3),
-    augment=Augment(mixup=0.8, cutmix=1.0, repeats=2),
+    augment=Augment(repeats=2),
 )
-DROPPING = MIXED.model_copy(update={"drop_path": 0.3, "head_dropout": 0.3})
+# Each process mixes and drops on its own.
+DROPPING = TUNED.model_copy(
+    update={
+        "drop_path": 0.3,
+        "head_dropout": 0.3,
+        "augment": Augment(mixup=0.8, cutmix=1.0, repeats=2),
+    }
+)
 CLOSE = {
     "rtol": 1e-3,
     "atol": 1e-4,
@@ -113,12 +120,12 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("distributed")
     generate(PARAMS, folder / "ssv2")
     (folder / "specs").mkdir()
-    for name, spec in {"pretrain": PRETRAIN, "mixed": MIXED, "dropping": DROPPING}.items():
+    for name, spec in {"pretrain": PRETRAIN, "tuned": TUNED, "dropping": DROPPING}.items():
         (folder / "specs" / f"{name}.json").write_text(spec.model_dump_json())
     torch.set_num_threads(1)
     alone = Workplace(folder / "one", {"ssv2": folder / "ssv2"}, RunOptions(accumulate=4))
     run_all([PRETRAIN], pretrain, alone)
-    run_all([MIXED], finetune, alone)
+    run_all([TUNED], finetune, alone)
     with pytest.MonkeyPatch.context() as patch:
         real = fitting.training_loader
 
@@ -131,7 +138,7 @@ def folder(tmp_path_factory) -> Path:
         patch.setattr(fitting, "training_loader", stopping)
         with pytest.raises(KeyboardInterrupt):
             run_all(
-                [MIXED],
+                [TUNED],
                 finetune,
                 replace(
                     alone,
@@ -184,9 +191,9 @@ def test_pretraining_has_the_losses_of_one_process(folder, both):
     assert_close(one, other)
 
 
-def test_finetuning_mixes_the_same_pairs(folder, both):
-    """Mixup, CutMix and repeated augmentation mix alike in 1 process x 4 parts and in 2 x 2."""
-    one, other = (folder / name / MIXED.run_id for name in ("one", "two"))
+def test_finetuning_has_the_losses_of_one_process(folder, both):
+    """Repeated augmentation too, in 1 process x 4 parts and in 2 x 2."""
+    one, other = (folder / name / TUNED.run_id for name in ("one", "two"))
     assert_same_log(one, other)
     assert_close(one, other)
 
@@ -199,9 +206,9 @@ def test_uneven_tests_count_each_video_once(folder, both):
     assert both[1]["told"] == ""
     name = "predictions.csv"
     assert (folder / "evaluated" / name).read_bytes() == (
-        folder / "one" / MIXED.run_id / name
+        folder / "one" / TUNED.run_id / name
     ).read_bytes()
-    result = examine(folder / "one" / MIXED.run_id, MIXED).result
+    result = examine(folder / "one" / TUNED.run_id, TUNED).result
     assert f"top1 {result['metrics']['top1']:.2f} on 12 videos" in both[0]["told"]
 
 
@@ -212,11 +219,6 @@ def test_failures_are_those_of_one_process_and_in_its_order(both, tmp_path):
         torch.testing.assert_close(
             torch.tensor(seen["toy"]["weights"]), torch.tensor(alone["weights"]), **CLOSE
         )
-        exact, rounded = (torch.tensor(seen[name]["weights"]) for name in ("toy", "bf16"))
-        torch.testing.assert_close(
-            rounded, exact, rtol=0.1, atol=0.02
-        )  # gradients of 8 bits, over 12 steps of Adam
-        assert not torch.equal(rounded, exact)
         assert (
             "3 of 299 training videos could not be read, more than 1 %: b first"
             in seen["many"]["error"]
@@ -225,26 +227,26 @@ def test_failures_are_those_of_one_process_and_in_its_order(both, tmp_path):
 
 def test_a_signal_to_one_stops_both_after_its_step_and_they_end_as_if_undisturbed(folder, both):
     assert [seen["status"] for seen in both] == [[143, 143]] * 2
-    left = torch.load(folder / "two-to-one" / MIXED.run_id / "checkpoint.pt", weights_only=True)
+    left = torch.load(folder / "two-to-one" / TUNED.run_id / "checkpoint.pt", weights_only=True)
     assert left["step"] == STOP_AT + 1
     assert_close(folder / "two" / DROPPING.run_id, folder / "again" / DROPPING.run_id)
-    whole, mixed = (
+    whole, tuned = (
         load_file(folder / "two" / spec.run_id / "weights.safetensors")
-        for spec in (DROPPING, MIXED)
+        for spec in (DROPPING, TUNED)
     )
-    assert not all(torch.equal(whole[name], mixed[name]) for name in whole)  # dropout is on
+    assert not all(torch.equal(whole[name], tuned[name]) for name in whole)  # dropout is on
 
 
 def test_a_run_goes_on_with_another_number_of_processes(folder, both):
     """Without dropout, the result is as if the number had not changed."""
     run_all(
-        [MIXED],
+        [TUNED],
         finetune,
         Workplace(folder / "two-to-one", {"ssv2": folder / "ssv2"}, RunOptions(accumulate=4)),
     )
     for name in ("two-to-one", "one-to-two"):
-        assert_same_log(folder / "one" / MIXED.run_id, folder / name / MIXED.run_id)
-        assert_close(folder / "one" / MIXED.run_id, folder / name / MIXED.run_id)
+        assert_same_log(folder / "one" / TUNED.run_id, folder / name / TUNED.run_id)
+        assert_close(folder / "one" / TUNED.run_id, folder / name / TUNED.run_id)
 
 
 def command(folder, out, spec, verb="pretrain") -> list:
@@ -327,11 +329,11 @@ def test_under_torchrun_an_error_is_one_line_and_ends_all(folder, tmp_path):
     assert not list(run.iterdir())
 
     shutil.copytree(folder / "ssv2", tmp_path / "ssv2")
-    short = MIXED.model_copy(
-        update={"augment": Augment(), "optim": MIXED.optim.model_copy(update={"steps": 2})}
+    short = TUNED.model_copy(
+        update={"augment": Augment(), "optim": TUNED.optim.model_copy(update={"steps": 2})}
     )
     name = (
-        (folder / "one" / MIXED.run_id / "predictions.csv")
+        (folder / "one" / TUNED.run_id / "predictions.csv")
         .read_text()
         .splitlines()[7]
         .split(",")[0]

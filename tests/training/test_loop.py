@@ -21,6 +21,7 @@ from mgm.training import TrainingRun, load_checkpoint, save_checkpoint, train
 from mgm.training.log import TrainingLog
 from mgm.training.loop import _caught_signals
 from mgm.training.optim import learning_rate
+from tests.helpers.small_runs import Numbers
 
 OPTIM = Optim(lr=0.5, min_lr=0.01, batch=8, epochs=10, warmup_epochs=1, precision="float32")
 
@@ -40,9 +41,10 @@ def toy(steps=24, dropout=0.5, stop_at=None, spoil_at=None, failing=(), videos=1
             x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
             if step == spoil_at:
                 x = x / 0
-            yield x, [name for at, name in failing if at == step]
+            yield Numbers(x), [name for at, name in failing if at == step]
 
-    def loss_of(x):
+    def loss_of(batch):
+        x = batch.x
         loss = (model(x) - x.sum(dim=1, keepdim=True)).square().mean()
         return loss, lambda: {"size": torch.tensor(len(x))}
 
