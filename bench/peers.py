@@ -2,8 +2,8 @@
 
 Loading: a clip is 16 frames at stride 4 from a random start, cut by MultiScaleCrop and resized to
 224. All readers open the file again for each clip, and read the same frames and crop. Ours also
-reads the motion vectors. The peers read the source files. Ours reads these, and also the copies
-that `mgm prepare --copy mp4` and `--copy pack` make from them.
+reads the motion vectors, from tracks. The peers read the source files. Ours reads these, and also
+the copies that `mgm prepare --copy mp4` makes from them.
 """
 
 import sys
@@ -24,13 +24,13 @@ from torch import Tensor
 from mgm.data.copies import copy_videos
 from mgm.data.folder import index_folder
 from mgm.data.index import Index, Video
+from mgm.data.prepare import prepare_tracks
 from mgm.masking import Grid, make_mask
 from mgm.models import build_mae, reconstruction_loss
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from mgm.spec import Clips, Data, Mask, Pretrain
 from mgm.training.efficiency import set_malloc_options
 from mgm.training.optim import build_optimiser
-from mgm.video import slot_magnitude
 from mgm.video.clip import cut_frames
 from mgm.video.read import read
 from mgm.video.transform import training_box, training_indices
@@ -40,9 +40,8 @@ CLIPS, TUBELET = Clips(), 2
 
 def ours(video: Video, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     box = training_box(CLIPS, video.height, video.width, np.random.default_rng(seed))
-    (clip,) = read(video, [index_T], [box], CLIPS.size, "vectors")
-    motion = slot_magnitude(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, TUBELET)
-    return clip.frames_THWC, motion
+    (clip,) = read(video, [index_T], [box], CLIPS.size, "codec")
+    return clip.frames_THWC, clip.motion.magnitude(TUBELET)
 
 
 def resized(frames_THWC: np.ndarray, seed: int) -> np.ndarray:
@@ -66,9 +65,9 @@ def with_torchcodec(video: Video, index_T: np.ndarray, seed: int) -> np.ndarray:
 
 
 Reader = Callable[[Video, np.ndarray, int], object]
-# Peers that read videos, with goals: the ratio of their time to ours, if ours reads sources or mp4
-# copies, and if it reads packs.
-READERS = {"decord": (with_decord, 1.3, 8), "torchcodec": (with_torchcodec, 1.2, 6)}
+# Peers that read videos, with goals: the ratio of their time to ours, if ours reads sources, and if
+# it reads copies.
+READERS = {"decord": (with_decord, 1.3, 6), "torchcodec": (with_torchcodec, 1.2, 5)}
 
 
 def loader(repeats: int) -> Iterator[Comparison]:
@@ -93,15 +92,15 @@ def loader(repeats: int) -> Iterator[Comparison]:
             except (ImportError, OSError, RuntimeError) as error:
                 print(f"{name} is left out: {str(error).splitlines()[0]}", file=sys.stderr)
                 del readers[name]
-        copies, packs = (copy_videos(sources, place / kind, kind) for kind in ("mp4", "pack"))
-        kinds = {"sources": sources, "mp4 copies": copies, "packs": packs}
+        copies = copy_videos(sources, place / "copies")
+        kinds = {"source and track": sources, "mp4 copy and track": copies}
         for kind, index in kinds.items():
             against = {
                 f"{name} on the sources": (
                     partial(turn, read, sources.videos),
-                    of_packs if kind == "packs" else least,
+                    of_copies if index is copies else least,
                 )
-                for name, (read, least, of_packs) in readers.items()
+                for name, (read, least, of_copies) in readers.items()
             }
             mine, clips = partial(turn, ours, index.videos), len(index.videos)
             name = f"a clip from {kind}"
@@ -132,7 +131,8 @@ def draw(folder: Path) -> Index:
                 frame = picture_HWC.clip(0, 255).astype(np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
             container.mux(stream.encode(None))
-    return index_folder(folder / "drawn", folder / "index")
+    make = partial(index_folder, folder / "drawn")
+    return prepare_tracks(make, folder / "index", processes=1)
 
 
 def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

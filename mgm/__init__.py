@@ -1,6 +1,6 @@
 """Motion-Guided Masking (Fan et al., ICCV 2023) and its baselines for video masked autoencoders.
 
-`mgm.load`, `mgm.masks` and `mgm.read` are the short way in (`mgm.api`).
+`mgm.load`, `mgm.masks`, `mgm.read` and `mgm.track` are the short way in (`mgm.api`).
 
 Shape suffixes, used after an underscore everywhere (`frames_THWC`, `masked_BL`):
 
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from mgm.version import __version__
 
 if TYPE_CHECKING:
-    from mgm.api import load, masks, read
+    from mgm.api import load, masks, read, track
 
-__all__ = ["__version__", "load", "masks", "read"]
+__all__ = ["__version__", "load", "masks", "read", "track"]
 
 
 def __getattr__(name: str):
     """Import the interface on first use, so that `mgm --help` is fast."""
-    if name in ("load", "masks", "read"):
+    if name in __all__:
         return getattr(import_module("mgm.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -1,11 +1,13 @@
-"""The short Python interface: `mgm.load`, `mgm.masks` and `mgm.read`. Nothing else is public.
+"""The short Python interface: `mgm.load`, `mgm.masks`, `mgm.read` and `mgm.track`.
 
     model = mgm.load("RUN")                          # or weights in any format
     features = model.embed("video.mp4")
     clip = mgm.read("video.mp4", range(0, 32, 2))    # frames and motion vectors
     masked_SHW = mgm.masks(clip, "mgm")
+    track = mgm.track("video.mp4")                   # its motion alone, for any decoder's pixels
+    masked_SHW = mgm.masks(track[0:32:2], "mgm", box=(top, left, height, width))
 
-`read` needs only the base of the package. `load` and `masks` need the extra `train`.
+`read` and `track` need only the base of the package. `load` and `masks` need the extra `train`.
 """
 
 from collections.abc import Sequence
@@ -17,11 +19,10 @@ import numpy as np
 
 from mgm.errors import UserError, valid
 from mgm.spec import ApplyOptions, Clips, Mask, Views
-from mgm.video import Clip, probe_video, read_clip
+from mgm.video.clip import Box, Clip, Motion
+from mgm.video.track import SUFFIX, Track
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from mgm.models import FrozenEncoder
 
 
@@ -39,10 +40,13 @@ def read(
         frames_THWC, motion_THW2, distance_THW and has_motion_T, see `mgm.video.clip.Clip`.
 
     Raises:
-        NoVectors: the codec has no motion vectors.
+        NoMotion: the codec has no motion vectors.
         UserError: the file cannot be read, has fewer frames than requested, or `frames` are not
             whole numbers.
     """
+    # PyAV takes long to import.
+    from mgm.video.decode import probe_video, read_clip
+
     if frames is None:
         frames = range(probe_video(video).frames)
     elif np.asarray(frames).dtype.kind not in "iu":
@@ -50,53 +54,99 @@ def read(
     return read_clip(video, frames, motion)
 
 
+def track(path: str | Path) -> Track:
+    """Return the times and the motion of a video's frames, for `masks`.
+
+    `track[frames]` is the motion of some frames, by their numbers from 0: a slice, or numbers in
+    any order. A track may be pickled, and used by threads and forked processes.
+
+    Args:
+        path: a track that `mgm prepare` or `mgm track` wrote, which ends in .track; or a video,
+            which is decoded once. Then its codec must have motion vectors.
+
+    Raises:
+        UserError: the file cannot be read, or is not a whole track.
+    """
+    if str(path).endswith(SUFFIX):
+        return Track(path)
+    # PyAV takes long to import, and reading a track does not need it.
+    from mgm.video.vectors import read_track
+
+    return read_track(path)
+
+
 def masks(
-    clip: Clip,
+    motion: Motion | Clip,
     mask: str | Mask = "mgm",
     seed: int = 0,
     *,
+    ratio: float | None = None,
+    box: tuple[float, float, float, float] | None = None,
+    flip: bool = False,
+    size: int = 224,
     tubelet: int = 2,
     grid: tuple[int, int] = (14, 14),
     stride: int = 1,
-) -> "Tensor":
+) -> np.ndarray:
     """Return the mask of a clip.
 
     Args:
-        clip: from `read`. `tubelet` divides its number of frames.
+        motion: of the clip's frames: a slice of a track, or a clip from `read`. `tubelet` divides
+            its number of frames.
         mask: a name, such as "mgm", "tube" or "block", or all settings of a mask. A name hides
             75 % of the patches.
         seed: of the mask's random draws.
+        ratio: the share of patches to hide, in place of the mask's own.
+        box: the crop that the model sees: top, left, height and width, in pixels of the video.
+            Default: the whole frames. For a clip, use `Clip.cut`.
+        flip: the crop is mirrored, left to right.
+        size: the side to which the crop is scaled, in pixels.
         tubelet: frames per time slot.
-        grid: rows and columns of patches over the whole clip.
+        grid: rows and columns of patches over the crop.
         stride: frames of the video from one frame of the clip to the next, for the mask "warped".
 
     Returns:
         masked_SHW: bool, True where a patch is hidden, per slot, row and column.
 
     Raises:
-        UserError: the mask does not exist, its guidance needs more than the clip, or the clip does
-            not fit the tubelets or the grid.
+        UserError: the mask does not exist, its guidance needs more than the motion, or the clip
+            does not fit the tubelets or the grid.
     """
     # torch and what needs it belong to an optional part of the package.
     import torch
 
     from mgm.masking import Grid, make_mask
-    from mgm.stages.guidance import slot_motion, stored_motion
+    from mgm.stages.guidance import slot_motion, track_method
 
     with valid("mask: "):
         settings = Mask.model_validate(mask)
-    frames, *sides, _ = clip.frames_THWC.shape
+        if ratio is not None:
+            settings = Mask.model_validate({**settings.model_dump(), "ratio": ratio})
+    if isinstance(motion, Clip):
+        clip, sides = motion, motion.frames_THWC.shape[1:3]
+        if box or flip:
+            raise UserError("box and flip are for motion; cut the clip itself: clip.cut(...)")
+    else:
+        if box or flip:
+            top, left, height, width = box or (0, 0, *motion.frame)
+            crop = Box(top, left, height, width, flip=flip, of=motion.frame)
+            motion = motion.cut(crop, size)
+        # There are no pixels.
+        clip = Clip(np.empty((len(motion), 0, 0, 3), np.uint8), motion)
+        sides = (motion.size, motion.size) if motion.box else motion.frame
+    frames = len(clip.motion)
     if tubelet < 1 or frames % tubelet:
         raise UserError(f"the clip has {frames} frames, which tubelet {tubelet} does not divide")
     if np.shape(grid) != (2,) or not all(1 <= n <= side for n, side in zip(grid, sides)):
         raise UserError(f"grid is {grid}; pass rows and columns, at most {sides[0]} and {sides[1]}")
-    if settings.guidance not in ("vectors", "difference"):
-        raise UserError(f"guidance {settings.guidance} needs more than the clip; choose vectors")
-    if stored_motion(settings) and not clip.has_motion_T.any():
+    allowed = ("vectors", "difference") if clip.frames_THWC.size else ("vectors",)
+    if settings.guidance not in allowed:
+        raise UserError(f"guidance {settings.guidance} needs more than this; choose vectors")
+    if track_method(settings) and not clip.has_motion_T.any():
         raise UserError(f"the clip has no motion, and mask {settings.name} needs it; choose tube")
-    motion = slot_motion(clip, settings, tubelet, stride)
-    masked_1L = make_mask(settings, Grid(frames // tubelet, *grid), motion, torch.tensor([seed]))
-    return masked_1L.view(-1, *grid)
+    guide = slot_motion([clip], settings, tubelet, stride)
+    masked_1L = make_mask(settings, Grid(frames // tubelet, *grid), guide, torch.tensor([seed]))
+    return masked_1L.view(-1, *grid).numpy()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NEXT_STEPS = {
     errno.ENOSPC: "make room and run again",
     errno.EDQUOT: "make room and run again",
@@ -55,6 +56,10 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         super().__init__(plain(message, LONGEST))
+
+
+class NoMotion(UserError):
+    """A video has no motion of the kind that is asked for, or a wrong one, so a run must stop."""
 
 
 def require_new(path: Path, force: bool) -> None:

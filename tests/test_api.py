@@ -17,7 +17,7 @@ from mgm.spec import MASKS, ApplyOptions, Clips, Data, Decoder, Mask, Model, Pre
 from mgm.stages.apply import embed
 from mgm.stages.guidance import slot_motion
 from mgm.video import read_clip, slot_magnitude
-from mgm.video.clip import Clip, Motion
+from mgm.video.clip import Box, Clip, Motion
 from tests.helpers.videos import moving_square, write_video
 
 ROOT = Path(__file__).parents[1]
@@ -62,13 +62,13 @@ def test_read_and_masks_are_the_parts(video):
     motion_SHW = slot_magnitude(known.motion_THW2, known.distance_THW, known.has_motion_T, 2)
     motion, grid = SlotMotion(torch.from_numpy(motion_SHW)[None]), Grid(8, 14, 14)
     masked_1L = make_mask("mgm", grid, motion, torch.tensor([3]))
-    assert torch.equal(mgm.masks(clip, seed=3).flatten(), masked_1L[0])
+    assert np.array_equal(mgm.masks(clip, seed=3).ravel(), masked_1L[0])
     for name in MASKS:
         masked_SHW = mgm.masks(clip, name, grid=(6, 6))
         assert masked_SHW.shape == (8, 6, 6)
         assert masked_SHW.any()
     half = mgm.masks(clip, Mask(name="block", ratio=0.5), tubelet=4)
-    assert half.flatten(1).sum(1).tolist() == [98] * 4
+    assert half.sum((1, 2)).tolist() == [98] * 4
 
 
 @pytest.mark.parametrize(
@@ -103,18 +103,38 @@ def test_a_mask_is_that_of_training_whatever_its_guidance(video):
     """Difference guidance has a cell per 8 pixels, as in training, also at patch 8."""
     clip = mgm.read(video, range(16))
     for mask in (Mask(guidance="difference"), Mask(compensate="median"), Mask(name="warped")):
-        motion = slot_motion(clip, mask, 2, 1)
+        motion = slot_motion([clip], mask, 2, 1)
         assert motion.magnitude_BSHW.shape == (1, 8, 8, 12)
         masked_1L = make_mask(mask, Grid(8, 8, 12), motion, torch.tensor([0]))
-        assert torch.equal(mgm.masks(clip, mask, grid=(8, 12)).flatten(), masked_1L[0])
+        assert np.array_equal(mgm.masks(clip, mask, grid=(8, 12)).ravel(), masked_1L[0])
+
+
+@pytest.mark.parametrize("name", ["mgm", "mgm-sparse", "warped", "tube"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_mask_for_a_crop_of_any_loader_is_that_of_the_cut_clip(video, name, flip):
+    """A track and a box are enough. No pixel is read."""
+    index_T, (top, left, side) = [1, 5, 30, 31], (3, 20, 50)
+    clip = mgm.read(video, index_T).cut(Box(top, left, side, side, flip=flip), 96)
+    crop = {"box": (top, left, side, side), "flip": flip, "size": 96}
+    for ratio in (0.5, 0.9):
+        given = {"ratio": ratio, "seed": 4, "grid": (6, 6)}
+        own = mgm.masks(mgm.track(video)[index_T], name, **crop, **given)
+        assert own.dtype == bool
+        np.testing.assert_array_equal(own, mgm.masks(clip, name, **given))
+        if name != "warped":
+            np.testing.assert_array_equal(own.sum((1, 2)), int(ratio * 36))
+    with pytest.raises(UserError, match="box and flip are for motion"):
+        mgm.masks(clip, box=(0, 0, 8, 8))
+    with pytest.raises(UserError, match="guidance difference needs more"):
+        mgm.masks(mgm.track(video)[index_T], Mask(guidance="difference"))
 
 
 def test_displacement_is_in_units_of_width_and_height():
     """A square that moves by (6, 3) pixels per frame, on 128 x 64 pixels."""
     vectors_THW2 = np.tile(np.float32([6, 3]), (2, 8, 16, 1))
-    motion = Motion(vectors_THW2, np.ones((2, 8, 16), np.float32), np.ones(2, bool))
+    motion = Motion(vectors_THW2, np.ones((2, 8, 16), np.float32), np.ones(2, bool), (64, 128))
     clip = Clip(np.zeros((2, 64, 128, 3), np.uint8), motion)
-    moved_BSHW2 = slot_motion(clip, Mask(name="warped"), 2, 1).displacement_BSHW2
+    moved_BSHW2 = slot_motion([clip], Mask(name="warped"), 2, 1).displacement_BSHW2
     np.testing.assert_allclose(moved_BSHW2[0, 0, 0, 0], [2 * 6 / 128, 2 * 3 / 64])
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from mgm.cli.base import grouped
 from mgm.console import say
-from mgm.data.prepare import prepare_copies, read_params, require_own_index, summary
+from mgm.data.prepare import prepare_copies, prepare_tracks, read_params, require_own_index, summary
 from mgm.data.published import index_published
 from mgm.errors import MOST_PROCESSES, UserError
 from mgm.spec import PUBLISHED, FrozenModel, Published
@@ -29,14 +29,19 @@ Seed = Annotated[
 
 
 class CopyOptions(FrozenModel):
-    """How the videos are copied. Every field is an option of `mgm prepare DATASET`."""
+    """What `mgm prepare DATASET` writes besides the index. Every field is an option."""
 
+    motion: Literal["codec", "none"] = Field(
+        "codec",
+        description="codec: write OUT/tracks too, the motion vectors and times of every video, "
+        "which masks follow; none: only the index.",
+    )
     copy_as: Annotated[
-        Literal["pack", "mp4"] | None,
+        Literal["mp4"] | None,
         typer.Option(
             "--copy",
-            help="Write OUT/videos too, fast to read at random, and index those. pack: JPEG frames "
-            "and the sources' own vectors. mp4: H.264, for codecs without vectors.",
+            help="Write OUT/videos too, H.264 that is fast to read at random, and index those. "
+            "Their tracks have the sources' own vectors.",
         ),
     ] = None
     short_side: int | None = Field(
@@ -49,7 +54,7 @@ class CopyOptions(FrozenModel):
         None,
         ge=1,
         le=MOST_PROCESSES,
-        description="Processes that write copies; default: one per core.",
+        description="Processes that write tracks and copies; default: one per core.",
     )
 
 
@@ -62,18 +67,23 @@ def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
     Raises:
         UserError: an option of copies is given, and no copy is asked for.
     """
-    flags = {"short-side": how.short_side, "processes": how.processes}
-    if not how.copy_as and (idle := [name for name, value in flags.items() if value is not None]):
-        raise UserError(f"--{idle[0]} is for --copy, which is not given; add it, or leave it out")
+    if how.short_side and not how.copy_as:
+        raise UserError("--short-side is for --copy, which is not given; add it, or leave it out")
+    if how.motion == "none" and how.copy_as:
+        raise UserError("--copy writes tracks too; leave --motion none out")
     require_own_index(out)
+    from mgm.data.opening import cores
+
+    processes = how.processes or cores()
     if how.copy_as:
         from mgm.data.copies import copy_videos
-        from mgm.data.opening import cores
 
-        side, processes = how.short_side or 256, how.processes or cores()
-        copy = partial(copy_videos, kind=how.copy_as, short_side=side, processes=processes)
-        make = partial(prepare_copies, make, copy=copy)
-    index = make(out)
+        copy = partial(copy_videos, short_side=how.short_side or 256, processes=processes)
+        index = prepare_copies(make, out, copy)
+    elif how.motion == "codec":
+        index = prepare_tracks(make, out, processes)
+    else:
+        index = make(out)
     say(summary(index))
 
     from mgm.stages.inspect import interlaced_lines, spread, visible_lines

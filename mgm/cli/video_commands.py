@@ -1,4 +1,4 @@
-"""Commands for videos and weights: features, predictions, exports, flow, pictures."""
+"""Commands for videos and weights: features, predictions, exports, tracks, pictures."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +9,7 @@ from pydantic import Field
 from mgm.cli.base import app, grouped
 from mgm.console import say
 from mgm.errors import MOST_PROCESSES, UserError
-from mgm.spec import ApplyOptions, FrozenModel, PredictOptions
+from mgm.spec import ApplyOptions, FrozenModel, Method, PredictOptions
 
 SOURCE = "A video, a folder of videos, or a folder that `mgm prepare` wrote."
 Source = Annotated[Path, typer.Argument(help=SOURCE, metavar="SOURCE")]
@@ -85,11 +85,13 @@ def export(
     say(write(run, options.to, options.out, options.index, options.force))
 
 
-class FlowOptions(FrozenModel):
-    """How `mgm flow` computes."""
+class TrackOptions(FrozenModel):
+    """How `mgm track` computes."""
 
-    method: Literal["raft-small", "dis"] = Field(
-        description="raft-small: of torchvision, a network; dis: of OpenCV, without one."
+    method: Method = Field(
+        "codec",
+        description="codec: the files' own motion vectors; raft-small: optical flow by a network "
+        "of torchvision; dis: optical flow by OpenCV.",
     )
     weights: Path | None = Field(
         None, description="A state_dict of torchvision's raft_small; default: download it."
@@ -101,20 +103,18 @@ class FlowOptions(FrozenModel):
 
 @app.command()
 @grouped
-def flow(
-    options: FlowOptions,
+def track(
+    options: TrackOptions,
     index: Annotated[
         Path, typer.Argument(help="A folder that `mgm prepare` wrote.", metavar="INDEX_DIR")
     ],
 ) -> None:
-    """Write the optical flow of a dataset's videos next to them.
+    """Write the motion that masks follow, of a dataset's videos: vectors or optical flow."""
+    from mgm.data.tracks import marker_of, write_tracks
 
-    Masks can follow optical flow in place of motion vectors.
-    """
-    from mgm.stages.flow import flow as compute
-
-    done = compute(index, options.method, options.weights, options.processes)
-    say(f"flow of {done['videos']} videos by {options.method}: {index}/flow-{options.method}.json")
+    method = options.method
+    done = write_tracks(index, method, options.weights, options.processes)
+    say(f"tracks of {done['videos']} videos by {method}: {marker_of(index, method)}")
 
 
 @app.command()

@@ -123,8 +123,8 @@ def dataset_jobs(workflow: "Workflow") -> list[Job]:
         jobs += [
             Job(
                 f"flow-{name}-{method}",
-                ["flow", str(place), "--method", method, *weights],
-                [place / f"flow-{method}.json"],
+                ["track", str(place), "--method", method, *weights],
+                [place / f"tracks-{method}.json"],
                 [f"prepare-{name}"] if name in built else [],
                 threads=workflow.threads("flow", 1),
                 parallel=True,

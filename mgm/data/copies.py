@@ -1,16 +1,17 @@
-"""`mgm prepare DATASET --copy`: one file per video from which clips are read fast.
+"""`mgm prepare DATASET --copy mp4`: one file per video from which clips are read fast.
 
     OUT/source/                 the index of the sources
     OUT/copies.json             the copies' settings. Written first. It shows that mgm made
                                 OUT/videos
-    OUT/videos/                 the copies, with the sources' names. NAME.mp4 is encoded again
-                                (`mgm.data.transcode`). NAME.pack has JPEG frames and the source's
-                                own motion vectors (`mgm.video.pack`)
+    OUT/videos/NAME.mp4         the copies, with the sources' names (`mgm.data.transcode`)
+    OUT/tracks/                 their tracks, with the motion vectors of the sources. A source whose
+                                codec has none gets those of its copy
     OUT/index.csv, index.json   the index of the copies, with the sources' labels, splits and
                                 groups. index.json is written last
 
-As with make, a copy is kept if it is whole and not older than its source. A copy is written under a
-hidden name and then renamed, so a killed process or a full disk leaves no incomplete copy.
+A source is decoded once for its copy and its track. As with make, they are kept if they are whole
+and not older than the source. They are written under hidden names and then renamed, so a killed
+process or a full disk leaves no incomplete file.
 """
 
 import hashlib
@@ -21,56 +22,70 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from mgm.console import track
 from mgm.data.index import Index, Video, new_index, read_index, write_index
-from mgm.data.opening import FULL, GONE, fault, in_processes, open_all
+from mgm.data.opening import GONE, disk_full, fault, in_processes, open_all
+from mgm.data.tracks import THREADS, current
 from mgm.errors import UserError
 from mgm.reading import read_json
 from mgm.results.atomic import atomic_write, remove_parts, write
+from mgm.video.track import track_path
 
-Copy = Literal["pack", "mp4"]
 OLDER = "is older than its source; run the same `mgm prepare` again"
 
 
-def copy_videos(
-    source: Index,
-    out: Path,
-    kind: Copy,
-    short_side: int = 256,
-    processes: int = 1,
-) -> Index:
+def copy_videos(source: Index, out: Path, short_side: int = 256, processes: int = 1) -> Index:
     """Copy the videos of `source`, and write the index of the copies to folder `out`.
 
     A video that cannot be copied is listed among the excluded ones. The next call tries it again.
     """
     out = Path(os.path.abspath(out))
-    _claim(out, {"copy": kind, "short_side": short_side})
-    root, target_of, checked = out / "videos", _targets(source, kind), out / "checked.jsonl"
+    _claim(out, {"copy": "mp4", "short_side": short_side})
+    root, target_of, checked = out / "videos", _targets(source), out / "checked.jsonl"
     there = [target for target in target_of.values() if (root / target).is_file()]
     known, _ = open_all(root, there, checked)
-    todo = [video for video in source.videos if not _current(video, known.get(target_of[video]))]
+
+    def copies_of(infos: dict[str, Video]) -> dict[Video, Video]:
+        """Return {source: its copy as the index describes it}."""
+        of_source = dict[Video, Video]()
+        for video, target in target_of.items():
+            if info := infos.get(target):
+                # Boxes are drawn in the pixels of the vectors.
+                own = video if video.has_vectors else info
+                of_source[video] = replace(
+                    info,
+                    label=video.label,
+                    split=video.split,
+                    group=video.group,
+                    width=own.width,
+                    height=own.height,
+                    track=str(out / "tracks" / target),
+                )
+        return of_source
+
+    copy_of = copies_of(known)
+    with ThreadPoolExecutor(THREADS) as pool:
+        kept = pool.map(lambda video: _current(video, copy_of.get(video)), source.videos)
+        todo = [video for video, whole in zip(source.videos, kept) if not whole]
     if todo:
         # The old index does not match the new copies.
         (out / "index.json").unlink(missing_ok=True)
-    tasks = [(video, root / target_of[video]) for video in todo]
-    results = in_processes(partial(_copy, kind, short_side), tasks, processes)
-    done = track(results, f"writing {kind} files", len(tasks))
-    failed = sorted((source.name(video), reason) for video, reason in done if reason)
-    for folder in {(root / target).parent for target in target_of.values()}:
-        if folder.is_dir():
-            remove_parts(folder)
-    lost = dict(failed)
-    source_of = {target_of[own]: own for own in source.videos if source.name(own) not in lost}
-    infos, unreadable = open_all(root, list(source_of), checked)
-    copies = [
-        replace(info, label=video.label, split=video.split, group=video.group)
-        for info, video in ((info, source_of[target]) for target, info in infos.items())
+    tasks = [
+        (video, root / target_of[video], str(out / "tracks" / target_of[video])) for video in todo
     ]
-    note = (
-        f"{source.note}; {kind} copies of index {source.digest} (short side at most {short_side})"
-    )
+    done = track(in_processes(partial(_copy, short_side), tasks, processes), "copying", len(tasks))
+    failed = sorted((source.name(video), reason) for video, reason in done if reason)
+    for place in (root, out / "tracks"):
+        for folder in {(place / target).parent for target in target_of.values()}:
+            if folder.is_dir():
+                remove_parts(folder)
+    lost = dict(failed)
+    targets = [target_of[own] for own in source.videos if source.name(own) not in lost]
+    infos, unreadable = open_all(root, targets, checked)
+    note = f"{source.note}; mp4 copies of index {source.digest} (short side at most {short_side})"
+    copies = list(copies_of(infos).values())
     index = new_index(root, source.classes, copies, [*source.excluded, *failed, *unreadable], note)
     write_index(index, out)
     return index
@@ -84,17 +99,18 @@ def older_copies(index: Index) -> Iterator[tuple[str, str]]:
     out = index.root.parent
     if not ((out / "copies.json").is_file() and (out / "source" / "index.json").is_file()):
         return
-    source, known = read_index(out / "source"), {video.path for video in index.videos}
-    for video, target in _targets(source, read_json(out / "copies.json")["copy"]).items():
-        path = str(index.root / target)
-        if path in known and _older(path, video.path):
-            yield path, OLDER
+    known, root = {video.path for video in index.videos}, index.root
+    source = _targets(read_index(out / "source")).items()
+    pairs = [(path, own.path) for own, name in source if (path := str(root / name)) in known]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for (path, _), older in zip(pairs, pool.map(_older, pairs)):
+            if older:
+                yield path, OLDER
 
 
 def check_files(index: Index) -> None:
     """Check that the videos of an index are the files that were indexed, by their sizes."""
-    # A shared file system answers several requests at a time.
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         found = zip(index.videos, pool.map(fault, index.videos))
         faults = [(video, wrong) for video, wrong in found if wrong]
     if faults:
@@ -108,11 +124,18 @@ def check_files(index: Index) -> None:
 
 
 def _current(video: Video, copy: Video | None) -> bool:
-    """Return whether a copy is whole, of this video, and not older than it."""
-    return bool(copy and copy.frames == video.frames and not _older(copy.path, video.path))
+    """Return whether a copy and its track are whole, of this video, and not older than it."""
+    return bool(
+        copy
+        and copy.frames == video.frames
+        and not _older((copy.path, video.path))
+        and current(copy, "codec")
+    )
 
 
-def _older(path: str, source: str) -> bool:
+def _older(pair: tuple[str, str]) -> bool:
+    """Return whether a copy is older than its source, if that is there."""
+    path, source = pair
     return os.path.exists(source) and os.path.getmtime(path) < os.path.getmtime(source)
 
 
@@ -130,7 +153,7 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
     write(mark, json.dumps(settings, indent=1) + "\n")
 
 
-def _targets(source: Index, kind: Copy) -> dict[Video, str]:
+def _targets(source: Index) -> dict[Video, str]:
     """Return the path of each source's copy below OUT/videos.
 
     A digest is added to the name if two sources differ only in their suffix, or if a source is
@@ -141,17 +164,20 @@ def _targets(source: Index, kind: Copy) -> dict[Video, str]:
     for video in sorted(source.videos, key=source.name):
         name = source.name(video)
         path = PurePosixPath(*(part for part in name.split("/") if part not in ("", "..")))
-        target = path.with_suffix(f".{kind}")
+        target = path.with_suffix(".mp4")
         if target in taken or ".." in name.split("/"):
             digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-            target = path.with_name(f"{path.stem}.{digest}.{kind}")
+            target = path.with_name(f"{path.stem}.{digest}.mp4")
         taken.add(target)
         targets[video] = str(target)
     return targets
 
 
-def _copy(kind: Copy, short_side: int, task: tuple[Video, Path]) -> tuple[Video, str]:
-    """Copy one video.
+def _copy(short_side: int, task: tuple[Video, Path, str]) -> tuple[Video, str]:
+    """Write a video's copy, then its track.
+
+    Args:
+        task: the video, the copy's path, and the copy's `Video.track`.
 
     Returns:
         The video, and why it cannot be copied; empty on success.
@@ -159,24 +185,26 @@ def _copy(kind: Copy, short_side: int, task: tuple[Video, Path]) -> tuple[Video,
     import av
 
     from mgm.data.transcode import encode
-    from mgm.video.pack import write_pack
+    from mgm.video.vectors import write_track
 
-    video, target = task
+    video, target, track = task
+    path = Path(track_path(track, "codec"))
     try:
         if change := fault(video):
             raise UserError(f"{change}; run `mgm prepare` again")
-        with atomic_write(target) as temporary:
-            with temporary.open("wb") as file:
-                written = (write_pack if kind == "pack" else encode)(video, file, short_side)
-            if written != video.frames:
-                raise UserError(f"{written:,} of {video.frames:,} frames decode; replace the file")
+        with atomic_write(path) as temporary, temporary.open("wb") as vectors:
+            with atomic_write(target) as copy:
+                written = encode(video, copy, short_side, vectors)
+                if written != video.frames:
+                    raise UserError(f"{written:,} of {video.frames:,} frames decode; replace it")
+            if not video.has_vectors:
+                vectors.seek(0)
+                vectors.truncate()
+                write_track(target, vectors)
         return video, ""
     except UserError as error:
         return video, str(error).removeprefix(f"{video.path}: ")
     except (OSError, av.FFmpegError) as error:
-        if error.errno in FULL:
-            raise UserError(
-                f"{target.parent}: no space left for the copy of {video.path} "
-                f"({os.strerror(error.errno)}); free some and run again (what is done is kept)"
-            ) from None
+        if full := disk_full(error, target, video):
+            raise full from None
         return video, f"cannot be copied ({error.strerror}); replace the file, or remove it"

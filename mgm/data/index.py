@@ -114,7 +114,9 @@ def listed_counts(listed: Mapping[str, int], present: Mapping[str, int]) -> str:
     return counts if complete else f"{counts}; the others are in missing.txt"
 
 
-def write_index(index: Index, out: Path, missing: Iterable[str] | None = None) -> Index:
+def write_index(
+    index: Index, out: Path, missing: Iterable[str] | None = None, tracks: str = "tracks"
+) -> Index:
     """Write `out`/index.csv and, last, `out`/index.json. Return the index.
 
     A root at or below `out` is stored relative to it, so that both can be moved together. Paths of
@@ -122,6 +124,8 @@ def write_index(index: Index, out: Path, missing: Iterable[str] | None = None) -
 
     Args:
         missing: names for `out`/missing.txt. None: there is no such file.
+        tracks: the folder of the videos' tracks, absolute or relative to `out`; empty: there are
+            none.
     """
     out.mkdir(parents=True, exist_ok=True)
     if missing is not None:
@@ -144,6 +148,7 @@ def write_index(index: Index, out: Path, missing: Iterable[str] | None = None) -
         note=index.note,
         excluded=index.excluded,
         checksum=_checksum(index.classes, out / "index.csv"),
+        tracks=tracks,
     )
     text = json.dumps(about.model_dump(), indent=1, ensure_ascii=False)
     write(out / "index.json", text + "\n")
@@ -165,7 +170,8 @@ def read_index(out: Path) -> Index:
     if tuple(header) != _COLUMNS:
         raise UserError(f"{rows_path}: its columns are not {','.join(_COLUMNS)}; {again}")
     root = Path(os.path.abspath(out / about.root))
-    videos = tuple(_video(row, root) for _, row in rows)
+    tracks = os.path.abspath(out / about.tracks) if about.tracks else ""
+    videos = tuple(_video(row, root, tracks) for _, row in rows)
     return Index(root, about.classes, videos, about.excluded, about.digest, about.note)
 
 
@@ -178,6 +184,8 @@ class _About(BaseModel):
     note: str
     excluded: tuple[tuple[str, str], ...]
     checksum: str
+    # Folder of the videos' tracks; empty: there are none.
+    tracks: str = "tracks"
 
 
 def _checksum(classes: Sequence[str], rows: Path) -> str:
@@ -185,19 +193,32 @@ def _checksum(classes: Sequence[str], rows: Path) -> str:
     return hashlib.sha256((json.dumps(classes) + file_digest(rows)).encode()).hexdigest()
 
 
-_COLUMNS = tuple(field.name for field in fields(Video))
+_COLUMNS = tuple(field.name for field in fields(Video) if field.name != "track")
 _READ: dict[type, Callable[[str], Any]] = {
     str: str,
     int: int,
     float: float,
     bool: "True".__eq__,
 }
-_READERS = [_READ[kind] for kind in get_type_hints(Video).values()]
+_READERS = [_READ[get_type_hints(Video)[name]] for name in _COLUMNS]
 
 
-def _video(row: list[str], root: Path) -> Video:
+def _video(row: list[str], root: Path, tracks: str) -> Video:
     path, *values = (read(cell) for read, cell in zip(_READERS, row, strict=True))
-    return Video(os.path.normpath(os.path.join(root, path)), *values)
+    track = os.path.join(tracks, inside(path)) if tracks else ""
+    return Video(os.path.normpath(os.path.join(root, path)), *values, track)  # type: ignore[call-arg]
+
+
+def inside(name: str) -> str:
+    """Return a path below a folder for a path that may lead outside of it.
+
+    The name of a path that begins with `../` gets a digest, since several could become equal.
+    """
+    *folders, file = (part for part in name.split("/") if part not in ("", ".."))
+    if ".." in name.split("/"):
+        stem, dot, suffix = file.rpartition(".")
+        file = f"{stem or suffix}.{hashlib.sha256(name.encode()).hexdigest()[:8]}{dot}{suffix}"
+    return "/".join([*folders, file])
 
 
 def require_vectors(videos: Sequence[Video], mask: str) -> None:

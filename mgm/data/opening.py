@@ -3,7 +3,6 @@
 A file that can be read becomes a `Video`. The others are listed with their reasons.
 """
 
-import errno
 import json
 import multiprocessing
 import os
@@ -18,11 +17,10 @@ from typing import Any
 
 from mgm.console import track
 from mgm.data.index import Video, below
-from mgm.errors import UserError
+from mgm.errors import FULL, UserError
 from mgm.results.atomic import naming
 from mgm.results.lock import end_with_parent
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHUNK = 64  # files that a process opens between two reports
 # Raise this number when a change of the code gives the same file another row.
 _VERSION = 5
@@ -179,6 +177,16 @@ def _open_some(root: Path, names: Sequence[str]) -> dict[str, Video | str]:
         except UserError as error:
             results[name] = str(error).removeprefix(f"{path}: ")
     return results
+
+
+def disk_full(error: Any, target: Path, video: Video) -> UserError | None:
+    """Return the error if the file `target` of a video cannot be written on a full disk."""
+    if error.errno not in FULL:
+        return None
+    return UserError(
+        f"{target.parent}: no space left for the file of {video.path} "
+        f"({os.strerror(error.errno)}); free some and run again (what is done is kept)"
+    )
 
 
 GONE = "is not there"

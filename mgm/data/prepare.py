@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from mgm.data.index import SPLITS, Index, read_index
+from mgm.data.index import SPLITS, Index, new_index, read_index, write_index
 from mgm.data.synthetic.params import Synthetic, parse_params
+from mgm.data.tracks import missing_tracks
 from mgm.errors import UserError
 from mgm.reading import read_json, read_text
 from mgm.results.lock import folder_lock
@@ -36,6 +37,24 @@ def prepare_copies(
         if (out / "source" / "missing.txt").is_file():
             shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
     return whole
+
+
+def prepare_tracks(make: Callable[[Path], Index], out: Path, processes: int) -> Index:
+    """Index videos, and write their tracks. Videos without one are left out of the index.
+
+    Args:
+        make: writes the index to a folder.
+    """
+    make(out)
+    with folder_lock(out):
+        index = read_index(out)
+        if failures := missing_tracks(index, processes=processes):
+            lost = dict(failures)
+            videos = [video for video in index.videos if index.name(video) not in lost]
+            excluded = [*index.excluded, *failures]
+            index = new_index(index.root, index.classes, videos, excluded, index.note)
+            write_index(index, out)
+    return index
 
 
 def require_own_index(out: Path) -> None:
@@ -74,7 +93,7 @@ def summary(index: Index) -> str:
         codecs = "; ".join(sorted({video.kind for video in index.videos if not video.has_vectors}))
         lines.append(
             f"{still} videos have no motion vectors ({codecs}): masks that follow motion need "
-            "their optical flow (`mgm flow`)"
+            "their optical flow (`mgm track --method dis`) or --copy mp4"
         )
     if index.excluded:
         lines.append(f"{len(index.excluded)} files left out:")

@@ -1,6 +1,7 @@
 """Encode a video as H.264 from which random clips are read fast (`mgm prepare --copy mp4`)."""
 
 from fractions import Fraction
+from pathlib import Path
 from typing import BinaryIO
 
 import av
@@ -10,6 +11,8 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from mgm.video.container import DecodedFrame, open_video
 from mgm.video.motion import UPRIGHT, Turn
+from mgm.video.track import Facts, TrackWriter
+from mgm.video.vectors import record
 from mgm.video.videos import Video
 
 GOP = 16  # frames. A random clip starts at most 15 frames after a key frame
@@ -26,8 +29,8 @@ ENCODING = {
 }
 
 
-def encode(source: Video, file: BinaryIO, short_side: int) -> int:
-    """Write a video to an open binary file as MP4, and return its number of frames.
+def encode(source: Video, out: Path, short_side: int, track: BinaryIO) -> int:
+    """Write a video as MP4, and its track. Return the number of its frames.
 
     Frame i of the copy is picture i of the source, even if the source's frame rate varies. The
     copy's rate is the source's average.
@@ -35,14 +38,23 @@ def encode(source: Video, file: BinaryIO, short_side: int) -> int:
     Pictures have 8 bits and 4:2:0 chroma. They are upright: turned and mirrored as `read_clip`
     does. They are never enlarged, and their sides become even. Sample aspect ratios are ignored, as
     in `read_clip`. Sound is dropped.
+
+    Args:
+        track: an open file, which gets the source's vectors and the copy's times.
     """
     frames, rate = 0, Fraction(source.fps).limit_denominator(100_000) or Fraction(25)
-    with open_video(source.path) as video, av.open(file, "w", format="mp4") as container:
+    writer = TrackWriter(track)
+    with (
+        open_video(source.path) as video,
+        out.open("wb") as file,
+        av.open(file, "w", format="mp4") as container,
+    ):
         stream = container.add_stream("libx264", rate=rate, options=ENCODING)
         reformatter = VideoReformatter()
-        for picture in video.pictures(motion=False):
+        for picture in record(video.pictures(motion=video.has_vectors), writer):
             if not frames:
-                height, width = _fitted(*picture.size, short_side)
+                size = picture.size
+                height, width = _fitted(*size, short_side)
                 stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
                 # RGB has no YUV matrix to keep.
                 if not picture.frame.format.is_rgb:
@@ -53,6 +65,21 @@ def encode(source: Video, file: BinaryIO, short_side: int) -> int:
             frames += 1
         if frames:
             container.mux(stream.encode())
+        codec, vectors = video.codec, video.has_vectors
+    if not frames:
+        return 0
+    with open_video(out) as copy:
+        facts = Facts(
+            method="codec",
+            codec=codec,
+            frames=frames,
+            height=size[0],
+            width=size[1],
+            vectors=vectors,
+            bytes=out.stat().st_size,
+            pixels=(height, width),
+        )
+        writer.finish(facts, copy.timeline)
     return frames
 
 

@@ -25,7 +25,7 @@ from mgm.spec.masks import (
     Guidance,
     Mask,
     MaskInfo,
-    StoredMotion,
+    Method,
     hidden_patches,
 )
 from mgm.spec.options import (

@@ -54,8 +54,9 @@ MASKS = {
 
 MaskName = Annotated[str, Field(pattern=f"^({'|'.join(MASKS)})$")]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
-StoredMotion = Literal["vectors", Flow]
-Guidance = Literal[StoredMotion, "shuffled", "difference"]
+# What a track holds (`mgm.video.track`): the codec's motion vectors, or optical flow.
+Method = Literal["codec", Flow]
+Guidance = Literal["vectors", Flow, "shuffled", "difference"]
 FLOWS = get_args(Flow)
 CODEC = ("vectors", "shuffled")  # guidance by the motion vectors that the codec stored
 Distance = Literal["estimated", "none"]

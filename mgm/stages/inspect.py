@@ -7,8 +7,10 @@ if there are many. The concentration of motion needs decoding, again of a sample
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,10 +18,12 @@ import numpy as np
 from mgm.data.copies import older_copies
 from mgm.data.index import SPLITS, Video, read_index
 from mgm.data.opening import files_below, open_all
+from mgm.data.tracks import current, has_track, write_track
 from mgm.errors import UserError
 from mgm.spec import MASKS, Clips, Model
 from mgm.video.decode import is_interlaced
-from mgm.video.vectors import INTERLACED, Inspection, inspect_video
+from mgm.video.track import Track, track_path
+from mgm.video.vectors import INTERLACED, Inspection, inspect_track
 
 T = TypeVar("T")
 SHOWN = 10
@@ -48,12 +52,18 @@ def inspect_folder(folder: Path, videos: int = 100) -> str:
         facts, counted = list(readable.values()), len(names) + len(unusable)
         unreadable += unusable
         about = f"{counted:,} files, without an index"
-    opened, decoded = len(facts) + len(unreadable), list[Inspection]()
-    for path in spread([video.path for video in facts if video.has_vectors], videos):
-        try:
-            decoded.append(inspect_video(path))
-        except UserError as error:
-            unreadable.append((path, str(error).removeprefix(f"{path}: ")))
+    opened, decoded, tracked = len(facts) + len(unreadable), list[Inspection](), list[Video]()
+    with TemporaryDirectory() as scratch:
+        for number, video in enumerate(spread([own for own in facts if own.has_vectors], videos)):
+            try:
+                if not current(video, "codec"):
+                    video = replace(video, track=f"{scratch}/{number}")
+                    write_track(video)
+                decoded.append(inspect_track(video, Track(track_path(video.track, "codec"))))
+                tracked.append(video)
+            except UserError as error:
+                unreadable.append((video.path, str(error).removeprefix(f"{video.path}: ")))
+        visible = visible_lines(tracked or spread(facts, videos))
     lines = [str(folder), f"  videos      {about}"]
     if opened < counted:
         lines.append(f"  opened      {opened:,} of {counted:,}, evenly spread")
@@ -62,10 +72,7 @@ def inspect_folder(folder: Path, videos: int = 100) -> str:
     if decoded:
         lines += _of_motion(decoded)
     lines += [f"  warning     {line}" for line in interlaced_lines(spread(facts, videos))]
-    lines += [
-        f"  {'' if number else 'visible':<12}{line}"
-        for number, line in enumerate(visible_lines(spread(facts, videos)))
-    ]
+    lines += [f"  {'' if number else 'visible':<12}{line}" for number, line in enumerate(visible)]
     lines.append(f"  unreadable  {len(unreadable):,} files" + (":" if unreadable else ""))
     lines += [f"    {name}: {reason}" for name, reason in unreadable[:SHOWN]]
     if (more := len(unreadable) - SHOWN) > 0:
@@ -123,7 +130,7 @@ def visible_lines(videos: Sequence[Video]) -> list[str]:
         return []
     from mgm.stages.measure.visible import PAPER, describe, visible
 
-    moving = [video for video in videos if video.has_vectors]
+    moving = [video for video in videos if video.has_vectors and has_track(video)]
     masks = [mask for mask in PAPER if moving or not MASKS[mask.name].guided]
     chosen = moving or videos
     typical = int(np.median([video.frames for video in chosen]))

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from mgm.console import show
 from mgm.data.index import require_vectors
+from mgm.data.tracks import require_tracks
 from mgm.masking import Grid
 from mgm.models import build_mae, load_weights, reconstruction_loss
 from mgm.results.result import last_losses, learnt_nothing, log_lines
-from mgm.spec import MASKS, Pretrain
+from mgm.spec import Pretrain
 from mgm.stages.fit import fit
-from mgm.stages.flow import require_flow
-from mgm.stages.guidance import mask_options
+from mgm.stages.guidance import mask_options, track_method
 from mgm.stages.job import Job
 from mgm.training import collectives
 from mgm.video.loader import Batch
@@ -27,11 +27,10 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
         explained: the share of the trivial loss that the model explains at the end, in per cent.
     """
     spec, videos = job.spec, job.training_videos()
-    guidance = spec.mask.guidance if MASKS[spec.mask.name].guided else None
-    if guidance == "vectors" or guidance == "shuffled":
-        require_vectors(videos, spec.mask.name)
-    elif guidance and guidance != "difference":
-        require_flow(job.workplace.data[spec.data.dataset], videos, guidance)
+    if method := track_method(spec.mask):
+        if method == "codec":
+            require_vectors(videos, spec.mask.name)
+        require_tracks(job.workplace.data[spec.data.dataset], videos, method)
     model = build_mae(spec)
     if spec.parent:
         load_weights(model, job.weights(spec.parent))

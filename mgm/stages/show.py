@@ -15,9 +15,8 @@ from mgm.stages.guidance import slot_motion
 from mgm.stages.measure.visible import shares
 from mgm.study.recipes import MASK_RATIO
 from mgm.video.clip import Clip
-from mgm.video.decode import probe_video
+from mgm.video.decode import probe_video, read_clip
 from mgm.video.motion import CELL
-from mgm.video.read import read_clip
 
 NAMES = ("block", "tube", "mgm")
 TITLES = {"block": "Random block", "tube": "Random tube", "mgm": "MGM"}
@@ -83,7 +82,7 @@ def show(
     title = "Motion vectors" if info.has_vectors else "Frames"
     panels = [(title, video.name, np.zeros((grid.slots, grid.height, grid.width), bool))]
     for mask in masks:
-        motion = slot_motion(clip, mask, TUBELET, stride)
+        motion = slot_motion([clip], mask, TUBELET, stride)
         masked_L = make_mask(mask, grid, motion, torch.tensor([seed]))[0]
         masked_SHW = masked_L.view(grid.slots, grid.height, grid.width).numpy()
         texture, moving = (

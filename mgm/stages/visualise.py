@@ -15,13 +15,13 @@ from mgm.errors import UserError
 from mgm.masking import Grid, make_boxes, make_mask
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.rng import clip_seed, generator
-from mgm.spec import MASKS, Clips, Mask, Model, Pretrain, Visualise, read_spec
+from mgm.spec import MASKS, Clips, Mask, Method, Model, Pretrain, Visualise, read_spec
 from mgm.stages.guidance import slot_motion
 from mgm.stages.job import Job, moving_videos
 from mgm.stages.measure.saliency import read_boxes
 from mgm.study.recipes import MASK_RATIO
 from mgm.video.clip import Box, Clip
-from mgm.video.read import read_clip
+from mgm.video.read import read
 from mgm.video.transform import view_indices
 
 PARENTS = {"5": 0, "6": 1, "7": 1, "8": 2}
@@ -78,7 +78,7 @@ def masks_on_a_clip(
     return {
         **_frames(clip, index_T, tubelet),
         "motion_SHW2": speed_STHW2.mean(1, dtype=np.float32),
-        "magnitude_SHW": clip.magnitude(tubelet),
+        "magnitude_SHW": clip.motion.magnitude(tubelet),
         "has_motion_S": informed_T.reshape(-1, tubelet).any(1),
         **_masks(clip, clips, model, masks, seed),
     }
@@ -100,7 +100,9 @@ def _arrays(
     """
     spec, figure, tubelet = job.spec, job.spec.figure, job.spec.model.tubelet
     index_T = view_indices(spec.clips, video.frames, view=0, views=1)
-    clip = read_clip(video.path, index_T, figure != "7").cut_to(spec.clips.size)
+    boxes = [Box.centre(video.height, video.width)]
+    method: Method | None = None if figure == "7" else "codec"
+    (clip,) = read(video, [index_T], boxes, spec.clips.size, method)
     masks = (
         [trained.mask for trained, _ in runs]
         if runs
@@ -111,7 +113,7 @@ def _arrays(
     else:
         arrays = _frames(clip, index_T, tubelet) | {"class": job.index.classes[video.label]}
     if figure == "6":
-        arrays["objects_SK4"] = _objects(job, video, index_T[::tubelet], clip.box)
+        arrays["objects_SK4"] = _objects(job, video, index_T[::tubelet], boxes[0])
     if figure in ("6", "7"):
         arrays |= _attention(runs[0][1], clip)
     if figure == "8":
@@ -177,7 +179,7 @@ def _masks(
     grid, seed_B = Grid(clips.frames // tubelet, side, side), torch.tensor([seed])
     masked, boxes = [], []
     for mask in masks:
-        motion = slot_motion(clip, mask, tubelet, clips.stride)
+        motion = slot_motion([clip], mask, tubelet, clips.stride)
         masked_L = make_mask(mask, grid, motion, seed_B)[0]
         masked.append(masked_L.view(grid.slots, grid.height, grid.width).numpy())
         own = make_boxes(mask, grid, motion, seed_B)
@@ -191,14 +193,11 @@ def _masks(
     }
 
 
-def _objects(
-    job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box | None
-) -> np.ndarray:
+def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box) -> np.ndarray:
     """Return (S, K, 4) bounding boxes of objects in a video, from the file next to its index.
 
     Values are NaN if a frame has fewer boxes, or if a box is outside of the crop.
     """
-    assert crop
     place = job.workplace.data[job.spec.data.dataset]
     # Boxes are optional.
     if not any((place / name).exists() for name in ("boxes.csv", "boxes.npz")):

@@ -95,6 +95,6 @@ class TrainingLog:
         if self.waited > seconds / 2:
             self.show(
                 f"{self.run_id}: waiting for clips took {self.waited / seconds:.0%} of the "
-                f"first {duration(seconds)}; raise --workers, or read packs "
-                "(`mgm prepare ... --copy pack`)"
+                f"first {duration(seconds)}; raise --workers, or read copies "
+                "(`mgm prepare ... --copy mp4`)"
             )

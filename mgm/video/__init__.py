@@ -8,7 +8,7 @@ from typing import Any
 
 _MODULE_OF = {
     "Clip": "clip",
-    "NoVectors": "container",
+    "Motion": "clip",
     "open_video": "container",
     "probe_video": "decode",
     "read_pictures": "decode",
@@ -16,7 +16,9 @@ _MODULE_OF = {
     "slot_displacement": "motion",
     "slot_magnitude": "motion",
     "Cache": "read",
-    "read_clip": "read",
+    "read_clip": "decode",
+    "Track": "track",
+    "read_track": "vectors",
     "inspect_video": "vectors",
     "read_vectors": "vectors",
     "Video": "videos",

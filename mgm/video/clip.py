@@ -6,19 +6,19 @@ Reading whole frames needs only NumPy. Scaling frames needs torch, which takes s
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
 from mgm.spec import Cells, Compensate, Distance
-from mgm.video.motion import CELL, compensated, slot_displacement, slot_magnitude
+from mgm.video.motion import CELL, cells, compensated, slot_displacement, slot_magnitude
 
 
 @dataclass(frozen=True)
 class Box:
-    """A crop, in pixels of the decoded frame. Pixels are whole numbers except for a test view.
+    """A crop, in pixels. Pixels are whole numbers except for a test view.
 
     Args:
+        of: height and width of the frame that the box refers to. None: the frame at hand.
         antialias: average over all pixels when scaling down.
         scaled: only for a test view, where the whole frame is scaled before the crop. Height and
             width of the scaled frame, and top and left of the crop in it.
@@ -32,17 +32,23 @@ class Box:
     antialias: bool = True
     scaled: tuple[int, int, int, int] | None = None
     flip: bool = False
+    of: tuple[int, int] | None = None
 
-    def on(self, frame: tuple[int, ...], of: tuple[int, int] | None) -> "Box":
+    @classmethod
+    def centre(cls, height: int, width: int) -> "Box":
+        """Return the largest square in the middle of a frame."""
+        side = min(height, width)
+        return cls((height - side) // 2, (width - side) // 2, side, side, of=(height, width))
+
+    def on(self, frame: tuple[int, ...]) -> "Box":
         """Return the same crop on a smaller or larger copy of the frame. It has at least a pixel.
 
         Args:
             frame: height and width of the copy.
-            of: height and width of the frame that the box refers to; None if that is `frame`.
         """
-        if of is None or of == frame or self.scaled:
+        if self.of is None or self.of == frame or self.scaled:
             return self
-        down, across = frame[0] / of[0], frame[1] / of[1]
+        down, across = frame[0] / self.of[0], frame[1] / self.of[1]
         top = min(round(self.top * down), frame[0] - 1)
         left = min(round(self.left * across), frame[1] - 1)
         bottom = round((self.top + self.height) * down)
@@ -69,7 +75,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Motion:
-    """The motion of frames, in cells of 8 x 8 pixels of the video.
+    """The motion of frames, in cells of 8 x 8 pixels of the video, whole or cut by a box.
 
     Args:
         vectors_THW2: float32 (dx, dy) in pixels from the reference frame, forward in time. Zero
@@ -79,159 +85,66 @@ class Motion:
         informed_T: True for frames with motion information. I-frames have none. B-frames of MPEG-4
             have none, since FFmpeg exports zeros for them. A P-frame with zero vectors has motion
             information: nothing moved.
+        frame: height and width of the video's frames.
+        box, size: the crop that `magnitude` and `displacement` are of, and its side in pixels.
     """
 
     vectors_THW2: np.ndarray
     distance_THW: np.ndarray
     informed_T: np.ndarray
+    frame: tuple[int, int]
+    box: Box | None = None
+    size: int = 0
+
+    @classmethod
+    def none(cls, frames: int, height: int, width: int) -> "Motion":
+        """Return the motion of frames of which none has motion information."""
+        shape = frames, cells(height), cells(width)
+        vectors_THW2 = np.broadcast_to(np.float32(0), (*shape, 2))
+        distance_THW = np.broadcast_to(np.float32(1), shape)
+        return cls(vectors_THW2, distance_THW, np.zeros(frames, bool), (height, width))
+
+    def __len__(self) -> int:
+        return len(self.informed_T)
 
     def __getitem__(self, index) -> "Motion":
         """Return the motion of some of the frames."""
-        return Motion(self.vectors_THW2[index], self.distance_THW[index], self.informed_T[index])
+        arrays = self.vectors_THW2[index], self.distance_THW[index], self.informed_T[index]
+        return Motion(*arrays, self.frame, self.box, self.size)
 
+    def cut(self, box: Box, size: int) -> "Motion":
+        """Return the motion under a box that is scaled to `size` x `size` pixels.
 
-class Under(NamedTuple):
-    """The cells of a video that are under the cells of a clip.
-
-    Args:
-        cell_HW: the cell at the centre of each of the clip's cells.
-        part: the slices of (T, H, W) arrays under the clip.
-        bounds: first row and end (exclusive), in the part, under each row of the clip, one after
-            the other, and the same for columns.
-        scale: pixels of the clip per pixel of the video, in x and y: a box need not be square. x is
-            negative if mirrored.
-    """
-
-    cell_HW: np.ndarray
-    part: tuple[slice, ...]
-    bounds: list[np.ndarray]
-    scale: np.ndarray
-
-
-# Test views and centre crops have the same boxes again and again.
-@lru_cache(maxsize=256)
-def under(box: Box, size: int, shape: tuple[int, int]) -> Under:
-    """Return which cells of a video are under the cells of a clip that a box cuts.
-
-    An overlap of a billionth of a cell is a rounding error.
-
-    Args:
-        size: the clip's side in pixels.
-        shape: rows and columns of the video's cells.
-    """
-    count = max(size // CELL, 1)
-    centre = (np.arange(count) + 0.5) / count
-    places, ranges = [], []
-    for start, length, cells in (
-        (box.top, box.height, shape[0]),
-        (box.left, box.width, shape[1]),
-    ):
-        places.append((start + centre * length).astype(np.int64) // CELL)
-        edge_N = (start + np.arange(count + 1) * length / count) / CELL
-        first_N = np.floor(edge_N[:-1] + 1e-9).astype(np.int64).clip(0, cells - 1)
-        end_N = np.ceil(edge_N[1:] - 1e-9).astype(np.int64).clip(max=cells)
-        ranges.append(np.stack([first_N, np.maximum(end_N, first_N + 1)], 1))
-    row, column = places
-    if box.flip:
-        column, ranges[1] = column[::-1], ranges[1][::-1]
-    across = -size if box.flip else size
-    scale = np.array([across / box.width, size / box.height], np.float32)
-    part = (slice(None), *(slice(each.min(), each.max()) for each in ranges))
-    bounds = [(each - each.min()).ravel() for each in ranges]
-    return Under(row[:, None] * shape[1] + column, part, bounds, scale)
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Chosen frames of a video and their motion.
-
-    Args:
-        frames_THWC: uint8 RGB.
-        motion: their motion, in the video's cells. `motion_THW2` and `distance_THW` convert it to
-            the clip's cells.
-        box: the part of the video that the frames show. None: the whole frames.
-        size: height and width of the whole frames that boxes and motion refer to, if `frames_THWC`
-            are smaller, as in packs. Otherwise None.
-    """
-
-    frames_THWC: np.ndarray
-    motion: Motion
-    box: Box | None = None
-    size: tuple[int, int] | None = None
-
-    def __getitem__(self, index) -> "Clip":
-        """Return the clip of some of the frames."""
-        return Clip(self.frames_THWC[index], self.motion[index], self.box, self.size)
+        A box of cut motion is in the pixels of its crop.
+        """
+        if self.box:
+            box = box.on((self.size, self.size)).within(self.box, self.size)
+        elif box.of is not None and box.of != self.frame:
+            down, across = self.frame[0] / box.of[0], self.frame[1] / box.of[1]
+            sides = box.top * down, box.left * across, box.height * down, box.width * across
+            box = Box(*sides, flip=box.flip)
+        return replace(self, box=box, size=size)
 
     @cached_property
-    def _under(self) -> Under | None:
-        """Return the cells of the video under the clip's; None for whole frames."""
-        if self.box is None:
-            return None
-        return under(self.box, self.frames_THWC.shape[1], self.motion.distance_THW.shape[1:])
-
-    @cached_property
-    def _cells(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return vectors and distances in the clip's cells, in pixels of the clip.
+    def in_cells(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return vectors and distances in the crop's cells of 8 x 8 pixels, in its pixels.
 
         Each cell has the vector at its centre.
         """
-        motion, below = self.motion, self._under
-        if below is None:
-            return motion.vectors_THW2, motion.distance_THW
-        frames = len(motion.informed_T)
-        vectors_THW2 = motion.vectors_THW2.reshape(frames, -1, 2).take(below.cell_HW, 1)
-        distance_THW = motion.distance_THW.reshape(frames, -1).take(below.cell_HW, 1)
-        return vectors_THW2 * below.scale, distance_THW
+        if self.box is None:
+            return self.vectors_THW2, self.distance_THW
+        frames, *shape = self.distance_THW.shape
+        cell_HW = centre_cells(self.box, self.size, *shape)
+        vectors_THW2 = self.vectors_THW2.reshape(frames, -1, 2).take(cell_HW, 1)
+        distance_THW = self.distance_THW.reshape(frames, -1).take(cell_HW, 1)
+        return vectors_THW2 * self._scale, distance_THW
 
     @property
-    def motion_THW2(self) -> np.ndarray:
-        """Return float32 (dx, dy) per cell of 8 x 8 pixels (`Motion.vectors_THW2`)."""
-        return self._cells[0]
-
-    @property
-    def distance_THW(self) -> np.ndarray:
-        """Return the distance to the reference frame in frames, at least 1."""
-        return self._cells[1]
-
-    @property
-    def has_motion_T(self) -> np.ndarray:
-        """Return True for frames with motion information (`Motion.informed_T`)."""
-        return self.motion.informed_T
-
-    @property
-    def height(self) -> int:
-        """Return the height of the frames that boxes refer to."""
-        return (self.size or self.frames_THWC.shape[1:])[0]
-
-    @property
-    def width(self) -> int:
-        """Return the width of the frames that boxes refer to."""
-        return (self.size or self.frames_THWC.shape[1:])[1]
-
-    @property
-    def nbytes(self) -> int:
-        """Return the number of bytes of all arrays."""
-        motion = self.motion
-        arrays = motion.vectors_THW2, motion.distance_THW, motion.informed_T
-        return sum(array.nbytes for array in (self.frames_THWC, *arrays))
-
-    def cut(self, box: Box, size: int) -> "Clip":
-        """Cut a box out of the frames, and scale it to `size` x `size` pixels.
-
-        The motion is in pixels of the new size, on size // 8 cells per side.
-        """
-        on_frame = box.on(self.frames_THWC.shape[1:3], self.size)
-        frames_THWC = cut_frames(self.frames_THWC, on_frame, size)
-        if self.box:
-            box = box.within(self.box, self.frames_THWC.shape[1])
-        return Clip(frames_THWC, self.motion, box)
-
-    def cut_to(self, size: int) -> "Clip":
-        """Cut the largest square out of the middle, and scale it to `size` x `size` pixels."""
-        side = min(self.height, self.width)
-        top, left = (self.height - side) // 2, (self.width - side) // 2
-        return self.cut(Box(top, left, side, side), size)
+    def _scale(self) -> np.ndarray:
+        """Return pixels of the crop per pixel of the video, in x and y. Mirrored: x is negative."""
+        assert self.box
+        across = -self.size if self.box.flip else self.size
+        return np.array([across / self.box.width, self.size / self.box.height], np.float32)
 
     def magnitude(
         self,
@@ -244,23 +157,24 @@ class Clip:
 
         `Mask.distance`, `Mask.compensate` and `Mask.cells` describe the arguments.
         """
-        motion, below = self.motion, self._under if cells == "max" else None
-        vectors_THW2, distance_THW = self._cells
-        if below:
-            vectors_THW2 = motion.vectors_THW2[below.part] * below.scale
-            distance_THW = motion.distance_THW[below.part]
+        vectors_THW2, distance_THW = self.in_cells
+        largest = cells == "max" and self.box is not None
+        if largest:
+            rows, columns = covered_cells(self.box, self.size, *self.distance_THW.shape[1:])
+            part = ..., slice(rows.min(), rows.max()), slice(columns.min(), columns.max())
+            vectors_THW2 = self.vectors_THW2[(*part, slice(None))] * self._scale
+            distance_THW = self.distance_THW[part]
         divisor_THW = _divisor(distance_THW, distance)
         if compensate != "none":
             vectors_THW2 = compensated(vectors_THW2, divisor_THW, compensate)
-        magnitude_SHW = slot_magnitude(vectors_THW2, divisor_THW, motion.informed_T, tubelet)
-        if below:
-            # The largest of all cells under each of the clip's. reduceat takes pairs of bounds,
+        magnitude_SHW = slot_magnitude(vectors_THW2, divisor_THW, self.informed_T, tubelet)
+        if largest:
+            # The largest of all cells under each of the crop's. reduceat takes pairs of bounds,
             # which must be less than the length.
-            slots, rows, columns = magnitude_SHW.shape
-            padded_SHW = np.zeros((slots, rows + 1, columns + 1), np.float32)
-            padded_SHW[:, :-1, :-1] = magnitude_SHW
-            rows_SHW = np.maximum.reduceat(padded_SHW, below.bounds[0], 1)[:, ::2]
-            magnitude_SHW = np.maximum.reduceat(rows_SHW, below.bounds[1], 2)[:, :, ::2]
+            magnitude_SHW = np.pad(magnitude_SHW, ((0, 0), (0, 1), (0, 1)))
+            for axis, bounds in ((1, rows), (2, columns)):
+                every_SHW = np.maximum.reduceat(magnitude_SHW, bounds.ravel() - bounds.min(), axis)
+                magnitude_SHW = every_SHW[:, ::2] if axis == 1 else every_SHW[:, :, ::2]
         return magnitude_SHW
 
     def displacement(self, tubelet: int, stride: int, distance: Distance) -> np.ndarray:
@@ -268,10 +182,97 @@ class Clip:
 
         dx is in units of the width, dy in units of the height.
         """
-        divisor_THW = _divisor(self.distance_THW, distance)
-        moved = self.motion_THW2, divisor_THW, self.has_motion_T
-        sides = np.array([self.width, self.height], np.float32)
+        vectors_THW2, distance_THW = self.in_cells
+        moved = vectors_THW2, _divisor(distance_THW, distance), self.informed_T
+        height, width = (self.size, self.size) if self.box else self.frame
+        sides = np.array([width, height], np.float32)
         return slot_displacement(*moved, tubelet, stride) / sides
+
+
+# Test views and centre crops have the same boxes again and again.
+@lru_cache(maxsize=256)
+def centre_cells(box: Box, size: int, rows: int, columns: int) -> np.ndarray:
+    """Return the number of the video's cell at the centre of each of a crop's cells, (H, W).
+
+    Args:
+        size: the crop's side in pixels.
+        rows, columns: of the video's cells.
+    """
+    count = max(size // CELL, 1)
+    centre = (np.arange(count) + 0.5) / count
+    row = (box.top + centre * box.height).astype(np.int64) // CELL
+    column = (box.left + centre * box.width).astype(np.int64) // CELL
+    return row[:, None] * columns + (column[::-1] if box.flip else column)
+
+
+@lru_cache(maxsize=256)
+def covered_cells(box: Box, size: int, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first cell of the video, and the end, under each row of a crop's cells: (H, 2).
+
+    And the same of each column. An overlap of a billionth of a cell is a rounding error.
+    """
+    count, ranges = max(size // CELL, 1), list[np.ndarray]()
+    for start, length, number in ((box.top, box.height, rows), (box.left, box.width, columns)):
+        edge_N = (start + np.arange(count + 1) * length / count) / CELL
+        first_N = np.floor(edge_N[:-1] + 1e-9).astype(np.int64).clip(0, number - 1)
+        end_N = np.ceil(edge_N[1:] - 1e-9).astype(np.int64).clip(max=number)
+        ranges.append(np.stack([first_N, np.maximum(end_N, first_N + 1)], 1))
+    return ranges[0], ranges[1][::-1] if box.flip else ranges[1]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Chosen frames of a video and their motion.
+
+    Args:
+        frames_THWC: uint8 RGB.
+        motion: their motion, cut as the frames are.
+    """
+
+    frames_THWC: np.ndarray
+    motion: Motion
+
+    def __getitem__(self, index) -> "Clip":
+        """Return the clip of some of the frames."""
+        return Clip(self.frames_THWC[index], self.motion[index])
+
+    @property
+    def motion_THW2(self) -> np.ndarray:
+        """Return float32 (dx, dy) per cell of 8 x 8 pixels (`Motion.vectors_THW2`)."""
+        return self.motion.in_cells[0]
+
+    @property
+    def distance_THW(self) -> np.ndarray:
+        """Return the distance to the reference frame in frames, at least 1."""
+        return self.motion.in_cells[1]
+
+    @property
+    def has_motion_T(self) -> np.ndarray:
+        """Return True for frames with motion information (`Motion.informed_T`)."""
+        return self.motion.informed_T
+
+    @property
+    def height(self) -> int:
+        """Return the height of the frames in pixels."""
+        return self.frames_THWC.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Return the width of the frames in pixels."""
+        return self.frames_THWC.shape[2]
+
+    def cut(self, box: Box, size: int) -> "Clip":
+        """Cut a box out of whole frames, and scale it to `size` x `size` pixels.
+
+        The motion is in pixels of the new size, on size // 8 cells per side.
+        """
+        if box.of is None:
+            box = replace(box, of=(self.height, self.width))
+        return Clip(cut_frames(self.frames_THWC, box, size), self.motion.cut(box, size))
+
+    def cut_to(self, size: int) -> "Clip":
+        """Cut the largest square out of the middle, and scale it to `size` x `size` pixels."""
+        return self.cut(Box.centre(self.height, self.width), size)
 
 
 def _divisor(distance_THW: np.ndarray, distance: Distance) -> np.ndarray:
@@ -280,6 +281,7 @@ def _divisor(distance_THW: np.ndarray, distance: Distance) -> np.ndarray:
 
 def cut_frames(frames_THWC: np.ndarray, box: Box, size: int) -> np.ndarray:
     """Apply a box to frames, as `Clip.cut` does."""
+    box = box.on(frames_THWC.shape[1:3])
     # An optional package, which takes seconds to import.
     import torch
 

@@ -21,7 +21,7 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
 
-from mgm.errors import UserError
+from mgm.errors import FULL, NoMotion, UserError
 from mgm.reading import regular
 from mgm.video.motion import UPRIGHT, VECTOR, Turn, rasterise
 from mgm.video.packets import SequenceHeader, Slices, Timeline, stored_times
@@ -51,8 +51,8 @@ open_file = (
 )
 
 
-class NoVectors(UserError):
-    """FFmpeg exports no motion vectors for the file."""
+# A file's timeline, the header of its H.264, and whether all its pictures are intra.
+Known = tuple[Timeline | None, SequenceHeader, bool]
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,11 @@ class VideoReader:
     from its start, and its frames are numbered in the decoder's order.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, known: Known | None = None):
         self.path = path
         stat = Path(path).stat()
-        self.timeline, self.header, self.intra = _timeline(
-            str(path), stat.st_size, stat.st_mtime_ns
-        )
+        known = known or _timeline(str(path), stat.st_size, stat.st_mtime_ns)
+        self.timeline, self.header, self.intra = known
         self.container, self.stream = _opened(path)
         context = self.stream.codec_context
         context.thread_count = 1
@@ -202,15 +201,15 @@ class VideoReader:
                 them. Skipping saves most of the time.
 
         Raises:
-            NoVectors: `motion`, and the file has none.
+            NoMotion: `motion`, and the file has none.
         """
         if motion and not self.has_vectors:
             why = "its pictures are all I-frames, which have no motion vectors"
             if not self.intra:
                 why = f"its codec {self.codec} has no motion vectors that FFmpeg exports"
-            raise NoVectors(
-                f"{self.path}: {why}; transcode it ({transcode(self.path)}), run `mgm flow`, or "
-                "use an unguided mask"
+            raise NoMotion(
+                f"{self.path}: {why}; transcode it ({transcode(self.path)}), use flow (`mgm track "
+                "--method dis`) or an unguided mask"
             )
         if motion:
             self.stream.codec_context.flags2 |= EXPORT_VECTORS
@@ -365,17 +364,23 @@ def _packets(container: Any, stream: av.VideoStream) -> Iterator[Any]:
 
 
 @contextmanager
-def open_video(path: str | Path) -> Iterator[VideoReader]:
+def open_video(path: str | Path, known: Known | None = None) -> Iterator[VideoReader]:
     """Open a video file, and close it at the end of the block.
+
+    Args:
+        known: its timeline and header. None: they are read from the file.
 
     Raises:
         UserError: the file is missing or not a regular file, or FFmpeg finds no video in it.
     """
     try:
         regular(Path(path))
-        with closing(VideoReader(path)) as video:
+        with closing(VideoReader(path, known)) as video:
             yield video
     except (av.FFmpegError, OSError) as error:
+        # The block may also write files.
+        if error.errno in FULL:
+            raise
         raise UserError(f"{path}: cannot be read as a video ({error.strerror})") from None
 
 

@@ -5,7 +5,7 @@ any depth become 8-bit RGB. Sample aspect ratios are ignored.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -13,73 +13,105 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from mgm.errors import UserError
-from mgm.video.clip import Motion
+from mgm.video.clip import Clip, Motion
 from mgm.video.container import DecodedFrame, VideoReader, open_video, transcode
-from mgm.video.motion import UPRIGHT, VECTOR, cell_distance, rasterise, reference_distance
-from mgm.video.pack import is_pack, open_pack
-from mgm.video.videos import CODECS_WITH_VECTORS, Video
+from mgm.video.motion import cell_distance, reference_distance
+from mgm.video.videos import Video
 
 
-class DecodePass:
-    """A decoding pass over an open video file.
+def wanted_pictures(
+    video: VideoReader, wanted_N: np.ndarray, motion: bool = False
+) -> Iterator[tuple[int | None, DecodedFrame]]:
+    """Yield picture `wanted_N[n]` with n, and other pictures with None, mostly in order.
 
-    Iterate over it once. It yields n and the pixels of frame `wanted_N[n]`, mostly in order, and
-    raises the errors of `read`. Then call `motion`. `size` is None, since boxes and motion
-    refer to the decoded frames.
+    With `motion`, they include all to which the wanted ones may refer.
+
+    Args:
+        wanted_N: numbers of frames, sorted and without repeats.
+
+    Raises:
+        UserError: a picture does not decode.
     """
-
-    size: tuple[int, int] | None = None
-
-    def __init__(self, video: VideoReader, wanted_N: np.ndarray, motion: bool):
-        self.video, self.wanted_N, self._motion = video, wanted_N, motion
-        self._vectors = dict[int, bytes | None]()
-        self._dtype = VECTOR
-        self._coded = 0, 0, UPRIGHT
-        self._references = list[int]()
-
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        place_of = {index: n for n, index in enumerate(self.wanted_N.tolist())}
-        first, last, decoded = int(self.wanted_N[0]), int(self.wanted_N[-1]), 0
-        reformatter, shape = VideoReformatter(), None
-        # If frames are missing, decode once more with all packets. Some files do not store how far
-        # they reorder frames. FFmpeg then learns it while it decodes.
-        for wanted in (place_of, None):
-            self._references.clear()
-            for picture in self.video.pictures(first, self._motion, wanted):
-                decoded = picture.index + 1
-                if picture.is_reference:
-                    self._references.append(picture.index)
-                n = place_of.get(picture.index)
-                if n is not None and n not in self._vectors:
-                    frame_HWC = _upright(self.video, picture, reformatter, shape)
-                    shape = frame_HWC.shape
-                    # Copy the vectors, since FFmpeg reuses the buffer.
-                    vectors = picture.vectors
-                    self._vectors[n] = None if vectors is None else vectors.tobytes()
-                    self._dtype = self._dtype if vectors is None else vectors.dtype
-                    self._coded = picture.frame.height, picture.frame.width, picture.turn
-                    yield n, frame_HWC
-                # The distances of the last B-frames depend on the next reference.
-                if picture.index >= last and (picture.is_reference or not self._motion):
-                    break
-            if len(self._vectors) == len(self.wanted_N):
-                return
-            if not self.video.skips_nonref:
+    place_of = {index: n for n, index in enumerate(wanted_N.tolist())}
+    missing, decoded = dict(place_of), 0
+    first, last = int(wanted_N[0]), int(wanted_N[-1])
+    # If frames are missing, decode once more with all packets. Some files do not store how far they
+    # reorder frames. FFmpeg then learns it while it decodes.
+    for wanted in (place_of, None):
+        for picture in video.pictures(first, motion, wanted):
+            decoded = picture.index + 1
+            yield missing.pop(picture.index, None), picture
+            # The distances of the last B-frames depend on the next reference.
+            if picture.index >= last and (picture.is_reference or not motion):
                 break
-        missing = min(index for index, n in place_of.items() if n not in self._vectors)
-        raise UserError(_too_few(self.video, missing, decoded))
+        if not missing or not video.skips_nonref:
+            break
+    if missing:
+        raise UserError(_too_few(video, min(missing), decoded))
 
-    def motion(self) -> Motion:
-        """Return the motion of the wanted frames."""
-        vectors = [self._vectors[n] for n in range(len(self.wanted_N))]
-        informed_N = np.array([data is not None for data in vectors])
-        joined = np.frombuffer(b"".join(data or b"" for data in vectors), self._dtype)
-        counts_N = [len(data or b"") // self._dtype.itemsize for data in vectors]
-        motion_NHW2, future_NHW = rasterise(joined, counts_N, *self._coded)
-        distances = reference_distance(self.wanted_N, np.array(self._references))
-        distance_NHW = cell_distance(future_NHW, *distances)
-        distance_NHW[~informed_N] = 1
-        return Motion(motion_NHW2, distance_NHW, informed_N)
+
+class Pixels:
+    """Converts the pictures of a video to pixels as shown, which all have the same size."""
+
+    def __init__(self, video: VideoReader):
+        self.video, self.reformatter = video, VideoReformatter()
+        self.shape: tuple[int, ...] | None = None
+
+    def __call__(self, picture: DecodedFrame) -> np.ndarray:
+        """Return a picture's pixels, uint8 RGB, in FFmpeg's own buffer."""
+        frame_HWC = _upright(self.video, picture, self.reformatter, self.shape)
+        self.shape = frame_HWC.shape
+        return frame_HWC
+
+
+def read_clip(
+    path: str | Path, frame_indices: Sequence[int] | np.ndarray, motion: bool = True
+) -> Clip:
+    """Decode chosen frames and their motion vectors, in one pass. No track is needed.
+
+    A frame does not depend on which other frames are requested, unless the file is damaged. Then
+    the decoder fills gaps from earlier pictures, so the frame depends on where decoding started.
+
+    Args:
+        path: a video file.
+        frame_indices: frame numbers from 0, in presentation order. They may be in any order, and
+            may repeat.
+        motion: export vectors. If False, any codec can be read, and `has_motion_T` is all False.
+
+    Returns:
+        A `Clip` of one frame per index.
+
+    Raises:
+        NoMotion: `motion`, and the codec has none.
+        UserError: the file cannot be read, or has fewer frames than requested.
+    """
+    index_T = np.asarray(frame_indices, np.int64)
+    if index_T.ndim != 1 or not len(index_T) or index_T.min() < 0:
+        raise UserError(f"{path}: frames are {list(frame_indices)[:3]}; pass numbers from 0")
+    wanted_N, place_T = np.unique(index_T, return_inverse=True)
+    frame_of, cells_of = dict[int, np.ndarray](), dict[int, tuple[np.ndarray, np.ndarray]]()
+    informed_N, references = np.zeros(len(wanted_N), bool), set[int]()
+    with open_video(path) as video:
+        pixels = Pixels(video)
+        for n, picture in wanted_pictures(video, wanted_N, motion):
+            if picture.is_reference:
+                references.add(picture.index)
+            if n is not None:
+                frame_of[n] = np.array(pixels(picture))
+                if motion:
+                    cells_of[n] = picture.cells()
+                    informed_N[n] = picture.vectors is not None
+    frames_NHWC = np.stack([frame_of[n] for n in range(len(wanted_N))])
+    none = Motion.none(len(wanted_N), *frames_NHWC.shape[1:3])
+    vectors_NHW2, distance_NHW = none.vectors_THW2.copy(), none.distance_THW.copy()
+    distances = reference_distance(wanted_N, np.array(sorted(references), int))
+    for n, (moved_HW2, future_HW) in cells_of.items():
+        vectors_NHW2[n] = moved_HW2
+        if informed_N[n]:
+            own = (each_N[n : n + 1] for each_N in distances)
+            distance_NHW[n] = cell_distance(future_HW[None], *own)[0]
+    motion_N = Motion(vectors_NHW2, distance_NHW, informed_N, none.frame)
+    return Clip(frames_NHWC, motion_N)[place_T]
 
 
 def read_pictures(
@@ -90,12 +122,10 @@ def read_pictures(
     Raises:
         UserError: the file cannot be read, or its frames change their size.
     """
-    reformatter, shape = VideoReformatter(), None
     with open_video(path) as video:
+        pixels = Pixels(video)
         for picture in video.pictures(motion=motion):
-            frame_HWC = np.ascontiguousarray(_upright(video, picture, reformatter, shape))
-            shape = frame_HWC.shape
-            yield picture, frame_HWC
+            yield picture, np.ascontiguousarray(pixels(picture))
 
 
 def _upright(
@@ -127,10 +157,6 @@ def probe_video(path: str | Path) -> Video:
     Raises:
         UserError: the file cannot be read, or no frame of it decodes.
     """
-    if is_pack(path):
-        with open_pack(path) as pack:
-            moves = pack.codec in CODECS_WITH_VECTORS
-            return _described(path, len(pack.rows), pack.fps, pack.size, pack.codec, moves)
     with open_video(path) as video:
         pictures = video.pictures(motion=False)
         first = next(pictures, None)

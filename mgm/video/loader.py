@@ -8,7 +8,7 @@ do not matter.
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,18 +18,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from mgm.errors import UserError, require_room
+from mgm.errors import NoMotion, UserError, require_room
 from mgm.rng import clip_seed, generator
 from mgm.spec import (
     Augment,
     Clips,
-    StoredMotion,
+    Method,
     Views,
 )
-from mgm.video.clip import Box, Clip
-from mgm.video.container import NoVectors
-from mgm.video.optical_flow import NoFlow
-from mgm.video.read import Cache, read
+from mgm.video.clip import Box, Clip, Motion
+from mgm.video.read import Cache, read, read_motion
 from mgm.video.transform import (
     ClipAugmentation,
     test_box,
@@ -80,7 +78,7 @@ class Batch(NamedTuple):
 
 
 # Maps clips and their seeds to masked_BL, and motion_BSHW or None.
-Masks = Callable[[Sequence[Clip | None], Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]
+Masks = Callable[[Sequence[Clip], Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -88,12 +86,10 @@ class BatchOptions:
     """The contents of batches, and how they are read.
 
     Args:
-        motion: "vectors" reads the codec's motion vectors. A method of `mgm.video.optical_flow`
-            reads the optical flow stored next to the videos. None reads no motion.
+        motion: the motion that is read from the videos' tracks. None: none.
         shuffled: each clip has the motion of another video.
-        masks: returns masked_BL and motion_BSHW of clips (None: could not be read) and their seeds.
-            They are computed where clips are read, since hundreds of small operations would take a
-            GPU longer.
+        masks: returns masked_BL and motion_BSHW of clips and their seeds. They are computed where
+            clips are read, since hundreds of small operations would take a GPU longer.
         augment: repeats, RandAugment and random erasing, for training. RandAugment and random
             erasing need masks None, since they do not change motion.
         workers: number of processes that decode. 0: this process decodes. Batches are the same.
@@ -102,7 +98,7 @@ class BatchOptions:
         share: (i, n): this process reads part i of n, from 0.
     """
 
-    motion: StoredMotion | None = None
+    motion: Method | None = None
     shuffled: bool = False
     masks: Masks | None = None
     augment: Augment = NO_AUGMENT
@@ -141,8 +137,7 @@ def training_loader(
         how: motion, augmentation, and how batches are read.
 
     Raises:
-        NoVectors: `how.motion` is "vectors", and a video's codec has no motion vectors.
-        NoFlow: a video has no optical flow of the method, or it does not fit the video.
+        NoMotion: a video has no track of `how.motion`, or a damaged one.
     """
     if how.shuffled and len(videos) < 2:
         raise UserError(
@@ -285,26 +280,32 @@ class _Batches(Dataset):
         return Cache(cache.megabytes / workers) if workers else cache
 
     def collate(
-        self, read_clips: Sequence[Clip | None], samples: Sequence[int], seeds: Sequence[int]
+        self,
+        clips: Sequence[Clip],
+        samples: Sequence[int],
+        seeds: Sequence[int],
+        failed: Collection[int] = (),
     ) -> Batch:
-        """Return a batch of clips, with zeros for clips that could not be read."""
-        clips = self.clips
-        frames = _zeros((len(read_clips), clips.frames, clips.size, clips.size, 3))
+        """Return a batch of clips.
+
+        Args:
+            failed: numbers of the clips that could not be read.
+        """
+        size = self.clips.size
+        frames = _zeros((len(clips), self.clips.frames, size, size, 3))
         frames_BTHWC = frames.numpy()
-        for b, clip in enumerate(read_clips):
-            if clip is not None:
-                frames_BTHWC[b] = clip.frames_THWC
+        for b, clip in enumerate(clips):
+            frames_BTHWC[b] = clip.frames_THWC
         masks = self.how.masks
-        masked_BL, motion_BSHW = masks(read_clips, seeds) if masks else (None, None)
-        failed = (self.videos[n].path for n, clip in zip(samples, read_clips) if clip is None)
+        masked_BL, motion_BSHW = masks(clips, seeds) if masks else (None, None)
         return Batch(
             frames,
             motion_BSHW,
             torch.tensor(seeds),
             torch.tensor([self.videos[sample].label for sample in samples]),
             torch.tensor(samples),
-            torch.tensor([float(clip is not None) for clip in read_clips]),
-            tuple(dict.fromkeys(failed)),
+            torch.tensor([float(b not in failed) for b in range(len(clips))]),
+            tuple(dict.fromkeys(self.videos[samples[b]].path for b in sorted(failed))),
             masked_BL=masked_BL,
         )
 
@@ -335,9 +336,13 @@ class _TrainingBatches(_Batches):
         return self._order[1]
 
     def __getitem__(self, item: tuple[int, range]) -> Batch | UserError:
-        """Return the clips of some places of a step's batch."""
+        """Return the clips of some places of a step's batch.
+
+        Clips that cannot be read are black, and nothing moves in them.
+        """
         step, part = item
-        samples, seeds, read_clips = list[int](), list[int](), list[Clip | None]()
+        samples, seeds, clips = list[int](), list[int](), list[Clip]()
+        failed = set[int]()
         for place in part:
             epoch, position = divmod(step * self.batch + place, len(self.videos))
             sample = int(self.order(epoch)[position])
@@ -345,18 +350,25 @@ class _TrainingBatches(_Batches):
             samples += [sample] * self.repeats
             seeds += seeds_R
             try:
-                clips = self.clips_of(self.videos[sample], seeds_R)
+                read_clips = self.clips_of(self.videos[sample], seeds_R)
                 if self.how.shuffled:
-                    clips = [
-                        self.with_other_motion(clip, sample, seed)
-                        for clip, seed in zip(clips, seeds_R)
-                    ]
-                read_clips += clips
-            except (NoVectors, NoFlow) as error:
+                    guides = [self.guide(sample, seed) for seed in seeds_R]
+                    pixels = [clip.frames_THWC for clip in read_clips]
+                    read_clips = [Clip(*both) for both in zip(pixels, guides)]
+                clips += read_clips
+            except NoMotion as error:
                 return error
             except UserError:
-                read_clips += [None] * self.repeats
-        return self.collate(read_clips, samples, seeds)
+                failed |= set(range(len(clips), len(seeds)))
+                clips += [self.black] * self.repeats
+        return self.collate(clips, samples, seeds, failed)
+
+    @cached_property
+    def black(self) -> Clip:
+        """Return a clip of zeros without motion."""
+        frames, size = self.clips.frames, self.clips.size
+        frames_THWC = np.zeros((frames, size, size, 3), np.uint8)
+        return Clip(frames_THWC, Motion.none(frames, size, size)).cut_to(size)
 
     def seeds_of(self, epoch: int, sample: int) -> list[int]:
         """Return one seed per repeat: the clip's own, then seeds derived from it."""
@@ -364,33 +376,38 @@ class _TrainingBatches(_Batches):
         return [own, *(clip_seed(own, repeat, sample) for repeat in range(1, self.repeats))]
 
     def clips_of(self, video: Video, seeds_R: list[int]) -> list[Clip]:
-        """Return one clip per seed, all of the same frames."""
-        index_T = training_indices(self.clips, video.frames, generator(seeds_R[0], "sample"))
+        """Return one clip per seed, all of the same frames. With other motion, they have none."""
+        index_T = self.frames(video, seeds_R[0])
+        boxes, size = [self.box(seed, video) for seed in seeds_R], self.clips.size
+        motion = None if self.how.shuffled else self.how.motion
         if self.augmentation is None:
-            boxes = [self.box(seed, video) for seed in seeds_R]
-            frames = [index_T] * len(boxes)
-            return read(video, frames, boxes, self.clips.size, self.how.motion, self.cache)
-        (whole,) = read(video, [index_T], None, 0, self.how.motion, self.cache)
-        return [self.augmented(whole, self.box(seed, video), seed) for seed in seeds_R]
+            return read(video, [index_T] * len(boxes), boxes, size, motion, self.cache)
+        (whole,) = read(video, [index_T], None, 0, motion, self.cache)
+        return [self.augmented(whole, box, seed) for box, seed in zip(boxes, seeds_R)]
 
-    def with_other_motion(self, clip: Clip, sample: int, seed: int) -> Clip:
-        """Return the clip with the motion of another video, drawn from the clip's seed.
+    def frames(self, video: Video, seed: int) -> np.ndarray:
+        """Draw the frames of a clip."""
+        return training_indices(self.clips, video.frames, generator(seed, "sample"))
 
-        The motion is that of a training clip of the other video, with its own start, crop and flip.
-        So the clip still depends only on (run seed, epoch, sample). If the other video cannot be
-        read, the clip counts as unreadable.
+    def guide(self, sample: int, seed: int) -> Motion:
+        """Return the motion of a training clip of another video, drawn from the clip's seed.
+
+        It has its own start, crop and flip. So the clip still depends only on (run seed, epoch,
+        sample).
         """
         other = int(generator(seed, "guide").integers(len(self.videos) - 1))
         # Skip the clip's own video. The others are equally likely.
         other += other >= sample
-        guide = self.clips_of(self.videos[other], [clip_seed(seed, 0, other)])[0]
-        return replace(clip, motion=guide.motion, box=guide.box)
+        video, seed = self.videos[other], clip_seed(seed, 0, other)
+        motion = read_motion(video, self.frames(video, seed), self.how.motion, self.cache)
+        return motion.cut(self.box(seed, video), self.clips.size)
 
     def box(self, seed: int, video: Video) -> Box:
         """Draw the box that a clip is cut by."""
         rng = generator(seed, "crop")
-        box = training_box(self.clips, video.height, video.width, rng)
-        return replace(box, flip=bool(self.clips.flip and rng.random() < 0.5))
+        sides = video.height, video.width
+        box = training_box(self.clips, *sides, rng)
+        return replace(box, flip=bool(self.clips.flip and rng.random() < 0.5), of=sides)
 
     def augmented(self, clip: Clip, box: Box, seed: int) -> Clip:
         """Apply RandAugment to whole frames, cut the clip, and apply random erasing."""

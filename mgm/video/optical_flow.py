@@ -1,10 +1,8 @@
-"""Optical flow as guidance: one vector per 8 x 8 cell and frame, in a file next to the video.
+"""Optical flow as guidance: tracks with one vector per 8 x 8 cell and frame (`mgm.video.track`).
 
-For method "dis", the sidecar `clip.mp4.dis.npy` holds (T, H, W, 2) float16: (dx, dy) from frame t-1
-to frame t, in pixels of the decoded frame. A cell's vector is the mean over its pixels inside the
-frame. Frames have the indices of `read_clip`, whatever the codec. Row 0 is zero, since there is no
-earlier frame. A row is NaN if its frame or the previous one does not decode. Neither counts as
-motion information.
+A track of flow has (dx, dy) from frame t-1 to frame t, float16, in pixels of the decoded frame. A
+cell's vector is the mean over its pixels inside the frame. Frame 0 has no motion information, since
+there is no earlier frame, nor has a frame if it or the previous one does not decode.
 
 Vectors are stored at the objects' positions in frame t, like the codec's vectors. So they are the
 flow from t back to t-1, with the sign changed.
@@ -22,18 +20,18 @@ Estimating flow needs OpenCV or torch, which are optional packages; reading it d
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from mgm.errors import UserError
 from mgm.reading import regular
-from mgm.results.atomic import atomic_write
 from mgm.spec import Flow
-from mgm.video.clip import Motion
-from mgm.video.decode import probe_video, read_pictures
+from mgm.video.container import open_video
+from mgm.video.decode import read_pictures
 from mgm.video.motion import CELL, cells
-from mgm.video.pack import is_pack
+from mgm.video.track import Facts, TrackWriter, pack_cells
+from mgm.video.videos import Video
 
 SHORT = {"raft-small": 128, "dis": 64}  # least pixels of the short side that an estimator sees
 PIXELS = 8 * 240 * 320  # most pixels per batch of pairs, unless one pair has more
@@ -42,122 +40,48 @@ PIXELS = 8 * 240 * 320  # most pixels per batch of pairs, unless one pair has mo
 Estimate = Callable[[np.ndarray], np.ndarray]
 
 
-class NoFlow(UserError):
-    """A video has no sidecar, or a wrong one, so the run must stop."""
-
-
-def sidecar(path: str | Path, method: Flow) -> Path:
-    """Return the path of a video's sidecar.
-
-    Raises:
-        NoFlow: the video is a pack, whose frames are smaller than its vectors' pixels.
-    """
-    if is_pack(path):
-        raise NoFlow(f"{path}: packs have no optical flow; use the index in `source` next to them")
-    return Path(f"{path}.{method}.npy")
-
-
-def read_flow(
-    path: str | Path, method: Flow, index_T: np.ndarray, shape: tuple[int, int, int] | None = None
-) -> Motion:
-    """Read the motion of chosen frames from a video's sidecar.
-
-    Args:
-        path: the video.
-        index_T: indices of frames, as in `read_clip`.
-        shape: frames and cells (T, H, W) that the sidecar must have, if known.
-
-    Returns:
-        Vectors from the previous frame, so their distance is 1.
-
-    Raises:
-        NoFlow: the sidecar is missing, is not such an array, or has another shape.
-    """
-    whole_THW2, index_T = open_flow(path, method, shape), np.asarray(index_T, np.int64)
-    if len(index_T) and index_T.max() >= len(whole_THW2):
-        raise NoFlow(
-            f"{sidecar(path, method)}: has {len(whole_THW2)} frames, and frame {index_T.max()} was "
-            f"requested; {_again(method)}"
-        )
-    motion_THW2 = whole_THW2[index_T].astype(np.float32)
-    has_motion_T = (index_T > 0) & ~np.isnan(motion_THW2[:, 0, 0, 0])
-    motion_THW2[~has_motion_T] = 0
-    return Motion(motion_THW2, np.ones(motion_THW2.shape[:3], np.float32), has_motion_T)
-
-
-def open_flow(
-    path: str | Path, method: Flow, shape: tuple[int, int, int] | None = None
-) -> np.ndarray:
-    """Map a video's whole sidecar into memory: (T, H, W, 2) float16.
-
-    Arguments and errors are as in `read_flow`.
-    """
-    file = sidecar(path, method)
-    try:
-        flow_THW2 = np.load(regular(file), mmap_mode="r")
-    except FileNotFoundError:
-        raise NoFlow(
-            f"{file}: no such file, but guidance {method} needs it; {_again(method)}"
-        ) from None
-    except (ValueError, EOFError, OSError) as error:
-        raise NoFlow(
-            f"{file}: cannot be read as an array ({error}); delete it, then {_again(method)}"
-        ) from None
-    known = flow_THW2.ndim == 4 and (shape is None or flow_THW2.shape[:3] == tuple(shape))
-    if flow_THW2.dtype != np.float16 or not known or flow_THW2.shape[3] != 2:
-        wants = ", ".join(map(str, shape or "THW"))
-        raise NoFlow(
-            f"{file}: is {flow_THW2.dtype} of shape {flow_THW2.shape}, not float16 of shape "
-            f"({wants}, 2); delete it, then {_again(method)}"
-        )
-    return flow_THW2
-
-
-def _again(method: Flow) -> str:
-    return f"run `mgm flow INDEX --method {method}`, where INDEX is the folder of `mgm prepare`"
-
-
 def write_flow(
-    path: str | Path, method: Flow, estimate: Estimate, shape: tuple[int, int, int] | None = None
-) -> Path:
-    """Estimate the flow of a whole video, and write its sidecar in one step.
+    video: Video, file: BinaryIO, method: Flow, estimate: Estimate, weights: str = ""
+) -> None:
+    """Estimate the flow of a whole video, and write its track to an open binary file.
 
     Memory does not grow with the video's length.
 
     Args:
-        path: the video.
-        method: part of the sidecar's name.
         estimate: `estimator(method, ...)`.
-        shape: frames and cells (T, H, W) of the video. None: `probe_video` finds them.
+        weights: SHA-256 of RAFT's weights.
     """
-    if shape is None:
-        info = probe_video(path)
-        shape = info.frames, cells(info.height), cells(info.width)
-    file = sidecar(path, method)
-    unknown = np.full((*shape[1:], 2), np.nan, np.float16).tobytes()
-    try:
-        with atomic_write(file) as temporary, open(temporary, "wb") as out:
-            np.lib.format.write_array_header_1_0(
-                out, {"descr": "<f2", "fortran_order": False, "shape": (*shape, 2)}
-            )
-            rows = 0
-            for t, motion_HW2 in motions(path, estimate):
-                if t >= shape[0] or motion_HW2.shape[:2] != shape[1:]:
-                    here = "frame {} has {} x {} cells".format(t, *motion_HW2.shape)
-                    raise UserError(
-                        f"{path}: {here}, but the index has {shape[0]} frames of {shape[1]} x "
-                        f"{shape[2]} cells; run `mgm prepare` again"
-                    )
-                out.write(unknown * (t - rows) + motion_HW2.astype("<f2").tobytes())
-                rows = t + 1
-            out.write(unknown * (shape[0] - rows))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error.strerror})") from None
-    return file
+    writer, size = TrackWriter(file), (0, 0)
+    for t, motion_HW2, shown in motions(video.path, estimate):
+        size = shown
+        if t >= video.frames:
+            raise UserError(f"has a frame {t}, and the index has {video.frames} frames")
+        # Frame 0 has no earlier frame.
+        writer.add(t, "", True, pack_cells(motion_HW2.astype(np.float16)) if t else b"")
+    if not writer.rows:
+        raise UserError("no frame decodes")
+    with open_video(video.path) as source:
+        timeline, codec = source.timeline, source.codec
+    facts = Facts(
+        method=method,
+        codec=codec,
+        frames=video.frames,
+        height=size[0],
+        width=size[1],
+        vectors=True,
+        bytes=video.bytes,
+        pixels=size,
+        weights=weights,
+    )
+    writer.finish(facts, timeline)
 
 
-def motions(path: str | Path, estimate: Estimate) -> Iterator[tuple[int, np.ndarray]]:
+def motions(
+    path: str | Path, estimate: Estimate
+) -> Iterator[tuple[int, np.ndarray, tuple[int, int]]]:
     """Yield (t, motion_HW2) of a video's frames in order, float32, one vector per cell.
+
+    And height and width of the frames.
 
     Frame 0 has zeros. A later frame is yielded if it and the previous one decode.
     """
@@ -169,7 +93,9 @@ def motions(path: str | Path, estimate: Estimate) -> Iterator[tuple[int, np.ndar
             yield from _estimated(frames, last, estimate)
             frames = frames[-1:] if t == last + 1 else []
         if t == 0:
-            yield 0, np.zeros((cells(frame_HWC.shape[0]), cells(frame_HWC.shape[1]), 2), np.float32)
+            height, width, _ = frame_HWC.shape
+            zero_HW2 = np.zeros((cells(height), cells(width), 2), np.float32)
+            yield 0, zero_HW2, (height, width)
         frames.append(frame_HWC)
         last = t
     yield from _estimated(frames, last, estimate)
@@ -177,11 +103,12 @@ def motions(path: str | Path, estimate: Estimate) -> Iterator[tuple[int, np.ndar
 
 def _estimated(
     frames: list[np.ndarray], last: int, estimate: Estimate
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (t, motion_HW2) of consecutive frames except the first. The last has index `last`."""
+) -> Iterator[tuple[int, np.ndarray, tuple[int, int]]]:
+    """Yield `motions` of consecutive frames except the first. The last has index `last`."""
     if len(frames) > 1:
+        height, width, _ = frames[0].shape
         for t, flow_HW2 in enumerate(estimate(np.stack(frames)), last - len(frames) + 2):
-            yield t, cell_means(flow_HW2)
+            yield t, cell_means(flow_HW2), (height, width)
 
 
 def cell_means(flow_HW2: np.ndarray) -> np.ndarray:

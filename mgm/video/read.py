@@ -1,9 +1,9 @@
-"""The way of a clip: `read` returns clips from memory or from the video.
+"""The way of a clip: `read` returns clips from memory, or from a video and its track.
 
     loader.py           chooses frames and boxes, and makes batches
     read.py: read       -> read.py: Cache       whole videos in memory
-                        -> decode.py            a video file
-                        -> pack.py              a pack
+                        -> track.py             times and motion
+                        -> decode.py            pixels
     clip.py: Clip       frames and their motion
 
 All return the same clips, bit for bit, as `Clip.cut` on the whole frames of `read_clip`.
@@ -13,17 +13,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-from mgm.errors import UserError
-from mgm.spec import StoredMotion
-from mgm.video.clip import Box, Clip, cut_frames
+from mgm.errors import NoMotion, UserError
+from mgm.spec import Method
+from mgm.video.clip import Box, Clip, Motion, cut_frames
 from mgm.video.container import open_video
-from mgm.video.decode import DecodePass
-from mgm.video.optical_flow import read_flow
-from mgm.video.pack import PackPass, is_pack, open_pack
+from mgm.video.decode import Pixels, wanted_pictures
+from mgm.video.packets import SequenceHeader
+from mgm.video.track import AGAIN, Track, track_path
 from mgm.video.videos import Video
 
 
@@ -32,7 +31,7 @@ def read(
     frames: Sequence[np.ndarray],
     boxes: Sequence[Box] | None,
     size: int,
-    motion: StoredMotion | None,
+    method: Method | None,
     cache: "Cache | None" = None,
 ) -> list[Clip]:
     """Read clips of a video, in one decoding pass.
@@ -41,43 +40,106 @@ def read(
         frames: the indices of each clip's frames. All clips have the same number of frames.
         boxes: one per clip, in pixels of the video; the clip is cut by it, and scaled to `size` x
             `size` pixels. None: whole frames.
-        motion: the codec's vectors, optical flow of a method, or no motion.
+        method: the motion to read from the video's track, or no motion.
         cache: where the clips may be already.
 
     Raises:
-        NoVectors, NoFlow: the video has no such motion.
+        NoMotion: the video has no such track, or one that is damaged or of another video.
         UserError: it cannot be read, has fewer frames than requested, or is not the file that
-            `video` describes.
+            `video` and the track describe.
     """
-    if cache and (whole := cache.find(video, motion)):
+    if boxes and video.height:
+        boxes = [replace(box, of=(video.height, video.width)) for box in boxes]
+    if cache and (whole := cache.find(video, method)):
         clips = [whole[index_T] for index_T in frames]
         return [clip.cut(box, size) for clip, box in zip(clips, boxes)] if boxes else clips
     wanted_N, inverse = np.unique(np.stack(frames), return_inverse=True)
     place_VT = inverse.reshape(len(frames), -1)
+    track = open_track(video, method)
+    moved_N = motion_of(video, wanted_N, track if method else None)
+    frames_VTHWC = _pixels(video, track, wanted_N, place_VT, boxes, size)
+    motions = [moved_N[place_T] for place_T in place_VT]
+    if boxes:
+        motions = [motion.cut(box, size) for motion, box in zip(motions, boxes)]
+    return [Clip(*both) for both in zip(frames_VTHWC, motions)]
+
+
+def read_motion(
+    video: Video, index_T: np.ndarray, method: Method | None, cache: "Cache | None" = None
+) -> Motion:
+    """Read the motion of frames, as `read` does, without their pixels."""
+    if cache and (whole := cache.find(video, method)):
+        return whole.motion[index_T]
+    return motion_of(video, index_T, open_track(video, method) if method else None)
+
+
+def motion_of(video: Video, index_T: np.ndarray, track: Track | None) -> Motion:
+    """Return a track's motion of frames; without a track, no motion."""
+    if track is None:
+        return Motion.none(len(index_T), video.height, video.width)
+    return track[index_T]
+
+
+def open_track(video: Video, method: Method | None) -> Track | None:
+    """Open the track of a video, and check that it is of this video.
+
+    Args:
+        method: None: the codec's track, for its times, if there is one.
+
+    Raises:
+        NoMotion: there is no such track, or it is of another video.
+    """
+    if not video.track:
+        if method:
+            raise NoMotion(f"{video.path}: has no track of its motion; prepare it first")
+        return None
+    path = track_path(video.track, method or "codec")
+    if not method and not os.path.exists(path):
+        return None
+    track = Track(path)
+    facts = track.facts
+    if facts.frames != video.frames or (facts.bytes != video.bytes and video.bytes):
+        raise NoMotion(
+            f"{path}: is of a video of {facts.frames:,} frames and {facts.bytes:,} bytes, and "
+            f"{video.path} has {video.frames:,} and {video.bytes:,}; {AGAIN}"
+        )
+    if facts.method == "codec" and video.height and track.size != (video.height, video.width):
+        raise NoMotion(
+            f"{path}: is of a video of {facts.height} x {facts.width} pixels, and the index has "
+            f"{video.height} x {video.width}; {AGAIN}"
+        )
+    return track
+
+
+def _pixels(
+    video: Video,
+    track: Track | None,
+    wanted_N: np.ndarray,
+    place_VT: np.ndarray,
+    boxes: Sequence[Box] | None,
+    size: int,
+) -> np.ndarray:
+    """Decode frames, and cut those of each clip: (V, T, H, W, C)."""
     frames_VTHWC: np.ndarray | None = None
-    own: Sequence[Box | None] = boxes or [None] * len(frames)
-    with same_file(video), open_pass(video.path, wanted_N, motion == "vectors") as source:
+    own: Sequence[Box | None] = boxes or [None] * len(place_VT)
+    known = (track.timeline, SequenceHeader(), False) if track else None
+    with same_file(video), open_video(video.path, known) as source:
+        pixels = Pixels(source)
         # Each frame is cut when it is decoded. Keeping whole frames, 4 MB per clip, takes longer.
-        for n, frame_HWC in source:
-            shape = frame_HWC.shape[:2]
+        for n, picture in wanted_pictures(source, wanted_N):
+            if n is None:
+                continue
+            frame_HWC = pixels(picture)
             if frames_VTHWC is None:
-                _require_size(video, source.size or shape)
-                sides = (size, size) if boxes else shape
+                _require_size(video, frame_HWC.shape[:2], track)
+                sides = (size, size) if boxes else frame_HWC.shape[:2]
                 frames_VTHWC = np.empty((*place_VT.shape, *sides, 3), np.uint8)
             for v in np.flatnonzero((place_VT == n).any(1)).tolist():
-                cut_HWC, box = frame_HWC, own[v]
-                if box:
-                    cut_HWC = cut_frames(frame_HWC[None], box.on(shape, source.size), size)
+                box = own[v]
+                cut_HWC = cut_frames(frame_HWC[None], box, size) if box else frame_HWC
                 frames_VTHWC[v, place_VT[v] == n] = cut_HWC
-        moved = source.motion()
     assert frames_VTHWC is not None
-    if motion == "raft-small" or motion == "dis":
-        shape = video.frames, *moved.distance_THW.shape[1:]
-        moved = read_flow(video.path, motion, wanted_N, shape)
-    return [
-        Clip(frames_THWC, moved[place_T], box, None if box else source.size)
-        for frames_THWC, place_T, box in zip(frames_VTHWC, place_VT, own)
-    ]
+    return frames_VTHWC
 
 
 @contextmanager
@@ -102,59 +164,14 @@ def _stamp(path: str) -> tuple[int, int] | None:
     return None
 
 
-def _require_size(video: Video, size: tuple[int, int]) -> None:
-    """Check the frames' height and width, for which boxes are drawn."""
-    if video.height and size != (video.height, video.width):
+def _require_size(video: Video, size: tuple[int, int], track: Track | None) -> None:
+    """Check the height and width of a file's frames. Those of a copy may be smaller."""
+    known = track.facts.pixels if track else (video.height, video.width)
+    if video.height and size != known:
         raise UserError(
             f"{video.path}: frames have {size[0]} x {size[1]} pixels, and the index has "
-            f"{video.height} x {video.width}; run `mgm prepare` again"
+            f"{known[0]} x {known[1]}; run `mgm prepare` again"
         )
-
-
-def read_clip(
-    path: str | Path, frame_indices: Sequence[int] | np.ndarray, motion: bool = True
-) -> Clip:
-    """Decode chosen frames and their motion vectors.
-
-    A frame does not depend on which other frames are requested, unless the file is damaged. Then
-    the decoder fills gaps from earlier pictures, so the frame depends on where decoding started.
-
-    Args:
-        path: a video file.
-        frame_indices: frame numbers from 0, in presentation order. They may be in any order, and
-            may repeat.
-        motion: export vectors. If False, any codec can be read, and `has_motion_T` is all False.
-
-    Returns:
-        A `Clip` of one frame per index.
-
-    Raises:
-        NoVectors: `motion`, and the codec has none.
-        UserError: the file cannot be read, or has fewer frames than requested.
-    """
-    index_T = np.asarray(frame_indices, np.int64)
-    if index_T.ndim != 1 or not len(index_T) or index_T.min() < 0:
-        raise UserError(f"{path}: frames are {list(frame_indices)[:3]}; pass numbers from 0")
-    video = Video(str(path), 0, "", "", 0, 0.0, 0, 0, "", False, 0)
-    return read(video, [index_T], None, 0, "vectors" if motion else None)[0]
-
-
-@contextmanager
-def open_pass(
-    path: str | Path, wanted_N: np.ndarray, motion: bool
-) -> Iterator[DecodePass | PackPass]:
-    """Open one pass over a video file or a pack.
-
-    Args:
-        wanted_N: numbers of the frames to read, sorted and without repeats.
-        motion: read motion vectors too.
-    """
-    if is_pack(path):
-        with open_pack(path) as pack:
-            yield PackPass(pack, wanted_N, motion)
-    else:
-        with open_video(path) as video:
-            yield DecodePass(video, wanted_N, motion)
 
 
 class Cache:
@@ -166,44 +183,41 @@ class Cache:
 
     def __init__(self, megabytes: float):
         self.megabytes, self.free = megabytes, megabytes * 1e6
-        # Path -> motion -> clip. All clips of a path share their frames.
-        self.whole: dict[str, dict[StoredMotion | None, Clip]] = {}
+        self.frames_of = dict[str, np.ndarray]()
+        self.motion_of = dict[tuple[str, Method | None], Motion]()
         # Videos that do not fit, or that cannot be read to their end.
-        self.refused = set[tuple[str, StoredMotion | None]]()
+        self.refused = set[tuple[str, Method | None]]()
 
-    def find(self, video: Video, motion: StoredMotion | None) -> Clip | None:
+    def find(self, video: Video, method: Method | None) -> Clip | None:
         """Return a whole video from memory. Decode it first if it fits."""
-        key = video.path, motion
-        missing = self._kept(*key) is None and self.free > 0 and key not in self.refused
-        if missing and not self._keep(video, motion):
-            self.refused.add(key)
-        return self._kept(*key)
+        key = video.path, method
+        if key not in self.motion_of and self.free > 0 and key not in self.refused:
+            # The frames of a single clip may still be readable.
+            with suppress(UserError):
+                self._keep(video, method)
+            if key not in self.motion_of:
+                self.refused.add(key)
+        if key not in self.motion_of:
+            return None
+        return Clip(self.frames_of[video.path], self.motion_of[key])
 
-    def _kept(self, path: str, motion: StoredMotion | None) -> Clip | None:
-        kept = self.whole.get(path, {})
-        return next(iter(kept.values()), None) if motion is None else kept.get(motion)
-
-    def _keep(self, video: Video, motion: StoredMotion | None) -> bool:
+    def _keep(self, video: Video, method: Method | None) -> None:
         """Decode a video and keep it, unless it is too large."""
-        known = self._kept(video.path, None)
+        every_T, frames_THWC = np.arange(video.frames), self.frames_of.get(video.path)
+        motion = read_motion(video, every_T, method)
         pixels = 3 * video.frames * video.height * video.width
-        try:
-            # Motion has fewer bytes than pixels. A video that may not fit shows it by one frame.
-            if not pixels or 2 * pixels > self.free:
-                (first,) = read(video, [np.zeros(1, np.int64)], None, 0, motion)
-                if video.frames * _new_bytes(first, known) > self.free:
-                    return False
-            (clip,) = read(video, [np.arange(video.frames)], None, 0, motion)
-        # The frames of a single clip may still be readable.
-        except UserError:
-            return False
-        self.free -= _new_bytes(clip, known)
-        if known:
-            clip = replace(clip, frames_THWC=known.frames_THWC)
-        self.whole.setdefault(video.path, {})[motion] = clip
-        return True
-
-
-def _new_bytes(clip: Clip, known: Clip | None) -> int:
-    """Return the memory of a clip, without its frames if they are known already."""
-    return clip.nbytes - (clip.frames_THWC.nbytes if known else 0)
+        if frames_THWC is not None:
+            pixels = 0
+        elif not pixels or 2 * pixels > self.free:
+            # A video that may not fit shows it by one frame.
+            (first,) = read(video, [every_T[:1]], None, 0, None)
+            pixels = video.frames * first.frames_THWC.nbytes
+        arrays = motion.vectors_THW2, motion.distance_THW, motion.informed_T
+        taken = pixels + (sum(array.nbytes for array in arrays) if method else 0)
+        if taken > self.free:
+            return
+        if frames_THWC is None:
+            (clip,) = read(video, [every_T], None, 0, None)
+            self.frames_of[video.path] = clip.frames_THWC
+        self.free -= taken
+        self.motion_of[video.path, method] = motion

@@ -1,17 +1,21 @@
-"""Read, write and summarise all motion vectors of a video file. `read.py` reads those of clips."""
+"""Write the track of a video; read and summarise all its motion vectors."""
 
+import os
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from mgm.errors import UserError
 from mgm.results.atomic import atomic_write
-from mgm.video.container import open_video, transcode
+from mgm.video.container import DecodedFrame, open_video, transcode
 from mgm.video.decode import is_interlaced, probe_video
-from mgm.video.motion import cell_distance, reference_distance
-from mgm.video.pack import is_pack, open_pack
+from mgm.video.track import SUFFIX, Facts, Track, TrackWriter, pack_cells
 from mgm.video.videos import Video
 
 INTERLACED = (
@@ -44,53 +48,110 @@ class Vectors:
         return np.hypot(self.motion_NHW2[..., 0], self.motion_NHW2[..., 1]) / self.distance_NHW
 
 
+def record(pictures: Iterable[DecodedFrame], writer: TrackWriter) -> Iterator[DecodedFrame]:
+    """Yield pictures, and add them to a track.
+
+    Raises:
+        UserError: their size changes.
+    """
+    size = None
+    for picture in pictures:
+        if size not in (None, picture.size):
+            now, before = (f"{height} x {width}" for height, width in (picture.size, size))
+            raise UserError(f"frame {picture.index} has {now} pixels, earlier frames {before}")
+        size = picture.size
+        packed = b"" if picture.vectors is None else pack_cells(*picture.cells())
+        writer.add(picture.index, picture.kind, picture.is_reference, packed)
+        yield picture
+
+
+def write_track(path: str | Path, file: BinaryIO, frames: int | None = None) -> None:
+    """Write the track of a video's own vectors, in one decoding pass without converting pixels.
+
+    Args:
+        frames: the number of its frames, if it is known.
+
+    Raises:
+        UserError: the video cannot be read, its frames change their size, or it has another number.
+    """
+    writer, size = TrackWriter(file), None
+    with open_video(path) as video, _advising(path):
+        for picture in record(video.pictures(motion=video.has_vectors), writer):
+            size = picture.size
+        if size is None:
+            raise UserError("no frame decodes")
+        found = len(video.timeline.times_T) if video.timeline else len(writer.rows)
+        if frames not in (None, found):
+            raise UserError(f"{found:,} of {frames:,} frames decode; replace the file")
+        moves = len(writer.rows) == 1 or any(kind != "I" for _, _, kind in writer.rows)
+        facts = Facts(
+            method="codec",
+            codec=video.codec,
+            frames=found,
+            height=size[0],
+            width=size[1],
+            vectors=video.has_vectors and moves,
+            bytes=os.path.getsize(path),
+            pixels=size,
+        )
+        writer.finish(facts, video.timeline)
+
+
+@contextmanager
+def _advising(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise UserError(f"{path}: {error}; transcode it: {transcode(path)}") from None
+
+
+def read_track(path: str | Path) -> Track:
+    """Return the track of a video, which is decoded once, or a track that `mgm prepare` wrote.
+
+    Args:
+        path: a video, or a file that ends in .track.
+
+    Raises:
+        UserError: the file cannot be read, or the video's frames change their size.
+    """
+    if str(path).endswith(SUFFIX):
+        return Track(path)
+    file = BytesIO()
+    write_track(path, file)
+    return Track(path, file.getvalue())
+
+
 def read_vectors(path: str | Path) -> Vectors:
-    """Read all motion vectors of a file in one decoding pass, without converting pixels.
+    """Read all motion vectors of a video or of a track.
 
     Returns:
         `Vectors`, with N = 0 for a codec without vectors.
 
     Raises:
-        UserError: the file cannot be read, or its frames change their size.
+        UserError: the file cannot be read, or the video's frames change their size.
     """
-    if is_pack(path):
-        with open_pack(path) as pack:
-            motion = pack.motion(pack.rows, [packed for _, packed in pack.frames(pack.rows)])
-        kinds_T = tuple(kind.decode() for kind in pack.rows["kind"].tolist())
-        index_N, motion = np.flatnonzero(motion.informed_T), motion[motion.informed_T]
-        return Vectors(kinds_T, index_N, motion.vectors_THW2, motion.distance_THW, *pack.size)
-    kinds, references, indices = list[str](), list[int](), list[int]()
-    cells = list[tuple[np.ndarray, np.ndarray]]()
-    height, width = 0, 0
-    with open_video(path) as video:
-        for picture in video.pictures(motion=video.has_vectors):
-            if kinds and picture.size != (height, width):
-                raise UserError(
-                    f"{path}: frame {picture.index} has {picture.size[0]} x {picture.size[1]} "
-                    f"pixels, earlier frames {height} x {width}; transcode it: {transcode(path)}"
-                )
-            height, width = picture.size
-            kinds.append(picture.kind)
-            if picture.is_reference:
-                references.append(picture.index)
-            if picture.vectors is not None:
-                indices.append(picture.index)
-                cells.append(picture.cells())
-    if not indices:
+    return vectors_of(read_track(path))
+
+
+def vectors_of(track: Track) -> Vectors:
+    """Return all vectors of a track."""
+    index_N = np.flatnonzero(track.informed_T)
+    if not len(index_N):
         none_HW = np.empty((0, 0, 0), np.float32)
-        none_HW2 = np.empty((0, 0, 0, 2), np.float32)
-        return Vectors(tuple(kinds), np.empty(0, int), none_HW2, none_HW, height, width)
-    motion_NHW2, future_NHW = map(np.stack, zip(*cells))
-    distances = reference_distance(np.array(indices), np.array(references))
-    distance_NHW = cell_distance(future_NHW, *distances)
-    return Vectors(tuple(kinds), np.array(indices), motion_NHW2, distance_NHW, height, width)
+        return Vectors(
+            track.kinds_T, index_N, none_HW[..., None].repeat(2, 3), none_HW, *track.size
+        )
+    motion = track[index_N]
+    return Vectors(track.kinds_T, index_N, motion.vectors_THW2, motion.distance_THW, *track.size)
 
 
 def write_vectors(path: str | Path, out: Path) -> str:
     """Write the arrays of `Vectors` to an npz file, and return a line about it.
 
     Raises:
-        NoVectors: the codec has none.
+        NoMotion: the codec has none.
         UserError: the file cannot be read, or `out` has another format.
     """
     if out.suffix != ".npz":
@@ -160,7 +221,12 @@ class Inspection:
 
 def inspect_video(path: str | Path) -> Inspection:
     """Decode a whole file and measure its motion vectors."""
-    info, vectors = probe_video(path), read_vectors(path)
+    return inspect_track(probe_video(path), read_track(path))
+
+
+def inspect_track(info: Video, track: Track) -> Inspection:
+    """Measure the motion vectors of a video's track."""
+    path, vectors = info.path, vectors_of(track)
     kinds, informed = Counter(vectors.kinds_T), len(vectors.index_N)
     if not kinds:
         raise UserError(f"{path}: no frame decodes; replace the file or leave it out")

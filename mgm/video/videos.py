@@ -1,6 +1,6 @@
 """A video as an index describes it. This module imports neither NumPy nor PyAV."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
@@ -25,8 +25,11 @@ class Video:
     Args:
         group: videos of a group are all in the same split.
         fps: average frame rate.
-        width, height: of the frame as shown, in pixels. Boxes are drawn from them.
+        width, height: of the frame as shown, in pixels. Boxes are drawn from them. Of a copy, they
+            are the source's.
         bytes: size of the file. Reading a clip compares it, and the frame's size. 0: unknown.
+        track: where the video's tracks are (`mgm.video.track.track_path`). It follows from the
+            place of the index, which does not store it. Empty: there are none.
     """
 
     path: str
@@ -40,6 +43,7 @@ class Video:
     codec: str
     has_vectors: bool
     bytes: NonNegativeInt
+    track: str = field(default="", compare=False)
 
     @property
     def duration_s(self) -> float:

@@ -50,8 +50,7 @@ def sources(tmp_path):
     return index_folder(tmp_path / "videos", tmp_path / "sources")
 
 
-@pytest.mark.parametrize("kind", ["mp4", "pack"])
-def test_a_source_that_breaks_is_listed_and_done_once_it_is_replaced(sources, tmp_path, kind):
+def test_a_source_that_breaks_is_listed_and_done_once_it_is_replaced(sources, tmp_path):
     avi, webm = (
         next(video for video in sources.videos if video.path.endswith(suffix))
         for suffix in (".avi", ".webm")
@@ -59,7 +58,7 @@ def test_a_source_that_breaks_is_listed_and_done_once_it_is_replaced(sources, tm
     whole = {video: Path(video.path).read_bytes() for video in (avi, webm)}
     Path(avi.path).write_bytes(whole[avi][: len(whole[avi]) * 9 // 10])
     Path(webm.path).write_bytes(b"")
-    index = copy_videos(sources, tmp_path / "out", kind, processes=2)
+    index = copy_videos(sources, tmp_path / "out", processes=2)
     assert len(index.videos) == 4
     reasons = dict(index.excluded)
     assert "the index has" in reasons[sources.name(avi)]
@@ -70,7 +69,7 @@ def test_a_source_that_breaks_is_listed_and_done_once_it_is_replaced(sources, tm
 
     for video, data in whole.items():
         Path(video.path).write_bytes(data)
-    index = copy_videos(sources, tmp_path / "out", kind)
+    index = copy_videos(sources, tmp_path / "out")
     assert (len(index.videos), index.excluded) == (6, ())
 
 
@@ -78,14 +77,14 @@ def test_a_source_that_breaks_is_listed_and_done_once_it_is_replaced(sources, tm
 def test_odd_settings_are_one_line(sources, tmp_path, text):
     (tmp_path / "copies.json").write_text(text)
     with pytest.raises(UserError, match=f"{tmp_path}.*: .*--out"):
-        copy_videos(sources, tmp_path, "mp4")
+        copy_videos(sources, tmp_path)
 
 
 def test_a_split_without_videos_is_no_index(sources, tmp_path):
     for video in sources.test:
         Path(video.path).write_bytes(b"")
     with pytest.raises(UserError, match="0 of the 4 .*test split"):
-        copy_videos(sources, tmp_path / "out", "mp4")
+        copy_videos(sources, tmp_path / "out")
     assert not (tmp_path / "out" / "index.json").exists()
 
 
@@ -96,12 +95,12 @@ def test_a_full_disk_stops_and_a_rerun_completes(sources, tmp_path, processes):
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
         with pytest.raises(UserError, match=r"videos/cats: .*\d \(a\) #1"):
-            copy_videos(sources, tmp_path / "out", "mp4", processes=processes)
+            copy_videos(sources, tmp_path / "out", processes=processes)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert times(tmp_path / "out" / "videos") == {}
     assert not (tmp_path / "out" / "index.json").exists()
-    assert len(copy_videos(sources, tmp_path / "out", "mp4").videos) == 6
+    assert len(copy_videos(sources, tmp_path / "out").videos) == 6
 
 
 @pytest.mark.slow
@@ -150,10 +149,10 @@ def test_a_kill_leaves_only_whole_videos_and_a_rerun_completes(generated, tmp_pa
 def test_another_folder_or_size_is_refused(sources, tmp_path):
     (tmp_path / "mine" / "videos").mkdir(parents=True)
     with pytest.raises(UserError, match="mine/videos: .*--out"):
-        copy_videos(sources, tmp_path / "mine", "mp4")
-    copy_videos(sources, tmp_path / "out", "mp4")
+        copy_videos(sources, tmp_path / "mine")
+    copy_videos(sources, tmp_path / "out")
     with pytest.raises(UserError, match="out: .* 256.* 320"):
-        copy_videos(sources, tmp_path / "out", "mp4", 320)
+        copy_videos(sources, tmp_path / "out", 320)
     assert read_index(tmp_path / "out")
 
 
@@ -167,9 +166,7 @@ def test_every_source_has_a_copy_of_its_own_below_out(sources, tmp_path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         shutil.copy(video.path, path)
         renamed.append(replace(video, path=path))
-    index = copy_videos(
-        replace(sources, videos=(*renamed, *sources.videos[3:])), tmp_path / "out", "mp4"
-    )
+    index = copy_videos(replace(sources, videos=(*renamed, *sources.videos[3:])), tmp_path / "out")
     paths = {Path(video.path) for video in index.videos}
     assert len(paths) == 6
     assert all(
@@ -178,23 +175,26 @@ def test_every_source_has_a_copy_of_its_own_below_out(sources, tmp_path):
     assert tmp_path / "out" / "videos" / "cats" / "a.mp4" in paths
 
 
-@pytest.mark.parametrize("option", [("--short-side", "320"), ("--processes", "2")])
-def test_options_of_copies_are_not_ignored_without_it(tmp_path, option):
-    result = CliRunner().invoke(
-        app, ["prepare", "k400", "--source", str(tmp_path), "--out", str(tmp_path / "out"), *option]
-    )
-    assert f"{option[0]} is for --copy, which is not given" in str(result.exception)
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--short-side", "320"], "--short-side is for --copy, which is not given"),
+        (["--copy", "mp4", "--motion", "none"], "--copy writes tracks too"),
+    ],
+)
+def test_options_are_not_ignored(tmp_path, options, says):
+    words = ["prepare", "k400", "--source", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert says in str(CliRunner().invoke(app, [*words, *options]).exception)
 
 
-@pytest.fixture(params=["mp4", "pack"])
-def copied(request, sources, tmp_path):
+@pytest.fixture
+def copied(sources, tmp_path):
     """Return OUT, and a function that prepares it again and returns its index."""
 
     def again():
         return copy_videos(
             index_folder(tmp_path / "videos", tmp_path / "out" / "source"),
             tmp_path / "out",
-            request.param,
         )
 
     again()

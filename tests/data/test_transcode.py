@@ -1,6 +1,7 @@
 """Copies encoded again show the frames of their sources."""
 
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -15,8 +16,7 @@ from tests.helpers.videos import REPORTED, moving_square, rotate_metadata, write
 
 def copy_of(path: str, short_side: int = 256) -> str:
     copy = f"{path}.copy.mp4"
-    with open(copy, "wb") as file:
-        encode(probe_video(path), file, short_side)
+    encode(probe_video(path), Path(copy), short_side, BytesIO())
     return copy
 
 

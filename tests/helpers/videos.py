@@ -3,19 +3,24 @@
 They show a textured square on a textured background, in any codec that PyAV can write.
 """
 
+import hashlib
+import os
 import struct
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import av
 import numpy as np
 
+from mgm.data.tracks import current, write_track
 from mgm.errors import UserError
 from mgm.video import Video, probe_video
 
 ROOT = Path(__file__).parents[2]
+TRACKS = TemporaryDirectory()
 # A real scene (docs/walk.mp4), and small files of other codecs and structures.
 CARRIED = (
     ROOT / "docs" / "walk.mp4",
@@ -29,8 +34,17 @@ def indexed(path: str, frames: int, label: int = 0) -> Video:
     """Return a video as an index describes it. Facts of a file that cannot be read are unknown."""
     facts = Video(str(path), label, "train", "", frames, 25.0, 64, 64, "h264", True, 0)
     with suppress(UserError):
-        facts = replace(probe_video(path), frames=frames, label=label, split="train")
-    return facts
+        facts = tracked(replace(probe_video(path), label=label, split="train"))
+    return replace(facts, frames=frames)
+
+
+def tracked(video: Video) -> Video:
+    """Return a video that has a track, in a folder that lasts as long as the tests."""
+    mark = hashlib.sha256(f"{video.path} {video.bytes} {os.stat(video.path).st_mtime_ns}".encode())
+    video = replace(video, track=f"{TRACKS.name}/{mark.hexdigest()}")
+    if not current(video, "codec"):
+        write_track(video)
+    return video
 
 
 def moving_square(frames=24, height=64, width=64, step=(4, 0), side=24, seed=0) -> np.ndarray:

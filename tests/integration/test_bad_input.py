@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import time
-import zlib
 from pathlib import Path
 
 import av
@@ -32,7 +31,6 @@ from mgm.results.result import examine, write_result
 from mgm.spec import Clips, Data, Finetune, Model, Pretrain
 from mgm.stages.measure.saliency import read_boxes
 from mgm.video import probe_video, read_clip
-from mgm.video.pack import FOOTER, ROW
 from tests.helpers.errors import refused
 from tests.helpers.fake_results import finish, suite
 from tests.helpers.videos import moving_square, write_video
@@ -248,47 +246,12 @@ def test_carriage_returns_in_names_stay_in_them(place):
     assert {"b/0\r\n.mp4", "a\rc/1.mp4"} <= {made.name(video) for video in made.videos}
 
 
-@pytest.fixture
-def packs(place) -> Path:
+@pytest.mark.parametrize("text", ["[]", "null", "{}", '{"copy": "pack", "short_side": 64}'])
+def test_an_odd_copies_json_is_one_line(place, text):
     index = index_folder(place / "videos", place / "out" / "source")
-    copy_videos(index, place / "out", "pack", 64)
-    return place / "out"
-
-
-FOOTERS = [
-    (5, 7 * 10**8, False, "its table"),
-    (5, 2**32 - 1, False, "its table"),
-    (5, 0, True, "its table"),
-    (0, b"mgmpack0", True, "not a whole pack"),
-    (1, 0, True, "its table"),
-    (2, 2**32 - 1, True, "its table"),
-    (1, 2000, True, "do not fit its size"),
-    (3, b"\xff", True, "its table"),
-    (4, float("nan"), True, "its table"),
-]
-
-
-@pytest.mark.parametrize(("field", "value", "sealed", "says"), FOOTERS)
-def test_a_damaged_table_of_a_pack_is_one_unreadable_video(packs, field, value, sealed, says):
-    """The number of rows is limited before they are read."""
-    path = Path(read_index(packs).videos[0].path)
-    data = bytearray(path.read_bytes())
-    fields = list(FOOTER.unpack(data[-FOOTER.size :]))
-    rows = data[-FOOTER.size - fields[5] * ROW.itemsize : -FOOTER.size]
-    fields[field] = value
-    if sealed:
-        fields[-1] = zlib.crc32(bytes(rows) + FOOTER.pack(*fields)[:-4])
-    data[-FOOTER.size :] = FOOTER.pack(*fields)
-    path.write_bytes(data)
-    with refused(f"{path}: ", says):
-        read_clip(path, [0, 1, 2, 3])
-
-
-@pytest.mark.parametrize("text", ["[]", "null", "{}", '{"copy": "mp4", "short_side": 64}'])
-def test_an_odd_copies_json_is_one_line(packs, text):
-    (packs / "copies.json").write_text(text)
-    with refused(f"{packs}"):
-        copy_videos(read_index(packs / "source"), packs, "pack", 64)
+    (place / "out" / "copies.json").write_text(text)
+    with refused(f"{place / 'out'}"):
+        copy_videos(index, place / "out", 64)
 
 
 SMALL = {

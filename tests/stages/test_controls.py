@@ -64,7 +64,7 @@ def test_the_trajectory_follows_the_largest_vector():
     for t in range(4):
         motion[t, 1, t] = (8, 0)
     frames = np.zeros((4, 64, 64, 3), np.uint8)
-    clip = Clip(frames, Motion(motion, np.ones((4, 4, 4), np.float32), np.ones(4, bool)))
+    clip = Clip(frames, Motion(motion, np.ones((4, 4, 4), np.float32), np.ones(4, bool), (64, 64)))
     x, y, dx, dy = motion_features(clip)["vector_trajectory"].reshape(4, -1)
     assert x[[0, -1]] == pytest.approx([0.125, 0.875])
     assert (np.diff(x) > 0).all()

@@ -14,7 +14,7 @@ from mgm.stages.job import Job, Workplace
 from mgm.stages.measure import measure
 from mgm.stages.measure.visible import describe, first_clips, leaves_nothing, shares, visible
 from tests.helpers.small_runs import SMALL
-from tests.helpers.videos import write_video
+from tests.helpers.videos import indexed, write_video
 
 CHECKERS = np.indices((8, 8)).sum(0) % 2 * 100  # standard deviation 50
 
@@ -62,9 +62,7 @@ def black(tmp_path_factory):
 
 
 def test_a_box_that_follows_the_only_object_leaves_nothing(black):
-    from mgm.data.opening import open_all
-
-    videos = list(open_all(black, sorted(path.name for path in black.iterdir()))[0].values())
+    videos = [indexed(str(path), 32) for path in sorted(black.iterdir())]
     clips = Clips(frames=16, size=48, stride=2, crop="centre", flip=False)
     model = Model(patch=8)
     masks = [Mask(name="tube"), Mask(name="mgm")]

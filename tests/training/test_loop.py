@@ -223,7 +223,7 @@ def test_a_run_that_waits_for_its_loader_says_so_once(tmp_path, monkeypatch, sec
         return loss_of(x)
 
     train(replace(run, batches=slow, loss_of=loss_of), tmp_path, show=said.append)
-    assert sum("--copy pack" in line for line in said) == lines
+    assert sum("--copy mp4" in line for line in said) == lines
 
 
 def test_the_time_left_does_not_count_the_start(tmp_path, monkeypatch):

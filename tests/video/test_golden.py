@@ -18,7 +18,7 @@ import torch
 from mgm.rng import generator
 from mgm.spec import MASKS, Clips, Mask, Model
 from mgm.stages.guidance import mask_options
-from mgm.video import loader, probe_video, read_clip
+from mgm.video import loader, probe_video, read_clip, read_track
 from mgm.video.transform import training_box
 from tests.helpers.videos import indexed
 
@@ -49,6 +49,10 @@ def motion_of(clip) -> str:
 def whole(path: Path) -> dict:
     """Return a digest of a video's vectors, and the brightness of quarters of some frames."""
     clip = read_clip(path, range(probe_video(path).frames))
+    tracked = read_track(path)[:]
+    for name in ("vectors_THW2", "distance_THW", "informed_T"):
+        # A turned video may have -0, which a track stores as 0.
+        assert np.array_equal(getattr(tracked, name), getattr(clip.motion, name)), name
     grey_THW = clip.frames_THWC[::7].mean(3)
     top, left = (side // 2 for side in grey_THW.shape[1:])
     quarters = [grey_THW[:, :top, :left], grey_THW[:, top:, left:]]
@@ -69,8 +73,8 @@ def crops(path: Path) -> dict:
         box = replace(training_box(clips, clip.height, clip.width, rng), flip=bool(seed % 2))
         cut = clip.cut(box, CLIPS.size)
         vectors.append(motion_of(cut))
-        largest.append(digest(cut.magnitude(TUBELET, cells="max")))
-        affine.append(cut.magnitude(TUBELET, compensate="affine").sum((1, 2)).tolist())
+        largest.append(digest(cut.motion.magnitude(TUBELET, cells="max")))
+        affine.append(cut.motion.magnitude(TUBELET, compensate="affine").sum((1, 2)).tolist())
     return {"vectors": vectors, "largest": largest, "affine": affine}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mgm.errors import UserError
+from mgm.errors import NoMotion, UserError
 from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Mask, Model, Views
@@ -43,8 +43,11 @@ def videos(tmp_path_factory):
 
 @pytest.fixture
 def broken(tmp_path):
-    (tmp_path / "broken.mp4").write_bytes(b"no video" * 100)
-    return indexed(str(tmp_path / "broken.mp4"), 20, 1)
+    """Return a video that broke after it was prepared."""
+    path = tmp_path / "broken.mp4"
+    video = indexed(write_video(path, moving_square(20, 64, 64)), 20, 1)
+    path.write_bytes(bytes(video.bytes))
+    return video
 
 
 def guided(motion="vectors", distance="estimated", clips=CLIPS, **reading):
@@ -242,11 +245,13 @@ def test_workers_without_shared_memory_are_one_line(videos, monkeypatch):
 def test_a_cache_keeps_within_its_bounds_and_saves_decoding(videos, monkeypatch):
     cache = Cache(0.7)
     first_batches(videos, cache=cache)
-    kept = sum(clip.nbytes for kept in cache.whole.values() for clip in kept.values())
+    kept = sum(frames_THWC.nbytes for frames_THWC in cache.frames_of.values())
+    for motion in cache.motion_of.values():
+        kept += motion.vectors_THW2.nbytes + motion.distance_THW.nbytes + motion.informed_T.nbytes
     assert 0 < kept <= 0.7e6
     everything = Cache(100)
     first_batches(videos, cache=everything)
-    monkeypatch.setattr(read, "open_pass", None)
+    monkeypatch.setattr(read, "wanted_pictures", None)
     first_batches(videos, cache=everything)
 
 
@@ -255,16 +260,16 @@ def test_a_video_that_is_too_large_leaves_the_cache_to_the_others(videos, tmp_pa
     large = indexed(write_video(tmp_path / "large.mp4", moving_square(200, 128, 128)), 200)
     cache, read_frames = Cache(1.5), []
 
-    def counted(path, wanted_N, motion, real=read.open_pass):
-        read_frames.extend(wanted_N.tolist() if path == large.path else [])
-        return real(path, wanted_N, motion)
+    def counted(source, wanted_N, real=read.wanted_pictures):
+        read_frames.extend(wanted_N.tolist() if source.path == large.path else [])
+        return real(source, wanted_N)
 
-    monkeypatch.setattr(read, "open_pass", counted)
+    monkeypatch.setattr(read, "wanted_pictures", counted)
     first_batches([large, *videos], count=2, cache=cache)
     first = list(read_frames)
     first_batches([large, *videos], count=2, cache=cache)
-    assert large.path not in cache.whole
-    assert len(cache.whole) > 1
+    assert large.path not in cache.frames_of
+    assert len(cache.frames_of) > 1
     assert len(first) == 1 + CLIPS.frames
     assert len(read_frames) == len(first) + CLIPS.frames
 
@@ -275,7 +280,10 @@ def test_a_video_of_another_size_than_indexed_is_named(videos):
         ({"bytes": 99}, "bytes, and the index has 99"),
     ):
         wrong = replace(videos[0], **fields)
-        (batch,) = first_batches([wrong], count=1, batch=1)
+        with pytest.raises(NoMotion, match="is of a video of"):
+            first_batches([wrong], count=1, batch=1)
+        wrong = replace(wrong, track="")
+        (batch,) = first_batches([wrong], count=1, batch=1, motion=None)
         assert batch.failed == (wrong.path,)
         with pytest.raises(UserError, match=f"{wrong.path}: .*{says}"):
             next(loader.test_loader([wrong], CLIPS, Views(temporal=1, spatial=1), 4))
@@ -286,12 +294,12 @@ def test_a_file_that_changes_while_it_is_read_is_named(videos, tmp_path, monkeyp
     video = replace(videos[0], path=shutil.copy(videos[0].path, tmp_path))
 
     @contextmanager
-    def changing(*given, real=read.open_pass):
+    def changing(*given, real=read.open_video):
         with real(*given) as source:
             yield source
         os.remove(video.path) if gone else shutil.copy(videos[1].path, video.path)
 
-    monkeypatch.setattr(read, "open_pass", changing)
+    monkeypatch.setattr(read, "open_video", changing)
     with pytest.raises(UserError, match=f"{video.path}: changed while it was read"):
         read.read(video, [np.arange(4)], None, 0, None)
 
@@ -310,9 +318,15 @@ def test_an_unreadable_training_video_keeps_its_place_with_weight_0(videos, brok
 
 def test_a_video_with_fewer_frames_than_indexed_fails_only_where_they_are_wanted(videos):
     longer = indexed(videos[0].path, 24, 0)  # the file has 20 frames
+    with pytest.raises(NoMotion, match="20 frames .* 24"):
+        first_batches([longer])
+    longer = replace(longer, track="")
     for megabytes in (0, 100):
         weights = torch.cat(
-            [batch.weight_B for batch in first_batches([longer], count=20, cache=Cache(megabytes))]
+            [
+                batch.weight_B
+                for batch in first_batches([longer], 20, motion=None, cache=Cache(megabytes))
+            ]
         )
         assert 0 < weights.mean() < 1
 
@@ -353,11 +367,11 @@ def test_test_views_come_whole_and_in_order(videos, sampling, batch):
 def test_repeats_come_from_one_decoding_pass(videos, monkeypatch):
     paths = []
 
-    def counted(path, *rest, real=read.open_pass):
+    def counted(path, *rest, real=read.open_video):
         paths.append(path)
         return real(path, *rest)
 
-    monkeypatch.setattr(read, "open_pass", counted)
+    monkeypatch.setattr(read, "open_video", counted)
     batches = first_batches(videos, count=5, augment=REPEATED)
     assert sorted(paths) == sorted(
         video.path for video in videos * 3

@@ -1,5 +1,6 @@
 import gc
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,8 +64,9 @@ def test_memory_is_flat_over_2000_clips(tmp_path):
 def test_no_picture_waits_for_the_cycle_collector(tmp_path):
     """Pictures are not in reference cycles, which Python collects about once in 2,000 clips."""
     whole = write_video(tmp_path / "b.mp4", moving_square(12), bf=2, g=6)
-    (tmp_path / "cut.mp4").write_bytes(Path(whole).read_bytes()[:2000])
-    videos = [indexed(whole, 12), indexed(str(tmp_path / "cut.mp4"), 12)]
+    cut = indexed(shutil.copy(whole, tmp_path / "cut.mp4"), 12)
+    Path(cut.path).write_bytes(Path(whole).read_bytes()[:2000])
+    videos = [indexed(whole, 12), cut]
     clips = Clips(frames=4, size=48, stride=3)
     how = mask_options(Mask(name="mgm"), clips, Model(patch=8))
     batches = training_loader(videos, clips, seed=0, batch=2, how=how)

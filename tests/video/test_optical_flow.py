@@ -1,5 +1,6 @@
-"""Flow sidecars: estimation, writing, reading and refusals."""
+"""Tracks of optical flow: estimation, writing, reading and refusals."""
 
+import itertools
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -8,28 +9,28 @@ import numpy as np
 import pytest
 import torch
 
-from mgm.errors import UserError
+from mgm.data.tracks import write_track
+from mgm.errors import NoMotion, UserError
 from mgm.rng import generator
 from mgm.spec import Clips, Mask, Model, Views
 from mgm.stages.guidance import mask_options
-from mgm.video import Cache, loader, read_clip, slot_magnitude
+from mgm.video import Cache, loader, probe_video, read_clip, slot_magnitude
 from mgm.video import optical_flow as flow
 from mgm.video.decode import read_pictures
 from mgm.video.motion import cells
 from mgm.video.optical_flow import (
-    NoFlow,
     cell_means,
     estimator,
     motions,
     raft_weights,
-    read_flow,
-    sidecar,
-    write_flow,
 )
 from mgm.video.read import read
+from mgm.video.track import Track, track_path
 from mgm.video.transform import stride, training_box
 from tests.helpers.errors import refused
 from tests.helpers.videos import indexed, moving_square, rotate_metadata, write_video
+
+NUMBER = itertools.count()
 
 
 def pan(frames, height, width, step, seed=0) -> np.ndarray:
@@ -106,6 +107,13 @@ def test_a_cell_has_the_mean_of_its_pixels(height, width):
     )  # float32 sums of 64
 
 
+def flow_of(path):
+    """Return the path of a new track of DIS."""
+    video = replace(probe_video(path), track=f"{path}-{next(NUMBER)}")
+    write_track(video, "dis")
+    return track_path(video.track, "dis")
+
+
 def write_small_pan(path, frames=12, **options):
     return write_video(path, pan(frames, 48, 64, (2, 1)), **options)
 
@@ -124,8 +132,8 @@ def write_small_pan(path, frames=12, **options):
         ("turned.mp4", {}),
     ],
 )
-def test_row_i_of_a_sidecar_belongs_to_frame_i_of_the_clip(tmp_path, name, options):
-    """Each row equals flow computed from the frames that `read_clip` returns.
+def test_frame_i_of_a_track_is_frame_i_of_the_clip(tmp_path, name, options):
+    """Its vectors equal the flow computed from the frames that `read_clip` returns.
 
     Float16 keeps 11 bits of a few pixels.
     """
@@ -133,22 +141,19 @@ def test_row_i_of_a_sidecar_belongs_to_frame_i_of_the_clip(tmp_path, name, optio
     if name == "turned.mp4":
         rotate_metadata(path, 90, 48, 64)
     clip, dis = read_clip(path, range(12), motion=False), estimator("dis")
-    assert write_flow(path, "dis", dis) == sidecar(path, "dis") == Path(f"{path}.dis.npy")
-    whole = np.load(sidecar(path, "dis"))
-    assert whole.shape == (12, cells(clip.height), cells(clip.width), 2)
-    assert whole.dtype == np.float16
-    assert not whole[0].any()
+    track = Track(flow_of(path))
+    whole = track[:]
+    assert whole.vectors_THW2.shape == (12, cells(clip.height), cells(clip.width), 2)
+    assert whole.informed_T.tolist() == [False] + 11 * [True]
     for t in range(1, 12):
-        np.testing.assert_allclose(
-            whole[t], cell_means(dis(clip.frames_THWC[t - 1 : t + 1])[0]), atol=0.01
-        )
-    motion = read_flow(path, "dis", [5, 0, 11, 5])
-    np.testing.assert_array_equal(motion.vectors_THW2, whole[[5, 0, 11, 5]].astype(np.float32))
-    assert motion.vectors_THW2.dtype == np.float32
-    assert motion.informed_T.tolist() == [True, False, True, True]
+        vectors_HW2 = cell_means(dis(clip.frames_THWC[t - 1 : t + 1])[0])
+        np.testing.assert_allclose(whole.vectors_THW2[t], vectors_HW2, atol=0.01)
+    some = track[[5, 0, 11, 5]]
+    np.testing.assert_array_equal(some.vectors_THW2, whole.vectors_THW2[[5, 0, 11, 5]])
+    assert some.vectors_THW2.dtype == np.float32
+    assert (some.distance_THW == 1).all()
     for picture, frame_HWC in read_pictures(path):
         np.testing.assert_array_equal(frame_HWC, clip.frames_THWC[picture.index])
-    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
 def test_frames_are_read_a_few_at_a_time_and_how_many_changes_nothing(tmp_path, monkeypatch):
@@ -163,44 +168,26 @@ def test_frames_are_read_a_few_at_a_time_and_how_many_changes_nothing(tmp_path, 
     monkeypatch.setattr(flow, "PIXELS", 3 * 48 * 64)
     by_threes = list(motions(path, watched))
     assert most == 4
-    assert [t for t, _ in at_once] == [t for t, _ in by_threes] == list(range(12))
-    for (_, one), (_, two) in zip(at_once, by_threes):
+    assert [t for t, _, _ in at_once] == [t for t, _, _ in by_threes] == list(range(12))
+    for (_, one, _), (_, two, _) in zip(at_once, by_threes):
         np.testing.assert_array_equal(one, two)
 
 
 def test_frames_that_do_not_decode_leave_no_motion_information(tmp_path, monkeypatch):
     path, real = write_small_pan(tmp_path / "v.mp4"), read_pictures
-    write_flow(path, "dis", estimator("dis"))
-    whole = np.load(sidecar(path, "dis"))
+    whole = Track(flow_of(path))[:]
     monkeypatch.setattr(
         flow,
         "read_pictures",
         lambda path: (pair for pair in real(path) if pair[0].index not in (4, 5, 11)),
     )
-    write_flow(path, "dis", estimator("dis"))
-    damaged = read_flow(path, "dis", range(12))
-    assert np.nonzero(~damaged.informed_T)[0].tolist() == [
-        0,
-        4,
-        5,
-        6,
-        11,
-    ]  # frame 6 follows a missing frame
+    damaged = Track(flow_of(path))[:]
+    # Frame 6 follows a missing frame.
+    assert np.nonzero(~damaged.informed_T)[0].tolist() == [0, 4, 5, 6, 11]
     np.testing.assert_array_equal(
-        damaged.vectors_THW2[damaged.informed_T], whole[damaged.informed_T]
+        damaged.vectors_THW2[damaged.informed_T], whole.vectors_THW2[damaged.informed_T]
     )
     assert not damaged.vectors_THW2[~damaged.informed_T].any()
-
-
-def test_a_video_other_than_listed_leaves_no_sidecar(tmp_path):
-    path = write_small_pan(tmp_path / "v.mp4")
-    for shape, words in [
-        ((9, 6, 8), "frame 9 .* 9 frames of 6 x 8"),
-        ((12, 6, 9), "frame 0 has 6 x 8 .* 12 frames of 6 x 9"),
-    ]:
-        with pytest.raises(UserError, match=rf"v.mp4: {words}"):
-            write_flow(path, "dis", estimator("dis"), shape)
-    assert [p.name for p in tmp_path.iterdir()] == ["v.mp4"]
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +262,7 @@ def videos(tmp_path_factory):
         ("c.webm", 3, "libvpx"),
     ]:
         rows.append(indexed(write_small_pan(folder / name, frames, codec=codec), frames))
-        write_flow(rows[-1].path, "dis", estimator("dis"))
+        write_track(rows[-1], "dis")
     return rows
 
 
@@ -290,15 +277,14 @@ def batches_of(videos, **options):
     )
 
 
-def test_a_batch_with_flow_is_what_its_sidecars_say(videos):
+def test_a_batch_with_flow_is_what_its_tracks_say(videos):
     """Each clip of five batches equals one that is made again step by step."""
     for batch in batches_of(videos):
         for b, seed in enumerate(batch.seed_B.tolist()):
             video = videos[batch.sample_B[b]]
             index_T = stride(video.frames, 4, 2, generator(seed, "sample"))
-            flow_THW2 = np.load(f"{video.path}.dis.npy")[index_T].astype(np.float32)
             still = read_clip(video.path, index_T, motion=False)
-            clip = replace(still, motion=replace(still.motion, vectors_THW2=flow_THW2))
+            clip = replace(still, motion=Track(track_path(video.track, "dis"))[index_T])
             rng = generator(seed, "crop")
             box = training_box(CLIPS, clip.height, clip.width, rng)
             clip = clip.cut(replace(box, flip=rng.random() < 0.5), 48)
@@ -314,23 +300,24 @@ def test_runs_of_other_guidance_share_a_caches_frames(videos):
     (video, *_), cache = videos, Cache(100)
     clips = {
         motion: read(video, [np.arange(12)], None, 0, motion, cache)[0]
-        for motion in ("vectors", "dis", None, "dis")
+        for motion in ("codec", "dis", None, "dis")
     }
-    assert set(cache.whole[video.path]) == {"vectors", "dis"}
+    assert set(cache.motion_of) == {(video.path, motion) for motion in clips}
     for motion, clip in clips.items():
         (fresh,) = read(video, [np.arange(12)], None, 0, motion)
         np.testing.assert_array_equal(clip.frames_THWC, fresh.frames_THWC)
-        if motion:
-            np.testing.assert_array_equal(clip.motion_THW2, fresh.motion_THW2)
-    vectors, dis = cache.whole[video.path].values()
-    assert dis.frames_THWC is vectors.frames_THWC
-    assert cache.free == 100e6 - vectors.nbytes - (dis.nbytes - dis.frames_THWC.nbytes)
+        np.testing.assert_array_equal(clip.motion_THW2, fresh.motion_THW2)
+    arrays = [cache.frames_of[video.path]]
+    for motion in ("codec", "dis"):
+        its = clips[motion].motion
+        arrays += [its.vectors_THW2, its.distance_THW, its.informed_T]
+    assert cache.free == 100e6 - sum(array.nbytes for array in arrays)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_sidecar_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
+def test_a_track_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
     row = indexed(write_small_pan(tmp_path / "v.webm", codec="libvpx-vp9"), 12)
-    file = sidecar(row.path, "dis")
+    file = Path(track_path(row.track, "dis"))
 
     def stops(words, row=row):
         for batches in (
@@ -339,23 +326,20 @@ def test_a_sidecar_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
                 loader.test_loader(videos, CLIPS, Views(), 2, loader.BatchOptions("dis", **options))
             ),
         ):
-            with pytest.raises(NoFlow, match=words) as error:
+            with pytest.raises(NoMotion, match=words) as error:
                 batches([row], workers=workers)
             assert "\n" not in str(error.value)
             assert str(error.value).startswith(f"{file}: ")
 
-    stops("guidance dis")
-    write_flow(row.path, "dis", estimator("dis"))
+    stops("no such track")
+    write_track(row, "dis")
     good = file.read_bytes()
     file.write_bytes(good[:-100])
-    stops("array")
-    np.save(file, np.zeros((11, 6, 8, 2), np.float16))
-    stops(r"\(11, 6, 8, 2\).*\(12, 6, 8, 2\)")
-    np.save(file, np.zeros((12, 8, 6, 2), np.float16))
-    stops(r"\(12, 8, 6, 2\).*\(12, 6, 8, 2\)")
-    np.save(file, np.zeros((12, 6, 8, 2), np.float32))
-    stops("float32")
+    stops("not a whole track")
+    file.write_bytes(good[:-40] + bytes([good[-40] ^ 1]) + good[-39:])
+    stops("has changed")
     file.write_bytes(good)
+    stops("12 frames .* 13", replace(row, frames=13))
     assert len(batches_of([row], workers=workers)) == 5
-    with pytest.raises(NoFlow, match="12 frames.*frame 12"):
-        read_flow(row.path, "dis", [0, 12])
+    with pytest.raises(UserError, match="frame 12 was requested.*0 to 11"):
+        Track(file)[[0, 12]]

@@ -27,6 +27,7 @@ def random_clip(frames=3, height=50, width=70, seed=0) -> Clip:
         rng.normal(size=(frames, h, w, 2)).astype(np.float32),
         rng.integers(1, 4, (frames, h, w)).astype(np.float32),
         rng.random(frames) < 0.5,
+        (height, width),
     )
     return Clip(frames_THWC, motion)
 
@@ -327,14 +328,16 @@ def test_the_largest_motion_under_a_cell_is_that_of_its_pixels(seed, compensate)
         rng.normal(size=(4, *shape, 2)).astype(np.float32),
         rng.integers(1, 4, (4, *shape)).astype(np.float32),
         np.array([True, True, False, True]),
+        (height, width),
     )
-    clip = Clip(np.zeros((4, 6, 6, 3), np.uint8), motion, size=(height, width))
+    clip = Clip(np.zeros((4, 6, 6, 3), np.uint8), motion)
     box = (
         multiscale(height, width, size, rng)
         if seed < 4
         else transform.test_box(height, width, 0, 1, size)
     )
-    found = clip.cut(replace(box, flip=flip), size).magnitude(2, compensate=compensate, cells="max")
+    cut = clip.cut(replace(box, flip=flip, of=(height, width)), size)
+    found = cut.motion.magnitude(2, compensate=compensate, cells="max")
 
     top, left = int(box.top // 8), int(box.left // 8)
     part = np.s_[
@@ -381,7 +384,9 @@ def test_a_clip_that_is_cut_to_its_own_size_stays_as_it_is():
     again = once.cut_to(64)
     np.testing.assert_array_equal(again.frames_THWC, once.frames_THWC)
     np.testing.assert_array_equal(again.motion_THW2, once.motion_THW2)
-    np.testing.assert_array_equal(again.magnitude(1, cells="max"), once.magnitude(1, cells="max"))
+    np.testing.assert_array_equal(
+        again.motion.magnitude(1, cells="max"), once.motion.magnitude(1, cells="max")
+    )
 
 
 @given(SIDE, SIDE, st.integers(0, 999))
@@ -392,9 +397,8 @@ def test_a_crop_of_a_crop_has_the_cells_under_its_pixels(height, width, seed):
     y_HW, x_HW = np.mgrid[: -(-h // 8), : -(-w // 8)]
     motion = np.stack([x_HW + 1, y_HW + 1], 2)[None].astype(np.float32)
     frames = np.zeros((1, h, w, 3), np.uint8)
-    clip = Clip(
-        frames, clips.Motion(motion, np.ones(motion.shape[:3], np.float32), np.ones(1, bool))
-    )
+    ones = np.ones(motion.shape[:3], np.float32)
+    clip = Clip(frames, clips.Motion(motion, ones, np.ones(1, bool), (h, w)))
     outer = Box(rng.randrange(h - 8), rng.randrange(w - 8), 8, 8, flip=rng.random() < 0.5)
     side = rng.choice([8, 24, 64])
     inner = Box(rng.randrange(side - 4), rng.randrange(side - 4), 4, 4, flip=rng.random() < 0.5)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from mgm.errors import UserError
+from mgm.errors import NoMotion, UserError
 from mgm.stages.inspect import interlaced_lines
-from mgm.video import NoVectors, inspect_video, probe_video, read_vectors
+from mgm.video import inspect_video, probe_video, read_vectors
 from mgm.video.vectors import write_vectors
 from tests.helpers.videos import moving_square, write_video
 
@@ -49,7 +49,7 @@ def test_the_arrays_of_a_file_are_those_that_are_read(tmp_path):
 
 def test_a_codec_without_vectors_is_not_written(tmp_path):
     path = write_video(tmp_path / "v.mkv", moving_square(4, 64, 64), codec="ffv1")
-    with pytest.raises(NoVectors):
+    with pytest.raises(NoMotion):
         write_vectors(path, tmp_path / "v.npz")
     assert not (tmp_path / "v.npz").exists()
 

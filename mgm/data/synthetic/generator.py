@@ -7,6 +7,7 @@ encodes the same pixels. The bytes of the files may differ between versions of x
     OUT/generated.json          the parameters. Written first. It shows that mgm made OUT/videos
     OUT/videos/ID.mp4           ids count from 100000 (train) and 200000 (test). Kinds ucf101 and
                                 hmdb51 have ID.avi, as their published sets
+    OUT/tracks/                 see `mgm.data.tracks`
     OUT/boxes.npz               ID -> (frames, sprites, 4) float32: top, left, bottom, right in
                                 pixels
     OUT/index.csv, index.json   index.json is written last, when the set is complete
@@ -26,6 +27,7 @@ from mgm.data.index import SPLITS, Index, Video, read_index, write_index
 from mgm.data.opening import fault, in_processes
 from mgm.data.synthetic.drawing import boxes, draw, scene
 from mgm.data.synthetic.params import Kind, Synthetic
+from mgm.data.tracks import missing_tracks
 from mgm.errors import UserError
 from mgm.reading import read_arrays
 from mgm.results.lock import folder_lock
@@ -35,7 +37,7 @@ GOP = 12
 
 
 def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
-    """Draw the set into folder `out`, unless it is there already.
+    """Draw the set into folder `out`, and its tracks, unless they are there already.
 
     An interrupted call leaves no index.json. The next call starts from the beginning.
 
@@ -43,11 +45,14 @@ def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
         UserError: `out` holds videos that this generator did not draw, or another process is
             drawing there.
     """
-    if index := _finished(params, out):
-        return index
     out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out):
-        return _finished(params, out) or _generate(params, out, processes)
+        if not _finished(params, out):
+            _generate(params, out, processes)
+        index = read_index(out)
+        for name, reason in missing_tracks(index, processes=processes):
+            raise UserError(f"{out / name}: {reason}")
+        return index
 
 
 def _generate(params: Synthetic, out: Path, processes: int) -> Index:

@@ -15,7 +15,7 @@ from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.masking import Grid, make_mask
 from mgm.spec import Measure
-from mgm.stages.guidance import slot_motion, stored_motion
+from mgm.stages.guidance import slot_motion, track_method
 from mgm.stages.job import Job
 from mgm.video.read import read
 from mgm.video.transform import view_indices
@@ -61,8 +61,8 @@ def hidden_share(
     """
     mask, tubelet = spec.mask, spec.model.tubelet
     grid, index_T = Grid(*spec.grid), view_indices(spec.clips, video.frames, view=0, views=1)
-    (clip,) = read(guide, [index_T], None, 0, stored_motion(mask))
-    motion = slot_motion(clip, mask, tubelet, spec.clips.stride)
+    (clip,) = read(guide, [index_T], None, 0, track_method(mask))
+    motion = slot_motion([clip], mask, tubelet, spec.clips.stride)
     masked_BL = make_mask(mask, grid, motion, torch.tensor([seed]))
     y_H, x_W = np.arange(clip.height), np.arange(clip.width)
     masked_THW = masked_BL.view(grid.slots, grid.height, grid.width).numpy().repeat(tubelet, 0)

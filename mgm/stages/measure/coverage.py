@@ -59,14 +59,14 @@ def coverage(
         seed_B = torch.tensor([clip_seed(spec.seed, 0, sample)])
         index_T = view_indices(spec.clips, video.frames, view=0, views=1)
         box = test_box(video.height, video.width, view=0, views=1, size=spec.clips.size)
-        (clip,) = read(video, [index_T], [box], spec.clips.size, "vectors", cache)
-        truth = slot_motion(clip, Mask(compensate=spec.compensate), tubelet, stride)
+        (clip,) = read(video, [index_T], [box], spec.clips.size, "codec", cache)
+        truth = slot_motion([clip], Mask(compensate=spec.compensate), tubelet, stride)
         moving_BSL = moving_pixels(truth.magnitude_BSHW, grid, spec.model.patch, spec.compensate)
         hidden_NBS = torch.stack(
             [
                 (moving_BSL * make_mask(mask, grid, motion, seed_B).view_as(moving_BSL)).sum(2)
                 for mask in masks.values()
-                for motion in [slot_motion(clip, mask, tubelet, stride)]
+                for motion in [slot_motion([clip], mask, tubelet, stride)]
             ]
         )
         parts.append(100 * hidden_NBS / moving_BSL.sum(2))  # NaN (0 / 0) if nothing moves

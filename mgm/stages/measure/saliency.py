@@ -27,7 +27,8 @@ from mgm.spec import Measure
 from mgm.stages.job import Job
 from mgm.stages.measure import choose
 from mgm.video.motion import CELL
-from mgm.video.vectors import read_vectors
+from mgm.video.track import Track, track_path
+from mgm.video.vectors import vectors_of
 
 COLUMNS = ["path", "frame", "top", "left", "bottom", "right"]
 
@@ -50,7 +51,7 @@ def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[s
         if not annotated:
             continue
         counted += 1
-        vectors = read_vectors(video.path)
+        vectors = vectors_of(Track(track_path(video.track, "codec")))
         for frame, speed_HW in zip(vectors.index_N.tolist(), vectors.speed):
             if frame in annotated:
                 within_PQ = inside(annotated[frame], vectors.height, vectors.width)

@@ -11,10 +11,11 @@ from torch.utils.data import Dataset
 
 from mgm.data.index import Video
 from mgm.errors import UserError
+from mgm.spec import Method
 from mgm.video.clip import Clip, Motion
 from mgm.video.loader import load
 from mgm.video.motion import CELL
-from mgm.video.read import read_clip
+from mgm.video.read import read
 
 SIDE = 12  # rows and columns of a small picture
 POINTS = 16  # points of a trajectory
@@ -36,7 +37,8 @@ class _Reader(Dataset):
     def __getitem__(self, k: int) -> dict[str, np.ndarray] | UserError:
         video = self.videos[k]
         try:
-            clip = read_clip(video.path, window(video), motion=video.has_vectors)
+            method: Method | None = "codec" if video.has_vectors else None
+            (clip,) = read(video, [window(video)], None, 0, method)
         except UserError as error:
             return error
         motion = motion_features(clip) if video.has_vectors else still_motion()
@@ -111,7 +113,7 @@ def motion_features(clip: Clip) -> dict[str, np.ndarray]:
     pixels, so that videos of different sizes are comparable.
     """
     informed_T = clip.has_motion_T
-    scale = SHORT_SIDE / min(clip.height, clip.width)
+    scale = SHORT_SIDE / min(clip.motion.frame)
     speed_THW2 = scale * clip.motion_THW2[informed_T] / clip.distance_THW[informed_T][..., None]
     if not len(speed_THW2):
         speed_THW2 = np.zeros((1, *clip.motion_THW2.shape[1:]), np.float32)
@@ -160,5 +162,5 @@ def still_motion() -> dict[str, np.ndarray]:
     """Return the `motion_features` of a video whose vectors are all zero."""
     cells = np.zeros((1, 2, 2, 2), np.float32)
     frames = np.zeros((1, 2 * CELL, 2 * CELL, 3), np.uint8)
-    motion = Motion(cells, np.ones((1, 2, 2), np.float32), np.ones(1, bool))
+    motion = Motion(cells, np.ones((1, 2, 2), np.float32), np.ones(1, bool), (16, 16))
     return motion_features(Clip(frames, motion))

@@ -1,0 +1,196 @@
+"""Write and check the tracks of an index's videos (`mgm.video.track`).
+
+    INDEX_DIR/tracks/NAME.METHOD.track    NAME is the video's path below the root of the index
+    INDEX_DIR/tracks-METHOD.json          the marker, written when all videos have their tracks
+
+As with make, a track is kept if it is whole, of its video, and not older than it. A track is
+written under a hidden name and then renamed, so a killed process leaves no incomplete one.
+
+torch is only imported for RAFT.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from mgm.console import track as progress
+from mgm.data.index import Index, Video, read_index
+from mgm.data.opening import disk_full, in_processes
+from mgm.errors import NoMotion, UserError
+from mgm.reading import file_digest
+from mgm.results.atomic import atomic_write, remove_parts, write
+from mgm.results.lock import folder_lock
+from mgm.results.result import versions
+from mgm.spec import Method
+from mgm.video.track import Track, track_path
+
+THREADS = 32  # that look at files. A shared file system answers many requests at a time
+
+
+def write_tracks(
+    folder: Path, method: Method = "codec", weights: Path | None = None, processes: int = 1
+) -> dict[str, Any]:
+    """Write the missing tracks of an index's videos, then the marker.
+
+    Args:
+        folder: the folder of an index.
+        weights: RAFT-small's weights. None: torchvision's own.
+        processes: number of processes, with one thread each.
+
+    Returns:
+        The marker: method, weights (their SHA-256, empty but for RAFT), digest of the index,
+        number of videos, versions, seconds.
+
+    Raises:
+        UserError: a video cannot be read. The others are done first.
+    """
+    started, index = time.monotonic(), read_index(folder)
+    digest = ""
+    if method != "codec":
+        from mgm.video.optical_flow import raft_weights
+
+        weights = raft_weights(method, weights)
+        _estimate(method, weights)
+        digest = file_digest(weights) if weights else ""
+    with folder_lock(folder):
+        failures = missing_tracks(index, method, weights, digest, processes)
+    if failures:
+        name, reason = failures[0]
+        raise UserError(
+            f"{index.root / name}: {reason} ({len(failures)} of {len(index.videos)} videos failed; "
+            "the others are done)"
+        )
+    marker = {
+        "method": method,
+        "weights": digest,
+        "digest": index.digest,
+        "videos": len(index.videos),
+        "seconds": round(time.monotonic() - started, 3),
+        "processes": processes,
+        "versions": versions("av", "numpy"),
+    }
+    write(marker_of(folder, method), json.dumps(marker, indent=1) + "\n")
+    return marker
+
+
+def marker_of(folder: Path, method: Method) -> Path:
+    """Return the path of the marker."""
+    return folder / f"tracks-{method}.json"
+
+
+def missing_tracks(
+    index: Index,
+    method: Method = "codec",
+    weights: Path | None = None,
+    digest: str = "",
+    processes: int = 1,
+) -> list[tuple[str, str]]:
+    """Write the tracks that are missing or older than their videos.
+
+    Args:
+        index: as `read_index` returns it.
+        digest: of RAFT's weights. Tracks of other weights are not mixed with these.
+
+    Returns:
+        (name, reason) of the videos that cannot be read.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        known = list(pool.map(partial(current, method=method), index.videos))
+    if others := [track for track in known if track and track.facts.weights != digest]:
+        raise UserError(
+            f"{others[0].path}: was made with weights {others[0].facts.weights[:12]}, and now they "
+            f"are {digest[:12]}; pass the former, or delete the tracks of method {method}"
+        )
+    todo = [video for video, track in zip(index.videos, known) if track is None]
+    for folder in {os.path.dirname(video.track) for video in todo}:
+        if os.path.isdir(folder):
+            remove_parts(Path(folder))
+    done = in_processes(partial(_write, method, weights, digest), todo, processes)
+    title = f"writing {method} tracks"
+    results = progress(done, title, len(todo)) if len(todo) > processes else done
+    return sorted((index.name(video), reason) for video, reason in results if reason)
+
+
+def current(video: Video, method: Method) -> Track | None:
+    """Return a video's track if it is whole, of this video, and not older than it."""
+    from mgm.video.read import open_track
+
+    with suppress(UserError, OSError):
+        if os.path.getmtime(track_path(video.track, method)) >= os.path.getmtime(video.path):
+            return open_track(video, method)
+    return None
+
+
+def has_track(video: Video, method: Method = "codec") -> bool:
+    """Return whether a video has a track."""
+    return bool(video.track) and os.path.exists(track_path(video.track, method))
+
+
+def require_tracks(folder: Path, videos: Sequence[Video], method: Method) -> None:
+    """Check that these videos of an index have tracks.
+
+    Raises:
+        NoMotion: a video has none. The message has the command to run.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(partial(has_track, method=method), videos))
+    if without := [video for video, there in zip(videos, found) if not there]:
+        raise NoMotion(
+            f"{track_path(without[0].track, method)}: no such file ({len(without)} of "
+            f"{len(videos)} videos have no track), but the mask follows it; "
+            f"run `mgm track {folder} --method {method}`"
+        )
+
+
+def _write(method: Method, weights: Path | None, digest: str, video: Video) -> tuple[Video, str]:
+    """Write a video's track.
+
+    Returns:
+        The video, and why it has no track; empty on success.
+    """
+    try:
+        write_track(video, method, weights, digest)
+        return video, ""
+    except UserError as error:
+        return video, str(error).removeprefix(f"{video.path}: ")
+    except OSError as error:
+        raise disk_full(error, Path(video.track), video) or error from None
+
+
+def write_track(
+    video: Video, method: Method = "codec", weights: Path | None = None, digest: str = ""
+) -> None:
+    """Write a video's track in one step. Arguments are as for `missing_tracks`."""
+    from mgm.video.optical_flow import write_flow
+    from mgm.video.vectors import write_track as write_codec
+
+    target = Path(track_path(video.track, method))
+    with atomic_write(target) as temporary, temporary.open("wb") as file:
+        if method == "codec":
+            write_codec(video.path, file, video.frames)
+        else:
+            write_flow(video, file, method, _estimate(method, weights), digest)
+
+
+@cache
+def _estimate(method: Any, weights: Path | None) -> Any:
+    """Return this process's estimator, on one CPU thread or on a GPU."""
+    import cv2
+
+    from mgm.video.optical_flow import estimator
+
+    cv2.setNumThreads(1)
+    device = "cpu"
+    if weights:
+        # DIS needs no torch, and each worker process would import it.
+        import torch
+
+        torch.set_num_threads(1)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return estimator(method, weights, device)
