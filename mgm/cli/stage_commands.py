@@ -18,7 +18,6 @@ from mgm.spec import (
     FrozenModel,
     LoadOptions,
     Measure,
-    ReadOptions,
     RunOptions,
     parse,
     require_named_sizes,
@@ -144,43 +143,6 @@ def _run_specs(
         job: Callable[..., Any] = getattr(import_module(f"mgm.stages.{stage}"), stage)
         own = RunOptions(**options.model_dump())
         run_all(specs, job, Workplace(out, where, own))
-
-
-class EvaluateOptions(ReadOptions):
-    """What `mgm evaluate` tests."""
-
-    weights: Path | None = Field(
-        None, description="Weights of mgm, VideoMAE or Hugging Face; default: those of the run."
-    )
-    temporal: int | None = Field(None, ge=1, description="Temporal views; default: the spec's.")
-    spatial: int | None = Field(None, description="Spatial views, 1 or 3; default: the spec's.")
-    out: Path | None = Field(
-        None, description="Folder to write predictions and scores to; default: none."
-    )
-    force: bool = Field(False, description="Replace such files.")
-
-
-@app.command()
-@grouped
-def evaluate(
-    how: EvaluateOptions,
-    run: Annotated[
-        Path, typer.Argument(help="A fine-tuning run's folder, or a spec file with --weights.")
-    ],
-    data: Annotated[str, typer.Option(help="The dataset to test on.", metavar="NAME=FOLDER")],
-) -> None:
-    """Test fine-tuned weights on any data and views; print top-1."""
-    where = places([data])
-
-    from mgm.stages.evaluate import evaluate as evaluate_run
-    from mgm.stages.job import Workplace
-
-    views = how.model_dump(include={"temporal", "spatial"}, exclude_none=True)
-    with all_processes():
-        own = RunOptions(threads=how.threads, workers=how.workers)
-        workplace = Workplace(Path(), where, own)
-        if text := evaluate_run(run, how.weights, workplace, views, how.out, how.force):
-            say(text)
 
 
 class MeasureOptions(FrozenModel):

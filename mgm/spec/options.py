@@ -96,5 +96,9 @@ class ApplyOptions(ReadOptions):
 class PredictOptions(ApplyOptions):
     """Options of `mgm predict`, which has more views per video by default."""
 
+    split: Literal["train", "test"] | None = Field(
+        None, description="Index: only videos of this split; print their top-1."
+    )
+
     temporal: int = Field(5, ge=1, description="Clips per video, evenly spaced.")
     spatial: int = Field(3, description="Crops per clip, 1 or 3.")

@@ -27,7 +27,7 @@ from mgm.models import (
 )
 from mgm.reading import read_text
 from mgm.results.atomic import atomic_write, table_text, write
-from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, Probe
+from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, PredictOptions, Probe
 from mgm.stages.evaluate import recorded_classes, softmax_mean
 from mgm.stages.frozen import over_videos
 from mgm.stages.job import CLIPS, best_device
@@ -124,7 +124,9 @@ def embed(source: Path, weights: Path, out: Path, how: ApplyOptions) -> str:
     return f"wrote {out}: features of {count} videos, width {width}{left_out}"
 
 
-def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: ApplyOptions) -> str:
+def predict(
+    source: Path, weights: Path, out: Path, classes: Path | None, how: PredictOptions
+) -> str:
     """Write the classes of every video to a CSV file.
 
     Its columns are path, of an index label, class and split, then prediction, and `score CLASS` per
@@ -134,16 +136,26 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
         source: a video, a folder of videos, or an index.
         weights: a fine-tuning run's folder, or a classifier's weights in any format.
         classes: an index, or a file with a class name per line, in the order of labels.
-        how: clips and views.
+        how: clips, views, and the split of an index.
 
     Returns:
-        A line about what was written.
+        A line about what was written, with the top-1 of a split.
     """
     _require_new(out, ".csv", how.force)
     trained = find_trained(weights, how)
     count = classes_of(read_weights(trained.weights), trained.weights)
     videos, unreadable, index = find_videos(source)
     names = _class_names(classes, count, recorded_classes(weights), index)
+    if how.split:
+        if index is None or names != list(index.classes):
+            known = f"has {', '.join(index.classes[:3])}" if index else "is no index"
+            raise UserError(
+                f"--split {how.split}: {source} {known}, and the weights distinguish {count} "
+                f"classes ({', '.join(names[:3])}); pass an index with these, in this order"
+            )
+        videos = {name: video for name, video in videos.items() if video.split == how.split}
+        if not videos:
+            raise UserError(f"{source}: has no {how.split} videos")
     spec = Finetune(data=Data(dataset="folder"), clips=trained.clips, model=trained.model)
     model = build_classifier(spec, count)
     load_weights(model, trained.weights)
@@ -157,7 +169,11 @@ def predict(source: Path, weights: Path, out: Path, classes: Path | None, how: A
         for about, score_C in zip(zip(*columns.values()), score_NC)
     ]
     write(out, table_text(header, rows))
-    return f"wrote {out}: {len(rows)} videos, {count} classes{left_out}"
+    told = f"wrote {out}: {len(rows)} videos, {count} classes{left_out}"
+    if how.split:
+        right_N = score_NC.argmax(1) == columns["label"]
+        told += f"; top-1 {100 * right_N.mean():.2f}"
+    return told
 
 
 def _require_new(out: Path, suffix: str, force: bool) -> None:

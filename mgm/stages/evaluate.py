@@ -1,105 +1,30 @@
 """The multi-view test: classify every test video by the mean softmax scores of its views.
 
-Fine-tuning and probing end with it. `mgm evaluate` repeats it with other views or data, for the
-weights of a fine-tuning run or for given weights.
+Fine-tuning and probing end with it. `mgm predict --split test` repeats it with other views, data or
+weights.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from mgm.console import show
 from mgm.data.index import Video
-from mgm.errors import UserError, require_new, valid
-from mgm.models import build_classifier, classes_of, load_weights, read_weights
-from mgm.reading import file_digest, read_json
+from mgm.errors import UserError
+from mgm.reading import read_json
 from mgm.results import atomic
-from mgm.spec import Data, Finetune, Measure, Probe, Views, read_spec
+from mgm.spec import Finetune, Measure, Probe, Views
 from mgm.stages.frozen import over_videos
-from mgm.stages.job import Job, Workplace, find_index
-from mgm.stages.parents import verified_weights
+from mgm.stages.job import Job
 from mgm.training import collectives
 from mgm.training.efficiency import block_compiler, wrapped_blocks
 
 T = TypeVar("T")
-
-
-def evaluate(
-    place: Path,
-    weights: Path | None,
-    workplace: Workplace,
-    views: dict[str, int],
-    out: Path | None = None,
-    force: bool = False,
-) -> str:
-    """Test a fine-tuned model.
-
-    Args:
-        place: the folder of a fine-tuning run, or the file of its spec.
-        weights: a file in any format that `read_weights` reads. None: the run's own weights.
-        workplace: threads, workers, and in `data` the dataset to test on. If it has the name of the
-            spec's dataset, it must have its digest. Otherwise it must have as many classes.
-        views: `temporal` and `spatial`, in place of the spec's.
-        out: a folder for predictions.csv and evaluation.json. None: nothing is written.
-        force: replace such files.
-
-    Returns:
-        A line with the metrics; empty on ranks other than 0.
-    """
-    spec = read_spec(place)
-    if not isinstance(spec, Finetune):
-        raise UserError(f"{place}: is a {spec.stage} run; pass a fine-tuning run")
-    if weights is None and not place.is_dir():
-        raise UserError(
-            f"{place}: is a spec and has no weights; add --weights FILE, or pass a run's folder"
-        )
-    if out:
-        require_new(out / "predictions.csv", force)
-        require_new(out / "evaluation.json", force)
-    path = weights or verified_weights(place)[0]
-    ((dataset, _),) = workplace.data.items()
-    data = spec.data if dataset == spec.data.dataset else Data(dataset=dataset)
-    with valid("views."):
-        tested = Views(**(spec.views.model_dump() | views))
-    spec = spec.model_copy(update={"data": data, "views": tested})
-    index = find_index(spec, workplace)
-    classes, names = classes_of(read_weights(path), path), recorded_classes(weights or place)
-    if classes != len(index.classes) or names not in ([], list(index.classes)):
-        raise UserError(
-            f"{path}: distinguishes {classes} classes ({', '.join(names[:3])}), {dataset} has "
-            f"{len(index.classes)} ({', '.join(index.classes[:3])}); pass weights that were "
-            "trained on these, in this order"
-        )
-    model = build_classifier(spec, classes)
-    load_weights(model, path)
-    torch.set_num_threads(workplace.options.threads)
-    with TemporaryDirectory() as scratch:
-        job = Job(spec, out or Path(scratch), workplace, index)
-        check_views(job)
-        job.folder.mkdir(parents=True, exist_ok=True)
-        model.to(job.device).eval()
-        metrics = test(job, model)
-    if not collectives.is_main():
-        return ""
-    if out:
-        evaluation = {
-            "spec": json.loads(spec.model_dump_json()),
-            "digest": index.digest,
-            "weights_sha256": file_digest(path) if path.is_file() else None,
-            "metrics": metrics,
-        }
-        atomic.write(out / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
-    text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-    where = f"{len(index.test)} videos of {dataset}"
-    return f"{place.name}: {text} on {where}, {tested.temporal} x {tested.spatial} views"
 
 
 class _Data(BaseModel):

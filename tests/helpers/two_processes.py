@@ -18,11 +18,12 @@ import torch
 from torch import nn
 
 from mgm.errors import UserError
+from mgm.models import build_classifier, load_weights
 from mgm.spec import Optim, RunOptions, parse
 from mgm.stages import fit as fitting
-from mgm.stages.evaluate import evaluate
+from mgm.stages.evaluate import test
 from mgm.stages.finetune import finetune
-from mgm.stages.job import Workplace
+from mgm.stages.job import Job, Workplace, find_index
 from mgm.stages.pretrain import pretrain
 from mgm.stages.runner import run_all
 from mgm.training import TrainingRun, collectives, train
@@ -129,9 +130,11 @@ def main(folder: Path) -> None:
         run_all([specs["dropping"]], finetune, again)
         run_all([specs["tuned"]], finetune, replace(here, results=folder / "one-to-two"))
         one = folder / "one" / specs["tuned"].run_id
-        seen["told"] = evaluate(
-            one, None, replace(here, options=RunOptions()), {}, folder / "evaluated"
-        )
+        model = build_classifier(specs["tuned"], 3).eval()
+        load_weights(model, one / "weights.safetensors")
+        job = Job(specs["tuned"], folder / "tested", here, find_index(specs["tuned"], here))
+        job.folder.mkdir(exist_ok=True)
+        seen["top1"] = test(job, model).get("top1")
     Path(folder, f"{os.environ['RANK']}.json").write_text(json.dumps(seen))
 
 

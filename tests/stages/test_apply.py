@@ -25,7 +25,18 @@ from mgm.models import (
     read_weights,
     save_weights,
 )
-from mgm.spec import ApplyOptions, Clips, Data, Decoder, Finetune, Model, Pretrain, Probe, Views
+from mgm.spec import (
+    ApplyOptions,
+    Clips,
+    Data,
+    Decoder,
+    Finetune,
+    Model,
+    PredictOptions,
+    Pretrain,
+    Probe,
+    Views,
+)
 from mgm.stages import apply as applied
 from mgm.stages.apply import embed, predict
 from mgm.stages.evaluate import recorded_classes
@@ -120,7 +131,7 @@ def test_a_video_that_is_damaged_after_it_was_found_is_left_out(place, monkeypat
     np.testing.assert_allclose(some["feature_ND"], whole["feature_ND"][kept], rtol=1e-4, atol=1e-6)
 
 
-HOW = ApplyOptions(temporal=2)
+HOW = PredictOptions(temporal=2, spatial=1)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +186,7 @@ def test_weights_alone_say_their_model_and_bad_input_is_one_line(place):
             "; broken.mp4: ",
         ),
         (
-            lambda: predict(Path("videos"), weights, Path("p.csv"), None, how),
+            lambda: predict(Path("videos"), weights, Path("p.csv"), None, HOW),
             "weights.safetensors: has no head.bias",
         ),
         (
@@ -198,7 +209,7 @@ def test_features_of_an_index_name_class_and_split(place):
     file = np.load("of_index.npz")
     assert sorted(file["split_N"]) == ["test", "test", "train", "train"]
     assert [index.classes[label] for label in file["label_N"]] == file["class_N"].tolist()
-    predict(Path("set"), Path("run"), Path("of_index.csv"), None, ApplyOptions())
+    predict(Path("set"), Path("run"), Path("of_index.csv"), None, PredictOptions())
     assert pd.read_csv("of_index.csv")["class"].tolist() == file["class_N"].tolist()
 
 
@@ -207,6 +218,6 @@ def test_weights_that_overflow_have_no_predictions(place):
     weights = read_weights(path)
     weights["head.weight"].fill_(3.4e38)
     save_file(weights, place / "huge.safetensors")
-    how = ApplyOptions(frames=4, size=24, stride=2)
+    how = PredictOptions(frames=4, size=24, stride=2)
     with pytest.raises(UserError, match=r"0 of 1 .*not finite"):
         predict(place / "film.mp4", place / "huge.safetensors", place / "told.csv", None, how)

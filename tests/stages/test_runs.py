@@ -18,9 +18,10 @@ from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.results import atomic
 from mgm.results.result import examine, last_losses, learnt_nothing, log_lines, write_result
-from mgm.spec import Data, RunOptions, Views, Visualise, parse
+from mgm.spec import Data, PredictOptions, RunOptions, Views, Visualise, parse
 from mgm.stages import fit as fitting
-from mgm.stages.evaluate import evaluate, softmax_mean
+from mgm.stages.apply import predict
+from mgm.stages.evaluate import softmax_mean
 from mgm.stages.export import export
 from mgm.stages.finetune import finetune
 from mgm.stages.job import Job, Workplace
@@ -409,7 +410,7 @@ def test_weights_that_are_not_the_parents_are_refused_everywhere(
     own = parent.read_bytes()
     parent.write_bytes(other.read_bytes())
     child.write_bytes(child.read_bytes()[:-4] + b"\0\0\0\0")
-    place = {"ssv2": execution.data["ssv2"]}
+    videos = execution.data["ssv2"]
     shown = Visualise(
         data=pretraining.data,
         clips=pretraining.clips,
@@ -422,7 +423,7 @@ def test_weights_that_are_not_the_parents_are_refused_everywhere(
         lambda: run(probing, execution),
         lambda: run_all([shown], visualise, execution),
         lambda: export(parent.parent, "hf", tmp_path / "out"),
-        lambda: evaluate(child.parent, None, replace(execution, data=place), {}),
+        lambda: predict(videos, child.parent, tmp_path / "p.csv", None, PredictOptions()),
     ):
         with pytest.raises(UserError, match=r"weights\.safetensors: .*SHA-256"):
             use()
