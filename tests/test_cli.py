@@ -102,7 +102,7 @@ def test_report_of_nothing_names_the_next_step(tmp_path, monkeypatch, mgm):
     monkeypatch.chdir(tmp_path)
     status, _, told = mgm("report", "nothing")
     assert status == 2
-    assert "scale.json" in told
+    assert "no such folder of results" in told
 
 
 def test_a_name_that_the_terminal_cannot_show_is_no_traceback():

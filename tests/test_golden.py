@@ -30,10 +30,10 @@ def run_ids(results: Path) -> str:
     """Return a line per run of every scale and study: its name and the run id."""
     lines = []
     for name in SCALES:
-        specs = Workflow({"scale": name}, results=results).suite.specs
+        specs = Workflow({"scale": name}, results=results).plan.specs
         lines += [f"{name} {run_id}" for run_id in specs]
     for path in STUDIES.glob("*.yaml"):
-        specs = Workflow({"study": path.stem}, results=results).suite.specs
+        specs = Workflow({"study": path.stem}, results=results).plan.specs
         lines += [f"{path.stem} {run_id}" for run_id in specs]
     return "".join(f"{line}\n" for line in sorted(lines))
 

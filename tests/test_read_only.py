@@ -25,7 +25,7 @@ def here(tmp_path):
     known = suite(seeds=(0,))
     finish_all(tmp_path / "results" / "x", known)
     spec = next(iter(known.specs.values()))
-    (tmp_path / "results" / "x" / "scale.json").write_text(known.scale.model_dump_json())
+    known.write(tmp_path / "results" / "x")
     (tmp_path / "spec.json").write_text(
         spec.model_copy(
             update={"seed": 9, "model": Model(backbone="toy", width=24, depth=2, heads=4, patch=8)}

@@ -186,7 +186,7 @@ def test_a_spec_file_whose_name_promises_other_sizes_is_refused(tmp_path):
     with refused(f"{path}: model.width is 48"):
         require_named_sizes(Probe(data=SSV2, model=toy), str(path))
     path.parent.mkdir(parents=True)
-    (tmp_path / "NAME" / "scale.json").write_text("{}")
+    (tmp_path / "NAME" / "plan").mkdir()
     spec = Probe(data=SSV2, model=toy)
     require_named_sizes(spec, str(path))
     require_named_sizes(spec, str(tmp_path / "NAME" / spec.run_id / "spec.json"))

@@ -2,7 +2,7 @@
 
 import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,45 +10,11 @@ from mgm.cli.base import app
 from mgm.console import say
 from mgm.errors import UserError
 
-if TYPE_CHECKING:
-    from mgm.study.suite import Suite
-
 Name = Annotated[
     str, typer.Argument(help="Name of the results: the folder in --results, such as smoke.")
 ]
 Results = Annotated[Path, typer.Option(help="Folder that contains the folder NAME of results.")]
 Reports = Annotated[Path, typer.Option(help="Folder that contains the folder NAME of the report.")]
-
-
-def _suite(results: Path) -> "Suite":
-    """Return the studies of a results folder."""
-    # Imported here, as in all commands, so that `mgm --help` starts at once.
-    from mgm.study.suite import read_suite
-
-    # Raise the garbage-collection threshold: collection took 20 % of a report's time.
-    gc.set_threshold(1_000_000)
-    return read_suite(results)
-
-
-@app.command()
-def results(
-    csv: Annotated[Path, typer.Option(help="CSV file to write.", metavar="FILE")],
-    name: Name = "smoke",
-    results: Results = Path("results"),
-) -> None:
-    """Write one table of all runs: settings, status and metrics."""
-    from mgm.results.atomic import atomic_write
-    from mgm.results.frame import frame
-
-    try:
-        suite = _suite(results / name)
-    except UserError:
-        # Runs without a scale are in no table.
-        suite = None
-    table = frame(results / name, suite)
-    with atomic_write(csv) as temporary:
-        table.to_csv(temporary, index=False)
-    say(f"wrote {len(table)} runs: {csv}")
 
 
 @app.command()
@@ -85,15 +51,17 @@ def pack(
     weights. Archived runs stay in it. Altered runs, and new ones that no table or figure uses, are
     left out. Every command that reads results/NAME unpacks it on first use.
     """
+    # Imported here, as in all commands, so that `mgm --help` starts at once.
     from mgm.report.verify import unwanted
     from mgm.results.archive import archived_runs
     from mgm.results.archive import pack as write
     from mgm.results.frame import examine_all
+    from mgm.results.plan import read_plan
 
     folder = results / name
-    suite = _suite(folder)
-    states = {run: status.state for run, status in examine_all(folder, suite.specs).items()}
-    before, unused = archived_runs(folder), unwanted(suite, folder)
+    plan = read_plan(folder)
+    states = {run: status.state for run, status in examine_all(folder, plan.specs).items()}
+    before, unused = archived_runs(folder), unwanted(plan, folder)
     if unknown := {*without} - states.keys() - before:
         raise UserError(f"--without {min(unknown)}: is not a run of {folder} or its archive")
     archive = write(folder, {run for run in states if states[run] == "finished"}, without)

@@ -53,5 +53,5 @@ def plan(options: PlanOptions) -> None:
 
     scale = options.scale or ("" if options.study else "paper")
     workflow = Workflow({"scale": scale, "study": options.study, "gpu": options.size})
-    table = table_of(workflow.suite, PEAK[options.gpu] * options.utilisation)
+    table = table_of(workflow.plan, workflow.scale, PEAK[options.gpu] * options.utilisation)
     say(table.to_string(float_format="{:,.1f}".format))

@@ -6,9 +6,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mgm.results.plan import Plan
 from mgm.spec import FLOWS, LoadOptions, Pretrain, RunOptions, Spec, parents
 from mgm.study.scales import Scale
-from mgm.study.suite import Suite
 
 if TYPE_CHECKING:
     from mgm.dag.workflow import Workflow
@@ -42,20 +42,21 @@ class Job:
         return self.name.partition("-")[0]
 
 
-def grouped(suite: Suite) -> dict[str, list[Spec]]:
+def grouped(plan: Plan, scale: Scale) -> dict[str, list[Spec]]:
     """Return the runs of each job: one run, or up to `specs_per_job` of one study and stage.
 
     They also have one depth in the DAG, so none depends on another. They are sorted by dataset, so
     few processes decode the same videos.
     """
-    specs, scale = suite.specs, suite.scale
+    specs = plan.specs
     if scale.specs_per_job == 1:
         return {run_id: [spec] for run_id, spec in specs.items()}
     # A run of several studies is of the first.
+    studies = dict.fromkeys(cell.study for cell in plan.cells)
     study_of = {
         spec.run_id: name
-        for name, values in reversed(suite.values.items())
-        for spec in suite.with_parents(value.run.run_id for value in values)
+        for name in reversed(studies)
+        for spec in plan.with_parents(plan.targets.get(name, ()))
     }
     depths, groups = dict[str, int](), dict[tuple[int, str], list[Spec]]()
     # Parents come first.
@@ -117,7 +118,7 @@ def dataset_jobs(workflow: "Workflow") -> list[Job]:
         threads = workflow.threads("prepare", threads) if parallel else 1
         jobs += [Job(job, words, index, after, threads=threads, parallel=parallel)]
     weights = ["--weights", scale.flow_weights] if scale.flow_weights else []
-    flows = {flow_of(spec, scale) for spec in workflow.suite.specs.values()}
+    flows = {flow_of(spec, scale) for spec in workflow.plan.specs.values()}
     for name, method in sorted(flow for flow in flows if flow):
         place = workflow.places[name]
         jobs += [

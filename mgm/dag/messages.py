@@ -19,7 +19,7 @@ from mgm.spec import CODEC, MASKS, PUBLISHED, Finetune, Pretrain, Spec, parents
 
 def overview(workflow: Workflow) -> str:
     """Return a summary of the DAG."""
-    specs = workflow.suite.specs
+    specs = workflow.plan.specs
     stages = Counter(spec.stage for spec in specs.values())
     done = sum((workflow.results / run_id / "result.json").exists() for run_id in specs)
     cost = workflow.scale.expected_cost

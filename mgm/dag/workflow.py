@@ -17,10 +17,11 @@ from mgm.dag.jobs import dataset_jobs, grouped, in_order, run_job
 from mgm.data.published.derived import pda_digest
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError, valid
-from mgm.reading import read_json
+from mgm.reading import read_text
 from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
+from mgm.results.plan import FOLDER, SPECS, read_plan
 from mgm.spec import PUBLISHED, FrozenModel
 from mgm.study import CONFIG, STUDIES, WORKFLOW
 from mgm.study.runs import load_study, scale_of
@@ -111,11 +112,13 @@ class Workflow:
                 f"{self.name}: is the name of {own}; give study={self.name}, or another name"
             )
         self.results, self.reports = results / self.name, reports / self.name
+        words = ""
         if options.study:
             # Relative, so that it holds in a copy of the folder too.
             own_file = file_of(options.study, STUDIES).resolve()
             update = {"study_file": os.path.relpath(own_file, self.results.resolve())}
             scale = scale.model_copy(update=update)
+            words = read_text(own_file)
         self.logs = Path("logs") / self.name
         self.places = dict[str, Path]()
         self.generated = dict[str, Synthetic]()
@@ -134,13 +137,13 @@ class Workflow:
                 run_id, path = external_run_id(file, f"study {scale.name}: from")
                 self.given[run_id] = path
                 scale.weights[file] = run_id
-        self.suite = make_suite(scale)
+        self.plan = make_suite(scale).plan(scale.study_file, words)
         self._require_labels()
 
-        groups = grouped(self.suite)
+        groups = grouped(self.plan, scale)
         self.made_by = {spec.run_id: name for name, specs in groups.items() for spec in specs}
         jobs = [*dataset_jobs(self), *(run_job(self, *group) for group in groups.items())]
-        self.jobs = in_order(jobs, list(self.suite.specs))
+        self.jobs = in_order(jobs, list(self.plan.specs))
         if writes:
             unpack(self.results)
         self.done = {name for name in self.jobs if self.is_done(name)}
@@ -175,7 +178,7 @@ class Workflow:
 
     def _require_labels(self) -> None:
         """Refuse runs with more labels per class than their generated dataset has videos."""
-        for spec in self.suite.specs.values():
+        for spec in self.plan.specs.values():
             name = self.scale.key_of(spec.data)
             held = self.generated[name].train_per_class if name in self.generated else None
             if held is not None and spec.data.labels_per_class > held:
@@ -211,13 +214,14 @@ class Workflow:
 
     def markers_of(self, target: str) -> list[str]:
         """Return the markers of the jobs that make a table's or figure's runs."""
-        runs = self.suite.runs_of(target)
+        runs = self.plan.runs_of(target)
         return self.markers(dict.fromkeys(self.made_by[spec.run_id] for spec in runs))
 
     @property
     def targets(self) -> list[str]:
         """Return the tables and figures that can be asked for by name."""
-        return [name for name in self.suite.targets() if name.startswith(("table", "figure"))]
+        studies = {"all", *(cell.study for cell in self.plan.cells)}
+        return [name for name in self.plan.targets if name not in studies]
 
     def resources(self, rule: str) -> dict[str, Any]:
         """Return the resources that a rule requests from the cluster; none on this machine."""
@@ -253,31 +257,32 @@ class Workflow:
             wait_for_flock(file, f"{self.name}: {waiting}")
 
     def is_new(self) -> bool:
-        """Return whether the results do not have this scale or study yet, as it stands."""
-        file = self.results / "scale.json"
-        return not file.exists() or file.read_text() != f"{self.scale.model_dump_json(indent=1)}\n"
+        """Return whether the results do not have this plan yet, as it stands."""
+        files = {self.results / FOLDER / name: text for name, text in self.plan.texts().items()}
+        return any(not file.exists() or file.read_text() != text for file, text in files.items())
 
     def start(self) -> None:
-        """Write the files that jobs read: the scale, the specs and the generators' parameters.
+        """Write the plan, and the files that jobs read: specs and the generators' parameters.
 
         Call it once before the first job, under the lock. Unchanged files are left alone.
 
         Raises:
-            UserError: the results belong to a scale or study of another kind.
+            UserError: the plan that is there is damaged, or of another scale or study.
         """
-        file = self.results / "scale.json"
-        before = read_json(file) if file.exists() else {}
-        if before and bool(before.get("study")) != bool(self.scale.study):
-            raise UserError(f"{file}: these results are of a scale or study of the same name")
-        owner = self.results.resolve() / before.get("study_file", "")
-        own = self.results.resolve() / self.scale.study_file
-        if owner.is_file() and not owner.samefile(own):
-            raise UserError(
-                f"{self.results}: these results are of {owner.resolve()}; give the study of "
-                f"{own.resolve()} another name"
-            )
-        files = {file: self.scale.model_dump_json(indent=1)}
-        for run_id, spec in self.suite.specs.items():
+        place, own = self.results / FOLDER, self.results.resolve() / self.plan.file
+        if (place / SPECS).exists():
+            before = read_plan(self.results)
+            if bool(before.file) != bool(self.plan.file):
+                raise UserError(f"{place}: these results are of a scale or study of the same name")
+            owner = self.results.resolve() / before.file
+            if owner.is_file() and not owner.samefile(own):
+                raise UserError(
+                    f"{self.results}: these results are of {owner.resolve()}; give the study of "
+                    f"{own.resolve()} another name"
+                )
+        self.plan.write(self.results)
+        files = dict[Path, str]()
+        for run_id, spec in self.plan.specs.items():
             files[self.spec_file(run_id)] = spec.model_dump_json(indent=1)
         for dataset, params in self.generated.items():
             files[self.params_file(dataset)] = params.model_dump_json()

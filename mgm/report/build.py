@@ -24,6 +24,7 @@ from mgm.report.page import Figure, page
 from mgm.report.tables import compared, write_frames, write_table
 from mgm.results import atomic
 from mgm.study.formula import parse_formula
+from mgm.study.schema import Against, Over, Picture
 
 
 def build_report(results: Path, reports: Path, only: str = "") -> Path:
@@ -51,9 +52,9 @@ def build_report(results: Path, reports: Path, only: str = "") -> Path:
         for study, found in findings.items()
     }
     pictures = {
-        f"figure{name}": partial(_picture, found, name, reports / "figures")
+        name: partial(_picture, found, name, reports / "figures")
         for found in findings.values()
-        for name in found.study.pictures
+        for name in found.study.of_kind(Picture)
     }
     figures = {name: draw for of_study in drawers.values() for name, draw in of_study.items()}
     if only:
@@ -67,7 +68,7 @@ def build_report(results: Path, reports: Path, only: str = "") -> Path:
         atomic.write(reports / "claims.csv", csv)
     drawn = {study: [draw() for draw in of.values()] for study, of in drawers.items()}
     shown = [draw() for draw in pictures.values()]
-    film = _film(next(iter(findings.values())), reports / "figures")
+    film = _film(findings, reports / "figures")
     text = page(findings, drawn, shown, verdicts, reports, film)
     atomic.write(reports / "index.md", summary(findings, drawn))
     return atomic.write(reports / "index.html", text)
@@ -95,20 +96,21 @@ def figures_of(findings: Findings, folder: Path, alone: bool) -> dict[str, Calla
     """
     study, points = findings.study, findings.points
     drawers: dict[str, Callable[[], Figure]] = {}
-    for over in (over for overs in study.over.values() for over in overs):
-        shown = points[points.figure == over.figure]
-        name = over.figure if over.figure == "over" else f"figure{over.figure}"
+    for name, over in study.of_kind(Over).items():
+        shown = points[points.figure == name]
         about = (over.title or f"Accuracy over {over.axis.lower()}", over.note)
         if shown["mean"].notna().any() or shown.paper.notna().sum() > 1:
             draw = partial(charts.over, shown, over.axis, study.shown, findings.unit_name)
             drawers[name] = partial(_cells, draw, folder / name, *about)
         else:
             drawers[name] = partial(Figure, name, *about, why="None of its runs is finished.")
-    if study.against and len(findings.gains):
-        axes = (f"{study.against.x} (%)", f"Minus {study.against.minus} (points)")
-        draw = partial(charts.gains, findings.gains, *axes, study.shown, findings.unit_name)
-        about = study.against.title, study.against.note
-        drawers["against"] = partial(_cells, draw, folder / "against", *about)
+    for name, against in study.of_kind(Against).items():
+        gains = findings.gains[findings.gains.figure == name]
+        if len(gains):
+            axes = (f"{against.x} (%)", f"Minus {against.minus} (points)")
+            draw = partial(charts.gains, gains, *axes, study.shown, findings.unit_name)
+            about = against.title, against.note
+            drawers[name] = partial(_cells, draw, folder / name, *about)
     end = "" if alone else f"-{study.study}"
     if len(means := _differences(findings)):
         name, about = f"differences{end}", ("Paired differences", "")
@@ -160,8 +162,8 @@ def _units(findings: Findings, means: pd.DataFrame) -> pd.DataFrame:
 
 def _picture(findings: Findings, name: str, folder: Path) -> Figure:
     """Draw a figure of a run's arrays, or say why it cannot be drawn."""
-    picture, stem = findings.study.pictures[name], folder / f"figure{name}"
-    run_id = findings.suite.pictures[name].run_id
+    picture, stem = findings.study.of_kind(Picture)[name], folder / name
+    run_id = _run_of(findings, name)
     figure = Figure(stem.name, picture.title, picture.note, run_ids=[run_id])
     arrays = read_arrays(findings, run_id)
     if arrays is None:
@@ -171,19 +173,25 @@ def _picture(findings: Findings, name: str, folder: Path) -> Figure:
         why = status.why or "its arrays.npz is missing; delete its result.json and run it again"
         figure.why = f"{'not run' if status.state == 'finished' else status.state}: {run_id}: {why}"
         return figure
-    drawn = DRAW[name](arrays, f"Scale {findings.suite.scale.name}.")
+    drawn = DRAW[picture.kind](arrays, f"Scale {findings.plan.name}.")
     # Measurements have curves, and the other figures show frames of clips.
-    kind = "svg" if picture.measure else "png"
+    kind = "svg" if picture.kind == "coverage" else "png"
     save(drawn, stem, ("pdf", kind), fitted=kind == "svg")
     figure.picture = stem.with_suffix(f".{kind}")
     return figure
 
 
-def _film(findings: Findings, folder: Path) -> Path | None:
-    """Write the masks in motion from the run of Figure 5; None without it."""
-    run = findings.suite.pictures.get("5")
-    arrays = read_arrays(findings, run.run_id) if run else None
-    return masks_in_motion(arrays, folder / "masks.webp") if arrays else None
+def _run_of(findings: Findings, picture: str) -> str:
+    return next(c.run_id for c in findings.plan.cells if picture in c.figures and not c.metric)
+
+
+def _film(findings: Mapping[str, Findings], folder: Path) -> Path | None:
+    """Write the masks in motion from the run of a figure of masks; None without it."""
+    for found in findings.values():
+        for name, picture in found.study.of_kind(Picture).items():
+            if picture.kind == "masks" and (arrays := read_arrays(found, _run_of(found, name))):
+                return masks_in_motion(arrays, folder / "masks.webp")
+    return None
 
 
 def read_arrays(findings: Findings, run_id: str) -> dict[str, Any] | None:

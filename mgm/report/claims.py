@@ -122,7 +122,7 @@ def repeats_the_paper(specs: Iterable[Spec]) -> bool:
 def _judge(
     claim: Claim, findings: Mapping[str, Findings], quoted: Mapping[Key, Quote]
 ) -> dict[str, str]:
-    full = repeats_the_paper(next(iter(findings.values())).suite.specs.values())
+    full = repeats_the_paper(next(iter(findings.values())).plan.specs.values())
     groups, printed = claim.groups, partial(of_paper, quoted)
     answers = [[printed(said.formula) for said in group] for group in groups]
     known = all(number is not None for group in answers for number in group)

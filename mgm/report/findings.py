@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
-from math import inf, isfinite, nan
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import pandas as pd
 from mgm.errors import UserError
 from mgm.reading import found_in
 from mgm.report.judge import judge
-from mgm.results.frame import commit_of, examine_all
+from mgm.results.frame import examine_all, frame_of
+from mgm.results.plan import Plan, read_plan
 from mgm.results.result import RunStatus, log_lines
 from mgm.results.statistics import (
     FEWEST,
@@ -33,8 +34,8 @@ from mgm.results.statistics import (
 from mgm.spec import CHOSEN, Augment, Finetune
 from mgm.study.formula import Formula, Term, parse_formula
 from mgm.study.quoted import Quote, quotes
-from mgm.study.schema import CONTROLS, SHARES, Prediction, Study
-from mgm.study.suite import Suite, read_suite
+from mgm.study.schema import CONTROLS, SHARES, Against, Over, Prediction, Study
+from mgm.study.suite import read_studies
 
 AT = ["dataset", "draw", "seed", "column", "row"]
 CELL = ["dataset", "column", "row"]
@@ -57,15 +58,19 @@ class Findings:
     """A study with its runs.
 
     Attributes:
-        suite: the studies that share the folder of results.
-        statuses: the status of each run of the suite.
+        plan: the cells and runs of the folder of results, which studies may share.
+        frame: all numbers of the folder (`mgm.results.frame.read_frame`).
+        statuses: the status of each run of the plan.
         results: the folder of the runs.
+        alone: whether no other study shares the folder.
     """
 
-    suite: Suite
+    plan: Plan
+    frame: pd.DataFrame
     study: Study
     statuses: Mapping[str, RunStatus]
     results: Path
+    alone: bool = True
 
     @property
     def unit_name(self) -> str:
@@ -81,32 +86,8 @@ class Findings:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """A row per number: `AT`, `value` (empty: no result), `control`, and its run.
-
-        `draw` is -1 for a dataset that is not drawn. The run's columns are `run_id`, `status`,
-        `why`, `commit` and `metric`.
-        """
-        rows = []
-        for entry in self.suite.values[self.study.study]:
-            run = self.statuses[entry.run.run_id]
-            result: Mapping[str, Any] = run.result or {}
-            value = result.get("metrics", {}).get(entry.metric)
-            # A control may be impossible to measure on a dataset, such as the duration of videos
-            # that are equally long.
-            if result and entry.control and value is None:
-                continue
-            status, why = run.state, run.why
-            if result and not (isinstance(value, int | float) and isfinite(value)):
-                status = "altered"
-                why = f"{entry.run.run_id}: metrics.{entry.metric} is {str(value)[:40]}"
-                value = None
-            rows.append(
-                {name: getattr(entry, name) for name in (*AT, "control", "metric")}
-                | {"draw": -1 if entry.draw is None else entry.draw, "run_id": entry.run.run_id}
-                | {"value": value, "status": status, "why": why}
-                | {"commit": commit_of(result) if result else ""}
-            )
-        return pd.DataFrame(rows).astype({"value": "float64"})
+        """The study's rows of the frame."""
+        return self.frame[self.frame.study == self.study.study].reset_index(drop=True)
 
     @cached_property
     def values(self) -> pd.DataFrame:
@@ -223,7 +204,7 @@ class Findings:
         printed, rows = quotes(self.study.study), []
         for place, runs in self.runs.groupby(CELL, sort=False):
             dataset, column, row = map(str, place)
-            status = status_of(runs.status)
+            status = status_of(runs.state)
             one = Formula((Term(row),), (1,))
             believed = status in ("finished", "partial")
             found = self.estimate(dataset, one, column) if believed else None
@@ -233,7 +214,7 @@ class Findings:
                 | {"control": bool(runs.control.iloc[0]), "metric": runs.metric.iloc[0]}
                 | (found or Estimate(nan, n=0))._asdict()
                 | {"wanted": len(runs), "status": status, "run_ids": " ".join(runs.run_id)}
-                | {"why": "; ".join(runs.why[runs.status != "finished"].drop_duplicates())}
+                | {"why": "; ".join(runs.why[runs.state != "finished"].drop_duplicates())}
                 | {"commit": " ".join(done.commit.drop_duplicates())}
                 | dict(zip(("paper", "note"), printed.pop((dataset, row, column), Quote(nan, ""))))
             )
@@ -257,15 +238,15 @@ class Findings:
         those. The paper's tables have none either.
         """
         ends: dict[tuple[str, str, str], list[float]] = {}
-        if len(self.suite.studies) > 1:
+        if not self.alone:
             return {}
-        for value in self.suite.values[self.study.study]:
-            run = value.run
-            if not isinstance(run, Finetune) or self.statuses[run.run_id].state != "finished":
-                continue
+        done = self.runs[(self.runs.stage == "finetune") & (self.runs.state == "finished")]
+        for value in done.itertuples():
+            run = self.plan.specs[str(value.run_id)]
+            assert isinstance(run, Finetune)
             if run.augment.model_copy(update={"repeats": 1}) == Augment():
                 lines = log_lines(self.results / run.run_id)[-LAST:]
-                place = value.dataset, value.column, value.row
+                place = str(value.dataset), str(value.column), str(value.row)
                 ends.setdefault(place, []).extend(
                     line["train_top1"] for line in lines if "train_top1" in line
                 )
@@ -275,11 +256,12 @@ class Findings:
     def chosen(self) -> dict[tuple[str, str, str], str]:
         """Map dataset, column and row of a fine-tuned cell to the settings chosen for it."""
         texts = {}
-        for value in self.suite.values[self.study.study]:
-            metrics = (self.statuses[value.run.run_id].result or {}).get("metrics", {})
+        for value in self.runs[self.runs.stage == "finetune"].itertuples():
+            metrics = (self.statuses[str(value.run_id)].result or {}).get("metrics", {})
             if any(f"chosen.{name}" in metrics for name in CHOSEN):
                 named = (f"{name} {metrics[f'chosen.{name}']:g}" for name in CHOSEN)
-                texts[value.dataset, value.column, value.row] = ", ".join(named)
+                place = str(value.dataset), str(value.column), str(value.row)
+                texts[place] = ", ".join(named)
         return texts
 
     @cached_property
@@ -303,20 +285,25 @@ class Findings:
         """A row per cell that a figure over a number draws; none if the study names no number.
 
         Panels whose rows have one number alone are left out. The columns are `figure`, `dataset`,
-        `column`, `line` (what the names of its rows share), `row`, `x` (NaN for a row without
-        pretraining), `mean`, `low`, `high`, `n` and `paper`.
+        `column`, `line`, `row`, `x` (NaN for a row without pretraining), `mean`, `low`, `high`,
+        `n` and `paper`.
         """
         # A column that only the paper has, such as GFLOPs, is on another scale.
         drawn = ~self.cells.control & self.cells.column.isin(list(self.study.columns))
         cells, rows = self.cells[drawn].to_dict("records"), []
-        for field, figures in self.study.over.items():
-            lines = self.suite.lines(self.study, field)
-            for figure, cell in product(figures, cells):
-                line, x = lines.get((cell["dataset"], cell["row"]), ("", nan))
-                if cell["status"] == "quoted":
+        for key, figure in self.study.of_kind(Over).items():
+            points = self.runs[[key in keys.split() for keys in self.runs.figures]]
+            points = points.drop_duplicates(["dataset", "row"]).set_index(["dataset", "row"])
+            for cell in cells:
+                line, x, place = "", nan, (cell["dataset"], cell["row"])
+                if cell["status"] == "quoted" and cell["dataset"] in (
+                    figure.datasets or [place[0]]
+                ):
                     line, x = _quoted_point(cell["row"], figure.lines)
-                if line and figure.shows(cell["dataset"], line):
-                    rows.append(cell | {"figure": figure.figure, "line": line, "x": x})
+                elif place in points.index:
+                    line, x = (points.loc[place, name] for name in ("line", f"x.{figure.x}"))
+                if line:
+                    rows.append(cell | {"figure": key, "line": line, "x": x})
         names = ["figure", "dataset", "column", "line", "row", "x", *Estimate._fields, "paper"]
         table = pd.DataFrame(rows, columns=names)
         several = table.groupby(["figure", "dataset", "column"]).x.transform("nunique") > 1
@@ -324,19 +311,20 @@ class Findings:
 
     @cached_property
     def gains(self) -> pd.DataFrame:
-        """A row per row and dataset of the figure `against`; none if the study has no such figure.
+        """A row per row and dataset of a figure `against`; none if the study has no such figure.
 
-        The columns are `dataset`, `row`, `x` (the mean of the measured column), and the estimate of
-        what the row gains.
+        The columns are `figure`, `dataset`, `row`, `x` (the mean of the measured column), and the
+        estimate of what the row gains.
         """
-        against, rows = self.study.against, []
-        for dataset, row in product(self.study.shown, self.study.rows if against else ()):
-            assert against
+        figures, rows = self.study.of_kind(Against), []
+        for key, dataset, row in product(figures, self.study.shown, self.study.rows):
+            against = figures[key]
             x = self.estimate(dataset, row, against.x)
             gain = self.estimate(dataset, f"{row} minus {against.minus}", against.y)
             if x and gain:
-                rows.append({"dataset": dataset, "row": row, "x": x.mean} | gain._asdict())
-        return pd.DataFrame(rows, columns=["dataset", "row", "x", *Estimate._fields])
+                place = {"figure": key, "dataset": dataset, "row": row}
+                rows.append(place | {"x": x.mean} | gain._asdict())
+        return pd.DataFrame(rows, columns=["figure", "dataset", "row", "x", *Estimate._fields])
 
     @cached_property
     def differences(self) -> pd.DataFrame:
@@ -502,10 +490,13 @@ def read_findings(results: Path, weights: bool = False) -> dict[str, Findings]:
     Args:
         weights: verify the weights too.
     """
-    suite = read_suite(results)
-    statuses = examine_all(results, suite.specs, weights=weights)
+    plan = read_plan(results)
+    studies = read_studies(results, plan)
+    statuses = examine_all(results, plan.specs, weights=weights)
+    frame = frame_of(plan, statuses)
     return {
-        name: Findings(suite, study, statuses, results) for name, study in suite.studies.items()
+        name: Findings(plan, frame, study, statuses, results, len(studies) == 1)
+        for name, study in studies.items()
     }
 
 

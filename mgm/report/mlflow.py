@@ -82,7 +82,7 @@ def sync(results: Path, uri: str = "") -> str:
                 ids[run_id] = old[0].info.run_id
                 counts["unchanged"] += 1
                 continue
-            spec = findings.suite.specs[run_id]
+            spec = findings.plan.specs[run_id]
             parent = next((ids[name] for name in parents(spec) if name in ids), "")
             entry = _entry(findings, spec, {**cells.get(run_id, {}), PARENT: parent}, ratios)
             counts["updated" if old else "created"] += 1
@@ -114,7 +114,7 @@ def follow(results: Path, uri: str = "", every: float = 10) -> None:
 def _digests(findings: Findings, cells: Mapping[str, dict[str, str]]) -> dict[str, str]:
     """Map each run that has started to the digest of what MLflow shows of it, parents first."""
     found: dict[str, str] = {}
-    for run_id, spec in findings.suite.specs.items():
+    for run_id, spec in findings.plan.specs.items():
         status, log = findings.statuses[run_id], findings.results / run_id / "log.jsonl"
         if status.state == "not run" and not status.why:
             continue
@@ -128,10 +128,10 @@ def _digests(findings: Findings, cells: Mapping[str, dict[str, str]]) -> dict[st
 def _cells(found: Sequence[Findings]) -> dict[str, dict[str, str]]:
     """Map each run to its tags: the cells that show it or a run that starts from it."""
     runs = pd.concat([findings.runs for findings in found]).astype(str)
-    suite = found[0].suite
+    plan = found[0].plan
     names: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for run_id, cell in runs.groupby("run_id", sort=False):
-        for spec in suite.with_parents([str(run_id)]):
+        for spec in plan.with_parents([str(run_id)]):
             tags = names[spec.run_id]
             for name in ("dataset", "row", "column"):
                 tags[name] += cell[name].to_list()
@@ -227,7 +227,7 @@ def _entry(
         for name, value in result.get("metrics", {}).items()
         if _is_number(value)
     ]
-    start = pretraining_of(spec, findings.suite.specs)
+    start = pretraining_of(spec, findings.plan.specs)
     fields = dotted(start.model_dump(mode="json")) if start else {}
     params = dotted(spec.model_dump(mode="json"))
     params |= {f"start.{name}": fields[name] for name in START if name in fields}

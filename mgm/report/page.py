@@ -87,7 +87,7 @@ def page(
     first = next(iter(findings.values()))
     return templates.get_template("page.html.j2").render(
         name=first.results.name,
-        scale=first.suite.scale,
+        scale=first.plan,
         single=first if len(findings) == 1 else None,
         studies=[section(found, figures.get(name, ())) for name, found in findings.items()],
         pictures=pictures,
@@ -236,7 +236,7 @@ def facts(findings: Findings) -> dict[str, Any]:
 def runs(findings: Mapping[str, Findings]) -> dict[str, dict[str, str]]:
     """Map the title of each stage to its runs, each with the cell that it is for."""
     first = next(iter(findings.values()))
-    specs = first.suite.specs
+    specs = first.plan.specs
     cells: dict[str, str] = {}
     for found in findings.values():
         for run in found.runs.drop_duplicates("run_id").to_dict("records"):

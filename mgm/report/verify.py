@@ -21,9 +21,9 @@ import yaml
 from mgm.errors import UserError
 from mgm.report.findings import Findings
 from mgm.results.archive import ENDING, files_in
-from mgm.results.frame import read_specs
+from mgm.results.plan import Plan
+from mgm.spec import read_spec
 from mgm.study.schema import Column, Place, Prediction, Row, Study, read_numbers
-from mgm.study.suite import Suite
 
 ROOT = Path(__file__).parents[2]
 # Before this commit, predictions of this repository were prose. It wrote them as YAML.
@@ -66,28 +66,35 @@ def verify(findings: Findings, results: Path, root: Path = ROOT) -> tuple[list[s
 
 
 def _files(findings: Findings, results: Path) -> Iterator[Check]:
-    states = {run_id: findings.statuses[run_id] for run_id in findings.suite.specs}
+    states = {run_id: findings.statuses[run_id] for run_id in findings.plan.specs}
     done = sum(status.state == "finished" for status in states.values())
     line = f"{done} of {len(states)} runs are finished and agree with their files"
     yield bool(states) and done == len(states), line
     for status in states.values():
         if status.state == "altered":
             yield False, status.why
-    for folder in unwanted(findings.suite, results):
+    for folder in unwanted(findings.plan, results):
         yield False, f"{folder}: is no run of this study"
 
 
-def unwanted(suite: Suite, results: Path) -> list[Path]:
+def unwanted(plan: Plan, results: Path) -> list[Path]:
     """Return the folders of finished runs in `results` that no table or figure uses.
 
     A folder counts as a run only if it has the spec of the run id that is its name.
     """
+    folders = [path.parent for path in sorted(results.glob("*/result.json"))]
     return [
-        results / run_id
-        for run_id, spec in sorted(read_specs(results).items())
-        if run_id not in suite.specs and not isinstance(spec, UserError)
-        if (results / run_id / "result.json").exists() and not (results / run_id).is_symlink()
+        folder
+        for folder in folders
+        if folder.name not in plan.specs and not folder.is_symlink() and _is_run(folder)
     ]
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return read_spec(folder).run_id == folder.name
+    except UserError:
+        return False
 
 
 def _archive(findings: Findings, results: Path, repository: "Repository") -> Iterator[Check]:
@@ -103,7 +110,7 @@ def _archive(findings: Findings, results: Path, repository: "Repository") -> Ite
     line = f"{len(done) - len(differ)} of {len(done)} results are as in the committed archive"
     advice = f"; `mgm pack {name}` and commit results/{name}{ENDING}" if differ else ""
     yield not differ, line + advice
-    if strangers := archived.keys() - findings.suite.specs.keys():
+    if strangers := archived.keys() - findings.plan.specs.keys():
         count, one = len(strangers), min(strangers)
         yield False, f"{count} archived runs are no runs of this study, such as {one}"
 

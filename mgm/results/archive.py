@@ -28,6 +28,7 @@ from mgm.results.lock import folder_lock, has_writer, wait_for_flock
 
 SUMS = "SHA256SUMS"
 MARKER = "archive.sha256"
+PLAN = "plan"  # the folder of the plan
 ENDING = ".tar.xz"
 # What is archived of a run. Weights, checkpoints and what others put there are not.
 ARCHIVED = ("spec.json", "result.json", "log.jsonl", "predictions.csv", "arrays.npz")
@@ -48,7 +49,11 @@ def archived_runs(results: Path) -> set[str]:
     """Return the ids of the runs in the folder's archive; none without an archive."""
     if not is_packed(results):
         return set()
-    return {name.split("/")[0] for name in _read(results) if "/" in name}
+    return _runs_in(_read(results))
+
+
+def _runs_in(files: Collection[str]) -> set[str]:
+    return {name.split("/")[0] for name in files if name.endswith("/result.json")}
 
 
 def unpack(results: Path) -> None:
@@ -76,8 +81,8 @@ def unpack(results: Path) -> None:
                 path.write_bytes(data)
         (temporary / MARKER).write_text(f"{_digest(archive_of(results))}\n")
         if (results / MARKER).exists():
-            # The scale belongs to the runs of its archive.
-            (results / "scale.json").unlink(missing_ok=True)
+            # The plan belongs to the runs of its archive.
+            shutil.rmtree(results / PLAN, ignore_errors=True)
         _move(temporary, results)
         show(f"unpacked {len(files)} files from {archive_of(results)}")
 
@@ -98,14 +103,14 @@ def pack(results: Path, runs: Collection[str], without: Collection[str] = ()) ->
     with _alone(results):
         before = _digest(archive) if archive.is_file() else ""
         files = _read(results) if before else {}
-        archived = {name.split("/")[0] for name in files}
+        archived = _runs_in(files)
         for run in {*runs} - archived:
             files |= _files_of(results / run)
         files = {name: data for name, data in files.items() if name.split("/")[0] not in without}
-        if not any("/" in name for name in files):
+        if not _runs_in(files):
             raise UserError(f"{results}: contains no finished runs; run its experiments first")
-        if (scale := results / "scale.json").is_file():
-            files[scale.name] = scale.read_bytes()
+        for path in (results / PLAN).glob("[!.]*"):
+            files[f"{PLAN}/{path.name}"] = path.read_bytes()
         data = _compress(results.name, files)
         digest = sha256(data).hexdigest()
         # The digest comes first, so that a killed process leaves no archive without its digest.

@@ -316,14 +316,14 @@ def require_named_sizes(spec: Spec, source: str) -> None:
     """Refuse a new spec with other sizes than its backbone's name stands for.
 
     Two kinds of spec are exempt. A run with a parent has the parent's model. A scale's specs, in
-    results/NAME/specs and results/NAME/RUN, have the sizes that results/NAME/scale.json lists.
+    results/NAME/specs and results/NAME/RUN, have the sizes that results/NAME/plan lists.
 
     Raises:
         UserError: the sizes differ from those of the backbone.
     """
     folder = Path(source).absolute().parent
     of_a_scale = folder.name in ("specs", spec.run_id)
-    if not ((of_a_scale and (folder.parent / "scale.json").exists()) or parents(spec)) and (
+    if not ((of_a_scale and (folder.parent / "plan").exists()) or parents(spec)) and (
         fault := spec.model.misnamed
     ):
         raise UserError(

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from mgm.results.plan import Plan
 from mgm.spec import Finetune, Pretrain, Probe, Published, Spec
 from mgm.spec.compute import multiply_adds, parameters
 from mgm.study.runs import videos_of
-from mgm.study.suite import Suite
+from mgm.study.scales import Scale
 
 # FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets: with float32 accumulation and
 # without sparsity. The V100 has no bf16, so this is its fp16.
@@ -51,7 +52,7 @@ def cost(spec: Spec, videos: Published) -> Cost:
     return Cost((3 * trained + tested) * forward, parameters(spec, videos.classes))
 
 
-def plan(suite: Suite, flops: float) -> pd.DataFrame:
+def plan(suite: Plan, scale: Scale, flops: float) -> pd.DataFrame:
     """Return the GPU hours of each stage and the GB on disk of each target.
 
     A target counts all runs that it needs. The last row, "all", counts shared runs once.
@@ -59,13 +60,12 @@ def plan(suite: Suite, flops: float) -> pd.DataFrame:
     Args:
         flops: FLOP/s that a GPU reaches in training.
     """
-    scale = suite.scale
     videos = {name: videos_of(scale, name) for name in scale.datasets}
     costs = {
         run_id: cost(spec, videos[scale.key_of(spec.data)]) for run_id, spec in suite.specs.items()
     }
     rows = {}
-    for target in sorted(suite.targets(), key=lambda name: name == "all"):
+    for target in sorted(suite.targets, key=lambda name: name == "all"):
         specs = suite.runs_of(target)
         sizes = [costs[spec.run_id].parameters for spec in specs]
         row: dict[str, float] = {"runs": len(specs)}

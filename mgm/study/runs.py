@@ -28,10 +28,12 @@ from mgm.spec import (
 )
 from mgm.study import CONFIG, recipes
 from mgm.study.scales import Dataset, R, Scale, file_of, load_scale, read_named, set_field
-from mgm.study.schema import BEFORE_SCALE, CONTROLS, At, Column, Place, Stage, Study
+from mgm.study.schema import BEFORE_SCALE, CONTROLS, At, Column, Picture, Place, Stage, Study
 
 # The dataset of a scale whose drawn videos a study changes.
 DRAWN = "ssv2"
+# The paper's figures of these kinds.
+FIGURES = {"masks": "5", "attention": "6", "overlays": "7", "reconstructions": "8"}
 # What a study without a scale has: the defaults of a spec.
 UNSCALED = Scale(name="none", caveat="", expected_cost="", seeds=(0,), datasets={})
 
@@ -192,6 +194,10 @@ class Value:
     run: Probe | Finetune | Measure
     metric: str
     control: bool = False
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return self.dataset, self.row, self.column
 
 
 @dataclass(frozen=True)
@@ -398,16 +404,17 @@ class StudyRuns:
 
     def picture(self, name: str) -> Visualise | Measure:
         """Return the run of a figure, and add it. It has the first of the scale's seeds."""
-        picture, seed = self.study.pictures[name], self.scale.seeds[0]
+        picture, seed = self.study.of_kind(Picture)[name], self.scale.seeds[0]
         key = self._key_of(picture.dataset, None)
         rows = [self.study.rows[row].changes for row in picture.rows] or [{}]
         shown = [self.pretraining(key, seed, changes) for changes in rows]
         same: dict[str, Any] = shown[0].model_dump(include={"data", "clips", "model", "seed"})
-        if picture.measure:
-            return self.add(Measure(name=picture.measure, **same))
+        if picture.kind == "coverage":
+            return self.add(Measure(name="coverage", **same))
         if picture.rows:
             parents = tuple(self.add(run).run_id for run in shown)
-            return self.add(Visualise(figure=name, parents=parents, **same))  # type: ignore[arg-type]
+            number: Any = FIGURES[picture.kind]
+            return self.add(Visualise(figure=number, parents=parents, **same))
         like = recipes.pretrain(key)
         clips = like.clips.model_copy(update={"crop": "centre"})
         clip = Visualise(data=Data(dataset=key), clips=clips, model=like.model)

@@ -6,7 +6,7 @@
 import re
 from collections.abc import Collection, Mapping
 from itertools import chain
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -18,15 +18,27 @@ from mgm.study.formula import Formula, Statement, Term, parse_formula, parse_sta
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
 
 
+Stage = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
+
+
 def _not_reserved(name: str) -> str:
     if name.lower().startswith(RESERVED) or name.lower().endswith(".tar.xz"):
         raise ValueError(f"{name} is the name of a file that mgm writes itself; choose another")
     return name
 
 
+def _not_a_target(key: str) -> str:
+    if key.startswith("table") or key in TARGETS:
+        raise ValueError(f"{key} is another target; choose a name such as figure-{key}")
+    return key
+
+
 RESERVED = ("mlflow.db", "mlflow-artifacts")
+TARGETS = ("all", "report", "result", "prepare", "flow", *get_args(Stage), "differences", "seeds")
+# Part of a file's name, and of a target's.
+Key = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,60}$")]
+FigureKey = Annotated[Key, AfterValidator(_not_a_target)]
 ResultsName = Annotated[Name, AfterValidator(_not_reserved)]
-Stage = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
 # Metrics of a `measure controls` run, by the controls' titles.
 CONTROLS = {control.title: control.name for control in EVERY_CONTROL if control.kind != "model"}
 # The metrics that a column of each stage, or of each measurement, can show.
@@ -171,6 +183,8 @@ class Row(Changes):
     seeds_of: str = ""
     # Leave it out unless the scale has `other_masks`, or several seeds.
     needs: Literal["", "other_masks", "seeds"] = ""
+    # The line that it is a point of, in figures over a number.
+    line: str = ""
     # It stands in figures, and in no table.
     figure_only: bool = False
 
@@ -224,29 +238,24 @@ class Part(FrozenModel):
 
 
 class Over(FrozenModel):
-    """A figure over a number of pretraining. Rows that differ in it alone are a line."""
+    """A figure of each column over `x`, a number of pretraining. Rows of one `line` are joined."""
 
+    kind: Literal["over"]
+    x: str
     axis: str
-    # Its name: figure1 is "1".
-    figure: str = "over"
     title: str = ""
     note: str = ""
     # The datasets that it shows. Empty: all.
     datasets: tuple[str, ...] = ()
-    # The lines that it shows. Those without runs are quoted rows, such as "BEVT, 800+150". Empty:
-    # all lines of runs.
+    # The lines that it shows, also of quoted rows, such as "BEVT, 800+150". Empty: every `line`,
+    # and rows without pretraining.
     lines: tuple[str, ...] = ()
-
-    def shows(self, dataset: str, line: str) -> bool:
-        return all(
-            not names or name in names
-            for names, name in ((self.datasets, dataset), (self.lines, line))
-        )
 
 
 class Against(FrozenModel):
     """A figure of what each row gains over another, against a measured column."""
 
+    kind: Literal["against"]
     x: str
     y: str
     minus: str
@@ -254,16 +263,28 @@ class Against(FrozenModel):
     note: str = ""
 
 
-class Picture(FrozenModel):
-    """A figure that draws the arrays of one run; `mgm.report.figures.draw` draws it."""
+# Pretraining runs that each kind of picture shows.
+PARENTS = {"masks": 0, "coverage": 0, "attention": 1, "overlays": 1, "reconstructions": 2}
 
+
+class Picture(FrozenModel):
+    """A figure that draws the arrays of one run. Its kind is what it draws.
+
+    masks: every mask on a clip, and `coverage`: what they hide of the moving pixels. Both need no
+    model. attention: motion and attention on a clip. overlays: attention over clips.
+    reconstructions: clips that the models of `rows` reconstruct.
+    """
+
+    kind: Literal["masks", "coverage", "attention", "overlays", "reconstructions"]
     title: str
     note: str = ""
     dataset: str
-    # Pretraining runs that it shows. Without any, it shows masks, which need no model.
+    # Rows whose pretraining it shows.
     rows: tuple[str, ...] = ()
-    # The measurement that it draws, as curves. Empty: frames of clips.
-    measure: Literal["", "coverage"] = ""
+
+
+F = TypeVar("F", Over, Against, Picture)
+Figure = Annotated[Over | Against | Picture, Field(discriminator="kind")]
 
 
 class Prediction(FrozenModel):
@@ -294,13 +315,6 @@ def _one_family(families: Any) -> Any:
     return {"": families} if isinstance(families, list | tuple) else families
 
 
-def _overs(value: Any) -> Any:
-    """Read a title alone, or one figure."""
-    value = {"axis": value} if isinstance(value, str) else value
-    return [value] if isinstance(value, Mapping) else value
-
-
-Overs = Annotated[tuple[Over, ...], BeforeValidator(_overs)]
 Families = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_one_family)]
 
 
@@ -335,14 +349,10 @@ class Study(FrozenModel):
     # Differences "A minus B" by family; B may be *, for every other row. Holm's method is applied
     # to a family's differences in one dataset and column. A list is one family.
     compare: Families = Field(default_factory=dict)
-    # A number of pretraining with the title of its axis, such as {optim.steps: Steps}. Rows that
-    # differ in it alone are a line of the figure that draws each column over it.
-    over: dict[str, Overs] = Field(default_factory=dict)
-    against: Against | None = None
-    # Tables by name, such as 4e. Without any, each dataset is one.
-    tables: dict[str, Part] = Field(default_factory=dict)
-    # Figures of clips, masks and measurements, by name.
-    pictures: dict[str, Picture] = Field(default_factory=dict)
+    # Tables by key, such as 4e: its target is table4e. Without any, each dataset is one.
+    tables: dict[Key, Part] = Field(default_factory=dict)
+    # Figures by target, such as figure4a.
+    figures: dict[FigureKey, Figure] = Field(default_factory=dict)
     # Add a row for each mask of `MASKS` that names a row, and that no row has.
     every_mask: bool = False
     predictions: tuple[Prediction, ...] = ()
@@ -382,7 +392,7 @@ class Study(FrozenModel):
         stages: set[str] = {column.stage for column in self.columns.values()}
         stages |= {"pretrain"} if any(row.start != "none" for row in self.rows.values()) else set()
         stages |= {"finetune"} if any(row.then for row in self.rows.values()) else set()
-        stages |= {"visualise"} if self.pictures else set()
+        stages |= {"visualise"} if self.of_kind(Picture) else set()
         for stage in self.settings:
             if stage == "measure" or stage not in stages:
                 raise ValueError(f"settings.{stage}: no run of this study reads it; leave it out")
@@ -418,20 +428,23 @@ class Study(FrozenModel):
             check(f"tables.{name}", self.shown, *part.datasets)
             check(f"tables.{name}", self.columns, *part.columns)
             check(f"tables.{name}", rows, *part.rows)
-        for name, figures in self.over.items():
-            number: Any = Pretrain(data=Data(dataset="any"))
-            for field in PATHS.get(name, name).split("."):
-                number = getattr(number, field, None)
-            if not isinstance(number, int | float):
-                raise ValueError(f"over.{name}: is no number of pretraining")
-            for over in figures:
-                check(f"over.{name}", self.shown, *over.datasets)
-        if self.against:
-            check("against", self.columns, self.against.x, self.against.y)
-            check("against.minus", self.rows, self.against.minus)
-        for name, picture in self.pictures.items():
-            check(f"pictures.{name}", self.datasets, picture.dataset)
-            check(f"pictures.{name}", self.rows, *picture.rows)
+        for name, figure in self.figures.items():
+            where = f"figures.{name}"
+            if isinstance(figure, Over):
+                number: Any = Pretrain(data=Data(dataset="any"))
+                for field in PATHS.get(figure.x, figure.x).split("."):
+                    number = getattr(number, field, None)
+                if not isinstance(number, int | float):
+                    raise ValueError(f"{where}.x: {figure.x} is no number of pretraining")
+                check(f"{where}.datasets", self.shown, *figure.datasets)
+            elif isinstance(figure, Against):
+                check(where, self.columns, figure.x, figure.y)
+                check(f"{where}.minus", self.rows, figure.minus)
+            else:
+                check(f"{where}.dataset", self.datasets, figure.dataset)
+                check(f"{where}.rows", self.rows, *figure.rows)
+                if len(figure.rows) != PARENTS[figure.kind]:
+                    raise ValueError(f"{where}: shows {PARENTS[figure.kind]} rows")
         for text in chain.from_iterable(self.compare.values()):
             parsed = parse_formula(text)
             if parsed.signs != (1, -1):
@@ -472,6 +485,10 @@ class Study(FrozenModel):
     def tests(self) -> list[str]:
         """The columns of tests. The others measure, maybe on the videos that pretrain."""
         return [name for name, column in self.columns.items() if column.stage != "measure"]
+
+    def of_kind(self, kind: type[F]) -> dict[str, F]:
+        """Return the figures of a kind, by key."""
+        return {name: figure for name, figure in self.figures.items() if isinstance(figure, kind)}
 
     @property
     def parts(self) -> dict[str, Part]:

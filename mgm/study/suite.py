@@ -1,23 +1,18 @@
 """What one results folder holds: the paper's studies at a scale, or one study."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import isnan, nan
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
+from mgm.console import show
 from mgm.errors import UserError, valid
-from mgm.reading import read_json
-from mgm.results.archive import is_packed, unpack
+from mgm.results.plan import COPY, FOLDER, UNDRAWN, Cell, Plan
 from mgm.spec import MASKS, Measure, Pretrain, Spec, Visualise, parents, title_of
-from mgm.study import CONFIG, STUDIES
-from mgm.study.runs import StudyRuns, Value, load_study, scale_of, with_digests
-from mgm.study.scales import Dataset, Scale, load_scale, parse_scale
-from mgm.study.schema import PATHS, Place, Row, Study
+from mgm.study import STUDIES
+from mgm.study.runs import StudyRuns, Value, load_study
+from mgm.study.scales import Scale
+from mgm.study.schema import PATHS, Against, Over, Picture, Place, Row, Study
 
 # The paper's tables, in its order, then ours.
 PAPER = Path(__file__).with_name("paper")
@@ -40,88 +35,75 @@ class Suite:
     values: dict[str, list[Value]] = field(default_factory=dict)
     pictures: dict[str, Visualise | Measure] = field(default_factory=dict)
 
-    @property
-    def controls(self) -> list[Measure]:
-        """The runs that classify videos without a model."""
-        every = self.specs.values()
-        return [run for run in every if isinstance(run, Measure) and run.name == "controls"]
+    def plan(self, file: str = "", words: str = "") -> Plan:
+        """Return the cells of all studies and their runs.
 
-    def lines(self, study: Study, field: str) -> dict[tuple[str, str], tuple[str, float]]:
-        """Return the line and the number of each dataset and row, for a figure over a number.
-
-        Rows of a line differ in `field` alone. The number is that of the pretraining; it is NaN for
-        a row without one, which is a line by itself. A row alone at a number is no line.
+        Args:
+            file: the study's file, as seen from the folder of results.
+            words: its content.
         """
-        x_of = dict[tuple[str, str], float]()
-        for value in self.values[study.study]:
-            if (value.dataset, value.row) not in x_of and value.row in study.rows:
-                x_of[value.dataset, value.row] = self._number(value, study, field)
-        groups: dict[Any, list[str]] = {}
-        for name in dict.fromkeys(row for _, row in x_of):
-            row = study.rows[name]
-            changes = sorted((key, str(v)) for key, v in row.changes.items() if key != field)
-            groups.setdefault((row.start, row.then, str(changes)), []).append(name)
-        lines = dict[str, str]()
-        for names in groups.values():
-            # Names are compared character by character, as they should be.
-            shared = re.sub(r"[ ,\d]*$", "", commonprefix(names))  # noqa: RUF071
-            lines |= {name: shared if len(names) > 1 and shared else name for name in names}
-        several = {name for names in groups.values() if len(names) > 1 for name in names}
-        return {
-            (dataset, row): (lines[row], x)
-            for (dataset, row), x in x_of.items()
-            if row in several or isnan(x)
-        }
+        cells = list[Cell]()
+        for name, study in self.studies.items():
+            fields = {figure.x for figure in study.of_kind(Over).values()}
+            for value in self.values[name]:
+                row = study.rows.get(value.row, Row())
+                start = self._start(value.run) if row.start != "none" else None
+                numbers = {field: number_of(start, field) for field in fields}
+                x = {field: number for field, number in numbers.items() if number is not None}
+                cells.append(
+                    Cell(
+                        name,
+                        value.dataset,
+                        study.shown[value.dataset],
+                        UNDRAWN if value.draw is None else value.draw,
+                        value.seed,
+                        value.row,
+                        row.line or value.row,
+                        value.column,
+                        value.run.stage,
+                        value.metric,
+                        value.control,
+                        value.run.run_id,
+                        "" if isinstance(value.run, Measure) or not start else start.run_id,
+                        tuple(key for key in study.parts if study.shows(key, *value.place)),
+                        () if value.control else _figures(study, *value.place),
+                        x,
+                    )
+                )
+            for key, picture in study.of_kind(Picture).items():
+                run = self.pictures[key]
+                title = study.datasets[picture.dataset].title or picture.dataset
+                where = UNDRAWN, run.seed, "", "", "", run.stage, "", False, run.run_id, ""
+                cells.append(Cell(name, picture.dataset, title, *where, (), (key,)))
+        return Plan(self.scale.name, cells, self.specs, self.scale.caveat, file, words)
 
-    def _number(self, value: Value, study: Study, field: str) -> float:
-        """Return a field of the pretraining that a value's run starts from; NaN without one."""
-        if study.rows[value.row].start == "none":
-            return nan
-        spec: Any = value.run
+    def _start(self, spec: Any) -> Any:
+        """Return the pretraining that a run starts from, or a measurement, which has its fields."""
         while not isinstance(spec, Pretrain) and (above := parents(spec)):
             spec = self.specs.get(above[0])
-        for part in PATHS.get(field, field).split("."):
-            spec = getattr(spec, part, None)
-        return nan if spec is None else float(spec)
+        return spec if isinstance(spec, Pretrain | Measure) else None
 
-    def targets(self) -> dict[str, list[Spec]]:
-        """Return the targets, such as table4e and figure5, with the runs that they show."""
-        targets: dict[str, list[Spec]] = {"all": list(self.specs.values())}
-        for name, study in self.studies.items():
-            values = self.values[name]
-            targets[name] = [value.run for value in values]
-            for key in study.parts:
-                targets[f"table{key}"] = [
-                    v.run for v in values if study.shows(key, v.dataset, v.row, v.column)
-                ]
-            for field_name, figures in study.over.items():
-                for figure in figures:
-                    lines = self.lines(study, field_name)
-                    targets[f"figure{figure.figure}"] = [
-                        value.run
-                        for value in values
-                        if (line := lines.get((value.dataset, value.row)))
-                        and figure.shows(value.dataset, line[0])
-                    ]
-        return targets | {f"figure{name}": [run] for name, run in self.pictures.items()}
 
-    def runs_of(self, target: str) -> list[Spec]:
-        """Return the runs that a target needs, parents first.
+def number_of(spec: Any, field: str) -> float | None:
+    """Return a field of a run by its dotted name; None if it has none."""
+    for part in PATHS.get(field, field).split("."):
+        spec = getattr(spec, part, None)
+    return None if spec is None else float(spec)
 
-        Raises:
-            UserError: there is no such target.
-        """
-        if target not in (targets := self.targets()):
-            raise UserError(f"{target}: no such target; choose one of {', '.join(targets)}")
-        return self.with_parents(run.run_id for run in targets[target])
 
-    def with_parents(self, run_ids: Iterable[str]) -> list[Spec]:
-        """Return these runs and the runs that they start from, parents first."""
-        wanted = set(run_ids)
-        for run_id in reversed(self.specs):
-            if run_id in wanted:
-                wanted.update(parents(self.specs[run_id]))
-        return [spec for run_id, spec in self.specs.items() if run_id in wanted]
+def _figures(study: Study, dataset: str, name: str, column: str) -> tuple[str, ...]:
+    """Return the figures of cells that show a row in a column."""
+    row = study.rows[name]
+    shown = list[str]()
+    for key, figure in study.figures.items():
+        if isinstance(figure, Against):
+            drawn = column in (figure.x, figure.y)
+        elif drawn := isinstance(figure, Over):
+            chosen = (figure.datasets, dataset), (figure.lines, row.line or name)
+            drawn = bool(row.line) or row.start == "none"
+            drawn = drawn and all(not names or one in names for names, one in chosen)
+        shown += [key] * drawn
+    return tuple(shown)
 
 
 def make_suite(scale: Scale) -> Suite:
@@ -152,7 +134,7 @@ def make_suite(scale: Scale) -> Suite:
         with valid(f"study {study.study}: "):
             runs = StudyRuns(study, scale.of_study(study.study), suite.specs)
             suite.values[study.study] = list(runs.values())
-            suite.pictures |= {name: runs.picture(name) for name in study.pictures}
+            suite.pictures |= {name: runs.picture(name) for name in study.of_kind(Picture)}
     return suite
 
 
@@ -198,42 +180,60 @@ def _title(study: Study, place: Place, scale: Scale) -> str:
     return f"{title} (generated)" if "stand-in" in title else title
 
 
-def read_suite(results: Path) -> Suite:
-    """Return the studies of a results folder.
+def read_studies(results: Path, plan: Plan) -> dict[str, Study]:
+    """Return the studies of a plan by name, with the datasets and rows that the plan has.
 
-    They are the study `studies/NAME.yaml`, or those of the scale that the DAG wrote to the folder.
-    Reports thus need neither the DAG nor the data.
+    Their words are those of the study's file as it is now, or of its copy in the plan's folder if
+    the file is gone. A message says what the file has and the plan lacks.
 
     Raises:
-        UserError: nothing ran there, or its scale cannot be read.
+        UserError: the plan is not of this study, or the study cannot be read.
     """
-    return make_suite(_scale_in(results))
+    names = list(dict.fromkeys(cell.study for cell in plan.cells))
+    own = STUDIES / f"{plan.name}.yaml"
+    files = {name: PAPER / f"{name}.yaml" for name in names}
+    if plan.file or own.is_file():
+        places = (own, results / plan.file, results / FOLDER / COPY)
+        files = {plan.name: next(filter(Path.is_file, places), places[1])}
+    studies = {name: load_study(file) for name, file in files.items()}
+    for name, study in studies.items():
+        if names != [*files] or study.study != name:
+            raise UserError(f"{results / FOLDER}: is the plan of {', '.join(names)}, not of {name}")
+        if plan.file or own.is_file():
+            _say_what_lacks(study, plan, files[name])
+    return {name: _as_planned(study, plan) for name, study in studies.items()}
 
 
-class _Ran(BaseModel):
-    """The fields of scale.json that a study's file may lack."""
+def _say_what_lacks(study: Study, plan: Plan, file: Path) -> None:
+    parts: list[tuple[str, Iterable[str], set[str]]] = [
+        ("datasets", study.shown, {cell.dataset for cell in plan.cells}),
+        ("rows", study.rows, {cell.row for cell in plan.cells}),
+        ("columns", study.columns, {cell.column for cell in plan.cells}),
+    ]
+    optional = {name for name, place in study.datasets.items() if place.optional}
+    if new := [f"{what}.{name}" for what, names, has in parts for name in names if name not in has]:
+        new = [name for name in new if name.removeprefix("datasets.") not in optional]
+    if new:
+        show(
+            f"{file}: {', '.join(new)}: the plan of these results lacks it; "
+            f"`snakemake --cores 1 report --config study={file}` adds it"
+        )
 
-    datasets: dict[str, Dataset] = {}
-    weights: dict[str, str] = {}
-    size: str = ""
 
-
-def _scale_in(results: Path) -> Scale:
-    unpack(results)
-    path, study = results / "scale.json", STUDIES / f"{results.name}.yaml"
-    if study.is_file():
-        # Its words and predictions may be newer than the last run, which knows the digests.
-        ran = read_json(path, _Ran) if path.is_file() else _Ran()
-        known = load_study(study).without_absent(ran.datasets)
-        scale = scale_of(known, ran.datasets, ran.size)
-        return scale.model_copy(update={"weights": ran.weights})
-    named = CONFIG / f"{results.name}.yaml"
-    if not path.is_file() and is_packed(results) and named.is_file():
-        # The archive of a scale of this repository.
-        return with_digests(load_scale(named))
-    try:
-        return parse_scale(read_json(path), path)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file; run `snakemake --cores all` first, or correct the name"
-        ) from None
+def _as_planned(study: Study, plan: Plan) -> Study:
+    """Return a study with the datasets, their titles and the rows that a plan has."""
+    cells = [cell for cell in plan.cells if cell.study == study.study and cell.metric]
+    titles = {cell.dataset: cell.title for cell in cells}
+    shown = {key for cell in cells for key in cell.tables}
+    rows = dict.fromkeys(cell.row for cell in cells if not cell.control)
+    return study.model_copy(
+        update={
+            "datasets": {
+                name: study.datasets[name].model_copy(update={"title": title})
+                for name, title in titles.items()
+                if name in study.datasets
+            },
+            "rows": {name: study.rows.get(name, Row()) for name in rows},
+            "tables": {key: part for key, part in study.tables.items() if key in shown},
+        }
+    )

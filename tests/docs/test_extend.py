@@ -29,7 +29,7 @@ from mgm.data.synthetic.params import Synthetic
 from mgm.dag.workflow import Workflow
 from mgm.spec import Data, Model, Pretrain, Probe
 
-suite = Workflow({"scale": "smoke"}).suite
+suite = Workflow({"scale": "smoke"}).plan
 masks = {run.mask.name for run in suite.runs_of("table4e") if run.stage == "pretrain"}
 assert "checkerboard" in masks
 tubes = {run.mask.ratio for run in suite.runs_of("table4e") if run.run_id.startswith("pretrain-tube")}

@@ -197,12 +197,12 @@ def test_scales(tmp_path, data):
         path.write_bytes(mangled(path.read_bytes(), data.draw))
     paper = one_line_or(lambda: Workflow({"scale": str(path)}))
     if paper is not None:
-        assert all(run_id == spec.run_id for run_id, spec in paper.suite.specs.items())
+        assert all(run_id == spec.run_id for run_id, spec in paper.plan.specs.items())
         assert paper.name not in ("", ".", "..")
         assert not set(paper.name) & set("/ $;`'\"\\\n")
         assert overview(paper)
         if name == "paper":
-            one_line_or(lambda: plan(paper.suite, 1e14))
+            one_line_or(lambda: plan(paper.plan, paper.scale, 1e14))
 
 
 @pytest.fixture(scope="module")

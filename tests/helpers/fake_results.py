@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from mgm.reading import file_digest
+from mgm.results.plan import Plan
 from mgm.results.result import read_result, write_result
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, parents
 from mgm.study.scales import Dataset, Scale, load_scale
 from mgm.study.schema import CONTROLS
-from mgm.study.suite import Suite, make_suite
+from mgm.study.suite import make_suite
 
 CONFIG = Path(__file__).parents[2] / "workflow/config"
 DIGEST = "0123456789ab"
@@ -39,14 +40,15 @@ def smoke(
 
 def suite(
     seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes
-) -> Suite:
-    return make_suite(smoke(seeds, datasets, **changes))
+) -> Plan:
+    return make_suite(smoke(seeds, datasets, **changes)).plan()
 
 
-def run_of(known: Suite, row: str, column: str = "Fine-tuned", study: str = "table4e") -> Spec:
+def run_of(known: Plan, row: str, column: str = "Fine-tuned", study: str = "table4e") -> Spec:
     """Return the first run of a cell."""
-    at = (row, column)
-    return next(one.run for one in known.values[study] if (one.row, one.column) == at)
+    at = (study, row, column)
+    cells = (cell for cell in known.cells if (cell.study, cell.row, cell.column) == at)
+    return known.specs[next(cells).run_id]
 
 
 def finish(
@@ -125,7 +127,7 @@ def write_log(folder: Path, done: int, steps: int) -> None:
             )
 
 
-def finish_all(results: Path, known: Suite, steps: int = 30) -> None:
+def finish_all(results: Path, known: Plan, steps: int = 30) -> None:
     """Finish every run of `known`. Accuracies vary between runs, without randomness."""
     for position, spec in enumerate(known.specs.values()):
         finish(results, spec, top1=40 + (7 * position) % 35, steps=steps)
@@ -152,9 +154,9 @@ def clip_arrays(slots: int, masks: tuple[str, ...] = ("tube", "mgm")) -> dict[st
     }
 
 
-def draw_arrays(results, known: Suite):
+def draw_arrays(results, known: Plan):
     """Write the arrays of the visualise job: three slots of a made-up clip."""
-    folder = finish(results, known.pictures["5"])
+    folder = finish(results, known.specs[known.targets["figure5"][0]])
     np.savez(folder / "arrays.npz", **clip_arrays(3))
     result = read_result(folder)
     write_result(folder, {**result, "files": {"arrays.npz": file_digest(folder / "arrays.npz")}})

@@ -15,7 +15,6 @@ from mgm.dag.workflow import Workflow
 from mgm.report.findings import read_findings
 from mgm.report.verify import verify
 from mgm.results.archive import is_packed, unpack
-from mgm.results.frame import frame
 from mgm.results.result import examine
 from mgm.study import STUDIES
 
@@ -28,7 +27,7 @@ RAN = sorted(path.stem for path in STUDIES.glob("*.yaml") if is_packed(RESULTS /
 @pytest.mark.slow
 def test_each_run_is_one_of_the_scale_and_believed(tmp_path):
     unpack(RESULTS / "mini")
-    specs = Workflow({"scale": "mini"}, results=tmp_path).suite.specs
+    specs = Workflow({"scale": "mini"}, results=tmp_path).plan.specs
     done = {path.parent.name for path in RESULTS.glob("mini/*/result.json")}
     assert done <= set(specs)
     assert {examine(RESULTS / "mini" / run_id, specs[run_id]).state for run_id in done} == {
@@ -80,8 +79,3 @@ def test_what_is_said_of_the_software_is_the_same_everywhere():
         creator["name"] for creator in zenodo["creators"]
     ]
     assert re.fullmatch(r"arXiv:\d{4}\.\d{5}", zenodo["related_identifiers"][0]["identifier"])
-
-
-def test_archived_runs_on_real_videos_are_not_called_generated():
-    assert set(frame(RESULTS / "gestures").data) == {"gestures"}
-    assert set(frame(RESULTS / "keep").data) == {"SSv2 stand-in (generated)"}

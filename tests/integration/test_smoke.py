@@ -12,8 +12,8 @@ from scipy import stats
 
 from mgm.dag.workflow import Workflow
 from mgm.report.findings import COLUMNS
+from mgm.results.plan import read_plan
 from mgm.results.result import examine, last_losses, learnt_nothing, log_lines
-from mgm.study.suite import read_suite
 from tests.helpers import programs
 from tests.helpers.fake_results import run_of
 from tests.helpers.programs import ROOT, snakemake
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.smoke
 
 @pytest.fixture(scope="module")
 def suite(smoke):
-    return read_suite(smoke)
+    return read_plan(smoke)
 
 
 def test_every_run_is_done_and_believed(suite, smoke):
@@ -33,7 +33,7 @@ def test_every_run_is_done_and_believed(suite, smoke):
 
 def test_the_results_are_those_of_the_scale_as_it_stands(suite):
     """Results of another configuration would make every test below meaningless."""
-    assert list(suite.specs) == list(Workflow({}, results=ROOT / "results").suite.specs)
+    assert list(suite.specs) == list(Workflow({}, results=ROOT / "results").plan.specs)
 
 
 TABLES = ("1", "2a", "2b", "2c", "2d", "3", "4a", "4b", "4c", "4d", "4e")
@@ -97,7 +97,7 @@ def test_with_a_result_deleted_and_no_data_the_report_trains_nothing(smoke, tmp_
     shutil.copytree(
         smoke, tmp_path / "results" / "smoke", ignore=shutil.ignore_patterns("*.safetensors")
     )
-    victim = run_of(read_suite(smoke), "Random Block")
+    victim = run_of(read_plan(smoke), "Random Block")
     (tmp_path / "results" / "smoke" / victim.run_id / "result.json").unlink()
     done = programs.run(snakemake(tmp_path, "report", cores=1))
     assert done.returncode == 0, done.stderr

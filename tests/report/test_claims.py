@@ -21,10 +21,12 @@ from mgm.report.claims import (
     repeats_the_paper,
 )
 from mgm.report.findings import Findings
+from mgm.results.frame import frame_of
+from mgm.results.plan import Plan
 from mgm.results.result import RunStatus
 from mgm.study.quoted import reported
 from mgm.study.scales import load_scale
-from mgm.study.suite import Suite, make_suite
+from mgm.study.suite import make_suite, read_studies
 from tests.helpers.fake_results import CONFIG
 
 CLAIMS = read_claims()
@@ -49,29 +51,32 @@ JITTER = {"MGM (ViT-B, vectors, jitter)": (61, 66.1, 55.9), "No jitter": (60, 65
 
 
 @cache
-def suite(seeds: int, name: str = "smoke") -> Suite:
-    """Return the suite of a scale. Runs of scale paper repeat the paper's experiment."""
+def plan_of(seeds: int, name: str = "smoke") -> Plan:
+    """Return the plan of a scale. Runs of scale paper repeat the paper's experiment."""
     scale = load_scale(CONFIG / f"{name}.yaml")
     fields = {"seeds": tuple(range(seeds)), "more_seeds": {}, "other_masks": False, "without": ()}
-    return make_suite(scale.model_copy(update=fields))
+    return make_suite(scale.model_copy(update=fields)).plan()
 
 
 def found(
     values: dict[tuple[str, str, str], Sequence[float]], name: str = "smoke", seeds: int = 3
 ) -> dict[str, Findings]:
     """Return findings with one value per seed at each (study/dataset, row, column)."""
-    known, statuses = suite(seeds, name), dict[str, RunStatus]()
-    for study, entries in known.values.items():
-        for one in entries:
-            own = values.get((f"{study}/{one.dataset}", one.row, one.column), ())
-            if one.seed < len(own):
-                old = statuses.get(one.run.run_id)
-                metrics = old.result["metrics"] if old and old.result else {}
-                result = {"metrics": metrics | {one.metric: own[one.seed]}, "n_test": 100,
-                          "commit": "c", "dirty": False}  # fmt: skip
-                statuses[one.run.run_id] = RunStatus("finished", result=result)
+    known, statuses = plan_of(seeds, name), dict[str, RunStatus]()
+    for one in known.cells:
+        own = values.get((f"{one.study}/{one.dataset}", one.row, one.column), ())
+        if one.seed < len(own):
+            old = statuses.get(one.run_id)
+            metrics = old.result["metrics"] if old and old.result else {}
+            result = {"metrics": metrics | {one.metric: own[one.seed]}, "n_test": 100,
+                      "commit": "c", "dirty": False}  # fmt: skip
+            statuses[one.run_id] = RunStatus("finished", result=result)
     every = {run_id: statuses.get(run_id, RunStatus("not run")) for run_id in known.specs}
-    return {name: Findings(known, study, every, Path()) for name, study in known.studies.items()}
+    frame, studies = frame_of(known, every), read_studies(Path(), known)
+    return {
+        name: Findings(known, frame, study, every, Path(), alone=False)
+        for name, study in studies.items()
+    }
 
 
 def at(place: str, values: dict[str, Sequence[float]], column: str = "Fine-tuned"):
@@ -110,7 +115,7 @@ def test_what_the_tables_contradict_is_just_this():
 
 def test_every_formula_names_cells_that_exist():
     """Only the ablation of ST-MAE's ratio has no rows."""
-    studies = suite(1).studies
+    studies = read_studies(Path(), plan_of(1))
     for claim in CLAIMS:
         for said in (said for group in claim.groups for said in group):
             for term in said.formula.terms:
@@ -177,10 +182,10 @@ def test_a_gain_at_the_papers_scale_holds():
 
 
 def test_data_models_and_schedules_decide_what_repeats_the_paper():
-    paper = suite(1, "paper").specs.values()
+    paper = plan_of(1, "paper").specs.values()
     assert repeats_the_paper(paper)
-    assert not repeats_the_paper(suite(1, "smoke").specs.values())
-    assert not repeats_the_paper(suite(1, "mini").specs.values())
+    assert not repeats_the_paper(plan_of(1, "smoke").specs.values())
+    assert not repeats_the_paper(plan_of(1, "mini").specs.values())
     (run, *_) = [spec for spec in paper if spec.stage == "pretrain"]
     for field, change in (("data", {"digest": "0" * 12}), ("model", {"width": 48, "heads": 4})):
         other = getattr(run, field).model_copy(update=change)

@@ -15,6 +15,7 @@ from mgm.report.figures.charts import gains
 from mgm.report.findings import Findings, estimate_of
 from mgm.report.judge import judge
 from mgm.report.verify import ROOT
+from mgm.results.frame import frame_of
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds, over_seeds_and_people
 from mgm.study import CONFIG
@@ -32,12 +33,12 @@ COMMIT = subprocess.run(
 
 def findings(study: Study, started: str = "2020-01-01T00:00:00+00:00", **less) -> Findings:
     """Return findings in which a run's number follows from its place in the study."""
-    suite = make_suite(scale_of(study))
-    found = {run_id: RunStatus("not run", "") for run_id in suite.specs}
-    for one in suite.values[study.study]:
+    plan = make_suite(scale_of(study)).plan()
+    found = {run_id: RunStatus("not run", "") for run_id in plan.specs}
+    for one in plan.cells:
         if one.row in less.get("without", ()) and one.draw == 6:
             continue
-        status = found[one.run.run_id]
+        status = found[one.run_id]
         metrics = status.result["metrics"] if status.result else {}
         result = {
             "metrics": metrics | {one.metric: number(one)},
@@ -46,13 +47,13 @@ def findings(study: Study, started: str = "2020-01-01T00:00:00+00:00", **less) -
             "dirty": False,
             "started": started,
         }
-        found[one.run.run_id] = RunStatus("finished", result=result)
-    return Findings(suite, study, found, Path())
+        found[one.run_id] = RunStatus("finished", result=result)
+    return Findings(plan, frame_of(plan, found), study, found, Path())
 
 
 def number(one) -> float:
     """Return a number that differs between rows, draws and seeds."""
-    draws = np.random.default_rng([len(one.row), ord(one.row[0]), one.draw or 0, one.seed])
+    draws = np.random.default_rng([len(one.row), ord(one.row[0]), max(one.draw, 0), one.seed])
     return float(50 + 10 * draws.random())
 
 
@@ -64,7 +65,7 @@ def cell(found: Findings, dataset: str, row: str, column: str = "Linear") -> Est
 
 def test_an_interval_is_students_over_draws():
     found = findings(small(draws="1-9", datasets={"a": {"generate": {}}}, predictions=[]))
-    value = {(one.row, one.draw): number(one) for one in found.suite.values[found.study.study]}
+    value = {(one.row, one.draw): number(one) for one in found.plan.cells}
     tube, mgm = ([value[row, draw] for draw in range(1, 10)] for row in ("Tube", "MGM"))
     for text, values in (("Tube", tube), ("MGM minus Tube", np.subtract(mgm, tube))):
         low, high = stats.t.interval(0.95, 8, np.mean(values), stats.sem(values))
@@ -113,7 +114,7 @@ def test_few_units_have_the_spread_of_all_rows_of_their_dataset():
                 [
                     next(
                         number(one)
-                        for one in found.suite.values["small"]
+                        for one in found.plan.cells
                         if (one.row, one.draw, one.column) == (row, draw, "Linear")
                     )
                     for row in rows
@@ -186,9 +187,9 @@ def test_differences_have_intervals_over_seeds_and_people_too(tmp_path):
     # Two videos of person 1 and one of person 2. MGM is right of the first in draws 5 and 7, and of
     # all but the third in draw 6. The tube is right of the third.
     right = {"MGM": {5: "YNN", 6: "YYN", 7: "YNN"}, "Tube": dict.fromkeys((5, 6, 7), "NNY")}
-    for number in found.suite.values[found.study.study]:
+    for number in found.plan.cells:
         if number.column == "Linear" and number.row in right:
-            folder = tmp_path / number.run.run_id
+            folder = tmp_path / number.run_id
             folder.mkdir()
             answers = right[number.row][number.draw]
             lines = [f"{video},Y,{answer}" for video, answer in zip(VIDEOS, answers)]
@@ -227,7 +228,8 @@ def test_cells_say_what_is_missing_and_quote_what_is_not_run():
     statuses[run_id] = RunStatus(
         "finished", result=statuses[run_id].result | {"metrics": {"top1": float("nan")}}
     )
-    altered = replace(found, statuses=statuses).cells.set_index("row").loc["Tube"]
+    frame = frame_of(found.plan, statuses)
+    altered = replace(found, statuses=statuses, frame=frame).cells.set_index("row").loc["Tube"]
     assert altered.status == "altered"
     assert np.isnan(altered["mean"])
     assert "metrics.top1" in altered.why
@@ -239,8 +241,9 @@ VIDEOS = ("a_s1_1.mp4", "a_s1_2.mp4", "a_s2_1.mp4")
 def test_a_figure_draws_the_columns_of_its_study_alone():
     """The paper's Table 1 also prints GFLOPs, which are no accuracy."""
     suite = make_suite(load_scale(file_of("paper", CONFIG)))
-    statuses = {run_id: RunStatus("not run", "") for run_id in suite.specs}
-    found = Findings(suite, suite.studies["table1"], statuses, Path())
+    plan = suite.plan()
+    statuses = {run_id: RunStatus("not run", "") for run_id in plan.specs}
+    found = Findings(plan, frame_of(plan, statuses), suite.studies["table1"], statuses, Path())
     assert "GFLOPs" in set(found.cells.column)
     assert set(found.points.column) == {"Fine-tuned"}
 
@@ -251,7 +254,7 @@ def test_a_gain_stands_over_what_was_measured():
         "Seen": {"stage": "measure", "name": "visible", "metric": "motion"},
     }
     against = {"x": "Seen", "y": "Linear", "minus": "Random weights", "title": "Gain"}
-    found = findings(small(columns=columns, against=against))
+    found = findings(small(columns=columns, figures={"gain": {"kind": "against"} | against}))
     rows = found.gains[found.gains.dataset == "a"].set_index("row")
     assert "Random weights" not in rows.index
     assert rows.x["MGM"] == cell(found, "a", "MGM", "Seen").mean

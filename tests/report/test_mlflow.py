@@ -42,7 +42,7 @@ def place(tmp_path, template, monkeypatch):
     monkeypatch.chdir(tmp_path)
     place = tmp_path / "results/smoke"
     place.mkdir(parents=True)
-    (place / "scale.json").write_text(KNOWN.scale.model_dump_json())
+    KNOWN.write(place)
     (place.parent / "mlflow.db").write_bytes(template)
     return place
 

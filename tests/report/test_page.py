@@ -20,12 +20,12 @@ from mgm.report.page import coded, section, source, table
 from mgm.report.tables import laid_out, seen, write_table
 from mgm.results.statistics import over_seeds
 from tests.helpers.browser import chromium
-from tests.helpers.fake_results import clip_arrays, draw_arrays, finish_all, suite
+from tests.helpers.fake_results import clip_arrays, draw_arrays, finish_all, run_of, suite
 from tests.report.test_findings import findings
 from tests.study.test_study import small
 
 KNOWN = suite(seeds=(0, 1))
-LOST = next(one.run for one in KNOWN.values["table4e"] if one.row == "MGM (Dense)")
+LOST = run_of(KNOWN, "MGM (Dense)")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def built(tmp_path_factory):
     results, reports = place / "results/smoke", place / "reports/smoke"
     finish_all(results, KNOWN, steps=2)
     draw_arrays(results, KNOWN)
-    (results / "scale.json").write_text(KNOWN.scale.model_dump_json())
+    KNOWN.write(results)
     (results / LOST.run_id / "result.json").unlink()
     (results / LOST.run_id / "error.txt").write_text("out of memory <b>")
     return results, build_report(results, reports).parent
@@ -53,7 +53,7 @@ def test_the_page_has_every_table_claim_and_run_and_loads_nothing(built):
     assert "out of memory &lt;b&gt;" in text
     links = {link for link in re.findall(r'(?:href|src)="([^"#]+)"', text) if "data:" not in link}
     assert all((reports / link).exists() for link in links if not link.startswith("../"))
-    assert KNOWN.scale.caveat.strip().split(".")[0] in text
+    assert KNOWN.caveat.strip().split(".")[0] in text
     assert list(pd.read_csv(reports / "claims.csv").columns) == [
         *("claim", "source", "quoted", "ours", "verdict", "id", "table", "note", "run_ids"),
     ]
@@ -81,7 +81,7 @@ def test_one_target_is_written_alone_or_says_what_it_needs(built, tmp_path):
         build_report(results, tmp_path, "table9")
     empty = tmp_path / "smoke"
     empty.mkdir()
-    (empty / "scale.json").write_text(KNOWN.scale.model_dump_json())
+    KNOWN.write(empty)
     with pytest.raises(UserError, match="figure5: not run"):
         build_report(empty, tmp_path, "figure5")
 
@@ -117,14 +117,14 @@ def test_a_study_shows_chance_videos_controls_and_what_is_not_committed():
 def test_a_fine_tuned_row_shows_its_training_and_what_was_chosen(tmp_path):
     columns = {"Fine-tuned": {"stage": "finetune", "choose": {"optim.lr": [0.1, 0.2]}}}
     found = replace(findings(small(columns=columns, controls=[])), results=tmp_path)
-    for value in found.suite.values["small"]:
-        log = tmp_path / value.run.run_id / "log.jsonl"
+    for value in found.plan.cells:
+        log = tmp_path / value.run_id / "log.jsonl"
         log.parent.mkdir(exist_ok=True)
         # Early lines do not count.
         tops = [0.0] * 8 + [100.0 if value.row == "MGM" else 60.0] * 12
         lines = [{"step": step, "train_top1": top} for step, top in enumerate(tops)]
         log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        result = found.statuses[value.run.run_id].result
+        result = found.statuses[value.run_id].result
         result["data"] = {"classes": 4, "train": 10, "test": 30}
         result["metrics"] |= {"chosen.optim.lr": 0.2, "chosen.layer_decay": 0.5}
     (name, *_) = found.study.parts

@@ -19,7 +19,7 @@ RUN = run_of(KNOWN, "MGM (Dense)")
 def results(tmp_path):
     folder = tmp_path / "results" / "smoke"
     folder.mkdir(parents=True)
-    (folder / "scale.json").write_text(KNOWN.scale.model_dump_json())
+    KNOWN.write(folder)
     return folder
 
 

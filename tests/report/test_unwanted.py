@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.report.verify import unwanted
-from tests.helpers.fake_results import finish, finish_all, run_of, smoke, suite
+from tests.helpers.fake_results import finish, finish_all, run_of, suite
 
 
 def test_a_finished_run_under_its_own_id_is_unwanted_and_nothing_else(tmp_path):
@@ -29,7 +29,7 @@ def test_a_finished_run_under_its_own_id_is_unwanted_and_nothing_else(tmp_path):
 def test_an_archive_leaves_out_runs_that_no_table_uses(tmp_path):
     folder = tmp_path / "smoke"
     folder.mkdir()
-    (folder / "scale.json").write_text(smoke(seeds=(0,)).model_dump_json())
+    suite(seeds=(0,)).write(folder)
     used, unused = (run_of(suite(seeds=(seed,)), "MGM (Dense)") for seed in (0, 5))
     for run in (used, unused):
         finish(folder, run)

@@ -42,7 +42,7 @@ class Clone:
         # Pretraining runs have no number.
         self.runs = {
             run_id: (found.statuses[run_id].result or {"metrics": {}}) | times | {"run_id": run_id}
-            for run_id in found.suite.specs
+            for run_id in found.plan.specs
         }
         self.pack(4)
 
@@ -94,7 +94,7 @@ class Clone:
             run_id: RunStatus("finished", result=self.runs[run_id])
             if run_id in self.runs
             else absent
-            for run_id in found.suite.specs
+            for run_id in found.plan.specs
         }
         return replace(found, statuses=statuses)
 

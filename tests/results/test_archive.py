@@ -23,7 +23,8 @@ def results(tmp_path) -> Path:
         (folder / run / "weights.safetensors").write_text("large")
     (folder / "c").mkdir()
     (folder / "c" / "spec.json").write_text("{}")
-    (folder / "scale.json").write_text("{}")
+    (folder / "plan").mkdir()
+    (folder / "plan" / "cells.csv").write_text("{}")
     return folder
 
 
@@ -142,7 +143,7 @@ def test_a_newer_archive_adds_its_runs_and_brings_its_scale(results):
     old = pack(results).read_bytes()
     sums = (results.parent / "SHA256SUMS").read_text()
     _finish(results / "d")
-    (results / "scale.json").write_text('{"newer": 1}')
+    (results / "plan" / "cells.csv").write_text('{"newer": 1}')
     new = pack(results)
     newer, newer_sums = new.read_bytes(), (results.parent / "SHA256SUMS").read_text()
     _forget(results)
@@ -154,7 +155,7 @@ def test_a_newer_archive_adds_its_runs_and_brings_its_scale(results):
     (results.parent / "SHA256SUMS").write_text(newer_sums)
     unpack(results)
     assert {path.parent.name for path in results.glob("*/result.json")} == {"a", "b", "d", "mine"}
-    assert (results / "scale.json").read_text() == '{"newer": 1}'
+    assert (results / "plan" / "cells.csv").read_text() == '{"newer": 1}'
 
 
 def test_runs_that_are_here_stay(results):
@@ -184,7 +185,7 @@ def test_a_run_with_a_writer_or_a_checkpoint_stays_as_it_is(results):
     (results / "a" / "checkpoint.pt").write_text("mine")
     with other_writer(results / "b"):
         unpack(results)
-        kept = {"a/checkpoint.pt", "a/spec.json", "b/spec.json", "b/writer.lock", "scale.json"}
+        kept = {"a/checkpoint.pt", "a/spec.json", "b/spec.json", "b/writer.lock", "plan/cells.csv"}
         assert _files(results).keys() == kept
     assert {(results / name / "spec.json").read_text() for name in ("a", "b")} == {"mine"}
 

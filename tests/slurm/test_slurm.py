@@ -100,10 +100,10 @@ def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
     )
     finetuned = next(
         spec
-        for spec in workflow.suite.specs.values()
+        for spec in workflow.plan.specs.values()
         if spec.stage == "finetune" and "mgm" in str(spec.parent)
     )
-    killed = next(run_id for run_id in workflow.suite.specs if run_id.startswith("pretrain-block"))
+    killed = next(run_id for run_id in workflow.plan.specs if run_id.startswith("pretrain-block"))
     ids = [str(finetuned.parent), finetuned.run_id, killed]
     results = place / "results" / "mine"
     watchers = [
@@ -164,7 +164,7 @@ def test_what_the_cluster_refuses_fails_with_its_reason(place, tmp_path):
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))
     study = yaml.safe_load((place / "mine.yaml").read_text()) | {"study": "refused"}
     (tmp_path / "refused.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    known = Workflow({"study": str(tmp_path / "refused.yaml")}).suite.specs
+    known = Workflow({"study": str(tmp_path / "refused.yaml")}).plan.specs
     run = next(
         run_id for run_id, spec in known.items() if spec.stage == "probe" and not spec.parent
     )

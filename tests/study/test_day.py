@@ -55,7 +55,7 @@ def kept_by_autograd(size: str, stage: str) -> tuple[Any, float]:
 
     Tensors have shapes and no values, and the CPU's autocast, which casts the same layers.
     """
-    suite = Workflow({"study": "day", "gpu": size, "ucf101": "."}).suite
+    suite = Workflow({"study": "day", "gpu": size, "ucf101": "."}).plan
     spec = next(spec for spec in suite.specs.values() if spec.stage == stage)
     with torch.device("meta"):
         model = build_mae(spec) if stage == "pretrain" else build_classifier(spec, 101)
@@ -99,12 +99,12 @@ def test_a_step_of_day_fits_the_card_in_its_micro_batches(size, stage, source):
 def test_both_sizes_have_the_papers_grid_of_tokens(source):
     for size in ("24gb", "80gb"):
         workflow = Workflow({"study": "day", "gpu": size, "ucf101": source})
-        assert {spec.grid for spec in workflow.suite.specs.values()} == {(8, 14, 14)}
+        assert {spec.grid for spec in workflow.plan.specs.values()} == {(8, 14, 14)}
 
 
 def test_jobs_are_in_order_and_each_row_is_complete_before_the_next(source):
     workflow = Workflow({"study": "day", "ucf101": source})
-    assert {value.dataset for value in workflow.suite.values["day"]} == {"ucf101"}
+    assert {cell.dataset for cell in workflow.plan.cells} == {"ucf101"}
     runs = [job for job in workflow.jobs.values() if job.specs]
     ordered = sorted(runs, key=lambda job: -job.priority)
     seeds = [job.specs[0].seed for job in ordered]
@@ -122,8 +122,8 @@ def test_jobs_are_in_order_and_each_row_is_complete_before_the_next(source):
 def test_hmdb51_is_probed_where_it_is_given(source):
     """Without a source or an index of HMDB51, the study leaves it out."""
     config = {"study": "day", "ucf101": source}
-    alone, both = (Workflow(config | more).suite for more in ({}, {"hmdb51": source}))
-    assert {value.dataset for value in both.values["day"]} == {"ucf101", "hmdb51"}
+    alone, both = (Workflow(config | more).plan for more in ({}, {"hmdb51": source}))
+    assert {cell.dataset for cell in both.cells} == {"ucf101", "hmdb51"}
     added = [both.specs[run_id] for run_id in both.specs.keys() - alone.specs.keys()]
     assert {spec.data.dataset for spec in added} == {"hmdb51"}
     assert {type(spec) for spec in added} == {Probe, Measure}
@@ -135,15 +135,16 @@ def test_the_scale_day_compares_nothing_by_itself(source):
 
 
 def test_what_needs_no_model_is_measured_once_by_the_labels_of_the_first_probe(source):
-    suite = Workflow({"study": "day", "ucf101": source}).suite
-    (run,) = suite.controls
-    values, column = suite.values["day"], "Linear probe"
-    probe = next(v.run for v in values if (v.row, v.column) == ("No pretraining", column))
+    plan = Workflow({"study": "day", "ucf101": source}).plan
+    (run,) = [spec for spec in plan.specs.values() if spec.stage == "measure"]
+    column = "Linear probe"
+    rows = {(cell.row, cell.column): cell.run_id for cell in plan.cells}
+    probe = plan.specs[rows["No pretraining", column]]
     same = ("data", "clips", "model", "seed", "train_clips", "label_draws", "held_out", "views")
     assert all(getattr(run, name) == getattr(probe, name) for name in same)
-    controls = [value for value in values if value.control]
+    controls = [cell for cell in plan.cells if cell.control]
     assert {value.column for value in controls} == {column}
-    assert {value.run.run_id for value in controls} == {run.run_id}
+    assert {value.run_id for value in controls} == {run.run_id}
     assert len({value.metric for value in controls}) == len(controls) > 4
 
 

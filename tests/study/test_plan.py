@@ -61,8 +61,9 @@ def test_a_run_by_hand():
 
 
 def test_the_tables_of_the_paper():
-    suite = Workflow({"scale": "paper"}).suite
-    table = plan(suite, 1e14)
+    paper = Workflow({"scale": "paper"})
+    suite = paper.plan
+    table = plan(suite, paper.scale, 1e14)
     whole, table4e = table.loc["all"], table.loc["table4e"]
     assert table.index[-1] == "all"
     assert whole["runs"] == len(suite.specs)
@@ -75,7 +76,7 @@ def test_the_tables_of_the_paper():
     stages = ["pretrain h", "finetune h", "probe h"]
     assert table[stages].sum(axis=1).to_numpy() == pytest.approx(table["GPU h"].to_numpy())
     # Twice the speed takes half the time and the same disk.
-    faster = plan(suite, 2e14)
+    faster = plan(suite, paper.scale, 2e14)
     assert faster["GPU h"].to_numpy() == pytest.approx(table["GPU h"].to_numpy() / 2)
     assert (faster["GB"] == table["GB"]).all()
 
@@ -84,6 +85,7 @@ def test_the_command_prints_the_table(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["plan", "--study", "drawn", "--gpu", "a100", "--utilisation", "0.1"]
     *_, last = CliRunner().invoke(app, words).output.splitlines()
-    expected = plan(Workflow({"study": "drawn"}).suite, PEAK["a100"] * 0.1).loc["all"]
+    drawn = Workflow({"study": "drawn"})
+    expected = plan(drawn.plan, drawn.scale, PEAK["a100"] * 0.1).loc["all"]
     assert last.split()[:2] == ["all", f"{expected['runs']:.0f}"]
     assert float(last.split()[-2]) == pytest.approx(expected["GPU h"], abs=0.051)

@@ -99,7 +99,7 @@ def test_a_scales_own_backbones_name_its_runs(tmp_path):
     )
     names = {
         spec.model.backbone
-        for spec in Workflow({"scale": str(tmp_path / "s.yaml")}).suite.specs.values()
+        for spec in Workflow({"scale": str(tmp_path / "s.yaml")}).plan.specs.values()
     }
     assert names >= {"vit-b-toy", "timesformer-toy"}
     assert not names & {"vit-s", "timesformer"}

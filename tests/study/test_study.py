@@ -195,7 +195,7 @@ def test_a_measured_column_trains_nothing():
         {"rows": SMALL["rows"] | {"Tube": {"mask": "tube", "only": {"rows": ["Nothing"]}}}},
         {"answer": ["It is {a: MGM minus Nothing}."]},
         {"answer": ["It is {MGM}."]},
-        {"over": {"optim.step": "Steps"}},
+        {"figures": {"over": {"kind": "over", "x": "optim.step", "axis": "Steps"}}},
         {"settings": {"finetune": {"optim.lr": 1}}},
         {"settings": {"measure": {"videos": 1}}},
         {"tables": {"1": {"columns": ["Nothing"]}}},
@@ -281,7 +281,7 @@ def test_the_dag_has_a_job_for_each_run_and_dataset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     workflow = Workflow({"study": str(path)}, data=Path("data"))
     assert {spec.run_id for job in workflow.jobs.values() for spec in job.specs} == set(
-        workflow.suite.specs
+        workflow.plan.specs
     )
     assert len(workflow.built) == 3
     for job in workflow.jobs.values():
@@ -301,7 +301,7 @@ def test_a_new_column_names_the_lost_weights_of_its_rows(tmp_path, monkeypatch):
         return Workflow({"study": str(path)}, data=Path("data"))
 
     archived = workflow()
-    for run_id, spec in archived.suite.specs.items():
+    for run_id, spec in archived.plan.specs.items():
         digest = "0" * 64 if spec.stage in ("pretrain", "finetune") else None
         folder = archived.results / run_id
         folder.mkdir(parents=True)
@@ -310,7 +310,7 @@ def test_a_new_column_names_the_lost_weights_of_its_rows(tmp_path, monkeypatch):
         columns=SMALL["columns"] | {"New": {"kind": "knn", "only": {"rows": ["Further"]}}}
     )
     lines = problems(new, new.jobs.keys() - new.done)
-    parents = {value.run.parent for value in new.suite.values[new.name] if value.column == "New"}
+    parents = {new.plan.specs[c.run_id].parent for c in new.plan.cells if c.column == "New"}
     assert {line.partition(":")[0] for line in lines} == {
         str(new.results / parent) for parent in parents
     }
@@ -334,11 +334,11 @@ def test_a_new_study_of_own_videos_has_its_rows_and_controls(tmp_path, monkeypat
     index_folder(own_videos(tmp_path / "mine", tmp_path / "drawn", train=6, test=1), root)
     assert CliRunner().invoke(app, ["new-study"]).exit_code == 0
     workflow = Workflow({"study": "studies/mine.yaml"})
-    rows = {value.row for value in workflow.suite.values["mine"] if not value.control}
+    rows = {cell.row for cell in workflow.plan.cells if not cell.control}
     assert rows == {"Random weights", "Random tube", "Random block", "MGM"}
-    assert {value.seed for value in workflow.suite.values["mine"]} == {0, 1, 2}
-    assert any(value.control for value in workflow.suite.values["mine"])
-    (dataset,) = {value.run.data.dataset for value in workflow.suite.values["mine"]}
+    assert {cell.seed for cell in workflow.plan.cells} == {0, 1, 2}
+    assert any(cell.control for cell in workflow.plan.cells)
+    (dataset,) = {spec.data.dataset for spec in workflow.plan.specs.values()}
     assert dataset == "mine"
     # The study reads other videos than its digest says.
     text = Path("studies/mine.yaml").read_text()
@@ -367,16 +367,16 @@ def test_every_table_and_figure_of_the_paper_is_a_target(name):
     tables = ("1", "2a", "2b", "2c", "2d", "3", "4a", "4b", "4c", "4d", "4e", "measured")
     figures = ("1", "4a", "4b", "5", "5_coverage", "6", "7", "8")
     wanted = {*(f"table{part}" for part in tables), *(f"figure{part}" for part in figures)}
-    assert wanted <= suite.targets().keys()
+    assert wanted <= suite.plan().targets.keys()
     for target in wanted:
-        assert suite.runs_of(target)
+        assert suite.plan().runs_of(target)
     with refused("table9", "table4e"):
-        suite.runs_of("table9")
+        suite.plan().runs_of("table9")
 
 
 def test_a_table_is_left_out_where_the_scale_lacks_its_datasets_or_rows():
     targets = {
-        name: make_suite(load_scale(CONFIG / f"{name}.yaml")).targets()
+        name: make_suite(load_scale(CONFIG / f"{name}.yaml")).plan().targets
         for name in ("mini", "paper")
     }
     assert "table4d" not in targets["mini"]
@@ -386,8 +386,8 @@ def test_a_table_is_left_out_where_the_scale_lacks_its_datasets_or_rows():
 
 def test_a_run_of_several_tables_is_one_run():
     suite = make_suite(load_scale(CONFIG / "paper.yaml"))
-    targets = suite.targets()
-    shared = [{run.run_id for run in targets[f"table{name}"]} for name in ("4a", "4b", "4c", "4e")]
+    targets = suite.plan().targets
+    shared = [{*targets[f"table{name}"]} for name in ("4a", "4b", "4c", "4e")]
     (run_id,) = set.intersection(*shared)
     assert suite.specs[suite.specs[run_id].parent].mask.name == "mgm"
 
@@ -429,7 +429,7 @@ def test_generated_data_never_carries_a_published_name():
             assert ("stand-in" in title and "(generated)" in title) == (name != "paper")
         for study in suite.studies.values():
             parts = [part.title for part in study.parts.values()]
-            parts += [over.title for figures in study.over.values() for over in figures]
+            parts += [figure.title for figure in study.figures.values()]
             assert not any(known in text for text in parts for known in published)
 
 
@@ -455,7 +455,7 @@ def test_steps_of_a_study_are_those_of_its_pretraining():
     suite = make_suite(scale.model_copy(update={"steps_of": {"table1": 7}}))
     steps = dict[str, set[int]]()
     for study in ("table1", "table4e"):
-        runs = suite.with_parents(value.run.run_id for value in suite.values[study])
+        runs = suite.plan().with_parents(value.run.run_id for value in suite.values[study])
         steps[study] = {spec.optim.steps for spec in runs if spec.stage == "pretrain"}
     assert steps["table1"] == {7}
     assert 7 not in steps["table4e"]
@@ -479,16 +479,35 @@ def test_a_row_can_start_from_a_users_weights():
 
 def test_x_of_a_figure_is_read_from_the_spec():
     """A row without the field has the number of the study's settings."""
-    rows = {"Random weights": "none", "MGM": {}, "MGM, 900 steps": {"optim.steps": 900}}
+    rows = {
+        "Random weights": "none",
+        "MGM": {"line": "MGM"},
+        "MGM, 900 steps": {"line": "MGM", "optim.steps": 900},
+        "Tube": {"mask": "tube"},
+    }
     study = small(
-        rows=rows, columns={"Linear": {}}, compare=[], predictions=[],
-        settings={"pretrain": {"optim.steps": 300}}, over={"optim.steps": "Steps"},
+        rows=rows, columns={"Linear": {}}, compare=[], predictions=[], controls=[],
+        settings={"pretrain": {"optim.steps": 300}},
+        figures={"over": {"kind": "over", "x": "optim.steps", "axis": "Steps", "datasets": ["a"]}},
     )  # fmt: skip
-    lines = make_suite(scale_of(study)).lines(study, "optim.steps")
-    assert lines["a", "MGM"] == ("MGM", 300)
-    assert lines["a", "MGM, 900 steps"] == ("MGM", 900)
-    assert lines["a", "Random weights"][0] == "Random weights"
-    paper = make_suite(load_scale(CONFIG / "paper.yaml"))
-    epochs = paper.lines(paper.studies["table1"], "epochs")
-    assert epochs["ssv2", "MGM, 200"] == ("MGM", 200)
-    assert epochs["ssv2", "VideoMAE, 2400"] == ("VideoMAE", 2400)
+    cells = [cell for cell in make_suite(scale_of(study)).plan().cells if cell.dataset == "a"]
+    assert {(cell.row, cell.line, cell.x.get("optim.steps"), cell.figures) for cell in cells} == {
+        ("Random weights", "Random weights", None, ("over",)),
+        ("MGM", "MGM", 300, ("over",)),
+        ("MGM, 900 steps", "MGM", 900, ("over",)),
+        # It says no line.
+        ("Tube", "Tube", 300, ()),
+    }
+    assert not any(c.figures for c in make_suite(scale_of(study)).plan().cells if c.dataset == "b")
+
+
+def test_a_picture_shows_as_many_rows_as_its_kind_needs():
+    picture = {"title": "Clips", "dataset": "a"}
+    kinds = {"attention": ["MGM"], "reconstructions": ["MGM", "Tube"], "masks": []}
+    for kind, rows in kinds.items():
+        assert small(figures={"clips": picture | {"kind": kind, "rows": rows}})
+        with pytest.raises(ValueError, match="figures.clips"):
+            small(figures={"clips": picture | {"kind": kind, "rows": [*rows, "Longer"]}})
+    for key in ("table1", "report", "../../evil", ""):
+        with pytest.raises(ValueError, match="figures"):
+            small(figures={key: picture | {"kind": "masks"}})

@@ -77,9 +77,9 @@ def test_a_job_waits_for_what_it_reads_and_never_for_itself():
         assert {f"prepare-{spec.data.dataset}" for spec in job.specs} <= {*job.after}
         assert all(workflow.jobs[name].priority >= job.priority for name in job.after)
         made |= {spec.run_id for spec in job.specs}
-    assert made == set(workflow.suite.specs)
+    assert made == set(workflow.plan.specs)
     alone = Workflow({"scale": "paper"})
-    assert set(alone.made_by) == set(alone.suite.specs)
+    assert set(alone.made_by) == set(alone.plan.specs)
     assert all(len(job.specs) < 2 for job in alone.jobs.values())
 
 
@@ -149,7 +149,7 @@ def test_workflow_files_are_written_once(tmp_path):
     workflow = Workflow({}, results=tmp_path)
     workflow.start()
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
-    assert len(stamps) == len(workflow.suite.specs) + 1 + len(workflow.generated)
+    assert len(stamps) == len(workflow.plan.specs) + 1 + len(workflow.generated)
     workflow.start()
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
 
@@ -258,7 +258,7 @@ def test_results_belong_to_one_scale_or_study(tmp_path, monkeypatch):
     edited.start()
     smoke = (ROOT / "workflow" / "config" / "smoke.yaml").read_text()
     (tmp_path / "scale.yaml").write_text(smoke.replace("name: smoke", "name: mine"))
-    with pytest.raises(UserError, match=r"mine/scale\.json: "):
+    with pytest.raises(UserError, match="mine/plan: "):
         Workflow({"scale": "scale.yaml"}).start()
     # The folder is of one file, also where two studies have one name.
     (tmp_path / "other.yaml").write_text(text.replace("Which mask?", "Which other?"))
@@ -300,7 +300,7 @@ def test_a_marker_without_its_results_is_deleted(tmp_path):
 def test_a_run_is_asked_for_by_its_file(tmp_path):
     config = ("--config", f"study={own_study(tmp_path, factor=2, specs_per_job=3)}")
     workflow = Workflow({"study": str(tmp_path / "mine.yaml")}, results=tmp_path / "results")
-    run_id = next(run_id for run_id in workflow.suite.specs if run_id.startswith("pretrain"))
+    run_id = next(run_id for run_id in workflow.plan.specs if run_id.startswith("pretrain"))
     done = snakemake(tmp_path, *config, "--", f"results/mine/{run_id}/result.json")
     assert done.returncode == 0, done.stdout + done.stderr
     results = {path.parent.name for path in (tmp_path / "results/mine").glob("*/result.json")}

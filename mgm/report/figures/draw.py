@@ -153,9 +153,9 @@ def _attention(
 
 
 DRAW: dict[str, Callable[[Mapping[str, Any], str], Figure]] = {
-    "5": masks_on_a_clip,
-    "5_coverage": coverage,
-    "6": attention_on_a_clip,
-    "7": attention_on_clips,
-    "8": reconstructions,
+    "masks": masks_on_a_clip,
+    "coverage": coverage,
+    "attention": attention_on_a_clip,
+    "overlays": attention_on_clips,
+    "reconstructions": reconstructions,
 }

@@ -1,0 +1,201 @@
+"""A plan: every number that studies want with the run that has it, and the spec of every run.
+
+`mgm.study.expand` makes it. The DAG writes it to results/NAME/plan when it starts: cells.csv and
+specs.json. What reads results joins it with the runs' files (`mgm.results.frame`), and expands
+nothing.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mgm.errors import UserError
+from mgm.reading import read_json, read_text
+from mgm.results import atomic
+from mgm.results.archive import PLAN as FOLDER
+from mgm.results.archive import unpack
+from mgm.spec import Spec, parents, parse
+
+CELLS, SPECS = "cells.csv", "specs.json"
+COPY = "study.yaml"  # the study's file, for a folder of results that was moved without it
+UNDRAWN = -1  # the draw of a dataset that is not drawn
+X = "x."  # before the field of a figure's x, in the header of cells.csv
+
+
+class Cell(NamedTuple):
+    """A number that a study wants, or a picture, whose row, column and metric are empty.
+
+    Attributes:
+        title: of the dataset.
+        draw: the dataset's seed; `UNDRAWN` if it has none.
+        line: the line that the row is a point of, in figures over a number. By default the row.
+        metric: the number's name in the run's result.
+        control: whether it is measured without a model.
+        pretraining: the run that `run_id` starts from, also over others; empty without one.
+        tables, figures: keys of the study's tables and figures that show it.
+        x: fields of the pretraining that figures of the study have as x.
+    """
+
+    study: str
+    dataset: str
+    title: str
+    draw: int
+    seed: int
+    row: str
+    line: str
+    column: str
+    stage: str
+    metric: str
+    control: bool
+    run_id: str
+    pretraining: str
+    tables: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    x: Mapping[str, float] = {}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of one folder of results, and its runs.
+
+    Attributes:
+        name: of the study or the scale.
+        specs: specs by run id, parents before children.
+        caveat: what the numbers allow to conclude, by the scale.
+        file: the study's own file, as seen from the folder of results. Empty: the paper's studies.
+        words: the content of that file.
+    """
+
+    name: str
+    cells: list[Cell]
+    specs: dict[str, Spec] = field(default_factory=dict)
+    caveat: str = ""
+    file: str = ""
+    words: str = ""
+
+    @cached_property
+    def targets(self) -> dict[str, list[str]]:
+        """The targets, such as table4e and figure5, with the runs that they show."""
+        targets: dict[str, dict[str, None]] = {"all": dict.fromkeys(self.specs)}
+        for cell in self.cells:
+            keys = (cell.study, *(f"table{key}" for key in cell.tables), *cell.figures)
+            for key in keys if cell.metric else cell.figures:
+                targets.setdefault(key, {})[cell.run_id] = None
+        return {key: list(runs) for key, runs in targets.items()}
+
+    def runs_of(self, target: str) -> list[Spec]:
+        """Return the runs that a target needs, parents first.
+
+        Raises:
+            UserError: there is no such target.
+        """
+        if target not in self.targets:
+            raise UserError(f"{target}: no such target; choose one of {', '.join(self.targets)}")
+        return self.with_parents(self.targets[target])
+
+    def with_parents(self, run_ids: Iterable[str]) -> list[Spec]:
+        """Return these runs and the runs that they start from, parents first."""
+        wanted = set(run_ids)
+        for run_id in reversed(self.specs):
+            if run_id in wanted:
+                wanted.update(parents(self.specs[run_id]))
+        return [spec for run_id, spec in self.specs.items() if run_id in wanted]
+
+    def texts(self) -> dict[str, str]:
+        """Return the content of the plan's files by name."""
+        fields = dict.fromkeys(name for cell in self.cells for name in cell.x)
+        shared = [name for name in Cell._fields if name != "x"]
+        file = io.StringIO()
+        writer = atomic.table_writer(file)
+        writer.writerow([*shared, *(X + name for name in fields)])
+        for cell in self.cells:
+            values = cell._asdict() | {
+                "draw": "" if cell.draw == UNDRAWN else cell.draw,
+                "control": int(cell.control),
+                "tables": " ".join(cell.tables),
+                "figures": " ".join(cell.figures),
+            }
+            numbers = (f"{cell.x[name]:.12g}" if name in cell.x else "" for name in fields)
+            writer.writerow([*(values[name] for name in shared), *numbers])
+        cells = file.getvalue()
+        head = {"name": self.name, "file": self.file, "caveat": self.caveat, "cells": digest(cells)}
+        # A line per run.
+        runs = (
+            f"{json.dumps(name)}: {spec.model_dump_json()}" for name, spec in self.specs.items()
+        )
+        specs = "{" + json.dumps(head)[1:-1] + ', "runs": {\n' + ",\n".join(runs) + "\n}}\n"
+        return {CELLS: cells, SPECS: specs} | ({COPY: self.words} if self.words else {})
+
+    def write(self, results: Path) -> None:
+        """Write the plan to the folder `results`. Unchanged files are left alone."""
+        for name, text in self.texts().items():
+            path = results / FOLDER / name
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                atomic.write(path, text)
+
+
+def digest(cells: str) -> str:
+    return hashlib.sha256(cells.encode()).hexdigest()
+
+
+def read_plan(results: Path) -> Plan:
+    """Read the plan of a folder of results, which is unpacked first.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    unpack(results)
+    if not results.is_dir():
+        raise UserError(
+            f"{results}: no such folder of results; correct the name, or run its experiments first"
+        )
+    place = results / FOLDER
+    if not (place / SPECS).is_file():
+        raise UserError(
+            f"{place}: no such plan; `snakemake --cores 1 report` with the --config of these "
+            "results writes it"
+        )
+    advice = f"delete {place}, and `snakemake --cores 1 report` with its --config writes it again"
+    try:
+        fields = read_json(place / SPECS)
+        text = read_text(place / CELLS)
+        if fields["cells"] != digest(text):
+            raise UserError(f"{place / CELLS}: changed since it was written; {advice}")
+        specs = {run_id: parse(spec, run_id) for run_id, spec in fields["runs"].items()}
+        if wrong := [run_id for run_id, spec in specs.items() if spec.run_id != run_id]:
+            raise UserError(f"{place / SPECS}: {wrong[0]} is another run; {advice}")
+        words = read_text(place / COPY) if (place / COPY).exists() else ""
+        return Plan(fields["name"], _cells(text), specs, fields["caveat"], fields["file"], words)
+    except (KeyError, TypeError, ValueError, AttributeError, FileNotFoundError) as error:
+        raise UserError(f"{place}: is not a plan ({error!r}); {advice}") from None
+
+
+def _cells(text: str) -> list[Cell]:
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    return [_cell(row) for row in rows]
+
+
+def _cell(row: dict[str, Any]) -> Cell:
+    x = {
+        name.removeprefix(X): float(text)
+        for name, text in row.items()
+        if name.startswith(X) and text
+    }
+    fields = {name: row[name] for name in Cell._fields if name != "x"}
+    return Cell(
+        **fields
+        | {
+            "draw": int(row["draw"] or UNDRAWN),
+            "seed": int(row["seed"]),
+            "control": row["control"] == "1",
+            "tables": tuple(row["tables"].split()),
+            "figures": tuple(row["figures"].split()),
+            "x": x,
+        }
+    )
