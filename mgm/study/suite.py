@@ -229,9 +229,9 @@ def _as_planned(study: Study, plan: Plan) -> Study:
     return study.model_copy(
         update={
             "datasets": {
-                name: study.datasets[name].model_copy(update={"title": title})
-                for name, title in titles.items()
-                if name in study.datasets
+                name: place.model_copy(update={"title": titles.get(name, place.title)})
+                for name, place in study.datasets.items()
+                if name in titles or not place.tested
             },
             "rows": {name: study.rows.get(name, Row()) for name in rows},
             "tables": {key: part for key, part in study.tables.items() if key in shown},
