@@ -75,7 +75,7 @@ def sync(results: Path, uri: str = "") -> str:
     counts, ids = Counter[str](), dict[str, str]()
     with _writing(uri, results):
         client, experiment, held = _open(uri, results.name)
-        ratios = _ratios(findings.suite.specs.values())
+        ratios = _ratios(findings.plan.specs.values())
         for run_id, digest in track(wanted.items(), "runs copied to MLflow", len(wanted)):
             old = held.get(run_id, [])
             if len(old) == 1 and old[0].data.tags.get(DIGEST) == digest:
