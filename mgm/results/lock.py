@@ -3,13 +3,7 @@
 The writer of a folder holds a POSIX lock on FOLDER/writer.lock, the writer of a file on FILE.lock.
 The kernel releases the lock when the process ends, so a dead writer never blocks another. This
 works on one host, and on NFS or Lustre with support for locks. Child processes do not inherit it.
-
-NFS mounted with `nolock`, and Lustre mounted without `flock`, have no locks between hosts. There
-the lock file contains the writer's host and process id, and the writer touches it every
-HEARTBEAT_S. A second process on another host cannot check the first one, so it watches the file
-for STALE_S (NFS caches the times of a file for up to 60 s). If the file was touched, the writer is
-alive; otherwise it is dead. No clocks are compared. Two cases are not detected without locks: two
-processes that start at the same moment, and a writer that was frozen for longer than STALE_S.
+On a file system without locks, nobody is refused.
 """
 
 import errno
@@ -19,17 +13,15 @@ import multiprocessing
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from mgm.console import show
 from mgm.errors import UserError
 from mgm.results.atomic import naming
 
-HEARTBEAT_S, STALE_S = 10.0, 90.0
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -64,7 +56,7 @@ def has_writer(folder: Path) -> bool:
     except OSError:
         return False
     try:
-        return _other_writer(path, descriptor, _try_lock(descriptor)) is not None
+        return not _try_lock(descriptor)
     finally:
         os.close(descriptor)
 
@@ -72,9 +64,10 @@ def has_writer(folder: Path) -> bool:
 @contextmanager
 def _writer_lock(path: Path, place: Path) -> Iterator[None]:
     """Hold the lock file `path`. Errors name `place`, the folder or file that it locks."""
-    descriptor, lock = _open(path)
+    descriptor, free = _open(path)
     try:
-        if other := _other_writer(path, descriptor, lock):
+        if not free:
+            other = _writer_in(descriptor)
             raise UserError(
                 f"{place}: process {other['pid']} on {other['host']} writes here; wait for it or "
                 "stop it, then run again"
@@ -83,23 +76,17 @@ def _writer_lock(path: Path, place: Path) -> Iterator[None]:
             os.ftruncate(descriptor, 0)
             writer = {"host": socket.gethostname(), "pid": os.getpid()}
             os.pwrite(descriptor, json.dumps(writer).encode(), 0)
-        ended = threading.Event()
-        threading.Thread(target=_heartbeat, args=(path, ended), daemon=True).start()
         try:
             yield
         finally:
-            ended.set()
             # The file is still locked: a process that has just opened it will see that it is gone.
             path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
 
 
-Lock = Literal["ours", "theirs", "none"]
-
-
-def _open(path: Path) -> tuple[int, Lock]:
-    """Open the lock file and try to lock it. Return its descriptor, and who has the lock."""
+def _open(path: Path) -> tuple[int, bool]:
+    """Open the lock file and try to lock it. Return its descriptor, and whether it was free."""
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -108,56 +95,31 @@ def _open(path: Path) -> tuple[int, Lock]:
                 f"{path}: cannot be written ({error.strerror}); make the folder writable, or "
                 "choose another"
             ) from None
-        lock = _try_lock(descriptor)
+        free = _try_lock(descriptor)
         with suppress(FileNotFoundError):
-            if lock == "theirs" or os.stat(path).st_ino == os.fstat(descriptor).st_ino:
-                return descriptor, lock
+            if not free or os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor, free
         # Its writer has just ended and removed it.
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int) -> Lock:
-    """Lock an open file. Return who has the lock; none if the file system has no locks."""
+def _try_lock(descriptor: int) -> bool:
+    """Lock an open file. Return whether it was free, which it always is without locks."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return "none" if error.errno in NO_LOCKS else "theirs"
-    return "ours"
+        return error.errno in NO_LOCKS
+    return True
 
 
-def _other_writer(path: Path, descriptor: int, lock: Lock) -> dict[str, Any] | None:
-    """Return the host and process id of a writer that is not this process; None if none lives."""
-    writer = None
-    # The file is incomplete if its writer has just started, or was killed then.
-    with naming(path), suppress(ValueError, RecursionError):
+def _writer_in(descriptor: int) -> dict[str, Any]:
+    """Return the host and process id in a lock file."""
+    # The file is incomplete if its writer has just started.
+    with suppress(ValueError, RecursionError):
         written = json.loads(os.pread(descriptor, 1000, 0))
         if isinstance(written, dict) and {"host", "pid"} <= written.keys():
-            writer = written
-    if lock == "theirs":
-        return writer or {"host": "a host", "pid": "?"}
-    if writer and (writer["host"] != socket.gethostname() or lock == "none"):
-        return writer if _is_alive(path, writer) else None
-    return None
-
-
-def _is_alive(path: Path, writer: dict[str, Any]) -> bool:
-    """Return whether the writer touches or removes its file within STALE_S."""
-    show(
-        f"{path}: locked by process {writer['pid']} on {writer['host']}; waiting up to "
-        f"{STALE_S:.0f} s to see if that process is alive"
-    )
-    first, end = path.stat().st_mtime_ns, time.monotonic() + STALE_S
-    while time.monotonic() < end:
-        time.sleep(HEARTBEAT_S / 10)
-        if not path.exists() or path.stat().st_mtime_ns != first:
-            return True
-    return False
-
-
-def _heartbeat(path: Path, ended: threading.Event) -> None:
-    while not ended.wait(HEARTBEAT_S):
-        with suppress(OSError):
-            os.utime(path)
+            return written
+    return {"host": "a host", "pid": "?"}
 
 
 def wait_for_flock(file: int | IO, waiting: str) -> None:
