@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from mgm.data.synthetic import drawing, generator
-from mgm.data.synthetic.drawing import STYLES, boxes, draw, motion, scene, tracks
-from mgm.data.synthetic.params import CLASSES, SWAYS, Synthetic
+from mgm.data.synthetic.drawing import STYLES, boxes, draw, scene, tracks
+from mgm.data.synthetic.params import CLASSES, MOTIONS, Synthetic
 
 KINDS = tuple(CLASSES)
 
@@ -41,14 +41,13 @@ def test_boxes_hold_what_moves_and_little_else(kind, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("ssv2", ("91c5c1412fc9", "6ebce6068b673982")),
-        ("k400", ("66bf50f9d019", "c6e49c77ea1fa49f")),
-        ("ucf101", ("e085c6376aad", "4a778e3d9ec54479")),
-        ("hmdb51", ("c1f33e5cc0a8", "ab411726b119edea")),
-        ("diving48", ("03b3461027ed", "2e911ca03c8e8cd9")),
-        ("sway", ("42baf6798207", "07968648e93edd1e")),
+        ("ssv2", ("42baf6798207", "07968648e93edd1e")),
+        ("k400", ("7244012c3b6e", "1bff70faf148512e")),
+        ("ucf101", ("98c64f75e0d1", "0d99ca4af8b75141")),
+        ("hmdb51", ("b4fe94ad78e0", "97d6a816e1da9dda")),
+        ("diving48", ("af6409e151ec", "4feb98c4952a5cf2")),
         ("binding", ("4913cad14f94", "d5b8be4c705b539e")),
-        ("smooth", ("8c540fa04f13", "f6d4c6c8a75b08a1")),
+        ("smooth", ("645aa28d68c4", "cc8740ce4f4ab485")),
     ],
 )
 def test_every_machine_draws_these_pixels(kind, expected):
@@ -56,8 +55,7 @@ def test_every_machine_draws_these_pixels(kind, expected):
 
     If this fails because the drawing changed, raise GENERATOR_VERSION and put the new values here.
     """
-    special = {name: Synthetic(layout=name) for name in ("sway", "binding")}
-    special["smooth"] = Synthetic(ground="smooth")
+    special = {"binding": Synthetic(layout="binding"), "smooth": Synthetic(ground="smooth")}
     params, digest = special.get(kind) or Synthetic(kind=kind), hashlib.sha256()
     for number in range(12):
         digest.update(draw(params, scene(params, "train", number)))
@@ -97,15 +95,15 @@ def test_seven_of_fourteen_classes_are_shared_and_move_alike_in_two_styles():
     one, other = CLASSES["ucf101"], CLASSES["hmdb51"]
     assert len(one) == len(other) == 14
     assert set(one) & set(other) == set(one[:7]) == set(other[:7])
-    assert [motion("ucf101", name) for name in one[:7]] == [
-        motion("hmdb51", name) for name in other[:7]
+    assert [MOTIONS["ucf101"][name] for name in one[:7]] == [
+        MOTIONS["hmdb51"][name] for name in other[:7]
     ]
-    motions = [motion("ucf101", name) for name in one] + [
-        motion("hmdb51", name) for name in other[7:]
+    motions = [MOTIONS["ucf101"][name] for name in one] + [
+        MOTIONS["hmdb51"][name] for name in other[7:]
     ]
     assert len(set(motions)) == 21  # classes that are not shared move differently
     styles = [STYLES[kind] for kind in ("k400", "ucf101", "hmdb51")]
-    assert not set(styles[1].shapes) & set(styles[2].shapes)
+    assert styles[1].shape != styles[2].shape
     colours = []  # of sprites and of backgrounds
     for kind in ("ucf101", "hmdb51"):
         sprites, backgrounds = drawing._bank(Synthetic(kind=kind))
@@ -142,50 +140,6 @@ def test_only_the_motion_depends_on_the_class(kind):
                 np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
 
 
-@pytest.mark.parametrize("kind", ["ssv2", "diving48"])
-def test_sprites_are_distributed_alike_at_every_time_and_in_all_zooms(kind):
-    """The first frame does not reveal the class.
-
-    Here, the standard error of a mean is about 0.7 pixels.
-    """
-    params = Synthetic(kind=kind, train_per_class=200, frames=5)
-    centres = [[] for _ in CLASSES[kind]]
-    for number in range(params.classes * params.train_per_class):
-        what = scene(params, "train", number)
-        centres[what.label].append(tracks(params, what)[0])
-    for label, name in enumerate(CLASSES[kind]):
-        mean_TK2 = np.mean(centres[label], axis=0)
-        np.testing.assert_allclose(mean_TK2.mean(1), 32, atol=2.5, err_msg=name)
-    zooms = [label for label, name in enumerate(CLASSES[kind]) if motion(kind, name)[0][2]]
-    distances = [
-        np.hypot(*np.moveaxis(np.array(centres[label]) - 32, -1, 0)).mean((0, 2)) for label in zooms
-    ]
-    for distance_T in distances:
-        np.testing.assert_allclose(distance_T, distances[0].mean(), atol=1.5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_things_move_as_their_class_says(kind):
-    params = Synthetic(kind=kind)
-    for label, name in enumerate(CLASSES[kind]):
-        centres_TK2, diameters_TK = tracks(params, scene(params, "train", label))
-        parts = motion(kind, name)
-        for number, (right, down, nearer) in enumerate(parts):
-            part = slice(number * 24 // len(parts), (number + 1) * 24 // len(parts))
-            steps_TK2 = np.diff(centres_TK2[part], axis=0)
-            # Leave out jumps: a sprite that leaves the frame comes in again elsewhere.
-            steps_TK2 = steps_TK2[np.abs(steps_TK2).max((1, 2)) < 10]
-            if nearer:
-                growth_TK = np.diff(diameters_TK[part], axis=0)
-                assert (np.median(np.sign(growth_TK), axis=0) == nearer).all(), name
-            else:
-                step = np.median(steps_TK2, axis=(0, 1))
-                assert 1.3 < np.hypot(*step) < 1.9
-                np.testing.assert_allclose(
-                    step / np.hypot(*step), (right, down), atol=0.02, err_msg=name
-                )
-
-
 @pytest.mark.parametrize(
     ("layout", "kind", "quick"), [("sway", "ssv2", 1), ("binding", "k400", 10)]
 )
@@ -194,7 +148,7 @@ def test_a_frame_of_swaying_sprites_tells_nothing_of_the_class(layout, kind, qui
     params = Synthetic(
         kind=kind, layout=layout, sprites=3, quick=quick, train_per_class=150, frames=9
     )
-    found = [[] for _ in SWAYS[kind]]
+    found = [[] for _ in MOTIONS[kind]]
     for number in range(params.classes * params.train_per_class):
         what = scene(params, "train", number)
         centres_TK2, diameters_TK = tracks(params, what)
@@ -223,10 +177,10 @@ def distance_to_uniform(values_NV, low_V, width_V) -> np.ndarray:
 
 
 @pytest.mark.parametrize("quick", [10, 1])
-@pytest.mark.parametrize("kind", SWAYS)
+@pytest.mark.parametrize("kind", MOTIONS)
 def test_swaying_sprites_move_as_their_class_says(kind, quick):
-    params = Synthetic(kind=kind, layout="sway", quick=quick, frames=31)
-    for label, (name, ways) in enumerate(SWAYS[kind].items()):
+    params = Synthetic(kind=kind, quick=quick, frames=31)
+    for label, (name, ways) in enumerate(MOTIONS[kind].items()):
         centres_TK2, diameters_TK = tracks(params, scene(params, "train", label))
         steps_3T = np.moveaxis(
             np.diff(np.concatenate([centres_TK2, diameters_TK[..., None]], axis=-1)[:, 0], axis=0),
@@ -248,7 +202,7 @@ def test_swaying_sprites_move_as_their_class_says(kind, quick):
 def test_each_sprite_of_binding_has_a_motion_of_its_own():
     """The first sprite moves as the label says; all else is as likely in any class."""
     params = Synthetic(layout="binding", sprites=3, quick=1, frames=31)
-    alone = Synthetic(layout="sway", sprites=1, quick=1, frames=31)
+    alone = Synthetic(sprites=1, quick=1, frames=31)
     first, last = scene(alone, "train", 0), set()
     for number in range(120):
         what = scene(params, "train", number)

@@ -21,9 +21,7 @@ from tests.helpers.errors import refused
         ('{"kind": "hmdb51", "classes": 15}', "classes:"),
         ('{"size": 40}', "size:"),
         ('{"layout": "jump"}', "layout"),
-        ('{"layout": "sway", "kind": "hmdb51"}', "ssv2 and k400"),
-        ('{"sprites": 3}', "sway"),
-        ('{"layout": "sway", "quick": 15}', "quick"),
+        ('{"quick": 15}', "quick"),
         ('{"layout": "binding", "classes": 3, "sprites": 4}', "sprites:"),
     ],
 )

@@ -23,7 +23,15 @@ GRID = Grid(len(SAMPLED) // 2, 14, 14)
 def drawn(tmp_path_factory):
     out = tmp_path_factory.mktemp("drawn")
     index = generate(
-        Synthetic(train_per_class=2, test_per_class=1, size=SIZE, frames=FRAMES, pan=2.8, seed=1),
+        Synthetic(
+            train_per_class=2,
+            test_per_class=1,
+            size=SIZE,
+            frames=FRAMES,
+            pan=2.8,
+            sprites=2,
+            seed=1,
+        ),
         out,
     )
     return index, load_boxes(out)

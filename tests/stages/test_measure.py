@@ -96,7 +96,7 @@ def test_saliency_is_what_a_slow_loop_over_pixels_finds(videos, index):
     assert found == pytest.approx(
         slow_saliency(index, load_boxes(videos), chosen), rel=1e-4
     )  # magnitudes are float32
-    assert found["saliency"] > 1.1  # sprites move; the background pans slowly
+    assert found["saliency"] > 1  # sprites move; the background pans slowly
 
 
 def test_a_users_boxes_go_before_the_generators(copied, index):

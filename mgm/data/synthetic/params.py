@@ -1,16 +1,12 @@
 """The parameters of a generated set, and their digest.
 
-classes.csv lists the classes: kind, layout, name, and how the sprites move.
+classes.csv lists the classes: kind, name, and how the sprites move, in three numbers: along x,
+along y and of the diameter. A number is 0 for static, 2 for both ways at the same speed, and -1 or
+1 for the direction of the quick way.
 
-In the layout wrap, a motion is a list of directions. Each direction takes an equal part of the
-video. There are at least two, since one part might round positions in another way. The kinds ucf101
-and hmdb51 share their first seven classes, as many as the published tasks of partial domain
-adaptation. The classes of diving48 come in pairs with the same directions in another order. Two
-directions in sequence occur in one class only.
-
-In the layout sway, a motion is three numbers: along x, along y and of the diameter. A number is 0
-for static, 2 for both ways at the same speed, and -1 or 1 for the direction of the quick way. The
-layout binding has the motions of sway.
+The kinds ucf101 and hmdb51 share their first seven classes, as many as the published tasks of
+partial domain adaptation. The classes of diving48 come in pairs: one is the other backwards in
+time.
 
 Videos of all kinds except ssv2 are mirrored at random, so left and right are the same class there.
 """
@@ -32,22 +28,20 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 GENERATOR_VERSION: dict[Kind, int] = {"ssv2": 2, "k400": 2, "ucf101": 1, "hmdb51": 1, "diving48": 1}
 
 
-def _classes(layout: str) -> dict[Kind, dict[str, tuple[str, ...]]]:
-    """Return {kind: {class: its motion}} of a layout. Classes are in the order of their labels."""
-    classes: dict[Any, dict[str, tuple[str, ...]]] = {}
+Ways = tuple[int, int, int]  # along x, along y and of the diameter
+
+
+def _classes() -> dict[Kind, dict[str, Ways]]:
+    """Return {kind: {class: its motion}}. Classes are in the order of their labels."""
+    classes: dict[Any, dict[str, Ways]] = {}
     with (Path(__file__).parent / "classes.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            if row["layout"] == layout:
-                classes.setdefault(row["kind"], {})[row["class"]] = tuple(row["motion"].split())
+            x, y, diameter = map(int, row["motion"].split())
+            classes.setdefault(row["kind"], {})[row["class"]] = x, y, diameter
     return classes
 
 
-MOTIONS = _classes("wrap")
-# Along x, along y and of the diameter.
-SWAYS = {
-    kind: {name: tuple(map(int, ways)) for name, ways in motions.items()}
-    for kind, motions in _classes("sway").items()
-}
+MOTIONS = _classes()
 CLASSES = {kind: tuple(motions) for kind, motions in MOTIONS.items()}
 
 
@@ -63,11 +57,11 @@ class Synthetic(BaseModel):
         ground: the background's texture. `fine` has the kind's colours, and gives the codec motion
             to find. `smooth` is grey in every kind, so that a small model can predict it.
             `textured` has contrast in every patch. `black` has nothing to see.
-        layout: how sprites move. `wrap`: on a torus. `sway`: to and fro within the frame (kinds
-            ssv2 and k400). `binding`: each as in a class of sway; the first sprite's is the label.
-        sprites: their number. Layout wrap has five.
-        diameter: the sprites' mean diameter, as a share of the frame's side. Not for wrap.
-        quick: the number of frames of the quick way, in a period of 30 frames. Not for wrap.
+        layout: how sprites move, to and fro within the frame. `sway`: all in the motion of the
+            class. `binding`: each as in another class; the first sprite's is the label.
+        sprites: their number.
+        diameter: the sprites' mean diameter, as a share of the frame's side.
+        quick: the number of frames of the quick way, in a period of 30 frames.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -82,7 +76,7 @@ class Synthetic(BaseModel):
     pan: float = Field(default=0.8, ge=0, le=4)
     ground: Literal["fine", "smooth", "textured", "black"] = "fine"
     seed: int = Field(default=0, ge=0, lt=2**63)
-    layout: Literal["wrap", "sway", "binding"] = "wrap"
+    layout: Literal["sway", "binding"] = "sway"
     sprites: int = Field(default=5, ge=1, le=16)
     diameter: float = Field(default=0.33, ge=0.05, le=0.4)
     quick: int = Field(default=10, ge=1, le=14)
@@ -92,12 +86,6 @@ class Synthetic(BaseModel):
         most = len(CLASSES[self.kind])
         if self.classes > most:
             raise ValueError(f"classes: kind {self.kind} has at most {most}")
-        if self.layout == "wrap":
-            for name in ("sprites", "diameter", "quick"):
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name} is for layouts sway and binding; leave it out")
-        elif self.kind not in SWAYS:
-            raise ValueError(f"layout {self.layout} is for kinds {' and '.join(SWAYS)}")
         if self.layout == "binding" and not 2 <= self.sprites <= self.classes:
             raise ValueError(f"sprites: layout binding has 2 to {self.classes}")
         return self
@@ -105,7 +93,7 @@ class Synthetic(BaseModel):
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names of the classes, by label."""
-        return tuple((MOTIONS if self.layout == "wrap" else SWAYS)[self.kind])[: self.classes]
+        return CLASSES[self.kind][: self.classes]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -122,10 +110,7 @@ class Synthetic(BaseModel):
         They identify the set on every machine.
         """
         fields = {**self.model_dump(mode="json"), "generator": GENERATOR_VERSION[self.kind]}
-        # Sets that are older than a parameter keep their digests.
-        if self.layout == "wrap":
-            for name in ("layout", "sprites", "diameter"):
-                del fields[name]
+        # Sets that are older than this parameter keep their digests.
         if self.quick == 10:
             del fields["quick"]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
