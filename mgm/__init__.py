@@ -1,6 +1,7 @@
 """Motion-Guided Masking (Fan et al., ICCV 2023) and its baselines for video masked autoencoders.
 
-`mgm.load`, `mgm.masks`, `mgm.read` and `mgm.track` are the short way in (`mgm.api`).
+`mgm.load`, `mgm.masks`, `mgm.read` and `mgm.track` are the short way in (`mgm.api`). `mgm.Box` is
+a crop, and `mgm.rng.clip_seed` draws the seeds of clips.
 
 Shape suffixes, used after an underscore everywhere (`frames_THWC`, `masked_BL`):
 
@@ -9,20 +10,25 @@ Shape suffixes, used after an underscore everywhere (`frames_THWC`, `masked_BL`)
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mgm.version import __version__
 
 if TYPE_CHECKING:
+    from mgm import rng
     from mgm.api import load, masks, read, track
+    from mgm.video.clip import Box
 
-__all__ = ["__version__", "load", "masks", "read", "track"]
+_PLACES = dict.fromkeys(("load", "masks", "read", "track"), "mgm.api") | {"Box": "mgm.video.clip"}
+__all__ = ["Box", "__version__", "load", "masks", "read", "rng", "track"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Import the interface on first use, so that `mgm --help` is fast."""
-    if name in __all__:
-        return getattr(import_module("mgm.api"), name)
+    if name == "rng":
+        return import_module("mgm.rng")
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

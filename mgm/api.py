@@ -10,15 +10,17 @@
 `read` and `track` need only the base of the package. `load` and `masks` need the extra `train`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mgm.errors import UserError, valid
+from mgm.errors import UserError, WrongType, WrongValue, path_of, valid, whole
 from mgm.spec import ApplyOptions, Clips, Mask, Views
+from mgm.study.recipes import MASK_RATIO
 from mgm.video.clip import Box, Clip, Motion
 from mgm.video.track import SUFFIX, Track
 
@@ -41,17 +43,22 @@ def read(
 
     Raises:
         NoMotion: the codec has no motion vectors.
-        UserError: the file cannot be read, has fewer frames than requested, or `frames` are not
-            whole numbers.
+        UserError: the file cannot be read, or has fewer frames than requested.
+        ValueError, TypeError: `frames` are not whole numbers from 0.
     """
+    path = path_of("video", video)
+
     # PyAV takes long to import.
     from mgm.video.decode import probe_video, read_clip
 
     if frames is None:
-        frames = range(probe_video(video).frames)
-    elif np.asarray(frames).dtype.kind not in "iu":
-        raise UserError(f"{video}: frames are {frames}; pass whole numbers from 0")
-    return read_clip(video, frames, motion)
+        return read_clip(path, range(probe_video(path).frames), motion)
+    if isinstance(frames, str) or not isinstance(frames, Iterable):
+        raise WrongType(f"frames is {frames!r}; pass whole numbers, such as range(16)")
+    numbers = [whole("frames", number) for number in frames]
+    if not numbers:
+        raise WrongValue("frames is empty; pass whole numbers, such as range(16)")
+    return read_clip(path, numbers, motion)
 
 
 def track(path: str | Path) -> Track:
@@ -67,7 +74,8 @@ def track(path: str | Path) -> Track:
     Raises:
         UserError: the file cannot be read, or is not a whole track.
     """
-    if str(path).endswith(SUFFIX):
+    path = path_of("path", path)
+    if path.name.endswith(SUFFIX):
         return Track(path)
     # PyAV takes long to import, and reading a track does not need it.
     from mgm.video.vectors import read_track
@@ -77,7 +85,7 @@ def track(path: str | Path) -> Track:
 
 def masks(
     motion: Motion | Clip,
-    mask: str | Mask = "mgm",
+    mask: str | Mask | Mapping[str, Any] = "mgm",
     seed: int = 0,
     *,
     ratio: float | None = None,
@@ -93,10 +101,10 @@ def masks(
     Args:
         motion: of the clip's frames: a slice of a track, or a clip from `read`. `tubelet` divides
             its number of frames.
-        mask: a name, such as "mgm", "tube" or "block", or all settings of a mask. A name hides
-            75 % of the patches.
+        mask: a name, such as "mgm", "tube" or "block", or all settings of a mask.
         seed: of the mask's random draws.
-        ratio: the share of patches to hide, in place of the mask's own.
+        ratio: the share of patches to hide. Default: that of `mask`; for a name, that of its paper,
+            such as 0.75 for "mgm" and 0.9 for "tube".
         box: the crop that the model sees: top, left, height and width, in pixels of the video.
             Default: the whole frames. For a clip, use `Clip.cut`.
         flip: the crop is mirrored, left to right.
@@ -110,7 +118,7 @@ def masks(
 
     Raises:
         UserError: the mask does not exist, its guidance needs more than the motion, or the clip
-            does not fit the tubelets or the grid.
+            does not fit the tubelets or the grid. It is a ValueError or a TypeError, too.
     """
     # torch and what needs it belong to an optional part of the package.
     import torch
@@ -118,38 +126,67 @@ def masks(
     from mgm.masking import Grid, make_mask
     from mgm.stages.guidance import slot_motion, track_method
 
-    with valid("mask: "):
-        settings = Mask.model_validate(mask)
-        if ratio is not None:
-            settings = Mask.model_validate({**settings.model_dump(), "ratio": ratio})
+    settings = _settings(mask, ratio)
     if isinstance(motion, Clip):
         clip, sides = motion, motion.frames_THWC.shape[1:3]
-        if box or flip:
-            raise UserError("box and flip are for motion; cut the clip itself: clip.cut(...)")
-    else:
-        if box or flip:
-            top, left, height, width = box or (0, 0, *motion.frame)
-            crop = Box(top, left, height, width, flip=flip, of=motion.frame)
-            motion = motion.cut(crop, size)
+        if box is not None or flip:
+            raise WrongValue("box and flip are for motion; cut the clip itself: clip.cut(...)")
+    elif isinstance(motion, Motion):
+        if box is not None or flip:
+            motion = motion.cut(_crop(box, flip, motion.frame), whole("size", size, 1))
         # There are no pixels.
         clip = Clip(np.empty((len(motion), 0, 0, 3), np.uint8), motion)
         sides = (motion.size, motion.size) if motion.box else motion.frame
+    else:
+        raise WrongType(f"motion is {type(motion).__name__}; pass track[frames] or a clip")
     frames = len(clip.motion)
-    if tubelet < 1 or frames % tubelet:
-        raise UserError(f"the clip has {frames} frames, which tubelet {tubelet} does not divide")
-    if np.shape(grid) != (2,) or not all(1 <= n <= side for n, side in zip(grid, sides)):
-        raise UserError(f"grid is {grid}; pass rows and columns, at most {sides[0]} and {sides[1]}")
+    seed, stride = whole("seed", seed), whole("stride", stride, 1)
+    if frames % (tubelet := whole("tubelet", tubelet, 1)):
+        raise WrongValue(f"the clip has {frames} frames, which tubelet {tubelet} does not divide")
+    if not isinstance(grid, Sequence | np.ndarray) or len(grid) != 2:
+        raise WrongType(f"grid is {grid!r}; pass the numbers of rows and columns")
+    rows, columns = (whole("grid", count, 1, side) for count, side in zip(grid, sides))
     allowed = ("vectors", "difference") if clip.frames_THWC.size else ("vectors",)
     if settings.guidance not in allowed:
-        raise UserError(f"guidance {settings.guidance} needs more than this; choose vectors")
+        raise WrongValue(f"guidance {settings.guidance} needs more than this; choose vectors")
     if track_method(settings) and not clip.has_motion_T.any():
-        raise UserError(f"the clip has no motion, and mask {settings.name} needs it; choose tube")
+        raise WrongValue(f"the clip has no motion, and mask {settings.name} needs it; choose tube")
     guide = slot_motion([clip], settings, tubelet, stride)
-    masked_1L = make_mask(settings, Grid(frames // tubelet, *grid), guide, torch.tensor([seed]))
-    return masked_1L.view(-1, *grid).numpy()
+    sizes = Grid(frames // tubelet, rows, columns)
+    masked_1L = make_mask(settings, sizes, guide, torch.tensor([seed]))
+    return masked_1L.view(-1, rows, columns).numpy()
 
 
-@dataclass(frozen=True)
+def _crop(box: Any, flip: bool, frame: tuple[int, int]) -> Box:
+    """Return the crop of `masks`."""
+    box = (0, 0, *frame) if box is None else box
+    if not isinstance(box, Sequence | np.ndarray) or len(box) != 4:
+        raise WrongType(f"box is {box!r}; pass top, left, height and width")
+    top, left, height, width = box
+    crop = Box(top, left, height, width, flip=flip, of=frame)
+    crop.require_in(*frame, whole_pixels=False)
+    return crop
+
+
+def _settings(mask: str | Mask | Mapping[str, Any], ratio: float | None) -> Mask:
+    """Return all settings of a mask that is given by its name, its fields or its settings."""
+    if not isinstance(mask, str | Mask | Mapping):
+        raise WrongType(f"mask is {mask!r}; pass a name, such as mgm")
+    fields: dict[str, Any] = {"name": mask} if isinstance(mask, str) else dict(mask)
+    if ratio is not None:
+        if not isinstance(ratio, Real):
+            raise WrongType(f"ratio is {ratio!r}; pass a number between 0 and 1")
+        fields["ratio"] = ratio
+    elif (name := str(fields.get("name", "mgm"))) in MASK_RATIO:
+        fields = {"ratio": MASK_RATIO[name]} | fields
+    try:
+        with valid("mask: "):
+            return Mask.model_validate(fields)
+    except UserError as error:
+        raise WrongValue(str(error)) from None
+
+
+@dataclass(frozen=True, repr=False)
 class Model:
     """An encoder that returns features of videos.
 
@@ -160,6 +197,14 @@ class Model:
 
     encoder: "FrozenEncoder"
     clips: Clips
+
+    def __repr__(self) -> str:
+        parameters = sum(weight.numel() for weight in self.encoder.parameters())
+        clips = self.clips
+        return (
+            f"Model({parameters:,} parameters, clips of {clips.frames} frames of {clips.size} x "
+            f"{clips.size} pixels)"
+        )
 
     def embed(self, video: str | Path, clips: int = 1) -> np.ndarray:
         """Return the feature of a video: the mean over its clips of the encoder's mean token.
@@ -174,18 +219,23 @@ class Model:
         Raises:
             UserError: the video cannot be read, is a folder, or has fewer frames than a clip.
         """
+        path = path_of("video", video)
+        whole("clips", clips, 1)
+
         import torch
 
         from mgm.stages.apply import find_videos
         from mgm.stages.frozen import over_videos
 
-        if Path(video).is_dir():
+        if path.is_dir():
             raise UserError(f"{video}: is a folder; pass a video, or run `mgm embed` on the folder")
-        (found,) = find_videos(Path(video))[0].values()
+        (found,) = find_videos(path)[0].values()
         if found.frames < self.clips.frames:
             raise UserError(
                 f"{video}: has {found.frames} frames, and a clip has {self.clips.frames}"
             )
+        if clips > found.frames:
+            raise WrongValue(f"clips is {clips}, and {video} has {found.frames} frames; lower it")
         views = Views(temporal=clips, spatial=1)
         batches = over_videos(self.encoder, [found], self.clips, views)
         return torch.cat([x_BD for x_BD, _ in batches]).float().mean(0).cpu().numpy()
@@ -210,7 +260,13 @@ def load(
     Raises:
         UserError: there are no weights, or they fit no model.
     """
+    path = path_of("weights", weights)
+    sizes = {"frames": frames, "size": size, "stride": stride}
+    given = {name: whole(name, value, 1) for name, value in sizes.items() if value is not None}
+    with valid(""):
+        how = ApplyOptions(**given)
+
     from mgm.stages.apply import find_trained
 
-    trained = find_trained(Path(weights), ApplyOptions(frames=frames, size=size, stride=stride))
+    trained = find_trained(path, how)
     return Model(trained.encoder(), trained.clips)

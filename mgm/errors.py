@@ -3,14 +3,16 @@
 docs/faq.md lists the exit statuses.
 """
 
+import difflib
 import errno
+import operator
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -60,6 +62,44 @@ class UserError(Exception):
 
 class NoMotion(UserError):
     """A video has no motion of the kind that is asked for, or a wrong one, so a run must stop."""
+
+
+class WrongValue(UserError, ValueError):
+    """An argument of the Python interface has a value that is not possible."""
+
+
+class WrongType(UserError, TypeError):
+    """An argument of the Python interface has a type that is not possible."""
+
+
+def whole(name: str, value: Any, low: int = 0, high: int = 2**63 - 1) -> int:
+    """Return an argument of the Python interface as an int.
+
+    Raises:
+        WrongType: it is not a whole number, of Python or of NumPy.
+        WrongValue: it is not from `low` to `high`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise WrongType(f"{name} is {value!r}; pass a whole number") from None
+    if not low <= number <= high:
+        raise WrongValue(f"{name} is {number}; pass a whole number from {low} to {high}")
+    return number
+
+
+def path_of(name: str, value: Any) -> Path:
+    """Return an argument of the Python interface as a path. Raise WrongType if it is none."""
+    if not isinstance(value, str | os.PathLike) or not value:
+        raise WrongType(f"{name} is {value!r}; pass a path")
+    return Path(value)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return what to do about a name that does not exist: the most similar one, or all names."""
+    names = list(known)
+    similar = difflib.get_close_matches(name, names, 1)
+    return f"did you mean {similar[0]}?" if similar else f"choose from {', '.join(names)}"
 
 
 def require_new(path: Path, force: bool) -> None:

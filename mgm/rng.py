@@ -11,13 +11,17 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from mgm.errors import whole
+
 # The independent streams of random numbers of a clip. Only append: the position seeds a stream.
 STREAMS = ("order", "sample", "crop", "augment", "labels", "guide")
 
 
 def clip_seed(run_seed: int, epoch: int, sample: int) -> int:
     """Return a clip's seed, a non-negative int64. `mgm.masking` draws the clip's mask from it."""
-    digest = hashlib.blake2b(f"{run_seed}/{epoch}/{sample}".encode(), digest_size=8).digest()
+    named = ("run_seed", run_seed), ("epoch", epoch), ("sample", sample)
+    text = "/".join(str(whole(name, number)) for name, number in named)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 

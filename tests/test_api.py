@@ -18,6 +18,7 @@ from mgm.stages.apply import embed
 from mgm.stages.guidance import slot_motion
 from mgm.video import read_clip, slot_magnitude
 from mgm.video.clip import Box, Clip, Motion
+from mgm.video.transform import random_box
 from tests.helpers.videos import moving_square, write_video
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +70,11 @@ def test_read_and_masks_are_the_parts(video):
         assert masked_SHW.any()
     half = mgm.masks(clip, Mask(name="block", ratio=0.5), tubelet=4)
     assert half.sum((1, 2)).tolist() == [98] * 4
+    for mask in ("block", Mask(name="block"), {"name": "block"}):
+        assert np.array_equal(mgm.masks(clip, mask, tubelet=4, ratio=0.5), half)
+    # A name hides as much as its paper.
+    assert mgm.masks(clip, "tube")[0].sum() == mgm.masks(clip, {"name": "tube"})[0].sum() == 176
+    assert mgm.masks(clip, "mgm")[0].sum() == mgm.masks(clip, Mask(name="tube"))[0].sum() == 147
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,8 @@ def test_read_and_masks_are_the_parts(video):
         ({"mask": "mgn"}, "mask: name: .*mgm"),
         ({"tubelet": 3}, "16 frames, .* tubelet 3"),
         ({"grid": 200}, "grid is 200; "),
-        ({"grid": (200, 200)}, r"grid is \(200, 200\); .* 64 and 96"),
+        ({"grid": (200, 20)}, r"grid is 200; .* 1 to 64"),
+        ({"grid": (20, 97)}, r"grid is 97; .* 1 to 96"),
         ({"mask": {"guidance": "dis"}}, "guidance dis "),
     ],
 )
@@ -90,11 +97,11 @@ def test_what_a_mask_cannot_have_is_one_line(video, settings, says):
 def test_a_clip_without_motion_has_unguided_masks(tmp_path, video):
     vp9 = write_video(tmp_path / "v.webm", moving_square(8, 64, 96), codec="libvpx-vp9")
     clip = mgm.read(vp9, motion=False)
-    assert mgm.masks(clip, "tube").sum() == 4 * int(0.75 * 196)
+    assert mgm.masks(clip, "tube").sum() == 4 * int(0.9 * 196)
     assert mgm.masks(clip, Mask(guidance="difference")).shape == (4, 14, 14)
     with pytest.raises(UserError, match="no motion, and mask mgm needs it"):
         mgm.masks(clip, "mgm")
-    with pytest.raises(UserError, match="whole numbers"):
+    with pytest.raises(UserError, match="whole number"):
         mgm.read(video, [0.7, 1.2])
     assert {"load", "masks", "read"} <= set(dir(mgm))
 
@@ -154,3 +161,150 @@ def test_the_models_of_the_repository_load_and_are_those_listed(name, video):
     assert model.embed(video).shape == (48,)
     with pytest.raises(UserError, match="weights: is a folder"):
         model.embed(ROOT / "weights")
+
+
+NAN, BIG = float("nan"), 2**70
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        (lambda clip, path: mgm.read(None), TypeError),
+        (lambda clip, path: mgm.read(5), TypeError),
+        (lambda clip, path: mgm.read(b"video.mp4"), TypeError),
+        (lambda clip, path: mgm.read("no\0such"), UserError),
+        (lambda clip, path: mgm.read("none.mp4"), UserError),
+        (lambda clip, path: mgm.read(path, 5), TypeError),
+        (lambda clip, path: mgm.read(path, "0123"), TypeError),
+        (lambda clip, path: mgm.read(path, [0.0, 1.0]), TypeError),
+        (lambda clip, path: mgm.read(path, [[0, 1]]), TypeError),
+        (lambda clip, path: mgm.read(path, []), ValueError),
+        (lambda clip, path: mgm.read(path, [-1]), ValueError),
+        (lambda clip, path: mgm.read(path, [BIG]), ValueError),
+        (lambda clip, path: mgm.read(path, [40]), UserError),
+        (lambda clip, path: clip.cut_to(0), ValueError),
+        (lambda clip, path: clip.cut_to(-8), ValueError),
+        (lambda clip, path: clip.cut_to(96.0), TypeError),
+        (lambda clip, path: clip.cut_to(None), TypeError),
+        (lambda clip, path: clip.cut_to(BIG), ValueError),
+        (lambda clip, path: clip.cut(None, 64), TypeError),
+        (lambda clip, path: clip.cut(mgm.Box(-1, 0, 8, 8), 64), ValueError),
+        (lambda clip, path: clip.cut(mgm.Box(60, 0, 8, 8), 64), ValueError),
+        (lambda clip, path: clip.cut(mgm.Box(0, 0, 0, 8), 64), ValueError),
+        (lambda clip, path: clip.cut(mgm.Box(0.5, 0, 8, 8), 64), ValueError),
+        (lambda clip, path: clip.cut(mgm.Box(NAN, 0, 8, 8), 64), ValueError),
+        (lambda clip, path: clip.cut(mgm.Box("0", 0, 8, 8), 64), TypeError),
+        (lambda clip, path: clip.cut_at_random(64, -1), ValueError),
+        (lambda clip, path: clip.cut_at_random(64, 0.5), TypeError),
+        (lambda clip, path: clip.cut_at_random(64, 0, crop="middle"), UserError),
+        (lambda clip, path: mgm.track(None), TypeError),
+        (lambda clip, path: mgm.track("none.track"), UserError),
+        (lambda clip, path: mgm.track(path)["0"], UserError),
+        (lambda clip, path: mgm.track(path)[40], UserError),
+        (lambda clip, path: mgm.masks(mgm.track(path)), TypeError),
+        (lambda clip, path: mgm.masks(mgm.track(path)[:0]), UserError),
+        (lambda clip, path: mgm.masks(clip.motion, box=(0, 0, 8)), TypeError),
+        (lambda clip, path: mgm.masks(clip.motion, box=5), TypeError),
+        (lambda clip, path: mgm.masks(clip.motion, box=("0", 0, 8, 8)), TypeError),
+        (lambda clip, path: mgm.masks(clip.motion, box=(0, 0, 65, 8)), ValueError),
+        (lambda clip, path: mgm.masks(clip.motion, box=(-1, 0, 8, 8)), ValueError),
+        (lambda clip, path: mgm.masks(clip.motion, box=(0, 0, NAN, 8)), ValueError),
+        (lambda clip, path: mgm.masks(clip.motion, flip=True, size=0), ValueError),
+        (lambda clip, path: mgm.masks(clip.motion, flip=True, size=2.5), TypeError),
+        (lambda clip, path: mgm.masks(clip, box=(0, 0, 8, 8)), ValueError),
+        (lambda clip, path: mgm.masks(None), TypeError),
+        (lambda clip, path: mgm.masks(clip.frames_THWC), TypeError),
+        (lambda clip, path: mgm.masks(clip, None), TypeError),
+        (lambda clip, path: mgm.masks(clip, 5), TypeError),
+        (lambda clip, path: mgm.masks(clip, ""), ValueError),
+        (lambda clip, path: mgm.masks(clip, {"name": 5}), ValueError),
+        (lambda clip, path: mgm.masks(clip, {"names": "mgm"}), ValueError),
+        (lambda clip, path: mgm.masks(clip, ratio=1.0), ValueError),
+        (lambda clip, path: mgm.masks(clip, ratio=0), ValueError),
+        (lambda clip, path: mgm.masks(clip, ratio=NAN), ValueError),
+        (lambda clip, path: mgm.masks(clip, ratio="0.9"), TypeError),
+        (lambda clip, path: mgm.masks(clip, seed=-1), ValueError),
+        (lambda clip, path: mgm.masks(clip, seed=2**63), ValueError),
+        (lambda clip, path: mgm.masks(clip, seed=0.5), TypeError),
+        (lambda clip, path: mgm.masks(clip, seed=None), TypeError),
+        (lambda clip, path: mgm.masks(clip, tubelet=0), ValueError),
+        (lambda clip, path: mgm.masks(clip, tubelet=2.0), TypeError),
+        (lambda clip, path: mgm.masks(clip, tubelet=3), ValueError),
+        (lambda clip, path: mgm.masks(clip, stride=0), ValueError),
+        (lambda clip, path: mgm.masks(clip, stride="2"), TypeError),
+        (lambda clip, path: mgm.masks(clip, grid=(2.0, 3.0)), TypeError),
+        (lambda clip, path: mgm.masks(clip, grid=14), TypeError),
+        (lambda clip, path: mgm.masks(clip, grid="14"), TypeError),
+        (lambda clip, path: mgm.masks(clip, grid=(1, 2, 3)), TypeError),
+        (lambda clip, path: mgm.masks(clip, grid=(0, 3)), ValueError),
+        (lambda clip, path: mgm.load(None), TypeError),
+        (lambda clip, path: mgm.load(5), TypeError),
+        (lambda clip, path: mgm.load(""), TypeError),
+        (lambda clip, path: mgm.load("none"), UserError),
+        (lambda clip, path: mgm.load(path), UserError),
+        (lambda clip, path: mgm.load(WEIGHTS, frames=0), ValueError),
+        (lambda clip, path: mgm.load(WEIGHTS, size=4), UserError),
+        (lambda clip, path: mgm.load(WEIGHTS, size=48.0), TypeError),
+        (lambda clip, path: mgm.load(WEIGHTS, stride=0), ValueError),
+        (lambda clip, path: mgm.load(WEIGHTS).embed(None), TypeError),
+        (lambda clip, path: mgm.load(WEIGHTS).embed(path, clips=0), ValueError),
+        (lambda clip, path: mgm.load(WEIGHTS).embed(path, clips=1.5), TypeError),
+        (lambda clip, path: mgm.load(WEIGHTS).embed(path, clips=10**9), ValueError),
+        (lambda clip, path: mgm.rng.clip_seed(0, 0, 0.5), TypeError),
+        (lambda clip, path: mgm.rng.clip_seed(BIG, 0, 0), ValueError),
+    ],
+)
+def test_an_odd_argument_is_one_line(video, call, kind):
+    """The error is one that Python users expect, and one that `except UserError` catches."""
+    with pytest.raises(kind) as caught:
+        call(mgm.read(video, range(8)), video)
+    assert isinstance(caught.value, UserError)
+    assert "\n" not in str(caught.value)
+
+
+WEIGHTS = ROOT / "weights" / "mgm"
+
+
+def test_numbers_of_numpy_are_numbers(video):
+    clip = mgm.read(video, np.arange(8)[::-1])
+    np.testing.assert_array_equal(clip.frames_THWC, mgm.read(video, range(7, -1, -1)).frames_THWC)
+    two = np.int64(2)
+    one = mgm.masks(clip, seed=np.uint8(3), tubelet=two, stride=two, grid=np.array([6, 6]))
+    assert np.array_equal(
+        one, mgm.masks(clip, seed=3, stride=2, grid=[6, 6], ratio=np.float32(0.75))
+    )
+    assert mgm.rng.clip_seed(two, 0, 1) == mgm.rng.clip_seed(2, 0, 1)
+
+
+def test_a_random_cut_is_that_of_training(video):
+    clip = mgm.read(video, range(8))
+    flips = set()
+    for sample in range(8):
+        seed = mgm.rng.clip_seed(0, 0, sample)
+        cut = clip.cut_at_random(32, seed)
+        box = random_box(Clips(size=32), clip.height, clip.width, seed)
+        np.testing.assert_array_equal(cut.frames_THWC, clip.cut(box, 32).frames_THWC)
+        np.testing.assert_array_equal(cut.motion_THW2, clip.cut(box, 32).motion_THW2)
+        assert not clip.cut_at_random(32, seed, flip=False).motion.box.flip
+        flips.add(cut.motion.box.flip)
+    assert flips == {False, True}
+
+
+def test_what_is_printed_is_short(video):
+    clip, model = mgm.read(video, range(8)), mgm.load(WEIGHTS)
+    for value in (clip, clip.motion, clip.cut_to(32), model):
+        assert len(repr(value)) < 120
+        assert type(value).__name__ in repr(value)
+
+
+def test_a_name_that_is_almost_right_is_suggested(video):
+    with pytest.raises(UserError, match=r"did you mean motion-bins\?"):
+        mgm.masks(mgm.read(video, range(8)), "motionbins")
+    with pytest.raises(UserError, match="choose from agnostic, tube"):
+        mgm.masks(mgm.read(video, range(8)), "xyz")
+
+
+def test_the_models_of_a_clone_are_looked_for_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"weights/mgm: no such weights; .*clone"):
+        mgm.load("weights/mgm")

@@ -162,6 +162,9 @@ class ShowOptions(FrozenModel):
         Path("show.gif"), description="The picture to write: .gif, or .png of one frame."
     )
     masks: str = Field("block,tube,mgm", description="Masks, separated by commas.")
+    ratio: float | None = Field(
+        None, gt=0, lt=1, description="Share that is hidden; default: as in each mask's paper."
+    )
     start: int | None = Field(
         None, ge=0, description="First frame of the clip; default: the clip in the middle."
     )
@@ -181,4 +184,5 @@ def show(options: ShowOptions, video: Video) -> None:
     from mgm.stages.show import show as draw
 
     names = [name for name in options.masks.split(",") if name]
-    say(draw(video, options.out, names, options.seed, options.start, options.stride))
+    how = options.model_dump(exclude={"out", "masks"})
+    say(draw(video, options.out, names, **how))

@@ -7,8 +7,9 @@ returns the hidden patches, (B, S, patches) bool, or `Boxes` whose nearest patch
 
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from mgm.errors import nearest
 from mgm.spec.values import FrozenModel
 
 
@@ -52,7 +53,13 @@ MASKS = {
 }
 
 
-MaskName = Annotated[str, Field(pattern=f"^({'|'.join(MASKS)})$")]
+def _known(name: str) -> str:
+    if name not in MASKS:
+        raise ValueError(f"no such mask; {nearest(name, MASKS)}")
+    return name
+
+
+MaskName = Annotated[str, AfterValidator(_known)]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
 # What a track holds (`mgm.video.track`): the codec's motion vectors, or optical flow.
 Method = Literal["codec", Flow]

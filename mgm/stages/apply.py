@@ -60,7 +60,10 @@ def find_trained(place: Path, how: ApplyOptions) -> Trained:
         spec = trained_spec(place)
         return Trained(verified_weights(place)[0], spec.clips, spec.model)
     if not place.exists():
-        raise UserError(f"{place}: no such weights; names of a hub are not resolved, pass a folder")
+        where = "names of a hub are not resolved, pass a folder"
+        if place.parts[:1] == ("weights",):
+            where = "the models of weights/ are in a clone of the repository; pass their path there"
+        raise UserError(f"{place}: no such weights; {where}")
     weights = read_weights(place)
     model = model_of(weights, place)
     config = config_of(place, weights)

@@ -41,6 +41,7 @@ def show(
     seed: int = 0,
     start: int | None = None,
     stride: int = 0,
+    ratio: float | None = None,
 ) -> str:
     """Draw 16 frames of a video with their vectors, and a panel per mask.
 
@@ -52,6 +53,7 @@ def show(
         seed: of the masks.
         start: the first frame. Default: the clip is in the video's middle.
         stride: frames from one to the next. 0: 2, as in the paper on SSv2, or 1 in a short video.
+        ratio: share of the patches that are hidden. Default: as in each mask's paper.
 
     Returns:
         Lines: what each mask leaves visible, and the next command.
@@ -59,7 +61,7 @@ def show(
     if out.suffix not in (".gif", ".png"):
         raise UserError(f"{out}: the picture is a .gif, or a .png of one frame; name it so")
     with valid("--masks: "):
-        masks = [Mask(name=name, ratio=MASK_RATIO.get(name, 0.75)) for name in names]
+        masks = [Mask(name=name, ratio=ratio or MASK_RATIO.get(name, 0.75)) for name in names]
     info = probe_video(video)
     stride = stride or min(max((info.frames - (start or 0) - 1) // (FRAMES - 1), 1), 2)
     span = (FRAMES - 1) * stride + 1

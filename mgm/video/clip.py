@@ -6,11 +6,15 @@ Reading whole frames needs only NumPy. Scaling frames needs torch, which takes s
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from numbers import Real
+from typing import Literal
 
 import numpy as np
 
-from mgm.spec import Cells, Compensate, Distance
+from mgm.errors import WrongType, WrongValue, valid, whole
+from mgm.spec import Cells, Clips, Compensate, Distance
 from mgm.video.motion import CELL, cells, compensated, slot_displacement, slot_magnitude
+from mgm.video.videos import LARGEST_SIDE
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,18 @@ class Box:
         height, width = max(bottom - top, 1), max(right - left, 1)
         return replace(self, top=top, left=left, height=height, width=width)
 
+    def require_in(self, height: int, width: int, whole_pixels: bool = True) -> None:
+        """Check that the crop is in a frame. A millionth of a pixel is a rounding error."""
+        parts = self.top, self.left, self.height, self.width
+        if not all(isinstance(part, Real) for part in parts):
+            raise WrongType(f"{self} has parts that are no numbers; pass pixels")
+        bottom, right = self.top + self.height, self.left + self.width
+        inside = min(self.top, self.left) >= 0 and bottom <= height + 1e-6 and right <= width + 1e-6
+        rough = whole_pixels and not self.scaled and any(part % 1 for part in parts)
+        if rough or not (inside and min(self.height, self.width) > 0):
+            pixels = "whole pixels" if whole_pixels else "pixels"
+            raise WrongValue(f"{self} is not made of {pixels} of a frame of {height} x {width}")
+
     def within(self, outer: "Box", size: int) -> "Box":
         """Return this crop of a clip in pixels of the video.
 
@@ -73,7 +89,7 @@ class Box:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Motion:
     """The motion of frames, in cells of 8 x 8 pixels of the video, whole or cut by a box.
 
@@ -106,6 +122,11 @@ class Motion:
 
     def __len__(self) -> int:
         return len(self.informed_T)
+
+    def __repr__(self) -> str:
+        height, width = (self.size, self.size) if self.box else self.frame
+        informed = int(self.informed_T.sum())
+        return f"Motion({informed} of {len(self)} frames of {height} x {width} pixels)"
 
     def __getitem__(self, index) -> "Motion":
         """Return the motion of some of the frames."""
@@ -220,7 +241,7 @@ def covered_cells(box: Box, size: int, rows: int, columns: int) -> tuple[np.ndar
     return ranges[0], ranges[1][::-1] if box.flip else ranges[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Clip:
     """Chosen frames of a video and their motion.
 
@@ -231,6 +252,11 @@ class Clip:
 
     frames_THWC: np.ndarray
     motion: Motion
+
+    def __repr__(self) -> str:
+        informed = int(self.has_motion_T.sum())
+        frames = f"{len(self.frames_THWC)} frames of {self.height} x {self.width} pixels"
+        return f"Clip({frames}, {informed} with motion)"
 
     def __getitem__(self, index) -> "Clip":
         """Return the clip of some of the frames."""
@@ -262,10 +288,17 @@ class Clip:
         return self.frames_THWC.shape[2]
 
     def cut(self, box: Box, size: int) -> "Clip":
-        """Cut a box out of whole frames, and scale it to `size` x `size` pixels.
+        """Cut a box out of the frames, and scale it to `size` x `size` pixels.
 
         The motion is in pixels of the new size, on size // 8 cells per side.
+
+        Raises:
+            ValueError, TypeError: the box is not in the frame, or the size is not possible.
         """
+        size = whole("size", size, 1, LARGEST_SIDE)
+        if not isinstance(box, Box):
+            raise WrongType(f"box is {box!r}; pass an mgm.Box")
+        box.require_in(*(box.of or (self.height, self.width)))
         if box.of is None:
             box = replace(box, of=(self.height, self.width))
         return Clip(cut_frames(self.frames_THWC, box, size), self.motion.cut(box, size))
@@ -273,6 +306,34 @@ class Clip:
     def cut_to(self, size: int) -> "Clip":
         """Cut the largest square out of the middle, and scale it to `size` x `size` pixels."""
         return self.cut(Box.centre(self.height, self.width), size)
+
+    def cut_at_random(
+        self,
+        size: int,
+        seed: int,
+        crop: Literal["multiscale", "resized", "centre"] = "multiscale",
+        flip: bool = True,
+    ) -> "Clip":
+        """Cut a random box, mirrored half of the time, and scale it to `size` x `size` pixels.
+
+        Training draws the same box for a clip of this seed.
+
+        Args:
+            seed: of the clip (`mgm.rng.clip_seed`).
+            crop: how the box is drawn: VideoMAE's in pretraining (multiscale) or in fine-tuning
+                (resized), or the middle.
+            flip: whether it may be mirrored.
+
+        Raises:
+            ValueError, TypeError: the size or the seed is not possible.
+        """
+        # It needs torch, an optional package.
+        from mgm.video.transform import random_box
+
+        whole("seed", seed), whole("size", size, 1, LARGEST_SIDE)
+        with valid(""):
+            clips = Clips(size=max(size, 8), crop=crop, flip=flip)
+        return self.cut(random_box(clips, self.height, self.width, seed), size)
 
 
 def _divisor(distance_THW: np.ndarray, distance: Distance) -> np.ndarray:

@@ -25,14 +25,12 @@ from mgm.errors import FULL, NoMotion, UserError
 from mgm.reading import regular
 from mgm.video.motion import UPRIGHT, VECTOR, Turn, rasterise
 from mgm.video.packets import SequenceHeader, Slices, Timeline, stored_times
-from mgm.video.videos import CODECS_WITH_VECTORS
+from mgm.video.videos import CODECS_WITH_VECTORS, LARGEST_SIDE
 
 EXPORT_VECTORS = 1 << 28  # AV_CODEC_FLAG2_EXPORT_MVS
 # AV_CODEC_FLAG_UNALIGNED: crop exactly. Otherwise FFmpeg crops less, for aligned memory.
 UNALIGNED = 1
 B_PICTURES = ("B", "BI")
-# Pixels. x264, JPEG and OpenCV have limits from 16,384 to 65,500.
-LARGEST_SIDE = 16_384
 JUMP = 10  # A step of more than 10 median steps from picture to picture is a jump.
 # Formats that name other files or addresses, which FFmpeg would open, perhaps without end.
 REFERRING = {"concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp"}

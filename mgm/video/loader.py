@@ -30,8 +30,8 @@ from mgm.video.clip import Box, Clip, Motion
 from mgm.video.read import Cache, read, read_motion
 from mgm.video.transform import (
     ClipAugmentation,
+    random_box,
     test_box,
-    training_box,
     training_indices,
     view_indices,
 )
@@ -404,10 +404,7 @@ class _TrainingBatches(_Batches):
 
     def box(self, seed: int, video: Video) -> Box:
         """Draw the box that a clip is cut by."""
-        rng = generator(seed, "crop")
-        sides = video.height, video.width
-        box = training_box(self.clips, *sides, rng)
-        return replace(box, flip=bool(self.clips.flip and rng.random() < 0.5), of=sides)
+        return random_box(self.clips, video.height, video.width, seed)
 
     def augmented(self, clip: Clip, box: Box, seed: int) -> Clip:
         """Apply RandAugment to whole frames, cut the clip, and apply random erasing."""

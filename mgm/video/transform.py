@@ -3,12 +3,13 @@
 All random draws come from a NumPy generator that is passed in.
 """
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import torch
 
-from mgm.rng import seeded
+from mgm.rng import generator, seeded
 from mgm.spec import Augment, Clips
 from mgm.video.clip import Box
 
@@ -99,6 +100,13 @@ def segment_view(n_frames: int, frames: int, view: int, views: int) -> np.ndarra
 # views as by OpenCV: both bilinear, without antialiasing.
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
+
+
+def random_box(clips: Clips, height: int, width: int, seed: int) -> Box:
+    """Draw the training crop of a clip of this seed, mirrored half of the time if it may be."""
+    rng = generator(seed, "crop")
+    box = training_box(clips, height, width, rng)
+    return replace(box, flip=bool(clips.flip and rng.random() < 0.5), of=(height, width))
 
 
 def training_box(clips: Clips, height: int, width: int, rng: np.random.Generator) -> Box:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
+# Pixels, of a file and of a crop. x264, JPEG and OpenCV have limits from 16,384 to 65,500.
+LARGEST_SIDE = 16_384
 # FFmpeg's decoders of these codecs export motion vectors. Those of HEVC, VP8, VP9 and AV1 do not,
 # although the paper names H.265.
 CODECS_WITH_VECTORS = frozenset(
