@@ -20,7 +20,7 @@ STREAMS = ("order", "sample", "crop", "augment", "labels", "guide")
 def clip_seed(run_seed: int, epoch: int, sample: int) -> int:
     """Return a clip's seed, a non-negative int64. `mgm.masking` draws the clip's mask from it."""
     named = ("run_seed", run_seed), ("epoch", epoch), ("sample", sample)
-    text = "/".join(str(whole(name, number)) for name, number in named)
+    text = "/".join(str(whole(name, number, -(2**63))) for name, number in named)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -16,7 +16,7 @@ from mgm.dag.cluster import load_cluster
 from mgm.dag.jobs import dataset_jobs, grouped, in_order, run_job
 from mgm.data.published.derived import pda_digest
 from mgm.data.synthetic.params import Synthetic, parse_params
-from mgm.errors import UserError, valid
+from mgm.errors import UserError, nearest, valid
 from mgm.reading import read_text
 from mgm.results import atomic
 from mgm.results.archive import unpack
@@ -100,7 +100,11 @@ class Workflow:
         scale = _scale_of(options)
         for name, source in self.sources.items():
             if name not in PREPARED or name not in scale.datasets:
-                raise UserError(f"sources: {name}: {scale.name} has no such published dataset")
+                known = [name for name in PREPARED if name in scale.datasets]
+                raise UserError(
+                    f"sources: {name}: {scale.name} has no such published dataset; "
+                    f"{nearest(name, known)}"
+                )
             if not Path(source).exists():
                 raise UserError(f"sources: {name}: {source} does not exist; correct the path")
         self.name = scale.name

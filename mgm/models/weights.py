@@ -94,6 +94,10 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
         raise UserError(
             f"{path}: patches are {patch} x {columns} of {channels} channels, not squares of 3"
         )
+    # The memory that the model takes is that of the file.
+    first = weights.get("encoder.blocks.0.attn.qkv.weight")
+    if first is None or first.shape != (3 * width, width):
+        raise UserError(f"{path}: has no encoder.blocks.0.attn.qkv.weight of width {width}")
     divided = any("temporal_fc" in name for name in weights)
     sizes = {
         (width, depth): (name, heads)

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mgm.errors import UserError
+from mgm.errors import UserError, nearest
 from mgm.reading import read_json, read_text
 from mgm.results import atomic
 from mgm.results.archive import PLAN as FOLDER
@@ -96,7 +96,7 @@ class Plan:
             UserError: there is no such target.
         """
         if target not in self.targets:
-            raise UserError(f"{target}: no such target; choose one of {', '.join(self.targets)}")
+            raise UserError(f"{target}: no such target; {nearest(target, self.targets)}")
         return self.with_parents(self.targets[target])
 
     def with_parents(self, run_ids: Iterable[str]) -> list[Spec]:

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import Field, PositiveInt, TypeAdapter, model_validator
 
-from mgm.errors import UserError, valid
+from mgm.errors import UserError, nearest, valid
 from mgm.reading import deep_merge, read_yaml
 from mgm.spec import (
     BACKBONES,
@@ -170,10 +170,8 @@ def read_named(path: Path, what: str) -> dict[str, Any]:
         UserError: there is no such file, or it is not YAML.
     """
     if not path.exists():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
-        raise UserError(
-            f"{path}: no such {what}; name a YAML file, or choose one of this folder ({known})"
-        )
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise UserError(f"{path}: no such {what}; name a YAML file, or {nearest(path.stem, known)}")
     return read_yaml(path)
 
 

@@ -314,21 +314,16 @@ def test_more_workers_than_a_machine_starts_are_refused(place, bare, verb):
         ((16, 1, 2, 8, 8), "1 channels"),
         ((16, 3, 2, 8, 4), "8 x 4"),
         ((16, 3, 2, 8), "encoder.patch_embed.proj.weight"),
-        ((10**5, 3, 1, 1, 1), "weights missing"),  # a model of 10^11 weights, if it were built
+        ((10**5, 3, 1, 1, 1), "width 100000"),  # a model of 10^11 weights, if it were built
     ],
 )
 def test_shapes_of_no_model_are_one_line(place, shape, says):
     weights = {"encoder.patch_embed.proj.weight": torch.zeros(shape)}
-    torch.save(weights | {"encoder.blocks.0.norm1.weight": torch.zeros(1)}, place / "w.pt")
+    first = (30, 10) if shape[0] > 100 else (3 * shape[0], shape[0])
+    weights["encoder.blocks.0.attn.qkv.weight"] = torch.zeros(first)
+    torch.save(weights, place / "w.pt")
     with refused(says):
         command("embed", place, place / "w.pt")
-
-
-@pytest.mark.parametrize("count", [10**8, 10**12])
-def test_a_tensor_larger_than_what_the_file_holds_is_one_line(tmp_path, count):
-    torch.save({"a": torch.zeros(1).expand(count)}, tmp_path / "w.pt")
-    with refused("w.pt: a is a view"):
-        read_tensors(tmp_path / "w.pt")
 
 
 def test_a_time_in_the_future_is_no_sign_of_life(tmp_path):

@@ -48,6 +48,10 @@ def test_one_command_draws_vectors_and_masks_and_names_the_next(video, tmp_path)
     assert picture.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
 
 
+def test_a_ratio_is_that_of_every_mask(video, tmp_path):
+    assert show(video, tmp_path / "v.png", ratio=0.5).count("hides 50 %") == 3
+
+
 def test_a_codec_without_vectors_has_unguided_masks(tmp_path):
     video = Path(write_video(tmp_path / "v.webm", moving_square(20), codec="libvpx-vp9"))
     text = show(video, tmp_path / "v.png")

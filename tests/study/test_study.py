@@ -370,7 +370,7 @@ def test_every_table_and_figure_of_the_paper_is_a_target(name):
     assert wanted <= suite.plan().targets.keys()
     for target in wanted:
         assert suite.plan().runs_of(target)
-    with refused("table9", "table4e"):
+    with refused("table9", "did you mean table"):
         suite.plan().runs_of("table9")
 
 
@@ -412,8 +412,7 @@ def test_a_mask_that_a_user_adds_gets_a_row_of_table_4e(monkeypatch):
     monkeypatch.setitem(MASKS, "mine", MaskInfo("My mask"))
     monkeypatch.setitem(recipes.MASK_RATIO, "mine", 0.5)
     scale = load_scale(CONFIG / "smoke.yaml")
-    with pytest.raises(UserError, match="mine"):  # the specs' pattern was made before
-        make_suite(scale)
+    assert "My mask" in make_suite(scale).studies["table4e"].rows
     monkeypatch.setitem(MASKS, "mine", MaskInfo("My mask", source="A paper"))
     assert "My mask" not in make_suite(scale).studies["table4e"].rows
 
