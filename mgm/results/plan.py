@@ -152,8 +152,11 @@ def read_plan(results: Path) -> Plan:
     """
     unpack(results)
     if not results.is_dir():
+        packed = [place.name.partition(".")[0] for place in results.parent.glob("*.tar.xz")]
+        advice = nearest(results.name, sorted(packed))
         raise UserError(
-            f"{results}: no such folder of results; correct the name, or run its experiments first"
+            f"{results}: no such folder of results; run its experiments first, or name another: "
+            f"{advice}"
         )
     place = results / FOLDER
     if not (place / SPECS).is_file():
