@@ -8,6 +8,7 @@ from mgm.errors import UserError
 COMMIT = "commit 34d1f9f2"  # the last one that reads them
 # Dropped fields with their defaults. Archived specs list all fields, and a default changed nothing.
 FIELDS: dict[str, Any] = {
+    "version": 1,
     "optim.name": "AdamW",
     "optim.options": {},
     "data.shuffle_labels": False,

@@ -53,7 +53,7 @@ def commented(spec: Run) -> str:
         "model.",
         f"stage: {spec.stage}",
     ]
-    return "\n".join([*head, *_lines(spec, 0, ("stage", "version"))]) + "\n"
+    return "\n".join([*head, *_lines(spec, 0, ("stage",))]) + "\n"
 
 
 def _lines(value: BaseModel, depth: int, without: tuple[str, ...] = ()) -> list[str]:

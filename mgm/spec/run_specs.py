@@ -47,8 +47,6 @@ class Run(FrozenModel):
     clips: Clips = Clips()
     model: Model = Model()
     seed: int = Field(0, ge=0, lt=2**63)
-    # Version of the results. Raise it when a change of the code changes the results of a spec.
-    version: int = Field(1, ge=1, le=1)
     stage: str = Field(alias="verb")
 
     # Cached, because reports read it a hundred thousand times.
@@ -342,13 +340,7 @@ def parents(spec: Spec) -> tuple[str, ...]:
 
 def changed_fields(spec: Run) -> dict[str, Any]:
     """Return the fields of `spec` that differ from their defaults, and its stage."""
-    # Version 1 is not part of the hash. A later default must change the hash.
-    version = {"version": spec.version} if spec.version > 1 else {}
-    return {
-        **spec.model_dump(mode="json", exclude={"version"}, exclude_defaults=True),
-        "verb": spec.stage,
-        **version,
-    }
+    return {**spec.model_dump(mode="json", exclude_defaults=True), "verb": spec.stage}
 
 
 def dotted(fields: dict[str, Any], before: str = "") -> dict[str, Any]:

@@ -113,11 +113,6 @@ def _run_one(
     """
     started, clock = datetime.now(UTC), time.monotonic()
     with record_errors(folder):
-        if spec.version != type(spec).model_fields["version"].default:
-            raise UserError(
-                f"{spec.run_id}: has version {spec.version}, and this code computes version "
-                f"{type(spec).model_fields['version'].default}; check out the code of that version"
-            )
         if isinstance(spec, Pretrain) and spec.mask.version != MASKS[spec.mask.name].version:
             raise UserError(
                 f"{spec.run_id}: mask.version is {spec.mask.version}, and this code has version "

@@ -27,8 +27,6 @@ from mgm.training.log import TrainingLog
 from mgm.training.optim import build_optimiser, learning_rate, set_learning_rate
 
 LOGGED = 100  # steps of a run that are logged, about
-# A checkpoint holds the generator of the CPU alone. On other devices, each step has its own seed.
-SEEDED_BY_STREAM = ("cpu",)
 
 Numbers = Callable[[], dict[str, Tensor]]
 
@@ -111,7 +109,8 @@ def train(
         saved_at = time.monotonic()
         run.model.train()
         for step in range(first, run.steps):
-            if processes > 1 or device.type not in SEEDED_BY_STREAM:
+            # A checkpoint holds the generator of the CPU alone.
+            if processes > 1 or device.type != "cpu":
                 torch.manual_seed(clip_seed(run.seed, step, -3 - collectives.rank()))
             batch, unread = next(batches)
             unreadable += [(step, name) for name in unread]

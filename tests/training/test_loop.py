@@ -76,19 +76,6 @@ def test_stopped_at_any_step_and_resumed_the_weights_are_bit_equal(tmp_path):
         assert steps == list(range(1, 25))
 
 
-def test_a_resumed_run_on_a_gpu_repeats_its_draws(tmp_path, monkeypatch):
-    """Checkpoints hold the generator of the CPU, not that of a GPU."""
-    monkeypatch.setattr(torch, "get_rng_state", torch.Generator().get_state)
-    monkeypatch.setattr("mgm.training.loop.SEEDED_BY_STREAM", ())
-    (tmp_path / "whole").mkdir()
-    whole, resumed = toy(), toy()
-    train(whole, tmp_path / "whole", show=quiet)
-    with pytest.raises(Stop):
-        train(toy(stop_at=9), tmp_path, RunOptions(checkpoint_s=0), quiet)
-    train(resumed, tmp_path, show=quiet)
-    assert torch.equal(weights(resumed), weights(whole))
-
-
 def test_a_loss_that_is_not_finite_stops_with_the_next_step_named(tmp_path):
     with pytest.raises(UserError, match="run-1: .* step 7"):
         train(toy(spoil_at=7), tmp_path, show=quiet)
