@@ -23,7 +23,7 @@ def new_study(
     """Write a study (YAML) of three masks on your own videos, explained in comments."""
     # Commands import what they need, so that `mgm --help` starts fast.
     from mgm.spec.new_spec import write_new
-    from mgm.study.runs import new_study as text_of
+    from mgm.study.load import new_study as text_of
 
     say(write_new(text_of(out, root), out))
 
@@ -33,7 +33,6 @@ class PlanOptions(FrozenModel):
 
     scale: str = Field("", description="A scale (paper, mini, smoke), or a YAML file.")
     study: str = Field("", description="A study, such as day; or a YAML file.")
-    size: str = Field("", description="One of the scale's sizes; default: the first.")
     gpu: Literal["v100", "a100", "h100", "h200", "rtx4090", "a5000"] = "h100"
     utilisation: float = Field(
         0.4, ge=0.001, le=1, description="Share of the GPU's peak FLOP/s that training reaches."
@@ -48,10 +47,14 @@ def plan(options: PlanOptions) -> None:
     These are computed; nothing runs. A table counts all runs that it needs. Videos are not counted.
     """
     from mgm.dag.workflow import Workflow
-    from mgm.study.plan import PEAK
-    from mgm.study.plan import plan as table_of
+    from mgm.study.cost import PEAK, costs
+    from mgm.study.videos import size_of
 
     scale = options.scale or ("" if options.study else "paper")
-    workflow = Workflow({"scale": scale, "study": options.study, "gpu": options.size})
-    table = table_of(workflow.plan, workflow.scale, PEAK[options.gpu] * options.utilisation)
+    workflow = Workflow({"scale": scale, "study": options.study})
+    table = costs(
+        workflow.plan,
+        lambda data: size_of(workflow.datasets, workflow.key_of(data)),
+        PEAK[options.gpu] * options.utilisation,
+    )
     say(table.to_string(float_format="{:,.1f}".format))

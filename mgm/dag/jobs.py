@@ -6,9 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mgm.results.plan import Plan
 from mgm.spec import FLOWS, LoadOptions, Pretrain, RunOptions, Spec, parents
-from mgm.study.scales import Scale
 
 if TYPE_CHECKING:
     from mgm.dag.workflow import Workflow
@@ -42,14 +40,15 @@ class Job:
         return self.name.partition("-")[0]
 
 
-def grouped(plan: Plan, scale: Scale) -> dict[str, list[Spec]]:
+def grouped(workflow: "Workflow") -> dict[str, list[Spec]]:
     """Return the runs of each job: one run, or up to `specs_per_job` of one study and stage.
 
     They also have one depth in the DAG, so none depends on another. They are sorted by dataset, so
     few processes decode the same videos.
     """
+    plan, most, key_of = workflow.plan, workflow.specs_per_job, workflow.key_of
     specs = plan.specs
-    if scale.specs_per_job == 1:
+    if most == 1:
         return {run_id: [spec] for run_id, spec in specs.items()}
     # A run of several studies is of the first.
     studies = dict.fromkeys(cell.study for cell in plan.cells)
@@ -63,25 +62,26 @@ def grouped(plan: Plan, scale: Scale) -> dict[str, list[Spec]]:
     for run_id, spec in specs.items():
         above = (depths[parent] for parent in parents(spec) if parent in depths)
         depths[run_id] = 1 + max(above, default=-1)
-        key = scale.key_of(spec.data)
+        key = key_of(spec.data)
         # Draws of one dataset have one name in specs, so each has its own jobs.
-        parts = [spec.stage, key if scale.datasets[key].name else study_of.get(run_id, "pictures")]
+        drawn = workflow.datasets[key].name
+        parts = [spec.stage, key if drawn else study_of.get(run_id, "pictures")]
         # Only runs that follow optical flow wait for it.
-        parts += [flow[1]] if (flow := flow_of(spec, scale)) else []
+        parts += [flow[1]] if (flow := flow_of(spec, key)) else []
         groups.setdefault((depths[run_id], "-".join(parts)), []).append(spec)
-    order, jobs = list(scale.datasets), dict[str, list[Spec]]()
+    order, jobs = list(workflow.datasets), dict[str, list[Spec]]()
     for (depth, name), group in sorted(groups.items(), key=lambda item: item[0][0]):
-        group.sort(key=lambda spec: order.index(scale.key_of(spec.data)))
-        count = -(-len(group) // scale.specs_per_job)
+        group.sort(key=lambda spec: order.index(key_of(spec.data)))
+        count = -(-len(group) // most)
         cuts = pairwise(len(group) * part // count for part in range(count + 1))
         jobs |= {f"{name}-{depth}-{part}": group[a:b] for part, (a, b) in enumerate(cuts, 1)}
     return jobs
 
 
-def flow_of(spec: Spec, scale: Scale) -> tuple[str, str] | None:
-    """Return the dataset and the method of the optical flow that guides a run's mask, if any."""
+def flow_of(spec: Spec, key: str) -> tuple[str, str] | None:
+    """Return the method of the optical flow that guides a run's mask, after its dataset's key."""
     if isinstance(spec, Pretrain) and spec.mask.guidance in FLOWS:
-        return scale.key_of(spec.data), spec.mask.guidance
+        return key, spec.mask.guidance
     return None
 
 
@@ -102,7 +102,7 @@ def in_order(jobs: Sequence[Job], run_ids: Sequence[str]) -> dict[str, Job]:
 
 def dataset_jobs(workflow: "Workflow") -> list[Job]:
     """Return the jobs that make datasets and optical flow."""
-    scale, built, jobs = workflow.scale, workflow.built, list[Job]()
+    built, jobs = workflow.built, list[Job]()
     for name, made_from in built.items():
         words, job = workflow.preparation[name], f"prepare-{name}"
         place, after = (
@@ -112,19 +112,19 @@ def dataset_jobs(workflow: "Workflow") -> list[Job]:
         # On this machine one process draws a dataset: two would wait for each other.
         parallel, threads = name in workflow.generated, 1
         # A study reads its videos as they are, which must have motion vectors.
-        if name in workflow.sources and not scale.study:
+        if name in workflow.sources and not workflow.plan.file:
             words, threads, parallel = [*words, "--copy", "mp4"], 0, True
         index = [place / "index.json"]
         threads = workflow.threads("prepare", threads) if parallel else 1
         jobs += [Job(job, words, index, after, threads=threads, parallel=parallel)]
-    weights = ["--weights", scale.flow_weights] if scale.flow_weights else []
-    flows = {flow_of(spec, scale) for spec in workflow.plan.specs.values()}
+    specs = workflow.plan.specs.values()
+    flows = {flow_of(spec, workflow.key_of(spec.data)) for spec in specs}
     for name, method in sorted(flow for flow in flows if flow):
         place = workflow.places[name]
         jobs += [
             Job(
                 f"flow-{name}-{method}",
-                ["track", str(place), "--method", method, *weights],
+                ["track", str(place), "--method", method],
                 [place / f"tracks-{method}.json"],
                 [f"prepare-{name}"] if name in built else [],
                 threads=workflow.threads("flow", 1),
@@ -136,21 +136,23 @@ def dataset_jobs(workflow: "Workflow") -> list[Job]:
 
 def run_job(workflow: "Workflow", name: str, specs: Sequence[Spec]) -> Job:
     """Return the job of these runs."""
-    scale, stage, made_by = workflow.scale, specs[0].stage, workflow.made_by
-    keys = sorted({scale.key_of(spec.data) for spec in specs})
+    stage, made_by = specs[0].stage, workflow.made_by
+    key_of = {spec.run_id: workflow.key_of(spec.data) for spec in specs}
+    keys = sorted({*key_of.values()})
     words = [stage, *(str(workflow.spec_file(spec.run_id)) for spec in specs)]
     for key in keys:
-        words += ["--data", f"{scale.datasets[key].name or key}={workflow.places[key]}"]
+        words += ["--data", f"{workflow.datasets[key].name or key}={workflow.places[key]}"]
     words += ["--out", str(workflow.results)]
-    options = scale.execution
+    options = workflow.execution
     if workflow.cluster:
         options = options.changed(workflow.cluster.jobs[stage])
     kind = RunOptions if stage in ("pretrain", "finetune") else LoadOptions
     words += options.words(kind.model_fields)
     after = {made_by[parent] for spec in specs for parent in parents(spec) if parent in made_by}
     after |= {f"prepare-{key}" for key in keys if key in workflow.built}
-    after |= {"flow-{}-{}".format(*flow) for spec in specs if (flow := flow_of(spec, scale))}
-    # The runs of a scale for one GPU use it in turn, so each can have every core.
-    threads = workflow.threads(stage, 0 if scale.memory_gb else scale.execution.threads)
+    flows = (flow_of(spec, key_of[spec.run_id]) for spec in specs)
+    after |= {"flow-{}-{}".format(*flow) for flow in flows if flow}
+    # 0: runs that use one GPU in turn have every core.
+    threads = workflow.threads(stage, 0 if workflow.in_turn else options.threads)
     makes = [workflow.results / spec.run_id / "result.json" for spec in specs]
     return Job(name, words, makes, sorted(after), specs, threads)

@@ -10,11 +10,9 @@ from typing import Any
 
 from mgm.dag.workflow import Workflow
 from mgm.data.index import read_index, require_labels, require_vectors
-from mgm.data.opening import files_below
-from mgm.data.published.listed import SUFFIXES
 from mgm.errors import UserError
 from mgm.results.result import lacks_weights
-from mgm.spec import CODEC, MASKS, PUBLISHED, Finetune, Pretrain, Spec, parents
+from mgm.spec import CODEC, MASKS, Finetune, Pretrain, Spec, parents
 
 
 def overview(workflow: Workflow) -> str:
@@ -22,7 +20,7 @@ def overview(workflow: Workflow) -> str:
     specs = workflow.plan.specs
     stages = Counter(spec.stage for spec in specs.values())
     done = sum((workflow.results / run_id / "result.json").exists() for run_id in specs)
-    cost = workflow.scale.expected_cost
+    cost = workflow.expected_cost
     return (
         f"{workflow.name}: {len(specs)} runs"
         f" ({', '.join(f'{count} {stage}' for stage, count in stages.items())}), {done} of them "
@@ -66,7 +64,7 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
     """Return an error line for each thing that would stop these jobs."""
     jobs = [job for name, job in workflow.jobs.items() if name in names]
     specs = [spec for job in jobs for spec in job.specs]
-    scale, key_of = workflow.scale, workflow.scale.key_of
+    key_of = workflow.key_of
     needed, absent = {key_of(spec.data) for spec in specs}, missing(workflow)
     lines = [line for name, line in absent.items() if name in needed]
     checks: list[partial[Any]] = [
@@ -74,11 +72,6 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
         for name in needed
         if (workflow.places[name] / "index.json").exists()
     ]
-    if scale.flow == "raft-small" and scale.flow_weights:
-        # This imports torch.
-        from mgm.video.optical_flow import estimator
-
-        checks.append(partial(estimator, "raft-small", Path(scale.flow_weights)))
     for check in checks:
         try:
             check()
@@ -91,8 +84,6 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
                     f"{workflow.results / parent}: has no weights, which {spec.run_id} starts "
                     "from; delete this folder to train it again"
                 )
-    if scale.memory_gb and not (workflow.cluster or workflow.options.yes):
-        lines += [*_gpu_problems(workflow, specs), *_archive_problems(workflow, needed)]
     return [*lines, *_cluster_problems(workflow, names)]
 
 
@@ -124,35 +115,3 @@ def _cluster_problems(workflow: Workflow, names: Collection[str]) -> list[str]:
                     f"jobs.{rule} in cluster.yaml"
                 )
     return list(lines.values())
-
-
-def _archive_problems(workflow: Workflow, datasets: Collection[str]) -> list[str]:
-    """Return an error line for each download that lacks videos."""
-    lines = []
-    for name in workflow.sources.keys() & datasets:
-        source, official = workflow.sources[name], sum(PUBLISHED[name].official)
-        names, _ = files_below(Path(source))
-        count = sum(file.lower().endswith(SUFFIXES) for file in names)
-        if count < official and not (workflow.places[name] / "index.json").exists():
-            lines.append(
-                f"{name}={source}: contains {count:,} videos, and {name} has {official:,}; unpack "
-                "its archive again, or add yes=true to --config to go on without the others"
-            )
-    return lines
-
-
-def _gpu_problems(workflow: Workflow, specs: Iterable[Spec]) -> list[str]:
-    """Return an error line if this machine's GPU is missing or too small for the scale."""
-    if not any(isinstance(spec, Pretrain | Finetune) for spec in specs):
-        return []
-    import torch
-
-    found, wanted = 0.0, workflow.scale.memory_gb
-    if torch.cuda.is_available():
-        found = torch.cuda.get_device_properties(0).total_memory / 1e9
-    if found >= wanted:
-        return []
-    return [
-        f"scale {workflow.name}: takes a GPU of {wanted:g} GB, and this machine's has "
-        f"{found:.0f}; choose a smaller size with gpu=, or add yes=true to --config"
-    ]

@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,19 +15,20 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mgm.dag.cluster import load_cluster
 from mgm.dag.jobs import dataset_jobs, grouped, in_order, run_job
-from mgm.data.published.derived import pda_digest
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError, nearest, valid
 from mgm.reading import read_text
 from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_flock
-from mgm.results.plan import FOLDER, SPECS, read_plan
-from mgm.spec import PUBLISHED, FrozenModel
+from mgm.results.plan import FOLDER, SPECS, Plan, read_plan
+from mgm.spec import PUBLISHED, Data, FrozenModel
 from mgm.study import CONFIG, STUDIES, WORKFLOW
-from mgm.study.runs import load_study, scale_of
-from mgm.study.scales import Dataset, Scale, file_of, load_scale
-from mgm.study.suite import make_suite
+from mgm.study.expand import expand
+from mgm.study.load import load_study, of_paper
+from mgm.study.scales import UNSCALED, Dataset, Scale, file_of, load_scale
+from mgm.study.schema import Study
+from mgm.study.videos import datasets_of
 
 # Datasets that jobs can prepare from a user's downloads.
 PREPARED = [name for name, dataset in PUBLISHED.items() if not dataset.derived_from]
@@ -49,15 +51,9 @@ class Options(FrozenModel):
     scale: Text = ""
     # A study of studies/, or a YAML file, in place of the paper's experiments.
     study: Text = ""
-    # One of the scale's sizes, such as 24gb or 80gb of study=day. Default: the first.
-    gpu: Text = ""
     # Published datasets that jobs prepare, each with the folder of its download. `ucf101=DIR` is
     # one of them.
     sources: dict[str, Text] = Field(default_factory=dict)
-    # A file with RAFT-small's weights. Default: torchvision downloads its own.
-    flow_weights: Text = ""
-    # Run even if the GPU is missing or too small, or if archives are incomplete.
-    yes: bool = False
     # A YAML file with the resources of Slurm jobs. Default: jobs run on this machine.
     cluster: Text = ""
 
@@ -97,54 +93,51 @@ class Workflow:
             self.options = options = Options.model_validate(dict(config))
         self.cluster = load_cluster(options.cluster) if options.cluster else None
         self.sources = options.sources
-        scale = _scale_of(options)
+        study, self.scale = _named(options)
+        studies = [study] if study else of_paper(self.scale)
+        self.name = study.study if study else self.scale.name
+        self.results, self.reports = results / self.name, reports / self.name
+        self.logs = Path("logs") / self.name
+        self.expected_cost = study.expected_cost if study else self.scale.expected_cost
+        self.specs_per_job = (study and study.specs_per_job) or self.scale.specs_per_job
+        self.execution = (study and study.execution) or self.scale.execution
+        self.in_turn = bool(study and study.in_turn)
+        self.datasets = datasets_of(studies, self.scale)
         for name, source in self.sources.items():
-            if name not in PREPARED or name not in scale.datasets:
-                known = [name for name in PREPARED if name in scale.datasets]
+            if name not in PREPARED or name not in self.datasets:
+                known = [name for name in PREPARED if name in self.datasets]
                 raise UserError(
-                    f"sources: {name}: {scale.name} has no such published dataset; "
+                    f"sources: {name}: {self.name} has no such published dataset; "
                     f"{nearest(name, known)}"
                 )
             if not Path(source).exists():
                 raise UserError(f"sources: {name}: {source} does not exist; correct the path")
-        self.name = scale.name
-        # The study day has a scale of its name.
-        files = (STUDIES / f"{self.name}.yaml", CONFIG / f"{self.name}.yaml")
-        own = next(filter(Path.is_file, files if options.study else files[:1]), None)
-        if own and file_of(options.study, STUDIES).resolve() != own.resolve():
-            raise UserError(
-                f"{self.name}: is the name of {own}; give study={self.name}, or another name"
-            )
-        self.results, self.reports = results / self.name, reports / self.name
-        words = ""
-        if options.study:
-            # Relative, so that it holds in a copy of the folder too.
-            own_file = file_of(options.study, STUDIES).resolve()
-            update = {"study_file": os.path.relpath(own_file, self.results.resolve())}
-            scale = scale.model_copy(update=update)
-            words = read_text(own_file)
-        self.logs = Path("logs") / self.name
         self.places = dict[str, Path]()
         self.generated = dict[str, Synthetic]()
         self.built = dict[str, tuple[str, ...]]()
         self.preparation = dict[str, list[str]]()
-        for name, dataset in scale.datasets.items():
-            scale.datasets[name] = self._place(scale, name, dataset, data)
-        self.scale = scale
+        for name, dataset in self.datasets.items():
+            self._place(name, dataset, data)
+        self._keys = {(set.name or key, set.digest): key for key, set in self.datasets.items()}
         # The files of weights that rows start from, by the ids of their runs.
         self.given = dict[str, Path]()
-        for file in {row.weights for row in scale.study.rows.values()} if scale.study else ():
-            if file:
-                # This imports torch.
-                from mgm.stages.parents import external_run_id
+        weights = dict[str, str]()
+        for file in {row.weights for row in study.rows.values()} - {""} if study else ():
+            # This imports torch.
+            from mgm.stages.parents import external_run_id
 
-                run_id, path = external_run_id(file, f"study {scale.name}: from")
-                self.given[run_id] = path
-                scale.weights[file] = run_id
-        self.plan = make_suite(scale).plan(scale.study_file, words)
+            weights[file], path = external_run_id(file, f"study {self.name}: from")
+            self.given[weights[file]] = path
+        self.plan = expand(studies, self.scale, self.datasets, weights)
+        if study:
+            self.plan = self._plan_of(study, file_of(options.study, STUDIES))
+        elif (own := STUDIES / f"{self.name}.yaml").is_file():
+            raise UserError(
+                f"{self.name}: is the name of {own}; give study={self.name}, or another name"
+            )
         self._require_labels()
 
-        groups = grouped(self.plan, scale)
+        groups = grouped(self)
         self.made_by = {spec.run_id: name for name, specs in groups.items() for spec in specs}
         jobs = [*dataset_jobs(self), *(run_job(self, *group) for group in groups.items())]
         self.jobs = in_order(jobs, list(self.plan.specs))
@@ -154,40 +147,57 @@ class Workflow:
         for name in self.jobs.keys() - self.done if writes else ():
             self.marker(name).unlink(missing_ok=True)
 
-    def _place(self, scale: Scale, name: str, dataset: Dataset, data: Path) -> Dataset:
-        """Note where a dataset is and how it is made. Return it with its digest, if it has one."""
-        where, published = f"scale {scale.name}: datasets.{name}", PUBLISHED.get(name)
+    def _plan_of(self, study: Study, file: Path) -> Plan:
+        """Return the plan with what a study's own file says.
+
+        Raises:
+            UserError: the study has the name of another file of this project.
+        """
+        known = (STUDIES / f"{self.name}.yaml", CONFIG / f"{self.name}.yaml")
+        for own in filter(Path.is_file, known):
+            if not file.samefile(own):
+                raise UserError(
+                    f"{self.name}: is the name of {own}; give study={self.name}, or another name"
+                )
+        # Relative, so that it holds in a copy of the folder too.
+        place = os.path.relpath(file.resolve(), self.results.resolve())
+        return replace(
+            self.plan, name=self.name, caveat=study.caveat, file=place, words=read_text(file)
+        )
+
+    def key_of(self, data: Data) -> str:
+        """Return the key of a run's videos."""
+        return self._keys.get((data.dataset, data.digest), data.dataset)
+
+    def _place(self, name: str, dataset: Dataset, data: Path) -> None:
+        """Note where a dataset is and how it is made."""
+        where, published = f"scale {self.scale.name}: datasets.{name}", PUBLISHED.get(name)
         parts = dataset.adapt or (published.derived_from if published else ())
+        drawn = dataset.digest if dataset.generate or dataset.adapt else ""
         if dataset.generate:
-            self.generated[name] = params = parse_params(dataset.generate, f"{where}.generate")
-            digest = params.digest
+            self.generated[name] = parse_params(dataset.generate, f"{where}.generate")
             words = ["synthetic", "--params", str(self.params_file(name))]
         elif parts:
-            if missing := {*dataset.adapt} - self.places.keys():
-                raise UserError(f"{where}.adapt: {min(missing)} is not a dataset above it")
-            digests = [scale.datasets[part].digest for part in dataset.adapt]
-            digest = pda_digest(name, *digests) if digests else ""
             folders = (str(self.places.get(part, "DIR")) for part in parts)
             options = zip(("--source", "--target"), folders)
             words = [name, *(word for option in options for word in option)]
         else:
-            digest, words = "", [name, "--source", self.sources.get(name, "DIR")]
-        root = data / f"{dataset.name or name}-{digest}" if digest else Path(dataset.root)
+            words = [name, "--source", self.sources.get(name, "DIR")]
+        root = data / f"{dataset.name or name}-{drawn}" if drawn else Path(dataset.root)
         self.places[name] = root
         self.preparation[name] = ["prepare", *words, "--out", str(root)]
         prepared = self.sources.keys() & self.places.keys()
-        if digest or name in self.sources or (parts and prepared >= {*parts}):
+        if drawn or name in self.sources or (parts and prepared >= {*parts}):
             self.built[name] = parts
-        return dataset.model_copy(update={"digest": digest or dataset.digest})
 
     def _require_labels(self) -> None:
         """Refuse runs with more labels per class than their generated dataset has videos."""
         for spec in self.plan.specs.values():
-            name = self.scale.key_of(spec.data)
+            name = self.key_of(spec.data)
             held = self.generated[name].train_per_class if name in self.generated else None
             if held is not None and spec.data.labels_per_class > held:
                 raise UserError(
-                    f"scale {self.name}: {spec.stage} takes data.labels_per_class "
+                    f"scale {self.scale.name}: {spec.stage} takes data.labels_per_class "
                     f"{spec.data.labels_per_class}, but a class of {name} has {held} videos"
                 )
 
@@ -302,24 +312,20 @@ class Workflow:
             stale.unlink()
 
 
-def _scale_of(options: Options) -> Scale:
-    """Return the scale or study that the options name. Its datasets may have no digest yet."""
-    if options.study and options.scale:
+def _named(options: Options) -> tuple[Study | None, Scale]:
+    """Return the study, if one is named, and the scale."""
+    if not options.study:
+        named = options.scale or ("paper" if options.cluster else "smoke")
+        return None, load_scale(file_of(named, CONFIG))
+    if options.scale:
         raise UserError(
             f"--config study={options.study} has its own scale; leave out scale={options.scale}"
         )
-    if options.study:
-        study = load_study(file_of(options.study, STUDIES))
-        present = {
-            name
-            for name, place in study.datasets.items()
-            if name in options.sources or Path(place.root, "index.json").is_file()
-        }
-        scale = scale_of(study.without_absent(present), size=options.gpu)
-    else:
-        named = options.scale or ("paper" if options.cluster else "smoke")
-        scale = load_scale(file_of(named, CONFIG), size=options.gpu)
-    changes: dict[str, Any] = {"datasets": {**scale.datasets}}
-    if options.flow_weights:
-        changes["flow_weights"] = options.flow_weights
-    return scale.model_copy(update=changes)
+    study = load_study(file_of(options.study, STUDIES))
+    present = {
+        name
+        for name, place in study.datasets.items()
+        if name in options.sources or Path(place.root, "index.json").is_file()
+    }
+    scale = load_scale(file_of(study.scale, CONFIG)) if study.scale else UNSCALED
+    return study.without_absent(present), scale

@@ -33,9 +33,9 @@ from mgm.results.statistics import (
 )
 from mgm.spec import CHOSEN, Augment, Finetune
 from mgm.study.formula import Formula, Term, parse_formula
+from mgm.study.load import read_studies
 from mgm.study.quoted import Quote, quotes
 from mgm.study.schema import CONTROLS, SHARES, Against, Over, Prediction, Study
-from mgm.study.suite import read_studies
 
 AT = ["dataset", "draw", "seed", "column", "row"]
 CELL = ["dataset", "column", "row"]

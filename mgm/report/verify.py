@@ -362,8 +362,7 @@ def _meaning(fields: Mapping[str, Any], one: Prediction, dataset: str) -> dict[s
             (p.use, p.generate, p.root, p.digest) for p in (place, *others) if not p.videos_of
         ],
         "row": {
-            name: (row.start, row.then, everywhere | place.pretrain | row.changes)
-            for name, row in parts.items()
+            name: (row.start, row.then, everywhere | row.changes) for name, row in parts.items()
         },
         "column": {n: (c.stage, c.metric, c.changes) for n, c in used.items()},
         "setting": {stage: settings[stage] for stage in sorted(stages) if settings.get(stage)},

@@ -106,8 +106,6 @@ def _column(
 FINETUNE = {
     "ssv2": _column(lr=5e-4, layer_decay=0.75, repeats=2, warmup=5, epochs=30, drop_path=0.1),
     "k400": _column(lr=1e-3, layer_decay=0.75, repeats=2, warmup=5, epochs=75, drop_path=0.1),
-    # No run uses this one: P reports no result on AVA.
-    "ava": _column(lr=2.5e-4, layer_decay=0.7, repeats=1, warmup=5, epochs=30, drop_path=0.2),
     "ucf101": _column(
         lr=5e-4, layer_decay=0.75, repeats=2, warmup=0, epochs=100, drop_path=0.2, dropout=0.5
     ),
@@ -123,11 +121,11 @@ FINETUNE_CLIPS = {
     # V: kinetics.py; Table 6: flip. P does not state the sampling of the last four. They follow
     # K400, as UCF101 does in V.
     **dict.fromkeys(
-        ("k400", "ava", "ucf101", "hmdb51", "diving48"),
+        ("k400", "ucf101", "hmdb51", "diving48"),
         Clips(sampling="window", stride=4, crop="resized", flip=True),
     ),
 }
-# P 4.2. AVA has none, since its test is detection.
+# P 4.2.
 VIEWS = {
     "ssv2": Views(temporal=2, spatial=3),
     **dict.fromkeys(("k400", "ucf101", "hmdb51", "diving48"), Views(temporal=5, spatial=3)),
@@ -170,18 +168,18 @@ def pretrain(
     )
 
 
-def finetune(dataset: str, parent: str, model: Model) -> Finetune:
+def finetune(dataset: str) -> Finetune:
     """Return the paper's fine-tuning recipe (P Table 6)."""
     recipe = _for_dataset(FINETUNE, dataset)
-    return Finetune(model=model, parent=parent, **_tested(dataset), **recipe)
+    return Finetune(**_tested(dataset), **recipe)
 
 
 def supervised(dataset: str) -> Finetune:
     """Return MViT's recipe from scratch (P Table 2, first row), with fine-tuning's clips."""
-    return Finetune(model=MODELS["vit-b"], **_tested(dataset), **SUPERVISED)
+    return Finetune(**_tested(dataset), **SUPERVISED)
 
 
-def probe(dataset: str, parent: str, model: Model) -> Probe:
+def probe(dataset: str) -> Probe:
     """Return a linear probe on frozen features, tested with fine-tuning's views.
 
     The paper has no recipe for its probe; this one is MAE's.
@@ -189,7 +187,7 @@ def probe(dataset: str, parent: str, model: Model) -> Probe:
     same = _tested(dataset)
     same["clips"] = same["clips"].model_copy(update={"crop": "centre"})
     grouped = dataset in PUBLISHED and PUBLISHED[dataset].grouped
-    return Probe(model=model, parent=parent, held_out="groups" if grouped else "videos", **same)
+    return Probe(held_out="groups" if grouped else "videos", **same)
 
 
 def controls(like: Probe) -> Measure:

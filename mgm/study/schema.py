@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from mgm.spec import CHOSEN, Data, FrozenModel, Pretrain, RunOptions
+from mgm.spec import CHOSEN, Data, FrozenModel, KnownBackbone, Pretrain, RunOptions
 from mgm.spec import CONTROLS as EVERY_CONTROL
 from mgm.study.formula import Formula, Statement, Term, parse_formula, parse_statement
 
@@ -134,8 +134,6 @@ class Place(FrozenModel):
     digest: str = ""
     # Whether several of its videos come from one source. Its index says so where it is.
     grouped: bool = False
-    # Fields of pretraining that change here, for every row.
-    pretrain: dict[str, Any] = Field(default_factory=dict)
     # Another dataset of the study, with the same videos.
     videos_of: str = ""
     # Another dataset of the study, whose videos pretrain the models tested here.
@@ -179,13 +177,9 @@ class Row(Changes):
     start: str = Field("", alias="from")
     # Train once more with the labels of the pretraining videos, before the row is evaluated.
     then: Literal["", "finetune", "supervised"] = ""
-    # The study whose `more_seeds` in the scale this row has. Without any, it has the scale's seeds.
-    seeds_of: str = ""
-    # Leave it out unless the scale has `other_masks`, or several seeds.
-    needs: Literal["", "other_masks", "seeds"] = ""
     # The line that it is a point of, in figures over a number.
     line: str = ""
-    # It stands in figures, and in no table.
+    # It stands in figures, and in no table. It has the scale's seeds, and no more.
     figure_only: bool = False
 
     @model_validator(mode="before")
@@ -329,8 +323,11 @@ class Study(FrozenModel):
     expected_cost: str = ""
     # The scale whose recipes its runs have. Empty: the defaults of a spec.
     scale: str = ""
+    # The recipe of its rows, where a row names no other.
     epochs: int = Field(200, ge=1)
-    # Fields of each stage that differ from the scale's.
+    backbone: KnownBackbone = "vit-b"
+    # Fields of each stage that differ from the scale's. In a file, `like: STUDY` takes those of
+    # another study first.
     settings: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
     datasets: dict[Name, Place] = Field(min_length=1)
     # Seeds of generated datasets.
@@ -364,6 +361,8 @@ class Study(FrozenModel):
     complete: bool = True
     # Runs per job; by default as many as the scale has.
     specs_per_job: int | None = Field(None, ge=1)
+    # One job at a time, with every core: its runs need the whole GPU.
+    in_turn: bool = False
     execution: RunOptions | None = None
 
     @model_validator(mode="after")
@@ -452,13 +451,9 @@ class Study(FrozenModel):
             if parsed.terms[1].row == "*":
                 parsed = Formula(parsed.terms[:1], (1,))
             check_formula(f"compare: {text}", parsed)
-        for text in (*self.answer, *self.sceptic.values()):
-            for part in re.findall(r"\{([^{}]+)\}", text):
-                dataset, colon, rest = part.partition(": ")
-                if not colon:
-                    raise ValueError(f"answer: {{{part}}} is not {{DATASET: A minus B}}")
-                check(f"answer: {{{part}}}", self.shown, dataset)
-                check_formula(f"answer: {{{part}}}", parse_formula(rest))
+        for quoted, formula in self.quoted_formulas:
+            check(f"answer: {{{quoted}}}", self.shown, quoted.partition(": ")[0])
+            check_formula(f"answer: {{{quoted}}}", formula)
         for number, prediction in enumerate(self.predictions, 1):
             where = f"predictions: number {number}"
             check(where, self.shown, prediction.dataset)
@@ -475,6 +470,18 @@ class Study(FrozenModel):
             if not place.optional or name in present
         }
         return self.model_copy(update={"datasets": kept})
+
+    @property
+    def quoted_formulas(self) -> list[tuple[str, Formula]]:
+        """Each {DATASET: A minus B} of the texts, with its formula."""
+        found = []
+        for text in (*self.answer, *self.sceptic.values()):
+            for part in re.findall(r"\{([^{}]+)\}", text):
+                _, colon, formula = part.partition(": ")
+                if not colon:
+                    raise ValueError(f"answer: {{{part}}} is not {{DATASET: A minus B}}")
+                found.append((part, parse_formula(formula)))
+        return found
 
     @property
     def shown(self) -> dict[str, str]:

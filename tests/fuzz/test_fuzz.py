@@ -45,7 +45,8 @@ from mgm.spec import (
     read_spec,
 )
 from mgm.stages.apply import find_trained, predict
-from mgm.study.plan import plan
+from mgm.study.cost import costs
+from mgm.study.videos import size_of
 from mgm.video import read_clip
 from mgm.video.vectors import inspect_video
 from tests.helpers.fake_results import finish, suite
@@ -190,7 +191,7 @@ def test_specs(tmp_path, data):
 @inputs(100)
 @given(st.data())
 def test_scales(tmp_path, data):
-    path, name = tmp_path / "scale.yaml", data.draw(st.sampled_from(["smoke", "paper", "day"]))
+    path, name = tmp_path / "scale.yaml", data.draw(st.sampled_from(["smoke", "paper", "mini"]))
     fields = changed(yaml.safe_load((SCALES / f"{name}.yaml").read_text()), data.draw)
     path.write_text(yaml.safe_dump(fields, sort_keys=False))
     if data.draw(st.integers(0, 3)) == 0:
@@ -202,7 +203,11 @@ def test_scales(tmp_path, data):
         assert not set(paper.name) & set("/ $;`'\"\\\n")
         assert overview(paper)
         if name == "paper":
-            one_line_or(lambda: plan(paper.plan, paper.scale, 1e14))
+            one_line_or(
+                lambda: costs(
+                    paper.plan, lambda data: size_of(paper.datasets, paper.key_of(data)), 1e14
+                )
+            )
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from mgm.results.result import read_result, write_result
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, parents
 from mgm.study.scales import Dataset, Scale, load_scale
 from mgm.study.schema import CONTROLS
-from mgm.study.suite import make_suite
+from tests.helpers.plans import plan_at
 
 CONFIG = Path(__file__).parents[2] / "workflow/config"
 DIGEST = "0123456789ab"
@@ -32,7 +32,7 @@ def smoke(
     }
     return scale.model_copy(
         update={
-            **{"datasets": filled, "seeds": seeds, "other_masks": True, "without": ()},
+            **{"datasets": filled, "seeds": seeds, "without": ()},
             **changes,
         }
     )
@@ -41,7 +41,7 @@ def smoke(
 def suite(
     seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes
 ) -> Plan:
-    return make_suite(smoke(seeds, datasets, **changes)).plan()
+    return plan_at(smoke(seeds, datasets, **changes))
 
 
 def run_of(known: Plan, row: str, column: str = "Fine-tuned", study: str = "table4e") -> Spec:

@@ -24,10 +24,9 @@ from mgm.report.findings import Findings
 from mgm.results.frame import frame_of
 from mgm.results.plan import Plan
 from mgm.results.result import RunStatus
+from mgm.study.load import read_studies
 from mgm.study.quoted import reported
-from mgm.study.scales import load_scale
-from mgm.study.suite import make_suite, read_studies
-from tests.helpers.fake_results import CONFIG
+from tests.helpers.plans import plan_at
 
 CLAIMS = read_claims()
 # Claim id -> the tables' value, computed by hand.
@@ -53,9 +52,7 @@ JITTER = {"MGM (ViT-B, vectors, jitter)": (61, 66.1, 55.9), "No jitter": (60, 65
 @cache
 def plan_of(seeds: int, name: str = "smoke") -> Plan:
     """Return the plan of a scale. Runs of scale paper repeat the paper's experiment."""
-    scale = load_scale(CONFIG / f"{name}.yaml")
-    fields = {"seeds": tuple(range(seeds)), "more_seeds": {}, "other_masks": False, "without": ()}
-    return make_suite(scale.model_copy(update=fields)).plan()
+    return plan_at(name, seeds=tuple(range(seeds)), seeds_of={}, without=())
 
 
 def found(

@@ -18,12 +18,10 @@ from mgm.report.verify import ROOT
 from mgm.results.frame import frame_of
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds, over_seeds_and_people
-from mgm.study import CONFIG
 from mgm.study.formula import parse_statement
-from mgm.study.runs import scale_of
-from mgm.study.scales import file_of, load_scale
+from mgm.study.load import read_studies
 from mgm.study.schema import Study
-from mgm.study.suite import make_suite
+from tests.helpers.plans import plan_at, plan_of
 from tests.study.test_study import small
 
 COMMIT = subprocess.run(
@@ -33,7 +31,7 @@ COMMIT = subprocess.run(
 
 def findings(study: Study, started: str = "2020-01-01T00:00:00+00:00", **less) -> Findings:
     """Return findings in which a run's number follows from its place in the study."""
-    plan = make_suite(scale_of(study)).plan()
+    plan = plan_of(study)
     found = {run_id: RunStatus("not run", "") for run_id in plan.specs}
     for one in plan.cells:
         if one.row in less.get("without", ()) and one.draw == 6:
@@ -240,10 +238,11 @@ VIDEOS = ("a_s1_1.mp4", "a_s1_2.mp4", "a_s2_1.mp4")
 
 def test_a_figure_draws_the_columns_of_its_study_alone():
     """The paper's Table 1 also prints GFLOPs, which are no accuracy."""
-    suite = make_suite(load_scale(file_of("paper", CONFIG)))
-    plan = suite.plan()
+    plan = plan_at("paper")
     statuses = {run_id: RunStatus("not run", "") for run_id in plan.specs}
-    found = Findings(plan, frame_of(plan, statuses), suite.studies["table1"], statuses, Path())
+    found = Findings(
+        plan, frame_of(plan, statuses), read_studies(Path(), plan)["table1"], statuses, Path()
+    )
     assert "GFLOPs" in set(found.cells.column)
     assert set(found.points.column) == {"Fine-tuned"}
 

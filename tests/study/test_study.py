@@ -16,14 +16,13 @@ from mgm.data.folder import index_folder
 from mgm.errors import UserError
 from mgm.spec import MASKS, Measure, Pretrain, Probe, parents
 from mgm.spec.masks import MaskInfo
-from mgm.study import CONFIG, STUDIES, recipes
+from mgm.study import STUDIES, recipes
 from mgm.study.formula import Term, parse_statement
-from mgm.study.runs import load_study, scale_of
-from mgm.study.scales import load_scale
+from mgm.study.load import load_study, read_studies
 from mgm.study.schema import Study
-from mgm.study.suite import make_suite
 from tests.helpers.errors import refused
 from tests.helpers.own_videos import own_videos
+from tests.helpers.plans import plan_at, plan_of
 
 SMALL = {
     "study": "small",
@@ -45,68 +44,73 @@ SMALL = {
 }
 
 
+# Rows with a mask to measure.
+MASKED = {name: row for name, row in SMALL["rows"].items() if name != "Random weights"}
+
+
 def small(**fields) -> Study:
     return Study.model_validate(deepcopy(SMALL) | fields)
 
 
 @pytest.fixture(scope="module")
-def suite():
-    return make_suite(scale_of(small()))
+def plan():
+    return plan_of(small())
 
 
-def test_a_row_is_the_scales_pretraining_with_its_changes(suite):
-    values = [value for value in suite.values["small"] if value.dataset == "a" and value.draw == 5]
+def test_a_row_is_the_scales_pretraining_with_its_changes(plan):
+    values = [value for value in plan.cells if value.dataset == "a" and value.draw == 5]
     by_row = {
-        value.row: suite.specs[value.run.parent]
+        value.row: plan.specs[plan.specs[value.run_id].parent]
         for value in values
-        if getattr(value.run, "parent", "")
+        if getattr(plan.specs[value.run_id], "parent", "")
     }
     assert by_row["Tube"].mask.name == "tube"
     assert by_row["Tube"].mask.ratio == 0.9
     assert by_row["MGM"].mask.name == "mgm"
     assert by_row["Longer"].optim.steps == 9
     assert by_row["Further"].parent == by_row["MGM"].run_id
-    (scratch,) = [value.run for value in values if value.row == "Random weights"]
+    (scratch,) = [plan.specs[value.run_id] for value in values if value.row == "Random weights"]
     assert scratch.parent == ""
 
 
 def test_what_models_explain_is_measured_on_pretraining_runs():
     column = {"Explained": {"stage": "measure", "name": "explained", "metric": "explained_moving"}}
-    suite = make_suite(scale_of(small(columns=column, controls=[], predictions=[])))
-    measured = {value.row: value.run for value in suite.values["small"] if value.draw == 5}
-    assert "Random weights" not in measured
+    plan = plan_of(small(columns=column, controls=[], predictions=[], rows=MASKED))
+    measured = {value.row: plan.specs[value.run_id] for value in plan.cells if value.draw == 5}
     for row, mask in (("Tube", "tube"), ("MGM", "mgm")):
-        assert suite.specs[measured[row].parent].mask.name == mask
-        assert measured[row].data == suite.specs[measured[row].parent].data
+        assert plan.specs[measured[row].parent].mask.name == mask
+        assert measured[row].data == plan.specs[measured[row].parent].data
 
 
-def test_every_run_comes_after_the_runs_it_starts_from(suite):
+def test_every_run_comes_after_the_runs_it_starts_from(plan):
     seen = set()
-    for run_id, spec in suite.specs.items():
+    for run_id, spec in plan.specs.items():
         assert set(parents(spec)) <= seen
         seen.add(run_id)
 
 
-def test_a_draw_is_complete_before_the_next_one(suite):
-    drawn = [(value.dataset, value.draw) for value in suite.values["small"]]
+def test_a_draw_is_complete_before_the_next_one(plan):
+    drawn = [(value.dataset, value.draw) for value in plan.cells]
     changes = [pair for pair in pairwise(drawn) if pair[0] != pair[1]]
     assert len(changes) + 1 == len(set(drawn))
 
 
 def test_a_column_chooses_its_settings_once_per_dataset_and_row():
     column = {"stage": "finetune", "choose": {"optim.lr": [0.1, 0.2], "layer_decay": [0.5, 0.75]}}
-    suite = make_suite(scale_of(small(columns={"Fine-tuned": column}, controls=[])))
-    values = [value for value in suite.values["small"] if value.dataset == "a"]
-    choices_of = {(value.row, value.draw): value.run.choices for value in values}
+    plan = plan_of(small(columns={"Fine-tuned": column}, controls=[]))
+    values = [value for value in plan.cells if value.dataset == "a"]
+    choices_of = {(value.row, value.draw): plan.specs[value.run_id].choices for value in values}
     assert choices_of["MGM", 5] == choices_of["MGM", 6] != choices_of["Tube", 5]
-    tried = [suite.specs[run_id] for run_id in choices_of["MGM", 6]]
+    tried = [plan.specs[run_id] for run_id in choices_of["MGM", 6]]
     assert [(run.optim.lr, run.layer_decay) for run in tried] == [
         (0.1, 0.5),
         (0.1, 0.75),
         (0.2, 0.5),
         (0.2, 0.75),
     ]
-    (first,) = (value.run for value in values if (value.row, value.draw) == ("MGM", 5))
+    (first,) = (
+        plan.specs[value.run_id] for value in values if (value.row, value.draw) == ("MGM", 5)
+    )
     assert {run.parent for run in tried} == {first.parent}
     assert {run.held_out for run in tried} == {"videos"}
     with pytest.raises(ValueError, match="choose"):
@@ -130,21 +134,23 @@ def test_people_are_held_out_to_choose_and_not_from_the_test():
         controls=[],
         predictions=[],
     )
-    suite = make_suite(scale_of(study))
-    run_of = {value.column: value.run for value in suite.values["small"]}
+    plan = plan_of(study)
+    run_of = {value.column: plan.specs[value.run_id] for value in plan.cells}
     held = {column: run.held_out for column, run in run_of.items()}
     assert held == {"Linear": "groups", "Fine-tuned": "", "Chosen": ""}
-    assert {suite.specs[run_id].held_out for run_id in run_of["Chosen"].choices} == {"groups"}
+    assert {plan.specs[run_id].held_out for run_id in run_of["Chosen"].choices} == {"groups"}
 
 
-def test_limits_hold_and_controls_share_the_probes_labels(suite):
-    assert {value.dataset for value in suite.values["small"] if value.row == "Longer"} == {"a"}
-    assert {value.draw for value in suite.values["small"] if value.row == "Further"} == {5}
-    assert {value.row for value in suite.values["small"] if value.column == "k-NN"} == {"MGM"}
-    (control,) = {value.run for value in suite.values["small"] if value.control and value.draw == 6}
+def test_limits_hold_and_controls_share_the_probes_labels(plan):
+    assert {value.dataset for value in plan.cells if value.row == "Longer"} == {"a"}
+    assert {value.draw for value in plan.cells if value.row == "Further"} == {5}
+    assert {value.row for value in plan.cells if value.column == "k-NN"} == {"MGM"}
+    (control,) = {
+        plan.specs[value.run_id] for value in plan.cells if value.control and value.draw == 6
+    }
     (probe,) = [
-        value.run
-        for value in suite.values["small"]
+        plan.specs[value.run_id]
+        for value in plan.cells
         if value.draw == 6 and value.row == "Random weights"
     ]
     assert isinstance(control, Measure)
@@ -156,15 +162,17 @@ def test_limits_hold_and_controls_share_the_probes_labels(suite):
     )
 
 
-def test_draws_have_their_own_data_and_one_name(suite):
-    data = {value.draw: value.run.data for value in suite.values["small"] if value.dataset == "a"}
+def test_draws_have_their_own_data_and_one_name(plan):
+    data = {
+        value.draw: plan.specs[value.run_id].data for value in plan.cells if value.dataset == "a"
+    }
     assert data[5].dataset == data[6].dataset == "ssv2"
     assert data[5].digest != data[6].digest
 
 
 def test_a_measured_column_trains_nothing():
     cover = {"Cover": {"stage": "measure", "name": "cover", "metric": "hidden"}}
-    runs = make_suite(scale_of(small(columns=cover, controls=[]))).specs.values()
+    runs = plan_of(small(columns=cover, controls=[], rows=MASKED)).specs.values()
     assert {run.stage for run in runs} == {"measure"}
     assert {run.mask.name for run in runs} == {"tube", "mgm"}
 
@@ -219,13 +227,9 @@ def test_two_datasets_of_one_name_are_refused(tmp_path):
 
 def test_a_field_that_no_spec_has_is_refused():
     with pytest.raises(UserError, match=r"study small: mask\.nothing"):
-        make_suite(
-            scale_of(small(rows={"A": {"mask.nothing": 1}, "MGM": {}, "Tube": {"mask": "tube"}}))
-        )
+        plan_of(small(rows={"A": {"mask.nothing": 1}, "MGM": {}, "Tube": {"mask": "tube"}}))
     with refused("study small: "):
-        make_suite(
-            scale_of(small(rows={"A": {"mask": "nothing"}, "MGM": {}, "Tube": {"mask": "tube"}}))
-        )
+        plan_of(small(rows={"A": {"mask": "nothing"}, "MGM": {}, "Tube": {"mask": "tube"}}))
 
 
 def test_the_order_of_a_rows_keys_does_not_matter():
@@ -234,7 +238,7 @@ def test_the_order_of_a_rows_keys_does_not_matter():
     for changes in ratios:
         rows = SMALL["rows"] | {"Tube": changes}
         settings = {"pretrain": {"mask.edge": "clamp"}}
-        specs = make_suite(scale_of(small(rows=rows, settings=settings))).specs.values()
+        specs = plan_of(small(rows=rows, settings=settings)).specs.values()
         (mask,) = {
             run.mask for run in specs if isinstance(run, Pretrain) and run.mask.name == "tube"
         }
@@ -251,13 +255,13 @@ def test_the_order_of_a_rows_keys_does_not_matter():
 def test_two_datasets_of_one_key_are_refused(datasets):
     fields = {"compare": [], "predictions": [], "rows": {"MGM": {}}, "columns": {"Linear": {}}}
     with refused("study small: datasets: ", "is the name of two"):
-        scale_of(small(datasets=datasets, seeds="1", **fields))
+        plan_of(small(datasets=datasets, seeds="1", **fields))
 
 
 def test_two_rows_of_one_run_are_refused():
     rows = SMALL["rows"] | {"Again": {"optim.batch": 6}}
     with refused("study small: ", "rows.Again", "MGM"):
-        make_suite(scale_of(small(rows=rows)))
+        plan_of(small(rows=rows))
 
 
 def test_a_statement_is_a_mean_or_a_difference():
@@ -288,7 +292,7 @@ def test_the_dag_has_a_job_for_each_run_and_dataset(tmp_path, monkeypatch):
         folders = {word.partition("=")[2] for word in job.words if word.startswith("ssv2=")}
         assert len(folders) <= 1
         for spec in job.specs:
-            assert folders == {str(workflow.places[workflow.scale.key_of(spec.data)])}
+            assert folders == {str(workflow.places[workflow.key_of(spec.data)])}
 
 
 def test_a_new_column_names_the_lost_weights_of_its_rows(tmp_path, monkeypatch):
@@ -320,11 +324,9 @@ def test_a_new_column_names_the_lost_weights_of_its_rows(tmp_path, monkeypatch):
 def test_every_study_of_the_project_has_runs(path):
     study = load_study(path)
     assert study.study == path.stem
-    suite = make_suite(scale_of(study))
-    assert {value.row for value in suite.values[study.study] if not value.control} == set(
-        study.rows
-    )
-    for spec in suite.specs.values():
+    plan = plan_of(study)
+    assert {value.row for value in plan.cells if not value.control} == set(study.rows)
+    for spec in plan.specs.values():
         assert not isinstance(spec, Pretrain) or spec.mask.name
 
 
@@ -363,117 +365,140 @@ PAPER_SCALES = ("smoke", "paper")
 
 @pytest.mark.parametrize("name", PAPER_SCALES)
 def test_every_table_and_figure_of_the_paper_is_a_target(name):
-    suite = make_suite(load_scale(CONFIG / f"{name}.yaml"))
+    plan = plan_at(name)
     tables = ("1", "2a", "2b", "2c", "2d", "3", "4a", "4b", "4c", "4d", "4e", "measured")
     figures = ("1", "4a", "4b", "5", "5_coverage", "6", "7", "8")
     wanted = {*(f"table{part}" for part in tables), *(f"figure{part}" for part in figures)}
-    assert wanted <= suite.plan().targets.keys()
+    assert wanted <= plan.targets.keys()
     for target in wanted:
-        assert suite.plan().runs_of(target)
+        assert plan.runs_of(target)
     with refused("table9", "did you mean table"):
-        suite.plan().runs_of("table9")
+        plan.runs_of("table9")
 
 
 def test_a_table_is_left_out_where_the_scale_lacks_its_datasets_or_rows():
-    targets = {
-        name: make_suite(load_scale(CONFIG / f"{name}.yaml")).plan().targets
-        for name in ("mini", "paper")
-    }
+    targets = {name: plan_at(name).targets for name in ("mini", "paper")}
     assert "table4d" not in targets["mini"]
     assert {"table4a", "table4_guidance"} <= targets["mini"].keys()
     assert "table4_guidance" not in targets["paper"]  # one seed
 
 
 def test_a_run_of_several_tables_is_one_run():
-    suite = make_suite(load_scale(CONFIG / "paper.yaml"))
-    targets = suite.plan().targets
+    plan = plan_at("paper")
+    targets = plan.targets
     shared = [{*targets[f"table{name}"]} for name in ("4a", "4b", "4c", "4e")]
     (run_id,) = set.intersection(*shared)
-    assert suite.specs[suite.specs[run_id].parent].mask.name == "mgm"
+    assert plan.specs[plan.specs[run_id].parent].mask.name == "mgm"
 
 
 def test_chains_train_once_more_before_they_are_evaluated():
-    suite = make_suite(load_scale(CONFIG / "paper.yaml"))
+    plan = plan_at("paper")
     of_row = {
-        (value.row, value.dataset): value.run
-        for value in suite.values["table2"]
-        if value.column == "Fine-tuned"
+        (value.row, value.dataset): plan.specs[value.run_id]
+        for value in plan.cells
+        if value.study == "table2" and value.column == "Fine-tuned"
     }
     place = "ucf101-after-k400"
-    then = suite.specs[of_row["MGM + Finetune", place].parent]
+    then = plan.specs[of_row["MGM + Finetune", place].parent]
     assert (then.stage, then.data.dataset) == ("finetune", "k400")
-    start = suite.specs[then.parent]
+    start = plan.specs[then.parent]
     assert (start.stage, start.optim.epochs, start.data.dataset) == ("pretrain", 800, "k400")
-    supervised = suite.specs[of_row["Supervised", place].parent]
+    supervised = plan.specs[of_row["Supervised", place].parent]
     assert (supervised.stage, supervised.parent, supervised.optim.epochs) == ("finetune", "", 200)
 
 
 def test_a_mask_that_a_user_adds_gets_a_row_of_table_4e(monkeypatch):
     monkeypatch.setitem(MASKS, "mine", MaskInfo("My mask"))
     monkeypatch.setitem(recipes.MASK_RATIO, "mine", 0.5)
-    scale = load_scale(CONFIG / "smoke.yaml")
-    assert "My mask" in make_suite(scale).studies["table4e"].rows
+    assert "My mask" in {cell.row for cell in plan_at("smoke").cells}
     monkeypatch.setitem(MASKS, "mine", MaskInfo("My mask", source="A paper"))
-    assert "My mask" not in make_suite(scale).studies["table4e"].rows
+    assert "My mask" not in {cell.row for cell in plan_at("smoke").cells}
 
 
 def test_generated_data_never_carries_a_published_name():
     published = ("SSv2", "K400", "Kinetics", "Something", "UCF101", "HMDB51", "Diving48")
     for name in ("smoke", "mini", "paper"):
-        suite = make_suite(load_scale(CONFIG / f"{name}.yaml"))
-        titles = [title for study in suite.studies.values() for title in study.shown.values()]
+        plan = plan_at(name)
+        studies = read_studies(Path(), plan).values()
+        titles = [title for study in studies for title in study.shown.values()]
+        assert {*titles} <= {cell.title for cell in plan.cells}
         assert titles
         for title in titles:
             assert any(known in title for known in published)
             assert ("stand-in" in title and "(generated)" in title) == (name != "paper")
-        for study in suite.studies.values():
+        for study in studies:
             parts = [part.title for part in study.parts.values()]
             parts += [figure.title for figure in study.figures.values()]
             assert not any(known in text for text in parts for known in published)
 
 
-def test_more_seeds_are_of_a_study_or_of_one_of_its_columns():
-    scale = load_scale(CONFIG / "smoke.yaml")
-    more = {"table4e": (0, 1), "table4e.Linear probe": (0, 1, 2)}
-    suite = make_suite(scale.model_copy(update={"more_seeds": more, "other_masks": True}))
+def test_columns_of_a_scale_can_have_seeds_of_their_own():
+    more = {"table4e": {"Fine-tuned": (0, 1), "Linear probe": (0, 1, 2)}}
     seeds = dict[str, set[int]]()
-    for value in suite.values["table4e"]:
-        if value.row == "MGM (Dense)":
-            seeds.setdefault(value.column, set()).add(value.seed)
+    for cell in plan_at("smoke", seeds_of=more).cells:
+        if (cell.study, cell.row) == ("table4e", "MGM (Dense)"):
+            seeds.setdefault(cell.column, set()).add(cell.seed)
     assert seeds == {"Fine-tuned": {0, 1}, "Linear probe": {0, 1, 2}}
-    others = {value.seed for value in suite.values["table4e"] if value.row == "Warped (MGMAE)"}
-    assert others == {0}
-    with refused("smoke", "without: table9"):
-        make_suite(scale.model_copy(update={"without": ("table9",)}))
-    with refused("smoke", "more_seeds.table9"):
-        make_suite(scale.model_copy(update={"more_seeds": {"table9": (0, 1)}}))
-
-
-def test_steps_of_a_study_are_those_of_its_pretraining():
-    scale = load_scale(CONFIG / "smoke.yaml")
-    suite = make_suite(scale.model_copy(update={"steps_of": {"table1": 7}}))
-    steps = dict[str, set[int]]()
-    for study in ("table1", "table4e"):
-        runs = suite.plan().with_parents(value.run.run_id for value in suite.values[study])
-        steps[study] = {spec.optim.steps for spec in runs if spec.stage == "pretrain"}
-    assert steps["table1"] == {7}
-    assert 7 not in steps["table4e"]
-    with refused("smoke", "steps_of: table9"):
-        make_suite(scale.model_copy(update={"steps_of": {"table9": 7}}))
-    # A study of the user has a name of its own.
-    assert not scale_of(small()).steps_of
+    with refused("smoke", "without.table9"):
+        plan_at("smoke", without=("table9",))
+    with refused("smoke", "seeds_of.table9"):
+        plan_at("smoke", seeds_of={"table9": {}})
+    with refused("smoke", "seeds_of.table4e.k-NN"):
+        plan_at("smoke", seeds_of={"table4e": {"k-NN": (1,)}})
 
 
 def test_a_row_can_start_from_a_users_weights():
     study = small(rows={"MGM": {}, "Theirs": {"from": "weights/theirs.pt"}}, compare=[], predictions=[],
                   columns={"Linear": {}})  # fmt: skip
-    scale = scale_of(study)
     with refused("rows.Theirs.from", "weights/theirs.pt"):
-        make_suite(scale)
-    ids = {"weights/theirs.pt": "external-0123abcd"}
-    suite = make_suite(scale.model_copy(update={"weights": ids}))
-    parents_of = {value.run.parent for value in suite.values["small"] if value.row == "Theirs"}
-    assert parents_of == {"external-0123abcd"}
+        plan_of(study)
+    plan = plan_of(study, **{"weights/theirs.pt": "external-0123abcd"})
+    cells = [cell for cell in plan.cells if cell.row == "Theirs"]
+    assert {plan.specs[cell.run_id].parent for cell in cells} == {"external-0123abcd"}
+    assert {cell.pretraining for cell in cells} == {"external-0123abcd"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        (
+            {"rows": SMALL["rows"] | {"Longer": {"optim.steps": 9, "only": {"draws": "99"}}}},
+            "Longer",
+        ),
+        (
+            {"rows": SMALL["rows"] | {"Longer": {"optim.steps": 9, "only": {"draws": "5-9"}}}},
+            "draw 7",
+        ),
+        ({"columns": SMALL["columns"] | {"k-NN": {"kind": "knn", "only": {"seeds": 3}}}}, "k-NN"),
+        ({"predictions": [{"in": "b", "says": "Longer above 5"}]}, "Longer"),
+        ({"predictions": [{"in": "a", "says": "Tube above 5", "column": "k-NN"}]}, "Tube"),
+        ({"predictions": [{"in": "a", "says": "Tube above 5", "draws": "7"}]}, "draw 7"),
+        ({"compare": ["Further [k-NN] minus MGM"]}, "Further"),
+        ({"tables": {"1": {"rows": ["Tube"], "columns": ["k-NN"]}}}, "tables.1"),
+        (
+            {"figures": {"o": {"kind": "over", "x": "optim.steps", "axis": "x", "lines": ["No"]}}},
+            "figures.o",
+        ),
+    ],
+)
+def test_a_study_that_names_what_selects_no_run_is_refused(fields, named):
+    with refused("study small: ", named):
+        plan_of(small(**fields))
+
+
+def test_settings_can_be_those_of_another_study(tmp_path):
+    """`like` takes those of a stage; the study's own come on top."""
+    theirs = {"clips": {"frames": 8, "size": 48}, "optim.steps": 50}
+    for name, fields in (
+        ("theirs", {"settings": {"pretrain": theirs}}),
+        ("small", {"settings": {"pretrain": {"like": "theirs", "optim.steps": 70}}}),
+    ):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(SMALL | {"study": name} | fields))
+    study = load_study(tmp_path / "small.yaml")
+    assert study.settings["pretrain"] == theirs | {"optim.steps": 70}
+    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(SMALL | {"study": "theirs"}))
+    with refused("small.yaml", "settings.pretrain.like"):
+        load_study(tmp_path / "small.yaml")
 
 
 def test_x_of_a_figure_is_read_from_the_spec():
@@ -489,7 +514,7 @@ def test_x_of_a_figure_is_read_from_the_spec():
         settings={"pretrain": {"optim.steps": 300}},
         figures={"over": {"kind": "over", "x": "optim.steps", "axis": "Steps", "datasets": ["a"]}},
     )  # fmt: skip
-    cells = [cell for cell in make_suite(scale_of(study)).plan().cells if cell.dataset == "a"]
+    cells = [cell for cell in plan_of(study).cells if cell.dataset == "a"]
     assert {(cell.row, cell.line, cell.x.get("optim.steps"), cell.figures) for cell in cells} == {
         ("Random weights", "Random weights", None, ("over",)),
         ("MGM", "MGM", 300, ("over",)),
@@ -497,7 +522,7 @@ def test_x_of_a_figure_is_read_from_the_spec():
         # It says no line.
         ("Tube", "Tube", 300, ()),
     }
-    assert not any(c.figures for c in make_suite(scale_of(study)).plan().cells if c.dataset == "b")
+    assert not any(c.figures for c in plan_of(study).cells if c.dataset == "b")
 
 
 def test_a_picture_shows_as_many_rows_as_its_kind_needs():

@@ -4,15 +4,14 @@ A training step counts as three forward passes, a multiply-add as two FLOPs. Onl
 count, and reading videos takes no time. An epoch has whole batches.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pandas as pd
 
 from mgm.results.plan import Plan
-from mgm.spec import Finetune, Pretrain, Probe, Published, Spec
+from mgm.spec import Data, Finetune, Pretrain, Probe, Published, Spec
 from mgm.spec.compute import multiply_adds, parameters
-from mgm.study.runs import videos_of
-from mgm.study.scales import Scale
 
 # FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets: with float32 accumulation and
 # without sparsity. The V100 has no bf16, so this is its fp16.
@@ -52,21 +51,19 @@ def cost(spec: Spec, videos: Published) -> Cost:
     return Cost((3 * trained + tested) * forward, parameters(spec, videos.classes))
 
 
-def plan(suite: Plan, scale: Scale, flops: float) -> pd.DataFrame:
+def costs(plan: Plan, videos_of: Callable[[Data], Published], flops: float) -> pd.DataFrame:
     """Return the GPU hours of each stage and the GB on disk of each target.
 
     A target counts all runs that it needs. The last row, "all", counts shared runs once.
 
     Args:
+        videos_of: returns the size of a run's dataset.
         flops: FLOP/s that a GPU reaches in training.
     """
-    videos = {name: videos_of(scale, name) for name in scale.datasets}
-    costs = {
-        run_id: cost(spec, videos[scale.key_of(spec.data)]) for run_id, spec in suite.specs.items()
-    }
+    costs = {run_id: cost(spec, videos_of(spec.data)) for run_id, spec in plan.specs.items()}
     rows = {}
-    for target in sorted(suite.targets, key=lambda name: name == "all"):
-        specs = suite.runs_of(target)
+    for target in sorted(plan.targets, key=lambda name: name == "all"):
+        specs = plan.runs_of(target)
         sizes = [costs[spec.run_id].parameters for spec in specs]
         row: dict[str, float] = {"runs": len(specs)}
         for stage in ("pretrain", "finetune", "probe"):

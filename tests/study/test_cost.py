@@ -21,7 +21,8 @@ from mgm.spec import (
     Views,
 )
 from mgm.spec.compute import parameters
-from mgm.study.plan import PEAK, cost, plan
+from mgm.study.cost import PEAK, cost, costs
+from mgm.study.videos import size_of
 
 SSV2 = Data(dataset="ssv2")
 CLIPS = Clips(frames=8, size=32)
@@ -60,23 +61,30 @@ def test_a_run_by_hand():
     assert probed.parameters == 0
 
 
+def costs_of(workflow: Workflow, flops: float):
+    def videos(data):
+        return size_of(workflow.datasets, workflow.key_of(data))
+
+    return costs(workflow.plan, videos, flops)
+
+
 def test_the_tables_of_the_paper():
     paper = Workflow({"scale": "paper"})
-    suite = paper.plan
-    table = plan(suite, paper.scale, 1e14)
+    plan = paper.plan
+    table = costs_of(paper, 1e14)
     whole, table4e = table.loc["all"], table.loc["table4e"]
     assert table.index[-1] == "all"
-    assert whole["runs"] == len(suite.specs)
-    assert table4e["runs"] == len(suite.runs_of("table4e"))
+    assert whole["runs"] == len(plan.specs)
+    assert table4e["runs"] == len(plan.runs_of("table4e"))
     assert (table["GPU h"] <= whole["GPU h"]).all()
     # Shared runs count once.
     assert table["GPU h"][:-1].sum() > whole["GPU h"]
-    flops = sum(cost(spec, PUBLISHED[spec.data.dataset]).flops for spec in suite.runs_of("table4e"))
+    flops = sum(cost(spec, PUBLISHED[spec.data.dataset]).flops for spec in plan.runs_of("table4e"))
     assert table4e["GPU h"] == pytest.approx(flops / 1e14 / 3600)
     stages = ["pretrain h", "finetune h", "probe h"]
     assert table[stages].sum(axis=1).to_numpy() == pytest.approx(table["GPU h"].to_numpy())
     # Twice the speed takes half the time and the same disk.
-    faster = plan(suite, paper.scale, 2e14)
+    faster = costs_of(paper, 2e14)
     assert faster["GPU h"].to_numpy() == pytest.approx(table["GPU h"].to_numpy() / 2)
     assert (faster["GB"] == table["GB"]).all()
 
@@ -86,6 +94,6 @@ def test_the_command_prints_the_table(tmp_path, monkeypatch):
     words = ["plan", "--study", "drawn", "--gpu", "a100", "--utilisation", "0.1"]
     *_, last = CliRunner().invoke(app, words).output.splitlines()
     drawn = Workflow({"study": "drawn"})
-    expected = plan(drawn.plan, drawn.scale, PEAK["a100"] * 0.1).loc["all"]
+    expected = costs_of(drawn, PEAK["a100"] * 0.1).loc["all"]
     assert last.split()[:2] == ["all", f"{expected['runs']:.0f}"]
     assert float(last.split()[-2]) == pytest.approx(expected["GPU h"], abs=0.051)

@@ -1,0 +1,178 @@
+"""Load studies from YAML: one of a user, the paper's at a scale, or those of finished results."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mgm.console import show
+from mgm.errors import UserError, valid
+from mgm.results.plan import COPY, FOLDER, Plan
+from mgm.spec import MASKS
+from mgm.study import STUDIES
+from mgm.study.scales import Scale, file_of, read_named
+from mgm.study.schema import Row, Study
+
+# The paper's tables, in its order, then ours.
+PAPER = Path(__file__).with_name("paper")
+NAMES = ("table1", "table2", "table3", "table4", "table4e", "ours", "guidance", "measured")
+
+
+def load_study(path: Path) -> Study:
+    """Read a study from a YAML file.
+
+    Raises:
+        UserError: there is no such file, or a field is unknown, missing or invalid.
+    """
+
+    def other(name: str) -> dict[str, Any]:
+        beside = path.with_name(f"{name}.yaml")
+        return read_named(beside if beside.is_file() else STUDIES / f"{name}.yaml", "study")
+
+    return parse_study(read_named(path, "study"), str(path), other)
+
+
+def parse_study(
+    fields: Mapping[str, Any], source: str, other: Callable[[str], Mapping[str, Any]]
+) -> Study:
+    """Return the study that `fields` describe.
+
+    Args:
+        source: its file, for errors.
+        other: returns the fields of another study, whose settings a stage can have by `like`.
+    """
+    settings = dict(fields.get("settings") or {})
+    for stage, own in settings.items():
+        if isinstance(own, dict) and "like" in own:
+            theirs = (other(str(own["like"])).get("settings") or {}).get(stage)
+            if not isinstance(theirs, dict) or "like" in theirs:
+                raise UserError(
+                    f"{source}: settings.{stage}.like: study {own['like']} has no such settings "
+                    "of its own"
+                )
+            settings[stage] = theirs | {name: own[name] for name in own if name != "like"}
+    with valid(f"{source}: "):
+        return Study.model_validate({**fields, "settings": settings})
+
+
+def own_study(file: str, present: Collection[str]) -> Study:
+    """Return a study without its optional datasets that are not `present`."""
+    return load_study(file_of(file, STUDIES)).without_absent(present)
+
+
+def of_paper(scale: Scale) -> list[Study]:
+    """Return the paper's studies as a scale has them.
+
+    A study is left out where the scale lacks its datasets, and a table where a dataset or a row
+    that it lists is missing.
+
+    Raises:
+        UserError: the scale names a study that is not there, or lacks the datasets of all.
+    """
+    for field, given in (("without", scale.without), ("seeds_of", scale.seeds_of)):
+        if unknown := {*given} - {*NAMES}:
+            raise UserError(
+                f"scale {scale.name}: {field}.{min(unknown)} is not in {', '.join(NAMES)}"
+            )
+    names = [name for name in NAMES if name not in scale.without]
+    paper = (_at(load_study(PAPER / f"{name}.yaml"), scale) for name in names)
+    if not (studies := [study for study in paper if study]):
+        raise UserError(f"scale {scale.name}: has the datasets of no table")
+    for study in studies:
+        if unknown := scale.seeds_of.get(study.study, {}).keys() - study.columns.keys():
+            raise UserError(
+                f"scale {scale.name}: seeds_of.{study.study}.{min(unknown)} is no column; choose "
+                f"from {', '.join(study.columns)}"
+            )
+    return studies
+
+
+def _at(study: Study, scale: Scale) -> Study | None:
+    """Return a study of the paper as a scale has it; None if the scale lacks its datasets."""
+    absent = {name for name, place in study.datasets.items() if place.use not in scale.datasets}
+    absent |= {n for n, place in study.datasets.items() if place.pretrained_on in absent}
+    if any(not study.datasets[name].optional for name in absent):
+        return None
+    datasets = {name: place for name, place in study.datasets.items() if name not in absent}
+    rows = dict(study.rows)
+    if study.every_mask:
+        named = {row.changes.get("mask", "mgm") for row in study.rows.values()}
+        rows |= {
+            info.row: Row(changes={"mask": mask})
+            for mask, info in MASKS.items()
+            if info.row and not info.source and mask not in named
+        }
+    tables = {
+        name: part
+        for name, part in study.tables.items()
+        if {*part.datasets} <= datasets.keys() and {*part.rows} <= rows.keys()
+    }
+    return study.model_copy(update={"datasets": datasets, "rows": rows, "tables": tables})
+
+
+def read_studies(results: Path, plan: Plan) -> dict[str, Study]:
+    """Return the studies of a plan by name, with the datasets and rows that the plan has.
+
+    Their words are those of the study's file as it is now, or of its copy in the plan's folder if
+    the file is gone. A message says what the file has and the plan lacks.
+
+    Raises:
+        UserError: the plan is not of this study, or the study cannot be read.
+    """
+    names = list(dict.fromkeys(cell.study for cell in plan.cells))
+    own = STUDIES / f"{plan.name}.yaml"
+    files = {name: PAPER / f"{name}.yaml" for name in names}
+    if plan.file or own.is_file():
+        places = (own, results / plan.file, results / FOLDER / COPY)
+        files = {plan.name: next(filter(Path.is_file, places), places[1])}
+    studies = {name: load_study(file) for name, file in files.items()}
+    for name, study in studies.items():
+        if names != [*files] or study.study != name:
+            raise UserError(f"{results / FOLDER}: is the plan of {', '.join(names)}, not of {name}")
+        if plan.file or own.is_file():
+            _say_what_lacks(study, plan, files[name])
+    return {name: _as_planned(study, plan) for name, study in studies.items()}
+
+
+def _say_what_lacks(study: Study, plan: Plan, file: Path) -> None:
+    parts: list[tuple[str, Iterable[str], set[str]]] = [
+        ("datasets", study.shown, {cell.dataset for cell in plan.cells}),
+        ("rows", study.rows, {cell.row for cell in plan.cells}),
+        ("columns", study.columns, {cell.column for cell in plan.cells}),
+    ]
+    optional = {name for name, place in study.datasets.items() if place.optional}
+    if new := [f"{what}.{name}" for what, names, has in parts for name in names if name not in has]:
+        new = [name for name in new if name.removeprefix("datasets.") not in optional]
+    if new:
+        show(
+            f"{file}: {', '.join(new)}: the plan of these results lacks it; "
+            f"`snakemake --cores 1 report --config study={file}` adds it"
+        )
+
+
+def _as_planned(study: Study, plan: Plan) -> Study:
+    """Return a study with the datasets, their titles and the rows that a plan has."""
+    cells = [cell for cell in plan.cells if cell.study == study.study and cell.metric]
+    titles = {cell.dataset: cell.title for cell in cells}
+    shown = {key for cell in cells for key in cell.tables}
+    rows = dict.fromkeys(cell.row for cell in cells if not cell.control)
+    return study.model_copy(
+        update={
+            "datasets": {
+                name: place.model_copy(update={"title": titles.get(name, place.title)})
+                for name, place in study.datasets.items()
+                if name in titles or not place.tested
+            },
+            "rows": {name: study.rows.get(name, Row()) for name in rows},
+            "tables": {key: part for key, part in study.tables.items() if key in shown},
+        }
+    )
+
+
+def new_study(path: Path, root: Path) -> str:
+    """Return the text of a new study with comments, to be written to `path`.
+
+    Args:
+        root: the folder of a prepared dataset.
+    """
+    template = Path(__file__).with_name("template.yaml").read_text(encoding="utf-8")
+    return template.format(name=path.stem, path=path, root=root, dataset=root.name or "mine")
