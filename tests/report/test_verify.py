@@ -160,7 +160,6 @@ def test_a_branch_with_the_name_of_a_hash_is_no_commit(clone):
         {"says": "MGM minus Tube above -30"},
         {"says": "MGM minus Tube below 0"},
         {"says": "MGM above 0"},
-        {"column": "k-NN"},
         {"in": "b"},
         {"draws": "5"},
         {"seeds": "5"},
