@@ -15,16 +15,16 @@ from mgm.video.track import Facts, TrackWriter
 from mgm.video.vectors import record
 from mgm.video.videos import Video
 
-GOP = 16  # frames. A random clip starts at most 15 frames after a key frame
+GOP = 36  # frames from a key frame to the next. I-frames take longer to decode than P-frames
 ENCODING = {
     "preset": "medium",
-    "crf": "20",
+    "crf": "19",
     "tune": "fastdecode",  # no CABAC, no deblocking, no weighted prediction
-    # I BBB P BBB P BBB P BB P. No frame refers to a B-frame, so a reader can skip B-frames. Every
+    # I BBBBB P BBBBB P ... No frame refers to a B-frame, so a reader can skip B-frames. Every
     # vector refers to the nearest I- or P-frame, so its distance in frames is known. The file is
     # the same on every call and machine: x264 uses one thread, and no macroblock tree, since the
     # tree's AVX-512 code is not deterministic.
-    "x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none:"
+    "x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:bframes=5:b-adapt=0:b-pyramid=none:"
     "ref=1:weightp=0:mbtree=0:threads=1",
 }
 
@@ -77,6 +77,7 @@ def encode(source: Video, out: Path, short_side: int, track: BinaryIO) -> int:
             width=size[1],
             vectors=vectors,
             bytes=out.stat().st_size,
+            container=copy.format,
             pixels=(height, width),
         )
         writer.finish(facts, copy.timeline)

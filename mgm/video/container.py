@@ -10,11 +10,11 @@ decoder that stops early can hang.
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -49,8 +49,20 @@ open_file = (
 )
 
 
-# A file's timeline, the header of its H.264, and whether all its pictures are intra.
-Known = tuple[Timeline | None, SequenceHeader, bool]
+class Known(NamedTuple):
+    """What was read from a file before.
+
+    Args:
+        timeline: None if the pictures' order does not follow from the packets (`VideoReader`).
+        header: of its H.264.
+        intra: whether all its pictures are I-frames.
+        container: FFmpeg's name of the container. Without it, FFmpeg tries all that it has.
+    """
+
+    timeline: Timeline | None
+    header: SequenceHeader = SequenceHeader()
+    intra: bool = False
+    container: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,9 +158,10 @@ class VideoReader:
     def __init__(self, path: str | Path, known: Known | None = None):
         self.path = path
         stat = Path(path).stat()
-        known = known or _timeline(str(path), stat.st_size, stat.st_mtime_ns)
-        self.timeline, self.header, self.intra = known
-        self.container, self.stream = _opened(path)
+        read = known or _known(str(path), stat.st_size, stat.st_mtime_ns)
+        self.timeline, self.header, self.intra, self.format = read
+        # With a container's name, FFmpeg may find another frame rate.
+        self.container, self.stream = _opened(path, known and known.container)
         context = self.stream.codec_context
         context.thread_count = 1
         context.flags |= UNALIGNED
@@ -245,8 +258,6 @@ class VideoReader:
 
         A packet that does not decode is skipped, as players do. The caller reports a missing frame.
         """
-        # An earlier pass may have stopped at a picture that it skipped.
-        self.stream.codec_context.skip_frame = "DEFAULT"
         packets = _packets(self.container, self.stream)
         if wanted is not None and self.timeline is not None:
             packets = self._needed_packets(packets, wanted, self.timeline)
@@ -259,30 +270,30 @@ class VideoReader:
     ) -> Iterator[Any]:
         """Yield the packets that the wanted frames may need. No picture needs later packets.
 
-        The decoder skips a B-picture that is not wanted and that no other picture refers to. In a
-        file without B-pictures it skips none, since every P-picture counts as a reference in the
-        distances.
+        Pictures that are not wanted and that no other picture refers to are left out. In a file
+        without B-pictures none is, since every P-picture counts as a reference in the distances.
         """
-        context, reorders = self.stream.codec_context, timeline.reorders
-        times = {int(timeline.times_T[index]) for index in wanted}
-        ends = [timeline.times_T[max(wanted, key=timeline.packet_T.__getitem__)]] if wanted else []
+        left_out = set[int]()
+        if timeline.reorders:
+            times = {int(timeline.times_T[index]) for index in wanted}
+            left_out = set(timeline.times_T[timeline.spare_T].tolist()) - times
+        end = timeline.times_T[max(wanted, key=timeline.packet_T.__getitem__)] if wanted else None
         for packet in packets:
-            decoded = packet.pts in times or not reorders
-            context.skip_frame = "DEFAULT" if decoded else "NONREF"
-            yield packet
-            if packet.pts in ends:
-                break
+            if packet.pts not in left_out:
+                yield packet
+                if packet.pts == end:
+                    break
         yield None  # flushes the decoder
 
 
-def _opened(path: str | Path) -> tuple[Any, av.VideoStream]:
+def _opened(path: str | Path, container: str | None = None) -> tuple[Any, av.VideoStream]:
     """Open a file, and choose its video: the default one, else the best one for FFmpeg."""
     # Without "file:", the name `http:...` would be an address.
-    container = open_file(f"file:{path}", options=CAREFUL)
+    file = open_file(f"file:{path}", format=container, options=CAREFUL)
     try:
-        return container, _video_stream(path, container)
+        return file, _video_stream(path, file)
     except UserError:
-        container.close()
+        file.close()
         raise
 
 
@@ -313,8 +324,8 @@ def _video_stream(path: str | Path, container: Any) -> av.VideoStream:
 
 # Reading the times takes as long as reading the file, so they are kept while it stays the same.
 @lru_cache(maxsize=512)
-def _timeline(path: str, size: int, time_ns: int) -> tuple[Timeline | None, SequenceHeader, bool]:
-    """Return a file's timeline, the header of its H.264, and whether all its pictures are intra."""
+def _known(path: str, size: int, time_ns: int) -> Known:
+    """Read the packets of a file."""
     container, stream = _opened(path)
     with closing(container):
         context = stream.codec_context
@@ -335,7 +346,9 @@ def _timeline(path: str, size: int, time_ns: int) -> tuple[Timeline | None, Sequ
         reorders = "B" in slices.kinds if codec == "h264" else context.has_b_frames
         if times and (header.fields or (reorders and not times.reorders)):
             times = None
-        return times, header, slices.intra
+        if times:
+            times = replace(times, spare_T=np.isin(times.times_T, list(slices.spare)))
+        return Known(times, header, slices.intra, container.format.name.partition(",")[0])
 
 
 def _one_clock(container: Any) -> bool:

@@ -61,7 +61,7 @@ def write_flow(
     if not writer.rows:
         raise UserError("no frame decodes")
     with open_video(video.path) as source:
-        timeline, codec = source.timeline, source.codec
+        timeline, codec, container = source.timeline, source.codec, source.format
     facts = Facts(
         method=method,
         codec=codec,
@@ -70,6 +70,7 @@ def write_flow(
         width=size[1],
         vectors=True,
         bytes=video.bytes,
+        container=container,
         pixels=size,
         weights=weights,
     )

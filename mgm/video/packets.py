@@ -20,12 +20,14 @@ class Timeline:
     Args:
         times_T: presentation times of the T frames, sorted.
         packet_T: position of each frame's packet, in decoding order.
+        spare_T: True for frames that no other frame refers to, as far as is known.
         key_K: presentation times of key frames, sorted. FFmpeg seeks by them.
         start: the time of the first packet.
     """
 
     times_T: np.ndarray
     packet_T: np.ndarray
+    spare_T: np.ndarray
     key_K: np.ndarray
     start: int
 
@@ -70,7 +72,8 @@ def stored_times(packets: Iterable[Any]) -> Timeline | None:
         return None
     order = np.argsort(times)
     packet_T = np.array(places, np.int32)[order]
-    return Timeline(np.array(times)[order], packet_T, np.array(sorted(keys), np.int64), int(start))
+    times_T, key_K = np.array(times)[order], np.array(sorted(keys), np.int64)
+    return Timeline(times_T, packet_T, np.zeros(len(times_T), bool), key_K, int(start))
 
 
 class SequenceHeader(NamedTuple):
@@ -97,6 +100,7 @@ class Slices:
             the extradata.
         kinds: types of the slices: "P", "B", "I" and two rare ones.
         pictures: number of packets with slices.
+        spare: presentation times of the pictures that no other picture refers to.
     """
 
     def __init__(self, extradata: bytes):
@@ -106,7 +110,7 @@ class Slices:
         first = [extradata[8:]] if configured and extradata[5] & 31 else []
         units = first if configured else _units(extradata, 0)
         self.headers = {sequence_header(unit) for unit in units if _kind(unit) == 7}
-        self.kinds, self.pictures = set[str](), 0
+        self.kinds, self.pictures, self.spare = set[str](), 0, set[int]()
 
     @property
     def intra(self) -> bool:
@@ -116,15 +120,18 @@ class Slices:
     def read(self, packets: Iterable[Any]) -> Iterator[Any]:
         """Yield the packets, and look into each."""
         for packet in packets:
-            slices = set[str]()
+            slices, referred = set[str](), False
             for unit in _units(bytes(packet), self._length):
                 if _kind(unit) == 7:
                     known = self.headers if self.kinds else set()
                     self.headers = {*known, sequence_header(unit)}
                 elif _kind(unit) in (1, 5):
                     slices.add(_slice_type(unit))
+                    referred |= bool(unit[0] & 0x60)
             self.kinds |= slices
             self.pictures += bool(slices)
+            if slices and not referred:
+                self.spare.add(packet.pts)
             yield packet
 
 

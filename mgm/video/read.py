@@ -19,9 +19,8 @@ import numpy as np
 from mgm.errors import NoMotion, UserError
 from mgm.spec import Method
 from mgm.video.clip import Box, Clip, Motion, cut_frames
-from mgm.video.container import open_video
+from mgm.video.container import Known, open_video
 from mgm.video.decode import Pixels, wanted_pictures
-from mgm.video.packets import SequenceHeader
 from mgm.video.track import AGAIN, Track, track_path
 from mgm.video.videos import Video
 
@@ -122,7 +121,7 @@ def _pixels(
     """Decode frames, and cut those of each clip: (V, T, H, W, C)."""
     frames_VTHWC: np.ndarray | None = None
     own: Sequence[Box | None] = boxes or [None] * len(place_VT)
-    known = (track.timeline, SequenceHeader(), False) if track else None
+    known = Known(track.timeline, container=track.facts.container) if track else None
     with same_file(video), open_video(video.path, known) as source:
         pixels = Pixels(source)
         # Each frame is cut when it is decoded. Keeping whole frames, 4 MB per clip, takes longer.

@@ -33,7 +33,7 @@ from mgm.video.packets import Timeline
 from mgm.video.videos import CODECS_WITH_VECTORS
 
 SUFFIX = ".track"
-MAGIC = b"mgmtrk01"
+MAGIC = b"mgmtrk02"
 END = struct.Struct("<II8s")  # length and CRC-32 of the table, magic and version
 # Columns of the table, a value per frame.
 COLUMNS = (
@@ -44,7 +44,7 @@ COLUMNS = (
     ("kind", "S4"),
 )
 # More columns of a file that stores presentation times.
-TIMES = ("time", "<i8"), ("packet", "<i4")
+TIMES = ("time", "<i8"), ("packet", "<i4"), ("spare", "?")
 UNITS = 4  # per pixel. No codec for which FFmpeg exports vectors has finer ones
 PAIR = np.dtype("<u4")  # dx and dy of a cell
 _LAST_READ = 1 << 14  # bytes, enough for the table of some 1,000 frames
@@ -62,6 +62,7 @@ class Facts(BaseModel):
         vectors: whether the codec has motion vectors. True for optical flow.
         bytes, pixels: size of the file that the times belong to, and height and width of its
             frames. Those of a copy may be smaller than its source's.
+        container: FFmpeg's name of the container.
         weights: SHA-256 of the weights that computed the flow.
         keys, start: see `Timeline`. None: the file stores no times, and is decoded from its start.
     """
@@ -75,6 +76,7 @@ class Facts(BaseModel):
     width: PositiveInt
     vectors: bool
     bytes: NonNegativeInt
+    container: str
     pixels: tuple[int, int]
     weights: str = ""
     keys: tuple[int, ...] | None = None
@@ -212,7 +214,8 @@ class Track:
         self.timeline: Timeline | None = None
         if facts.keys is not None:
             times_T, keys = np.cumsum(column_of["time"]), np.array(facts.keys, np.int64)
-            self.timeline = Timeline(times_T, column_of["packet"], keys, facts.start)
+            of_packets = column_of["packet"], column_of["spare"]
+            self.timeline = Timeline(times_T, *of_packets, keys, facts.start)
 
     @property
     def kinds_T(self) -> tuple[str, ...]:
@@ -314,7 +317,8 @@ class TrackWriter:
         if timeline is not None:
             keys, start = tuple(timeline.key_K.tolist()), timeline.start
             facts = facts.model_copy(update={"keys": keys, "start": start})
-            values += [np.diff(timeline.times_T, prepend=0), timeline.packet_T]
+            steps_T = np.diff(timeline.times_T, prepend=0)
+            values += [steps_T, timeline.packet_T, timeline.spare_T]
         kinds = COLUMNS if timeline is None else COLUMNS + TIMES
         columns = [np.array(column, kind) for column, (_, kind) in zip(values, kinds, strict=True)]
         if any(len(column) != facts.frames for column in columns):

@@ -92,6 +92,7 @@ def write_track(path: str | Path, file: BinaryIO, frames: int | None = None) -> 
             width=size[1],
             vectors=video.has_vectors and moves,
             bytes=os.path.getsize(path),
+            container=video.format,
             pixels=size,
         )
         writer.finish(facts, video.timeline)

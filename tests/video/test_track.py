@@ -172,6 +172,7 @@ def test_cells_of_any_shape_are_packed_without_loss(rows, columns, values, metho
         frames.append((vectors_HW2, future_HW))
         writer.add(t, "B" if t % 2 else "P", t % 2 == 0, pack_cells(vectors_HW2, future_HW))
     facts = {"frames": 4, "height": 8 * rows, "width": 8 * columns, "bytes": 9, "pixels": (1, 1)}
+    facts |= {"container": "mov"}
     writer.finish(Facts(method=method, codec="h264", vectors=True, **facts), None)
     motion = Track("memory", file.getvalue())[:]
     for t, (vectors_HW2, future_HW) in enumerate(frames):
