@@ -65,7 +65,7 @@ with open("drawn/clips.csv", "w", newline="") as file:
     rows.writerows(
         [Path(video.path).stem, drawn.classes[video.label], video.split] for video in drawn.videos
     )
-done = CliRunner().invoke(app, ["prepare", "clips", "--source", "drawn", "--out", "data/clips"])
+done = CliRunner().invoke(app, ["prepare", "clips", "--source", "drawn", "--out", "data/clips", "--processes", "1"])
 assert done.exit_code == 0, done.output
 assert len(read_index(Path("data/clips")).videos) == 6
 

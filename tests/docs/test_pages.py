@@ -10,12 +10,18 @@ from pathlib import Path
 import click
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from mgm.cli import app
+from mgm.dag.cluster import load_cluster
 from tests.helpers.videos import moving_square, write_video
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OTHERS = [
+    *(ROOT / f"{name}.md" for name in ("CONTRIBUTING", "DEVIATIONS", "CHANGELOG", "SECURITY")),
+    *(ROOT / folder / "README.md" for folder in ("weights", "results", "reports")),
+]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -28,7 +34,7 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES + OTHERS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_and_headings(page):
     for target, fragment in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text()):
         if "://" in target:
@@ -38,6 +44,34 @@ def test_links_lead_to_files_and_headings(page):
         if fragment:
             headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
             assert fragment in map(anchor, headings), f"{target}#{fragment}"
+
+
+# docs/extend.md and users make these.
+MADE = re.compile(r"checkerboard|bit_rate|centroid|published/clips|NAME|mine\.yaml")
+NAMED = re.compile(
+    r"(?<![\w/.-])((?:mgm|docs|studies|workflow|tests|weights|bench)/[\w./-]*\w\.(?:py|md|yaml|csv|sh))"
+)
+
+
+def test_every_file_that_is_named_exists():
+    """Pages, comments and docstrings name files of the repository."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
+    texts = [name for name in tracked.split() if re.search(r"\.(md|py|yaml|sh|toml)$", name)]
+    dead = [
+        f"{text}: {name}"
+        for text in texts
+        if text not in ("CHANGELOG.md",) and not text.startswith("tests/")
+        for name in NAMED.findall((ROOT / text).read_text())
+        if not (ROOT / name).exists() and not MADE.search(name)
+    ]
+    assert not dead
+
+
+def test_the_cluster_of_the_page_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks(ROOT / "docs" / "run-the-paper.md", "yaml")
+    Path("mine.yaml").write_text(block)
+    assert load_cluster("mine.yaml").jobs["pretrain"].nodes == 4
 
 
 def commands(group=None, words=("mgm",)):
@@ -62,6 +96,29 @@ def test_each_command_is_one_that_mgm_takes(page):
             known[name].make_context(" ".join(name), [*words[len(name) :]])
         except click.ClickException as error:
             pytest.fail(f"{line}: {error.format_message()}")
+
+
+# Those that take seconds, and need no download and no run of one's own.
+CHEAP = ("show", "inspect", "vectors", "embed", "export", "plan", "new-study", "prepare folder")
+GIVEN = {"DIR": "videos", "RUN": "weights/mgm", "VIDEO": "video.mp4"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_cheap_commands_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("docs", "weights"):
+        Path(name).symlink_to(ROOT / name)
+    write_video("video.mp4", moving_square(40, 96, 128))
+    for place in ("up", "down"):
+        for number in range(5):
+            Path("videos", place).mkdir(parents=True, exist_ok=True)
+            write_video(f"videos/{place}/{number}.mp4", moving_square(30, seed=number))
+    for line in "\n".join(blocks(page, "")).splitlines():
+        if line.startswith(tuple(f"mgm {name} " for name in CHEAP)) and not MADE.search(line):
+            words = [GIVEN.get(word, word) for word in shlex.split(line, comments=True)]
+            done = CliRunner().invoke(app, words[1:])
+            assert done.exit_code == 0, (line, done.output, done.exception)
 
 
 # Its example imports transformers, which takes half a minute.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh LOG COMMAND...: run a job's command under Slurm. If the time limit or a preemption stopped
 # training, it has left a checkpoint, and the file MGM_STOPPED or status 138 or 143 (see
-# docs/cluster.md). The file is needed since torchrun's status is 1 for any status of its processes.
+# docs/run-the-paper.md). The file is needed since torchrun's status is 1 for any status of its processes.
 # The job then goes back into the queue under its number, so Snakemake sees it wait, not fail.
 log=$1 most=100
 shift
