@@ -236,6 +236,8 @@ class Visualise(Run):
     figure: Literal["5", "6", "7", "8"] = "5"
     # Run ids of the pretraining runs that the figure shows.
     parents: tuple[Name, ...] = ()
+    # Figure 5: the settings of all masks except name, ratio and guidance.
+    mask: Mask = Mask()
 
     def slug(self) -> list[str]:
         return [self.stage, f"figure{self.figure}", self.data.dataset]
@@ -258,7 +260,8 @@ class Measure(Run):
     ]
     # explained: run id of the pretraining run.
     parent: Name = ""
-    # cover and visible: the mask.
+    # cover and visible: the mask. coverage: the settings of all masks except name, ratio and
+    # guidance.
     mask: Mask = Mask()
     # Videos to measure, evenly spaced. 0: all. They are test videos, for cover the first ones, and
     # training videos for visible.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.spec import CODEC, MASKS, Clips, Mask, Method, Model
+from mgm.study.recipes import MASK_RATIO
 from mgm.video.clip import Clip
 from mgm.video.loader import BatchOptions
 from mgm.video.motion import frame_difference
@@ -62,3 +63,28 @@ def masked(
     grid = Grid(clips.frames // model.tubelet, side, side)
     masked_BL = make_mask(mask, grid, motion, torch.tensor(seeds))
     return masked_BL, motion.magnitude_BSHW if motion else None
+
+
+def clip_mask(
+    clip: Clip, mask: Mask, grid: Grid, tubelet: int, stride: int, seed: int
+) -> np.ndarray:
+    """Return what a mask hides of a clip: (S, H, W) bool, True where hidden."""
+    motion = slot_motion([clip], mask, tubelet, stride) if MASKS[mask.name].guided else None
+    masked_BL = make_mask(mask, grid, motion, torch.tensor([seed]))
+    return masked_BL.view(grid.slots, grid.height, grid.width).numpy()
+
+
+def hidden_pixels(masked_SHW: np.ndarray, frames: int, height: int, width: int) -> np.ndarray:
+    """Return which pixels a mask hides: (frames, height, width) bool.
+
+    A pixel is in the patch, or in the cell, of its top left corner. Slots divide the frames.
+    """
+    slots, rows, columns = masked_SHW.shape
+    row_H, column_W = np.arange(height) * rows // height, np.arange(width) * columns // width
+    return masked_SHW.repeat(frames // slots, 0)[:, row_H][:, :, column_W]
+
+
+def every_mask(like: Mask) -> list[Mask]:
+    """Return each mask, guided by vectors, at its usual ratio, with `like`'s other settings."""
+    same = like.model_dump(exclude={"name", "ratio", "guidance", "version"})
+    return [Mask(**same | {"name": name, "ratio": MASK_RATIO[name]}) for name in MASKS]

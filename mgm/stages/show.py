@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from mgm.errors import UserError, valid
-from mgm.masking import Grid, make_mask
+from mgm.masking import Grid
 from mgm.results.atomic import atomic_write
 from mgm.spec import MASKS, Mask
-from mgm.stages.guidance import slot_motion
+from mgm.stages.guidance import clip_mask, hidden_pixels
 from mgm.stages.measure.visible import shares
 from mgm.study.recipes import MASK_RATIO
 from mgm.video.clip import Clip
@@ -84,9 +83,7 @@ def show(
     title = "Motion vectors" if info.has_vectors else "Frames"
     panels = [(title, video.name, np.zeros((grid.slots, grid.height, grid.width), bool))]
     for mask in masks:
-        motion = slot_motion([clip], mask, TUBELET, stride)
-        masked_L = make_mask(mask, grid, motion, torch.tensor([seed]))[0]
-        masked_SHW = masked_L.view(grid.slots, grid.height, grid.width).numpy()
+        masked_SHW = clip_mask(clip, mask, grid, TUBELET, stride, seed)
         texture, moving = (
             "none" if np.isnan(share) else f"{100 * share:.0f} %"
             for share in shares(clip.frames_THWC, masked_SHW)[:2]
@@ -156,11 +153,11 @@ def _write_gif(path: Path, pictures: Sequence[Image.Image]) -> None:
 
 def _hidden(frame: Image.Image, masked_HW: np.ndarray) -> Image.Image:
     """Cover hidden patches with a quiet grey, through which a little of the frame shows."""
-    grey = Image.fromarray(masked_HW).resize(frame.size, Image.Resampling.NEAREST)
+    (hidden_HW,) = hidden_pixels(masked_HW[None], 1, frame.height, frame.width)
     ghost = Image.blend(
         Image.new("RGB", frame.size, HIDDEN), frame.convert("L").convert("RGB"), GHOST
     )
-    return Image.composite(ghost, frame, grey)
+    return Image.composite(ghost, frame, Image.fromarray(hidden_HW))
 
 
 def _speed(clip: Clip, at: int) -> np.ndarray:

@@ -12,14 +12,13 @@ import torch
 
 from mgm.data.index import Index, Video
 from mgm.errors import UserError
-from mgm.masking import Grid, make_boxes, make_mask
+from mgm.masking import Grid, make_boxes
 from mgm.models import MAE, attention_map, build_mae, load_weights, reconstruct
 from mgm.rng import clip_seed, generator
 from mgm.spec import MASKS, Clips, Mask, Method, Model, Pretrain, Visualise, read_spec
-from mgm.stages.guidance import slot_motion
+from mgm.stages.guidance import clip_mask, every_mask, slot_motion
 from mgm.stages.job import Job, moving_videos
 from mgm.stages.measure.saliency import read_boxes
-from mgm.study.recipes import MASK_RATIO
 from mgm.video.clip import Box, Clip
 from mgm.video.read import read
 from mgm.video.transform import view_indices
@@ -68,17 +67,21 @@ def masks_on_a_clip(
     Returns:
         frames_SHWC: uint8, the first frame of each slot. index_S: its number in the video.
         motion_SHW2: (dx, dy) in pixels per frame, the mean over a slot's frames. magnitude_SHW: the
-            magnitude that guides masks. has_motion_S.
+            magnitude that guides the last mask that looks for the largest, as Figure 5's MGM.
+            has_motion_S.
         names_N, ratio_N, masked_NSHW, and boxes_NS4: (centre x, centre y, width, height) in
             patches, NaN for a mask without boxes.
     """
     tubelet, informed_T = model.tubelet, clip.has_motion_T
     speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None] * informed_T[:, None, None, None]
+    guide = next((mask for mask in reversed(masks) if MASKS[mask.name].largest), masks[0])
     speed_STHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:])
     return {
         **_frames(clip, index_T, tubelet),
         "motion_SHW2": speed_STHW2.mean(1, dtype=np.float32),
-        "magnitude_SHW": clip.motion.magnitude(tubelet),
+        "magnitude_SHW": clip.motion.magnitude(
+            tubelet, guide.distance, guide.compensate, guide.cells
+        ),
         "has_motion_S": informed_T.reshape(-1, tubelet).any(1),
         **_masks(clip, clips, model, masks, seed),
     }
@@ -103,11 +106,7 @@ def _arrays(
     boxes = [Box.centre(video.height, video.width)]
     method: Method | None = None if figure == "7" else "codec"
     (clip,) = read(video, [index_T], boxes, spec.clips.size, method)
-    masks = (
-        [trained.mask for trained, _ in runs]
-        if runs
-        else [Mask(name=name, ratio=MASK_RATIO[name]) for name in MASKS]
-    )
+    masks = [trained.mask for trained, _ in runs] or every_mask(spec.mask)
     if figure in ("5", "6"):
         arrays = masks_on_a_clip(clip, index_T, spec.clips, spec.model, masks, seed)
     else:
@@ -176,15 +175,13 @@ def _masks(
     clip: Clip, clips: Clips, model: Model, masks: Sequence[Mask], seed: int
 ) -> dict[str, np.ndarray]:
     side, tubelet = clips.size // model.patch, model.tubelet
-    grid, seed_B = Grid(clips.frames // tubelet, side, side), torch.tensor([seed])
-    masked, boxes = [], []
+    grid, boxes = Grid(clips.frames // tubelet, side, side), []
     for mask in masks:
         motion = slot_motion([clip], mask, tubelet, clips.stride)
-        masked_L = make_mask(mask, grid, motion, seed_B)[0]
-        masked.append(masked_L.view(grid.slots, grid.height, grid.width).numpy())
-        own = make_boxes(mask, grid, motion, seed_B)
+        own = make_boxes(mask, grid, motion, torch.tensor([seed]))
         none_S4 = np.full((grid.slots, 4), np.nan, np.float32)
         boxes.append(torch.cat(astuple(own)).T.numpy() if own else none_S4)
+    masked = [clip_mask(clip, mask, grid, tubelet, clips.stride, seed) for mask in masks]
     return {
         "names_N": np.array([mask.name for mask in masks]),
         "ratio_N": np.array([mask.ratio for mask in masks]),

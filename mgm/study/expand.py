@@ -279,7 +279,7 @@ class _Runs:
         shown = [self._pretraining(key, seed, changes) for changes in rows]
         same: dict[str, Any] = shown[0].model_dump(include={"data", "clips", "model", "seed"})
         if picture.kind == "coverage":
-            return self.add(Measure(name="coverage", **same))
+            return self.add(Measure(name="coverage", mask=shown[0].mask, **same))
         number: Any = FIGURES[picture.kind]
         if picture.rows:
             parents = tuple(self.add(run).run_id for run in shown)
@@ -287,7 +287,9 @@ class _Runs:
         # Masks need no model, so the grid is the paper's.
         like = recipes.pretrain(key)
         clips = like.clips.model_copy(update={"crop": "centre"})
-        clip = Visualise(data=Data(dataset=key), clips=clips, model=like.model)
+        clip = Visualise(
+            data=Data(dataset=key), clips=clips, model=like.model, mask=shown[0].mask
+        )
         return self.add(self._built(clip, key, seed, {}))
 
     def _built(self, spec: R, key: str, seed: int, changes: Mapping[str, Any]) -> R:

@@ -7,15 +7,14 @@ even if the camera pans. The papers do not measure it.
 from typing import Any
 
 import numpy as np
-import torch
 
 from mgm.data.index import Video
-from mgm.data.synthetic.drawing import scene, tracks
+from mgm.data.synthetic.drawing import Scene, scene, tracks
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.masking import Grid, make_mask
+from mgm.masking import Grid
 from mgm.spec import Measure
-from mgm.stages.guidance import slot_motion, track_method
+from mgm.stages.guidance import clip_mask, hidden_pixels, track_method
 from mgm.stages.job import Job
 from mgm.video.read import read
 from mgm.video.transform import view_indices
@@ -32,17 +31,20 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
         raise UserError(f"{drawn}: no such file; cover is measured on generated datasets")
     params = Synthetic.model_validate_json(drawn.read_text(encoding="utf-8"))
     test, shuffled = job.index.test, job.spec.mask.guidance == "shuffled"
-    shares = [
-        hidden_share(
-            test[number],
-            tracks(params, scene(params, "test", number)),
-            job.spec,
-            number,
-            test[(number + shuffled) % len(test)],
-        )
-        for number in range(min(job.spec.videos or len(test), len(test)))
-    ]
+    shares = []
+    for number in range(min(job.spec.videos or len(test), len(test))):
+        guide = test[(number + shuffled) % len(test)]
+        movers = discs(params, scene(params, "test", number))
+        shares.append(hidden_share(test[number], movers, job.spec, number, guide))
     return {"hidden": float(np.mean(shares)), "videos": len(shares)}
+
+
+def discs(params: Synthetic, drawn: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Return the movers of a video: `tracks`, mirrored if the video is."""
+    centre_TK2, diameter_TK = tracks(params, drawn)
+    if drawn.mirrored:
+        centre_TK2 = np.array([params.size, 0]) + np.array([-1, 1]) * centre_TK2
+    return centre_TK2, diameter_TK
 
 
 def hidden_share(
@@ -55,19 +57,15 @@ def hidden_share(
     """Return the share of a video's movers under `spec.mask`, in per cent, in its middle clip.
 
     Args:
-        movers: centres (x, y) of whole discs, (T, K, 2), and diameters, (T, K), in pixels. Parts
-            outside the frame do not count.
+        movers: centres (x, y), (T, K, 2), and diameters, (T, K), in pixels.
         guide: the video whose motion guides the mask.
     """
     mask, tubelet = spec.mask, spec.model.tubelet
     grid, index_T = Grid(*spec.grid), view_indices(spec.clips, video.frames, view=0, views=1)
     (clip,) = read(guide, [index_T], None, 0, track_method(mask))
-    motion = slot_motion([clip], mask, tubelet, spec.clips.stride)
-    masked_BL = make_mask(mask, grid, motion, torch.tensor([seed]))
+    masked_SHW = clip_mask(clip, mask, grid, tubelet, spec.clips.stride, seed)
+    hidden_THW = hidden_pixels(masked_SHW, len(index_T), clip.height, clip.width)
     y_H, x_W = np.arange(clip.height), np.arange(clip.width)
-    masked_THW = masked_BL.view(grid.slots, grid.height, grid.width).numpy().repeat(tubelet, 0)
-    rows_H, columns_W = y_H * grid.height // clip.height, x_W * grid.width // clip.width
-    hidden_THW = masked_THW[:, rows_H][:, :, columns_W]
     centre_TK2, diameter_TK = (array[index_T] for array in movers)
     x_TK11, y_TK11 = np.moveaxis(centre_TK2, 2, 0)[..., None, None]
     across_TKHW = (x_W + 0.5 - x_TK11) ** 2 + (y_H[:, None] + 0.5 - y_TK11) ** 2

@@ -7,19 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mgm.data.index import Video
 from mgm.errors import UserError
-from mgm.masking import Grid, make_mask
+from mgm.masking import Grid
 from mgm.results.statistics import over_seeds
 from mgm.rng import clip_seed
-from mgm.spec import MASKS, Compensate, Mask, Measure, hidden_patches
-from mgm.stages.guidance import slot_motion
+from mgm.spec import MASKS, Compensate, Measure, hidden_patches
+from mgm.stages.guidance import clip_mask, every_mask, hidden_pixels
 from mgm.stages.job import Job
 from mgm.stages.measure import choose
-from mgm.study.recipes import MASK_RATIO
 from mgm.video.read import Cache, read
 from mgm.video.transform import test_box, view_indices
 
@@ -30,6 +27,8 @@ def coverage(
     spec: Measure, videos: Sequence[Video], cache: Cache | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the share of moving pixels that each mask hides, at the ratio it is trained with.
+
+    All masks have the settings of `spec.mask`, such as its cells.
 
     Clips are the centre crops of each video's middle clip. A pixel moves if its motion in a slot is
     at least MOVES pixels larger than the slot's median. The median is the camera's motion if
@@ -47,7 +46,7 @@ def coverage(
             with compensated guidance is named "<mask> <compensate>".
     """
     grid, tubelet, stride = Grid(*spec.grid), spec.model.tubelet, spec.clips.stride
-    masks = {name: Mask(name=name, ratio=MASK_RATIO[name]) for name in MASKS}
+    masks = {mask.name: mask for mask in every_mask(spec.mask)}
     if spec.compensate != "none":
         masks |= {
             f"{name} {spec.compensate}": mask.model_copy(update={"compensate": spec.compensate})
@@ -56,21 +55,21 @@ def coverage(
         }
     parts = []
     for sample, video in enumerate(videos):
-        seed_B = torch.tensor([clip_seed(spec.seed, 0, sample)])
+        seed = clip_seed(spec.seed, 0, sample)
         index_T = view_indices(spec.clips, video.frames, view=0, views=1)
         box = test_box(video.height, video.width, view=0, views=1, size=spec.clips.size)
         (clip,) = read(video, [index_T], [box], spec.clips.size, "codec", cache)
-        truth = slot_motion([clip], Mask(compensate=spec.compensate), tubelet, stride)
-        moving_BSL = moving_pixels(truth.magnitude_BSHW, grid, spec.model.patch, spec.compensate)
-        hidden_NBS = torch.stack(
-            [
-                (moving_BSL * make_mask(mask, grid, motion, seed_B).view_as(moving_BSL)).sum(2)
-                for mask in masks.values()
-                for motion in [slot_motion([clip], mask, tubelet, stride)]
-            ]
-        )
-        parts.append(100 * hidden_NBS / moving_BSL.sum(2))  # NaN (0 / 0) if nothing moves
-    share_NBS = torch.cat(parts, dim=1).double().numpy()
+        magnitude_SHW = clip.motion.magnitude(tubelet, compensate=spec.compensate)
+        moving_SHW = moving_pixels(magnitude_SHW, spec.clips.size, spec.compensate)
+        hidden_NS = []
+        for mask in masks.values():
+            masked_SHW = clip_mask(clip, mask, grid, tubelet, stride, seed)
+            hidden_SHW = hidden_pixels(masked_SHW, grid.slots, *moving_SHW.shape[1:])
+            hidden_NS.append((moving_SHW & hidden_SHW).sum((1, 2)))
+        # NaN (0 / 0) if nothing moves.
+        with np.errstate(invalid="ignore"):
+            parts.append(100 * np.array(hidden_NS) / moving_SHW.sum((1, 2)))
+    share_NBS = np.stack(parts, 1)
     share_NBS = share_NBS[:, np.isfinite(share_NBS[0]).any(1)]
     if not share_NBS.size:
         raise UserError(f"in {len(videos)} test videos nothing moves {MOVES} pixels; choose others")
@@ -97,24 +96,15 @@ def coverage(
 
 
 def moving_pixels(
-    motion_BSHW: Tensor, grid: Grid, patch: int, compensate: Compensate = "none"
-) -> Tensor:
-    """Count the moving pixels of each patch: (B, S, patches) float32.
+    magnitude_SHW: np.ndarray, size: int, compensate: Compensate = "none"
+) -> np.ndarray:
+    """Return which pixels move, (S, size, size) bool. All pixels of a cell have its motion.
 
-    All pixels of a cell have its motion. The slot's median is subtracted as the camera's motion,
-    unless `motion_BSHW` is compensated already.
+    The slot's median is subtracted as the camera's motion, unless motion is compensated already.
     """
     if compensate == "none":
-        median_BS = motion_BSHW.flatten(2).quantile(0.5, dim=2)
-        motion_BSHW = motion_BSHW - median_BS[..., None, None]
-    moves_BSHW = motion_BSHW >= MOVES
-    row = torch.arange(grid.height * patch) * motion_BSHW.shape[2] // (grid.height * patch)
-    column = torch.arange(grid.width * patch) * motion_BSHW.shape[3] // (grid.width * patch)
-    moves_BSPQ = moves_BSHW[:, :, row][:, :, :, column]
-    B, S = motion_BSHW.shape[:2]
-    return (
-        moves_BSPQ.view(B, S, grid.height, patch, grid.width, patch).sum((3, 5)).flatten(2).float()
-    )
+        magnitude_SHW = magnitude_SHW - np.median(magnitude_SHW, (1, 2), keepdims=True)
+    return hidden_pixels(magnitude_SHW >= MOVES, len(magnitude_SHW), size, size)
 
 
 def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ from torch import Tensor
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.spec import MASKS, Clips, Mask, Measure, Model
-from mgm.stages.guidance import mask_options, masked
+from mgm.stages.guidance import hidden_pixels, mask_options, masked
 from mgm.stages.inspect import spread
 from mgm.stages.job import Job
 from mgm.video.loader import Batch, training_loader
@@ -36,10 +36,10 @@ from mgm.video.read import Cache
 SIDE = 8  # pixels
 TEXTURED, MOVES = 8.0, 3.0  # grey levels
 LEAST, MOST = 2.0, 50.0  # per cent: of texture, and of clips without
-# Masks of `mgm inspect`, at the ratios of the papers.
+# Masks of `mgm inspect`, as the papers train with them.
 PAPER = (
     Mask(name="block"),
-    Mask(name="mgm"),
+    Mask(name="mgm", cells="max"),
     Mask(name="tube"),
     Mask(name="tube", ratio=0.9),
 )
@@ -58,9 +58,7 @@ def shares(frames_THWC: np.ndarray, masked_SHW: np.ndarray) -> tuple[float, ...]
         number of visible textured patches, and of those that move.
     """
     frames, height, width, _ = frames_THWC.shape
-    slots, rows, columns = masked_SHW.shape
-    row_H, column_W = np.arange(height) * rows // height, np.arange(width) * columns // width
-    visible_THW = ~masked_SHW.repeat(frames // slots, 0)[:, row_H][:, :, column_W]
+    visible_THW = ~hidden_pixels(masked_SHW, frames, height, width)
     grey_THW = frames_THWC @ np.array([0.299, 0.587, 0.114], np.float32)
     energy_THW = np.square(np.diff(grey_THW, axis=0, prepend=grey_THW[:1]))
     textured_TPQ = _patches(grey_THW).std((2, 4)) > TEXTURED
