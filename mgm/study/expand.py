@@ -287,9 +287,7 @@ class _Runs:
         # Masks need no model, so the grid is the paper's.
         like = recipes.pretrain(key)
         clips = like.clips.model_copy(update={"crop": "centre"})
-        clip = Visualise(
-            data=Data(dataset=key), clips=clips, model=like.model, mask=shown[0].mask
-        )
+        clip = Visualise(data=Data(dataset=key), clips=clips, model=like.model, mask=shown[0].mask)
         return self.add(self._built(clip, key, seed, {}))
 
     def _built(self, spec: R, key: str, seed: int, changes: Mapping[str, Any]) -> R:
