@@ -97,3 +97,13 @@ def test_an_unknown_bench_is_one_line():
     done = subprocess.run([sys.executable, BENCH, "loder"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.endswith("no such bench: loder; choose from loader, step, papers\n")
+
+
+@pytest.mark.slow
+def test_each_size_has_a_step_on_the_device(bench, capsys):
+    import gpu
+
+    gpu.steps(tiny=True)
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split(",")[0] for row in rows] == ["| vit-s", "| vit-b", "| vit-l"]
+    assert all("clips/s, MFU" in row for row in rows)
