@@ -90,6 +90,7 @@ def masks(
     *,
     ratio: float | None = None,
     box: tuple[float, float, float, float] | None = None,
+    frame: tuple[int, int] | None = None,
     flip: bool = False,
     size: int = 224,
     tubelet: int = 2,
@@ -107,6 +108,7 @@ def masks(
             such as 0.75 for "mgm" and 0.9 for "tube".
         box: the crop that the model sees: top, left, height and width, in pixels of the video.
             Default: the whole frames. For a clip, use `Clip.cut`.
+        frame: height and width of the frames that the box is cut from, if a decoder scaled them.
         flip: the crop is mirrored, left to right.
         size: the side to which the crop is scaled, in pixels.
         tubelet: frames per time slot.
@@ -133,7 +135,8 @@ def masks(
             raise WrongValue("box and flip are for motion; cut the clip itself: clip.cut(...)")
     elif isinstance(motion, Motion):
         if box is not None or flip:
-            motion = motion.cut(_crop(box, flip, motion.frame), whole("size", size, 1))
+            of = motion.frame if frame is None else _pair("frame", frame)
+            motion = motion.cut(_crop(box, flip, of), whole("size", size, 1))
         # There are no pixels.
         clip = Clip(np.empty((len(motion), 0, 0, 3), np.uint8), motion)
         sides = (motion.size, motion.size) if motion.box else motion.frame
@@ -155,6 +158,14 @@ def masks(
     sizes = Grid(frames // tubelet, rows, columns)
     masked_1L = make_mask(settings, sizes, guide, torch.tensor([seed]))
     return masked_1L.view(-1, rows, columns).numpy()
+
+
+def _pair(name: str, sides: Any) -> tuple[int, int]:
+    """Check a height and a width."""
+    if np.shape(sides) != (2,):
+        raise WrongType(f"{name} is {sides!r}; pass height and width")
+    height, width = (whole(name, side, 1) for side in sides)
+    return height, width
 
 
 def _crop(box: Any, flip: bool, frame: tuple[int, int]) -> Box:

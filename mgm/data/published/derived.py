@@ -107,7 +107,8 @@ def index_pda(task: str, source: Path, target: Path, out: Path) -> Index:
         note = f"published lists of {task}: {listed_counts(listed_count, counts)}"
     digest = pda_digest(task, origin.digest, goal.digest)
     index = Index(Path(os.path.abspath(out)), classes, tuple(videos), (), digest, note)
-    return write_index(index, out, missing)
+    # Nothing is pretrained on these videos, so they have no tracks.
+    return write_index(index, out, missing, tracks="")
 
 
 index_ucf14_hmdb7, index_hmdb14_ucf7 = (partial(index_pda, task) for task in TASKS)
@@ -194,7 +195,7 @@ def index_mini_k200(source: Path, out: Path) -> Index:
     missing = [
         f"{split}/{name}" for split in SPLITS for name in sorted(ids[split] - present[split])
     ]
-    return write_index(index, out, missing)
+    return write_index(index, out, missing, tracks=os.path.abspath(source / "tracks"))
 
 
 def carried_ids() -> dict[str, frozenset[str]]:
