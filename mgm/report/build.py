@@ -3,37 +3,41 @@
 It never trains. Missing runs are named.
 """
 
-from collections.abc import Callable, Mapping
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure as Drawing
+from matplotlib.figure import Figure as Plot
 
 from mgm.errors import UserError
+from mgm.report.blocks import Figure, compared, study_page, suite_page, unit_of
 from mgm.report.claims import judge_claims
 from mgm.report.figures import charts
 from mgm.report.figures.draw import DRAW
-from mgm.report.figures.film import masks_in_motion
 from mgm.report.figures.style import save
 from mgm.report.findings import Findings, read_findings
 from mgm.report.markdown import summary
-from mgm.report.page import Figure, page
-from mgm.report.tables import compared, write_frames, write_table
+from mgm.report.page import page
+from mgm.report.tables import write_frames, write_table
 from mgm.results import atomic
 from mgm.study.formula import parse_formula
 from mgm.study.schema import Against, Over, Picture
 
 
-def build_report(results: Path, reports: Path, only: str = "") -> Path:
+def build_report(results: Path, reports: Path, only: str = "", formats: Sequence[str] = ()) -> Path:
     """Write tables, figures, claims.csv, index.html and index.md to `reports`.
 
     Args:
         results: folder of the runs, `results/NAME`.
         reports: folder to write, `reports/NAME`.
         only: a target such as "table4e" or "figure5": write only that.
+        formats: also write figures as pdf, png or svg.
 
     Returns:
         The page's path, or the target's.
@@ -47,18 +51,14 @@ def build_report(results: Path, reports: Path, only: str = "") -> Path:
         for found in findings.values()
         for name in found.study.parts
     }
+    draw = Drawing(reports / "figures", formats)
     drawers = {
-        study: figures_of(found, reports / "figures", alone=len(findings) == 1)
+        study: figures_of(found, draw, alone=len(findings) == 1)
         for study, found in findings.items()
-    }
-    pictures = {
-        name: partial(_picture, found, name, reports / "figures")
-        for found in findings.values()
-        for name in found.study.of_kind(Picture)
     }
     figures = {name: draw for of_study in drawers.values() for name, draw in of_study.items()}
     if only:
-        return _only(only, writers, {**figures, **pictures})
+        return _only(only, writers, figures)
     for write in writers.values():
         write()
     write_frames(findings, reports / "tables")
@@ -67,11 +67,13 @@ def build_report(results: Path, reports: Path, only: str = "") -> Path:
         csv = verdicts.to_csv(index=False, lineterminator="\n")
         atomic.write(reports / "claims.csv", csv)
     drawn = {study: [draw() for draw in of.values()] for study, of in drawers.items()}
-    shown = [draw() for draw in pictures.values()]
-    film = _film(findings, reports / "figures")
-    text = page(findings, drawn, shown, verdicts, reports, film)
-    atomic.write(reports / "index.md", summary(findings, drawn))
-    return atomic.write(reports / "index.html", text)
+    if len(findings) == 1:
+        ((study, found),) = findings.items()
+        blocks = study_page(found, drawn[study], reports)
+    else:
+        blocks = suite_page(findings, drawn, verdicts, reports)
+    atomic.write(reports / "index.md", summary(blocks, results.name))
+    return atomic.write(reports / "index.html", page(findings, blocks, reports))
 
 
 def _only(
@@ -88,8 +90,42 @@ def _only(
     return figure.picture
 
 
-def figures_of(findings: Findings, folder: Path, alone: bool) -> dict[str, Callable[[], Figure]]:
-    """Return functions that draw a study's figures of cells, by the figures' names.
+@dataclass(frozen=True)
+class Drawing:
+    """Draws figures into a folder, each once: not again until its numbers or this code change.
+
+    Attributes:
+        formats: of the files, besides the page's own.
+    """
+
+    folder: Path
+    formats: Sequence[str] = ()
+
+    def __call__(
+        self, about: Figure, draw: Callable[[], Plot], kind: str = "svg", key: Any = None
+    ) -> Figure:
+        """Draw a figure unless it is there.
+
+        Args:
+            kind: the format that the page shows.
+            key: what the picture follows from; by default the arguments of `draw`.
+        """
+        stem, kinds = self.folder / about.name, [*dict.fromkeys((kind, *self.formats))]
+        code = [path.read_bytes() for path in sorted(Path(charts.__file__).parent.glob("*.py"))]
+        digest = sha256(pickle.dumps((draw if key is None else key, code))).hexdigest()
+        stamp = self.folder / ".drawn" / about.name
+        files = [stem.with_suffix(f".{name}") for name in kinds]
+        known = stamp.is_file() and stamp.read_text() == digest
+        if not (known and all(file.exists() for file in files)):
+            save(draw(), stem, kinds, fitted=kind == "svg")
+            atomic.write(stamp, digest)
+        return replace(about, picture=files[0])
+
+
+def figures_of(
+    findings: Findings, drawing: Drawing, alone: bool
+) -> dict[str, Callable[[], Figure]]:
+    """Return functions that draw a study's figures, by the figures' names.
 
     Args:
         alone: no other study has figures in this folder.
@@ -98,35 +134,32 @@ def figures_of(findings: Findings, folder: Path, alone: bool) -> dict[str, Calla
     drawers: dict[str, Callable[[], Figure]] = {}
     for name, over in study.of_kind(Over).items():
         shown = points[points.figure == name]
-        about = (over.title or f"Accuracy over {over.axis.lower()}", over.note)
+        about = Figure(name, over.title or f"Accuracy over {over.axis.lower()}", over.note)
         if shown["mean"].notna().any() or shown.paper.notna().sum() > 1:
             draw = partial(charts.over, shown, over.axis, study.shown, findings.unit_name)
-            drawers[name] = partial(_cells, draw, folder / name, *about)
+            drawers[name] = partial(drawing, about, draw)
         else:
-            drawers[name] = partial(Figure, name, *about, why="None of its runs is finished.")
+            about = replace(about, why="None of its runs is finished.")
+            drawers[name] = partial(replace, about)
     for name, against in study.of_kind(Against).items():
         gains = findings.gains[findings.gains.figure == name]
         if len(gains):
             axes = (f"{against.x} (%)", f"Minus {against.minus} (points)")
             draw = partial(charts.gains, gains, *axes, study.shown, findings.unit_name)
-            about = against.title, against.note
-            drawers[name] = partial(_cells, draw, folder / name, *about)
+            drawers[name] = partial(drawing, Figure(name, against.title, against.note), draw)
     end = "" if alone else f"-{study.study}"
     if len(means := _differences(findings)):
-        name, about = f"differences{end}", ("Paired differences", "")
-        draw = partial(charts.dots, axis="Difference (points)", unit=findings.unit_name, rule=0.0)
+        about = Figure(f"differences{end}", "Paired differences")
+        look: dict[str, Any] = {"axis": "Difference (points)", "rule": 0.0}
     elif len(means := _rows(findings)):
-        name, about = f"seeds{end}", ("Every run and the mean", "")
-        draw = partial(charts.dots, axis="Top-1 accuracy (%)", unit=findings.unit_name)
+        about = Figure(f"seeds{end}", "Every run and the mean")
+        look = {"axis": unit_of(findings, findings.first_column)}
     if len(means):
-        draw = partial(draw, _units(findings, means), means)
-        drawers[name] = partial(_cells, draw, folder / name, *about)
+        draw = partial(charts.dots, _units(findings, means), means, unit=findings.unit_name, **look)
+        drawers[about.name] = partial(drawing, about, draw)
+    for name in study.of_kind(Picture):
+        drawers[name] = partial(_picture, findings, name, drawing)
     return drawers
-
-
-def _cells(draw: Callable[[], Drawing], stem: Path, title: str, note: str) -> Figure:
-    save(draw(), stem, ("svg", "pdf"))
-    return Figure(stem.name, title, note, stem.with_suffix(".svg"))
 
 
 def _differences(findings: Findings) -> pd.DataFrame:
@@ -160,44 +193,25 @@ def _units(findings: Findings, means: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _picture(findings: Findings, name: str, folder: Path) -> Figure:
+def _picture(findings: Findings, name: str, drawing: Drawing) -> Figure:
     """Draw a figure of a run's arrays, or say why it cannot be drawn."""
-    picture, stem = findings.study.of_kind(Picture)[name], folder / name
-    run_id = _run_of(findings, name)
-    figure = Figure(stem.name, picture.title, picture.note, run_ids=[run_id])
-    arrays = read_arrays(findings, run_id)
-    if arrays is None:
+    picture = findings.study.of_kind(Picture)[name]
+    cells = findings.plan.cells
+    run_id = next(cell.run_id for cell in cells if name in cell.figures and not cell.metric)
+    about = Figure(name, picture.title, picture.note, run_ids=[run_id])
+    status, path = findings.statuses[run_id], findings.results / run_id / "arrays.npz"
+    if not status.result or not path.exists():
         for ending in ("svg", "pdf", "png"):
-            stem.with_suffix(f".{ending}").unlink(missing_ok=True)
-        status = findings.statuses[run_id]
+            (drawing.folder / f"{name}.{ending}").unlink(missing_ok=True)
         why = status.why or "its arrays.npz is missing; delete its result.json and run it again"
-        figure.why = f"{'not run' if status.state == 'finished' else status.state}: {run_id}: {why}"
-        return figure
-    drawn = DRAW[picture.kind](arrays, f"Scale {findings.plan.name}.")
+        state = "not run" if status.result else status.state
+        return replace(about, why=f"{state}: {run_id}: {why}")
     # Measurements have curves, and the other figures show frames of clips.
-    kind = "svg" if picture.kind == "coverage" else "png"
-    save(drawn, stem, ("pdf", kind), fitted=kind == "svg")
-    figure.picture = stem.with_suffix(f".{kind}")
-    return figure
+    kind, note = "svg" if picture.kind == "coverage" else "png", f"Scale {findings.plan.name}."
+    draw = partial(_draw, DRAW[picture.kind], path, note)
+    return drawing(about, draw, kind, (picture.kind, note, status.result["files"]))
 
 
-def _run_of(findings: Findings, picture: str) -> str:
-    return next(c.run_id for c in findings.plan.cells if picture in c.figures and not c.metric)
-
-
-def _film(findings: Mapping[str, Findings], folder: Path) -> Path | None:
-    """Write the masks in motion from the run of a figure of masks; None without it."""
-    for found in findings.values():
-        for name, picture in found.study.of_kind(Picture).items():
-            if picture.kind == "masks" and (arrays := read_arrays(found, _run_of(found, name))):
-                return masks_in_motion(arrays, folder / "masks.webp")
-    return None
-
-
-def read_arrays(findings: Findings, run_id: str) -> dict[str, Any] | None:
-    """Read a finished run's arrays; None if there are none."""
-    path = findings.results / run_id / "arrays.npz"
-    if findings.statuses[run_id].state != "finished" or not path.exists():
-        return None
+def _draw(draw: Callable[[Mapping[str, Any], str], Plot], path: Path, note: str) -> Plot:
     with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+        return draw(dict(file), note)

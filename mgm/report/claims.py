@@ -18,7 +18,7 @@ from mgm.reading import read_yaml
 from mgm.report.findings import Findings, estimate_of, in_words
 from mgm.report.judge import Judged, judge
 from mgm.results.statistics import FEWEST, Estimate, exact, of_mean
-from mgm.spec import PUBLISHED, FrozenModel, Pretrain, Spec
+from mgm.spec import PUBLISHED, FrozenModel
 from mgm.spec.compute import official_multiply_adds
 from mgm.study import recipes
 from mgm.study.formula import Formula, Statement, Term, parse_statement
@@ -110,19 +110,10 @@ def judge_claims(
     return pd.DataFrame([_judge(claim, findings, quoted) for claim in read_claims()])
 
 
-def repeats_the_paper(specs: Iterable[Spec]) -> bool:
-    """Return whether these runs have published videos, and the paper's models and schedules."""
-    return not any(
-        spec.data.digest
-        or (isinstance(spec, Pretrain) and (spec.optim.steps or spec.model.misnamed))
-        for spec in specs
-    )
-
-
 def _judge(
     claim: Claim, findings: Mapping[str, Findings], quoted: Mapping[Key, Quote]
 ) -> dict[str, str]:
-    full = repeats_the_paper(next(iter(findings.values())).plan.specs.values())
+    full = next(iter(findings.values())).repeats_the_paper
     groups, printed = claim.groups, partial(of_paper, quoted)
     answers = [[printed(said.formula) for said in group] for group in groups]
     known = all(number is not None for group in answers for number in group)

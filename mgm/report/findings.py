@@ -31,7 +31,7 @@ from mgm.results.statistics import (
     p_value,
     spread_of,
 )
-from mgm.spec import CHOSEN, Augment, Finetune
+from mgm.spec import CHOSEN, Augment, Finetune, Pretrain
 from mgm.study.formula import Formula, Term, parse_formula
 from mgm.study.load import read_studies
 from mgm.study.quoted import Quote, quotes
@@ -251,6 +251,28 @@ class Findings:
                     line["train_top1"] for line in lines if "train_top1" in line
                 )
         return {place: sum(values) / len(values) for place, values in ends.items() if values}
+
+    @cached_property
+    def trained(self) -> dict[str, str]:
+        """Map each row to the steps of its pretraining in words, where these are not the paper's.
+
+        A row whose runs differ in them has none.
+        """
+        steps: dict[str, set[int]] = {}
+        for run_id, row in self.runs[["pretraining", "row"]].drop_duplicates().to_numpy(str):
+            start = self.plan.specs.get(run_id)
+            if isinstance(start, Pretrain) and start.optim.steps:
+                steps.setdefault(row, set()).add(start.optim.steps)
+        return {row: f"{min(every):,} steps" for row, every in steps.items() if len(every) == 1}
+
+    @cached_property
+    def repeats_the_paper(self) -> bool:
+        """Whether the runs have published videos, and the paper's models and schedules."""
+        return not any(
+            spec.data.digest
+            or (isinstance(spec, Pretrain) and (spec.optim.steps or spec.model.misnamed))
+            for spec in self.plan.specs.values()
+        )
 
     @cached_property
     def chosen(self) -> dict[tuple[str, str, str], str]:

@@ -20,7 +20,7 @@ Lists are separated by " / ". A number cannot stand in a table, whose cells `|` 
 
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,19 @@ from typing import Any
 import pandas as pd
 
 from mgm.errors import UserError
+from mgm.report.blocks import (
+    Block,
+    Figure,
+    Heading,
+    Line,
+    Lines,
+    Row,
+    Table,
+    Text,
+    difference_table,
+    table_of,
+)
 from mgm.report.findings import Findings, in_words, read_findings
-from mgm.report.page import Figure, table
-from mgm.report.tables import compared, laid_out, markdown, records, seen
 from mgm.results import atomic
 
 # A block holds no other comment, so that one without an end does not take the text after it.
@@ -80,46 +90,19 @@ def controls(findings: Findings, datasets: str = "") -> str:
     """Return a table of the controls in the first column."""
     cells = findings.cells
     cells = cells[cells.control & (cells.n > 0) & (cells.column == findings.first_column)]
-    shown = laid_out(findings, _chosen(cells, "dataset", datasets))
-    return markdown(shown.rename(columns={"Pretraining": "Control"}))
+    table = table_of(findings, _chosen(cells, "dataset", datasets))
+    lines = [line._replace(part="") for line in table.lines]
+    return markdown(Table("Control", table.columns, lines, table.groups))
 
 
 def differences(findings: Findings, family: str = "", datasets: str = "", column: str = "") -> str:
     """Return a table of a family's differences. Bold differs from 0 by Holm's method."""
-    table = _chosen(findings.differences, "family", family or next(iter(findings.study.compare)))
-    table = _chosen(table, "dataset", datasets)
-    table = _chosen(table, "column", column or findings.first_column)
-    several = table.dataset.nunique() > 1
-    texts: dict[str, dict[str, str]] = {}
-    for line in records(table):
-        text = in_words(line["estimate"])
-        title = findings.study.shown.get(line["dataset"], line["dataset"])
-        texts.setdefault(title if several else line["column"], {})[line["says"]] = (
-            f"**{text}**" if line["holm"] else text
-        )
-    shown = pd.DataFrame(texts, index=table.says.unique()).fillna("")
-    return markdown(shown.rename_axis("Difference (points)").reset_index())
-
-
-def predictions(findings: Findings) -> str:
-    """Return a table of what the predictions came to, with the commits that wrote them."""
-    first, shown = findings.first_column, findings.study.shown
-    lines = []
-    for line in records(findings.predictions):
-        where, draws = shown.get(line["dataset"], line["dataset"]), line["draws"]
-        where += f", {line['column']}" if line["column"] != first else ""
-        where += f", draws {draws[0]} to {draws[-1]}" if draws else ""
-        verdict = f"**{line['verdict']}**" if line["verdict"] == "refuted" else line["verdict"]
-        lines.append(
-            {
-                "Where": where,
-                "Predicted": line["says"],
-                "Commit": line["since"][:7] or "not committed",
-                "Found": in_words(line["estimate"]),
-                "Verdict": f"{verdict}: {line['why']}" if line["why"] else verdict,
-            }
-        )
-    return markdown(pd.DataFrame(lines))
+    table = findings.differences
+    family = family or next(iter(findings.study.compare))
+    column = column or findings.first_column
+    for name, wanted in (("family", family), ("column", column), ("dataset", datasets)):
+        table = _chosen(table, name, wanted)
+    return markdown(difference_table(findings, family, column, list(table.dataset.unique())))
 
 
 def _chosen(table: pd.DataFrame, name: str, wanted: str) -> pd.DataFrame:
@@ -139,44 +122,54 @@ def _chosen(table: pd.DataFrame, name: str, wanted: str) -> pd.DataFrame:
 KINDS: dict[str, Callable[..., str]] = {"controls": controls, "differences": differences}
 
 
-def summary(findings: Mapping[str, Findings], figures: Mapping[str, Sequence[Figure]]) -> str:
-    """Return the Markdown of what studies found: a title per study, its tables and figures."""
-    return "\n\n".join(_study(found, figures[name]) for name, found in findings.items()) + "\n"
-
-
-def _study(findings: Findings, figures: Sequence[Figure]) -> str:
-    study = findings.study
-    lines = [f"# {study.question}", *filter(None, map(findings.filled, study.answer))]
-    lines += [f"*{study.caveat.strip()}*"] if study.caveat else []
-    # The other figures show the numbers of the tables once more.
-    lines += [
-        f"![{figure.title}](figures/{figure.picture.name})"
-        for figure in figures
-        if figure.picture and figure.name.startswith(("over", "against", "figure"))
+def summary(blocks: Iterable[Block], name: str) -> str:
+    """Return the Markdown of a page. Folded blocks are left out."""
+    ends = [
+        f"Written by `mgm report {name}`, which also writes all other columns, differences and "
+        "predictions as csv."
     ]
-    for name, part in findings.study.parts.items():
-        cells = seen(findings, name)
-        shown = table(findings, name)["blocks"]
-        data = dict.fromkeys(block["data"] for block in shown)
-        lost = [
-            f"**No row is above chance: {block['column']}.**" for block in shown if block["lost"]
-        ]
-        poor = [f"{block['column']}: {block['poor']}" for block in shown if block["poor"]]
-        lines += [f"## {part.title or name}", *filter(None, [part.note, *data, *lost, *poor])]
-        for controls, of_kind in cells.groupby("control", sort=False):
-            first = {"Pretraining": "Control: no model"} if controls else {}
-            lines.append(markdown(laid_out(findings, of_kind).rename(columns=first)))
-    families = compared(findings)[["family", "column"]].drop_duplicates()
-    for family, column in families.itertuples(index=False):
-        title = ", ".join(filter(None, [f"Differences: {family}" if family else "Differences"]))
-        lines += [f"## {title}, {column}", differences(findings, family, column=column)]
-    if len(findings.predictions):
-        lines += ["## Predictions", predictions(findings)]
-    notes = [*study.sceptic.items(), ("When the runs stop", study.stop)]
-    written = [f"**{title}.** {findings.filled(text)}" for title, text in notes if text]
-    lines += ["## Notes", *written] if written else []
-    lines.append(f"Written by `mgm report {findings.results.name}` from its runs.")
-    return "\n\n".join(line.strip() for line in lines)
+    return "\n\n".join([*_texts(blocks), *ends]) + "\n"
+
+
+def _texts(blocks: Iterable[Block]) -> Iterable[str]:
+    for block in blocks:
+        match block:
+            case Heading():
+                yield f"{'#' * min(block.level, 2)} {block.text.strip()}"
+            case Text() if block.text:
+                star = {"caveat": "*", "warning": "**"}.get(block.kind, "")
+                yield f"{star}{block.text.strip()}{star}"
+            case Lines():
+                yield "\n".join(f"- {item}" for item in block.items)
+            case Figure() if block.picture:
+                yield f"![{block.title}](figures/{block.picture.name})"
+                yield f"*{block.title}. {block.caption.strip()}*".replace(". *", ".*")
+            case Table():
+                yield markdown(block)
+            case Row():
+                for part in block.parts:
+                    yield from _texts(part)
+
+
+def markdown(table: Table) -> str:
+    """Return a table. A group of columns stands once, above its first column."""
+    rows = []
+    heads, groups = [table.head, *table.columns], table.groups
+    if groups:
+        rows.append(heads)
+        heads = ["", *("" if n and groups[n - 1] == g else g for n, g in enumerate(groups))]
+    part = ""
+    for line in table.lines:
+        if line.part != part:
+            part = line.part
+            rows.append([f"**{part}**", *([""] * len(table.columns))])
+        rows.append([_named(line), *(cell.words for cell in line.cells)])
+    texts = pd.DataFrame(rows, columns=heads).map(lambda text: str(text).replace("|", "\\|"))
+    return str(texts.to_markdown(index=False, disable_numparse=True))
+
+
+def _named(line: Line) -> str:
+    return f"{line.name} ({line.note})" if line.note else line.name
 
 
 def main(paths: list[Path], results: Path = Path("results")) -> None:

@@ -1,12 +1,13 @@
-"""Tables of what studies found: csv for programs, md and tex for papers, from one frame each."""
+"""Tables of what studies found: csv for programs, md and tex for papers."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from mgm.report.findings import Findings, estimate_of, in_words
+from mgm.report.blocks import Text, caveat_of, seen, table_of
+from mgm.report.findings import Findings
+from mgm.report.markdown import markdown
 from mgm.results import atomic
 
 # The frames of `Findings` that are written as csv.
@@ -22,83 +23,25 @@ LATEX = r"""\begin{{table}}
 """
 
 
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a frame of estimates, each with its `estimate`; None without a number."""
-    rows: list[Any] = table.to_dict("records")
-    return [row | {"estimate": estimate_of(row) if row["n"] else None} for row in rows]
-
-
-def groups(table: pd.DataFrame, *names: str) -> list[tuple[Any, pd.DataFrame]]:
-    """Return the parts of a frame that share the fields `names`, in the frame's order."""
-    return list(table.groupby([*names], sort=False))
-
-
-def laid_out(findings: Findings, cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the texts of a table: a line per row, a column per dataset and column of the study.
-
-    The paper's numbers stand beside ours where there are any.
-    """
-    titles = findings.study.shown
-    one_dataset, one_column = (cells[name].nunique() == 1 for name in ("dataset", "column"))
-    texts: dict[str, dict[str, str]] = {}
-    for (dataset, column), block in groups(cells, "dataset", "column"):
-        title = titles.get(dataset, dataset)
-        title = column if one_dataset else title if one_column else f"{title}: {column}"
-        lines = records(block)
-        if block.paper.notna().any():
-            texts[f"{title}, paper"] = {
-                line["row"]: f"{line['paper']:.1f}" for line in lines if line["paper"] > -1e9
-            }
-        texts[title] = {line["row"]: text_of(line) for line in lines}
-        places = {line["row"]: (dataset, column, line["row"]) for line in lines}
-        fits = {at: f"{value:.1f}" for at, value in findings.fitted.items()}
-        for what, of_place in (("training clips", fits), ("chosen", findings.chosen)):
-            if of_row := {row: of_place[at] for row, at in places.items() if at in of_place}:
-                texts[f"{title}, {what}"] = of_row
-    table = pd.DataFrame(texts, index=cells.row.unique()).fillna("")
-    return table.rename_axis("Pretraining").reset_index()
-
-
-def seen(findings: Findings, name: str) -> pd.DataFrame:
-    """Return the cells of a table that readers see.
-
-    A control that is the same for all videos, such as their duration, is not measured.
-    """
-    cells = findings.table(name)
-    return cells[~cells.control | (cells.n > 0)]
-
-
-def compared(findings: Findings) -> pd.DataFrame:
-    """Return the differences that readers see: a difference of single runs shows nothing."""
-    return findings.differences[findings.differences.n > 1]
-
-
-def text_of(line: Mapping[str, Any]) -> str:
-    """Return the text of a cell: its number with the interval, or its status."""
-    if line["estimate"] is None:
-        return "" if line["status"] == "quoted" else str(line["status"])
-    partial = f" ({line['status']})" if line["status"] == "partial" else ""
-    return in_words(line["estimate"]) + partial
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """Return a frame of texts as a Markdown table."""
-    escaped = table.map(lambda text: str(text).replace("|", "\\|"))
-    return str(escaped.to_markdown(index=False, disable_numparse=True))
-
-
 def write_table(findings: Findings, name: str, folder: Path) -> Path:
     """Write `folder`/table4e.csv, .md and .tex, and return the path of the csv.
 
     The .tex needs the package booktabs.
     """
-    part, cells = findings.study.parts[name], seen(findings, name)
-    caption = " ".join(filter(None, (f"{part.title}.", part.note, findings.study.caveat)))
-    stem, table = folder / f"table{name}", laid_out(findings, cells)
+    part, stem = findings.study.parts[name], folder / f"table{name}"
+    caveats = [block.text for block in caveat_of(findings) if isinstance(block, Text)]
+    caption = " ".join(filter(None, (f"{part.title or name}.", part.note, *caveats)))
+    table = table_of(findings, seen(findings, name))
     atomic.write(stem.with_suffix(".md"), f"{caption}\n\n{markdown(table)}\n")
-    tabular = table.style.hide(axis="index").format(escape="latex")
-    tabular.format_index(escape="latex", axis="columns")
-    text = LATEX.format(caption=caption.translate(TEX), tabular=tabular.to_latex(hrules=True))
+    rows = [[line.name, *(cell.words for cell in line.cells)] for line in table.lines]
+    heads = pd.Index([table.head, *table.columns])
+    if table.groups:
+        heads = pd.MultiIndex.from_arrays([["", *table.groups], heads])
+    style = pd.DataFrame(rows, columns=range(len(heads))).set_axis(heads, axis=1).style
+    style = style.hide(axis="index").format(escape="latex")
+    style.format_index(escape="latex", axis="columns")
+    tabular = style.to_latex(hrules=True, multicol_align="c")
+    text = LATEX.format(caption=caption.translate(TEX), tabular=tabular)
     atomic.write(stem.with_suffix(".tex"), text)
     return _csv(findings.csv(name), stem.with_suffix(".csv"))
 

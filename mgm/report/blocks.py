@@ -1,0 +1,435 @@
+"""What a page shows, as one list of blocks. `page` and `markdown` are its two templates.
+
+A block that is folded is on the HTML page alone, so that the Markdown of a study stays short.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mgm.report.findings import FITS, Findings, estimate_of
+from mgm.results.statistics import Estimate
+from mgm.study.schema import SHARES
+
+VERDICTS = {"holds": "hold", "refuted": "are refuted", "open": "are open", "not run": "not run"}
+
+
+@dataclass(frozen=True)
+class Heading:
+    text: str
+    level: int = 2
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+    kind: Literal["", "lead", "finding", "caveat", "note", "warning"] = ""
+
+
+@dataclass(frozen=True)
+class Lines:
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Links:
+    """Files, by their titles, with a text before them."""
+
+    text: str
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure, or why there is none.
+
+    Attributes:
+        picture: the svg, or the png of frames of clips; None if it could not be drawn.
+        why: why it could not be drawn.
+    """
+
+    name: str
+    title: str
+    caption: str = ""
+    picture: Path | None = None
+    why: str = ""
+    run_ids: Sequence[str] = ()
+
+
+class Cell(NamedTuple):
+    """A number, its interval or why it has none, and what stands small beside it."""
+
+    text: str = ""
+    interval: str = ""
+    small: tuple[str, ...] = ()
+    n: int = 0
+    strong: bool = False
+    run_ids: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The cell on one line, without its runs."""
+        text = f"**{self.text} {self.interval}**" if self.strong else f"{self.text} {self.interval}"
+        return " ".join(
+            filter(None, (text.strip(), f"({'; '.join(self.small)})" * bool(self.small)))
+        )
+
+
+class Line(NamedTuple):
+    """A row of a table. `part` is the title of the rows below it; empty: as the row before."""
+
+    name: str
+    cells: Sequence[Cell]
+    note: str = ""
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns may have groups, such as a dataset; a group stands once above its columns."""
+
+    head: str
+    columns: Sequence[str]
+    lines: Sequence[Line]
+    groups: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """Parts that stand next to one another where there is room."""
+
+    parts: Sequence[Sequence["Block"]]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that a reader of the page opens."""
+
+    title: str
+    blocks: Sequence["Block"]
+    key: str = ""
+
+
+Block = Heading | Text | Lines | Links | Figure | Table | Row | Fold
+
+
+def study_page(findings: Findings, figures: Sequence[Figure], reports: Path) -> list[Block]:
+    """Return the page of a study: its answer, a figure, the first column, and what was refuted.
+
+    All else is folded, and written as csv.
+    """
+    study, first = findings.study, findings.first_column
+    names = [*study.parts]
+    shown = [table for name in names for table in table_blocks(findings, name, [first])]
+    rest = [c for c in study.columns if c != first]
+    folded = [table for name in names for table in table_blocks(findings, name, rest)]
+    families = compared(findings)[["family", "column"]].drop_duplicates().to_numpy(str).tolist()
+    differences: list[list[Block]] = [
+        [
+            Heading(", ".join(filter(None, ("Paired differences", family, column))), 3),
+            difference_table(findings, family, column),
+        ]
+        for family, column in families
+    ]
+    refuted = prediction_table(findings, ["refuted"])
+    others = prediction_table(findings, ["holds", "open", "not run"])
+    notes = [*study.sceptic.items(), ("When the runs stop", study.stop)]
+    notes = [(title, findings.filled(text)) for title, text in notes]
+    note = (
+        f"Row minus row in points, paired by {findings.unit_name}. Bold: it differs from 0 by "
+        "Holm's method, which keeps the chance of a false difference in a family at 5 %."
+    )
+    return [
+        Heading(study.question, 1),
+        *(Text(text, "finding") for text in map(findings.filled, study.answer) if text),
+        *caveat_of(findings),
+        Text(tally(findings.predictions.verdict), "note"),
+        *figures[:1],
+        *shown,
+        *([Text(note, "note"), *differences[0]] if differences else []),
+        *([Heading("Refuted predictions"), refuted] if refuted.lines else []),
+        Links("All numbers:", csv_files(reports)),
+        *fold("Other columns", folded),
+        *fold("Other figures", figures[1:]),
+        *fold("Other differences", [block for family in differences[1:] for block in family]),
+        *fold("Other predictions", [others] if others.lines else []),
+        *fold("Notes", [Text(f"**{t}.** {said}") for t, said in notes if said]),
+    ]
+
+
+def suite_page(
+    found: Mapping[str, Findings],
+    figures: Mapping[str, Sequence[Figure]],
+    verdicts: pd.DataFrame,
+    reports: Path,
+) -> list[Block]:
+    """Return the page of the paper's suite. Studies with an answer come first."""
+    first = next(iter(found.values()))
+    order = sorted(found.values(), key=lambda findings: not findings.study.answer)
+    lead = "The experiments of Fan et al. (ICCV 2023) and their baselines, at scale"
+    blocks: list[Block] = [
+        Heading("Motion-Guided Masking, rerun", 1),
+        Text(f"{lead} {first.results.name}.", "lead"),
+        *(Text(t, "finding") for one in order for t in map(one.filled, one.study.answer) if t),
+        *caveat_of(first),
+    ]
+    for findings in order:
+        own = figures.get(findings.study.study, ())
+        charts = [figure for figure in own if figure.picture and figure.picture.suffix == ".svg"]
+        tables = [table_blocks(findings, name) for name in findings.study.parts]
+        parts = [[Heading(findings.study.question), *tables[0]]] if tables else []
+        blocks.append(Row([*filter(None, [*parts, *tables[1:]]), *([figure] for figure in charts)]))
+        blocks += [figure for figure in own if figure not in charts]
+    blocks.append(Links("All numbers:", csv_files(reports)))
+    return [*blocks, *claim_blocks(verdicts)]
+
+
+def caveat_of(findings: Findings) -> list[Block]:
+    """Return what the numbers of a study, or of its scale, do not show."""
+    text = findings.study.caveat or findings.plan.caveat
+    return [Text(text.strip(), "caveat")] if text else []
+
+
+def fold(title: str, blocks: Sequence[Block]) -> list[Block]:
+    return [Fold(title, blocks)] if blocks else []
+
+
+def tally(verdicts: Iterable[str]) -> str:
+    """Return "Predictions: 3 hold, 1 is refuted." in words; empty without any."""
+    counts = Counter(verdicts)
+    parts = [f"{counts[name]} {words}" for name, words in VERDICTS.items() if counts[name]]
+    return f"Predictions: {', '.join(parts)}." if parts else ""
+
+
+def csv_files(reports: Path) -> dict[str, str]:
+    """Return the csv files of a report, as seen from its page."""
+    names = ("cells", "differences", "predictions", "values")
+    files = {f"{name}.csv": f"tables/{name}.csv" for name in names}
+    return {name: path for name, path in files.items() if (reports / path).exists()}
+
+
+def seen(findings: Findings, name: str) -> pd.DataFrame:
+    """Return the cells of a table that readers see.
+
+    A control that is the same for all videos, such as their duration, is not measured. Numbers that
+    are quoted alone stand beside runs that repeat the paper's.
+    """
+    cells = findings.table(name)
+    cells = cells[~cells.control | (cells.n > 0)]
+    if not findings.repeats_the_paper:
+        cells = cells[cells.status != "quoted"]
+    return cells
+
+
+def compared(findings: Findings) -> pd.DataFrame:
+    """Return the differences that readers see: a difference of single runs shows nothing."""
+    return findings.differences[findings.differences.n > 1]
+
+
+def table_blocks(
+    findings: Findings, name: str, columns: Sequence[str] | None = None
+) -> list[Block]:
+    """Return a table of a study with its title and notes; none without a number.
+
+    Args:
+        columns: show these columns alone.
+    """
+    part, cells = findings.study.parts[name], seen(findings, name)
+    if columns is not None:
+        cells = cells[cells.column.isin(columns)]
+    if not len(cells):
+        return []
+    # The paper's tables are numbered.
+    label = f"Table {name.replace('_', ', ')}. " if name[0].isdigit() else ""
+    notes, warnings = [part.note], []
+    for (dataset, column), block in cells.groupby(["dataset", "column"], sort=False):
+        dataset, column = str(dataset), str(column)
+        if column not in findings.study.tests:
+            continue
+        chance, data = chance_of(findings, dataset)
+        title = findings.study.shown.get(dataset, dataset)
+        notes.append(f"{title}: {data}" if cells.dataset.nunique() > 1 and data else data)
+        models = block[~block.control & (block.n > 0)]
+        if len(models) and models["mean"].max() <= chance:
+            warnings.append(f"No row is above chance: {column}.")
+        fits = {row: findings.fitted.get((dataset, column, row), 100) for row in models.row}
+        if poor := [row for row, value in fits.items() if value < FITS]:
+            warnings.append(
+                f"{column}: below {FITS:.0f} % on the training clips at the end: {'; '.join(poor)}."
+                " Such accuracies may compare how fast rows train."
+            )
+    files = {ending: f"tables/table{name}.{ending}" for ending in ("csv", "md", "tex")}
+    return [
+        Heading(f"{label}{part.title or name}", 3, f"table-{name}"),
+        *(Text(note, "note") for note in dict.fromkeys(filter(None, notes))),
+        *(Text(warning, "warning") for warning in dict.fromkeys(warnings)),
+        table_of(findings, cells),
+        Links("This table as", files),
+    ]
+
+
+def table_of(findings: Findings, cells: pd.DataFrame) -> Table:
+    """Return cells as a table: a line per row, a column per dataset and column of the study."""
+    places = list(cells[["dataset", "column"]].drop_duplicates().itertuples(index=False, name=None))
+    one_dataset, one_column = (cells[name].nunique() == 1 for name in ("dataset", "column"))
+    known = {(cell["dataset"], cell["column"], cell["row"]): cell for cell in records(cells)}
+    rows = cells[["row", "control"]].drop_duplicates("row").sort_values("control", kind="stable")
+    counts = {
+        place: {c["n"] for at, c in known.items() if at[:2] == place and c["n"]} for place in places
+    }
+    titles, groups = [], []
+    for dataset, column in places:
+        title = findings.study.shown.get(dataset, dataset)
+        groups.append("" if one_dataset or one_column else title)
+        titles.append(title if one_column and not one_dataset else unit_of(findings, column))
+        if len(counts[dataset, column]) == 1:
+            titles[-1] += f", n = {min(counts[dataset, column])}"
+    lines = []
+    for row, control in rows.itertuples(index=False, name=None):
+        of_row = [known.get((*place, row)) for place in places]
+        texts = [
+            cell_of(findings, cell, len(counts[place]) > 1) if cell else Cell()
+            for place, cell in zip(places, of_row)
+        ]
+        notes = dict.fromkeys(cell["note"] for cell in of_row if cell and cell["note"])
+        steps = findings.trained.get(row, "")
+        name = f"{row}: {steps}" if steps else row
+        note = "; ".join(map(str, notes)) if findings.repeats_the_paper else ""
+        lines.append(Line(name, texts, note, "Controls: no model" if control else ""))
+    return Table("Pretraining", titles, lines, groups if any(groups) else ())
+
+
+def unit_of(findings: Findings, column: str) -> str:
+    """Return a column's title, with its unit if it has shares."""
+    evaluation = findings.study.columns.get(column)
+    return f"{column} (%)" if evaluation and evaluation.metric in SHARES else column
+
+
+def cell_of(findings: Findings, line: Mapping[str, Any], count: bool) -> Cell:
+    """Return a cell of a table.
+
+    Args:
+        count: say of how many units it is.
+    """
+    place = line["dataset"], line["column"], line["row"]
+    small = [f"paper {line['paper']:.1f}"] if line["paper"] > -1e9 else []
+    small += [f"n = {line['n']}"] if count and line["n"] else []
+    small += [f"{line['n']} of {line['wanted']} runs"] if line["status"] == "partial" else []
+    if (fits := findings.fitted.get(place, 100)) < FITS:
+        small.append(f"{fits:.1f} in training")
+    small += [findings.chosen[place]] if place in findings.chosen else []
+    if line["estimate"] is None:
+        status = "" if line["status"] == "quoted" else line["status"]
+        return Cell(status, small=tuple(small))
+    return estimated(line["estimate"])._replace(
+        small=tuple(small), run_ids=tuple(line["run_ids"].split())
+    )
+
+
+def estimated(estimate: Estimate | None, strong: bool = False) -> Cell:
+    """Return an estimate as a cell."""
+    if estimate is None:
+        return Cell("not run")
+    # z: "0.0", never "-0.0".
+    interval = f"[{estimate.low:z.1f}, {estimate.high:z.1f}]"
+    unknown = f"({estimate.unknown})" if estimate.unknown else ""
+    shown = interval if estimate.has_interval else unknown
+    return Cell(f"{estimate.mean:z.1f}", shown, n=estimate.n, strong=strong)
+
+
+def difference_table(
+    findings: Findings, family: str, column: str, datasets: Sequence[str] = ()
+) -> Table:
+    """Return a family's differences: a column per dataset. Bold differs from 0."""
+    table = compared(findings)
+    table = table[(table.family == family) & (table.column == column)]
+    if datasets:
+        table = table[table.dataset.isin(datasets)]
+    places = list(table.dataset.drop_duplicates())
+    shown, known = findings.study.shown, {(d["says"], d["dataset"]): d for d in records(table)}
+    counts = {place: {d["n"] for (_, at), d in known.items() if at == place} for place in places}
+    ends = {at: f", n = {min(n)}" if len(n) == 1 else "" for at, n in counts.items()}
+    titles = [f"{shown.get(at, at) if len(places) > 1 else column}{ends[at]}" for at in places]
+    lines = []
+    for says in table.says.drop_duplicates():
+        of_row = [known.get((says, at)) for at in places]
+        cells = [estimated(d["estimate"], d["holm"]) if d else Cell() for d in of_row]
+        cells = [
+            cell._replace(small=(f"n = {cell.n}",)) if cell.n and not ends[at] else cell
+            for at, cell in zip(places, cells)
+        ]
+        lines.append(Line(says, cells))
+    return Table("Difference (points)", titles, lines)
+
+
+def prediction_table(findings: Findings, verdicts: Sequence[str]) -> Table:
+    """Return what predictions with these verdicts came to, with the commits that wrote them."""
+    first, shown, lines = findings.first_column, findings.study.shown, []
+    for line in records(findings.predictions):
+        if line["verdict"] not in verdicts:
+            continue
+        where = shown.get(line["dataset"], line["dataset"])
+        where += f", {line['column']}" if line["column"] != first else ""
+        for what in ("draws", "seeds"):
+            where += f", {what} {line[what][0]} to {line[what][-1]}" if line[what] else ""
+        found = estimated(line["estimate"])
+        found = found._replace(small=(f"n = {found.n}",)) if found.n else found
+        verdict = Cell(line["verdict"], small=(line["why"],) if line["why"] else ())
+        commit = Cell(line["since"][:7] or "not committed")
+        lines.append(Line(line["says"], [Cell(where), commit, found, verdict]))
+    return Table("Predicted", ("Where", "Commit", "Found", "Verdict"), lines)
+
+
+def claim_blocks(verdicts: pd.DataFrame) -> list[Block]:
+    """Return the paper's claims, a line each, by verdict. Those that nothing tests stand in csv."""
+    if not len(verdicts):
+        return []
+    counts = verdicts.verdict.value_counts()
+    words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    text = "Each claim of the paper's text, against the paper's own tables and against our runs: "
+    blocks: list[Block] = [
+        Heading("Claims", key="claims"),
+        Links(f"{text}{words}.", {"claims.csv": "claims.csv"}),
+    ]
+    for verdict, claims in verdicts.groupby("verdict", sort=False):
+        if verdict in ("not run", "not tested at this scale"):
+            continue
+        lines = [
+            f"{one['claim']} (tables: {one['quoted']}; ours: {one['ours']})"
+            for one in claims.to_dict("records")
+        ]
+        blocks.append(Fold(f"{verdict}: {len(lines)}", [Lines(lines)]))
+    return blocks
+
+
+def chance_of(findings: Findings, dataset: str) -> tuple[float, str]:
+    """Return the chance accuracy of a dataset (%), and its videos in words."""
+    of_tests = findings.runs.column.isin(findings.study.tests)
+    runs = findings.runs[findings.runs.value.notna() & of_tests]
+    runs = runs[runs.dataset == dataset]
+    results = [findings.statuses[run_id].result or {} for run_id in runs.run_id.unique()]
+    data = {tuple(one["data"][key] for key in ("classes", "train", "test")) for one in results}
+    if not data:
+        return 0.0, ""
+    classes, train, test = (sorted(set(values)) for values in zip(*data))
+    chance = [one["metrics"]["chance"] for one in results if "chance" in one["metrics"]]
+    value = float(np.mean(chance)) if chance else 100 / max(classes)
+    text = f"{_span(classes)} classes, {_span(train)} training and {_span(test)} test videos"
+    return value, f"{text}; chance {value:.1f} %."
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a frame of estimates, each with its `estimate`; None without a number."""
+    rows: list[Any] = table.to_dict("records")
+    return [row | {"estimate": estimate_of(row) if row["n"] else None} for row in rows]
