@@ -85,6 +85,9 @@ def report(
         str,
         typer.Option(help="One target, such as table4e or figure5. Default: all, with the page."),
     ] = "",
+    also: Annotated[
+        list[str], typer.Option(help="Write figures in this format too: pdf, png or svg. Repeat.")
+    ] = [],  # noqa: B006
 ) -> None:
     """Write tables, figures and the page, as HTML and Markdown, from existing results.
 
@@ -93,7 +96,7 @@ def report(
     from mgm.report.build import build_report
 
     gc.set_threshold(1_000_000)
-    page = build_report(results / name, reports / name, only)
+    page = build_report(results / name, reports / name, only, also)
     say(f"wrote {page}")
 
 

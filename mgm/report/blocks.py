@@ -138,9 +138,13 @@ def study_page(findings: Findings, figures: Sequence[Figure], reports: Path) -> 
         for family, column in families
     ]
     refuted = prediction_table(findings, ["refuted"])
-    others = prediction_table(findings, ["holds", "open", "not run"])
-    notes = [*study.sceptic.items(), ("When the runs stop", study.stop)]
-    notes = [(title, findings.filled(text)) for title, text in notes]
+    failed: list[Block] = [Heading("Refuted predictions"), refuted] if refuted.lines else []
+    told = prediction_table(findings, ["holds", "open", "not run"])
+    others = [block for family in differences[1:] for block in family]
+    asked = [*study.sceptic.items(), ("When the runs stop", study.stop)]
+    notes = [
+        Text(f"**{title}.** {said}") for title, text in asked if (said := findings.filled(text))
+    ]
     note = (
         f"Row minus row in points, paired by {findings.unit_name}. Bold: it differs from 0 by "
         "Holm's method, which keeps the chance of a false difference in a family at 5 %."
@@ -153,13 +157,13 @@ def study_page(findings: Findings, figures: Sequence[Figure], reports: Path) -> 
         *figures[:1],
         *shown,
         *([Text(note, "note"), *differences[0]] if differences else []),
-        *([Heading("Refuted predictions"), refuted] if refuted.lines else []),
+        *failed,
         Links("All numbers:", csv_files(reports)),
         *fold("Other columns", folded),
         *fold("Other figures", figures[1:]),
-        *fold("Other differences", [block for family in differences[1:] for block in family]),
-        *fold("Other predictions", [others] if others.lines else []),
-        *fold("Notes", [Text(f"**{t}.** {said}") for t, said in notes if said]),
+        *fold("Other differences", others),
+        *fold("Other predictions", [told] if told.lines else []),
+        *fold("Notes", notes),
     ]
 
 
@@ -181,13 +185,20 @@ def suite_page(
     ]
     for findings in order:
         own = figures.get(findings.study.study, ())
-        charts = [figure for figure in own if figure.picture and figure.picture.suffix == ".svg"]
         tables = [table_blocks(findings, name) for name in findings.study.parts]
-        parts = [[Heading(findings.study.question), *tables[0]]] if tables else []
-        blocks.append(Row([*filter(None, [*parts, *tables[1:]]), *([figure] for figure in charts)]))
-        blocks += [figure for figure in own if figure not in charts]
+        # Figures of seeds show the numbers of the tables once more.
+        declared = [figure for figure in own if figure.name in findings.study.figures]
+        charts: list[list[Block]] = [[figure] for figure in declared if is_chart(figure)]
+        parts = [part for part in (*tables[:1], *charts, *tables[1:]) if part]
+        blocks += [Heading(findings.study.question), Row(parts)] if parts else []
+        blocks += fold("Pictures", [figure for figure in declared if not is_chart(figure)])
     blocks.append(Links("All numbers:", csv_files(reports)))
     return [*blocks, *claim_blocks(verdicts)]
+
+
+def is_chart(figure: Figure) -> bool:
+    """Return whether a figure has lines and marks, and no frames of clips."""
+    return figure.picture is None or figure.picture.suffix == ".svg"
 
 
 def caveat_of(findings: Findings) -> list[Block]:
@@ -264,6 +275,8 @@ def table_blocks(
                 f"{column}: below {FITS:.0f} % on the training clips at the end: {'; '.join(poor)}."
                 " Such accuracies may compare how fast rows train."
             )
+    if len(steps := {*steps_of(findings, cells).values()}) == 1:
+        notes.append(f"Pretraining: {steps.pop()}.")
     files = {ending: f"tables/table{name}.{ending}" for ending in ("csv", "md", "tex")}
     return [
         Heading(f"{label}{part.title or name}", 3, f"table-{name}"),
@@ -280,29 +293,33 @@ def table_of(findings: Findings, cells: pd.DataFrame) -> Table:
     one_dataset, one_column = (cells[name].nunique() == 1 for name in ("dataset", "column"))
     known = {(cell["dataset"], cell["column"], cell["row"]): cell for cell in records(cells)}
     rows = cells[["row", "control"]].drop_duplicates("row").sort_values("control", kind="stable")
-    counts = {
-        place: {c["n"] for at, c in known.items() if at[:2] == place and c["n"]} for place in places
-    }
+    models = cells[~cells.control & (cells.n > 0)].groupby(["dataset", "column"]).n
+    counts = {place: {*n} for place, n in models}
+    steps = steps_of(findings, cells)
     titles, groups = [], []
     for dataset, column in places:
         title = findings.study.shown.get(dataset, dataset)
         groups.append("" if one_dataset or one_column else title)
         titles.append(title if one_column and not one_dataset else unit_of(findings, column))
-        if len(counts[dataset, column]) == 1:
-            titles[-1] += f", n = {min(counts[dataset, column])}"
+        if len(n := counts.get((dataset, column), ())) == 1:
+            titles[-1] += f", n = {min(n)}"
     lines = []
     for row, control in rows.itertuples(index=False, name=None):
         of_row = [known.get((*place, row)) for place in places]
         texts = [
-            cell_of(findings, cell, len(counts[place]) > 1) if cell else Cell()
+            cell_of(findings, cell, {cell["n"]} != counts.get(place)) if cell else Cell()
             for place, cell in zip(places, of_row)
         ]
         notes = dict.fromkeys(cell["note"] for cell in of_row if cell and cell["note"])
-        steps = findings.trained.get(row, "")
-        name = f"{row}: {steps}" if steps else row
+        name = f"{row}: {steps[row]}" if row in steps and len({*steps.values()}) > 1 else row
         note = "; ".join(map(str, notes)) if findings.repeats_the_paper else ""
         lines.append(Line(name, texts, note, "Controls: no model" if control else ""))
     return Table("Pretraining", titles, lines, groups if any(groups) else ())
+
+
+def steps_of(findings: Findings, cells: pd.DataFrame) -> dict[str, str]:
+    """Map the rows of a table to the steps of their pretraining in words."""
+    return {row: findings.trained[row] for row in cells.row if row in findings.trained}
 
 
 def unit_of(findings: Findings, column: str) -> str:

@@ -20,14 +20,14 @@ from mgm.report.blocks import Figure, compared, study_page, suite_page, unit_of
 from mgm.report.claims import judge_claims
 from mgm.report.figures import charts
 from mgm.report.figures.draw import DRAW
-from mgm.report.figures.style import save
+from mgm.report.figures.style import CLOCKS, save
 from mgm.report.findings import Findings, read_findings
 from mgm.report.markdown import summary
 from mgm.report.page import page
 from mgm.report.tables import write_frames, write_table
 from mgm.results import atomic
 from mgm.study.formula import parse_formula
-from mgm.study.schema import Against, Over, Picture
+from mgm.study.schema import SHARES, Against, Order, Over, Picture
 
 
 def build_report(results: Path, reports: Path, only: str = "", formats: Sequence[str] = ()) -> Path:
@@ -45,6 +45,8 @@ def build_report(results: Path, reports: Path, only: str = "", formats: Sequence
     Raises:
         UserError: `only` is not a table or figure, or it needs a run that is not finished.
     """
+    if unknown := {*formats} - {*CLOCKS}:
+        raise UserError(f"{min(unknown)}: no format of figures; choose from {', '.join(CLOCKS)}")
     findings = read_findings(results, weights=True)
     writers: dict[str, Callable[[], Any]] = {
         f"table{name}": partial(write_table, found, name, reports / "tables")
@@ -132,11 +134,15 @@ def figures_of(
     """
     study, points = findings.study, findings.points
     drawers: dict[str, Callable[[], Figure]] = {}
+    for name, order in study.of_kind(Order).items():
+        if len(found := findings.ordered(order.x)):
+            draw = partial(charts.order, found, study.shown, findings.unit_name)
+            drawers[name] = partial(drawing, Figure(name, order.title, order.note), draw)
     for name, over in study.of_kind(Over).items():
         shown = points[points.figure == name]
         about = Figure(name, over.title or f"Accuracy over {over.axis.lower()}", over.note)
         if shown["mean"].notna().any() or shown.paper.notna().sum() > 1:
-            draw = partial(charts.over, shown, over.axis, study.shown, findings.unit_name)
+            draw = partial(charts.over, shown, *_axes(findings, over, shown))
             drawers[name] = partial(drawing, about, draw)
         else:
             about = replace(about, why="None of its runs is finished.")
@@ -160,6 +166,16 @@ def figures_of(
     for name in study.of_kind(Picture):
         drawers[name] = partial(_picture, findings, name, drawing)
     return drawers
+
+
+def _axes(findings: Findings, over: Over, shown: pd.DataFrame) -> tuple[Any, ...]:
+    """Return the titles of a figure over a number, and the steps below its epochs."""
+    metrics = {findings.study.columns[column].metric for column in shown.column}
+    y = "Top-1 accuracy (%)" if metrics == {"top1"} else "Share (%)" if metrics <= SHARES else ""
+    steps = findings.schedule if over.x == "epochs" else {}
+    x = f"{over.axis}, with our steps below" if steps else over.axis
+    below = {epochs: f"{number:,}" for epochs, number in steps.items()}
+    return (x, y), findings.study.shown, findings.unit_name, below
 
 
 def _differences(findings: Findings) -> pd.DataFrame:

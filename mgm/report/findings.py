@@ -31,7 +31,7 @@ from mgm.results.statistics import (
     p_value,
     spread_of,
 )
-from mgm.spec import CHOSEN, Augment, Finetune, Pretrain
+from mgm.spec import CHOSEN, Augment, Finetune, Pretrain, Spec
 from mgm.study.formula import Formula, Term, parse_formula
 from mgm.study.load import read_studies
 from mgm.study.quoted import Quote, quotes
@@ -266,13 +266,19 @@ class Findings:
         return {row: f"{min(every):,} steps" for row, every in steps.items() if len(every) == 1}
 
     @cached_property
+    def schedule(self) -> dict[float, int]:
+        """Map the epochs of pretraining to its steps, where these are not the paper's."""
+        starts = (self.plan.specs.get(run_id) for run_id in self.runs.pretraining.unique())
+        return {
+            float(start.optim.epochs): start.optim.steps
+            for start in starts
+            if isinstance(start, Pretrain) and start.optim.steps
+        }
+
+    @cached_property
     def repeats_the_paper(self) -> bool:
-        """Whether the runs have published videos, and the paper's models and schedules."""
-        return not any(
-            spec.data.digest
-            or (isinstance(spec, Pretrain) and (spec.optim.steps or spec.model.misnamed))
-            for spec in self.plan.specs.values()
-        )
+        """Whether all runs of the folder do."""
+        return repeats_the_paper(self.plan.specs.values())
 
     @cached_property
     def chosen(self) -> dict[tuple[str, str, str], str]:
@@ -347,6 +353,13 @@ class Findings:
                 place = {"figure": key, "dataset": dataset, "row": row}
                 rows.append(place | {"x": x.mean} | gain._asdict())
         return pd.DataFrame(rows, columns=["figure", "dataset", "row", "x", *Estimate._fields])
+
+    def ordered(self, column: str) -> pd.DataFrame:
+        """Return `cells` of tests, with the paper's number of their row in `column` as `paper`."""
+        cells = self.cells[self.cells.column.isin(self.study.tests) & (self.cells.n > 0)]
+        paper = self.cells[self.cells.column == column].set_index(["dataset", "row"]).paper
+        places = pd.MultiIndex.from_frame(cells[["dataset", "row"]])
+        return cells.assign(paper=paper.reindex(places).to_numpy()).dropna(subset="paper")
 
     @cached_property
     def differences(self) -> pd.DataFrame:
@@ -504,6 +517,15 @@ class Findings:
             return ""
         parts[1::2] = map(in_words, estimates)
         return "".join(parts)
+
+
+def repeats_the_paper(specs: Iterable[Spec]) -> bool:
+    """Return whether these runs have published videos, and the paper's models and schedules."""
+    return not any(
+        spec.data.digest
+        or (isinstance(spec, Pretrain) and (spec.optim.steps or spec.model.misnamed))
+        for spec in specs
+    )
 
 
 def read_findings(results: Path, weights: bool = False) -> dict[str, Findings]:

@@ -5,7 +5,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
 from matplotlib.image import imread, imsave
 
-from mgm.report.blocks import Block, Fold, Heading, Row
+from mgm.report.blocks import Block, Fold, Heading, Row, Text
 from mgm.report.findings import Findings
 from mgm.spec import parents
 
@@ -39,9 +39,8 @@ def page(findings: Mapping[str, Findings], blocks: Sequence[Block], reports: Pat
         "runs": lambda groups: [(g, len([*n])) for g, n in groupby(groups)],
     }
     first = next(iter(findings.values()))
-    # The first blocks up to a figure or a table are the head of the page.
-    plain = ("Heading", "Text")
-    head = next((n for n, one in enumerate(blocks) if type(one).__name__ not in plain), len(blocks))
+    # The head of the page: its title, and the texts below it.
+    head = 1 + sum(1 for _ in takewhile(lambda block: isinstance(block, Text), blocks[1:]))
     return templates.get_template("page.html.j2").render(
         name=first.results.name,
         head=blocks[:head],
@@ -52,6 +51,11 @@ def page(findings: Mapping[str, Findings], blocks: Sequence[Block], reports: Pat
         statuses=first.statuses,
         folder=quote(relpath(first.results, reports)),
     )
+
+
+def spans(groups: Sequence[str]) -> list[tuple[str, int]]:
+    """Return each group of columns with how many it has."""
+    return [(group, len([*columns])) for group, columns in groupby(groups)]
 
 
 def sections(blocks: Sequence[Block]) -> dict[str, str]:

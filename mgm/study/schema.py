@@ -257,6 +257,15 @@ class Against(FrozenModel):
     note: str = ""
 
 
+class Order(FrozenModel):
+    """A figure of our numbers over those that the paper has for the same rows in the column `x`."""
+
+    kind: Literal["order"]
+    x: str
+    title: str
+    note: str = ""
+
+
 # Pretraining runs that each kind of picture shows.
 PARENTS = {"masks": 0, "coverage": 0, "attention": 1, "overlays": 1, "reconstructions": 2}
 
@@ -277,8 +286,8 @@ class Picture(FrozenModel):
     rows: tuple[str, ...] = ()
 
 
-F = TypeVar("F", Over, Against, Picture)
-Figure = Annotated[Over | Against | Picture, Field(discriminator="kind")]
+F = TypeVar("F", Over, Against, Order, Picture)
+Figure = Annotated[Over | Against | Order | Picture, Field(discriminator="kind")]
 
 
 class Prediction(FrozenModel):
@@ -436,6 +445,8 @@ class Study(FrozenModel):
                 if not isinstance(number, int | float):
                     raise ValueError(f"{where}.x: {figure.x} is no number of pretraining")
                 check(f"{where}.datasets", self.shown, *figure.datasets)
+            elif isinstance(figure, Order):
+                check(f"{where}.x", self.columns, figure.x)
             elif isinstance(figure, Against):
                 check(where, self.columns, figure.x, figure.y)
                 check(f"{where}.minus", self.rows, figure.minus)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mgm.errors import UserError
+from mgm.report.blocks import study_page
 from mgm.report.findings import read_findings
 from mgm.report.markdown import refresh, summary
 from tests.report.test_findings import findings
@@ -50,6 +51,7 @@ def test_a_wrong_name_is_refused_and_nothing_is_written(what):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["drawn", "length", "binding", "gestures", "bodies"])
 def test_a_page_of_docs_is_what_mgm_report_writes(name):
-    found = read_findings(ROOT / "results" / name)
+    (found,) = read_findings(ROOT / "results" / name).values()
     written = (ROOT / "docs" / f"{name}.md").read_text()
-    assert re.sub(r"!\[.*\n\n", "", written) == summary(found, dict.fromkeys(found, ()))
+    blocks = study_page(found, (), Path())
+    assert re.sub(r"!\[.*\n\n\*.*\*\n\n", "", written) == summary(blocks, name)

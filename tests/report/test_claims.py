@@ -18,9 +18,8 @@ from mgm.report.claims import (
     each,
     judge_claims,
     read_claims,
-    repeats_the_paper,
 )
-from mgm.report.findings import Findings
+from mgm.report.findings import Findings, repeats_the_paper
 from mgm.results.frame import frame_of
 from mgm.results.plan import Plan
 from mgm.results.result import RunStatus

@@ -119,7 +119,7 @@ def test_the_papers_numbers_are_drawn_before_any_run_is_finished():
     fields = {"dataset": "a", "column": "Fine-tuned", "line": "MGM", "mean": np.nan}
     points = pd.DataFrame([{**fields, "x": x, "paper": 70.0} for x in (200, 800)])
     points = points.assign(low=np.nan, high=np.nan)
-    (axes,) = over(points, "Epochs", {"a": "A"}, "seed").axes
+    (axes,) = over(points, ("Epochs", "Top-1"), {"a": "A"}, "seed").axes
     assert axes.get_title(loc="left") == "The paper"
 
 

@@ -12,15 +12,27 @@ import pytest
 from PIL import Image
 
 from mgm.errors import UserError
+from mgm.report.blocks import (
+    Cell,
+    Fold,
+    Line,
+    Table,
+    Text,
+    seen,
+    study_page,
+    table_blocks,
+    table_of,
+)
 from mgm.report.build import build_report
 from mgm.report.figures.charts import dots, over
-from mgm.report.figures.film import masks_in_motion
-from mgm.report.markdown import summary
-from mgm.report.page import coded, section, source, table
-from mgm.report.tables import laid_out, seen, write_table
+from mgm.report.findings import read_findings
+from mgm.report.markdown import markdown, summary
+from mgm.report.page import source, words
+from mgm.report.tables import write_table
 from mgm.results.statistics import over_seeds
+from mgm.study.scales import Steps
 from tests.helpers.browser import chromium
-from tests.helpers.fake_results import clip_arrays, draw_arrays, finish_all, run_of, suite
+from tests.helpers.fake_results import draw_arrays, finish, finish_all, run_of, suite
 from tests.report.test_findings import findings
 from tests.study.test_study import small
 
@@ -76,7 +88,7 @@ def test_one_target_is_written_alone_or_says_what_it_needs(built, tmp_path):
     for target in ("table4e", "figure5"):
         written = build_report(results, tmp_path / target, target)
         assert written.exists()
-        assert {path.stem for path in written.parent.iterdir()} == {target}
+        assert {path.stem for path in written.parent.glob("[!.]*")} == {target}
     with pytest.raises(UserError, match="table9: no such table or figure"):
         build_report(results, tmp_path, "table9")
     empty = tmp_path / "smoke"
@@ -93,25 +105,44 @@ STUDY = small(
 )
 
 
-def test_a_study_shows_chance_videos_controls_and_what_is_not_committed():
+def texts(blocks, kind=None):
+    """Return the texts of blocks, also of those in rows and folds."""
+    found = []
+    for block in blocks:
+        inner = [
+            *getattr(block, "blocks", ()),
+            *(b for p in getattr(block, "parts", ()) for b in p),
+        ]
+        found += [block.text] if isinstance(block, Text) and kind in (None, block.kind) else []
+        found += texts(inner, kind)
+    return found
+
+
+def test_a_study_shows_chance_videos_controls_and_what_is_not_committed(tmp_path):
     found = findings(STUDY)
     data = {"classes": 4, "train": 10, "test": 30}
     results = [status.result for status in found.statuses.values() if status.result]
     for result in results:
         result["data"] = data
-    shown = section(found, ())
-    block = shown["tables"][0]["blocks"][0]
-    assert (block["chance"], block["lost"]) == (25, False)
-    assert "30 test videos" in block["data"]
-    known = [line["row"] for line in block["groups"]["Controls: no model"]]
+    blocks = study_page(found, (), tmp_path)
+    assert any("30 test videos; chance 25.0 %" in text for text in texts(blocks))
+    assert not texts(blocks, "warning")
+    (table,) = [
+        block for block in blocks if isinstance(block, Table) and block.head == "Pretraining"
+    ]
+    known = [line.name for line in table.lines if line.part]
     assert known == list(found.cells[found.cells.control & (found.cells.n > 0)].row)
     for result in results:
         result["data"] = {**data, "classes": 1}
-    assert section(found, ())["tables"][0]["blocks"][0]["lost"]
-    text = summary({"x": found}, {"x": ()})
-    assert "not committed" in text
+    assert any("above chance" in text for text in texts(study_page(found, (), tmp_path), "warning"))
+    text = summary(blocks, "x")
     row = found.cells[found.cells.row == "MGM"].iloc[0]
     assert f"{row['mean']:.1f} [{row.low:.1f}, {row.high:.1f}]" in text
+    # What holds is folded: it is on the page, and not in Markdown.
+    (fold,) = [block for block in blocks if isinstance(block, Fold) and "pred" in block.title]
+    (line,) = fold.blocks[0].lines
+    assert (line.name, line.cells[1].text) == ("MGM minus Tube above -99", "not committed")
+    assert "above -99" not in text
 
 
 def test_a_fine_tuned_row_shows_its_training_and_what_was_chosen(tmp_path):
@@ -128,23 +159,66 @@ def test_a_fine_tuned_row_shows_its_training_and_what_was_chosen(tmp_path):
         result["data"] = {"classes": 4, "train": 10, "test": 30}
         result["metrics"] |= {"chosen.optim.lr": 0.2, "chosen.layer_decay": 0.5}
     (name, *_) = found.study.parts
-    lines = {line["row"]: line for line in table(found, name)["blocks"][0]["groups"][""]}
-    assert (lines["MGM"]["fits"], lines["Tube"]["fits"]) == (100, 60)
-    assert lines["MGM"]["chosen"] == "optim.lr 0.2, layer_decay 0.5"
-    poor = table(found, name)["blocks"][0]["poor"]
+    blocks = table_blocks(found, name)
+    (table,) = [block for block in blocks if isinstance(block, Table)]
+    small_of = {line.name.split(":")[0]: line.cells[0].small for line in table.lines}
+    assert "optim.lr 0.2, layer_decay 0.5" in small_of["MGM"]
+    assert "60.0 in training" in small_of["Tube"]
+    (poor,) = texts(blocks, "warning")
     assert "Tube" in poor
     assert "MGM" not in poor
-    cells = laid_out(found, seen(found, name)).set_index("Pretraining").loc["MGM"].tolist()
-    assert cells[-2:] == ["100.0", "optim.lr 0.2, layer_decay 0.5"]
 
 
 def test_a_row_per_row_of_the_study_and_a_column_per_column():
     found = findings(STUDY)
     (name,) = found.study.parts
-    table = laid_out(found, seen(found, name))
-    models = [row for row in table.Pretraining if row in found.study.rows]
+    table = table_of(found, seen(found, name))
+    models = [line.name.split(":")[0] for line in table.lines if not line.part]
     assert models == list(found.study.rows)
-    assert list(table.columns[1:]) == list(found.study.columns)
+    assert [column.split(" (")[0] for column in table.columns] == list(found.study.columns)
+
+
+def test_a_file_of_a_table_has_the_caveat_and_the_papers_number_is_small(built):
+    _, reports = built
+    text = (reports / "tables/table4e.md").read_text()
+    assert "(paper 67.3" in next(line for line in text.splitlines() if "MGM (Dense)" in line)
+    for ending in ("md", "tex"):
+        text = (reports / f"tables/table4e.{ending}").read_text()
+        assert KNOWN.caveat.strip().split(".")[0] in text
+
+
+def test_rows_say_what_was_trained_and_quotes_alone_stand_beside_the_papers_runs(tmp_path):
+    steps = Steps(factor=10, power=1, warmup=0.1)
+    plan = suite(seeds=(0,), datasets=("ssv2", "k400"), steps=steps, steps_of={}, overrides={})
+    for run_id in {cell.run_id for cell in plan.cells if cell.study == "table1"}:
+        finish(tmp_path / "smoke", plan.specs[run_id], videos=12)
+    plan.write(tmp_path / "smoke")
+    found = read_findings(tmp_path / "smoke")["table1"]
+    names = [line.name for line in table_of(found, seen(found, "1")).lines]
+    assert "MGM, 400: 4,000 steps" in names
+    assert "MGM, 800: 8,000 steps" in names
+    assert not any("OmniMAE" in name for name in names)
+    found.__dict__["repeats_the_paper"] = True
+    assert any("OmniMAE" in line.name for line in table_of(found, seen(found, "1")).lines)
+
+
+def test_a_group_of_columns_stands_once_in_markdown():
+    table = Table("Row", ["x", "y", "x"], [Line("A", [Cell("1"), Cell("2"), Cell("3")])], "FFS")
+    lines = markdown(table).splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["", "F", "", "S"]
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["Row", "x", "y", "x"]
+
+
+def test_what_has_not_changed_is_not_drawn_again(built):
+    results, reports = built
+    times = {path: path.stat().st_mtime_ns for path in (reports / "figures").glob("*.*")}
+    assert times
+    build_report(results, reports)
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    build_report(results, reports, "figure4a", ["pdf"])
+    assert (reports / "figures/figure4a.pdf").exists()
+    with pytest.raises(UserError, match="bmp: no format"):
+        build_report(results, reports, formats=["bmp"])
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not here")
@@ -182,7 +256,7 @@ def test_marks_and_bars_are_the_tables_means_and_intervals():
         | {"x": [1, 2, 1, 2], "mean": [5.0, 6, 1, 2], "low": [4.0, 5, 0, 1], "high": [6.0, 7, 2, 3]}
         | {"n": 3, "paper": [50.0, 60.0, np.nan, np.nan]}
     )
-    paper, ours = over(points, "Steps", {"a": "A"}, "seed").axes
+    paper, ours = over(points, ("Steps", "Top-1"), {"a": "A"}, "seed").axes
     assert [axes.get_title(loc="left") for axes in (paper, ours)] == ["The paper", "A: Probe"]
     lines = [tuple(line.get_ydata()) for line in ours.lines]
     assert (5, 6) in lines
@@ -190,15 +264,14 @@ def test_marks_and_bars_are_the_tables_means_and_intervals():
     assert (50, 60) in [tuple(line.get_ydata()) for line in paper.lines]
 
 
-def test_masks_in_motion_are_one_picture_with_a_frame_per_slot(tmp_path):
-    path = masks_in_motion(clip_arrays(3), tmp_path / "masks.webp")
-    with Image.open(path) as film:
-        assert film.n_frames == 3
-    assert source(path).startswith("data:image/webp;base64,")
+def test_a_text_is_shown_with_its_code_and_true_minus_signs():
+    assert words("by `mask.edge` <b>?") == "by <code>mask.edge</code> &lt;b&gt;?"
+    assert words("-2.0 [-3.0, 1.0], 2-3") == ("\N{MINUS SIGN}2.0 [\N{MINUS SIGN}3.0, 1.0], 2-3")
 
 
-def test_code_in_words_is_shown_as_code():
-    assert coded("by `mask.edge` <b>?") == "by <code>mask.edge</code> &lt;b&gt;?"
+def test_a_png_becomes_a_webp_on_the_page(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    assert source(tmp_path / "a.png").startswith("data:image/webp;base64,")
 
 
 @pytest.mark.chromium

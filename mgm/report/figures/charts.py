@@ -5,6 +5,7 @@ Their marks are the means of the tables, and their bars the tables' intervals.
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib as mpl
@@ -25,13 +26,8 @@ COVERAGE_KEY = (
 mpl.use("agg")
 HEIGHT, ROW = 3.0, 0.3  # inches of a panel, and of a row of dots
 # A panel per `panel`, two in a row.
-PANELS: dict[str, Any] = {
-    "col": "panel",
-    "col_wrap": 2,
-    "height": HEIGHT,
-    "aspect": 1.25,
-    "facet_kws": {"sharex": False, "sharey": False},
-}
+FACETS: dict[str, Any] = {"col": "panel", "col_wrap": 2, "height": HEIGHT, "aspect": 1.25}
+PANELS: dict[str, Any] = {**FACETS, "facet_kws": {"sharex": False, "sharey": False}}
 MEAN: dict[str, Any] = {
     "linestyle": "none",
     "marker": "|",
@@ -43,14 +39,21 @@ MEAN: dict[str, Any] = {
 
 
 @mpl.rc_context(STYLE)
-def over(points: pd.DataFrame, axis: str, titles: Mapping[str, str], unit: str) -> Figure:
-    """Draw accuracy over a number: a panel per dataset and column, a line per kind of pretraining.
+def over(
+    points: pd.DataFrame,
+    axes_titles: tuple[str, str],
+    titles: Mapping[str, str],
+    unit: str,
+    below: Mapping[float, str] = MappingProxyType({}),
+) -> Figure:
+    """Draw columns over a number: a panel per dataset and column, a line per kind of pretraining.
 
     Args:
         points: `Findings.points` of one figure.
-        axis: title of the x axis.
+        axes_titles: of the x and the y axis.
         titles: titles of the datasets.
         unit: name of the sampling unit.
+        below: what stands below a number of the x axis.
     """
     # Assign before rows are chosen: pandas adds rows when it assigns a column to an empty frame.
     points = points.assign(panel=points.dataset.map(titles) + ": " + points.column)
@@ -91,11 +94,12 @@ def over(points: pd.DataFrame, axis: str, titles: Mapping[str, str], unit: str) 
         axes.set_xscale("log")
         ticks = sorted(part.x.unique())
         turned = 45 if len(ticks) > 4 else 0
-        axes.set_xticks(ticks, [f"{x:,g}" for x in ticks], rotation=turned)
+        texts = [f"{x:,g}" + (f"\n{below[x]}" if x in below else "") for x in ticks]
+        axes.set_xticks(ticks, texts, rotation=0 if below else turned)
         axes.minorticks_off()
         axes.grid(axis="y")
     dotted = f" Dotted: {', '.join(levels.line.unique())}." if len(levels) else ""
-    return _finished(grid, axis, "Top-1 accuracy (%)", names, unit, dotted)
+    return _finished(grid, *axes_titles, names, unit, dotted)
 
 
 def _colours(names: Sequence[str]) -> dict[str, str]:
@@ -158,6 +162,38 @@ def gains(points: pd.DataFrame, x: str, y: str, titles: Mapping[str, str], unit:
         axes.grid(axis="y")
     special = "".join(f" {sign}: {rest}." for rest, sign in signs.items())
     return _finished(grid, x, y, names, unit, special)
+
+
+@mpl.rc_context(STYLE)
+def order(points: pd.DataFrame, titles: Mapping[str, str], unit: str) -> Figure:
+    """Draw our numbers over the paper's: a panel per dataset and column, a mark per row.
+
+    Args:
+        points: cells with a number, whose `paper` is the paper's number of their row.
+        titles: titles of the datasets.
+        unit: name of the sampling unit.
+    """
+    points = points.assign(panel=points.dataset.map(titles) + ": " + points.column)
+    colours = _colours([row.split(" (")[0] for row in points.row.unique()])
+    grid = sns.FacetGrid(points, **FACETS, sharex=False, sharey=False)
+    for name, axes in grid.axes_dict.items():
+        own = points[points.panel == name].sort_values("paper").to_dict("records")
+        for number, row in enumerate(own):
+            look: dict[str, Any] = {"color": colours[row["row"].split(" (")[0]]}
+            axes.plot(row["paper"], row["mean"], "o", markersize=5, **look)
+            if np.isfinite(row["low"]):
+                axes.vlines(row["paper"], row["low"], row["high"], linewidth=1.2, **look)
+            # Labels of neighbours are above and below their marks, and inside the panel.
+            side = -1 if 2 * number > len(own) else 1
+            look |= {"ha": "right" if side < 0 else "left", "fontsize": 7.5}
+            place = (row["paper"], row["mean"]), (5 * side, -10 if number % 2 else 5)
+            axes.annotate(row["row"], *place, textcoords="offset points", **look)
+        axes.margins(0.12)
+        axes.grid(axis="y")
+    grid.set_axis_labels("The paper's top-1 accuracy, fine-tuned (%)", "Ours (%)")
+    grid.set_titles("{col_name}")
+    grid.tight_layout()
+    return caption(grid.figure, f"Marks and bars: mean and 95 % interval over {unit}s.")
 
 
 @mpl.rc_context(STYLE)
