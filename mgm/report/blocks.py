@@ -16,7 +16,7 @@ from mgm.report.findings import FITS, Findings, estimate_of
 from mgm.results.statistics import Estimate
 from mgm.study.schema import SHARES
 
-VERDICTS = {"holds": "hold", "refuted": "are refuted", "open": "are open", "not run": "not run"}
+VERDICTS = {"holds": "held", "refuted": "refuted", "open": "open", "not run": "not run"}
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,7 @@ def study_page(findings: Findings, figures: Sequence[Figure], reports: Path) -> 
     All else is folded, and written as csv.
     """
     study, first = findings.study, findings.first_column
-    names = [*study.parts]
-    shown = [table for name in names for table in table_blocks(findings, name, [first])]
-    rest = [c for c in study.columns if c != first]
-    folded = [table for name in names for table in table_blocks(findings, name, rest)]
+    folded = [table for name in study.parts for table in table_blocks(findings, name)]
     families = compared(findings)[["family", "column"]].drop_duplicates().to_numpy(str).tolist()
     differences: list[list[Block]] = [
         [
@@ -155,11 +152,11 @@ def study_page(findings: Findings, figures: Sequence[Figure], reports: Path) -> 
         *caveat_of(findings),
         Text(tally(findings.predictions.verdict), "note"),
         *figures[:1],
-        *shown,
+        *column_blocks(findings, first),
         *([Text(note, "note"), *differences[0]] if differences else []),
         *failed,
         Links("All numbers:", csv_files(reports)),
-        *fold("Other columns", folded),
+        *fold("All tables", folded),
         *fold("Other figures", figures[1:]),
         *fold("Other differences", others),
         *fold("Other predictions", [told] if told.lines else []),
@@ -212,7 +209,7 @@ def fold(title: str, blocks: Sequence[Block]) -> list[Block]:
 
 
 def tally(verdicts: Iterable[str]) -> str:
-    """Return "Predictions: 3 hold, 1 is refuted." in words; empty without any."""
+    """Return "Predictions: 3 held, 1 refuted."; empty without any."""
     counts = Counter(verdicts)
     parts = [f"{counts[name]} {words}" for name, words in VERDICTS.items() if counts[name]]
     return f"Predictions: {', '.join(parts)}." if parts else ""
@@ -246,7 +243,7 @@ def compared(findings: Findings) -> pd.DataFrame:
 def table_blocks(
     findings: Findings, name: str, columns: Sequence[str] | None = None
 ) -> list[Block]:
-    """Return a table of a study with its title and notes; none without a number.
+    """Return a table of a study with its title, its notes and its files.
 
     Args:
         columns: show these columns alone.
@@ -254,18 +251,33 @@ def table_blocks(
     part, cells = findings.study.parts[name], seen(findings, name)
     if columns is not None:
         cells = cells[cells.column.isin(columns)]
-    if not len(cells):
-        return []
     # The paper's tables are numbered.
     label = f"Table {name.replace('_', ', ')}. " if name[0].isdigit() else ""
-    notes, warnings = [part.note], []
-    for (dataset, column), block in cells.groupby(["dataset", "column"], sort=False):
-        dataset, column = str(dataset), str(column)
-        if column not in findings.study.tests:
-            continue
-        chance, data = chance_of(findings, dataset)
-        title = findings.study.shown.get(dataset, dataset)
-        notes.append(f"{title}: {data}" if cells.dataset.nunique() > 1 and data else data)
+    heading = Heading(f"{label}{part.title or name}", 3, f"table-{name}")
+    files = {ending: f"tables/table{name}.{ending}" for ending in ("csv", "md", "tex")}
+    blocks = with_notes(findings, cells, heading, part.note)
+    return [*blocks, Links("This table as", files)] if blocks else []
+
+
+def column_blocks(findings: Findings, column: str) -> list[Block]:
+    """Return a column of a study as one table, with a column per dataset."""
+    cells = pd.concat([seen(findings, name) for name in findings.study.parts])
+    cells = cells[cells.column == column].drop_duplicates(["dataset", "row"])
+    return with_notes(findings, cells, Heading(unit_of(findings, column)))
+
+
+def with_notes(
+    findings: Findings, cells: pd.DataFrame, heading: Heading, note: str = ""
+) -> list[Block]:
+    """Return cells as a table with a heading, its data and warnings; nothing without cells."""
+    if not len(cells):
+        return []
+    notes, data, warnings = [note], {}, list[str]()
+    tests = cells[cells.column.isin(findings.study.tests)]
+    for place, block in tests.groupby(["dataset", "column"], sort=False):
+        dataset, column = map(str, place)  # type: ignore[call-overload]
+        chance, videos = chance_of(findings, dataset)
+        data[findings.study.shown.get(dataset, dataset)] = videos
         models = block[~block.control & (block.n > 0)]
         if len(models) and models["mean"].max() <= chance:
             warnings.append(f"No row is above chance: {column}.")
@@ -275,15 +287,15 @@ def table_blocks(
                 f"{column}: below {FITS:.0f} % on the training clips at the end: {'; '.join(poor)}."
                 " Such accuracies may compare how fast rows train."
             )
+    alike = len({*data.values()}) == 1
+    notes += [text if alike else f"{title}: {text}" for title, text in data.items() if text]
     if len(steps := {*steps_of(findings, cells).values()}) == 1:
         notes.append(f"Pretraining: {steps.pop()}.")
-    files = {ending: f"tables/table{name}.{ending}" for ending in ("csv", "md", "tex")}
     return [
-        Heading(f"{label}{part.title or name}", 3, f"table-{name}"),
+        heading,
         *(Text(note, "note") for note in dict.fromkeys(filter(None, notes))),
         *(Text(warning, "warning") for warning in dict.fromkeys(warnings)),
         table_of(findings, cells),
-        Links("This table as", files),
     ]
 
 

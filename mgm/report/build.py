@@ -140,7 +140,8 @@ def figures_of(
             drawers[name] = partial(drawing, Figure(name, order.title, order.note), draw)
     for name, over in study.of_kind(Over).items():
         shown = points[points.figure == name]
-        about = Figure(name, over.title or f"Accuracy over {over.axis.lower()}", over.note)
+        text = "A line per kind of pretraining, with 95 % intervals."
+        about = Figure(name, over.title or f"{over.axis} of pretraining", over.note or text)
         if shown["mean"].notna().any() or shown.paper.notna().sum() > 1:
             draw = partial(charts.over, shown, *_axes(findings, over, shown))
             drawers[name] = partial(drawing, about, draw)
@@ -150,12 +151,16 @@ def figures_of(
     for name, against in study.of_kind(Against).items():
         gains = findings.gains[findings.gains.figure == name]
         if len(gains):
-            axes = (f"{against.x} (%)", f"Minus {against.minus} (points)")
+            axes = (f"{against.x} (%)", f"Gain over {against.minus} (points)")
+            text = f"Each mark is a row: its gain in {against.y}, against its {against.x}."
             draw = partial(charts.gains, gains, *axes, study.shown, findings.unit_name)
-            drawers[name] = partial(drawing, Figure(name, against.title, against.note), draw)
+            drawers[name] = partial(
+                drawing, Figure(name, against.title, against.note or text), draw
+            )
     end = "" if alone else f"-{study.study}"
     if len(means := _differences(findings)):
-        about = Figure(f"differences{end}", "Paired differences")
+        text = f"Dots: one per {findings.unit_name}. Bars: means with 95 % intervals."
+        about = Figure(f"differences{end}", "Paired differences", text)
         look: dict[str, Any] = {"axis": "Difference (points)", "rule": 0.0}
     elif len(means := _rows(findings)):
         about = Figure(f"seeds{end}", "Every run and the mean")
