@@ -126,7 +126,8 @@ def source(picture: Path) -> str:
 
 
 def words(text: str) -> Markup:
-    """Return a text as HTML: `code`, **bold**, and a true minus sign before negative numbers."""
+    """Return a text as HTML: `code`, **bold**, true minus signs, and no break before a unit."""
+    text = re.sub(r"(?<=\d) (?=%)|(?<=\bn) (?==)|(?<==) (?=\d)", "\N{NO-BREAK SPACE}", text)
     text = re.sub(r"(?<=[\s\[(])-(?=\d)|^-(?=\d)", "\N{MINUS SIGN}", text)
     text = re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text)))
     return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", text))
