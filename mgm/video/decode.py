@@ -151,8 +151,8 @@ def _upright(
 def probe_video(path: str | Path) -> Video:
     """Return the properties of a file. Decode only what is needed to count its frames.
 
-    MP4 and Matroska list their frames, so one frame is decoded as a check. Other containers are
-    decoded to the end.
+    MP4 and Matroska list their frames, so one frame is decoded as a check. Other containers, and
+    files of key frames alone, are decoded to the end.
 
     Raises:
         UserError: the file cannot be read, or no frame of it decodes.
@@ -162,13 +162,13 @@ def probe_video(path: str | Path) -> Video:
         first = next(pictures, None)
         if first is None:
             raise UserError(_too_few(video, 0, 0))
-        moves = video.has_vectors
-        if video.timeline is None:
+        moves, timeline = video.has_vectors, video.timeline
+        times = [] if timeline is None else timeline.times_T.tolist()
+        # Some writers mark every picture as a key frame.
+        if timeline is None or (moves and np.isin(timeline.times_T, timeline.key_K).all()):
             decoded = [(picture.frame.pts, picture.kind) for picture in chain([first], pictures)]
-            times = [time for time, _ in decoded]
+            times = times or [time for time, _ in decoded]
             moves = moves and (len(decoded) == 1 or {kind for _, kind in decoded} != {"I"})
-        else:
-            times = video.timeline.times_T.tolist()
         fps = video.rate([time for time in times if time is not None])
         return _described(path, len(times), fps, first.size, video.codec, moves)
 

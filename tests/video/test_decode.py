@@ -262,6 +262,14 @@ def test_a_recording_that_stands_still_lasts_as_long_as_its_clock(tmp_path, name
     assert info.duration_s == pytest.approx(3.46, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["v.avi", "v.mp4", "v.mkv"])
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video"])
+def test_i_frames_alone_of_other_codecs_have_no_vectors(tmp_path, name, codec):
+    path = write_video(tmp_path / name, moving_square(6), codec, gop=1, b_frames=0)
+    assert not probe_video(path).has_vectors
+    assert probe_video(path).frames == 6
+
+
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.ts", "v.h264"])
 def test_h264_of_i_frames_alone_has_no_vectors_and_says_so(tmp_path, name):
     path = write_video(tmp_path / name, moving_square(10), g=1)
