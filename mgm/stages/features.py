@@ -5,7 +5,7 @@ run's folder, which the system removes when the run ends.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -63,8 +63,6 @@ def split_features(
     job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views: Views, tokens: bool
 ) -> Split:
     """Return the features of these videos' views. Only the probe `v-jepa` needs tokens."""
-    if tokens:
-        return _compute(job, model, videos, views, tokens)
     spec, known = job.spec, job.workplace.features
     # Without a parent, weights are drawn from the seed.
     weights = spec.parent or spec.seed, spec.model, spec.clips, job.index.digest
@@ -72,8 +70,11 @@ def split_features(
         known.clear()
     of_weights = known.setdefault(weights, {})
     part = views, tuple(video.path for video in videos)
-    if part not in of_weights:
-        of_weights[part] = _compute(job, model, videos, views, tokens)
+    if tokens or part not in of_weights:
+        found = _compute(job, model, videos, views, tokens)
+        # A file of tokens ends with its run.
+        of_weights[part] = replace(found, tokens_NLD=None)
+        return found
     return of_weights[part]
 
 

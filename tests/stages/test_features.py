@@ -19,11 +19,11 @@ def kinds(probing, monkeypatch):
 
 
 def test_kinds_of_a_job_decode_once(execution, kinds, monkeypatch, result_of):
-    run_all([kinds["logistic"]], probe, execution)
+    run_all([kinds["v-jepa"]], probe, execution)
     with monkeypatch.context() as changed:
         decodes = lambda *args, **options: pytest.fail("decodes")  # noqa: E731
         changed.setattr(sys.modules["mgm.stages.frozen"], "test_loader", decodes)
-        run_all([kinds["knn"]], probe, execution)
+        run_all([kinds["logistic"], kinds["knn"]], probe, execution)
     assert set(result_of(kinds["knn"])["metrics"]) == {"top1"}
     # Another seed has other random weights.
     other = kinds["knn"].model_copy(update={"seed": 1})
