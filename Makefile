@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce mini test test-all test-slow chaos bench check format lock dashboard docs archive
+.PHONY: help setup reproduce mini test test-all test-slow bench check format lock dashboard docs archive
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -55,9 +55,6 @@ test-all: setup ## run all tests, also of servers, Slurm, a browser and killed r
 
 test-slow: setup ## run the tests that `make test` leaves out; needs `make reproduce`
 	@$(PYTEST) -m "$(SLOW)"
-
-chaos: setup ## kill training 100 times at random, and compare with undisturbed runs (a few minutes)
-	@$(BIN)/python -m tests.helpers.killer 100
 
 bench: setup ## compare loading and a step with peers, in reports/bench
 	@OMP_NUM_THREADS=1 $(BIN)/python bench

@@ -28,14 +28,13 @@ from mgm.dag.messages import overview
 from mgm.dag.workflow import Workflow
 from mgm.data.folder import index_folder
 from mgm.data.index import read_index
-from mgm.errors import as_user_error, valid
+from mgm.errors import as_user_error
 from mgm.models import build_classifier, save_weights
 from mgm.models.weights_file import read_tensors
 from mgm.reading import read_json, read_table, read_text, read_yaml
 from mgm.results.archive import unpack
 from mgm.results.result import examine
 from mgm.spec import (
-    ApplyOptions,
     Clips,
     Data,
     Finetune,
@@ -44,7 +43,7 @@ from mgm.spec import (
     Pretrain,
     read_spec,
 )
-from mgm.stages.apply import find_trained, predict
+from mgm.stages.apply import predict
 from mgm.study.cost import costs
 from mgm.study.videos import size_of
 from mgm.video import read_clip
@@ -454,9 +453,6 @@ SPEC = Finetune(
     clips=Clips(frames=4, size=24, stride=2),
     model=Model(width=16, depth=2, heads=2, patch=8),
 )
-KERNEL = "encoder.patch_embed.proj.weight"
-SHORT = ApplyOptions(frames=4, size=24, stride=2)
-NUMBERS = st.one_of(st.integers(-3, 64), st.integers(-(10**12), 10**12))
 
 
 @pytest.fixture(scope="module")
@@ -464,22 +460,6 @@ def bare(tmp_path_factory):
     path = tmp_path_factory.mktemp("bare") / "w.safetensors"
     save_weights(build_classifier(SPEC, 2), path)
     return path
-
-
-@inputs(60)
-@given(st.tuples(*[NUMBERS] * 4))
-def test_options(bare, asked):
-    names = ("frames", "size", "stride", "temporal")
-
-    def options():
-        with valid("--"):
-            return ApplyOptions(**dict(zip(names, asked)), spatial=3)
-
-    how = one_line_or(options)
-    if how is None:
-        return
-    found = one_line_or(lambda: find_trained(bare, how))
-    assert found is None or (found.clips.size % 8, found.clips.frames % 2) == (0, 0)
 
 
 @inputs(8)
@@ -498,15 +478,6 @@ def test_bits(bare, tmp_path, bits):
     weights, out = tmp_path / "w.safetensors", tmp_path / "out.csv"
     if one_line_or(lambda: predict(tmp_path / "videos", weights, out, None, how)):
         assert not {"nan", "inf"} & set(re.split(r"\W+", out.read_text()))
-
-
-@inputs(60)
-@given(st.lists(st.integers(0, 70), min_size=3, max_size=6), st.integers(0, 3))
-def test_shapes(tmp_path, shape, blocks):
-    weights = {KERNEL: torch.zeros([min(side, 9) for side in shape])}
-    weights |= {f"encoder.blocks.{n}.norm1.weight": torch.zeros(1) for n in range(blocks)}
-    save_file(weights, tmp_path / "w")
-    assert one_line_or(lambda: find_trained(tmp_path / "w", SHORT)) is None
 
 
 @inputs(200)
