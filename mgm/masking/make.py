@@ -78,7 +78,8 @@ def _checked(clips: MaskInput) -> MaskInput:
         return replace(clips, motion=None)
     if clips.motion is None:
         raise UserError(f"mask {name!r} needs motion, and none was given")
-    magnitude_BSHW, clip_slots = clips.motion.magnitude_BSHW, (len(seed_B), grid.slots)
+    magnitude_BSHW = clips.motion.magnitude_BSHW
+    clip_slots = (len(seed_B), grid.slots)
     shape = tuple(magnitude_BSHW.shape)
     if len(shape) != 4 or shape[:2] != clip_slots or 0 in shape[2:]:
         raise UserError(

@@ -30,7 +30,8 @@ def warped(clips: MaskInput) -> Tensor:
     """
     assert clips.motion is not None
     assert clips.motion.displacement_BSHW2 is not None
-    grid, middle = clips.grid, clips.grid.slots // 2
+    grid = clips.grid
+    middle = clips.grid.slots // 2
     rows, columns = FINE * grid.height, FINE * grid.width
     # The displacement of each fine cell, in fine cells.
     x_BSHW, y_BSHW = resampled(clips.motion.displacement_BSHW2, rows, columns).unbind(-1)
@@ -137,7 +138,8 @@ def motion_bins(clips: MaskInput) -> Tensor:
     Patches are ranked by their motion over the clip, with random ties, and cut into two bins of
     equal size. Each bin shows its share at random.
     """
-    grid, patches = clips.grid, clips.grid.patches
+    grid = clips.grid
+    patches = clips.grid.patches
     rows, columns = FINE * grid.height, FINE * grid.width
     slots = sum_per_patch(resampled(clips.magnitude_BSHW, rows, columns)).unbind(1)
     # Python's sum adds in the order of slots; the order of a reduction depends on the device

@@ -89,7 +89,8 @@ class Attention(nn.Module):
             attn_mask_BVV: True where a query sees a key. None: everywhere.
             last: compute only the outputs of the last `last` tokens. 0: of all tokens.
         """
-        width, no_bias = x_BVD.shape[-1], torch.zeros_like(self.v_bias)
+        width = x_BVD.shape[-1]
+        no_bias = torch.zeros_like(self.v_bias)
         # The gradient of one product is rounded differently, and results on a CPU stay the same.
         if last or x_BVD.device.type == "cpu":
             of_queries, of_others = self.qkv.weight.split((width, 2 * width))
@@ -194,7 +195,8 @@ def divided_attention(
     Args:
         index_BV: positions of the visible tokens on the grid; None if all are visible.
     """
-    slots, places = grid[0], grid[1] * grid[2]
+    slots = grid[0]
+    places = grid[1] * grid[2]
     if index_BV is None:
         return partial(_over_time, slots), partial(_over_space, slots)
     return partial(_over_same, index_BV % places), partial(_over_same, index_BV // places)

@@ -48,13 +48,13 @@ class Trained:
         return build_frozen_encoder(spec, self.weights).to(best_device())
 
 
-def find_trained(place: Path, how: ApplyOptions) -> Trained:
+def find_trained(place: Path, options: ApplyOptions) -> Trained:
     """Return the weights at `place`, with their clips and model.
 
     Args:
         place: a run's folder with a spec, or weights in any format. The shapes of such weights
             determine the model, and a config.json next to them its heads and clips.
-        how: the clips for weights without a spec. Options that are set replace config.json's.
+        options: the clips for weights without a spec. Options that are set replace config.json's.
     """
     if place.is_dir() and (place / "spec.json").exists():
         spec = trained_spec(place)
@@ -68,7 +68,7 @@ def find_trained(place: Path, how: ApplyOptions) -> Trained:
     model = model_of(weights, place)
     config = config_of(place, weights)
     with valid(f"{place}: "):
-        clips = how.clips(config.num_frames, config.image_size) if config else how.clips()
+        clips = options.clips(config.num_frames, config.image_size) if config else options.clips()
     with valid(f"{place}: --frames {clips.frames} --size {clips.size} --stride {clips.stride}: "):
         Probe(data=Data(dataset="folder"), clips=clips, model=model)
     return Trained(place, clips, model)
@@ -96,7 +96,7 @@ def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]], 
     return videos, unusable + unreadable, None
 
 
-def embed(source: Path, weights: Path, out: Path, how: ApplyOptions) -> str:
+def embed(source: Path, weights: Path, out: Path, options: ApplyOptions) -> str:
     """Write the encoder's feature of every video to an npz file.
 
     The file has path_N and feature_ND (float32), and of an index label_N, class_N and split_N. A
@@ -106,7 +106,7 @@ def embed(source: Path, weights: Path, out: Path, how: ApplyOptions) -> str:
     Args:
         source: a video, a folder of videos, or an index.
         weights: a run's folder, or weights in any format.
-        how: clips and views.
+        options: clips and views.
 
     Returns:
         A line about what was written.
@@ -114,10 +114,10 @@ def embed(source: Path, weights: Path, out: Path, how: ApplyOptions) -> str:
     Raises:
         UserError: there are no videos or no weights, or `out` exists or has another file format.
     """
-    _require_new(out, ".npz", how.force)
-    trained = find_trained(weights, how)
+    _require_new(out, ".npz", options.force)
+    trained = find_trained(weights, options)
     videos, unreadable, index = find_videos(source)
-    feature_of, left_out = _apply(trained.encoder(), trained, videos, unreadable, how)
+    feature_of, left_out = _apply(trained.encoder(), trained, videos, unreadable, options)
     columns = _columns(feature_of, videos, index)
     feature_ND = np.stack([x_VD.mean(0) for x_VD in feature_of.values()])
     with atomic_write(out) as temporary, temporary.open("wb") as file:
@@ -128,7 +128,7 @@ def embed(source: Path, weights: Path, out: Path, how: ApplyOptions) -> str:
 
 
 def predict(
-    source: Path, weights: Path, out: Path, classes: Path | None, how: PredictOptions
+    source: Path, weights: Path, out: Path, classes: Path | None, options: PredictOptions
 ) -> str:
     """Write the classes of every video to a CSV file.
 
@@ -139,31 +139,31 @@ def predict(
         source: a video, a folder of videos, or an index.
         weights: a fine-tuning run's folder, or a classifier's weights in any format.
         classes: an index, or a file with a class name per line, in the order of labels.
-        how: clips, views, and the split of an index.
+        options: clips, views, and the split of an index.
 
     Returns:
         A line about what was written, with the top-1 of a split.
     """
-    _require_new(out, ".csv", how.force)
-    trained = find_trained(weights, how)
+    _require_new(out, ".csv", options.force)
+    trained = find_trained(weights, options)
     count = classes_of(read_weights(trained.weights), trained.weights)
     videos, unreadable, index = find_videos(source)
     names = _class_names(classes, count, recorded_classes(weights), index)
-    if how.split:
+    if options.split:
         if index is None or names != list(index.classes):
             known = f"has {', '.join(index.classes[:3])}" if index else "is no index"
             raise UserError(
-                f"--split {how.split}: {source} {known}, and the weights distinguish {count} "
+                f"--split {options.split}: {source} {known}, and the weights distinguish {count} "
                 f"classes ({', '.join(names[:3])}); pass an index with these, in this order"
             )
-        videos = {name: video for name, video in videos.items() if video.split == how.split}
+        videos = {name: video for name, video in videos.items() if video.split == options.split}
         if not videos:
-            raise UserError(f"{source}: has no {how.split} videos")
+            raise UserError(f"{source}: has no {options.split} videos")
     spec = Finetune(data=Data(dataset="folder"), clips=trained.clips, model=trained.model)
     model = build_classifier(spec, count)
     load_weights(model, trained.weights)
     model.to(best_device()).eval()
-    logits_of, left_out = _apply(model, trained, videos, unreadable, how)
+    logits_of, left_out = _apply(model, trained, videos, unreadable, options)
     score_NC = np.stack([softmax_mean(logits_VC) for logits_VC in logits_of.values()])
     columns = _columns(logits_of, videos, index)
     header = [*columns, "prediction", *(f"score {name}" for name in names)]
@@ -173,7 +173,7 @@ def predict(
     ]
     write(out, table_text(header, rows))
     told = f"wrote {out}: {len(rows)} videos, {count} classes{left_out}"
-    if how.split:
+    if options.split:
         right_N = score_NC.argmax(1) == columns["label"]
         told += f"; top-1 {100 * right_N.mean():.2f}"
     return told
@@ -191,15 +191,15 @@ def _apply(
     trained: Trained,
     videos: Mapping[str, Video],
     unreadable: list[tuple[str, str]],
-    how: ApplyOptions,
+    options: ApplyOptions,
 ) -> tuple[dict[str, np.ndarray], str]:
     """Return {name: values of the views (V, D)}, and how many videos were left out, in words.
 
     Each video that is left out is shown with the reason.
     """
-    torch.set_num_threads(how.threads)
-    with valid(f"--temporal {how.temporal} --spatial {how.spatial}: "):
-        views = how.views()
+    torch.set_num_threads(options.threads)
+    with valid(f"--temporal {options.temporal} --spatial {options.spatial}: "):
+        views = options.views()
     longest = max(video.frames for video in videos.values())
     if views.temporal > longest:
         raise UserError(
@@ -213,7 +213,7 @@ def _apply(
         list(videos.values()),
         trained.clips,
         views,
-        workers=how.workers,
+        workers=options.workers,
         failed=failed,
     )
     for value_BD, sample_B in track(loop, "batches", batches):

@@ -67,7 +67,8 @@ def check_views(job: Job[Finetune] | Job[Probe] | Job[Measure]) -> None:
     A video with fewer frames has equal clips, which does no harm. If all videos have fewer, the
     number is a mistake.
     """
-    spec, asked = job.spec, [("views.temporal", job.spec.views.temporal, "test")]
+    spec = job.spec
+    asked = [("views.temporal", job.spec.views.temporal, "test")]
     if not isinstance(spec, Finetune):
         asked.append(("train_clips", spec.train_clips, "training"))
     for name, clips, split in asked:
@@ -89,8 +90,8 @@ def test(job: Job[Finetune], model: nn.Module) -> dict[str, Any]:
     """
     share = collectives.rank(), collectives.world_size()
     views = over_views(job, model, model, job.index.test, job.spec.views, share)
-    own = [(logits_BC.float().cpu().numpy(), sample_B.numpy()) for logits_BC, sample_B in views]
-    of_all = [*chain(*collectives.all_gather_object(own))]
+    tested = [(logits_BC.float().cpu().numpy(), sample_B.numpy()) for logits_BC, sample_B in views]
+    of_all = [*chain(*collectives.all_gather_object(tested))]
     if not collectives.is_main():
         return {}
     return record(

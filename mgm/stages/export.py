@@ -156,7 +156,8 @@ def _preprocessor(spec: Pretrain | Finetune) -> dict[str, Any]:
 
 
 def _about_huggingface(spec: Pretrain | Finetune, out: Path) -> str:
-    name, norm = HUGGINGFACE[spec.stage], "fc_norm" if spec.stage == "finetune" else "decoder.norm"
+    name = HUGGINGFACE[spec.stage]
+    norm = "fc_norm" if spec.stage == "finetune" else "decoder.norm"
     text = (
         f'wrote {out}: model = transformers.{name}.from_pretrained("{out}")\n'
         f"The files cannot store the epsilon of {norm}, which is 1e-5 in Hugging Face's code and "
@@ -181,14 +182,16 @@ def _about_videomae(spec: Pretrain | Finetune, out: Path) -> str:
     }
     encoder = {"embed_dim": model.width, "depth": model.depth, "num_heads": model.heads}
     if isinstance(spec, Finetune):
-        name, sizes = "VisionTransformer", sizes | encoder | {"all_frames": clips.frames}
+        name = "VisionTransformer"
+        sizes = sizes | encoder | {"all_frames": clips.frames}
     else:
-        name, own = "PretrainVisionTransformer", spec.decoder
+        name = "PretrainVisionTransformer"
+        decoder = spec.decoder
         sizes |= {f"encoder_{field}": number for field, number in encoder.items()} | {
             "decoder_num_classes": 3 * model.tubelet * model.patch**2,
-            "decoder_embed_dim": own.width,
-            "decoder_depth": own.depth,
-            "decoder_num_heads": own.heads,
+            "decoder_embed_dim": decoder.width,
+            "decoder_depth": decoder.depth,
+            "decoder_num_heads": decoder.heads,
         }
     arguments = ", ".join(f"{field}={number}" for field, number in sizes.items())
     text = (

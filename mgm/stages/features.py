@@ -63,7 +63,8 @@ def split_features(
     job: Job[Probe], model: FrozenEncoder, videos: Sequence[Video], views: Views, tokens: bool
 ) -> Split:
     """Return the features of these videos' views. Only the probe `v-jepa` needs tokens."""
-    spec, known = job.spec, job.workplace.features
+    spec = job.spec
+    known = job.workplace.features
     # Without a parent, weights are drawn from the seed.
     weights = spec.parent or spec.seed, spec.model, spec.clips, job.index.digest
     if weights not in known:

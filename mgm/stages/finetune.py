@@ -26,7 +26,9 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
     if job.spec.held_out:
         job.index = hold_out(job)
     chosen = choose(job) if job.spec.choices else {}
-    spec, videos, classes = job.spec, job.training_videos(), len(job.index.classes)
+    spec = job.spec
+    videos = job.training_videos()
+    classes = len(job.index.classes)
     check_views(job)
     model = build_classifier(spec, classes)
     if spec.parent:
@@ -78,7 +80,8 @@ def hold_out(job: Job[Finetune]) -> Index:
 
     They depend on the run's seed alone, so all runs that are compared have the same.
     """
-    spec, train = job.spec, job.index.train
+    spec = job.spec
+    train = job.index.train
     held_N = held_out(units(train, spec.held_out), spec.seed).tolist()
     videos = tuple(
         dataclasses.replace(video, split="test") if held else video

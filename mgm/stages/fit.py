@@ -116,7 +116,8 @@ def training_batches(
         how, change: see `fit`.
         first_step: the step to start at.
     """
-    spec, copy = job.spec, device_copy(job.device)
+    spec = job.spec
+    copy = device_copy(job.device)
     how = replace(
         how,
         workers=job.options.workers,

@@ -57,7 +57,8 @@ def masked(
     Args:
         seeds: of the clips.
     """
-    side, motion = clips.size // model.patch, None
+    side = clips.size // model.patch
+    motion = None
     if MASKS[mask.name].guided:
         motion = slot_motion(read_clips, mask, model.tubelet, clips.stride)
     grid = Grid(clips.frames // model.tubelet, side, side)

@@ -111,7 +111,8 @@ def _of_motion(decoded: Sequence[Inspection]) -> list[str]:
 
 def interlaced_lines(videos: Sequence[Video]) -> list[str]:
     """Return a warning if some of the videos are interlaced and have motion vectors."""
-    moving, found = [video for video in videos if video.has_vectors], list[str]()
+    moving = [video for video in videos if video.has_vectors]
+    found = list[str]()
     for video in moving:
         # Another line reports a video that cannot be read.
         with suppress(UserError):

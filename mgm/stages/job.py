@@ -93,7 +93,8 @@ class Job(Generic[S]):
         require_labels(self.index, data.labels_per_class)
         draw = rng.generator(rng.clip_seed(self.spec.seed, number, -1), "labels")
         if data.labels_per_class:
-            kept, seen = [], Counter[int]()
+            kept = []
+            seen = Counter[int]()
             for position in draw.permutation(len(videos)):
                 seen[videos[position].label] += 1
                 if seen[videos[position].label] <= data.labels_per_class:

@@ -72,19 +72,18 @@ def inherit(fields: Any, source: str, results: Path) -> Any:
         return fields
     parent = read_spec(place)
     completed = dict(fields)
-    for part in ("model", "clips"):
-        own = fields.get(part, {})
-        if not isinstance(own, dict):
+    for group in ("model", "clips"):
+        given = fields.get(group, {})
+        if not isinstance(given, dict):
             return fields
-        theirs = getattr(parent, part).model_dump(mode="json")
-        for name, value in own.items() if part == "model" else ():
-            wanted = theirs.get(name, value)
-            if value != wanted:
-                raise UserError(
-                    f"{source}: model.{name} is {value}, but parent {fields['parent']} has "
-                    f"{wanted}; leave model out, or choose another parent"
-                )
-        completed[part] = theirs | own
+        completed[group] = getattr(parent, group).model_dump(mode="json") | given
+    of_parent = parent.model.model_dump(mode="json")
+    for name, value in completed["model"].items():
+        if value != (wanted := of_parent.get(name, value)):
+            raise UserError(
+                f"{source}: model.{name} is {value}, but parent {fields['parent']} has "
+                f"{wanted}; leave model out, or choose another parent"
+            )
     return completed
 
 

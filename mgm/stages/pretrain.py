@@ -26,7 +26,8 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     Returns:
         explained: the share of the trivial loss that the model explains at the end, in per cent.
     """
-    spec, videos = job.spec, job.training_videos()
+    spec = job.spec
+    videos = job.training_videos()
     if method := track_method(spec.mask):
         if method == "codec":
             require_vectors(videos, spec.mask.name)

@@ -71,8 +71,8 @@ def fit_draws(
         label_N = torch.tensor([label_of.get(video.path, -1) for video in videos])[train.sample_N]
         kept_N = label_N >= 0
         unit_N = units(videos, spec.held_out)[train.sample_N[kept_N]]
-        own = LabelledClips(train, kept_N, label_N[kept_N], unit_N.unique(return_inverse=True)[1])
-        logits_NC, setting = KINDS[spec.kind](own, test, len(job.index.classes), spec)
+        clips = LabelledClips(train, kept_N, label_N[kept_N], unit_N.unique(return_inverse=True)[1])
+        logits_NC, setting = KINDS[spec.kind](clips, test, len(job.index.classes), spec)
         logits.append(logits_NC.numpy())
         settings.append(setting)
     return logits, settings

@@ -72,7 +72,8 @@ def masks_on_a_clip(
         names_N, ratio_N, masked_NSHW, and boxes_NS4: (centre x, centre y, width, height) in
             patches, NaN for a mask without boxes.
     """
-    tubelet, informed_T = model.tubelet, clip.has_motion_T
+    tubelet = model.tubelet
+    informed_T = clip.has_motion_T
     speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None] * informed_T[:, None, None, None]
     guide = next((mask for mask in reversed(masks) if MASKS[mask.name].largest), masks[0])
     speed_STHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:])
@@ -101,7 +102,9 @@ def _arrays(
     - 8: frames_SHWC, index_S, class, and of each run masked_PSHW and reconstructed_PSHWC
       (`mgm.models.reconstruct`).
     """
-    spec, figure, tubelet = job.spec, job.spec.figure, job.spec.model.tubelet
+    spec = job.spec
+    figure = job.spec.figure
+    tubelet = job.spec.model.tubelet
     index_T = view_indices(spec.clips, video.frames, view=0, views=1)
     boxes = [Box.centre(video.height, video.width)]
     method: Method | None = None if figure == "7" else "codec"
@@ -145,7 +148,8 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
     They must be those of the figure. Crop and flip may differ, since a figure has centre crops and
     no mirrored clips.
     """
-    spec, trained = job.spec, read_spec(job.workplace.results / run_id)
+    spec = job.spec
+    trained = read_spec(job.workplace.results / run_id)
     if not isinstance(trained, Pretrain):
         raise UserError(
             f"{spec.run_id}: parent {run_id} is a {trained.stage} run, not for figure {spec.figure}"
@@ -155,12 +159,12 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
             f"{spec.run_id}: parent {run_id} is guided by {trained.mask.guidance}, not by vectors"
         )
     for part in ("clips", "model"):
-        wanted, own = getattr(spec, part), getattr(trained, part)
+        wanted, theirs = getattr(spec, part), getattr(trained, part)
         for name, value in wanted:
-            if name not in ("crop", "flip") and value != getattr(own, name):
+            if name not in ("crop", "flip") and value != getattr(theirs, name):
                 raise UserError(
                     f"{spec.run_id}: {part}.{name} is {value}, but parent {run_id} was trained "
-                    f"with {getattr(own, name)}; set the parent's value"
+                    f"with {getattr(theirs, name)}; set the parent's value"
                 )
     model = build_mae(trained)
     load_weights(model, job.weights(run_id))
@@ -178,9 +182,9 @@ def _masks(
     grid, boxes = Grid(clips.frames // tubelet, side, side), []
     for mask in masks:
         motion = slot_motion([clip], mask, tubelet, clips.stride)
-        own = make_boxes(mask, grid, motion, torch.tensor([seed]))
+        drawn = make_boxes(mask, grid, motion, torch.tensor([seed]))
         none_S4 = np.full((grid.slots, 4), np.nan, np.float32)
-        boxes.append(torch.cat(astuple(own)).T.numpy() if own else none_S4)
+        boxes.append(torch.cat(astuple(drawn)).T.numpy() if drawn else none_S4)
     masked = [clip_mask(clip, mask, grid, tubelet, clips.stride, seed) for mask in masks]
     return {
         "names_N": np.array([mask.name for mask in masks]),

@@ -134,20 +134,20 @@ def barrier() -> None:
     all_gather_object(None)
 
 
-def all_gather_object(own: T) -> list[T]:
+def all_gather_object(value: T) -> list[T]:
     """Return the objects of all processes, by rank."""
     if world_size() == 1:
-        return [own]
+        return [value]
     gathered: list[Any] = [None] * world_size()
-    dist.all_gather_object(gathered, own)
+    dist.all_gather_object(gathered, value)
     return gathered
 
 
-def broadcast_object(own: T) -> T:
+def broadcast_object(value: T) -> T:
     """Return rank 0's object."""
     if world_size() == 1:
-        return own
-    box: list[Any] = [own]
+        return value
+    box: list[Any] = [value]
     dist.broadcast_object_list(box, 0)
     return box[0]
 
@@ -159,10 +159,10 @@ def all_reduce(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def all_reduce_max(*own: int) -> list[int]:
+def all_reduce_max(*values: int) -> list[int]:
     """Return the maximum of each number over all processes."""
     if world_size() == 1:
-        return [*own]
-    numbers = torch.tensor(own)
+        return [*values]
+    numbers = torch.tensor(values)
     dist.all_reduce(numbers, dist.ReduceOp.MAX)
     return numbers.tolist()

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -78,9 +79,8 @@ def wrapped_blocks(model: nn.Module, *wraps: Callable[[Forward], Forward]) -> It
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     blocks = [block for blocks in lists for block in blocks]
     try:
-        for block in blocks if wraps else ():
-            for wrap in wraps:
-                block.forward = wrap(block.forward)
+        for block, wrap in product(blocks, wraps):
+            block.forward = wrap(block.forward)
         yield
     finally:
         for block in blocks:

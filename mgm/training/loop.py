@@ -88,7 +88,8 @@ def train(
     _require_equal_parts(run, parts * processes)
     show = show if is_main else lambda line: None
     parameters = list(run.model.parameters())
-    device, log_every = parameters[0].device, math.ceil(run.steps / LOGGED)
+    device = parameters[0].device
+    log_every = math.ceil(run.steps / LOGGED)
     bf16 = run.optim.precision == "bf16"
     precision = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
 
@@ -166,8 +167,7 @@ def _backward(
     computed = list[tuple[Tensor, Numbers]]()
     no_sync = getattr(loss_module, "no_sync", nullcontext)
     for part in range(parts):
-        own = itemgetter(slice(part * clips, (part + 1) * clips))
-        micro_batch = batch.map(own)
+        micro_batch = batch.map(itemgetter(slice(part * clips, (part + 1) * clips)))
         # Processes exchange gradients after the last micro-batch.
         with nullcontext() if part + 1 == parts else no_sync():
             with precision:

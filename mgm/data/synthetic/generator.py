@@ -56,7 +56,8 @@ def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
 
 
 def _generate(params: Synthetic, out: Path, processes: int) -> Index:
-    videos, mark = out / "videos", out / "generated.json"
+    videos = out / "videos"
+    mark = out / "generated.json"
     if videos.exists() and not mark.exists():
         raise UserError(
             f"{videos}: holds videos that `mgm prepare synthetic` did not draw; choose another "

@@ -101,8 +101,9 @@ def read(index: Index, like: Probe | Measure | None = None, workers: int = 0) ->
         features[name] = simple.binned(values_NF[train_N], values_NF)
     features["file_facts"] = np.concatenate(list(features.values()), axis=1)
     numbers_of = list(simple.read_all(videos, workers))
-    for name in numbers_of[0] if numbers_of else ():
-        features[name] = np.stack([numbers[name] for numbers in numbers_of]).astype(float)
+    if numbers_of:
+        for name in numbers_of[0]:
+            features[name] = np.stack([numbers[name] for numbers in numbers_of]).astype(float)
     if like is not None:
         features["random_weights"] = _random_weights(videos, _probe(like), workers)
     return features
@@ -114,8 +115,8 @@ def _random_weights(videos: Sequence[Video], like: Probe, workers: int) -> list[
     x_of: dict[int, np.ndarray] = {}
     for tested, views in ((False, Views(temporal=like.train_clips, spatial=1)), (True, like.views)):
         places = [n for n, video in enumerate(videos) if (video.split == "test") == tested]
-        own = [videos[place] for place in places]
-        for x_BD, sample_B in over_videos(encoder, own, like.clips, views, workers=workers):
+        of_split = [videos[place] for place in places]
+        for x_BD, sample_B in over_videos(encoder, of_split, like.clips, views, workers=workers):
             of_batch_BD, sample_N = x_BD.double().cpu().numpy(), sample_B.numpy()
             for sample in np.unique(sample_N).tolist():
                 x_of[places[sample]] = of_batch_BD[sample_N == sample]

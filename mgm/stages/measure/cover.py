@@ -30,7 +30,8 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
     if not drawn.is_file():
         raise UserError(f"{drawn}: no such file; cover is measured on generated datasets")
     params = Synthetic.model_validate_json(drawn.read_text(encoding="utf-8"))
-    test, shuffled = job.index.test, job.spec.mask.guidance == "shuffled"
+    test = job.index.test
+    shuffled = job.spec.mask.guidance == "shuffled"
     shares = []
     for number in range(min(job.spec.videos or len(test), len(test))):
         guide = test[(number + shuffled) % len(test)]
@@ -60,7 +61,8 @@ def hidden_share(
         movers: centres (x, y), (T, K, 2), and diameters, (T, K), in pixels.
         guide: the video whose motion guides the mask.
     """
-    mask, tubelet = spec.mask, spec.model.tubelet
+    mask = spec.mask
+    tubelet = spec.model.tubelet
     grid, index_T = Grid(*spec.grid), view_indices(spec.clips, video.frames, view=0, views=1)
     (clip,) = read(guide, [index_T], None, 0, track_method(mask))
     masked_SHW = clip_mask(clip, mask, grid, tubelet, spec.clips.stride, seed)

@@ -51,7 +51,8 @@ def explained(models: Sequence[MAE], batches: Iterable[Batch]) -> list[dict[str,
         the part of the trivial loss that lies on moving patches. clips: their number. A share of no
         loss is 0.
     """
-    clips, sums_NPG = 0, torch.zeros(len(models), 4, len(PATCHES), dtype=torch.float64)
+    clips = 0
+    sums_NPG = torch.zeros(len(models), 4, len(PATCHES), dtype=torch.float64)
     for batch in batches:
         assert batch.masked_BL is not None
         clips += len(batch.masked_BL)
@@ -64,9 +65,9 @@ def explained(models: Sequence[MAE], batches: Iterable[Batch]) -> list[dict[str,
         trivial_G = sums_PG[0]
         share_PG = 100 * torch.where(trivial_G > 0, 1 - sums_PG[1:] / trivial_G, 0)
         names = [predictor + patches for predictor in PREDICTORS for patches in PATCHES]
-        own = dict(zip(names, share_PG.flatten().tolist()))
+        shares = dict(zip(names, share_PG.flatten().tolist()))
         moving = 100 * float(trivial_G[1] / trivial_G[0]) if trivial_G[0] else 0.0
-        found.append(own | {"moving_loss": moving, "clips": clips})
+        found.append(shares | {"moving_loss": moving, "clips": clips})
     return found
 
 
@@ -152,7 +153,8 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
         raise UserError(f"{spec.run_id}: has no parent; name a pretraining run")
     trained = _pretraining(job.workplace.results / spec.parent)
     trained = trained.model_copy(update={"clips": spec.clips})
-    masks, models = [trained.mask, COMMON], list[MAE]()
+    masks = [trained.mask, COMMON]
+    models = list[MAE]()
     for mask in masks:
         model = build_mae(trained.model_copy(update={"mask": mask}))
         load_weights(model, job.weights(spec.parent))
@@ -167,9 +169,9 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
         job.options.workers,
         job.workplace.cache,
     )
-    own, common = explained(models, batches)
+    with_own, common = explained(models, batches)
     clips = common.pop("clips")
-    return own | {f"common_{name}": value for name, value in common.items()} | {"clips": clips}
+    return with_own | {f"common_{name}": value for name, value in common.items()} | {"clips": clips}
 
 
 def spec_of(run: Path, videos: int) -> Measure:

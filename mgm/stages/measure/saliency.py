@@ -116,7 +116,8 @@ def _read_csv(path: Path, index: Index) -> dict[str, dict[int, np.ndarray]]:
     for line, row in rows:
         try:
             name, frame, *edges = row
-            box, number = [float(edge) for edge in edges], int(frame)
+            box = [float(edge) for edge in edges]
+            number = int(frame)
             top, left, bottom, right = box
         except ValueError:
             raise UserError(

@@ -146,7 +146,8 @@ def _trajectory(speed_THW2: np.ndarray) -> np.ndarray:
     """
     speed_THW = np.hypot(speed_THW2[..., 0], speed_THW2[..., 1])
     height, width = speed_THW.shape[1:]
-    path_T4, last = [], (0.5, 0.5)
+    path_T4 = []
+    last = (0.5, 0.5)
     for magnitude_HW, vector_HW2 in zip(speed_THW, speed_THW2, strict=True):
         row, column = np.nonzero(magnitude_HW == magnitude_HW.max())
         if magnitude_HW.max() > 0:

@@ -99,7 +99,8 @@ def visible(
         how many have none visible. moving: over the visible textured patches of all clips; absent
         if there are none. clips: their number.
     """
-    side, parts = clips.size // model.patch, list[np.ndarray]()
+    side = clips.size // model.patch
+    parts = list[np.ndarray]()
     for batch in first_clips(videos, clips, model, masks, seed, workers, cache):
         assert batch.masked_BL is not None
         masked_BNSHW = batch.masked_BL.unflatten(2, (-1, side, side)).numpy()
@@ -121,7 +122,7 @@ def visible(
         }
         of_mask |= {"moving": 100 * moving / textured} if textured else {}
         numbers.append({name: float(value) for name, value in of_mask.items()})
-    return [own | {"clips": len(clips_CN5)} for own in numbers]
+    return [of_mask | {"clips": len(clips_CN5)} for of_mask in numbers]
 
 
 def first_clips(
@@ -173,24 +174,25 @@ def describe(measured: Mapping[str, Mapping[str, float]]) -> list[str]:
         measured: {mask: numbers of `visible`}.
     """
     lines = [
-        f"{name:<12}{own['texture']:3.0f} % of textured patches, none in {own['without']:.0f} % of "
-        f"clips; {own['motion']:.0f} % of moving energy"
-        for name, own in measured.items()
+        f"{name:<12}{numbers['texture']:3.0f} % of textured patches, none in "
+        f"{numbers['without']:.0f} % of clips; {numbers['motion']:.0f} % of moving energy"
+        for name, numbers in measured.items()
     ]
-    empty = [name for name, own in measured.items() if leaves_nothing(own)]
+    empty = [name for name, numbers in measured.items() if leaves_nothing(numbers)]
     if empty:
         lines.append(f"warning: too little stays visible to learn from: {', '.join(empty)}")
     return lines
 
 
-def leaves_nothing(own: Mapping[str, float]) -> bool:
+def leaves_nothing(numbers: Mapping[str, float]) -> bool:
     """Return whether too little stays visible to learn from."""
-    return own["texture"] < LEAST or own["without"] > MOST
+    return numbers["texture"] < LEAST or numbers["without"] > MOST
 
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
     """Measure `spec.mask` on training videos, evenly spread. `spec.videos` 0: on all."""
-    spec, videos = job.spec, job.index.train
+    spec = job.spec
+    videos = job.index.train
     chosen = spread(videos, spec.videos or len(videos))
     reading = job.options.workers, job.workplace.cache
     (found,) = visible(chosen, spec.clips, spec.model, [spec.mask], spec.seed, *reading)
