@@ -1,10 +1,12 @@
 """A user's own videos and a study of them in few steps, for tests that run the Snakefile."""
 
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from mgm.data.folder import index_folder
+from mgm.data.prepare import prepare_tracks
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 
@@ -33,7 +35,8 @@ def own_study(
 
     Its scale is smoke with few steps, and a checkpoint every 0.1 s.
     """
-    index_folder(own_videos(folder / "videos", folder / "drawn", train, 2), folder / "data")
+    videos = own_videos(folder / "videos", folder / "drawn", train, 2)
+    prepare_tracks(partial(index_folder, videos), folder / "data", 1)
     scale = yaml.safe_load(SMOKE.read_text()) | {"specs_per_job": specs_per_job}
     scale["steps"]["factor"] = factor
     scale["execution"]["checkpoint_s"] = 0.1

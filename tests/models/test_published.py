@@ -149,33 +149,22 @@ def test_a_file_starts_a_run_and_one_with_a_head_is_evaluated(tmp_path, tiny, na
         "model": model.model_dump(mode="json"),
     }
     fields |= {"views": {"temporal": 1, "spatial": 1}}
-    probe, finetune = tmp_path / "probe.json", tmp_path / "finetune.json"
-    probe.write_text(
-        json.dumps(fields | {"verb": "probe", "init": str(tmp_path / "published.pth")})
-    )
-    finetune.write_text(json.dumps(fields | {"verb": "finetune"}))
-    commands = [
-        ["probe", str(probe), "--out", str(tmp_path / "results"), "--data", f"mine={videos}"]
-    ]
+    probe = tmp_path / "probe.json"
+    fields |= {"verb": "probe", "init": str(tmp_path / "published.pth")}
+    probe.write_text(json.dumps(fields))
+    results = tmp_path / "results"
+    commands = [["probe", str(probe), "--out", str(results), "--data", f"mine={videos}"]]
     if "finetune" in name:
-        test = [
-            "--weights",
-            str(tmp_path / "published.pth"),
-            "--data",
-            f"mine={videos}",
-            "--out",
-            str(tmp_path / "tested"),
-        ]
-        commands.append(["evaluate", str(finetune), *test])
+        words = f"predict {videos} --weights {tmp_path}/published.pth --out {tmp_path}/p.csv"
+        words += f" --split test --frames {frames} --size {size} --stride 2"
+        commands.append([*words.split(), "--temporal", "1", "--spatial", "1"])
     for command in commands:
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 0, (command, done.output, done.exception)
-    (run,) = (tmp_path / "results").glob("probe-*")
+    (run,) = results.glob("probe-*")
     assert json.loads((run / "result.json").read_text())["parents"][0].startswith("external-")
     if "finetune" in name:
-        assert json.loads((tmp_path / "tested" / "evaluation.json").read_text())["metrics"][
-            "top1"
-        ] == pytest.approx(100 * right / 3)
+        assert done.output.endswith(f"top-1 {100 * right / 3:.2f}\n")
 
 
 def test_one_bias_of_queries_keys_and_values_gives_the_same_features(tmp_path):
