@@ -10,7 +10,7 @@
 `read` and `track` need only the base of the package. `load` and `masks` need the extra `train`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mgm.errors import UserError, WrongType, WrongValue, path_of, valid, whole
+from mgm.errors import (
+    UserError,
+    WrongType,
+    WrongValue,
+    flag,
+    path_of,
+    several,
+    valid,
+    whole,
+)
 from mgm.spec import ApplyOptions, Clips, Mask, Views
 from mgm.study.recipes import MASK_RATIO
 from mgm.video.clip import Box, Clip, Motion
@@ -46,16 +55,14 @@ def read(
         UserError: the file cannot be read, or has fewer frames than requested.
         ValueError, TypeError: `frames` are not whole numbers from 0.
     """
-    path = path_of("video", video)
+    path, motion = path_of("video", video), flag("motion", motion)
 
     # PyAV takes long to import.
     from mgm.video.decode import probe_video, read_clip
 
     if frames is None:
         return read_clip(path, range(probe_video(path).frames), motion)
-    if isinstance(frames, str) or not isinstance(frames, Iterable):
-        raise WrongType(f"frames is {frames!r}; pass whole numbers, such as range(16)")
-    numbers = [whole("frames", number) for number in frames]
+    numbers = [whole("frames", number) for number in several("frames", frames)]
     if not numbers:
         raise WrongValue("frames is empty; pass whole numbers, such as range(16)")
     return read_clip(path, numbers, motion)
@@ -128,7 +135,7 @@ def masks(
     from mgm.masking import Grid, make_mask
     from mgm.stages.guidance import slot_motion, track_method
 
-    settings = _settings(mask, ratio)
+    settings, flip = _settings(mask, ratio), flag("flip", flip)
     if isinstance(motion, Clip):
         clip, sides = motion, motion.frames_THWC.shape[1:3]
         if box is not None or flip:
@@ -146,9 +153,8 @@ def masks(
     seed, stride = whole("seed", seed), whole("stride", stride, 1)
     if frames % (tubelet := whole("tubelet", tubelet, 1)):
         raise WrongValue(f"the clip has {frames} frames, which tubelet {tubelet} does not divide")
-    if not isinstance(grid, Sequence | np.ndarray) or len(grid) != 2:
-        raise WrongType(f"grid is {grid!r}; pass the numbers of rows and columns")
-    rows, columns = (whole("grid", count, 1, side) for count, side in zip(grid, sides))
+    counts = several("grid", grid, 2)
+    rows, columns = (whole("grid", count, 1, side) for count, side in zip(counts, sides))
     allowed = ("vectors", "difference") if clip.frames_THWC.size else ("vectors",)
     if settings.guidance not in allowed:
         raise WrongValue(f"guidance {settings.guidance} needs more than this; choose vectors")
@@ -170,10 +176,7 @@ def _pair(name: str, sides: Any) -> tuple[int, int]:
 
 def _crop(box: Any, flip: bool, frame: tuple[int, int]) -> Box:
     """Return the crop of `masks`."""
-    box = (0, 0, *frame) if box is None else box
-    if not isinstance(box, Sequence | np.ndarray) or len(box) != 4:
-        raise WrongType(f"box is {box!r}; pass top, left, height and width")
-    top, left, height, width = box
+    top, left, height, width = (0, 0, *frame) if box is None else several("box", box, 4)
     crop = Box(top, left, height, width, flip=flip, of=frame)
     crop.require_in(*frame, whole_pixels=False)
     return crop

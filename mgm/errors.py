@@ -88,6 +88,28 @@ def whole(name: str, value: Any, low: int = 0, high: int = 2**63 - 1) -> int:
     return number
 
 
+def flag(name: str, value: Any) -> bool:
+    """Return an argument of the Python interface that is True or False, or raise WrongType."""
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise WrongType(f"{name} is {value!r}; pass True or False")
+    return bool(value)
+
+
+def several(name: str, values: Any, count: int = 0) -> list[Any]:
+    """Return an argument of the Python interface as a list, of `count` items unless that is 0.
+
+    Raises:
+        WrongType: it is no sequence, or one of another length.
+    """
+    try:
+        items = list(values)
+    except TypeError:
+        raise WrongType(f"{name} is {values!r}; pass a sequence") from None
+    if count and len(items) != count:
+        raise WrongType(f"{name} is {values!r}; pass {count} numbers")
+    return items
+
+
 def path_of(name: str, value: Any) -> Path:
     """Return an argument of the Python interface as a path. Raise WrongType if it is none."""
     if not isinstance(value, str | os.PathLike) or not value:

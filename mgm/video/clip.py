@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from mgm.errors import WrongType, WrongValue, valid, whole
+from mgm.errors import WrongType, WrongValue, flag, valid, whole
 from mgm.spec import Cells, Clips, Compensate, Distance
 from mgm.video.motion import CELL, cells, compensated, slot_displacement, slot_magnitude
 from mgm.video.videos import LARGEST_SIDE
@@ -62,6 +62,7 @@ class Box:
 
     def require_in(self, height: int, width: int, whole_pixels: bool = True) -> None:
         """Check that the crop is in a frame. A millionth of a pixel is a rounding error."""
+        flag("flip", self.flip)
         parts = self.top, self.left, self.height, self.width
         if not all(isinstance(part, Real) for part in parts):
             raise WrongType(f"{self} has parts that are no numbers; pass pixels")
