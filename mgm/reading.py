@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,21 +134,41 @@ def read_json(path: Path, kind: Any = Any, then: str = "") -> Any:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read the fields of a YAML file."""
-    try:
-        # ValueError: invalid bytes, dates and numbers. TypeError: values that cannot be a key.
-        fields = yaml.load(read_text(path), _Loader)
-    except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it") from None
+    return parse_yaml(read_text(path), str(path))
+
+
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """Return the fields of a YAML text. Its numbers, true, false and null are those of JSON.
+
+    Args:
+        source: the file's name, for the error.
+    """
+    fields = _parse(text, source)
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
-        raise UserError(f"{path}: contains no fields; write them as NAME: VALUE")
+        raise UserError(f"{source}: contains no fields; write them as NAME: VALUE")
     return fields
 
 
+def parse_value(text: str, source: str) -> Any:
+    """Return a value in YAML, such as a word of the command line."""
+    return _parse(text, source)
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        # ValueError: invalid bytes and numbers. TypeError: values that cannot be a key.
+        return yaml.load(text, _Loader)
+    except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{source}: not YAML ({why}); correct it") from None
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML loader that refuses aliases, and fields that are given twice.
+    """YAML loader that refuses aliases, and fields that are given twice, and knows JSON's numbers.
 
     Of two equal fields, PyYAML keeps the last. Aliases can contain themselves, or expand without
-    end.
+    end. YAML's other numbers surprise: 24:00:00 is 86,400, 010 is 8, and yes is true. They are
+    text here.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -173,6 +194,16 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _text, _first in (
+    ("bool", "true|false", "tf"),
+    ("null", "null|", ["n", ""]),
+    ("int", "-?(0|[1-9][0-9]*)", "-0123456789"),
+    ("float", r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", "-0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"({_text})$"), [*_first])
 
 
 def deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,14 +23,18 @@ def verify(name: Name, results: Results = Path("results")) -> None:
 
     What cannot be checked fails: missing runs, an uncommitted archive, a shallow clone.
     """
-    from mgm.report.findings import read_findings
+    # Imported here, as in all commands, so that `mgm --help` starts at once.
     from mgm.report.verify import verify as check
+    from mgm.results.frame import examine_all
+    from mgm.results.plan import read_plan
+    from mgm.study.load import read_studies, study_file
 
-    found = read_findings(results / name)
-    if len(found) > 1:
+    folder = results / name
+    plan = read_plan(folder)
+    if not study_file(folder, plan):
         raise UserError(f"{name}: is not a study; `mgm report {name}` shows it")
-    (findings,) = found.values()
-    lines, failed = check(findings, results / name)
+    (study,) = read_studies(folder, plan).values()
+    lines, failed = check(plan, study, examine_all(folder, plan.specs), folder)
     say("\n".join(lines))
     if failed:
         raise UserError(f"{name}: {failed} of {len(lines)} checks failed")

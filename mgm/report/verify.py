@@ -1,80 +1,97 @@
-"""Verify a study: its runs against their files and the committed archive, its predictions by git.
+"""Verify a study: its runs against their files and every committed archive, its predictions by git.
 
-History that was rewritten cannot be told from history. All else is checked: what cannot be checked
-fails.
+A prediction is believed if the commit in its `since` has the same sentence about the same runs: the
+study of that commit is expanded with today's code, and the runs of the predicted cells must all be
+runs of today's study. History that was rewritten cannot be told from history. All else is checked:
+what cannot be checked fails.
 """
 
-import io
 import os
 import re
 import subprocess
-import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mgm.errors import UserError
-from mgm.report.findings import Findings
-from mgm.results.archive import ENDING, files_in
-from mgm.results.plan import Plan
+from mgm.reading import parse_yaml
+from mgm.results.archive import ENDING, Digests, results_in
+from mgm.results.plan import Cell, Plan
+from mgm.results.result import RunStatus
 from mgm.spec import read_spec
-from mgm.study.schema import Column, Place, Prediction, Row, Study, read_numbers
+from mgm.study import CONFIG
+from mgm.study.expand import expand
+from mgm.study.load import parse_study, study_file
+from mgm.study.scales import UNSCALED, Scale, load_scale, parse_scale
+from mgm.study.schema import CONTROLS, At, Prediction, Study
+from mgm.study.videos import datasets_of
 
-ROOT = Path(__file__).parents[2]
 # Before this commit, predictions of this repository were prose. It wrote them as YAML.
 TRANSLATED = "bcdef61f74fc5627caabc80536dd34481a9f14d5"
 Check = tuple[bool, str]
+PREDICTION = [field.alias or name for name, field in Prediction.model_fields.items()]
+# Until this commit, lost runs of this repository were run again; older archives have the others.
+RERUN = "4c2ec1f15844df4cacf69436e3be3dcd693a8f10"
+# The cells of each term of a formula, by run id and metric.
+Runs = list[dict[tuple[str, str], Cell]]
 
 
-class NotFound(Exception):
-    """Why a prediction is not believed."""
+class Doubt(Exception):
+    """Why a prediction, or a whole history, is not believed."""
 
 
-def verify(findings: Findings, results: Path, root: Path = ROOT) -> tuple[list[str], int]:
+def verify(
+    plan: Plan, study: Study, statuses: Mapping[str, RunStatus], results: Path
+) -> tuple[list[str], int]:
     """Check a study against git and its files in the folder `results`.
 
     - Each run of the study is finished and agrees with its files, and with the archive that is
       committed. `examine` computes every accuracy again from predictions.csv.
     - Each finished run of the folder and of the archive is one of the study.
-    - Each run's commit is in the repository and older than the run, and nothing was changed when
-      the run started. No run is in the future.
-    - Each prediction's commit has the same sentence with the same meaning, and the commits of all
-      runs that test it follow it. It is older than the first evaluation that tests it, and than
-      every archive with a run that tests it.
-
-    Args:
-        root: the repository with the study.
+    - No commit of any branch has another result of a run, in an archive or as a file.
+    - Each run's commit is in the repository and older than the run, and the code was not changed
+      when the run started. No run is in the future.
+    - Each prediction's commit has the same sentence about the same runs, but for runs that the
+      study says it left out and that no commit has. It is older than the first evaluation that
+      tests it, the commits of all runs that test it follow it, and it follows no commit with their
+      results. No prediction of these commits is gone, unless the study says that it is withdrawn.
 
     Returns:
         A line per check, and the number of checks that failed.
     """
-    repository = Repository(root)
-    checks = [
-        *_files(findings, results),
-        *repository.whole(),
-        *_archive(findings, results, repository),
-        *_commits(findings, repository),
-        *(_prediction(findings, one, repository) for one in findings.study.predictions),
-    ]
+    file = study_file(results, plan)
+    assert file, "the paper's studies have no predictions"
+    checks = [*_files(plan, statuses, results)]
+    try:
+        history = History(file.resolve().parent)
+        study_of = _Then(history, plan, study)
+        done = {run_id: status.result for run_id, status in statuses.items() if status.result}
+        checks += [
+            *history.whole(),
+            *_archive(history, plan, done, results),
+            *_commits(history, done),
+            *(_prediction(study_of, one, done) for one in study.predictions),
+            *study_of.gone(),
+        ]
+    except Doubt as why:
+        checks.append((False, str(why)))
     lines = [f"{'ok' if passes else 'FAILED'}: {line}" for passes, line in checks]
     return lines, sum(not passes for passes, _ in checks)
 
 
-def _files(findings: Findings, results: Path) -> Iterator[Check]:
-    states = {run_id: findings.statuses[run_id] for run_id in findings.plan.specs}
-    done = sum(status.state == "finished" for status in states.values())
-    line = f"{done} of {len(states)} runs are finished and agree with their files"
-    yield bool(states) and done == len(states), line
-    for status in states.values():
+def _files(plan: Plan, statuses: Mapping[str, RunStatus], results: Path) -> Iterator[Check]:
+    done = sum(status.state == "finished" for status in statuses.values())
+    line = f"{done} of {len(statuses)} runs are finished and agree with their files"
+    yield bool(statuses) and done == len(statuses), line
+    for status in statuses.values():
         if status.state == "altered":
             yield False, status.why
-    for folder in unwanted(findings.plan, results):
-        yield False, f"{folder}: is no run of this study"
+    for folder in unwanted(plan, results):
+        without = f"`mgm pack {results.name} --without {folder.name}`"
+        yield False, f"{folder}: is no run of this study; delete it, and {without} if it is packed"
 
 
 def unwanted(plan: Plan, results: Path) -> list[Path]:
@@ -97,60 +114,77 @@ def _is_run(folder: Path) -> bool:
         return False
 
 
-def _archive(findings: Findings, results: Path, repository: "Repository") -> Iterator[Check]:
-    """Compare the results with the archive in the last commit, which no editor changes."""
+def _archive(
+    history: "History", plan: Plan, done: Mapping[str, Any], results: Path
+) -> Iterator[Check]:
+    """Compare the results with the archive in the last commit, and with all of history."""
     name = results.name
-    archived = repository.results_at("HEAD", name)
-    done = {run_id: status for run_id, status in findings.statuses.items() if status.result}
-    differ = {
-        run_id
+    path = os.path.relpath(results.resolve().with_name(name + ENDING), history.root)
+    archived = history.results_at("HEAD", path)
+    ours = {
+        run_id: result
         for run_id in done
-        if archived.get(run_id) != (results / run_id / "result.json").read_bytes()
+        for result in results_in((results / run_id / "result.json").read_bytes(), False).values()
     }
+    differ = sorted(run_id for run_id in done if archived.get(run_id) != ours[run_id])
+    advice = f"; `mgm pack {name}` and commit {path}" if differ else ""
+    if again := [run_id for run_id in differ if run_id in archived]:
+        without = " ".join(f"--without {run_id}" for run_id in again[:3])
+        advice = f"; {len(again)} differ: `mgm pack {name} {without}`, then `mgm pack {name}`"
     line = f"{len(done) - len(differ)} of {len(done)} results are as in the committed archive"
-    advice = f"; `mgm pack {name}` and commit results/{name}{ENDING}" if differ else ""
     yield not differ, line + advice
-    if strangers := archived.keys() - findings.plan.specs.keys():
-        count, one = len(strangers), min(strangers)
-        yield False, f"{count} archived runs are no runs of this study, such as {one}"
+    if strangers := sorted(archived.keys() - plan.specs.keys()):
+        line = f"{len(strangers)} archived runs are no runs of this study, such as {strangers[0]}"
+        yield False, f"{line}; `mgm pack {name} --without {strangers[0]}` leaves one out"
+    for run_id in sorted(ours):
+        held = history.held.get(run_id, {})
+        if other := [where for numbers, where in held.items() if numbers != ours[run_id].numbers]:
+            line = f"{run_id}: has other numbers in {other[0]}, in an older commit or a branch"
+            yield False, line
+            break
 
 
-def _commits(findings: Findings, repository: "Repository") -> Iterator[Check]:
-    runs: dict[tuple[str, bool], list[Mapping[str, Any]]] = {}
-    for status in findings.statuses.values():
-        if status.result:
-            runs.setdefault((status.result["commit"], status.result["dirty"]), []).append(
-                status.result
-            )
-    for (commit, dirty), results in sorted(runs.items()):
+def _commits(history: "History", done: Mapping[str, Any]) -> Iterator[Check]:
+    groups = defaultdict[tuple[str, bool], list[Mapping[str, Any]]](list)
+    for result in done.values():
+        groups[result["commit"], result["dirty"]].append(result)
+    for (commit, dirty), results in sorted(groups.items()):
         line = f"{len(results)} runs of commit {commit[:7]}"
-        written = repository.date(commit)
-        if written is None:
-            yield False, f"{line}, which this repository lacks"
+        if (written := history.date(commit)) is None:
+            yield False, f"{line}, which this repository lacks, such as {results[0]['run_id']}"
             continue
-        early = sum(_time(result["started"]) < written for result in results)
-        future = sum(_time(result["finished"]) > datetime.now(UTC) for result in results)
+        now = datetime.now(UTC)
         faults = {
-            "the tree had changes that were not committed": dirty,
-            f"{early} started before it": early,
-            f"{future} are in the future": future,
+            "the code had changes that were not committed": results if dirty else [],
+            "started before it": [r for r in results if _time(r["started"]) < written],
+            "are in the future": [r for r in results if _time(r["finished"]) > now],
         }
-        text = "; ".join(fault for fault, found in faults.items() if found)
+        text = "; ".join(
+            f"{len(runs)} {fault}, such as {runs[0]['run_id']}"
+            for fault, runs in faults.items()
+            if runs
+        )
         yield not text, f"{line}, {text or 'clean'}"
 
 
-def _prediction(findings: Findings, one: Prediction, repository: "Repository") -> Check:
+def _prediction(then: "_Then", one: Prediction, done: Mapping[str, Any]) -> Check:
     text = f"{one.dataset}: {one.says}"
+    history = then.history
     try:
-        written = repository.written(one, findings.study)
-    except NotFound as why:
+        written = then.written(one)
+    except Doubt as why:
         return False, f"{text}: {why}"
-    units = _units_of(findings, one)
+    units = [
+        [done[cell.run_id] for cell in unit]
+        for unit in _units(then.plan.cells, then.study, one)
+        if all(cell.run_id in done for cell in unit)
+    ]
+    before = history.runs_until(one.since)
     for unit in units:
         # A difference is tested once both of its runs are there.
-        if not any(repository.follows(run, one.since) for run in unit):
-            run = unit[-1]["run_id"]
-            return False, f"{text}: {run} did not follow commit {one.since}"
+        new = (r for r in unit if history.follows(r["commit"], one.since))
+        if all(result["run_id"] in before for result in new):
+            return False, f"{text}: {unit[-1]['run_id']} did not follow commit {one.since}"
     if not units:
         return True, f"{text}: of {written:%Y-%m-%d %H:%M}, not tested"
     tested = min(max(_time(run["started"]) for run in unit) for unit in units)
@@ -159,50 +193,242 @@ def _prediction(findings: Findings, one: Prediction, repository: "Repository") -
     return minutes > 0, f"{text}: {abs(minutes):.0f} min {when} its first test"
 
 
-def _units_of(findings: Findings, prediction: Prediction) -> list[list[Mapping[str, Any]]]:
-    """Return the results of each sampling unit that tests a prediction, if all are there."""
-    runs = findings.tested_by(prediction)
-    units: list[list[Mapping[str, Any]]] = []
-    terms = len(runs[["row", "column"]].drop_duplicates())
-    for _, unit in runs.groupby(["draw", "seed"]):
-        results = [findings.statuses[run_id].result for run_id in unit.run_id]
-        if all(results) and len(unit[["row", "column"]].drop_duplicates()) == terms:
-            units.append([result for result in results if result])
-    return units
+def _tested(cells: Sequence[Cell], study: Study, one: Prediction) -> list[list[Cell]]:
+    """Return the cells that test a prediction, per term of its formula."""
+    first = one.column or next(iter(study.columns))
+    return [
+        [
+            cell
+            for cell in cells
+            if (cell.study, cell.dataset) == (study.study, one.dataset)
+            and (cell.row, cell.column) == (term.row, term.column or first)
+            and (not one.draws or cell.draw in one.draws)
+            and (not one.seeds or cell.seed in one.seeds)
+        ]
+        for term in one.statement.formula.terms
+    ]
+
+
+def _units(cells: Sequence[Cell], study: Study, one: Prediction) -> list[list[Cell]]:
+    """Return the cells of each sampling unit that has all terms of a prediction.
+
+    Controls count only if it is about controls alone: they may be measured at any time.
+    """
+    terms = _tested(cells, study, one)
+    terms = [term for term in terms if not all(cell.control for cell in term)] or terms
+    units = defaultdict[tuple[int, int], list[Cell]](list)
+    for cell in (cell for term in terms for cell in term):
+        units[cell.draw, cell.seed].append(cell)
+    return [unit for unit in units.values() if len(unit) == len(terms)]
+
+
+def _runs(cells: Sequence[Cell], study: Study, one: Prediction) -> Runs:
+    terms = _tested(cells, study, one)
+    return [{(cell.run_id, cell.metric): cell for cell in term} for term in terms]
 
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-@dataclass
-class Repository:
-    """A git repository, read only."""
+class _Then:
+    """A study as commits have it, next to the study of today."""
 
-    root: Path
+    def __init__(self, history: "History", plan: Plan, study: Study):
+        self.history, self.plan, self.study = history, plan, study
+        self.known = {spec.data.dataset: spec.data.digest for spec in plan.specs.values()}
 
-    def __post_init__(self) -> None:
+    def written(self, one: Prediction) -> datetime:
+        """Return when a prediction was committed.
+
+        Raises:
+            Doubt: it was not committed, in other words, or about other runs.
+        """
+        if not one.since:
+            raise Doubt("not committed; write `since: HASH` once a commit has it")
+        if not re.fullmatch("[0-9a-f]{7,40}", one.since):
+            raise Doubt(f"since {one.since!r} is not the hash of a commit (7 to 40 hex digits)")
+        if (written := self.history.date(one.since)) is None:
+            raise Doubt(f"commit {one.since} is not in this repository")
+        now, why = _runs(self.plan.cells, self.study, one), "has no such prediction"
+        for fields, other in self._predictions(one.since):
+            # A dataset keeps its name in its study.
+            own = fields.get("study") == self.study.study
+            if _said(other, own) != _said(one, own):
+                continue
+            try:
+                then, study = self._runs_then(one.since, fields, other)
+            except UserError as error:
+                why = f"has it in a study that cannot be read ({error})"
+                continue
+            if (study.unit, study.complete) != (self.study.unit, self.study.complete):
+                why = "has it with another unit"
+                continue
+            lost = [
+                cell
+                for old, new in zip(then, now, strict=True)
+                for key, cell in old.items()
+                if key not in new and not self._left_out(cell, one.dataset)
+            ]
+            if all(then) and not lost:
+                return written
+            why = "has it about other runs"
+            if lost:
+                at = f"draw {lost[0].draw}, " if lost[0].draw >= 0 else ""
+                why += f", such as {lost[0].row}, {lost[0].column}, {at}seed {lost[0].seed}"
+        raise Doubt(f"commit {one.since} {why}")
+
+    def _left_out(self, cell: Cell, dataset: str) -> bool:
+        at = At(dataset, cell.draw, cell.seed, cell.row, cell.column)
+        declared = any(at in only for only in self.study.left_out)
+        return declared and cell.run_id not in self.history.held
+
+    def gone(self) -> Iterator[Check]:
+        """Report predictions of the same commits and study that today's study lacks."""
+        ours = {_said(one) for one in (*self.study.predictions, *self.study.withdrawn)}
+        today = {(cell.run_id, cell.metric) for cell in self.plan.cells}
+        for since in dict.fromkeys(one.since for one in self.study.predictions):
+            for fields, other in self._predictions(since):
+                if fields.get("study") != self.study.study or _said(other) in ours:
+                    continue
+                only = other.model_dump(include={"column", "draws", "seeds"}, exclude_defaults=True)
+                text = f"{other.dataset}: {other.says} {only or ''}: of commit {since}, and gone"
+                try:
+                    then, _ = self._runs_then(since, fields, other)
+                except UserError:
+                    yield True, f"{text} with rows or columns that no longer exist"
+                    continue
+                kept = any(runs.keys() & today for runs in then)
+                yield (
+                    not kept,
+                    text + (" though its runs are here" if kept else ", as its runs are"),
+                )
+
+    def _predictions(self, since: str) -> Iterator[tuple[Mapping[str, Any], Prediction]]:
+        """Yield the predictions of a commit, each with the fields of its study."""
+        studies, translated = self.history.studies(since), False
+        if not studies and self.history.follows(TRANSLATED, since):
+            studies, translated = self.history.studies(TRANSLATED), True
+        for fields in studies:
+            for other in _listed(fields.get("predictions")):
+                try:
+                    one = Prediction.model_validate(
+                        {key: other[key] for key in PREDICTION if key in other}
+                    )
+                    _ = one.statement
+                except ValueError:
+                    continue
+                if not translated or (one.since and since.startswith(one.since)):
+                    yield fields, one
+
+    def _runs_then(
+        self, since: str, fields: Mapping[str, Any], one: Prediction
+    ) -> tuple[Runs, Study]:
+        """Expand the part of a commit's study that a prediction is about, with today's code.
+
+        Raises:
+            UserError: it cannot be expanded.
+        """
+        source = f"commit {since}: study {fields.get('study')}"
+        try:
+            part = _part(fields, one)
+            study = parse_study(part, source, lambda name: self.history.study(since, name))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{source}: {error!r}") from None
+        scale = self.history.scale(since, study.scale)
+        plan = expand([study], scale, datasets_of([study], scale, self.known))
+        return _runs(plan.cells, study, one), study
+
+
+def _part(fields: Mapping[str, Any], one: Prediction) -> dict[str, Any]:
+    """Return the fields of a study that a prediction is about: its dataset, rows and columns."""
+    places, rows, columns = (dict(fields[name]) for name in ("datasets", "rows", "columns"))
+    first = one.column or next(iter(columns))
+    terms = one.statement.formula.terms
+    used = {term.column or first for term in terms}
+    named = {term.row for term in terms if term.row not in CONTROLS}
+    # Controls have the videos and clips of a row.
+    named = named or {next((name for name in rows if rows[name] != "none"), next(iter(rows)))}
+    while more := {str(_field(rows.get(name), "from")) for name in named} & rows.keys() - named:
+        named |= more
+    place = dict(places[one.dataset])
+    datasets = {one.dataset, place.get("pretrained_on"), place.get("videos_of")} & places.keys()
+    kept: dict[str, Collection[Any]] = {"datasets": datasets, "rows": named, "columns": used}
+    stages = {_field(columns[name], "stage") or "probe" for name in used}
+    stages |= {"pretrain"} if any(rows[name] != "none" for name in named) else set()
+    own = {
+        name: {key: _only(value, kept) for key, value in whole.items() if key in kept[name]}
+        for name, whole in (("datasets", places), ("rows", rows), ("columns", columns))
+    }
+    for name in datasets - {one.dataset}:
+        own["datasets"][name] = {**own["datasets"][name], "tested": False}
+    stages |= {"finetune"} if any(_field(rows[name], "then") for name in named) else set()
+    settings = {k: v for k, v in (fields.get("settings") or {}).items() if k in stages}
+    same = ("study", "question", "scale", "epochs", "backbone", "draws", "seeds")
+    return {
+        **{name: fields[name] for name in (*same, "unit", "complete") if name in fields},
+        **own,
+        "settings": settings,
+        "controls": [name for name in used if name in (fields.get("controls") or ())],
+    }
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _only(value: Any, kept: Mapping[str, Collection[Any]]) -> Any:
+    """Return a row or a column whose `only` names what is kept alone."""
+    if not isinstance(value, dict) or not isinstance(only := value.get("only"), dict):
+        return value
+    names = {name: [one for one in only[name] if one in kept[name]] for name in kept.keys() & only}
+    if empty := [name for name in names if only[name] and not names[name]]:
+        raise KeyError(f"only.{empty[0]}")
+    return {**value, "only": {**only, **names}}
+
+
+def _said(one: Prediction, dataset: bool = True) -> tuple[Any, ...]:
+    """Return what a prediction says, without its commit."""
+    return tuple(one.model_dump(exclude={"since"} if dataset else {"since", "dataset"}).values())
+
+
+def _listed(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+class History:
+    """A git repository, read only. Answers are read once, since commits do not change.
+
+    Raises:
+        Doubt: git does not read the repository of `place`.
+    """
+
+    def __init__(self, place: Path):
         # Another repository's variables do not count.
         self.env = {key: text for key, text in os.environ.items() if not key.startswith("GIT_")}
-        # An answer is read once. Commits do not change.
-        for name in ("date", "is_ancestor", "results_at", "studies", "archived_by", "runs_in"):
+        self.root = place
+        try:
+            top = self._run("rev-parse", "--show-toplevel")
+        except FileNotFoundError:
+            raise Doubt("git is not installed; install it to check predictions") from None
+        if top.returncode:
+            raise Doubt(f"{place}: {' '.join(top.stderr.decode(errors='replace').split())}")
+        self.root = Path(os.fsdecode(top.stdout.rstrip(b"\n")))
+        for name in ("commit", "date", "follows", "studies", "scale", "runs_until"):
             setattr(self, name, cache(getattr(self, name)))
 
-    def git(self, *words: str) -> bytes | None:
-        """Return what git prints; None if it fails."""
+    def _run(self, *words: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         command = ["git", "--no-replace-objects", "-C", str(self.root), *words]
-        try:
-            done = subprocess.run(command, capture_output=True, check=False, env=self.env)
-        except FileNotFoundError:
-            return None
+        return subprocess.run(command, capture_output=True, check=False, env=self.env, input=given)
+
+    def git(self, *words: str, given: bytes = b"") -> bytes | None:
+        """Return what git prints; None if it fails."""
+        done = self._run(*words, given=given)
         return done.stdout if done.returncode == 0 else None
 
     def whole(self) -> Iterator[Check]:
         """Check that the history is here."""
-        shallow = self.git("rev-parse", "--is-shallow-repository")
-        if shallow is None:
-            yield False, f"{self.root}: is not a git repository; clone it to check predictions"
-        elif shallow.strip() == b"true":
+        if (self.git("rev-parse", "--is-shallow-repository") or b"").strip() == b"true":
             yield False, "this clone lacks older commits; `git fetch --unshallow` gets them"
 
     def commit(self, name: str) -> str:
@@ -219,153 +445,96 @@ class Repository:
         """Return the date of a commit, in UTC; None if the repository lacks it."""
         if not (commit := self.commit(name)):
             return None
-        return _time(
-            (self.git("show", "--no-patch", "--format=%cI", commit) or b"").decode().strip()
-        )
+        shown = self.git("show", "--no-patch", "--format=%ct", commit) or b"0"
+        return datetime.fromtimestamp(int(shown), UTC)
 
-    def is_ancestor(self, old: str, new: str) -> bool:
-        """Return whether `new` follows `old`, or is the same commit."""
+    def follows(self, new: str, old: str) -> bool:
+        """Return whether a commit follows another, or is the same."""
         old, new = self.commit(old), self.commit(new)
         return bool(old and new) and self.git("merge-base", "--is-ancestor", old, new) is not None
 
-    def written(self, one: Prediction, study: Study) -> datetime:
-        """Return when a prediction was committed.
+    def file(self, commit: str, path: str) -> bytes:
+        """Return a file of a commit; empty if there is none."""
+        return self.git("cat-file", "blob", f"{self.commit(commit) or 'HEAD'}:{path}") or b""
 
-        Raises:
-            NotFound: it was not committed, or in other words, or with another meaning.
+    def studies(self, commit: str) -> list[dict[str, Any]]:
+        """Return the studies with predictions of a commit, wherever they lie."""
+        listed = self.git("ls-tree", "-r", "-z", "--name-only", self.commit(commit)) or b""
+        paths = [os.fsdecode(path) for path in listed.split(b"\0")]
+        files = (self.file(commit, path) for path in paths if path.endswith((".yaml", ".yml")))
+        return [fields for data in files if b"predictions:" in data for fields in _fields(data)]
+
+    def study(self, commit: str, name: str) -> dict[str, Any]:
+        """Return the fields of a study of a commit by its name."""
+        return next((one for one in self.studies(commit) if one.get("study") == name), {})
+
+    def scale(self, commit: str, name: str) -> Scale:
+        """Return a scale as a commit has it, without fields that a scale no longer has.
+
+        A named one of another repository than this project's is that of the code.
         """
-        if not one.since:
-            raise NotFound("not committed; write `since: HASH` once a commit has it")
-        if not re.fullmatch("[0-9a-f]{7,40}", one.since):
-            raise NotFound(f"since {one.since!r} is not the hash of a commit (7 to 40 hex digits)")
-        written = self.date(one.since)
-        if written is None:
-            raise NotFound(f"commit {one.since} is not in this repository")
-        if not (studies := self.studies(one.since)) and self.is_ancestor(one.since, TRANSLATED):
-            studies = self.studies(TRANSLATED)
-        why = "has no such prediction"
-        for name, fields in studies.items():
-            for other in _listed(fields.get("predictions")):
-                # A dataset keeps its name in its study.
-                known = name != study.study or other.get("in") == one.dataset
-                if known and _same(one, other):
-                    try:
-                        old = _meaning(fields, one, other["in"])
-                    except (KeyError, TypeError, ValueError, AttributeError) as error:
-                        why = f"has it in a study that cannot be read ({error})"
-                        continue
-                    now = _meaning(study.model_dump(by_alias=True), one, one.dataset)
-                    changed = [part for part, value in now.items() if old[part] != value]
-                    if not _units(fields, other["in"]) & _units(dict(study), one.dataset):
-                        changed.append("draws")
-                    if not changed:
-                        return written
-                    why = f"has it with another {', '.join(changed)}"
-        raise NotFound(f"commit {one.since} {why}")
+        own = name.endswith((".yaml", ".yml"))
+        path = os.path.normpath(name) if own else f"workflow/config/{name}.yaml"
+        for fields in _fields(self.file(commit, path)):
+            known = {key: fields[key] for key in Scale.model_fields if key in fields}
+            return parse_scale(known, f"commit {commit}: {path}")
+        if own:
+            raise UserError(f"commit {commit}: has no scale {path}")
+        return load_scale(CONFIG / f"{name}.yaml") if name else UNSCALED
 
-    def studies(self, commit: str) -> dict[str, dict[str, Any]]:
-        """Return the studies of a commit, by name."""
-        commit, studies = self.commit(commit), {}
-        folders = ("studies", "workflow/studies")
-        listed = self.git("ls-tree", "-r", "--name-only", commit, "--", *folders) if commit else b""
-        for path in (listed or b"").decode().splitlines():
-            if path.endswith(".yaml"):
-                try:
-                    fields = yaml.safe_load(self.git("cat-file", "blob", f"{commit}:{path}") or b"")
-                except yaml.YAMLError:
-                    continue
-                if isinstance(fields, dict):
-                    studies[Path(path).stem] = fields
-        return studies
+    @cached_property
+    def held(self) -> dict[str, dict[str, str]]:
+        """Map each run to its numbers in all of history, each with a file that has them."""
+        held, files = defaultdict[str, dict[str, str]](dict), self._files("--all")
+        if self.commit(RERUN):
+            files = self._files("--all", f"^{RERUN}") | self._files("--no-walk", RERUN)
+        for blob, runs in self._results(files).items():
+            for run_id, result in runs.items():
+                held[run_id].setdefault(result.numbers, files[blob])
+        return held
 
-    def results_at(self, commit: str, name: str) -> dict[str, bytes]:
-        """Return each run's result.json in a commit's archive of a study."""
-        data = self.git("cat-file", "blob", f"{commit}:results/{name}{ENDING}")
-        if not data:
-            return {}
-        files = files_in(data, name, f"results/{name}{ENDING} of {commit}")
-        return {
-            path.split("/")[0]: content
-            for path, content in files.items()
-            if path.endswith("/result.json")
-        }
+    def runs_until(self, commit: str) -> set[str]:
+        """Return the runs with a result in a commit, or in one before it."""
+        found = self._results(self._files(self.commit(commit)))
+        return {run_id for runs in found.values() for run_id in runs}
 
-    def archived_by(self, commit: str) -> set[str]:
-        """Return the runs of every archive that a commit or one before it has had, of any study."""
-        paths = ("--", f"results/*{ENDING}")
-        commits = self.git("log", "--full-history", "--format=%H", self.commit(commit), *paths)
-        blobs = {
-            line.split()[2]
-            for one in (commits or b"").decode().split()
-            for line in (self.git("ls-tree", one, "results/") or b"").decode().splitlines()
-            if line.endswith(ENDING)
-        }
-        return {run_id for blob in blobs for run_id in self.runs_in(blob)}
+    def results_at(self, commit: str, path: str) -> dict[str, Digests]:
+        """Return the digests of each run's result in an archive of a commit."""
+        name = (self.git("rev-parse", "--verify", "--quiet", f"{commit}:{path}") or b"").decode()
+        return self._results(dict.fromkeys(name.split(), path)).get(name.strip(), {})
 
-    def runs_in(self, blob: str) -> set[str]:
-        """Return the runs of an archive."""
-        with tarfile.open(fileobj=io.BytesIO(self.git("cat-file", "blob", blob) or b"")) as tar:
-            names = [Path(member.name) for member in tar]
-        return {path.parent.name for path in names if path.name == "result.json"}
+    def _files(self, *which: str) -> dict[str, str]:
+        """Return the archives and results of history, as paths by the names of their blobs."""
+        lines = (self.git("rev-list", "--objects", *which) or b"").decode(errors="replace")
+        parts = (line.partition(" ") for line in lines.splitlines())
+        return {blob: path for blob, _, path in parts if path.endswith((ENDING, "result.json"))}
 
-    def follows(self, result: Mapping[str, Any], since: str) -> bool:
-        """Return whether a run is of a later commit, and in no archive until `since`."""
-        return self.is_ancestor(since, result["commit"]) and result[
-            "run_id"
-        ] not in self.archived_by(since)
+    def _results(self, files: Mapping[str, str]) -> dict[str, dict[str, Digests]]:
+        """Return the digests of each run's result in files of history, by their blobs.
+
+        A damaged file has none.
+        """
+        new = [blob for blob in files if blob not in _READ]
+        data = self.git("cat-file", "--batch", given="\n".join(new).encode()) or b"" if new else b""
+        place = 0
+        for blob in new:
+            # A line such as "HASH blob 1234", the content, and a line feed.
+            head, _, _ = data[place : place + 200].partition(b"\n")
+            kind, size = (*head.split()[1:], b"", b"0")[:2]
+            place += len(head) + 1
+            content = data[place : place + int(size)] if kind == b"blob" else b""
+            place += int(size) + 1 if kind == b"blob" else 0
+            _READ[blob] = results_in(content, files[blob].endswith(ENDING))
+        return {blob: _READ[blob] for blob in files}
 
 
-def _listed(value: Any) -> list[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+# The results in files of history. A file never changes.
+_READ: dict[str, dict[str, Digests]] = {}
 
 
-def _same(one: Prediction, other: Mapping[str, Any]) -> bool:
-    """Return whether `other`, from a file, says the same as `one`."""
-    fields = {
-        key: other[key] for key in ("says", "column", "draws", "seeds", "strict") & other.keys()
-    }
+def _fields(data: bytes) -> list[dict[str, Any]]:
+    """Return the fields of a YAML file of history, in a list; none if it cannot be read."""
     try:
-        read = Prediction.model_validate(fields | {"in": one.dataset})
-    except ValueError:
-        return False
-    return read == one.model_copy(update={"since": ""})
-
-
-def _units(fields: Mapping[str, Any], dataset: str) -> set[int]:
-    """Return the draws of a dataset, or its seeds if it is not drawn."""
-    place = dict(fields["datasets"].get(dataset) or {})
-    chosen = (where.get(kind) for kind in ("draws", "seeds") for where in (place, fields))
-    return {*(read_numbers(next(filter(None, chosen), ())))}
-
-
-def _meaning(fields: Mapping[str, Any], one: Prediction, dataset: str) -> dict[str, Any]:
-    """Return the parts of a study that give a prediction its meaning, without titles."""
-    columns, rows = fields["columns"], fields["rows"]
-    first = one.column or next(iter(columns))
-    terms = one.statement.formula.terms
-    named = {term.row for term in terms if term.row in rows}
-    parts = {name: Row.model_validate(rows[name]) for name in named}
-    for start in {row.start for row in parts.values()} & rows.keys():
-        parts[start] = Row.model_validate(rows[start])
-    used = {
-        name: Column.model_validate(columns[name])
-        for name in {term.column or first for term in terms}
-    }
-    stages = {column.stage for column in used.values()}
-    settings = fields.get("settings") or {}
-    known = {name: Place.model_validate(place) for name, place in fields["datasets"].items()}
-    place = known[dataset]
-    others = [known[name] for name in (place.videos_of, place.pretrained_on) if name]
-    everywhere = settings.get("pretrain") or {}
-    return {
-        "dataset": [
-            (p.use, p.generate, p.root, p.digest) for p in (place, *others) if not p.videos_of
-        ],
-        "row": {
-            name: (row.start, row.then, everywhere | row.changes) for name, row in parts.items()
-        },
-        "column": {n: (c.stage, c.metric, c.changes) for n, c in used.items()},
-        "setting": {stage: settings[stage] for stage in sorted(stages) if settings.get(stage)},
-        "scale": (fields.get("scale", ""), fields.get("epochs", 200)),
-        "unit": (fields.get("unit", "draws"), fields.get("complete", True)),
-    }
+        return [parse_yaml(data.decode("utf-8-sig"), "a file of history")]
+    except (UserError, UnicodeDecodeError):
+        return []

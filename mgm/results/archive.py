@@ -19,6 +19,9 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from pydantic_core import from_json
 
 from mgm.console import show
 from mgm.errors import UserError
@@ -207,6 +210,44 @@ def files_in(data: bytes, folder: str, archive: str) -> dict[str, bytes]:
     if not files:
         raise UserError(f"{archive}: contains no folder {folder}; give the archive its former name")
     return files
+
+
+class Digests(NamedTuple):
+    """SHA-256 of a run's result.json, and of its numbers and predictions alone."""
+
+    whole: str
+    numbers: str
+
+
+def results_in(data: bytes, packed: bool) -> dict[str, Digests]:
+    """Return the digests of each run's result in an archive, or of one result; none if damaged.
+
+    Args:
+        packed: the data are an archive, of any folder.
+    """
+    files = [data]
+    try:
+        if packed:
+            # No archive of results is so large.
+            plain = lzma.LZMADecompressor().decompress(data, 2**31)
+            with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
+                members = (member for member in tar if member.name.endswith("result.json"))
+                parts = (tar.extractfile(member) for member in members if member.isfile())
+                files = [part.read() for part in parts if part]
+    except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError, OSError):
+        return {}
+    found = {}
+    for file in files:
+        try:
+            result = from_json(file)
+            numbers = [result["metrics"], result.get("files", {}).get("predictions.csv")]
+            found[str(result["run_id"])] = Digests(
+                sha256(file).hexdigest(),
+                sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest(),
+            )
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return found
 
 
 def _shorten(table: bytes) -> bytes:

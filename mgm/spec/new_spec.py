@@ -7,10 +7,10 @@ import textwrap
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel
 
 from mgm.errors import UserError
+from mgm.reading import parse_value
 from mgm.spec.masks import MASKS, Mask
 from mgm.spec.run_specs import Finetune, Probe, Run, Spec
 
@@ -32,10 +32,7 @@ def fields_of(stage: str, dataset: str, changes: list[str]) -> Any:
     for change in changes:
         dotted, equals, text = change.partition("=")
         *path, last = dotted.split(".")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
+        value = parse_value(text, f"--set {change}")
         place = fields
         for name in path:
             place = place.setdefault(name, {})

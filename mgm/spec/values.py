@@ -33,6 +33,18 @@ class FrozenModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _booleans_are_no_numbers(cls, fields: Any) -> Any:
+        """Refuse true for 1, as in `seeds: true`."""
+        for name, value in fields.items() if isinstance(fields, dict) else ():
+            listed = value if isinstance(value, list) else (value,)
+            if any(one is True or one is False for one in listed):
+                field = cls.model_fields.get(name)
+                if field and "bool" not in str(field.annotation) and field.annotation is not Any:
+                    raise ValueError(f"{name}: {str(value).lower()} is not a number or a text")
+        return fields
+
 
 class Data(FrozenModel):
     """The videos of a run."""

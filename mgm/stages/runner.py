@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -193,26 +194,32 @@ def provenance() -> dict[str, Any]:
 
 
 def git_commit() -> tuple[str, bool]:
-    """Return the commit of the running code, and whether tracked files differ from it.
+    """Return the commit of the running code, and whether tracked files of the code differ from it.
 
-    Changes in results/ do not count. The commit is empty outside a checkout.
+    The commit is empty outside a checkout. If git does not read the checkout, as that of another
+    user, its sentence is shown.
     """
     root = Path(__file__).parents[2]
 
     def git(*words: str) -> str:
-        return subprocess.run(
+        done = subprocess.run(
             ["git", "-C", str(root), *words], capture_output=True, text=True, check=False
-        ).stdout.strip()
+        )
+        if done.returncode and (root / ".git").exists():
+            _say_once(f"results name no commit: {' '.join(done.stderr.split())}")
+        return done.stdout.strip()
 
     try:
         if Path(git("rev-parse", "--show-toplevel") or "/").resolve() != root.resolve():
             return "", False
-        return git("rev-parse", "HEAD"), bool(
-            git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
-        )
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "mgm")
+        return git("rev-parse", "HEAD"), bool(changed)
     except FileNotFoundError:
         # git is not installed.
         return "", False
+
+
+_say_once = cache(show)
 
 
 def progress(workplace: Workplace) -> str:

@@ -119,18 +119,24 @@ def read_studies(results: Path, plan: Plan) -> dict[str, Study]:
         UserError: the plan is not of this study, or the study cannot be read.
     """
     names = list(dict.fromkeys(cell.study for cell in plan.cells))
-    own = STUDIES / f"{plan.name}.yaml"
-    files = {name: PAPER / f"{name}.yaml" for name in names}
-    if plan.file or own.is_file():
-        places = (own, results / plan.file, results / FOLDER / COPY)
-        files = {plan.name: next(filter(Path.is_file, places), places[1])}
+    own = study_file(results, plan)
+    files = {plan.name: own} if own else {name: PAPER / f"{name}.yaml" for name in names}
     studies = {name: load_study(file) for name, file in files.items()}
     for name, study in studies.items():
         if names != [*files] or study.study != name:
             raise UserError(f"{results / FOLDER}: is the plan of {', '.join(names)}, not of {name}")
-        if plan.file or own.is_file():
-            _say_what_lacks(study, plan, files[name])
+        if own:
+            _say_what_lacks(study, plan, own)
     return {name: _as_planned(study, plan) for name, study in studies.items()}
+
+
+def study_file(results: Path, plan: Plan) -> Path | None:
+    """Return the file of a plan's study, or its copy if it is gone; None for the paper's."""
+    own = STUDIES / f"{plan.name}.yaml"
+    if not plan.file and not own.is_file():
+        return None
+    places = (own, results / plan.file, results / FOLDER / COPY)
+    return next(filter(Path.is_file, places), places[1])
 
 
 def _say_what_lacks(study: Study, plan: Plan, file: Path) -> None:

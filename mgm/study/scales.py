@@ -100,14 +100,19 @@ def read_named(path: Path, what: str) -> dict[str, Any]:
     return read_yaml(path)
 
 
+def parse_scale(fields: dict[str, Any], source: str) -> Scale:
+    """Return the scale that `fields` describe."""
+    with valid(f"{source}: "):
+        return Scale.model_validate(fields)
+
+
 def load_scale(path: Path) -> Scale:
     """Read a scale from a YAML file.
 
     Raises:
         UserError: there is no such scale, or a field is unknown, missing or invalid.
     """
-    with valid(f"{path}: "):
-        scale = Scale.model_validate(read_named(path, "scale"))
+    scale = parse_scale(read_named(path, "scale"), str(path))
     new = scale.name != UNNAMED_SIZES
     for name, own in scale.backbones.items():
         if new and {*SIZES} & own.keys() and own.get("backbone", name) in BACKBONES:

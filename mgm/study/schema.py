@@ -69,7 +69,7 @@ MOST_NUMBERS = 10_000
 
 def read_numbers(value: Any) -> Any:
     """Return the numbers of a range such as "701-720", or of several: "0-3, 7"."""
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return (value,)
     if not isinstance(value, str):
         return value
@@ -78,6 +78,8 @@ def read_numbers(value: Any) -> Any:
         if not (bounds := re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)):
             raise ValueError("is not a range of numbers, such as 701-720")
         first, last = int(bounds[1]), int(bounds[2] or bounds[1])
+        if last < first:
+            raise ValueError(f"{part.strip()} goes backwards; write {last}-{first}")
         if last - first >= MOST_NUMBERS:
             raise ValueError(f"{part.strip()} has more than {MOST_NUMBERS:,} numbers")
         values += range(first, last + 1)
@@ -206,7 +208,9 @@ class Column(Changes):
     metric: str = "top1"
     # Values of fields of fine-tuning. The first seed of each row and dataset tries every
     # combination on held-out training videos, or groups; all seeds have the best.
-    choose: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    choose: dict[str, Annotated[tuple[float, ...], Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
 
     @model_validator(mode="after")
     def _has_its_metric(self) -> Self:
@@ -290,6 +294,13 @@ F = TypeVar("F", Over, Against, Order, Picture)
 Figure = Annotated[Over | Against | Order | Picture, Field(discriminator="kind")]
 
 
+def _digits(value: Any) -> Any:
+    """Read a hash of digits alone, which YAML takes for a number."""
+    if isinstance(value, float):
+        raise ValueError("YAML reads it as a number; quote it")
+    return str(value) if type(value) is int else value
+
+
 class Prediction(FrozenModel):
     """What a study's author expected of a number, before the runs that test it."""
 
@@ -302,7 +313,7 @@ class Prediction(FrozenModel):
     says: str
     column: str = ""
     # The commit that wrote it. Empty: it is not committed yet.
-    since: str = ""
+    since: Annotated[str, BeforeValidator(_digits)] = ""
     # Test it on these draws or seeds alone.
     draws: Numbers = ()
     seeds: Numbers = ()
@@ -362,6 +373,10 @@ class Study(FrozenModel):
     # Add a row for each mask of `MASKS` that names a row, and that no row has.
     every_mask: bool = False
     predictions: tuple[Prediction, ...] = ()
+    # Predictions that a commit has and that no longer count. `sceptic` says why.
+    withdrawn: tuple[Prediction, ...] = ()
+    # Parts that were planned and never ran, such as {seeds: 843}. `stop` says why.
+    left_out: tuple[Only, ...] = ()
     # When it stopped or stops, in words.
     stop: str = ""
     # What an attentive reader would ask, and the answer.

@@ -12,11 +12,13 @@ import yaml
 
 import mgm
 from mgm.dag.workflow import Workflow
-from mgm.report.findings import read_findings
 from mgm.report.verify import verify
 from mgm.results.archive import is_packed, unpack
+from mgm.results.frame import examine_all
+from mgm.results.plan import read_plan
 from mgm.results.result import examine
 from mgm.study import STUDIES
+from mgm.study.load import read_studies
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
@@ -39,8 +41,10 @@ def test_each_run_is_one_of_the_scale_and_believed(tmp_path):
 @pytest.mark.parametrize("name", RAN)
 def test_every_study_is_verified_against_git(name):
     """A change of a recipe, a study or a default must not orphan a committed run."""
-    (findings,) = read_findings(RESULTS / name).values()
-    lines, failed = verify(findings, RESULTS / name)
+    folder = RESULTS / name
+    plan = read_plan(folder)
+    (study,) = read_studies(folder, plan).values()
+    lines, failed = verify(plan, study, examine_all(folder, plan.specs), folder)
     assert not failed, lines
 
 

@@ -14,7 +14,6 @@ from mgm.reading import found_in
 from mgm.report.figures.charts import gains
 from mgm.report.findings import Findings, estimate_of
 from mgm.report.judge import judge
-from mgm.report.verify import ROOT
 from mgm.results.frame import frame_of
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds, over_seeds_and_people
@@ -22,6 +21,7 @@ from mgm.study.formula import parse_statement
 from mgm.study.load import read_studies
 from mgm.study.schema import Study
 from tests.helpers.plans import plan_at, plan_of
+from tests.helpers.programs import ROOT
 from tests.study.test_study import small
 
 COMMIT = subprocess.run(

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mgm.report.findings import Findings
 from mgm.report.verify import verify
 from mgm.results.archive import pack
 from mgm.results.result import RunStatus
+from mgm.study import CONFIG
 from mgm.study.schema import Study
+from tests.helpers.plans import plan_of
 from tests.report.test_findings import findings
 from tests.study.test_study import SMALL
 
@@ -32,7 +33,8 @@ class Clone:
 
     def __init__(self, root: Path):
         self.root, self.results = root, root / "results" / "small"
-        (root / "studies").mkdir(parents=True)
+        self.file = root / "studies" / "small.yaml"
+        self.file.parent.mkdir(parents=True)
         self.git("init", "--quiet")
         self.fields = FIELDS | {"predictions": [ONE]}
         self.since = self.commit(2)
@@ -59,7 +61,7 @@ class Clone:
 
     def commit(self, on: int) -> str:
         """Commit the study and everything else on a day of January 2020. Return the hash."""
-        (self.root / "studies" / "small.yaml").write_text(yaml.safe_dump(self.fields))
+        self.file.write_text(yaml.safe_dump(self.fields, sort_keys=False))
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", "x", on=on)
         return self.git("rev-parse", "HEAD")
@@ -87,20 +89,19 @@ class Clone:
         later = {"started": day(6), "finished": day(6), "commit": since}
         self.runs = {run_id: result | later for run_id, result in self.runs.items()}
 
-    def found(self) -> Findings:
-        found = findings(Study.model_validate(self.fields))
+    def failed(self) -> list[str]:
+        self.write()
+        study = Study.model_validate(self.fields)
+        file = os.path.relpath(self.file, self.results)
+        plan = replace(plan_of(study), name=study.study, file=file)
         absent = RunStatus("not run")
         statuses = {
             run_id: RunStatus("finished", result=self.runs[run_id])
             if run_id in self.runs
             else absent
-            for run_id in found.plan.specs
+            for run_id in plan.specs
         }
-        return replace(found, statuses=statuses)
-
-    def failed(self) -> list[str]:
-        self.write()
-        lines, count = verify(self.found(), self.results, self.root)
+        lines, count = verify(plan, study, statuses, self.results)
         failed = [line for line in lines if line.startswith("FAILED")]
         assert len(failed) == count
         return failed
@@ -122,6 +123,7 @@ def clone(original, tmp_path) -> Clone:
     copy = Clone.__new__(Clone)
     shutil.copytree(original, tmp_path / "clone")
     copy.root, copy.results = tmp_path / "clone", tmp_path / "clone" / "results" / "small"
+    copy.file = copy.root / "studies" / "small.yaml"
     copy.since = copy.git("rev-list", "--max-parents=0", "HEAD")
     copy.fields = FIELDS | {"predictions": [ONE | {"since": copy.since}]}
     copy.runs = {
@@ -168,7 +170,12 @@ def test_a_branch_with_the_name_of_a_hash_is_no_commit(clone):
 )
 def test_another_sentence_is_not_the_one_that_was_committed(clone, change):
     clone.fields["predictions"] = [ONE | {"since": clone.since} | change]
-    assert len(clone.failed()) == 1
+    other, gone = clone.failed()
+    assert "has no such prediction" in other
+    # The sentence of the commit is reported too.
+    assert "gone though its runs are here" in gone
+    clone.fields["withdrawn"] = [ONE | {"since": clone.since}]
+    assert clone.failed() == [other]
 
 
 @pytest.mark.parametrize(
@@ -239,8 +246,9 @@ def test_another_repository_by_a_variable_does_not_help(clone, monkeypatch, tmp_
 def test_a_number_that_is_not_in_the_committed_archive_fails(clone):
     run_id = min(clone.runs)
     clone.runs[run_id] |= {"metrics": {"top1": 99.0}, "files": {}}
-    (line,) = clone.failed()
-    assert "committed archive" in line
+    first, second = clone.failed()
+    assert f"1 differ: `mgm pack small --without {run_id}`" in first
+    assert f"{run_id}: has other numbers in results/small.tar.xz" in second
 
 
 def test_missing_runs_fail(clone):
@@ -278,7 +286,8 @@ def test_a_shallow_clone_says_so_in_one_line_and_checks_the_rest(clone, tmp_path
     subprocess.run(
         ["git", "clone", "--quiet", "--depth=1", address, str(tmp_path / "shallow")], check=True
     )
-    clone.root = tmp_path / "shallow"
+    clone.root, clone.file = tmp_path / "shallow", tmp_path / "shallow" / "studies" / "small.yaml"
+    clone.results = clone.root / "results" / "small"
     (line,) = [line for line in clone.failed() if "fetch" in line]
     assert "git fetch --unshallow" in line
     assert not any("archive" in line for line in clone.failed())
@@ -289,3 +298,100 @@ def test_a_shallow_clone_says_so_in_one_line_and_checks_the_rest(clone, tmp_path
 def test_a_folder_without_git_fails(clone):
     shutil.rmtree(clone.root / ".git")
     assert any("git repository" in line for line in clone.failed())
+
+
+def forge_numbers(clone: Clone) -> None:
+    """Give every result another accuracy."""
+    for result in clone.runs.values():
+        result["metrics"] = dict.fromkeys(result["metrics"], 99.0)
+
+
+@pytest.mark.parametrize("kept", ["archive", "branch", "folder", "another path"])
+def test_numbers_that_history_has_otherwise_are_not_believed(clone, kept):
+    """Edited results are packed anew, and committed with the archive's digest."""
+    place = clone.root / "results" / "small.tar.xz"
+    if kept in ("branch", "folder"):
+        clone.git("branch", "side")
+        clone.git("reset", "--quiet", "--hard", clone.since)
+    if kept == "folder":
+        clone.git("branch", "--delete", "--force", "side")
+        run_id = next(run_id for run_id in clone.runs if run_id.startswith("probe"))
+        other = clone.root / "notes" / "a"
+        other.mkdir(parents=True)
+        (other / "result.json").write_text(json.dumps(clone.runs[run_id]))
+        clone.commit(4)
+    if kept == "another path":
+        clone.git("mv", "results/small.tar.xz", "x.tar.xz")
+        clone.commit(5)
+    forge_numbers(clone)
+    for path in (place, place.with_name("SHA256SUMS")):
+        path.unlink(missing_ok=True)
+    clone.pack(7)
+    assert any("has other numbers in" in line for line in clone.failed())
+
+
+def test_draws_that_were_predicted_and_dropped_are_missed(clone):
+    clone.fields["draws"] = "5"
+    lines = [line for line in clone.failed() if ONE["says"] in line]
+    assert len(lines) == 1
+    assert "about other runs, such as MGM, Linear, draw 6" in lines[0]
+    # What a commit has did run.
+    clone.fields["left_out"] = [{"draws": "6"}]
+    assert lines[0] in clone.failed()
+
+
+def test_draws_that_never_ran_can_be_left_out(clone):
+    clone.fields |= {"draws": "5-7", "predictions": [ONE]}
+    since = clone.commit(2)
+    clone.fields |= {"draws": "5-6", "predictions": [ONE | {"since": since}]}
+    clone.runs = {name: run | {"commit": since} for name, run in clone.runs.items()}
+    assert any("draw 7" in line for line in clone.failed())
+    clone.fields["left_out"] = [{"draws": "7"}]
+    assert not any("draw 7" in line for line in clone.failed())
+
+
+@pytest.mark.parametrize("quote", [str, int])
+def test_a_study_lies_anywhere_and_a_hash_may_be_digits_alone(clone, monkeypatch, quote):
+    (clone.root / "mine").mkdir()
+    clone.git("mv", "studies/small.yaml", "mine/ours.yaml")
+    clone.file = clone.root / "mine" / "ours.yaml"
+    clone.commit(5)
+    assert clone.failed() == []
+    digits = Study.model_validate(clone.fields | {"predictions": [ONE | {"since": quote(1234567)}]})
+    assert digits.predictions[0].since == "1234567"
+    with pytest.raises(ValueError, match="quote it"):
+        Study.model_validate(clone.fields | {"predictions": [ONE | {"since": 12e5}]})
+
+
+def test_a_scale_of_ones_own_is_that_of_the_commit(clone, monkeypatch):
+    """Another number of steps under the same sentence makes other runs."""
+    monkeypatch.chdir(clone.root)
+    scale = yaml.safe_load((CONFIG / "mini.yaml").read_text())
+    (clone.root / "scale.yaml").write_text(yaml.safe_dump(scale))
+    clone.fields |= {"scale": "scale.yaml", "predictions": [ONE]}
+    scale["steps"]["factor"] = 9
+    since = clone.commit(2)
+    (clone.root / "scale.yaml").write_text(yaml.safe_dump(scale))
+    clone.fields["predictions"] = [ONE | {"since": since}]
+    assert any("about other runs" in line for line in clone.failed())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_checkout_of_another_user_is_named_by_gits_own_sentence(clone, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place in (clone.root, clone.root / ".git"):
+        os.chown(place, 12345, 12345)
+    (line,) = clone.failed()
+    assert "dubious ownership" in line
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["predictions: 2026-13-45", "predictions: " + "[" * 5000, "a: &a [*a]\npredictions: 1", "\xff"],
+)
+def test_old_files_that_cannot_be_read_are_passed_over(clone, text):
+    (clone.root / "old.yaml").write_bytes(text.encode("latin-1"))
+    (clone.root / "old.tar.xz").write_bytes(text.encode("latin-1"))
+    (clone.root / "result.json").write_bytes(text.encode("latin-1"))
+    clone.commit(5)
+    assert clone.failed() == []

@@ -1,20 +1,21 @@
 """A result records the commit that made it, and whether its code was changed."""
 
+import os
 import subprocess
 from pathlib import Path
 
 from mgm.stages import runner
 
 
-def test_a_tree_is_dirty_by_its_code_and_not_by_its_results(tmp_path, monkeypatch):
+def test_a_tree_is_dirty_by_its_code_and_not_by_its_studies(tmp_path, monkeypatch, capsys):
     def git(*words: str) -> str:
         who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
         return subprocess.run(
             ["git", "-C", str(tmp_path), *who, *words], capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    code, scale = tmp_path / "mgm/stages/runner.py", tmp_path / "results/mini/scale.json"
-    for path in (code, scale):
+    code, study = tmp_path / "mgm/stages/runner.py", tmp_path / "studies/mine.yaml"
+    for path in (code, study):
         path.parent.mkdir(parents=True)
         path.write_text("1\n")
     git("init", "-q")
@@ -23,7 +24,7 @@ def test_a_tree_is_dirty_by_its_code_and_not_by_its_results(tmp_path, monkeypatc
     monkeypatch.setattr(runner, "__file__", str(code))
     head = git("rev-parse", "HEAD")
     assert runner.git_commit() == (head, False)
-    scale.write_text("2\n")
+    study.write_text("2\n")
     assert runner.git_commit() == (head, False)
     code.write_text("2\n")
     assert runner.git_commit() == (head, True)
@@ -31,3 +32,10 @@ def test_a_tree_is_dirty_by_its_code_and_not_by_its_results(tmp_path, monkeypatc
         runner, "__file__", str(Path(tmp_path.parent / "elsewhere/mgm/stages/runner.py"))
     )
     assert runner.git_commit() == ("", False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(runner, "__file__", str(code))
+    if os.geteuid() == 0:
+        os.chown(tmp_path / ".git", 12345, 12345)
+        os.chown(tmp_path, 12345, 12345)
+        assert runner.git_commit() == ("", False)
+        assert "dubious ownership" in capsys.readouterr().err
