@@ -89,7 +89,7 @@ def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
     from mgm.stages.inspect import interlaced_lines, spread, visible_lines
 
     videos = spread(index.train, SHOWN)
-    for line in (*interlaced_lines(videos), *visible_lines(videos)):
+    for line in (*interlaced_lines(videos, out), *visible_lines(videos)):
         say(line)
 
 

@@ -71,7 +71,7 @@ def inspect_folder(folder: Path, videos: int = 100) -> str:
         lines += _of_files(facts, counted - len(unreadable))
     if decoded:
         lines += _of_motion(decoded)
-    lines += [f"  warning     {line}" for line in interlaced_lines(spread(facts, videos))]
+    lines += [f"  warning     {line}" for line in interlaced_lines(spread(facts, videos), folder)]
     lines += [f"  {'' if number else 'visible':<12}{line}" for number, line in enumerate(visible)]
     lines.append(f"  unreadable  {len(unreadable):,} files" + (":" if unreadable else ""))
     lines += [f"    {name}: {reason}" for name, reason in unreadable[:SHOWN]]
@@ -109,10 +109,15 @@ def _of_motion(decoded: Sequence[Inspection]) -> list[str]:
     ]
 
 
-def interlaced_lines(videos: Sequence[Video]) -> list[str]:
-    """Return a warning if some of the videos are interlaced and have motion vectors."""
-    moving = [video for video in videos if video.has_vectors]
-    found = list[str]()
+def interlaced_lines(videos: Sequence[Video], folder: Path) -> list[str]:
+    """Return a warning if some of the videos are interlaced and have motion vectors.
+
+    Args:
+        folder: of the dataset. Its copies have the vectors of their sources, which are looked at.
+    """
+    if (folder / "source" / "index.json").is_file():
+        videos = spread(read_index(folder / "source").videos, len(videos))
+    moving, found = [video for video in videos if video.has_vectors], list[str]()
     for video in moving:
         # Another line reports a video that cannot be read.
         with suppress(UserError):

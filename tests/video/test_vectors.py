@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from mgm.cli import app
 from mgm.errors import NoMotion, UserError
 from mgm.stages.inspect import interlaced_lines
 from mgm.video import inspect_video, probe_video, read_vectors
@@ -63,7 +65,23 @@ def test_fields_are_warned_of(tmp_path):
     ):
         path = write_video(tmp_path / "v.mp4", drawn, codec, **options)
         assert "warning" in inspect_video(path).describe()
-        assert len(interlaced_lines([probe_video(path)])) == 1
+        assert len(interlaced_lines([probe_video(path)], tmp_path)) == 1
         plain = write_video(tmp_path / "plain.mp4", drawn, codec)
         assert "warning" not in inspect_video(plain).describe()
-        assert not interlaced_lines([probe_video(plain)])
+        assert not interlaced_lines([probe_video(plain)], tmp_path)
+
+
+def test_copies_of_interlaced_video_are_warned_of(tmp_path):
+    """A copy is progressive, but its track has the vectors of the source."""
+    for place in ("a", "b"):
+        (tmp_path / "videos" / place).mkdir(parents=True)
+        for number in range(3):
+            drawn = moving_square(6, 96, 128, seed=number)
+            path = tmp_path / "videos" / place / f"{number}.mp4"
+            write_video(path, drawn, x264_params="interlaced=1")
+    words = ["prepare", "folder", "--source", str(tmp_path / "videos")]
+    words += ["--out", str(tmp_path / "out"), "--copy", "mp4", "--processes", "1"]
+    for command in (words, ["inspect", str(tmp_path / "out")]):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+        assert "videos are interlaced" in done.output
