@@ -55,17 +55,12 @@ def read(
         UserError: the file cannot be read, or has fewer frames than requested.
         ValueError, TypeError: `frames` are not whole numbers from 0.
     """
-    path, motion = path_of("video", video), flag("motion", motion)
+    path = path_of("video", video)
 
     # PyAV takes long to import.
     from mgm.video.decode import probe_video, read_clip
 
-    if frames is None:
-        return read_clip(path, range(probe_video(path).frames), motion)
-    numbers = [whole("frames", number) for number in several("frames", frames)]
-    if not numbers:
-        raise WrongValue("frames is empty; pass whole numbers, such as range(16)")
-    return read_clip(path, numbers, motion)
+    return read_clip(path, range(probe_video(path).frames) if frames is None else frames, motion)
 
 
 def track(path: str | Path) -> Track:

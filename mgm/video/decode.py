@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from mgm.errors import UserError
+from mgm.errors import UserError, WrongValue, flag, path_of, several, whole
 from mgm.video.clip import Clip, Motion
 from mgm.video.container import DecodedFrame, VideoReader, open_video, transcode
 from mgm.video.motion import cell_distance, reference_distance
@@ -84,10 +84,13 @@ def read_clip(
     Raises:
         NoMotion: `motion`, and the codec has none.
         UserError: the file cannot be read, or has fewer frames than requested.
+        ValueError, TypeError: the frames are not whole numbers from 0, or there are none.
     """
-    index_T = np.asarray(frame_indices, np.int64)
-    if index_T.ndim != 1 or not len(index_T) or index_T.min() < 0:
-        raise UserError(f"{path}: frames are {list(frame_indices)[:3]}; pass numbers from 0")
+    path, motion = path_of("path", path), flag("motion", motion)
+    numbers = [whole(f"{path}: frame", number) for number in several("frames", frame_indices)]
+    if not numbers:
+        raise WrongValue(f"{path}: frames is empty; pass whole numbers, such as range(16)")
+    index_T = np.array(numbers)
     wanted_N, place_T = np.unique(index_T, return_inverse=True)
     frame_of, cells_of = dict[int, np.ndarray](), dict[int, tuple[np.ndarray, np.ndarray]]()
     informed_N, references = np.zeros(len(wanted_N), bool), set[int]()
