@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -19,8 +18,6 @@ from mgm.video import read_vectors
 from tests.helpers.videos import moving_square, write_video
 
 ROOT = Path(__file__).parents[2]
-BASE = ("decode", "motion", "vectors")
-BASE_TESTS = ("tests/test_rng.py", *(f"tests/video/test_{name}.py" for name in BASE))
 LIBRARY = ("data", "masking", "models", "training", "video")
 IMPORT_ALL = """
 import importlib, json, pkgutil, mgm
@@ -121,19 +118,6 @@ def test_the_base_reads_vectors_without_torch(wheel, tmp_path):
         "mgm", "show", "video.mp4", "--out", "x.gif", cwd=tmp_path, code=2
     ).stderr.splitlines()
     assert line.endswith("run pip install 'mgm-video[train]'")
-
-
-@pytest.mark.slow
-def test_the_base_passes_its_own_tests(wheel, tmp_path):
-    environment = Environment(tmp_path / "base", wheel)
-    environment.install("", "hypothesis", "pytest", "pytest-timeout")
-    # A copy, so that the tests import the wheel and not this folder.
-    shutil.copytree(ROOT / "tests", tmp_path / "tests")
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    # A carried clip is there.
-    (tmp_path / "docs").symlink_to(ROOT / "docs")
-    words = ("python", "-m", "pytest", "-m", "not slow", *BASE_TESTS)
-    assert " passed" in environment.run(*words, cwd=tmp_path).stdout
 
 
 @pytest.mark.slow

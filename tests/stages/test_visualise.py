@@ -173,40 +173,17 @@ def test_without_vectors_it_says_so(tmp_path, index):
 
 def test_parents_that_do_not_fit_are_one_clear_line(tmp_path, index, results):
     larger = TRAINED.model_copy(update={"clips": CLIPS.model_copy(update={"size": 64})})
-    deeper = TRAINED.model_copy(update={"model": TRAINED.model.model_copy(update={"depth": 3})})
     flow = TRAINED.model_copy(update={"mask": Mask(guidance="dis")})
     tuned = Finetune(data=SPEC.data, clips=CLIPS, model=TRAINED.model)
-    divided = TRAINED.model_copy(
-        update={"model": TRAINED.model.model_copy(update={"backbone": "timesformer"})}
-    )
     folder = tmp_path / "results"
     folder.mkdir()
-    for trained in (larger, deeper, flow, tuned):
+    for trained in (larger, flow, tuned):
         _leave(folder, trained, weights=False)
-    _leave(folder, divided)
-    lost = _leave(folder, TRAINED.model_copy(update={"seed": 1}), weights=False)
     wrong = [
         (_figure("6"), "figure 6 .* 1 .*parents has 0"),
-        (_figure("8", TRAINED.run_id), "figure 8 .* 2 .*parents has 1"),
-        (_figure("6", "pretrain-nothing"), r"pretrain-nothing: no such"),
-        (
-            _figure("6", larger.run_id),
-            f"clips.size is 48, .*{larger.run_id} .* 64",
-        ),
-        (
-            _figure("6", deeper.run_id),
-            f"model.depth is 2, .*{deeper.run_id} .* 3",
-        ),
+        (_figure("6", larger.run_id), f"clips.size is 48, .*{larger.run_id} .* 64"),
         (_figure("7", flow.run_id), f"{flow.run_id} .* dis"),
-        (
-            _figure("7", tuned.run_id),
-            f"{tuned.run_id} is a finetune run.*figure 7",
-        ),
-        (_figure("7", lost), rf"{lost}/weights\.safetensors: "),
-        (
-            _figure("7", divided.run_id, model=divided.model),
-            "TimeSformer",
-        ),
+        (_figure("7", tuned.run_id), f"{tuned.run_id} is a finetune run.*figure 7"),
     ]
     for number, (spec, message) in enumerate(wrong):
         with pytest.raises(UserError, match=message):

@@ -162,8 +162,12 @@ def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_leaves_a_checkpoint_of_its_step_and_its_status(tmp_path, number):
-    """The signal comes at a middle step, at the last step, or after the last step's check."""
+def test_a_signal_leaves_a_checkpoint_of_its_step_and_its_status(tmp_path, number, monkeypatch):
+    """The signal comes at a middle step, at the last step, or after the last step's check.
+
+    workflow/profiles/slurm/run.sh needs the marker, because torchrun itself exits with 1.
+    """
+    monkeypatch.setenv("MGM_STOPPED", str(tmp_path / "stopped"))
     before = signal.signal(number, signal.SIG_DFL)
     for at in (5, 23):
         folder = tmp_path / str(at)
@@ -182,6 +186,7 @@ def test_a_signal_leaves_a_checkpoint_of_its_step_and_its_status(tmp_path, numbe
         assert stop.value.code == 128 + number
         assert load_checkpoint(folder, "run-1")["step"] == at + 1
         assert signal.getsignal(number) == signal.SIG_DFL
+    assert (tmp_path / "stopped").exists()
     with pytest.raises(SystemExit) as stop, _caught_signals():
         os.kill(os.getpid(), number)
     assert stop.value.code == 128 + number
