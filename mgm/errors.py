@@ -121,7 +121,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return what to do about a name that does not exist: the most similar one, or all names."""
     names = list(known)
     similar = difflib.get_close_matches(name, names, 1)
-    return f"did you mean {similar[0]}?" if similar else f"choose from {', '.join(names)}"
+    return f"did you mean {similar[0]}?" if similar else f"choose from {', '.join(names) or 'none'}"
 
 
 def require_new(path: Path, force: bool) -> None:

@@ -6,7 +6,7 @@ from itertools import chain, product
 from types import MappingProxyType
 from typing import Any
 
-from mgm.errors import UserError, valid
+from mgm.errors import UserError, nearest, valid
 from mgm.results.plan import UNDRAWN, Cell, Plan
 from mgm.spec import (
     MASKS,
@@ -211,8 +211,8 @@ class _Runs:
         mask = changes.get("mask", "mgm")
         if mask not in MASKS:
             raise UserError(
-                f"study {study.study}: mask: {mask!r} is unknown; choose from {', '.join(MASKS)}, "
-                "and write its fields as mask.FIELD"
+                f"study {study.study}: mask: {mask!r} is unknown; {nearest(str(mask), MASKS)} "
+                "(its fields are mask.FIELD)"
             )
         if study.scale:
             backbone = changes.get("backbone", study.backbone)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from mgm.errors import nearest
 from mgm.spec import CHOSEN, Data, FrozenModel, KnownBackbone, Pretrain, RunOptions
 from mgm.spec import CONTROLS as EVERY_CONTROL
 from mgm.study.formula import Formula, Statement, Term, parse_formula, parse_statement
@@ -429,8 +430,9 @@ class Study(FrozenModel):
         def check(where: str, known: Collection[str], *names: str) -> None:
             for name in filter(None, names):
                 if name not in known:
-                    listed = ", ".join(sorted(known))
-                    raise ValueError(f"{where}: {name!r} is unknown; choose from {listed}")
+                    raise ValueError(
+                        f"{where}: {name!r} is unknown; {nearest(name, sorted(known))}"
+                    )
 
         def check_formula(where: str, formula: Formula) -> None:
             terms = [term for term in formula.terms if term.number is None]

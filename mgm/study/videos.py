@@ -7,7 +7,7 @@ from types import MappingProxyType
 from mgm.data.index import read_index
 from mgm.data.published.derived import pda_digest
 from mgm.data.synthetic.params import parse_params
-from mgm.errors import UserError
+from mgm.errors import UserError, nearest
 from mgm.spec import PUBLISHED, Published
 from mgm.study.scales import Dataset, Scale
 from mgm.study.schema import Place, Study
@@ -69,8 +69,8 @@ def _own(
     if place.use:
         if place.use not in scale.datasets:
             raise UserError(
-                f"{where}.use: scale {study.scale or 'none'} has no {place.use}; choose from "
-                f"{', '.join(scale.datasets) or 'none'}"
+                f"{where}.use: scale {study.scale or 'none'} has no {place.use}; "
+                f"{nearest(place.use, scale.datasets)}"
             )
         return []
     if place.generate is None:
