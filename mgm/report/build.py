@@ -13,14 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure as Plot
 
 from mgm.errors import UserError
 from mgm.report.blocks import Figure, compared, study_page, suite_page, unit_of
 from mgm.report.claims import judge_claims
-from mgm.report.figures import charts
-from mgm.report.figures.draw import DRAW
-from mgm.report.figures.style import CLOCKS, save
 from mgm.report.findings import Findings, read_findings
 from mgm.report.markdown import summary
 from mgm.report.page import page
@@ -28,6 +24,8 @@ from mgm.report.tables import write_frames, write_table
 from mgm.results import atomic
 from mgm.study.formula import parse_formula
 from mgm.study.schema import SHARES, Against, Order, Over, Picture
+
+FORMATS = ("svg", "pdf", "png")
 
 
 def build_report(results: Path, reports: Path, only: str = "", formats: Sequence[str] = ()) -> Path:
@@ -45,8 +43,8 @@ def build_report(results: Path, reports: Path, only: str = "", formats: Sequence
     Raises:
         UserError: `only` is not a table or figure, or it needs a run that is not finished.
     """
-    if unknown := {*formats} - {*CLOCKS}:
-        raise UserError(f"{min(unknown)}: no format of figures; choose from {', '.join(CLOCKS)}")
+    if unknown := {*formats} - {*FORMATS}:
+        raise UserError(f"{min(unknown)}: no format of figures; choose from {', '.join(FORMATS)}")
     findings = read_findings(results, weights=True)
     writers: dict[str, Callable[[], Any]] = {
         f"table{name}": partial(write_table, found, name, reports / "tables")
@@ -104,7 +102,7 @@ class Drawing:
     formats: Sequence[str] = ()
 
     def __call__(
-        self, about: Figure, draw: Callable[[], Plot], kind: str = "svg", key: Any = None
+        self, about: Figure, draw: Callable[[], Any], kind: str = "svg", key: Any = None
     ) -> Figure:
         """Draw a figure unless it is there.
 
@@ -113,12 +111,16 @@ class Drawing:
             key: what the picture follows from; by default the arguments of `draw`.
         """
         stem, kinds = self.folder / about.name, [*dict.fromkeys((kind, *self.formats))]
-        code = [path.read_bytes() for path in sorted(Path(charts.__file__).parent.glob("*.py"))]
+        folder = Path(__file__).with_name("figures")
+        code = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
         digest = sha256(pickle.dumps((draw if key is None else key, code))).hexdigest()
         stamp = self.folder / ".drawn" / about.name
         files = [stem.with_suffix(f".{name}") for name in kinds]
         known = stamp.is_file() and stamp.read_text() == digest
         if not (known and all(file.exists() for file in files)):
+            # Matplotlib takes a second to import, and most reports draw nothing new.
+            from mgm.report.figures.style import save
+
             save(draw(), stem, kinds, fitted=kind == "svg")
             atomic.write(stamp, digest)
         return replace(about, picture=files[0])
@@ -136,14 +138,14 @@ def figures_of(
     drawers: dict[str, Callable[[], Figure]] = {}
     for name, order in study.of_kind(Order).items():
         if len(found := findings.ordered(order.x)):
-            draw = partial(charts.order, found, study.shown, findings.unit_name)
+            draw = partial(_chart, "order", found, study.shown, findings.unit_name)
             drawers[name] = partial(drawing, Figure(name, order.title, order.note), draw)
     for name, over in study.of_kind(Over).items():
         shown = points[points.figure == name]
         text = "A line per kind of pretraining, with 95 % intervals."
         about = Figure(name, over.title or f"{over.axis} of pretraining", over.note or text)
         if shown["mean"].notna().any() or shown.paper.notna().sum() > 1:
-            draw = partial(charts.over, shown, *_axes(findings, over, shown))
+            draw = partial(_chart, "over", shown, *_axes(findings, over, shown))
             drawers[name] = partial(drawing, about, draw)
         else:
             about = replace(about, why="None of its runs is finished.")
@@ -153,7 +155,7 @@ def figures_of(
         if len(gains):
             axes = (f"{against.x} (%)", f"Gain over {against.minus} (points)")
             text = f"Each mark is a row: its gain in {against.y}, against its {against.x}."
-            draw = partial(charts.gains, gains, *axes, study.shown, findings.unit_name)
+            draw = partial(_chart, "gains", gains, *axes, study.shown, findings.unit_name)
             drawers[name] = partial(
                 drawing, Figure(name, against.title, against.note or text), draw
             )
@@ -166,7 +168,9 @@ def figures_of(
         about = Figure(f"seeds{end}", "Every run and the mean")
         look = {"axis": unit_of(findings, findings.first_column)}
     if len(means):
-        draw = partial(charts.dots, _units(findings, means), means, unit=findings.unit_name, **look)
+        draw = partial(
+            _chart, "dots", _units(findings, means), means, unit=findings.unit_name, **look
+        )
         drawers[about.name] = partial(drawing, about, draw)
     for name in study.of_kind(Picture):
         drawers[name] = partial(_picture, findings, name, drawing)
@@ -229,10 +233,20 @@ def _picture(findings: Findings, name: str, drawing: Drawing) -> Figure:
         return replace(about, why=f"{state}: {run_id}: {why}")
     # Measurements have curves, and the other figures show frames of clips.
     kind, note = "svg" if picture.kind == "coverage" else "png", f"Scale {findings.plan.name}."
-    draw = partial(_draw, DRAW[picture.kind], path, note)
+    draw = partial(_draw, picture.kind, path, note)
     return drawing(about, draw, kind, (picture.kind, note, status.result["files"]))
 
 
-def _draw(draw: Callable[[Mapping[str, Any], str], Plot], path: Path, note: str) -> Plot:
+def _chart(name: str, *args: Any, **options: Any) -> Any:
+    """Draw a chart by its function's name."""
+    from mgm.report.figures import charts
+
+    return getattr(charts, name)(*args, **options)
+
+
+def _draw(kind: str, path: Path, note: str) -> Any:
+    """Draw the arrays of a run."""
+    from mgm.report.figures.draw import DRAW
+
     with np.load(path, allow_pickle=False) as file:
-        return draw(dict(file), note)
+        return DRAW[kind](dict(file), note)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
-from matplotlib.image import imread, imsave
+from PIL import Image
 
 from mgm.report.blocks import Block, Fold, Heading, Row, Text
 from mgm.report.findings import Findings
@@ -121,7 +121,8 @@ def source(picture: Path) -> str:
         kind = "svg+xml" if picture.suffix == ".svg" else picture.suffix[1:]
         return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
     file = io.BytesIO()
-    imsave(file, imread(picture), format="webp", pil_kwargs={"quality": 78})
+    with Image.open(picture) as image:
+        image.convert("RGB").save(file, "WEBP", quality=78)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
