@@ -305,8 +305,8 @@ def table_of(findings: Findings, cells: pd.DataFrame) -> Table:
     one_dataset, one_column = (cells[name].nunique() == 1 for name in ("dataset", "column"))
     known = {(cell["dataset"], cell["column"], cell["row"]): cell for cell in records(cells)}
     rows = cells[["row", "control"]].drop_duplicates("row").sort_values("control", kind="stable")
-    models = cells[~cells.control & (cells.n > 0)].groupby(["dataset", "column"]).n
-    counts = {place: {*n} for place, n in models}
+    models = cells[~cells.control & (cells.n > 0) & cells.column.isin(list(findings.study.columns))]
+    counts = {place: {*n} for place, n in models.groupby(["dataset", "column"]).n}
     steps = steps_of(findings, cells)
     titles, groups = [], []
     for dataset, column in places:
@@ -347,7 +347,11 @@ def cell_of(findings: Findings, line: Mapping[str, Any], count: bool) -> Cell:
         count: say of how many units it is.
     """
     place = line["dataset"], line["column"], line["row"]
-    small = [f"paper {line['paper']:.1f}"] if line["paper"] > -1e9 else []
+    evaluated = line["column"] in findings.study.columns
+    paper = f"{line['paper']:.1f}" if evaluated else _rounded(line["paper"])
+    small = [f"paper {paper}"] if line["paper"] > -1e9 else []
+    if not evaluated and line["n"]:
+        return Cell(_rounded(line["mean"]), small=tuple(small))
     small += [f"n = {line['n']}"] if count and line["n"] else []
     small += [f"{line['n']} of {line['wanted']} runs"] if line["status"] == "partial" else []
     if (fits := findings.fitted.get(place, 100)) < FITS:
@@ -359,6 +363,11 @@ def cell_of(findings: Findings, line: Mapping[str, Any], count: bool) -> Cell:
     return estimated(line["estimate"])._replace(
         small=tuple(small), run_ids=tuple(line["run_ids"].split())
     )
+
+
+def _rounded(value: float) -> str:
+    """Return a number that is no accuracy, such as GFLOPs or a count of videos."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def estimated(estimate: Estimate | None, strong: bool = False) -> Cell:

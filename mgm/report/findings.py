@@ -32,6 +32,7 @@ from mgm.results.statistics import (
     spread_of,
 )
 from mgm.spec import CHOSEN, Augment, Finetune, Pretrain, Spec
+from mgm.spec.compute import multiply_adds
 from mgm.study.formula import Formula, Term, parse_formula
 from mgm.study.load import read_studies
 from mgm.study.quoted import Quote, quotes
@@ -220,14 +221,35 @@ class Findings:
             )
         for (dataset, row, column), (value, note) in printed.items():
             if dataset in self.study.shown:
+                ours = self._computed(dataset, row, column)
+                estimate = Estimate(nan, n=0) if ours is None else Estimate(ours)
+                status = "quoted" if ours is None else "finished"
                 rows.append(
                     {"dataset": dataset, "column": column, "row": row, "control": False}
-                    | {"wanted": 0, "status": "quoted", "paper": value, "note": note, "n": 0}
-                    | dict.fromkeys(("unknown", "why", "run_ids", "commit", "metric"), "")
+                    | estimate._asdict()
+                    | {"wanted": 0, "status": status, "paper": value, "note": note}
+                    | {"why": "", "run_ids": "", "commit": "", "metric": column}
                 )
         names = [*CELL, "control", *Estimate._fields, "wanted", "status", "why", "paper", "note"]
         table = pd.DataFrame(rows, columns=[*names, "run_ids", "commit", "metric"])
         return table.astype(dict.fromkeys(("mean", "low", "high", "paper"), "float64"))
+
+    def _computed(self, dataset: str, row: str, column: str) -> float | None:
+        """Return what the paper prints beside its results, for a row that is run here.
+
+        The columns are GFLOPs, of a view, and Samples, the videos of pretraining.
+        """
+        runs = self.runs[(self.runs.dataset == dataset) & (self.runs.row == row)]
+        runs = runs[runs.value.notna()]
+        if not len(runs):
+            return None
+        spec = self.plan.specs[runs.run_id.iloc[0]]
+        start = self.statuses.get(runs.pretraining.iloc[0])
+        if column == "GFLOPs" and isinstance(spec, Finetune):
+            return multiply_adds(spec) / 1e9
+        if column == "Samples" and start and start.result:
+            return float(start.result["data"]["train"])
+        return None
 
     @cached_property
     def fitted(self) -> dict[tuple[str, str, str], float]:

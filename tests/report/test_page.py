@@ -189,11 +189,14 @@ def test_a_file_of_a_table_has_the_caveat_and_the_papers_number_is_small(built):
 
 def test_rows_say_what_was_trained_and_quotes_alone_stand_beside_the_papers_runs(tmp_path):
     steps = Steps(factor=10, power=1, warmup=0.1)
-    plan = suite(seeds=(0,), datasets=("ssv2", "k400"), steps=steps, steps_of={}, overrides={})
+    paper = {"steps": steps, "steps_of": {}, "overrides": {}, "backbones": {}}
+    plan = suite(seeds=(0,), datasets=("ssv2", "k400"), **paper)
     for run_id in {cell.run_id for cell in plan.cells if cell.study == "table1"}:
         finish(tmp_path / "smoke", plan.specs[run_id], videos=12)
     plan.write(tmp_path / "smoke")
     found = read_findings(tmp_path / "smoke")["table1"]
+    gflops = found.by_place["ssv2", "GFLOPs", "MGM, 400"]["mean"]
+    assert gflops == pytest.approx(180.3, abs=0.1)
     names = [line.name for line in table_of(found, seen(found, "1")).lines]
     assert "MGM, 400: 4,000 steps" in names
     assert "MGM, 800: 8,000 steps" in names
