@@ -274,9 +274,10 @@ class VideoReader:
         without B-pictures none is, since every P-picture counts as a reference in the distances.
         """
         left_out = set[int]()
-        if timeline.reorders:
-            times = {int(timeline.times_T[index]) for index in wanted}
-            left_out = set(timeline.times_T[timeline.spare_T].tolist()) - times
+        if timeline.reorders and wanted:
+            start, times_T = timeline.seeks(min(wanted))[0], timeline.times_T
+            spare_T = timeline.spare_T & (times_T >= start) & (times_T <= times_T[max(wanted)])
+            left_out = set(times_T[spare_T].tolist()) - set(times_T[list(wanted)].tolist())
         end = timeline.times_T[max(wanted, key=timeline.packet_T.__getitem__)] if wanted else None
         for packet in packets:
             if packet.pts not in left_out:

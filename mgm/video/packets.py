@@ -2,6 +2,7 @@
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -44,7 +45,7 @@ class Timeline:
 
     def frame_at(self, time: int | None) -> int | None:
         """Return the frame with a presentation time, if there is one."""
-        place = 0 if time is None else int(np.searchsorted(self.times_T, time))
+        place = 0 if time is None else bisect_left(self.times_T, time)
         known = time is not None and place < len(self.times_T) and self.times_T[place] == time
         return place if known else None
 
