@@ -24,7 +24,7 @@ from mgm.models.vit import gather_tokens, patchify
 from mgm.spec import Data, Mask, Pretrain
 from mgm.training.optim import build_optimiser
 from mgm.video.optical_flow import estimator, motions, raft_weights
-from mgm.video.vectors import read_vectors
+from mgm.video.vectors import read_track
 
 
 def papers(repeats: int, spec: Pretrain | None = None) -> Iterator[Comparison]:
@@ -40,7 +40,7 @@ def papers(repeats: int, spec: Pretrain | None = None) -> Iterator[Comparison]:
                 print(f"{name} is left out: {error}", file=sys.stderr)
                 continue
             peers[f"{name} (paper: 31 for RAFT-small)"] = run, goal
-        ours = partial(read_vectors, video)
+        ours = partial(read_track, video)
         yield Comparison("a video's vectors", ours, peers, repeats, time.process_time)
     yield hidden_step(repeats, spec or Pretrain(data=Data(dataset="folder")))
 

@@ -14,7 +14,6 @@ and not older than the source. They are written under hidden names and then rena
 process or a full disk leaves no incomplete file.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mgm.console import track
-from mgm.data.index import Index, Video, new_index, read_index, write_index
+from mgm.data.index import Index, Video, inside, new_index, read_index, write_index
 from mgm.data.opening import GONE, disk_full, fault, in_processes, open_all
 from mgm.data.tracks import THREADS, current
 from mgm.errors import UserError
@@ -156,20 +155,14 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
 def _targets(source: Index) -> dict[Video, str]:
     """Return the path of each source's copy below OUT/videos.
 
-    A digest is added to the name if two sources differ only in their suffix, or if a source is
-    outside the root.
+    A name keeps its suffix if two sources differ only in it.
     """
-    targets: dict[Video, str] = {}
-    taken = set()
+    targets, taken = dict[Video, str](), set[str]()
     for video in sorted(source.videos, key=source.name):
-        name = source.name(video)
-        path = PurePosixPath(*(part for part in name.split("/") if part not in ("", "..")))
-        target = path.with_suffix(".mp4")
-        if target in taken or ".." in name.split("/"):
-            digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-            target = path.with_name(f"{path.stem}.{digest}.mp4")
+        name = PurePosixPath(inside(source.name(video)))
+        target = str(name.with_suffix(".mp4"))
+        targets[video] = target = f"{name}.mp4" if target in taken else target
         taken.add(target)
-        targets[video] = str(target)
     return targets
 
 

@@ -11,7 +11,6 @@ torch is only imported for RAFT.
 
 import json
 import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,7 +25,6 @@ from mgm.errors import NoMotion, UserError
 from mgm.reading import file_digest
 from mgm.results.atomic import atomic_write, remove_parts, write
 from mgm.results.lock import folder_lock
-from mgm.results.result import versions
 from mgm.spec import Method
 from mgm.video.track import Track, track_path
 
@@ -44,14 +42,13 @@ def write_tracks(
         processes: number of processes, with one thread each.
 
     Returns:
-        The marker: method, weights (their SHA-256, empty but for RAFT), digest of the index,
-        number of videos, versions, seconds.
+        The marker: method, weights (their SHA-256, empty but for RAFT), digest of the index and
+        number of videos.
 
     Raises:
         UserError: a video cannot be read. The others are done first.
     """
-    started, index = time.monotonic(), read_index(folder)
-    digest = ""
+    index, digest = read_index(folder), ""
     if method != "codec":
         from mgm.video.optical_flow import raft_weights
 
@@ -71,9 +68,6 @@ def write_tracks(
         "weights": digest,
         "digest": index.digest,
         "videos": len(index.videos),
-        "seconds": round(time.monotonic() - started, 3),
-        "processes": processes,
-        "versions": versions("av", "numpy"),
     }
     write(marker_of(folder, method), json.dumps(marker, indent=1) + "\n")
     return marker

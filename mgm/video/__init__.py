@@ -20,7 +20,6 @@ _MODULE_OF = {
     "Track": "track",
     "read_track": "vectors",
     "inspect_video": "vectors",
-    "read_vectors": "vectors",
     "Video": "videos",
 }
 

@@ -134,6 +134,11 @@ class Motion:
         arrays = self.vectors_THW2[index], self.distance_THW[index], self.informed_T[index]
         return Motion(*arrays, self.frame, self.box, self.size)
 
+    @property
+    def speed(self) -> np.ndarray:
+        """Return the vectors' lengths / distances, (T, H, W) float32: pixels per frame."""
+        return np.hypot(self.vectors_THW2[..., 0], self.vectors_THW2[..., 1]) / self.distance_THW
+
     def cut(self, box: Box, size: int) -> "Motion":
         """Return the motion under a box that is scaled to `size` x `size` pixels.
 

@@ -24,30 +24,6 @@ INTERLACED = (
 )
 
 
-@dataclass(frozen=True)
-class Vectors:
-    """The motion information of a whole file: T pictures, N with motion information.
-
-    Args:
-        kinds_T: picture types ("I", "P", "B"), in presentation order.
-        index_N: indices of the frames with motion information.
-        motion_NHW2, distance_NHW: of these frames, as in `Clip`.
-        height, width: of the frame as shown, in pixels; 0 if no frame decodes.
-    """
-
-    kinds_T: tuple[str, ...]
-    index_N: np.ndarray
-    motion_NHW2: np.ndarray
-    distance_NHW: np.ndarray
-    height: int
-    width: int
-
-    @property
-    def speed(self) -> np.ndarray:
-        """Return magnitude / estimated reference distance: (N, H, W) float32, pixels per frame."""
-        return np.hypot(self.motion_NHW2[..., 0], self.motion_NHW2[..., 1]) / self.distance_NHW
-
-
 def record(pictures: Iterable[DecodedFrame], writer: TrackWriter) -> Iterator[DecodedFrame]:
     """Yield pictures, and add them to a track.
 
@@ -124,32 +100,11 @@ def read_track(path: str | Path) -> Track:
     return Track(path, file.getvalue())
 
 
-def read_vectors(path: str | Path) -> Vectors:
-    """Read all motion vectors of a video or of a track.
-
-    Returns:
-        `Vectors`, with N = 0 for a codec without vectors.
-
-    Raises:
-        UserError: the file cannot be read, or the video's frames change their size.
-    """
-    return vectors_of(read_track(path))
-
-
-def vectors_of(track: Track) -> Vectors:
-    """Return all vectors of a track."""
-    index_N = np.flatnonzero(track.informed_T)
-    if not len(index_N):
-        none_HW = np.empty((0, 0, 0), np.float32)
-        return Vectors(
-            track.kinds_T, index_N, none_HW[..., None].repeat(2, 3), none_HW, *track.size
-        )
-    motion = track[index_N]
-    return Vectors(track.kinds_T, index_N, motion.vectors_THW2, motion.distance_THW, *track.size)
-
-
 def write_vectors(path: str | Path, out: Path) -> str:
-    """Write the arrays of `Vectors` to an npz file, and return a line about it.
+    """Write the motion of a video's frames to an npz file, and return a line about it.
+
+    The file has kinds_T of all frames, and of the N frames with motion information index_N,
+    motion_NHW2 and distance_NHW; and height and width in pixels.
 
     Raises:
         NoMotion: the codec has none.
@@ -157,14 +112,20 @@ def write_vectors(path: str | Path, out: Path) -> str:
     """
     if out.suffix != ".npz":
         raise UserError(f"{out}: write motion vectors to a file that ends in .npz")
-    vectors = read_vectors(path)
-    if not len(vectors.index_N):
-        # Raise the error about the codec, if there is no frame for that reason.
-        with open_video(path) as video:
-            next(video.pictures(), None)
+    track = read_track(path)
+    index_N = np.flatnonzero(track.informed_T)
+    motion = track[index_N]
     with atomic_write(out) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **vars(vectors))
-    return f"wrote {out}: {len(vectors.index_N)} of {len(vectors.kinds_T)} frames have vectors"
+        np.savez_compressed(
+            file,
+            kinds_T=track.kinds_T,
+            index_N=index_N,
+            motion_NHW2=motion.vectors_THW2,
+            distance_NHW=motion.distance_THW,
+            height=track.facts.height,
+            width=track.facts.width,
+        )
+    return f"wrote {out}: {len(index_N)} of {len(track)} frames have vectors"
 
 
 @dataclass(frozen=True)
@@ -227,13 +188,10 @@ def inspect_video(path: str | Path) -> Inspection:
 
 def inspect_track(info: Video, track: Track) -> Inspection:
     """Measure the motion vectors of a video's track."""
-    path, vectors = info.path, vectors_of(track)
-    kinds, informed = Counter(vectors.kinds_T), len(vectors.index_N)
-    if not kinds:
-        raise UserError(f"{path}: no frame decodes; replace the file or leave it out")
+    kinds, informed = Counter(track.kinds_T), int(track.informed_T.sum())
     coverage = concentration = speed = 0.0
     if informed:
-        speed_NL = vectors.speed.reshape(informed, -1)
+        speed_NL = track[np.flatnonzero(track.informed_T)].speed.reshape(informed, -1)
         total_N, tenth = speed_NL.sum(1), max(speed_NL.shape[1] // 10, 1)
         top_N, moves_N = np.sort(speed_NL, 1)[:, -tenth:].sum(1), total_N > 0
         coverage = float((speed_NL > 0).mean())
@@ -242,4 +200,4 @@ def inspect_track(info: Video, track: Track) -> Inspection:
             speed = float(speed_NL[speed_NL > 0].mean())
     share = informed / kinds.total()
     of_motion = share, coverage, concentration, speed
-    return Inspection(str(path), info, dict(kinds), *of_motion, is_interlaced(path))
+    return Inspection(info.path, info, dict(kinds), *of_motion, is_interlaced(info.path))

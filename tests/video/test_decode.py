@@ -17,7 +17,7 @@ from mgm.video import (
     open_video,
     probe_video,
     read_clip,
-    read_vectors,
+    read_track,
 )
 from mgm.video.decode import read_pictures
 from tests.helpers.videos import CARRIED, REPORTED, moving_square, write_matrix, write_video
@@ -121,7 +121,7 @@ def test_vectors_of_cropped_h264_are_those_of_the_visible_part():
     np.testing.assert_array_equal(part.frames_THWC, whole.frames_THWC[:, 32:, 64:])
     np.testing.assert_array_equal(part.motion_THW2, whole.motion_THW2[:, 4:, 8:])
     assert part.motion_THW2.any()
-    seen = read_vectors(REPORTED / "crop-left64-top32.mp4").motion_NHW2
+    seen = read_track(REPORTED / "crop-left64-top32.mp4")[:].vectors_THW2[part.has_motion_T]
     np.testing.assert_array_equal(seen, part.motion_THW2[part.has_motion_T])
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgm.video import inspect_video, read_clip, slot_displacement, slot_magnitude
+from mgm.video import inspect_video, read_clip, read_track, slot_displacement, slot_magnitude
 from mgm.video.motion import (
     VECTOR,
     Turn,
@@ -15,7 +15,6 @@ from mgm.video.motion import (
     reference_distance,
     turned,
 )
-from mgm.video.vectors import read_vectors
 from tests.helpers.videos import CARRIED, moving_square, rotate_metadata, write_video
 
 # The others are read as their frames are shown, turned.
@@ -220,24 +219,24 @@ def test_all_vectors_of_a_file_are_those_that_read_clip_finds(tmp_path, codec, t
     path = write_video(tmp_path / "v.mp4", moving_square(24, 72, 100), codec, b_frames=2, gop=10)
     if turned:
         rotate_metadata(path, turned, 72, 100)
-    vectors, clip = read_vectors(path), read_clip(path, range(24))
-    assert np.array_equal(vectors.index_N, np.flatnonzero(clip.has_motion_T))
-    assert 0 < len(vectors.index_N) < 24
-    assert np.array_equal(vectors.motion_NHW2, clip.motion_THW2[clip.has_motion_T])
-    assert np.array_equal(vectors.distance_NHW, clip.distance_THW[clip.has_motion_T])
-    assert (vectors.height, vectors.width) == (clip.height, clip.width)
-    assert len(vectors.kinds_T) == 24
-    n = len(vectors.index_N) // 2
-    assert vectors.speed[n, 4, 5] == pytest.approx(
-        np.linalg.norm(vectors.motion_NHW2[n, 4, 5]) / vectors.distance_NHW[n, 4, 5]
+    track, clip = read_track(path), read_clip(path, range(24))
+    motion = track[:]
+    assert np.array_equal(track.informed_T, clip.has_motion_T)
+    assert 0 < track.informed_T.sum() < 24
+    assert np.array_equal(motion.vectors_THW2, clip.motion_THW2)
+    assert np.array_equal(motion.distance_THW, clip.distance_THW)
+    assert track.size == (clip.height, clip.width)
+    assert len(track.kinds_T) == 24
+    n = np.flatnonzero(track.informed_T)[track.informed_T.sum() // 2]
+    assert motion.speed[n, 4, 5] == pytest.approx(
+        np.linalg.norm(motion.vectors_THW2[n, 4, 5]) / motion.distance_THW[n, 4, 5]
     )
-    assert vectors.speed.max() > 1
+    assert motion.speed.max() > 1
 
 
 def test_a_codec_without_vectors_has_none(tmp_path):
-    vectors = read_vectors(write_video(tmp_path / "v.webm", moving_square(6), codec="libvpx-vp9"))
-    assert (len(vectors.kinds_T), len(vectors.index_N)) == (6, 0)
-    assert vectors.speed.size == 0
+    track = read_track(write_video(tmp_path / "v.webm", moving_square(6), codec="libvpx-vp9"))
+    assert (len(track.kinds_T), track.informed_T.any()) == (6, False)
 
 
 # The camera's motion

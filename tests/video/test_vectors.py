@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.errors import NoMotion, UserError
 from mgm.stages.inspect import interlaced_lines
-from mgm.video import inspect_video, probe_video, read_vectors
+from mgm.video import inspect_video, probe_video, read_track
 from mgm.video.vectors import write_vectors
 from tests.helpers.videos import moving_square, write_video
 
@@ -42,9 +42,14 @@ def test_it_counts_pictures_and_measures_vectors(tmp_path):
 def test_the_arrays_of_a_file_are_those_that_are_read(tmp_path):
     path = write_video(tmp_path / "v.mp4", moving_square(20, 100, 76, side=32), bf=2)
     write_vectors(path, tmp_path / "v.npz")
+    track = read_track(path)
     with np.load(tmp_path / "v.npz") as arrays:
-        for name, value in vars(read_vectors(path)).items():
-            np.testing.assert_array_equal(arrays[name], value)
+        assert tuple(arrays["kinds_T"]) == track.kinds_T
+        assert (arrays["height"], arrays["width"]) == (100, 76)
+        motion = track[arrays["index_N"]]
+        assert motion.informed_T.all()
+        np.testing.assert_array_equal(arrays["motion_NHW2"], motion.vectors_THW2)
+        np.testing.assert_array_equal(arrays["distance_NHW"], motion.distance_THW)
     with pytest.raises(UserError, match=r"v\.csv: .*\.npz"):
         write_vectors(path, tmp_path / "v.csv")
 

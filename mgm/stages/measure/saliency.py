@@ -28,7 +28,6 @@ from mgm.stages.job import Job
 from mgm.stages.measure import choose
 from mgm.video.motion import CELL
 from mgm.video.track import Track, track_path
-from mgm.video.vectors import vectors_of
 
 COLUMNS = ["path", "frame", "top", "left", "bottom", "right"]
 
@@ -51,15 +50,14 @@ def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[s
         if not annotated:
             continue
         counted += 1
-        vectors = vectors_of(Track(track_path(video.track, "codec")))
-        for frame, speed_HW in zip(vectors.index_N.tolist(), vectors.speed):
-            if frame in annotated:
-                within_PQ = inside(annotated[frame], vectors.height, vectors.width)
-                speed_PQ = speed_HW.repeat(CELL, 0).repeat(CELL, 1)[
-                    : vectors.height, : vectors.width
-                ]
-                motion += np.bincount(within_PQ.ravel(), speed_PQ.ravel(), minlength=2)
-                pixels += np.bincount(within_PQ.ravel(), minlength=2)
+        track = Track(track_path(video.track, "codec"))
+        height, width = track.size
+        frames = [t for t in np.flatnonzero(track.informed_T).tolist() if t in annotated]
+        for frame, speed_HW in zip(frames, track[frames].speed):
+            within_PQ = inside(annotated[frame], height, width)
+            speed_PQ = speed_HW.repeat(CELL, 0).repeat(CELL, 1)[:height, :width]
+            motion += np.bincount(within_PQ.ravel(), speed_PQ.ravel(), minlength=2)
+            pixels += np.bincount(within_PQ.ravel(), minlength=2)
     if not counted:
         raise UserError(f"{place}: none of the {len(videos)} videos with vectors has boxes")
     if not pixels.all() or not motion[0]:
