@@ -34,10 +34,7 @@ def page(findings: Mapping[str, Findings], blocks: Sequence[Block], reports: Pat
         loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
     )
     templates.globals |= {"kind": lambda block: type(block).__name__, "source": source}
-    templates.filters |= {
-        "words": words,
-        "runs": lambda groups: [(g, len([*n])) for g, n in groupby(groups)],
-    }
+    templates.filters |= {"words": words, "spans": spans}
     first = next(iter(findings.values()))
     # The head of the page: its title, and the texts below it.
     head = 1 + sum(1 for _ in takewhile(lambda block: isinstance(block, Text), blocks[1:]))

@@ -15,6 +15,7 @@ from mgm.errors import UserError
 from mgm.report.blocks import (
     Cell,
     Fold,
+    Heading,
     Line,
     Table,
     Text,
@@ -27,7 +28,7 @@ from mgm.report.build import build_report
 from mgm.report.figures.charts import dots, over
 from mgm.report.findings import read_findings
 from mgm.report.markdown import markdown, summary
-from mgm.report.page import source, words
+from mgm.report.page import page, source, words
 from mgm.report.tables import write_table
 from mgm.results.statistics import over_seeds
 from mgm.study.scales import Steps
@@ -205,8 +206,11 @@ def test_rows_say_what_was_trained_and_quotes_alone_stand_beside_the_papers_runs
     assert any("OmniMAE" in line.name for line in table_of(found, seen(found, "1")).lines)
 
 
-def test_a_group_of_columns_stands_once_in_markdown():
+def test_a_group_of_columns_stands_once(built):
+    results, reports = built
     table = Table("Row", ["x", "y", "x"], [Line("A", [Cell("1"), Cell("2"), Cell("3")])], "FFS")
+    text = page(read_findings(results), [Heading("Title", 1), table], reports)
+    assert re.findall(r'colspan="(\d)">(\w)', text) == [("2", "F"), ("1", "S")]
     lines = markdown(table).splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["", "F", "", "S"]
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["Row", "x", "y", "x"]
