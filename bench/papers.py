@@ -22,6 +22,7 @@ from mgm.masking import Grid, make_mask
 from mgm.models import MAE, build_mae, reconstruction_loss
 from mgm.models.vit import gather_tokens, patchify
 from mgm.spec import Data, Mask, Pretrain
+from mgm.training.efficiency import set_malloc_options
 from mgm.training.optim import build_optimiser
 from mgm.video.optical_flow import estimator, motions, raft_weights
 from mgm.video.vectors import read_track
@@ -58,6 +59,8 @@ def hidden_step(repeats: int, spec: Pretrain) -> Comparison:
 
     Both predict the same hidden tokens, with the same decoder over all tokens.
     """
+    # Our jobs set these options.
+    set_malloc_options()
     spec = spec.model_copy(update={"mask": Mask(name="tube")})
     model = build_mae(spec).train()
     optimiser = build_optimiser(model, spec.optim)
