@@ -8,24 +8,22 @@ what cannot be checked fails.
 
 import os
 import re
-import subprocess
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from mgm.errors import UserError
-from mgm.reading import parse_yaml
-from mgm.results.archive import ENDING, Digests, results_in
+from mgm.report.history import Doubt, History
+from mgm.results.archive import ENDING, results_in
 from mgm.results.plan import Cell, Plan
 from mgm.results.result import RunStatus
 from mgm.spec import read_spec
 from mgm.study import CONFIG
 from mgm.study.expand import expand
 from mgm.study.load import parse_study, study_file
-from mgm.study.scales import UNSCALED, Scale, load_scale, parse_scale
+from mgm.study.scales import UNSCALED, file_of, load_scale
 from mgm.study.schema import CONTROLS, At, Prediction, Study
 from mgm.study.videos import datasets_of
 
@@ -33,14 +31,8 @@ from mgm.study.videos import datasets_of
 TRANSLATED = "bcdef61f74fc5627caabc80536dd34481a9f14d5"
 Check = tuple[bool, str]
 PREDICTION = [field.alias or name for name, field in Prediction.model_fields.items()]
-# Until this commit, lost runs of this repository were run again; older archives have the others.
-RERUN = "4c2ec1f15844df4cacf69436e3be3dcd693a8f10"
 # The cells of each term of a formula, by run id and metric.
 Runs = list[dict[tuple[str, str], Cell]]
-
-
-class Doubt(Exception):
-    """Why a prediction, or a whole history, is not believed."""
 
 
 def verify(
@@ -50,7 +42,8 @@ def verify(
 
     - Each run of the study is finished and agrees with its files, and with the archive that is
       committed. `examine` computes every accuracy again from predictions.csv.
-    - Each finished run of the folder and of the archive is one of the study.
+    - The plan is what the study expands to. Each finished run of the folder and of the archive is
+      one of it.
     - No commit of any branch has another result of a run, in an archive or as a file.
     - Each run's commit is in the repository and older than the run, and the code was not changed
       when the run started. No run is in the future.
@@ -71,6 +64,7 @@ def verify(
         done = {run_id: status.result for run_id, status in statuses.items() if status.result}
         checks += [
             *history.whole(),
+            study_of.planned(),
             *_archive(history, plan, done, results),
             *_commits(history, done),
             *(_prediction(study_of, one, done) for one in study.predictions),
@@ -115,7 +109,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _archive(
-    history: "History", plan: Plan, done: Mapping[str, Any], results: Path
+    history: History, plan: Plan, done: Mapping[str, Any], results: Path
 ) -> Iterator[Check]:
     """Compare the results with the archive in the last commit, and with all of history."""
     name = results.name
@@ -144,7 +138,7 @@ def _archive(
             break
 
 
-def _commits(history: "History", done: Mapping[str, Any]) -> Iterator[Check]:
+def _commits(history: History, done: Mapping[str, Any]) -> Iterator[Check]:
     groups = defaultdict[tuple[str, bool], list[Mapping[str, Any]]](list)
     for result in done.values():
         groups[result["commit"], result["dirty"]].append(result)
@@ -234,9 +228,27 @@ def _time(text: str) -> datetime:
 class _Then:
     """A study as commits have it, next to the study of today."""
 
-    def __init__(self, history: "History", plan: Plan, study: Study):
+    def __init__(self, history: History, plan: Plan, study: Study):
         self.history, self.plan, self.study = history, plan, study
         self.known = {spec.data.dataset: spec.data.digest for spec in plan.specs.values()}
+
+    def planned(self) -> Check:
+        """Check that the plan is what the study expands to, with today's code."""
+        starts = {cell.row: cell.pretraining for cell in self.plan.cells if cell.pretraining}
+        weights = {row.weights: starts.get(name, "") for name, row in self.study.rows.items()}
+        name = self.study.scale
+        try:
+            scale = load_scale(file_of(name, CONFIG)) if name else UNSCALED
+            datasets = datasets_of([self.study], scale, self.known)
+            cells = expand([self.study], scale, datasets, weights).cells
+        except UserError as error:
+            return False, f"the study cannot be expanded: {error}"
+        now, then = (
+            {(c.dataset, c.draw, c.seed, c.row, c.column, c.metric, c.run_id) for c in part}
+            for part in (cells, self.plan.cells)
+        )
+        line = f"{len(now & then)} of {len(now | then)} numbers of the study are those of its plan"
+        return now == then, line
 
     def written(self, one: Prediction) -> datetime:
         """Return when a prediction was committed.
@@ -299,10 +311,7 @@ class _Then:
                     yield True, f"{text} with rows or columns that no longer exist"
                     continue
                 kept = any(runs.keys() & today for runs in then)
-                yield (
-                    not kept,
-                    text + (" though its runs are here" if kept else ", as its runs are"),
-                )
+                yield not kept, f"{text}, {'though' if kept else 'as'} its runs are"
 
     def _predictions(self, since: str) -> Iterator[tuple[Mapping[str, Any], Prediction]]:
         """Yield the predictions of a commit, each with the fields of its study."""
@@ -394,147 +403,3 @@ def _said(one: Prediction, dataset: bool = True) -> tuple[Any, ...]:
 
 def _listed(value: Any) -> list[dict[str, Any]]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
-
-
-class History:
-    """A git repository, read only. Answers are read once, since commits do not change.
-
-    Raises:
-        Doubt: git does not read the repository of `place`.
-    """
-
-    def __init__(self, place: Path):
-        # Another repository's variables do not count.
-        self.env = {key: text for key, text in os.environ.items() if not key.startswith("GIT_")}
-        self.root = place
-        try:
-            top = self._run("rev-parse", "--show-toplevel")
-        except FileNotFoundError:
-            raise Doubt("git is not installed; install it to check predictions") from None
-        if top.returncode:
-            raise Doubt(f"{place}: {' '.join(top.stderr.decode(errors='replace').split())}")
-        self.root = Path(os.fsdecode(top.stdout.rstrip(b"\n")))
-        for name in ("commit", "date", "follows", "studies", "scale", "runs_until"):
-            setattr(self, name, cache(getattr(self, name)))
-
-    def _run(self, *words: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        command = ["git", "--no-replace-objects", "-C", str(self.root), *words]
-        return subprocess.run(command, capture_output=True, check=False, env=self.env, input=given)
-
-    def git(self, *words: str, given: bytes = b"") -> bytes | None:
-        """Return what git prints; None if it fails."""
-        done = self._run(*words, given=given)
-        return done.stdout if done.returncode == 0 else None
-
-    def whole(self) -> Iterator[Check]:
-        """Check that the history is here."""
-        if (self.git("rev-parse", "--is-shallow-repository") or b"").strip() == b"true":
-            yield False, "this clone lacks older commits; `git fetch --unshallow` gets them"
-
-    def commit(self, name: str) -> str:
-        """Return the full hash of a commit; empty if there is none. Branches are no commits."""
-        if not re.fullmatch("[0-9a-f]{7,40}", name):
-            return ""
-        known = self.git(
-            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
-        )
-        found = (known or b"").decode().strip()
-        return found if found.startswith(name) else ""
-
-    def date(self, name: str) -> datetime | None:
-        """Return the date of a commit, in UTC; None if the repository lacks it."""
-        if not (commit := self.commit(name)):
-            return None
-        shown = self.git("show", "--no-patch", "--format=%ct", commit) or b"0"
-        return datetime.fromtimestamp(int(shown), UTC)
-
-    def follows(self, new: str, old: str) -> bool:
-        """Return whether a commit follows another, or is the same."""
-        old, new = self.commit(old), self.commit(new)
-        return bool(old and new) and self.git("merge-base", "--is-ancestor", old, new) is not None
-
-    def file(self, commit: str, path: str) -> bytes:
-        """Return a file of a commit; empty if there is none."""
-        return self.git("cat-file", "blob", f"{self.commit(commit) or 'HEAD'}:{path}") or b""
-
-    def studies(self, commit: str) -> list[dict[str, Any]]:
-        """Return the studies with predictions of a commit, wherever they lie."""
-        listed = self.git("ls-tree", "-r", "-z", "--name-only", self.commit(commit)) or b""
-        paths = [os.fsdecode(path) for path in listed.split(b"\0")]
-        files = (self.file(commit, path) for path in paths if path.endswith((".yaml", ".yml")))
-        return [fields for data in files if b"predictions:" in data for fields in _fields(data)]
-
-    def study(self, commit: str, name: str) -> dict[str, Any]:
-        """Return the fields of a study of a commit by its name."""
-        return next((one for one in self.studies(commit) if one.get("study") == name), {})
-
-    def scale(self, commit: str, name: str) -> Scale:
-        """Return a scale as a commit has it, without fields that a scale no longer has.
-
-        A named one of another repository than this project's is that of the code.
-        """
-        own = name.endswith((".yaml", ".yml"))
-        path = os.path.normpath(name) if own else f"workflow/config/{name}.yaml"
-        for fields in _fields(self.file(commit, path)):
-            known = {key: fields[key] for key in Scale.model_fields if key in fields}
-            return parse_scale(known, f"commit {commit}: {path}")
-        if own:
-            raise UserError(f"commit {commit}: has no scale {path}")
-        return load_scale(CONFIG / f"{name}.yaml") if name else UNSCALED
-
-    @cached_property
-    def held(self) -> dict[str, dict[str, str]]:
-        """Map each run to its numbers in all of history, each with a file that has them."""
-        held, files = defaultdict[str, dict[str, str]](dict), self._files("--all")
-        if self.commit(RERUN):
-            files = self._files("--all", f"^{RERUN}") | self._files("--no-walk", RERUN)
-        for blob, runs in self._results(files).items():
-            for run_id, result in runs.items():
-                held[run_id].setdefault(result.numbers, files[blob])
-        return held
-
-    def runs_until(self, commit: str) -> set[str]:
-        """Return the runs with a result in a commit, or in one before it."""
-        found = self._results(self._files(self.commit(commit)))
-        return {run_id for runs in found.values() for run_id in runs}
-
-    def results_at(self, commit: str, path: str) -> dict[str, Digests]:
-        """Return the digests of each run's result in an archive of a commit."""
-        name = (self.git("rev-parse", "--verify", "--quiet", f"{commit}:{path}") or b"").decode()
-        return self._results(dict.fromkeys(name.split(), path)).get(name.strip(), {})
-
-    def _files(self, *which: str) -> dict[str, str]:
-        """Return the archives and results of history, as paths by the names of their blobs."""
-        lines = (self.git("rev-list", "--objects", *which) or b"").decode(errors="replace")
-        parts = (line.partition(" ") for line in lines.splitlines())
-        return {blob: path for blob, _, path in parts if path.endswith((ENDING, "result.json"))}
-
-    def _results(self, files: Mapping[str, str]) -> dict[str, dict[str, Digests]]:
-        """Return the digests of each run's result in files of history, by their blobs.
-
-        A damaged file has none.
-        """
-        new = [blob for blob in files if blob not in _READ]
-        data = self.git("cat-file", "--batch", given="\n".join(new).encode()) or b"" if new else b""
-        place = 0
-        for blob in new:
-            # A line such as "HASH blob 1234", the content, and a line feed.
-            head, _, _ = data[place : place + 200].partition(b"\n")
-            kind, size = (*head.split()[1:], b"", b"0")[:2]
-            place += len(head) + 1
-            content = data[place : place + int(size)] if kind == b"blob" else b""
-            place += int(size) + 1 if kind == b"blob" else 0
-            _READ[blob] = results_in(content, files[blob].endswith(ENDING))
-        return {blob: _READ[blob] for blob in files}
-
-
-# The results in files of history. A file never changes.
-_READ: dict[str, dict[str, Digests]] = {}
-
-
-def _fields(data: bytes) -> list[dict[str, Any]]:
-    """Return the fields of a YAML file of history, in a list; none if it cannot be read."""
-    try:
-        return [parse_yaml(data.decode("utf-8-sig"), "a file of history")]
-    except (UserError, UnicodeDecodeError):
-        return []

@@ -5,7 +5,6 @@ results that links to them. A spec file names them by `"init": PATH`. The `weigh
 them for rows of a table.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +86,17 @@ def inherit(fields: Any, source: str, results: Path) -> Any:
     return completed
 
 
-def external_run_id(path: str, source: str, row: str = "") -> tuple[str, Path]:
+def external_run_id(path: str, source: str) -> tuple[str, Path]:
     """Return the id of the run that links to external weights, and their file.
 
     Args:
         source: the file and field that name the path, for the error.
-        row: a table's row, which becomes part of the id.
     """
     try:
         weights = weights_file(Path(path))
     except UserError as error:
         raise UserError(f"{source}: {str(error).partition(';')[0]}; correct the path") from None
-    named = re.sub("[^a-z0-9]+", "-", row.lower()).strip("-")
-    return "-".join(filter(None, ("external", named, weights_digest(weights)[:8]))), weights
+    return f"external-{weights_digest(weights)[:8]}", weights
 
 
 def link(weights: Path, run: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from mgm.errors import nearest
+from mgm.errors import UserError, nearest
+from mgm.reading import found_in
 from mgm.spec import CHOSEN, Data, FrozenModel, KnownBackbone, Pretrain, RunOptions
 from mgm.spec import CONTROLS as EVERY_CONTROL
 from mgm.study.formula import Formula, Statement, Term, parse_formula, parse_statement
@@ -26,6 +27,15 @@ def _not_reserved(name: str) -> str:
     if name.lower().startswith(RESERVED) or name.lower().endswith(".tar.xz"):
         raise ValueError(f"{name} is the name of a file that mgm writes itself; choose another")
     return name
+
+
+def _expression(text: str) -> str:
+    if text:
+        try:
+            found_in([""], text, "people")
+        except UserError as error:
+            raise ValueError(str(error).removeprefix("people: ")) from None
+    return text
 
 
 def _not_a_target(key: str) -> str:
@@ -359,7 +369,7 @@ class Study(FrozenModel):
     unit: Literal["draws", "runs"] = "draws"
     # A regular expression whose group is the person, or the source, in a test video's path. Then
     # each difference also has an interval over seeds and people.
-    people: str = ""
+    people: Annotated[str, AfterValidator(_expression)] = ""
     rows: dict[str, Row] = Field(min_length=1)
     columns: dict[str, Column] = Field(min_length=1)
     # Columns whose labels, draws and test videos the controls without a model share.

@@ -12,6 +12,7 @@ import yaml
 
 from mgm.report.verify import verify
 from mgm.results.archive import pack
+from mgm.results.plan import Plan
 from mgm.results.result import RunStatus
 from mgm.study import CONFIG
 from mgm.study.schema import Study
@@ -173,7 +174,7 @@ def test_another_sentence_is_not_the_one_that_was_committed(clone, change):
     other, gone = clone.failed()
     assert "has no such prediction" in other
     # The sentence of the commit is reported too.
-    assert "gone though its runs are here" in gone
+    assert "gone, though its runs are" in gone
     clone.fields["withdrawn"] = [ONE | {"since": clone.since}]
     assert clone.failed() == [other]
 
@@ -395,3 +396,82 @@ def test_old_files_that_cannot_be_read_are_passed_over(clone, text):
     (clone.root / "result.json").write_bytes(text.encode("latin-1"))
     clone.commit(5)
     assert clone.failed() == []
+
+
+CHAIN = {
+    "Base": {"mask": "block"},
+    "Middle": {"from": "Base", "optim.steps": 7},
+    "Tube": {"mask": "tube"},
+    "MGM": {"from": "Middle", "optim.steps": 9},
+}
+TUNED = {"stage": "finetune", "choose": {"optim.lr": [0.1, 0.2]}}
+THEN = SMALL["rows"] | {"MGM": {"then": "finetune"}}
+PLACE = {"root": "data/x", "digest": "0123456789ab"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"rows": CHAIN}, {"rows": CHAIN | {"Base": {"mask": "smm"}}}),
+        (
+            {"columns": {"Linear": TUNED}},
+            {"columns": {"Linear": TUNED | {"choose": {"optim.lr": [0.1, 0.3]}}}},
+        ),
+        (
+            {"rows": THEN, "settings": {"finetune": {"layer_decay": 0.5}}},
+            {"rows": THEN, "settings": {"finetune": {"layer_decay": 0.6}}},
+        ),
+        (
+            {"datasets": {"a": PLACE | {"pretrained_on": "b"}, "b": PLACE}, "seeds": "5"},
+            {
+                "datasets": {"a": PLACE | {"pretrained_on": "b"}, "b": PLACE | {"digest": "1" * 12}},
+                "seeds": "5",
+            },
+        ),
+        (
+            {"datasets": {"a": PLACE}, "seeds": "5"},
+            {"datasets": {"a": PLACE | {"grouped": True}}, "seeds": "5"},
+        ),
+        (
+            {"datasets": {"a": {"videos_of": "b"}, "b": PLACE}, "seeds": "5"},
+            {"datasets": {"a": {"videos_of": "c"}, "b": PLACE, "c": PLACE | {"digest": "1" * 12}},
+             "seeds": "5"},
+        ),
+        ({"seeds": "5-7"}, {"seeds": "5-6"}),
+        ({}, {"settings": {"pretrain": {"optim.lr": 0.5}}}),
+        ({}, {"columns": {"Linear": {"metric": "outside"}}}),
+    ],
+)  # fmt: skip
+def test_the_same_sentence_about_other_runs_is_not_believed(clone, before, after):
+    alone = {"controls": [], "compare": [], "columns": {"Linear": {}}}
+    rows = {"Tube": {"mask": "tube"}, "MGM": {}}
+    first = clone.fields | alone | {"rows": rows} | before | {"predictions": [ONE]}
+    clone.fields = first
+    since = clone.commit(2)
+    clone.fields = first | {"predictions": [ONE | {"since": since}]}
+    assert not any("about other runs" in line for line in clone.failed())
+    clone.fields |= after
+    assert any("about other runs" in line for line in clone.failed())
+
+
+def test_a_commit_without_studies_is_not_that_of_a_prediction(clone):
+    """Only the commits that this project's translated predictions name stand for prose."""
+    clone.git("checkout", "--quiet", "--orphan", "empty")
+    clone.git("rm", "-r", "--quiet", "--cached", ".")
+    clone.git("commit", "--quiet", "--allow-empty", "--message", "x", on=1)
+    since = clone.git("rev-parse", "HEAD")
+    clone.fields["predictions"] = [ONE | {"since": since}]
+    assert any("has no such prediction" in line for line in clone.failed())
+
+
+def test_a_plan_that_is_not_that_of_its_study_fails(clone, monkeypatch):
+    """Two rows are swapped in the plan alone."""
+    swapped = {"MGM": "Tube", "Tube": "MGM"}
+
+    def other(study: Study, planned=plan_of) -> Plan:
+        plan = planned(study)
+        cells = [cell._replace(row=swapped.get(cell.row, cell.row)) for cell in plan.cells]
+        return replace(plan, cells=cells)
+
+    monkeypatch.setitem(globals(), "plan_of", other)
+    assert any("numbers of the study are those of its plan" in line for line in clone.failed())

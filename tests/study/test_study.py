@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -535,3 +536,27 @@ def test_a_picture_shows_as_many_rows_as_its_kind_needs():
     for key in ("table1", "report", "../../evil", ""):
         with pytest.raises(ValueError, match="figures"):
             small(figures={key: picture | {"kind": "masks"}})
+
+
+def test_an_expression_that_matches_nothing_is_refused_on_loading():
+    with pytest.raises(ValueError, match="people"):
+        small(people="(")
+
+
+def test_a_report_says_which_rows_a_plan_lacks_and_refuses_that_of_another_study(tmp_path, capsys):
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL, sort_keys=False))
+    results = tmp_path / "results" / "small"
+    plan = replace(plan_of(small()), name="small", file="../../small.yaml")
+    plan.write(results)
+    assert list(read_studies(results, plan)["small"].rows) == list(SMALL["rows"])
+    assert not capsys.readouterr().err
+    rows = SMALL["rows"] | {"New": {"mask": "smm"}}
+    path.write_text(yaml.safe_dump(SMALL | {"rows": rows}, sort_keys=False))
+    assert "New" not in read_studies(results, plan)["small"].rows
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "rows.New" in line
+    assert "snakemake --cores 1 report --config study=" in line
+    other = replace(plan, cells=[cell._replace(study="other") for cell in plan.cells])
+    with refused("results/small/plan: is the plan of other, not of small"):
+        read_studies(results, other)
