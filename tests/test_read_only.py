@@ -46,7 +46,6 @@ def here(tmp_path):
     [
         ("mgm report x", "reports/x:"),
         ("mgm sync x", "results/mlflow.db"),
-        ("mgm results x --csv out.csv", "out.csv:"),
         ("mgm pretrain spec.json --out results/x --data ssv2=videos", "Permission denied"),
         (
             "snakemake --snakefile {root}/workflow/Snakefile --cores 1 --quiet all",

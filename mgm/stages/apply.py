@@ -48,30 +48,30 @@ class Trained:
         return build_frozen_encoder(spec, self.weights).to(best_device())
 
 
-def find_trained(place: Path, options: ApplyOptions) -> Trained:
-    """Return the weights at `place`, with their clips and model.
+def find_trained(path: Path, options: ApplyOptions) -> Trained:
+    """Return the weights at `path`, with their clips and model.
 
     Args:
-        place: a run's folder with a spec, or weights in any format. The shapes of such weights
+        path: a run's folder with a spec, or weights in any format. The shapes of such weights
             determine the model, and a config.json next to them its heads and clips.
         options: the clips for weights without a spec. Options that are set replace config.json's.
     """
-    if place.is_dir() and (place / "spec.json").exists():
-        spec = trained_spec(place)
-        return Trained(verified_weights(place)[0], spec.clips, spec.model)
-    if not place.exists():
+    if path.is_dir() and (path / "spec.json").exists():
+        spec = trained_spec(path)
+        return Trained(verified_weights(path)[0], spec.clips, spec.model)
+    if not path.exists():
         where = "names of a hub are not resolved, pass a folder"
-        if place.parts[:1] == ("weights",):
+        if path.parts[:1] == ("weights",):
             where = "the models of weights/ are in a clone of the repository; pass their path there"
-        raise UserError(f"{place}: no such weights; {where}")
-    weights = read_weights(place)
-    model = model_of(weights, place)
-    config = config_of(place, weights)
-    with valid(f"{place}: "):
+        raise UserError(f"{path}: no such weights; {where}")
+    weights = read_weights(path)
+    model = model_of(weights, path)
+    config = config_of(path, weights)
+    with valid(f"{path}: "):
         clips = options.clips(config.num_frames, config.image_size) if config else options.clips()
-    with valid(f"{place}: --frames {clips.frames} --size {clips.size} --stride {clips.stride}: "):
+    with valid(f"{path}: --frames {clips.frames} --size {clips.size} --stride {clips.stride}: "):
         Probe(data=Data(dataset="folder"), clips=clips, model=model)
-    return Trained(place, clips, model)
+    return Trained(path, clips, model)
 
 
 def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]], Index | None]:

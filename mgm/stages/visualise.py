@@ -199,11 +199,11 @@ def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box) 
 
     Values are NaN if a frame has fewer boxes, or if a box is outside of the crop.
     """
-    place = job.workplace.data[job.spec.data.dataset]
+    folder = job.workplace.data[job.spec.data.dataset]
     # Boxes are optional.
-    if not any((place / name).exists() for name in ("boxes.csv", "boxes.npz")):
+    if not any((folder / name).exists() for name in ("boxes.csv", "boxes.npz")):
         return np.empty((len(index_S), 0, 4), np.float32)
-    boxes = read_boxes(place, job.index).get(job.index.name(video), {})
+    boxes = read_boxes(folder, job.index).get(job.index.name(video), {})
     boxes_of_slot = [boxes.get(int(frame), np.empty((0, 4))) for frame in index_S]
     shown_SK4 = np.full((len(boxes_of_slot), max(map(len, boxes_of_slot)), 4), np.nan, np.float32)
     for shown_K4, boxes_K4 in zip(shown_SK4, boxes_of_slot):

@@ -32,11 +32,11 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
     return import_module(f"{__name__}.{job.spec.name.replace('-', '_')}").measure(job)
 
 
-def measure_now(name: str, place: Path, videos: int, like: Path | None = None) -> str:
+def measure_now(name: str, folder: Path, videos: int, like: Path | None = None) -> str:
     """Measure `name` at the paper's settings, without writing a result.
 
     Args:
-        place: folder of a dataset's index.
+        folder: of the dataset's index.
         videos: number of test videos, evenly spaced. 0: all.
         like: explained: the folder of the pretraining run.
 
@@ -57,8 +57,8 @@ def measure_now(name: str, place: Path, videos: int, like: Path | None = None) -
         spec = spec_of(like, videos)
     else:
         raise UserError("explained: has no model; add --like RUN, a pretraining run's folder")
-    index = read_index(place)
-    workplace = Workplace(like.parent if like else Path(), {spec.data.dataset: place})
+    index = read_index(folder)
+    workplace = Workplace(like.parent if like else Path(), {spec.data.dataset: folder})
     with TemporaryDirectory() as scratch:
         metrics = measure(Job(spec, Path(scratch), workplace, index))
         arrays = dict(np.load(file)) if (file := Path(scratch, "arrays.npz")).exists() else {}

@@ -114,13 +114,13 @@ def _random_weights(videos: Sequence[Video], like: Probe, workers: int) -> list[
     encoder = build_frozen_encoder(like).to(best_device())
     x_of: dict[int, np.ndarray] = {}
     for tested, views in ((False, Views(temporal=like.train_clips, spatial=1)), (True, like.views)):
-        places = [n for n, video in enumerate(videos) if (video.split == "test") == tested]
-        of_split = [videos[place] for place in places]
+        numbers = [n for n, video in enumerate(videos) if (video.split == "test") == tested]
+        of_split = [videos[number] for number in numbers]
         for x_BD, sample_B in over_videos(encoder, of_split, like.clips, views, workers=workers):
             of_batch_BD, sample_N = x_BD.double().cpu().numpy(), sample_B.numpy()
             for sample in np.unique(sample_N).tolist():
-                x_of[places[sample]] = of_batch_BD[sample_N == sample]
-    return [x_of[place] for place in range(len(videos))]
+                x_of[numbers[sample]] = of_batch_BD[sample_N == sample]
+    return [x_of[number] for number in range(len(videos))]
 
 
 def classify(index: Index, features: Features, like: Probe | Measure) -> pd.DataFrame:
@@ -128,10 +128,10 @@ def classify(index: Index, features: Features, like: Probe | Measure) -> pd.Data
     like = _probe(like)
     job = Job(like, Path(), Workplace(Path(), {}), index)
     draws = [job.training_videos(number) for number in range(like.label_draws)]
-    place_of = {video.path: place for place, video in enumerate(index.videos)}
+    number_of = {video.path: number for number, video in enumerate(index.videos)}
     videos = list({video.path: video for drawn in draws for video in drawn}.values())
-    train_N = np.array([place_of[video.path] for video in videos])
-    test_N = np.array([place_of[video.path] for video in index.test])
+    train_N = np.array([number_of[video.path] for video in videos])
+    test_N = np.array([number_of[video.path] for video in index.test])
     moves = any(video.has_vectors for video in index.videos)
     rows = []
     for control in CONTROLS:
@@ -244,16 +244,16 @@ def describe(table: pd.DataFrame, index: Index, draws: int) -> str:
     return "\n".join([*lines, *notes])
 
 
-def controls_now(place: Path, like: Path | None, workers: int) -> str:
+def controls_now(folder: Path, like: Path | None, workers: int) -> str:
     """Measure a dataset's controls and return them as text, without writing a result.
 
     Args:
-        place: folder of the dataset's index.
+        folder: of the dataset's index.
         like: spec or folder of a probe or another run, which has the labels, clips, views and the
             model for random weights. None: all labels, and no random weights.
         workers: number of processes that decode.
     """
-    index = read_index(place)
+    index = read_index(folder)
     spec = _probe(read_spec(like)) if like else Probe(data=Data(dataset="folder"))
     table = controls(index, spec, weights=like is not None, workers=workers)
     return describe(table, index, spec.label_draws)

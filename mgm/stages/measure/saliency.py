@@ -32,7 +32,7 @@ from mgm.video.track import Track, track_path
 COLUMNS = ["path", "frame", "top", "left", "bottom", "right"]
 
 
-def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[str, Any]:
+def saliency_score(index: Index, folder: Path, videos: Sequence[Video]) -> dict[str, Any]:
     """Return the score over all frames that are annotated and have motion vectors.
 
     `saliency` is the ratio of two means over the pixels of all videos. The mean of the videos'
@@ -43,7 +43,7 @@ def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[s
         saliency; inside, outside: mean motion in pixels per frame; videos: number of annotated
             videos.
     """
-    boxes = read_boxes(place, index)
+    boxes = read_boxes(folder, index)
     motion, pixels, counted = np.zeros(2), np.zeros(2), 0  # outside, inside
     for video in videos:
         annotated = boxes.get(index.name(video), {})
@@ -59,10 +59,10 @@ def saliency_score(index: Index, place: Path, videos: Sequence[Video]) -> dict[s
             motion += np.bincount(within_PQ.ravel(), speed_PQ.ravel(), minlength=2)
             pixels += np.bincount(within_PQ.ravel(), minlength=2)
     if not counted:
-        raise UserError(f"{place}: none of the {len(videos)} videos with vectors has boxes")
+        raise UserError(f"{folder}: none of the {len(videos)} videos with vectors has boxes")
     if not pixels.all() or not motion[0]:
         raise UserError(
-            f"{place}: {pixels[1]:.0f} pixels lie inside boxes and {pixels[0]:.0f} outside, where "
+            f"{folder}: {pixels[1]:.0f} pixels lie inside boxes and {pixels[0]:.0f} outside, where "
             f"the motion sums to {motion[0]:.4g}; annotate videos with both, and with motion "
             "outside"
         )
@@ -84,20 +84,20 @@ def inside(boxes_K4: np.ndarray, height: int, width: int) -> np.ndarray:
     return (row_KP[:, :, None] & column_KQ[:, None, :]).any(0)
 
 
-def read_boxes(place: Path, index: Index) -> Mapping[str, Mapping[int, np.ndarray]]:
+def read_boxes(folder: Path, index: Index) -> Mapping[str, Mapping[int, np.ndarray]]:
     """Read the boxes next to an index, by path below its root and by frame.
 
     Boxes are (K, 4): top, left, bottom, right.
     """
-    if (place / "boxes.csv").is_file():
-        return _read_csv(place / "boxes.csv", index)
-    if (place / "boxes.npz").is_file():
-        drawn = load_boxes(place)
+    if (folder / "boxes.csv").is_file():
+        return _read_csv(folder / "boxes.csv", index)
+    if (folder / "boxes.npz").is_file():
+        drawn = load_boxes(folder)
         return {
             index.name(video): dict(enumerate(drawn[Path(video.path).stem])) for video in index.test
         }
     raise UserError(
-        f"no boxes: neither {place / 'boxes.csv'} nor {place / 'boxes.npz'} (of generated sets) "
+        f"no boxes: neither {folder / 'boxes.csv'} nor {folder / 'boxes.npz'} (of generated sets) "
         f"exists; write the first, with columns {','.join(COLUMNS)}"
     )
 
