@@ -5,7 +5,6 @@ import hashlib
 import pickle
 import re
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +152,8 @@ def _unpickled(path: Path) -> Any:
             raise UserError(
                 f"{path}: asks for {code[1] or code[2]}, which is code; {_STATE_DICT}"
             ) from None
-        # A file that was cut off lacks the archive's end.
-        if zipfile.is_zipfile(path) and isinstance(error, pickle.UnpicklingError):
+        # Files that are cut off or damaged raise other errors, or name a class of no program.
+        if isinstance(error, pickle.UnpicklingError):
             raise UserError(f"{path}: holds more than weights; {_STATE_DICT}") from None
         raise UserError(
             f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}"

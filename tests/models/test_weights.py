@@ -252,8 +252,10 @@ def test_numbers_of_every_type_of_numpy_are_harmless(tmp_path, kind, zipped):
 @pytest.mark.parametrize(
     "more", [np.array([Evil()]), Evil(), PurePosixPath("x"), slice(3)], ids=["0", "1", "2", "3"]
 )
-def test_a_whole_file_is_never_called_incomplete(tmp_path, more):
-    torch.save({"model": weights_of(next(models())), "more": more}, tmp_path / "w.pth")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_whole_file_is_never_called_incomplete(tmp_path, more, zipped):
+    content = {"model": weights_of(next(models())), "more": more}
+    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match=r"w\.pth: .*save only the model's state_dict"):
         read_weights(tmp_path / "w.pth")
 
