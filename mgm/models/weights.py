@@ -174,19 +174,18 @@ def renormalised(weights: dict[str, Tensor], given: Processor | None) -> dict[st
     With our pixel y = (x / 255 - M) / S, the given one is a y + b, with a = 255 f S / s and
     b = (255 f M - m) / s.
     """
-    kernel = weights.get(KERNEL)
-    bias = weights.get(BIAS)
+    kernel, bias = weights.get(KERNEL), weights.get(BIAS)
     if given is None or kernel is None or kernel.ndim != 5 or kernel.shape[1] != 3 or bias is None:
         return weights
     factor = 255 * (given.rescale_factor if given.do_rescale else 1.0)
-    mean_C = torch.tensor(given.image_mean if given.do_normalize else 0.0).double().expand(3)
-    std_C = torch.tensor(given.image_std if given.do_normalize else 1.0).double().expand(3)
-    our_mean_C, our_std_C = (
-        torch.tensor(IMAGENET_MEAN).double(),
-        torch.tensor(IMAGENET_STD).double(),
+    theirs = (given.image_mean, given.image_std) if given.do_normalize else (0.0, 1.0)
+    mean_C, std_C, our_mean_C, our_std_C = (
+        torch.tensor(each, dtype=torch.float64).expand(3)
+        for each in (*theirs, IMAGENET_MEAN, IMAGENET_STD)
     )
     slope_C, shift_C = factor * our_std_C / std_C, (factor * our_mean_C - mean_C) / std_C
-    if torch.allclose(slope_C, torch.ones(3).double()) and shift_C.abs().max() < 1e-6:
+    # Keep the bits of weights that need no change.
+    if max((slope_C - 1).abs().max(), shift_C.abs().max()) < 1e-6:
         return weights
     shifted_D = torch.einsum("dctyx,c->d", kernel.double(), shift_C)
     return weights | {
