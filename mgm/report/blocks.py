@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mgm.report.findings import FITS, Findings, estimate_of
-from mgm.results.statistics import Estimate
+from mgm.results.statistics import FEWEST, Estimate
 from mgm.study.schema import SHARES
 
 VERDICTS = {"holds": "held", "refuted": "refuted", "open": "open", "not run": "not run"}
@@ -360,8 +360,12 @@ def cell_of(findings: Findings, line: Mapping[str, Any], count: bool) -> Cell:
     if line["estimate"] is None:
         status = "" if line["status"] == "quoted" else line["status"]
         return Cell(status, small=tuple(small))
-    return estimated(line["estimate"])._replace(
-        small=tuple(small), run_ids=tuple(line["run_ids"].split())
+    cell = estimated(line["estimate"])
+    # The head of the column says of how many units it is.
+    few = not count and line["n"] < FEWEST
+    interval = "" if few else cell.interval
+    return cell._replace(
+        interval=interval, small=tuple(small), run_ids=tuple(line["run_ids"].split())
     )
 
 

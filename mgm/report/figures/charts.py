@@ -94,8 +94,9 @@ def over(
         axes.set_xscale("log")
         ticks = sorted(part.x.unique())
         turned = 45 if len(ticks) > 4 else 0
-        texts = [f"{x:,g}" + (f"\n{below[x]}" if x in below else "") for x in ticks]
-        axes.set_xticks(ticks, texts, rotation=0 if below else turned)
+        own_below = below if name != "The paper" else {}
+        texts = [f"{x:,g}" + (f"\n{own_below[x]}" if x in own_below else "") for x in ticks]
+        axes.set_xticks(ticks, texts, rotation=turned, size=7 if below else None)
         axes.minorticks_off()
         axes.grid(axis="y")
     dotted = f" Dotted: {', '.join(levels.line.unique())}." if len(levels) else ""
