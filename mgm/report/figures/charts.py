@@ -211,27 +211,26 @@ def dots(
         rule: a value to mark, such as 0.
     """
     counts = means.groupby("dataset", sort=False).name.nunique()
-    grid = sns.catplot(
+    grid = sns.FacetGrid(
         units,
-        x="value",
-        y="name",
         row="dataset",
-        kind="strip",
-        jitter=0.12,
-        color=QUIET,
-        size=3.4,
-        alpha=0.7,
         height=HEIGHT,
         aspect=2.6,
         sharey=False,
-        facet_kws={"gridspec_kws": {"height_ratios": counts.tolist()}},
+        gridspec_kws={"height_ratios": counts.tolist()},
     )
     for dataset, axes in grid.axes_dict.items():
         own = means[means.dataset == dataset]
         places = np.arange(len(own))
+        for place, name in zip(places, own.name):
+            values = units.value[(units.dataset == dataset) & (units.name == name)]
+            # Equal values stand above one another.
+            heights = place + 0.06 * (np.arange(len(values)) % 5 - 2)
+            axes.plot(values, heights, "o", color=QUIET, markersize=3.4, alpha=0.7, mew=0)
         reach = own[["low", "high"]].sub(own["mean"], axis=0).abs().replace(np.inf, np.nan)
         axes.errorbar(own["mean"], places, xerr=reach.T, **MEAN)
         axes.set_yticks(places, [textwrap.fill(name, 46) for name in own.name])
+        axes.set_ylim(len(own) - 0.5, -0.5)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
         if rule is not None:
