@@ -251,9 +251,8 @@ def table_blocks(
     part, cells = findings.study.parts[name], seen(findings, name)
     if columns is not None:
         cells = cells[cells.column.isin(columns)]
-    # The paper's tables are numbered.
-    label = f"Table {name.replace('_', ', ')}. " if name[0].isdigit() else ""
-    heading = Heading(f"{label}{part.title or name}", 3, f"table-{name}")
+    title = ". ".join(filter(None, (part.label, part.title or name)))
+    heading = Heading(title, 3, f"table-{name}")
     files = {ending: f"tables/table{name}.{ending}" for ending in ("csv", "md", "tex")}
     blocks = with_notes(findings, cells, heading, part.note)
     return [*blocks, Links("This table as", files)] if blocks else []

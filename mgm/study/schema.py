@@ -239,6 +239,8 @@ class Column(Changes):
 class Part(FrozenModel):
     """A table of a study. Empty: all datasets, columns or rows."""
 
+    # Its number, such as Table 4e.
+    label: str = ""
     title: str = ""
     note: str = ""
     datasets: tuple[str, ...] = ()
