@@ -51,11 +51,13 @@ def grouped(workflow: "Workflow") -> dict[str, list[Spec]]:
     if most == 1:
         return {run_id: [spec] for run_id, spec in specs.items()}
     # A run of several studies is of the first.
-    studies = dict.fromkeys(cell.study for cell in plan.cells)
+    runs = dict[str, list[str]]()
+    for cell in plan.cells:
+        runs.setdefault(cell.study, []).extend([cell.run_id] if cell.metric else [])
     study_of = {
         spec.run_id: name
-        for name in reversed(studies)
-        for spec in plan.with_parents(plan.targets.get(name, ()))
+        for name, run_ids in reversed(runs.items())
+        for spec in plan.with_parents(run_ids)
     }
     depths, groups = dict[str, int](), dict[tuple[int, str], list[Spec]]()
     # Parents come first.

@@ -234,8 +234,7 @@ class Workflow:
     @property
     def targets(self) -> list[str]:
         """Return the tables and figures that can be asked for by name."""
-        studies = {"all", *(cell.study for cell in self.plan.cells)}
-        return [name for name in self.plan.targets if name not in studies]
+        return list(self.plan.parts)
 
     def resources(self, rule: str) -> dict[str, Any]:
         """Return the resources that a rule requests from the cluster; none on this machine."""

@@ -81,13 +81,20 @@ class Plan:
 
     @cached_property
     def targets(self) -> dict[str, list[str]]:
-        """The targets, such as table4e and figure5, with the runs that they show."""
-        targets: dict[str, dict[str, None]] = {"all": dict.fromkeys(self.specs)}
+        """The studies and `parts`, with the runs that they show. A table goes before a study."""
+        studies = {"all": list(self.specs)}
         for cell in self.cells:
-            keys = (cell.study, *(f"table{key}" for key in cell.tables), *cell.figures)
-            for key in keys if cell.metric else cell.figures:
-                targets.setdefault(key, {})[cell.run_id] = None
-        return {key: list(runs) for key, runs in targets.items()}
+            studies.setdefault(cell.study, []).append(cell.run_id)
+        return studies | self.parts
+
+    @cached_property
+    def parts(self) -> dict[str, list[str]]:
+        """The tables and figures, such as table4e and figure5, with the runs that they show."""
+        parts = dict[str, list[str]]()
+        for cell in self.cells:
+            for key in (*(f"table{key}" for key in cell.tables), *cell.figures):
+                parts.setdefault(key, []).append(cell.run_id)
+        return parts
 
     def runs_of(self, target: str) -> list[Spec]:
         """Return the runs that a target needs, parents first.

@@ -373,6 +373,12 @@ def test_every_table_and_figure_of_the_paper_is_a_target(name):
     assert wanted <= plan.targets.keys()
     for target in wanted:
         assert plan.runs_of(target)
+    assert {*Workflow({"scale": name}).targets} >= wanted
+    # A table goes before a study of its name, which also has rows of figures.
+    assert "MGM, 200" in {cell.row for cell in plan.cells if cell.study == "table1"}
+    rows = {cell.row for cell in plan.cells if "1" in cell.tables}
+    table1 = {cell.run_id for cell in plan.cells if cell.study == "table1" and cell.row in rows}
+    assert {*plan.targets["table1"]} == table1
     with refused("table9", "did you mean table"):
         plan.runs_of("table9")
 
