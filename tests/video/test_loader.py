@@ -13,7 +13,16 @@ from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Mask, Model, Views
 from mgm.stages.guidance import mask_options
-from mgm.video import Cache, loader, read, read_clip, slot_displacement, slot_magnitude, transform
+from mgm.video import (
+    Cache,
+    container,
+    loader,
+    read,
+    read_clip,
+    slot_displacement,
+    slot_magnitude,
+    transform,
+)
 from mgm.video.motion import frame_difference
 from mgm.video.transform import ClipAugmentation, multiscale, stride, view_indices
 from tests.helpers.videos import indexed, moving_square, write_video
@@ -287,6 +296,14 @@ def test_a_video_of_another_size_than_indexed_is_named(videos):
         assert batch.failed == (wrong.path,)
         with pytest.raises(UserError, match=f"{wrong.path}: .*{says}"):
             next(loader.test_loader([wrong], CLIPS, Views(temporal=1, spatial=1), 4))
+
+
+@pytest.mark.parametrize("motion", ["vectors", "shuffled", None])
+def test_no_file_is_searched_for_its_times(videos, monkeypatch, motion):
+    """Times come from the tracks, also those of clips without motion."""
+    monkeypatch.setattr(container, "_known", None)
+    for batch in first_batches(videos, 4, motion=motion):
+        assert batch.weight_B.all()
 
 
 @pytest.mark.parametrize("gone", [False, True])
