@@ -127,17 +127,24 @@ def has_track(video: Video, method: Method = "codec") -> bool:
 
 
 def require_tracks(folder: Path, videos: Sequence[Video], method: Method) -> None:
-    """Check that these videos of an index have tracks.
+    """Check that these videos of an index have tracks that are not older than they are.
 
     Raises:
         NoMotion: a video has none. The message has the command to run.
     """
+
+    def fault(video: Video) -> str:
+        path = track_path(video.track, method)
+        if not has_track(video, method):
+            return f"{path}: no such file"
+        older = os.path.getmtime(path) < os.path.getmtime(video.path)
+        return f"{path}: is older than its video" if older else ""
+
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(partial(has_track, method=method), videos))
-    if without := [video for video, there in zip(videos, found) if not there]:
+        faults = [found for found in pool.map(fault, videos) if found]
+    if faults:
         raise NoMotion(
-            f"{track_path(without[0].track, method)}: no such file ({len(without)} of "
-            f"{len(videos)} videos have no track), but the mask follows it; "
+            f"{faults[0]} ({len(faults)} of {len(videos)} videos), but the mask follows it; "
             f"run `mgm track {folder} --method {method}`"
         )
 

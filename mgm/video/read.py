@@ -55,7 +55,8 @@ def read(
     wanted_N, inverse = np.unique(np.stack(frames), return_inverse=True)
     place_VT = inverse.reshape(len(frames), -1)
     track = open_track(video, method)
-    moved_N = motion_of(video, wanted_N, track if method else None)
+    still = Motion.none(len(wanted_N), video.height, video.width)
+    moved_N = track[wanted_N] if track and method else still
     frames_VTHWC = _pixels(video, track, wanted_N, place_VT, boxes, size)
     motions = [moved_N[place_T] for place_T in place_VT]
     if boxes:
@@ -69,14 +70,8 @@ def read_motion(
     """Read the motion of frames, as `read` does, without their pixels."""
     if cache and (whole := cache.find(video, method)):
         return whole.motion[index_T]
-    return motion_of(video, index_T, open_track(video, method) if method else None)
-
-
-def motion_of(video: Video, index_T: np.ndarray, track: Track | None) -> Motion:
-    """Return a track's motion of frames; without a track, no motion."""
-    if track is None:
-        return Motion.none(len(index_T), video.height, video.width)
-    return track[index_T]
+    track = open_track(video, method) if method else None
+    return track[index_T] if track else Motion.none(len(index_T), video.height, video.width)
 
 
 def open_track(video: Video, method: Method | None) -> Track | None:

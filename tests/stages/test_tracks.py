@@ -1,6 +1,7 @@
 """`mgm track`: its output, interruptions and refusals, and runs that are guided by tracks."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.data import tracks
 from mgm.data.index import read_index, write_index
-from mgm.data.tracks import write_tracks
+from mgm.data.tracks import require_tracks, write_tracks
 from mgm.errors import NoMotion, UserError
 from mgm.spec import Mask
 from mgm.stages.pretrain import pretrain
@@ -101,11 +102,12 @@ def test_a_track_is_made_again_when_its_video_is_newer(folder):
     first, second = (Path(track_path(video.track, "codec")) for video in index.videos[:2])
     before = times(folder)
     later = before[first] + 10**9
-    Path(index.videos[0].path).touch()
-    import os
-
     os.utime(index.videos[0].path, ns=(later, later))
+    with pytest.raises(NoMotion, match=r"older than its video \(1 of 36 .*mgm track"):
+        require_tracks(folder, index.videos, "codec")
     write_tracks(folder)
+    os.utime(first, ns=(later, later))
+    require_tracks(folder, index.videos, "codec")
     assert times(folder)[first] != before[first]
     assert times(folder)[second] == before[second]
 
