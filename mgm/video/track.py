@@ -25,7 +25,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from mgm.errors import NoMotion, UserError
-from mgm.reading import regular
 from mgm.spec import Method
 from mgm.video.clip import Motion
 from mgm.video.motion import cell_distance, cells, reference_distance
@@ -168,9 +167,12 @@ class Track:
             yield lambda count, start: data[start : start + count], len(data)
             return
         try:
-            file = os.open(regular(Path(self.path)), os.O_RDONLY | os.O_CLOEXEC)
+            # Opening a pipe does not wait, and reading it is refused.
+            file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             raise NoMotion(f"{self.path}: no such track; {AGAIN}") from None
+        except ValueError:
+            raise NoMotion(f"{self.path}: contains a NUL character; correct the path") from None
         except OSError as error:
             raise NoMotion(f"{self.path}: cannot be opened ({error.strerror})") from None
         try:
