@@ -70,13 +70,13 @@ def split_features(
     if weights not in known:
         known.clear()
     of_weights = known.setdefault(weights, {})
-    part = views, tuple(video.path for video in videos)
-    if tokens or part not in of_weights:
+    key = views, tuple(video.path for video in videos)
+    if tokens or key not in of_weights:
         found = _compute(job, model, videos, views, tokens)
         # A file of tokens ends with its run.
-        of_weights[part] = replace(found, tokens_NLD=None)
+        of_weights[key] = replace(found, tokens_NLD=None)
         return found
-    return of_weights[part]
+    return of_weights[key]
 
 
 def _compute(

@@ -203,11 +203,11 @@ class AttentiveProbe(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.head = nn.Linear(width, classes)
         nn.init.trunc_normal_(self.query, std=0.02)
-        for part in self.modules():
-            if isinstance(part, nn.Linear) and part is not self.head:
-                nn.init.trunc_normal_(part.weight, std=0.02)
-                if part.bias is not None:
-                    nn.init.zeros_(part.bias)
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and module is not self.head:
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         # V-JEPA rescales the last layer of the branch.
         with torch.no_grad():
             self.fc2.weight.div_(math.sqrt(2.0))

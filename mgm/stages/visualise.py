@@ -158,12 +158,12 @@ def _parent(job: Job[Visualise], run_id: str) -> tuple[Pretrain, MAE]:
         raise UserError(
             f"{spec.run_id}: parent {run_id} is guided by {trained.mask.guidance}, not by vectors"
         )
-    for part in ("clips", "model"):
-        wanted, theirs = getattr(spec, part), getattr(trained, part)
+    for group in ("clips", "model"):
+        wanted, theirs = getattr(spec, group), getattr(trained, group)
         for name, value in wanted:
             if name not in ("crop", "flip") and value != getattr(theirs, name):
                 raise UserError(
-                    f"{spec.run_id}: {part}.{name} is {value}, but parent {run_id} was trained "
+                    f"{spec.run_id}: {group}.{name} is {value}, but parent {run_id} was trained "
                     f"with {getattr(theirs, name)}; set the parent's value"
                 )
     model = build_mae(trained)

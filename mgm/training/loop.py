@@ -166,10 +166,10 @@ def _backward(
     """Add up the gradients of each micro-batch of `clips`. Return the losses and more numbers."""
     computed = list[tuple[Tensor, Numbers]]()
     no_sync = getattr(loss_module, "no_sync", nullcontext)
-    for part in range(parts):
-        micro_batch = batch.map(itemgetter(slice(part * clips, (part + 1) * clips)))
+    for number in range(parts):
+        micro_batch = batch.map(itemgetter(slice(number * clips, (number + 1) * clips)))
         # Processes exchange gradients after the last micro-batch.
-        with nullcontext() if part + 1 == parts else no_sync():
+        with nullcontext() if number + 1 == parts else no_sync():
             with precision:
                 loss, numbers = loss_module(micro_batch)
             (loss / parts).backward()
@@ -179,11 +179,11 @@ def _backward(
 
 def _means(computed: Sequence[tuple[Tensor, Numbers]]) -> tuple[float, dict[str, float]]:
     """Return the mean loss and the means of the further numbers, over all processes."""
-    parts = [{"loss": loss, **numbers()} for loss, numbers in computed]
-    count = len(parts) * collectives.world_size()
-    sums = torch.stack([torch.stack([x / count for x in part.values()]) for part in parts]).sum(0)
+    found = [{"loss": loss, **numbers()} for loss, numbers in computed]
+    count = len(found) * collectives.world_size()
+    sums = torch.stack([torch.stack([x / count for x in one.values()]) for one in found]).sum(0)
     loss, *others = collectives.all_reduce(sums).tolist()
-    return loss, dict(zip([*parts[0]][1:], others))
+    return loss, dict(zip([*found[0]][1:], others))
 
 
 # --- State, and what several processes share ---
@@ -230,8 +230,8 @@ class _Loss(nn.Module):
         super().__init__()
         self.model, self.loss_of = run.model, run.loss_of
 
-    def forward(self, part: Any) -> tuple[Tensor, Numbers]:
-        return self.loss_of(part)
+    def forward(self, micro_batch: Any) -> tuple[Tensor, Numbers]:
+        return self.loss_of(micro_batch)
 
 
 def _parallel(loss: nn.Module) -> nn.Module:
