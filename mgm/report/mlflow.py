@@ -26,10 +26,10 @@ import pandas as pd
 
 from mgm.console import show, track
 from mgm.errors import UserError
-from mgm.report.findings import Findings, read_findings
-from mgm.results.frame import pretraining_of
+from mgm.results.frame import examine_all, frame_of, of_every_run, pretraining_of
 from mgm.results.lock import file_lock
-from mgm.results.result import LARGEST, log_lines
+from mgm.results.plan import Plan, read_plan
+from mgm.results.result import LARGEST, RunStatus, log_lines
 from mgm.spec import Pretrain, Spec, data_name, dotted, parents
 
 FORMAT = 11  # of what is written; a new one writes all runs again
@@ -69,22 +69,24 @@ def sync(results: Path, uri: str = "") -> str:
     Raises:
         UserError: the tracker cannot be reached or written.
     """
-    uri, found = uri or default_uri(results), read_findings(results)
-    findings, cells = next(iter(found.values())), _cells([*found.values()])
-    wanted = _digests(findings, cells)
+    uri, plan = uri or default_uri(results), read_plan(results)
+    statuses = examine_all(results, plan.specs)
+    cells = _cells(frame_of(plan, statuses), plan)
+    wanted = _digests(results, plan, statuses, cells)
     counts, ids = Counter[str](), dict[str, str]()
     with _writing(uri, results):
         client, experiment, held = _open(uri, results.name)
-        ratios = _ratios(findings.plan.specs.values())
+        ratios = _ratios(plan.specs.values())
         for run_id, digest in track(wanted.items(), "runs copied to MLflow", len(wanted)):
             old = held.get(run_id, [])
             if len(old) == 1 and old[0].data.tags.get(DIGEST) == digest:
                 ids[run_id] = old[0].info.run_id
                 counts["unchanged"] += 1
                 continue
-            spec = findings.plan.specs[run_id]
+            spec = plan.specs[run_id]
             parent = next((ids[name] for name in parents(spec) if name in ids), "")
-            entry = _entry(findings, spec, {**cells.get(run_id, {}), PARENT: parent}, ratios)
+            tags = {**cells.get(run_id, {}), PARENT: parent}
+            entry = _entry(results, plan, statuses[run_id], spec, tags, ratios)
             counts["updated" if old else "created"] += 1
             if len(old) != 1 or not entry.continues(old[0]):
                 for run in old:
@@ -111,11 +113,16 @@ def follow(results: Path, uri: str = "", every: float = 10) -> None:
         time.sleep(every)
 
 
-def _digests(findings: Findings, cells: Mapping[str, dict[str, str]]) -> dict[str, str]:
+def _digests(
+    results: Path,
+    plan: Plan,
+    statuses: Mapping[str, RunStatus],
+    cells: Mapping[str, dict[str, str]],
+) -> dict[str, str]:
     """Map each run that has started to the digest of what MLflow shows of it, parents first."""
     found: dict[str, str] = {}
-    for run_id, spec in findings.plan.specs.items():
-        status, log = findings.statuses[run_id], findings.results / run_id / "log.jsonl"
+    for run_id, spec in plan.specs.items():
+        status, log = statuses[run_id], results / run_id / "log.jsonl"
         if status.state == "not run" and not status.why:
             continue
         facts = [FORMAT, run_id, status.state, status.why, status.result, cells.get(run_id)]
@@ -125,21 +132,16 @@ def _digests(findings: Findings, cells: Mapping[str, dict[str, str]]) -> dict[st
     return found
 
 
-def _cells(found: Sequence[Findings]) -> dict[str, dict[str, str]]:
+def _cells(frame: pd.DataFrame, plan: Plan) -> dict[str, dict[str, str]]:
     """Map each run to its tags: the cells that show it or a run that starts from it."""
-    runs = pd.concat([findings.runs for findings in found]).astype(str)
-    plan = found[0].plan
-    names: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for run_id, cell in runs.groupby("run_id", sort=False):
-        for spec in plan.with_parents([str(run_id)]):
-            tags = names[spec.run_id]
-            for name in ("dataset", "row", "column"):
-                tags[name] += cell[name].to_list()
-            tags["cells"] += (cell.dataset + " / " + cell.row + " / " + cell.column).to_list()
-    return {
-        run_id: {name: "; ".join(dict.fromkeys(texts))[:LONGEST] for name, texts in tags.items()}
-        for run_id, tags in names.items()
-    }
+    runs = of_every_run(frame, plan.specs)
+    runs["cells"] = runs.dataset + " / " + runs.row + " / " + runs.column
+    tags = runs.groupby("run_id", sort=False)[["dataset", "row", "column", "cells"]]
+    return tags.agg(_joined).to_dict("index")  # type: ignore[return-value]
+
+
+def _joined(texts: pd.Series) -> str:
+    return "; ".join(dict.fromkeys(texts))[:LONGEST]
 
 
 @dataclass(frozen=True)
@@ -208,12 +210,16 @@ def _written(run: Any) -> tuple[int, int]:
 
 
 def _entry(
-    findings: Findings, spec: Spec, tags: dict[str, str], ratios: Mapping[str, set[float]]
+    results: Path,
+    plan: Plan,
+    status: RunStatus,
+    spec: Spec,
+    tags: dict[str, str],
+    ratios: Mapping[str, set[float]],
 ) -> Entry:
-    status = findings.statuses[spec.run_id]
     result: dict[str, Any] = status.result or {}
     begun, ended = (_milliseconds(result.get(name)) for name in ("started", "finished"))
-    lines = [] if status.state == "altered" else log_lines(findings.results / spec.run_id)
+    lines = [] if status.state == "altered" else log_lines(results / spec.run_id)
     log = [
         (f"train/{name}", float(line[name]), _milliseconds(line.get("time")), line["step"])
         for line in _thinned(lines)
@@ -227,7 +233,7 @@ def _entry(
         for name, value in result.get("metrics", {}).items()
         if _is_number(value)
     ]
-    start = pretraining_of(spec, findings.plan.specs)
+    start = pretraining_of(spec, plan.specs)
     fields = dotted(start.model_dump(mode="json")) if start else {}
     params = dotted(spec.model_dump(mode="json"))
     params |= {f"start.{name}": fields[name] for name in START if name in fields}
@@ -235,7 +241,7 @@ def _entry(
         "stage": spec.stage,
         "status": {"not run": "stopped"}.get(status.state, status.state),
         "why": status.why,
-        "folder": f"{findings.results.name}/{spec.run_id}",
+        "folder": f"{results.name}/{spec.run_id}",
         "data": data_name(spec.data, result.get("data", {}).get("note", "")),
         "commit": result.get("commit", ""),
         "dirty": str(result.get("dirty", "")),

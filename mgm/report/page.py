@@ -17,7 +17,7 @@ from PIL import Image
 
 from mgm.report.blocks import Block, Fold, Heading, Row, Text
 from mgm.report.findings import Findings
-from mgm.spec import parents
+from mgm.results.frame import of_every_run
 
 STAGES = {
     "pretrain": "Pretraining",
@@ -93,17 +93,12 @@ def facts(findings: Findings) -> dict[str, Any]:
 def runs(findings: Mapping[str, Findings]) -> dict[str, dict[str, str]]:
     """Map the title of each stage to its runs, each with the cell that it is for."""
     first = next(iter(findings.values()))
-    specs = first.plan.specs
-    cells: dict[str, str] = {}
-    for found in findings.values():
-        for run in found.runs.drop_duplicates("run_id").to_dict("records"):
-            titles = found.study.shown
-            where = [titles.get(run["dataset"], run["dataset"]), run["row"], run["column"]]
-            drawn = f"draw {run['draw']}, " if run["draw"] >= 0 else ""
-            cells.setdefault(run["run_id"], f"{', '.join(where)}, {drawn}seed {run['seed']}")
-    for run_id in reversed(list(specs)):
-        for parent in parents(specs[run_id]):
-            cells.setdefault(parent, cells.get(run_id, ""))
+    specs, cells = first.plan.specs, dict[str, str]()
+    shown = of_every_run(first.frame, specs).drop_duplicates("run_id")
+    for run in shown.to_dict("records"):
+        drawn = f"draw {run['draw']}, " if run["draw"] >= 0 else ""
+        where = f"{run['title']}, {run['row']}, {run['column']}"
+        cells[run["run_id"]] = f"{where}, {drawn}seed {run['seed']}"
     return {
         title: {
             run_id: cells.get(run_id, "") for run_id, spec in specs.items() if spec.stage == stage

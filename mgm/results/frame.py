@@ -66,6 +66,15 @@ def _row(cell: Cell, status: RunStatus) -> dict[str, Any] | None:
     }
 
 
+def of_every_run(frame: pd.DataFrame, specs: Mapping[str, Spec]) -> pd.DataFrame:
+    """Return the rows of a frame once more for each run that a row's run starts from."""
+    above: dict[str, list[str]] = {}
+    for run_id, spec in specs.items():
+        known = [parent for parent in parents(spec) if parent in above]
+        above[run_id] = [run_id, *dict.fromkeys(name for one in known for name in above[one])]
+    return frame.assign(run_id=frame.run_id.map(above)).explode("run_id")
+
+
 def examine_all(
     results: Path,
     specs: Mapping[str, Spec],
