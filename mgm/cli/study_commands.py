@@ -44,7 +44,8 @@ class PlanOptions(FrozenModel):
 def plan(options: PlanOptions) -> None:
     """Print the GPU hours and disk space of each table, by stage. Default: scale paper.
 
-    These are computed; nothing runs. A table counts all runs that it needs. Videos are not counted.
+    These are computed; nothing runs. A table counts all runs that it needs. GB are of weights and
+    checkpoints, without videos.
     """
     from mgm.dag.workflow import Workflow
     from mgm.study.cost import PEAK, costs
@@ -57,4 +58,8 @@ def plan(options: PlanOptions) -> None:
         lambda data: size_of(workflow.datasets, workflow.key_of(data)),
         PEAK[options.gpu] * options.utilisation,
     )
-    say(table.to_string(float_format="{:,.1f}".format))
+    say(
+        f"Computed for one {options.gpu}, at {options.utilisation:.0%} of its "
+        f"{PEAK[options.gpu] / 1e12:,.0f} TFLOP/s. Nothing ran."
+    )
+    say(table.to_string(float_format=lambda x: "<0.1" if 0 < x < 0.05 else f"{x:,.1f}"))

@@ -15,25 +15,37 @@ from mgm.results.result import lacks_weights
 from mgm.spec import CODEC, MASKS, Finetune, Pretrain, Spec, parents
 
 
-def overview(workflow: Workflow) -> str:
-    """Return a summary of the DAG."""
+def overview(workflow: Workflow, names: Collection[str]) -> str:
+    """Return a summary of these jobs of the DAG."""
     specs = workflow.plan.specs
-    stages = Counter(spec.stage for spec in specs.values())
+    to_do = Counter(spec.stage for name in names for spec in workflow.jobs[name].specs)
+    stages = ", ".join(f"{count} {stage}" for stage, count in to_do.items())
     done = sum((workflow.results / run_id / "result.json").exists() for run_id in specs)
     cost = workflow.expected_cost
     return (
-        f"{workflow.name}: {len(specs)} runs"
-        f" ({', '.join(f'{count} {stage}' for stage, count in stages.items())}), {done} of them "
-        f"done; {len(workflow.jobs) - len(workflow.done)} jobs."
+        f"{workflow.name}: {len(names)} jobs with {to_do.total()} runs"
+        f"{f' ({stages})' if stages else ''}; {done} of all {len(specs)} runs are done."
         f"{f' All of it takes {cost}.' if cost else ''}\n"
         "You can stop it at any time; the same command continues."
         f" The page will be {workflow.reports / 'index.html'}"
     )
 
 
+def summarise(workflow: Workflow, dag: Any) -> None:
+    """Print what a dry run found; nothing if it ended before it had a DAG."""
+    if dag:
+        # After a dry run, Snakemake takes no job as needed any more.
+        names = _names(dag.jobs) - {*workflow.done}
+        print(overview(workflow, names), *missing(workflow, names).values(), sep="\n")
+
+
 def wanted(dag: Any) -> set[str]:
     """Return the names of the jobs that Snakemake's DAG will run."""
-    names = (getattr(job.wildcards, "job", "") for job in dag.needrun_jobs())
+    return _names(dag.needrun_jobs())
+
+
+def _names(jobs: Iterable[Any]) -> set[str]:
+    names = (getattr(job.wildcards, "job", "") for job in jobs)
     return {name for name in names if name}
 
 
@@ -50,26 +62,29 @@ def ended_early(workflow: Workflow, names: Iterable[str], started: float) -> str
     return f"mgm: {workflow.name}: {len(jobs)} jobs are not done{see}. The same command continues."
 
 
-def missing(workflow: Workflow) -> dict[str, str]:
-    """Return an error line for each dataset that is absent and that no job makes."""
+def missing(workflow: Workflow, names: Collection[str]) -> dict[str, str]:
+    """Return an error line for each dataset of these jobs that is absent and that no job makes."""
     lines = {}
+    read = {workflow.key_of(spec.data) for spec in _specs(workflow, names)}
+    read |= {part for name in read for part in workflow.built.get(name, ())}
     for name, place in workflow.places.items():
-        if name not in workflow.built and not (place / "index.json").exists():
+        if name in read - {*workflow.built} and not (place / "index.json").exists():
             command = shlex.join(["mgm", *workflow.preparation[name]])
             lines[name] = f"dataset {name}: {place / 'index.json'} is missing; run `{command}`"
     return lines
 
 
+def _specs(workflow: Workflow, names: Collection[str]) -> list[Spec]:
+    return [spec for name, job in workflow.jobs.items() if name in names for spec in job.specs]
+
+
 def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
     """Return an error line for each thing that would stop these jobs."""
-    jobs = [job for name, job in workflow.jobs.items() if name in names]
-    specs = [spec for job in jobs for spec in job.specs]
-    key_of = workflow.key_of
-    needed, absent = {key_of(spec.data) for spec in specs}, missing(workflow)
-    lines = [line for name, line in absent.items() if name in needed]
+    specs, key_of = _specs(workflow, names), workflow.key_of
+    lines = list(missing(workflow, names).values())
     checks: list[partial[Any]] = [
         partial(_check_index, workflow.places[name], [s for s in specs if key_of(s.data) == name])
-        for name in needed
+        for name in {key_of(spec.data) for spec in specs}
         if (workflow.places[name] / "index.json").exists()
     ]
     for check in checks:

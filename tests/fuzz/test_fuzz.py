@@ -200,7 +200,7 @@ def test_scales(tmp_path, data):
         assert all(run_id == spec.run_id for run_id, spec in paper.plan.specs.items())
         assert paper.name not in ("", ".", "..")
         assert not set(paper.name) & set("/ $;`'\"\\\n")
-        assert overview(paper)
+        assert overview(paper, paper.jobs)
         if name == "paper":
             one_line_or(
                 lambda: costs(

@@ -131,7 +131,7 @@ def test_sets_made_of_downloaded_ones_are_made_by_jobs_too(tmp_path):
         "ucf14-hmdb7",
         "hmdb14-ucf7",
     }
-    assert set(missing(workflow)) == {"ssv2", "diving48"}
+    assert set(missing(workflow, workflow.jobs)) == {"ssv2", "diving48"}
     words = " ".join(workflow.preparation["hmdb14-ucf7"])
     places = "--source data/hmdb51 --target data/ucf101 --out data/hmdb14-ucf7"
     assert words == f"prepare hmdb14-ucf7 {places}"
@@ -162,6 +162,7 @@ def test_a_missing_dataset_stops_only_what_needs_it(tmp_path):
         for target in ("table4e", "table3")
     }
     assert [line.split(":")[0] for line in problems(paper, rules["table4e"])] == ["dataset ssv2"]
+    assert {*paper.targets} >= {"table1", "table4e", "figure5"}
     lines = problems(paper, rules["table3"])
     assert [line.split(":")[0] for line in lines] == [
         "dataset k400",
