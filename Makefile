@@ -74,11 +74,10 @@ lock: ## pin the newest versions that pyproject.toml allows
 		--no-emit-index-url --no-emit-find-links --quiet --upgrade --output-file requirements.lock
 
 docs: setup ## write the results in README and docs from the archives; build the site in site/ (opens from disk)
-	@for name in drawn length binding visible gestures bodies; do $(BIN)/mgm report $$name > /dev/null && \
+	@for name in mini drawn length binding visible gestures bodies; do $(BIN)/mgm report $$name > /dev/null && \
 		sed "s,](figures/,]($$name-," reports/$$name/index.md > docs/$$name.md && \
 		for figure in $$(grep -o 'figures/[^)]*' reports/$$name/index.md); do \
 			cp reports/$$name/$$figure docs/$$name-$${figure#figures/}; done; done
-	@cp $$($(BIN)/mgm report mini --only order | cut -d' ' -f2) docs/mini-order.svg
 	@$(BIN)/python -m mgm.report.markdown README.md docs/*.md
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "The site: $(CURDIR)/site/index.html"
 

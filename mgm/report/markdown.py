@@ -4,7 +4,7 @@
 
 A block begins with a comment that says what it shows, and ends with another:
 
-    <!-- study drawn | mini: MGM minus Random block -->7.8 [4.4, 11.3]<!-- end -->
+    <!-- study drawn | mini: MGM minus Random block -->7.8 [4.4, 11.3], n = 20<!-- end -->
 
     <!-- study drawn | controls | datasets: mini / one -->
     ...
@@ -12,10 +12,12 @@ A block begins with a comment that says what it shows, and ends with another:
 
 - `DATASET: A minus B` is one number, of the first column or of `| column: ...`. A row in another
   column is `A [COLUMN]`.
+- `table` is a table of the study by its name, without the controls.
 - `controls` is a table of the controls without a model.
 - `differences` is a table of a `family`. Bold differs from 0 by Holm's method.
 
-Lists are separated by " / ". A number cannot stand in a table, whose cells `|` would divide.
+A study of the paper's suite is named with its results, as `mini/table4e`. Lists are separated by
+" / ". A number cannot stand in a table, whose cells `|` would divide.
 """
 
 import re
@@ -38,6 +40,7 @@ from mgm.report.blocks import (
     Table,
     Text,
     difference_table,
+    seen,
     table_of,
 )
 from mgm.report.findings import Findings, in_words, read_findings
@@ -80,10 +83,17 @@ def _inside(findings: Findings, what: str) -> str:
     if kind in KINDS:
         return f"\n\n{KINDS[kind](findings, **options)}\n\n"
     dataset, _, formula = kind.partition(": ")
-    text = in_words(findings.estimate(dataset, formula, **options))  # type: ignore[arg-type]
-    if text == "not run":
+    estimate = findings.estimate(dataset, formula, **options)  # type: ignore[arg-type]
+    text = in_words(estimate)
+    if estimate is None or text == "not run":
         raise UserError("has no result")
-    return text
+    return f"{text}, n = {estimate.n}" if estimate.has_interval else text
+
+
+def named_table(findings: Findings, name: str) -> str:
+    """Return a table of the study, without the controls."""
+    cells = seen(findings, name)
+    return markdown(table_of(findings, cells[~cells.control]))
 
 
 def controls(findings: Findings, datasets: str = "") -> str:
@@ -119,7 +129,11 @@ def _chosen(table: pd.DataFrame, name: str, wanted: str) -> pd.DataFrame:
     return table[table[name].isin(chosen)]
 
 
-KINDS: dict[str, Callable[..., str]] = {"controls": controls, "differences": differences}
+KINDS: dict[str, Callable[..., str]] = {
+    "table": named_table,
+    "controls": controls,
+    "differences": differences,
+}
 
 
 def summary(blocks: Iterable[Block], name: str) -> str:
@@ -174,7 +188,12 @@ def _named(line: Line) -> str:
 
 def main(paths: list[Path], results: Path = Path("results")) -> None:
     """Write the blocks of these files again."""
-    read = cache(lambda name: read_findings(results / name)[name])
+    found = cache(lambda name: read_findings(results / name))
+
+    def read(study: str) -> Findings:
+        name, _, of_suite = study.partition("/")
+        return found(name)[of_suite or name]
+
     for path in paths:
         text = path.read_text(encoding="utf-8")
         if (new := refresh(text, read)) != text:
