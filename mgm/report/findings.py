@@ -36,7 +36,7 @@ from mgm.spec.compute import multiply_adds
 from mgm.study.formula import Formula, Term, parse_formula
 from mgm.study.load import read_studies
 from mgm.study.quoted import Quote, quotes
-from mgm.study.schema import CONTROLS, SHARES, Against, Over, Prediction, Study
+from mgm.study.schema import CONTROLS, SHARES, Against, Over, Study
 
 AT = ["dataset", "draw", "seed", "column", "row"]
 CELL = ["dataset", "column", "row"]
@@ -508,25 +508,6 @@ class Findings:
                 | {"verdict": verdict, "why": why}
             )
         return pd.DataFrame(rows, columns=[*copied, *Estimate._fields, "verdict", "why"])
-
-    def tested_by(self, prediction: Prediction) -> pd.DataFrame:
-        """Return the rows of `runs` that test a prediction.
-
-        Controls count only if it is about controls alone: they may be measured at any time.
-        """
-        places = [
-            (term.row, term.column or prediction.column or self.first_column)
-            for term in prediction.statement.formula.terms
-        ]
-        runs = self.runs[self.runs.dataset == prediction.dataset]
-        runs = runs[pd.MultiIndex.from_frame(runs[["row", "column"]]).isin(places)]
-        if not runs.control.all():
-            runs = runs[~runs.control]
-        if prediction.draws:
-            runs = runs[runs.draw.isin(prediction.draws)]
-        if prediction.seeds:
-            runs = runs[runs.seed.isin(prediction.seeds)]
-        return runs
 
     def filled(self, text: str) -> str:
         """Return a text with its {DATASET: A minus B} replaced by numbers.
