@@ -31,7 +31,8 @@ from mgm.results.lock import folder_lock, has_writer, wait_for_flock
 
 SUMS = "SHA256SUMS"
 MARKER = "archive.sha256"
-PLAN = "plan"  # the folder of the plan
+# The folder of the plan, and its files.
+PLAN, PLANNED = "plan", ("cells.csv", "specs.json", "study.yaml")
 ENDING = ".tar.xz"
 # What is archived of a run. Weights, checkpoints and what others put there are not.
 ARCHIVED = ("spec.json", "result.json", "log.jsonl", "predictions.csv", "arrays.npz")
@@ -112,8 +113,9 @@ def pack(results: Path, runs: Collection[str], without: Collection[str] = ()) ->
         files = {name: data for name, data in files.items() if name.split("/")[0] not in without}
         if not _runs_in(files):
             raise UserError(f"{results}: contains no finished runs; run its experiments first")
-        for path in (results / PLAN).glob("[!.]*"):
-            files[f"{PLAN}/{path.name}"] = path.read_bytes()
+        for path in (results / PLAN / name for name in PLANNED):
+            if path.is_file() and not path.is_symlink():
+                files[f"{PLAN}/{path.name}"] = path.read_bytes()
         data = _compress(results.name, files)
         digest = sha256(data).hexdigest()
         # The digest comes first, so that a killed process leaves no archive without its digest.
@@ -330,7 +332,7 @@ def _move(new: Path, place: Path) -> None:
         if path.name == MARKER:
             path.replace(target)
         elif path.is_dir() and target.is_dir():
-            if not has_writer(target):
+            if path.name != PLAN and not has_writer(target):
                 with folder_lock(target):
                     _complete(target, path)
         elif not target.exists():

@@ -19,11 +19,11 @@ from mgm.errors import UserError, nearest
 from mgm.reading import read_json, read_text
 from mgm.results import atomic
 from mgm.results.archive import PLAN as FOLDER
-from mgm.results.archive import unpack
+from mgm.results.archive import PLANNED, unpack
 from mgm.spec import Spec, parents, parse
 
-CELLS, SPECS = "cells.csv", "specs.json"
-COPY = "study.yaml"  # the study's file, for a folder of results that was moved without it
+# The last is the study's file, for a folder of results that was moved without it.
+CELLS, SPECS, COPY = PLANNED
 UNDRAWN = -1  # the draw of a dataset that is not drawn
 X = "x."  # before the field of a figure's x, in the header of cells.csv
 

@@ -20,8 +20,7 @@ class MaskInfo(NamedTuple):
     guided: bool = False  # reads motion
     carried: bool = False  # and the motion's direction
     largest: bool = False  # looks for the largest motion (eq. 6), so it reads `Mask.cells`
-    # The method's paper, if it is not the MGM paper. Then
-    # mgm/study/paper/table4e.yaml lists its row.
+    # The method's paper, if it is not the MGM paper. Then the study `masks` lists its row.
     source: str = ""
     # Raise this number when the same spec makes another mask, so that its runs get other ids.
     version: int = 1

@@ -175,6 +175,21 @@ def test_runs_that_are_here_stay(results):
     }
 
 
+def test_a_plan_that_is_here_stays_and_is_packed_without_other_files(results):
+    pack(results)
+    _forget(results)
+    (results / "plan").mkdir(parents=True)
+    (results / "plan" / "cells.csv").write_text("mine")
+    (results / "plan" / "notes.txt").write_text("mine")
+    (results / "plan" / "study.yaml").symlink_to("/etc/hostname")
+    unpack(results)
+    assert (results / "plan" / "cells.csv").read_text() == "mine"
+    pack(results)
+    _forget(results)
+    unpack(results)
+    assert [path.name for path in (results / "plan").iterdir()] == ["cells.csv"]
+
+
 def test_a_run_with_a_writer_or_a_checkpoint_stays_as_it_is(results):
     """Its result from the archive would make it a finished run, which is not trained on."""
     pack(results)
