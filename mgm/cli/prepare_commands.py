@@ -13,7 +13,7 @@ from mgm.console import say
 from mgm.data.prepare import prepare_copies, prepare_tracks, read_params, require_own_index, summary
 from mgm.data.published import index_published
 from mgm.errors import MOST_PROCESSES, UserError
-from mgm.spec import PUBLISHED, FrozenModel, Published
+from mgm.spec import PUBLISHED, FrozenModel, Method, Published
 
 # A command imports what it needs when it is called: PyAV, NumPy and PyTorch take long to import.
 
@@ -31,10 +31,11 @@ Seed = Annotated[
 class CopyOptions(FrozenModel):
     """What `mgm prepare DATASET` writes besides the index. Every field is an option."""
 
-    motion: Literal["codec", "none"] = Field(
+    motion: Literal[Method, "none"] = Field(
         "codec",
         description="codec: write OUT/tracks too, the motion vectors and times of every video, "
-        "which masks follow; none: only the index.",
+        "which masks follow; dis, raft-small: tracks of optical flow besides; none: only the "
+        "index.",
     )
     copy_as: Annotated[
         Literal["mp4"] | None,
@@ -80,10 +81,12 @@ def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
 
         copy = partial(copy_videos, short_side=how.short_side or 256, processes=processes)
         index = prepare_copies(make, out, copy)
-    elif how.motion == "codec":
-        index = prepare_tracks(make, out, processes)
     else:
-        index = make(out)
+        index = make(out) if how.motion == "none" else prepare_tracks(make, out, processes)
+    if how.motion == "dis" or how.motion == "raft-small":
+        from mgm.data.tracks import write_tracks
+
+        write_tracks(out, how.motion, processes=processes)
     say(summary(index))
 
     from mgm.stages.inspect import interlaced_lines, spread, visible_lines

@@ -32,6 +32,10 @@ def test_the_videos_of_the_published_ids_are_kept(tmp_path):
     whole = k400(tmp_path / "k400", names)
     index = index_mini_k200(tmp_path / "k400", tmp_path / "mini")
     assert read_index(tmp_path / "mini") == index
+    # Tracks are K400's.
+    track_of = {video.path: video.track for video in read_index(tmp_path / "k400").videos}
+    for video in read_index(tmp_path / "mini").videos:
+        assert video.track == track_of[video.path]
     assert index.videos == (whole.videos[0], whole.videos[1], whole.videos[4])
     assert (index.classes, index.root) == (whole.classes, whole.root)
     assert index.digest != whole.digest

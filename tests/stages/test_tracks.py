@@ -167,13 +167,14 @@ def test_a_video_that_loses_frames_is_left_out_with_its_reason(tmp_path):
     other = write_video(tmp_path / "large.mpg", moving_square(6, 96, 96), codec="mpeg1video")
     odd = tmp_path / "videos" / "a" / "0.mpg"
     odd.write_bytes(odd.read_bytes() + Path(other).read_bytes())
-    words = ["prepare", "folder", "--source", str(tmp_path / "videos"), "--out"]
-    result = CliRunner().invoke(app, [*words, str(tmp_path / "out")])
+    words = ["prepare", "folder", "--source", str(tmp_path / "videos"), "--motion", "dis"]
+    result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     index = read_index(tmp_path / "out")
     assert len(index.videos) == 11
     assert dict(index.excluded)["a/0.mpg"].startswith("frame 5 has 96 x 96 pixels")
-    assert all(Path(track_path(video.track, "codec")).is_file() for video in index.videos)
+    for method in ("codec", "dis"):
+        assert all(Path(track_path(video.track, method)).is_file() for video in index.videos)
 
 
 def test_a_mask_guided_by_flow_trains_on_videos_without_vectors(
