@@ -134,8 +134,9 @@ def training_batches(
     )
 
     def on_device(step: int, batch: Batch) -> tuple[Batch, tuple[str, ...]]:
-        copied = copy(batch)
-        return change(step, copied, batch.weight_B) if change else copied, batch.failed
+        copied, unread = copy(batch), batch.sample_B[batch.weight_B == 0].tolist()
+        failed = tuple(dict.fromkeys(videos[sample].path for sample in unread))
+        return change(step, copied, batch.weight_B) if change else copied, failed
 
     return map(on_device, count(first_step), loader)
 

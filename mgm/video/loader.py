@@ -55,7 +55,6 @@ class Batch(NamedTuple):
         sample_B: int64, the video's position. The scores of a video's test views are averaged.
         weight_B: float32, the weight of the clip's loss. It is 0 for a training video that could
             not be read, which has frames of zeros. Otherwise it is 1.
-        failed: paths of the videos that could not be read.
         target_BC: float32, the share of each class in mixed clips (`mgm.training.mix`).
         masked_BL: True for hidden tokens (`BatchOptions.masks`).
     """
@@ -66,7 +65,6 @@ class Batch(NamedTuple):
     label_B: torch.Tensor
     sample_B: torch.Tensor
     weight_B: torch.Tensor
-    failed: tuple[str, ...]
     target_BC: torch.Tensor | None = None
     masked_BL: torch.Tensor | None = None
 
@@ -122,8 +120,7 @@ def training_loader(
 
     Each epoch is a permutation of the videos. Step k takes positions k * batch to (k + 1) * batch
     of the sequence of all epochs. Several processes read equal parts of a batch, in order. A video
-    that cannot be read stays in the batch with weight 0, and its path is in `Batch.failed`. The
-    training loop counts such videos.
+    that cannot be read stays in the batch with weight 0. The training loop counts such videos.
 
     With repeated augmentation, a video has `augment.repeats` successive clips in the batch, all of
     the same frames, as in VideoMAE. Each has its own crop, flip and augmentation. The first is the
@@ -199,7 +196,7 @@ def _joined(pieces: Iterator[Batch], count: int, clips: int) -> Iterator[Batch]:
     """
     pin = torch.cuda.is_available()
     while True:
-        start, failed = 0, dict[str, None]()
+        start = 0
         for number in range(count):
             piece = next(pieces)
             if number == 0:
@@ -208,9 +205,8 @@ def _joined(pieces: Iterator[Batch], count: int, clips: int) -> Iterator[Batch]:
             for into, tensor in zip(whole, piece):
                 if isinstance(into, torch.Tensor) and isinstance(tensor, torch.Tensor):
                     into[start:stop].copy_(tensor)
-            failed |= dict.fromkeys(piece.failed)
             start = stop
-        yield whole._replace(failed=tuple(failed))
+        yield whole
 
 
 def _require_shared_memory(workers: int, clips: Clips, count: int) -> None:
@@ -305,7 +301,6 @@ class _Batches(Dataset):
             torch.tensor([self.videos[sample].label for sample in samples]),
             torch.tensor(samples),
             torch.tensor([float(b not in failed) for b in range(len(clips))]),
-            tuple(dict.fromkeys(self.videos[samples[b]].path for b in sorted(failed))),
             masked_BL=masked_BL,
         )
 

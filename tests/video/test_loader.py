@@ -233,7 +233,7 @@ def test_pieces_from_workers_make_the_same_batches(videos, broken, monkeypatch, 
     given = {"batch": 5, "motion": None, "augment": Augment(repeats=repeats)}
     rows = [*videos[:3], broken, broken]
     whole = first_batches(rows, 4, **given)[step:]
-    assert all(len(batch.failed) == 1 for batch in whole)
+    assert all((batch.weight_B == 0).any() for batch in whole)
     monkeypatch.setattr(loader, "PIECE", 2)
     assert_same(whole, first_batches(rows, 4 - step, **given, first_step=step, workers=2))
 
@@ -293,7 +293,7 @@ def test_a_video_of_another_size_than_indexed_is_named(videos):
             first_batches([wrong], count=1, batch=1)
         wrong = replace(wrong, track="")
         (batch,) = first_batches([wrong], count=1, batch=1, motion=None)
-        assert batch.failed == (wrong.path,)
+        assert batch.weight_B.tolist() == [0]
         with pytest.raises(UserError, match=f"{wrong.path}: .*{says}"):
             next(loader.test_loader([wrong], CLIPS, Views(temporal=1, spatial=1), 4))
 
@@ -327,7 +327,6 @@ def test_an_unreadable_training_video_keeps_its_place_with_weight_0(videos, brok
         is_broken = batch.sample_B == 1
         assert is_broken.sum() == 1
         assert torch.equal(batch.weight_B, (~is_broken).float())
-        assert batch.failed == (broken.path,)
         assert not batch.frames_BTHWC[is_broken].any()
         assert not batch.motion_BSHW[is_broken].any()
         assert batch.frames_BTHWC[~is_broken].flatten(1).any(1).all()
