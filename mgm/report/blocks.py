@@ -278,7 +278,8 @@ def with_notes(
         chance, videos = chance_of(findings, dataset)
         data[findings.study.shown.get(dataset, dataset)] = videos
         models = block[~block.control & (block.n > 0)]
-        if len(models) and models["mean"].max() <= chance:
+        accuracy = findings.study.columns[column].metric == "top1"
+        if accuracy and len(models) and models["mean"].max() <= chance:
             warnings.append(f"No row is above chance: {column}.")
         fits = {row: findings.fitted.get((dataset, column, row), 100) for row in models.row}
         if poor := [row for row, value in fits.items() if value < FITS]:
@@ -347,7 +348,8 @@ def cell_of(findings: Findings, line: Mapping[str, Any], count: bool) -> Cell:
     """
     place = line["dataset"], line["column"], line["row"]
     evaluated = line["column"] in findings.study.columns
-    paper = f"{line['paper']:.1f}" if evaluated else _rounded(line["paper"])
+    share = evaluated and findings.study.columns[line["column"]].metric in SHARES
+    paper = f"{line['paper']:.1f}" if share else _rounded(line["paper"])
     small = [f"paper {paper}"] if line["paper"] > -1e9 else []
     if not evaluated and line["n"]:
         return Cell(_rounded(line["mean"]), small=tuple(small))
@@ -360,6 +362,8 @@ def cell_of(findings: Findings, line: Mapping[str, Any], count: bool) -> Cell:
         status = "" if line["status"] == "quoted" else line["status"]
         return Cell(status, small=tuple(small))
     cell = estimated(line["estimate"])
+    if not share and not line["estimate"].has_interval:
+        cell = cell._replace(text=_rounded(line["mean"]))
     # The head of the column says of how many units it is.
     few = not count and line["n"] < FEWEST
     interval = "" if few else cell.interval
@@ -369,8 +373,8 @@ def cell_of(findings: Findings, line: Mapping[str, Any], count: bool) -> Cell:
 
 
 def _rounded(value: float) -> str:
-    """Return a number that is no accuracy, such as GFLOPs or a count of videos."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+    """Return a number that is no share, such as GFLOPs, a ratio or a count of videos."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def estimated(estimate: Estimate | None, strong: bool = False) -> Cell:
