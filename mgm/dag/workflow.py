@@ -271,8 +271,7 @@ class Workflow:
 
     def is_new(self) -> bool:
         """Return whether the results do not have this plan yet, as it stands."""
-        files = {self.results / FOLDER / name: text for name, text in self.plan.texts().items()}
-        return any(not file.exists() or file.read_text() != text for file, text in files.items())
+        return self.plan.is_new(self.results)
 
     def start(self) -> None:
         """Write the plan, and the files that jobs read: specs and the generators' parameters.
@@ -300,7 +299,7 @@ class Workflow:
         for dataset, params in self.generated.items():
             files[self.params_file(dataset)] = params.model_dump_json()
         for path, text in files.items():
-            if not path.exists() or path.read_text() != text + "\n":
+            if not path.exists() or path.read_text(encoding="utf-8") != text + "\n":
                 atomic.write(path, text + "\n")
         if self.given:
             from mgm.stages.parents import link

@@ -139,12 +139,22 @@ class Plan:
         specs = "{" + json.dumps(head)[1:-1] + ', "runs": {\n' + ",\n".join(runs) + "\n}}\n"
         return {CELLS: cells, SPECS: specs} | ({COPY: self.words} if self.words else {})
 
+    def is_new(self, results: Path) -> bool:
+        """Return whether the folder `results` has another plan, or none."""
+        return bool(self._changed(results))
+
     def write(self, results: Path) -> None:
         """Write the plan to the folder `results`. Unchanged files are left alone."""
-        for name, text in self.texts().items():
-            path = results / FOLDER / name
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
-                atomic.write(path, text)
+        for path, text in self._changed(results).items():
+            atomic.write(path, text)
+
+    def _changed(self, results: Path) -> dict[Path, str]:
+        files = {results / FOLDER / name: text for name, text in self.texts().items()}
+        return {
+            path: text
+            for path, text in files.items()
+            if not path.exists() or path.read_bytes() != text.encode()
+        }
 
 
 def digest(cells: str) -> str:
