@@ -11,7 +11,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from mgm.video.container import DecodedFrame, open_video
 from mgm.video.motion import UPRIGHT, Turn
-from mgm.video.track import Facts, TrackWriter
+from mgm.video.track import TrackWriter
 from mgm.video.vectors import record
 from mgm.video.videos import Video
 
@@ -51,7 +51,7 @@ def encode(source: Video, out: Path, short_side: int, track: BinaryIO) -> int:
     ):
         stream = container.add_stream("libx264", rate=rate, options=ENCODING)
         reformatter = VideoReformatter()
-        for picture in record(video.pictures(motion=video.has_vectors), writer):
+        for picture in record(video, writer):
             if not frames:
                 size = picture.size
                 height, width = _fitted(*size, short_side)
@@ -65,22 +65,11 @@ def encode(source: Video, out: Path, short_side: int, track: BinaryIO) -> int:
             frames += 1
         if frames:
             container.mux(stream.encode())
-        codec, vectors = video.codec, video.has_vectors
+        facts = {"method": "codec", "codec": video.codec, "vectors": video.has_vectors}
     if not frames:
         return 0
     with open_video(out) as copy:
-        facts = Facts(
-            method="codec",
-            codec=codec,
-            frames=frames,
-            height=size[0],
-            width=size[1],
-            vectors=vectors,
-            bytes=out.stat().st_size,
-            container=copy.format,
-            pixels=(height, width),
-        )
-        writer.finish(facts, copy.timeline)
+        writer.finish(copy, frames, size, pixels=(height, width), **facts)
     return frames
 
 

@@ -30,7 +30,7 @@ from mgm.spec import Flow
 from mgm.video.container import open_video
 from mgm.video.decode import read_pictures
 from mgm.video.motion import CELL, cells
-from mgm.video.track import Facts, TrackWriter, pack_cells
+from mgm.video.track import TrackWriter, pack_cells
 from mgm.video.videos import Video
 
 SHORT = {"raft-small": 128, "dis": 64}  # least pixels of the short side that an estimator sees
@@ -61,20 +61,8 @@ def write_flow(
     if not writer.rows:
         raise UserError("no frame decodes")
     with open_video(video.path) as source:
-        timeline, codec, container = source.timeline, source.codec, source.format
-    facts = Facts(
-        method=method,
-        codec=codec,
-        frames=video.frames,
-        height=size[0],
-        width=size[1],
-        vectors=True,
-        bytes=video.bytes,
-        container=container,
-        pixels=size,
-        weights=weights,
-    )
-    writer.finish(facts, timeline)
+        facts = {"method": method, "codec": source.codec, "vectors": True, "weights": weights}
+        writer.finish(source, video.frames, size, **facts)
 
 
 def motions(

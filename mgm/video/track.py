@@ -11,7 +11,6 @@ Methods: "codec" has the vectors that the file stores. "dis" and "raft-small" ha
 (`mgm.video.optical_flow`).
 """
 
-import json
 import os
 import struct
 import zlib
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
@@ -30,6 +29,9 @@ from mgm.video.clip import Motion
 from mgm.video.motion import cell_distance, cells, reference_distance
 from mgm.video.packets import Timeline
 from mgm.video.videos import CODECS_WITH_VECTORS
+
+if TYPE_CHECKING:
+    from mgm.video.container import VideoReader
 
 SUFFIX = ".track"
 MAGIC = b"mgmtrk02"
@@ -306,27 +308,30 @@ class TrackWriter:
         self.references += [index] if reference else []
         self.file.write(packed)
 
-    def finish(self, facts: Facts, timeline: Timeline | None) -> None:
+    def finish(self, file: "VideoReader", frames: int, size: tuple[int, int], **facts: Any) -> None:
         """Write the table and the end.
 
         Args:
-            facts: without keys and start.
-            timeline: of the file that has `facts.bytes`.
+            file: from which the pixels are read. The times are this file's.
+            size: height and width of the frames that the vectors are of.
+            facts: method, codec, vectors, and what differs: weights, and the file's pixels.
         """
-        rows = self.rows + [(0, 0, "")] * (facts.frames - len(self.rows))
+        timeline, (height, width) = file.timeline, size
+        facts = {"frames": frames, "height": height, "width": width, "pixels": size} | facts
+        facts |= {"bytes": os.path.getsize(file.path), "container": file.format}
+        rows = self.rows + [(0, 0, "")] * (frames - len(self.rows))
         size_T, crc_T, kind_T = zip(*rows) if rows else ((), (), ())
         past_T, future_T = reference_distance(np.arange(len(rows)), np.array(self.references, int))
         values = [size_T, crc_T, past_T, future_T, kind_T]
         if timeline is not None:
-            keys, start = tuple(timeline.key_K.tolist()), timeline.start
-            facts = facts.model_copy(update={"keys": keys, "start": start})
+            facts |= {"keys": tuple(timeline.key_K.tolist()), "start": timeline.start}
             steps_T = np.diff(timeline.times_T, prepend=0)
             values += [steps_T, timeline.packet_T, timeline.spare_T]
         kinds = COLUMNS if timeline is None else COLUMNS + TIMES
         columns = [np.array(column, kind) for column, (_, kind) in zip(values, kinds, strict=True)]
-        if any(len(column) != facts.frames for column in columns):
-            raise UserError(f"{len(rows):,} of {facts.frames:,} frames decode; replace the file")
-        line = json.dumps(facts.model_dump(), separators=(",", ":")).encode()
+        if any(len(column) != frames for column in columns):
+            raise UserError(f"{len(rows):,} of {frames:,} frames decode; replace the file")
+        line = Facts.model_validate(facts).model_dump_json().encode()
         table = zlib.compress(b"\n".join([line, b"".join(x.tobytes() for x in columns)]))
         self.file.write(table + END.pack(len(table), zlib.crc32(table), MAGIC))
 

@@ -1,9 +1,7 @@
 """Write the track of a video; read and summarise all its motion vectors."""
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,9 +11,9 @@ import numpy as np
 
 from mgm.errors import UserError
 from mgm.results.atomic import atomic_write
-from mgm.video.container import DecodedFrame, open_video, transcode
+from mgm.video.container import DecodedFrame, VideoReader, open_video, transcode
 from mgm.video.decode import is_interlaced, probe_video
-from mgm.video.track import SUFFIX, Facts, Track, TrackWriter, pack_cells
+from mgm.video.track import SUFFIX, Track, TrackWriter, pack_cells
 from mgm.video.videos import Video
 
 INTERLACED = (
@@ -24,17 +22,20 @@ INTERLACED = (
 )
 
 
-def record(pictures: Iterable[DecodedFrame], writer: TrackWriter) -> Iterator[DecodedFrame]:
-    """Yield pictures, and add them to a track.
+def record(video: VideoReader, writer: TrackWriter) -> Iterator[DecodedFrame]:
+    """Yield a video's pictures, and add them to a track.
 
     Raises:
         UserError: their size changes.
     """
     size = None
-    for picture in pictures:
+    for picture in video.pictures(motion=video.has_vectors):
         if size not in (None, picture.size):
             now, before = (f"{height} x {width}" for height, width in (picture.size, size))
-            raise UserError(f"frame {picture.index} has {now} pixels, earlier frames {before}")
+            raise UserError(
+                f"{video.path}: frame {picture.index} has {now} pixels, earlier frames {before}; "
+                f"transcode it: {transcode(video.path)}"
+            )
         size = picture.size
         packed = b"" if picture.vectors is None else pack_cells(*picture.cells())
         writer.add(picture.index, picture.kind, picture.is_reference, packed)
@@ -51,37 +52,17 @@ def write_track(path: str | Path, file: BinaryIO, frames: int | None = None) -> 
         UserError: the video cannot be read, its frames change their size, or it has another number.
     """
     writer, size = TrackWriter(file), None
-    with open_video(path) as video, _advising(path):
-        for picture in record(video.pictures(motion=video.has_vectors), writer):
+    with open_video(path) as video:
+        for picture in record(video, writer):
             size = picture.size
         if size is None:
-            raise UserError("no frame decodes")
+            raise UserError(f"{path}: no frame decodes; replace the file or leave it out")
         found = len(video.timeline.times_T) if video.timeline else len(writer.rows)
         if frames not in (None, found):
-            raise UserError(f"{found:,} of {frames:,} frames decode; replace the file")
+            raise UserError(f"{path}: {found:,} of {frames:,} frames decode; replace the file")
         moves = len(writer.rows) == 1 or any(kind != "I" for _, _, kind in writer.rows)
-        facts = Facts(
-            method="codec",
-            codec=video.codec,
-            frames=found,
-            height=size[0],
-            width=size[1],
-            vectors=video.has_vectors and moves,
-            bytes=os.path.getsize(path),
-            container=video.format,
-            pixels=size,
-        )
-        writer.finish(facts, video.timeline)
-
-
-@contextmanager
-def _advising(path: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        if str(error).startswith(str(path)):
-            raise
-        raise UserError(f"{path}: {error}; transcode it: {transcode(path)}") from None
+        moves = moves and video.has_vectors
+        writer.finish(video, found, size, method="codec", codec=video.codec, vectors=moves)
 
 
 def read_track(path: str | Path) -> Track:

@@ -9,6 +9,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from mgm.errors import NoMotion, UserError
 from mgm.video import Track, read_clip, read_track
-from mgm.video.track import END, MAGIC, Facts, TrackWriter, pack_cells
+from mgm.video.track import END, MAGIC, TrackWriter, pack_cells
 from mgm.video.vectors import write_track
 from tests.helpers.videos import CARRIED, moving_square, rotate_metadata, write_video
 
@@ -171,9 +172,8 @@ def test_cells_of_any_shape_are_packed_without_loss(rows, columns, values, metho
             vectors_HW2 = rng.normal(size=vectors_HW2.shape).astype(np.float16)
         frames.append((vectors_HW2, future_HW))
         writer.add(t, "B" if t % 2 else "P", t % 2 == 0, pack_cells(vectors_HW2, future_HW))
-    facts = {"frames": 4, "height": 8 * rows, "width": 8 * columns, "bytes": 9, "pixels": (1, 1)}
-    facts |= {"container": "mov"}
-    writer.finish(Facts(method=method, codec="h264", vectors=True, **facts), None)
+    source = SimpleNamespace(path=__file__, format="mov", timeline=None)
+    writer.finish(source, 4, (8 * rows, 8 * columns), method=method, codec="h264", vectors=True)
     motion = Track("memory", file.getvalue())[:]
     for t, (vectors_HW2, future_HW) in enumerate(frames):
         np.testing.assert_array_equal(motion.vectors_THW2[t], vectors_HW2.astype(np.float32))
