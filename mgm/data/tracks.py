@@ -137,8 +137,11 @@ def require_tracks(folder: Path, videos: Sequence[Video], method: Method) -> Non
         path = track_path(video.track, method)
         if not has_track(video, method):
             return f"{path}: no such file"
-        older = os.path.getmtime(path) < os.path.getmtime(video.path)
-        return f"{path}: is older than its video" if older else ""
+        # A missing video is found when it is read.
+        with suppress(OSError):
+            if os.path.getmtime(path) < os.path.getmtime(video.path):
+                return f"{path}: is older than its video"
+        return ""
 
     with ThreadPoolExecutor(THREADS) as pool:
         faults = [found for found in pool.map(fault, videos) if found]
