@@ -89,11 +89,11 @@ class History:
         return self.git("cat-file", "blob", f"{self.commit(commit) or 'HEAD'}:{path}") or b""
 
     def studies(self, commit: str) -> list[dict[str, Any]]:
-        """Return the studies with predictions of a commit, wherever they lie."""
+        """Return the studies of a commit, wherever they lie."""
         listed = self.git("ls-tree", "-r", "-z", "--name-only", self.commit(commit)) or b""
         paths = [os.fsdecode(path) for path in listed.split(b"\0")]
         files = (self.file(commit, path) for path in paths if path.endswith((".yaml", ".yml")))
-        return [fields for data in files if b"predictions:" in data for fields in _fields(data)]
+        return [fields for data in files if b"study:" in data for fields in _fields(data)]
 
     def study(self, commit: str, name: str) -> dict[str, Any]:
         """Return the fields of a study of a commit by its name."""

@@ -316,7 +316,8 @@ class _Then:
     def _predictions(self, since: str) -> Iterator[tuple[Mapping[str, Any], Prediction]]:
         """Yield the predictions of a commit, each with the fields of its study."""
         studies, translated = self.history.studies(since), False
-        if not studies and self.history.follows(TRANSLATED, since):
+        prose = not any(fields.get("predictions") for fields in studies)
+        if prose and self.history.follows(TRANSLATED, since):
             studies, translated = self.history.studies(TRANSLATED), True
         for fields in studies:
             for other in _listed(fields.get("predictions")):

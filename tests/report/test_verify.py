@@ -475,3 +475,17 @@ def test_a_plan_that_is_not_that_of_its_study_fails(clone, monkeypatch):
 
     monkeypatch.setitem(globals(), "plan_of", other)
     assert any("numbers of the study are those of its plan" in line for line in clone.failed())
+
+
+def test_settings_of_another_study_are_those_of_the_commit(clone):
+    """Also if that study predicts nothing."""
+    other = clone.root / "studies" / "theirs.yaml"
+    theirs = {"study": "theirs", "settings": {"pretrain": {"optim.steps": 50}}}
+    clone.fields |= {"settings": {"pretrain": {"like": "theirs"}}, "predictions": [ONE]}
+    other.write_text(yaml.safe_dump(theirs))
+    since = clone.commit(2)
+    for steps, believed in ((50, True), (60, False)):
+        clone.fields |= {"settings": {"pretrain": {"optim.steps": steps}}}
+        clone.fields["predictions"] = [ONE | {"since": since}]
+        assert believed != any("about other runs" in line for line in clone.failed())
+        assert not any("cannot be read" in line for line in clone.failed())
