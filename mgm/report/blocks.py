@@ -272,6 +272,7 @@ def with_notes(
     if not len(cells):
         return []
     notes, data, warnings = [note], {}, list[str]()
+    better = dict[str, dict[str, None]]()
     tests = cells[cells.column.isin(findings.study.tests)]
     for place, block in tests.groupby(["dataset", "column"], sort=False):
         dataset, column = map(str, place)  # type: ignore[call-overload]
@@ -281,12 +282,25 @@ def with_notes(
         accuracy = findings.study.columns[column].metric == "top1"
         if accuracy and len(models) and models["mean"].max() <= chance:
             warnings.append(f"No row is above chance: {column}.")
+        controls = block[block.control & (block.n > 0)]
+        if len(models) and len(controls) and controls["mean"].max() > models["mean"].max():
+            best = controls.sort_values("mean").row.iloc[-1]
+            better.setdefault(column, {})[best] = None
+        if idle := [row for row in models.row if (dataset, row) in findings.untaught]:
+            warnings.append(
+                f"Pretraining explains less than 1 % of its loss, so it learnt next to nothing: "
+                f"{'; '.join(idle)}."
+            )
         fits = {row: findings.fitted.get((dataset, column, row), 100) for row in models.row}
         if poor := [row for row, value in fits.items() if value < FITS]:
             warnings.append(
                 f"{column}: below {FITS:.0f} % on the training clips at the end: {'; '.join(poor)}."
                 " Such accuracies may compare how fast rows train."
             )
+    warnings += [
+        f"{column}: a control without a model is above every row: {'; '.join(names)}."
+        for column, names in better.items()
+    ]
     alike = len({*data.values()}) == 1
     notes += [text if alike else f"{title}: {text}" for title, text in data.items() if text]
     if len(steps := {*steps_of(findings, cells).values()}) == 1:

@@ -288,6 +288,21 @@ class Findings:
         return {row: f"{min(every):,} steps" for row, every in steps.items() if len(every) == 1}
 
     @cached_property
+    def untaught(self) -> set[tuple[str, str]]:
+        """Dataset and row of pretraining that explains less than 1 % of the loss of zeros.
+
+        Runs of older versions do not say what they explain.
+        """
+        found = set()
+        places = self.runs[["dataset", "row", "pretraining"]].drop_duplicates()
+        for dataset, row, run_id in places.to_numpy(str):
+            start = self.statuses.get(run_id)
+            metrics = start.result["metrics"] if start and start.result else {}
+            if metrics.get("explained", 100) < 1:
+                found.add((dataset, row))
+        return found
+
+    @cached_property
     def schedule(self) -> dict[float, int]:
         """Map the epochs of pretraining to its steps, where these are not the paper's."""
         starts = (self.plan.specs.get(run_id) for run_id in self.runs.pretraining.unique())

@@ -26,10 +26,11 @@ from mgm.report.blocks import (
 )
 from mgm.report.build import build_report
 from mgm.report.figures.charts import dots, over
-from mgm.report.findings import read_findings
+from mgm.report.findings import Findings, read_findings
 from mgm.report.markdown import markdown, summary
 from mgm.report.page import page, source, words
 from mgm.report.tables import write_table
+from mgm.results.result import RunStatus
 from mgm.results.statistics import over_seeds
 from mgm.study.scales import Steps
 from tests.helpers.browser import chromium
@@ -119,8 +120,16 @@ def texts(blocks, kind=None):
     return found
 
 
-def test_a_study_shows_chance_videos_controls_and_what_is_not_committed(tmp_path):
+def with_controls(value: float) -> Findings:
+    """Return findings in which every control without a model has this number."""
     found = findings(STUDY)
+    frame = found.frame.copy()
+    frame.loc[frame.control, "value"] = value
+    return replace(found, frame=frame)
+
+
+def test_a_study_shows_chance_videos_controls_and_what_is_not_committed(tmp_path):
+    found = with_controls(10.0)
     data = {"classes": 4, "train": 10, "test": 30}
     results = [status.result for status in found.statuses.values() if status.result]
     for result in results:
@@ -144,6 +153,18 @@ def test_a_study_shows_chance_videos_controls_and_what_is_not_committed(tmp_path
     (line,) = fold.blocks[0].lines
     assert (line.name, line.cells[1].text) == ("MGM minus Tube above -99", "not committed")
     assert "above -99" not in text
+
+
+def test_a_page_warns_of_a_better_control_and_of_a_model_that_learnt_nothing(tmp_path):
+    found = with_controls(99.0)
+    for status in found.statuses.values():
+        if status.result:
+            status.result["data"] = {"classes": 4, "train": 10, "test": 30}
+    run_id = found.runs[found.runs.row == "MGM"].pretraining.iloc[0]
+    found.statuses[run_id] = RunStatus("finished", result={"metrics": {"explained": 0.5}})
+    idle, better = dict.fromkeys(texts(study_page(found, (), tmp_path), "warning"))
+    assert "above every row" in better
+    assert idle.endswith("nothing: MGM.")
 
 
 def test_a_fine_tuned_row_shows_its_training_and_what_was_chosen(tmp_path):
