@@ -32,12 +32,13 @@ NEXT_STEPS = {
 
 # The modules that each extra of the package installs.
 EXTRAS = {
+    # First, since what draws masks on videos needs its other modules too.
+    "train": ("PIL", "cv2", "safetensors", "torch"),
     "report": (
         *("jinja2", "markupsafe", "PIL", "matplotlib", "mlflow"),
         *("pandas", "pyarrow", "scipy", "seaborn", "sqlalchemy", "tabulate"),
     ),
     "suite": ("snakemake", "timm", "torchvision"),
-    "train": ("PIL", "cv2", "safetensors", "torch"),
 }
 # Parts of the messages of PyTorch and safetensors when the disk is full.
 FULL_DISK = ("No space left", "code: 28", "unexpected pos", "PytorchStreamWriter failed writing")
