@@ -245,12 +245,12 @@ def test_a_new_spec_that_a_full_disk_cuts_off_is_not_in_the_way(tmp_path):
     assert path.read_text() == text
 
 
-def test_words_are_fields_and_comments_say_what_they_mean():
+def test_words_are_fields_and_comments_have_their_choices():
     words = ["optim.epochs=3", "optim.lr=1e-3", "model.backbone=vit-l", "clips.flip=false"]
     made = parse(fields_of("pretrain", "mine", ["mask.name=tube", *words]), "x")
     assert (made.mask.name, made.optim.epochs, made.optim.lr) == ("tube", 3, 1e-3)
     assert made.clips.flip is False
-    assert "# Largest norm of the gradient. 0: no clipping.\n  clip_grad: 0.0" in commented(made)
+    assert "# Choices: float32, bf16.\n  precision:" in commented(made)
     with pytest.raises(UserError, match="--set epochs: "):
         fields_of("pretrain", "mine", ["epochs"])
 

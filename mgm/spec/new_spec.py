@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import re
 import textwrap
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -43,7 +42,7 @@ def fields_of(stage: str, dataset: str, changes: list[str]) -> Any:
 
 
 def commented(spec: Run) -> str:
-    """Return a spec as YAML. Each field has the comment above it in the source of its class."""
+    """Return a spec as YAML, with what pydantic knows of each field: choices and groups."""
     head = [
         f"# A spec for `mgm {spec.stage} FILE --out results --data {spec.data.dataset}=FOLDER`.",
         "# A field that you remove has its default. A run with a parent has the parent's clips and "
@@ -54,13 +53,12 @@ def commented(spec: Run) -> str:
 
 
 def _lines(value: BaseModel, depth: int, without: tuple[str, ...] = ()) -> list[str]:
-    comments, lines = _comments(type(value)), list[str]()
-    before = "  " * depth
+    lines, before = list[str](), "  " * depth
     for name, field in type(value).model_fields.items():
         if name in without:
             continue
         own = getattr(value, name)
-        comment = comments.get(name, "")
+        comment = field.description or ""
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         if isinstance(value, Mask) and name == "name":
             choices = tuple(MASKS)
@@ -81,23 +79,6 @@ def _lines(value: BaseModel, depth: int, without: tuple[str, ...] = ()) -> list[
         else:
             lines.append(f"{before}{name}: {json.dumps(own)}")
     return lines
-
-
-def _comments(model: type[BaseModel]) -> dict[str, str]:
-    """Return the comment above each field, from the source of the class and its bases."""
-    comments: dict[str, str] = {}
-    for base in reversed(model.__mro__):
-        if not issubclass(base, BaseModel) or base is BaseModel:
-            continue
-        above = list[str]()
-        for line in inspect.getsource(base).splitlines():
-            if line.strip().startswith("#"):
-                above.append(line.strip().removeprefix("#").strip())
-                continue
-            if above and (field := re.match(r"    (\w+): ", line)):
-                comments[field[1]] = " ".join(above)
-            above = []
-    return comments
 
 
 def write_new(text: str, out: Path | None) -> str:
