@@ -51,7 +51,7 @@ def test_without_a_network_it_says_what_to_do(tmp_path):
     ):
         uv.write_text(f"#!/bin/sh\n{text}\n")
         uv.chmod(0o755)
-        words = ["make", "setup", f"PYTHON={sys.executable}"]
+        words = ["make", "--no-print-directory", "setup", f"PYTHON={sys.executable}"]
         done = subprocess.run(words, cwd=clone, env=os.environ, capture_output=True, text=True)
         assert done.returncode == code, done.stderr
         assert says in done.stdout.splitlines()[-1]

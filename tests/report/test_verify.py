@@ -377,6 +377,8 @@ def test_a_scale_of_ones_own_is_that_of_the_commit(clone, monkeypatch):
     assert any("about other runs" in line for line in clone.failed())
 
 
+# CI runs the slow tests as root.
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_checkout_of_another_user_is_named_by_gits_own_sentence(clone, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
