@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mgm.report.findings import FITS, Findings, estimate_of
+from mgm.results.result import LEAST_EXPLAINED
 from mgm.results.statistics import FEWEST, Estimate
 from mgm.study.schema import SHARES
 
@@ -288,8 +289,8 @@ def with_notes(
             better.setdefault(column, {})[best] = None
         if idle := [row for row in models.row if (dataset, row) in findings.untaught]:
             warnings.append(
-                f"Pretraining explains less than 1 % of its loss, so it learnt next to nothing: "
-                f"{'; '.join(idle)}."
+                f"Pretraining explains less than {LEAST_EXPLAINED} % of its loss, so it learnt "
+                f"next to nothing: {'; '.join(idle)}."
             )
         fits = {row: findings.fitted.get((dataset, column, row), 100) for row in models.row}
         if poor := [row for row, value in fits.items() if value < FITS]:

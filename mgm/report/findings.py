@@ -19,7 +19,7 @@ from mgm.reading import found_in
 from mgm.report.judge import judge
 from mgm.results.frame import examine_all, frame_of
 from mgm.results.plan import Plan, read_plan
-from mgm.results.result import RunStatus, log_lines
+from mgm.results.result import LEAST_EXPLAINED, RunStatus, log_lines
 from mgm.results.statistics import (
     FEWEST,
     Estimate,
@@ -289,7 +289,7 @@ class Findings:
 
     @cached_property
     def untaught(self) -> set[tuple[str, str]]:
-        """Dataset and row of pretraining that explains less than 1 % of the loss of zeros.
+        """Dataset and row of pretraining that explains less than `LEAST_EXPLAINED` of its loss.
 
         Runs of older versions do not say what they explain.
         """
@@ -298,7 +298,7 @@ class Findings:
         for dataset, row, run_id in places.to_numpy(str):
             start = self.statuses.get(run_id)
             metrics = start.result["metrics"] if start and start.result else {}
-            if metrics.get("explained", 100) < 1:
+            if metrics.get("explained", 100) < LEAST_EXPLAINED:
                 found.add((dataset, row))
         return found
 

@@ -336,12 +336,16 @@ def last_losses(log: Sequence[Mapping[str, float]]) -> tuple[float, float]:
     return loss, trivial
 
 
+# A model that explains less of the loss of predicting zeros has learnt nothing, in per cent.
+LEAST_EXPLAINED = 1
+
+
 def learnt_nothing(loss: float, trivial: float) -> str:
-    """Return a warning if a run's loss is that of predicting zeros, within 1 %; empty otherwise.
+    """Return a warning if a run explains less than `LEAST_EXPLAINED` of the loss; empty otherwise.
 
     Small models on flat patches reach that loss within some steps, and may stay there.
     """
-    if loss < 0.99 * trivial or not trivial:
+    if loss < (1 - LEAST_EXPLAINED / 100) * trivial or not trivial:
         return ""
     return (
         f"the loss is {loss:.3g}, and predicting zeros has {trivial:.3g}, so the model has learnt "
