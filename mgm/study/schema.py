@@ -62,15 +62,19 @@ METRICS: dict[str, tuple[str, ...]] = {
     "visible": ("texture", "motion", "without", "energy", "moving"),
     # With the run's own mask, and with a common one.
     "explained": tuple(
-        f"{mask}{predictor}{patches}"
+        mask + part
         for mask in ("", "common_")
-        for predictor in ("explained", "neighbours", "nearest")
-        for patches in ("", "_moving", "_static")
+        for part in (
+            *("explained", "explained_moving", "explained_static", "moving_loss"),
+            *("neighbours", "neighbours_moving", "neighbours_static"),
+            *("nearest", "nearest_moving", "nearest_static"),
+        )
     ),
 }
 # Metrics that are shares of the test videos or of predictions, in per cent. What a model explains
 # may be negative.
-SHARES = {*ACCURACIES, "hidden", *METRICS["visible"], *CONTROLS.values()} - {"energy"}
+SHARES = {*ACCURACIES, *METRICS["visible"], *CONTROLS.values()} - {"energy"}
+SHARES |= {"hidden", "moving_loss", "common_moving_loss"}
 # Fields of a row that its pretraining has before the scale changes it.
 BEFORE_SCALE = ("mask", "epochs", "backbone")
 # Where a run has the fields of a row with other names.

@@ -62,6 +62,30 @@ def test_every_machine_draws_these_pixels(kind, expected):
     assert (params.digest, digest.hexdigest()[:16]) == expected
 
 
+def test_contrast_scales_the_ground_alone():
+    full, half, none = (
+        Synthetic(sprites=1, ground="textured", pan=0, contrast=contrast)
+        for contrast in (100, 50, 0)
+    )
+    assert len({full.digest, half.digest, none.digest}) == 3
+    for number in range(4):
+        whats = [scene(params, "test", number) for params in (full, half, none)]
+        for field in fields(whats[0]):
+            values = [getattr(what, field.name) for what in whats]
+            np.testing.assert_array_equal(values[0], values[1])
+            np.testing.assert_array_equal(values[0], values[2])
+        drawn = [draw(p, w)[0].astype(int) for p, w in zip((full, half, none), whats, strict=True)]
+        # The disc has the same pixels, and elsewhere a flat ground the tint alone.
+        top, left, bottom, right = boxes(none, whats[2])[0, 0].astype(int)
+        middle = (slice((top + bottom) // 2, None), slice((left + right) // 2, None))
+        assert {tuple(image[middle][0, 0]) for image in drawn} == {tuple(drawn[0][middle][0, 0])}
+        outside = np.ones((64, 64), bool)
+        outside[top : bottom + 1, left : right + 1] = False
+        assert np.ptp(drawn[2][outside], axis=0).max() == 0
+        deviations = [image[outside].std(0).mean() for image in drawn]
+        np.testing.assert_allclose(deviations[1], deviations[0] / 2, rtol=0.05)
+
+
 @pytest.mark.parametrize("kind", ["k400", "hmdb51"])
 def test_a_mirrored_video_is_a_video_of_its_class(kind):
     """A video and its mirror image have one class and are equally likely.

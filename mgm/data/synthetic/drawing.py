@@ -280,7 +280,9 @@ def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         np.clip(
             style.ground
             + rng.integers(-15, 16, 3)
-            + _smooth(rng, side // style.ground_cell, side, style.ground_contrast),
+            + _smooth(rng, side // style.ground_cell, side, style.ground_contrast)
+            * params.contrast
+            // 100,
             0,
             255,
         )

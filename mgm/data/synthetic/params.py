@@ -57,6 +57,7 @@ class Synthetic(BaseModel):
         ground: the background's texture. `fine` has the kind's colours, and gives the codec motion
             to find. `smooth` is grey in every kind, so that a small model can predict it.
             `textured` has contrast in every patch. `black` has nothing to see.
+        contrast: of the background's texture, in per cent. Nothing else depends on it.
         layout: how sprites move, to and fro within the frame. `sway`: all in the motion of the
             class. `binding`: each as in another class; the first sprite's is the label.
         sprites: their number.
@@ -75,6 +76,7 @@ class Synthetic(BaseModel):
     fps: int = Field(default=12, ge=1, le=60)
     pan: float = Field(default=0.8, ge=0, le=4)
     ground: Literal["fine", "smooth", "textured", "black"] = "fine"
+    contrast: int = Field(default=100, ge=0, le=100)
     seed: int = Field(default=0, ge=0, lt=2**63)
     layout: Literal["sway", "binding"] = "sway"
     sprites: int = Field(default=5, ge=1, le=16)
@@ -110,9 +112,10 @@ class Synthetic(BaseModel):
         They identify the set on every machine.
         """
         fields = {**self.model_dump(mode="json"), "generator": GENERATOR_VERSION[self.kind]}
-        # Sets that are older than this parameter keep their digests.
-        if self.quick == 10:
-            del fields["quick"]
+        # Sets that are older than these parameters keep their digests.
+        for name, value in {"quick": 10, "contrast": 100}.items():
+            if fields[name] == value:
+                del fields[name]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
