@@ -151,6 +151,7 @@ def test_the_digest_knows_every_parameter():
         "sprites": 3,
         "diameter": 0.3,
         "quick": 9,
+        "contrast": 50,
     }
     assert {*changes, "layout"} == set(Synthetic.model_fields)
     binding = Synthetic(layout="binding")
