@@ -292,6 +292,11 @@ def with_notes(
                 f"Pretraining explains less than {LEAST_EXPLAINED} % of its loss, so it learnt "
                 f"next to nothing: {'; '.join(idle)}."
             )
+        if behind := [row for row in models.row if (dataset, row) in findings.behind]:
+            warnings.append(
+                "The mean of the visible patches around a hidden one explains more than the model: "
+                f"{'; '.join(behind)}."
+            )
         fits = {row: findings.fitted.get((dataset, column, row), 100) for row in models.row}
         if poor := [row for row, value in fits.items() if value < FITS]:
             warnings.append(

@@ -303,6 +303,21 @@ class Findings:
         return found
 
     @cached_property
+    def behind(self) -> set[tuple[str, str]]:
+        """Dataset and row of models that explain less than the mean of the visible neighbours.
+
+        Of all hidden patches under the run's own mask, on average over the measured runs.
+        """
+        leads: dict[tuple[str, str], list[float]] = {}
+        measured = self.runs[(self.runs.stage == "measure") & (self.runs.pretraining != "")]
+        for dataset, row, run_id in measured[["dataset", "row", "run_id"]].drop_duplicates().values:
+            metrics = (self.statuses[run_id].result or {}).get("metrics", {})
+            if "neighbours" in metrics:
+                lead = metrics["explained"] - metrics["neighbours"]
+                leads.setdefault((dataset, row), []).append(lead)
+        return {place for place, values in leads.items() if sum(values) < 0}
+
+    @cached_property
     def schedule(self) -> dict[float, int]:
         """Map the epochs of pretraining to its steps, where these are not the paper's."""
         starts = (self.plan.specs.get(run_id) for run_id in self.runs.pretraining.unique())

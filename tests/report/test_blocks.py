@@ -55,3 +55,21 @@ def test_a_page_of_docs_is_what_mgm_report_writes(name):
     written = (ROOT / "docs" / f"{name}.md").read_text()
     blocks = study_page(found, (), Path())
     assert re.sub(r"!\[.*\n\n\*.*\*\n\n", "", written) == summary(blocks, name)
+
+
+def test_the_page_warns_of_a_model_that_explains_less_than_its_neighbours():
+    columns = {"Linear": {}, "Explained": {"stage": "measure", "name": "explained"}}
+    columns["Explained"]["metric"] = "explained"
+    found = findings(small(draws="5-7", columns=columns))
+    for run in found.runs[found.runs.column == "Explained"].itertuples():
+        better = -1 if run.row == "MGM" else 1
+        metrics = found.statuses[run.run_id].result["metrics"]
+        metrics["neighbours"] = metrics["explained"] - better
+    assert found.behind == {("a", "MGM"), ("b", "MGM")}
+    for status in found.statuses.values():
+        if status.result:
+            status.result["data"] = {"classes": 12, "train": 120, "test": 60}
+    page = summary(study_page(found, (), Path()), "small")
+    warned = [line for line in page.splitlines() if line.startswith("**") and "explains" in line]
+    assert warned
+    assert all("MGM" in line and "Tube" not in line for line in warned)
