@@ -302,14 +302,14 @@ class _Runs:
             fields["held_out"] = "groups"
         for dotted, value in scale.overrides.get(stage, {}).items():  # type: ignore[call-overload]
             set_field(fields, dotted, value, f"{where}: overrides.{stage}.{dotted}")
-        for dotted, value in study.settings.get(stage, {}).items():  # type: ignore[call-overload]
-            set_field(fields, dotted, value, f"{where}: settings.{stage}.{dotted}")
         if scale.backbones:
             # Without them, a scale has full sizes.
             name = fields["model"]["backbone"]
             if name not in scale.backbones:
                 raise UserError(f"{where}: backbones lacks {name}; add its sizes")
             fields["model"] |= scale.backbones[name]
+        for dotted, value in study.settings.get(stage, {}).items():  # type: ignore[call-overload]
+            set_field(fields, dotted, value, f"{where}: settings.{stage}.{dotted}")
         if scale.steps and "optim" in fields:
             epochs = fields["optim"]["epochs"]
             if type(epochs) is not int:

@@ -58,6 +58,17 @@ def plan():
     return plan_of(small())
 
 
+def test_settings_change_the_sizes_that_the_scale_has():
+    sizes = {"model.width": 96, "model.depth": 4, "decoder.width": 64}
+    specs = plan_of(small(settings={"pretrain": sizes})).specs.values()
+    starts = [spec for spec in specs if isinstance(spec, Pretrain)]
+    assert {(one.model.width, one.model.depth, one.decoder.width) for one in starts} == {
+        (96, 4, 64)
+    }
+    # A test has the model that was pretrained.
+    assert {spec.model.width for spec in specs if isinstance(spec, Probe)} == {96}
+
+
 def test_a_row_is_the_scales_pretraining_with_its_changes(plan):
     values = [value for value in plan.cells if value.dataset == "a" and value.draw == 5]
     by_row = {
