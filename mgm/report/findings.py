@@ -35,7 +35,7 @@ from mgm.spec import CHOSEN, Augment, Finetune, Pretrain, Spec
 from mgm.spec.compute import multiply_adds
 from mgm.study.formula import Formula, Term, parse_formula
 from mgm.study.load import read_studies
-from mgm.study.quoted import Quote, quotes
+from mgm.study.quoted import Quote, paper_numbers, quotes
 from mgm.study.schema import CONTROLS, SHARES, Against, Over, Study
 
 AT = ["dataset", "draw", "seed", "column", "row"]
@@ -406,12 +406,10 @@ class Findings:
                 rows.append(place | {"x": x.mean} | gain._asdict())
         return pd.DataFrame(rows, columns=["figure", "dataset", "row", "x", *Estimate._fields])
 
-    def ordered(self, column: str) -> pd.DataFrame:
-        """Return `cells` of tests, with the paper's number of their row in `column` as `paper`."""
+    def ordered(self, place: str) -> pd.DataFrame:
+        """Return `cells` of tests, with the paper's number of their row in `place` as `paper`."""
         cells = self.cells[self.cells.column.isin(self.study.tests) & (self.cells.n > 0)]
-        paper = self.cells[self.cells.column == column].set_index(["dataset", "row"]).paper
-        places = pd.MultiIndex.from_frame(cells[["dataset", "row"]])
-        return cells.assign(paper=paper.reindex(places).to_numpy()).dropna(subset="paper")
+        return cells.assign(paper=cells.row.map(paper_numbers(place))).dropna(subset="paper")
 
     @cached_property
     def differences(self) -> pd.DataFrame:

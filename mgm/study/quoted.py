@@ -42,6 +42,16 @@ def quotes(study: str) -> dict[tuple[str, str, str], Quote]:
     return {key[1:]: quote for key, quote in reported().items() if key[0] == study}
 
 
+def paper_numbers(place: str) -> dict[str, float]:
+    """Return the paper's numbers in STUDY/DATASET/COLUMN, by row."""
+    study, *place_in_study = place.split("/")
+    return {
+        row: quote.value
+        for (dataset, row, column), quote in quotes(study).items()
+        if [dataset, column] == place_in_study
+    }
+
+
 _ZOO = (
     "VideoMAE's 800 epochs on {} are from its model zoo: without repeated augmentation, {} epochs "
     "of fine-tuning"

@@ -15,6 +15,7 @@ from mgm.reading import found_in
 from mgm.spec import CHOSEN, Data, FrozenModel, KnownBackbone, Pretrain, RunOptions
 from mgm.spec import CONTROLS as EVERY_CONTROL
 from mgm.study.formula import Formula, Statement, Term, parse_formula, parse_statement
+from mgm.study.quoted import paper_numbers
 
 # Can be the name of a folder, and is one word for a shell.
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
@@ -279,10 +280,10 @@ class Against(FrozenModel):
 
 
 class Order(FrozenModel):
-    """A figure of our numbers over those that the paper has for the same rows in the column `x`."""
+    """A figure of our numbers over the paper's of the same rows, in `x`: STUDY/DATASET/COLUMN."""
 
     kind: Literal["order"]
-    x: str
+    x: Annotated[str, Field(pattern="^[^/]+/[^/]+/[^/]+$")]
     title: str
     note: str = ""
 
@@ -479,7 +480,8 @@ class Study(FrozenModel):
                     raise ValueError(f"{where}.x: {figure.x} is no number of pretraining")
                 check(f"{where}.datasets", self.shown, *figure.datasets)
             elif isinstance(figure, Order):
-                check(f"{where}.x", self.columns, figure.x)
+                if not paper_numbers(figure.x).keys() & self.rows.keys():
+                    raise ValueError(f"{where}.x: {figure.x} has no number of the paper's")
             elif isinstance(figure, Against):
                 check(where, self.columns, figure.x, figure.y)
                 check(f"{where}.minus", self.rows, figure.minus)
