@@ -125,8 +125,9 @@ def study_page(findings: Findings, figures: Sequence[Figure], reports: Path) -> 
 
     All else is folded, and written as csv.
     """
-    study, first = findings.study, findings.first_column
-    folded = [table for name in study.parts for table in table_blocks(findings, name)]
+    study, first, parts = findings.study, findings.first_column, [*findings.study.parts]
+    shown = parts[1:] if study.tables else parts
+    folded = [table for name in shown for table in table_blocks(findings, name)]
     families = compared(findings)[["family", "column"]].drop_duplicates().to_numpy(str).tolist()
     differences: list[list[Block]] = [
         [
@@ -153,7 +154,7 @@ def study_page(findings: Findings, figures: Sequence[Figure], reports: Path) -> 
         *caveat_of(findings),
         Text(tally(findings.predictions.verdict), "note"),
         *figures[:1],
-        *column_blocks(findings, first),
+        *(table_blocks(findings, parts[0]) if study.tables else column_blocks(findings, first)),
         *([Text(note, "note"), *differences[0]] if differences else []),
         *failed,
         Links("All numbers:", csv_files(reports)),
@@ -343,7 +344,8 @@ def table_of(findings: Findings, cells: pd.DataFrame) -> Table:
             for place, cell in zip(places, of_row)
         ]
         notes = dict.fromkeys(cell["note"] for cell in of_row if cell and cell["note"])
-        name = f"{row}: {steps[row]}" if row in steps and len({*steps.values()}) > 1 else row
+        told = len({*steps.values()}) > 1 and steps.get(row, row) not in row
+        name = f"{row}: {steps[row]}" if told else row
         note = "; ".join(map(str, notes)) if findings.repeats_the_paper else ""
         lines.append(Line(name, texts, note, "Controls: no model" if control else ""))
     return Table("Pretraining", titles, lines, groups if any(groups) else ())

@@ -153,9 +153,9 @@ def figures_of(
     for name, against in study.of_kind(Against).items():
         gains = findings.gains[findings.gains.figure == name]
         if len(gains):
-            axes = (f"{against.x} (%)", f"Gain over {against.minus} (points)")
-            text = f"Each mark is a row: its gain in {against.y}, against its {against.x}."
-            draw = partial(_chart, "gains", gains, *axes, study.shown, findings.unit_name)
+            y, what = f"Gain over {against.minus} (points)", " or its ".join(against.x)
+            text = f"Each mark is a row: its gain in {against.y}, against its {what}."
+            draw = partial(_chart, "gains", gains, y, study.shown, findings.unit_name)
             drawers[name] = partial(
                 drawing, Figure(name, against.title, against.note or text), draw
             )

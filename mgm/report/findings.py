@@ -391,20 +391,21 @@ class Findings:
 
     @cached_property
     def gains(self) -> pd.DataFrame:
-        """A row per row and dataset of a figure `against`; none if the study has no such figure.
+        """A row per mark of a figure `against`; none if the study has no such figure.
 
-        The columns are `figure`, `dataset`, `row`, `x` (the mean of the measured column), and the
-        estimate of what the row gains.
+        The columns are `figure`, `dataset`, `row`, `column` and `x` (the measured column and its
+        mean), and the estimate of what the row gains.
         """
-        figures, rows = self.study.of_kind(Against), []
-        for key, dataset, row in product(figures, self.study.shown, self.study.rows):
-            against = figures[key]
-            x = self.estimate(dataset, row, against.x)
-            gain = self.estimate(dataset, f"{row} minus {against.minus}", against.y)
-            if x and gain:
-                place = {"figure": key, "dataset": dataset, "row": row}
-                rows.append(place | {"x": x.mean} | gain._asdict())
-        return pd.DataFrame(rows, columns=["figure", "dataset", "row", "x", *Estimate._fields])
+        rows = []
+        for key, against in self.study.of_kind(Against).items():
+            shown = against.rows or tuple(self.study.rows)
+            for column, dataset, row in product(against.x, self.study.shown, shown):
+                x = self.estimate(dataset, row, column)
+                gain = self.estimate(dataset, f"{row} minus {against.minus}", against.y)
+                if x and gain:
+                    rows.append((key, dataset, row, column, x.mean, *gain))
+        names = ["figure", "dataset", "row", "column", "x", *Estimate._fields]
+        return pd.DataFrame(rows, columns=names)
 
     def ordered(self, place: str) -> pd.DataFrame:
         """Return `cells` of tests, with the paper's number of their row in `place` as `paper`."""

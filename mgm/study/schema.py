@@ -268,15 +268,21 @@ class Over(FrozenModel):
     lines: tuple[str, ...] = ()
 
 
+def _one_or_several(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 class Against(FrozenModel):
-    """A figure of what each row gains over another, against a measured column."""
+    """A figure of what each row gains over another, against measured columns."""
 
     kind: Literal["against"]
-    x: str
+    x: Annotated[tuple[str, ...], BeforeValidator(_one_or_several), Field(min_length=1)]
     y: str
     minus: str
     title: str
     note: str = ""
+    # The rows that it shows. Empty: all.
+    rows: tuple[str, ...] = ()
 
 
 class Order(FrozenModel):
@@ -483,8 +489,8 @@ class Study(FrozenModel):
                 if not paper_numbers(figure.x).keys() & self.rows.keys():
                     raise ValueError(f"{where}.x: {figure.x} has no number of the paper's")
             elif isinstance(figure, Against):
-                check(where, self.columns, figure.x, figure.y)
-                check(f"{where}.minus", self.rows, figure.minus)
+                check(where, self.columns, *figure.x, figure.y)
+                check(where, self.rows, figure.minus, *figure.rows)
             else:
                 check(f"{where}.dataset", self.datasets, figure.dataset)
                 check(f"{where}.rows", self.rows, *figure.rows)

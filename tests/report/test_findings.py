@@ -259,6 +259,6 @@ def test_a_gain_stands_over_what_was_measured():
     assert rows.x["MGM"] == cell(found, "a", "MGM", "Seen").mean
     gain = found.estimate("a", "MGM minus Random weights", "Linear")
     assert (rows["mean"]["MGM"], rows.low["MGM"]) == (gain.mean, gain.low)
-    figure = gains(found.gains, "x", "y", found.study.shown, "draw")
+    figure = gains(found.gains, "y", found.study.shown, "draw")
     marks = [tuple(xy) for axes in figure.axes for xy in axes.collections[0].get_offsets()]
     assert (rows.x["MGM"], rows["mean"]["MGM"]) in [pytest.approx(mark) for mark in marks]

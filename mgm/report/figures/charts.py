@@ -120,31 +120,35 @@ def _finished(
 
 
 @mpl.rc_context(STYLE)
-def gains(points: pd.DataFrame, x: str, y: str, titles: Mapping[str, str], unit: str) -> Figure:
-    """Draw what each row gains against a measured number: a panel per dataset, a colour per mask.
+def gains(points: pd.DataFrame, y: str, titles: Mapping[str, str], unit: str) -> Figure:
+    """Draw what each row gains against measured numbers, a colour per mask.
+
+    Of one measured column, a panel per dataset. Of several, a panel per column, and a mark's shape
+    says its dataset.
 
     Args:
         points: `Findings.gains`. A row's name is a mask, its ratio, and what else is special.
-        x, y: titles of the axes.
+        y: title of the y axis.
         titles: titles of the datasets.
         unit: name of the sampling unit.
     """
     parts = points.row.str.extract(r"^(?P<mask>.*?)(?:,? (?P<ratio>\d+ %)(?:, (?P<rest>.*))?)?$")
     parts = parts.fillna("")
-    # What else is special of a row has a sign, which the caption explains.
-    signs = dict(zip(filter(None, parts.rest.unique()), "*†‡§"))
-    points = points.join(parts).assign(panel=points.dataset.map(titles))
-    points = points.assign(label=points.ratio + points.rest.map(lambda rest: signs.get(rest, "")))
+    points = points.join(parts).assign(panel=points.dataset.map(titles), label="", shape="")
+    several, signs = points.column.nunique() > 1, dict[str, str]()
+    if several:
+        joined = points["mask"].str.cat(points.ratio, ", ").str.removesuffix(", ")
+        shape = points.panel.str.cat(points.rest, ", ").str.removesuffix(", ")
+        points = points.assign(mask=joined, shape=shape, panel=points.column)
+    else:
+        # What else is special of a row has a sign, which the caption explains.
+        signs = dict(zip(filter(None, points.rest.unique()), "*†‡§"))
+        points["label"] = points.ratio + points.rest.map(lambda rest: signs.get(rest, ""))
     names = list(points["mask"].unique())
     colours = _colours(names)
+    shapes = {"style": "shape"} if several else {}
     grid = sns.relplot(
-        points,
-        **PANELS,
-        x="x",
-        y="mean",
-        hue="mask",
-        palette=colours,
-        s=34,
+        points, **PANELS, **shapes, x="x", y="mean", hue="mask", palette=colours, s=34
     )
     for name, axes in grid.axes_dict.items():
         for row in points[points.panel == name].to_dict("records"):
@@ -162,6 +166,7 @@ def gains(points: pd.DataFrame, x: str, y: str, titles: Mapping[str, str], unit:
         axes.axhline(0, color=INK, linewidth=0.8, zorder=0)
         axes.grid(axis="y")
     special = "".join(f" {sign}: {rest}." for rest, sign in signs.items())
+    x = "Share (%)" if several else f"{points.column.iloc[0]} (%)"
     return _finished(grid, x, y, names, unit, special)
 
 
