@@ -133,16 +133,14 @@ def main(command: str = "", name: str = "") -> None:
         for term in terms(seen).columns.drop(RULE):
             found |= {f"rule, {term}": scores(seen, left_out(seen, [*RULE, term]))}
     elif command == "predict":
-        gain = terms(new)[RULE] @ fitted(seen, RULE)
-        lines = new[["dataset", "row"]].assign(gain=gain, error=found["rule"]["rmse"])
+        said = {model: terms(new)[names] @ fitted(seen, names) for model, names in models.items()}
+        lines = new[["dataset", "row"]].assign(**said, error=found["rule"]["rmse"])
         lines.round(1).to_csv(file, index=False)
     elif command == "score":
-        said = pd.read_csv(file).rename(columns={"gain": "rule"})
-        new = new.drop(columns=["gain", "n"]).merge(said, on=["dataset", "row"])
+        new = new.drop(columns=["gain", "n"]).merge(pd.read_csv(file), on=["dataset", "row"])
         new = new.merge(finished(RESULTS / name), on=["dataset", "row"])
-        print(new[["dataset", "row", "rule", "error", "gain"]].round(1).to_string(index=False))
-        others = {model: terms(new)[names] @ fitted(seen, names) for model, names in OTHERS.items()}
-        found = {model: scores(new, of) for model, of in ({"rule": new.rule} | others).items()}
+        print(new[["dataset", "row", "rule", "error", "gain", "n"]].round(1).to_string(index=False))
+        found = {model: scores(new, new[model]) for model in models}
     else:
         raise SystemExit(__doc__)
     print(pd.DataFrame(found).T.round(1).to_string())
