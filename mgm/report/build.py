@@ -174,7 +174,8 @@ def figures_of(
         drawers[about.name] = partial(drawing, about, draw)
     for name in study.of_kind(Picture):
         drawers[name] = partial(_picture, findings, name, drawing)
-    return drawers
+    # As the study declares them.
+    return {name: drawers[name] for name in {**study.figures, **drawers} if name in drawers}
 
 
 def _axes(findings: Findings, over: Over, shown: pd.DataFrame) -> tuple[Any, ...]:

@@ -49,7 +49,9 @@ def test_a_wrong_name_is_refused_and_nothing_is_written(what):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["drawn", "length", "binding", "gestures", "bodies"])
+@pytest.mark.parametrize(
+    "name", ["drawn", "length", "binding", "visible", "following", "rewards", "gestures", "bodies"]
+)
 def test_a_page_of_docs_is_what_mgm_report_writes(name):
     (found,) = read_findings(ROOT / "results" / name).values()
     written = (ROOT / "docs" / f"{name}.md").read_text()

@@ -134,33 +134,34 @@ def gains(points: pd.DataFrame, y: str, titles: Mapping[str, str], unit: str) ->
     """
     parts = points.row.str.extract(r"^(?P<mask>.*?)(?:,? (?P<ratio>\d+ %)(?:, (?P<rest>.*))?)?$")
     parts = parts.fillna("")
-    points = points.join(parts).assign(panel=points.dataset.map(titles), label="", shape="")
+    points = points.join(parts).assign(panel=points.dataset.map(titles), label="", Dataset="")
     several, signs = points.column.nunique() > 1, dict[str, str]()
     if several:
         joined = points["mask"].str.cat(points.ratio, ", ").str.removesuffix(", ")
         shape = points.panel.str.cat(points.rest, ", ").str.removesuffix(", ")
-        points = points.assign(mask=joined, shape=shape, panel=points.column)
+        points = points.assign(mask=joined, Dataset=shape, panel=points.column)
     else:
         # What else is special of a row has a sign, which the caption explains.
         signs = dict(zip(filter(None, points.rest.unique()), "*†‡§"))
         points["label"] = points.ratio + points.rest.map(lambda rest: signs.get(rest, ""))
-    names = list(points["mask"].unique())
+    points = points.rename(columns={"mask": "Pretraining"})
+    names = list(points.Pretraining.unique())
     colours = _colours(names)
-    shapes = {"style": "shape"} if several else {}
+    shapes = {"style": "Dataset"} if several else {}
     grid = sns.relplot(
-        points, **PANELS, **shapes, x="x", y="mean", hue="mask", palette=colours, s=34
+        points, **PANELS, **shapes, x="x", y="mean", hue="Pretraining", palette=colours, s=34
     )
     for name, axes in grid.axes_dict.items():
         for row in points[points.panel == name].to_dict("records"):
             if np.isfinite(row["low"]):
-                look = {"color": colours[row["mask"]], "linewidth": 0.9, "alpha": 0.6}
+                look = {"color": colours[row["Pretraining"]], "linewidth": 0.9, "alpha": 0.6}
                 axes.vlines(row["x"], row["low"], row["high"], **look)
             axes.annotate(
                 row["label"],
                 (row["x"], row["mean"]),
                 (5, 3),
                 textcoords="offset points",
-                color=colours[row["mask"]],
+                color=colours[row["Pretraining"]],
                 fontsize=7,
             )
         axes.axhline(0, color=INK, linewidth=0.8, zorder=0)
