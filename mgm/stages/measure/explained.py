@@ -2,7 +2,8 @@
 
 The trivial loss is that of predicting zeros under the normalised target. A model with loss `l` on
 some hidden patches explains the share 1 - l / (trivial loss of the same patches), in per cent. It
-is negative if zeros are better. The papers do not measure it.
+is negative if zeros are better. The papers do not measure it. Flat patches have next to no loss, so
+a share of it says nothing: see `moving_loss`.
 
 A hidden patch of a slot moves if the root of its mean moving energy is above `visible.MOVES`. So
 pixels decide, and not motion vectors. Under a panning camera a textured ground moves too.
