@@ -143,7 +143,7 @@ def figures_of(
     for name, over in study.of_kind(Over).items():
         shown = points[points.figure == name]
         text = "A line per kind of pretraining, with 95 % intervals."
-        about = Figure(name, over.title or f"{over.axis} of pretraining", over.note or text)
+        about = Figure(name, over.title or over.axis, over.note or text)
         if shown["mean"].notna().any() or shown.paper.notna().sum() > 1:
             draw = partial(_chart, "over", shown, *_axes(findings, over, shown))
             drawers[name] = partial(drawing, about, draw)

@@ -50,7 +50,18 @@ def test_a_wrong_name_is_refused_and_nothing_is_written(what):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["drawn", "length", "binding", "visible", "following", "rewards", "gestures", "bodies"]
+    "name",
+    [
+        "drawn",
+        "length",
+        "binding",
+        "visible",
+        "following",
+        "rewards",
+        "gestures",
+        "bodies",
+        "bodies-steps",
+    ],
 )
 def test_a_page_of_docs_is_what_mgm_report_writes(name):
     (found,) = read_findings(ROOT / "results" / name).values()
