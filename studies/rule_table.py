@@ -24,7 +24,7 @@ from mgm.results.archive import is_packed
 from mgm.stages.inspect import spread
 from mgm.stages.measure.controls import controls
 from mgm.stages.measure.explained import COMMON, moves
-from mgm.stages.measure.visible import first_clips, visible
+from mgm.stages.measure.visible import GREY, first_clips, visible
 from mgm.study import CONFIG, STUDIES
 from mgm.study.expand import expand
 from mgm.study.load import load_study
@@ -95,6 +95,7 @@ def measure(name: str, folders: dict[str, Path]) -> pd.DataFrame:
 
 def features(videos: list[Video], specs: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Return what each row leaves visible of the first clips of videos, and their contrast."""
+    # Row by row, since masks of one pass have the same guidance.
     found = {
         row: visible(videos, spec.clips, spec.model, [spec.mask])[0] for row, spec in specs.items()
     }
@@ -102,7 +103,7 @@ def features(videos: list[Video], specs: dict[str, Any]) -> dict[str, dict[str, 
     slots, side = spec.clips.frames // spec.model.tubelet, spec.clips.size // spec.model.patch
     contrasts = list[float]()
     for batch in first_clips(videos, spec.clips, spec.model, [COMMON]):
-        grey_BTHW = batch.frames_BTHWC.numpy() @ np.array([0.299, 0.587, 0.114], np.float32)
+        grey_BTHW = batch.frames_BTHWC.numpy() @ GREY
         B, patch = len(grey_BTHW), spec.model.patch
         mean_BSHW = grey_BTHW.reshape(B, slots, -1, side, patch, side, patch).mean((2, 4, 6))
         moves_BL = moves(batch.frames_BTHWC, (slots, side, side)).numpy()

@@ -287,6 +287,11 @@ class Findings:
                 steps.setdefault(row, set()).add(start.optim.steps)
         return {row: f"{min(every):,} steps" for row, every in steps.items() if len(every) == 1}
 
+    def _metrics(self, run_id: str) -> Mapping[str, float]:
+        """Return the metrics of a run's result; none without one."""
+        status = self.statuses.get(run_id)
+        return status.result["metrics"] if status and status.result else {}
+
     @cached_property
     def untaught(self) -> set[tuple[str, str]]:
         """Dataset and row of pretraining that explains less than `LEAST_EXPLAINED` of its loss.
@@ -296,9 +301,7 @@ class Findings:
         found = set()
         places = self.runs[["dataset", "row", "pretraining"]].drop_duplicates()
         for dataset, row, run_id in places.to_numpy(str):
-            start = self.statuses.get(run_id)
-            metrics = start.result["metrics"] if start and start.result else {}
-            if metrics.get("explained", 100) < LEAST_EXPLAINED:
+            if self._metrics(run_id).get("explained", 100) < LEAST_EXPLAINED:
                 found.add((dataset, row))
         return found
 
@@ -311,7 +314,7 @@ class Findings:
         leads: dict[tuple[str, str], list[float]] = {}
         measured = self.runs[(self.runs.stage == "measure") & (self.runs.pretraining != "")]
         for dataset, row, run_id in measured[["dataset", "row", "run_id"]].drop_duplicates().values:
-            metrics = (self.statuses[run_id].result or {}).get("metrics", {})
+            metrics = self._metrics(run_id)
             if "neighbours" in metrics:
                 lead = metrics["explained"] - metrics["neighbours"]
                 leads.setdefault((dataset, row), []).append(lead)
@@ -337,7 +340,7 @@ class Findings:
         """Map dataset, column and row of a fine-tuned cell to the settings chosen for it."""
         texts = {}
         for value in self.runs[self.runs.stage == "finetune"].itertuples():
-            metrics = (self.statuses[str(value.run_id)].result or {}).get("metrics", {})
+            metrics = self._metrics(str(value.run_id))
             if any(f"chosen.{name}" in metrics for name in CHOSEN):
                 named = (f"{name} {metrics[f'chosen.{name}']:g}" for name in CHOSEN)
                 place = str(value.dataset), str(value.column), str(value.row)

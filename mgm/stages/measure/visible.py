@@ -34,6 +34,7 @@ from mgm.video.loader import Batch, training_loader
 from mgm.video.read import Cache
 
 SIDE = 8  # pixels
+GREY = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue
 TEXTURED, MOVES = 8.0, 3.0  # grey levels
 LEAST, MOST = 2.0, 50.0  # per cent: of texture, and of clips without
 # Masks of `mgm inspect`, as the papers train with them.
@@ -59,7 +60,7 @@ def shares(frames_THWC: np.ndarray, masked_SHW: np.ndarray) -> tuple[float, ...]
     """
     frames, height, width, _ = frames_THWC.shape
     visible_THW = ~hidden_pixels(masked_SHW, frames, height, width)
-    grey_THW = frames_THWC @ np.array([0.299, 0.587, 0.114], np.float32)
+    grey_THW = frames_THWC @ GREY
     energy_THW = np.square(np.diff(grey_THW, axis=0, prepend=grey_THW[:1]))
     textured_TPQ = _patches(grey_THW).std((2, 4)) > TEXTURED
     visible_TPQ = textured_TPQ * _patches(visible_THW).mean((2, 4))
