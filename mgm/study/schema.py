@@ -150,7 +150,7 @@ class Place(FrozenModel):
     # The folder of a prepared dataset, and the digest of its index.
     root: str = ""
     digest: str = ""
-    # Whether several of its videos come from one source. Its index says so where it is.
+    # With a digest: whether several of its videos come from one source. Else its index says so.
     grouped: bool = False
     # Another dataset of the study, with the same videos.
     videos_of: str = ""

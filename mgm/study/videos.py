@@ -104,7 +104,9 @@ def _prepared(name: str, place: Place, known: str) -> Dataset:
             f"{root}: its digest is {index.digest}, and the study has {place.digest}; prepare the "
             "study's videos, or leave the digest out and give the study another name"
         )
-    return Dataset(root=place.root, digest=index.digest, grouped=index.grouped)
+    # With a digest, all depends on the study alone: the same runs with and without the folder.
+    grouped = place.grouped if place.digest else index.grouped
+    return Dataset(root=place.root, digest=index.digest, grouped=grouped)
 
 
 def size_of(datasets: Mapping[str, Dataset], name: str) -> Published:

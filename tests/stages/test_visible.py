@@ -97,3 +97,10 @@ def test_each_video_counts_once_and_unreadable_ones_do_not(videos):
     batches = first_clips(several, SMALL["clips"], SMALL["model"], [Mask(name="tube")])
     samples = [sample for batch in batches for sample in batch.sample_B.tolist()]
     assert sorted(samples) == [sample for sample in range(18) if sample != 5]
+
+
+def test_masks_of_one_pass_have_the_same_guidance():
+    """The loader reads one motion per clip, so the second mask would follow the wrong video."""
+    masks = [Mask(name="mgm"), Mask(name="mgm", guidance="shuffled")]
+    with pytest.raises(ValueError, match="same guidance"):
+        next(first_clips([], SMALL["clips"], SMALL["model"], masks))

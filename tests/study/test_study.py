@@ -361,6 +361,24 @@ def test_a_new_study_of_own_videos_has_its_rows_and_controls(tmp_path, monkeypat
         Workflow({"study": "studies/mine.yaml"})
 
 
+def test_a_digest_gives_the_same_runs_with_and_without_the_folder(tmp_path):
+    """Also where the folder's index has groups, and the study does not say so."""
+    root = tmp_path / "data"
+    videos = own_videos(tmp_path / "mine", tmp_path / "drawn", train=6, test=1)
+    index = index_folder(videos, root, groups=r"\d$")
+    assert index.grouped
+    place = {"root": str(root), "digest": index.digest}
+    for grouped in (False, True):
+        own = {"own": place | {"grouped": grouped}}
+        study = small(
+            datasets=own, draws=[], seeds="1", rows={"MGM": {}}, compare=[], predictions=[]
+        )
+        with_folder = plan_of(study)
+        root.rename(tmp_path / "elsewhere")
+        assert plan_of(study) == with_folder
+        (tmp_path / "elsewhere").rename(root)
+
+
 def test_a_dataset_is_made_before_the_first_run_that_reads_it(tmp_path, monkeypatch):
     """So a study that stops early has whole draws, and has not drawn the later ones."""
     monkeypatch.chdir(tmp_path)

@@ -27,7 +27,7 @@ from torch import Tensor
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.spec import MASKS, Clips, Mask, Measure, Model
-from mgm.stages.guidance import hidden_pixels, mask_options, masked
+from mgm.stages.guidance import hidden_pixels, mask_options, masked, track_method
 from mgm.stages.inspect import spread
 from mgm.stages.job import Job
 from mgm.video.loader import Batch, training_loader
@@ -144,8 +144,15 @@ def first_clips(
 
     Returns:
         Batches with every mask of a clip: masked_BL is (B, N, L).
+
+    Raises:
+        ValueError: they have not.
     """
-    leading = next((mask for mask in masks if MASKS[mask.name].guided), masks[0])
+    guided = [mask for mask in masks if MASKS[mask.name].guided]
+    # The loader reads one motion per clip: a method's, of the same or of another video.
+    if len({(track_method(mask), mask.guidance == "shuffled") for mask in guided}) > 1:
+        raise ValueError("masks of one pass need the same guidance")
+    leading = (guided or masks)[0]
     how = replace(
         mask_options(leading, clips, model, workers=workers, cache=cache),
         masks=partial(_all_masks, masks, clips, model),
