@@ -2,7 +2,8 @@
 
     python studies/rule.py fit             print the rule, and its errors on videos left out
     python studies/rule.py predict STUDY   write STUDY-predicted.csv
-    python studies/rule.py score STUDY     compare that with the study's finished runs
+    python studies/rule.py score STUDY     compare that with the study's finished runs, and draw
+                                           docs/STUDY-rule.svg
 
     gain = a * level + b * level * tube + c * half,   level = room * (1 - contrast / MOST)
 
@@ -16,29 +17,36 @@ dataset. A line without a gain had no runs then.
 """
 
 import sys
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
+from mgm.report.figures.style import LOOKS, QUIET, STYLE, caption, write
 from mgm.report.findings import read_findings
+from mgm.stages.advice import level_of
 from mgm.study import STUDIES
+from mgm.study.load import load_study
+from mgm.study.scales import file_of
 
 TABLE, RESULTS = STUDIES / "rule.csv", Path("results")
-MOST = 15.0  # grey levels: the textured ground's
 LONGEST = 5600  # steps: the rule is not fitted to longer training
 # The rule's terms, and those of what it has to beat.
 RULE = ["a", "b", "c"]
+NO_GAIN = (np.nan, np.nan, np.nan, 0)
 OTHERS = {"tube worst, rest equal": ["one", "tube"], "constant": ["one"]}
 
 
 def terms(lines: pd.DataFrame) -> pd.DataFrame:
     """Return what the rule's numbers are multiplied with, and what it could have besides."""
-    room = lines.histogram - lines.random
-    level = room * (1 - lines.contrast / MOST).clip(lower=0)
+    level = level_of(lines)
     tube = (lines["mask"] == "tube").astype(float)
     follows = ((lines["mask"] == "mgm") & (lines.guidance != "shuffled")).astype(float)
     return pd.DataFrame(
@@ -48,7 +56,7 @@ def terms(lines: pd.DataFrame) -> pd.DataFrame:
             "c": follows * (lines.ratio <= 0.5),
             "one": 1.0,
             "tube": tube,
-            "room": room,
+            "room": lines.histogram - lines.random,
             "follows": follows,
             "ratio": lines.ratio - 0.75,
             "log of steps": np.log2(lines.steps / 2800),
@@ -105,7 +113,9 @@ def scores(lines: pd.DataFrame, said: pd.Series) -> dict[str, float]:
 
 
 def finished(results: Path) -> pd.DataFrame:
-    """Return a line per dataset and row, or control, of a study's probes: `mean`, `gain`, `n`.
+    """Return a line per dataset and row, or control, of a study's probes.
+
+    It has `mean`, `gain`, the gain's interval `low` and `high`, and `n`.
 
     A row of several columns has the first.
     """
@@ -117,8 +127,38 @@ def finished(results: Path) -> pd.DataFrame:
         found.estimate(dataset, f"{row} minus Random weights", column)
         for dataset, row, column, _ in cells.itertuples(index=False)
     ]
-    gains = [(estimate.mean, estimate.n) if estimate else (np.nan, 0) for estimate in estimates]
-    return cells.assign(**dict(zip(("gain", "n"), zip(*gains)))).set_index(["dataset", "row"])
+    gains = [(one.mean, one.low, one.high, one.n) if one else NO_GAIN for one in estimates]
+    names = ("gain", "low", "high", "n")
+    return cells.assign(**dict(zip(names, zip(*gains)))).set_index(["dataset", "row"])
+
+
+@mpl.rc_context(STYLE)
+def drawn(lines: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Draw the gains that were found over those that the rule says: a mark per row of a dataset."""
+    most = np.where(lines.ratio == 0.75, ", 75 %", ", 50 or 60 %")
+    shuffled, mgm = lines.guidance == "shuffled", lines["mask"] == "mgm"
+    kind = (
+        lines["mask"]
+        .replace("smm", "SMM")
+        .where(~mgm, "MGM" + np.where(shuffled, ", shuffled guidance", most))
+    )
+    lines = lines.assign(Dataset=lines.dataset.map(titles), Mask=kind)
+    colours = dict(zip(sorted(kind.unique()), LOOKS))
+    look = {"hue": "Mask", "hue_order": colours, "palette": colours, "s": 34}
+    panels = {"col": "Dataset", "col_wrap": 4, "height": 2.1, "aspect": 1.15}
+    grid = sns.relplot(lines, x="rule", y="gain", **panels, **look)
+    for title, axes in grid.axes_dict.items():
+        axes.axline((0, 0), slope=1, color=QUIET, linewidth=0.8, zorder=0)
+        own = lines[lines.Dataset == title]
+        axes.vlines(own.rule, own.low, own.high, own.Mask.map(colours), linewidth=0.9, alpha=0.6)
+    sns.move_legend(grid, "lower left", bbox_to_anchor=(0, 1), ncols=6, title=None)
+    grid.set_axis_labels("Said (points)", "Found (points)")
+    grid.set_titles("{col_name}")
+    return caption(
+        grid.figure,
+        "Gain of each row over random weights by linear probe, with 95 % intervals. On the line "
+        "the rule is right.",
+    )
 
 
 def main(command: str = "", name: str = "") -> None:
@@ -140,6 +180,9 @@ def main(command: str = "", name: str = "") -> None:
         new = new.drop(columns=["gain", "n"]).merge(pd.read_csv(file), on=["dataset", "row"])
         new = new.merge(finished(RESULTS / name), on=["dataset", "row"])
         print(new[["dataset", "row", "rule", "error", "gain", "n"]].round(1).to_string(index=False))
+        places = load_study(file_of(name, STUDIES)).datasets
+        titles = {key: place.title for key, place in places.items()}
+        write(drawn(new, titles), Path(f"docs/{name}-rule.svg"), "svg")
         found = {model: scores(new, new[model]) for model in models}
     else:
         raise SystemExit(__doc__)

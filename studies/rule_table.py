@@ -13,7 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rule import RESULTS, TABLE, finished
 
@@ -21,10 +20,10 @@ from mgm.data.index import Video, read_index
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import parse_params
 from mgm.results.archive import is_packed
+from mgm.stages.advice import HISTOGRAM, RANDOM, static_contrast
 from mgm.stages.inspect import spread
 from mgm.stages.measure.controls import controls
-from mgm.stages.measure.explained import COMMON, moves
-from mgm.stages.measure.visible import GREY, first_clips, visible
+from mgm.stages.measure.visible import visible
 from mgm.study import CONFIG, STUDIES
 from mgm.study.expand import expand
 from mgm.study.load import load_study
@@ -33,7 +32,7 @@ from mgm.study.videos import datasets_of
 
 VIDEOS = 120
 SMALL = {"train_per_class": 10, "test_per_class": 10, "seed": 860}
-KNOWN = {"random": "Random weights", "histogram": "Histogram by quadrant, 324 numbers"}
+KNOWN = {"random": RANDOM, "histogram": HISTOGRAM}
 # Rows that change other fields are left out.
 FIELDS = {"mask", "mask.ratio", "mask.guidance", "optim.steps", "clips.frames"}
 
@@ -100,20 +99,8 @@ def features(videos: list[Video], specs: dict[str, Any]) -> dict[str, dict[str, 
         row: visible(videos, spec.clips, spec.model, [spec.mask])[0] for row, spec in specs.items()
     }
     spec = next(iter(specs.values()))
-    slots, side = spec.clips.frames // spec.model.tubelet, spec.clips.size // spec.model.patch
-    contrasts = list[float]()
-    for batch in first_clips(videos, spec.clips, spec.model, [COMMON]):
-        grey_BTHW = batch.frames_BTHWC.numpy() @ GREY
-        B, patch = len(grey_BTHW), spec.model.patch
-        mean_BSHW = grey_BTHW.reshape(B, slots, -1, side, patch, side, patch).mean((2, 4, 6))
-        moves_BL = moves(batch.frames_BTHWC, (slots, side, side)).numpy()
-        for mean_L, moves_L in zip(mean_BSHW.reshape(B, -1), moves_BL):
-            static = mean_L[~moves_L]
-            enough = len(static) > 0.1 * len(mean_L)
-            # A standard deviation, robust against the parts of an object that do not move.
-            off = abs(static - np.median(static)) if enough else np.zeros(1)
-            contrasts.append(1.4826 * float(np.median(off)))
-    names, contrast = ("texture", "motion", "energy", "without"), float(np.mean(contrasts))
+    contrast = static_contrast(videos, spec.clips, spec.model)
+    names = ("texture", "motion", "energy", "without")
     return {
         row: {name: of[name] for name in names} | {"contrast": contrast}
         for row, of in found.items()

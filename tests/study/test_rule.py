@@ -1,6 +1,7 @@
 """`studies/rule.py`: the rule is found in lines that follow it, and scored as it says."""
 
 import importlib
+from dataclasses import replace
 from itertools import product
 from types import ModuleType
 
@@ -8,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mgm.data.index import Index
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import parse_params
-from mgm.spec import Clips, Data, Mask, Model, Pretrain
+from mgm.spec import Clips
+from mgm.stages import advice
 from mgm.study import STUDIES
 
 NUMBERS = {"a": 0.4, "b": -0.2, "c": 3.0}
@@ -83,22 +86,54 @@ def test_study_with_more_rows_counts_no_more(rule, lines):
     pd.testing.assert_series_equal(first, rule.fitted(doubled.assign(gain=more), rule.RULE))
 
 
-def test_contrast_is_that_of_the_static_ground(script, tmp_path):
-    """Half of the ground's contrast is half of the measured one, and a black ground has none."""
-    measured = {}
-    clips = Clips(frames=8, size=48, stride=2, crop="centre")
-    spec = Pretrain(
-        data=Data(dataset="any"), clips=clips, model=Model(patch=8), mask=Mask(name="tube")
-    )
-    common = {"classes": 2, "train_per_class": 4, "test_per_class": 1, "sprites": 1, "pan": 0}
-    for name, ground in {
+def test_advice_has_the_numbers_that_were_tested(rule):
+    """They are those of the fit whose predictions the study `unseen` tests."""
+    table = pd.read_csv(rule.TABLE)
+    said = pd.read_csv(STUDIES / "unseen-predicted.csv").rule
+    new = table[table.study == "unseen"].reset_index(drop=True)
+    numbers = pd.Series({"a": advice.LEVEL, "b": advice.TUBE, "c": advice.HALF})
+    np.testing.assert_allclose(rule.terms(new)[rule.RULE] @ numbers, said, atol=0.1)
+
+
+@pytest.fixture(scope="module")
+def grounds(tmp_path_factory) -> dict[str, Index]:
+    """Return two classes of one disc before three grounds."""
+    folder = tmp_path_factory.mktemp("grounds")
+    common = {"classes": 2, "train_per_class": 4, "test_per_class": 2, "sprites": 1, "pan": 0}
+    grounds = {
         "black": {"ground": "black"},
         "half": {"ground": "textured", "contrast": 50},
         "full": {"ground": "textured"},
-    }.items():
-        index = generate(parse_params(common | ground, name), tmp_path / name)
-        found = script("rule_table").features(index.train, {"tube": spec})
-        measured[name] = found["tube"]["contrast"]
+    }
+    return {
+        name: generate(parse_params(common | ground, name), folder / name)
+        for name, ground in grounds.items()
+    }
+
+
+def test_contrast_is_that_of_the_static_ground(grounds):
+    """Half of the ground's contrast is half of the measured one, and a black ground has none."""
+    clips = Clips(frames=8, size=48, stride=2, crop="centre")
+    measured = {
+        name: advice.static_contrast(index.train, clips, advice.SMALL)
+        for name, index in grounds.items()
+    }
     assert measured["black"] == 0
     assert measured["full"] > 5
     assert measured["half"] == pytest.approx(measured["full"] / 2, rel=0.1)
+
+
+def test_advice_reads_few_videos_and_needs_vectors_and_tests(grounds, monkeypatch):
+    index = grounds["black"]
+    monkeypatch.setattr(advice, "PER_CLASS", 2)
+    facts = advice.facts_of(index)
+    # Files that are not read may be missing.
+    read = {video.path for video in advice._few(index).videos}
+    assert len(read) == 8
+    videos = [v if v.path in read else replace(v, path="missing.mp4") for v in index.videos]
+    assert advice.facts_of(replace(index, videos=tuple(videos))) == facts
+    assert facts.contrast == 0
+    # Without vectors, or without test videos.
+    still = tuple(replace(video, has_vectors=False) for video in index.videos)
+    assert advice.facts_of(replace(index, videos=still)) is None
+    assert advice.facts_of(replace(index, videos=index.train)) is None
