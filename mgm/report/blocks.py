@@ -308,8 +308,15 @@ def with_notes(
         f"{column}: a control without a model is above every row: {'; '.join(names)}."
         for column, names in better.items()
     ]
-    alike = len({*data.values()}) == 1
-    notes += [text if alike else f"{title}: {text}" for title, text in data.items() if text]
+    titles_of = dict[str, list[str]]()
+    for title, text in data.items():
+        titles_of.setdefault(text, []).append(title)
+    alike = len(titles_of) == 1
+    notes += [
+        text if alike else f"{'; '.join(titles)}: {text}"
+        for text, titles in titles_of.items()
+        if text
+    ]
     if len(steps := {*steps_of(findings, cells).values()}) == 1:
         notes.append(f"Pretraining: {steps.pop()}.")
     return [
