@@ -86,6 +86,16 @@ def test_study_with_more_rows_counts_no_more(rule, lines):
     pd.testing.assert_series_equal(first, rule.fitted(doubled.assign(gain=more), rule.RULE))
 
 
+def test_a_figure_has_a_mark_per_row_on_the_line_where_the_rule_is_right(rule, lines):
+    bars = {"rule": lines.gain, "low": lines.gain - 1, "high": lines.gain + 1}
+    titles = {dataset: dataset.title() for dataset in lines.dataset}
+    figure = rule.drawn(lines.assign(**bars), titles)
+    assert [axes.get_title() for axes in figure.axes] == [*titles.values()]
+    marks = np.concatenate([axes.collections[0].get_offsets() for axes in figure.axes])
+    assert len(marks) == len(lines)
+    np.testing.assert_allclose(marks[:, 0], marks[:, 1])
+
+
 def test_advice_has_the_numbers_that_were_tested(rule):
     """They are those of the fit whose predictions the study `unseen` tests."""
     table = pd.read_csv(rule.TABLE)
