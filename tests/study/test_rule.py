@@ -90,7 +90,7 @@ def test_a_figure_has_a_mark_per_row_on_the_line_where_the_rule_is_right(rule, l
     bars = {"rule": lines.gain, "low": lines.gain - 1, "high": lines.gain + 1}
     titles = {dataset: dataset.title() for dataset in lines.dataset}
     figure = rule.drawn(lines.assign(**bars), titles)
-    assert [axes.get_title() for axes in figure.axes] == [*titles.values()]
+    assert [axes.get_title("left") for axes in figure.axes] == [*titles.values()]
     marks = np.concatenate([axes.collections[0].get_offsets() for axes in figure.axes])
     assert len(marks) == len(lines)
     np.testing.assert_allclose(marks[:, 0], marks[:, 1])
