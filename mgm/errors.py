@@ -37,6 +37,7 @@ EXTRAS = {
     "report": (
         *("jinja2", "markupsafe", "PIL", "matplotlib", "mlflow"),
         *("pandas", "pyarrow", "scipy", "seaborn", "sqlalchemy", "tabulate"),
+        "threadpoolctl",
     ),
     "suite": ("snakemake", "timm", "torchvision"),
 }

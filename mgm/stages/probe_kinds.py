@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -109,7 +110,9 @@ def fit_path(
         arguments = rotated_NR * step_R, penalty * step_R.square()
         start = torch.cat([(weight_CR / step_R).flatten(), bias_C / step]).numpy()
         options = {"maxiter": 1000, "gtol": 1e-6, "ftol": 0}
-        best = minimize(loss, start, arguments, jac=True, method="L-BFGS-B", options=options)
+        # With OpenBLAS's threads beside torch's, small problems would take 20 times as long.
+        with threadpool_limits(1, "blas"):
+            best = minimize(loss, start, arguments, jac=True, method="L-BFGS-B", options=options)
         scaled_CR, scaled_C = torch.from_numpy(best.x).split(sizes)
         weight_CR, bias_C = scaled_CR.view(classes, -1) * step_R, step * scaled_C
         predictor_of[penalty] = _predictor(normal, weight_CR @ basis_DR.T, bias_C)
