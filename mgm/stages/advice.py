@@ -21,7 +21,7 @@ import numpy as np
 from mgm.data.index import Index, Video
 from mgm.spec import Clips, Data, Model, Probe
 from mgm.stages.inspect import spread
-from mgm.stages.measure.controls import controls, unmeasurable
+from mgm.stages.measure.controls import classify, read, unmeasurable
 from mgm.stages.measure.explained import COMMON, moves
 from mgm.stages.measure.visible import GREY, first_clips
 
@@ -74,7 +74,10 @@ def facts_of(index: Index) -> Facts | None:
     frames = int(np.median([video.frames for video in few.videos]))
     clips = Clips(frames=8, size=48, stride=min(max(frames // 12, 1), 8), crop="centre")
     like = Probe(data=Data(dataset="folder"), clips=clips, model=SMALL)
-    top1 = controls(few, like).set_index("title").top1
+    features = read(few, like)
+    # Fits take the most time, and the rule needs no other control.
+    needed = {name: features[name] for name in ("vector_quadrants", "random_weights")}
+    top1 = classify(few, needed, like).set_index("title").top1
     histogram, random = (float(top1[title]) for title in (HISTOGRAM, RANDOM))
     return Facts(histogram, random, static_contrast(few.train, clips, SMALL))
 
@@ -89,11 +92,10 @@ def static_contrast(videos: Sequence[Video], clips: Clips, model: Model) -> floa
     found = list[float]()
     for batch in first_clips(videos, clips, model, [COMMON]):
         grey_BTHW = batch.frames_BTHWC.numpy() @ GREY
-        mean_BSHW = grey_BTHW.reshape(len(grey_BTHW), slots, -1, side, patch, side, patch).mean(
-            (2, 4, 6)
-        )
+        B = len(grey_BTHW)
+        mean_BSHW = grey_BTHW.reshape(B, slots, -1, side, patch, side, patch).mean((2, 4, 6))
         moves_BL = moves(batch.frames_BTHWC, (slots, side, side)).numpy()
-        for mean_L, moves_L in zip(mean_BSHW.reshape(len(grey_BTHW), -1), moves_BL):
+        for mean_L, moves_L in zip(mean_BSHW.reshape(B, -1), moves_BL):
             static = mean_L[~moves_L]
             enough = len(static) > 0.1 * len(mean_L)
             off = abs(static - np.median(static)) if enough else np.zeros(1)

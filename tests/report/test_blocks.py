@@ -58,6 +58,7 @@ def test_a_wrong_name_is_refused_and_nothing_is_written(what):
         "visible",
         "following",
         "rewards",
+        "unseen",
         "gestures",
         "bodies",
         "bodies-steps",
