@@ -21,15 +21,14 @@ from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
-from mgm.report.figures.style import LOOKS, QUIET, STYLE, caption, write
+from mgm.report.figures.charts import gains
+from mgm.report.figures.style import QUIET, write
 from mgm.report.findings import read_findings
 from mgm.stages.advice import level_of
 from mgm.study import STUDIES
@@ -132,33 +131,17 @@ def finished(results: Path) -> pd.DataFrame:
     return cells.assign(**dict(zip(names, zip(*gains)))).set_index(["dataset", "row"])
 
 
-@mpl.rc_context(STYLE)
 def drawn(lines: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """Draw the gains that were found over those that the rule says: a mark per row of a dataset."""
-    most = np.where(lines.ratio == 0.75, ", 75 %", ", 50 or 60 %")
-    shuffled, mgm = lines.guidance == "shuffled", lines["mask"] == "mgm"
-    kind = (
-        lines["mask"]
-        .replace("smm", "SMM")
-        .where(~mgm, "MGM" + np.where(shuffled, ", shuffled guidance", most))
-    )
-    lines = lines.assign(Dataset=lines.dataset.map(titles), Mask=kind)
-    colours = dict(zip(sorted(kind.unique()), LOOKS))
-    look = {"hue": "Mask", "hue_order": colours, "palette": colours, "s": 34}
-    panels = {"col": "Dataset", "col_wrap": 4, "height": 2.1, "aspect": 1.15}
-    grid = sns.relplot(lines, x="rule", y="gain", **panels, **look)
-    for title, axes in grid.axes_dict.items():
+    points = lines[["dataset", "row", "low", "high"]]
+    points = points.assign(x=lines.rule, mean=lines.gain, column="The rule")
+    figure = gains(points, "Gain over random weights (points)", titles, "run")
+    for axes in figure.axes:
+        # On this line the rule is right.
         axes.axline((0, 0), slope=1, color=QUIET, linewidth=0.8, zorder=0)
-        own = lines[lines.Dataset == title]
-        axes.vlines(own.rule, own.low, own.high, own.Mask.map(colours), linewidth=0.9, alpha=0.6)
-    sns.move_legend(grid, "lower left", bbox_to_anchor=(0, 1), ncols=6, title=None)
-    grid.set_axis_labels("Said (points)", "Found (points)")
-    grid.set_titles("{col_name}")
-    return caption(
-        grid.figure,
-        "Gain of each row over random weights by linear probe, with 95 % intervals. On the line "
-        "the rule is right.",
-    )
+        if axes.get_xlabel():
+            axes.set_xlabel("Gain that the rule says (points)")
+    return figure
 
 
 def main(command: str = "", name: str = "") -> None:
