@@ -127,7 +127,8 @@ def inspect(
 ) -> None:
     """Print facts about a video or a dataset.
 
-    They are codecs, durations, motion vectors, motion, and of a dataset what masks leave visible.
+    They are codecs, durations, motion vectors, motion, of a dataset what masks leave visible, and of
+    a prepared one what pretraining gains by a rule.
     """
     if path.is_dir():
         from mgm.stages.inspect import inspect_folder

@@ -79,6 +79,9 @@ def facts_of(index: Index) -> Facts | None:
     needed = {name: features[name] for name in ("vector_quadrants", "random_weights")}
     top1 = classify(few, needed, like).set_index("title").top1
     histogram, random = (float(top1[title]) for title in (HISTOGRAM, RANDOM))
+    # Too few videos for a probe leave no number.
+    if np.isnan(histogram + random):
+        return None
     return Facts(histogram, random, static_contrast(few.train, clips, SMALL))
 
 

@@ -1,7 +1,8 @@
 """`mgm inspect DIR`: summarise a dataset.
 
 Most facts are in the index. In a folder without an index, files are opened: a sample spread evenly
-if there are many. The concentration of motion needs decoding, again of a sample.
+if there are many. The concentration of motion needs decoding, again of a sample, and so does the
+advice of `mgm.stages.advice`.
 """
 
 from collections import Counter

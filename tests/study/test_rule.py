@@ -147,3 +147,7 @@ def test_advice_reads_few_videos_and_needs_vectors_and_tests(grounds, monkeypatc
     still = tuple(replace(video, has_vectors=False) for video in index.videos)
     assert advice.facts_of(replace(index, videos=still)) is None
     assert advice.facts_of(replace(index, videos=index.train)) is None
+    # With one training video per class, none can be held out to choose a penalty.
+    first = {video.label: video for video in index.train}
+    one_each = tuple(first.values()) + index.test
+    assert advice.facts_of(replace(index, videos=one_each)) is None
