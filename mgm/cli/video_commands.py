@@ -127,8 +127,8 @@ def inspect(
 ) -> None:
     """Print facts about a video or a dataset.
 
-    They are codecs, durations, motion vectors, motion, of a dataset what masks leave visible, and of
-    a prepared one what pretraining gains by a rule.
+    They are codecs, durations, motion vectors and motion. Of a dataset they are also what masks
+    leave visible, and if it is prepared what pretraining gains by a rule.
     """
     if path.is_dir():
         from mgm.stages.inspect import inspect_folder
