@@ -74,7 +74,8 @@ lock: ## pin the newest versions that pyproject.toml allows
 		--no-emit-index-url --no-emit-find-links --quiet --upgrade --output-file requirements.lock
 
 docs: setup ## write the results in README and docs from the archives; build the site in site/ (opens from disk)
-	@for name in mini drawn length binding visible following rewards unseen gestures bodies bodies-steps; do $(BIN)/mgm report $$name > /dev/null && \
+# A page of a study ends with its command. A new one is first copied from reports/NAME/index.md.
+	@for name in $$(sed -n 's/^Written by .mgm report \([a-z-]*\).*/\1/p' docs/*.md); do $(BIN)/mgm report $$name > /dev/null && \
 		sed "s,](figures/,]($$name-," reports/$$name/index.md > docs/$$name.md && \
 		for figure in $$(grep -o 'figures/[^)]*' reports/$$name/index.md); do \
 			cp reports/$$name/$$figure docs/$$name-$${figure#figures/}; done; done

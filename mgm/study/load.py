@@ -144,6 +144,7 @@ def _say_what_lacks(study: Study, plan: Plan, file: Path) -> None:
         ("datasets", study.shown, {cell.dataset for cell in plan.cells}),
         ("rows", study.rows, {cell.row for cell in plan.cells}),
         ("columns", study.columns, {cell.column for cell in plan.cells}),
+        ("tables", study.tables, {name for cell in plan.cells for name in cell.tables}),
     ]
     optional = {name for name, place in study.datasets.items() if place.optional}
     if new := [f"{what}.{name}" for what, names, has in parts for name in names if name not in has]:

@@ -13,7 +13,7 @@ import yaml
 import mgm
 from mgm.dag.workflow import Workflow
 from mgm.report.verify import verify
-from mgm.results.archive import is_packed, unpack
+from mgm.results.archive import archive_of, is_packed, unpack
 from mgm.results.frame import examine_all
 from mgm.results.plan import read_plan
 from mgm.results.result import examine
@@ -53,6 +53,16 @@ def test_every_study_is_verified_against_git(name):
         assert [line for line in lines if "FAILED" in line and unfinished not in line] == []
     else:
         assert not failed, lines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RAN)
+def test_an_archive_has_the_plan_of_its_folder(name):
+    """Otherwise a clone writes other pages than this checkout."""
+    unpack(RESULTS / name)
+    with tarfile.open(archive_of(RESULTS / name)) as archive:
+        packed = archive.extractfile(f"{name}/plan/cells.csv").read()
+    assert packed == (RESULTS / name / "plan" / "cells.csv").read_bytes()
 
 
 @pytest.mark.slow
