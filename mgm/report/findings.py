@@ -19,7 +19,7 @@ from mgm.reading import found_in
 from mgm.report.judge import judge
 from mgm.results.frame import examine_all, frame_of
 from mgm.results.plan import Plan, read_plan
-from mgm.results.result import LEAST_EXPLAINED, RunStatus, log_lines
+from mgm.results.result import LAST, LEAST_EXPLAINED, RunStatus, log_lines
 from mgm.results.statistics import (
     FEWEST,
     Estimate,
@@ -43,7 +43,6 @@ CELL = ["dataset", "column", "row"]
 NOTHING = pd.Series(
     [], pd.MultiIndex.from_arrays([[], []], names=["draw", "seed"]), dtype="float64"
 )
-LAST = 12  # lines of a log
 FITS = 95.0  # per cent of the training clips
 OVER_PEOPLE = ", over seeds and people"
 NAMED = ["dataset", "column", "family", "first", "second", "says"]

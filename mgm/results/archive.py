@@ -4,22 +4,23 @@
 folder stores the digest of its archive, so later calls read only two small files.
 
 In an archive, predictions.csv is shorter: a character per class (`_shorten`). It is unpacked to the
-same bytes, whose digest is in the run's result.
+same bytes, whose digest is in the run's result. Logs have fewer lines and digits (`_thinned`).
 """
 
 import csv
 import io
 import json
 import lzma
+import math
 import os
 import re
 import shutil
 import tarfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
@@ -28,6 +29,7 @@ from mgm.errors import UserError
 from mgm.reading import read_text
 from mgm.results import atomic
 from mgm.results.lock import folder_lock, has_writer, wait_for_flock
+from mgm.results.result import LAST, log_lines
 
 SUMS = "SHA256SUMS"
 MARKER = "archive.sha256"
@@ -37,6 +39,8 @@ ENDING = ".tar.xz"
 # What is archived of a run. Weights, checkpoints and what others put there are not.
 ARCHIVED = ("spec.json", "result.json", "log.jsonl", "predictions.csv", "arrays.npz")
 SHORT = "predictions.short"
+LINES = 25  # of a log that are archived, about, before its last ones
+SPEED = ("steps", "clips_per_s", "memory_mb", "seconds")  # of a running job
 PRESET = 9 | lzma.PRESET_EXTREME
 
 
@@ -140,6 +144,8 @@ def _files_of(run: Path) -> dict[str, bytes]:
             raise UserError(f"{path}: is a link; put the file itself there")
         with suppress(FileNotFoundError):
             name, data = path.name, path.read_bytes()
+            if name == "log.jsonl":
+                data = _thinned(log_lines(run))
             if name == "predictions.csv" and _lengthen(short := _shorten(data)) == data:
                 name, data = SHORT, short
             files[f"{run.name}/{name}"] = data
@@ -250,6 +256,26 @@ def results_in(data: bytes, packed: bool) -> dict[str, Digests]:
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return found
+
+
+def _thinned(log: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return a log with every n-th line and its last ones, and numbers of four digits.
+
+    The speed of the machine is left out.
+    """
+    before = len(log) - LAST
+    every = max(math.ceil(before / LINES), 1)
+    lines = [line for place, line in enumerate(log) if place >= before or place % every == 0]
+    return "".join(
+        json.dumps({name: _rounded(name, line[name]) for name in line if name not in SPEED}) + "\n"
+        for line in lines
+    ).encode()
+
+
+def _rounded(name: str, value: object) -> object:
+    # Ten digits of a time are whole seconds.
+    digits = 10 if name == "time" else 4
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def _shorten(table: bytes) -> bytes:

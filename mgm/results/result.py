@@ -303,6 +303,7 @@ def age(folder: Path) -> float:
 
 
 LARGEST = 2**53  # steps are smaller
+LAST = 12  # lines of a log that say how a fine-tuning ended
 
 
 def log_lines(folder: Path) -> list[dict[str, Any]]:

@@ -1,16 +1,19 @@
 """Tests of archives: equal bytes from equal files, a digest check, and no run lost."""
 
 import hashlib
+import json
 import lzma
 import subprocess
 import tarfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from mgm.errors import UserError
 from mgm.results import archive as archives
-from mgm.results.archive import archived_runs, unpack
+from mgm.results.archive import LINES, archived_runs, unpack
+from mgm.results.result import LAST, log_lines
 from tests.helpers.writers import other_writer
 
 
@@ -84,6 +87,35 @@ def test_predictions_are_shorter_in_the_archive_and_come_back_to_the_byte(result
     unpack(results)
     for run, text in tables.items():
         assert (results / run / "predictions.csv").read_bytes() == text.encode()
+
+
+def test_a_log_is_shorter_in_the_archive_with_the_lines_that_pages_read(results):
+    """Also one that a killed job left with half a line."""
+    lines = [
+        {"step": step, "loss": 1 / 3**step, "train_top1": step / 7, "time": 1.7e9 + step / 3}
+        | {"steps": 99, "clips_per_s": 77.123456}
+        for step in range(1, 100)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (results / "a" / "log.jsonl").write_text(text + '{"step": 100, "lo')
+    (results / "b" / "log.jsonl").write_text(text[: text.index("\n") + 1])
+    pack(results)
+    _forget(results)
+    unpack(results)
+    assert len(log_lines(results / "b")) == 1
+    kept = log_lines(results / "a")
+    assert LAST < len(kept) <= LAST + LINES
+    assert [line["step"] for line in kept[-LAST:]] == [*range(100 - LAST, 100)]
+    assert kept[0]["step"] == 1
+    gaps = {later["step"] - line["step"] for line, later in pairwise(kept[:-LAST])}
+    assert len(gaps) == 1
+    for line in kept:
+        told = lines[line["step"] - 1]
+        assert line.keys() == {"step", "loss", "train_top1", "time"}
+        assert line["time"] == round(told["time"])
+        # Four digits.
+        assert line["loss"] == pytest.approx(told["loss"], rel=5e-4)
+        assert line["train_top1"] == pytest.approx(told["train_top1"], rel=5e-4)
 
 
 def test_equal_files_give_equal_bytes(results):
