@@ -23,7 +23,7 @@ from mgm.spec import read_spec
 from mgm.study import CONFIG
 from mgm.study.expand import expand
 from mgm.study.load import parse_study, study_file
-from mgm.study.scales import UNSCALED, file_of, load_scale
+from mgm.study.scales import UNSCALED, Dataset, file_of, load_scale
 from mgm.study.schema import CONTROLS, At, Prediction, Study
 from mgm.study.videos import datasets_of
 
@@ -230,7 +230,14 @@ class _Then:
 
     def __init__(self, history: History, plan: Plan, study: Study):
         self.history, self.plan, self.study = history, plan, study
-        self.known = {spec.data.dataset: spec.data.digest for spec in plan.specs.values()}
+        specs = plan.specs.values()
+        groups = {one.data.dataset for one in specs if getattr(one, "held_out", "") == "groups"}
+        self.known = {
+            data.dataset: Dataset(
+                root=data.dataset, digest=data.digest, grouped=data.dataset in groups
+            )
+            for data in (one.data for one in specs)
+        }
 
     def planned(self) -> Check:
         """Check that the plan is what the study expands to, with today's code."""

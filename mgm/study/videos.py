@@ -17,12 +17,12 @@ DRAWN = "ssv2"
 
 
 def datasets_of(
-    studies: Sequence[Study], scale: Scale, known: Mapping[str, str] = MappingProxyType({})
+    studies: Sequence[Study], scale: Scale, known: Mapping[str, Dataset] = MappingProxyType({})
 ) -> dict[str, Dataset]:
     """Return the datasets that studies use, by key, with the digests that specs have.
 
     Args:
-        known: digests of prepared datasets by name, where their folders may be gone.
+        known: prepared datasets of a plan by name, whose folders may be gone.
 
     Raises:
         UserError: a prepared dataset has no index, and the study does not give its digest.
@@ -60,7 +60,7 @@ def _with_digest(name: str, dataset: Dataset, above: Mapping[str, Dataset], wher
 
 
 def _own(
-    study: Study, name: str, place: Place, scale: Scale, known: Mapping[str, str]
+    study: Study, name: str, place: Place, scale: Scale, known: Mapping[str, Dataset]
 ) -> list[tuple[str, Dataset]]:
     """Return the key and the dataset of each draw of a study's own place."""
     where = f"study {study.study}: datasets.{name}"
@@ -74,7 +74,7 @@ def _own(
             )
         return []
     if place.generate is None:
-        return [(name, _prepared(name, place, known.get(name, "")))]
+        return [(name, _prepared(name, place, known.get(name)))]
     if not (drawn := scale.datasets[DRAWN].generate if DRAWN in scale.datasets else {}):
         raise UserError(
             f"{where}: scale {study.scale or 'none'} generates no {DRAWN}; name a scale that does"
@@ -87,26 +87,26 @@ def _own(
     return datasets
 
 
-def _prepared(name: str, place: Place, known: str) -> Dataset:
-    """Return a prepared dataset. Without its folder, its digest must be known.
+def _prepared(name: str, place: Place, known: Dataset | None) -> Dataset:
+    """Return a prepared dataset. Without its folder, it must be known.
 
     The published lists of a published dataset stand for a digest.
     """
     root = Path(place.root)
     if name in PUBLISHED:
         return Dataset(root=place.root)
-    digest = place.digest or known
-    if digest and not (root / "index.json").is_file():
-        return Dataset(root=place.root, digest=digest, grouped=place.grouped)
+    if place.digest:
+        known = Dataset(root=place.root, digest=place.digest, grouped=place.grouped)
+    if known and not (root / "index.json").is_file():
+        return known
     index = read_index(root)
     if place.digest and place.digest != index.digest:
         raise UserError(
             f"{root}: its digest is {index.digest}, and the study has {place.digest}; prepare the "
             "study's videos, or leave the digest out and give the study another name"
         )
-    # With a digest, all depends on the study alone: the same runs with and without the folder.
-    grouped = place.grouped if place.digest else index.grouped
-    return Dataset(root=place.root, digest=index.digest, grouped=grouped)
+    # Of a known dataset, the same runs follow with and without the folder.
+    return known or Dataset(root=place.root, digest=index.digest, grouped=index.grouped)
 
 
 def size_of(datasets: Mapping[str, Dataset], name: str) -> Published:

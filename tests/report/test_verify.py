@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mgm.data.folder import index_folder
 from mgm.report.verify import verify
 from mgm.results.archive import pack
 from mgm.results.plan import Plan
 from mgm.results.result import RunStatus
 from mgm.study import CONFIG
 from mgm.study.schema import Study
+from tests.helpers.own_videos import own_videos
 from tests.helpers.plans import plan_of
 from tests.report.test_findings import findings
 from tests.study.test_study import SMALL
@@ -491,3 +493,21 @@ def test_settings_of_another_study_are_those_of_the_commit(clone):
         clone.fields["predictions"] = [ONE | {"since": since}]
         assert believed != any("about other runs" in line for line in clone.failed())
         assert not any("cannot be read" in line for line in clone.failed())
+
+
+def test_a_study_is_verified_without_the_folder_of_its_videos(clone, tmp_path):
+    """Also one whose groups only the folder's index names."""
+    root = tmp_path / "own"
+    index_folder(
+        own_videos(tmp_path / "mine", tmp_path / "drawn", train=6, test=1), root, groups=r"\d$"
+    )
+    alone = {"draws": [], "seeds": "1", "rows": {"MGM": {}}, "compare": [], "predictions": []}
+    study = Study.model_validate(FIELDS | alone | {"datasets": {"own": {"root": str(root)}}})
+    file = os.path.relpath(clone.file, clone.results)
+    plan = replace(plan_of(study), name=study.study, file=file)
+    shutil.rmtree(root)
+    lines, _ = verify(plan, study, {}, clone.results)
+    assert any(
+        line.startswith("ok") and "numbers of the study are those of its plan" in line
+        for line in lines
+    )
