@@ -123,8 +123,8 @@ def _finished(
 def gains(points: pd.DataFrame, y: str, titles: Mapping[str, str], unit: str) -> Figure:
     """Draw what each row gains against measured numbers, a colour per mask.
 
-    Of one measured column, a panel per dataset. Of several, a panel per column, and a mark's shape
-    says its dataset.
+    Of one measured column, a panel per dataset, and a mark's shape says how much is hidden. Of
+    several, a panel per column, and the shape says the dataset.
 
     Args:
         points: `Findings.gains`. A row's name is a mask, its ratio, and what else is special.
@@ -133,42 +133,30 @@ def gains(points: pd.DataFrame, y: str, titles: Mapping[str, str], unit: str) ->
         unit: name of the sampling unit.
     """
     parts = points.row.str.extract(r"^(?P<mask>.*?)(?:,? (?P<ratio>\d+ %)(?:, (?P<rest>.*))?)?$")
-    parts = parts.fillna("")
-    points = points.join(parts).assign(panel=points.dataset.map(titles), label="", Dataset="")
-    several, signs = points.column.nunique() > 1, dict[str, str]()
-    if several:
-        joined = points["mask"].str.cat(points.ratio, ", ").str.removesuffix(", ")
-        shape = points.panel.str.cat(points.rest, ", ").str.removesuffix(", ")
-        points = points.assign(mask=joined, Dataset=shape, panel=points.column)
-    else:
-        # What else is special of a row has a sign, which the caption explains.
-        signs = dict(zip(filter(None, points.rest.unique()), "*†‡§"))
-        points["label"] = points.ratio + points.rest.map(lambda rest: signs.get(rest, ""))
-    points = points.rename(columns={"mask": "Pretraining"})
+    mask, ratio, rest = (parts[name].fillna("") for name in parts)
+    dataset = points.dataset.map(titles)
+    several = points.column.nunique() > 1
+    shape = "Dataset" if several else "Hidden"
+    points = points.assign(panel=points.column if several else dataset)
+    points["Pretraining"] = _joined(mask, ratio) if several else mask
+    points[shape] = _joined(dataset if several else ratio, rest)
     names = list(points.Pretraining.unique())
     colours = _colours(names)
-    shapes = {"style": "Dataset"} if several else {}
-    grid = sns.relplot(
-        points, **PANELS, **shapes, x="x", y="mean", hue="Pretraining", palette=colours, s=34
-    )
+    look: dict[str, Any] = {"hue": "Pretraining", "style": shape, "palette": colours, "s": 38}
+    grid = sns.relplot(points, **PANELS, **look, x="x", y="mean")
     for name, axes in grid.axes_dict.items():
         for row in points[points.panel == name].to_dict("records"):
             if np.isfinite(row["low"]):
-                look = {"color": colours[row["Pretraining"]], "linewidth": 0.9, "alpha": 0.6}
-                axes.vlines(row["x"], row["low"], row["high"], **look)
-            axes.annotate(
-                row["label"],
-                (row["x"], row["mean"]),
-                (5, 3),
-                textcoords="offset points",
-                color=colours[row["Pretraining"]],
-                fontsize=7,
-            )
+                colour = colours[row["Pretraining"]]
+                axes.vlines(row["x"], row["low"], row["high"], colour, linewidth=0.9, alpha=0.6)
         axes.axhline(0, color=INK, linewidth=0.8, zorder=0)
         axes.grid(axis="y")
-    special = "".join(f" {sign}: {rest}." for rest, sign in signs.items())
     x = "Share (%)" if several else f"{points.column.iloc[0]} (%)"
-    return _finished(grid, x, y, names, unit, special)
+    return _finished(grid, x, y, names, unit, "")
+
+
+def _joined(first: pd.Series, second: pd.Series) -> pd.Series:
+    return (first + ", " + second).str.strip(", ")
 
 
 @mpl.rc_context(STYLE)
