@@ -286,7 +286,7 @@ class Against(FrozenModel):
 
 
 class Order(FrozenModel):
-    """A figure of our numbers over the paper's of the same rows, in `x`: STUDY/DATASET/COLUMN."""
+    """A figure of our numbers in the order of the paper's numbers `x`: STUDY/DATASET/COLUMN."""
 
     kind: Literal["order"]
     x: Annotated[str, Field(pattern="^[^/]+/[^/]+/[^/]+$")]

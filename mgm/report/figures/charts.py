@@ -161,7 +161,7 @@ def _joined(first: pd.Series, second: pd.Series) -> pd.Series:
 
 @mpl.rc_context(STYLE)
 def order(points: pd.DataFrame, titles: Mapping[str, str], unit: str) -> Figure:
-    """Draw our numbers over the paper's: a panel per dataset and column, a mark per row.
+    """Draw our numbers of rows in the paper's order: a panel per dataset and column.
 
     Args:
         points: cells with a number, whose `paper` is the paper's number of their row.
@@ -169,26 +169,25 @@ def order(points: pd.DataFrame, titles: Mapping[str, str], unit: str) -> Figure:
         unit: name of the sampling unit.
     """
     points = points.assign(panel=points.dataset.map(titles) + ": " + points.column)
-    colours = _colours([row.split(" (")[0] for row in points.row.unique()])
+    numbers = points.groupby("row").paper.first().sort_values(kind="stable")
+    colours = _colours([row.split(" (")[0] for row in numbers.index])
     grid = sns.FacetGrid(points, **FACETS, sharex=False, sharey=False)
     for name, axes in grid.axes_dict.items():
-        own = points[points.panel == name].sort_values("paper").to_dict("records")
-        for number, row in enumerate(own):
-            look: dict[str, Any] = {"color": colours[row["row"].split(" (")[0]]}
-            axes.plot(row["paper"], row["mean"], "o", markersize=5, **look)
-            if np.isfinite(row["low"]):
-                axes.vlines(row["paper"], row["low"], row["high"], linewidth=1.2, **look)
-            # Labels of neighbours are above and below their marks, and inside the panel.
-            side = -1 if 2 * number > len(own) else 1
-            look |= {"ha": "right" if side < 0 else "left", "fontsize": 7.5}
-            place = (row["paper"], row["mean"]), (5 * side, -10 if number % 2 else 5)
-            axes.annotate(row["row"], *place, textcoords="offset points", **look)
-        axes.margins(0.12)
+        own = points[points.panel == name].set_index("row").reindex(numbers.index)
+        for place, (row, cell) in enumerate(own.iterrows()):
+            colour = colours[str(row).split(" (")[0]]
+            axes.plot(place, cell["mean"], "o", markersize=5, color=colour)
+            if np.isfinite(cell["low"]):
+                axes.vlines(place, cell["low"], cell["high"], colour, linewidth=1.2)
+        texts = [f"{row}: {number:.1f}" for row, number in numbers.items()]
+        axes.set_xticks(range(len(texts)), texts, rotation=30, ha="right")
+        axes.margins(0.06)
         axes.grid(axis="y")
-    grid.set_axis_labels("The paper's top-1 accuracy, fine-tuned (%)", "Ours (%)")
+    grid.set_axis_labels("", "Ours (%)")
     grid.set_titles("{col_name}")
     grid.tight_layout()
-    return caption(grid.figure, f"Marks and bars: mean and 95 % interval over {unit}s.")
+    text = f"Marks and bars: mean and 95 % interval over {unit}s. Below: the paper's number (%)."
+    return caption(grid.figure, text)
 
 
 @mpl.rc_context(STYLE)
