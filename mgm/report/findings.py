@@ -375,11 +375,13 @@ class Findings:
         cells, rows = self.cells[drawn].to_dict("records"), []
         for key, figure in self.study.of_kind(Over).items():
             points = self.runs[[key in keys.split() for keys in self.runs.figures]]
-            points = points.drop_duplicates(["dataset", "row"]).set_index(["dataset", "row"])
+            of_place = ["dataset", "column", "row"]
+            points = points.drop_duplicates(of_place).set_index(of_place)
             for cell in cells:
-                line, x, place = "", nan, (cell["dataset"], cell["row"])
-                if cell["status"] == "quoted" and cell["dataset"] in (
-                    figure.datasets or [place[0]]
+                line, x, place = "", nan, (cell["dataset"], cell["column"], cell["row"])
+                chosen = zip((figure.datasets, figure.columns), place)
+                if cell["status"] == "quoted" and all(
+                    one in names or not names for names, one in chosen
                 ):
                     line, x = _quoted_point(cell["row"], figure.lines)
                 elif place in points.index:

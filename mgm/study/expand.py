@@ -1,6 +1,6 @@
 """Expand studies at a scale to a plan: their numbers, and the runs that have them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from mgm.spec import (
 )
 from mgm.study import recipes
 from mgm.study.formula import Formula, parse_formula
+from mgm.study.quoted import paper_numbers
 from mgm.study.scales import Dataset, R, Scale, set_field
 from mgm.study.schema import (
     BEFORE_SCALE,
@@ -32,6 +33,7 @@ from mgm.study.schema import (
     At,
     Column,
     Numbers,
+    Order,
     Over,
     Picture,
     Prediction,
@@ -400,13 +402,17 @@ def _figures(study: Study, row: Row, dataset: str, name: str, column: str) -> tu
     """Return the figures of cells that show a row in a column."""
     shown = list[str]()
     for key, figure in study.figures.items():
-        if isinstance(figure, Against):
-            drawn = column in (figure.x, figure.y)
-        elif drawn := isinstance(figure, Over):
-            chosen = (figure.datasets, dataset), (figure.lines, row.line or name)
-            drawn = bool(row.line) or row.start == "none"
-            drawn = drawn and all(not names or one in names for names, one in chosen)
-        shown += [key] * drawn
+        chosen = list[tuple[Collection[str], str]]()
+        match figure:
+            case Against():
+                chosen = [((*figure.x, figure.y), column)]
+            case Order():
+                chosen = [(study.tests, column), (paper_numbers(figure.x), name)]
+            case Over() if row.line or row.start == "none":
+                lines = figure.lines, row.line or name
+                chosen = [lines, (figure.datasets, dataset), (figure.columns, column)]
+        if chosen and all(not names or one in names for names, one in chosen):
+            shown.append(key)
     return tuple(shown)
 
 
@@ -453,7 +459,7 @@ def _require_cells(study: Study, cells: Sequence[Cell]) -> None:
         require(f"columns.{name}", found, column.only.draws, column.only.seeds)
     for key in study.tables:
         require(f"tables.{key}", [cell for cell in cells if key in cell.tables])
-    for key in [*study.of_kind(Over), *study.of_kind(Against)]:
+    for key in [*study.of_kind(Over), *study.of_kind(Against), *study.of_kind(Order)]:
         require(f"figures.{key}", [cell for cell in cells if key in cell.figures])
     for text in chain.from_iterable(study.compare.values()):
         require_terms(f"compare: {text}", parse_formula(text), "", None)

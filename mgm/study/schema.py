@@ -261,8 +261,9 @@ class Over(FrozenModel):
     axis: str
     title: str = ""
     note: str = ""
-    # The datasets that it shows. Empty: all.
+    # The datasets and columns that it shows. Empty: all.
     datasets: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
     # The lines that it shows, also of quoted rows, such as "BEVT, 800+150". Empty: every `line`,
     # and rows without pretraining.
     lines: tuple[str, ...] = ()
@@ -485,6 +486,7 @@ class Study(FrozenModel):
                 if not isinstance(number, int | float):
                     raise ValueError(f"{where}.x: {figure.x} is no number of pretraining")
                 check(f"{where}.datasets", self.shown, *figure.datasets)
+                check(f"{where}.columns", self.columns, *figure.columns)
             elif isinstance(figure, Order):
                 if not paper_numbers(figure.x).keys() & self.rows.keys():
                     raise ValueError(f"{where}.x: {figure.x} has no number of the paper's")

@@ -285,11 +285,17 @@ def test_marks_and_bars_are_the_tables_means_and_intervals():
         | {"n": 3, "paper": [50.0, 60.0, np.nan, np.nan]}
     )
     paper, ours = over(points, ("Steps", "Top-1"), {"a": "A"}, "seed").axes
-    assert [axes.get_title(loc="left") for axes in (paper, ours)] == ["The paper", "A: Probe"]
+    assert [axes.get_title(loc="left") for axes in (paper, ours)] == ["The paper", "Probe"]
     lines = [tuple(line.get_ydata()) for line in ours.lines]
     assert (5, 6) in lines
     assert (1, 2) in lines
     assert (50, 60) in [tuple(line.get_ydata()) for line in paper.lines]
+    both = pd.concat([points, points.assign(dataset="b")]).assign(paper=np.nan)
+    titles = [
+        axes.get_title(loc="left")
+        for axes in over(both, ("", ""), {"a": "A", "b": "B"}, "seed").axes
+    ]
+    assert titles == ["A", "B"]
 
 
 def test_a_text_is_shown_with_its_code_and_true_minus_signs():

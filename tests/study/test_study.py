@@ -561,6 +561,35 @@ def test_x_of_a_figure_is_read_from_the_spec():
     assert not any(c.figures for c in plan_of(study).cells if c.dataset == "b")
 
 
+def test_a_figure_has_the_runs_that_it_shows():
+    """Their keys are targets of the workflow."""
+    seen = {"stage": "measure", "name": "visible", "metric": "motion"}
+    look = {"title": "", "x": "Seen"}
+    study = small(
+        columns={"Linear": {}, "Seen": seen, "Other": {"stage": "finetune"}},
+        figures={
+            "gain": look | {"kind": "against", "y": "Linear", "minus": "Random weights"},
+            "order": look | {"kind": "order", "x": "table4e/ssv2/Fine-tuned"},
+            "over": {"kind": "over", "x": "mask.ratio", "axis": "", "columns": ["Other"]},
+        },
+        rows={
+            "Random weights": "none",
+            "MGM (Dense)": {},
+            "Half": {"mask.ratio": 0.5, "line": "MGM"},
+        },
+        compare=[],
+        predictions=[],
+        controls=[],
+    )
+    cells = plan_of(study).cells
+    assert {cell.column for cell in cells if "gain" in cell.figures} == {"Linear", "Seen"}
+    ordered = {(cell.row, cell.column) for cell in cells if "order" in cell.figures}
+    assert ordered == {("MGM (Dense)", "Linear"), ("MGM (Dense)", "Other")}
+    over = {(cell.row, cell.column) for cell in cells if "over" in cell.figures}
+    assert ("Half", "Other") in over
+    assert {column for _, column in over} == {"Other"}
+
+
 def test_a_picture_shows_as_many_rows_as_its_kind_needs():
     picture = {"title": "Clips", "dataset": "a"}
     kinds = {"attention": ["MGM"], "reconstructions": ["MGM", "Tube"], "masks": []}

@@ -56,7 +56,7 @@ def over(
         below: what stands below a number of the x axis.
     """
     # Assign before rows are chosen: pandas adds rows when it assigns a column to an empty frame.
-    points = points.assign(panel=points.dataset.map(titles) + ": " + points.column)
+    points = points.assign(panel=_panels(points, titles))
     ours = points[points["mean"].notna()]
     levels = ours[ours.x.isna()]
     paper = points.assign(mean=points.paper, panel="The paper")[points.paper.notna()]
@@ -101,6 +101,15 @@ def over(
         axes.grid(axis="y")
     dotted = f" Dotted: {', '.join(levels.line.unique())}." if len(levels) else ""
     return _finished(grid, *axes_titles, names, unit, dotted)
+
+
+def _panels(points: pd.DataFrame, titles: Mapping[str, str]) -> pd.Series:
+    """Return the titles of panels per dataset and column, without what all have in common."""
+    if points.dataset.nunique() == 1:
+        return points.column
+    if points.column.nunique() == 1:
+        return points.dataset.map(titles)
+    return points.dataset.map(titles) + ": " + points.column
 
 
 def _colours(names: Sequence[str]) -> dict[str, str]:
@@ -168,7 +177,7 @@ def order(points: pd.DataFrame, titles: Mapping[str, str], unit: str) -> Figure:
         titles: titles of the datasets.
         unit: name of the sampling unit.
     """
-    points = points.assign(panel=points.dataset.map(titles) + ": " + points.column)
+    points = points.assign(panel=_panels(points, titles))
     numbers = points.groupby("row").paper.first().sort_values(kind="stable")
     colours = _colours([row.split(" (")[0] for row in numbers.index])
     grid = sns.FacetGrid(points, **FACETS, sharex=False, sharey=False)
