@@ -36,7 +36,7 @@ from mgm.spec.compute import multiply_adds
 from mgm.study.formula import Formula, Term, parse_formula
 from mgm.study.load import read_studies
 from mgm.study.quoted import Quote, paper_numbers, quotes
-from mgm.study.schema import CONTROLS, SHARES, Against, Over, Study
+from mgm.study.schema import CONTROLS, SHARES, Against, Over, Study, allows
 
 AT = ["dataset", "draw", "seed", "column", "row"]
 CELL = ["dataset", "column", "row"]
@@ -379,9 +379,9 @@ class Findings:
             points = points.drop_duplicates(of_place).set_index(of_place)
             for cell in cells:
                 line, x, place = "", nan, (cell["dataset"], cell["column"], cell["row"])
-                chosen = zip((figure.datasets, figure.columns), place)
-                if cell["status"] == "quoted" and all(
-                    one in names or not names for names, one in chosen
+                dataset, column, _ = place
+                if cell["status"] == "quoted" and allows(
+                    (figure.datasets, dataset), (figure.columns, column)
                 ):
                     line, x = _quoted_point(cell["row"], figure.lines)
                 elif place in points.index:

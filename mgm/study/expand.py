@@ -39,6 +39,7 @@ from mgm.study.schema import (
     Prediction,
     Row,
     Study,
+    allows,
 )
 
 # The paper's figures of these kinds.
@@ -411,7 +412,7 @@ def _figures(study: Study, row: Row, dataset: str, name: str, column: str) -> tu
             case Over() if row.line or row.start == "none":
                 lines = figure.lines, row.line or name
                 chosen = [lines, (figure.datasets, dataset), (figure.columns, column)]
-        if chosen and all(not names or one in names for names, one in chosen):
+        if chosen and allows(*chosen):
             shown.append(key)
     return tuple(shown)
 

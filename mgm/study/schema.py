@@ -241,6 +241,11 @@ class Column(Changes):
         return self
 
 
+def allows(*chosen: tuple[Collection[str], str]) -> bool:
+    """Return whether each name is in its choice. An empty choice has all."""
+    return all(not names or name in names for names, name in chosen)
+
+
 class Part(FrozenModel):
     """A table of a study. Empty: all datasets, columns or rows."""
 
@@ -562,5 +567,4 @@ class Study(FrozenModel):
         part = self.parts[table]
         if row in self.rows and self.rows[row].figure_only:
             return False
-        chosen = ((part.datasets, dataset), (part.rows, row), (part.columns, column))
-        return all(not names or name in names for names, name in chosen)
+        return allows((part.datasets, dataset), (part.rows, row), (part.columns, column))
