@@ -231,12 +231,11 @@ class _Then:
     def __init__(self, history: History, plan: Plan, study: Study):
         self.history, self.plan, self.study = history, plan, study
         specs = plan.specs.values()
+        digests = {spec.data.dataset: spec.data.digest for spec in specs}
         groups = {one.data.dataset for one in specs if getattr(one, "held_out", "") == "groups"}
         self.known = {
-            data.dataset: Dataset(
-                root=data.dataset, digest=data.digest, grouped=data.dataset in groups
-            )
-            for data in (one.data for one in specs)
+            name: Dataset(root=name, digest=digest, grouped=name in groups)
+            for name, digest in digests.items()
         }
 
     def planned(self) -> Check:

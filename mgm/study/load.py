@@ -140,11 +140,16 @@ def study_file(results: Path, plan: Plan) -> Path | None:
 
 
 def _say_what_lacks(study: Study, plan: Plan, file: Path) -> None:
+    shown = {cell.dataset for cell in plan.cells}
+    # A table of optional datasets alone is left out with them.
+    tables = [
+        key for key, part in study.tables.items() if shown.intersection(part.datasets or shown)
+    ]
     parts: list[tuple[str, Iterable[str], set[str]]] = [
-        ("datasets", study.shown, {cell.dataset for cell in plan.cells}),
+        ("datasets", study.shown, shown),
         ("rows", study.rows, {cell.row for cell in plan.cells}),
         ("columns", study.columns, {cell.column for cell in plan.cells}),
-        ("tables", study.tables, {name for cell in plan.cells for name in cell.tables}),
+        ("tables", tables, {name for cell in plan.cells for name in cell.tables}),
     ]
     optional = {name for name, place in study.datasets.items() if place.optional}
     if new := [f"{what}.{name}" for what, names, has in parts for name in names if name not in has]:

@@ -151,8 +151,10 @@ def gains(points: pd.DataFrame, y: str, titles: Mapping[str, str], unit: str) ->
     points[shape] = _joined(dataset if several else ratio, rest)
     names = list(points.Pretraining.unique())
     colours = _colours(names)
-    look: dict[str, Any] = {"hue": "Pretraining", "style": shape, "palette": colours, "s": 38}
-    grid = sns.relplot(points, **PANELS, **look, x="x", y="mean")
+    look: dict[str, Any] = {"hue": "Pretraining", "palette": colours, "s": 38}
+    # Rows may name no ratio.
+    style = shape if (points[shape] != "").any() else None
+    grid = sns.relplot(points, **PANELS, **look, x="x", y="mean", style=style)
     for name, axes in grid.axes_dict.items():
         for row in points[points.panel == name].to_dict("records"):
             if np.isfinite(row["low"]):
