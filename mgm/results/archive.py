@@ -22,6 +22,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+import numpy as np
 from pydantic_core import from_json
 
 from mgm.console import show
@@ -279,23 +280,29 @@ def _rounded(name: str, value: object) -> object:
 
 
 def _shorten(table: bytes) -> bytes:
-    """Return a predictions.csv with a character per class: JSON, then a line per video.
+    """Return a predictions.csv with a character per class: JSON, then a line per column.
 
-    The JSON has the header, the names of the classes and the paths.
+    The JSON has the header, the names of the classes and the paths. A prediction is its distance
+    from the label in the list of names: as most are 0, they compress well.
     """
     header, *rows = list(csv.reader(io.StringIO(table.decode(), newline=""))) or [[]]
-    names = sorted({name for row in rows for name in row[1:]})
-    character = {name: chr(ord("!") + place) for place, name in enumerate(names)}
-    lines = ["".join(character[name] for name in row[1:]) for row in rows]
-    return "\n".join([json.dumps([header, names, [row[0] for row in rows]]), *lines]).encode()
+    paths, *columns = [*zip(*rows)] or [()]
+    names = sorted({name for column in columns for name in column})
+    place = {name: number for number, name in enumerate(names)}
+    codes = np.array([[place[name] for name in column] for column in columns], np.int64)
+    codes[1:] -= codes[:1]
+    lines = ["".join(chr(ord("!") + code % len(names)) for code in line) for line in codes]
+    return "\n".join([json.dumps([header, names, paths]), *lines]).encode()
 
 
 def _lengthen(short: bytes) -> bytes:
     """Return the predictions.csv that `_shorten` has shortened."""
     head, *lines = short.decode().split("\n")
     header, names, paths = json.loads(head)
-    rows = [[path, *(names[ord(c) - ord("!")] for c in line)] for path, line in zip(paths, lines)]
-    return atomic.table_text(header, rows).encode()
+    codes = np.array([[ord(c) - ord("!") for c in line] for line in lines], np.int64)
+    codes[1:] += codes[:1]
+    columns = [[names[code % len(names)] for code in line] for line in codes]
+    return atomic.table_text(header, zip(paths, *columns)).encode()
 
 
 def _table_of(short: bytes, path: Path) -> bytes:
