@@ -182,7 +182,9 @@ def order(points: pd.DataFrame, titles: Mapping[str, str], unit: str) -> Figure:
     points = points.assign(panel=_panels(points, titles))
     numbers = points.groupby("row").paper.first().sort_values(kind="stable")
     colours = _colours([row.split(" (")[0] for row in numbers.index])
-    grid = sns.FacetGrid(points, **FACETS, sharex=False, sharey=False)
+    # A row of panels is a dataset.
+    wrap = {"col_wrap": max(points.column.nunique(), 2)}
+    grid = sns.FacetGrid(points, **FACETS | wrap, sharex=False, sharey=False)
     for name, axes in grid.axes_dict.items():
         own = points[points.panel == name].set_index("row").reindex(numbers.index)
         for place, (row, cell) in enumerate(own.iterrows()):
