@@ -375,15 +375,14 @@ class Findings:
         cells, rows = self.cells[drawn].to_dict("records"), []
         for key, figure in self.study.of_kind(Over).items():
             points = self.runs[[key in keys.split() for keys in self.runs.figures]]
-            of_place = ["dataset", "column", "row"]
-            points = points.drop_duplicates(of_place).set_index(of_place)
+            points = points.drop_duplicates(CELL).set_index(CELL)
             for cell in cells:
-                line, x, place = "", nan, (cell["dataset"], cell["column"], cell["row"])
-                dataset, column, _ = place
+                line, x = "", nan
+                place = dataset, column, row = cell["dataset"], cell["column"], cell["row"]
                 if cell["status"] == "quoted" and allows(
                     (figure.datasets, dataset), (figure.columns, column)
                 ):
-                    line, x = _quoted_point(cell["row"], figure.lines)
+                    line, x = _quoted_point(row, figure.lines)
                 elif place in points.index:
                     line, x = (points.loc[place, name] for name in ("line", f"x.{figure.x}"))
                 if line:
