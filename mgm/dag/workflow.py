@@ -20,7 +20,7 @@ from mgm.errors import UserError, nearest, valid
 from mgm.reading import read_text
 from mgm.results import atomic
 from mgm.results.archive import unpack
-from mgm.results.lock import folder_lock, wait_for_flock
+from mgm.results.lock import folder_lock, wait_for_lock
 from mgm.results.plan import FOLDER, SPECS, Plan, read_plan
 from mgm.spec import PUBLISHED, Data, FrozenModel
 from mgm.study import CONFIG, STUDIES, WORKFLOW
@@ -267,7 +267,7 @@ class Workflow:
         self._locked.enter_context(folder_lock(self.results / "jobs"))
         waiting = "waiting until the jobs of a killed Snakemake have written checkpoints"
         with (self.results / "jobs.lock").open("w") as file:
-            wait_for_flock(file, f"{self.name}: {waiting}")
+            wait_for_lock(file.fileno(), f"{self.name}: {waiting}")
 
     def is_new(self) -> bool:
         """Return whether the results do not have this plan yet, as it stands."""

@@ -29,7 +29,7 @@ from mgm.console import show
 from mgm.errors import UserError
 from mgm.reading import read_text
 from mgm.results import atomic
-from mgm.results.lock import folder_lock, has_writer, wait_for_flock
+from mgm.results.lock import folder_lock, has_writer, wait_for_lock
 from mgm.results.result import LAST, log_lines
 
 SUMS = "SHA256SUMS"
@@ -341,7 +341,7 @@ def _alone(results: Path) -> Iterator[Path]:
     try:
         # NFS locks only files that are open for writing.
         with suppress(OSError):
-            wait_for_flock(folder, f"{parent}: waiting for a process that packs or unpacks there")
+            wait_for_lock(folder, f"{parent}: waiting for a process that packs or unpacks there")
             left = re.compile(rf"\.\d+\.({re.escape(results.name)}({ENDING})?|{SUMS})")
             for part in parent.glob(".*"):
                 if left.fullmatch(part.name):

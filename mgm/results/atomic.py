@@ -24,7 +24,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
+        with naming(temporary), temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except Exception as error:

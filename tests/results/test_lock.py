@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -16,7 +17,7 @@ from mgm.data.prepare import prepare_copies
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.results import lock as writer
+from mgm.results import lock
 from mgm.results.lock import folder_lock
 from tests.helpers.writers import HOLD, other_writer
 
@@ -61,7 +62,7 @@ def test_a_second_writer_is_told_who_the_first_is_and_a_dead_one_is_not_in_the_w
 @pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"host": 3}', "[" * 999])
 def test_a_lock_file_of_other_content_is_not_in_the_way(tmp_path, content):
     (tmp_path / "writer.lock").write_text(content)
-    assert not writer.has_writer(tmp_path)
+    assert not lock.has_writer(tmp_path)
     with folder_lock(tmp_path):
         pass
 
@@ -82,13 +83,31 @@ def test_a_child_that_outlives_the_writer_does_not_hold_the_folder(tmp_path):
         process.stdout.close()
 
 
-def test_without_locks_nobody_is_refused(other, tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, "no locks")
-
-    monkeypatch.setattr(fcntl, "lockf", refuse)
-    with folder_lock(tmp_path):
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_nobody_is_refused(other, tmp_path, monkeypatch, number):
+    with locks_fail(monkeypatch, number), folder_lock(tmp_path):
         pass
+    with locks_fail(monkeypatch, number), (tmp_path / "jobs").open("w") as file:
+        lock.wait_for_lock(file.fileno(), "")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.ESTALE])
+def test_a_lock_that_fails_names_its_file_and_not_a_writer(tmp_path, monkeypatch, number):
+    with locks_fail(monkeypatch, number), pytest.raises(OSError) as error, folder_lock(tmp_path):
+        pass
+    assert (error.value.errno, error.value.filename) == (number, str(tmp_path / "writer.lock"))
+
+
+@contextmanager
+def locks_fail(monkeypatch, number):
+    """Make every attempt to lock a file fail, as on other file systems."""
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", fail)
+        yield
 
 
 @pytest.mark.parametrize(
