@@ -93,7 +93,11 @@ def test_without_locks_nobody_is_refused(other, tmp_path, monkeypatch, number):
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.ESTALE])
 def test_a_lock_that_fails_names_its_file_and_not_a_writer(tmp_path, monkeypatch, number):
-    with locks_fail(monkeypatch, number), pytest.raises(OSError, match="lock") as error, folder_lock(tmp_path):
+    with (
+        locks_fail(monkeypatch, number),
+        pytest.raises(OSError, match="lock") as error,
+        folder_lock(tmp_path),
+    ):
         pass
     assert (error.value.errno, error.value.filename) == (number, str(tmp_path / "writer.lock"))
 
