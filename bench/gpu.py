@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from measuring import Comparison, compared
 from peers import draw, hugging_face, step_seconds
@@ -61,7 +62,8 @@ def steps(tiny: bool) -> None:
     device = best_device()
     for backbone, batch in BATCH.items():
         spec, count = spec_of(backbone, tiny, "tube"), 2 if tiny else batch
-        masked_BL = make_mask(spec.mask, Grid(*spec.grid), None, torch.arange(count)).to(device)
+        masked_BL = make_mask(spec.mask, Grid(*spec.grid), None, np.arange(count))
+        masked_BL = torch.from_numpy(masked_BL).to(device)
         shape = (count, spec.clips.frames, spec.clips.size, spec.clips.size, 3)
         frames_BTHWC = torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
         model, weight_B = build_mae(spec).to(device).train(), torch.ones(count, device=device)

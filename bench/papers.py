@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from measuring import Comparison
 from peers import draw, step_seconds
@@ -64,7 +65,8 @@ def hidden_step(repeats: int, spec: Pretrain) -> Comparison:
     spec = spec.model_copy(update={"mask": Mask(name="tube")})
     model = build_mae(spec).train()
     optimiser = build_optimiser(model, spec.optim)
-    clips, masked_BL = spec.clips, make_mask(spec.mask, Grid(*spec.grid), None, torch.arange(1))
+    clips, masked_BL = spec.clips, make_mask(spec.mask, Grid(*spec.grid), None, np.arange(1))
+    masked_BL = torch.from_numpy(masked_BL)
     frames_BTHWC = torch.randint(
         0, 256, (1, clips.frames, clips.size, clips.size, 3), dtype=torch.uint8
     )

@@ -198,7 +198,7 @@ def step(repeats: int, size: int = 224) -> Iterator[Comparison]:
     set_malloc_options()
     device, mask = torch.device("cpu"), Mask(name="tube")
     spec = Pretrain(data=Data(dataset="folder"), clips=Clips(size=size), mask=mask)
-    masked_BL = make_mask(mask, Grid(*spec.grid), None, torch.arange(1))
+    masked_BL = torch.from_numpy(make_mask(mask, Grid(*spec.grid), None, np.arange(1)))
     shape = (1, spec.clips.frames, size, size, 3)
     frames_BTHWC = torch.randint(0, 256, shape, dtype=torch.uint8)
     weight_B = torch.ones(1)

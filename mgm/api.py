@@ -7,7 +7,7 @@
     track = mgm.track("video.mp4")                   # its motion alone, for any decoder's pixels
     masked_SHW = mgm.masks(track[0:32:2], "mgm", box=(top, left, height, width))
 
-`read` and `track` need only the base of the package. `load` and `masks` need the extra `train`.
+`read`, `track` and `masks` need only the base of the package. `load` needs the extra `train`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,9 @@ from mgm.errors import (
     valid,
     whole,
 )
+from mgm.masking import Grid, make_mask
 from mgm.spec import ApplyOptions, Clips, Mask, Views
+from mgm.stages.guidance import slot_motion, track_method
 from mgm.study.recipes import MASK_RATIO
 from mgm.video.clip import Box, Clip, Motion
 from mgm.video.track import SUFFIX, Track
@@ -124,12 +126,6 @@ def masks(
         UserError: the mask does not exist, its guidance needs more than the motion, or the clip
             does not fit the tubelets or the grid. It is a ValueError or a TypeError, too.
     """
-    # torch and what needs it belong to an optional part of the package.
-    import torch
-
-    from mgm.masking import Grid, make_mask
-    from mgm.stages.guidance import slot_motion, track_method
-
     settings, flip = _settings(mask, ratio), flag("flip", flip)
     if isinstance(motion, Clip):
         clip, sides = motion, motion.frames_THWC.shape[1:3]
@@ -157,8 +153,8 @@ def masks(
         raise WrongValue(f"the clip has no motion, and mask {settings.name} needs it; choose tube")
     guide = slot_motion([clip], settings, tubelet, stride)
     sizes = Grid(frames // tubelet, rows, columns)
-    masked_1L = make_mask(settings, sizes, guide, torch.tensor([seed]))
-    return masked_1L.view(-1, rows, columns).numpy()
+    masked_1L = make_mask(settings, sizes, guide, np.array([seed]))
+    return masked_1L.reshape(-1, rows, columns)
 
 
 def _pair(name: str, sides: Any) -> tuple[int, int]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import mgm
 from mgm.errors import UserError
@@ -61,8 +60,8 @@ def test_read_and_masks_are_the_parts(video):
     np.testing.assert_array_equal(clip.motion_THW2, known.motion_THW2)
     assert len(mgm.read(video).frames_THWC) == 40
     motion_SHW = slot_magnitude(known.motion_THW2, known.distance_THW, known.has_motion_T, 2)
-    motion, grid = SlotMotion(torch.from_numpy(motion_SHW)[None]), Grid(8, 14, 14)
-    masked_1L = make_mask("mgm", grid, motion, torch.tensor([3]))
+    motion, grid = SlotMotion(motion_SHW[None]), Grid(8, 14, 14)
+    masked_1L = make_mask("mgm", grid, motion, np.array([3]))
     assert np.array_equal(mgm.masks(clip, seed=3).ravel(), masked_1L[0])
     for name in MASKS:
         masked_SHW = mgm.masks(clip, name, grid=(6, 6))
@@ -112,7 +111,7 @@ def test_a_mask_is_that_of_training_whatever_its_guidance(video):
     for mask in (Mask(guidance="difference"), Mask(compensate="median"), Mask(name="warped")):
         motion = slot_motion([clip], mask, 2, 1)
         assert motion.magnitude_BSHW.shape == (1, 8, 8, 12)
-        masked_1L = make_mask(mask, Grid(8, 8, 12), motion, torch.tensor([0]))
+        masked_1L = make_mask(mask, Grid(8, 8, 12), motion, np.array([0]))
         assert np.array_equal(mgm.masks(clip, mask, grid=(8, 12)).ravel(), masked_1L[0])
 
 
@@ -145,9 +144,22 @@ def test_displacement_is_in_units_of_width_and_height():
     np.testing.assert_allclose(moved_BSHW2[0, 0, 0, 0], [2 * 6 / 128, 2 * 3 / 64])
 
 
-def test_the_base_imports_no_torch():
-    code = "import sys, mgm; mgm.read; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_the_base_needs_no_extra(video):
+    """Reading, tracks and every mask work without torch and OpenCV, with the same masks."""
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "cv2", "PIL", "pandas")))
+import mgm, numpy as np
+from mgm.spec import MASKS
+clip, track = mgm.read(sys.argv[1], range(16)), mgm.track(sys.argv[1])
+drawn = [mgm.masks(motion, name, grid=(6, 6)) for name in MASKS for motion in (clip, track[:16])]
+np.save(sys.argv[2], drawn)
+"""
+    out = Path(video).with_suffix(".npy")
+    subprocess.run([sys.executable, "-c", code, video, out], check=True)
+    track = mgm.track(video)[:16]
+    known = [mgm.masks(track, name, grid=(6, 6)) for name in MASKS for _ in range(2)]
+    np.testing.assert_array_equal(np.load(out), known)
 
 
 @pytest.mark.parametrize("name", ["mgm", "block", "tube"])

@@ -1,5 +1,6 @@
 """The formula for multiply-adds, compared with PyTorch's counter on the models."""
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -64,8 +65,9 @@ def test_pretraining(size, ratio):
         Mask(name="agnostic", ratio=ratio),
         Grid(*spec.grid),
         None,
-        torch.zeros(1, dtype=torch.int64),
+        np.zeros(1, np.int64),
     )
+    masked_BL = torch.from_numpy(masked_BL)
     assert multiply_adds(spec) == counted(lambda: build_mae(spec)(frames(spec), masked_BL))
 
 

@@ -2,8 +2,8 @@
 
     masked_BL = make_mask("mgm", Grid(slots=8, height=14, width=14), SlotMotion(magnitude), seeds)
 
-`mgm.spec.masks` lists all masks and their settings, for specs, tables and figures. It does not
-import torch.
+`mgm.spec.masks` lists all masks and their settings, for specs, tables and figures. This package
+needs only NumPy.
 """
 
 from mgm.masking.boxes import Boxes

@@ -3,8 +3,7 @@
 import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from mgm.masking import draws
 from mgm.masking.draws import sort_key, topk_mask
@@ -15,10 +14,10 @@ from mgm.masking.inputs import Grid, MaskInput
 class Boxes:
     """Centres and sizes in patches, each (B, S) float32."""
 
-    x_BS: Tensor
-    y_BS: Tensor
-    width_BS: Tensor
-    height_BS: Tensor
+    x_BS: np.ndarray
+    y_BS: np.ndarray
+    width_BS: np.ndarray
+    height_BS: np.ndarray
 
 
 def first_size(ratio: float, grid: Grid) -> tuple[float, float]:
@@ -31,23 +30,23 @@ def first_size(ratio: float, grid: Grid) -> tuple[float, float]:
     return area / height, height
 
 
-def first_centre(clips: MaskInput) -> tuple[Tensor, Tensor]:
+def first_centre(clips: MaskInput) -> tuple[np.ndarray, np.ndarray]:
     """Draw the centre of the first box uniformly, with the box inside the frame.
 
     x_0, y_0 in rand(0, side of the frame - side of the box) (3.2, 3.3).
     """
     width, height = first_size(clips.mask.ratio, clips.grid)
-    x_B, y_B = clips.uniform(draws.START, 2).unbind(1)
+    x_B, y_B = clips.uniform(draws.START, 2).T
     return (
         x_B * (clips.grid.width - width) + width / 2,
         y_B * (clips.grid.height - height) + height / 2,
     )
 
 
-def constant_size(clips: MaskInput) -> tuple[Tensor, Tensor]:
+def constant_size(clips: MaskInput) -> tuple[np.ndarray, np.ndarray]:
     """Return the first box's width and height for every slot."""
     width, height = first_size(clips.mask.ratio, clips.grid)
-    ones_BS = torch.ones(len(clips.seed_B), clips.grid.slots, device=clips.seed_B.device)
+    ones_BS = np.ones((len(clips.seed_B), clips.grid.slots), np.float32)
     return ones_BS * width, ones_BS * height
 
 
@@ -61,12 +60,12 @@ def clamped(boxes: Boxes, grid: Grid) -> Boxes:
     )
 
 
-def _inside(centre_BS: Tensor, size_BS: Tensor, frame: int) -> Tensor:
-    margin_BS = (size_BS / 2).clamp(max=frame / 2)
-    return torch.minimum(torch.maximum(centre_BS, margin_BS), frame - margin_BS)
+def _inside(centre_BS: np.ndarray, size_BS: np.ndarray, frame: int) -> np.ndarray:
+    margin_BS = np.minimum(size_BS / 2, frame / 2)
+    return np.minimum(np.maximum(centre_BS, margin_BS), frame - margin_BS)
 
 
-def nearest(clips: MaskInput, boxes: Boxes) -> Tensor:
+def nearest(clips: MaskInput, boxes: Boxes) -> np.ndarray:
     """Hide the K patches nearest to each slot's box: (B, S, patches) bool.
 
     The distance is the box-scaled Chebyshev distance max(|x - cx| / w, |y - cy| / h). Ties are
@@ -78,14 +77,15 @@ def nearest(clips: MaskInput, boxes: Boxes) -> Tensor:
     return topk_mask(sort_key(distance(boxes, clips.grid), ties_B1N), clips.hidden)
 
 
-def distance(boxes: Boxes, grid: Grid) -> Tensor:
+def distance(boxes: Boxes, grid: Grid) -> np.ndarray:
     """Return the box-scaled Chebyshev distance of every patch's centre from the box's centre.
 
     Returns:
         (B, S, patches) float32, 0.5 on the box's outline.
     """
-    row_H = torch.arange(grid.height, device=boxes.y_BS.device) + 0.5
-    column_W = torch.arange(grid.width, device=boxes.x_BS.device) + 0.5
-    y_BSH = (row_H - boxes.y_BS[:, :, None]).abs() / boxes.height_BS[:, :, None]
-    x_BSW = (column_W - boxes.x_BS[:, :, None]).abs() / boxes.width_BS[:, :, None]
-    return torch.maximum(y_BSH[:, :, :, None], x_BSW[:, :, None, :]).flatten(2)
+    row_H = np.arange(grid.height, dtype=np.float32) + 0.5
+    column_W = np.arange(grid.width, dtype=np.float32) + 0.5
+    y_BSH = np.abs(row_H - boxes.y_BS[:, :, None]) / boxes.height_BS[:, :, None]
+    x_BSW = np.abs(column_W - boxes.x_BS[:, :, None]) / boxes.width_BS[:, :, None]
+    away_BSHW = np.maximum(y_BSH[:, :, :, None], x_BSW[:, :, None, :])
+    return away_BSHW.reshape(*away_BSHW.shape[:2], grid.patches)

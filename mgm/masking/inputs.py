@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
+import numpy as np
 
 from mgm.masking import draws
 from mgm.spec import Mask, hidden_patches
@@ -33,8 +33,8 @@ class SlotMotion:
             frame's width and height. Only masks with `MaskInfo.carried` read it.
     """
 
-    magnitude_BSHW: Tensor
-    displacement_BSHW2: Tensor | None = None
+    magnitude_BSHW: np.ndarray
+    displacement_BSHW2: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class MaskInput:
     mask: Mask
     grid: Grid
     motion: SlotMotion | None
-    seed_B: Tensor  # int64
+    seed_B: np.ndarray  # int64
 
     @property
     def hidden(self) -> int:
@@ -56,15 +56,15 @@ class MaskInput:
         return hidden_patches(self.mask.name, self.mask.ratio, self.grid.patches)
 
     @property
-    def magnitude_BSHW(self) -> Tensor:
+    def magnitude_BSHW(self) -> np.ndarray:
         """Return the magnitude of the motion, for guided masks."""
         assert self.motion is not None
         return self.motion.magnitude_BSHW
 
-    def uniform(self, stream: int, n: int) -> Tensor:
+    def uniform(self, stream: int, n: int) -> np.ndarray:
         """Return `n` random numbers in [0, 1) per clip: (B, n)."""
         return draws.uniform(self.seed_B, stream, n)
 
-    def bits(self, stream: int, n: int) -> Tensor:
+    def bits(self, stream: int, n: int) -> np.ndarray:
         """Return `n` random integers of 32 bits per clip: (B, n)."""
         return draws.bits(self.seed_B, stream, n)

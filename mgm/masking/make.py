@@ -3,8 +3,7 @@
 from dataclasses import replace
 from importlib import import_module
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from mgm.errors import UserError, valid
 from mgm.masking.boxes import Boxes, clamped, nearest
@@ -12,13 +11,15 @@ from mgm.masking.inputs import Grid, MaskInput, SlotMotion
 from mgm.spec import MASKS, Mask
 
 
-def make_mask(mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: Tensor) -> Tensor:
+def make_mask(
+    mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: np.ndarray
+) -> np.ndarray:
     """Return the tokens to hide.
 
     Args:
         mask: the mask's settings, or the name of one with its default settings.
         grid: the clips' token grid.
-        motion: the clips' motion, on seed_B's device. Unguided masks ignore it, so it may be None.
+        motion: the clips' motion. Unguided masks ignore it, so it may be None.
         seed_B: int64, one per clip. A clip's mask depends only on its seed and motion, not on other
             clips of the batch.
 
@@ -30,16 +31,16 @@ def make_mask(mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: T
             missing or has another shape.
     """
     clips, drawn = _drawn(mask, grid, motion, seed_B)
-    masked_BL = (nearest(clips, drawn) if isinstance(drawn, Boxes) else drawn).flatten(1)
+    masked_BSN = nearest(clips, drawn) if isinstance(drawn, Boxes) else drawn
+    masked_BL = masked_BSN.reshape(len(seed_B), -1)
     hidden = grid.slots * clips.hidden
-    # On a GPU, the check would wait for it. Training draws masks on the CPU.
-    if masked_BL.device.type == "cpu" and (masked_BL.sum(1) != hidden).any():
+    if (masked_BL.sum(1) != hidden).any():
         raise UserError(f"mask {clips.mask.name!r} does not hide {hidden} tokens in every clip")
     return masked_BL
 
 
 def make_boxes(
-    mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: Tensor
+    mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: np.ndarray
 ) -> Boxes | None:
     """Return the boxes of `make_mask` with the same arguments, or None if the mask has none."""
     _, drawn = _drawn(mask, grid, motion, seed_B)
@@ -47,8 +48,8 @@ def make_boxes(
 
 
 def _drawn(
-    mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: Tensor
-) -> tuple[MaskInput, Tensor | Boxes]:
+    mask: Mask | str, grid: Grid, motion: SlotMotion | None, seed_B: np.ndarray
+) -> tuple[MaskInput, np.ndarray | Boxes]:
     """Return the checked arguments, and what the mask's function draws."""
     with valid("mask "):
         mask = Mask.model_validate(mask)
@@ -70,25 +71,23 @@ def _checked(clips: MaskInput) -> MaskInput:
         raise UserError(
             f"mask ratio {clips.mask.ratio} hides {clips.hidden} of {grid.patches} patches per slot"
         )
-    if seed_B.dtype != torch.int64 or seed_B.ndim != 1:
-        raise UserError(
-            f"seed_B is {seed_B.dtype} of shape {tuple(seed_B.shape)}, not one int64 per clip"
-        )
+    if seed_B.dtype != np.int64 or seed_B.ndim != 1:
+        raise UserError(f"seed_B is {seed_B.dtype} of shape {seed_B.shape}, not one int64 per clip")
     if not MASKS[name].guided:
         return replace(clips, motion=None)
     if clips.motion is None:
         raise UserError(f"mask {name!r} needs motion, and none was given")
     magnitude_BSHW = clips.motion.magnitude_BSHW
     clip_slots = (len(seed_B), grid.slots)
-    shape = tuple(magnitude_BSHW.shape)
+    shape = magnitude_BSHW.shape
     if len(shape) != 4 or shape[:2] != clip_slots or 0 in shape[2:]:
         raise UserError(
             f"magnitude_BSHW has shape {shape}, not ({len(seed_B)}, {grid.slots}, rows, columns)"
         )
-    magnitude_BSHW = magnitude_BSHW.float().clamp(min=0)
+    magnitude_BSHW = np.maximum(magnitude_BSHW, 0).astype(np.float32)
     if not MASKS[name].carried:
         return replace(clips, motion=SlotMotion(magnitude_BSHW))
     displacement_BSHW2 = clips.motion.displacement_BSHW2
     if displacement_BSHW2 is None or displacement_BSHW2.shape != (*shape, 2):
         raise UserError(f"mask {name!r} needs displacement_BSHW2 of shape {(*shape, 2)}")
-    return replace(clips, motion=SlotMotion(magnitude_BSHW, displacement_BSHW2.float()))
+    return replace(clips, motion=SlotMotion(magnitude_BSHW, displacement_BSHW2.astype(np.float32)))

@@ -1,14 +1,13 @@
 """Masks of later papers, for comparison. The functions have the interface of those in `paper`.
 
-Sums and products have the same order on every device, so a clip's mask is the same everywhere.
-DEVIATIONS.md lists the differences from the sources.
+Sums have a fixed order, since that of an array's sum depends on its shape. DEVIATIONS.md lists the
+differences from the sources.
 """
 
 from functools import cache
 from math import exp
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from mgm.masking import draws
 from mgm.masking.boxes import Boxes, distance
@@ -21,7 +20,7 @@ from mgm.masking.inputs import MaskInput
 FINE = 2  # cells of the warped map per side of a patch
 
 
-def warped(clips: MaskInput) -> Tensor:
+def warped(clips: MaskInput) -> np.ndarray:
     """Warp the middle slot's base map to other slots by motion, and show the highest patches.
 
     The base map has Gaussian hills on random patches. Slot by slot, a cell takes the value at its
@@ -34,8 +33,8 @@ def warped(clips: MaskInput) -> Tensor:
     middle = clips.grid.slots // 2
     rows, columns = FINE * grid.height, FINE * grid.width
     # The displacement of each fine cell, in fine cells.
-    x_BSHW, y_BSHW = resampled(clips.motion.displacement_BSHW2, rows, columns).unbind(-1)
-    shift_BSHW2 = torch.stack((x_BSHW * columns, y_BSHW * rows), -1)
+    cells = np.array([columns, rows], np.float32)
+    shift_BSHW2 = resampled(clips.motion.displacement_BSHW2, rows, columns) * cells
     base_BHW = _hills(clips)
     maps = {middle: base_BHW}
     for slot in range(middle + 1, grid.slots):
@@ -43,13 +42,13 @@ def warped(clips: MaskInput) -> Tensor:
     # Backward in time, content is assumed to keep its velocity.
     for slot in reversed(range(middle)):
         maps[slot] = _pulled(maps[slot + 1], shift_BSHW2[:, slot], base_BHW)
-    height_BSHW = torch.stack([maps[slot] for slot in range(grid.slots)], 1)
+    height_BSHW = np.stack([maps[slot] for slot in range(grid.slots)], 1)
     height_BSN = sum_per_patch(height_BSHW)
     ties_B1N = clips.bits(draws.TIES, grid.patches)[:, None]
     return topk_mask(sort_key(height_BSN, ties_B1N), clips.hidden)
 
 
-def _hills(clips: MaskInput) -> Tensor:
+def _hills(clips: MaskInput) -> np.ndarray:
     """Return the base map: the largest exp(-distance^2) over a random set of visible patches.
 
     Returns:
@@ -59,69 +58,65 @@ def _hills(clips: MaskInput) -> Tensor:
     # MGMAE draws its base map as VideoMAE does, with the number of hidden patches rounded down.
     hidden = int(clips.mask.ratio * grid.patches)
     hidden_BN = topk_mask(clips.bits(draws.SET, grid.patches), hidden)
-    shown_BHW = (~hidden_BN).float().unflatten(1, (grid.height, grid.width))
-    across_XW, down_YH = (
-        _falloff(side).to(shown_BHW.device, non_blocking=True) for side in (grid.width, grid.height)
-    )
-    over_columns_BHX = (shown_BHW[:, :, None] * across_XW).amax(3)
-    return (over_columns_BHX[:, None] * down_YH[None, :, :, None]).amax(2)
+    shown_BHW = (~hidden_BN).astype(np.float32).reshape(-1, grid.height, grid.width)
+    across_XW, down_YH = _falloff(grid.width), _falloff(grid.height)
+    over_columns_BHX = (shown_BHW[:, :, None] * across_XW).max(3)
+    return (over_columns_BHX[:, None] * down_YH[None, :, :, None]).max(2)
 
 
-def _falloff(patches: int) -> Tensor:
-    """Return exp(-d^2) of the distance along an axis: (cells, patches).
+def _falloff(patches: int) -> np.ndarray:
+    """Return exp(-d^2) of the distance along an axis: (cells, patches) float32.
 
-    It is computed on the CPU, since exp differs between devices.
+    It is rounded from float64, since exp of float32 differs between machines in its last bit.
     """
-    cell = (torch.arange(FINE * patches, device="cpu") + 0.5) / FINE
-    patch = torch.arange(patches, device="cpu") + 0.5
-    return (-(cell[:, None] - patch).square()).exp()
+    cell = (np.arange(FINE * patches) + 0.5) / FINE
+    patch = np.arange(patches) + 0.5
+    return np.exp(-np.square(cell[:, None] - patch)).astype(np.float32)
 
 
-def resampled(cells_BSHWX: Tensor, rows: int, columns: int) -> Tensor:
+def resampled(cells_BSHWX: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Return the value at the centre of each fine cell: (B, S, rows, columns, ...).
 
     Args:
         cells_BSHWX: values on any grid of the frame. Further axes are kept.
         rows, columns: number of fine cells along the frame's sides.
     """
-    device = cells_BSHWX.device
     height, width = cells_BSHWX.shape[2:4]
-    row = (2 * torch.arange(rows, device=device) + 1) * height // (2 * rows)
-    column = (2 * torch.arange(columns, device=device) + 1) * width // (2 * columns)
+    row = (2 * np.arange(rows) + 1) * height // (2 * rows)
+    column = (2 * np.arange(columns) + 1) * width // (2 * columns)
     return cells_BSHWX[:, :, row][:, :, :, column]
 
 
-def sum_per_patch(x_BSHW: Tensor) -> Tensor:
-    """Sum the FINE x FINE fine cells of each patch: (B, S, rows, columns) to (B, S, patches).
-
-    The order of the sum is fixed, because a reduction's order depends on the device.
-    """
+def sum_per_patch(x_BSHW: np.ndarray) -> np.ndarray:
+    """Sum the FINE x FINE fine cells of each patch: (B, S, rows, columns) to (B, S, patches)."""
     fine = [x_BSHW[:, :, i::FINE, j::FINE] for i in range(FINE) for j in range(FINE)]
-    return sum(fine[1:], start=fine[0]).flatten(2)
+    sum_BSHW = sum(fine[1:], start=fine[0])
+    return sum_BSHW.reshape(*sum_BSHW.shape[:2], -1)
 
 
-def _pulled(map_BHW: Tensor, shift_BHW2: Tensor, base_BHW: Tensor) -> Tensor:
+def _pulled(map_BHW: np.ndarray, shift_BHW2: np.ndarray, base_BHW: np.ndarray) -> np.ndarray:
     """Sample the map at each cell plus its shift, bilinearly; outside the frame, the base map."""
     _, rows, columns = map_BHW.shape
-    x_BHW = shift_BHW2[..., 0] + torch.arange(columns, device=map_BHW.device)
-    y_BHW = shift_BHW2[..., 1] + torch.arange(rows, device=map_BHW.device)[:, None]
+    x_BHW = shift_BHW2[..., 0] + np.arange(columns, dtype=np.float32)
+    y_BHW = shift_BHW2[..., 1] + np.arange(rows, dtype=np.float32)[:, None]
     inside_BHW = (x_BHW > -0.5) & (x_BHW < columns - 0.5) & (y_BHW > -0.5) & (y_BHW < rows - 0.5)
-    x_BHW, y_BHW = x_BHW.clamp(0, columns - 1), y_BHW.clamp(0, rows - 1)
-    left_BHW, top_BHW = x_BHW.floor(), y_BHW.floor()
+    x_BHW, y_BHW = x_BHW.clip(0, columns - 1), y_BHW.clip(0, rows - 1)
+    left_BHW, top_BHW = np.floor(x_BHW), np.floor(y_BHW)
     right_share_BHW, low_share_BHW = x_BHW - left_BHW, y_BHW - top_BHW
 
-    def at(row_BHW: Tensor, column_BHW: Tensor) -> Tensor:
-        row_BHW, column_BHW = row_BHW.long(), column_BHW.long()
-        cell_BHW = row_BHW.clamp(max=rows - 1) * columns + column_BHW.clamp(max=columns - 1)
-        return map_BHW.flatten(1).gather(1, cell_BHW.flatten(1)).view_as(map_BHW)
+    def at(row_BHW: np.ndarray, column_BHW: np.ndarray) -> np.ndarray:
+        row_BHW = np.minimum(row_BHW.astype(np.int64), rows - 1)
+        column_BHW = np.minimum(column_BHW.astype(np.int64), columns - 1)
+        cell_BN = (row_BHW * columns + column_BHW).reshape(-1, rows * columns)
+        return np.take_along_axis(map_BHW.reshape(cell_BN.shape), cell_BN, 1).reshape(map_BHW.shape)
 
-    def across(row_BHW: Tensor) -> Tensor:
+    def across(row_BHW: np.ndarray) -> np.ndarray:
         left, right = at(row_BHW, left_BHW), at(row_BHW, left_BHW + 1)
         return left * (1 - right_share_BHW) + right * right_share_BHW
 
     upper_BHW, lower_BHW = across(top_BHW), across(top_BHW + 1)
     value_BHW = upper_BHW * (1 - low_share_BHW) + lower_BHW * low_share_BHW
-    return torch.where(inside_BHW, value_BHW, base_BHW)
+    return np.where(inside_BHW, value_BHW, base_BHW)
 
 
 # --- TrackMAE (Vandeghen et al., CVPR 2026) ---
@@ -132,7 +127,7 @@ def _pulled(map_BHW: Tensor, shift_BHW2: Tensor, base_BHW: Tensor) -> Tensor:
 FROM_HIGH = 0.5  # share of the visible patches that come from the bin of high motion
 
 
-def motion_bins(clips: MaskInput) -> Tensor:
+def motion_bins(clips: MaskInput) -> np.ndarray:
     """Show equal shares of the patches that move most and least, the same in every slot.
 
     Patches are ranked by their motion over the clip, with random ties, and cut into two bins of
@@ -141,18 +136,17 @@ def motion_bins(clips: MaskInput) -> Tensor:
     grid = clips.grid
     patches = clips.grid.patches
     rows, columns = FINE * grid.height, FINE * grid.width
-    slots = sum_per_patch(resampled(clips.magnitude_BSHW, rows, columns)).unbind(1)
-    # Python's sum adds in the order of slots; the order of a reduction depends on the device
-    motion_BN = sum(slots[1:], start=slots[0])
+    motion_BSN = sum_per_patch(resampled(clips.magnitude_BSHW, rows, columns))
+    motion_BN = sum(motion_BSN.swapaxes(0, 1)[1:], start=motion_BSN[:, 0])
     rank_BN = sort_key(motion_BN, clips.bits(draws.TIES, patches)).argsort(1).argsort(1)
     high_BN = rank_BN >= patches // 2
     draw_BN = clips.bits(draws.SET, patches)
     shown = patches - clips.hidden
     from_high = int(FROM_HIGH * shown)
     last = 1 << 32  # after all draws of 32 bits
-    high_shown_BN = topk_mask(torch.where(high_BN, draw_BN, last), from_high)
-    low_shown_BN = topk_mask(torch.where(high_BN, last, draw_BN), shown - from_high)
-    return ~(high_shown_BN | low_shown_BN)[:, None].expand(-1, grid.slots, -1)
+    high_shown_BN = topk_mask(np.where(high_BN, draw_BN, last), from_high)
+    low_shown_BN = topk_mask(np.where(high_BN, last, draw_BN), shown - from_high)
+    return ~(high_shown_BN | low_shown_BN)[:, None].repeat(grid.slots, 1)
 
 
 # --- V-JEPA (Bardes et al., 2024) ---
@@ -164,7 +158,7 @@ KINDS = ((8, 0.15), (2, 0.7))  # blocks, and the share of the frame that each co
 ASPECT = (0.75, 1.5)
 
 
-def multi_block(clips: MaskInput) -> Tensor:
+def multi_block(clips: MaskInput) -> np.ndarray:
     """Hide the union of large blocks, the same in every slot.
 
     The K patches nearest to the union are hidden, with random tie-breaking. So all blocks grow or
@@ -173,11 +167,11 @@ def multi_block(clips: MaskInput) -> Tensor:
     long_B = clips.bits(draws.START, 1)[:, 0] % 2 == 1
     ties_BN = clips.bits(draws.TIES, clips.grid.patches)
     short_BN, far_BN = (sort_key(_to_nearest(clips, *kind), ties_BN) for kind in KINDS)
-    key_BN = torch.where(long_B[:, None], far_BN, short_BN)
-    return topk_mask(key_BN, clips.hidden)[:, None].expand(-1, clips.grid.slots, -1)
+    key_BN = np.where(long_B[:, None], far_BN, short_BN)
+    return topk_mask(key_BN, clips.hidden)[:, None].repeat(clips.grid.slots, 1)
 
 
-def _to_nearest(clips: MaskInput, blocks: int, scale: float) -> Tensor:
+def _to_nearest(clips: MaskInput, blocks: int, scale: float) -> np.ndarray:
     """Return each patch's box-scaled distance to the nearest block: (B, patches).
 
     A clip's blocks have the same size, and cover whole patches.
@@ -185,26 +179,26 @@ def _to_nearest(clips: MaskInput, blocks: int, scale: float) -> Tensor:
     grid = clips.grid
     aspect_B1 = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * clips.uniform(draws.SIZES, 1)
     area = int(scale * grid.patches)
-    height_B1 = (area * aspect_B1).sqrt().round().clamp(1, grid.height)
-    width_B1 = (area / aspect_B1).sqrt().round().clamp(1, grid.width)
-    place_BK2 = clips.uniform(draws.PLACES, 2 * blocks).unflatten(1, (blocks, 2))
-    top_BK = (place_BK2[..., 0] * (grid.height - height_B1 + 1)).floor()
-    left_BK = (place_BK2[..., 1] * (grid.width - width_B1 + 1)).floor()
-    sizes = (width_B1.expand_as(left_BK), height_B1.expand_as(top_BK))
-    return distance(Boxes(left_BK + width_B1 / 2, top_BK + height_B1 / 2, *sizes), grid).amin(1)
+    height_B1 = np.rint(np.sqrt(area * aspect_B1)).clip(1, grid.height)
+    width_B1 = np.rint(np.sqrt(area / aspect_B1)).clip(1, grid.width)
+    place_BK2 = clips.uniform(draws.PLACES, 2 * blocks).reshape(-1, blocks, 2)
+    top_BK = np.floor(place_BK2[..., 0] * (grid.height - height_B1 + 1))
+    left_BK = np.floor(place_BK2[..., 1] * (grid.width - width_B1 + 1))
+    sizes = (width_B1.repeat(blocks, 1), height_B1.repeat(blocks, 1))
+    return distance(Boxes(left_BK + width_B1 / 2, top_BK + height_B1 / 2, *sizes), grid).min(1)
 
 
 # --- Green3D noise (Bhowmik et al., 2025, after ColorMAE, Hinojosa et al., ECCV 2024) ---
 # Source: carlosh93/ColorMAE, models/utils/masking_generator.py. The papers define green noise as
 # the difference of two Gaussian blurs. Their widths are our choice. All numbers are integers, so
-# that every device agrees.
+# that every machine agrees.
 
 NARROW, WIDE = 1.0, 2.0  # standard deviations of the two blurs, in patches and slots
 REACH = 6  # of the kernels: three times the wider standard deviation
 UNIT = 1 << 8  # sum of a kernel
 
 
-def green_noise(clips: MaskInput) -> Tensor:
+def green_noise(clips: MaskInput) -> np.ndarray:
     """Show the patches with the highest values of white noise, band-passed in space and time.
 
     The noise extends beyond the clip by the filter's reach.
@@ -212,18 +206,19 @@ def green_noise(clips: MaskInput) -> Tensor:
     grid = clips.grid
     sides = [side + 2 * REACH for side in (grid.slots, grid.height, grid.width)]
     white_BN = clips.bits(draws.NOISE, sides[0] * sides[1] * sides[2]) >> 8
-    white_BSHW = white_BN.unflatten(1, sides)
+    white_BSHW = white_BN.reshape(-1, *sides)
     green_BSHW = _blurred(white_BSHW, NARROW) - _blurred(white_BSHW, WIDE)
-    return topk_mask(green_BSHW.flatten(2), clips.hidden)
+    return topk_mask(green_BSHW.reshape(-1, grid.slots, grid.patches), clips.hidden)
 
 
-def _blurred(x_BSHW: Tensor, width: float) -> Tensor:
+def _blurred(x_BSHW: np.ndarray, width: float) -> np.ndarray:
     """Blur along each axis in turn, and drop the margin. The result is scaled by UNIT**3."""
     for axis in (3, 2, 1):
         inner = x_BSHW.shape[axis] - 2 * REACH
+        moved_BSHW = x_BSHW.swapaxes(axis, -1)
         weights = enumerate(_kernel(width))
-        shifted = [w * x_BSHW.narrow(axis, shift, inner) for shift, w in weights if w]
-        x_BSHW = sum(shifted[1:], start=shifted[0])
+        shifted = [w * moved_BSHW[..., shift : shift + inner] for shift, w in weights if w]
+        x_BSHW = sum(shifted[1:], start=shifted[0]).swapaxes(axis, -1)
     return x_BSHW
 
 
@@ -240,7 +235,7 @@ def _kernel(width: float) -> list[int]:
 # It encodes only the patches with large motion vectors and residuals.
 
 
-def codec_keep(clips: MaskInput) -> Tensor:
+def codec_keep(clips: MaskInput) -> np.ndarray:
     """Hide the K patches of each slot that move least, with random tie-breaking.
 
     A patch's motion is the sum over its 2 x 2 quarters. Ties are broken in the same order in every

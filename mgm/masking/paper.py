@@ -4,9 +4,7 @@ A function takes a batch of clips (`MaskInput`). It returns the hidden patches, 
 bool, or the boxes whose nearest patches are hidden.
 """
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
 from mgm.masking import draws
 from mgm.masking.boxes import Boxes, constant_size, first_centre, first_size
@@ -21,27 +19,27 @@ JITTER = 0.1  # largest change of a box's side from slot to slot, in units of th
 # --- Baselines ---
 
 
-def agnostic(clips: MaskInput) -> Tensor:
+def agnostic(clips: MaskInput) -> np.ndarray:
     """Hide a random set of patches over the whole clip (ST-MAE).
 
     The number of hidden patches is the same in every clip, but varies between slots.
     """
     slots, patches = clips.grid.slots, clips.grid.patches
     hidden_BL = topk_mask(clips.bits(draws.SET, slots * patches), slots * clips.hidden)
-    return hidden_BL.unflatten(1, (slots, patches))
+    return hidden_BL.reshape(-1, slots, patches)
 
 
-def tube(clips: MaskInput) -> Tensor:
+def tube(clips: MaskInput) -> np.ndarray:
     """Hide one random set of patches in every slot (random tube; VideoMAE)."""
     hidden_BN = topk_mask(clips.bits(draws.SET, clips.grid.patches), clips.hidden)
-    return hidden_BN[:, None].expand(-1, clips.grid.slots, -1)
+    return hidden_BN[:, None].repeat(clips.grid.slots, 1)
 
 
 def block(clips: MaskInput) -> Boxes:
     """Place a static box at random (random block)."""
     x_B, y_B = first_centre(clips)
     width_BS, height_BS = constant_size(clips)
-    x_BS, y_BS = x_B[:, None].expand_as(width_BS), y_B[:, None].expand_as(width_BS)
+    x_BS, y_BS = (centre_B[:, None].repeat(clips.grid.slots, 1) for centre_B in (x_B, y_B))
     return Boxes(x_BS, y_BS, width_BS, height_BS)
 
 
@@ -60,45 +58,47 @@ def smm(clips: MaskInput) -> Boxes:
     return Boxes(x_BS, y_BS, *constant_size(clips))
 
 
-def smm_sparse(clips: MaskInput) -> Tensor:
+def smm_sparse(clips: MaskInput) -> np.ndarray:
     """Move tube's random set by SMM's velocities.
 
     The paper does not define "sparse", so this is our reading. The set moves by the velocities'
     sum, rounded to whole patches. It wraps around at the border, which keeps the count.
     """
     height, width = clips.grid.height, clips.grid.width
-    device = clips.seed_B.device
-    row_H1 = torch.arange(height, device=device)[:, None]
-    column_W = torch.arange(width, device=device)
+    row_H1, column_W = np.arange(height)[:, None], np.arange(width)
     hidden_BN = tube(clips)[:, 0]
-    x_B = y_B = torch.zeros(len(clips.seed_B), device=device)
+    x_B = y_B = np.zeros(len(clips.seed_B), np.float32)
     slots = [hidden_BN]
-    for step_x_B, step_y_B in zip(*(v.unbind(1) for v in _velocities(clips))):
+    for step_x_B, step_y_B in zip(*(step_BN.T for step_BN in _velocities(clips))):
         x_B, y_B = x_B + step_x_B, y_B + step_y_B
-        from_row_BH1 = (row_H1 - y_B.round().long()[:, None, None]) % height
-        from_column_B1W = (column_W - x_B.round().long()[:, None, None]) % width
-        slots.append(hidden_BN.gather(1, (from_row_BH1 * width + from_column_B1W).flatten(1)))
-    return torch.stack(slots, 1)
+        down_B, right_B = (np.rint(moved_B).astype(np.int64) for moved_B in (y_B, x_B))
+        from_row_BH1 = (row_H1 - down_B[:, None, None]) % height
+        from_column_B1W = (column_W - right_B[:, None, None]) % width
+        from_BHW = from_row_BH1 * width + from_column_B1W
+        slots.append(np.take_along_axis(hidden_BN, from_BHW.reshape(hidden_BN.shape), 1))
+    return np.stack(slots, 1)
 
 
-def _velocities(clips: MaskInput) -> tuple[Tensor, Tensor]:
+def _velocities(clips: MaskInput) -> tuple[np.ndarray, np.ndarray]:
     """Draw v_x and v_y of slots 1, 2, ..., each (B, S - 1), uniform in +-SPEED.
 
     Every slot has its own draw, since eq. 5 indexes velocities by slot.
     """
     steps = clips.grid.slots - 1
-    steps_B2N = 2 * clips.uniform(draws.VELOCITIES, 2 * steps).unflatten(1, (2, steps)) - 1
+    steps_B2N = (
+        2 * clips.uniform(draws.VELOCITIES, 2 * steps).reshape(len(clips.seed_B), 2, steps) - 1
+    )
     speed_x, speed_y = SPEED * clips.grid.width, SPEED * clips.grid.height
     return steps_B2N[:, 0] * speed_x, steps_B2N[:, 1] * speed_y
 
 
-def _bouncing_walk(start_B: Tensor, step_BN: Tensor, side: int) -> Tensor:
+def _bouncing_walk(start_B: np.ndarray, step_BN: np.ndarray, side: int) -> np.ndarray:
     positions = [start_B]
-    for step_B in step_BN.unbind(1):
+    for step_B in step_BN.T:
         # Bounce off 0, then off the far side.
-        bounced_B = (positions[-1] + step_B).abs()
-        positions.append(side - (side - bounced_B).abs())
-    return torch.stack(positions, 1)
+        bounced_B = np.abs(positions[-1] + step_B)
+        positions.append(side - np.abs(side - bounced_B))
+    return np.stack(positions, 1)
 
 
 # --- Motion-guided masking (3.3) ---
@@ -117,7 +117,7 @@ def mgm(clips: MaskInput) -> Boxes:
     return Boxes(*_follow(clips), *size(clips))
 
 
-def mgm_sparse(clips: MaskInput) -> Tensor:
+def mgm_sparse(clips: MaskInput) -> np.ndarray:
     """Hide the patches with the largest motion.
 
     The paper does not define "sparse", so this is our reading. A patch has the motion of its
@@ -126,50 +126,63 @@ def mgm_sparse(clips: MaskInput) -> Tensor:
     such a set is random.
     """
     grid = clips.grid
-    motion_BSN = F.adaptive_max_pool2d(clips.magnitude_BSHW, (grid.height, grid.width)).flatten(2)
-    ties_BSN = clips.bits(draws.TIES, grid.slots * grid.patches).view(motion_BSN.shape)
+    motion_BSN = _fastest(clips).reshape(-1, grid.slots, grid.patches)
+    ties_BSN = clips.bits(draws.TIES, grid.slots * grid.patches).reshape(motion_BSN.shape)
     hidden_BSN = topk_mask(-sort_key(motion_BSN, ties_BSN), clips.hidden)
     slots = [hidden_BSN[:, 0]]
     for slot in range(1, grid.slots):
-        moves_B1 = (motion_BSN[:, slot] > 0).any(1, keepdim=True)
-        slots.append(torch.where(moves_B1, hidden_BSN[:, slot], slots[-1]))
-    return torch.stack(slots, 1)
+        moves_B1 = (motion_BSN[:, slot] > 0).any(1, keepdims=True)
+        slots.append(np.where(moves_B1, hidden_BSN[:, slot], slots[-1]))
+    return np.stack(slots, 1)
 
 
-def _follow(clips: MaskInput) -> tuple[Tensor, Tensor]:
+def _fastest(clips: MaskInput) -> np.ndarray:
+    """Return the largest magnitude of the cells that each patch touches: (B, S, H, W)."""
+    largest = clips.magnitude_BSHW
+    for axis, patches in ((2, clips.grid.height), (3, clips.grid.width)):
+        cells = largest.shape[axis]
+        parts = [
+            largest.take(range(i * cells // patches, -(-(i + 1) * cells // patches)), axis)
+            for i in range(patches)
+        ]
+        largest = np.stack([part.max(axis) for part in parts], axis)
+    return largest
+
+
+def _follow(clips: MaskInput) -> tuple[np.ndarray, np.ndarray]:
     """Return the centres of MGM's boxes, each (B, S)."""
     _, slots, rows, columns = clips.magnitude_BSHW.shape
     cell_x_N, cell_y_N = _cell_centres(clips, rows, columns)
     order_BN = clips.bits(draws.TIES, rows * columns)  # random order of the cells, to break ties
-    motion_BSN = clips.magnitude_BSHW.flatten(2)
-    largest_BS1 = motion_BSN.amax(2, keepdim=True)
+    motion_BSN = clips.magnitude_BSHW.reshape(-1, slots, rows * columns)
+    largest_BS1 = motion_BSN.max(2, keepdims=True)
     smaller_BSN = motion_BSN < largest_BS1
 
     x_B, y_B = first_centre(clips)
-    centres = [torch.stack([x_B, y_B])]
-    guided_B = torch.zeros_like(x_B, dtype=torch.bool)  # whether motion set the last centre
+    centres = [(x_B, y_B)]
+    guided_B = np.zeros(len(x_B), bool)  # whether motion set the last centre
     for slot in range(1, slots):
         moves_B = largest_BS1[:, slot, 0] > 0
-        distance_BN = (cell_x_N - x_B[:, None]).square() + (cell_y_N - y_B[:, None]).square()
-        tied_BN = (distance_BN * guided_B[:, None]).masked_fill_(smaller_BSN[:, slot], torch.inf)
+        distance_BN = np.square(cell_x_N - x_B[:, None]) + np.square(cell_y_N - y_B[:, None])
+        tied_BN = distance_BN * guided_B[:, None]
+        tied_BN[smaller_BSN[:, slot]] = np.inf
         cell_B = sort_key(tied_BN, order_BN).argmin(1)
-        x_B = torch.where(moves_B, cell_x_N[cell_B], x_B)
-        y_B = torch.where(moves_B, cell_y_N[cell_B], y_B)
+        x_B = np.where(moves_B, cell_x_N[cell_B], x_B)
+        y_B = np.where(moves_B, cell_y_N[cell_B], y_B)
         guided_B = guided_B | moves_B
-        centres.append(torch.stack([x_B, y_B]))
-    x_BS, y_BS = torch.stack(centres, 2)
+        centres.append((x_B, y_B))
+    x_BS, y_BS = np.array(centres).transpose(1, 2, 0)
     return x_BS, y_BS
 
 
-def _cell_centres(clips: MaskInput, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+def _cell_centres(clips: MaskInput, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the centres of the motion map's cells, in patches, row by row."""
-    device = clips.seed_B.device
-    y_H = (torch.arange(rows, device=device) + 0.5) * (clips.grid.height / rows)
-    x_W = (torch.arange(columns, device=device) + 0.5) * (clips.grid.width / columns)
-    return x_W.repeat(rows), y_H.repeat_interleave(columns)
+    y_H = (np.arange(rows, dtype=np.float32) + 0.5) * (clips.grid.height / rows)
+    x_W = (np.arange(columns, dtype=np.float32) + 0.5) * (clips.grid.width / columns)
+    return np.tile(x_W, rows), y_H.repeat(columns)
 
 
-def _jittered_size(clips: MaskInput) -> tuple[Tensor, Tensor]:
+def _jittered_size(clips: MaskInput) -> tuple[np.ndarray, np.ndarray]:
     """Return widths and heights that change from slot to slot (eq. 7).
 
     w_t = w_{t-1} + sx_t and h_t = h_{t-1} + sy_t. The jitters sx and sy are uniform in +-JITTER
@@ -178,17 +191,18 @@ def _jittered_size(clips: MaskInput) -> tuple[Tensor, Tensor]:
     bounds.
     """
     steps = clips.grid.slots - 1
-    steps_B2N = (2 * clips.uniform(draws.SIZES, 2 * steps).unflatten(1, (2, steps)) - 1) * JITTER
+    steps_B2N = (
+        2 * clips.uniform(draws.SIZES, 2 * steps).reshape(len(clips.seed_B), 2, steps) - 1
+    ) * JITTER
     width, height = first_size(clips.mask.ratio, clips.grid)
     width_BS = _zero_sum_walk(steps_B2N[:, 0] * width, width)
     return width_BS, _zero_sum_walk(steps_B2N[:, 1] * height, height)
 
 
-def _zero_sum_walk(step_BN: Tensor, first: float) -> Tensor:
-    sides = [step_BN.new_full((len(step_BN),), first)]
-    steps = step_BN.unbind(1)
-    # Python's sum adds slots in order. The order of a tensor reduction depends on the device.
-    mean_B = sum(steps) * (1 / max(1, len(steps)))
-    for step_B in steps:
+def _zero_sum_walk(step_BN: np.ndarray, first: float) -> np.ndarray:
+    sides = [np.full(len(step_BN), first, np.float32)]
+    # Python's sum adds slots in order. The order of an array's sum depends on its shape.
+    mean_B = sum(step_BN.T) * (1 / max(1, step_BN.shape[1]))
+    for step_B in step_BN.T:
         sides.append(sides[-1] + (step_B - mean_B))
-    return torch.stack(sides, 1).clamp(max(1.0, first / 2), first * 2)
+    return np.stack(sides, 1).clip(max(1.0, first / 2), first * 2)

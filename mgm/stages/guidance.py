@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mgm.masking import Grid, SlotMotion, make_mask
 from mgm.spec import CODEC, MASKS, Clips, Mask, Method, Model
 from mgm.study.recipes import MASK_RATIO
 from mgm.video.clip import Clip
-from mgm.video.loader import BatchOptions
 from mgm.video.motion import frame_difference
+
+if TYPE_CHECKING:
+    from mgm.video.loader import BatchOptions
 
 
 def track_method(mask: Mask) -> Method | None:
@@ -35,15 +36,18 @@ def slot_motion(clips: Sequence[Clip], mask: Mask, tubelet: int, stride: int) ->
     else:
         how = mask.distance, mask.compensate, mask.cells
         magnitudes = [clip.motion.magnitude(tubelet, *how) for clip in clips]
-    magnitude_BSHW = torch.from_numpy(np.stack(magnitudes))
+    magnitude_BSHW = np.stack(magnitudes)
     if not MASKS[mask.name].carried:
         return SlotMotion(magnitude_BSHW)
     shifts = [clip.motion.displacement(tubelet, stride, mask.distance) for clip in clips]
-    return SlotMotion(magnitude_BSHW, torch.from_numpy(np.stack(shifts)))
+    return SlotMotion(magnitude_BSHW, np.stack(shifts))
 
 
-def mask_options(mask: Mask, clips: Clips, model: Model, **reading) -> BatchOptions:
+def mask_options(mask: Mask, clips: Clips, model: Model, **reading) -> "BatchOptions":
     """Return the options of a loader whose batches are masked."""
+    # Masks of single clips need no torch.
+    from mgm.video.loader import BatchOptions
+
     shuffled = MASKS[mask.name].guided and mask.guidance == "shuffled"
     masks = partial(masked, mask, clips, model)
     return BatchOptions(track_method(mask), shuffled, masks, **reading)
@@ -51,7 +55,7 @@ def mask_options(mask: Mask, clips: Clips, model: Model, **reading) -> BatchOpti
 
 def masked(
     mask: Mask, clips: Clips, model: Model, read_clips: Sequence[Clip], seeds: Sequence[int]
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the mask of a batch of clips (B, L), and the magnitude that guides it, if any does.
 
     Args:
@@ -62,7 +66,7 @@ def masked(
     if MASKS[mask.name].guided:
         motion = slot_motion(read_clips, mask, model.tubelet, clips.stride)
     grid = Grid(clips.frames // model.tubelet, side, side)
-    masked_BL = make_mask(mask, grid, motion, torch.tensor(seeds))
+    masked_BL = make_mask(mask, grid, motion, np.array(seeds, np.int64))
     return masked_BL, motion.magnitude_BSHW if motion else None
 
 
@@ -71,8 +75,8 @@ def clip_mask(
 ) -> np.ndarray:
     """Return what a mask hides of a clip: (S, H, W) bool, True where hidden."""
     motion = slot_motion([clip], mask, tubelet, stride) if MASKS[mask.name].guided else None
-    masked_BL = make_mask(mask, grid, motion, torch.tensor([seed]))
-    return masked_BL.view(grid.slots, grid.height, grid.width).numpy()
+    masked_BL = make_mask(mask, grid, motion, np.array([seed]))
+    return masked_BL.reshape(grid.slots, grid.height, grid.width)
 
 
 def hidden_pixels(masked_SHW: np.ndarray, frames: int, height: int, width: int) -> np.ndarray:

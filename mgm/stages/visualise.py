@@ -182,9 +182,9 @@ def _masks(
     grid, boxes = Grid(clips.frames // tubelet, side, side), []
     for mask in masks:
         motion = slot_motion([clip], mask, tubelet, clips.stride)
-        drawn = make_boxes(mask, grid, motion, torch.tensor([seed]))
+        drawn = make_boxes(mask, grid, motion, np.array([seed]))
         none_S4 = np.full((grid.slots, 4), np.nan, np.float32)
-        boxes.append(torch.cat(astuple(drawn)).T.numpy() if drawn else none_S4)
+        boxes.append(np.concatenate(astuple(drawn)).T if drawn else none_S4)
     masked = [clip_mask(clip, mask, grid, tubelet, clips.stride, seed) for mask in masks]
     return {
         "names_N": np.array([mask.name for mask in masks]),

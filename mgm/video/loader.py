@@ -76,7 +76,7 @@ class Batch(NamedTuple):
 
 
 # Maps clips and their seeds to masked_BL, and motion_BSHW or None.
-Masks = Callable[[Sequence[Clip], Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]
+Masks = Callable[[Sequence[Clip], Sequence[int]], tuple[np.ndarray, np.ndarray | None]]
 
 
 @dataclass(frozen=True)
@@ -296,12 +296,12 @@ class _Batches(Dataset):
         masked_BL, motion_BSHW = masks(clips, seeds) if masks else (None, None)
         return Batch(
             frames,
-            motion_BSHW,
+            None if motion_BSHW is None else torch.from_numpy(motion_BSHW),
             torch.tensor(seeds),
             torch.tensor([self.videos[sample].label for sample in samples]),
             torch.tensor(samples),
             torch.tensor([float(b not in failed) for b in range(len(clips))]),
-            masked_BL=masked_BL,
+            masked_BL=None if masked_BL is None else torch.from_numpy(masked_BL),
         )
 
 

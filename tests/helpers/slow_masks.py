@@ -8,7 +8,6 @@ Python's big integers.
 import math
 
 import numpy as np
-import torch
 from scipy.signal import convolve
 
 START, SIZES, VELOCITIES, TIES, FILL, SET, PLACES, NOISE = range(8)
@@ -213,13 +212,8 @@ def warped(grid, ratio, seed, motion, displacement):
         if patch not in random_set(grid, ratio, seed)
     ]
 
-    # This is torch's exp, because numpy's differs in the last bit.
     def fall(place, patch):
-        return f(
-            torch.exp(
-                torch.tensor(-((f((place + 0.5) / 2) - f(patch + 0.5)) ** 2), dtype=torch.float32)
-            ).item()
-        )
+        return f(math.exp(-(((place + 0.5) / 2 - (patch + 0.5)) ** 2)))
 
     base = [
         [max(fall(row, r) * fall(column, c) for r, c in shown) for column in range(columns)]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from mgm.data.synthetic.generator import generate, load_boxes
 from mgm.data.synthetic.params import Synthetic
@@ -59,9 +58,7 @@ def share_in_a_moving_box(index, boxes, shuffle: bool) -> float:
             motion_SHW = np.stack(
                 [rng.permutation(slot.ravel()).reshape(slot.shape) for slot in motion_SHW]
             )
-        chosen = make_boxes(
-            "mgm", GRID, SlotMotion(torch.from_numpy(motion_SHW)[None]), torch.tensor([position])
-        )
+        chosen = make_boxes("mgm", GRID, SlotMotion(motion_SHW[None]), np.array([position]))
         for slot in range(1, GRID.slots):
             if motion_SHW[slot].any():
                 x, y = (float(centre[0, slot]) * SIZE / 14 for centre in (chosen.x_BS, chosen.y_BS))

@@ -3,6 +3,7 @@
 Predictions, loss, logits and gradients are compared.
 """
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -83,10 +84,9 @@ def test_pretraining(size, precision):
     ours = build_mae(spec)
     sharpened(ours, 0.2)
     theirs = their_pretraining(ours, spec, attention)
-    seeds = torch.arange(len(frames))
-    masked_BL = make_mask(
-        "mgm", Grid(*spec.grid), SlotMotion(torch.rand(len(frames), spec.grid[0], 28, 28)), seeds
-    )
+    motion_BSHW = np.random.default_rng(0).random((len(frames), spec.grid[0], 28, 28))
+    motion, seed_B = SlotMotion(motion_BSHW), np.arange(len(frames))
+    masked_BL = torch.from_numpy(make_mask("mgm", Grid(*spec.grid), motion, seed_B))
 
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         predicted, target = ours(frames, masked_BL)

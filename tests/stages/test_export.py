@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -75,7 +76,8 @@ def test_transformers_predicts_the_hidden_pixels_as_we_do(tmp_path):
     ours = run_of(PRETRAIN, tmp_path / "run")
     told = export(tmp_path / "run", "hf", tmp_path / "hf")
     theirs, frames = loaded(transformers.VideoMAEForPreTraining, tmp_path / "hf"), clips()
-    masked_BL = make_mask("tube", Grid(*PRETRAIN.grid), None, torch.arange(2))
+    masked_BL = make_mask("tube", Grid(*PRETRAIN.grid), None, np.arange(2))
+    masked_BL = torch.from_numpy(masked_BL)
     predicted, target = ours(frames, masked_BL)
     wanted = theirs(processed(tmp_path / "hf"), bool_masked_pos=masked_BL)
     assert error(predicted, wanted.logits) < FIXED_EPSILON

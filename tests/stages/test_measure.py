@@ -184,21 +184,15 @@ def slow_coverage(one, videos):
         )
         cells = speed_SHW.shape[1]
         motion = (clip.motion_THW2, clip.distance_THW, clip.has_motion_T)
-        shift_BSHW2 = (
-            torch.from_numpy(slot_displacement(*motion, tubelet, one.clips.stride))[None] / size
-        )
+        shift_BSHW2 = slot_displacement(*motion, tubelet, one.clips.stride)[None] / size
         for n, name in enumerate(MASKS):
-            seed_B, motion_BSHW = (
-                torch.tensor([clip_seed(one.seed, 0, b)]),
-                torch.from_numpy(speed_SHW[None]).float(),
-            )
             masked_BL = make_mask(
                 Mask(name=name, ratio=MASK_RATIO[name]),
                 Grid(*one.grid),
-                SlotMotion(motion_BSHW, shift_BSHW2),
-                seed_B,
+                SlotMotion(speed_SHW[None], shift_BSHW2),
+                np.array([clip_seed(one.seed, 0, b)]),
             )
-            masked_SHW = masked_BL.view(slots, rows, columns)
+            masked_SHW = masked_BL.reshape(slots, rows, columns)
             for s in range(slots):
                 median, moving, hidden = np.median(speed_SHW[s]), 0, 0
                 for y in range(size):

@@ -158,10 +158,10 @@ def test_a_clip_is_a_function_of_run_seed_epoch_and_sample(videos):
             shift = (
                 slot_displacement(clip.motion_THW2, clip.distance_THW, clip.has_motion_T, 2, 3) / 48
             )
-            moved = (torch.from_numpy(array)[None] for array in (magnitude, shift))
-            grid, seed_1 = Grid(2, 6, 6), torch.tensor([seed])
+            moved = (magnitude[None], shift[None])
+            grid, seed_1 = Grid(2, 6, 6), np.array([seed])
             masked_1L = make_mask(Mask(name="warped"), grid, SlotMotion(*moved), seed_1)
-            assert torch.equal(batch.masked_BL[b], masked_1L[0])
+            assert np.array_equal(batch.masked_BL[b], masked_1L[0])
             assert (batch.seed_B[b], batch.sample_B[b], batch.label_B[b], batch.weight_B[b]) == (
                 seed,
                 sample,

@@ -21,8 +21,6 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mgm.data.index import Video
 from mgm.errors import UserError
@@ -169,10 +167,10 @@ def first_clips(
 
 def _all_masks(
     masks: Sequence[Mask], clips: Clips, model: Model, *read_clips_and_seeds: Any
-) -> tuple[Tensor, None]:
+) -> tuple[np.ndarray, None]:
     """Return the masks of a batch of clips, (B, N, L)."""
     drawn = [masked(mask, clips, model, *read_clips_and_seeds)[0] for mask in masks]
-    return torch.stack(drawn, 1), None
+    return np.stack(drawn, 1), None
 
 
 def describe(measured: Mapping[str, Mapping[str, float]]) -> list[str]:
