@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -162,6 +163,25 @@ def _derived(dataset: Published) -> Callable[..., None]:
 for _dataset in PUBLISHED.values():
     prepare_app.command(_dataset.name, help=f"Index {_dataset.about or _dataset.title}.")(
         (_derived if _dataset.derived_from else _published)(_dataset)
+    )
+
+
+def _installed(reader: EntryPoint) -> Callable[..., None]:
+    """Return the command of a dataset whose reader an installed package brings."""
+
+    def index(
+        how: CopyOptions,
+        source: Annotated[Path, typer.Option(help="What the reader expects.")],
+        out: Out,
+    ) -> None:
+        _prepare(partial(reader.load(), source), out, how)
+
+    return grouped(index)
+
+
+for _reader in entry_points(group="mgm.datasets"):
+    prepare_app.command(_reader.name, help=f"Index a dataset, read by {_reader.value}.")(
+        _installed(_reader)
     )
 
 

@@ -1,7 +1,7 @@
 """Make a batch's masks: check the arguments, then call the mask's function."""
 
 from dataclasses import replace
-from importlib import import_module
+from pkgutil import resolve_name
 
 import numpy as np
 
@@ -55,8 +55,8 @@ def _drawn(
         mask = Mask.model_validate(mask)
     clips = _checked(MaskInput(mask, grid, motion, seed_B))
     name = mask.name.replace("-", "_")
-    draw = getattr(import_module(f"mgm.masking.{MASKS[mask.name].file or name}"), name)
-    drawn = draw(clips)
+    info = MASKS[mask.name]
+    drawn = resolve_name(info.function or f"mgm.masking.{info.file or name}:{name}")(clips)
     if isinstance(drawn, Boxes) and mask.edge == "clamp":
         drawn = clamped(drawn, grid)
     return clips, drawn

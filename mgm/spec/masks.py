@@ -5,6 +5,7 @@ the name is an underscore in the file's name. The function takes a batch of clip
 returns the hidden patches, (B, S, patches) bool, or `Boxes` whose nearest patches are hidden.
 """
 
+from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import AfterValidator, Field, model_validator
@@ -26,6 +27,8 @@ class MaskInfo(NamedTuple):
     version: int = 1
     # The module of `mgm.masking` with the mask's function. Empty: the mask's name.
     file: str = ""
+    # The function of an installed package, as MODULE:NAME.
+    function: str = ""
 
 
 Edge = Literal["grow", "clamp"]
@@ -50,6 +53,11 @@ MASKS = {
         "Codec Keep (OneVision-Encoder)", True, source="OneVision-Encoder", file="others"
     ),
 }
+
+# Masks of installed packages, which are not imported here (docs/extend.md).
+for _group, _guided in (("mgm.masks", False), ("mgm.masks.guided", True)):
+    for _point in entry_points(group=_group):
+        MASKS.setdefault(_point.name, MaskInfo(guided=_guided, function=_point.value))
 
 
 def _known(name: str) -> str:

@@ -3,6 +3,7 @@
 - `<!-- file: PATH -->` is above a block with the content of a new file.
 - `<!-- above: TEXT in PATH -->` is above a block for insertion before the line that starts with
   TEXT.
+- `<!-- package: PATH -->` is above a file of a package, which is installed.
 - A `diff` block names its file. Its lines with `-` are removed, and its lines with `+` inserted
   after the line before them. Each other line stands in the file once.
 """
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.videos import moving_square, write_video
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
-    r"(?:^<!-- (file|above): (.+?)(?: in (\S+))? -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S
+    r"(?:^<!-- (file|above|package): (.+?)(?: in (\S+))? -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S
 )
 EFFECTS = """
 from types import SimpleNamespace
@@ -111,6 +114,8 @@ def test_each_block_of_the_page_adds_what_it_says(tmp_path):
             indent = " " * (len(lines[at]) - len(lines[at].lstrip()))
             lines.insert(at, indent + code)
             target.write_text("".join(lines))
+        elif kind == "package":
+            continue
         elif language == "diff":
             put(code, tmp_path / code.splitlines()[0].removeprefix("--- "))
         else:
@@ -127,3 +132,43 @@ def test_each_block_of_the_page_adds_what_it_says(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+USES = """
+import sys
+from pathlib import Path
+import numpy as np
+import mgm
+from mgm.data.index import read_index
+from mgm.spec import MASKS
+from typer.testing import CliRunner
+from mgm.cli import app
+
+masked_SHW = mgm.masks(mgm.read("videos/a1.mp4"), "stripes", ratio=0.5)
+assert (masked_SHW == masked_SHW[0, 0]).all() and masked_SHW[0, 0].sum() == 7
+assert list(MASKS)[-1] == "stripes" and not MASKS["stripes"].guided
+done = CliRunner().invoke(app, ["prepare", "initials", "--source", "videos", "--out", "data/mine"])
+assert done.exit_code == 0, done.output
+assert read_index(Path("data/mine")).classes == ("a", "b")
+"""
+
+
+def test_an_installed_package_brings_a_mask_and_a_dataset(tmp_path):
+    package, place = tmp_path / "package", tmp_path / "installed"
+    package.mkdir()
+    for kind, what, _, _, code in BLOCK.findall((ROOT / "docs/extend.md").read_text()):
+        if kind == "package":
+            (package / what).write_text(code)
+    install = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    subprocess.run([sys.executable, "-m", "uv", *install, place, package], check=True)
+    (tmp_path / "videos").mkdir()
+    for name in ("a1", "a2", "b1", "b2"):
+        write_video(tmp_path / "videos" / f"{name}.mp4", moving_square(8, 64, 64))
+    done = subprocess.run(
+        [sys.executable, "-c", USES],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(place), str(ROOT)])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
