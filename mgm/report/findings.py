@@ -132,7 +132,8 @@ class Findings:
         columns = {term.column or column or self.first_column for term in formula.terms}
         controls = any(term.row in CONTROLS for term in formula.terms)
         # Runs of training differ for the same reason. Measured numbers do not.
-        if len(columns) == 1 and columns <= {*self.study.tests} and not controls:
+        one = len(columns) == 1 and dataset not in self.study.effects
+        if one and columns <= {*self.study.tests} and not controls:
             spread = self._spread(dataset, *columns, draws, seeds)
         estimate = of_rows(units.tolist(), formula.signs, spread)
         return estimate.within(0 if len(formula.terms) == 1 else -100, 100)
@@ -167,7 +168,17 @@ class Findings:
         both: with y_ds = mu + a_d + e_ds for draw d and seed s, the sample variance of the draws'
         means, divided by their number, is an unbiased estimate of the variance of the total mean.
         More seeds per draw reduce only the part of e.
+
+        An effect's number is the mean over its high datasets minus the mean over its low ones.
         """
+        if effect := self.study.effects.get(dataset):
+            high, low = (
+                pd.concat(
+                    [self.per_unit(name, formula, column, draws, seeds) for name in names], axis=1
+                ).mean(axis=1, skipna=False)
+                for names in (effect.high, effect.low)
+            )
+            return (high - low).dropna()
         parts = [self.series(dataset, term, column) for term in formula.terms]
         series = combined(formula, parts, [term.row in CONTROLS for term in formula.terms])
         kept = series.index.to_frame()

@@ -194,7 +194,8 @@ def _tested(cells: Sequence[Cell], study: Study, one: Prediction) -> list[list[C
         [
             cell
             for cell in cells
-            if (cell.study, cell.dataset) == (study.study, one.dataset)
+            if cell.study == study.study
+            and cell.dataset in study.datasets_of(one.dataset)
             and (cell.row, cell.column) == (term.row, term.column or first)
             and (not one.draws or cell.draw in one.draws)
             and (not one.seeds or cell.seed in one.seeds)

@@ -146,7 +146,7 @@ class _Runs:
         for title, row in study.rows.items():
             if at._replace(row=title) not in row.only or (few and row.figure_only):
                 continue
-            start, above, last = self._pretrained(title, row, source_key, at.seed, start_of)
+            start, above, last = self._pretrained(title, row, source_key, at, start_of)
             for column, evaluation in study.columns.items():
                 place = at._replace(row=title, column=column)
                 wanted = column in columns and place in row.only and place in evaluation.only
@@ -164,7 +164,7 @@ class _Runs:
                     run = self.add(run.model_copy(update={"parent": first}) if first else run)
                     yield self._cell(place, row, run, evaluation.metric, start, first)
                     continue
-                test = self._test(key, at.seed, evaluation, start, last)
+                test = self._test(key, at, evaluation, start, last)
                 if evaluation.choose:
                     where = at.dataset, title, column
                     if where not in choices:
@@ -180,7 +180,7 @@ class _Runs:
                 yield self._cell(place, row, self.add(test), evaluation.metric, begun, first)
 
     def _pretrained(
-        self, title: str, row: Row, key: str, seed: int, start_of: dict[str, Pretrain]
+        self, title: str, row: Row, key: str, at: At, start_of: dict[str, Pretrain]
     ) -> tuple[Pretrain, list[Pretrain | Finetune], str]:
         """Return a row's pretraining, the runs before its evaluation, and the id of the last."""
         where, changes = f"study {self.study.study}: rows.{title}", dict(row.changes)
@@ -192,7 +192,7 @@ class _Runs:
             raise UserError(
                 f"{where}: goes on from {row.start}, which has no run there; put that row first"
             )
-        start = start_of[title] = self._pretraining(key, seed, changes)
+        start = start_of[title] = self._pretraining(key, at, changes)
         last = ""
         if row.weights:
             if row.weights not in self.weights:
@@ -203,12 +203,12 @@ class _Runs:
             last = start.run_id
         if row.then:
             then = recipes.supervised(key) if row.then == "supervised" else recipes.finetune(key)
-            built = self._built(then, key, seed, {})
+            built = self._built(then, key, at, {})
             above.append(built.model_copy(update={"parent": last, "model": start.model}))
             last = above[-1].run_id
         return start, above, last
 
-    def _pretraining(self, key: str, seed: int, changes: Mapping[str, Any]) -> Pretrain:
+    def _pretraining(self, key: str, at: At, changes: Mapping[str, Any]) -> Pretrain:
         """Return the pretraining of a row: its recipe, as the scale runs it, with its changes."""
         study, spec = self.study, Pretrain(data=Data(dataset=key))
         mask = changes.get("mask", "mgm")
@@ -228,17 +228,17 @@ class _Runs:
         own = {name: value for name, value in changes.items() if name not in BEFORE_SCALE}
         if own.get("mask.guidance") == "flow":
             own["mask.guidance"] = self.scale.flow
-        return self._built(spec, key, seed, own)
+        return self._built(spec, key, at, own)
 
     def _test(
-        self, key: str, seed: int, column: Column, start: Pretrain, parent: str
+        self, key: str, at: At, column: Column, start: Pretrain, parent: str
     ) -> Probe | Finetune:
         """Return a run that tests a model of the sizes of `start`."""
         probes = column.stage == "probe"
         spec: Probe | Finetune = (Probe if probes else Finetune)(data=Data(dataset=key))
         if self.study.scale:
             spec = (recipes.probe if probes else recipes.finetune)(key)
-        run = self._built(spec, key, seed, column.changes)
+        run = self._built(spec, key, at, column.changes)
         return run.model_copy(update={"model": start.model, "parent": parent})
 
     def _measurement(self, key: str, seed: int, column: Column, start: Pretrain) -> Measure:
@@ -259,8 +259,8 @@ class _Runs:
     def _controls(self, at: At) -> Iterator[Cell]:
         key, source_key = self._keys(at)
         for column in self.study.controls:
-            plain = self._pretraining(source_key, at.seed, {})
-            probe = self._test(key, at.seed, self.study.columns[column], plain, "")
+            plain = self._pretraining(source_key, at, {})
+            probe = self._test(key, at, self.study.columns[column], plain, "")
             assert isinstance(probe, Probe)
             run = self.add(recipes.controls(probe))
             for title, metric in CONTROLS.items():
@@ -272,14 +272,15 @@ class _Runs:
         study = self.study
         first = study.seeds or study.draws or self.scale.seeds
         for name, picture in study.of_kind(Picture).items():
-            run = self._picture(picture, key_of(study, picture.dataset, None), first[0])
+            run = self._picture(picture, At(picture.dataset, None, first[0]))
             title = self._title(picture.dataset)
             where = UNDRAWN, run.seed, "", "", "", run.stage, "", False, run.run_id, ""
             yield Cell(study.study, picture.dataset, title, *where, (), (name,))
 
-    def _picture(self, picture: Picture, key: str, seed: int) -> Visualise | Measure:
+    def _picture(self, picture: Picture, at: At) -> Visualise | Measure:
+        key = key_of(self.study, picture.dataset, None)
         rows = [self.study.rows[row].changes for row in picture.rows] or [{}]
-        shown = [self._pretraining(key, seed, changes) for changes in rows]
+        shown = [self._pretraining(key, at, changes) for changes in rows]
         same: dict[str, Any] = shown[0].model_dump(include={"data", "clips", "model", "seed"})
         if picture.kind == "coverage":
             return self.add(Measure(name="coverage", mask=shown[0].mask, **same))
@@ -291,13 +292,13 @@ class _Runs:
         like = recipes.pretrain(key)
         clips = like.clips.model_copy(update={"crop": "centre"})
         clip = Visualise(data=Data(dataset=key), clips=clips, model=like.model, mask=shown[0].mask)
-        return self.add(self._built(clip, key, seed, {}))
+        return self.add(self._built(clip, key, at, {}))
 
-    def _built(self, spec: R, key: str, seed: int, changes: Mapping[str, Any]) -> R:
-        """Return a recipe on the dataset `key`, as the scale and the study run it.
+    def _built(self, spec: R, key: str, at: At, changes: Mapping[str, Any]) -> R:
+        """Return a recipe on the videos `key`, as the scale and the study run it.
 
-        The scale's fields come first, then the study's settings, then `changes`, those of a row or
-        a column.
+        The scale's fields come first, then the settings of the study and of its dataset, then
+        `changes`, those of a row or a column.
         """
         scale, study, dataset = self.scale, self.study, self.datasets[key]
         where, stage, fields = self._where, spec.stage, spec.model_dump(mode="json")
@@ -311,8 +312,10 @@ class _Runs:
             if name not in scale.backbones:
                 raise UserError(f"{where}: backbones lacks {name}; add its sizes")
             fields["model"] |= scale.backbones[name]
-        for dotted, value in study.settings.get(stage, {}).items():  # type: ignore[call-overload]
-            set_field(fields, dotted, value, f"{where}: settings.{stage}.{dotted}")
+        own = study.datasets[at.dataset].settings
+        for settings in (study.settings, own):
+            for dotted, value in settings.get(stage, {}).items():  # type: ignore[call-overload]
+                set_field(fields, dotted, value, f"{where}: settings.{stage}.{dotted}")
         if scale.steps and "optim" in fields:
             epochs = fields["optim"]["epochs"]
             if type(epochs) is not int:
@@ -322,7 +325,7 @@ class _Runs:
             fields["optim"]["steps"] = fields["optim"]["steps"] or rule
             fields["optim"]["warmup_epochs"] = scale.steps.warmup * epochs
         fields["data"] |= {"dataset": dataset.name or key, "digest": dataset.digest}
-        fields["seed"] = seed
+        fields["seed"] = at.seed
         for dotted, value in changes.items():
             set_field(fields, dotted, value, f"{where}: {dotted}")
         return parse(fields, where)  # type: ignore[return-value]
@@ -439,13 +442,13 @@ def _require_cells(study: Study, cells: Sequence[Cell]) -> None:
 
     def require_terms(where: str, formula: Formula, column: str, one: Prediction | None) -> None:
         for term in formula.terms:
-            named = term.row, term.column or column, one.dataset if one else ""
+            named = term.row, term.column or column
+            datasets = study.datasets_of(one.dataset) if one else study.shown
             found = [
                 cell
                 for cell in cells
-                if all(
-                    a in (b, "*", "") for a, b in zip(named, (cell.row, cell.column, cell.dataset))
-                )
+                if cell.dataset in datasets
+                and all(a in (b, "*", "") for a, b in zip(named, (cell.row, cell.column)))
             ]
             only = (one.draws, one.seeds) if one else ()
             require(f"{where}: {term.row}", found, *only)

@@ -160,6 +160,8 @@ class Place(FrozenModel):
     tested: bool = True
     # Leave this dataset out where its videos are not prepared and have no source.
     optional: bool = False
+    # Fields of each stage in which its runs differ from the study's.
+    settings: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
     # In place of the study's.
     draws: Numbers = ()
     seeds: Numbers = ()
@@ -331,12 +333,25 @@ def _digits(value: Any) -> Any:
     return str(value) if type(value) is int else value
 
 
+class Effect(FrozenModel):
+    """The effect of a factor: a number's mean over some datasets minus its mean over others.
+
+    Formulas name it as they name a dataset. It is estimated per draw, of the draws that all these
+    datasets have.
+    """
+
+    high: Annotated[tuple[str, ...], Field(min_length=1)]
+    low: Annotated[tuple[str, ...], Field(min_length=1)]
+    title: str = ""
+
+
 class Prediction(FrozenModel):
     """What a study's author expected of a number, before the runs that test it."""
 
     # Files have the aliases.
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
+    # A dataset, or an effect.
     dataset: str = Field(alias="in")
     # "A above 5", "A minus B below 0", "A minus B within 3", "A minus B level". A and B are rows,
     # or controls; "A [COLUMN]" is a row in another column.
@@ -396,6 +411,8 @@ class Study(FrozenModel):
     # Differences "A minus B" by family; B may be *, for every other row. Holm's method is applied
     # to a family's differences in one dataset and column. A list is one family.
     compare: Families = Field(default_factory=dict)
+    # Effects of factors by name, which formulas use as they use a dataset.
+    effects: dict[Name, Effect] = Field(default_factory=dict)
     # Tables by key, such as 4e: its target is table4e. Without any, each dataset is one.
     tables: dict[Key, Part] = Field(default_factory=dict)
     # Figures by target, such as figure4a.
@@ -453,7 +470,7 @@ class Study(FrozenModel):
 
     def _check_names(self) -> None:
         """Refuse a part of the study that names what is not there."""
-        rows = {*self.rows, *CONTROLS}
+        rows, places = {*self.rows, *CONTROLS}, {**self.shown, **self.effects}
         probes = [name for name, column in self.columns.items() if column.stage == "probe"]
 
         def check(where: str, known: Collection[str], *names: str) -> None:
@@ -478,6 +495,10 @@ class Study(FrozenModel):
             check(f"{name}.only.rows", self.rows, *limited.only.rows)
             check(f"{name}.only.columns", self.columns, *limited.only.columns)
         check("controls", probes, *self.controls)
+        for name, effect in self.effects.items():
+            check(f"effects.{name}", self.shown, *effect.high, *effect.low)
+            if name in self.shown:
+                raise ValueError(f"effects.{name}: is the name of a dataset; choose another")
         for name, part in self.tables.items():
             check(f"tables.{name}", self.shown, *part.datasets)
             check(f"tables.{name}", self.columns, *part.columns)
@@ -511,11 +532,11 @@ class Study(FrozenModel):
                 parsed = Formula(parsed.terms[:1], (1,))
             check_formula(f"compare: {text}", parsed)
         for quoted, formula in self.quoted_formulas:
-            check(f"answer: {{{quoted}}}", self.shown, quoted.partition(": ")[0])
+            check(f"answer: {{{quoted}}}", places, quoted.partition(": ")[0])
             check_formula(f"answer: {{{quoted}}}", formula)
         for number, prediction in enumerate(self.predictions, 1):
             where = f"predictions: number {number}"
-            check(where, self.shown, prediction.dataset)
+            check(where, places, prediction.dataset)
             check(where, self.columns, prediction.column)
             if any(term.number is not None for term in prediction.statement.formula.terms):
                 raise ValueError(f"{where}: {prediction.says!r}: write a number after the relation")
@@ -546,6 +567,11 @@ class Study(FrozenModel):
     def shown(self) -> dict[str, str]:
         """The datasets with results, each with its title."""
         return {name: place.title or name for name, place in self.datasets.items() if place.tested}
+
+    def datasets_of(self, place: str) -> tuple[str, ...]:
+        """The datasets of an effect, or the dataset itself."""
+        effect = self.effects.get(place)
+        return (*effect.high, *effect.low) if effect else (place,)
 
     @property
     def tests(self) -> list[str]:

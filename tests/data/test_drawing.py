@@ -130,7 +130,7 @@ def test_seven_of_fourteen_classes_are_shared_and_move_alike_in_two_styles():
     assert styles[1].shape != styles[2].shape
     colours = []  # of sprites and of backgrounds
     for kind in ("ucf101", "hmdb51"):
-        sprites, backgrounds = drawing._bank(Synthetic(kind=kind))
+        sprites, backgrounds = drawing.bank(Synthetic(kind=kind))
         colours.append(
             (sprites[..., :3][sprites[..., 3] == 256].mean(0), backgrounds.mean((0, 1, 2)))
         )

@@ -17,7 +17,7 @@ from mgm.report.judge import judge
 from mgm.results.frame import frame_of
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds, over_seeds_and_people
-from mgm.study.formula import parse_statement
+from mgm.study.formula import parse_formula, parse_statement
 from mgm.study.load import read_studies
 from mgm.study.schema import Study
 from tests.helpers.plans import plan_at, plan_of
@@ -262,3 +262,15 @@ def test_a_gain_stands_over_what_was_measured():
     figure = gains(found.gains, "y", found.study.shown, "draw")
     marks = [tuple(xy) for axes in figure.axes for xy in axes.collections[0].get_offsets()]
     assert (rows.x["MGM"], rows["mean"]["MGM"]) in [pytest.approx(mark) for mark in marks]
+
+
+def test_an_effect_is_the_mean_over_some_datasets_minus_that_over_others():
+    datasets = {name: {"generate": {"quick": 1 + n}} for n, name in enumerate("abcd")}
+    effects = {"rhythm": {"high": ["a", "b"], "low": ["c", "d"]}}
+    says = {"in": "rhythm", "says": "MGM minus Tube above 50"}
+    study = small(draws="1-8", datasets=datasets, effects=effects, predictions=[says])
+    found = findings(study)
+    lead = {name: found.per_unit(name, parse_formula("MGM minus Tube")) for name in "abcd"}
+    per_draw = (lead["a"] + lead["b"]) / 2 - (lead["c"] + lead["d"]) / 2
+    assert found.estimate("rhythm", "MGM minus Tube") == over_seeds(per_draw.tolist())
+    assert found.predictions.verdict.tolist() == ["refuted"]

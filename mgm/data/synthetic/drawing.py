@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from mgm.data.index import SPLITS
 from mgm.data.synthetic.params import KINDS, MOTIONS, Kind, Synthetic
 
-_SUB = 256  # positions and mixing weights are multiples of 1/256
+SUB = 256  # positions and mixing weights are multiples of 1/256
 _PERIOD = 30  # frames to go to and fro once
 _CHROMA, _GREY = 40, 45  # of layout binding: distance from grey, and how much darker sprites are
 _TEXTURE = 32  # texels: the side of a sprite's texture
@@ -94,10 +94,10 @@ class Scene:
 def scene(params: Synthetic, split: str, index: int) -> Scene:
     """Draw the random choices of video `index` of a split."""
     # Kinds may share sprites and backgrounds, but not scenes: each has 16 streams.
-    stream = 16 * KINDS.index(params.kind) + 1 + SPLITS.index(split)
-    rng = _rng(params.seed, stream, index)
+    number = 16 * KINDS.index(params.kind) + 1 + SPLITS.index(split)
+    rng = stream(params.seed, number, index)
     size, count, order = params.size, params.sprites, np.arange(params.sprites)
-    sprites, backgrounds = _bank(params)
+    sprites, backgrounds = bank(params)
     pan_angle, margin = rng.uniform(0, 2 * math.pi), params.pan * params.frames
     # Draws of a layout that is gone. Without them, older sets would have other pixels.
     rng.random(2 * count + 2), rng.random(1 + count), rng.random()
@@ -149,7 +149,7 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
     )
     centres_TK2 = params.size * (0.1 + 0.8 * np.stack([x_TK, y_TK], axis=-1))
     diameters_TK = params.diameter * params.size * 2 ** (near_TK - 0.5)
-    return np.round(centres_TK2 * _SUB) / _SUB, np.round(diameters_TK * _SUB) / _SUB
+    return np.round(centres_TK2 * SUB) / SUB, np.round(diameters_TK * SUB) / SUB
 
 
 def _over_time(params: Synthetic, phase: float, way: int) -> NDArray[np.float64]:
@@ -180,21 +180,27 @@ def boxes(params: Synthetic, scene: Scene) -> NDArray[np.float32]:
 
 def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
     """Return the video's pixels, (frames, size, size, 3) uint8 RGB."""
-    sprites, backgrounds = _bank(params)
+    sprites, backgrounds = bank(params)
     size = params.size
     centres_TK2, diameters_TK = tracks(params, scene)
     frames = np.empty((params.frames, size, size, 3), np.uint8)
     for t, frame in enumerate(frames):
-        left, top = scene.view + t * scene.pan
-        row, column = math.floor(top), math.floor(left)
-        # The visible part of the background.
-        ground = backgrounds[scene.background, row : row + size + 2, column : column + size + 2]
-        canvas = _sample(ground, _grid(top - row, 1.0, size), _grid(left - column, 1.0, size))
+        canvas = ground(backgrounds[scene.background], scene.view + t * scene.pan, size)
         for k in scene.painted:
             x, y = centres_TK2[t, k]
             _paint(canvas, sprites[scene.looks[k]], x, y, diameters_TK[t, k])
         frame[...] = canvas[:, ::-1] if scene.mirrored else canvas
     return frames
+
+
+def ground(
+    background: NDArray[np.int32], view: NDArray[np.float64], size: int
+) -> NDArray[np.int32]:
+    """Return the part of a background that a frame at `view`, (x, y) in pixels, shows."""
+    left, top = view
+    row, column = math.floor(top), math.floor(left)
+    shown = background[row : row + size + 2, column : column + size + 2]
+    return _sample(shown, _grid(top - row, 1.0, size), _grid(left - column, 1.0, size))
 
 
 def _paint(
@@ -222,7 +228,7 @@ def _grid(start: float, step: float, count: int) -> NDArray[np.int64]:
 
     They are integers, so that all machines agree.
     """
-    return round(start * _SUB) + np.arange(count) * round(step * _SUB)
+    return round(start * SUB) + np.arange(count) * round(step * SUB)
 
 
 def _sample(
@@ -233,7 +239,7 @@ def _sample(
 
 
 def _between(image: NDArray[np.int32], places: NDArray[np.int64], axis: int) -> NDArray[np.int32]:
-    places = places.clip(0, (image.shape[axis] - 1) * _SUB - 1)
+    places = places.clip(0, (image.shape[axis] - 1) * SUB - 1)
     whole, part = places >> 8, (places & 255).astype(np.int32)[:, None]
     before, mixed = image.take(whole, axis), image.take(whole + 1, axis)
     # Computing in place takes a third less time.
@@ -246,7 +252,7 @@ def _between(image: NDArray[np.int32], places: NDArray[np.int64], axis: int) -> 
 
 
 @lru_cache(maxsize=1)
-def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return the sprites (16, 32, 32, 4) and backgrounds (8, side, side, 3) of a set's videos.
 
     They are cached, since drawing them takes most of the time.
@@ -261,7 +267,7 @@ def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     elif params.ground == "black":
         # Below 0 by more than the tint, so that all is clipped to 0.
         style = replace(style, ground=(-16, -16, -16), ground_contrast=0)
-    rng = _rng(params.seed, style.bank, 0)
+    rng = stream(params.seed, style.bank, 0)
     side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
     sprites = []
     for look in range(16):
@@ -269,7 +275,7 @@ def _bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         own = rng
         if params.layout == "binding":
             # All colours have the same greys and textures.
-            own = _rng(params.seed, style.bank, 1 + look // params.sprites)
+            own = stream(params.seed, style.bank, 1 + look // params.sprites)
             tint = _equal_luma(own, look % params.sprites / params.sprites)
         texture = np.clip(
             style.sprite + tint + _smooth(own, 5, _TEXTURE, style.sprite_contrast), 0, 255
@@ -321,5 +327,6 @@ def _smooth(rng: np.random.Generator, cells: int, side: int, contrast: int) -> N
     return _sample(coarse, places, places)
 
 
-def _rng(seed: int, stream: int, index: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, (stream << 32) + index]))
+def stream(seed: int, number: int, index: int) -> np.random.Generator:
+    """Return the random numbers of video `index` in a stream of a set."""
+    return np.random.Generator(np.random.Philox(key=[seed, (number << 32) + index]))

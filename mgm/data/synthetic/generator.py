@@ -18,6 +18,7 @@ import shutil
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from mgm.data.index import SPLITS, Index, Video, read_index, write_index
 from mgm.data.opening import fault, in_processes
-from mgm.data.synthetic.drawing import boxes, draw, scene
+from mgm.data.synthetic import drawing, people
 from mgm.data.synthetic.params import Kind, Synthetic
 from mgm.data.tracks import missing_tracks
 from mgm.errors import UserError
@@ -128,11 +129,13 @@ def _draw_some(
     params: Synthetic, videos: Path, task: tuple[str, range]
 ) -> list[tuple[str, NDArray[np.float32]]]:
     split, indices = task
+    layout: Any = people if params.layout == "people" else drawing
     drawn = []
     for index in indices:
-        drawing, path = scene(params, split, index), videos / video_name(params.kind, split, index)
-        encode(_yuv420(draw(params, drawing)), params.fps, path, "yuv420p")
-        drawn.append((path.stem, boxes(params, drawing)))
+        scene = layout.scene(params, split, index)
+        path = videos / video_name(params.kind, split, index)
+        encode(_yuv420(layout.draw(params, scene)), params.fps, path, "yuv420p")
+        drawn.append((path.stem, layout.boxes(params, scene)))
     return drawn
 
 

@@ -43,6 +43,15 @@ def _classes() -> dict[Kind, dict[str, Ways]]:
 
 MOTIONS = _classes()
 CLASSES = {kind: tuple(motions) for kind, motions in MOTIONS.items()}
+# The classes of layout people: the arrays of motions.npz.
+ACTIONS = (
+    "backflip", "cartwheel", "crawl", "dance_a", "dance_b", "getup_facedown", "getup_faceup",
+    "jump", "kick", "punch", "roll", "run", "spin", "spinkick", "walk",
+)  # fmt: skip
+
+
+def _names(kind: Kind, layout: str) -> tuple[str, ...]:
+    return ACTIONS if layout == "people" else CLASSES[kind]
 
 
 class Synthetic(BaseModel):
@@ -58,8 +67,9 @@ class Synthetic(BaseModel):
             to find. `smooth` is grey in every kind, so that a small model can predict it.
             `textured` has contrast in every patch. `black` has nothing to see.
         contrast: of the background's texture, in per cent. Nothing else depends on it.
-        layout: how sprites move, to and fro within the frame. `sway`: all in the motion of the
-            class. `binding`: each as in another class; the first sprite's is the label.
+        layout: what is drawn. `sway`: sprites that move to and fro within the frame, all in the
+            motion of the class. `binding`: each as in another class; the first sprite's is the
+            label. `people`: a person who makes the action of the class, whatever the kind.
         sprites: their number.
         diameter: the sprites' mean diameter, as a share of the frame's side.
         quick: the number of frames of the quick way, in a period of 30 frames.
@@ -68,7 +78,8 @@ class Synthetic(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind = "ssv2"
-    classes: int = Field(default_factory=lambda values: len(CLASSES[values["kind"]]), ge=2)
+    layout: Literal["sway", "binding", "people"] = "sway"
+    classes: int = Field(default_factory=lambda values: len(_names(**values)), ge=2)
     train_per_class: int = Field(default=80, ge=1, le=5_000)
     test_per_class: int = Field(default=20, ge=1, le=5_000)
     size: int = Field(default=64, ge=32, le=512, multiple_of=16)
@@ -78,16 +89,16 @@ class Synthetic(BaseModel):
     ground: Literal["fine", "smooth", "textured", "black"] = "fine"
     contrast: int = Field(default=100, ge=0, le=100)
     seed: int = Field(default=0, ge=0, lt=2**63)
-    layout: Literal["sway", "binding"] = "sway"
     sprites: int = Field(default=5, ge=1, le=16)
     diameter: float = Field(default=0.33, ge=0.05, le=0.4)
     quick: int = Field(default=10, ge=1, le=14)
 
     @model_validator(mode="after")
     def _fits(self):
-        most = len(CLASSES[self.kind])
+        most = len(_names(self.kind, self.layout))
         if self.classes > most:
-            raise ValueError(f"classes: kind {self.kind} has at most {most}")
+            what = "layout people" if self.layout == "people" else f"kind {self.kind}"
+            raise ValueError(f"classes: {what} has at most {most}")
         if self.layout == "binding" and not 2 <= self.sprites <= self.classes:
             raise ValueError(f"sprites: layout binding has 2 to {self.classes}")
         return self
@@ -95,7 +106,7 @@ class Synthetic(BaseModel):
     @property
     def names(self) -> tuple[str, ...]:
         """Return the names of the classes, by label."""
-        return CLASSES[self.kind][: self.classes]
+        return _names(self.kind, self.layout)[: self.classes]
 
     @property
     def counts(self) -> dict[str, int]:
