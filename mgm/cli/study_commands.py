@@ -19,13 +19,21 @@ def new_study(
     out: Annotated[
         Path, typer.Option(help="The file to write; its name is the study's.", metavar="FILE")
     ] = Path("studies/mine.yaml"),
+    test: Annotated[
+        Path | None,
+        typer.Option(help="Folder of labelled videos to test on, if those have none."),
+    ] = None,
 ) -> None:
     """Write a study (YAML) of three masks on your own videos, explained in comments."""
     # Commands import what they need, so that `mgm --help` starts fast.
+    from mgm.data.index import read_index
     from mgm.spec.new_spec import write_new
     from mgm.study.load import new_study as text_of
 
-    say(write_new(text_of(out, root), out))
+    tested = test or root
+    prepared = (tested / "index.json").is_file()
+    labelled = len(read_index(tested).classes) > 1 if prepared else True
+    say(write_new(text_of(out, root, test, labelled), out))
 
 
 class PlanOptions(FrozenModel):

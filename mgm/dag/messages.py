@@ -3,7 +3,7 @@
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,9 +102,10 @@ def problems(workflow: Workflow, names: Collection[str]) -> list[str]:
     return [*lines, *_cluster_problems(workflow, names)]
 
 
-def _check_index(place: Path, specs: Iterable[Spec]) -> None:
+def _check_index(place: Path, specs: Sequence[Spec]) -> None:
     index = read_index(place)
-    require_labels(index, max(spec.data.labels_per_class for spec in specs))
+    for spec in specs:
+        require_labels(index, spec)
     masks = [spec.mask for spec in specs if isinstance(spec, Pretrain)]
     if led := [mask.name for mask in masks if MASKS[mask.name].guided and mask.guidance in CODEC]:
         require_vectors(index.train, led[0])

@@ -1,12 +1,13 @@
-"""Index a user's own videos: one folder per class, or a CSV.
+"""Index a user's own videos: one folder per class, a flat folder, or a CSV.
 
-The source is one of two:
+The source is one of three:
 
 - A folder of class folders. Every file below a class folder is a video of that class. Hidden files
   and previews (`opening.NOT_VIDEOS`) are ignored.
+- A folder of videos without class folders. They have no labels, and are for pretraining.
 - A CSV, or a folder with a `videos.csv`. It has a header and the columns
-  `path,label[,split][,group]`, in any order. Paths are absolute, or relative to the CSV's folder.
-  A split is train or test.
+  `path[,label][,split][,group]`, in any order. Without labels, they are for pretraining. Paths are
+  absolute, or relative to the CSV's folder. A split is train or test.
 
 Without a split column, about a fifth of each class's videos become the test split. The seed decides
 which. Groups are never divided. They are the CSV's column `group`, or what a regular expression
@@ -34,6 +35,7 @@ from mgm.reading import found_in, read_table
 from mgm.spec import Flow
 
 TEST_SHARE = 0.2
+UNLABELLED = "unlabelled"  # the one class of videos without labels
 # Marks of recordings and persons in names, as in v_Biking_g01_c02 and person01_run.
 MARK = re.compile(r"(?<![a-z0-9])(?:g|s|person|subj(?:ect)?|actor|speaker)[-_ ]?\d+", re.IGNORECASE)
 _SIDECARS = tuple(f".{method}.npy" for method in get_args(Flow))
@@ -50,7 +52,7 @@ class _Listed(BaseModel, frozen=True, extra="forbid", str_strip_whitespace=True)
     """
 
     path: Text
-    label: Name
+    label: Name = UNLABELLED
     split: Annotated[str, Field(pattern="^(train|test)$")] = ""
     group: Name = ""
 
@@ -96,6 +98,8 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
         for row in [listed[name]]
     ]
     videos, note = _with_split(source, videos, classes, seed, grouped)
+    if len(classes) == 1:
+        note += "; one class: these videos are for pretraining"
     for split in SPLITS:
         labels = {video.label for video in videos if video.split == split}
         if without := [name for label, name in enumerate(classes) if label not in labels]:
@@ -128,7 +132,14 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
         return *_list_csv(table), []
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder")
-    listed, unlabelled = dict[str, _Listed](), []
+    listed, unlabelled = dict[str, _Listed](), list[tuple[str, str]]()
+    folders = [path for path in source.iterdir() if path.is_dir() and path.name[0] != "."]
+    if all(is_preview(path.name) for path in folders):
+        names, unlabelled = files_below(source)
+        listed = {name: _Listed(path=name) for name in sorted(names)}
+        if not listed:
+            raise UserError(f"{source}: has no videos, no class folders and no videos.csv")
+        return source, listed, unlabelled
     for label in sorted(os.listdir(source)):
         if is_preview(label) and os.path.isdir(source / label):
             unlabelled.append((label, skipped(source / label)))
@@ -147,10 +158,6 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
                 f"{ascii(str(source / label))[1:-1]}: is a class folder without videos{reason}"
             )
         listed |= {name: _Listed(path=name, label=label) for name in names}
-    if not listed:
-        raise UserError(
-            f"{source}: has no class folders and no videos.csv, and {len(unlabelled)} other files"
-        )
     return source, listed, unlabelled
 
 
@@ -158,9 +165,9 @@ def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
     lines = read_table(path)
     header = [column.strip() for column in next(lines, (0, []))[1]]
     columns = {*header}
-    if not {"path", "label"} <= columns <= {*_Listed.model_fields} or len(columns) < len(header):
+    if not {"path"} <= columns <= {*_Listed.model_fields} or len(columns) < len(header):
         raise UserError(
-            f"{path}: line 1: the columns are {','.join(header)}, not path,label[,split][,group]"
+            f"{path}: line 1: the columns are {','.join(header)}, not path[,label][,split][,group]"
         )
     rows = dict[str, _Listed]()
     for number, line in lines:
@@ -178,7 +185,7 @@ def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
             raise UserError(f"{path}: line {number} names {row.path} a second time")
         rows[file_path] = row
     if not rows:
-        raise UserError(f"{path}: lists 0 videos; add lines path,label")
+        raise UserError(f"{path}: lists 0 videos; add lines")
     if missing := [row.path for name, row in rows.items() if not os.path.isfile(name)]:
         raise UserError(
             f"{path}: {len(missing)} of {len(rows)} files do not exist, the first {missing[0]}"
@@ -199,8 +206,6 @@ def _found(folder: Path, path: str) -> str:
 def _require_every_class(
     source: Path, classes: tuple[str, ...], listed: dict[str, _Listed], reasons: dict[str, str]
 ) -> None:
-    if len(classes) < 2:
-        raise UserError(f"{source}: has 1 class, and needs at least 2")
     readable = {row.label for name, row in listed.items() if name not in reasons}
     if empty := [label for label in classes if label not in readable]:
         names = [name for name, row in listed.items() if row.label == empty[0]]

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from mgm.errors import UserError
 from mgm.reading import file_digest, read_json, read_table
 from mgm.results.atomic import atomic_write, table_writer, write
+from mgm.spec import Run
 from mgm.video.videos import Video
 
 SPLITS = ("train", "test")
@@ -230,9 +231,14 @@ def require_vectors(videos: Sequence[Video], mask: str) -> None:
         )
 
 
-def require_labels(index: Index, per_class: int) -> None:
-    """Check that each class has `per_class` training videos, unless that is 0."""
-    if not per_class:
+def require_labels(index: Index, spec: Run) -> None:
+    """Check that a run's dataset has the labels that it trains with."""
+    if spec.stage in ("finetune", "probe") and len(index.classes) < 2:
+        raise UserError(
+            f"{index.root}: has {len(index.classes)} class, and {spec.stage} needs at least 2; "
+            "pretrain on it, and test on labelled videos"
+        )
+    if not (per_class := spec.data.labels_per_class):
         return
     counts = Counter(video.label for video in index.train)
     for label, name in enumerate(index.classes):

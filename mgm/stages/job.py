@@ -90,7 +90,7 @@ class Job(Generic[S]):
         runs that are compared see the same labels.
         """
         data, videos = self.spec.data, list(self.index.train)
-        require_labels(self.index, data.labels_per_class)
+        require_labels(self.index, self.spec)
         draw = rng.generator(rng.clip_seed(self.spec.seed, number, -1), "labels")
         if data.labels_per_class:
             kept = []

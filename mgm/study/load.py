@@ -180,11 +180,38 @@ def _as_planned(study: Study, plan: Plan) -> Study:
     )
 
 
-def new_study(path: Path, root: Path) -> str:
+LABELLED = """\
+  Linear probe: {data.labels_per_class: 0, label_draws: 1}
+  # Fine-tuned: {stage: finetune}
+controls: [Linear probe]         # the same labels and test videos, without a model"""
+UNLABELLED = """\
+  # Without labels: how much of the loss a model explains, under the same mask for all models.
+  Explained (%): {stage: measure, name: explained, metric: common_explained}"""
+
+
+def new_study(path: Path, root: Path, test: Path | None = None, labelled: bool = True) -> str:
     """Return the text of a new study with comments, to be written to `path`.
 
     Args:
-        root: the folder of a prepared dataset.
+        root: the folder of a prepared dataset, whose videos pretrain.
+        test: the folder of another one, whose videos are tested on. None: `root`.
+        labelled: whether the videos that are tested on have labels.
     """
+    name = root.name or "mine"
+    tested = f"{name}-test" if test else name
+    datasets = f"  {name}: {{title: My videos, root: {root}}}"
+    if test:
+        datasets = (
+            f"  {name}: {{title: My videos, root: {root}, tested: false}}\n"
+            f"  {tested}: {{title: My labelled videos, root: {test}, pretrained_on: {name}}}"
+        )
     template = Path(__file__).with_name("template.yaml").read_text(encoding="utf-8")
-    return template.format(name=path.stem, path=path, root=root, dataset=root.name or "mine")
+    return template.format(
+        name=path.stem,
+        path=path,
+        dataset=name,
+        tested=tested,
+        datasets=datasets,
+        untrained="  Random weights: none\n" if labelled else "",
+        columns=LABELLED if labelled else UNLABELLED,
+    )

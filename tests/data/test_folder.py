@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from mgm.data import opening
 from mgm.data.folder import draw_test_groups, index_folder
-from mgm.data.index import SPLITS, read_index
+from mgm.data.index import SPLITS, read_index, require_labels
 from mgm.errors import UserError
+from mgm.spec import Data, Finetune, Pretrain, Probe
 from tests.helpers.errors import refused
 
 
@@ -44,6 +45,22 @@ def fails(source: Path, *says: str) -> None:
 def write(path: Path, *lines: str) -> Path:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def test_videos_without_labels_have_one_class(tmp_path, video):
+    """A flat folder, and a list of paths."""
+    for number in range(5):
+        video(tmp_path / "flat" / f"{number}.mp4")
+    paths = [str(path) for path in sorted((tmp_path / "flat").iterdir())]
+    for source in (tmp_path / "flat", write(tmp_path / "list.csv", "path", *paths)):
+        index = index_folder(source, tmp_path / "out")
+        assert index == read_index(tmp_path / "out")
+        assert index.classes == ("unlabelled",)
+        assert Counter(video.split for video in index.videos) == {"train": 4, "test": 1}
+        require_labels(index, Pretrain(data=Data(dataset="mine")))
+        for stage in (Probe, Finetune):
+            with refused("has 1 class, and", "needs at least 2"):
+                require_labels(index, stage(data=Data(dataset="mine")))
 
 
 def test_one_folder_per_class(videos, tmp_path):
@@ -283,11 +300,11 @@ def test_what_cannot_be_indexed_says_so(tmp_path, videos, video):
     fails(tmp_path / "nowhere", "nowhere: no such file or folder")
     (tmp_path / "bare").mkdir()
     write(tmp_path / "bare" / "a.txt", "x")
-    fails(tmp_path / "bare", "no class folders and no videos.csv, and 1 other files")
+    fails(tmp_path / "bare", "class 'unlabelled' has 1 videos, and 0 can be read", "a.txt")
+    (tmp_path / "empty").mkdir()
+    fails(tmp_path / "empty", "no videos, no class folders and no videos.csv")
     with pytest.raises(UserError, match=f"{videos / 'index'}: "):
         index_folder(videos, videos / "index")
-    video(tmp_path / "single" / "a" / "1.mp4")
-    fails(tmp_path / "single", "1 class", "at least 2")
     (videos / "birds").mkdir()
     fails(videos, "birds: is a class folder without videos")
     write(videos / "birds" / "a.mp4", "not a video")
@@ -300,7 +317,6 @@ def test_what_cannot_be_indexed_says_so(tmp_path, videos, video):
         ([], "line 1: "),
         (["path,label"], "lists 0 videos"),
         (["path,class", "1.mp4,a"], "line 1: "),
-        (["path,split", "1.mp4,train"], "line 1: "),
         (["path,label,label", "1.mp4,a,b"], "line 1: "),
         (["1.mp4,a", "2.mp4,b"], "line 1: "),
         (["path,label", "1.mp4,a", "9.mp4,b", "8.mp4,b"], "2 of 3"),

@@ -348,7 +348,7 @@ def test_a_new_study_of_own_videos_has_its_rows_and_controls(tmp_path, monkeypat
     index_folder(own_videos(tmp_path / "mine", tmp_path / "drawn", train=6, test=1), root)
     assert CliRunner().invoke(app, ["new-study"]).exit_code == 0
     workflow = Workflow({"study": "studies/mine.yaml"})
-    rows = {cell.row for cell in workflow.plan.cells if not cell.control}
+    rows = {cell.row for cell in workflow.plan.cells if cell.metric and not cell.control}
     assert rows == {"Random weights", "Random tube", "Random block", "MGM"}
     assert {cell.seed for cell in workflow.plan.cells} == {0, 1, 2}
     assert any(cell.control for cell in workflow.plan.cells)
@@ -359,6 +359,27 @@ def test_a_new_study_of_own_videos_has_its_rows_and_controls(tmp_path, monkeypat
     Path("studies/mine.yaml").write_text(text.replace("root:", "digest: 0123456789ab, root:"))
     with pytest.raises(UserError, match="mine: .* 0123456789ab"):
         Workflow({"study": "studies/mine.yaml"})
+
+
+def test_a_new_study_of_videos_without_labels(tmp_path, monkeypatch):
+    """It has no probes, or tests on other videos."""
+    monkeypatch.chdir(tmp_path)
+    drawn = own_videos(tmp_path / "labelled", tmp_path / "drawn", train=6, test=1)
+    index_folder(drawn, tmp_path / "data" / "labelled")
+    (tmp_path / "flat").mkdir()
+    for number, video in enumerate(sorted(drawn.rglob("*.mp4"))):
+        (tmp_path / "flat" / f"{number}.mp4").symlink_to(video)
+    index_folder(tmp_path / "flat", tmp_path / "data" / "mine")
+    for words, stages in (
+        ([], {"pretrain", "measure", "visualise"}),
+        (["--test", "data/labelled"], {"pretrain", "probe", "measure", "visualise"}),
+    ):
+        Path("studies/mine.yaml").unlink(missing_ok=True)
+        done = CliRunner().invoke(app, ["new-study", *words])
+        assert done.exit_code == 0, done.output
+        plan = Workflow({"study": "studies/mine.yaml"}).plan
+        assert {spec.stage for spec in plan.specs.values()} == stages
+        assert {cell.row for cell in plan.cells} >= {"Random tube", "Random block", "MGM"}
 
 
 def test_a_digest_gives_the_same_runs_with_and_without_the_folder(tmp_path):
