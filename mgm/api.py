@@ -103,10 +103,14 @@ def masks(
 ) -> np.ndarray:
     """Return the mask of a clip.
 
+    Frames without motion vectors, such as a lone I-frame, keep the last place of mgm's box. In a
+    clip that has none, the place is random, as in training.
+
     Args:
         motion: of the clip's frames: a slice of a track, or a clip from `read`. `tubelet` divides
             its number of frames.
-        mask: a name, such as "mgm", "tube" or "block", or all settings of a mask.
+        mask: a name, such as "mgm", "tube" or "block", or settings of a mask. `cells` is "max" by
+            default, eq. 6 of the paper.
         seed: of the mask's random draws.
         ratio: the share of patches to hide. Default: that of `mask`; for a name, that of its paper,
             such as 0.75 for "mgm" and 0.9 for "tube".
@@ -149,8 +153,10 @@ def masks(
     allowed = ("vectors", "difference") if clip.frames_THWC.size else ("vectors",)
     if settings.guidance not in allowed:
         raise WrongValue(f"guidance {settings.guidance} needs more than this; choose vectors")
-    if track_method(settings) and not clip.has_motion_T.any():
-        raise WrongValue(f"the clip has no motion, and mask {settings.name} needs it; choose tube")
+    if track_method(settings) and not clip.motion.known:
+        raise WrongValue(
+            f"the clip was read without motion, and mask {settings.name} needs it; choose tube"
+        )
     guide = slot_motion([clip], settings, tubelet, stride)
     sizes = Grid(frames // tubelet, rows, columns)
     masked_1L = make_mask(settings, sizes, guide, np.array([seed]))
@@ -177,7 +183,8 @@ def _settings(mask: str | Mask | Mapping[str, Any], ratio: float | None) -> Mask
     """Return all settings of a mask that is given by its name, its fields or its settings."""
     if not isinstance(mask, str | Mask | Mapping):
         raise WrongType(f"mask is {mask!r}; pass a name, such as mgm")
-    fields: dict[str, Any] = {"name": mask} if isinstance(mask, str) else dict(mask)
+    given = {"name": mask} if isinstance(mask, str) else dict(mask)
+    fields: dict[str, Any] = {"cells": "max"} | given
     if ratio is not None:
         if not isinstance(ratio, Real):
             raise WrongType(f"ratio is {ratio!r}; pass a number between 0 and 1")

@@ -7,6 +7,7 @@ import difflib
 import errno
 import operator
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NEXT_STEPS = {
-    errno.ENOSPC: "make room and run again",
-    errno.EDQUOT: "make room and run again",
+    **dict.fromkeys(FULL, "make room and run again"),
     errno.ENOENT: "correct the path",
     errno.ENOTDIR: "a file is in the place of a folder; choose another place",
     errno.EEXIST: "a file is in the place of a folder; choose another place",
@@ -41,8 +41,8 @@ EXTRAS = {
     ),
     "suite": ("snakemake", "timm", "torchvision"),
 }
-# Parts of the messages of PyTorch and safetensors when the disk is full.
-FULL_DISK = ("No space left", "code: 28", "unexpected pos", "PytorchStreamWriter failed writing")
+# Parts of PyTorch's messages when the disk is full.
+FULL_DISK = ("No space left", "unexpected pos", "PytorchStreamWriter failed writing")
 
 MOST_PROCESSES = 1024  # also the most threads per process
 LONGEST = 1600  # characters of an error message
@@ -235,7 +235,9 @@ def system_error(error: BaseException) -> OSError | None:
     PyTorch and safetensors wrap it in a RuntimeError or in an error of their own.
     """
     if type(error).__name__ in ("RuntimeError", "SafetensorError"):
-        if any(sign in str(error) for sign in FULL_DISK):
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        number = re.search(r"(?:os error|code:) (\d+)", str(error))
+        if number or any(sign in str(error) for sign in FULL_DISK):
+            code = int(number[1]) if number else errno.ENOSPC
+            return OSError(code, os.strerror(code))
         error = error.__cause__ or error.__context__ or error
     return error if isinstance(error, OSError) else None

@@ -98,11 +98,38 @@ def test_a_clip_without_motion_has_unguided_masks(tmp_path, video):
     clip = mgm.read(vp9, motion=False)
     assert mgm.masks(clip, "tube").sum() == 4 * int(0.9 * 196)
     assert mgm.masks(clip, Mask(guidance="difference")).shape == (4, 14, 14)
-    with pytest.raises(UserError, match="no motion, and mask mgm needs it"):
+    with pytest.raises(UserError, match="without motion, and mask mgm"):
         mgm.masks(clip, "mgm")
     with pytest.raises(UserError, match="whole number"):
         mgm.read(video, [0.7, 1.2])
     assert {"load", "masks", "read"} <= set(dir(mgm))
+
+
+@pytest.mark.parametrize("name", [name for name, info in MASKS.items() if info.guided])
+def test_a_window_without_vectors_is_masked_as_in_training(tmp_path, name):
+    """A lone I-frame between two scenes has no vectors, in a video that has them elsewhere."""
+    video = write_video(tmp_path / "v.mp4", moving_square(12, 64, 96, (3, 1)), gop=4)
+    lone = mgm.track(video)[[4, 8]]
+    assert not lone.informed_T.any()
+    still = SlotMotion(torch.zeros(1, 1, 8, 12), torch.zeros(1, 1, 8, 12, 2))
+    mask = Mask(name=name, ratio=0.75)
+    wanted_1L = make_mask(mask, Grid(1, 14, 14), still, torch.tensor([5]))
+    for clip in (lone, mgm.read(video, [4, 8])):
+        assert np.array_equal(mgm.masks(clip, mask, seed=5).ravel(), wanted_1L[0])
+
+
+def test_a_guided_mask_reads_the_largest_vector_by_default():
+    """As eq. 6 does. The only vector is not at the centre of one of the crop's 3 x 3 cells."""
+    vectors_THW2 = np.zeros((2, 8, 8, 2), np.float32)
+    vectors_THW2[:, 0, 0] = 5
+    motion = Motion(vectors_THW2, np.ones((2, 8, 8), np.float32), np.ones(2, bool), (64, 64))
+    crop = {"box": (0, 0, 64, 64), "size": 24, "grid": (3, 3), "ratio": 0.5}
+
+    def hidden(mask):
+        return sum(mgm.masks(motion, mask, seed, **crop)[0, 0, 0] for seed in range(12))
+
+    assert hidden("mgm-sparse") == hidden({"name": "mgm-sparse"}) == 12
+    assert hidden({"name": "mgm-sparse", "cells": "centre"}) < 12
 
 
 def test_a_mask_is_that_of_training_whatever_its_guidance(video):

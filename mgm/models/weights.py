@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, PositiveFloat
+from pydantic import BaseModel, BeforeValidator, PositiveFloat
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from mgm.console import show
 from mgm.errors import UserError, valid
 from mgm.models.formats import is_huggingface, listed, to_ours
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from mgm.models.weights_file import OF_HUGGINGFACE, read_tensors, weights_file
+from mgm.models.weights_file import OF_HUGGINGFACE, beside, links, read_tensors, weights_file
 from mgm.reading import read_json
 from mgm.results.atomic import atomic_write
 from mgm.spec import BACKBONES, Model
@@ -148,21 +149,21 @@ def _processor(weights: Iterable[str], path: Path) -> Processor | None:
         weights: names of tensors, as in the file.
         path: a file, or the folder of one.
     """
-    place, named = _folder(path), is_huggingface(weights)
-    if not named and weights_file(path.resolve()).name not in OF_HUGGINGFACE:
+    named = is_huggingface(weights)
+    if not named and not any(link.name in OF_HUGGINGFACE for link in links(weights_file(path))):
         return None
-    for file in filter(Path.is_file, (place / name for name in PROCESSORS)):
+    for file in filter(None, (beside(path, name) for name in PROCESSORS)):
         fields = {name: value for name, value in read_json(file, dict).items() if value is not None}
         with valid(f"{file}: "):
             return Processor.model_validate(fields)
-    return _default_processor(place) if named else None
+    return _default_processor(path) if named else None
 
 
 @cache
-def _default_processor(place: Path) -> Processor:
+def _default_processor(path: Path) -> Processor:
     """Return Hugging Face's defaults, and say so once."""
     show(
-        f"{place}: has no {PROCESSORS[0]}, so pixels get mean 0.5 and deviation 0.5, the defaults "
+        f"{path}: has no {PROCESSORS[0]}, so pixels get mean 0.5 and deviation 0.5, the defaults "
         "of Hugging Face's VideoMAEImageProcessor"
     )
     return Processor()
@@ -194,6 +195,11 @@ def renormalised(weights: dict[str, Tensor], given: Processor | None) -> dict[st
     }
 
 
+def _square(size: Any) -> Any:
+    """Return the side of a square that is given by its height and width."""
+    return size[0] if isinstance(size, list) and len(size) == 2 and size[0] == size[1] else size
+
+
 class Config(BaseModel):
     """The fields of transformers' VideoMAEConfig that shapes of weights do not tell."""
 
@@ -204,7 +210,8 @@ class Config(BaseModel):
     decoder_num_attention_heads: int = 6
     hidden_act: str = "gelu"
     num_frames: int = 16
-    image_size: int = 224
+    # Height and width may be listed.
+    image_size: Annotated[int, BeforeValidator(_square)] = 224
     tubelet_size: int = 2
     patch_size: int = 16
 
@@ -216,8 +223,8 @@ def config_of(path: Path, weights: dict[str, Tensor]) -> Config | None:
         path: a file, or the folder of one.
         weights: what it holds, under our names.
     """
-    file = _folder(path) / "config.json"
-    if not file.is_file() or read_json(file, dict).get("model_type") != "videomae":
+    file = beside(path, "config.json")
+    if not file or read_json(file, dict).get("model_type") != "videomae":
         return None
     config = read_json(file, Config)
     width = len(weights.get(BIAS, ()))
@@ -226,11 +233,6 @@ def config_of(path: Path, weights: dict[str, Tensor]) -> Config | None:
     if config.hidden_act != "gelu":
         raise UserError(f"{file}: hidden_act is {config.hidden_act}, and models here have gelu")
     return config
-
-
-def _folder(path: Path) -> Path:
-    """Return the folder of weights. A run's folder links to external ones."""
-    return path if path.is_dir() else path.resolve().parent
 
 
 def _blocks(weights: dict[str, Tensor]) -> set[str]:

@@ -2,9 +2,9 @@
 
 import argparse
 import hashlib
-import pickle
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,13 @@ SHARDED = tuple(name + INDEX for name in IN_FOLDERS[1:3])
 OF_HUGGINGFACE = IN_FOLDERS[1:3] + SHARDED
 # VideoMAE saves {"model": weights, "optimizer": ...}. DeepSpeed saves {"module": weights, ...}.
 WRAPPERS = ("model", "module", "state_dict")
-_scalar, _array = np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]
-# Checkpoints also hold arguments, and learning rates, scores and random states of NumPy's types.
-# Arrays of objects could hold anything.
+_scalar = np.float64(0).__reduce__()[0]
+# VideoMAE's checkpoints also hold its arguments, and learning rates as NumPy's numbers.
 HARMLESS: list[Any] = [
     argparse.Namespace,
-    bytes,
     np.dtype,
-    np.ndarray,
-    *(type(np.dtype(kind)) for kind in np.typecodes["All"] if kind not in "OV"),
+    type(np.dtype(np.float64)),
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *((_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
 ]
 
 
@@ -46,9 +42,35 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Names are those of the file. If weights are in several files, an index lists them.
     """
-    # An index's files are in the folder of the index, not in the folder of a link to it.
-    path = weights_file(path.resolve() if path.is_symlink() else path)
-    return _read_parts(path) if path.name.endswith(INDEX) else _read_file(path)
+    path = weights_file(path)
+    index = _index(path)
+    return _read_parts(index) if index else _read_file(path)
+
+
+def links(path: Path) -> Iterator[Path]:
+    """Yield a path, then the target of each link on the way to the file.
+
+    A file of Hugging Face's cache is a link, and its config.json is next to the link. A run's
+    weights may be a link to external weights, which have it next to the target.
+    """
+    yield path
+    # Reading a path refuses a loop of links before this.
+    while path.is_symlink():
+        path = path.parent / path.readlink()
+        yield path
+
+
+def beside(path: Path, name: str) -> Path | None:
+    """Return the file of this name next to weights, or next to the target of a link to them."""
+    if path.is_dir():
+        path = path / name
+    files = (link.with_name(name) for link in links(path))
+    return next(filter(Path.is_file, files), None)
+
+
+def _index(path: Path) -> Path | None:
+    """Return the index that a path is, or links to."""
+    return next((link for link in links(path) if link.name.endswith(INDEX)), None)
 
 
 def weights_file(path: Path) -> Path:
@@ -75,10 +97,10 @@ def weights_file(path: Path) -> Path:
 
 def weights_digest(path: Path) -> str:
     """Return the SHA-256 of a weights file, or of the digests of all files that an index lists."""
-    path = weights_file(path.resolve())
-    if not path.name.endswith(INDEX):
+    path = weights_file(path)
+    if not (index := _index(path)):
         return file_digest(path)
-    digests = [file_digest(path.parent / file) for file in parts_of(path)]
+    digests = [file_digest(file) for file in parts_of(index)]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -88,31 +110,28 @@ class _Parts(BaseModel):
     weight_map: dict[str, str]
 
 
-def parts_of(index: Path) -> dict[str, list[str]]:
+def parts_of(index: Path) -> dict[Path, list[str]]:
     """Return {file: names of its tensors} of an index."""
     names = read_json(index, _Parts, _AGAIN).weight_map
-    parts: dict[str, list[str]] = {file: [] for file in sorted(set(names.values()))}
-    for name, file in names.items():
-        parts[file].append(name)
-    for file in parts:
-        if "\0" in file or Path(file).name != file or not (index.parent / file).is_file():
+    parts: dict[Path, list[str]] = {}
+    for file in sorted(set(names.values())):
+        plain = "\0" not in file and Path(file).name == file
+        if not plain or not (part := beside(index, file)):
             raise UserError(
                 f"{index}: names {file}, which is not a file in its folder; "
-                f"copy all {len(parts)} files into one folder"
+                f"copy all {len(set(names.values()))} files into one folder"
             )
+        parts[part] = [name for name, of in names.items() if of == file]
     return parts
 
 
 def _read_parts(index: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for file, names in parts_of(index).items():
-        part = _read_file(index.parent / file)
+        part = _read_file(file)
         if wrong := sorted(set(names) ^ part.keys()):
             where = "has no" if wrong[0] in names else "also has"
-            raise UserError(
-                f"{index.parent / file}: {where} {wrong[0]}, which contradicts {index.name}; "
-                f"{_AGAIN}"
-            )
+            raise UserError(f"{file}: {where} {wrong[0]}, which contradicts {index.name}; {_AGAIN}")
         weights |= part
     return weights
 
@@ -126,13 +145,11 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             return _require_dense_floats(load_file(path), path)
         except SafetensorError as error:
             raise UserError(f"{path}: not a whole safetensors file ({error}); {_AGAIN}") from None
-    # PyTorch writes a zip archive. Before version 1.6 it wrote a pickle.
-    if start.startswith((b"PK", b"\x80")):
-        return _require_dense_floats(_unwrapped(_unpickled(path), path), path)
-    raise UserError(f"{path}: not a whole safetensors file, and not PyTorch's; {_AGAIN}")
+    return _require_dense_floats(_unwrapped(_unpickled(path), path), path)
 
 
 _AGAIN = "copy it again; if a run made it, delete it and start the run again"
+_STATE_DICT = "save only the model's state_dict"
 
 
 def _unpickled(path: Path) -> Any:
@@ -146,17 +163,16 @@ def _unpickled(path: Path) -> Any:
             warnings.simplefilter("ignore")
             # Pass an open file, since torch.load would rely on a path's suffix.
             return torch.load(file, map_location="cpu", weights_only=True)
-    # A damaged file may raise any exception.
+    # A damaged file, or one of another format, may raise any exception.
     except Exception as error:
         if code := re.search(r"GLOBAL (\S+)|[Uu]nsupported class (\S+)", str(error)):
             raise UserError(
                 f"{path}: asks for {code[1] or code[2]}, which is code; {_STATE_DICT}"
             ) from None
-        # Files that are cut off or damaged raise other errors, or name a class of no program.
-        if isinstance(error, pickle.UnpicklingError):
-            raise UserError(f"{path}: holds more than weights; {_STATE_DICT}") from None
         raise UserError(
-            f"{path}: not a whole PyTorch file of weights ({type(error).__name__}); {_AGAIN}"
+            f"{path}: holds more than weights, has another format, or is damaged "
+            f"({type(error).__name__}); {_STATE_DICT} as safetensors or with torch.save, or copy "
+            "it again"
         ) from None
 
 
@@ -179,9 +195,6 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
             f"{path}: its {other} is {type(content[other]).__name__}, not a weight; {_STATE_DICT}"
         )
     return {str(name): value for name, value in content.items()}
-
-
-_STATE_DICT = "save only the model's state_dict"
 
 
 def _require_dense_floats(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

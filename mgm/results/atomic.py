@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from mgm.errors import system_error
+from mgm.errors import FULL, system_error
 
 
 @contextmanager
@@ -23,7 +23,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
+        # A new file has the mode that the umask allows. safetensors writes files that only their
+        # owner may read.
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)
         with naming(temporary), temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -31,7 +36,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         cause = system_error(error)
         if cause and (
             cause.filename == str(temporary)
-            or (not cause.filename and cause.errno in (errno.ENOSPC, errno.EDQUOT))
+            # A write to an open file fails without a name.
+            or (not cause.filename and cause.errno in (*FULL, errno.EIO))
         ):
             # Name the file that the user asked for. The name of PyAV's errors cannot be set.
             raise OSError(cause.errno, cause.strerror, str(path)) from error

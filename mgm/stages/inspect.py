@@ -115,6 +115,9 @@ def _of_motion(decoded: Sequence[Inspection]) -> list[str]:
         f"{np.mean([motion.coverage for motion in decoded]):.0%} of cells",
         f"  motion      0 |{bars}| 1: share of a frame's motion in a tenth of its cells, "
         f"median {np.median(concentration_M):.2f}",
+        f"  windows     {sum(motion.blind for motion in decoded):,} of "
+        f"{sum(motion.windows for motion in decoded):,} clips of 16 frames have no vector; there "
+        "MGM's box is at random and static",
     ]
 
 

@@ -106,7 +106,8 @@ def link(weights: Path, run: Path) -> None:
         run.mkdir(parents=True, exist_ok=True)
         # Remove an old link, from before the weights were moved.
         place.unlink(missing_ok=True)
-        place.symlink_to(weights.resolve())
+        # The name that was given, since files next to it say how to read the weights.
+        place.symlink_to(weights.absolute())
 
 
 def trained_spec(run: Path) -> Pretrain | Finetune:

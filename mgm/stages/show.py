@@ -60,7 +60,10 @@ def show(
     if out.suffix not in (".gif", ".png"):
         raise UserError(f"{out}: the picture is a .gif, or a .png of one frame; name it so")
     with valid("--masks: "):
-        masks = [Mask(name=name, ratio=ratio or MASK_RATIO.get(name, 0.75)) for name in names]
+        masks = [
+            Mask(name=name, ratio=ratio or MASK_RATIO.get(name, 0.75), cells="max")
+            for name in names
+        ]
     info = probe_video(video)
     stride = stride or min(max((info.frames - (start or 0) - 1) // (FRAMES - 1), 1), 2)
     span = (FRAMES - 1) * stride + 1

@@ -121,7 +121,12 @@ def train(
             set_learning_rate(optimiser, rate)
             optimiser.zero_grad()
             computed = _backward(loss_module, batch, parts, clips // parts // processes, precision)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, run.optim.clip_grad or math.inf)
+            if run.optim.clip_grad:
+                norm = torch.nn.utils.clip_grad_norm_(parameters, run.optim.clip_grad)
+            else:
+                # Clipping to an infinite norm would turn an infinite gradient into NaN everywhere.
+                gradients = [x.grad for x in parameters if x.grad is not None]
+                norm = torch.nn.utils.get_total_norm(gradients)
 
             # --- Agree with the other processes on what to do next ---
             due = is_main and time.monotonic() - saved_at >= options.checkpoint_s
@@ -200,7 +205,7 @@ def _restore(
     Returns:
         The first step, and the videos that failed before it, as the keys of a dict in order.
     """
-    state = load_checkpoint(folder, run.run_id, show) if collectives.is_main() else None
+    state = load_checkpoint(folder, run.run_id, run.steps, show) if collectives.is_main() else None
     if not (state := collectives.broadcast_object(state)):
         return 0, {}
     run.model.load_state_dict(state["model"])

@@ -104,6 +104,7 @@ class Motion:
             information: nothing moved.
         frame: height and width of the video's frames.
         box, size: the crop that `magnitude` and `displacement` are of, and its side in pixels.
+        known: False if the frames were read without their motion.
     """
 
     vectors_THW2: np.ndarray
@@ -112,14 +113,16 @@ class Motion:
     frame: tuple[int, int]
     box: Box | None = None
     size: int = 0
+    known: bool = True
 
     @classmethod
     def none(cls, frames: int, height: int, width: int) -> "Motion":
-        """Return the motion of frames of which none has motion information."""
+        """Return the motion of frames that were read without it."""
         shape = frames, cells(height), cells(width)
         vectors_THW2 = np.broadcast_to(np.float32(0), (*shape, 2))
         distance_THW = np.broadcast_to(np.float32(1), shape)
-        return cls(vectors_THW2, distance_THW, np.zeros(frames, bool), (height, width))
+        informed_T = np.zeros(frames, bool)
+        return cls(vectors_THW2, distance_THW, informed_T, (height, width), known=False)
 
     def __len__(self) -> int:
         return len(self.informed_T)
@@ -131,8 +134,12 @@ class Motion:
 
     def __getitem__(self, index) -> "Motion":
         """Return the motion of some of the frames."""
-        arrays = self.vectors_THW2[index], self.distance_THW[index], self.informed_T[index]
-        return Motion(*arrays, self.frame, self.box, self.size)
+        return replace(
+            self,
+            vectors_THW2=self.vectors_THW2[index],
+            distance_THW=self.distance_THW[index],
+            informed_T=self.informed_T[index],
+        )
 
     @property
     def speed(self) -> np.ndarray:

@@ -113,7 +113,7 @@ def read_clip(
         if informed_N[n]:
             own = (each_N[n : n + 1] for each_N in distances)
             distance_NHW[n] = cell_distance(future_HW[None], *own)[0]
-    motion_N = Motion(vectors_NHW2, distance_NHW, informed_N, none.frame)
+    motion_N = Motion(vectors_NHW2, distance_NHW, informed_N, none.frame, known=motion)
     return Clip(frames_NHWC, motion_N)[place_T]
 
 

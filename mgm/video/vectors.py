@@ -16,6 +16,7 @@ from mgm.video.decode import is_interlaced, probe_video
 from mgm.video.track import SUFFIX, Track, TrackWriter, pack_cells
 from mgm.video.videos import Video
 
+WINDOW, STRIDE = 16, 4  # the paper's clips
 INTERLACED = (
     "interlaced: vertical vectors may be half or twice the motion; deinterlace first (ffmpeg -vf "
     "bwdif)"
@@ -123,6 +124,9 @@ class Inspection:
             motion is in a tenth of the cells. It replaces the paper's saliency score, which needs
             annotated boxes (section 1: motion inside boxes over motion outside).
         speed: mean speed of the moving cells, in pixels per frame.
+        windows: number of places for a clip of 16 frames, 4 frames apart, or less in a shorter
+            video. A video of fewer frames has none.
+        blind: number of windows of which no frame has motion information.
         interlaced: whether the first picture has fields (`is_interlaced`).
     """
 
@@ -133,6 +137,8 @@ class Inspection:
     coverage: float
     concentration: float
     speed: float
+    windows: int
+    blind: int
     interlaced: bool
 
     def describe(self) -> str:
@@ -180,5 +186,10 @@ def inspect_track(info: Video, track: Track) -> Inspection:
             concentration = float((top_N[moves_N] / total_N[moves_N]).mean())
             speed = float(speed_NL[speed_NL > 0].mean())
     share = informed / kinds.total()
-    of_motion = share, coverage, concentration, speed
+    last = WINDOW - 1
+    stride = min(max((len(track) - 1) // last, 1), STRIDE)
+    windows = max(len(track) - last * stride, 0)
+    of_window_NW = [track.informed_T[stride * n : stride * n + windows] for n in range(WINDOW)]
+    blind = windows - int(np.any(of_window_NW, 0).sum()) if windows else 0
+    of_motion = share, coverage, concentration, speed, windows, blind
     return Inspection(info.path, info, dict(kinds), *of_motion, is_interlaced(info.path))

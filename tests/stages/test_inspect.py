@@ -36,6 +36,7 @@ def test_an_index_tells_what_its_dataset_holds(videos, tmp_path):
         f"{len(index.train)} train and {len(index.test)} test, of 2 classes, digest {index.digest}",
         "codecs      h264 (8)\n  sizes       32 x 32 (8)\n  vectors     100% of videos have them",
         "decoded     3 videos with vectors, evenly spread",
+        "windows     0 of 0 clips",
         "unreadable  1 files:\n    class 0/broken.mp4: cannot be read as a video",
     ):
         assert part in text

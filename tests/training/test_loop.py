@@ -131,14 +131,53 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before_and_all_agrees(tmp_path, 
     assert numbers[0] == numbers[1]
 
 
+def state(**changes):
+    empty = {"model": {}, "optimiser": {}, "rng": torch.zeros(3), "failed": []}
+    return {"run_id": "run-1", "step": 1, **empty, **changes}
+
+
 def test_two_torn_checkpoints_stop_with_the_next_step_named(tmp_path):
     for step in (1, 2):
-        save_checkpoint(tmp_path, {"run_id": "run-1", "step": step})
-    assert load_checkpoint(tmp_path, "run-1")["step"] == 2
+        save_checkpoint(tmp_path, state(step=step))
+    assert load_checkpoint(tmp_path, "run-1", 2)["step"] == 2
     for name in ("checkpoint.pt", "checkpoint.before.pt"):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(UserError, match=r"checkpoint\.pt: all 2 "):
-        load_checkpoint(tmp_path, "run-1")
+        load_checkpoint(tmp_path, "run-1", 2)
+
+
+def test_a_flipped_bit_anywhere_gives_way_to_the_checkpoint_before(tmp_path):
+    save_checkpoint(tmp_path, state(step=1))
+    save_checkpoint(tmp_path, state(step=2, rng=torch.arange(200)))
+    newest = tmp_path / "checkpoint.pt"
+    whole = newest.read_bytes()
+    for bit in range(0, 8 * len(whole), 8 * len(whole) // 97):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        newest.write_bytes(changed)
+        assert load_checkpoint(tmp_path, "run-1", 2, quiet)["step"] == 1
+    newest.write_bytes(whole)
+    assert load_checkpoint(tmp_path, "run-1", 2)["step"] == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": 10**9},
+        {"step": -1},
+        {"step": 1.5},
+        {"step": True},
+        {"format": 2},
+        {"failed": "none"},
+        {"model": {"a": 1}},
+        {"rng": None},
+        {"more": 1},
+    ],
+)
+def test_a_checkpoint_with_an_impossible_field_is_damaged(tmp_path, changes):
+    save_checkpoint(tmp_path, state())
+    save_checkpoint(tmp_path, state(**({"step": 2} | changes)))
+    assert load_checkpoint(tmp_path, "run-1", 24, quiet)["step"] == 1
 
 
 def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path):
@@ -158,7 +197,16 @@ def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path)
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
     assert not list(tmp_path.glob(".*"))
-    assert load_checkpoint(tmp_path, "run-1")["step"] == 3
+    assert load_checkpoint(tmp_path, "run-1", 24)["step"] == 3
+
+
+def test_an_infinite_gradient_changes_no_other(tmp_path):
+    """Without clipping, the gradients of the other weights are used as they are."""
+    run = toy(steps=2, dropout=0.0)
+    run.model[2].bias.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(UserError, match="gradient inf"):
+        train(run, tmp_path, show=quiet)
+    assert torch.isfinite(run.model[0].weight.grad).all()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -184,7 +232,7 @@ def test_a_signal_leaves_a_checkpoint_of_its_step_and_its_status(tmp_path, numbe
         with pytest.raises(SystemExit) as stop:
             train(replace(run, loss_of=loss_of), folder, show=quiet)
         assert stop.value.code == 128 + number
-        assert load_checkpoint(folder, "run-1")["step"] == at + 1
+        assert load_checkpoint(folder, "run-1", 24)["step"] == at + 1
         assert signal.getsignal(number) == signal.SIG_DFL
     assert (tmp_path / "stopped").exists()
     with pytest.raises(SystemExit) as stop, _caught_signals():
