@@ -4,8 +4,11 @@ Every format is read completely under our names; others are refused with one lin
 """
 
 import argparse
+import errno
 import os
 import pickle
+import resource
+import signal
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -407,3 +410,27 @@ def test_a_name_that_no_format_has_is_found_behind_every_prefix():
                 }
                 with pytest.raises(UserError, match=r"any\.file: "):
                     to_ours(renamed, HERE)
+
+
+def test_weights_have_the_mode_that_the_umask_allows(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_weights(next(models()), tmp_path / "w.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "w.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_quota_that_ends_names_the_weights(tmp_path):
+    """safetensors raises an error of its own, which holds the system's number."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"w\.safetensors") as caught:
+            save_weights(next(models()), tmp_path / "w.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert caught.value.errno == errno.EFBIG
+    assert not list(tmp_path.iterdir())
