@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
+import mgm
 from mgm.errors import EXTRAS
 from mgm.video.vectors import write_vectors
 from tests.helpers.videos import moving_square, write_video
@@ -96,7 +97,7 @@ def library(wheel, tmp_path_factory) -> Environment:
 
 
 @pytest.mark.slow
-def test_the_base_reads_vectors_without_torch(wheel, tmp_path):
+def test_the_base_reads_vectors_and_draws_masks_without_torch(wheel, tmp_path):
     environment = Environment(tmp_path / "base", wheel)
     environment.install()
     write_video(tmp_path / "video.mp4", moving_square(40, 240, 320, (6, 2), side=96), gop=12)
@@ -111,6 +112,10 @@ def test_the_base_reads_vectors_without_torch(wheel, tmp_path):
         assert set(theirs) == set(ours)
         for name in theirs:
             np.testing.assert_array_equal(theirs[name], ours[name])
+    masks = "import mgm, numpy as np; np.save('x', mgm.masks(mgm.track('video.mp4')[:16], seed=3))"
+    environment.run("python", "-c", masks, cwd=tmp_path)
+    known_SHW = mgm.masks(mgm.track(tmp_path / "video.mp4")[:16], seed=3)
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), known_SHW)
     page = (ROOT / "docs" / "motion-vectors.md").read_text()
     examples = "".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
     environment.run("python", "-c", "GONE = 'torch', 'cv2'" + ABSENT + examples, cwd=tmp_path)
