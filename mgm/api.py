@@ -218,7 +218,7 @@ class Model:
             f"{clips.size} pixels)"
         )
 
-    def embed(self, video: str | Path, clips: int = 1) -> np.ndarray:
+    def embed(self, video: str | Path, clips: int = 2) -> np.ndarray:
         """Return the feature of a video: the mean over its clips of the encoder's mean token.
 
         Args:
@@ -258,7 +258,7 @@ def load(
     *,
     frames: int | None = None,
     size: int | None = None,
-    stride: int = 4,
+    stride: int | None = None,
 ) -> Model:
     """Return a trained model, on the GPU if there is one.
 
@@ -266,8 +266,8 @@ def load(
         weights: the folder of a pretraining or fine-tuning run, or weights of mgm, VideoMAE,
             Hugging Face or a later method (docs/masks-and-weights.md lists them).
         frames, size, stride: the clips, for weights without a run: frames per clip, pixels per
-            side, and every how many frames of the video. Default: frames and
-            size of a config.json next to the weights, or 16 and 224.
+            side, and every how many frames of the video. Default: those of a config.json next to
+            the weights, or 16, 224 and 4.
 
     Raises:
         UserError: there are no weights, or they fit no model.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, BeforeValidator, PositiveFloat
+from pydantic import BaseModel, BeforeValidator, Field, PositiveFloat
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -200,6 +200,12 @@ def _square(size: Any) -> Any:
     return size[0] if isinstance(size, list) and len(size) == 2 and size[0] == size[1] else size
 
 
+class Origin(BaseModel):
+    """What `mgm export` notes of the run that it exports."""
+
+    stride: int = Field(4, ge=1)
+
+
 class Config(BaseModel):
     """The fields of transformers' VideoMAEConfig that shapes of weights do not tell."""
 
@@ -214,6 +220,7 @@ class Config(BaseModel):
     image_size: Annotated[int, BeforeValidator(_square)] = 224
     tubelet_size: int = 2
     patch_size: int = 16
+    mgm: Origin = Origin()
 
 
 def config_of(path: Path, weights: dict[str, Tensor]) -> Config | None:

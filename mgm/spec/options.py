@@ -66,7 +66,7 @@ class RunOptions(LoadOptions):
 class ApplyOptions(ReadOptions):
     """Options of `mgm embed`: how videos are cut into clips and read."""
 
-    temporal: int = Field(1, ge=1, description="Clips per video, evenly spaced.")
+    temporal: int = Field(2, ge=1, description="Clips per video, evenly spaced.")
     spatial: int = Field(1, description="Crops per clip, 1 or 3.")
     frames: int | None = Field(
         None,
@@ -78,15 +78,18 @@ class ApplyOptions(ReadOptions):
         ge=8,
         description="Weights without a run: side of a clip; default: config.json's, 224.",
     )
-    stride: int = Field(
-        4, ge=1, description="Weights without a run: every how many frames of the video."
+    stride: int | None = Field(
+        None,
+        ge=1,
+        description="Weights without a run: every how many frames of the video; default: that of "
+        "an export's config.json, 4.",
     )
     force: bool = Field(False, description="Replace an existing file.")
 
-    def clips(self, frames: int = 16, size: int = 224) -> Clips:
+    def clips(self, frames: int = 16, size: int = 224, stride: int = 4) -> Clips:
         """Return the clips for weights that come without a run. Options replace the arguments."""
-        frames, size = self.frames or frames, self.size or size
-        return Clips(frames=frames, size=size, stride=self.stride, sampling="window")
+        frames, size, stride = self.frames or frames, self.size or size, self.stride or stride
+        return Clips(frames=frames, size=size, stride=stride, sampling="window")
 
     def views(self) -> Views:
         """Return the views per video."""
@@ -94,11 +97,8 @@ class ApplyOptions(ReadOptions):
 
 
 class PredictOptions(ApplyOptions):
-    """Options of `mgm predict`, which has more views per video by default."""
+    """Options of `mgm predict`."""
 
     split: Literal["train", "test"] | None = Field(
         None, description="Index: only videos of this split; print their top-1."
     )
-
-    temporal: int = Field(5, ge=1, description="Clips per video, evenly spaced.")
-    spatial: int = Field(3, description="Crops per clip, 1 or 3.")

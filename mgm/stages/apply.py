@@ -52,13 +52,15 @@ def find_trained(path: Path, options: ApplyOptions) -> Trained:
     """Return the weights at `path`, with their clips and model.
 
     Args:
-        path: a run's folder with a spec, or weights in any format. The shapes of such weights
-            determine the model, and a config.json next to them its heads and clips.
+        path: a run's folder with a spec, or the weights in it, or weights in any format. The
+            shapes of such weights determine the model, and a config.json next to them its heads
+            and clips.
         options: the clips for weights without a spec. Options that are set replace config.json's.
     """
-    if path.is_dir() and (path / "spec.json").exists():
-        spec = trained_spec(path)
-        return Trained(verified_weights(path)[0], spec.clips, spec.model)
+    run = path.parent if path.name == "weights.safetensors" else path
+    if (run / "spec.json").exists():
+        spec = trained_spec(run)
+        return Trained(verified_weights(run)[0], spec.clips, spec.model)
     if not path.exists():
         where = "names of a hub are not resolved, pass a folder"
         if path.parts[:1] == ("weights",):
@@ -68,7 +70,8 @@ def find_trained(path: Path, options: ApplyOptions) -> Trained:
     model = model_of(weights, path)
     config = config_of(path, weights)
     with valid(f"{path}: "):
-        clips = options.clips(config.num_frames, config.image_size) if config else options.clips()
+        given = (config.num_frames, config.image_size, config.mgm.stride) if config else ()
+        clips = options.clips(*given)
     with valid(f"{path}: --frames {clips.frames} --size {clips.size} --stride {clips.stride}: "):
         Probe(data=Data(dataset="folder"), clips=clips, model=model)
     return Trained(path, clips, model)

@@ -27,7 +27,7 @@ from mgm.stages.parents import trained_spec, verified_weights
 # The files of each format.
 FILES = {
     "hf": ("model.safetensors", "config.json", "preprocessor_config.json"),
-    "videomae": ("checkpoint.pth",),
+    "videomae": ("checkpoint.pth", "config.json"),
 }
 HUGGINGFACE = {
     "pretrain": "VideoMAEForPreTraining",
@@ -49,11 +49,16 @@ def export(
     Args:
         to: `hf` writes model.safetensors, config.json and preprocessor_config.json, for
             `from_pretrained` of transformers 4.x and 5.x. `videomae` writes checkpoint.pth,
-            {"model": state_dict}.
+            {"model": state_dict}, and config.json, from which mgm reads the clips.
         index: the folder of the dataset's index, which has the names of a classifier's classes.
             None: classes have numbers.
         force: replace files.
     """
+    if run.is_file():
+        raise UserError(
+            f"{run}: is a file of weights, which mgm.load, embed and predict read as it is; export "
+            "takes the folder of a run"
+        )
     spec = trained_spec(run)
     for name in FILES[to]:
         require_new(out / name, force)
@@ -61,6 +66,7 @@ def export(
     weights, names = read_weights(path), list[str]()
     origin = {"run": spec.run_id, "weights_sha256": digest, "seed": spec.seed}
     origin |= {"dataset": spec.data.dataset, "data_digest": spec.data.digest}
+    origin |= {"stride": spec.clips.stride}
     # Loading checks that the weights fit the spec.
     if isinstance(spec, Finetune):
         names = _names(spec, run, classes_of(weights, path), index)
@@ -69,6 +75,10 @@ def export(
         raise UserError(f"{run}: is a TimeSformer, which the format does not have; export a ViT")
     if isinstance(spec, Pretrain):
         load_weights(build_mae(spec), path)
+    config = _config(spec, names) | {"mgm": origin}
+    if isinstance(spec, Finetune):
+        config["problem_type"] = "single_label_classification"
+    write(out / "config.json", json.dumps(config, indent=2) + "\n")
     if to == "videomae":
         with atomic_write(out / "checkpoint.pth") as temporary:
             torch.save({"model": to_videomae(weights), "mgm": origin}, temporary)
@@ -76,10 +86,6 @@ def export(
     with atomic_write(out / "model.safetensors") as temporary:
         # transformers refuses a file that does not name its format.
         save_file(to_huggingface(weights), temporary, metadata={"format": "pt"})
-    config = _config(spec, names) | {"mgm": origin}
-    if isinstance(spec, Finetune):
-        config["problem_type"] = "single_label_classification"
-    write(out / "config.json", json.dumps(config, indent=2) + "\n")
     write(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
     return _about_huggingface(spec, out)
 

@@ -16,8 +16,9 @@ from mgm.models import build_classifier, build_mae, read_weights, reconstruction
 from mgm.models.vit import patchify
 from mgm.reading import file_digest
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
-from mgm.stages.export import export
+from mgm.stages.export import FILES, export
 from mgm.stages.parents import sizes_of
+from tests.helpers.videos import moving_square, write_video
 
 SMALL = {
     "data": Data(dataset="ssv2"),
@@ -169,6 +170,7 @@ def test_classes_have_their_names_if_the_index_is_given(tmp_path, videos):
         "seed": 0,
         "dataset": "ssv2",
         "data_digest": "",
+        "stride": 4,
     }
 
 
@@ -261,3 +263,19 @@ def test_a_name_of_a_hub_is_not_resolved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="MCG-NJU/videomae-base: no such weights; names of a hub"):
         mgm.load("MCG-NJU/videomae-base")
+
+
+@pytest.mark.parametrize("to", ["hf", "videomae"])
+def test_an_export_keeps_the_clips_and_so_the_features(tmp_path, to):
+    spec = PRETRAIN.model_copy(update={"clips": Clips(frames=6, size=48, stride=3)})
+    run_of(spec, tmp_path / "run")
+    video = write_video(tmp_path / "video.mp4", moving_square(40, 64, 64, (2, 1)))
+    feature_D = mgm.load(tmp_path / "run").embed(video)
+    export(tmp_path / "run", to, tmp_path / "out")
+    weights = tmp_path / "run" / "weights.safetensors"
+    for path in (tmp_path / "out", tmp_path / "out" / FILES[to][0], weights):
+        model = mgm.load(path)
+        assert (model.clips.frames, model.clips.size, model.clips.stride) == (6, 48, 3)
+        np.testing.assert_array_equal(model.embed(video), feature_D)
+    with pytest.raises(UserError, match="is a file of weights"):
+        export(weights, to, tmp_path / "again")
