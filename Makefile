@@ -90,9 +90,9 @@ archive: setup ## pack code, lock, page and results without weights for Zenodo; 
 		| tar --create --gzip --transform='flags=rh;s,^,mgm/,' --files-from=- --file=$(ARCHIVE)
 	@echo "$(CURDIR)/$(ARCHIVE), described by .zenodo.json in it"
 
-NAME ?= smoke
+archive: NAME ?= smoke
 PORT ?= 5000
-dashboard: setup ## start MLflow on http://127.0.0.1:5000 and follow running jobs; NAME=mine for other results, PORT=5001
+dashboard: setup ## start MLflow on http://127.0.0.1:5000 and follow running jobs; NAME=mine for one of them, PORT=5001
 	@! (exec 3<>/dev/tcp/127.0.0.1/$(PORT)) 2>/dev/null || { echo "port $(PORT) is in use: end the program that listens there, or run make dashboard PORT=$$(($(PORT) + 1))"; exit 1; }
 	@$(BIN)/mgm sync $(NAME) && { $(BIN)/mgm sync $(NAME) --every 10 & trap "kill $$!" EXIT; \
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \

@@ -106,7 +106,9 @@ def report(
 
 @app.command()
 def sync(
-    name: Name = "smoke",
+    name: Annotated[
+        str, typer.Argument(help="Name of the results. Default: all that are in --results.")
+    ] = "",
     results: Results = Path("results"),
     uri: Annotated[
         str, typer.Option(help="MLflow's tracking URI; default: a database in --results.")
@@ -120,7 +122,12 @@ def sync(
     MLflow is only a copy of the files: if it is down, nothing is lost.
     """
     from mgm.report import mlflow
+    from mgm.results.plan import FOLDER
 
+    planned = sorted(path.parent for path in results.glob(f"*/{FOLDER}"))
+    if not (folders := [results / name] if name else planned):
+        raise UserError(f"{results}: has no runs; `mgm report mini` unpacks some, or run a study")
     if every:
-        mlflow.follow(results / name, uri, every)
-    say(mlflow.sync(results / name, uri))
+        mlflow.follow(folders, uri, every)
+    for folder in folders:
+        say(f"{folder}: {mlflow.sync(folder, uri)}")

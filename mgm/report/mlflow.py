@@ -99,17 +99,18 @@ def sync(results: Path, uri: str = "") -> str:
     return f"runs in {_public(uri)}: {words}"
 
 
-def follow(results: Path, uri: str = "", every: float = 10) -> None:
+def follow(folders: Sequence[Path], uri: str = "", every: float = 10) -> None:
     """Copy again and again. Print a line per change and per new error of the tracker."""
-    last = ""
+    last = dict[Path, str]()
     while True:
-        try:
-            line = sync(results, uri)
-        except UserError as error:
-            line = str(error)
-        if line != last and "0 created, 0 updated" not in line:
-            show(line)
-        last = line
+        for results in folders:
+            try:
+                line = sync(results, uri)
+            except UserError as error:
+                line = str(error)
+            if line != last.get(results) and "0 created, 0 updated" not in line:
+                show(f"{results}: {line}")
+            last[results] = line
         time.sleep(every)
 
 

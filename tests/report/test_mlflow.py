@@ -8,7 +8,9 @@ import socket
 import time
 
 import pytest
+from typer.testing import CliRunner
 
+from mgm.cli import app
 from mgm.errors import UserError
 from mgm.report.mlflow import default_uri, sync
 from mgm.results.result import read_result, write_result
@@ -95,6 +97,19 @@ def test_a_run_its_parent_its_curve_and_its_cell(place):
     }.items():
         shown = client.search_runs([run.info.experiment_id], query)
         assert {one.data.tags["mgm.run"] for one in shown} == found
+
+
+def test_without_a_name_every_result_is_an_experiment(place):
+    from mlflow import MlflowClient
+
+    for name in ("smoke", "mine"):
+        (place.parent / name).mkdir(exist_ok=True)
+        KNOWN.write(place.parent / name)
+        finish(place.parent / name, PARENT, steps=2)
+    done = CliRunner().invoke(app, ["sync"])
+    assert done.exit_code == 0, done.output
+    found = MlflowClient(default_uri(place)).search_experiments()
+    assert {one.name for one in found} >= {"smoke", "mine"}
 
 
 def test_a_changed_run_is_written_again_with_its_children(place, template):
