@@ -187,10 +187,16 @@ for _reader in entry_points(group="mgm.datasets"):
 
 @prepare_app.command()
 def synthetic(
-    params: Annotated[
-        Path, typer.Option(help="A JSON file with the generator's parameters; {} for its defaults.")
-    ],
     out: Annotated[Path, typer.Option(help="Folder to draw the videos into.")],
+    params: Annotated[
+        Path | None, typer.Option(help="A JSON file with the generator's parameters.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A parameter, such as layout=people. Repeat."
+        ),
+    ] = None,
     processes: Annotated[
         int, typer.Option(min=1, max=MOST_PROCESSES, help="Processes that draw.")
     ] = 2,
@@ -199,4 +205,4 @@ def synthetic(
     from mgm.data.synthetic.generator import generate
 
     require_own_index(out)
-    say(summary(generate(read_params(params), out, processes)))
+    say(summary(generate(read_params(params, changes or []), out, processes)))

@@ -6,7 +6,7 @@
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mgm.data.index import SPLITS, Index, new_index, read_index, write_index
@@ -64,9 +64,15 @@ def require_own_index(out: Path) -> None:
             raise UserError(f"{out / name}: is not an index of mgm's; choose another --out")
 
 
-def read_params(path: Path) -> Synthetic:
-    """Read parameters from a JSON file. Those that the file lacks have their defaults."""
-    return parse_params(read_json(path), str(path))
+def read_params(path: Path | None, changes: Iterable[str] = ()) -> Synthetic:
+    """Read parameters from a JSON file, then from texts such as "layout=people".
+
+    Parameters that none of them names have their defaults.
+    """
+    fields = read_json(path) if path else {}
+    if isinstance(fields, dict):
+        fields |= dict(text.partition("=")[::2] for text in changes)
+    return parse_params(fields, str(path) if path else "--set")
 
 
 def summary(index: Index) -> str:

@@ -463,9 +463,13 @@ class Study(FrozenModel):
         stages |= {"pretrain"} if any(row.start != "none" for row in self.rows.values()) else set()
         stages |= {"finetune"} if any(row.then for row in self.rows.values()) else set()
         stages |= {"visualise"} if self.of_kind(Picture) else set()
-        for stage in self.settings:
-            if stage == "measure" or stage not in stages:
-                raise ValueError(f"settings.{stage}: no run of this study reads it; leave it out")
+        own = {f"datasets.{name}.": place.settings for name, place in self.datasets.items()}
+        for where, settings in {"": self.settings, **own}.items():
+            for stage in settings:
+                if stage == "measure" or stage not in stages:
+                    raise ValueError(
+                        f"{where}settings.{stage}: no run of this study reads it; leave it out"
+                    )
         return self
 
     def _check_names(self) -> None:

@@ -7,6 +7,7 @@ from mgm.data.index import write_index
 from mgm.data.prepare import read_params, summary
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
+from mgm.errors import UserError
 from tests.helpers.errors import refused
 
 
@@ -115,3 +116,10 @@ def test_a_file_of_the_user_is_not_replaced_by_an_index(build, tmp_path):
     assert done.exit_code == 0
     # What the masks leave visible is printed.
     assert "% of textured patches" in done.output
+
+
+def test_parameters_can_be_set_without_a_file(tmp_path):
+    params = read_params(None, ["layout=people", "size=96"])
+    assert params == Synthetic(layout="people", size=96)
+    with pytest.raises(UserError, match="layuot"):
+        read_params(None, ["layuot=people"])

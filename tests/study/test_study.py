@@ -69,6 +69,19 @@ def test_settings_change_the_sizes_that_the_scale_has():
     assert {spec.model.width for spec in specs if isinstance(spec, Probe)} == {96}
 
 
+def test_a_dataset_can_have_settings_of_its_own():
+    longer = {"pretrain": {"optim.steps": 70}}
+    datasets = {"a": {"generate": {}}, "b": {"videos_of": "a", "settings": longer}}
+    plan = plan_of(small(datasets=datasets, settings={"pretrain": {"optim.steps": 60}}))
+    starts = {
+        (one.dataset, one.draw): plan.specs[one.pretraining]
+        for one in plan.cells
+        if one.row == "MGM"
+    }
+    assert {name: starts[name, 5].optim.steps for name in "ab"} == {"a": 60, "b": 70}
+    assert starts["a", 5].data == starts["b", 5].data
+
+
 def test_a_row_is_the_scales_pretraining_with_its_changes(plan):
     values = [value for value in plan.cells if value.dataset == "a" and value.draw == 5]
     by_row = {
@@ -218,6 +231,7 @@ def test_a_measured_column_trains_nothing():
         {"figures": {"over": {"kind": "over", "x": "optim.step", "axis": "Steps"}}},
         {"settings": {"finetune": {"optim.lr": 1}}},
         {"settings": {"measure": {"videos": 1}}},
+        {"datasets": {"a": {"generate": {}, "settings": {"measure": {"videos": 1}}}}},
         {"tables": {"1": {"columns": ["Nothing"]}}},
         {"unknown": 1},
     ],
