@@ -90,7 +90,8 @@ def _prepare(make: Callable[..., Any], out: Path, how: CopyOptions) -> None:
         write_tracks(out, how.motion, processes=processes)
     say(summary(index))
 
-    from mgm.stages.inspect import interlaced_lines, spread, visible_lines
+    from mgm.data.index import spread
+    from mgm.stages.inspect import interlaced_lines, visible_lines
 
     videos = spread(index.train, SHOWN)
     for line in (*interlaced_lines(videos, out), *visible_lines(videos)):

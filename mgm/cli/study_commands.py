@@ -45,6 +45,7 @@ class PlanOptions(FrozenModel):
     utilisation: float = Field(
         0.4, ge=0.001, le=1, description="Share of the GPU's peak FLOP/s that training reaches."
     )
+    spec: str = Field("", description="A run's id: print its fields, and where each comes from.")
 
 
 @app.command()
@@ -54,13 +55,19 @@ def plan(options: PlanOptions) -> None:
 
     These are computed; nothing runs. A table counts all runs that it needs. GB are of weights and
     checkpoints, without videos.
+
+    With --spec RUN, print the run's fields instead. Each line names the layer that the value is
+    from (recipe, scale, study, row, column, option) and its place in the layer's file.
     """
+    from mgm.dag.resolved import resolved
     from mgm.dag.workflow import Workflow
     from mgm.study.cost import PEAK, costs
     from mgm.study.videos import size_of
 
     scale = options.scale or ("" if options.study else "paper")
     workflow = Workflow({"scale": scale, "study": options.study})
+    if options.spec:
+        return say(resolved(workflow, options.spec).to_string(index=False, justify="left"))
     table = costs(
         workflow.plan,
         lambda data: size_of(workflow.datasets, workflow.key_of(data)),

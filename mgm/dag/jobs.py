@@ -1,15 +1,13 @@
 """The jobs of the DAG: their runs, commands, dependencies and files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mgm.spec import FLOWS, LoadOptions, Pretrain, RunOptions, Spec, parents
-
-if TYPE_CHECKING:
-    from mgm.dag.workflow import Workflow
+from mgm.results.plan import Plan
+from mgm.spec import FLOWS, Data, Pretrain, Spec, parents
+from mgm.study.scales import Dataset
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,14 @@ class Job:
         return self.name.partition("-")[0]
 
 
-def grouped(workflow: "Workflow") -> dict[str, list[Spec]]:
-    """Return the runs of each job: one run, or up to `specs_per_job` of one study and stage.
+def grouped(
+    plan: Plan, most: int, datasets: Mapping[str, Dataset], key_of: Callable[[Data], str]
+) -> dict[str, list[Spec]]:
+    """Return the runs of each job: one run, or up to `most` of one study and stage.
 
     They also have one depth in the DAG, so none depends on another. They are sorted by dataset, so
     few processes decode the same videos.
     """
-    plan, most, key_of = workflow.plan, workflow.specs_per_job, workflow.key_of
     specs = plan.specs
     if most == 1:
         return {run_id: [spec] for run_id, spec in specs.items()}
@@ -66,12 +65,12 @@ def grouped(workflow: "Workflow") -> dict[str, list[Spec]]:
         depths[run_id] = 1 + max(above, default=-1)
         key = key_of(spec.data)
         # Draws of one dataset have one name in specs, so each has its own jobs.
-        drawn = workflow.datasets[key].name
+        drawn = datasets[key].name
         parts = [spec.stage, key if drawn else study_of.get(run_id, "pictures")]
         # Only runs that follow optical flow wait for it.
         parts += [flow[1]] if (flow := flow_of(spec, key)) else []
         groups.setdefault((depths[run_id], "-".join(parts)), []).append(spec)
-    order, jobs = list(workflow.datasets), dict[str, list[Spec]]()
+    order, jobs = list(datasets), dict[str, list[Spec]]()
     for (depth, name), group in sorted(groups.items(), key=lambda item: item[0][0]):
         group.sort(key=lambda spec: order.index(key_of(spec.data)))
         count = -(-len(group) // most)
@@ -100,61 +99,3 @@ def in_order(jobs: Sequence[Job], run_ids: Sequence[str]) -> dict[str, Job]:
         for needed in job.after:
             place[needed] = min(place[needed], place[job.name])
     return {job.name: replace(job, priority=len(rank) - place[job.name]) for job in jobs}
-
-
-def dataset_jobs(workflow: "Workflow") -> list[Job]:
-    """Return the jobs that make datasets and optical flow."""
-    built, jobs = workflow.built, list[Job]()
-    for name, made_from in built.items():
-        words, job = workflow.preparation[name], f"prepare-{name}"
-        place, after = (
-            workflow.places[name],
-            [f"prepare-{part}" for part in made_from if part in built],
-        )
-        # On this machine one process draws a dataset: two would wait for each other.
-        parallel, threads = name in workflow.generated, 1
-        # A study reads its videos as they are, which must have motion vectors.
-        if name in workflow.sources and not workflow.plan.file:
-            words, threads, parallel = [*words, "--copy", "mp4"], 0, True
-        index = [place / "index.json"]
-        threads = workflow.threads("prepare", threads) if parallel else 1
-        jobs += [Job(job, words, index, after, threads=threads, parallel=parallel)]
-    specs = workflow.plan.specs.values()
-    flows = {flow_of(spec, workflow.key_of(spec.data)) for spec in specs}
-    for name, method in sorted(flow for flow in flows if flow):
-        place = workflow.places[name]
-        jobs += [
-            Job(
-                f"flow-{name}-{method}",
-                ["track", str(place), "--method", method],
-                [place / f"tracks-{method}.json"],
-                [f"prepare-{name}"] if name in built else [],
-                threads=workflow.threads("flow", 1),
-                parallel=True,
-            )
-        ]
-    return jobs
-
-
-def run_job(workflow: "Workflow", name: str, specs: Sequence[Spec]) -> Job:
-    """Return the job of these runs."""
-    stage, made_by = specs[0].stage, workflow.made_by
-    key_of = {spec.run_id: workflow.key_of(spec.data) for spec in specs}
-    keys = sorted({*key_of.values()})
-    words = [stage, *(str(workflow.spec_file(spec.run_id)) for spec in specs)]
-    for key in keys:
-        words += ["--data", f"{workflow.datasets[key].name or key}={workflow.places[key]}"]
-    words += ["--out", str(workflow.results)]
-    options = workflow.execution
-    if workflow.cluster:
-        options = options.changed(workflow.cluster.jobs[stage])
-    kind = RunOptions if stage in ("pretrain", "finetune") else LoadOptions
-    words += options.words(kind.model_fields)
-    after = {made_by[parent] for spec in specs for parent in parents(spec) if parent in made_by}
-    after |= {f"prepare-{key}" for key in keys if key in workflow.built}
-    flows = (flow_of(spec, key_of[spec.run_id]) for spec in specs)
-    after |= {"flow-{}-{}".format(*flow) for flow in flows if flow}
-    # 0: runs that use one GPU in turn have every core.
-    threads = workflow.threads(stage, 0 if workflow.in_turn else options.threads)
-    makes = [workflow.results / spec.run_id / "result.json" for spec in specs]
-    return Job(name, words, makes, sorted(after), specs, threads)

@@ -5,16 +5,15 @@ The Snakefile builds it in every process, so importing this must not import torc
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field, model_validator
+from typing import Any
 
 from mgm.dag.cluster import load_cluster
-from mgm.dag.jobs import dataset_jobs, grouped, in_order, run_job
+from mgm.dag.jobs import Job, flow_of, grouped, in_order
+from mgm.dag.options import PREPARED, Options, named
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError, nearest, valid
 from mgm.reading import read_text
@@ -22,47 +21,13 @@ from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_lock
 from mgm.results.plan import FOLDER, SPECS, Plan, read_plan
-from mgm.spec import PUBLISHED, Data, FrozenModel
+from mgm.spec import PUBLISHED, Data, LoadOptions, RunOptions, Spec, parents
 from mgm.study import CONFIG, STUDIES, WORKFLOW
-from mgm.study.expand import expand
-from mgm.study.load import load_study, of_paper
-from mgm.study.scales import UNSCALED, Dataset, Scale, file_of, load_scale
+from mgm.study.expand import Layers, expand
+from mgm.study.load import of_paper
+from mgm.study.scales import Dataset, file_of
 from mgm.study.schema import Study
 from mgm.study.videos import datasets_of
-
-# Datasets that jobs can prepare from a user's downloads.
-PREPARED = [name for name, dataset in PUBLISHED.items() if not dataset.derived_from]
-
-
-def _text(value: Any) -> Any:
-    """Refuse what Snakemake does not read as text, such as 007 (read as 7) and 2023_11 (202311)."""
-    if isinstance(value, int | float):
-        raise ValueError("Snakemake does not read it as text; quote it twice: 'NAME=\"007\"'")
-    return value
-
-
-Text = Annotated[str, BeforeValidator(_text)]
-
-
-class Options(FrozenModel):
-    """Options of `snakemake --config`; all may be left out."""
-
-    # A scale (smoke, mini, paper), or a YAML file. Default: smoke, and with `cluster` paper.
-    scale: Text = ""
-    # A study of studies/, or a YAML file, in place of the paper's experiments.
-    study: Text = ""
-    # Published datasets that jobs prepare, each with the folder of its download. `ucf101=DIR` is
-    # one of them.
-    sources: dict[str, Text] = Field(default_factory=dict)
-    # A YAML file with the resources of Slurm jobs. Default: jobs run on this machine.
-    cluster: Text = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _sources_by_name(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        sources = {name: fields[name] for name in PREPARED if name in fields}
-        others = {name: value for name, value in fields.items() if name not in sources}
-        return {"sources": sources} | others if sources else others
 
 
 class Workflow:
@@ -79,6 +44,7 @@ class Workflow:
         generated: each generated dataset with its parameters.
         built: the datasets that jobs make, each with those it is made from.
         preparation: the words after `mgm` that make each dataset.
+        layers: where the fields of each run come from.
     """
 
     def __init__(
@@ -93,7 +59,7 @@ class Workflow:
             self.options = options = Options.model_validate(dict(config))
         self.cluster = load_cluster(options.cluster) if options.cluster else None
         self.sources = options.sources
-        study, self.scale = _named(options)
+        study, self.scale = named(options)
         studies = [study] if study else of_paper(self.scale)
         self.name = study.study if study else self.scale.name
         self.results, self.reports = results / self.name, reports / self.name
@@ -128,7 +94,8 @@ class Workflow:
 
             weights[file], path = external_run_id(file, f"study {self.name}: from")
             self.given[weights[file]] = path
-        self.plan = expand(studies, self.scale, self.datasets, weights)
+        self.layers: Layers = {}
+        self.plan = expand(studies, self.scale, self.datasets, weights, self.layers)
         if study:
             self.plan = self._plan_of(study, file_of(options.study, STUDIES))
         elif (own := STUDIES / f"{self.name}.yaml").is_file():
@@ -137,9 +104,9 @@ class Workflow:
             )
         self._require_labels()
 
-        groups = grouped(self)
+        groups = grouped(self.plan, self.specs_per_job, self.datasets, self.key_of)
         self.made_by = {spec.run_id: name for name, specs in groups.items() for spec in specs}
-        jobs = [*dataset_jobs(self), *(run_job(self, *group) for group in groups.items())]
+        jobs = [*self._dataset_jobs(), *(self._run_job(*group) for group in groups.items())]
         self.jobs = in_order(jobs, list(self.plan.specs))
         if writes:
             unpack(self.results)
@@ -201,6 +168,64 @@ class Workflow:
                     f"{spec.data.labels_per_class}, but a class of {name} has {held} videos"
                 )
 
+    def _dataset_jobs(self) -> list[Job]:
+        """Return the jobs that make datasets and optical flow."""
+        built, jobs = self.built, list[Job]()
+        for name, made_from in built.items():
+            words, job = self.preparation[name], f"prepare-{name}"
+            place, after = (
+                self.places[name],
+                [f"prepare-{part}" for part in made_from if part in built],
+            )
+            # On this machine one process draws a dataset: two would wait for each other.
+            parallel, threads = name in self.generated, 1
+            # A study reads its videos as they are, which must have motion vectors.
+            if name in self.sources and not self.plan.file:
+                words, threads, parallel = [*words, "--copy", "mp4"], 0, True
+            index = [place / "index.json"]
+            threads = self.threads("prepare", threads) if parallel else 1
+            jobs += [Job(job, words, index, after, threads=threads, parallel=parallel)]
+        specs = self.plan.specs.values()
+        flows = {flow_of(spec, self.key_of(spec.data)) for spec in specs}
+        for name, method in sorted(flow for flow in flows if flow):
+            place = self.places[name]
+            jobs += [
+                Job(
+                    f"flow-{name}-{method}",
+                    ["track", str(place), "--method", method],
+                    [place / f"tracks-{method}.json"],
+                    [f"prepare-{name}"] if name in built else [],
+                    threads=self.threads("flow", 1),
+                    parallel=True,
+                )
+            ]
+        return jobs
+
+    def _run_job(self, name: str, specs: Sequence[Spec]) -> Job:
+        """Return the job of these runs."""
+        stage, made_by = specs[0].stage, self.made_by
+        key_of = {spec.run_id: self.key_of(spec.data) for spec in specs}
+        keys = sorted({*key_of.values()})
+        words = [stage, *(str(self.spec_file(spec.run_id)) for spec in specs)]
+        for key in keys:
+            words += ["--data", f"{self.datasets[key].name or key}={self.places[key]}"]
+        words += ["--out", str(self.results)]
+        options = self.options_of(stage)
+        words += options.words(options_read_by(stage))
+        after = {made_by[parent] for spec in specs for parent in parents(spec) if parent in made_by}
+        after |= {f"prepare-{key}" for key in keys if key in self.built}
+        flows = (flow_of(spec, key_of[spec.run_id]) for spec in specs)
+        after |= {"flow-{}-{}".format(*flow) for flow in flows if flow}
+        # 0: runs that use one GPU in turn have every core.
+        threads = self.threads(stage, 0 if self.in_turn else options.threads)
+        makes = [self.results / spec.run_id / "result.json" for spec in specs]
+        return Job(name, words, makes, sorted(after), specs, threads)
+
+    def options_of(self, stage: str) -> RunOptions:
+        """Return the options of a stage's jobs: the scale's or the study's, then the cluster's."""
+        options = self.execution
+        return options.changed(self.cluster.jobs[stage]) if self.cluster else options
+
     def spec_file(self, run_id: str) -> Path:
         return self.results / "specs" / f"{run_id}.json"
 
@@ -240,17 +265,21 @@ class Workflow:
         """Return the resources that a rule requests from the cluster; none on this machine."""
         return self.cluster.resources(rule) if self.cluster else {}
 
-    def command(self, name: str, threads: int) -> str:
-        """Return the shell command of a job.
+    def words(self, name: str, threads: int) -> str:
+        """Return the words after `mgm` of a job's command."""
+        job = self.jobs[name]
+        return shlex.join([*job.words, *(["--processes", str(threads)] if job.parallel else [])])
+
+    def launcher(self, name: str) -> str:
+        """Return the shell code before a job's command.
 
         On this machine a job ends when Snakemake ends: `exec` makes Snakemake its parent.
         """
-        job, log = self.jobs[name], str(self.logs / f"{name}.log")
-        words = ["mgm", *job.words, *(["--processes", str(threads)] if job.parallel else [])]
+        log = str(self.logs / f"{name}.log")
         if self.cluster:
-            return f"{self.cluster.command_wrapper(job.rule, log)} {shlex.join(words)}"
+            return self.cluster.command_wrapper(self.jobs[name].rule, log)
         here = [str(WORKFLOW / "here.sh"), log, str(self.results / "jobs.lock")]
-        return f"exec {shlex.join([*here, *words])}"
+        return f"exec {shlex.join(here)}"
 
     def lock(self) -> None:
         """Lock these results for this Snakemake until its process ends.
@@ -310,20 +339,7 @@ class Workflow:
             stale.unlink()
 
 
-def _named(options: Options) -> tuple[Study | None, Scale]:
-    """Return the study, if one is named, and the scale."""
-    if not options.study:
-        named = options.scale or ("paper" if options.cluster else "smoke")
-        return None, load_scale(file_of(named, CONFIG))
-    if options.scale:
-        raise UserError(
-            f"--config study={options.study} has its own scale; leave out scale={options.scale}"
-        )
-    study = load_study(file_of(options.study, STUDIES))
-    present = {
-        name
-        for name, place in study.datasets.items()
-        if name in options.sources or Path(place.root, "index.json").is_file()
-    }
-    scale = load_scale(file_of(study.scale, CONFIG)) if study.scale else UNSCALED
-    return study.without_absent(present), scale
+def options_read_by(stage: str) -> Collection[str]:
+    """Return the names of the options that a stage's command has."""
+    kind = RunOptions if stage in ("pretrain", "finetune") else LoadOptions
+    return kind.model_fields

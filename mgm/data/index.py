@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel
 
@@ -25,6 +25,7 @@ from mgm.results.atomic import atomic_write, table_writer, write
 from mgm.spec import Run
 from mgm.video.videos import Video
 
+T = TypeVar("T")
 SPLITS = ("train", "test")
 
 
@@ -220,6 +221,13 @@ def inside(name: str) -> str:
         stem, dot, suffix = file.rpartition(".")
         file = f"{stem or suffix}.{hashlib.sha256(name.encode()).hexdigest()[:8]}{dot}{suffix}"
     return "/".join([*folders, file])
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` items, evenly spread."""
+    if len(items) <= count:
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def require_vectors(videos: Sequence[Video], mask: str) -> None:

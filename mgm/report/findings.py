@@ -290,12 +290,8 @@ class Findings:
 
         A row whose runs differ in them has none.
         """
-        steps: dict[str, set[int]] = {}
-        for run_id, row in self.runs[["pretraining", "row"]].drop_duplicates().to_numpy(str):
-            start = self.plan.specs.get(run_id)
-            if isinstance(start, Pretrain) and start.optim.steps:
-                steps.setdefault(row, set()).add(start.optim.steps)
-        return {row: f"{min(every):,} steps" for row, every in steps.items() if len(every) == 1}
+        trained = self.runs[self.runs.steps > 0].groupby("row", sort=False).steps
+        return {str(row): f"{int(of.iloc[0]):,} steps" for row, of in trained if of.nunique() == 1}
 
     def _metrics(self, run_id: str) -> Mapping[str, float]:
         """Return the metrics of a run's result; none without one."""
@@ -333,12 +329,8 @@ class Findings:
     @cached_property
     def schedule(self) -> dict[float, int]:
         """Map the epochs of pretraining to its steps, where these are not the paper's."""
-        starts = (self.plan.specs.get(run_id) for run_id in self.runs.pretraining.unique())
-        return {
-            float(start.optim.epochs): start.optim.steps
-            for start in starts
-            if isinstance(start, Pretrain) and start.optim.steps
-        }
+        trained = self.runs[self.runs.steps > 0]
+        return dict(zip(trained.epochs, trained.steps.astype(int)))
 
     @cached_property
     def repeats_the_paper(self) -> bool:
@@ -395,7 +387,7 @@ class Findings:
                 ):
                     line, x = _quoted_point(row, figure.lines)
                 elif place in points.index:
-                    line, x = (points.loc[place, name] for name in ("line", f"x.{figure.x}"))
+                    line, x = (points.loc[place, name] for name in ("line", figure.x))
                 if line:
                     rows.append(cell | {"figure": key, "line": line, "x": x})
         names = ["figure", "dataset", "column", "line", "row", "x", *Estimate._fields, "paper"]

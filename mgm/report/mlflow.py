@@ -12,8 +12,8 @@ import os
 import re
 import sqlite3
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,21 +26,19 @@ import pandas as pd
 
 from mgm.console import show, track
 from mgm.errors import UserError
-from mgm.results.frame import examine_all, frame_of, of_every_run, pretraining_of
+from mgm.results.frame import examine_all, frame_of, of_every_run, own_fields
 from mgm.results.lock import file_lock
 from mgm.results.plan import Plan, read_plan
 from mgm.results.result import LARGEST, RunStatus, log_lines
-from mgm.spec import Pretrain, Spec, data_name, dotted, parents
+from mgm.spec import Spec, data_name, dotted, parents
 
-FORMAT = 11  # of what is written; a new one writes all runs again
+FORMAT = 12  # of what is written; a new one writes all runs again
 RUN, DIGEST, PARENT = "mgm.run", "mgm.digest", "mlflow.parentRunId"
 # Of what was written of a run, the format and the last step of its log.
 WRITTEN = "mgm.written"
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
 # State of a run -> the status that MLflow gives a run that is not running. Others: FAILED.
 STATUS = {"finished": "FINISHED", "not run": "KILLED"}
-# Fields of the pretraining run that a run starts from, to group runs by.
-START = ("mask.name", "mask.ratio", "mask.guidance", "optim.steps", "optim.epochs")
 MOST_RUNS = 50_000  # per experiment; the most that MLflow returns at once
 POINTS = 1000  # of a curve
 CONNECT_S = 10  # seconds
@@ -76,7 +74,8 @@ def sync(results: Path, uri: str = "") -> str:
     counts, ids = Counter[str](), dict[str, str]()
     with _writing(uri, results):
         client, experiment, held = _open(uri, results.name)
-        ratios = _ratios(plan.specs.values())
+        own = {run_id: own_fields(spec, plan.specs) for run_id, spec in plan.specs.items()}
+        several = _with_several_ratios(own.values())
         for run_id, digest in track(wanted.items(), "runs copied to MLflow", len(wanted)):
             old = held.get(run_id, [])
             if len(old) == 1 and old[0].data.tags.get(DIGEST) == digest:
@@ -86,7 +85,8 @@ def sync(results: Path, uri: str = "") -> str:
             spec = plan.specs[run_id]
             parent = next((ids[name] for name in parents(spec) if name in ids), "")
             tags = {**cells.get(run_id, {}), PARENT: parent}
-            entry = _entry(results, plan, statuses[run_id], spec, tags, ratios)
+            name = _name(spec, own[run_id], statuses[run_id].result or {}, several)
+            entry = _entry(results, name, statuses[run_id], spec, tags, own[run_id])
             counts["updated" if old else "created"] += 1
             if len(old) != 1 or not entry.continues(old[0]):
                 for run in old:
@@ -212,11 +212,11 @@ def _written(run: Any) -> tuple[int, int]:
 
 def _entry(
     results: Path,
-    plan: Plan,
+    name: str,
     status: RunStatus,
     spec: Spec,
     tags: dict[str, str],
-    ratios: Mapping[str, set[float]],
+    own: Mapping[str, Any],
 ) -> Entry:
     result: dict[str, Any] = status.result or {}
     begun, ended = (_milliseconds(result.get(name)) for name in ("started", "finished"))
@@ -234,10 +234,11 @@ def _entry(
         for name, value in result.get("metrics", {}).items()
         if _is_number(value)
     ]
-    start = pretraining_of(spec, plan.specs)
-    fields = dotted(start.model_dump(mode="json")) if start else {}
     params = dotted(spec.model_dump(mode="json"))
-    params |= {f"start.{name}": fields[name] for name in START if name in fields}
+    # To group runs by. NaN: it has no such number.
+    params |= {
+        f"start.{key}": value for key, value in own.items() if value == value and value != ""
+    }
     tags |= {
         "stage": spec.stage,
         "status": {"not run": "stopped"}.get(status.state, status.state),
@@ -250,7 +251,7 @@ def _entry(
         "mlflow.source.name": f"mgm {spec.stage}",
     }
     return Entry(
-        _name(spec, fields, result, ratios),
+        name,
         "RUNNING" if status.state == "running" else STATUS.get(status.state, "FAILED"),
         begun,
         ended,
@@ -273,31 +274,26 @@ def _thinned(lines: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         last = part
 
 
-def _ratios(specs: Iterable[Spec]) -> dict[str, set[float]]:
-    """Map each mask to the ratios that runs have."""
-    ratios: dict[str, set[float]] = defaultdict(set)
-    for spec in specs:
-        if isinstance(spec, Pretrain):
-            ratios[spec.mask.name].add(spec.mask.ratio)
-    return ratios
+def _with_several_ratios(fields: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the masks that runs have with several ratios."""
+    masks = pd.DataFrame([*fields], columns=["mask", "ratio"]).dropna()
+    ratios = masks.groupby("mask").ratio.nunique()
+    return {*ratios[ratios > 1].index}
 
 
 def _name(
-    spec: Spec,
-    start: Mapping[str, Any],
-    result: Mapping[str, Any],
-    ratios: Mapping[str, set[float]],
+    spec: Spec, own: Mapping[str, Any], result: Mapping[str, Any], several: Collection[str]
 ) -> str:
     """Return "mgm, seed 0, 64.7 %, probe", with what tells runs of a list apart first.
 
     A mask that runs have with several ratios has its own: "mgm 50 %".
     """
-    mask = start.get("mask.name", "")
-    ratio = f" {100 * start['mask.ratio']:g} %" if len(ratios.get(mask, ())) > 1 else ""
-    own = f"{mask}{ratio}" or getattr(spec, "name", "from scratch")
+    mask = own["mask"]
+    ratio = f" {100 * own['ratio']:g} %" if mask in several else ""
+    about = f"{mask}{ratio}" or getattr(spec, "name", "from scratch")
     top1 = result.get("metrics", {}).get("top1")
     accuracy = f"{top1:.1f} %" if _is_number(top1) else ""
-    return ", ".join(filter(None, (own, f"seed {spec.seed}", accuracy, spec.stage)))
+    return ", ".join(filter(None, (about, f"seed {spec.seed}", accuracy, spec.stage)))
 
 
 def _is_number(value: Any) -> bool:

@@ -9,7 +9,11 @@ import pandas as pd
 
 from mgm.results.plan import Cell, Plan, read_plan
 from mgm.results.result import RunStatus, examine
-from mgm.spec import Finetune, Pretrain, Spec, parents
+from mgm.spec import Finetune, Measure, Pretrain, Spec, parents
+
+# What a run's own fields are called in the frame.
+WORDS = ("mask", "guidance", "backbone")
+NUMBERS = ("ratio", "epochs", "steps", "size")
 
 
 def read_frame(results: Path) -> pd.DataFrame:
@@ -23,7 +27,8 @@ def read_frame(results: Path) -> pd.DataFrame:
             `mgm.results.plan.Cell`.
         draw: -1 for a dataset that is not drawn. seed. control: a number without a model.
         tables, figures: keys, joined by spaces.
-        x.FIELD: one column per field that is the x of a figure; NaN without pretraining.
+        mask, guidance, backbone: of the run's pretraining, or of the run itself (`own_fields`).
+        ratio, epochs, steps, size: numbers of the same; NaN without pretraining.
         value: the number; NaN unless the state is finished.
         state: finished, altered, failed, running or not run.
         why: what is wrong, in every state except finished.
@@ -38,10 +43,27 @@ def read_frame(results: Path) -> pd.DataFrame:
 
 def frame_of(plan: Plan, statuses: Mapping[str, RunStatus]) -> pd.DataFrame:
     """Return a plan's numbers, joined with the statuses of its runs (`read_frame`)."""
-    rows = [
-        row for cell in plan.cells if cell.metric and (row := _row(cell, statuses[cell.run_id]))
-    ]
-    return pd.DataFrame(rows).astype({"value": "float64"})
+    own = {run_id: own_fields(spec, plan.specs) for run_id, spec in plan.specs.items()}
+    rows = []
+    for cell in plan.cells:
+        if cell.metric and (row := _row(cell, statuses[cell.run_id])):
+            rows.append(row | own[cell.run_id])
+    return pd.DataFrame(rows).astype(dict.fromkeys(("value", *NUMBERS), "float64"))
+
+
+def own_fields(spec: Spec, specs: Mapping[str, Spec]) -> dict[str, Any]:
+    """Return what a reader compares runs by: of the pretraining, or of a measured mask."""
+    fields = dict.fromkeys(WORDS, "") | dict.fromkeys(NUMBERS, nan)
+    start: Spec | None = pretraining_of(spec, specs)
+    fields |= {"backbone": spec.model.backbone}
+    if isinstance(spec, Measure) and spec.name in ("cover", "visible"):
+        start = spec
+    if isinstance(start, Pretrain | Measure):
+        fields |= {"mask": start.mask.name, "guidance": start.mask.guidance}
+        fields |= {"ratio": start.mask.ratio, "size": start.clips.size}
+    if isinstance(start, Pretrain):
+        fields |= {"epochs": start.optim.epochs, "steps": start.optim.steps}
+    return fields
 
 
 def _row(cell: Cell, status: RunStatus) -> dict[str, Any] | None:
@@ -54,10 +76,9 @@ def _row(cell: Cell, status: RunStatus) -> dict[str, Any] | None:
         value = nan
     fields = cell._asdict()
     return {
-        **{name: fields[name] for name in Cell._fields if name != "x"},
+        **fields,
         "tables": " ".join(cell.tables),
         "figures": " ".join(cell.figures),
-        **{f"x.{name}": number for name, number in cell.x.items()},
         "value": value,
         "state": state,
         "why": why,

@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,6 @@ from mgm.spec import Spec, parents, parse
 # The last is the study's file, for a folder of results that was moved without it.
 CELLS, SPECS, COPY = PLANNED
 UNDRAWN = -1  # the draw of a dataset that is not drawn
-X = "x."  # before the field of a figure's x, in the header of cells.csv
 
 
 class Cell(NamedTuple):
@@ -39,7 +38,6 @@ class Cell(NamedTuple):
         control: whether it is measured without a model.
         pretraining: the run that `run_id` starts from, also over others; empty without one.
         tables, figures: keys of the study's tables and figures that show it.
-        x: fields of the pretraining that figures of the study have as x.
     """
 
     study: str
@@ -57,7 +55,6 @@ class Cell(NamedTuple):
     pretraining: str
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
-    x: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -116,11 +113,9 @@ class Plan:
 
     def texts(self) -> dict[str, str]:
         """Return the content of the plan's files by name."""
-        fields = dict.fromkeys(name for cell in self.cells for name in cell.x)
-        shared = [name for name in Cell._fields if name != "x"]
         file = io.StringIO()
         writer = atomic.table_writer(file)
-        writer.writerow([*shared, *(X + name for name in fields)])
+        writer.writerow(Cell._fields)
         for cell in self.cells:
             values = cell._asdict() | {
                 "draw": "" if cell.draw == UNDRAWN else cell.draw,
@@ -128,8 +123,7 @@ class Plan:
                 "tables": " ".join(cell.tables),
                 "figures": " ".join(cell.figures),
             }
-            numbers = (f"{cell.x[name]:.12g}" if name in cell.x else "" for name in fields)
-            writer.writerow([*(values[name] for name in shared), *numbers])
+            writer.writerow(values.values())
         cells = file.getvalue()
         head = {"name": self.name, "file": self.file, "caveat": self.caveat, "cells": digest(cells)}
         # A line per run.
@@ -202,20 +196,13 @@ def _cells(text: str) -> list[Cell]:
 
 
 def _cell(row: dict[str, Any]) -> Cell:
-    x = {
-        name.removeprefix(X): float(text)
-        for name, text in row.items()
-        if name.startswith(X) and text
-    }
-    fields = {name: row[name] for name in Cell._fields if name != "x"}
     return Cell(
-        **fields
+        **{name: row[name] for name in Cell._fields}
         | {
             "draw": int(row["draw"] or UNDRAWN),
             "seed": int(row["seed"]),
             "control": row["control"] == "1",
             "tables": tuple(row["tables"].split()),
             "figures": tuple(row["figures"].split()),
-            "x": x,
         }
     )

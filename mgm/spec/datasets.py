@@ -28,7 +28,7 @@ class Published:
         derived_from: the datasets whose indices it is made of. `--source` is the folder of the
             first, `--target` that of the second.
         recipe: the dataset whose fine-tuning recipe, sampling and test views it follows
-            (`mgm.study.recipes`). Empty: its own, or SSv2's.
+            (`mgm.study.recipes`). Empty: its own.
         file: the module of its function, in `mgm.data.published`. Empty: the dataset's name.
         grouped: whether several training videos come from one source.
     """

@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mgm.data.index import Index, Video
+from mgm.data.index import Index, Video, spread
 from mgm.spec import Clips, Data, Model, Probe
-from mgm.stages.inspect import spread
 from mgm.stages.measure.controls import classify, read, unmeasurable
 from mgm.stages.measure.explained import COMMON, moves
 from mgm.stages.measure.visible import GREY, first_clips

@@ -12,12 +12,12 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from mgm.data.copies import older_copies
-from mgm.data.index import SPLITS, Index, Video, read_index
+from mgm.data.index import SPLITS, Index, Video, read_index, spread
 from mgm.data.opening import files_below, open_all
 from mgm.data.tracks import current, has_track, write_track
 from mgm.errors import UserError
@@ -26,7 +26,6 @@ from mgm.video.decode import is_interlaced
 from mgm.video.track import Track, track_path
 from mgm.video.vectors import INTERLACED, Inspection, inspect_track
 
-T = TypeVar("T")
 SHOWN = 10
 BARS = " ▁▂▃▄▅▆▇█"
 
@@ -176,15 +175,6 @@ def advice_lines(index: Index) -> list[str]:
     except UserError as error:
         return [f"none, since {error}"]
     return advice(facts) if facts else []
-
-
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """Return at most `count` items, evenly spread."""
-    return (
-        list(items)
-        if len(items) <= count
-        else [items[i * len(items) // count] for i in range(count)]
-    )
 
 
 def _most(values: Any) -> str:

@@ -1,10 +1,10 @@
 """Expand studies at a scale to a plan: their numbers, and the runs that have them."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from mgm.errors import UserError, nearest, valid
 from mgm.results.plan import UNDRAWN, Cell, Plan
@@ -16,6 +16,7 @@ from mgm.spec import (
     Measure,
     Pretrain,
     Probe,
+    Run,
     Spec,
     Visualise,
     parse,
@@ -24,11 +25,10 @@ from mgm.spec import (
 from mgm.study import recipes
 from mgm.study.formula import Formula, parse_formula
 from mgm.study.quoted import paper_numbers
-from mgm.study.scales import Dataset, R, Scale, set_field
+from mgm.study.scales import Dataset, Scale, set_field
 from mgm.study.schema import (
     BEFORE_SCALE,
     CONTROLS,
-    PATHS,
     Against,
     At,
     Column,
@@ -42,8 +42,26 @@ from mgm.study.schema import (
     allows,
 )
 
+R = TypeVar("R", bound=Run)
 # The paper's figures of these kinds.
 FIGURES = {"masks": "5", "attention": "6", "overlays": "7", "reconstructions": "8"}
+
+
+class Layer(NamedTuple):
+    """Fields of a run, by their dotted names, that one place sets.
+
+    Attributes:
+        name: recipe, scale, study, row, column, or what else sets them.
+        source: where a reader finds them.
+    """
+
+    name: str
+    source: str
+    values: Mapping[str, Any]
+
+
+# The layers of each run, by its id. A later layer replaces the fields of an earlier one.
+Layers = dict[str, Sequence[Layer]]
 
 
 def expand(
@@ -51,12 +69,14 @@ def expand(
     scale: Scale,
     datasets: Mapping[str, Dataset],
     weights: Mapping[str, str] = MappingProxyType({}),
+    layers: Layers | None = None,
 ) -> Plan:
     """Return the plan of studies at a scale. A run of several cells is one run.
 
     Args:
         datasets: by key, with their digests (`mgm.study.videos.datasets_of`).
         weights: run ids of the files of weights that rows start from.
+        layers: is filled with the layers of each run.
 
     Raises:
         UserError: a run cannot be made, or a study names what selects no cell.
@@ -64,7 +84,8 @@ def expand(
     plan = Plan(scale.name, [], {}, scale.caveat)
     for study in studies:
         with valid(f"study {study.study}: "):
-            runs = _Runs(study, scale, datasets, weights, plan.specs)
+            noted = {} if layers is None else layers
+            runs = _Runs(study, scale, datasets, weights, plan.specs, noted)
             cells = list(runs.cells())
         _require_cells(study, cells)
         plan.cells.extend([*cells, *runs.pictures()])
@@ -87,128 +108,110 @@ class _Runs:
     datasets: Mapping[str, Dataset]
     weights: Mapping[str, str]
     specs: dict[str, Spec]
-
-    def add(self, spec: R) -> R:
-        """Add a run and return it, or return the equal run that is already there."""
-        return self.specs.setdefault(spec.run_id, spec)  # type: ignore[arg-type, return-value]
+    layers: Layers
 
     def cells(self) -> Iterator[Cell]:
-        """Yield the numbers of the study: dataset by dataset, draw by draw, seed by seed."""
-        study, choices = self.study, dict[tuple[str, ...], tuple[str, ...]]()
+        """Yield the numbers of the study: datasets x draws x seeds x rows x columns."""
+        # Run ids that choose the settings of a dataset's row and column, from its first seed.
+        choices = dict[tuple[str, ...], tuple[str, ...]]()
+        for at, columns, of_scale in self._places():
+            key, source_key = self._keys(at)
+            start_of, row_of = dict[str, Pretrain](), dict[tuple[str, str], str]()
+            for title, row in self.study.rows.items():
+                if at._replace(row=title) not in row.only or (row.figure_only and not of_scale):
+                    continue
+                start, above, last = self._pretrained(title, row, source_key, at, start_of)
+                for column in columns:
+                    place = at._replace(row=title, column=column)
+                    evaluation = self.study.columns[column]
+                    if place not in row.only or place not in evaluation.only:
+                        continue
+                    if evaluation.stage == "measure":
+                        # External weights have no decoder.
+                        if row.weights and evaluation.changes["name"] == "explained":
+                            continue
+                        yield from self._measured(place, row, start, above, source_key)
+                        continue
+                    for spec in above:
+                        self._add(spec)
+                    test = self._test(key, at, column, start, last)
+                    if evaluation.choose:
+                        where = at.dataset, title, column
+                        if where not in choices:
+                            choices[where] = self._choices(key, test, evaluation)
+                        test = test.model_copy(update={"choices": choices[where]})
+                    if (other := row_of.setdefault((column, test.run_id), title)) != title:
+                        raise UserError(
+                            f"study {self.study.study}: rows.{title}: has the same runs as "
+                            f"{other}; leave one out"
+                        )
+                    begun = start.run_id if above and above[0].stage == "pretrain" else ""
+                    begun = begun or (last if row.weights else "")
+                    yield self._cell(place, row, self._add(test), evaluation.metric, begun)
+            yield from self._controls(at)
+
+    def _places(self) -> Iterator[tuple[At, list[str], bool]]:
+        """Yield each dataset, draw and seed, with its columns.
+
+        The last value says whether rows of figures alone have it: they have the scale's seeds, and
+        no more.
+        """
+        study, scale = self.study, self.scale
+        scales_own = scale.seeds_of.get(study.study, {})
         for name, place in study.datasets.items():
             if not place.tested:
                 continue
-            draws: tuple[int | None, ...] = place.draws or study.draws
-            if study.datasets[place.videos_of or name].generate is None:
-                draws = (None,)
+            generated = study.datasets[place.videos_of or name].generate is not None
+            draws = (place.draws or study.draws) if generated else (None,)
             for draw in draws:
                 seeds = place.seeds or study.seeds or (() if draw is None else (draw,))
-                seeds_of = {column: seeds or self.seeds_of(column) for column in study.columns}
-                # Controls have the first seed of a draw, and at a scale's seeds each of its own.
-                controlled = seeds[:1] or self.scale.seeds
+                seeds_of = {
+                    column: seeds or scales_own.get(column, scale.seeds) for column in study.columns
+                }
                 every = seeds or sorted({seed for own in seeds_of.values() for seed in own})
                 for seed in every:
-                    at = At(name, draw, seed)
                     columns = [column for column in study.columns if seed in seeds_of[column]]
-                    # Rows that no table compares need no more seeds than the scale's.
-                    few = not seeds and seed not in self.scale.seeds
-                    yield from self._rows(at, columns, few, choices)
-                    if seed in controlled:
-                        yield from self._controls(at)
-
-    def seeds_of(self, column: str) -> tuple[int, ...]:
-        """Return the seeds that the scale has for a column."""
-        own = self.scale.seeds_of.get(self.study.study, {})
-        return own.get(column, self.scale.seeds)
+                    yield At(name, draw, seed), columns, bool(seeds) or seed in scale.seeds
 
     def _keys(self, at: At) -> tuple[str, str]:
         """Return the keys of the videos that are tested, and of those that pretrain."""
         source = self.study.datasets[at.dataset].pretrained_on or at.dataset
         return key_of(self.study, at.dataset, at.draw), key_of(self.study, source, at.draw)
 
-    def _rows(
-        self,
-        at: At,
-        columns: Sequence[str],
-        few: bool,
-        choices: dict[tuple[str, ...], tuple[str, ...]],
-    ) -> Iterator[Cell]:
-        """Yield the numbers of the rows of one dataset, draw and seed, and add their runs.
-
-        Args:
-            few: leave out rows that stand in no table.
-            choices: run ids that choose the settings of a dataset's row and column. The first seed
-                adds them.
-        """
-        study = self.study
-        key, source_key = self._keys(at)
-        start_of, row_of = dict[str, Pretrain](), dict[tuple[str, str], str]()
-        for title, row in study.rows.items():
-            if at._replace(row=title) not in row.only or (few and row.figure_only):
-                continue
-            start, above, last = self._pretrained(title, row, source_key, at, start_of)
-            for column, evaluation in study.columns.items():
-                place = at._replace(row=title, column=column)
-                wanted = column in columns and place in row.only and place in evaluation.only
-                measured = evaluation.stage == "measure"
-                explained = measured and evaluation.changes["name"] == "explained"
-                # Random weights have no mask to measure, and external weights no decoder.
-                if not wanted or (measured and row.start == "none") or (explained and row.weights):
-                    continue
-                for spec in above if explained or not measured else ():
-                    self.add(spec)
-                # A measurement is of the videos that pretrain.
-                if measured:
-                    run = self._measurement(source_key, at.seed, evaluation, start)
-                    first = start.run_id if explained else ""
-                    run = self.add(run.model_copy(update={"parent": first}) if first else run)
-                    yield self._cell(place, row, run, evaluation.metric, start, first)
-                    continue
-                test = self._test(key, at, evaluation, start, last)
-                if evaluation.choose:
-                    where = at.dataset, title, column
-                    if where not in choices:
-                        choices[where] = self._choices(key, test, evaluation)
-                    test = test.model_copy(update={"choices": choices[where]})
-                if (other := row_of.setdefault((column, test.run_id), title)) != title:
-                    raise UserError(
-                        f"study {study.study}: rows.{title}: has the same runs as {other}; "
-                        "leave one out"
-                    )
-                begun = start if above and above[0].stage == "pretrain" else None
-                first = start.run_id if begun else last if row.weights else ""
-                yield self._cell(place, row, self.add(test), evaluation.metric, begun, first)
-
     def _pretrained(
         self, title: str, row: Row, key: str, at: At, start_of: dict[str, Pretrain]
     ) -> tuple[Pretrain, list[Pretrain | Finetune], str]:
         """Return a row's pretraining, the runs before its evaluation, and the id of the last."""
-        where, changes = f"study {self.study.study}: rows.{title}", dict(row.changes)
-        above: list[Pretrain | Finetune] = []
+        changes, above = dict(row.changes), list[Pretrain | Finetune]()
         if parent := start_of.get(row.start):
             changes = {"parent": parent.run_id, **changes}
-            above = [parent]
+            above.append(parent)
         elif row.start not in ("", "none") and not row.weights:
             raise UserError(
-                f"{where}: goes on from {row.start}, which has no run there; put that row first"
+                f"study {self.study.study}: rows.{title}: goes on from {row.start}, which has no "
+                "run there; put that row first"
             )
-        start = start_of[title] = self._pretraining(key, at, changes)
+        start = start_of[title] = self._pretraining(title, key, at, changes)
         last = ""
         if row.weights:
             if row.weights not in self.weights:
-                raise UserError(f"{where}.from: {row.weights}: no weights")
+                raise UserError(
+                    f"study {self.study.study}: rows.{title}.from: {row.weights}: no weights"
+                )
             last = self.weights[row.weights]
         elif row.start != "none":
             above.append(start)
             last = start.run_id
         if row.then:
-            then = recipes.supervised(key) if row.then == "supervised" else recipes.finetune(key)
-            built = self._built(then, key, at, {})
-            above.append(built.model_copy(update={"parent": last, "model": start.model}))
+            recipe = self._recipe(key)
+            then = recipes.finetune(recipe)
+            if row.then == "supervised":
+                then = recipes.supervised(recipe)
+            above.append(self._built(then, key, at, self._after(start, last)))
             last = above[-1].run_id
         return start, above, last
 
-    def _pretraining(self, key: str, at: At, changes: Mapping[str, Any]) -> Pretrain:
+    def _pretraining(self, title: str, key: str, at: At, changes: Mapping[str, Any]) -> Pretrain:
         """Return the pretraining of a row: its recipe, as the scale runs it, with its changes."""
         study, spec = self.study, Pretrain(data=Data(dataset=key))
         mask = changes.get("mask", "mgm")
@@ -221,51 +224,82 @@ class _Runs:
             backbone = changes.get("backbone", study.backbone)
             if backbone not in recipes.MODELS:
                 raise UserError(f"study {study.study}: backbone: {backbone!r} is unknown")
-            spec = recipes.pretrain(key, mask, changes.get("epochs", study.epochs), backbone)
+            epochs = changes.get("epochs", study.epochs)
+            spec = recipes.pretrain(self._recipe(key), mask, epochs, backbone)
         elif "mask" in changes:
             ratio = recipes.MASK_RATIO[mask]
             spec = spec.model_copy(update={"mask": Mask(name=mask, ratio=ratio)})
         own = {name: value for name, value in changes.items() if name not in BEFORE_SCALE}
         if own.get("mask.guidance") == "flow":
             own["mask.guidance"] = self.scale.flow
-        return self._built(spec, key, at, own)
+        layer = Layer("row", f"study {study.study}: rows.{title}", own)
+        return self._built(spec, key, at, layer)
 
     def _test(
-        self, key: str, at: At, column: Column, start: Pretrain, parent: str
+        self, key: str, at: At, column: str, start: Pretrain, parent: str
     ) -> Probe | Finetune:
-        """Return a run that tests a model of the sizes of `start`."""
-        probes = column.stage == "probe"
+        """Return a run of a column that tests the run `parent`, or random weights."""
+        evaluation = self.study.columns[column]
+        probes = evaluation.stage == "probe"
         spec: Probe | Finetune = (Probe if probes else Finetune)(data=Data(dataset=key))
         if self.study.scale:
-            spec = (recipes.probe if probes else recipes.finetune)(key)
-        run = self._built(spec, key, at, column.changes)
-        return run.model_copy(update={"model": start.model, "parent": parent})
+            spec = (recipes.probe if probes else recipes.finetune)(self._recipe(key))
+        own = Layer("column", f"study {self.study.study}: columns.{column}", evaluation.changes)
+        return self._built(spec, key, at, own, self._after(start, parent))
 
-    def _measurement(self, key: str, seed: int, column: Column, start: Pretrain) -> Measure:
+    def _measured(
+        self,
+        at: At,
+        row: Row,
+        start: Pretrain,
+        above: Sequence[Pretrain | Finetune],
+        key: str,
+    ) -> Iterator[Cell]:
+        """Yield the number of a measured column, of the videos that pretrain."""
+        column = self.study.columns[at.column]
         name, dataset = column.changes["name"], self.datasets[key]
-        data = Data(dataset=dataset.name or key, digest=dataset.digest)
-        of_mask = name in ("cover", "visible")
-        shared = {"clips", "model", "seed"} | ({"mask"} if of_mask else set())
-        same: dict[str, Any] = start.model_dump(include=shared)
-        return self._changed(Measure(name=name, data=data, **same), column.changes)
+        explained = name == "explained"
+        # Random weights have no mask to measure.
+        if row.start == "none":
+            return
+        if explained:
+            for spec in above:
+                self._add(spec)
+        same = {"clips", "model", "seed"} | ({"mask"} if name in ("cover", "visible") else set())
+        data = {"dataset": dataset.name or key, "digest": dataset.digest}
+        measure = Measure(name=name, data=Data(**data), **start.model_dump(include=same))
+        fields = measure.model_dump(mode="json")
+        own = Layer("column", f"study {self.study.study}: columns.{at.column}", column.changes)
+        parent = start.run_id if explained else ""
+        layers = [own, Layer("parent", parent, {"parent": parent})]
+        run = self._add(self._noted(self._changed(fields, layers), layers))
+        yield self._cell(at, row, run, column.metric, parent)
 
     def _choices(self, key: str, run: Probe | Finetune, column: Column) -> tuple[str, ...]:
         """Add a run on held-out videos for each combination, and return their ids."""
         unit = "groups" if self.datasets[key].grouped else "videos"
-        tried = (dict(zip(column.choose, values)) for values in product(*column.choose.values()))
-        specs = (self._changed(run, fields | {"held_out": unit}) for fields in tried)
-        return tuple(self.add(spec).run_id for spec in specs)
+        chosen = []
+        for values in product(*column.choose.values()):
+            tried = Layer("choose", unit, dict(zip(column.choose, values)) | {"held_out": unit})
+            fields = self._changed(run.model_dump(mode="json"), [tried])
+            chosen.append(self._add(self._noted(fields, [tried])).run_id)
+        return tuple(chosen)
 
     def _controls(self, at: At) -> Iterator[Cell]:
+        """Yield the controls of a draw's first seed, or of each seed of the scale."""
+        seeds = self.study.datasets[at.dataset].seeds or self.study.seeds
+        seeds = seeds[:1] or (self.scale.seeds if at.draw is None else (at.draw,))
+        if at.seed not in seeds:
+            return
         key, source_key = self._keys(at)
         for column in self.study.controls:
-            plain = self._pretraining(source_key, at, {})
-            probe = self._test(key, at, self.study.columns[column], plain, "")
+            plain = self._pretraining("", source_key, at, {})
+            probe = self._test(key, at, column, plain, "")
             assert isinstance(probe, Probe)
-            run = self.add(recipes.controls(probe))
+            run = self._add(recipes.controls(probe))
             for title, metric in CONTROLS.items():
                 place = at._replace(row=title, column=column)
-                yield self._cell(place, Row(), run, metric, None, "", control=True)
+                yield self._cell(place, Row(), run, metric, "", control=True)
 
     def pictures(self) -> Iterator[Cell]:
         """Yield the figures of arrays, and add their runs, of the first of the scale's seeds."""
@@ -279,63 +313,91 @@ class _Runs:
 
     def _picture(self, picture: Picture, at: At) -> Visualise | Measure:
         key = key_of(self.study, picture.dataset, None)
-        rows = [self.study.rows[row].changes for row in picture.rows] or [{}]
-        shown = [self._pretraining(key, at, changes) for changes in rows]
+        shown = [
+            self._pretraining(row, key, at, self.study.rows[row].changes) for row in picture.rows
+        ] or [self._pretraining("", key, at, {})]
         same: dict[str, Any] = shown[0].model_dump(include={"data", "clips", "model", "seed"})
         if picture.kind == "coverage":
-            return self.add(Measure(name="coverage", mask=shown[0].mask, **same))
+            return self._add(Measure(name="coverage", mask=shown[0].mask, **same))
         number: Any = FIGURES[picture.kind]
         if picture.rows:
-            parents = tuple(self.add(run).run_id for run in shown)
-            return self.add(Visualise(figure=number, parents=parents, **same))
+            parents = tuple(self._add(run).run_id for run in shown)
+            return self._add(Visualise(figure=number, parents=parents, **same))
         # Masks need no model, so the grid is the paper's.
-        like = recipes.pretrain(key)
+        like = recipes.pretrain(self._recipe(key))
         clips = like.clips.model_copy(update={"crop": "centre"})
         clip = Visualise(data=Data(dataset=key), clips=clips, model=like.model, mask=shown[0].mask)
-        return self.add(self._built(clip, key, at, {}))
+        return self._add(self._built(clip, key, at))
 
-    def _built(self, spec: R, key: str, at: At, changes: Mapping[str, Any]) -> R:
-        """Return a recipe on the videos `key`, as the scale and the study run it.
+    def _add(self, spec: R) -> R:
+        """Add a run and return it, or return the equal run that is already there."""
+        return self.specs.setdefault(spec.run_id, spec)  # type: ignore[arg-type, return-value]
 
-        The scale's fields come first, then the settings of the study and of its dataset, then
-        `changes`, those of a row or a column.
+    def _recipe(self, key: str) -> str:
+        """Return the name of the dataset whose recipe runs on the dataset `key` have."""
+        return self.datasets[key].recipe or self.datasets[key].name or key
+
+    @staticmethod
+    def _after(start: Pretrain, parent: str) -> Layer:
+        """Return the fields of a run that goes on from another one, with the model of `start`."""
+        model = start.model.model_dump(mode="json")
+        return Layer("parent", parent or "random weights", {"model": model, "parent": parent})
+
+    def _built(self, recipe: R, key: str, at: At, *own: Layer) -> R:
+        """Return a run on the dataset `key`: its recipe, with the fields of its layers.
+
+        The scale's come first, then the settings of the study and of its dataset, then its own.
         """
-        scale, study, dataset = self.scale, self.study, self.datasets[key]
-        where, stage, fields = self._where, spec.stage, spec.model_dump(mode="json")
-        if dataset.grouped and isinstance(spec, Probe):
-            fields["held_out"] = "groups"
-        for dotted, value in scale.overrides.get(stage, {}).items():  # type: ignore[call-overload]
-            set_field(fields, dotted, value, f"{where}: overrides.{stage}.{dotted}")
+        scale, dataset, stage = self.scale, self.datasets[key], recipe.stage
+        where = f"scale {scale.name}"
+        layers: list[Layer] = []
+        if dataset.grouped and isinstance(recipe, Probe):
+            layers.append(Layer("dataset", f"index of {key}", {"held_out": "groups"}))
+        overrides = scale.overrides.get(stage, {})  # type: ignore[call-overload]
+        layers.append(Layer("scale", f"{where}: overrides.{stage}", overrides))
         if scale.backbones:
             # Without them, a scale has full sizes.
-            name = fields["model"]["backbone"]
+            name = recipe.model.backbone
             if name not in scale.backbones:
-                raise UserError(f"{where}: backbones lacks {name}; add its sizes")
-            fields["model"] |= scale.backbones[name]
-        own = study.datasets[at.dataset].settings
-        for settings in (study.settings, own):
-            for dotted, value in settings.get(stage, {}).items():  # type: ignore[call-overload]
-                set_field(fields, dotted, value, f"{where}: settings.{stage}.{dotted}")
+                raise UserError(f"{self._where}: backbones lacks {name}; add its sizes")
+            sizes = {f"model.{size}": value for size, value in scale.backbones[name].items()}
+            layers.append(Layer("scale", f"{where}: backbones.{name}", sizes))
+        place = self.study.datasets[at.dataset].settings
+        for source, every in (("", self.study.settings), (f"datasets.{at.dataset}.", place)):
+            settings = every.get(stage, {})  # type: ignore[call-overload]
+            source = f"study {self.study.study}: {source}settings.{stage}"
+            layers.append(Layer("study", source, settings))
+        fields = self._changed(recipe.model_dump(mode="json"), layers)
         if scale.steps and "optim" in fields:
             epochs = fields["optim"]["epochs"]
             if type(epochs) is not int:
-                raise UserError(f"{where}: {stage}: optim.epochs: {epochs!r} is no whole number")
+                raise UserError(
+                    f"{self._where}: {stage}: optim.epochs: {epochs!r} is no whole number"
+                )
             # Steps that are given have precedence.
             rule = round(scale.steps.factor * epochs**scale.steps.power)
-            fields["optim"]["steps"] = fields["optim"]["steps"] or rule
-            fields["optim"]["warmup_epochs"] = scale.steps.warmup * epochs
-        fields["data"] |= {"dataset": dataset.name or key, "digest": dataset.digest}
-        fields["seed"] = at.seed
-        for dotted, value in changes.items():
-            set_field(fields, dotted, value, f"{where}: {dotted}")
-        return parse(fields, where)  # type: ignore[return-value]
+            steps = {
+                "optim.steps": fields["optim"]["steps"] or rule,
+                "optim.warmup_epochs": scale.steps.warmup * epochs,
+            }
+            own = (Layer("scale", f"{where}: steps", steps), *own)
+        data = {"data.dataset": dataset.name or key, "data.digest": dataset.digest}
+        seed = Layer("seed", f"seeds of {key}", {"seed": at.seed})
+        own = (Layer("dataset", key, data), seed, *own)
+        return self._noted(self._changed(fields, own), [*layers, *own])  # type: ignore[return-value]
 
-    def _changed(self, spec: R, changes: Mapping[str, Any]) -> R:
-        """Return a spec with changed fields, given by their dotted names."""
-        fields = spec.model_dump(mode="json")
-        for dotted, value in changes.items():
-            set_field(fields, dotted, value, f"{self._where}: {dotted}")
-        return parse(fields, self._where)  # type: ignore[return-value]
+    def _changed(self, fields: dict[str, Any], layers: Iterable[Layer]) -> dict[str, Any]:
+        """Set the fields that layers have, and return all."""
+        for layer in layers:
+            for dotted, value in layer.values.items():
+                set_field(fields, dotted, value, f"{layer.source}.{dotted}")
+        return fields
+
+    def _noted(self, fields: dict[str, Any], layers: Sequence[Layer]) -> Spec:
+        """Return the spec of these fields, and note its layers."""
+        spec = parse(fields, self._where)
+        self.layers.setdefault(spec.run_id, layers)
+        return spec
 
     @property
     def _where(self) -> str:
@@ -348,18 +410,11 @@ class _Runs:
         row: Row,
         run: Spec,
         metric: str,
-        start: Pretrain | None,
         pretraining: str,
         control: bool = False,
     ) -> Cell:
-        """Return the cell of a number.
-
-        Args:
-            start: the pretraining with x of figures; None without one.
-            pretraining: its run id, if the run starts from it.
-        """
+        """Return the cell of a number. `pretraining` is the run id of the run's pretraining."""
         study, place = self.study, (at.dataset, at.row, at.column)
-        numbers = {over.x: number_of(start, over.x) for over in study.of_kind(Over).values()}
         return Cell(
             study.study,
             at.dataset,
@@ -376,7 +431,6 @@ class _Runs:
             pretraining,
             tuple(key for key in study.parts if study.shows(key, *place)),
             () if control else _figures(study, row, *place),
-            {name: number for name, number in numbers.items() if number is not None},
         )
 
     def _title(self, name: str) -> str:
@@ -392,14 +446,6 @@ class _Runs:
     def _name_of(self, key: str) -> str:
         made_of = self.datasets[key].adapt or (key,)
         return title_of(key) + " stand-in" * bool(self.datasets[made_of[0]].generate)
-
-
-def number_of(spec: Pretrain | None, field: str) -> float | None:
-    """Return a number of a pretraining by its dotted name; None without a pretraining."""
-    part: Any = spec
-    for name in PATHS.get(field, field).split(".") if spec else ():
-        part = getattr(part, name)
-    return None if part is None else float(part)
 
 
 def _figures(study: Study, row: Row, dataset: str, name: str, column: str) -> tuple[str, ...]:

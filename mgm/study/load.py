@@ -199,11 +199,12 @@ def new_study(path: Path, root: Path, test: Path | None = None, labelled: bool =
     """
     name = root.name or "mine"
     tested = f"{name}-test" if test else name
-    datasets = f"  {name}: {{title: My videos, root: {root}}}"
+    datasets = f"  {name}: {{title: My videos, root: {root}, recipe: ssv2}}"
     if test:
         datasets = (
-            f"  {name}: {{title: My videos, root: {root}, tested: false}}\n"
-            f"  {tested}: {{title: My labelled videos, root: {test}, pretrained_on: {name}}}"
+            f"  {name}: {{title: My videos, root: {root}, recipe: ssv2, tested: false}}\n"
+            f"  {tested}: {{title: My labelled videos, root: {test}, recipe: ssv2, "
+            f"pretrained_on: {name}}}"
         )
     template = Path(__file__).with_name("template.yaml").read_text(encoding="utf-8")
     return template.format(

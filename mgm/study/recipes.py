@@ -7,12 +7,14 @@ Scales change these recipes to smaller sizes. The sources:
   differ, P wins.
 - X: SlowFast's configuration of MViT (Kinetics/MVIT_B_16x4_CONV).
 
-A dataset that is not named here follows SSv2, the dataset of P's ablations. That recipe does not
-flip clips, since labels may depend on the direction.
+To add a dataset's recipe, add an entry to `RECIPES`. A dataset without one names the dataset that
+it follows: a published one in `mgm.spec.datasets`, another in its study (`recipe: ssv2`). SSv2's
+does not flip clips, since labels may depend on the direction.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from mgm.errors import UserError
 from mgm.spec import (
     BACKBONES,
     MASKS,
@@ -57,11 +59,6 @@ PRETRAIN_OPTIM = Optim(
     min_lr=1e-5,  # V: run_mae_pretraining.py
     clip_grad=0.0,  # V: none
 )
-PRETRAIN_CLIPS = {  # P 4.2: 16 frames, 224 x 224, strides 2 and 4; Table 5: MultiScaleCrop, flip
-    "ssv2": Clips(frames=16, size=224, stride=2, crop="multiscale", flip=False),
-    "k400": Clips(frames=16, size=224, stride=4, crop="multiscale", flip=True),
-}
-
 AUGMENT = Augment(  # V: run_class_finetuning.py
     rand="rand-m7-n4-mstd0.5-inc1",
     erasing=0.25,
@@ -70,7 +67,7 @@ AUGMENT = Augment(  # V: run_class_finetuning.py
 )
 
 
-def _column(
+def _finetune(
     *,
     lr: float,
     layer_decay: float,
@@ -80,7 +77,7 @@ def _column(
     drop_path: float,
     dropout=0.0,
 ) -> dict[str, Any]:
-    """A column of P Table 6 (flip is in FINETUNE_CLIPS)."""
+    """Return the fields of a column of P Table 6, except flip."""
     optim = FinetuneOptim(
         lr=lr,  # P Table 6, for a batch of 256
         weight_decay=0.05,  # P Table 6
@@ -102,33 +99,64 @@ def _column(
     }
 
 
-# P Table 6. Dropout 0.5 is V's for UCF101; V has no recipe for HMDB51 and Diving48.
-FINETUNE = {
-    "ssv2": _column(lr=5e-4, layer_decay=0.75, repeats=2, warmup=5, epochs=30, drop_path=0.1),
-    "k400": _column(lr=1e-3, layer_decay=0.75, repeats=2, warmup=5, epochs=75, drop_path=0.1),
-    "ucf101": _column(
-        lr=5e-4, layer_decay=0.75, repeats=2, warmup=0, epochs=100, drop_path=0.2, dropout=0.5
-    ),
-    **dict.fromkeys(
-        ("hmdb51", "diving48"),
-        _column(lr=5e-4, layer_decay=0.7, repeats=2, warmup=0, epochs=100, drop_path=0.2),
-    ),
-}
+class Recipe(NamedTuple):
+    """What the paper does differently from dataset to dataset.
 
-FINETUNE_CLIPS = {
-    # P 4.2: TSN sampling; Table 6: no flip; V: ssv2.py.
-    "ssv2": Clips(sampling="segments", stride=2, crop="resized", flip=False),
-    # V: kinetics.py; Table 6: flip. P does not state the sampling of the last four. They follow
-    # K400, as UCF101 does in V.
-    **dict.fromkeys(
-        ("k400", "ucf101", "hmdb51", "diving48"),
-        Clips(sampling="window", stride=4, crop="resized", flip=True),
+    Attributes:
+        pretrain_clips: clips of pretraining.
+        finetune_clips: clips of fine-tuning and of probes.
+        views: test views.
+        finetune: the other fields of fine-tuning.
+    """
+
+    pretrain_clips: Clips
+    finetune_clips: Clips
+    views: Views
+    finetune: dict[str, Any]
+
+
+# P 4.2: 16 frames, 224 x 224, stride 2; Table 5: MultiScaleCrop, no flip.
+_SSV2_CLIPS = Clips(frames=16, size=224, stride=2, crop="multiscale", flip=False)
+# V: kinetics.py; P Table 6: flip. P does not state the sampling of UCF101, HMDB51 and Diving48.
+# They follow K400, as UCF101 does in V.
+_WINDOWS = Clips(sampling="window", stride=4, crop="resized", flip=True)
+_FIVE_BY_THREE = Views(temporal=5, spatial=3)  # P 4.2
+# P Table 6, the same for HMDB51 and Diving48. V has no recipe for them.
+_SMALL = _finetune(lr=5e-4, layer_decay=0.7, repeats=2, warmup=0, epochs=100, drop_path=0.2)
+
+RECIPES = {
+    "ssv2": Recipe(
+        pretrain_clips=_SSV2_CLIPS,
+        # P 4.2: TSN sampling; Table 6: no flip; V: ssv2.py.
+        finetune_clips=Clips(sampling="segments", stride=2, crop="resized", flip=False),
+        views=Views(temporal=2, spatial=3),  # P 4.2
+        # P Table 6
+        finetune=_finetune(
+            lr=5e-4, layer_decay=0.75, repeats=2, warmup=5, epochs=30, drop_path=0.1
+        ),
     ),
-}
-# P 4.2.
-VIEWS = {
-    "ssv2": Views(temporal=2, spatial=3),
-    **dict.fromkeys(("k400", "ucf101", "hmdb51", "diving48"), Views(temporal=5, spatial=3)),
+    "k400": Recipe(
+        # P 4.2: 16 frames, 224 x 224, stride 4; Table 5: MultiScaleCrop, flip.
+        pretrain_clips=Clips(frames=16, size=224, stride=4, crop="multiscale", flip=True),
+        finetune_clips=_WINDOWS,
+        views=_FIVE_BY_THREE,
+        # P Table 6
+        finetune=_finetune(
+            lr=1e-3, layer_decay=0.75, repeats=2, warmup=5, epochs=75, drop_path=0.1
+        ),
+    ),
+    # P does not pretrain on the others. Their pretraining follows SSv2, P's ablations.
+    "ucf101": Recipe(
+        pretrain_clips=_SSV2_CLIPS,
+        finetune_clips=_WINDOWS,
+        views=_FIVE_BY_THREE,
+        # P Table 6. Dropout: V's script for UCF101.
+        finetune=_finetune(
+            lr=5e-4, layer_decay=0.75, repeats=2, warmup=0, epochs=100, drop_path=0.2, dropout=0.5
+        ),
+    ),
+    "hmdb51": Recipe(_SSV2_CLIPS, _WINDOWS, _FIVE_BY_THREE, _SMALL),
+    "diving48": Recipe(_SSV2_CLIPS, _WINDOWS, _FIVE_BY_THREE, _SMALL),
 }
 
 # X, for the first row of P Table 2. X has no recipe from scratch for SSv2, which uses this one too.
@@ -160,7 +188,7 @@ def pretrain(
     """Return the paper's pretraining recipe (P Table 5)."""
     return Pretrain(
         data=Data(dataset=dataset),
-        clips=_for_dataset(PRETRAIN_CLIPS, dataset),
+        clips=recipe_of(dataset).pretrain_clips,
         model=MODELS[backbone],
         decoder=DECODERS[backbone],
         mask=Mask(name=mask, ratio=MASK_RATIO[mask]),
@@ -170,8 +198,7 @@ def pretrain(
 
 def finetune(dataset: str) -> Finetune:
     """Return the paper's fine-tuning recipe (P Table 6)."""
-    recipe = _for_dataset(FINETUNE, dataset)
-    return Finetune(**_tested(dataset), **recipe)
+    return Finetune(**_tested(dataset), **recipe_of(dataset).finetune)
 
 
 def supervised(dataset: str) -> Finetune:
@@ -198,14 +225,24 @@ def controls(like: Probe) -> Measure:
 
 def _tested(dataset: str) -> dict[str, Any]:
     """Return a dataset with the clips and test views of its fine-tuning."""
+    recipe = recipe_of(dataset)
     return {
         "data": Data(dataset=dataset),
-        "clips": _for_dataset(FINETUNE_CLIPS, dataset),
-        "views": _for_dataset(VIEWS, dataset),
+        "clips": recipe.finetune_clips,
+        "views": recipe.views,
     }
 
 
-def _for_dataset(by_dataset: dict[str, Any], dataset: str) -> Any:
-    """Return a dataset's value, or that of the dataset it follows, by default SSv2."""
+def recipe_of(dataset: str) -> Recipe:
+    """Return a dataset's recipe, or that of the dataset it follows.
+
+    Raises:
+        UserError: it has none.
+    """
     follows = PUBLISHED[dataset].recipe if dataset in PUBLISHED else ""
-    return by_dataset.get(follows or dataset, by_dataset["ssv2"])
+    if recipe := RECIPES.get(follows or dataset):
+        return recipe
+    raise UserError(
+        f"dataset {dataset} has no recipe; set `recipe` of it to the dataset that it follows: "
+        f"{', '.join(RECIPES)}"
+    )

@@ -4,17 +4,15 @@ A scale lists only what differs from the paper.
 """
 
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from mgm.errors import UserError, nearest, valid
 from mgm.reading import read_yaml
-from mgm.spec import BACKBONES, Flow, FrozenModel, KnownBackbone, Run, RunOptions
+from mgm.spec import BACKBONES, Flow, FrozenModel, KnownBackbone, RunOptions
 from mgm.spec.values import SIZES
 from mgm.study.schema import Name, Numbers, ResultsName, Stage
-
-R = TypeVar("R", bound=Run)
 
 
 class Dataset(FrozenModel):
@@ -29,6 +27,8 @@ class Dataset(FrozenModel):
     root: str = ""
     # Its name in specs; by default its name in the scale.
     name: str = ""
+    # The dataset whose recipe its runs have (`mgm.study.recipes`); by default its own.
+    recipe: str = ""
     # `mgm.study.videos` fills in the digest of generated datasets and of a user's folder, and
     # whether several of the folder's videos come from one source.
     digest: str = ""

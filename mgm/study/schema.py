@@ -12,10 +12,12 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 
 from mgm.errors import UserError, nearest
 from mgm.reading import found_in
-from mgm.spec import CHOSEN, Data, FrozenModel, KnownBackbone, Pretrain, RunOptions
+from mgm.results.frame import NUMBERS
+from mgm.spec import CHOSEN, PUBLISHED, FrozenModel, KnownBackbone, RunOptions
 from mgm.spec import CONTROLS as EVERY_CONTROL
 from mgm.study.formula import Formula, Statement, Term, parse_formula, parse_statement
 from mgm.study.quoted import paper_numbers
+from mgm.study.recipes import RECIPES
 
 # Can be the name of a folder, and is one word for a shell.
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
@@ -78,8 +80,6 @@ SHARES = {*ACCURACIES, *METRICS["visible"], *CONTROLS.values()} - {"energy"}
 SHARES |= {"hidden", "moving_loss", "common_moving_loss"}
 # Fields of a row that its pretraining has before the scale changes it.
 BEFORE_SCALE = ("mask", "epochs", "backbone")
-# Where a run has the fields of a row with other names.
-PATHS = {"epochs": "optim.epochs"}
 MOST_NUMBERS = 10_000
 
 
@@ -152,6 +152,9 @@ class Place(FrozenModel):
     digest: str = ""
     # With a digest: whether several of its videos come from one source. Else its index says so.
     grouped: bool = False
+    # With a scale: the published dataset whose recipe its runs have, such as ssv2. A published
+    # dataset, and one of the scale, have their own.
+    recipe: str = ""
     # Another dataset of the study, with the same videos.
     videos_of: str = ""
     # Another dataset of the study, whose videos pretrain the models tested here.
@@ -261,7 +264,7 @@ class Part(FrozenModel):
 
 
 class Over(FrozenModel):
-    """A figure of each column over `x`, a number of pretraining. Rows of one `line` are joined."""
+    """A figure of each column over `x`, one of `NUMBERS`. Rows of one `line` are joined."""
 
     kind: Literal["over"]
     x: str
@@ -445,6 +448,14 @@ class Study(FrozenModel):
             given = [place.generate is not None, place.root, place.videos_of, place.use]
             if sum(map(bool, given)) != 1:
                 raise ValueError(f"{where}: needs one of `generate`, `root`, `use`, `videos_of`")
+            own = bool(place.root) and name not in PUBLISHED
+            if self.scale and own and place.recipe not in RECIPES:
+                raise ValueError(
+                    f"{where}.recipe: {place.recipe!r}: name the dataset whose recipe its runs "
+                    f"have: {', '.join(RECIPES)}"
+                )
+            if place.recipe and not own:
+                raise ValueError(f"{where}.recipe: it has the recipe of {place.use or name}")
             if place.generate is not None and not (place.draws or self.draws):
                 raise ValueError(f"{where}: is generated, and the study has no draws")
         seeded = (p.use or p.seeds or p.draws for p in self.datasets.values() if p.tested)
@@ -510,11 +521,7 @@ class Study(FrozenModel):
         for name, figure in self.figures.items():
             where = f"figures.{name}"
             if isinstance(figure, Over):
-                number: Any = Pretrain(data=Data(dataset="any"))
-                for field in PATHS.get(figure.x, figure.x).split("."):
-                    number = getattr(number, field, None)
-                if not isinstance(number, int | float):
-                    raise ValueError(f"{where}.x: {figure.x} is no number of pretraining")
+                check(f"{where}.x", NUMBERS, figure.x)
                 check(f"{where}.datasets", self.shown, *figure.datasets)
                 check(f"{where}.columns", self.columns, *figure.columns)
             elif isinstance(figure, Order):

@@ -95,8 +95,9 @@ def _prepared(name: str, place: Place, known: Dataset | None) -> Dataset:
     root = Path(place.root)
     if name in PUBLISHED:
         return Dataset(root=place.root)
+    same = {"root": place.root, "recipe": place.recipe}
     if place.digest:
-        known = Dataset(root=place.root, digest=place.digest, grouped=place.grouped)
+        known = Dataset(digest=place.digest, grouped=place.grouped, **same)
     if known and not (root / "index.json").is_file():
         return known
     index = read_index(root)
@@ -106,7 +107,7 @@ def _prepared(name: str, place: Place, known: Dataset | None) -> Dataset:
             "study's videos, or leave the digest out and give the study another name"
         )
     # Of a known dataset, the same runs follow with and without the folder.
-    return known or Dataset(root=place.root, digest=index.digest, grouped=index.grouped)
+    return known or Dataset(digest=index.digest, grouped=index.grouped, **same)
 
 
 def size_of(datasets: Mapping[str, Dataset], name: str) -> Published:

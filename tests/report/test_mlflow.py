@@ -83,7 +83,7 @@ def test_a_run_its_parent_its_curve_and_its_cell(place):
     )
     assert run.data.metrics["test/top1"] == pytest.approx(60)
     assert run.data.params["optim.lr"] == json.dumps(CHILD.optim.lr)
-    assert run.data.params["start.mask.name"] == "mgm"
+    assert run.data.params["start.mask"] == "mgm"
     tags = run.data.tags
     assert (tags["stage"], tags["dirty"]) == ("finetune", "False")
     assert tags["commit"] == read_result(place / CHILD.run_id)["commit"]

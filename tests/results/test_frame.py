@@ -42,8 +42,8 @@ def test_a_frame_has_a_row_per_number_with_its_run_and_its_state(results):
     assert rows.pretraining.nunique() == 1
     assert "4e" in rows.tables["Fine-tuned"].split()
     ratio = frame[frame.row == "MGM at ratio 0.6"].iloc[0]
-    assert (ratio["x.mask.ratio"], ratio["line"], ratio.figures) == (0.6, "MGM", "figure4a")
-    assert frame[frame.row == "No pretraining"]["x.mask.ratio"].isna().all()
+    assert (ratio["ratio"], ratio["line"], ratio.figures) == (0.6, "MGM", "figure4a")
+    assert frame[frame.row == "No pretraining"]["ratio"].isna().all()
 
 
 def test_runs_that_start_from_an_altered_run_are_altered(results):

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
+from mgm.dag.resolved import resolved
 from mgm.dag.workflow import Workflow
 from mgm.models import build_classifier, build_mae
 from mgm.spec import (
@@ -23,6 +24,7 @@ from mgm.spec import (
 from mgm.spec.compute import parameters
 from mgm.study.cost import PEAK, cost, costs
 from mgm.study.videos import size_of
+from tests.helpers.errors import refused
 
 SSV2 = Data(dataset="ssv2")
 CLIPS = Clips(frames=8, size=32)
@@ -100,3 +102,16 @@ def test_the_command_prints_the_table(tmp_path, monkeypatch):
     assert float(last.split()[-2].replace("<0.1", "0")) == pytest.approx(
         expected["GPU h"], abs=0.051
     )
+
+
+def test_a_runs_fields_name_the_layer_that_sets_them():
+    workflow = Workflow({"scale": "smoke"})
+    cell = next(cell for cell in workflow.plan.cells if cell.row == "MGM at ratio 0.6")
+    table = resolved(workflow, cell.pretraining).set_index("field")
+    layers = {"mask.ratio": "row", "clips.frames": "scale", "optim.weight_decay": "recipe"}
+    for field, layer in (layers | {"seed": "seed", "--workers": "option"}).items():
+        assert table.layer[field] == layer
+    assert table.value["mask.ratio"] == "0.6"
+    assert "MGM at ratio 0.6" in table.source["mask.ratio"]
+    with refused("--spec pretrain-mgm", "smoke"):
+        resolved(workflow, "pretrain-mgm")

@@ -2,8 +2,9 @@
 
 import pytest
 
-from mgm.spec import PUBLISHED, Augment
+from mgm.spec import PUBLISHED, Augment, Views
 from mgm.study import recipes
+from tests.helpers.errors import refused
 
 TABLE_5 = """
 config                  SSv2      K400
@@ -83,7 +84,7 @@ def test_finetuning_is_table_6_as_printed(dataset, row, printed):
 
 
 def test_repeated_augmentation_is_what_table_6_prints_with_k400_read_as_ssv2():
-    repeats = {dataset: recipes.finetune(dataset).augment.repeats for dataset in recipes.FINETUNE}
+    repeats = {dataset: recipes.finetune(dataset).augment.repeats for dataset in recipes.RECIPES}
     assert (
         tuple(value for dataset, value in repeats.items() if dataset != "k400")
         == REPEATED_AUGMENTATION[:1] + REPEATED_AUGMENTATION[2:]
@@ -91,7 +92,7 @@ def test_repeated_augmentation_is_what_table_6_prints_with_k400_read_as_ssv2():
     assert repeats["k400"] == repeats["ssv2"]
 
 
-@pytest.mark.parametrize("dataset", recipes.FINETUNE)
+@pytest.mark.parametrize("dataset", recipes.RECIPES)
 def test_what_the_paper_takes_from_videomae(dataset):
     run = recipes.finetune(dataset)
     assert run.augment.model_copy(update={"repeats": 1}) == Augment(
@@ -157,3 +158,15 @@ def test_the_supervised_baseline_is_mvits():
     assert run.augment == recipes.finetune("k400").augment
     assert run.clips == recipes.finetune("k400").clips
     assert not recipes.supervised("ssv2").clips.flip
+
+
+def test_a_dataset_without_a_recipe_is_refused():
+    with refused("dataset mine", "recipe"):
+        recipes.finetune("mine")
+
+
+def test_a_recipe_is_one_entry(monkeypatch):
+    mine = recipes.RECIPES["k400"]._replace(views=Views(temporal=3))
+    monkeypatch.setitem(recipes.RECIPES, "mine", mine)
+    assert recipes.probe("mine").views == mine.views
+    assert recipes.pretrain("mine").clips == mine.pretrain_clips

@@ -143,7 +143,7 @@ def test_a_column_chooses_its_settings_once_per_dataset_and_row():
 
 
 def test_people_are_held_out_to_choose_and_not_from_the_test():
-    place = {"root": "data/none", "digest": "0123456789ab", "grouped": True}
+    place = {"root": "data/none", "digest": "0123456789ab", "grouped": True, "recipe": "k400"}
     columns = {
         "Linear": {},
         "Fine-tuned": {"stage": "finetune"},
@@ -215,6 +215,7 @@ def test_a_measured_column_trains_nothing():
         {"predictions": [{"in": "a", "says": "MGM above 0", "column": "Nothing", "since": "1"}]},
         {"draws": [], "datasets": {"a": {"generate": {}}}},
         {"datasets": {"a": {"generate": {}, "root": "x"}}},
+        {"datasets": {"a": {"root": "x"}}, "seeds": "1"},
         {"datasets": {"a": {}}},
         {"datasets": {"a": {"generate": {}, "pretrained_on": "c"}}},
         {"rows": {"A": {"from": "B"}}},
@@ -228,7 +229,7 @@ def test_a_measured_column_trains_nothing():
         {"rows": SMALL["rows"] | {"Tube": {"mask": "tube", "only": {"rows": ["Nothing"]}}}},
         {"answer": ["It is {a: MGM minus Nothing}."]},
         {"answer": ["It is {MGM}."]},
-        {"figures": {"over": {"kind": "over", "x": "optim.step", "axis": "Steps"}}},
+        {"figures": {"over": {"kind": "over", "x": "step", "axis": "Steps"}}},
         {"settings": {"finetune": {"optim.lr": 1}}},
         {"settings": {"measure": {"videos": 1}}},
         {"datasets": {"a": {"generate": {}, "settings": {"measure": {"videos": 1}}}}},
@@ -252,7 +253,7 @@ def test_two_datasets_of_one_name_are_refused(tmp_path):
 
 
 def test_a_field_that_no_spec_has_is_refused():
-    with pytest.raises(UserError, match=r"study small: mask\.nothing"):
+    with pytest.raises(UserError, match=r"study small: rows\.A\.mask\.nothing"):
         plan_of(small(rows={"A": {"mask.nothing": 1}, "MGM": {}, "Tube": {"mask": "tube"}}))
     with refused("study small: "):
         plan_of(small(rows={"A": {"mask": "nothing"}, "MGM": {}, "Tube": {"mask": "tube"}}))
@@ -274,8 +275,8 @@ def test_the_order_of_a_rows_keys_does_not_matter():
 @pytest.mark.parametrize(
     "datasets",
     [
-        {"a": {"generate": {}}, "a-5": {"root": "x", "digest": "1"}},
-        {"a": {"use": "ssv2"}, "ssv2": {"root": "x", "digest": "1"}},
+        {"a": {"generate": {}}, "a-5": {"root": "x", "digest": "1", "recipe": "ssv2"}},
+        {"a": {"use": "ssv2"}, "ssv2": {"root": "x", "digest": "1", "recipe": "ssv2"}},
     ],
 )
 def test_two_datasets_of_one_key_are_refused(datasets):
@@ -547,7 +548,7 @@ def test_a_row_can_start_from_a_users_weights():
         ({"compare": ["Further [k-NN] minus MGM"]}, "Further"),
         ({"tables": {"1": {"rows": ["Tube"], "columns": ["k-NN"]}}}, "tables.1"),
         (
-            {"figures": {"o": {"kind": "over", "x": "optim.steps", "axis": "x", "lines": ["No"]}}},
+            {"figures": {"o": {"kind": "over", "x": "steps", "axis": "x", "lines": ["No"]}}},
             "figures.o",
         ),
     ],
@@ -572,8 +573,7 @@ def test_settings_can_be_those_of_another_study(tmp_path):
         load_study(tmp_path / "small.yaml")
 
 
-def test_x_of_a_figure_is_read_from_the_spec():
-    """A row without the field has the number of the study's settings."""
+def test_rows_without_a_line_stand_in_no_figure_over_a_number():
     rows = {
         "Random weights": "none",
         "MGM": {"line": "MGM"},
@@ -582,16 +582,15 @@ def test_x_of_a_figure_is_read_from_the_spec():
     }
     study = small(
         rows=rows, columns={"Linear": {}}, compare=[], predictions=[], controls=[],
-        settings={"pretrain": {"optim.steps": 300}},
-        figures={"over": {"kind": "over", "x": "optim.steps", "axis": "Steps", "datasets": ["a"]}},
+        figures={"over": {"kind": "over", "x": "steps", "axis": "Steps", "datasets": ["a"]}},
     )  # fmt: skip
     cells = [cell for cell in plan_of(study).cells if cell.dataset == "a"]
-    assert {(cell.row, cell.line, cell.x.get("optim.steps"), cell.figures) for cell in cells} == {
-        ("Random weights", "Random weights", None, ("over",)),
-        ("MGM", "MGM", 300, ("over",)),
-        ("MGM, 900 steps", "MGM", 900, ("over",)),
+    assert {(cell.row, cell.line, cell.figures) for cell in cells} == {
+        ("Random weights", "Random weights", ("over",)),
+        ("MGM", "MGM", ("over",)),
+        ("MGM, 900 steps", "MGM", ("over",)),
         # It says no line.
-        ("Tube", "Tube", 300, ()),
+        ("Tube", "Tube", ()),
     }
     assert not any(c.figures for c in plan_of(study).cells if c.dataset == "b")
 
@@ -605,7 +604,7 @@ def test_a_figure_has_the_runs_that_it_shows():
         figures={
             "gain": look | {"kind": "against", "y": "Linear", "minus": "Random weights"},
             "order": look | {"kind": "order", "x": "table4e/ssv2/Fine-tuned"},
-            "over": {"kind": "over", "x": "mask.ratio", "axis": "", "columns": ["Other"]},
+            "over": {"kind": "over", "x": "ratio", "axis": "", "columns": ["Other"]},
         },
         rows={
             "Random weights": "none",

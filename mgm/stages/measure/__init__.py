@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from mgm.data.index import Index, Video, read_index
+from mgm.data.index import Index, Video, read_index, spread
 from mgm.errors import UserError
 from mgm.spec import Data, Measure
-from mgm.stages.inspect import spread
 from mgm.stages.job import Job, Workplace, moving_videos
-from mgm.study.recipes import MODELS, PRETRAIN_CLIPS
+from mgm.study.recipes import MODELS, RECIPES
 
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def measure_now(name: str, folder: Path, videos: int, like: Path | None = None) 
             data=Data(dataset="folder"),
             name=name,  # type: ignore[arg-type]
             videos=videos,
-            clips=PRETRAIN_CLIPS["ssv2"],
+            clips=RECIPES["ssv2"].pretrain_clips,
             model=MODELS["vit-b"],
         )
     elif like:

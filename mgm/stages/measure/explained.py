@@ -25,12 +25,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgm.data.index import Video
+from mgm.data.index import Video, spread
 from mgm.errors import UserError
 from mgm.models import MAE, build_mae, load_weights
 from mgm.models.vit import patchify
 from mgm.spec import Mask, Measure, Pretrain, read_spec
-from mgm.stages.inspect import spread
 from mgm.stages.job import Job, computed
 from mgm.stages.measure.visible import MOVES, first_clips
 from mgm.video.loader import Batch

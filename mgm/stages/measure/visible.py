@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from mgm.data.index import Video
+from mgm.data.index import Video, spread
 from mgm.errors import UserError
 from mgm.spec import MASKS, Clips, Mask, Measure, Model
 from mgm.stages.guidance import hidden_pixels, mask_options, masked, track_method
-from mgm.stages.inspect import spread
 from mgm.stages.job import Job
 from mgm.video.loader import Batch, training_loader
 from mgm.video.read import Cache
