@@ -46,7 +46,7 @@ def own_study(
         "study": "mine",
         "question": "Which mask?",
         "scale": str(folder / "scale.yaml"),
-        "datasets": {"clips": {"root": str(folder / "data")}},
+        "datasets": {"clips": {"root": str(folder / "data"), "recipe": "ssv2"}},
         "seeds": seeds,
         "rows": {"None": "none", "Tube": {"mask": "tube"}, "Block": {"mask": "block"}, "MGM": {}},
         "columns": {"Probe": {}, "Fine-tuned": {"stage": "finetune"}},

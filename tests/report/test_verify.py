@@ -410,7 +410,7 @@ CHAIN = {
 }
 TUNED = {"stage": "finetune", "choose": {"optim.lr": [0.1, 0.2]}}
 THEN = SMALL["rows"] | {"MGM": {"then": "finetune"}}
-PLACE = {"root": "data/x", "digest": "0123456789ab"}
+PLACE = {"root": "data/x", "digest": "0123456789ab", "recipe": "ssv2"}
 
 
 @pytest.mark.parametrize(
@@ -502,7 +502,9 @@ def test_a_study_is_verified_without_the_folder_of_its_videos(clone, tmp_path):
         own_videos(tmp_path / "mine", tmp_path / "drawn", train=6, test=1), root, groups=r"\d$"
     )
     alone = {"draws": [], "seeds": "1", "rows": {"MGM": {}}, "compare": [], "predictions": []}
-    study = Study.model_validate(FIELDS | alone | {"datasets": {"own": {"root": str(root)}}})
+    study = Study.model_validate(
+        FIELDS | alone | {"datasets": {"own": {"root": str(root), "recipe": "ssv2"}}}
+    )
     file = os.path.relpath(clone.file, clone.results)
     plan = replace(plan_of(study), name=study.study, file=file)
     shutil.rmtree(root)

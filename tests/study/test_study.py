@@ -276,7 +276,7 @@ def test_the_order_of_a_rows_keys_does_not_matter():
     "datasets",
     [
         {"a": {"generate": {}}, "a-5": {"root": "x", "digest": "1", "recipe": "ssv2"}},
-        {"a": {"use": "ssv2"}, "ssv2": {"root": "x", "digest": "1", "recipe": "ssv2"}},
+        {"a": {"use": "ssv2"}, "ssv2": {"root": "x"}},
     ],
 )
 def test_two_datasets_of_one_key_are_refused(datasets):
@@ -403,7 +403,7 @@ def test_a_digest_gives_the_same_runs_with_and_without_the_folder(tmp_path):
     videos = own_videos(tmp_path / "mine", tmp_path / "drawn", train=6, test=1)
     index = index_folder(videos, root, groups=r"\d$")
     assert index.grouped
-    place = {"root": str(root), "digest": index.digest}
+    place = {"root": str(root), "digest": index.digest, "recipe": "ssv2"}
     for grouped in (False, True):
         own = {"own": place | {"grouped": grouped}}
         study = small(
