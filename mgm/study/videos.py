@@ -97,7 +97,8 @@ def _prepared(name: str, place: Place, known: Dataset | None) -> Dataset:
         return Dataset(root=place.root)
     same = {"root": place.root, "recipe": place.recipe}
     if place.digest:
-        known = Dataset(digest=place.digest, grouped=place.grouped, **same)
+        known = Dataset(digest=place.digest, grouped=place.grouped, root=place.root)
+    known = known and known.model_copy(update=same)
     if known and not (root / "index.json").is_file():
         return known
     index = read_index(root)
