@@ -448,13 +448,13 @@ class Study(FrozenModel):
             given = [place.generate is not None, place.root, place.videos_of, place.use]
             if sum(map(bool, given)) != 1:
                 raise ValueError(f"{where}: needs one of `generate`, `root`, `use`, `videos_of`")
-            own = bool(place.root) and name not in PUBLISHED
-            if self.scale and own and place.recipe not in RECIPES:
+            of_user = bool(place.root) and name not in PUBLISHED
+            if self.scale and of_user and place.recipe not in RECIPES:
                 raise ValueError(
                     f"{where}.recipe: {place.recipe!r}: name the dataset whose recipe its runs "
                     f"have: {', '.join(RECIPES)}"
                 )
-            if place.recipe and not own:
+            if place.recipe and not of_user:
                 raise ValueError(f"{where}.recipe: it has the recipe of {place.use or name}")
             if place.generate is not None and not (place.draws or self.draws):
                 raise ValueError(f"{where}: is generated, and the study has no draws")
