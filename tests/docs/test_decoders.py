@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 import mgm
 from mgm.video import Motion
@@ -52,6 +52,60 @@ def test_a_dataset_on_decord_has_the_masks_of_our_own_clips(videos):
         known_SHW = mgm.masks(clip.cut(box, 224), "mgm", seed=n)
         np.testing.assert_array_equal(masked_BL[0].numpy(), known_SHW.ravel())
         assert isinstance(clips.tracks[n][index_T], Motion)
+
+
+def test_a_pipeline_of_frames_and_crops_has_the_masks_of_our_own_clips(videos):
+    """`Samples` has the one method of WebDataset's that the page calls."""
+
+    class Samples(IterableDataset):
+        def __init__(self, samples, change=None):
+            self.samples, self.change = samples, change
+
+        def map(self, change):
+            return Samples(self.samples, change)
+
+        def __iter__(self):
+            return map(self.change, self.samples)
+
+    given = [
+        {"__key__": video, "frames": np.arange(n, n + 16), "box": (n, 20, 200, 180), "seed": n}
+        for n, video in enumerate(videos)
+    ]
+    scope = {"mgm": mgm, "samples": Samples(given)}
+    recipe = next(code for code in blocks(PAGE, "python") if "def mask_of" in code)
+    (mapped,) = (code for code in blocks(PAGE, "py") if "samples.map" in code)
+    exec(compile(recipe + mapped, PAGE.name, "exec"), scope)
+    for sample in DataLoader(scope["samples"], batch_size=None, num_workers=1):
+        clip = mgm.read(sample["__key__"], sample["frames"])
+        box = mgm.Box(*(int(side) for side in sample["box"]))
+        known_SHW = mgm.masks(clip.cut(box, 224), "mgm", seed=sample["seed"])
+        np.testing.assert_array_equal(sample["mask"], known_SHW.ravel())
+
+
+def test_motion_of_tokens_is_the_mean_velocity_in_pixels_of_the_crop():
+    """Cells of 16 pixels move by (6, 2) and (-3, 1) per frame; the second frame has no motion."""
+    vectors_THW2 = np.zeros((4, 16, 16, 2), np.float32)
+    vectors_THW2[:, :, :8], vectors_THW2[:, :, 8:] = (6, 2), (-3, 1)
+    # The last frame refers to two frames before.
+    distance_THW = np.ones((4, 16, 16), np.float32)
+    vectors_THW2[3], distance_THW[3] = 2 * vectors_THW2[3], 2
+    informed_T = np.array([True, False, True, True])
+    motion = Motion(vectors_THW2, distance_THW, informed_T, (128, 128))
+    recipe = next(code for code in blocks(PAGE, "python") if "def motion_of_tokens" in code)
+    scope = {"mgm": mgm, "np": np}
+    exec(compile(recipe.partition("\n\n\n")[0], PAGE.name, "exec"), scope)
+    target_SHW2, known_S = scope["motion_of_tokens"](motion, (0, 0, 128, 128), size=256)
+    assert target_SHW2.shape == (2, 16, 16, 2)
+    np.testing.assert_allclose(target_SHW2[:, :, :8] - [12, 4], 0)
+    np.testing.assert_allclose(target_SHW2[:, :, 8:] - [-6, 2], 0)
+    assert known_S.all()
+    # Patches at the border between them have the mean of both.
+    border_SHW2, _ = scope["motion_of_tokens"](motion, (0, 56, 64, 64), size=64)
+    np.testing.assert_allclose(border_SHW2[:, :, 0] - [1.5, 1.5], 0)
+    still = Motion(vectors_THW2, distance_THW, np.zeros(4, bool), (128, 128))
+    target_SHW2, known_S = scope["motion_of_tokens"](still, (0, 0, 128, 128))
+    assert not target_SHW2.any()
+    assert not known_S.any()
 
 
 def test_a_decoder_that_scales_frames_says_so(videos):
