@@ -100,8 +100,17 @@ def fed(tiny: bool, folder: Path) -> None:
     spec = spec_of("vit-b", tiny)
     copies = copy_videos(draw(folder), folder / "copies")
     videos, batch = list(copies.videos) * 64, 2 if tiny else BATCH["vit-b"]
-    how = mask_options(spec.mask, spec.clips, spec.model, workers=workers)
-    batches = map(device_copy(device), training_loader(videos, spec.clips, 0, batch, how=how))
+    how = mask_options(
+        spec.mask, spec.clips, spec.model, workers=workers, pin=device.type == "cuda"
+    )
+    copy, copied = device_copy(device)
+
+    def on_device():
+        for own in training_loader(videos, spec.clips, 0, batch, how=how):
+            yield copy(own)
+            copied()
+
+    batches = on_device()
     model = build_mae(spec).to(device).train()
     optimiser, count = build_optimiser(model, spec.optim), 2 if tiny else 40
 

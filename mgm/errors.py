@@ -66,6 +66,10 @@ class NoMotion(UserError):
     """A video has no motion of the kind that is asked for, or a wrong one, so a run must stop."""
 
 
+class LostWorkers(UserError):
+    """Worker processes died or hang. What they have read before is whole."""
+
+
 class WrongValue(UserError, ValueError):
     """An argument of the Python interface has a value that is not possible."""
 

@@ -1,9 +1,8 @@
 """Train the model of a run: its batches, the loop, and its weights at the end."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from timeit import repeat
 
 import torch
@@ -19,6 +18,7 @@ from mgm.stages.job import Job
 from mgm.training import TrainingRun, collectives, train
 from mgm.training.loop import Numbers
 from mgm.video.loader import Batch, BatchOptions, training_loader
+from mgm.video.ring import Waits
 
 # Warn if bf16 takes this many times as long as float32. A CPU with bf16 units takes 0.3 to 0.6
 # times as long, and a CPU that emulates bf16 takes 20 to 100 times as long.
@@ -109,20 +109,24 @@ def training_batches(
     how: BatchOptions,
     change: Change | None,
     first_step: int,
-) -> Iterator[tuple[Batch, tuple[str, ...]]]:
+    waits: Waits,
+) -> Generator[tuple[Batch, tuple[str, ...]], None, None]:
     """Yield, per step, this process's batch on the device, and the videos that could not be read.
 
     Args:
         how, change: see `fit`.
         first_step: the step to start at.
+        waits: see `mgm.video.ring.read_batches`.
     """
     spec = job.spec
-    copy = device_copy(job.device)
+    copy, copied = device_copy(job.device)
     how = replace(
         how,
         workers=job.options.workers,
         cache=job.workplace.cache,
         share=(collectives.rank(), collectives.world_size()),
+        pin=job.device.type == "cuda",
+        waits=waits,
     )
     loader = training_loader(
         videos,
@@ -133,21 +137,23 @@ def training_batches(
         how=how,
     )
 
-    def on_device(step: int, batch: Batch) -> tuple[Batch, tuple[str, ...]]:
-        copied, unread = copy(batch), batch.sample_B[batch.weight_B == 0].tolist()
+    for step, batch in enumerate(loader, first_step):
+        on_device, unread = copy(batch), batch.sample_B[batch.weight_B == 0].tolist()
         failed = tuple(dict.fromkeys(videos[sample].path for sample in unread))
-        return change(step, copied, batch.weight_B) if change else copied, failed
+        yield change(step, on_device, batch.weight_B) if change else on_device, failed
+        # The loader writes the next batches into the same memory.
+        copied()
 
-    return map(on_device, count(first_step), loader)
 
-
-def device_copy(device: torch.device) -> Callable[[Batch], Batch]:
-    """Return a function that copies a batch to the device.
+def device_copy(
+    device: torch.device,
+) -> tuple[Callable[[Batch], Batch], Callable[[], None]]:
+    """Return a function that copies a batch to the device, and one that waits until it is copied.
 
     On a GPU it copies from pinned memory on a separate stream, during the step before.
     """
     if device.type != "cuda":
-        return lambda batch: batch.map(lambda x: x.to(device))
+        return lambda batch: batch.map(lambda x: x.to(device)), lambda: None
     copying = torch.cuda.Stream(device)
 
     def copy(batch: Batch) -> Batch:
@@ -161,4 +167,4 @@ def device_copy(device: torch.device) -> Callable[[Batch], Batch]:
                 tensor.record_stream(computing)
         return copied
 
-    return copy
+    return copy, copying.synchronize

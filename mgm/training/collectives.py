@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mgm.errors import UserError, as_user_error
+from mgm.processes import end_with
 
 # The longest time that a process waits while another decodes or rank 0 writes.
 TIMEOUT = timedelta(minutes=30)
@@ -51,6 +52,8 @@ def process_group() -> Iterator[None]:
     Raises:
         UserError: the processes cannot connect, or a node has fewer GPUs than processes.
     """
+    # A killed torchrun stops its processes, as a signal would.
+    end_with(os.getppid(), signal.SIGTERM)
     # Set handlers, since a launcher may ignore these signals. Training sets its own.
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))

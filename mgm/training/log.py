@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,7 +44,7 @@ class TrainingLog:
         self.waited = 0.0  # seconds for the loader
         self.begun = self.judged = False
 
-    def timed(self, batches: Iterator[T]) -> Iterator[T]:
+    def timed(self, batches: Iterator[T]) -> Generator[T, None, None]:
         """Yield batches, and add up the time that they take."""
         while True:
             asked_at = time.monotonic()

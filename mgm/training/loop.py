@@ -5,8 +5,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mgm.errors import UserError
+from mgm.errors import LostWorkers, UserError
 from mgm.rng import clip_seed
 from mgm.spec import Optim, RunOptions
 from mgm.training import collectives
@@ -27,8 +27,11 @@ from mgm.training.log import TrainingLog
 from mgm.training.optim import build_optimiser, learning_rate, set_learning_rate
 
 LOGGED = 100  # steps of a run that are logged, about
+GRACE_S = 5  # that a stopped run still waits for a batch, to end its step
 
 Numbers = Callable[[], dict[str, Tensor]]
+# Called with the seconds that a batch has been awaited for. It may raise an exception.
+Waits = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,9 @@ class TrainingRun:
     """A training run.
 
     Args:
-        batches: `batches(first_step)` yields, per step, this process's batch on the device, and the
-            names of its videos that could not be read.
+        batches: `batches(first_step, waits)` yields, per step, this process's batch on the device,
+            and the names of its videos that could not be read. `waits`: see
+            `mgm.video.ring.read_batches`.
         loss_of: returns the mean loss of clips of the batch, and a function that computes further
             numbers. It is called only at steps that are logged.
         videos: number of training videos. At most 1 % of them may fail.
@@ -50,7 +54,7 @@ class TrainingRun:
     optim: Optim
     steps: int
     videos: int
-    batches: Callable[[int], Iterator[tuple[Any, Sequence[str]]]]
+    batches: Callable[[int, Waits], Generator[tuple[Any, Sequence[str]], None, None]]
     loss_of: Callable[[Any], tuple[Tensor, Numbers]]
     layer_decay: float = 1.0
     repeats: int = 1
@@ -97,6 +101,7 @@ def train(
         _caught_signals() as signals,
         _advice_on_memory(run.run_id),
         faster_blocks(run.model, device, options, show),
+        ExitStack() as end,
     ):
         # --- Restore the state of the last checkpoint, or start at step 0 ---
         optimiser = build_optimiser(run.model, run.optim, run.layer_decay)
@@ -105,7 +110,14 @@ def train(
         loss_module = _parallel(_Loss(run))
         clips = run.optim.batch * run.repeats
         log = TrainingLog(folder, run.run_id, first, run.steps, clips, show) if is_main else None
-        batches = log.timed(run.batches(first)) if log else run.batches(first)
+
+        def waits(seconds: float) -> None:
+            # A stopped run ends its step, unless the step's batch does not come.
+            if signals and seconds > GRACE_S:
+                sys.exit(128 + signals[0])
+
+        batches = run.batches(first, waits)
+        batches = end.enter_context(closing(log.timed(batches) if log else batches))
         unreadable = list[tuple[int, str]]()  # (step, name) that other processes do not know yet
         saved_at = time.monotonic()
         run.model.train()
@@ -113,26 +125,37 @@ def train(
             # A checkpoint holds the generator of the CPU alone.
             if processes > 1 or device.type != "cpu":
                 torch.manual_seed(clip_seed(run.seed, step, -3 - collectives.rank()))
-            batch, unread = next(batches)
-            unreadable += [(step, name) for name in unread]
+            try:
+                batch, unread = next(batches)
+                unreadable += [(step, name) for name in unread]
 
-            # --- Backward ---
-            rate = learning_rate(step, run.steps, run.optim)
-            set_learning_rate(optimiser, rate)
-            optimiser.zero_grad()
-            computed = _backward(loss_module, batch, parts, clips // parts // processes, precision)
-            if run.optim.clip_grad:
-                norm = torch.nn.utils.clip_grad_norm_(parameters, run.optim.clip_grad)
-            else:
-                # Clipping to an infinite norm would turn an infinite gradient into NaN everywhere.
-                gradients = [x.grad for x in parameters if x.grad is not None]
-                norm = torch.nn.utils.get_total_norm(gradients)
+                # --- Backward ---
+                rate = learning_rate(step, run.steps, run.optim)
+                set_learning_rate(optimiser, rate)
+                optimiser.zero_grad()
+                micro_batch = clips // parts // processes
+                computed = _backward(loss_module, batch, parts, micro_batch, precision)
+                if run.optim.clip_grad:
+                    norm = torch.nn.utils.clip_grad_norm_(parameters, run.optim.clip_grad)
+                else:
+                    # Clipping to an infinite norm would turn an infinite gradient into NaN
+                    # everywhere.
+                    gradients = [x.grad for x in parameters if x.grad is not None]
+                    norm = torch.nn.utils.get_total_norm(gradients)
 
-            # --- Agree with the other processes on what to do next ---
-            due = is_main and time.monotonic() - saved_at >= options.checkpoint_s
-            stop, save, failed = collectives.all_reduce_max(
-                signals[0] if signals else 0, due, bool(unreadable)
-            )
+                # --- Agree with the other processes on what to do next ---
+                due = is_main and time.monotonic() - saved_at >= options.checkpoint_s
+                stop, save, failed = collectives.all_reduce_max(
+                    signals[0] if signals else 0, due, bool(unreadable)
+                )
+            # Workers or another process are gone, or the batch of a stopped run does not come.
+            except (LostWorkers, RuntimeError, SystemExit) as error:
+                # The weights are still those of the step before.
+                if is_main and step > first:
+                    save_checkpoint(folder, _state(run, optimiser, step, failures))
+                if isinstance(error, SystemExit):
+                    _say_stopped(run, step, show)
+                raise
             if failed:
                 of_all = chain(*collectives.all_gather_object(unreadable))
                 # Sort by step, as a single process would find them.

@@ -7,18 +7,17 @@ do not matter.
 """
 
 import itertools
-import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from itertools import product
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from mgm.errors import NoMotion, UserError, require_room
+from mgm.errors import NoMotion, UserError
 from mgm.rng import clip_seed, generator
 from mgm.spec import (
     Augment,
@@ -28,6 +27,7 @@ from mgm.spec import (
 )
 from mgm.video.clip import Box, Clip, Motion
 from mgm.video.read import Cache, read, read_motion
+from mgm.video.ring import Arrays, Waits, read_batches
 from mgm.video.transform import (
     ClipAugmentation,
     random_box,
@@ -38,9 +38,8 @@ from mgm.video.transform import (
 from mgm.video.videos import Video
 
 NO_AUGMENT = Augment()
-# Clips that a worker sends at once, and how many such pieces it prepares. Whole batches of 1,024
-# clips from 16 workers would be 81 GB of shared memory.
-PIECE, PREFETCHED = 32, 2
+# Clips of a part of a batch, which a worker reads at once. A batch has at most MOST_PARTS parts.
+PIECE, MOST_PARTS = 8, 128
 
 
 class Batch(NamedTuple):
@@ -48,23 +47,23 @@ class Batch(NamedTuple):
 
     Args:
         frames_BTHWC: uint8 RGB.
-        motion_BSHW: float32 magnitude per slot that guides masks (`BatchOptions.masks`). None for
-            unguided masks.
         seed_B: int64, the clip's `clip_seed`, from which `mgm.masking` draws its mask.
         label_B: int64.
         sample_B: int64, the video's position. The scores of a video's test views are averaged.
         weight_B: float32, the weight of the clip's loss. It is 0 for a training video that could
             not be read, which has frames of zeros. Otherwise it is 1.
+        motion_BSHW: float32 magnitude per slot that guides masks (`BatchOptions.masks`). None for
+            unguided masks.
         target_BC: float32, the share of each class in mixed clips (`mgm.training.mix`).
         masked_BL: True for hidden tokens (`BatchOptions.masks`).
     """
 
     frames_BTHWC: torch.Tensor
-    motion_BSHW: torch.Tensor | None
     seed_B: torch.Tensor
     label_B: torch.Tensor
     sample_B: torch.Tensor
     weight_B: torch.Tensor
+    motion_BSHW: torch.Tensor | None = None
     target_BC: torch.Tensor | None = None
     masked_BL: torch.Tensor | None = None
 
@@ -94,6 +93,7 @@ class BatchOptions:
         cache: keeps decoded videos in memory. Each worker has its own, with an equal share of the
             megabytes. Batches are the same.
         share: (i, n): this process reads part i of n, from 0.
+        pin, waits: see `mgm.video.ring.read_batches`.
     """
 
     motion: Method | None = None
@@ -103,6 +103,8 @@ class BatchOptions:
     workers: int = 0
     cache: Cache | None = None
     share: tuple[int, int] = (0, 1)
+    pin: bool = False
+    waits: Waits = lambda seconds: None
 
 
 NO_MASKS = BatchOptions()
@@ -142,14 +144,10 @@ def training_loader(
         )
     if how.masks and (how.augment.rand or how.augment.erasing):
         raise ValueError("RandAugment and random erasing do not change motion; draw no masks")
-    dataset = _TrainingBatches(videos, clips, how, batch, seed)
-    parts = dataset.pieces if how.workers else [dataset.own]
-    _require_shared_memory(how.workers, clips, len(parts[0]) * dataset.repeats)
-    items = ((step, part) for step in itertools.count(first_step) for part in parts)
-    pieces = map(_raised, load(dataset, items, how.workers, pin=len(parts) == 1))
-    if len(parts) == 1:
-        return pieces
-    return _joined(pieces, len(parts), len(dataset.own) * dataset.repeats)
+    batches = _TrainingBatches(videos, clips, how, batch, seed)
+    size = len(batches.own) * batches.repeats
+    for own, _ in batches.read(itertools.count(first_step), len(batches.parts), size):
+        yield own
 
 
 def test_loader(
@@ -171,103 +169,58 @@ def test_loader(
         failed: gets {position: error} of the videos that cannot be read, which have no views. None:
             the first such error is raised.
     """
-    dataset = _TestBatches(videos, clips, how, batch, views)
+    batches = _TestBatches(videos, clips, how, batch, views)
     number, count = how.share
-    _require_shared_memory(how.workers, clips, max(batch, views.temporal * views.spatial))
-    for own, errors in load(dataset, range(number, len(dataset), count), how.workers):
+    own = range(number, len(batches), count)
+    largest = batches.group * views.temporal * views.spatial
+    for whole, [(clips_read, errors)] in batches.read(own, 1, largest):
         if failed is not None:
             failed |= errors
         elif errors:
             raise next(iter(errors.values()))
-        if own:
-            yield own
+        if clips_read:
+            yield whole.map(itemgetter(slice(clips_read)))
 
 
-def _raised(item: Batch | UserError) -> Batch:
-    if isinstance(item, UserError):
-        raise item
-    return item
-
-
-def _joined(pieces: Iterator[Batch], count: int, clips: int) -> Iterator[Batch]:
-    """Join every `count` pieces to a batch of `clips` clips, in pinned memory if there is a GPU.
-
-    Only one piece is held at a time, since each of its tensors is an open file.
-    """
-    pin = torch.cuda.is_available()
-    while True:
-        start = 0
-        for number in range(count):
-            piece = next(pieces)
-            if number == 0:
-                whole = piece.map(lambda x: x.new_empty((clips, *x.shape[1:]), pin_memory=pin))
-            stop = start + len(piece.seed_B)
-            for into, tensor in zip(whole, piece):
-                if isinstance(into, torch.Tensor) and isinstance(tensor, torch.Tensor):
-                    into[start:stop].copy_(tensor)
-            start = stop
-        yield whole
-
-
-def _require_shared_memory(workers: int, clips: Clips, count: int) -> None:
-    """Check that the clips that workers prepare fit, `count` at a time.
-
-    Otherwise a worker would die of SIGBUS.
-    """
-    place = Path("/dev/shm")
-    # Other systems than Linux have none.
-    if not workers or not place.exists():
-        return
-    require_room(
-        place,
-        (PREFETCHED * workers + 1) * count * clips.frames * clips.size**2 * 3,
-        f"room for clips from {workers} workers",
-        "lower --workers, or enlarge it (docker run --shm-size)",
-    )
-
-
-def load(dataset: Dataset, items: Iterable, workers: int, pin: bool = True) -> Iterator[Any]:
-    """Return an iterator over `dataset[item]` of each item, in order, read by worker processes.
+class Plan(NamedTuple):
+    """What a clip is, before any pixel is read.
 
     Args:
-        workers: 0: this process reads.
-        pin: copy tensors to pinned memory if there is a GPU.
+        sample: the video's position.
+        index_T: its frames.
+        box: the crop of them.
+        seed: of the clip's mask and augmentation.
     """
-    loader = DataLoader(
-        dataset,
-        sampler=items,
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_unchanged,
-        pin_memory=pin and torch.cuda.is_available(),
-        prefetch_factor=PREFETCHED if workers else None,
-        # Without its own generator, its start would draw from the global one. Then the dropout of a
-        # resumed run would differ.
-        generator=torch.Generator(),
-    )
-    return iter(loader)
 
-
-def _zeros(shape: tuple[int, ...]) -> torch.Tensor:
-    """Return zeros, uint8. A worker has them in shared memory, so that sending copies nothing."""
-    if get_worker_info() is None:
-        return torch.from_numpy(np.zeros(shape, np.uint8))
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
-
-
-def _unchanged(item):
-    return item
+    sample: int
+    index_T: np.ndarray
+    box: Box
+    seed: int
 
 
 @dataclass(eq=False)
-class _Batches(Dataset):
-    """A dataset of batches."""
+class _Batches:
+    """Batches of clips. `fill` writes a part of one, in this process or in a worker."""
 
     videos: Sequence[Video]
     clips: Clips
     how: BatchOptions
     batch: int
+
+    def fill(self, arrays: Arrays, number: int, part: int) -> Any:
+        """Write a part of batch `number` into its arrays."""
+        raise NotImplementedError
+
+    def read(
+        self, numbers: Iterable[int], parts: int, clips: int
+    ) -> Iterator[tuple[Batch, list[Any]]]:
+        """Yield batches of at most `clips` clips, and the answers of their parts."""
+        reading = self.how.workers, self.how.waits, self.how.pin
+        for arrays, answers in read_batches(
+            self.fill, numbers, parts, clips, self.example(), *reading
+        ):
+            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            yield Batch(**tensors), answers
 
     @cached_property
     def cache(self) -> Cache:
@@ -275,39 +228,51 @@ class _Batches(Dataset):
         cache, workers = self.how.cache or Cache(0), self.how.workers
         return Cache(cache.megabytes / workers) if workers else cache
 
+    @cached_property
+    def black(self) -> Clip:
+        """Return a clip of zeros without motion."""
+        frames, size = self.clips.frames, self.clips.size
+        frames_THWC = np.zeros((frames, size, size, 3), np.uint8)
+        return Clip(frames_THWC, Motion.none(frames, size, size)).cut_to(size)
+
     def collate(
-        self,
-        clips: Sequence[Clip],
-        samples: Sequence[int],
-        seeds: Sequence[int],
-        failed: Collection[int] = (),
-    ) -> Batch:
-        """Return a batch of clips.
+        self, clips: Sequence[Clip | None], plans: Sequence[Plan], arrays: Arrays, start: int = 0
+    ) -> None:
+        """Write clips into the arrays of a batch, from clip `start` on, with their masks.
 
         Args:
-            failed: numbers of the clips that could not be read.
+            clips: None where one could not be read. It is black, and nothing moves in it.
         """
-        size = self.clips.size
-        frames = _zeros((len(clips), self.clips.frames, size, size, 3))
-        frames_BTHWC = frames.numpy()
-        for b, clip in enumerate(clips):
-            frames_BTHWC[b] = clip.frames_THWC
-        masks = self.how.masks
-        masked_BL, motion_BSHW = masks(clips, seeds) if masks else (None, None)
-        return Batch(
-            frames,
-            None if motion_BSHW is None else torch.from_numpy(motion_BSHW),
-            torch.tensor(seeds),
-            torch.tensor([self.videos[sample].label for sample in samples]),
-            torch.tensor(samples),
-            torch.tensor([float(b not in failed) for b in range(len(clips))]),
-            masked_BL=None if masked_BL is None else torch.from_numpy(masked_BL),
-        )
+        part = slice(start, start + len(clips))
+        whole = [clip or self.black for clip in clips]
+        for into_THWC, clip in zip(arrays["frames_BTHWC"][part], whole):
+            into_THWC[:] = clip.frames_THWC
+        seeds = [plan.seed for plan in plans]
+        arrays["seed_B"][part] = seeds
+        arrays["sample_B"][part] = [plan.sample for plan in plans]
+        arrays["label_B"][part] = [self.videos[plan.sample].label for plan in plans]
+        arrays["weight_B"][part] = [clip is not None for clip in clips]
+        if self.how.masks:
+            masked_BL, motion_BSHW = self.how.masks(whole, seeds)
+            arrays["masked_BL"][part] = masked_BL
+            if motion_BSHW is not None:
+                arrays["motion_BSHW"][part] = motion_BSHW
+
+    def example(self) -> dict[str, np.ndarray]:
+        """Return the arrays of one clip."""
+        one = {name: np.zeros(1, np.int64) for name in ("seed_B", "label_B", "sample_B")}
+        one |= {"weight_B": np.zeros(1, np.float32), "frames_BTHWC": self.black.frames_THWC[None]}
+        if self.how.masks:
+            masked_BL, motion_BSHW = self.how.masks([self.black], [0])
+            one["masked_BL"] = masked_BL
+            if motion_BSHW is not None:
+                one["motion_BSHW"] = motion_BSHW
+        return one
 
 
 @dataclass(eq=False)
 class _TrainingBatches(_Batches):
-    """Pieces of training batches. Item (step, places) is a part of the step's batch."""
+    """Batches of training clips. A part is some places of a step's batch."""
 
     seed: int
 
@@ -315,9 +280,9 @@ class _TrainingBatches(_Batches):
         self.repeats = self.how.augment.repeats
         number, count = self.how.share
         self.own = range(number * self.batch // count, (number + 1) * self.batch // count)
-        videos = max(PIECE // self.repeats, 1)
+        videos = max(PIECE // self.repeats, -(-len(self.own) // MOST_PARTS), 1)
         starts = self.own[::videos]
-        self.pieces = [range(start, min(start + videos, self.own.stop)) for start in starts]
+        self.parts = [range(start, min(start + videos, self.own.stop)) for start in starts]
         augments = self.how.augment.rand or self.how.augment.erasing
         self.augmentation = ClipAugmentation(self.how.augment) if augments else None
         # (epoch, its permutation) of the last call, which the next step most likely needs again.
@@ -330,89 +295,79 @@ class _TrainingBatches(_Batches):
             self._order = (epoch, rng.permutation(len(self.videos)))
         return self._order[1]
 
-    def __getitem__(self, item: tuple[int, range]) -> Batch | UserError:
-        """Return the clips of some places of a step's batch.
+    def plans(self, step: int, place: int) -> list[Plan]:
+        """Return what is read at a place of a step's batch: a clip, and its repeats.
 
-        Clips that cannot be read are black, and nothing moves in them.
+        Repeats have the same frames, and seeds that are derived from the clip's own.
         """
-        step, part = item
-        samples, seeds, clips = list[int](), list[int](), list[Clip]()
-        failed = set[int]()
-        for place in part:
-            epoch, position = divmod(step * self.batch + place, len(self.videos))
-            sample = int(self.order(epoch)[position])
-            seeds_R = self.seeds_of(epoch, sample)
-            samples += [sample] * self.repeats
-            seeds += seeds_R
-            try:
-                read_clips = self.clips_of(self.videos[sample], seeds_R)
-                if self.how.shuffled:
-                    guides = [self.guide(sample, seed) for seed in seeds_R]
-                    pixels = [clip.frames_THWC for clip in read_clips]
-                    read_clips = [Clip(*both) for both in zip(pixels, guides)]
-                clips += read_clips
-            except NoMotion as error:
-                return error
-            except UserError:
-                failed |= set(range(len(clips), len(seeds)))
-                clips += [self.black] * self.repeats
-        return self.collate(clips, samples, seeds, failed)
-
-    @cached_property
-    def black(self) -> Clip:
-        """Return a clip of zeros without motion."""
-        frames, size = self.clips.frames, self.clips.size
-        frames_THWC = np.zeros((frames, size, size, 3), np.uint8)
-        return Clip(frames_THWC, Motion.none(frames, size, size)).cut_to(size)
-
-    def seeds_of(self, epoch: int, sample: int) -> list[int]:
-        """Return one seed per repeat: the clip's own, then seeds derived from it."""
+        epoch, position = divmod(step * self.batch + place, len(self.videos))
+        sample = int(self.order(epoch)[position])
         own = clip_seed(self.seed, epoch, sample)
-        return [own, *(clip_seed(own, repeat, sample) for repeat in range(1, self.repeats))]
+        seeds = [own, *(clip_seed(own, repeat, sample) for repeat in range(1, self.repeats))]
+        index_T = self.frames(sample, own)
+        return [Plan(sample, index_T, self.box(sample, seed), seed) for seed in seeds]
 
-    def clips_of(self, video: Video, seeds_R: list[int]) -> list[Clip]:
-        """Return one clip per seed, all of the same frames. With other motion, they have none."""
-        index_T = self.frames(video, seeds_R[0])
-        boxes, size = [self.box(seed, video) for seed in seeds_R], self.clips.size
-        motion = None if self.how.shuffled else self.how.motion
-        if self.augmentation is None:
-            return read(video, [index_T] * len(boxes), boxes, size, motion, self.cache)
-        (whole,) = read(video, [index_T], None, 0, motion, self.cache)
-        return [self.augmented(whole, box, seed) for box, seed in zip(boxes, seeds_R)]
-
-    def frames(self, video: Video, seed: int) -> np.ndarray:
+    def frames(self, sample: int, seed: int) -> np.ndarray:
         """Draw the frames of a clip."""
-        return training_indices(self.clips, video.frames, generator(seed, "sample"))
+        return training_indices(self.clips, self.videos[sample].frames, generator(seed, "sample"))
 
-    def guide(self, sample: int, seed: int) -> Motion:
+    def box(self, sample: int, seed: int) -> Box:
+        """Draw the box that a clip is cut by."""
+        return random_box(self.clips, self.videos[sample].height, self.videos[sample].width, seed)
+
+    def fill(self, arrays: Arrays, number: int, part: int) -> None:
+        """Write the clips of some places of a step's batch."""
+        places = self.parts[part]
+        plans, clips = list[Plan](), list[Clip | None]()
+        for place in places:
+            repeats = self.plans(number, place)
+            plans += repeats
+            try:
+                clips += self.clips_of(repeats)
+            except NoMotion:
+                raise
+            except UserError:
+                clips += [None] * len(repeats)
+        self.collate(clips, plans, arrays, (places.start - self.own.start) * self.repeats)
+
+    def clips_of(self, plans: Sequence[Plan]) -> list[Clip]:
+        """Read one clip per plan, all of the same frames."""
+        video, size = self.videos[plans[0].sample], self.clips.size
+        motion = None if self.how.shuffled else self.how.motion
+        frames = [plan.index_T for plan in plans]
+        if self.augmentation:
+            (whole,) = read(video, frames[:1], None, 0, motion, self.cache)
+            return [self.augmented(whole, plan) for plan in plans]
+        clips = read(video, frames, [plan.box for plan in plans], size, motion, self.cache)
+        if self.how.shuffled:
+            return [Clip(clip.frames_THWC, self.guide(plan)) for clip, plan in zip(clips, plans)]
+        return clips
+
+    def guide(self, plan: Plan) -> Motion:
         """Return the motion of a training clip of another video, drawn from the clip's seed.
 
         It has its own start, crop and flip. So the clip still depends only on (run seed, epoch,
         sample).
         """
-        other = int(generator(seed, "guide").integers(len(self.videos) - 1))
+        other = int(generator(plan.seed, "guide").integers(len(self.videos) - 1))
         # Skip the clip's own video. The others are equally likely.
-        other += other >= sample
-        video, seed = self.videos[other], clip_seed(seed, 0, other)
-        motion = read_motion(video, self.frames(video, seed), self.how.motion, self.cache)
-        return motion.cut(self.box(seed, video), self.clips.size)
+        other += other >= plan.sample
+        video, seed = self.videos[other], clip_seed(plan.seed, 0, other)
+        motion = read_motion(video, self.frames(other, seed), self.how.motion, self.cache)
+        return motion.cut(self.box(other, seed), self.clips.size)
 
-    def box(self, seed: int, video: Video) -> Box:
-        """Draw the box that a clip is cut by."""
-        return random_box(self.clips, video.height, video.width, seed)
-
-    def augmented(self, clip: Clip, box: Box, seed: int) -> Clip:
+    def augmented(self, clip: Clip, plan: Plan) -> Clip:
         """Apply RandAugment to whole frames, cut the clip, and apply random erasing."""
         assert self.augmentation
-        augmentation, rng = self.augmentation, generator(seed, "augment")
+        augmentation, rng = self.augmentation, generator(plan.seed, "augment")
         clip = replace(clip, frames_THWC=augmentation.rand(clip.frames_THWC, rng))
-        clip = clip.cut(box, self.clips.size)
+        clip = clip.cut(plan.box, self.clips.size)
         return replace(clip, frames_THWC=augmentation.erase(clip.frames_THWC, rng))
 
 
 @dataclass(eq=False)
 class _TestBatches(_Batches):
-    """A dataset whose item k is a batch with all test views of the k-th group of videos."""
+    """Batch k has all test views of the k-th group of videos."""
 
     views: Views
 
@@ -422,25 +377,30 @@ class _TestBatches(_Batches):
     def __len__(self) -> int:
         return -(-len(self.videos) // self.group)
 
-    def __getitem__(self, item: int) -> tuple[Batch | None, dict[int, UserError]]:
-        read_clips, samples, errors = list[Clip](), list[int](), dict[int, UserError]()
-        for sample in range(len(self.videos))[item * self.group : (item + 1) * self.group]:
+    def fill(self, arrays: Arrays, number: int, part: int) -> tuple[int, dict[int, UserError]]:
+        """Write a whole batch. Return the number of its clips, and the videos' errors."""
+        plans, clips, errors = list[Plan](), list[Clip](), dict[int, UserError]()
+        for sample in range(len(self.videos))[number * self.group : (number + 1) * self.group]:
+            views = self.plans(sample)
+            frames, boxes = [plan.index_T for plan in views], [plan.box for plan in views]
+            read_of = self.videos[sample], frames, boxes, self.clips.size
             try:
-                read_clips += self.clips_of(self.videos[sample])
+                clips += read(*read_of, self.how.motion, self.cache)
+                plans += views
             except UserError as error:
                 errors[sample] = error
-            samples += [sample] * (len(read_clips) - len(samples))
-        seeds = [clip_seed(0, 0, sample) for sample in samples]
-        return self.collate(read_clips, samples, seeds) if read_clips else None, errors
+        self.collate(clips, plans, arrays)
+        return len(clips), errors
 
-    def clips_of(self, video: Video) -> list[Clip]:
+    def plans(self, sample: int) -> list[Plan]:
         """Return a video's test views: each spatial view of each temporal view."""
-        temporal, spatial = self.views.temporal, self.views.spatial
-        frames = [
-            view_indices(self.clips, video.frames, view, temporal)
-            for view in range(temporal)
-            for _ in range(spatial)
+        video, (temporal, spatial) = self.videos[sample], (self.views.temporal, self.views.spatial)
+        boxes = [
+            test_box(video.height, video.width, view, spatial, self.clips.size)
+            for view in range(spatial)
         ]
-        sides, size = (video.height, video.width), self.clips.size
-        boxes = [test_box(*sides, view, spatial, size) for view in range(spatial)] * temporal
-        return read(video, frames, boxes, self.clips.size, self.how.motion, self.cache)
+        frames = [
+            view_indices(self.clips, video.frames, view, temporal) for view in range(temporal)
+        ]
+        seed = clip_seed(0, 0, sample)
+        return [Plan(sample, index_T, box, seed) for index_T, box in product(frames, boxes)]

@@ -42,7 +42,7 @@ def toy(failing, videos=1000) -> TrainingRun:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
 
-    def batches(first):
+    def batches(first, waits):
         for step in range(first, 12):
             x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
             own = [

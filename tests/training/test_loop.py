@@ -34,7 +34,7 @@ def toy(steps=24, dropout=0.5, stop_at=None, spoil_at=None, failing=(), videos=1
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(dropout), nn.Linear(8, 1))
 
-    def batches(first):
+    def batches(first, waits):
         for step in range(first, 10**9):
             if step == stop_at:
                 raise Stop
@@ -253,8 +253,8 @@ def test_a_run_that_waits_for_its_loader_says_so_once(tmp_path, monkeypatch, sec
     monkeypatch.setattr("mgm.training.log.JUDGE_S", 0)
     run, said = toy(), []
 
-    def slow(first, batches=run.batches):
-        for batch in batches(first):
+    def slow(*how, batches=run.batches):
+        for batch in batches(*how):
             time.sleep(seconds)
             yield batch
 

@@ -4,18 +4,17 @@ They are the inputs of the controls (`mgm.stages.measure.controls`).
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
-from torch.utils.data import Dataset
 
 from mgm.data.index import Video
-from mgm.errors import UserError
 from mgm.spec import Method
 from mgm.video.clip import Clip, Motion
-from mgm.video.loader import load
 from mgm.video.motion import CELL
 from mgm.video.read import read
+from mgm.video.ring import read_batches
 
 SIDE = 12  # rows and columns of a small picture
 POINTS = 16  # points of a trajectory
@@ -28,29 +27,18 @@ MAX_FRAMES = 300  # of a video, from its middle: 10 s at Kinetics' 30 frames per
 MAX_BYTES = 400e6  # of decoded frames that are held at once
 
 
-class _Reader(Dataset):
-    """A dataset whose item k is the features of video k, or the error of reading it."""
+def read_all(videos: Sequence[Video], workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    """Decode each video once, and yield its features by name."""
 
-    def __init__(self, videos: Sequence[Video]):
-        self.videos = videos
-
-    def __getitem__(self, k: int) -> dict[str, np.ndarray] | UserError:
-        video = self.videos[k]
-        try:
-            method: Method | None = "codec" if video.has_vectors else None
-            (clip,) = read(video, [window(video)], None, 0, method)
-        except UserError as error:
-            return error
+    def features(_: Any, k: int, part: int) -> dict[str, np.ndarray]:
+        video = videos[k]
+        method: Method | None = "codec" if video.has_vectors else None
+        (clip,) = read(video, [window(video)], None, 0, method)
         motion = motion_features(clip) if video.has_vectors else still_motion()
         return picture_features(clip.frames_THWC) | motion
 
-
-def read_all(videos: Sequence[Video], workers: int = 0) -> Iterator[dict[str, np.ndarray]]:
-    """Decode each video once, and yield its features by name."""
-    for item in load(_Reader(videos), range(len(videos)), workers, pin=False):
-        if isinstance(item, UserError):
-            raise item
-        yield item
+    for _, answers in read_batches(features, range(len(videos)), 1, 0, {}, workers):
+        yield answers[0]
 
 
 def window(video: Video) -> np.ndarray:
