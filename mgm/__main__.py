@@ -1,8 +1,10 @@
 """Run `mgm` as a module: `python -m mgm`, or `torchrun ... -m mgm`."""
 
 import gc
+import os
 import signal
 import sys
+from collections.abc import Callable
 
 
 def main() -> None:
@@ -20,12 +22,21 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Imported here, so that Ctrl-C is quiet while this takes half a second.
     from mgm.cli import app
+    from mgm.cli.base import processes
     from mgm.errors import one_line
 
     signal.signal(signal.SIGINT, caught)
     try:
         with one_line():
-            app()
+            run: Callable[[], None] = app
+            if processes() > 1:
+                # Otherwise connecting, and closing connections, print pages of warnings.
+                os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+                from torch.distributed.elastic.multiprocessing.errors import record
+
+                # torchrun prints the error of the first process that failed.
+                run = record(app)
+            run()
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -239,9 +239,9 @@ def system_error(error: BaseException) -> OSError | None:
     PyTorch and safetensors wrap it in a RuntimeError or in an error of their own.
     """
     if type(error).__name__ in ("RuntimeError", "SafetensorError"):
-        number = re.search(r"(?:os error|code:) (\d+)", str(error))
-        if number or any(sign in str(error) for sign in FULL_DISK):
-            code = int(number[1]) if number else errno.ENOSPC
-            return OSError(code, os.strerror(code))
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            return OSError(code := int(number[1]), os.strerror(code))
+        if any(sign in str(error) for sign in FULL_DISK):
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         error = error.__cause__ or error.__context__ or error
     return error if isinstance(error, OSError) else None

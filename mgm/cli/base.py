@@ -109,12 +109,18 @@ def places(data: list[str]) -> dict[str, Path]:
     return {name: Path(folder) for name, _, folder in (pair.partition("=") for pair in data)}
 
 
+def processes() -> int:
+    """Return the number of processes that torchrun started; 1 without it."""
+    text = os.environ.get("WORLD_SIZE") or "1"
+    if not text.isdecimal():
+        raise UserError(f"WORLD_SIZE is {text}; unset it, or start processes with torchrun")
+    return int(text)
+
+
 @contextmanager
 def all_processes() -> Iterator[None]:
     """Connect to the other processes that torchrun started, if any."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # Otherwise closing the connections at the end prints a page of warnings.
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if processes() > 1:
         # Commands import torch when they are called, so that `mgm --help` is fast.
         from mgm.training.collectives import process_group
 

@@ -88,17 +88,17 @@ def clean_up(folder: Path) -> None:
 def record_errors(folder: Path) -> Iterator[None]:
     """Write an error of the block to error.txt, for reports, and raise it again.
 
+    Of several processes, only one with an error for the user writes, since the others have lost it.
     If error.txt cannot be written, as on a full disk, the error of the block is still raised.
     """
     try:
         yield
     except Exception as error:
         with suppress(OSError):
-            if not collectives.is_peer_loss(error):
-                atomic.write(
-                    folder / "error.txt",
-                    f"{as_user_error(error) or f'{type(error).__name__}: {error}'}\n",
-                )
+            known = as_user_error(error)
+            if known or collectives.world_size() == 1:
+                text = str(known or f"{type(error).__name__}: {error}")
+                atomic.write(folder / "error.txt", f"{text}\n")
         raise
 
 

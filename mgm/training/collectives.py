@@ -1,17 +1,16 @@
 """Communication between the processes of a run, by torch.distributed. A single process works too.
 
-torchrun starts the processes, numbers them in their environment, and ends all when one fails. gloo
-on the host exchanges objects and decisions. NCCL exchanges gradients of GPUs. So a decision does
-not synchronise the GPU.
+torchrun starts the processes, numbers them in their environment, ends all when one fails, and
+reports the first that failed (`torch.distributed.elastic`). gloo on the host exchanges objects and
+decisions. NCCL exchanges gradients of GPUs. So a decision does not synchronise the GPU.
 """
 
 import os
-import re
 import signal
 import sys
-import traceback
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,11 +18,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mgm.errors import UserError, as_user_error
+from mgm.console import show
+from mgm.errors import UserError
 from mgm.processes import end_with
 
 # The longest time that a process waits while another decodes or rank 0 writes.
 TIMEOUT = timedelta(minutes=30)
+LATE_S = 10  # seconds until a process says that it waits for the others
 
 T = TypeVar("T")
 
@@ -47,49 +48,42 @@ def is_main() -> bool:
 def process_group() -> Iterator[None]:
     """Join the processes that torchrun started, with one GPU each, inside the `with` statement.
 
-    The first process that fails prints the reason. The others end silently.
+    A process that fails leaves without a farewell, which the others notice.
 
     Raises:
         UserError: the processes cannot connect, or a node has fewer GPUs than processes.
     """
     # A killed torchrun stops its processes, as a signal would.
     end_with(os.getppid(), signal.SIGTERM)
-    # Set handlers, since a launcher may ignore these signals. Training sets its own.
+    # Connecting waits where Python handles no signal. A launcher may also ignore these.
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+        signal.signal(number, signal.SIG_DFL)
+    waiting = threading.Timer(LATE_S, _say_waiting)
+    waiting.daemon = True
+    waiting.start()
     try:
-        store, own_rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-            store=store,
-            rank=own_rank,
-            world_size=size,
-            timeout=TIMEOUT,
-        )
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT)
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"torch.distributed: the processes cannot connect ({str(error).splitlines()[0]}); "
             "start them with torchrun"
         ) from error
-    try:
-        _choose_gpu()
-        yield
-        barrier()
-    except BaseException as error:
-        _say_why(error, store)
-        # Exit immediately, since a group that lost a process cannot be destroyed.
-        os._exit(_exit_status(error))
+    finally:
+        waiting.cancel()
+    # Training sets its own handlers.
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    _choose_gpu()
+    yield
+    barrier()
     dist.destroy_process_group()
 
 
-def _exit_status(error: BaseException) -> int:
-    if as_user_error(error):
-        return 2
-    if isinstance(error, KeyboardInterrupt):
-        return 130
-    if isinstance(error, SystemExit) and isinstance(error.code, int):
-        return error.code
-    return 1
+def _say_waiting() -> None:
+    about = [os.environ.get(name, "?") for name in ("RANK", "WORLD_SIZE")]
+    place = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    show(f"rank {about[0]} waits for {about[1]} processes to connect at {place}")
 
 
 def _choose_gpu() -> None:
@@ -102,34 +96,6 @@ def _choose_gpu() -> None:
             "start one process per GPU"
         )
     torch.cuda.set_device(local_rank)
-
-
-def is_peer_loss(error: BaseException) -> bool:
-    """Return whether an error means that another process of the run has ended.
-
-    Then the run can be continued, as after any kill.
-    """
-    if world_size() == 1:
-        return False
-    # gloo raises a plain RuntimeError.
-    gone = re.search(r"gloo|NCCL|Connection (closed|reset)|peer", str(error))
-    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and gone is not None)
-
-
-def _say_why(error: BaseException, store: dist.Store) -> None:
-    """Print why the run ends, unless another process has printed it, or a signal ends all."""
-    # The store does not exist if torchrun has ended.
-    with suppress(RuntimeError):
-        if not isinstance(error, Exception) or store.add("failed", 1) > 1:
-            return
-    if is_peer_loss(error):
-        why = str(error).splitlines()[0][:200]
-        line = f"mgm: another process of this run is gone, so rank {rank()} ends ({why}); run again"
-    elif known := as_user_error(error):
-        line = f"mgm: {known}"
-    else:
-        line = "".join(traceback.format_exception(error)).rstrip()
-    print(line, file=sys.stderr, flush=True)
 
 
 def barrier() -> None:

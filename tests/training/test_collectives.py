@@ -6,6 +6,7 @@ Losses do not depend on the number of processes. If one fails or is stopped, all
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -246,14 +247,11 @@ def command(folder, out, spec, verb="pretrain") -> list:
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_other_in_one_line(folder, tmp_path, monkeypatch):
+def test_a_killed_process_ends_the_other_and_is_no_failure(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("MGM_STOPPED", str(tmp_path / "stopped"))
     run, processes = started(folder, tmp_path)
     processes[0].kill()
-    statuses, said = ended(processes, within=30)
-    assert statuses == [-9, 1]
-    (line,) = [line for line in said.splitlines() if ": step " not in line]
-    assert line.startswith("mgm: another process of this run is gone")
+    assert ended(processes, within=30)[0] == [-9, 1]
     assert examine(run, LONG).state != "failed"
     assert not (run / "error.txt").exists()
     assert not (tmp_path / "stopped").exists()
@@ -315,6 +313,22 @@ def test_under_torchrun_an_error_is_one_line_and_ends_all(folder, tmp_path):
     run = tmp_path / "out" / short.run_id
     assert (run / "error.txt").read_text() == line.removeprefix("mgm: ") + "\n"
     assert not (run / "result.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["127.0.0.1", "nowhere.invalid"])
+def test_a_process_that_waits_for_others_says_so_and_ends_at_a_signal(folder, tmp_path, address):
+    about = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "0"}
+    about |= {"MASTER_ADDR": address, "MASTER_PORT": "1"}
+    process = subprocess.Popen(
+        [str(word) for word in command(folder, tmp_path, PRETRAIN)],
+        env=os.environ | about,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert any(f"processes to connect at {address}:1" in line for line in process.stderr)
+    process.terminate()
+    assert process.wait(10) == -signal.SIGTERM
 
 
 def test_a_batch_that_processes_do_not_divide_is_refused(folder, tmp_path, monkeypatch):
