@@ -24,7 +24,7 @@ from mgm.dag.workflow import Workflow
 from mgm.data.copies import copy_videos
 from mgm.data.opening import cores
 from mgm.masking import Grid, make_mask
-from mgm.models import build_mae, reconstruction_loss
+from mgm.models import build_mae
 from mgm.results.result import log_lines
 from mgm.spec import Clips, Data, Mask, Model, Pretrain, RunOptions
 from mgm.spec.compute import multiply_adds
@@ -33,7 +33,7 @@ from mgm.stages.guidance import mask_options
 from mgm.stages.job import best_device
 from mgm.study.cost import PEAK
 from mgm.study.recipes import DECODERS, MODELS
-from mgm.training.efficiency import faster_blocks
+from mgm.training.efficiency import faster
 from mgm.training.optim import build_optimiser
 from mgm.video.loader import training_loader
 
@@ -70,14 +70,14 @@ def steps(tiny: bool) -> None:
         optimiser = build_optimiser(model, spec.optim)
 
         def loss_of(model=model, inputs=(frames_BTHWC, masked_BL), weight_B=weight_B):
-            return reconstruction_loss(*model(*inputs), weight_B)
+            return model(*inputs, weight_B)
 
         peer = hugging_face(spec, "sdpa", frames_BTHWC, masked_BL)
         works = [
             partial(step_seconds, *work, device, True) for work in ((optimiser, loss_of), peer)
         ]
         ours, theirs = (partial(_several, work, 2 if tiny else 10) for work in works)
-        with faster_blocks(model, device, RunOptions(), print):
+        with faster(model, device, RunOptions(), print):
             ours()
             name = f"{backbone}, bf16, {count} clips"
             per = count * (2 if tiny else 10)
@@ -116,11 +116,11 @@ def fed(tiny: bool, folder: Path) -> None:
 
     def step(batch) -> None:
         def loss_of():
-            return reconstruction_loss(*model(batch.frames_BTHWC, batch.masked_BL), batch.weight_B)
+            return model(batch.frames_BTHWC, batch.masked_BL, batch.weight_B)
 
         step_seconds(optimiser, loss_of, device, True)
 
-    with faster_blocks(model, device, RunOptions(), print):
+    with faster(model, device, RunOptions(), print):
         for one in islice(batches, 2 * workers):
             step(one)
         start = time.perf_counter()

@@ -79,7 +79,9 @@ def hidden_step(repeats: int, spec: Pretrain) -> Comparison:
 
     full = partial(step, partial(see_all, model))
     peers = {"all tokens visible (ST-MAE: more than 4)": (full, 4.0)}
-    return Comparison("a step at 90 %", partial(step, model), peers, repeats, time.process_time)
+    return Comparison(
+        "a step at 90 %", partial(step, model.predict), peers, repeats, time.process_time
+    )
 
 
 def see_all(model: MAE, frames_BTHWC: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mgm.models.encoder import Encoder, init_from_scratch, init_pretraining
 from mgm.models.vit import patchify
@@ -20,6 +21,7 @@ class Classifier(nn.Module):
         self.fc_norm = nn.LayerNorm(spec.model.width, eps=1e-6)
         self.dropout = nn.Dropout(spec.head_dropout)
         self.head = nn.Linear(spec.model.width, classes)
+        self.label_smoothing = spec.label_smoothing
         init_from_scratch(self, spec.init_std)
         # A head near zero keeps the first gradients of the encoder small, as in VideoMAE.
         with torch.no_grad():
@@ -30,6 +32,19 @@ class Classifier(nn.Module):
         """Return the logits (B, classes) of uint8 frames."""
         x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
         return self.head(self.dropout(self.fc_norm(x_BLD.mean(dim=1))))
+
+    def loss(self, frames_BTHWC: Tensor, target: Tensor, weight_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean cross-entropy, and each clip's predicted class.
+
+        Args:
+            target: classes (B) int64, or the share of each class (B, classes).
+            weight_B: weights of the clips' losses.
+        """
+        logits = self(frames_BTHWC)
+        loss_B = F.cross_entropy(
+            logits.float(), target, label_smoothing=self.label_smoothing, reduction="none"
+        )
+        return (loss_B * weight_B).mean(), logits.argmax(dim=1)
 
 
 class FrozenEncoder(nn.Module):

@@ -17,6 +17,7 @@ from mgm.models.vit import (
     divided_attention,
     patchify,
     sinusoid_table,
+    with_positions,
 )
 from mgm.spec import Model
 
@@ -62,7 +63,7 @@ class Encoder(nn.Module):
             (B, V, D).
         """
         positions = self.pos_embed if index_BV is None else self.pos_embed[0, index_BV]
-        x_BVD = self.patch_embed(patches_BLPC) + positions
+        x_BVD = with_positions(self.patch_embed(patches_BLPC), positions)
         time_and_space = divided_attention(self.grid, index_BV) if self.divided else ()
         for block in self.blocks:
             x_BVD = block(x_BVD, *time_and_space)
@@ -130,7 +131,7 @@ def attention_map(encoder: Encoder, frames_BTHWC: Tensor, query: tuple[int, int,
     if encoder.divided:
         raise UserError("a TimeSformer has no attention over all tokens; choose a ViT's run")
     patches_BLPC = patchify(frames_BTHWC, encoder.tubelet, encoder.patch)
-    x_BLD = encoder.patch_embed(patches_BLPC) + encoder.pos_embed
+    x_BLD = with_positions(encoder.patch_embed(patches_BLPC), encoder.pos_embed)
     *blocks, last = encoder.blocks
     assert isinstance(last, Block)
     for block in blocks:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mgm.errors import UserError
 from mgm.models.encoder import Encoder, init_pixel_head, init_pretraining
-from mgm.models.vit import Block, gather_tokens, patchify, sinusoid_table
+from mgm.models.vit import Block, gather_tokens, patchify, sinusoid_table, with_positions
 from mgm.spec import Pretrain
 
 
@@ -57,19 +57,25 @@ class MAE(nn.Module):
         init_pretraining(self)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
-    def forward(self, frames_BTHWC: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Return predictions and targets for the masked tokens, each (B, M, P * C).
+    def forward(self, frames_BTHWC: Tensor, masked_BL: Tensor, weight_B: Tensor) -> Tensor:
+        """Return the loss, so that a GPU computes it in one compiled function with the model.
 
         Args:
             frames_BTHWC: uint8.
             masked_BL: True where hidden. Every clip hides `hidden` tokens.
+            weight_B: weights of the clips' losses (`reconstruction_loss`).
         """
+        return reconstruction_loss(*self.predict(frames_BTHWC, masked_BL), weight_B)
+
+    def predict(self, frames_BTHWC: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Return predictions and targets for the masked tokens, each (B, M, P * C)."""
         visible_BV, masked_BM = self.split(masked_BL)
         patches_BLPC = patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch)
         latent_BVD = self.encoder(gather_tokens(patches_BLPC, visible_BV), visible_BV)
 
         positions_LD = self.pos_embed[0]
-        visible_BVD = self.encoder_to_decoder(latent_BVD) + positions_LD[visible_BV]
+        latent_BVD = self.encoder_to_decoder(latent_BVD)
+        visible_BVD = with_positions(latent_BVD, positions_LD[visible_BV])
         masked_BMD = (self.mask_token + positions_LD[masked_BM]).to(visible_BVD.dtype)
         predicted_BMP = self.decoder(
             torch.cat((visible_BVD, masked_BMD), dim=1), hidden=masked_BM.shape[1]
@@ -137,7 +143,7 @@ def reconstruct(model: MAE, frames_BTHWC: Tensor, masked_BL: Tensor) -> Tensor:
     Returns:
         uint8 frames of the same shape.
     """
-    predicted_BMP, _ = model(frames_BTHWC, masked_BL)
+    predicted_BMP, _ = model.predict(frames_BTHWC, masked_BL)
     visible_BV, masked_BM = model.split(masked_BL)
     patches_BLPC = patchify(frames_BTHWC, model.encoder.tubelet, model.encoder.patch).clone()
 

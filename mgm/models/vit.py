@@ -30,6 +30,15 @@ def sinusoid_table(tokens: int, width: int) -> Tensor:
     return angle_LD.float()[None]
 
 
+def with_positions(x_BLD: Tensor, table: Tensor) -> Tensor:
+    """Return tokens plus their positions, which start the residual stream.
+
+    On a GPU the stream has the precision of the tokens, half of it under autocast, as in VideoMAE.
+    On a CPU it is float32.
+    """
+    return x_BLD + (table if x_BLD.device.type == "cpu" else table.to(x_BLD.dtype))
+
+
 def patchify(frames_BTHWC: Tensor, tubelet: int, patch: int) -> Tensor:
     """Return the pixels of each token: (B, L, tubelet * patch * patch, C).
 
@@ -89,21 +98,26 @@ class Attention(nn.Module):
             attn_mask_BVV: True where a query sees a key. None: everywhere.
             last: compute only the outputs of the last `last` tokens. 0: of all tokens.
         """
-        width = x_BVD.shape[-1]
-        no_bias = torch.zeros_like(self.v_bias)
         # The gradient of one product is rounded differently, and results on a CPU stay the same.
-        if last or x_BVD.device.type == "cpu":
-            of_queries, of_others = self.qkv.weight.split((width, 2 * width))
-            queries = F.linear(x_BVD[:, -last:], of_queries, self.q_bias)
-            others = F.linear(x_BVD, of_others, torch.cat((no_bias, self.v_bias)))
-            parts = queries, *others.chunk(2, dim=-1)
-        else:
-            bias = torch.cat((self.q_bias, no_bias, self.v_bias))
-            parts = F.linear(x_BVD, self.qkv.weight, bias).chunk(3, dim=-1)
+        two = last or x_BVD.device.type == "cpu"
+        parts = self.two_products(x_BVD, last) if two else self.one_product(x_BVD)
         q_BNVD, k_BNVD, v_BNVD = map(self._heads, parts)
         mask_B1VV = None if attn_mask_BVV is None else attn_mask_BVV[:, None]
         out_BNVD = F.scaled_dot_product_attention(q_BNVD, k_BNVD, v_BNVD, attn_mask=mask_B1VV)
         return self.proj(out_BNVD.transpose(1, 2).flatten(2))
+
+    def two_products(self, x_BVD: Tensor, last: int = 0) -> tuple[Tensor, ...]:
+        """Return queries of the last `last` tokens, and keys and values of all: each (B, V, D)."""
+        width = x_BVD.shape[-1]
+        of_queries, of_others = self.qkv.weight.split((width, 2 * width))
+        queries = F.linear(x_BVD[:, -last:], of_queries, self.q_bias)
+        bias = torch.cat((torch.zeros_like(self.v_bias), self.v_bias))
+        return queries, *F.linear(x_BVD, of_others, bias).chunk(2, dim=-1)
+
+    def one_product(self, x_BVD: Tensor) -> tuple[Tensor, ...]:
+        """Return queries, keys and values of all tokens, which takes a GPU less time."""
+        bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
+        return F.linear(x_BVD, self.qkv.weight, bias).chunk(3, dim=-1)
 
     def _heads(self, x_BVD: Tensor) -> Tensor:
         return x_BVD.unflatten(-1, (self.heads, -1)).transpose(1, 2)

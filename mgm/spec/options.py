@@ -44,7 +44,7 @@ class RunOptions(LoadOptions):
         False, description="Recompute activations in the backward pass, to save memory."
     )
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="Use torch.compile for the model's blocks; auto: only on a GPU."
+        "auto", description="Use torch.compile for the model and its loss; auto: only on a GPU."
     )
 
     def changed(self, by: "RunOptions") -> "RunOptions":

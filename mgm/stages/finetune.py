@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from mgm import rng
 from mgm.data.index import Index
@@ -56,19 +55,15 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
         return batch._replace(frames_BTHWC=frames_BTHWC, target_BC=target_BC)
 
     def loss_of(batch: Batch) -> tuple[Tensor, Callable[[], dict[str, Tensor]]]:
-        logits = model(batch.frames_BTHWC)
         target = batch.label_B if batch.target_BC is None else batch.target_BC
-        loss_B = F.cross_entropy(
-            logits.float(), target, label_smoothing=spec.label_smoothing, reduction="none"
-        )
+        loss, prediction_B = model.loss(batch.frames_BTHWC, target, batch.weight_B)
         # A mixed clip has the label of the larger share.
         label_B = target if target.ndim == 1 else target.argmax(dim=1)
-        prediction_B = logits.argmax(dim=1)
 
         def numbers() -> dict[str, Tensor]:
             return {"train_top1": 100 * (prediction_B == label_B).float().mean()}
 
-        return (loss_B * batch.weight_B).mean(), numbers
+        return loss, numbers
 
     fit(job, model, videos, BatchOptions(augment=augment), loss_of, mixed, spec.layer_decay)
     model.eval()

@@ -10,7 +10,7 @@ from mgm.console import show
 from mgm.data.index import require_vectors
 from mgm.data.tracks import require_tracks
 from mgm.masking import Grid
-from mgm.models import build_mae, load_weights, reconstruction_loss
+from mgm.models import build_mae, load_weights
 from mgm.results.result import last_losses, learnt_nothing, log_lines
 from mgm.spec import Pretrain
 from mgm.stages.fit import fit
@@ -41,8 +41,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     def loss_of(batch: Batch) -> tuple[Tensor, Callable[[], dict[str, Tensor]]]:
         masked_BL, motion_BSHW = batch.masked_BL, batch.motion_BSHW
         assert masked_BL is not None
-        predicted_BMP, target_BMP = model(batch.frames_BTHWC, masked_BL)
-        loss = reconstruction_loss(predicted_BMP, target_BMP, batch.weight_B)
+        loss = model(batch.frames_BTHWC, masked_BL, batch.weight_B)
 
         def numbers() -> dict[str, Tensor]:
             # Computed again, since targets would take memory until the step is logged.

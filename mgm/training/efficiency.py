@@ -1,9 +1,9 @@
-"""Make training steps faster and smaller: compile blocks, recompute blocks, keep freed memory."""
+"""Make training steps faster and smaller: compile, recompute blocks, keep freed memory."""
 
 import ctypes
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import product
 from typing import Any
@@ -89,16 +89,69 @@ def wrapped_blocks(model: nn.Module, *wraps: Callable[[Forward], Forward]) -> It
 
 
 @contextmanager
-def faster_blocks(
-    model: nn.Module, device: torch.device, options: RunOptions, show: Callable[[str], None]
+def faster(
+    model: nn.Module,
+    device: torch.device,
+    options: RunOptions,
+    show: Callable[[str], None],
+    processes: int = 1,
 ) -> Iterator[None]:
-    """Compile and recompute the blocks inside the `with` statement, as the options say."""
+    """Compile a model and recompute its blocks inside the `with` statement, as the options say.
+
+    One process compiles the whole model, with the loss if its forward pass returns it. Several
+    compile block by block, so that they exchange gradients during the backward pass.
+    """
     if device.type == "cpu":
         set_malloc_options()
     compiled = block_compiler(options.compile, device, show)
-    wraps = [wrap for wrap in (compiled, recomputed if options.recompute else None) if wrap]
-    with wrapped_blocks(model, *wraps):
-        yield
+    recompute = [recomputed] if options.recompute else []
+    if compiled and processes == 1:
+        with compiled_model(model, compiled, recompute, show):
+            yield
+    else:
+        with wrapped_blocks(model, *([compiled] if compiled else []), *recompute):
+            yield
+
+
+@contextmanager
+def compiled_model(
+    model: nn.Module,
+    compiled: Callable[[Forward], Forward],
+    recompute: Sequence[Callable[[Forward], Forward]],
+    show: Callable[[str], None],
+) -> Iterator[None]:
+    """Compile the whole forward pass inside the `with` statement.
+
+    If the compiler fails on it, a line says so, and each block is compiled instead.
+    """
+    own = model.forward
+    with ExitStack() as blocks:
+        blocks.enter_context(wrapped_blocks(model, *recompute))
+        whole: Forward | None = compiled(own)
+
+        def forward(*args: Any) -> Any:
+            nonlocal whole
+            if whole is None:
+                return own(*args)
+            try:
+                return whole(*args)
+            except torch.OutOfMemoryError:
+                raise
+            # The compiler raises many kinds of error.
+            except Exception as error:
+                why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                show(f"the whole model does not compile, so its blocks are compiled ({why})")
+                whole = None
+                blocks.close()
+                blocks.enter_context(wrapped_blocks(model, compiled, *recompute))
+                return own(*args)
+
+        model.forward = forward
+        try:
+            yield
+        finally:
+            # Then the class's own method is used again.
+            vars(model).pop("forward", None)
 
 
 def set_malloc_options() -> None:

@@ -22,7 +22,7 @@ from mgm.rng import clip_seed
 from mgm.spec import Optim, RunOptions
 from mgm.training import collectives
 from mgm.training.checkpoint import load_checkpoint, save_checkpoint
-from mgm.training.efficiency import faster_blocks
+from mgm.training.efficiency import faster
 from mgm.training.log import TrainingLog
 from mgm.training.optim import build_optimiser, learning_rate, set_learning_rate
 
@@ -100,7 +100,7 @@ def train(
     with (
         _caught_signals() as signals,
         _advice_on_memory(run.run_id),
-        faster_blocks(run.model, device, options, show),
+        faster(run.model, device, options, show, processes),
         ExitStack() as end,
     ):
         # --- Restore the state of the last checkpoint, or start at step 0 ---

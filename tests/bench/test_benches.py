@@ -65,7 +65,10 @@ def test_a_step_on_all_tokens_has_the_same_decoder(bench):
     masked_BL = torch.arange(18)[None] >= model.visible
     shapes = {
         x.shape
-        for x in (*model(frames_BTHWC, masked_BL), *papers.see_all(model, frames_BTHWC, masked_BL))
+        for x in (
+            *model.predict(frames_BTHWC, masked_BL),
+            *papers.see_all(model, frames_BTHWC, masked_BL),
+        )
     }
     assert len(shapes) == 1
     assert seen == [6, 18]

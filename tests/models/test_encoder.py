@@ -76,3 +76,16 @@ def test_attention_masks_hide_keys():
     short = attention(x_BVD[:, :4])
     torch.testing.assert_close(attention(x_BVD, sees_BVV)[:, :4], short)
     assert not torch.allclose(attention(x_BVD)[:, :4], short)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bf16", 1e-2)])
+def test_the_products_of_a_gpu_have_the_values_of_a_cpus(precision, tolerance):
+    """A product's sums may be in another order. bf16 has 8 bits, and values are below 2."""
+    torch.manual_seed(0)
+    attention, x_BVD = Attention(16, 2), torch.randn(2, 5, 16)
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        cpu, gpu = attention.two_products(x_BVD), attention.one_product(x_BVD)
+    for ours, theirs in zip(cpu, gpu, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)

@@ -89,7 +89,7 @@ def test_pretraining(size, precision):
     masked_BL = torch.from_numpy(make_mask("mgm", Grid(*spec.grid), motion, seed_B))
 
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        predicted, target = ours(frames, masked_BL)
+        predicted, target = ours.predict(frames, masked_BL)
         loss = reconstruction_loss(predicted, target, torch.ones(len(frames)))
     wanted = theirs(pixel_values(frames), bool_masked_pos=masked_BL)
     loss.backward()

@@ -39,7 +39,7 @@ def batch():
 def test_prediction_depends_on_visible_pixels_alone(batch):
     frames, masked = batch
     model = build_mae(PRETRAIN)
-    before, _ = model(frames, masked)
+    before, _ = model.predict(frames, masked)
     hidden_changed, visible_changed = frames.clone(), frames.clone()
     for clip in range(3):
         for token in range(L):
@@ -51,19 +51,19 @@ def test_prediction_depends_on_visible_pixels_alone(batch):
                 slice(8 * column, 8 * column + 8),
             )
             (hidden_changed if masked[clip, token] else visible_changed)[part] = 7
-    assert torch.equal(model(hidden_changed, masked)[0], before)
-    assert not torch.allclose(model(visible_changed, masked)[0], before)
+    assert torch.equal(model.predict(hidden_changed, masked)[0], before)
+    assert not torch.allclose(model.predict(visible_changed, masked)[0], before)
 
 
 def test_a_clip_of_weight_zero_has_no_gradient_and_keeps_its_place(batch):
     frames, masked = batch
     model = build_mae(PRETRAIN)
-    predicted, target = model(frames, masked)
+    predicted, target = model.predict(frames, masked)
     one = (predicted[0] - target[0]).square().mean()
     loss = reconstruction_loss(predicted, target, torch.tensor([1.0, 0.0, 0.0]))
     torch.testing.assert_close(loss, one / 3)
     frames[1:] = 0
-    again = reconstruction_loss(*model(frames, masked), torch.tensor([1.0, 0.0, 0.0]))
+    again = model(frames, masked, torch.tensor([1.0, 0.0, 0.0]))
     torch.testing.assert_close(again, loss)
 
 
@@ -72,7 +72,7 @@ def test_a_mask_that_hides_another_number_of_tokens_is_refused(batch, more):
     frames, masked = batch
     masked[0, (masked[0] if more < 0 else ~masked[0]).nonzero()[0]] = more > 0
     with pytest.raises(UserError, match=rf"hide \[{HIDDEN + more}, {HIDDEN}, {HIDDEN}\] tokens"):
-        build_mae(PRETRAIN)(frames, masked)
+        build_mae(PRETRAIN).predict(frames, masked)
 
 
 def test_models_are_functions_of_the_seed():
@@ -123,7 +123,7 @@ def test_a_head_from_zero_predicts_zeros_before_training(init):
     )
     frames_BTHWC = torch.randint(0, 256, (2, 4, 32, 32, 3), dtype=torch.uint8)
     masked_BL = (torch.arange(32) % 16 < spec.hidden).expand(2, -1)
-    predicted_BMP, _ = build_mae(spec)(frames_BTHWC, masked_BL)
+    predicted_BMP, _ = build_mae(spec).predict(frames_BTHWC, masked_BL)
     assert bool((predicted_BMP == 0).all()) == (init == "zero")
 
 
@@ -190,7 +190,7 @@ def test_each_hidden_patch_has_the_statistics_of_visible_ones(two_clips):
     """
     frames, masked = two_clips
     model = build_mae(SPEC)
-    predicted, _ = model(frames, masked)
+    predicted, _ = model.predict(frames, masked)
     got = patchify(reconstruct(model, frames, masked), 2, 8)
     patches = patchify(frames, 2, 8)
     for clip in range(2):

@@ -234,9 +234,9 @@ def test_sizes_go_in_and_out(tmp_path, frames, size, patch):
     slots, rows, columns = spec.grid
     masked_BL = torch.zeros(1, slots, rows * columns, dtype=torch.bool)
     masked_BL[:, :, : spec.hidden] = True
-    predicted, target = again(frames_BTHWC, masked_BL.flatten(1))
+    predicted, target = again.predict(frames_BTHWC, masked_BL.flatten(1))
     assert predicted.shape == target.shape == (1, slots * spec.hidden, 3 * 2 * patch**2)
-    assert torch.equal(predicted, mae(frames_BTHWC, masked_BL.flatten(1))[0])
+    assert torch.equal(predicted, mae.predict(frames_BTHWC, masked_BL.flatten(1))[0])
     other = spec.model_copy(update={"model": model.model_copy(update={"tubelet": 4})})
     with pytest.raises(UserError, match=r"w\.pth: decoder\.head\.bias "):
         load_weights(build_mae(other), tmp_path / "w.pth")

@@ -38,7 +38,7 @@ def slow_sums(model, frames_THWC, masked_SHW):
     visible = [*zip(*np.nonzero(~masked_SHW))]
     with torch.no_grad():
         masked_1L = torch.from_numpy(masked_SHW).view(1, -1)
-        predicted_MP = model(torch.from_numpy(frames_THWC)[None], masked_1L)[0][0].numpy()
+        predicted_MP = model.predict(torch.from_numpy(frames_THWC)[None], masked_1L)[0][0].numpy()
     sums_PG = np.zeros((4, 3))
     for place, predicted_P in zip(np.argwhere(masked_SHW), predicted_MP):
         around = [other for other in visible if np.abs(place - other).max() == 1]

@@ -4,9 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from mgm.models import build_classifier, build_mae, reconstruction_loss
-from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain
-from mgm.training.efficiency import block_compiler, recomputed, wrapped_blocks
+from mgm.models import build_classifier, build_mae
+from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, RunOptions
+from mgm.training.efficiency import (
+    block_compiler,
+    compiled_model,
+    faster,
+    recomputed,
+    wrapped_blocks,
+)
 
 SHAPES = {"data": Data(dataset="k400"), "clips": Clips(frames=4, size=32)}
 VIT = Model(width=32, depth=2, heads=2, patch=8)
@@ -24,9 +30,7 @@ def pretraining(model: Model):
         torch.rand(3, 32, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
         < spec.grid[0] * spec.hidden
     )
-    return mae, lambda frames_BTHWC: reconstruction_loss(
-        *mae(frames_BTHWC, masked_BL), torch.ones(3)
-    )
+    return mae, lambda frames_BTHWC: mae(frames_BTHWC, masked_BL, torch.ones(3))
 
 
 def finetuning(model: Model):
@@ -98,3 +102,38 @@ def test_without_a_compiler_a_line_says_so_and_blocks_run_as_they_are(monkeypatc
     said = list[str]()
     assert block_compiler("on", torch.device("cpu"), said.append) is None
     assert ["C++ compiler" in line and "\n" not in line for line in said] == [True]
+
+
+@pytest.mark.slow  # compiling takes a minute of a CPU
+def test_a_compiled_model_and_loss_give_the_same_step():
+    made, loss_of = pretraining(VIT)
+    loss, gradients = step(made.train(), loss_of, "float32")
+    with faster(made, torch.device("cpu"), RunOptions(compile="on"), print):
+        again, gradients_again = step(made, loss_of, "float32")
+    # float32 sums in another order
+    assert again.item() == pytest.approx(loss.item(), rel=1e-5)
+    assert (gradients_again - gradients).norm() < 1e-4 * gradients.norm()
+    assert torch.equal(step(made, loss_of, "float32")[0], loss)
+
+
+def test_a_model_that_does_not_compile_as_a_whole_has_compiled_blocks():
+    made, loss_of = pretraining(VIT)
+    loss, gradients = step(made.train(), loss_of, "float32")
+    blocks, said = [], list[str]()
+
+    def compiled(forward):
+        def run(*args, **kwargs):
+            if getattr(forward, "__self__", None) is made:
+                raise RuntimeError("no\nkernel")
+            blocks.append(forward)
+            return forward(*args, **kwargs)
+
+        return run
+
+    with compiled_model(made, compiled, [], said.append):
+        for _ in range(2):
+            again, gradients_again = step(made, loss_of, "float32")
+    assert (len(said), len(blocks)) == (1, 2 * 4)
+    assert torch.equal(again, loss)
+    assert torch.equal(gradients_again, gradients)
+    assert "forward" not in vars(made)

@@ -78,7 +78,7 @@ def losses(model: MAE, masked_BL: Tensor, frames_BTHWC: Tensor) -> Tensor:
     """
     encoder, masked_BL = model.encoder, masked_BL.to(frames_BTHWC.device)
     target_BLP = model.target(patchify(frames_BTHWC, encoder.tubelet, encoder.patch))
-    predicted_BMP, target_BMP = model(frames_BTHWC, masked_BL)
+    predicted_BMP, target_BMP = model.predict(frames_BTHWC, masked_BL)
     hidden_BM = model.split(masked_BL)[1]
     without = (
         neighbours(target_BLP, masked_BL, encoder.grid),
