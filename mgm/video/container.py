@@ -161,11 +161,14 @@ class VideoReader:
         read = known or _known(str(path), stat.st_size, stat.st_mtime_ns)
         self.timeline, self.header, self.intra, self.format = read
         # With a container's name, FFmpeg may find another frame rate.
-        self.container, self.stream = _opened(path, known and known.container)
-        context = self.stream.codec_context
-        context.thread_count = 1
-        context.flags |= UNALIGNED
-        self.codec: str = context.codec.canonical_name
+        self._named = known and known.container
+        self._open()
+        self.codec: str = self.stream.codec_context.codec.canonical_name
+
+    def _open(self) -> None:
+        self.container, self.stream = _opened(self.path, self._named)
+        self.stream.codec_context.thread_count = 1
+        self.stream.codec_context.flags |= UNALIGNED
 
     def close(self) -> None:
         """Close the file."""
@@ -241,7 +244,14 @@ class VideoReader:
             needed = {index for index in wanted if index < len(timeline.times_T)}
         # Decode from the start of the file if the nearest key frame is after `first`.
         for time in timeline.seeks(first):
-            self.container.seek(time, stream=self.stream)
+            if time == timeline.start and time not in timeline.key_K:
+                # FFmpeg seeks to key frames only.
+                exported = self.stream.codec_context.flags2
+                self.close()
+                self._open()
+                self.stream.codec_context.flags2 = exported
+            else:
+                self.container.seek(time, stream=self.stream)
             frames = (
                 (index, frame)
                 for frame in self._frames(needed)
@@ -349,7 +359,24 @@ def _known(path: str, size: int, time_ns: int) -> Known:
             times = None
         if times:
             times = replace(times, spare_T=np.isin(times.times_T, list(slices.spare)))
+        # A file that begins with its first picture needs no decoding.
+        if times and times.times_T[0] not in times.key_K:
+            times = _shown(path, times)
         return Known(times, header, slices.intra, container.format.name.partition(",")[0])
+
+
+def _shown(path: str, timeline: Timeline) -> Timeline | None:
+    """Return the timeline without the frames before the first that decodes from the file's start.
+
+    They refer to frames that were cut off, and FFmpeg does not count them. It is None if FFmpeg
+    makes up a picture for one that was cut off, as for MPEG-4. It counts such a picture.
+    """
+    with closing(VideoReader(path, Known(timeline))) as video:
+        for frame in video._frames():
+            if (index := timeline.frame_at(frame.pts)) is not None:
+                made_up = frame.pict_type == PictureType.NONE and not frame.key_frame
+                return None if made_up else timeline.starting(index)
+    return timeline
 
 
 def _one_clock(container: Any) -> bool:

@@ -43,6 +43,11 @@ class Timeline:
         place = int(np.searchsorted(self.key_K, time, side="right")) - 1
         return [*self.key_K[max(place, 0) : place + 1].tolist(), self.start]
 
+    def starting(self, first: int) -> "Timeline":
+        """Return the timeline without the frames before `first`."""
+        of_frames = self.times_T[first:], self.packet_T[first:], self.spare_T[first:]
+        return Timeline(*of_frames, self.key_K, self.start)
+
     def frame_at(self, time: int | None) -> int | None:
         """Return the frame with a presentation time, if there is one."""
         place = 0 if time is None else bisect_left(self.times_T, time)

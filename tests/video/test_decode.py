@@ -3,6 +3,7 @@ import os
 import shutil
 import socket
 import struct
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -125,18 +126,19 @@ def test_vectors_of_cropped_h264_are_those_of_the_visible_part():
     np.testing.assert_array_equal(seen, part.motion_THW2[part.has_motion_T])
 
 
-def copied(source, out, change=None, bitstream=None) -> Path:
+def copied(source, out, change=None, bitstream=None, first=0, options=None) -> Path:
     """Copy the packets of a video to another file, as `ffmpeg -c copy` does.
 
     Args:
+        first: the first packet that is copied.
         change: takes a packet and its number, and changes the packet.
         bitstream: an FFmpeg bitstream filter.
     """
     number = 0
-    with av.open(str(source)) as given, av.open(str(out), "w") as written:
+    with av.open(str(source)) as given, av.open(str(out), "w", options=options) as written:
         stream = written.add_stream_from_template(given.streams.video[0])
         chain = bitstream and BitStreamFilterContext(bitstream, given.streams.video[0], stream)
-        for packet in given.demux(video=0):
+        for packet in islice(given.demux(video=0), first, None):
             flushes = not packet.size
             if flushes and not chain:
                 break
@@ -190,6 +192,36 @@ def test_copies_of_a_stream_without_b_frames_are_read_from_key_frames(tmp_path):
     path = write_video(tmp_path / "v.mp4", moving_square(48), x264_params=params)
     with open_video(path) as video:
         assert [picture.index for picture in video.pictures(20, wanted={20})] == list(range(16, 21))
+
+
+@pytest.mark.parametrize("name", ["piece.mkv", "piece.mp4", "fragments.mp4"])
+@pytest.mark.parametrize("cut", [1, 6])
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"x264_params": "open-gop=1:keyint=8:min-keyint=8:bframes=3:scenecut=0"}),
+        ("libx265", {"x265_params": "open-gop=1:keyint=8:min-keyint=8:bframes=3:log-level=none"}),
+        ("mpeg2video", {"b_frames": 2, "gop": 8}),
+        # FFmpeg makes up a first picture, and counts it.
+        ("mpeg4", {"b_frames": 2, "gop": 8}),
+    ],
+)
+def test_frames_of_a_piece_of_a_video_are_numbered_as_ffmpeg_does(
+    tmp_path, codec, options, cut, name
+):
+    """A lossless cut leaves pictures out that the next ones refer to, and keeps their times."""
+    source = write_video(tmp_path / "source.mp4", moving_square(30, 64, 96), codec, **options)
+    written = {"movflags": "frag_keyframe+empty_moov"} if "fragments" in name else {}
+    path = copied(source, tmp_path / name, first=cut, options={"use_editlist": "0"} | written)
+    with av.open(str(path)) as file:
+        file.streams.video[0].codec_context.thread_count = 1
+        shown = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    assert probe_video(path).frames == len(shown)
+    for index_T in (range(len(shown)), [9]):
+        read_THWC = read_clip(path, index_T, motion=False).frames_THWC
+        np.testing.assert_array_equal(read_THWC, np.stack(shown)[index_T])
+    if probe_video(path).has_vectors:
+        assert len(read_track(path)) == len(shown)
 
 
 @pytest.mark.parametrize("left", [16, 30])
