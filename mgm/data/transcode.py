@@ -9,6 +9,7 @@ import numpy as np
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from mgm.errors import UserError
 from mgm.video.container import DecodedFrame, open_video
 from mgm.video.motion import UPRIGHT, Turn
 from mgm.video.track import TrackWriter
@@ -29,8 +30,8 @@ ENCODING = {
 }
 
 
-def encode(source: Video, out: Path, short_side: int, track: BinaryIO) -> int:
-    """Write a video as MP4, and its track. Return the number of its frames.
+def encode(source: Video, out: Path, short_side: int, track: BinaryIO) -> None:
+    """Write a video as MP4, and its track.
 
     Frame i of the copy is picture i of the source, even if the source's frame rate varies. The
     copy's rate is the source's average.
@@ -41,6 +42,9 @@ def encode(source: Video, out: Path, short_side: int, track: BinaryIO) -> int:
 
     Args:
         track: an open file, which gets the source's vectors and the copy's times.
+
+    Raises:
+        UserError: the video cannot be read, or not all its frames decode.
     """
     frames, rate = 0, Fraction(source.fps).limit_denominator(100_000) or Fraction(25)
     writer = TrackWriter(track)
@@ -66,11 +70,10 @@ def encode(source: Video, out: Path, short_side: int, track: BinaryIO) -> int:
         if frames:
             container.mux(stream.encode())
         facts = {"method": "codec", "codec": video.codec, "vectors": video.has_vectors}
-    if not frames:
-        return 0
+    if frames != source.frames:
+        raise UserError(f"{frames:,} of {source.frames:,} frames decode; replace the file")
     with open_video(out) as copy:
         writer.finish(copy, frames, size, pixels=(height, width), **facts)
-    return frames
 
 
 def _fitted(height: int, width: int, short_side: int) -> tuple[int, int]:

@@ -329,8 +329,6 @@ class TrackWriter:
             values += [steps_T, timeline.packet_T, timeline.spare_T]
         kinds = COLUMNS if timeline is None else COLUMNS + TIMES
         columns = [np.array(column, kind) for column, (_, kind) in zip(values, kinds, strict=True)]
-        if any(len(column) != frames for column in columns):
-            raise UserError(f"{len(rows):,} of {frames:,} frames decode; replace the file")
         line = Facts.model_validate(facts).model_dump_json().encode()
         table = zlib.compress(b"\n".join([line, b"".join(x.tobytes() for x in columns)]))
         self.file.write(table + END.pack(len(table), zlib.crc32(table), MAGIC))

@@ -47,20 +47,20 @@ def write_track(path: str | Path, file: BinaryIO, frames: int | None = None) -> 
     """Write the track of a video's own vectors, in one decoding pass without converting pixels.
 
     Args:
-        frames: the number of its frames, if it is known.
+        frames: the number of its frames, which must all decode. None: those that decode.
 
     Raises:
-        UserError: the video cannot be read, its frames change their size, or it has another number.
+        UserError: the video cannot be read, its frames change their size, or fewer decode.
     """
-    writer, size = TrackWriter(file), None
+    writer, size, decoded = TrackWriter(file), None, 0
     with open_video(path) as video:
-        for picture in record(video, writer):
+        for decoded, picture in enumerate(record(video, writer), 1):
             size = picture.size
         if size is None:
             raise UserError(f"{path}: no frame decodes; replace the file or leave it out")
         found = len(video.timeline.times_T) if video.timeline else len(writer.rows)
-        if frames not in (None, found):
-            raise UserError(f"{path}: {found:,} of {frames:,} frames decode; replace the file")
+        if frames is not None and not decoded == found == frames:
+            raise UserError(f"{path}: {decoded:,} of {frames:,} frames decode; replace the file")
         moves = len(writer.rows) == 1 or any(kind != "I" for _, _, kind in writer.rows)
         moves = moves and video.has_vectors
         writer.finish(video, found, size, method="codec", codec=video.codec, vectors=moves)
