@@ -9,8 +9,8 @@
     OUT/index.csv, index.json   the index of the copies, with the sources' labels, splits and
                                 groups. index.json is written last
 
-A source is decoded once for its copy and its track. As with make, they are kept if they are whole
-and not older than the source. They are written under hidden names and then renamed, so a killed
+A source is decoded once for its copy and its track. They are kept if they are whole and of this
+source (`mgm.data.tracks.is_of`). They are written under hidden names and then renamed, so a killed
 process or a full disk leaves no incomplete file.
 """
 
@@ -26,13 +26,13 @@ from typing import Any
 from mgm.console import track
 from mgm.data.index import Index, Video, inside, new_index, read_index, write_index
 from mgm.data.opening import GONE, disk_full, fault, in_processes, open_all
-from mgm.data.tracks import THREADS, current
+from mgm.data.tracks import THREADS, are_copies, current, is_of
 from mgm.errors import UserError
-from mgm.reading import read_json
+from mgm.reading import file_digest, read_json
 from mgm.results.atomic import atomic_write, remove_parts, write
-from mgm.video.track import track_path
+from mgm.video.track import AGAIN, track_path
 
-OLDER = "is older than its source; run the same `mgm prepare` again"
+OLDER = f"is not a copy of its source as it is now; {AGAIN}"
 
 
 def copy_videos(source: Index, out: Path, short_side: int = 256, processes: int = 1) -> Index:
@@ -91,20 +91,20 @@ def copy_videos(source: Index, out: Path, short_side: int = 256, processes: int 
 
 
 def older_copies(index: Index) -> Iterator[tuple[str, str]]:
-    """Yield (path, reason) of each copy of an index that is older than its source.
+    """Yield (path, reason) of each copy of an index whose source has changed since.
 
     Sources that are gone, or an index that has no copies, yield nothing.
     """
     out = index.root.parent
-    if not ((out / "copies.json").is_file() and (out / "source" / "index.json").is_file()):
+    if not (are_copies(index) and (out / "source" / "index.json").is_file()):
         return
-    known, root = {video.path for video in index.videos}, index.root
+    known, root = {video.path: video for video in index.videos}, index.root
     source = _targets(read_index(out / "source")).items()
-    pairs = [(path, own.path) for own, name in source if (path := str(root / name)) in known]
+    pairs = [(known[path], own) for own, name in source if (path := str(root / name)) in known]
     with ThreadPoolExecutor(THREADS) as pool:
-        for (path, _), older in zip(pairs, pool.map(_older, pairs)):
+        for (copy, _), older in zip(pairs, pool.map(_older, pairs)):
             if older:
-                yield path, OLDER
+                yield copy.path, OLDER
 
 
 def check_files(index: Index) -> None:
@@ -123,19 +123,15 @@ def check_files(index: Index) -> None:
 
 
 def _current(video: Video, copy: Video | None) -> bool:
-    """Return whether a copy and its track are whole, of this video, and not older than it."""
-    return bool(
-        copy
-        and copy.frames == video.frames
-        and not _older((copy.path, video.path))
-        and current(copy, "codec")
-    )
+    """Return whether a copy and its track are whole, and of this video as it is now."""
+    whole = copy and copy.frames == video.frames and current(copy, "codec")
+    return bool(copy and whole and not _older((copy, video)))
 
 
-def _older(pair: tuple[str, str]) -> bool:
-    """Return whether a copy is older than its source, if that is there."""
-    path, source = pair
-    return os.path.exists(source) and os.path.getmtime(path) < os.path.getmtime(source)
+def _older(pair: tuple[Video, Video]) -> bool:
+    """Return whether the source of a copy has changed since, if it is there."""
+    copy, source = pair
+    return os.path.exists(source.path) and not is_of(copy, "codec", source.path, "source")
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
@@ -191,7 +187,7 @@ def _copy(short_side: int, task: tuple[Video, Path, str]) -> tuple[Video, str]:
             if not video.has_vectors:
                 vectors.seek(0)
                 vectors.truncate()
-                write_track(target, vectors)
+                write_track(target, vectors, source=file_digest(Path(video.path)))
         return video, ""
     except UserError as error:
         return video, str(error).removeprefix(f"{video.path}: ")

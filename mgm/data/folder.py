@@ -23,7 +23,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, get_args
+from typing import Annotated
 from unicodedata import normalize
 
 from pydantic import AfterValidator, BaseModel, Field
@@ -32,13 +32,11 @@ from mgm.data.index import SPLITS, Index, Video, below, new_index, read_index, w
 from mgm.data.opening import files_below, is_preview, open_all, skipped
 from mgm.errors import UserError, valid
 from mgm.reading import found_in, read_table
-from mgm.spec import Flow
 
 TEST_SHARE = 0.2
 UNLABELLED = "unlabelled"  # the one class of videos without labels
 # Marks of recordings and persons in names, as in v_Biking_g01_c02 and person01_run.
 MARK = re.compile(r"(?<![a-z0-9])(?:g|s|person|subj(?:ect)?|actor|speaker)[-_ ]?\d+", re.IGNORECASE)
-_SIDECARS = tuple(f".{method}.npy" for method in get_args(Flow))
 
 Text = Annotated[str, Field(min_length=1)]
 # macOS writes ü as u and a diaeresis. One name is one class in both forms.
@@ -151,13 +149,12 @@ def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple
             continue
         names, unusable = files_below(source, label)
         unlabelled += unusable
-        names = sorted(name for name in names if not name.endswith(_SIDECARS))
         if not names:
             reason = f" ({unusable[0][1]})" if unusable else ""
             raise UserError(
                 f"{ascii(str(source / label))[1:-1]}: is a class folder without videos{reason}"
             )
-        listed |= {name: _Listed(path=name, label=label) for name in names}
+        listed |= {name: _Listed(path=name, label=label) for name in sorted(names)}
     return source, listed, unlabelled
 
 

@@ -27,6 +27,8 @@ from mgm.video.videos import Video
 
 T = TypeVar("T")
 SPLITS = ("train", "test")
+# Bytes. A file system has at most 255, and tracks, copies and temporary files add to a name.
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -212,13 +214,16 @@ def _video(row: list[str], root: Path, tracks: str) -> Video:
 
 
 def inside(name: str) -> str:
-    """Return a path below a folder for a path that may lead outside of it.
+    """Return a path below a folder for a path that may lead outside of it, or be too long.
 
-    The name of a path that begins with `../` gets a digest, since several could become equal.
+    The name of a path that begins with `../` gets a digest, since several could become equal. So
+    does a name to which no suffix could be added, and then it is short.
     """
     *folders, file = (part for part in name.split("/") if part not in ("", ".."))
-    if ".." in name.split("/"):
+    long = len(file.encode()) > LONGEST_NAME
+    if ".." in name.split("/") or long:
         stem, dot, suffix = file.rpartition(".")
+        stem, suffix = (stem[:32], suffix[:8]) if long else (stem, suffix)
         file = f"{stem or suffix}.{hashlib.sha256(name.encode()).hexdigest()[:8]}{dot}{suffix}"
     return "/".join([*folders, file])
 

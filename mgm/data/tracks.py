@@ -3,8 +3,8 @@
     INDEX_DIR/tracks/NAME.METHOD.track    NAME is the video's path below the root of the index
     INDEX_DIR/tracks-METHOD.json          the marker, written when all videos have their tracks
 
-As with make, a track is kept if it is whole, of its video, and not older than it. A track is
-written under a hidden name and then renamed, so a killed process leaves no incomplete one.
+A track is kept if it is whole, and of its video as it is now (`is_of`). A track is written under a
+hidden name and then renamed, so a killed process leaves no incomplete one.
 
 torch is only imported for RAFT.
 """
@@ -26,7 +26,7 @@ from mgm.reading import file_digest
 from mgm.results.atomic import atomic_write, remove_parts, write
 from mgm.results.lock import folder_lock
 from mgm.spec import Method
-from mgm.video.track import Track, track_path
+from mgm.video.track import AGAIN, Track, track_path
 
 THREADS = 32  # that look at files. A shared file system answers many requests at a time
 
@@ -85,7 +85,7 @@ def missing_tracks(
     digest: str = "",
     processes: int = 1,
 ) -> list[tuple[str, str]]:
-    """Write the tracks that are missing or older than their videos.
+    """Write the tracks that are missing, or not of their videos as they are now.
 
     Args:
         index: as `read_index` returns it.
@@ -102,6 +102,11 @@ def missing_tracks(
             f"are {digest[:12]}; pass the former, or delete the tracks of method {method}"
         )
     todo = [video for video, track in zip(index.videos, known) if track is None]
+    if todo and method == "codec" and are_copies(index):
+        raise UserError(
+            f"{todo[0].path}: is a copy without a track of its own ({len(todo)} of {len(known)}), "
+            f"and has not its source's vectors; {AGAIN}"
+        )
     for folder in {os.path.dirname(video.track) for video in todo}:
         if os.path.isdir(folder):
             remove_parts(Path(folder))
@@ -112,13 +117,38 @@ def missing_tracks(
 
 
 def current(video: Video, method: Method) -> Track | None:
-    """Return a video's track if it is whole, of this video, and not older than it."""
+    """Return a video's track if it is whole, and of this video as it is now."""
     from mgm.video.read import open_track
 
     with suppress(UserError, OSError):
-        if os.path.getmtime(track_path(video.track, method)) >= os.path.getmtime(video.path):
+        if is_of(video, method, video.path):
             return open_track(video, method)
     return None
+
+
+def is_of(video: Video, method: Method, file: str, fact: str = "digest") -> bool:
+    """Return whether a video's track was made from a file as it is now.
+
+    It was if it is newer, as with make. Copying files changes their times, so an older track is
+    compared by content. Then it gets the file's time, so that this is done once.
+
+    Args:
+        file: the video itself, or what it is a copy of.
+        fact: the field of `Facts` that has the file's SHA-256.
+    """
+    path, changed = track_path(video.track, method), os.stat(file).st_mtime_ns
+    if os.stat(path).st_mtime_ns >= changed:
+        return True
+    if getattr(Track(path).facts, fact) != file_digest(Path(file)):
+        return False
+    with suppress(OSError):
+        os.utime(path, ns=(changed, changed))
+    return True
+
+
+def are_copies(index: Index) -> bool:
+    """Return whether videos are copies, whose vectors are those of their sources."""
+    return (index.root.parent / "copies.json").is_file()
 
 
 def has_track(video: Video, method: Method = "codec") -> bool:
@@ -127,7 +157,7 @@ def has_track(video: Video, method: Method = "codec") -> bool:
 
 
 def require_tracks(folder: Path, videos: Sequence[Video], method: Method) -> None:
-    """Check that these videos of an index have tracks that are not older than they are.
+    """Check that these videos of an index have tracks, made from them as they are now.
 
     Raises:
         NoMotion: a video has none. The message has the command to run.
@@ -139,16 +169,18 @@ def require_tracks(folder: Path, videos: Sequence[Video], method: Method) -> Non
             return f"{path}: no such file"
         # A missing video is found when it is read.
         with suppress(OSError):
-            if os.path.getmtime(path) < os.path.getmtime(video.path):
-                return f"{path}: is older than its video"
+            if not is_of(video, method, video.path):
+                return f"{path}: is not of its video as it is now"
         return ""
 
     with ThreadPoolExecutor(THREADS) as pool:
         faults = [found for found in pool.map(fault, videos) if found]
     if faults:
+        again = f"run `mgm track {folder} --method {method}`"
+        if method == "codec" and are_copies(read_index(folder)):
+            again = AGAIN
         raise NoMotion(
-            f"{faults[0]} ({len(faults)} of {len(videos)} videos), but the mask follows it; "
-            f"run `mgm track {folder} --method {method}`"
+            f"{faults[0]} ({len(faults)} of {len(videos)} videos), but the mask follows it; {again}"
         )
 
 
@@ -164,7 +196,9 @@ def _write(method: Method, weights: Path | None, digest: str, video: Video) -> t
     except UserError as error:
         return video, str(error).removeprefix(f"{video.path}: ")
     except OSError as error:
-        raise disk_full(error, Path(video.track), video) or error from None
+        if full := disk_full(error, Path(video.track), video):
+            raise full from None
+        return video, f"its track cannot be written ({error.strerror})"
 
 
 def write_track(

@@ -10,6 +10,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from mgm.errors import UserError
+from mgm.reading import file_digest
 from mgm.video.container import DecodedFrame, open_video
 from mgm.video.motion import UPRIGHT, Turn
 from mgm.video.track import TrackWriter
@@ -70,6 +71,7 @@ def encode(source: Video, out: Path, short_side: int, track: BinaryIO) -> None:
         if frames:
             container.mux(stream.encode())
         facts = {"method": "codec", "codec": video.codec, "vectors": video.has_vectors}
+    facts["source"] = file_digest(Path(source.path))
     if frames != source.frames:
         raise UserError(f"{frames:,} of {source.frames:,} frames decode; replace the file")
     with open_video(out) as copy:

@@ -24,6 +24,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from mgm.errors import NoMotion, UserError
+from mgm.reading import file_digest
 from mgm.spec import Method
 from mgm.video.clip import Motion
 from mgm.video.motion import cell_distance, cells, reference_distance
@@ -65,6 +66,8 @@ class Facts(BaseModel):
         bytes, pixels: size of the file that the times belong to, and height and width of its
             frames. Those of a copy may be smaller than its source's.
         container: FFmpeg's name of the container.
+        digest: SHA-256 of that file. Tracks of older versions have none.
+        source: SHA-256 of the file that it is a copy of; empty if it is none.
         weights: SHA-256 of the weights that computed the flow.
         keys, start: see `Timeline`. None: the file stores no times, and is decoded from its start.
     """
@@ -80,6 +83,8 @@ class Facts(BaseModel):
     bytes: NonNegativeInt
     container: str
     pixels: tuple[int, int]
+    digest: str = ""
+    source: str = ""
     weights: str = ""
     keys: tuple[int, ...] | None = None
     start: int = 0
@@ -314,11 +319,12 @@ class TrackWriter:
         Args:
             file: from which the pixels are read. The times are this file's.
             size: height and width of the frames that the vectors are of.
-            facts: method, codec, vectors, and what differs: weights, and the file's pixels.
+            facts: method, codec, vectors, and what differs: weights, source, and the file's pixels.
         """
         timeline, (height, width) = file.timeline, size
         facts = {"frames": frames, "height": height, "width": width, "pixels": size} | facts
         facts |= {"bytes": os.path.getsize(file.path), "container": file.format}
+        facts |= {"digest": file_digest(Path(file.path))}
         rows = self.rows + [(0, 0, "")] * (frames - len(self.rows))
         size_T, crc_T, kind_T = zip(*rows) if rows else ((), (), ())
         past_T, future_T = reference_distance(np.arange(len(rows)), np.array(self.references, int))

@@ -43,27 +43,32 @@ def record(video: VideoReader, writer: TrackWriter) -> Iterator[DecodedFrame]:
         yield picture
 
 
-def write_track(path: str | Path, file: BinaryIO, frames: int | None = None) -> None:
+def write_track(
+    path: str | Path, file: BinaryIO, frames: int | None = None, source: str = ""
+) -> None:
     """Write the track of a video's own vectors, in one decoding pass without converting pixels.
 
     Args:
         frames: the number of its frames, which must all decode. None: those that decode.
+        source: SHA-256 of the file that it is a copy of.
 
     Raises:
         UserError: the video cannot be read, its frames change their size, or fewer decode.
     """
-    writer, size, decoded = TrackWriter(file), None, 0
+    writer, size = TrackWriter(file), None
     with open_video(path) as video:
-        for decoded, picture in enumerate(record(video, writer), 1):
+        for picture in record(video, writer):
             size = picture.size
         if size is None:
             raise UserError(f"{path}: no frame decodes; replace the file or leave it out")
         found = len(video.timeline.times_T) if video.timeline else len(writer.rows)
+        decoded = sum(kind != "" for _, _, kind in writer.rows)
         if frames is not None and not decoded == found == frames:
             raise UserError(f"{path}: {decoded:,} of {frames:,} frames decode; replace the file")
         moves = len(writer.rows) == 1 or any(kind != "I" for _, _, kind in writer.rows)
         moves = moves and video.has_vectors
-        writer.finish(video, found, size, method="codec", codec=video.codec, vectors=moves)
+        facts = {"codec": video.codec, "vectors": moves, "source": source}
+        writer.finish(video, found, size, method="codec", **facts)
 
 
 def read_track(path: str | Path) -> Track:

@@ -21,8 +21,10 @@ from mgm.cli import app
 from mgm.data.copies import check_files, copy_videos
 from mgm.data.folder import index_folder
 from mgm.data.index import read_index
+from mgm.data.tracks import require_tracks, write_tracks
 from mgm.errors import UserError
 from mgm.video import probe_video, read_clip
+from mgm.video.track import track_path
 from tests.helpers.videos import moving_square, write_video
 
 
@@ -228,13 +230,42 @@ def test_cut_and_older_copies_are_named_before_a_run_and_written_again(copied):
         check_files(index)
     assert again().digest == index.digest
     assert path.read_bytes() == whole
-    later = before[index.name(index.videos[0])] + 10**12
     source = next(v for v in read_index(out / "source").videos if "cats/0" in v.path)
+    later = before[index.name(index.videos[0])] + 10**12
+    data = bytearray(Path(source.path).read_bytes())
+    data[-1] ^= 1
+    Path(source.path).write_bytes(data)
     os.utime(source.path, ns=(later, later))
-    with pytest.raises(UserError, match="older than its source"):
+    with pytest.raises(UserError, match="not a copy of its source"):
         check_files(index)
-    os.utime(path, ns=(later, later))
+    again()
     check_files(index)
+
+
+def test_copies_and_tracks_with_other_times_are_still_of_their_sources(copied):
+    """rsync, git and a camera's wrong clock change the times of files, and not what they hold."""
+    out, again = copied
+    index = read_index(out)
+    codec = [Path(track_path(video.track, "codec")) for video in index.videos]
+    before = [path.read_bytes() for path in codec]
+    age(codec)
+    check_files(index)
+    require_tracks(out, index.videos, "codec")
+    age(codec)
+    write_tracks(out)
+    age(codec)
+    again()
+    assert [path.read_bytes() for path in codec] == before
+    # Those of the copy would be other vectors than those of its source.
+    codec[0].unlink()
+    with pytest.raises(UserError, match="mgm prepare"):
+        write_tracks(out)
+    assert not codec[0].exists()
+
+
+def age(paths):
+    for path in paths:
+        os.utime(path, ns=(0, 0))
 
 
 def test_a_copy_of_another_video_is_named(copied):

@@ -174,14 +174,6 @@ def test_files_of_a_group_stay_on_one_side_and_marks_without_groups_are_mentione
         index_folder(tmp_path / "videos", tmp_path / "none", groups="person.")
 
 
-def test_flow_beside_videos_changes_no_index(videos, tmp_path):
-    before = index_folder(videos, tmp_path / "before")
-    for path in videos.glob("*/*.mp4"):
-        for method in ("dis", "raft-small"):
-            write(path.with_name(f"{path.name}.{method}.npy"), "x")
-    assert index_folder(videos, tmp_path / "after") == before
-
-
 def test_a_csv_gives_labels_splits_and_groups(tmp_path, video):
     names = ["x, 1.mp4", "sub/2.mp4", "3.mp4", "4.mp4"]
     for name in names:
