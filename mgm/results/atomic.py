@@ -28,7 +28,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)
+        # Some file systems refuse any change.
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(mode)
         with naming(temporary), temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

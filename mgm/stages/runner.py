@@ -1,11 +1,12 @@
 """Run specs in their folders, one after another, and record the results."""
 
+import os
 import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -129,10 +130,12 @@ def _run_one(
         metrics = compute(job)
         if not collectives.is_main():
             return ""
+        # The machine's clock may have been set back meanwhile.
+        wall_s = round(time.monotonic() - clock, 3)
         times = {
-            "wall_s": round(time.monotonic() - clock, 3),
+            "wall_s": wall_s,
             "started": started.isoformat(timespec="seconds"),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "finished": (started + timedelta(seconds=wall_s)).isoformat(timespec="seconds"),
         }
         # A stage may have chosen fields of its spec itself.
         job.spec = spec
@@ -201,9 +204,12 @@ def git_commit() -> tuple[str, bool]:
     """
     root = Path(__file__).parents[2]
 
+    # In a hook, git's own variables name the hook's repository.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
     def git(*words: str) -> str:
         done = subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=False
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=False, env=own
         )
         if done.returncode and (root / ".git").exists():
             _say_once(f"results name no commit: {' '.join(done.stderr.split())}")

@@ -6,6 +6,7 @@ import sys
 import av
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from mgm.errors import UserError, as_user_error
 from mgm.reading import file_digest, read_json
@@ -128,6 +129,24 @@ def test_a_full_disk_under_a_library_names_the_file_that_was_asked_for(tmp_path,
         write()
     assert full.value.filename == str(tmp_path / "out")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.EIO, errno.EFBIG])
+def test_a_failed_write_of_weights_is_the_systems_error_with_the_file(tmp_path, number):
+    with pytest.raises(OSError, match="out") as failed, atomic_write(tmp_path / "out"):
+        raise SafetensorError(f"I/O error: {os.strerror(number)} (os error {number})")
+    assert (failed.value.errno, failed.value.filename) == (number, str(tmp_path / "out"))
+
+
+def test_a_failed_flush_names_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: fail(errno.EINVAL))
+    with pytest.raises(OSError, match="out") as failed:
+        atomic.write(tmp_path / "out", "new")
+    assert failed.value.filename == str(tmp_path / "out")
+
+
+def fail(number):
+    raise OSError(number, os.strerror(number))
 
 
 def test_a_failed_append_names_its_file(tmp_path):

@@ -24,6 +24,12 @@ def test_a_tree_is_dirty_by_its_code_and_not_by_its_studies(tmp_path, monkeypatc
     monkeypatch.setattr(runner, "__file__", str(code))
     head = git("rev-parse", "HEAD")
     assert runner.git_commit() == (head, False)
+    # A hook of another repository, or one in a linked worktree, sets git's variables.
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.setenv(name, str(Path(__file__).parents[2] / ".git"))
+    assert runner.git_commit() == (head, False)
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name)
     study.write_text("2\n")
     assert runner.git_commit() == (head, False)
     code.write_text("2\n")

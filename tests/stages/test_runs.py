@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import combinations
 
 import numpy as np
@@ -20,6 +21,7 @@ from mgm.results import atomic
 from mgm.results.result import examine, last_losses, learnt_nothing, log_lines, write_result
 from mgm.spec import Data, PredictOptions, RunOptions, Views, Visualise, parse
 from mgm.stages import fit as fitting
+from mgm.stages import runner
 from mgm.stages.apply import predict
 from mgm.stages.evaluate import softmax_mean
 from mgm.stages.export import export
@@ -323,6 +325,20 @@ def test_a_failure_is_recorded_and_the_others_still_run(execution, pretraining, 
     )
     assert examine(execution.results / lost.run_id, lost).state == "failed"
     assert examine(execution.results / finetuning.run_id, finetuning).state == "finished"
+
+
+def test_a_clock_that_is_set_back_during_a_run_leaves_a_valid_result(
+    execution, pretraining, monkeypatch
+):
+    class SetBack(datetime):
+        years = iter(range(2030, 2000, -1))
+
+        @classmethod
+        def now(cls, *zone):
+            return datetime(next(cls.years), 1, 1, tzinfo=UTC)
+
+    monkeypatch.setattr(runner, "datetime", SetBack)
+    assert examine(run(pretraining, execution), pretraining).state == "finished"
 
 
 def test_a_cause_is_told_once(execution, pretraining, capfd):
