@@ -21,6 +21,7 @@ from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_lock
 from mgm.results.plan import FOLDER, SPECS, Plan, read_plan
+from mgm.results.result import examine
 from mgm.spec import PUBLISHED, Data, LoadOptions, RunOptions, Spec, parents
 from mgm.study import CONFIG, STUDIES, WORKFLOW
 from mgm.study.expand import Layers, expand
@@ -37,6 +38,8 @@ class Workflow:
         config: the options of `snakemake --config` (`Options`).
         writes: unpack archived results, and delete markers of results that were deleted.
             Otherwise the constructor writes nothing.
+        examines: a job is done only if the results of its runs are valid, as a report asks. It
+            takes about 3 ms per run.
 
     Attributes:
         sources: published datasets that jobs prepare, each with the folder of its download.
@@ -54,7 +57,9 @@ class Workflow:
         reports: Path = Path("reports"),
         data: Path = Path("data"),
         writes: bool = False,
+        examines: bool = False,
     ):
+        self.examines = examines
         with valid("--config ", f"the options are {', '.join(Options.model_fields)}"):
             self.options = options = Options.model_validate(dict(config))
         self.cluster = load_cluster(options.cluster) if options.cluster else None
@@ -245,7 +250,11 @@ class Workflow:
 
     def is_done(self, name: str) -> bool:
         """Return whether a job is done: its files exist, or its marker if it makes no files."""
-        return all(path.is_file() for path in self.jobs[name].makes or (self.marker(name),))
+        job = self.jobs[name]
+        if not all(path.is_file() for path in job.makes or (self.marker(name),)):
+            return False
+        asked = job.specs if self.examines else ()
+        return all(examine(self.results / x.run_id, x).state == "finished" for x in asked)
 
     def markers(self, names: Iterable[str]) -> list[str]:
         """Return the markers of the jobs in `names` that are not done."""
