@@ -1,10 +1,24 @@
 """Run `mgm` as a module: `python -m mgm`, or `torchrun ... -m mgm`."""
 
+import ctypes
 import gc
 import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+
+
+def end_with(parent: int) -> None:
+    """Let the kernel send this process SIGTERM when its parent ends (Linux only).
+
+    Some versions of `setpriv` cannot.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    # It may have ended already.
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
@@ -12,6 +26,12 @@ def main() -> None:
 
     Ctrl-C during the import of its libraries ends the process without a traceback.
     """
+    # Daemons start programs without standard streams.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    if parent := os.environ.pop("MGM_PARENT", ""):
+        end_with(int(parent))
     # By default, garbage collection takes an eighth of the time to start a training.
     gc.set_threshold(50_000)
     # A terminal that cannot show a letter of a name shows a question mark.

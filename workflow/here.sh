@@ -6,4 +6,4 @@ set -euo pipefail
 exec > >(tee -i "$1") 2>&1 9> "$2"
 # It fails on a file system without locks, where nothing stops a second Snakemake.
 flock --shared 9 || true
-exec setpriv --pdeathsig TERM "${@:3}"
+MGM_PARENT=$PPID exec "${@:3}"
