@@ -27,11 +27,10 @@ from mgm.masking import Grid, make_mask
 from mgm.models import build_mae
 from mgm.results.result import log_lines
 from mgm.spec import Clips, Data, Mask, Model, Pretrain, RunOptions
-from mgm.spec.compute import multiply_adds
+from mgm.spec.compute import multiply_adds, peak_of
 from mgm.stages.fit import device_copy
 from mgm.stages.guidance import mask_options
 from mgm.stages.job import best_device
-from mgm.study.cost import PEAK
 from mgm.study.recipes import DECODERS, MODELS
 from mgm.training.efficiency import faster
 from mgm.training.optim import build_optimiser
@@ -52,8 +51,7 @@ def spec_of(backbone: str, tiny: bool, mask: str = "mgm") -> Pretrain:
 
 def mfu(spec: Pretrain, clips_per_s: float) -> str:
     """Return the share of the GPU's peak at this rate. A step is three forward passes."""
-    name = torch.cuda.get_device_name().lower() if torch.cuda.is_available() else ""
-    peak = next((peak for card, peak in PEAK.items() if card in name.replace(" ", "")), 0)
+    peak = peak_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else 0
     return f"{6 * multiply_adds(spec) * clips_per_s / peak:.1%}" if peak else "unknown"
 
 
