@@ -21,8 +21,7 @@ from mgm.spec import (
     Probe,
     Views,
 )
-from mgm.spec.compute import parameters
-from mgm.spec.compute import PEAK
+from mgm.spec.compute import PEAK, parameters
 from mgm.study.cost import cost, costs
 from mgm.study.videos import size_of
 from tests.helpers.errors import refused
