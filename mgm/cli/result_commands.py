@@ -19,25 +19,20 @@ Reports = Annotated[Path, typer.Option(help="Folder that contains the folder NAM
 
 @app.command()
 def verify(name: Name, results: Results = Path("results")) -> None:
-    """Check a study's runs and predictions against their files, the committed archive and git.
-
-    What cannot be checked fails: missing runs, an uncommitted archive, a shallow clone.
-    """
+    """Check runs and predictions against their files, the committed archive and git."""
     # Imported here, as in all commands, so that `mgm --help` starts at once.
     from mgm.report.verify import verify as check
     from mgm.results.frame import examine_all
     from mgm.results.plan import read_plan
-    from mgm.study.load import read_studies, study_file
+    from mgm.study.load import read_studies
 
     folder = results / name
     plan = read_plan(folder)
-    if not study_file(folder, plan):
-        raise UserError(f"{name}: is not a study; `mgm report {name}` shows it")
-    (study,) = read_studies(folder, plan).values()
-    lines, failed = check(plan, study, examine_all(folder, plan.specs), folder)
-    say("\n".join(lines))
-    if failed:
-        raise UserError(f"{name}: {failed} of {len(lines)} checks failed")
+    studies = [*read_studies(folder, plan).values()]
+    checks = check(plan, studies, examine_all(folder, plan.specs, weights=True), folder)
+    say("\n".join(f"{'ok' if passes else 'FAILED'}: {line}" for passes, line in checks))
+    if failed := sum(not passes for passes, _ in checks):
+        raise UserError(f"{name}: {failed} of {len(checks)} checks failed")
 
 
 @app.command()

@@ -128,7 +128,7 @@ def inspect(
     """Print facts about a video or a dataset.
 
     They are codecs, durations, motion vectors and motion. Of a dataset they are also what masks
-    leave visible, and if it is prepared what pretraining gains by a rule.
+    leave visible.
     """
     if path.is_dir():
         from mgm.stages.inspect import inspect_folder

@@ -90,17 +90,8 @@ class Workflow:
         for name, dataset in self.datasets.items():
             self._place(name, dataset, data)
         self._keys = {(set.name or key, set.digest): key for key, set in self.datasets.items()}
-        # The files of weights that rows start from, by the ids of their runs.
-        self.given = dict[str, Path]()
-        weights = dict[str, str]()
-        for file in {row.weights for row in study.rows.values()} - {""} if study else ():
-            # This imports torch.
-            from mgm.stages.parents import external_run_id
-
-            weights[file], path = external_run_id(file, f"study {self.name}: from")
-            self.given[weights[file]] = path
         self.layers: Layers = {}
-        self.plan = expand(studies, self.scale, self.datasets, weights, self.layers)
+        self.plan = expand(studies, self.scale, self.datasets, self.layers)
         if study:
             self.plan = self._plan_of(study, file_of(options.study, STUDIES))
         elif (own := STUDIES / f"{self.name}.yaml").is_file():
@@ -339,11 +330,6 @@ class Workflow:
         for path, text in files.items():
             if not path.exists() or path.read_text(encoding="utf-8") != text + "\n":
                 atomic.write(path, text + "\n")
-        if self.given:
-            from mgm.stages.parents import link
-
-            for run_id, weights in self.given.items():
-                link(weights, self.results / run_id)
         for stale in {*(self.results / "specs").glob("*.json")} - files.keys():
             stale.unlink()
 

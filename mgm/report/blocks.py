@@ -386,7 +386,6 @@ def cell_of(findings: Findings, line: Mapping[str, Any], count: bool) -> Cell:
     small += [f"{line['n']} of {line['wanted']} runs"] if line["status"] == "partial" else []
     if (fits := findings.fitted.get(place, 100)) < FITS:
         small.append(f"{fits:.1f} in training")
-    small += [findings.chosen[place]] if place in findings.chosen else []
     if line["estimate"] is None:
         status = "" if line["status"] == "quoted" else line["status"]
         return Cell(status, small=tuple(small))
@@ -461,23 +460,16 @@ def prediction_table(findings: Findings, verdicts: Sequence[str]) -> Table:
 
 
 def claim_blocks(verdicts: pd.DataFrame) -> list[Block]:
-    """Return the paper's claims, a line each, by verdict. Those that nothing tests stand in csv."""
-    if not len(verdicts):
-        return []
+    """Return the paper's claims, a line each, by verdict."""
     counts = verdicts.verdict.value_counts()
     words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    text = "Each claim of the paper's text, against the paper's own tables and against our runs: "
+    text = "Each claim of the paper's text, against the paper's own tables: "
     blocks: list[Block] = [
         Heading("Claims", key="claims"),
         Links(f"{text}{words}.", {"claims.csv": "claims.csv"}),
     ]
     for verdict, claims in verdicts.groupby("verdict", sort=False):
-        if verdict in ("not run", "not tested at this scale"):
-            continue
-        lines = [
-            f"{one['claim']} (tables: {one['quoted']}; ours: {one['ours']})"
-            for one in claims.to_dict("records")
-        ]
+        lines = [f"{one['claim']} (tables: {one['quoted']})" for one in claims.to_dict("records")]
         blocks.append(Fold(f"{verdict}: {len(lines)}", [Lines(lines)]))
     return blocks
 

@@ -62,8 +62,8 @@ def build_report(results: Path, reports: Path, only: str = "", formats: Sequence
     for write in writers.values():
         write()
     write_frames(findings, reports / "tables")
-    verdicts = judge_claims(findings) if len(findings) > 1 else pd.DataFrame()
-    if len(verdicts):
+    verdicts = judge_claims()
+    if len(findings) > 1:
         csv = verdicts.to_csv(index=False, lineterminator="\n")
         atomic.write(reports / "claims.csv", csv)
     drawn = {study: [draw() for draw in of.values()] for study, of in drawers.items()}

@@ -6,7 +6,7 @@ Every number shown of a study, or of a table of the paper, comes from here.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import product
 from math import inf, nan
 from pathlib import Path
@@ -21,17 +21,15 @@ from mgm.results.frame import examine_all, frame_of
 from mgm.results.plan import Plan, read_plan
 from mgm.results.result import LAST, LEAST_EXPLAINED, RunStatus, log_lines
 from mgm.results.statistics import (
+    ENOUGH,
     FEWEST,
     Estimate,
-    Spread,
     holm,
-    of_rows,
     over_seeds,
     over_seeds_and_people,
     p_value,
-    spread_of,
 )
-from mgm.spec import CHOSEN, Augment, Finetune, Pretrain, Spec
+from mgm.spec import Augment, Finetune, Pretrain, Spec
 from mgm.spec.compute import multiply_adds
 from mgm.study.formula import Formula, Term, parse_formula
 from mgm.study.load import read_studies
@@ -128,31 +126,7 @@ class Findings:
             return None
         if formula.is_ratio or not all(self._is_share(term, column) for term in formula.terms):
             return over_seeds(units.tolist())
-        spread = None
-        columns = {term.column or column or self.first_column for term in formula.terms}
-        controls = any(term.row in CONTROLS for term in formula.terms)
-        # Runs of training differ for the same reason. Measured numbers do not.
-        one = len(columns) == 1 and dataset not in self.study.effects
-        if one and columns <= {*self.study.tests} and not controls:
-            spread = self._spread(dataset, *columns, draws, seeds)
-        estimate = of_rows(units.tolist(), formula.signs, spread)
-        return estimate.within(0 if len(formula.terms) == 1 else -100, 100)
-
-    @cached_property
-    def _spread(self) -> Callable[..., Spread | None]:
-        return cache(self._spread_of)
-
-    def _spread_of(
-        self, dataset: str, column: str, draws: tuple[int, ...], seeds: tuple[int, ...]
-    ) -> Spread | None:
-        """Return the spread that the rows of a dataset share in a column."""
-        rows = [row for where, at, row in self._by_cell if (where, at) == (dataset, column)]
-        values = [
-            self.per_unit(dataset, Formula((Term(row),), (1,)), column, draws, seeds)
-            for row in rows
-            if row not in CONTROLS
-        ]
-        return spread_of(pd.concat(values, axis=1).to_numpy(float)) if values else None
+        return over_seeds(units.tolist()).within(0 if len(formula.terms) == 1 else -100, 100)
 
     def per_unit(
         self,
@@ -337,23 +311,6 @@ class Findings:
         """Whether all runs of the folder do."""
         return repeats_the_paper(self.plan.specs.values())
 
-    @cached_property
-    def chosen(self) -> dict[tuple[str, str, str], str]:
-        """Map dataset, column and row of a fine-tuned cell to the settings chosen for it."""
-        texts = {}
-        for value in self.runs[self.runs.stage == "finetune"].itertuples():
-            metrics = self._metrics(str(value.run_id))
-            if any(f"chosen.{name}" in metrics for name in CHOSEN):
-                named = (f"{name} {metrics[f'chosen.{name}']:g}" for name in CHOSEN)
-                place = str(value.dataset), str(value.column), str(value.row)
-                texts[place] = ", ".join(named)
-        return texts
-
-    @cached_property
-    def by_place(self) -> dict[tuple[str, str, str], dict[str, Any]]:
-        """Map dataset, column and row to the row of `cells`."""
-        return {tuple(cell[name] for name in CELL): cell for cell in self.cells.to_dict("records")}  # type: ignore[misc]
-
     def table(self, name: str) -> pd.DataFrame:
         """Return the part of `cells` that a table of the study shows."""
         places = self.cells[["dataset", "row", "column"]].itertuples(index=False)
@@ -425,7 +382,9 @@ class Findings:
         Differences are of tests, and not of measured columns.
 
         The columns are `dataset`, `column`, `family`, `first`, `second`, `says`, `mean`, `low`,
-        `high`, `n`, `unknown` and `holm`: whether it differs from 0 at a family-wise level of 5 %.
+        `high`, `n`, `unknown` and `holm`: whether it differs from 0 at a family-wise level of 5 %,
+        in the table that shows it: a family in one column, on all datasets. Fewer than `ENOUGH`
+        units say nothing.
 
         If the study says how to read people from paths, each family stands here a second time, with
         intervals over seeds and people. Its name ends in `OVER_PEOPLE`.
@@ -438,7 +397,11 @@ class Findings:
                 if self.study.people:
                     name = family + OVER_PEOPLE
                     rows += self._family(dataset, column, name, pairs, self._over_people)
-        return pd.DataFrame(rows, columns=[*NAMED, *Estimate._fields, "holm"])
+        table = pd.DataFrame(rows, columns=[*NAMED, *Estimate._fields, "p"])
+        table["holm"] = False
+        for _, shown in table[table.n >= ENOUGH].groupby(["column", "family"]):
+            table.loc[shown.index, "holm"] = holm(shown.p.tolist())
+        return table.drop(columns="p")
 
     def _pairs(self, column: str, texts: Iterable[str]) -> Iterable[str]:
         """Yield the differences of a column. One that names a column stands in the first."""
@@ -458,14 +421,12 @@ class Findings:
         texts: Iterable[str],
         interval: Callable[[str, str, str], Estimate | None],
     ) -> list[dict[str, Any]]:
-        found = {text: interval(dataset, text, column) for text in texts}
-        known = {text: estimate for text, estimate in found.items() if estimate}
-        passes = holm([p_value(estimate) for estimate in known.values()])
         rows = []
-        for (text, estimate), passed in zip(known.items(), passes):
-            first, second = parse_formula(text).terms
-            named = dict(zip(NAMED, (dataset, column, family, first.row, second.row, text)))
-            rows.append(named | estimate._asdict() | {"holm": passed})
+        for text in texts:
+            if estimate := interval(dataset, text, column):
+                first, second = parse_formula(text).terms
+                named = dict(zip(NAMED, (dataset, column, family, first.row, second.row, text)))
+                rows.append(named | estimate._asdict() | {"p": p_value(estimate)})
         return rows
 
     def _over_people(self, dataset: str, text: str, column: str) -> Estimate | None:
@@ -534,8 +495,6 @@ class Findings:
             place = prediction.dataset, statement.formula, prediction.column
             estimate = self.estimate(*place, *only)
             verdict, why = judge(statement, estimate)
-            if prediction.strict and verdict == "open":
-                verdict, why = "refuted", "it does not hold, and was to hold strictly"
             rows.append(
                 {name: getattr(prediction, name) for name in copied}
                 | {"column": prediction.column or self.first_column}

@@ -3,7 +3,7 @@
 from math import inf, isfinite
 from typing import Literal, NamedTuple
 
-from mgm.results.statistics import EQUAL, FEWEST, MOST, Estimate
+from mgm.results.statistics import ENOUGH, EQUAL, FEWEST, MOST, Estimate
 from mgm.study.formula import Statement
 
 NEVER = f"more than {MOST:,} units would decide"
@@ -38,14 +38,17 @@ def judge(statement: Statement, estimate: Estimate | None) -> Judged:
 
     - holds: the interval lies within what the statement allows.
     - refuted: it lies outside.
-    - open: it has a part of both. `why` says how many units would decide, with the spread that
-      these have, if their mean stays. "Level" states no margin, so it can be refuted alone.
+    - open: it has a part of both, or there are fewer than six units. `why` says how many units
+      would decide, with the spread that these have, if their mean stays. "Level" states no margin,
+      so it can be refuted alone.
     - not run: there are fewer than three units.
     """
     if estimate is None:
         return Judged("not run")
     if not estimate.has_interval:
         return Judged("not run" if estimate.n < FEWEST else "open", estimate.unknown)
+    if estimate.n < ENOUGH and estimate.error:
+        return Judged("open", f"a verdict needs {ENOUGH} units")
     low, high = range_of(statement)
     if low <= estimate.low and estimate.high <= high:
         return Judged("holds")

@@ -10,7 +10,7 @@ from scipy.special import stdtr, stdtrit
 
 EQUAL = 1e-9  # points; rounding errors of a difference are smaller
 FEWEST = 3  # units of an interval: two give one that is wider than the scale of an accuracy
-ENOUGH = 8  # units whose own spread is known well enough; fewer borrow that of other rows
+ENOUGH = 6  # units of a verdict, and of a difference that is shown in bold
 MOST = 10_000  # units of a study
 
 
@@ -84,90 +84,6 @@ def over_seeds(values: Sequence[float]) -> Estimate:
         return Estimate(mean, n=n, unknown="one run" if n == 1 else "two runs")
     error = sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n)
     return of_mean(mean, n, error, n - 1)
-
-
-class Spread(NamedTuple):
-    """Variances that all rows of a dataset share, each with its degrees of freedom.
-
-    Attributes:
-        within: variance of a row between units.
-        residual: variance that remains when each unit has its own mean.
-    """
-
-    within: float
-    within_degrees: float
-    residual: float
-    residual_degrees: float
-
-
-def spread_of(value_UR: np.ndarray) -> Spread | None:
-    """Return what rows share of their spread; None if it cannot be estimated.
-
-    The model is two-way: y_ur = m_r + a_u + e_ur, for unit u of U and row r of R, with variances
-    A of the units and E of the residual. Let SS_within be the sum of squares about the rows' means
-    and SS_residual what remains when the units' means are fitted too. Then
-
-        residual:  E     = SS_residual / D_residual    D_residual = N - U - R + 1
-        within:    A + E = SS_within   / D_within      D_within   = N - R
-
-    `within` mixes two mean squares. Its degrees of freedom are Satterthwaite's, rounded down:
-
-        SS_within^2 / (SS_units^2 / (U - 1) + SS_residual^2 / D_residual)
-
-    with SS_units = SS_within - SS_residual.
-
-    Args:
-        value_UR: a number per unit and row; NaN where there is none.
-
-    Source:
-        Searle, Casella and McCulloch (1992), Variance Components; Satterthwaite (1946).
-    """
-    known_UR = ~np.isnan(value_UR)
-    value_UR = value_UR[known_UR.any(1)][:, known_UR.any(0)]
-    known_UR = ~np.isnan(value_UR)
-    (U, R), N = value_UR.shape, int(known_UR.sum())
-    residual_degrees = N - U - R + 1
-    if residual_degrees < 1:
-        return None
-    centred_UR = value_UR - np.nanmean(value_UR, 0)
-    within = float(np.nansum(centred_UR**2))
-    if known_UR.all():
-        left = float(((centred_UR - centred_UR.mean(1, keepdims=True)) ** 2).sum())
-    else:
-        units, rows = np.nonzero(known_UR)
-        design = np.hstack([np.eye(U)[units], np.eye(R)[rows]])
-        value_N = value_UR[known_UR]
-        fitted_N = design @ np.linalg.lstsq(design, value_N, rcond=None)[0]
-        left = float(((value_N - fitted_N) ** 2).sum())
-    units_squares = max(within - left, 0.0)
-    mixed = units_squares**2 / (U - 1) + left**2 / residual_degrees
-    degrees = int(within**2 / mixed) if mixed > 0 else N - R
-    return Spread(within / (N - R), degrees, left / residual_degrees, residual_degrees)
-
-
-def of_rows(values: Sequence[float], weights: Sequence[int], spread: Spread | None) -> Estimate:
-    """Return the interval of a sum of rows with these weights, from its value per unit.
-
-    From `ENOUGH` units on it is Student's over the units. Fewer units have the pooled spread of
-    their dataset, since with three units, Student's t picks rows whose values happen to agree. The
-    variance of the mean over n units is
-
-        one row:                     (A + E) / n            with the degrees of freedom of `within`
-        weights that add up to 0:    sum(w^2) * E / n       with those of `residual`
-
-    A unit's effect cancels in the second. Other sums have Student's interval.
-    """
-    n = len(values)
-    if n < FEWEST or n >= ENOUGH or spread is None:
-        return over_seeds(values)
-    squares = sum(weight**2 for weight in weights)
-    if len(weights) == 1:
-        variance, degrees = spread.within, spread.within_degrees
-    elif sum(weights) == 0:
-        variance, degrees = squares * spread.residual, spread.residual_degrees
-    else:
-        return over_seeds(values)
-    return of_mean(sum(values) / n, n, sqrt(variance / n), degrees)
 
 
 def over_seeds_and_people(value_SP: np.ndarray) -> Estimate:

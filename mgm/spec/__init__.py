@@ -36,7 +36,6 @@ from mgm.spec.options import (
     RunOptions,
 )
 from mgm.spec.run_specs import (
-    CHOSEN,
     MOST_TOKENS,
     Finetune,
     Measure,

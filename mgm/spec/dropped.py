@@ -27,11 +27,12 @@ FIELDS: dict[str, Any] = {
 }
 # Those of one stage alone.
 STAGES: dict[str, dict[str, Any]] = {
+    "finetune": {"held_out": "", "choices": []},
     "measure": {
         "flow": "raft-small",
         "ratio": 0.9,
         "decoder": {"width": 384, "depth": 4, "heads": 6},
-    }
+    },
 }
 # Dropped values of fields that are left.
 VALUES = {

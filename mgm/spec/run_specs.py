@@ -30,8 +30,6 @@ from mgm.spec.values import (
     sized,
 )
 
-# Fields of fine-tuning that can be chosen on held-out videos.
-CHOSEN = ("optim.lr", "layer_decay")
 MOST_TOKENS = 10**6  # per clip; the paper's clips have 1,568
 
 
@@ -176,10 +174,6 @@ class Finetune(Run):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     augment: Augment = Augment()
     views: Views = Views()
-    # Train without a fifth of the training videos, or of their groups, and test on these.
-    held_out: Literal["", "videos", "groups"] = ""
-    # Run ids of runs with `held_out`. This run has the `CHOSEN` fields of the best of them.
-    choices: tuple[Name, ...] = ()
 
     def slug(self) -> list[str]:
         return [
@@ -341,7 +335,7 @@ def parents(spec: Spec) -> tuple[str, ...]:
     if isinstance(spec, Visualise):
         return spec.parents
     parent = getattr(spec, "parent", "")
-    return ((parent,) if parent else ()) + getattr(spec, "choices", ())
+    return (parent,) if parent else ()
 
 
 def changed_fields(spec: Run) -> dict[str, Any]:

@@ -1,30 +1,22 @@
 """`mgm finetune`: train all weights with labels, then run the multi-view test."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from mgm import rng
-from mgm.data.index import Index
 from mgm.models import build_classifier, load_encoder
-from mgm.reading import read_json
-from mgm.spec import CHOSEN, Finetune, read_spec
+from mgm.spec import Finetune
 from mgm.stages.evaluate import check_views, test
 from mgm.stages.fit import fit
 from mgm.stages.job import Job
-from mgm.stages.probe import units
-from mgm.stages.probe_kinds import held_out
 from mgm.training import collectives, mix
 from mgm.video.loader import Batch, BatchOptions
 
 
 def finetune(job: Job[Finetune]) -> dict[str, Any]:
     """Train from the parent's encoder, or from scratch. Return the test of the last weights."""
-    if job.spec.held_out:
-        job.index = hold_out(job)
-    chosen = choose(job) if job.spec.choices else {}
     spec = job.spec
     videos = job.training_videos()
     classes = len(job.index.classes)
@@ -67,40 +59,4 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
 
     fit(job, model, videos, BatchOptions(augment=augment), loss_of, mixed, spec.layer_decay)
     model.eval()
-    return test(job, model) | chosen
-
-
-def hold_out(job: Job[Finetune]) -> Index:
-    """Return the index with a fifth of the training videos, or of their groups, as the test.
-
-    They depend on the run's seed alone, so all runs that are compared have the same.
-    """
-    spec = job.spec
-    train = job.index.train
-    held_N = held_out(units(train, spec.held_out), spec.seed).tolist()
-    videos = tuple(
-        dataclasses.replace(video, split="test") if held else video
-        for video, held in zip(train, held_N, strict=True)
-    )
-    return dataclasses.replace(job.index, videos=videos)
-
-
-def choose(job: Job[Finetune]) -> dict[str, float]:
-    """Give the job the fields of its choice with the best accuracy, the first of equal ones.
-
-    Returns:
-        {"chosen.FIELD": its value}.
-    """
-    results = job.workplace.results
-    best = max(
-        job.spec.choices,
-        key=lambda run_id: read_json(results / run_id / "result.json")["metrics"]["top1"],
-    )
-    # Their digests become part of the result.
-    for run_id in job.spec.choices:
-        job.weights(run_id)
-    spec = read_spec(results / best)
-    assert isinstance(spec, Finetune)
-    optim = job.spec.optim.model_copy(update={"lr": spec.optim.lr})
-    job.spec = job.spec.model_copy(update={"optim": optim, "layer_decay": spec.layer_decay})
-    return dict(zip((f"chosen.{name}" for name in CHOSEN), (spec.optim.lr, spec.layer_decay)))
+    return test(job, model)

@@ -1,8 +1,7 @@
 """`mgm inspect DIR`: summarise a dataset.
 
 Most facts are in the index. In a folder without an index, files are opened: a sample spread evenly
-if there are many. The concentration of motion needs decoding, again of a sample, and so does the
-advice of `mgm.stages.advice`.
+if there are many. The concentration of motion needs decoding, again of a sample.
 """
 
 from collections import Counter
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mgm.data.copies import older_copies
-from mgm.data.index import SPLITS, Index, Video, read_index, spread
+from mgm.data.index import SPLITS, Video, read_index, spread
 from mgm.data.opening import files_below, open_all
 from mgm.data.tracks import current, has_track, write_track
 from mgm.errors import UserError
@@ -35,7 +34,6 @@ def inspect_folder(folder: Path, videos: int = 100) -> str:
 
     At most `videos` are decoded, and opened if there is no index.
     """
-    index = None
     if (folder / "index.json").is_file():
         index = read_index(folder)
         facts, unreadable = list(index.videos), list(index.excluded)
@@ -73,19 +71,12 @@ def inspect_folder(folder: Path, videos: int = 100) -> str:
     if decoded:
         lines += _of_motion(decoded)
     lines += [f"  warning     {line}" for line in interlaced_lines(spread(facts, videos), folder)]
-    lines += _entry("visible", visible)
-    if index:
-        lines += _entry("advice", advice_lines(index))
+    lines += [f"  {'' if n else 'visible':<12}{text}" for n, text in enumerate(visible)]
     lines.append(f"  unreadable  {len(unreadable):,} files" + (":" if unreadable else ""))
     lines += [f"    {name}: {reason}" for name, reason in unreadable[:SHOWN]]
     if (more := len(unreadable) - SHOWN) > 0:
         lines.append(f"    and {more:,} more")
     return "\n".join(lines)
-
-
-def _entry(name: str, texts: Sequence[str]) -> list[str]:
-    """Return lines, the first with a name."""
-    return [f"  {'' if number else name:<12}{text}" for number, text in enumerate(texts)]
 
 
 def _of_files(facts: Sequence[Video], counted: int) -> list[str]:
@@ -159,22 +150,6 @@ def visible_lines(videos: Sequence[Video]) -> list[str]:
         return [str(error)]
     names = [f"{mask.name} {100 * mask.ratio:.0f} %" for mask in masks]
     return describe(dict(zip(names, measured)))
-
-
-def advice_lines(index: Index) -> list[str]:
-    """Return lines on what pretraining gains (`mgm.stages.advice`); none without torch.
-
-    A video that cannot be read leaves no advice, and its error.
-    """
-    if not find_spec("torch"):
-        return []
-    from mgm.stages.advice import advice, facts_of
-
-    try:
-        facts = facts_of(index)
-    except UserError as error:
-        return [f"none, since {error}"]
-    return advice(facts) if facts else []
 
 
 def _most(values: Any) -> str:

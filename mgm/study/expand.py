@@ -2,8 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, product
-from types import MappingProxyType
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from mgm.errors import UserError, nearest, valid
@@ -31,7 +30,6 @@ from mgm.study.schema import (
     CONTROLS,
     Against,
     At,
-    Column,
     Numbers,
     Order,
     Over,
@@ -68,14 +66,12 @@ def expand(
     studies: Sequence[Study],
     scale: Scale,
     datasets: Mapping[str, Dataset],
-    weights: Mapping[str, str] = MappingProxyType({}),
     layers: Layers | None = None,
 ) -> Plan:
     """Return the plan of studies at a scale. A run of several cells is one run.
 
     Args:
         datasets: by key, with their digests (`mgm.study.videos.datasets_of`).
-        weights: run ids of the files of weights that rows start from.
         layers: is filled with the layers of each run.
 
     Raises:
@@ -85,7 +81,7 @@ def expand(
     for study in studies:
         with valid(f"study {study.study}: "):
             noted = {} if layers is None else layers
-            runs = _Runs(study, scale, datasets, weights, plan.specs, noted)
+            runs = _Runs(study, scale, datasets, plan.specs, noted)
             cells = list(runs.cells())
         _require_cells(study, cells)
         plan.cells.extend([*cells, *runs.pictures()])
@@ -106,14 +102,11 @@ class _Runs:
     study: Study
     scale: Scale
     datasets: Mapping[str, Dataset]
-    weights: Mapping[str, str]
     specs: dict[str, Spec]
     layers: Layers
 
     def cells(self) -> Iterator[Cell]:
         """Yield the numbers of the study: datasets x draws x seeds x rows x columns."""
-        # Run ids that choose the settings of a dataset's row and column, from its first seed.
-        choices = dict[tuple[str, ...], tuple[str, ...]]()
         for at, columns, of_scale in self._places():
             key, source_key = self._keys(at)
             start_of, row_of = dict[str, Pretrain](), dict[tuple[str, str], str]()
@@ -127,26 +120,17 @@ class _Runs:
                     if place not in row.only or place not in evaluation.only:
                         continue
                     if evaluation.stage == "measure":
-                        # External weights have no decoder.
-                        if row.weights and evaluation.changes["name"] == "explained":
-                            continue
                         yield from self._measured(place, row, start, above, source_key)
                         continue
                     for spec in above:
                         self._add(spec)
                     test = self._test(key, at, column, start, last)
-                    if evaluation.choose:
-                        where = at.dataset, title, column
-                        if where not in choices:
-                            choices[where] = self._choices(key, test, evaluation)
-                        test = test.model_copy(update={"choices": choices[where]})
                     if (other := row_of.setdefault((column, test.run_id), title)) != title:
                         raise UserError(
                             f"study {self.study.study}: rows.{title}: has the same runs as "
                             f"{other}; leave one out"
                         )
                     begun = start.run_id if above and above[0].stage == "pretrain" else ""
-                    begun = begun or (last if row.weights else "")
                     yield self._cell(place, row, self._add(test), evaluation.metric, begun)
             yield from self._controls(at)
 
@@ -186,20 +170,14 @@ class _Runs:
         if parent := start_of.get(row.start):
             changes = {"parent": parent.run_id, **changes}
             above.append(parent)
-        elif row.start not in ("", "none") and not row.weights:
+        elif row.start not in ("", "none"):
             raise UserError(
                 f"study {self.study.study}: rows.{title}: goes on from {row.start}, which has no "
                 "run there; put that row first"
             )
         start = start_of[title] = self._pretraining(title, key, at, changes)
         last = ""
-        if row.weights:
-            if row.weights not in self.weights:
-                raise UserError(
-                    f"study {self.study.study}: rows.{title}.from: {row.weights}: no weights"
-                )
-            last = self.weights[row.weights]
-        elif row.start != "none":
+        if row.start != "none":
             above.append(start)
             last = start.run_id
         if row.then:
@@ -275,16 +253,6 @@ class _Runs:
         run = self._add(self._noted(self._changed(fields, layers), layers))
         yield self._cell(at, row, run, column.metric, parent)
 
-    def _choices(self, key: str, run: Probe | Finetune, column: Column) -> tuple[str, ...]:
-        """Add a run on held-out videos for each combination, and return their ids."""
-        unit = "groups" if self.datasets[key].grouped else "videos"
-        chosen = []
-        for values in product(*column.choose.values()):
-            tried = Layer("choose", unit, dict(zip(column.choose, values)) | {"held_out": unit})
-            fields = self._changed(run.model_dump(mode="json"), [tried])
-            chosen.append(self._add(self._noted(fields, [tried])).run_id)
-        return tuple(chosen)
-
     def _controls(self, at: At) -> Iterator[Cell]:
         """Yield the controls of a draw's first seed, or of each seed of the scale."""
         seeds = self.study.datasets[at.dataset].seeds or self.study.seeds
@@ -293,6 +261,8 @@ class _Runs:
             return
         key, source_key = self._keys(at)
         for column in self.study.controls:
+            if at._replace(column=column) not in self.study.columns[column].only:
+                continue
             plain = self._pretraining("", source_key, at, {})
             probe = self._test(key, at, column, plain, "")
             assert isinstance(probe, Probe)

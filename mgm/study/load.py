@@ -1,8 +1,7 @@
 """Load studies from YAML: one of a user, the paper's at a scale, or those of finished results."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 from mgm.console import show
 from mgm.errors import UserError, valid
@@ -24,34 +23,8 @@ def load_study(path: Path) -> Study:
         UserError: there is no such file, or a field is unknown, missing or invalid.
     """
 
-    def other(name: str) -> dict[str, Any]:
-        beside = path.with_name(f"{name}.yaml")
-        return read_named(beside if beside.is_file() else STUDIES / f"{name}.yaml", "study")
-
-    return parse_study(read_named(path, "study"), str(path), other)
-
-
-def parse_study(
-    fields: Mapping[str, Any], source: str, other: Callable[[str], Mapping[str, Any]]
-) -> Study:
-    """Return the study that `fields` describe.
-
-    Args:
-        source: its file, for errors.
-        other: returns the fields of another study, whose settings a stage can have by `like`.
-    """
-    settings = dict(fields.get("settings") or {})
-    for stage, own in settings.items():
-        if isinstance(own, dict) and "like" in own:
-            theirs = (other(str(own["like"])).get("settings") or {}).get(stage)
-            if not isinstance(theirs, dict) or "like" in theirs:
-                raise UserError(
-                    f"{source}: settings.{stage}.like: study {own['like']} has no such settings "
-                    "of its own"
-                )
-            settings[stage] = theirs | {name: own[name] for name in own if name != "like"}
-    with valid(f"{source}: "):
-        return Study.model_validate({**fields, "settings": settings})
+    with valid(f"{path}: "):
+        return Study.model_validate(read_named(path, "study"))
 
 
 def own_study(file: str, present: Collection[str]) -> Study:

@@ -13,8 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from mgm.errors import UserError, nearest
 from mgm.reading import found_in
 from mgm.results.frame import NUMBERS
-from mgm.spec import CHOSEN, PUBLISHED, FrozenModel, KnownBackbone, RunOptions
 from mgm.spec import CONTROLS as EVERY_CONTROL
+from mgm.spec import PUBLISHED, FrozenModel, KnownBackbone, RunOptions
 from mgm.study.formula import Formula, Statement, Term, parse_formula, parse_statement
 from mgm.study.quoted import paper_numbers
 from mgm.study.recipes import RECIPES
@@ -196,7 +196,7 @@ class Row(Changes):
     others replace the scale's.
     """
 
-    # none: random weights. Another row: go on from its weights. A file: a user's weights.
+    # none: random weights. Another row: go on from its weights.
     start: str = Field("", alias="from")
     # Train once more with the labels of the pretraining videos, before the row is evaluated.
     then: Literal["", "finetune", "supervised"] = ""
@@ -211,11 +211,6 @@ class Row(Changes):
         return {"from": "none"} if fields == "none" else fields
 
     @property
-    def weights(self) -> str:
-        """The file of a user's weights; empty if it starts from none."""
-        return self.start if re.search(r"/|\.(pt|pth|safetensors)$", self.start) else ""
-
-    @property
     def meaning(self) -> tuple[Any, ...]:
         """Equal for two rows that have the same runs."""
         changes = {"mask": "mgm"} | self.changes
@@ -227,11 +222,6 @@ class Column(Changes):
 
     stage: Literal["probe", "finetune", "measure"] = "probe"
     metric: str = "top1"
-    # Values of fields of fine-tuning. The first seed of each row and dataset tries every
-    # combination on held-out training videos, or groups; all seeds have the best.
-    choose: dict[str, Annotated[tuple[float, ...], Field(min_length=1)]] = Field(
-        default_factory=dict
-    )
 
     @model_validator(mode="after")
     def _has_its_metric(self) -> Self:
@@ -241,8 +231,6 @@ class Column(Changes):
                 f"{self.stage}{f' {kind}' * (kind != self.stage)} has no metric {self.metric!r}; "
                 f"choose from {', '.join(known) or 'those of another measurement'}"
             )
-        if self.choose and (self.stage != "finetune" or {*self.choose} - {*CHOSEN}):
-            raise ValueError(f"choose: fine-tuning alone can choose {' and '.join(CHOSEN)}")
         return self
 
 
@@ -365,8 +353,6 @@ class Prediction(FrozenModel):
     # Test it on these draws or seeds alone.
     draws: Numbers = ()
     seeds: Numbers = ()
-    # Refuted unless it holds: an interval with both outcomes is not open.
-    strict: bool = False
 
     @property
     def statement(self) -> Statement:
@@ -394,8 +380,7 @@ class Study(FrozenModel):
     # The recipe of its rows, where a row names no other.
     epochs: int = Field(200, ge=1)
     backbone: KnownBackbone = "vit-b"
-    # Fields of each stage that differ from the scale's. In a file, `like: STUDY` takes those of
-    # another study first.
+    # Fields of each stage that differ from the scale's.
     settings: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
     datasets: dict[Name, Place] = Field(min_length=1)
     # Seeds of generated datasets.
@@ -412,7 +397,7 @@ class Study(FrozenModel):
     # Columns whose labels, draws and test videos the controls without a model share.
     controls: tuple[str, ...] = ()
     # Differences "A minus B" by family; B may be *, for every other row. Holm's method is applied
-    # to a family's differences in one dataset and column. A list is one family.
+    # to a family's differences in one column, on all datasets. A list is one family.
     compare: Families = Field(default_factory=dict)
     # Effects of factors by name, which formulas use as they use a dataset.
     effects: dict[Name, Effect] = Field(default_factory=dict)
@@ -423,10 +408,6 @@ class Study(FrozenModel):
     # Add a row for each mask of `MASKS` that names a row, and that no row has.
     every_mask: bool = False
     predictions: tuple[Prediction, ...] = ()
-    # Predictions that a commit has and that no longer count. `sceptic` says why.
-    withdrawn: tuple[Prediction, ...] = ()
-    # Parts that were planned and never ran, such as {seeds: 843}. `stop` says why.
-    left_out: tuple[Only, ...] = ()
     # When it stopped or stops, in words.
     stop: str = ""
     # What an attentive reader would ask, and the answer.
@@ -503,7 +484,7 @@ class Study(FrozenModel):
         for name, place in self.datasets.items():
             check(f"datasets.{name}", self.datasets, place.pretrained_on, place.videos_of)
         for name, row in self.rows.items():
-            if row.start != "none" and not row.weights:
+            if row.start != "none":
                 check(f"rows.{name}.from", self.rows, row.start)
         for name, limited in (*self.rows.items(), *self.columns.items()):
             check(f"{name}.only.datasets", self.shown, *limited.only.datasets)

@@ -9,10 +9,10 @@ from mgm.study.schema import Study
 from mgm.study.videos import datasets_of
 
 
-def plan_of(study: Study, **weights: str) -> Plan:
+def plan_of(study: Study) -> Plan:
     """Return the plan of a study at its scale."""
     scale = load_scale(file_of(study.scale, CONFIG)) if study.scale else UNSCALED
-    return expand([study], scale, datasets_of([study], scale), weights)
+    return expand([study], scale, datasets_of([study], scale))
 
 
 def plan_at(scale: str | Scale, **changes) -> Plan:

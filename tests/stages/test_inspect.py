@@ -65,15 +65,3 @@ def test_a_files_inspection_takes_no_options_of_folders(videos):
     result = CliRunner().invoke(app, ["inspect", str(path), "--videos", "3"])
     assert isinstance(result.exception, UserError)
     assert "is not a folder" in str(result.exception)
-
-
-def test_a_prepared_dataset_gets_advice_and_a_missing_video_is_named(tmp_path):
-    params = Synthetic(classes=2, train_per_class=3, test_per_class=1, size=64, frames=24)
-    index = generate(params, tmp_path)
-    text = inspect_folder(tmp_path, videos=3)
-    assert "  advice      linear probes: " in text
-    assert "MGM that hides half" in text
-    Path(index.train[0].path).unlink()
-    text = inspect_folder(tmp_path, videos=3)
-    assert "  advice      none, since " in text
-    assert Path(index.train[0].path).name in text.split("  advice")[1].splitlines()[0]

@@ -246,42 +246,6 @@ def test_a_run_from_copies_has_the_masks_of_the_files(execution, pretraining, vi
         assert here["loss"] == pytest.approx(before["loss"], rel=0.1)
 
 
-def test_settings_are_chosen_on_training_videos_alone(execution, finetuning, result_of):
-    execution.results.mkdir()
-    scratch = finetuning.model_copy(update={"parent": "", "held_out": "videos"})
-    tried = [
-        scratch.model_copy(
-            update={"optim": scratch.optim.model_copy(update={"lr": lr}), "layer_decay": decay}
-        )
-        for lr, decay in [(1e-9, 0.5), (0.064, 0.6)]
-    ]
-    index = read_index(execution.data["ssv2"])
-    for spec in tried:
-        run(spec, execution)
-        result = result_of(spec)
-        # A fifth of 24 training videos is 5.
-        assert (result["n_test"], result["data"]["train"]) == (5, 19)
-        with (execution.results / spec.run_id / "predictions.csv").open() as file:
-            paths = {row["path"] for row in csv.DictReader(file)}
-        assert paths <= {index.name(video) for video in index.train}
-
-    best = max(tried, key=lambda spec: result_of(spec)["metrics"]["top1"])
-    spec = scratch.model_copy(
-        update={"held_out": "", "choices": tuple(spec.run_id for spec in tried)}
-    )
-    run(spec, execution)
-    result = result_of(spec)
-    assert examine(execution.results / spec.run_id, spec).state == "finished"
-    assert result["n_test"] == 12
-    assert result["metrics"]["chosen.optim.lr"] == best.optim.lr
-    assert result["metrics"]["chosen.layer_decay"] == best.layer_decay
-    assert result["parents"] == [*spec.choices]
-    # It is the run that has these settings itself.
-    plain = best.model_copy(update={"held_out": ""})
-    run(plain, execution)
-    assert same(weights(execution.results / spec.run_id), weights(execution.results / plain.run_id))
-
-
 def test_few_labels_are_the_same_for_all_runs_of_a_seed(execution, finetuning, probing, tmp_path):
     data = finetuning.data.model_copy(update={"labels_per_class": 3})
     chosen = []

@@ -120,34 +120,11 @@ def test_a_draw_is_complete_before_the_next_one(plan):
     assert len(changes) + 1 == len(set(drawn))
 
 
-def test_a_column_chooses_its_settings_once_per_dataset_and_row():
-    column = {"stage": "finetune", "choose": {"optim.lr": [0.1, 0.2], "layer_decay": [0.5, 0.75]}}
-    plan = plan_of(small(columns={"Fine-tuned": column}, controls=[]))
-    values = [value for value in plan.cells if value.dataset == "a"]
-    choices_of = {(value.row, value.draw): plan.specs[value.run_id].choices for value in values}
-    assert choices_of["MGM", 5] == choices_of["MGM", 6] != choices_of["Tube", 5]
-    tried = [plan.specs[run_id] for run_id in choices_of["MGM", 6]]
-    assert [(run.optim.lr, run.layer_decay) for run in tried] == [
-        (0.1, 0.5),
-        (0.1, 0.75),
-        (0.2, 0.5),
-        (0.2, 0.75),
-    ]
-    (first,) = (
-        plan.specs[value.run_id] for value in values if (value.row, value.draw) == ("MGM", 5)
-    )
-    assert {run.parent for run in tried} == {first.parent}
-    assert {run.held_out for run in tried} == {"videos"}
-    with pytest.raises(ValueError, match="choose"):
-        small(columns={"Linear": {"choose": {"optim.lr": [0.1]}}}, controls=[])
-
-
-def test_people_are_held_out_to_choose_and_not_from_the_test():
+def test_people_are_held_out_to_choose_a_penalty_and_not_from_the_test():
     place = {"root": "data/none", "digest": "0123456789ab", "grouped": True, "recipe": "k400"}
     columns = {
         "Linear": {},
         "Fine-tuned": {"stage": "finetune"},
-        "Chosen": {"stage": "finetune", "choose": {"optim.lr": [0.1, 0.2]}},
     }
     study = small(
         datasets={"own": place},
@@ -161,9 +138,7 @@ def test_people_are_held_out_to_choose_and_not_from_the_test():
     )
     plan = plan_of(study)
     run_of = {value.column: plan.specs[value.run_id] for value in plan.cells}
-    held = {column: run.held_out for column, run in run_of.items()}
-    assert held == {"Linear": "groups", "Fine-tuned": "", "Chosen": ""}
-    assert {plan.specs[run_id].held_out for run_id in run_of["Chosen"].choices} == {"groups"}
+    assert run_of["Linear"].held_out == "groups"
 
 
 def test_limits_hold_and_controls_share_the_probes_labels(plan):
@@ -418,7 +393,7 @@ def test_a_digest_gives_the_same_runs_with_and_without_the_folder(tmp_path):
 def test_a_dataset_is_made_before_the_first_run_that_reads_it(tmp_path, monkeypatch):
     """So a study that stops early has whole draws, and has not drawn the later ones."""
     monkeypatch.chdir(tmp_path)
-    jobs = Workflow({"study": "keep"}).jobs.values()
+    jobs = Workflow({"study": "larger"}).jobs.values()
     draws = {job.name: job.priority for job in jobs if job.rule == "prepare"}
     assert len(set(draws.values())) == len(draws) > 1
     for job in jobs:
@@ -519,17 +494,6 @@ def test_columns_of_a_scale_can_have_seeds_of_their_own():
         plan_at("smoke", seeds_of={"table4e": {"k-NN": (1,)}})
 
 
-def test_a_row_can_start_from_a_users_weights():
-    study = small(rows={"MGM": {}, "Theirs": {"from": "weights/theirs.pt"}}, compare=[], predictions=[],
-                  columns={"Linear": {}})  # fmt: skip
-    with refused("rows.Theirs.from", "weights/theirs.pt"):
-        plan_of(study)
-    plan = plan_of(study, **{"weights/theirs.pt": "external-0123abcd"})
-    cells = [cell for cell in plan.cells if cell.row == "Theirs"]
-    assert {plan.specs[cell.run_id].parent for cell in cells} == {"external-0123abcd"}
-    assert {cell.pretraining for cell in cells} == {"external-0123abcd"}
-
-
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -556,21 +520,6 @@ def test_a_row_can_start_from_a_users_weights():
 def test_a_study_that_names_what_selects_no_run_is_refused(fields, named):
     with refused("study small: ", named):
         plan_of(small(**fields))
-
-
-def test_settings_can_be_those_of_another_study(tmp_path):
-    """`like` takes those of a stage; the study's own come on top."""
-    theirs = {"clips": {"frames": 8, "size": 48}, "optim.steps": 50}
-    for name, fields in (
-        ("theirs", {"settings": {"pretrain": theirs}}),
-        ("small", {"settings": {"pretrain": {"like": "theirs", "optim.steps": 70}}}),
-    ):
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(SMALL | {"study": name} | fields))
-    study = load_study(tmp_path / "small.yaml")
-    assert study.settings["pretrain"] == theirs | {"optim.steps": 70}
-    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(SMALL | {"study": "theirs"}))
-    with refused("small.yaml", "settings.pretrain.like"):
-        load_study(tmp_path / "small.yaml")
 
 
 def test_rows_without_a_line_stand_in_no_figure_over_a_number():
