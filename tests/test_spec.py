@@ -261,7 +261,7 @@ def test_a_digest_alone_does_not_make_videos_generated():
     def told(name, note="", digest="0123456789ab"):
         return data_name(Data(dataset=name, digest=digest), note)
 
-    assert told("gestures", "split as given") == told("gestures") == "gestures"
+    assert told("mine", "split as given") == told("mine") == "mine"
     drawn = "generated videos (seed 1), split as drawn; pack copies of index 845cce5fb7f2"
     assert told("any", drawn) == "any (generated)"
     assert told("ssv2", drawn) == told("ssv2") == "SSv2 stand-in (generated)"

@@ -20,10 +20,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from pydantic_core import from_json
 
 from mgm.console import show
 from mgm.errors import UserError
@@ -43,6 +42,7 @@ SHORT = "predictions.short"
 LINES = 25  # of a log that are archived, about, before its last ones
 SPEED = ("steps", "clips_per_s", "mfu", "waiting", "memory_mb", "seconds")  # of a running job
 PRESET = 9 | lzma.PRESET_EXTREME
+MOST = 10**9  # bytes of an unpacked archive; a thousand runs have a tenth of them
 
 
 def archive_of(results: Path) -> Path:
@@ -198,12 +198,16 @@ def files_in(data: bytes, folder: str, archive: str) -> dict[str, bytes]:
     As a stream ("|") is never read backwards, a member of negative size cannot lead to itself.
 
     Raises:
-        UserError: `data` is no archive of the folder, or a member is a link or a device, or its
-            path leads out of the folder.
+        UserError: `data` is no archive of the folder or unpacks to more than `MOST` bytes, or a
+            member is a link or a device, or its path leads out of the folder.
     """
     files = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r|xz") as tar:
+        with lzma.open(io.BytesIO(data)) as compressed:
+            plain = compressed.read(MOST + 1)
+        if len(plain) > MOST:
+            raise UserError(f"{archive}: holds more than {MOST:,} bytes; results have fewer")
+        with tarfile.open(fileobj=io.BytesIO(plain), mode="r|") as tar:
             for member in tar:
                 place = PurePosixPath(member.name)
                 if member.isdir():
@@ -219,44 +223,6 @@ def files_in(data: bytes, folder: str, archive: str) -> dict[str, bytes]:
     if not files:
         raise UserError(f"{archive}: contains no folder {folder}; give the archive its former name")
     return files
-
-
-class Digests(NamedTuple):
-    """SHA-256 of a run's result.json, and of its numbers and predictions alone."""
-
-    whole: str
-    numbers: str
-
-
-def results_in(data: bytes, packed: bool) -> dict[str, Digests]:
-    """Return the digests of each run's result in an archive, or of one result; none if damaged.
-
-    Args:
-        packed: the data are an archive, of any folder.
-    """
-    files = [data]
-    try:
-        if packed:
-            # No archive of results is so large.
-            plain = lzma.LZMADecompressor().decompress(data, 2**31)
-            with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
-                members = (member for member in tar if member.name.endswith("result.json"))
-                parts = (tar.extractfile(member) for member in members if member.isfile())
-                files = [part.read() for part in parts if part]
-    except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError, OSError):
-        return {}
-    found = {}
-    for file in files:
-        try:
-            result = from_json(file)
-            numbers = [result["metrics"], result.get("files", {}).get("predictions.csv")]
-            found[str(result["run_id"])] = Digests(
-                sha256(file).hexdigest(),
-                sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest(),
-            )
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-    return found
 
 
 def _thinned(log: Sequence[Mapping[str, Any]]) -> bytes:

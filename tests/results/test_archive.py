@@ -1,6 +1,7 @@
 """Tests of archives: equal bytes from equal files, a digest check, and no run lost."""
 
 import hashlib
+import io
 import json
 import lzma
 import subprocess
@@ -333,3 +334,16 @@ def test_a_damaged_table_of_predictions_is_one_line(results):
         subprocess.run(["rm", "-rf", str(results)], check=True)
         with pytest.raises(UserError, match=r"trial/a/predictions.* is damaged"):
             unpack(results)
+
+
+def test_a_small_archive_of_more_bytes_than_results_have_is_refused(monkeypatch):
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        member = tarfile.TarInfo("trial/run/result.json")
+        member.size = 2000
+        tar.addfile(member, io.BytesIO(bytes(2000)))
+    data = lzma.compress(plain.getvalue())
+    assert archives.files_in(data, "trial", "trial.tar.xz")["run/result.json"] == bytes(2000)
+    monkeypatch.setattr(archives, "MOST", 1999)
+    with pytest.raises(UserError, match="trial.tar.xz: holds more"):
+        archives.files_in(data, "trial", "trial.tar.xz")
