@@ -1,10 +1,10 @@
-"""Measure on a GPU: steps against transformers with MFU, a step fed from copies, a resumed run.
+"""Measure on a GPU: steps against transformers with MFU, steps fed from copies, a stopped run.
 
-`bench/gpu.sh` calls it. Each part prints its rows when it is done, so a run that is cut short has
-the others.
+`bench/gpu.sh` calls it, one part at a time.
 """
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -26,7 +26,7 @@ from mgm.data.opening import cores
 from mgm.masking import Grid, make_mask
 from mgm.models import build_mae
 from mgm.results.result import log_lines
-from mgm.spec import Clips, Data, Mask, Model, Pretrain, RunOptions
+from mgm.spec import Augment, Clips, Data, Mask, Model, Pretrain, RunOptions
 from mgm.spec.compute import multiply_adds, peak_of
 from mgm.stages.fit import device_copy
 from mgm.stages.guidance import mask_options
@@ -34,9 +34,9 @@ from mgm.stages.job import best_device
 from mgm.study.recipes import DECODERS, MODELS
 from mgm.training.efficiency import faster
 from mgm.training.optim import build_optimiser
-from mgm.video.loader import training_loader
+from mgm.video.loader import Batch, training_loader
 
-BATCH = {"vit-s": 64, "vit-b": 32, "vit-l": 16}
+BATCH = {"vit-b": 128, "vit-l": 64}
 TINY = {
     "clips": Clips(frames=4, size=32),
     "model": Model(backbone="toy", width=48, depth=2, heads=4),
@@ -55,36 +55,33 @@ def mfu(spec: Pretrain, clips_per_s: float) -> str:
     return f"{6 * multiply_adds(spec) * clips_per_s / peak:.1%}" if peak else "unknown"
 
 
-def steps(tiny: bool) -> None:
+def steps(tiny: bool, backbone: str) -> None:
     """Print the time per clip of a bf16 step on noise, against transformers with sdpa."""
     device = best_device()
-    for backbone, batch in BATCH.items():
-        spec, count = spec_of(backbone, tiny, "tube"), 2 if tiny else batch
-        masked_BL = make_mask(spec.mask, Grid(*spec.grid), None, np.arange(count))
-        masked_BL = torch.from_numpy(masked_BL).to(device)
-        shape = (count, spec.clips.frames, spec.clips.size, spec.clips.size, 3)
-        frames_BTHWC = torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
-        model, weight_B = build_mae(spec).to(device).train(), torch.ones(count, device=device)
-        optimiser = build_optimiser(model, spec.optim)
+    spec, count = spec_of(backbone, tiny, "tube"), 2 if tiny else BATCH[backbone]
+    masked_BL = make_mask(spec.mask, Grid(*spec.grid), None, np.arange(count))
+    masked_BL = torch.from_numpy(masked_BL).to(device)
+    shape = (count, spec.clips.frames, spec.clips.size, spec.clips.size, 3)
+    frames_BTHWC = torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
+    model, weight_B = build_mae(spec).to(device).train(), torch.ones(count, device=device)
+    optimiser = build_optimiser(model, spec.optim)
 
-        def loss_of(model=model, inputs=(frames_BTHWC, masked_BL), weight_B=weight_B):
-            return model(*inputs, weight_B)
+    def loss_of():
+        return model(frames_BTHWC, masked_BL, weight_B)
 
-        peer = hugging_face(spec, "sdpa", frames_BTHWC, masked_BL)
-        works = [
-            partial(step_seconds, *work, device, True) for work in ((optimiser, loss_of), peer)
-        ]
-        ours, theirs = (partial(_several, work, 2 if tiny else 10) for work in works)
-        with faster(model, device, RunOptions(), print):
-            ours()
-            name = f"{backbone}, bf16, {count} clips"
-            per = count * (2 if tiny else 10)
-            peers = {"transformers, sdpa": (theirs, 1.0)}
-            (row,) = compared(Comparison(name, ours, peers, 3, per=per))
-            start = time.perf_counter()
-            ours()
-            rate = per / (time.perf_counter() - start)
-        print(f"{row} {rate:.0f} clips/s, MFU {mfu(spec, rate)}", flush=True)
+    peer = hugging_face(spec, "sdpa", frames_BTHWC, masked_BL)
+    works = [partial(step_seconds, *work, device, True) for work in ((optimiser, loss_of), peer)]
+    ours, theirs = (partial(_several, work, 2 if tiny else 10) for work in works)
+    with faster(model, device, RunOptions(), print):
+        ours()
+        name = f"{backbone}, bf16, {count} clips"
+        per = count * (2 if tiny else 10)
+        peers = {"transformers, sdpa": (theirs, 1.0)}
+        (row,) = compared(Comparison(name, ours, peers, 3, per=per))
+        start = time.perf_counter()
+        ours()
+        rate = per / (time.perf_counter() - start)
+    print(f"{row} {rate:.0f} clips/s, MFU {mfu(spec, rate)}", flush=True)
 
 
 def _several(work: Callable[[], float], count: int) -> None:
@@ -93,62 +90,70 @@ def _several(work: Callable[[], float], count: int) -> None:
 
 
 def fed(tiny: bool, folder: Path) -> None:
-    """Print the rate of ViT-B's steps on clips that workers read from copies and tracks."""
+    """Print the rate of ViT-B's steps on clips that workers read from copies and tracks.
+
+    With repeats, a video is decoded once for several clips of the batch.
+    """
     device, workers = best_device(), 1 if tiny else max(cores() - 1, 1)
     spec = spec_of("vit-b", tiny)
     copies = copy_videos(draw(folder), folder / "copies")
-    videos, batch = list(copies.videos) * 64, 2 if tiny else BATCH["vit-b"]
-    how = mask_options(
-        spec.mask, spec.clips, spec.model, workers=workers, pin=device.type == "cuda"
-    )
-    copy, copied = device_copy(device)
+    videos, batch, count = list(copies.videos) * 64, 2 if tiny else 128, 2 if tiny else 30
+    skipped = 1 if tiny else 10
+    model, (copy, copied) = build_mae(spec).to(device).train(), device_copy(device)
+    optimiser = build_optimiser(model, spec.optim)
 
-    def on_device():
-        for own in training_loader(videos, spec.clips, 0, batch, how=how):
-            yield copy(own)
-            copied()
-
-    batches = on_device()
-    model = build_mae(spec).to(device).train()
-    optimiser, count = build_optimiser(model, spec.optim), 2 if tiny else 40
-
-    def step(batch) -> None:
+    def step(batch: Batch) -> None:
         def loss_of():
             return model(batch.frames_BTHWC, batch.masked_BL, batch.weight_B)
 
         step_seconds(optimiser, loss_of, device, True)
 
     with faster(model, device, RunOptions(), print):
-        for one in islice(batches, 2 * workers):
-            step(one)
-        start = time.perf_counter()
-        for one in islice(batches, count):
-            step(one)
-        rate = count * batch / (time.perf_counter() - start)
-    print(
-        f"| ViT-B, fed from copies by {workers} workers | {rate:.0f} clips/s, "
-        f"MFU {mfu(spec, rate)} |"
-    )
+        for repeats in (1, 2):
+            augment, pin = Augment(repeats=repeats), device.type == "cuda"
+            how = mask_options(
+                spec.mask, spec.clips, spec.model, workers=workers, pin=pin, augment=augment
+            )
+            loader = training_loader(videos, spec.clips, 0, batch // repeats, how=how)
+            # The first steps compile, and empty what workers prepared meanwhile.
+            for number, one in enumerate(islice(loader, skipped + count)):
+                if number == skipped:
+                    start = time.perf_counter()
+                step(copy(one))
+                copied()
+            rate = count * batch / (time.perf_counter() - start)
+            print(
+                f"| ViT-B, fed from copies by {workers} workers, {repeats} clips per decode | "
+                f"{rate:.0f} clips/s, MFU {mfu(spec, rate)} |",
+                flush=True,
+            )
+            loader.close()
 
 
-def day(tiny: bool, folder: Path) -> None:
-    """Run 200 steps of `day`'s MGM on drawn videos, stop it halfway, and continue it."""
+def stop(tiny: bool, folder: Path) -> None:
+    """Run 100 steps of `day`'s MGM on drawn videos, stop its process group, and continue it."""
     runs = Workflow({"study": "day"}, results=folder / "plan").plan.specs.values()
     spec = next(run for run in runs if isinstance(run, Pretrain) and run.mask.name == "mgm")
-    index, count = draw(folder / "day"), 6 if tiny else 200
+    index, count = draw(folder / "drawn"), 6 if tiny else 100
     data = Data(dataset="drawn", digest=index.digest)
     changes = TINY | {"model": TINY["model"].model_copy(update={"patch": 8})} if tiny else {}
     optim = spec.optim.model_copy(update={"steps": count, "batch": 4 if tiny else spec.optim.batch})
     spec = spec.model_copy(update={"data": data, "optim": optim, **changes})
     (folder / "spec.json").write_text(spec.model_dump_json())
     words = [sys.executable, "-m", "mgm", "pretrain", folder / "spec.json", "--out", folder]
-    words += ["--data", f"drawn={folder / 'day' / 'index'}", "--accumulate", "1" if tiny else "4"]
-    words += ["--workers", "0" if tiny else str(cores()), "--checkpoint-s", "0" if tiny else "20"]
+    words += ["--data", f"drawn={folder / 'drawn' / 'index'}", "--accumulate", "1" if tiny else "4"]
+    words += [
+        "--workers",
+        "1" if tiny else str(cores() - 1),
+        "--checkpoint-s",
+        "0" if tiny else "20",
+    ]
     start, run = time.perf_counter(), folder / spec.run_id
-    process = subprocess.Popen(list(map(str, words)))
+    process = subprocess.Popen(list(map(str, words)), start_new_session=True)
     while process.poll() is None:
         if (lines := log_lines(run)) and lines[-1]["step"] >= count // 2:
-            process.send_signal(signal.SIGTERM)
+            # As Slurm does at a time limit: workers get it too.
+            os.killpg(process.pid, signal.SIGTERM)
             break
         time.sleep(0.05)
     stopped = process.wait()
@@ -162,22 +167,23 @@ def day(tiny: bool, folder: Path) -> None:
     )
 
 
+PARTS: dict[str, Callable[[bool, Path], None]] = {
+    "steps": lambda tiny, folder: steps(tiny, "vit-b"),
+    "large": lambda tiny, folder: steps(tiny, "vit-l"),
+    "fed": fed,
+    "stop": stop,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["steps", "fed", "day"])
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument("--tiny", action="store_true", help="try it on a CPU")
     args = parser.parse_args()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     print(f"{device}, PyTorch {torch.__version__}, {cores()} cores")
-    for part in args.parts:
-        with tempfile.TemporaryDirectory() as folder:
-            match part:
-                case "steps":
-                    steps(args.tiny)
-                case "fed":
-                    fed(args.tiny, Path(folder))
-                case "day":
-                    day(args.tiny, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        PARTS[args.part](args.tiny, Path(folder))
 
 
 if __name__ == "__main__":

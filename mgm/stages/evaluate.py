@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
@@ -90,7 +91,10 @@ def test(job: Job[Finetune], model: nn.Module) -> dict[str, Any]:
     """
     share = collectives.rank(), collectives.world_size()
     views = over_views(job, model, model, job.index.test, job.spec.views, share)
-    tested = [(logits_BC.float().cpu().numpy(), sample_B.numpy()) for logits_BC, sample_B in views]
+    tested = list[tuple[np.ndarray, np.ndarray]]()
+    for logits_BC, sample_B in views:
+        require_finite(job, logits_BC)
+        tested.append((logits_BC.float().cpu().numpy(), sample_B.numpy()))
     of_all = [*chain(*collectives.all_gather_object(tested))]
     if not collectives.is_main():
         return {}
@@ -99,6 +103,15 @@ def test(job: Job[Finetune], model: nn.Module) -> dict[str, Any]:
         np.concatenate([sample_B for _, sample_B in of_all]),
         np.concatenate([logits_BC for logits_BC, _ in of_all]),
     )
+
+
+def require_finite(job: Job, x_BD: Tensor) -> None:
+    """Refuse features and logits that are not finite, since a classifier of them means nothing."""
+    if not torch.isfinite(x_BD).all():
+        raise UserError(
+            f"{job.spec.run_id}: the weights compute numbers that are not finite; check the "
+            "weights that it starts from"
+        )
 
 
 def over_views(

@@ -17,7 +17,7 @@ from mgm.data.index import Video
 from mgm.errors import require_room
 from mgm.models import FrozenEncoder
 from mgm.spec import Probe, Views
-from mgm.stages.evaluate import over_views
+from mgm.stages.evaluate import over_views, require_finite
 from mgm.stages.job import Job
 
 
@@ -107,6 +107,7 @@ def _compute(
 
     pooled, samples, start = list[Tensor](), list[Tensor](), 0
     for (pooled_BD, normal_BLD), sample_B in over_views(job, model, compute, videos, views):
+        require_finite(job, pooled_BD)
         pooled.append(pooled_BD)
         samples.append(sample_B)
         if tokens_NLD is not None and normal_BLD is not None:

@@ -3,8 +3,10 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from mgm.errors import UserError
+from mgm.models import build_mae, save_weights
 from mgm.stages import probe_kinds
 from mgm.stages.probe import probe
 from mgm.stages.runner import run_all
@@ -45,3 +47,17 @@ def test_a_disk_without_room_for_tokens_is_one_line(execution, kinds, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(UserError, match=r"results/probe-.*tokens.* 0\.0 GB"):
         run_all([kinds["v-jepa"]], probe, execution)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "knn"])
+def test_features_that_are_not_finite_are_refused(execution, pretraining, probing, kind):
+    model = build_mae(pretraining)
+    with torch.no_grad():
+        model.encoder.norm.weight.fill_(1e30)
+        model.encoder.norm.bias.fill_(3e38)
+        model.encoder.blocks[1].mlp.fc2.weight.mul_(1e30)
+    folder = execution.results / pretraining.run_id
+    folder.mkdir(parents=True)
+    save_weights(model, folder / "weights.safetensors")
+    with pytest.raises(UserError, match="not finite"):
+        run_all([probing.model_copy(update={"kind": kind, "neighbours": 3})], probe, execution)
