@@ -1,6 +1,9 @@
 """Figures of arrays show what they are given."""
 
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +151,25 @@ def test_a_picture_stays_if_the_new_one_cannot_be_written(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="disk"):
         write(Figure(), tmp_path / "a.png")
     assert {path.read_text() for path in tmp_path.iterdir()} == {"old"}
+
+
+USER = """
+import hashlib, io, sys
+from mgm.report.figures.style import STYLE, save, with_text
+import matplotlib as mpl
+with mpl.rc_context(STYLE):
+    figure = with_text(4, 1, 0.1, ["A row of $5 to $10, and one of $^$"])
+    figure.add_subplot().plot([1, 2])
+from pathlib import Path
+save(figure, Path(sys.argv[1]), ["svg"])
+"""
+
+
+def test_a_users_settings_of_matplotlib_change_no_figure(tmp_path):
+    """And a $ in a name is no mathematics."""
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 7\nfont.size: 31\naxes.grid: True\n")
+    notebook = {"MPLBACKEND": "module://matplotlib_inline.none", "MATPLOTLIBRC": str(tmp_path)}
+    for name, more in (("plain", {}), ("user", notebook)):
+        command = [sys.executable, "-c", USER, str(tmp_path / name)]
+        subprocess.run(command, check=True, env=os.environ | more)
+    assert (tmp_path / "plain.svg").read_bytes() == (tmp_path / "user.svg").read_bytes()

@@ -9,6 +9,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 
 from mgm.results.atomic import atomic_write
 
@@ -21,9 +22,19 @@ LINE = 0.15  # inches per line of the text below a figure
 ACCENT = "#d55e00"
 # Colours of lines, dark enough for text.
 LOOKS = (ACCENT, "#0072b2", "#117a5b", "#7d4a86", "#767676", "#8a6d00")
+# Fonts of Chinese, Japanese and Korean, of which a machine has some.
+CJK = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "WenQuanYi Zen Hei", "PingFang SC")
+# Matplotlib's own values come first, so that a user's matplotlibrc changes no figure.
 STYLE: dict[Any, Any] = {
+    name: value for name, value in mpl.rcParamsDefault.items() if "backend" not in name
+} | {
     "font.family": "sans-serif",
-    "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
+    "font.sans-serif": [
+        *("Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"),
+        *(name for name in CJK if name in get_font_names()),
+    ],
+    # A $ in a name is a $.
+    "text.parse_math": False,
     "font.size": 9,
     "text.color": INK,
     "axes.edgecolor": QUIET,
