@@ -20,6 +20,7 @@ import os
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -31,7 +32,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from mgm.data.index import SPLITS, Index, Video, below, new_index, read_index, write_index
 from mgm.data.opening import files_below, is_preview, open_all, skipped
 from mgm.errors import UserError, valid
-from mgm.reading import found_in, read_table
+from mgm.reading import file_digest, found_in, read_table
 
 TEST_SHARE = 0.2
 UNLABELLED = "unlabelled"  # the one class of videos without labels
@@ -107,6 +108,11 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
             f"; warning: files share marks such as {mark}, so name groups (a column group, or "
             "--groups REGEX) if these are recordings or persons"
         )
+    if twice := _in_both_splits(videos):
+        note += (
+            f"; warning: {len(twice)} videos are in train and in test, such as "
+            f"{below(twice[0][0], root)} and {below(twice[0][1], root)}"
+        )
     index = new_index(root, classes, videos, [*unlabelled, *unreadable], note)
     # `read_index` fails if there is no index, or if it is damaged.
     with suppress(UserError):
@@ -115,6 +121,20 @@ def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> In
             return index
     write_index(index, out)
     return index
+
+
+def _in_both_splits(videos: Sequence[Video]) -> list[tuple[str, str]]:
+    """Return pairs of equal files, one in each split. Only files of equal size are read."""
+    sizes = [{v.bytes for v in videos if v.split == split} for split in SPLITS]
+    common, of_train, pairs = sizes[0] & sizes[1], dict[str, str](), list[tuple[str, str]]()
+    for video in sorted(videos, key=lambda video: video.split == "test"):
+        if video.bytes in common:
+            digest = file_digest(Path(video.path))
+            if video.split == "train":
+                of_train[digest] = video.path
+            elif digest in of_train:
+                pairs.append((of_train[digest], video.path))
+    return pairs
 
 
 def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple[str, str]]]:

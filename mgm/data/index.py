@@ -175,6 +175,11 @@ def read_index(out: Path) -> Index:
         raise UserError(f"{rows_path}: its columns are not {','.join(_COLUMNS)}; {again}")
     root = Path(os.path.abspath(out / about.root))
     tracks = os.path.abspath(out / about.tracks) if about.tracks else ""
+    # Tracks are written there. A derived set has those of the dataset that it is made of.
+    of_a_dataset = Path(tracks).parent / "index.json"
+    inside_it = not tracks or Path(tracks).is_relative_to(os.path.abspath(out))
+    if not (inside_it or of_a_dataset.is_file()):
+        raise UserError(f"{about_path}: tracks is {about.tracks}, outside of any dataset; {again}")
     videos = tuple(_video(row, root, tracks) for _, row in rows)
     return Index(root, about.classes, videos, about.excluded, about.digest, about.note)
 

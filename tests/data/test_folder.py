@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgm.data import opening
+from mgm.data.copies import copy_videos
 from mgm.data.folder import draw_test_groups, index_folder
 from mgm.data.index import SPLITS, read_index, require_labels
+from mgm.data.prepare import prepare_tracks
+from mgm.data.tracks import has_track
 from mgm.errors import UserError
 from mgm.spec import Data, Finetune, Pretrain, Probe
 from tests.helpers.errors import refused
@@ -117,6 +120,48 @@ def test_hidden_files_are_skipped_and_others_listed_with_a_reason(videos, tmp_pa
     assert all(reason and str(videos) not in reason for _, reason in index.excluded)
     assert "dogs/deep/er/x.mp4" in map(index.name, index.videos)
     assert read_index(tmp_path / "out").excluded == index.excluded
+
+
+def test_one_video_in_both_splits_is_named(videos, tmp_path):
+    rows = [f"{path},{path.parent.name},train" for path in sorted(videos.glob("*/[0-3].mp4"))]
+    rows += [f"{path},{path.parent.name},test" for path in sorted(videos.glob("*/4.mp4"))]
+    lines = ["path,label,split", *rows]
+    note = index_folder(write(tmp_path / "a.csv", *lines), tmp_path / "a").note
+    assert "warning" not in note
+    os.link(videos / "cats" / "0.mp4", tmp_path / "linked.mp4")
+    lines += [f"{tmp_path / 'linked.mp4'},dogs,test"]
+    note = index_folder(write(tmp_path / "b.csv", *lines), tmp_path / "b").note
+    assert "1 videos are in train and in test" in note
+    assert "linked.mp4" in note
+
+
+def test_a_long_name_gets_its_track_and_its_copy(videos, tmp_path):
+    long = "t" * 236 + ".mp4"
+    os.rename(videos / "cats" / "0.mp4", videos / "cats" / long)
+    index = prepare_tracks(lambda out: index_folder(videos, out), tmp_path / "out", 1)
+    assert len(index.videos) == 10
+    assert all(has_track(video) for video in index.videos)
+    assert len(copy_videos(index, tmp_path / "copies").videos) == 10
+
+
+def test_a_video_of_which_half_decodes_is_left_out(videos, tmp_path):
+    """As an interrupted download into a file of full size leaves it."""
+    path = videos / "cats" / "0.mp4"
+    data = bytearray(path.read_bytes())
+    start, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    start = max(start, end - (end - start) * 6 // 10)
+    data[start:end] = bytes(end - start)
+    path.write_bytes(data)
+    index = prepare_tracks(lambda out: index_folder(videos, out), tmp_path / "out", 1)
+    assert (len(index.videos), [name for name, _ in index.excluded]) == (9, ["cats/0.mp4"])
+
+
+def test_an_index_does_not_lead_tracks_out_of_its_dataset(videos, tmp_path):
+    index_folder(videos, tmp_path / "out")
+    place = tmp_path / "out" / "index.json"
+    place.write_text(place.read_text().replace('"tracks": "tracks"', '"tracks": "../x"'))
+    with refused(f"{place}: ", "../x"):
+        read_index(tmp_path / "out")
 
 
 def test_previews_are_neither_videos_nor_classes_and_are_counted(videos, tmp_path, video):
