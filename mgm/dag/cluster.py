@@ -4,7 +4,10 @@ The defaults are in workflow/profiles/slurm/cluster.yaml. A user's file replaces
 Partition, account and the like are `default-resources` of Snakemake.
 """
 
+import os
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,16 @@ TORCHRUN = (
 # Seconds before the time limit at which Slurm sends SIGTERM, for a last checkpoint. Slurm may send
 # it a minute earlier, which is too early for jobs of a few minutes.
 WARNING_S = 120
+
+
+def gpus_here() -> int:
+    """Return how many NVIDIA GPUs of this machine jobs may use."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return len(visible.split(",")) if visible else 0
+    if not shutil.which("nvidia-smi"):
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
 class JobResources(RunOptions):

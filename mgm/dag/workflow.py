@@ -72,7 +72,6 @@ class Workflow:
         self.expected_cost = study.expected_cost if study else self.scale.expected_cost
         self.specs_per_job = (study and study.specs_per_job) or self.scale.specs_per_job
         self.execution = (study and study.execution) or self.scale.execution
-        self.in_turn = bool(study and study.in_turn)
         self.datasets = datasets_of(studies, self.scale)
         for name, source in self.sources.items():
             if name not in PREPARED or name not in self.datasets:
@@ -212,8 +211,7 @@ class Workflow:
         after |= {f"prepare-{key}" for key in keys if key in self.built}
         flows = (flow_of(spec, key_of[spec.run_id]) for spec in specs)
         after |= {"flow-{}-{}".format(*flow) for flow in flows if flow}
-        # 0: runs that use one GPU in turn have every core.
-        threads = self.threads(stage, 0 if self.in_turn else options.threads)
+        threads = self.threads(stage, options.threads)
         makes = [self.results / spec.run_id / "result.json" for spec in specs]
         return Job(name, words, makes, sorted(after), specs, threads)
 
@@ -262,8 +260,13 @@ class Workflow:
         return list(self.plan.parts)
 
     def resources(self, rule: str) -> dict[str, Any]:
-        """Return the resources that a rule requests from the cluster; none on this machine."""
-        return self.cluster.resources(rule) if self.cluster else {}
+        """Return the resources that a rule requests from the cluster, or one GPU of this machine.
+
+        Without a GPU, Snakemake has no limit of them.
+        """
+        if self.cluster:
+            return self.cluster.resources(rule)
+        return {"gpus": 1} if rule not in ("prepare", "flow") else {}
 
     def words(self, name: str, threads: int) -> str:
         """Return the words after `mgm` of a job's command."""
@@ -279,6 +282,8 @@ class Workflow:
         if self.cluster:
             return self.cluster.command_wrapper(self.jobs[name].rule, log)
         here = [str(WORKFLOW / "here.sh"), log, str(self.results / "jobs.lock")]
+        if self.resources(self.jobs[name].rule):
+            here.append(str(WORKFLOW / "gpu.sh"))
         return f"exec {shlex.join(here)}"
 
     def lock(self) -> None:

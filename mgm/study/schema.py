@@ -416,8 +416,6 @@ class Study(FrozenModel):
     complete: bool = True
     # Runs per job; by default as many as the scale has.
     specs_per_job: int | None = Field(None, ge=1)
-    # One job at a time, with every core: its runs need the whole GPU.
-    in_turn: bool = False
     execution: RunOptions | None = None
 
     @model_validator(mode="after")

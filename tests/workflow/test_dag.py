@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from mgm.dag.workflow import Workflow
 from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError
 from mgm.results.archive import pack
+from mgm.results.result import read_result
 from mgm.spec import parents
 from tests.helpers import programs
 from tests.helpers.own_videos import own_study
@@ -307,3 +310,39 @@ def test_a_run_is_asked_for_by_its_file(tmp_path):
     assert len(results) <= workflow.specs_per_job
     again = snakemake(tmp_path, "-n", *config, "--", f"results/mine/{run_id}/result.json")
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_each_command_has_a_gpu_of_its_own_while_it_runs(tmp_path):
+    wait = "echo $CUDA_VISIBLE_DEVICES; read -r _ || exit 0"
+    own = os.environ | {"MGM_GPUS": "2", "CUDA_VISIBLE_DEVICES": "3,5,7", "TMPDIR": str(tmp_path)}
+
+    def start():
+        words = [ROOT / "workflow" / "gpu.sh", "bash", "-c", wait]
+        pipe = subprocess.PIPE
+        running = subprocess.Popen(words, env=own, stdin=pipe, stdout=pipe, text=True)
+        return running, running.stdout.readline().strip()
+
+    (first, one), (second, other) = start(), start()
+    assert (one, other) == ("3", "5")
+    first.kill()
+    first.wait()
+    third, again = start()
+    assert again == "3"
+    for running in (second, third):
+        running.communicate("\n")
+
+
+@pytest.mark.slow
+def test_snakemake_runs_one_job_per_gpu(tmp_path):
+    """No GPU is needed: CUDA_VISIBLE_DEVICES alone says that there are two."""
+    study = own_study(tmp_path, 0.02, specs_per_job=1)
+    (tmp_path / "tmp").mkdir()
+    words = programs.snakemake(tmp_path, "--config", f"study={study}", cores=8)
+    own = {"CUDA_VISIBLE_DEVICES": "3,5", "TMPDIR": str(tmp_path / "tmp")}
+    done = run(words, **own)
+    assert done.returncode == 0, done.stderr
+    locks = {path.name.rpartition("-")[2] for path in (tmp_path / "tmp").glob("mgm-gpu-*")}
+    assert locks == {"3.lock", "5.lock"}
+    results = [read_result(path.parent) for path in tmp_path.glob("results/mine/*/result.json")]
+    times = [tuple(map(datetime.fromisoformat, (r["started"], r["finished"]))) for r in results]
+    assert max(sum(a <= start < b for a, b in times) for start, _ in times) == 2
