@@ -152,3 +152,8 @@ def test_the_site_builds_without_a_network(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "quick-start.html").is_file() or (tmp_path / "quick-start").is_dir()
+    first = (tmp_path / "index.html").read_text()
+    assert "What we found" in first
+    pictures = re.findall(r'<img [^>]*src="([^"]+)"', first)
+    assert pictures
+    assert all((tmp_path / picture).is_file() for picture in pictures)
