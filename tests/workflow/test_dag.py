@@ -338,6 +338,7 @@ def test_snakemake_runs_one_job_per_gpu(tmp_path):
     study = own_study(tmp_path, 0.02, specs_per_job=1)
     fields = yaml.safe_load(study.read_text())
     del fields["columns"]["Fine-tuned"]
+    fields["settings"] = {"pretrain": {"optim.steps": 20}}
     study.write_text(yaml.safe_dump(fields))
     (tmp_path / "tmp").mkdir()
     words = programs.snakemake(tmp_path, "--config", f"study={study}", cores=8)
