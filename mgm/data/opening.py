@@ -21,6 +21,7 @@ from mgm.errors import FULL, UserError
 from mgm.results.atomic import naming
 from mgm.results.lock import end_with_parent
 
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU per period, of a container
 CHUNK = 64  # files that a process opens between two reports
 # Raise this number when a change of the code gives the same file another row.
 _VERSION = 5
@@ -78,8 +79,15 @@ def files_below(root: Path, folder: str = "") -> tuple[list[str], list[tuple[str
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use, by its affinity and its container's quota."""
+    allowed = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    # The quota is "max" without a limit, and then no number.
+    with suppress(OSError, ValueError):
+        quota, period = map(int, CPU_MAX.read_text().split())
+        allowed = min(allowed, max(quota // period, 1))
+    return allowed
 
 
 def in_processes(work: Callable[[Any], Any], tasks: Sequence[Any], processes: int) -> Iterator[Any]:

@@ -75,3 +75,11 @@ def test_odd_lines_are_opened_again(videos, tmp_path):
         "\n".join(["[" * 2000, "null", "[1, 2]", "[1e999, [], {}, 4, 5]", "9" * 5000])
     )
     assert list(open_all(root, names, checked)[0]) == names
+
+
+def test_the_quota_of_a_container_bounds_the_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "CPU_MAX", tmp_path / "cpu.max")
+    without = opening.cores()
+    for text, cores in (("100000 100000\n", 1), ("50000 100000\n", 1), ("max 100000\n", without)):
+        (tmp_path / "cpu.max").write_text(text)
+        assert opening.cores() == cores
