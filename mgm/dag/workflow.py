@@ -17,6 +17,7 @@ from mgm.dag.options import PREPARED, Options, named
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError, nearest, valid
 from mgm.reading import read_text
+from mgm.report.views import check_views
 from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_lock
@@ -66,6 +67,8 @@ class Workflow:
         self.sources = options.sources
         study, self.scale = named(options)
         studies = [study] if study else of_paper(self.scale)
+        for one in studies:
+            check_views(one)
         self.name = study.study if study else self.scale.name
         self.results, self.reports = results / self.name, reports / self.name
         self.logs = Path("logs") / self.name

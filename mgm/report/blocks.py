@@ -125,8 +125,9 @@ def study_page(findings: Findings, figures: Sequence[Figure], reports: Path) -> 
 
     All else is folded, and written as csv.
     """
-    study, first, parts = findings.study, findings.first_column, [*findings.study.parts]
-    shown = parts[1:] if study.tables else parts
+    study, first, parts = findings.study, findings.first_column, [*findings.study.of_kind("table")]
+    named = any(name in study.views for name in parts)
+    shown = parts[1:] if named else parts
     folded = [table for name in shown for table in table_blocks(findings, name)]
     families = compared(findings)[["family", "column"]].drop_duplicates().to_numpy(str).tolist()
     differences: list[list[Block]] = [
@@ -154,7 +155,7 @@ def study_page(findings: Findings, figures: Sequence[Figure], reports: Path) -> 
         *caveat_of(findings),
         Text(tally(findings.predictions.verdict), "note"),
         *figures[:1],
-        *(table_blocks(findings, parts[0]) if study.tables else column_blocks(findings, first)),
+        *(table_blocks(findings, parts[0]) if named else column_blocks(findings, first)),
         *([Text(note, "note"), *differences[0]] if differences else []),
         *failed,
         Links("All numbers:", csv_files(reports)),
@@ -184,9 +185,9 @@ def suite_page(
     ]
     for findings in order:
         own = figures.get(findings.study.study, ())
-        tables = [table_blocks(findings, name) for name in findings.study.parts]
+        tables = [table_blocks(findings, name) for name in findings.study.of_kind("table")]
         # Figures of seeds show the numbers of the tables once more.
-        declared = [figure for figure in own if figure.name in findings.study.figures]
+        declared = [figure for figure in own if figure.name in findings.study.views]
         charts: list[list[Block]] = [[figure] for figure in declared if is_chart(figure)]
         parts = [part for part in (*tables[:1], *charts, *tables[1:]) if part]
         blocks += [Heading(findings.study.question), Row(parts)] if parts else []
@@ -230,7 +231,7 @@ def seen(findings: Findings, name: str) -> pd.DataFrame:
     A control that is the same for all videos, such as their duration, is not measured. Numbers that
     are quoted alone stand beside runs that repeat the paper's.
     """
-    cells = findings.table(name)
+    cells = findings.shown_by(findings.study.shown_views[name])
     cells = cells[~cells.control | (cells.n > 0)]
     if not findings.repeats_the_paper:
         cells = cells[cells.status != "quoted"]
@@ -250,19 +251,19 @@ def table_blocks(
     Args:
         columns: show these columns alone.
     """
-    part, cells = findings.study.parts[name], seen(findings, name)
+    part, cells = findings.study.shown_views[name], seen(findings, name)
     if columns is not None:
         cells = cells[cells.column.isin(columns)]
-    title = ". ".join(filter(None, (part.label, part.title or name)))
-    heading = Heading(title, 3, f"table-{name}")
-    files = {ending: f"tables/table{name}.{ending}" for ending in ("csv", "md", "tex")}
+    title = ". ".join(filter(None, (part.label, part.title or name.removeprefix("table"))))
+    heading = Heading(title, 3, f"table-{name.removeprefix('table')}")
+    files = {ending: f"tables/{name}.{ending}" for ending in ("csv", "md", "tex")}
     blocks = with_notes(findings, cells, heading, part.note)
     return [*blocks, Links("This table as", files)] if blocks else []
 
 
 def column_blocks(findings: Findings, column: str) -> list[Block]:
     """Return a column of a study as one table, with a column per dataset."""
-    cells = pd.concat([seen(findings, name) for name in findings.study.parts])
+    cells = pd.concat([seen(findings, name) for name in findings.study.of_kind("table")])
     cells = cells[cells.column == column].drop_duplicates(["dataset", "row"])
     return with_notes(findings, cells, Heading(unit_of(findings, column)))
 

@@ -11,7 +11,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from mgm.errors import UserError
@@ -21,9 +20,10 @@ from mgm.report.findings import Findings, read_findings
 from mgm.report.markdown import summary
 from mgm.report.page import page
 from mgm.report.tables import write_frames, write_table
+from mgm.report.views import check_views, module_of, options_of
 from mgm.results import atomic
 from mgm.study.formula import parse_formula
-from mgm.study.schema import SHARES, Against, Order, Over, Picture
+from mgm.study.schema import View
 
 FORMATS = ("svg", "pdf", "png")
 
@@ -46,10 +46,12 @@ def build_report(results: Path, reports: Path, only: str = "", formats: Sequence
     if unknown := {*formats} - {*FORMATS}:
         raise UserError(f"{min(unknown)}: no format of figures; choose from {', '.join(FORMATS)}")
     findings = read_findings(results, weights=True)
+    for found in findings.values():
+        check_views(found.study)
     writers: dict[str, Callable[[], Any]] = {
-        f"table{name}": partial(write_table, found, name, reports / "tables")
+        name: partial(write_table, found, name, reports / "tables")
         for found in findings.values()
-        for name in found.study.parts
+        for name in found.study.of_kind("table")
     }
     draw = Drawing(reports / "figures", formats)
     drawers = {
@@ -111,17 +113,18 @@ class Drawing:
             key: what the picture follows from; by default the arguments of `draw`.
         """
         stem, kinds = self.folder / about.name, [*dict.fromkeys((kind, *self.formats))]
-        folder = Path(__file__).with_name("figures")
-        code = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
+        folders = (Path(__file__).with_name(name) for name in ("figures", "views"))
+        files_of_code = sorted(path for folder in folders for path in folder.glob("*.py"))
+        code = [path.read_bytes() for path in files_of_code]
         digest = sha256(pickle.dumps((draw if key is None else key, code))).hexdigest()
         stamp = self.folder / ".drawn" / about.name
         files = [stem.with_suffix(f".{name}") for name in kinds]
         known = stamp.is_file() and stamp.read_text() == digest
         if not (known and all(file.exists() for file in files)):
             # Matplotlib takes a second to import, and most reports draw nothing new.
-            from mgm.report.figures.style import save
+            from mgm.report.figures.style import drawn, save
 
-            save(draw(), stem, kinds, fitted=kind == "svg")
+            save(drawn(draw), stem, kinds, fitted=kind == "svg")
             atomic.write(stamp, digest)
         return replace(about, picture=files[0])
 
@@ -129,125 +132,80 @@ class Drawing:
 def figures_of(
     findings: Findings, drawing: Drawing, alone: bool
 ) -> dict[str, Callable[[], Figure]]:
-    """Return functions that draw a study's figures, by the figures' names.
+    """Return functions that draw a study's views, by the views' names. Tables are not drawn.
 
     Args:
         alone: no other study has figures in this folder.
     """
-    study, points = findings.study, findings.points
-    drawers: dict[str, Callable[[], Figure]] = {}
-    for name, order in study.of_kind(Order).items():
-        if len(found := findings.ordered(order.x)):
-            draw = partial(_chart, "order", found, study.shown, findings.unit_name)
-            drawers[name] = partial(drawing, Figure(name, order.title, order.note), draw)
-    for name, over in study.of_kind(Over).items():
-        shown = points[points.figure == name]
-        text = "A line per kind of pretraining, with 95 % intervals."
-        about = Figure(name, over.title or over.axis, over.note or text)
-        if shown["mean"].notna().any() or shown.paper.notna().sum() > 1:
-            draw = partial(_chart, "over", shown, *_axes(findings, over, shown))
-            drawers[name] = partial(drawing, about, draw)
-        else:
-            about = replace(about, why="None of its runs is finished.")
-            drawers[name] = partial(replace, about)
-    for name, against in study.of_kind(Against).items():
-        gains = findings.gains[findings.gains.figure == name]
-        if len(gains):
-            y, what = f"Gain over {against.minus} (points)", " or its ".join(against.x)
-            text = f"Each mark is a row: its gain in {against.y}, against its {what}."
-            draw = partial(_chart, "gains", gains, y, study.shown, findings.unit_name)
-            drawers[name] = partial(
-                drawing, Figure(name, against.title, against.note or text), draw
-            )
-    end = "" if alone else f"-{study.study}"
-    if len(means := _differences(findings)):
+    views = {name: v for name, v in findings.study.shown_views.items() if v.kind != "table"}
+    drawers: dict[str, Callable[[], Figure]] = {
+        name: partial(_clips, findings, name, drawing)
+        if view.kind == "clips"
+        else partial(_view, name, view, findings.shown_by(view), drawing)
+        for name, view in views.items()
+    }
+    end = "" if alone else f"-{findings.study.study}"
+    if len(frame := _differences(findings)):
         text = f"Dots: one per {findings.unit_name}. Bars: means with 95 % intervals."
-        about = Figure(f"differences{end}", "Paired differences", text)
-        look: dict[str, Any] = {"axis": "Difference (points)", "rule": 0.0}
-    elif len(means := _rows(findings)):
-        about = Figure(f"seeds{end}", "Every run and the mean")
-        look = {"axis": unit_of(findings, findings.first_column)}
-    if len(means):
-        draw = partial(
-            _chart, "dots", _units(findings, means), means, unit=findings.unit_name, **look
-        )
-        drawers[about.name] = partial(drawing, about, draw)
-    for name in study.of_kind(Picture):
-        drawers[name] = partial(_picture, findings, name, drawing)
-    # As the study declares them.
-    return {name: drawers[name] for name in {**study.figures, **drawers} if name in drawers}
+        options = {"axis": "Difference (points)", "rule": 0.0}
+        view = View(kind="dots", title="Paired differences", note=text, options=options)
+        name = f"differences{end}"
+    else:
+        frame, name = findings.shown_by(View(columns=(findings.first_column,))), f"seeds{end}"
+        options = {"axis": unit_of(findings, findings.first_column)}
+        view = View(kind="dots", title="Every run and the mean", options=options)
+    if len(module_of(view).data(frame, view)):
+        drawers[name] = partial(_view, name, view, frame, drawing)
+    return drawers
 
 
-def _axes(findings: Findings, over: Over, shown: pd.DataFrame) -> tuple[Any, ...]:
-    """Return the titles of a figure over a number, and the steps below its epochs."""
-    metrics = {findings.study.columns[column].metric for column in shown.column}
-    y = "Top-1 accuracy (%)" if metrics == {"top1"} else "Share (%)" if metrics <= SHARES else ""
-    steps = findings.schedule if over.x == "epochs" else {}
-    x = f"{over.axis}, with our steps below" if steps else over.axis
-    below = {epochs: f"{number:,}" for epochs, number in steps.items()}
-    return (x, y), findings.study.shown, findings.unit_name, below
+def _view(name: str, view: View, frame: pd.DataFrame, drawing: Drawing) -> Figure:
+    """Draw a view, or say that it has nothing to show."""
+    module = module_of(view)
+    data = module.data(frame, view)
+    text = view.note or (module.__doc__ or "").partition("\n")[0]
+    about = Figure(name, view.title or view.label or name, text)
+    if not len(data):
+        return replace(about, why="None of its runs is finished.")
+    return drawing(about, partial(module.draw, data, view))
 
 
 def _differences(findings: Findings) -> pd.DataFrame:
-    """Return the differences of the first column that are drawn."""
+    """Return the differences of the first column as the cells of a view."""
     table = compared(findings)
     # A dot is a unit, and a unit is no person.
     drawn = table.family.isin(findings.study.compare) & (table.column == findings.first_column)
-    return _named(findings, table[drawn], "says")
-
-
-def _rows(findings: Findings) -> pd.DataFrame:
-    """Return the rows of the first column that are drawn; none if all have one unit."""
-    table = findings.cells
-    table = table[~table.control & (table.column == findings.first_column) & (table.n > 0)]
-    return _named(findings, table[[table.n.max() > 1] * len(table)], "row") if len(table) else table
-
-
-def _named(findings: Findings, table: pd.DataFrame, name: str) -> pd.DataFrame:
-    shown = table.dataset.map(findings.study.shown)
-    return table.assign(name=table[name], key=table.dataset, dataset=shown)
-
-
-def _units(findings: Findings, means: pd.DataFrame) -> pd.DataFrame:
-    """Return the numbers per sampling unit of rows and differences."""
-    frames = [
-        pd.DataFrame(
-            {"value": findings.per_unit(line["key"], parse_formula(line["name"]), line["column"])}
-        ).assign(dataset=line["dataset"], name=line["name"])
-        for line in means.to_dict("records")
+    table = table[drawn]
+    values = [
+        findings.per_unit(line["dataset"], parse_formula(line["says"]), line["column"])
+        for line in table.to_dict("records")
     ]
-    return pd.concat(frames, ignore_index=True)
+    return table.assign(
+        title=table.dataset.map(findings.study.shown),
+        row=table.says,
+        values=pd.Series(values, table.index, dtype="object"),
+        # They are per unit already.
+        by="runs",
+        unit=findings.unit_name,
+        control=False,
+    )
 
 
-def _picture(findings: Findings, name: str, drawing: Drawing) -> Figure:
+def _clips(findings: Findings, name: str, drawing: Drawing) -> Figure:
     """Draw a figure of a run's arrays, or say why it cannot be drawn."""
-    picture = findings.study.of_kind(Picture)[name]
+    view = findings.study.views[name]
     cells = findings.plan.cells
-    run_id = next(cell.run_id for cell in cells if name in cell.figures and not cell.metric)
-    about = Figure(name, picture.title, picture.note, run_ids=[run_id])
+    run_id = next(cell.run_id for cell in cells if name in cell.views and not cell.metric)
+    about = Figure(name, view.title, view.note, run_ids=[run_id])
     status, path = findings.statuses[run_id], findings.results / run_id / "arrays.npz"
     if not status.result or not path.exists():
-        for ending in ("svg", "pdf", "png"):
+        for ending in FORMATS:
             (drawing.folder / f"{name}.{ending}").unlink(missing_ok=True)
         why = status.why or "its arrays.npz is missing; delete its result.json and run it again"
         state = "not run" if status.result else status.state
         return replace(about, why=f"{state}: {run_id}: {why}")
+    module, show = module_of(view), options_of(view).show
     # Measurements have curves, and the other figures show frames of clips.
-    kind, note = "svg" if picture.kind == "coverage" else "png", f"Scale {findings.plan.name}."
-    draw = partial(_draw, picture.kind, path, note)
-    return drawing(about, draw, kind, (picture.kind, note, status.result["files"]))
-
-
-def _chart(name: str, *args: Any, **options: Any) -> Any:
-    """Draw a chart by its function's name."""
-    from mgm.report.figures import charts
-
-    return getattr(charts, name)(*args, **options)
-
-
-def _draw(kind: str, path: Path, note: str) -> Any:
-    """Draw the arrays of a run."""
-    from mgm.report.figures.draw import DRAW
-
-    with np.load(path, allow_pickle=False) as file:
-        return DRAW[kind](dict(file), note)
+    kind, note = "svg" if show == "coverage" else "png", f"Scale {findings.plan.name}."
+    draw = partial(module.draw_file, path, show, note)
+    return drawing(about, draw, kind, (show, note, status.result["files"]))

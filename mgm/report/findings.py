@@ -4,7 +4,7 @@ Every number shown of a study, or of a table of the paper, comes from here.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -16,8 +16,9 @@ import pandas as pd
 
 from mgm.errors import UserError
 from mgm.reading import found_in
+from mgm.report.estimates import combined, per_unit, status_of
 from mgm.report.judge import judge
-from mgm.results.frame import examine_all, frame_of
+from mgm.results.frame import NUMBERS, WORDS, examine_all, frame_of
 from mgm.results.plan import Plan, read_plan
 from mgm.results.result import LAST, LEAST_EXPLAINED, RunStatus, log_lines
 from mgm.results.statistics import (
@@ -33,8 +34,8 @@ from mgm.spec import Augment, Finetune, Pretrain, Spec
 from mgm.spec.compute import multiply_adds
 from mgm.study.formula import Formula, Term, parse_formula
 from mgm.study.load import read_studies
-from mgm.study.quoted import Quote, paper_numbers, quotes
-from mgm.study.schema import CONTROLS, SHARES, Against, Over, Study, allows
+from mgm.study.quoted import Quote, quotes
+from mgm.study.schema import CONTROLS, SHARES, At, Study, View
 
 AT = ["dataset", "draw", "seed", "column", "row"]
 CELL = ["dataset", "column", "row"]
@@ -136,12 +137,7 @@ class Findings:
         draws: tuple[int, ...] = (),
         seeds: tuple[int, ...] = (),
     ) -> pd.Series:
-        """Return a number per sampling unit: per draw, or per run if the study says so.
-
-        A draw's number is the mean over its seeds. Student's t interval over draws then covers
-        both: with y_ds = mu + a_d + e_ds for draw d and seed s, the sample variance of the draws'
-        means, divided by their number, is an unbiased estimate of the variance of the total mean.
-        More seeds per draw reduce only the part of e.
+        """Return a number per sampling unit (`mgm.report.estimates.per_unit`).
 
         An effect's number is the mean over its high datasets minus the mean over its low ones.
         """
@@ -160,8 +156,7 @@ class Findings:
             series = series[kept.draw.isin(draws)]
         if seeds:
             series = series[series.index.to_frame().seed.isin(seeds)]
-        drawn = (series.index.get_level_values("draw") >= 0).all()
-        return series.groupby("draw").mean() if self.study.unit == "draws" and drawn else series
+        return per_unit(series, self.study.unit)
 
     def series(self, dataset: str, term: Term, column: str = "") -> pd.Series:
         """Return the values of a row, per draw and seed."""
@@ -194,16 +189,19 @@ class Findings:
             believed = status in ("finished", "partial")
             found = self.estimate(dataset, one, column) if believed else None
             done = runs[runs.value.notna()]
+            own = runs.iloc[0]
             rows.append(
                 dict(zip(CELL, place))
-                | {"control": bool(runs.control.iloc[0]), "metric": runs.metric.iloc[0]}
+                | {name: own[name] for name in ("control", "metric", *WORDS, *NUMBERS)}
+                | {"line": self._lines.get(row, row)}
+                | {"values": self._by_cell.get((dataset, column, row), NOTHING)}
                 | (found or Estimate(nan, n=0))._asdict()
                 | {"wanted": len(runs), "status": status, "run_ids": " ".join(runs.run_id)}
                 | {"why": "; ".join(runs.why[runs.state != "finished"].drop_duplicates())}
                 | {"commit": " ".join(done.commit.drop_duplicates())}
                 | dict(zip(("paper", "note"), printed.pop((dataset, row, column), Quote(nan, ""))))
             )
-        for (dataset, row, column), (value, note) in printed.items():
+        for (dataset, row, column), quote in printed.items():
             if dataset in self.study.shown:
                 ours = self._computed(dataset, row, column)
                 estimate = Estimate(nan, n=0) if ours is None else Estimate(ours)
@@ -211,12 +209,21 @@ class Findings:
                 rows.append(
                     {"dataset": dataset, "column": column, "row": row, "control": False}
                     | estimate._asdict()
-                    | {"wanted": 0, "status": status, "paper": value, "note": note}
+                    | {"wanted": 0, "status": status, "paper": quote.value, "note": quote.note}
                     | {"why": "", "run_ids": "", "commit": "", "metric": column}
+                    | dict.fromkeys(WORDS, "")
+                    | {"line": quote.line, "epochs": quote.epochs}
+                    | {"values": NOTHING}
                 )
         names = [*CELL, "control", *Estimate._fields, "wanted", "status", "why", "paper", "note"]
-        table = pd.DataFrame(rows, columns=[*names, "run_ids", "commit", "metric"])
-        return table.astype(dict.fromkeys(("mean", "low", "high", "paper"), "float64"))
+        names += ["run_ids", "commit", "metric", "line", *WORDS, *NUMBERS, "values"]
+        table = pd.DataFrame(rows, columns=names).astype({"control": bool})
+        numbers = ("mean", "low", "high", "paper", *NUMBERS)
+        return table.astype(dict.fromkeys(numbers, "float64"))
+
+    @cached_property
+    def _lines(self) -> dict[str, str]:
+        return {name: row.line or name for name, row in self.study.rows.items()}
 
     def _computed(self, dataset: str, row: str, column: str) -> float | None:
         """Return what the paper prints beside its results, for a row that is run here.
@@ -301,79 +308,57 @@ class Findings:
         return {place for place, values in leads.items() if sum(values) < 0}
 
     @cached_property
-    def schedule(self) -> dict[float, int]:
-        """Map the epochs of pretraining to its steps, where these are not the paper's."""
-        trained = self.runs[self.runs.steps > 0]
-        return dict(zip(trained.epochs, trained.steps.astype(int)))
-
-    @cached_property
     def repeats_the_paper(self) -> bool:
         """Whether all runs of the folder do."""
         return repeats_the_paper(self.plan.specs.values())
 
-    def table(self, name: str) -> pd.DataFrame:
-        """Return the part of `cells` that a table of the study shows."""
-        places = self.cells[["dataset", "row", "column"]].itertuples(index=False)
-        return self.cells[[self.study.shows(name, *place) for place in places]]
+    def shown_by(self, view: View) -> pd.DataFrame:
+        """Return the cells that a view shows, each with what figures are drawn from.
+
+        Columns, beside those of `cells`:
+            title: of the dataset. panel: dataset and column, without what all cells have in common.
+            line, mark: the row's, as the study says. Of a quoted row, the paper's method.
+            mask, guidance, backbone, ratio, epochs, steps, size: the runs' own fields.
+            values: the numbers by draw and seed; by: the sampling unit, draws or runs; unit: its
+                name.
+            share: whether it is a share (%). evaluated: whether it is a column of the study.
+            tested: whether it is a test, and no measurement.
+        """
+        places = self.cells[["dataset", "row", "column", "line"]].itertuples(index=False)
+        shown = [
+            self.study.shows(view, At(dataset, None, 0, row, column), line)
+            for dataset, row, column, line in places
+        ]
+        table = self.cells[shown]
+        titles = table.dataset.map(self.study.shown).fillna(table.dataset)
+        panel = titles + ": " + table.column
+        if table.dataset.nunique() == 1:
+            panel = table.column
+        elif table.column.nunique() == 1:
+            panel = titles
+        columns = self.study.columns
+        share = table.control | table.column.map(
+            {name: column.metric in SHARES for name, column in columns.items()}
+        ).eq(True)
+        return table.assign(
+            title=titles,
+            panel=panel,
+            share=share,
+            mark=table.row.map({name: row.mark for name, row in self.study.rows.items()}).fillna(
+                ""
+            ),
+            evaluated=table.column.isin(list(columns)),
+            tested=table.column.isin(self.study.tests),
+            by=self.study.unit,
+            unit=self.unit_name,
+        )
 
     def csv(self, name: str) -> pd.DataFrame:
         """Return a table with the columns of its csv."""
-        table = self.table(name).replace([-inf, inf], nan)
+        table = self.shown_by(self.study.shown_views[name]).drop(columns="values")
+        table = table.replace([-inf, inf], nan)
         table = table.rename(columns={"mean": "ours", "low": "ci_low", "high": "ci_high"})
         return table.assign(difference=table.ours - table.paper)[list(COLUMNS)].round(4)
-
-    @cached_property
-    def points(self) -> pd.DataFrame:
-        """A row per cell that a figure over a number draws; none if the study names no number.
-
-        Panels whose rows have one number alone are left out. The columns are `figure`, `dataset`,
-        `column`, `line`, `row`, `x` (NaN for a row without pretraining), `mean`, `low`, `high`,
-        `n` and `paper`.
-        """
-        # A column that only the paper has, such as GFLOPs, is on another scale.
-        drawn = ~self.cells.control & self.cells.column.isin(list(self.study.columns))
-        cells, rows = self.cells[drawn].to_dict("records"), []
-        for key, figure in self.study.of_kind(Over).items():
-            points = self.runs[[key in keys.split() for keys in self.runs.figures]]
-            points = points.drop_duplicates(CELL).set_index(CELL)
-            for cell in cells:
-                line, x = "", nan
-                place = dataset, column, row = cell["dataset"], cell["column"], cell["row"]
-                if cell["status"] == "quoted" and allows(
-                    (figure.datasets, dataset), (figure.columns, column)
-                ):
-                    line, x = _quoted_point(row, figure.lines)
-                elif place in points.index:
-                    line, x = (points.loc[place, name] for name in ("line", figure.x))
-                if line:
-                    rows.append(cell | {"figure": key, "line": line, "x": x})
-        names = ["figure", "dataset", "column", "line", "row", "x", *Estimate._fields, "paper"]
-        table = pd.DataFrame(rows, columns=names)
-        several = table.groupby(["figure", "dataset", "column"]).x.transform("nunique") > 1
-        return table[several].reset_index(drop=True)
-
-    @cached_property
-    def gains(self) -> pd.DataFrame:
-        """A row per mark of a figure `against`; none if the study has no such figure.
-
-        The columns are `figure`, `dataset`, `row`, `column` and `x` (the measured column and its
-        mean), and the estimate of what the row gains.
-        """
-        rows = []
-        for key, against in self.study.of_kind(Against).items():
-            shown = against.rows or tuple(self.study.rows)
-            for column, dataset, row in product(against.x, self.study.shown, shown):
-                x = self.estimate(dataset, row, column)
-                gain = self.estimate(dataset, f"{row} minus {against.minus}", against.y)
-                if x and gain:
-                    rows.append((key, dataset, row, column, x.mean, *gain))
-        names = ["figure", "dataset", "row", "column", "x", *Estimate._fields]
-        return pd.DataFrame(rows, columns=names)
-
-    def ordered(self, place: str) -> pd.DataFrame:
-        """Return `cells` of tests, with the paper's number of their row in `place` as `paper`."""
-        cells = self.cells[self.cells.column.isin(self.study.tests) & (self.cells.n > 0)]
-        return cells.assign(paper=cells.row.map(paper_numbers(place))).dropna(subset="paper")
 
     @cached_property
     def differences(self) -> pd.DataFrame:
@@ -539,52 +524,6 @@ def read_findings(results: Path, weights: bool = False) -> dict[str, Findings]:
         name: Findings(plan, frame, study, statuses, results, len(studies) == 1)
         for name, study in studies.items()
     }
-
-
-def combined(
-    formula: Formula, parts: Sequence[pd.Series | float], once: Sequence[bool]
-) -> pd.Series:
-    """Return a formula's number per draw and seed that all its terms have.
-
-    Args:
-        parts: the values of each term, or a number.
-        once: whether a term is measured once per draw, as controls are. Its mean then stands for
-            each run of the other terms.
-    """
-    series = [part for part in parts if isinstance(part, pd.Series)]
-    varied = [part for part, is_once in zip(parts, once) if not is_once]
-    leading = [part for part in varied if isinstance(part, pd.Series)] or series
-    index = leading[0].index
-    for other in leading[1:]:
-        index = index.intersection(other.index)
-    aligned = list[pd.Series | float]()
-    for part, is_once in zip(parts, once):
-        if isinstance(part, pd.Series) and is_once and len(leading) < len(series):
-            part = part.groupby("draw").mean().reindex(index, level="draw")
-        elif isinstance(part, pd.Series):
-            part = part.reindex(index)
-        aligned.append(part)
-    return formula.of(aligned).dropna()
-
-
-def status_of(states: Iterable[str]) -> str:
-    """Return a cell's status from the statuses of its runs.
-
-    One altered run makes its cell altered. "failed" goes before "running" and "not run".
-    """
-    every = {*states}
-    if "altered" in every:
-        return "altered"
-    if "finished" in every:
-        return "finished" if every == {"finished"} else "partial"
-    return next((state for state in ("failed", "running") if state in every), "not run")
-
-
-def _quoted_point(row: str, lines: Iterable[str]) -> tuple[str, float]:
-    """Return the line and the epochs of a quoted row, such as "BEVT, 800+150"."""
-    method, _, epochs = row.rpartition(", ")
-    known = method in lines and re.fullmatch(r"\d+(\+\d+)*", epochs)
-    return (method, sum(map(float, epochs.split("+")))) if known else ("", nan)
 
 
 def in_words(estimate: Estimate | None) -> str:

@@ -24,11 +24,11 @@ LATEX = r"""\begin{{table}}
 
 
 def write_table(findings: Findings, name: str, folder: Path) -> Path:
-    """Write `folder`/table4e.csv, .md and .tex, and return the path of the csv.
+    """Write `folder`/NAME.csv, .md and .tex, such as table4e.csv, and return the path of the csv.
 
     The .tex needs the package booktabs.
     """
-    part, stem = findings.study.parts[name], folder / f"table{name}"
+    part, stem = findings.study.shown_views[name], folder / name
     caveats = [block.text for block in caveat_of(findings) if isinstance(block, Text)]
     caption = " ".join(filter(None, (f"{part.title or name}.", part.note, *caveats)))
     table = table_of(findings, seen(findings, name))
@@ -55,7 +55,7 @@ def write_frames(findings: Mapping[str, Findings], folder: Path) -> None:
             if len(table := getattr(found, name))
         ]
         if frames:
-            table = pd.concat(frames, ignore_index=True)
+            table = pd.concat(frames, ignore_index=True).drop(columns="values", errors="ignore")
             _csv(table[["study", *table.columns.drop("study")]], folder / f"{name}.csv")
 
 

@@ -23,10 +23,10 @@ def read_frame(results: Path) -> pd.DataFrame:
     what has the plan and the statuses already.
 
     Columns:
-        study, dataset, title, row, line, column, stage, metric, run_id, pretraining: as in
+        study, dataset, title, row, column, stage, metric, run_id, pretraining: as in
             `mgm.results.plan.Cell`.
         draw: -1 for a dataset that is not drawn. seed. control: a number without a model.
-        tables, figures: keys, joined by spaces.
+        views: keys, joined by spaces.
         mask, guidance, backbone: of the run's pretraining, or of the run itself (`own_fields`).
         ratio, epochs, steps, size: numbers of the same; NaN without pretraining.
         value: the number; NaN unless the state is finished.
@@ -77,8 +77,7 @@ def _row(cell: Cell, status: RunStatus) -> dict[str, Any] | None:
     fields = cell._asdict()
     return {
         **fields,
-        "tables": " ".join(cell.tables),
-        "figures": " ".join(cell.figures),
+        "views": " ".join(cell.views),
         "value": value,
         "state": state,
         "why": why,

@@ -33,11 +33,10 @@ class Cell(NamedTuple):
     Attributes:
         title: of the dataset.
         draw: the dataset's seed; `UNDRAWN` if it has none.
-        line: the line that the row is a point of, in figures over a number. By default the row.
         metric: the number's name in the run's result.
         control: whether it is measured without a model.
         pretraining: the run that `run_id` starts from, also over others; empty without one.
-        tables, figures: keys of the study's tables and figures that show it.
+        views: keys of the study's views that show it.
     """
 
     study: str
@@ -46,15 +45,13 @@ class Cell(NamedTuple):
     draw: int
     seed: int
     row: str
-    line: str
     column: str
     stage: str
     metric: str
     control: bool
     run_id: str
     pretraining: str
-    tables: tuple[str, ...] = ()
-    figures: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,10 +83,10 @@ class Plan:
 
     @cached_property
     def parts(self) -> dict[str, list[str]]:
-        """The tables and figures, such as table4e and figure5, with the runs that they show."""
+        """The views, such as table4e and figure5, with the runs that they show."""
         parts = dict[str, list[str]]()
         for cell in self.cells:
-            for key in (*(f"table{key}" for key in cell.tables), *cell.figures):
+            for key in cell.views:
                 parts.setdefault(key, []).append(cell.run_id)
         return parts
 
@@ -120,8 +117,7 @@ class Plan:
             values = cell._asdict() | {
                 "draw": "" if cell.draw == UNDRAWN else cell.draw,
                 "control": int(cell.control),
-                "tables": " ".join(cell.tables),
-                "figures": " ".join(cell.figures),
+                "views": " ".join(cell.views),
             }
             writer.writerow(values.values())
         cells = file.getvalue()
@@ -192,7 +188,16 @@ def read_plan(results: Path) -> Plan:
 
 def _cells(text: str) -> list[Cell]:
     rows = csv.DictReader(io.StringIO(text, newline=""))
-    return [_cell(row) for row in rows]
+    # Archived plans have tables and figures.
+    return [
+        _cell({"views": _old_views(row)} | row)  # type: ignore[arg-type]
+        for row in rows
+    ]
+
+
+def _old_views(row: dict[str, Any]) -> str:
+    tables = (f"table{key}" for key in row.get("tables", "").split())
+    return " ".join([*tables, *row.get("figures", "").split()])
 
 
 def _cell(row: dict[str, Any]) -> Cell:
@@ -202,7 +207,6 @@ def _cell(row: dict[str, Any]) -> Cell:
             "draw": int(row["draw"] or UNDRAWN),
             "seed": int(row["seed"]),
             "control": row["control"] == "1",
-            "tables": tuple(row["tables"].split()),
-            "figures": tuple(row["figures"].split()),
+            "views": tuple(row["views"].split()),
         }
     )

@@ -13,12 +13,11 @@ class ReadOptions(FrozenModel):
     """Options of commands that read videos."""
 
     threads: int = Field(1, ge=1, le=MOST_PROCESSES, description="Threads per process.")
-    workers: int | None = Field(
-        None,
+    workers: int = Field(
+        0,
         ge=0,
         le=MOST_PROCESSES,
-        description="Worker processes that decode videos, per training process; 0: none. "
-        "Default: on a GPU all cores but one, otherwise 0.",
+        description="Worker processes that decode videos, per training process; 0: none.",
     )
 
 

@@ -136,7 +136,7 @@ def over_views(
             videos,
             spec.clips,
             views,
-            workers=job.workers,
+            workers=job.options.workers,
             cache=job.workplace.cache,
             share=share,
         )

@@ -1,6 +1,6 @@
 """Expand studies at a scale to a plan: their numbers, and the runs that have them."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
@@ -23,25 +23,20 @@ from mgm.spec import (
 )
 from mgm.study import recipes
 from mgm.study.formula import Formula, parse_formula
-from mgm.study.quoted import paper_numbers
 from mgm.study.scales import Dataset, Scale, set_field
 from mgm.study.schema import (
     BEFORE_SCALE,
     CONTROLS,
-    Against,
     At,
     Numbers,
-    Order,
-    Over,
-    Picture,
     Prediction,
     Row,
     Study,
-    allows,
+    View,
 )
 
 R = TypeVar("R", bound=Run)
-# The paper's figures of these kinds.
+# The numbers of the paper's figures, by what `clips` show.
 FIGURES = {"masks": "5", "attention": "6", "overlays": "7", "reconstructions": "8"}
 
 
@@ -131,7 +126,7 @@ class _Runs:
                             f"{other}; leave one out"
                         )
                     begun = start.run_id if above and above[0].stage == "pretrain" else ""
-                    yield self._cell(place, row, self._add(test), evaluation.metric, begun)
+                    yield self._cell(place, self._add(test), evaluation.metric, begun)
             yield from self._controls(at)
 
     def _places(self) -> Iterator[tuple[At, list[str], bool]]:
@@ -251,7 +246,7 @@ class _Runs:
         parent = start.run_id if explained else ""
         layers = [own, Layer("parent", parent, {"parent": parent})]
         run = self._add(self._noted(self._changed(fields, layers), layers))
-        yield self._cell(at, row, run, column.metric, parent)
+        yield self._cell(at, run, column.metric, parent)
 
     def _controls(self, at: At) -> Iterator[Cell]:
         """Yield the controls of a draw's first seed, or of each seed of the scale."""
@@ -269,28 +264,28 @@ class _Runs:
             run = self._add(recipes.controls(probe))
             for title, metric in CONTROLS.items():
                 place = at._replace(row=title, column=column)
-                yield self._cell(place, Row(), run, metric, "", control=True)
+                yield self._cell(place, run, metric, "", control=True)
 
     def pictures(self) -> Iterator[Cell]:
         """Yield the figures of arrays, and add their runs, of the first of the scale's seeds."""
         study = self.study
         first = study.seeds or study.draws or self.scale.seeds
-        for name, picture in study.of_kind(Picture).items():
-            run = self._picture(picture, At(picture.dataset, None, first[0]))
-            title = self._title(picture.dataset)
-            where = UNDRAWN, run.seed, "", "", "", run.stage, "", False, run.run_id, ""
-            yield Cell(study.study, picture.dataset, title, *where, (), (name,))
+        for name, view in study.of_kind("clips").items():
+            (dataset,) = view.datasets
+            run = self._picture(view, At(dataset, None, first[0]))
+            where = UNDRAWN, run.seed, "", "", run.stage, "", False, run.run_id, ""
+            yield Cell(study.study, dataset, self._title(dataset), *where, (name,))
 
-    def _picture(self, picture: Picture, at: At) -> Visualise | Measure:
-        key = key_of(self.study, picture.dataset, None)
+    def _picture(self, view: View, at: At) -> Visualise | Measure:
+        key, show = key_of(self.study, at.dataset, None), view.options["show"]
         shown = [
-            self._pretraining(row, key, at, self.study.rows[row].changes) for row in picture.rows
+            self._pretraining(row, key, at, self.study.rows[row].changes) for row in view.rows
         ] or [self._pretraining("", key, at, {})]
         same: dict[str, Any] = shown[0].model_dump(include={"data", "clips", "model", "seed"})
-        if picture.kind == "coverage":
+        if show == "coverage":
             return self._add(Measure(name="coverage", mask=shown[0].mask, **same))
-        number: Any = FIGURES[picture.kind]
-        if picture.rows:
+        number: Any = FIGURES[show]
+        if view.rows:
             parents = tuple(self._add(run).run_id for run in shown)
             return self._add(Visualise(figure=number, parents=parents, **same))
         # Masks need no model, so the grid is the paper's.
@@ -377,14 +372,13 @@ class _Runs:
     def _cell(
         self,
         at: At,
-        row: Row,
         run: Spec,
         metric: str,
         pretraining: str,
         control: bool = False,
     ) -> Cell:
         """Return the cell of a number. `pretraining` is the run id of the run's pretraining."""
-        study, place = self.study, (at.dataset, at.row, at.column)
+        study = self.study
         return Cell(
             study.study,
             at.dataset,
@@ -392,15 +386,13 @@ class _Runs:
             UNDRAWN if at.draw is None else at.draw,
             at.seed,
             at.row,
-            row.line or at.row,
             at.column,
             run.stage,
             metric,
             control,
             run.run_id,
             pretraining,
-            tuple(key for key in study.parts if study.shows(key, *place)),
-            () if control else _figures(study, row, *place),
+            study.views_of(at),
         )
 
     def _title(self, name: str) -> str:
@@ -416,24 +408,6 @@ class _Runs:
     def _name_of(self, key: str) -> str:
         made_of = self.datasets[key].adapt or (key,)
         return title_of(key) + " stand-in" * bool(self.datasets[made_of[0]].generate)
-
-
-def _figures(study: Study, row: Row, dataset: str, name: str, column: str) -> tuple[str, ...]:
-    """Return the figures of cells that show a row in a column."""
-    shown = list[str]()
-    for key, figure in study.figures.items():
-        chosen = list[tuple[Collection[str], str]]()
-        match figure:
-            case Against():
-                chosen = [((*figure.x, figure.y), column)]
-            case Order():
-                chosen = [(study.tests, column), (paper_numbers(figure.x), name)]
-            case Over() if row.line or row.start == "none":
-                lines = figure.lines, row.line or name
-                chosen = [lines, (figure.datasets, dataset), (figure.columns, column)]
-        if chosen and allows(*chosen):
-            shown.append(key)
-    return tuple(shown)
 
 
 def _require_cells(study: Study, cells: Sequence[Cell]) -> None:
@@ -477,10 +451,8 @@ def _require_cells(study: Study, cells: Sequence[Cell]) -> None:
     for name, column in study.columns.items():
         found = [cell for cell in cells if cell.column == name]
         require(f"columns.{name}", found, column.only.draws, column.only.seeds)
-    for key in study.tables:
-        require(f"tables.{key}", [cell for cell in cells if key in cell.tables])
-    for key in [*study.of_kind(Over), *study.of_kind(Against), *study.of_kind(Order)]:
-        require(f"figures.{key}", [cell for cell in cells if key in cell.figures])
+    for key in study.views.keys() - study.of_kind("clips").keys():
+        require(f"views.{key}", [cell for cell in cells if key in cell.views])
     for text in chain.from_iterable(study.compare.values()):
         require_terms(f"compare: {text}", parse_formula(text), "", None)
     first = next(iter(study.columns))

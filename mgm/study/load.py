@@ -9,7 +9,7 @@ from mgm.results.plan import COPY, FOLDER, Plan
 from mgm.spec import MASKS
 from mgm.study import STUDIES
 from mgm.study.scales import Scale, file_of, read_named
-from mgm.study.schema import Row, Study
+from mgm.study.schema import At, Row, Study
 
 # The paper's tables, in its order, then ours.
 PAPER = Path(__file__).with_name("paper")
@@ -74,12 +74,10 @@ def _at(study: Study, scale: Scale) -> Study | None:
             for mask, info in MASKS.items()
             if info.row and not info.source and mask not in named
         }
-    tables = {
-        name: part
-        for name, part in study.tables.items()
-        if {*part.datasets} <= datasets.keys() and {*part.rows} <= rows.keys()
+    views = {
+        name: view for name, view in study.views.items() if {*view.datasets} <= datasets.keys()
     }
-    return study.model_copy(update={"datasets": datasets, "rows": rows, "tables": tables})
+    return study.model_copy(update={"datasets": datasets, "rows": rows, "views": views})
 
 
 def read_studies(results: Path, plan: Plan) -> dict[str, Study]:
@@ -114,15 +112,13 @@ def study_file(results: Path, plan: Plan) -> Path | None:
 
 def _say_what_lacks(study: Study, plan: Plan, file: Path) -> None:
     shown = {cell.dataset for cell in plan.cells}
-    # A table of optional datasets alone is left out with them.
-    tables = [
-        key for key, part in study.tables.items() if shown.intersection(part.datasets or shown)
-    ]
+    # A view of optional datasets alone is left out with them.
+    views = [key for key, view in study.views.items() if shown.intersection(view.datasets or shown)]
     parts: list[tuple[str, Iterable[str], set[str]]] = [
         ("datasets", study.shown, shown),
         ("rows", study.rows, {cell.row for cell in plan.cells}),
         ("columns", study.columns, {cell.column for cell in plan.cells}),
-        ("tables", tables, {name for cell in plan.cells for name in cell.tables}),
+        ("views", views, {name for cell in plan.cells for name in cell.views}),
     ]
     optional = {name for name, place in study.datasets.items() if place.optional}
     if new := [f"{what}.{name}" for what, names, has in parts for name in names if name not in has]:
@@ -138,7 +134,8 @@ def _as_planned(study: Study, plan: Plan) -> Study:
     """Return a study with the datasets, their titles and the rows that a plan has."""
     cells = [cell for cell in plan.cells if cell.study == study.study and cell.metric]
     titles = {cell.dataset: cell.title for cell in cells}
-    shown = {key for cell in cells for key in cell.tables}
+    places = {At(cell.dataset, None, cell.seed, cell.row, cell.column) for cell in cells}
+    drawn = {key for cell in plan.cells if not cell.metric for key in cell.views}
     rows = dict.fromkeys(cell.row for cell in cells if not cell.control)
     return study.model_copy(
         update={
@@ -148,7 +145,11 @@ def _as_planned(study: Study, plan: Plan) -> Study:
                 if name in titles or not place.tested
             },
             "rows": {name: study.rows.get(name, Row()) for name in rows},
-            "tables": {key: part for key, part in study.tables.items() if key in shown},
+            "views": {
+                key: view
+                for key, view in study.views.items()
+                if key in drawn or any(study.shows(view, at) for at in places)
+            },
         }
     )
 

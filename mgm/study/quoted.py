@@ -5,15 +5,23 @@
 
 import csv
 from functools import cache
+from math import nan
 from pathlib import Path
 from typing import NamedTuple
 
 
 class Quote(NamedTuple):
-    """A number of the paper, with a note: backbone and data, or where it is printed."""
+    """A number of the paper.
+
+    Attributes:
+        note: backbone and data, or where it is printed.
+        line, epochs: the method of a row of Table 1, and its epochs of pretraining in all.
+    """
 
     value: float
     note: str
+    line: str = ""
+    epochs: float = nan
 
 
 # A study, a dataset, a row and a column.
@@ -31,7 +39,7 @@ def reported() -> dict[Key, Quote]:
     with open(Path(__file__).with_name("quoted.csv"), encoding="utf-8", newline="") as file:
         return {
             (line["study"], line["dataset"], line["row"], line["column"]): Quote(
-                float(line["value"]), line["note"]
+                float(line["value"]), line["note"], line["line"], float(line["epochs"] or nan)
             )
             for line in csv.DictReader(file)
         }

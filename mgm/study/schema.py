@@ -6,18 +6,23 @@
 import re
 from collections.abc import Collection, Mapping
 from itertools import chain
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from mgm.errors import UserError, nearest
 from mgm.reading import found_in
-from mgm.results.frame import NUMBERS
 from mgm.spec import CONTROLS as EVERY_CONTROL
 from mgm.spec import PUBLISHED, FrozenModel, KnownBackbone, RunOptions
 from mgm.study.formula import Formula, Statement, Term, parse_formula, parse_statement
-from mgm.study.quoted import paper_numbers
+from mgm.study.quoted import quotes
 from mgm.study.recipes import RECIPES
+
+# Keys that studies had, and what stands in their place.
+OLD_KEYS = {
+    "tables": "`views`: the key 4e is table4e there",
+    "figures": "`views`: over is kind line, against scatter, pictures are kind clips with `show`",
+}
 
 # Can be the name of a folder, and is one word for a shell.
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
@@ -42,7 +47,7 @@ def _expression(text: str) -> str:
 
 
 def _not_a_target(key: str) -> str:
-    if key.startswith("table") or key in TARGETS:
+    if key in TARGETS:
         raise ValueError(f"{key} is another target; choose a name such as figure-{key}")
     return key
 
@@ -50,8 +55,8 @@ def _not_a_target(key: str) -> str:
 RESERVED = ("mlflow.db", "mlflow-artifacts")
 TARGETS = ("all", "report", "result", "prepare", "flow", *get_args(Stage), "differences", "seeds")
 # Part of a file's name, and of a target's.
-Key = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,60}$")]
-FigureKey = Annotated[Key, AfterValidator(_not_a_target)]
+Key = Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,60}$")]
+ViewKey = Annotated[Key, AfterValidator(_not_a_target)]
 ResultsName = Annotated[Name, AfterValidator(_not_reserved)]
 # Metrics of a `measure controls` run, by the controls' titles.
 CONTROLS = {control.title: control.name for control in EVERY_CONTROL if control.kind != "model"}
@@ -123,10 +128,14 @@ class At(NamedTuple):
     seed: int
     row: str = ""
     column: str = ""
+    line: str = ""
 
 
-class Only(FrozenModel):
-    """The part of a study that a row or a column is limited to. Empty: no limit."""
+class Selection(FrozenModel):
+    """Datasets, rows, columns and seeds by name. Empty: all.
+
+    It limits a row or a column, and says what a view shows.
+    """
 
     datasets: tuple[str, ...] = ()
     draws: Numbers = ()
@@ -135,8 +144,13 @@ class Only(FrozenModel):
     columns: tuple[str, ...] = ()
 
     def __contains__(self, at: At) -> bool:
-        limits = self.datasets, self.draws, self.seeds, self.rows, self.columns
-        return all(not limit or value in ("", *limit) for limit, value in zip(limits, at))
+        return (
+            (not self.datasets or at.dataset in ("", *self.datasets))
+            and (not self.draws or at.draw in self.draws)
+            and (not self.seeds or at.seed in self.seeds)
+            and (not self.rows or at.row in ("", *self.rows))
+            and (not self.columns or at.column in ("", *self.columns))
+        )
 
 
 class Place(FrozenModel):
@@ -177,16 +191,12 @@ class Changes(FrozenModel):
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     changes: dict[str, Any] = Field(default_factory=dict)
-    only: Only = Only()
+    only: Selection = Selection()
 
     @model_validator(mode="before")
     @classmethod
     def _dotted(cls, fields: Any) -> Any:
-        if not isinstance(fields, Mapping) or "changes" in fields:
-            return fields
-        names = {field.alias or name for name, field in cls.model_fields.items()}
-        own = {name: value for name, value in fields.items() if name in names}
-        return {**own, "changes": {k: v for k, v in fields.items() if k not in names}}
+        return _gathered(cls, "changes", fields)
 
 
 class Row(Changes):
@@ -200,9 +210,10 @@ class Row(Changes):
     start: str = Field("", alias="from")
     # Train once more with the labels of the pretraining videos, before the row is evaluated.
     then: Literal["", "finetune", "supervised"] = ""
-    # The line that it is a point of, in figures over a number.
+    # In figures: the line or the colour that it has with others, and what its mark's shape says.
     line: str = ""
-    # It stands in figures, and in no table. It has the scale's seeds, and no more.
+    mark: str = ""
+    # Only views that name it show it. It has the scale's seeds, and no more.
     figure_only: bool = False
 
     @model_validator(mode="before")
@@ -234,87 +245,34 @@ class Column(Changes):
         return self
 
 
-def allows(*chosen: tuple[Collection[str], str]) -> bool:
-    """Return whether each name is in its choice. An empty choice has all."""
-    return all(not names or name in names for names, name in chosen)
+class View(Selection):
+    """What a page shows of the numbers that are selected, and how.
 
+    Its kind is a module of `mgm.report.views`, which has the other fields as `Options`.
+    """
 
-class Part(FrozenModel):
-    """A table of a study. Empty: all datasets, columns or rows."""
-
+    kind: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")] = "table"
     # Its number, such as Table 4e.
     label: str = ""
     title: str = ""
     note: str = ""
-    datasets: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    rows: tuple[str, ...] = ()
-
-
-class Over(FrozenModel):
-    """A figure of each column over `x`, one of `NUMBERS`. Rows of one `line` are joined."""
-
-    kind: Literal["over"]
-    x: str
-    axis: str
-    title: str = ""
-    note: str = ""
-    # The datasets and columns that it shows. Empty: all.
-    datasets: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    # The lines that it shows, also of quoted rows, such as "BEVT, 800+150". Empty: every `line`,
-    # and rows without pretraining.
+    # The lines that it shows: rows of ours and of the paper by their `line`. Empty: all.
     lines: tuple[str, ...] = ()
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_in_one_mapping(cls, fields: Any) -> Any:
+        return _gathered(cls, "options", fields)
 
 
-def _one_or_several(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-class Against(FrozenModel):
-    """A figure of what each row gains over another, against measured columns."""
-
-    kind: Literal["against"]
-    x: Annotated[tuple[str, ...], BeforeValidator(_one_or_several), Field(min_length=1)]
-    y: str
-    minus: str
-    title: str
-    note: str = ""
-    # The rows that it shows. Empty: all.
-    rows: tuple[str, ...] = ()
-
-
-class Order(FrozenModel):
-    """A figure of our numbers in the order of the paper's numbers `x`: STUDY/DATASET/COLUMN."""
-
-    kind: Literal["order"]
-    x: Annotated[str, Field(pattern="^[^/]+/[^/]+/[^/]+$")]
-    title: str
-    note: str = ""
-
-
-# Pretraining runs that each kind of picture shows.
-PARENTS = {"masks": 0, "coverage": 0, "attention": 1, "overlays": 1, "reconstructions": 2}
-
-
-class Picture(FrozenModel):
-    """A figure that draws the arrays of one run. Its kind is what it draws.
-
-    masks: every mask on a clip, and `coverage`: what they hide of the moving pixels. Both need no
-    model. attention: motion and attention on a clip. overlays: attention over clips.
-    reconstructions: clips that the models of `rows` reconstruct.
-    """
-
-    kind: Literal["masks", "coverage", "attention", "overlays", "reconstructions"]
-    title: str
-    note: str = ""
-    dataset: str
-    # Rows whose pretraining it shows.
-    rows: tuple[str, ...] = ()
-
-
-F = TypeVar("F", Over, Against, Order, Picture)
-Figure = Annotated[Over | Against | Order | Picture, Field(discriminator="kind")]
+def _gathered(model: type[FrozenModel], name: str, fields: Any) -> Any:
+    """Return a mapping whose keys that are no fields stand in the field `name`."""
+    if not isinstance(fields, Mapping) or name in fields:
+        return fields
+    known = {field.alias or key for key, field in model.model_fields.items()}
+    own = {key: value for key, value in fields.items() if key in known}
+    return {**own, name: {key: value for key, value in fields.items() if key not in known}}
 
 
 def _digits(value: Any) -> Any:
@@ -401,10 +359,8 @@ class Study(FrozenModel):
     compare: Families = Field(default_factory=dict)
     # Effects of factors by name, which formulas use as they use a dataset.
     effects: dict[Name, Effect] = Field(default_factory=dict)
-    # Tables by key, such as 4e: its target is table4e. Without any, each dataset is one.
-    tables: dict[Key, Part] = Field(default_factory=dict)
-    # Figures by target, such as figure4a.
-    figures: dict[FigureKey, Figure] = Field(default_factory=dict)
+    # What the page shows, by target, such as table4e. Without a table, each dataset is one.
+    views: dict[ViewKey, View] = Field(default_factory=dict)
     # Add a row for each mask of `MASKS` that names a row, and that no row has.
     every_mask: bool = False
     predictions: tuple[Prediction, ...] = ()
@@ -417,6 +373,14 @@ class Study(FrozenModel):
     # Runs per job; by default as many as the scale has.
     specs_per_job: int | None = Field(None, ge=1)
     execution: RunOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_old_keys(cls, fields: Any) -> Any:
+        for old, new in OLD_KEYS.items():
+            if isinstance(fields, Mapping) and old in fields:
+                raise ValueError(f"{old}: is now {new}")
+        return fields
 
     @model_validator(mode="after")
     def _names_what_is_there(self) -> Self:
@@ -452,7 +416,7 @@ class Study(FrozenModel):
         stages: set[str] = {column.stage for column in self.columns.values()}
         stages |= {"pretrain"} if any(row.start != "none" for row in self.rows.values()) else set()
         stages |= {"finetune"} if any(row.then for row in self.rows.values()) else set()
-        stages |= {"visualise"} if self.of_kind(Picture) else set()
+        stages |= {"visualise"} if self.of_kind("clips") else set()
         own = {f"datasets.{name}.": place.settings for name, place in self.datasets.items()}
         for where, settings in {"": self.settings, **own}.items():
             for stage in settings:
@@ -493,27 +457,14 @@ class Study(FrozenModel):
             check(f"effects.{name}", self.shown, *effect.high, *effect.low)
             if name in self.shown:
                 raise ValueError(f"effects.{name}: is the name of a dataset; choose another")
-        for name, part in self.tables.items():
-            check(f"tables.{name}", self.shown, *part.datasets)
-            check(f"tables.{name}", self.columns, *part.columns)
-            check(f"tables.{name}", rows, *part.rows)
-        for name, figure in self.figures.items():
-            where = f"figures.{name}"
-            if isinstance(figure, Over):
-                check(f"{where}.x", NUMBERS, figure.x)
-                check(f"{where}.datasets", self.shown, *figure.datasets)
-                check(f"{where}.columns", self.columns, *figure.columns)
-            elif isinstance(figure, Order):
-                if not paper_numbers(figure.x).keys() & self.rows.keys():
-                    raise ValueError(f"{where}.x: {figure.x} has no number of the paper's")
-            elif isinstance(figure, Against):
-                check(where, self.columns, *figure.x, figure.y)
-                check(where, self.rows, figure.minus, *figure.rows)
-            else:
-                check(f"{where}.dataset", self.datasets, figure.dataset)
-                check(f"{where}.rows", self.rows, *figure.rows)
-                if len(figure.rows) != PARENTS[figure.kind]:
-                    raise ValueError(f"{where}: shows {PARENTS[figure.kind]} rows")
+        paper = quotes(self.study)
+        lines = {row.line or name for name, row in self.rows.items()}
+        lines |= {quote.line for quote in paper.values()}
+        for name, view in self.views.items():
+            check(f"views.{name}.datasets", self.datasets, *view.datasets)
+            check(f"views.{name}.columns", self.columns, *view.columns)
+            check(f"views.{name}.rows", rows | {row for _, row, _ in paper}, *view.rows)
+            check(f"views.{name}.lines", lines, *view.lines)
         for text in chain.from_iterable(self.compare.values()):
             parsed = parse_formula(text)
             if parsed.signs != (1, -1):
@@ -568,19 +519,35 @@ class Study(FrozenModel):
         """The columns of tests. The others measure, maybe on the videos that pretrain."""
         return [name for name, column in self.columns.items() if column.stage != "measure"]
 
-    def of_kind(self, kind: type[F]) -> dict[str, F]:
-        """Return the figures of a kind, by key."""
-        return {name: figure for name, figure in self.figures.items() if isinstance(figure, kind)}
+    def of_kind(self, kind: str) -> dict[str, View]:
+        """Return the views of a kind, by key."""
+        return {name: view for name, view in self.shown_views.items() if view.kind == kind}
 
     @property
-    def parts(self) -> dict[str, Part]:
-        """The tables by name. Without `tables`, each dataset is one."""
-        whole = {name: Part(title=title, datasets=(name,)) for name, title in self.shown.items()}
-        return self.tables or whole
+    def shown_views(self) -> dict[str, View]:
+        """The views by key. Without a table, each dataset is one."""
+        if any(view.kind == "table" for view in self.views.values()):
+            return self.views
+        tables = {
+            f"table{name}": View(title=title, datasets=(name,))
+            for name, title in self.shown.items()
+        }
+        return tables | self.views
 
-    def shows(self, table: str, dataset: str, row: str, column: str) -> bool:
-        """Return whether a table shows a cell. Rows of figures alone stand in no table."""
-        part = self.parts[table]
-        if row in self.rows and self.rows[row].figure_only:
-            return False
-        return allows((part.datasets, dataset), (part.rows, row), (part.columns, column))
+    def shows(self, view: View, at: At, line: str = "") -> bool:
+        """Return whether a view shows a place. A view that names no row shows no `figure_only`.
+
+        Args:
+            line: of a row that only the paper has.
+        """
+        row = self.rows.get(at.row, Row(line=line))
+        named = bool(view.rows or view.lines)
+        return (
+            at in view
+            and (not view.lines or (row.line or at.row) in view.lines)
+            and (named or not row.figure_only)
+        )
+
+    def views_of(self, at: At) -> tuple[str, ...]:
+        """Return the keys of the views that show a place."""
+        return tuple(key for key, view in self.shown_views.items() if self.shows(view, at))

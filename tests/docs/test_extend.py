@@ -40,6 +40,16 @@ assert tubes == {0.75, 0.9}
 assert "bit-rate" in {run.name for run in suite.runs_of("measured") if run.stage == "measure"}
 
 import numpy as np
+from mgm.report.build import build_report
+from mgm.report.findings import read_findings
+from tests.helpers.fake_results import finish, suite
+known = suite()
+for spec in known.runs_of("figure4e"):
+    finish(Path("results/drawn"), spec)
+known.write(Path("results/drawn"))
+picture = build_report(Path("results/drawn"), Path("reports/drawn"), only="figure4e")
+assert picture.read_text().count("<path") > 20
+
 import torch
 from mgm.masking import Grid, make_mask
 masked_BSHW = make_mask("checkerboard", Grid(8, 14, 14), None, np.arange(4)).reshape(4, 8, 14, 14)

@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from mgm.report.figures.charts import coverage, over
-from mgm.report.figures.draw import DRAW
+from mgm.report.figures.draw import DRAW, coverage
 from mgm.report.figures.style import write
+from mgm.report.views import line
+from mgm.study.schema import View
 from tests.helpers.fake_results import clip_arrays
 
+OVER_EPOCHS = View(kind="line", options={"x": "epochs", "axis": "Epochs"})
 CLIPS = [kind for kind in DRAW if kind != "coverage"]
 
 
@@ -119,10 +121,10 @@ def test_more_attention_is_brighter_in_grey():
 
 
 def test_the_papers_numbers_are_drawn_before_any_run_is_finished():
-    fields = {"dataset": "a", "column": "Fine-tuned", "line": "MGM", "mean": np.nan}
-    points = pd.DataFrame([{**fields, "x": x, "paper": 70.0} for x in (200, 800)])
-    points = points.assign(low=np.nan, high=np.nan)
-    (axes,) = over(points, ("Epochs", "Top-1"), {"a": "A"}, "seed").axes
+    fields = {"panel": "A", "line": "MGM", "mean": np.nan, "low": np.nan, "high": np.nan}
+    fields |= {"paper": 70.0, "steps": np.nan, "share": True, "metric": "top1", "unit": "seed"}
+    points = pd.DataFrame([{**fields, "x": x, "epochs": x} for x in (200, 800)])
+    (axes,) = line.draw(points, OVER_EPOCHS).axes
     assert axes.get_title(loc="left") == "The paper"
 
 

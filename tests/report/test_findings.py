@@ -11,9 +11,9 @@ from scipy import stats
 
 from mgm.errors import UserError
 from mgm.reading import found_in
-from mgm.report.figures.charts import gains
 from mgm.report.findings import Findings, estimate_of
 from mgm.report.judge import judge
+from mgm.report.views import line, scatter
 from mgm.results.frame import frame_of
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds, over_seeds_and_people
@@ -218,7 +218,13 @@ def test_a_figure_draws_the_columns_of_its_study_alone():
         plan, frame_of(plan, statuses), read_studies(Path(), plan)["table1"], statuses, Path()
     )
     assert "GFLOPs" in set(found.cells.column)
-    assert set(found.points.column) == {"Fine-tuned"}
+    view = found.study.views["figure1"]
+    shown = found.shown_by(view)
+    assert "GFLOPs" in set(shown.column)
+    points = line.data(shown, view)
+    # The methods that are only quoted have the epochs that the paper prints.
+    assert set(points.metric) == {"Fine-tuned", "top1"}
+    assert points[points.line == "BEVT"].x.tolist() == [950]
 
 
 def test_a_gain_stands_over_what_was_measured():
@@ -226,14 +232,16 @@ def test_a_gain_stands_over_what_was_measured():
         "Linear": {},
         "Seen": {"stage": "measure", "name": "visible", "metric": "motion"},
     }
-    against = {"x": "Seen", "y": "Linear", "minus": "Random weights", "title": "Gain"}
-    found = findings(small(columns=columns, figures={"gain": {"kind": "against"} | against}))
-    rows = found.gains[found.gains.dataset == "a"].set_index("row")
+    fields = {"kind": "scatter", "x": "Seen", "y": "Linear", "minus": "Random weights"}
+    found = findings(small(columns=columns, views={"gain": fields}))
+    view = found.study.views["gain"]
+    points = scatter.data(found.shown_by(view), view)
+    rows = points[points.panel == "a"].set_index("row")
     assert "Random weights" not in rows.index
     assert rows.x["MGM"] == cell(found, "a", "MGM", "Seen").mean
     gain = found.estimate("a", "MGM minus Random weights", "Linear")
     assert (rows["mean"]["MGM"], rows.low["MGM"]) == (gain.mean, gain.low)
-    figure = gains(found.gains, "y", found.study.shown, "draw")
+    figure = scatter.draw(points, view)
     marks = [tuple(xy) for axes in figure.axes for xy in axes.collections[0].get_offsets()]
     assert (rows.x["MGM"], rows["mean"]["MGM"]) in [pytest.approx(mark) for mark in marks]
 

@@ -25,14 +25,15 @@ from mgm.report.blocks import (
     table_of,
 )
 from mgm.report.build import build_report
-from mgm.report.figures.charts import dots, over
 from mgm.report.findings import Findings, read_findings
 from mgm.report.markdown import markdown, summary
 from mgm.report.page import page, source, words
 from mgm.report.tables import write_table
+from mgm.report.views import dots, line
 from mgm.results.result import RunStatus
 from mgm.results.statistics import over_seeds
 from mgm.study.scales import Steps
+from mgm.study.schema import View
 from tests.helpers.browser import chromium
 from tests.helpers.fake_results import draw_arrays, finish, finish_all, run_of, suite
 from tests.report.test_findings import findings
@@ -179,7 +180,7 @@ def test_a_fine_tuned_row_shows_its_training(tmp_path):
         log.write_text("".join(json.dumps(line) + "\n" for line in lines))
         result = found.statuses[value.run_id].result
         result["data"] = {"classes": 4, "train": 10, "test": 30}
-    (name, *_) = found.study.parts
+    (name, *_) = found.study.of_kind("table")
     blocks = table_blocks(found, name)
     (table,) = [block for block in blocks if isinstance(block, Table)]
     small_of = {line.name.split(":")[0]: line.cells[0].small for line in table.lines}
@@ -191,7 +192,7 @@ def test_a_fine_tuned_row_shows_its_training(tmp_path):
 
 def test_a_row_per_row_of_the_study_and_a_column_per_column():
     found = findings(STUDY)
-    (name,) = found.study.parts
+    (name,) = found.study.of_kind("table")
     table = table_of(found, seen(found, name))
     models = [line.name.split(":")[0] for line in table.lines if not line.part]
     assert models == list(found.study.rows)
@@ -261,41 +262,34 @@ def test_a_table_compiles(tmp_path):
 
 def test_marks_and_bars_are_the_tables_means_and_intervals():
     values = {"one": [1.0, 2.0, 6.0], "two": [4.0, 4.5, 5.0]}
-    units = pd.DataFrame(
-        [("a", name, value) for name, of in values.items() for value in of],
-        columns=["dataset", "name", "value"],
+    shown = pd.DataFrame(
+        [
+            {"title": "a", "row": name, "value": value, "unit": "seed"} | over_seeds(of)._asdict()
+            for name, of in values.items()
+            for value in of
+        ]
     )
-    means = pd.DataFrame(
-        [{"dataset": "a", "name": name} | over_seeds(of)._asdict() for name, of in values.items()]
-    )
-    (axes,) = dots(units, means, "Difference (points)", "seed", 0).axes
+    (axes,) = dots.draw(shown, View(options={"axis": "Points", "rule": 0}, kind="dots")).axes
     bars = [part for bar in axes.collections for part in getattr(bar, "get_segments", list)()]
     for name, of in values.items():
         mean, low, high, *_ = over_seeds(of)
         assert any(np.allclose(bar[:, 0], (low, high)) for bar in bars), name
-        assert any(mean in line.get_xdata() for line in axes.lines)
+        assert any(mean in drawn.get_xdata() for drawn in axes.lines)
     points = pd.DataFrame(
-        {
-            "figure": "over",
-            "dataset": "a",
-            "column": "Probe",
-            "line": ["MGM", "MGM", "Tube", "Tube"],
-        }
+        {"panel": "Probe", "line": ["MGM", "MGM", "Tube", "Tube"], "share": True, "metric": "top1"}
         | {"x": [1, 2, 1, 2], "mean": [5.0, 6, 1, 2], "low": [4.0, 5, 0, 1], "high": [6.0, 7, 2, 3]}
-        | {"n": 3, "paper": [50.0, 60.0, np.nan, np.nan]}
+        | {"unit": "seed", "paper": [50.0, 60.0, np.nan, np.nan]}
     )
-    paper, ours = over(points, ("Steps", "Top-1"), {"a": "A"}, "seed").axes
+    view = View(kind="line", options={"x": "steps", "axis": "Steps"})
+    paper, ours = line.draw(points, view).axes
     assert [axes.get_title(loc="left") for axes in (paper, ours)] == ["The paper", "Probe"]
-    lines = [tuple(line.get_ydata()) for line in ours.lines]
+    lines = [tuple(drawn.get_ydata()) for drawn in ours.lines]
     assert (5, 6) in lines
     assert (1, 2) in lines
-    assert (50, 60) in [tuple(line.get_ydata()) for line in paper.lines]
-    both = pd.concat([points, points.assign(dataset="b")]).assign(paper=np.nan)
-    titles = [
-        axes.get_title(loc="left")
-        for axes in over(both, ("", ""), {"a": "A", "b": "B"}, "seed").axes
-    ]
-    assert titles == ["A", "B"]
+    assert (50, 60) in [tuple(drawn.get_ydata()) for drawn in paper.lines]
+    both = pd.concat([points, points.assign(panel="B")]).assign(paper=np.nan)
+    titles = [axes.get_title(loc="left") for axes in line.draw(both, view).axes]
+    assert titles == ["Probe", "B"]
 
 
 def test_a_text_is_shown_with_its_code_and_true_minus_signs():

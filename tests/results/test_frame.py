@@ -40,9 +40,9 @@ def test_a_frame_has_a_row_per_number_with_its_run_and_its_state(results):
     assert rows.state["Linear probe"] == "finished"
     assert rows.value["Linear probe"] > 0
     assert rows.pretraining.nunique() == 1
-    assert "4e" in rows.tables["Fine-tuned"].split()
+    assert "table4e" in rows.views["Fine-tuned"].split()
     ratio = frame[frame.row == "MGM at ratio 0.6"].iloc[0]
-    assert (ratio["ratio"], ratio["line"], ratio.figures) == (0.6, "MGM", "figure4a")
+    assert (ratio["ratio"], ratio.views) == (0.6, "figure4a")
     assert frame[frame.row == "No pretraining"]["ratio"].isna().all()
 
 

@@ -15,6 +15,7 @@ from mgm.dag.messages import problems
 from mgm.dag.workflow import Workflow
 from mgm.data.folder import index_folder
 from mgm.errors import UserError
+from mgm.report.views import check_views
 from mgm.spec import MASKS, Measure, Pretrain, Probe, parents
 from mgm.spec.masks import MaskInfo
 from mgm.study import STUDIES, recipes
@@ -204,11 +205,13 @@ def test_a_measured_column_trains_nothing():
         {"rows": SMALL["rows"] | {"Tube": {"mask": "tube", "only": {"rows": ["Nothing"]}}}},
         {"answer": ["It is {a: MGM minus Nothing}."]},
         {"answer": ["It is {MGM}."]},
-        {"figures": {"over": {"kind": "over", "x": "step", "axis": "Steps"}}},
+        {"views": {"over": {"kind": "line", "rows": ["Nothing"]}}},
+        {"figures": {"over": {"kind": "over"}}},
+        {"tables": {"1": {}}},
         {"settings": {"finetune": {"optim.lr": 1}}},
         {"settings": {"measure": {"videos": 1}}},
         {"datasets": {"a": {"generate": {}, "settings": {"measure": {"videos": 1}}}}},
-        {"tables": {"1": {"columns": ["Nothing"]}}},
+        {"views": {"table1": {"columns": ["Nothing"]}}},
         {"unknown": 1},
     ],
 )
@@ -416,7 +419,7 @@ def test_every_table_and_figure_of_the_paper_is_a_target(name):
     assert {*Workflow({"scale": name}).targets} >= wanted
     # A table goes before a study of its name, which also has rows of figures.
     assert "MGM, 200" in {cell.row for cell in plan.cells if cell.study == "table1"}
-    rows = {cell.row for cell in plan.cells if "1" in cell.tables}
+    rows = {cell.row for cell in plan.cells if "table1" in cell.views}
     table1 = {cell.run_id for cell in plan.cells if cell.study == "table1" and cell.row in rows}
     assert {*plan.targets["table1"]} == table1
     with refused("table9", "did you mean table"):
@@ -474,8 +477,7 @@ def test_generated_data_never_carries_a_published_name():
             assert any(known in title for known in published)
             assert ("stand-in" in title and "(generated)" in title) == (name != "paper")
         for study in studies:
-            parts = [part.title for part in study.parts.values()]
-            parts += [figure.title for figure in study.figures.values()]
+            parts = [view.title for view in study.shown_views.values()]
             assert not any(known in text for text in parts for known in published)
 
 
@@ -510,11 +512,7 @@ def test_columns_of_a_scale_can_have_seeds_of_their_own():
         ({"predictions": [{"in": "a", "says": "Tube above 5", "column": "k-NN"}]}, "Tube"),
         ({"predictions": [{"in": "a", "says": "Tube above 5", "draws": "7"}]}, "draw 7"),
         ({"compare": ["Further [k-NN] minus MGM"]}, "Further"),
-        ({"tables": {"1": {"rows": ["Tube"], "columns": ["k-NN"]}}}, "tables.1"),
-        (
-            {"figures": {"o": {"kind": "over", "x": "steps", "axis": "x", "lines": ["No"]}}},
-            "figures.o",
-        ),
+        ({"views": {"table1": {"rows": ["Tube"], "columns": ["k-NN"]}}}, "views.table1"),
     ],
 )
 def test_a_study_that_names_what_selects_no_run_is_refused(fields, named):
@@ -522,67 +520,50 @@ def test_a_study_that_names_what_selects_no_run_is_refused(fields, named):
         plan_of(small(**fields))
 
 
-def test_rows_without_a_line_stand_in_no_figure_over_a_number():
-    rows = {
-        "Random weights": "none",
-        "MGM": {"line": "MGM"},
-        "MGM, 900 steps": {"line": "MGM", "optim.steps": 900},
-        "Tube": {"mask": "tube"},
-    }
-    study = small(
-        rows=rows, columns={"Linear": {}}, compare=[], predictions=[], controls=[],
-        figures={"over": {"kind": "over", "x": "steps", "axis": "Steps", "datasets": ["a"]}},
-    )  # fmt: skip
-    cells = [cell for cell in plan_of(study).cells if cell.dataset == "a"]
-    assert {(cell.row, cell.line, cell.figures) for cell in cells} == {
-        ("Random weights", "Random weights", ("over",)),
-        ("MGM", "MGM", ("over",)),
-        ("MGM, 900 steps", "MGM", ("over",)),
-        # It says no line.
-        ("Tube", "Tube", ()),
-    }
-    assert not any(c.figures for c in plan_of(study).cells if c.dataset == "b")
-
-
-def test_a_figure_has_the_runs_that_it_shows():
+def test_a_view_has_the_runs_that_it_selects():
     """Their keys are targets of the workflow."""
     seen = {"stage": "measure", "name": "visible", "metric": "motion"}
-    look = {"title": "", "x": "Seen"}
     study = small(
         columns={"Linear": {}, "Seen": seen, "Other": {"stage": "finetune"}},
-        figures={
-            "gain": look | {"kind": "against", "y": "Linear", "minus": "Random weights"},
-            "order": look | {"kind": "order", "x": "table4e/ssv2/Fine-tuned"},
-            "over": {"kind": "over", "x": "ratio", "axis": "", "columns": ["Other"]},
-        },
         rows={
             "Random weights": "none",
-            "MGM (Dense)": {},
+            "MGM": {},
             "Half": {"mask.ratio": 0.5, "line": "MGM"},
+            "Rare": {"mask.ratio": 0.6, "line": "MGM", "figure_only": True},
+        },
+        views={
+            "gain": {"kind": "scatter", "columns": ["Linear", "Seen"]},
+            "over": {"kind": "line", "lines": ["MGM"], "columns": ["Other"], "datasets": ["a"]},
+            "tablesmall": {"columns": ["Other"]},
         },
         compare=[],
         predictions=[],
-        controls=[],
     )
     cells = plan_of(study).cells
-    assert {cell.column for cell in cells if "gain" in cell.figures} == {"Linear", "Seen"}
-    ordered = {(cell.row, cell.column) for cell in cells if "order" in cell.figures}
-    assert ordered == {("MGM (Dense)", "Linear"), ("MGM (Dense)", "Other")}
-    over = {(cell.row, cell.column) for cell in cells if "over" in cell.figures}
-    assert ("Half", "Other") in over
-    assert {column for _, column in over} == {"Other"}
+    assert {cell.column for cell in cells if "gain" in cell.views} == {"Linear", "Seen"}
+    over = {(cell.dataset, cell.row, cell.column) for cell in cells if "over" in cell.views}
+    assert over == {("a", row, "Other") for row in ("MGM", "Half", "Rare")}
+    table = {cell.row for cell in cells if "tablesmall" in cell.views}
+    assert table == {"Random weights", "MGM", "Half"}
 
 
-def test_a_picture_shows_as_many_rows_as_its_kind_needs():
-    picture = {"title": "Clips", "dataset": "a"}
-    kinds = {"attention": ["MGM"], "reconstructions": ["MGM", "Tube"], "masks": []}
-    for kind, rows in kinds.items():
-        assert small(figures={"clips": picture | {"kind": kind, "rows": rows}})
-        with pytest.raises(ValueError, match="figures.clips"):
-            small(figures={"clips": picture | {"kind": kind, "rows": [*rows, "Longer"]}})
-    for key in ("table1", "report", "../../evil", ""):
-        with pytest.raises(ValueError, match="figures"):
-            small(figures={key: picture | {"kind": "masks"}})
+@pytest.mark.parametrize(
+    ("view", "named"),
+    [
+        ({"kind": "lien"}, "line"),
+        ({"kind": "line", "x": "step", "axis": "Steps"}, "x"),
+        ({"kind": "line", "x": "steps", "axis": "Steps", "colum": 1}, "colum"),
+        ({"kind": "order"}, "x"),
+        ({"kind": "clips", "show": "attention", "datasets": ["a"]}, "rows"),
+        ({"kind": "clips", "show": "masks", "rows": ["MGM"], "datasets": ["a"]}, "rows"),
+    ],
+)
+def test_a_view_of_an_unknown_kind_or_option_is_refused(view, named):
+    with refused("study small: views.wrong", named):
+        check_views(small(views={"wrong": view}))
+    for key in ("report", "../../evil", ""):
+        with pytest.raises(ValueError, match="views"):
+            small(views={key: {}})
 
 
 def test_an_expression_that_matches_nothing_is_refused_on_loading():

@@ -8,18 +8,24 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from mgm.report.figures import clip_grid as grids
-from mgm.report.figures.charts import coverage
 from mgm.report.figures.clip_grid import clip_grid
-from mgm.report.figures.style import KIND, STYLE
+from mgm.report.figures.style import ACCENT, INK, KIND, QUIET, caption
+from mgm.spec import MASKS
 
 # The method that a mask comes from.
 METHOD = {"mgm": "MGM", "tube": "VideoMAE", "agnostic": "ST-MAE"}
 
+COVERAGE_KEY = (
+    "Marks: share of moving pixels under the mask, with 95 % intervals over {clips} clips. "
+    "Numbers: mean over time slots. Dotted: share of all pixels under the mask. A mask that "
+    "ignores motion hides this share of the moving pixels, too. Orange: masks guided by motion."
+)
 MASK_KEY = (
     "Pale patches are hidden. Orange: the box of a dense mask and its centre. If a part of the box "
     "lies outside the frame, the mask hides as many patches more inside."
@@ -35,7 +41,6 @@ RECONSTRUCTION_KEY = (
 )
 
 
-@mpl.rc_context(STYLE)
 def masks_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
     """Draw Figure 5: a clip's frames, its motion, and every mask on it.
 
@@ -51,7 +56,6 @@ def masks_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
     return figure
 
 
-@mpl.rc_context(STYLE)
 def attention_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
     """Draw Figure 6: a clip's frames with boxes, a run's mask, the motion, and attention."""
     texts = (MASK_KEY, ATTENTION_KEY, note)
@@ -72,7 +76,6 @@ def attention_on_a_clip(arrays: Mapping[str, Any], note: str = "") -> Figure:
     return figure
 
 
-@mpl.rc_context(STYLE)
 def attention_on_clips(arrays: Mapping[str, Any], note: str = "") -> Figure:
     """Draw Figure 7: the frames of several clips, and attention over the frames."""
     figure, clips = clip_grid(arrays["index_BS"], 2, (ATTENTION_KEY, note))
@@ -84,7 +87,6 @@ def attention_on_clips(arrays: Mapping[str, Any], note: str = "") -> Figure:
     return figure
 
 
-@mpl.rc_context(STYLE)
 def reconstructions(arrays: Mapping[str, Any], note: str = "") -> Figure:
     """Draw Figure 8: several clips, and each run's mask and reconstruction of them."""
     names = [str(name) for name in arrays["names_P"]]
@@ -150,6 +152,44 @@ def _attention(
             size = np.array(share_HW.shape)
             place = query_3[1:] / size
             grids.outlines(axes, np.concatenate([place, place + 1 / size])[None])
+
+
+def coverage(arrays: Mapping[str, Any], note: str = "") -> Figure:
+    """Draw one panel per mask: the share of moving pixels that it hides in each time slot.
+
+    Args:
+        arrays: as `mgm.stages.measure.coverage` returns them.
+    """
+    names = [str(name) for name in arrays["names_N"]]
+    order = [name for name in KIND if name in names] + [name for name in names if name not in KIND]
+    guided = {name: name in MASKS and MASKS[name].guided for name in names}
+    slots = np.arange(1, arrays["share_NS"].shape[1] + 1)
+    table = pd.DataFrame(arrays["share_NS"], index=names, columns=slots).rename_axis("mask")
+    grid = sns.relplot(
+        table.reset_index().melt("mask", var_name="slot", value_name="share"),
+        x="slot",
+        y="share",
+        hue="mask",
+        palette={name: ACCENT if guided[name] else INK for name in names},
+        col="mask",
+        col_order=order,
+        col_wrap=min(6, len(order)),
+        kind="line",
+        marker="o",
+        legend=False,
+        height=1.9,
+        aspect=0.75,
+    )
+    for name, axes in grid.axes_dict.items():
+        row, colour = names.index(name), ACCENT if guided[name] else INK
+        axes.vlines(slots, arrays["low_NS"][row], arrays["high_NS"][row], color=colour, linewidth=1)
+        axes.axhline(arrays["hidden_N"][row], color=QUIET, linewidth=1, linestyle=":", zorder=0.9)
+        axes.set_title(f"{name}: {arrays['overall_N'][row]:.1f}", size=8.5, weight="bold")
+        axes.set_xticks([slots[0], slots[-1]])
+        axes.grid(axis="y")
+    grid.set_axis_labels("Time slot", "Moving pixels hidden (%)")
+    clips = " to ".join(map(str, np.unique([arrays["clips_S"].min(), arrays["clips_S"].max()])))
+    return caption(grid.figure, f"{COVERAGE_KEY.format(clips=clips)} {note}")
 
 
 DRAW: dict[str, Callable[[Mapping[str, Any], str], Figure]] = {

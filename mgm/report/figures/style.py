@@ -1,7 +1,7 @@
 """Style and output files of all figures."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,13 @@ def write(figure: Figure, path: Path, kind: str = "png", fitted: bool = True) ->
             transparent=clear,
             bbox_inches="tight" if fitted else None,
         )
+
+
+def drawn(draw: Callable[[], Figure]) -> Figure:
+    """Draw a figure in the style of all figures. Files alone are drawn, also with a screen."""
+    mpl.use("agg")
+    with mpl.rc_context(STYLE):
+        return draw()
 
 
 def caption(figure: Figure, text: str) -> Figure:
