@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mgm.report.figures.draw import DRAW, coverage
-from mgm.report.figures.style import write
+from mgm.report.figures.style import drawn, write
 from mgm.report.views import line
 from mgm.study.schema import View
 from tests.helpers.fake_results import clip_arrays
@@ -124,7 +125,7 @@ def test_the_papers_numbers_are_drawn_before_any_run_is_finished():
     fields = {"panel": "A", "line": "MGM", "mean": np.nan, "low": np.nan, "high": np.nan}
     fields |= {"paper": 70.0, "steps": np.nan, "share": True, "metric": "top1", "unit": "seed"}
     points = pd.DataFrame([{**fields, "x": x, "epochs": x} for x in (200, 800)])
-    (axes,) = line.draw(points, OVER_EPOCHS).axes
+    (axes,) = drawn(partial(line.draw, points, OVER_EPOCHS)).axes
     assert axes.get_title(loc="left") == "The paper"
 
 
@@ -135,7 +136,7 @@ def test_a_panel_shows_its_masks_coverage():
     share_NS[2, 1] = np.nan
     given = {"names_N": np.array(names), "hidden_N": np.full(3, 75.0), "share_NS": share_NS}
     given |= {"low_NS": share_NS - 2, "high_NS": share_NS + 2, "overall_N": np.nanmean(share_NS, 1)}
-    figure = coverage({**given, "clips_S": np.arange(200, 204)})
+    figure = drawn(partial(coverage, {**given, "clips_S": np.arange(200, 204)}))
     for row, name in enumerate(names):
         (axes,) = (axes for axes in figure.axes if axes.get_title(loc="left").startswith(name))
         assert axes.get_title(loc="left") == f"{name}: {given['overall_N'][row]:.1f}"

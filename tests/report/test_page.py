@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from mgm.report.blocks import (
     table_of,
 )
 from mgm.report.build import build_report
+from mgm.report.figures.style import drawn
 from mgm.report.findings import Findings, read_findings
 from mgm.report.markdown import markdown, summary
 from mgm.report.page import page, source, words
@@ -274,21 +276,21 @@ def test_marks_and_bars_are_the_tables_means_and_intervals():
     for name, of in values.items():
         mean, low, high, *_ = over_seeds(of)
         assert any(np.allclose(bar[:, 0], (low, high)) for bar in bars), name
-        assert any(mean in drawn.get_xdata() for drawn in axes.lines)
+        assert any(mean in one.get_xdata() for one in axes.lines)
     points = pd.DataFrame(
         {"panel": "Probe", "line": ["MGM", "MGM", "Tube", "Tube"], "share": True, "metric": "top1"}
         | {"x": [1, 2, 1, 2], "mean": [5.0, 6, 1, 2], "low": [4.0, 5, 0, 1], "high": [6.0, 7, 2, 3]}
         | {"unit": "seed", "paper": [50.0, 60.0, np.nan, np.nan]}
     )
     view = View(kind="line", options={"x": "steps", "axis": "Steps"})
-    paper, ours = line.draw(points, view).axes
+    paper, ours = drawn(partial(line.draw, points, view)).axes
     assert [axes.get_title(loc="left") for axes in (paper, ours)] == ["The paper", "Probe"]
-    lines = [tuple(drawn.get_ydata()) for drawn in ours.lines]
+    lines = [tuple(one.get_ydata()) for one in ours.lines]
     assert (5, 6) in lines
     assert (1, 2) in lines
-    assert (50, 60) in [tuple(drawn.get_ydata()) for drawn in paper.lines]
+    assert (50, 60) in [tuple(one.get_ydata()) for one in paper.lines]
     both = pd.concat([points, points.assign(panel="B")]).assign(paper=np.nan)
-    titles = [axes.get_title(loc="left") for axes in line.draw(both, view).axes]
+    titles = [axes.get_title(loc="left") for axes in drawn(partial(line.draw, both, view)).axes]
     assert titles == ["Probe", "B"]
 
 
