@@ -26,7 +26,7 @@ def verify(
 ) -> list[Check]:
     """Return checks of the runs and the predictions in the folder `results`, each with its line.
 
-    - Each run of a study is finished and agrees with its files, and with the archive that is committed.
+    - Each run of a study is finished, and agrees with its files and with the committed archive.
     - The sentence of each prediction stands in a study of the commit in its `since`, in the folder
       of today's. That commit precedes at least one run of each difference that tests it.
 
