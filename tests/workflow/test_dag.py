@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -190,10 +191,11 @@ def test_a_changed_index_is_found_before_any_job(tmp_path):
     )
 
 
-def videos_of_one_class(monkeypatch, number: int) -> None:
-    """Let every dataset hold `number` training videos of one class, without motion vectors."""
+def videos_of_two_classes(monkeypatch, number: int) -> None:
+    """Let every dataset hold `number` training videos per class, without motion vectors."""
     video = Video("a.webm", 0, "train", "", 24, 25.0, 64, 64, "vp9", False, 1)
-    index = Index(Path(), ("wave",), (video,) * number, (), "0" * 12, "")
+    both = tuple(replace(video, label=label) for label in (0, 1) for _ in range(number))
+    index = Index(Path(), ("wave", "nod"), both, (), "0" * 12, "")
     monkeypatch.setattr("mgm.dag.messages.read_index", lambda place: index)
     monkeypatch.setattr(Path, "exists", lambda path: True)
 
@@ -204,7 +206,7 @@ def jobs_of(workflow: Workflow, rule: str) -> list[str]:
 
 def test_videos_without_vectors_are_refused_before_any_training(monkeypatch):
     workflow = Workflow({})
-    videos_of_one_class(monkeypatch, 20)
+    videos_of_two_classes(monkeypatch, 20)
     lines = problems(workflow, jobs_of(workflow, "pretrain"))
     assert any("a.webm: codec vp9 has no motion vectors" in line for line in lines)
     assert not problems(workflow, jobs_of(workflow, "probe"))
@@ -212,7 +214,7 @@ def test_videos_without_vectors_are_refused_before_any_training(monkeypatch):
 
 def test_too_few_videos_for_the_labels_of_a_probe_are_refused_before_any_training(monkeypatch):
     workflow = Workflow({})
-    videos_of_one_class(monkeypatch, 9)
+    videos_of_two_classes(monkeypatch, 9)
     lines = problems(workflow, jobs_of(workflow, "probe"))
     assert any("labels_per_class is 20, but class wave has 9" in line for line in lines)
 
