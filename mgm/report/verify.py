@@ -50,9 +50,11 @@ def verify(
         files.get(f"{run_id}/result.json") == (results / run_id / "result.json").read_bytes()
         for run_id in done
     )
-    advice = "" if same == len(done) else f"; `mgm pack {results.name}`, and commit {archive}"
-    line = f"{same} of {len(done)} results are as in the committed archive{advice}"
-    checks.append((same == len(done), line))
+    archived = sum(name.endswith("/result.json") for name in files)
+    agrees = same == len(done) == archived
+    advice = "" if agrees else f"; `mgm pack {results.name}`, and commit {archive}"
+    line = f"{same} of {len(done)} results are the {archived} of the committed archive{advice}"
+    checks.append((agrees, line))
     if file:
         place = file.resolve().parent
         checks += [_prediction(place, plan, s, one, done) for s in studies for one in s.predictions]
