@@ -52,6 +52,8 @@ BLOCK = re.compile(
     r"(?P<result>(?:(?!<!--).)*)(?P<end><!--\s+end\s+-->)",
     re.DOTALL,
 )
+# Where HTML, a link's address or a definition of one begins. A backslash could be escaped itself.
+ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|(?<=\])[(:]")
 
 
 def refresh(text: str, findings_of: Callable[[str], Findings]) -> str:
@@ -149,15 +151,16 @@ def _texts(blocks: Iterable[Block]) -> Iterable[str]:
     for block in blocks:
         match block:
             case Heading():
-                yield f"{'#' * min(block.level, 2)} {block.text.strip()}"
+                yield f"{'#' * min(block.level, 2)} {plain(block.text.strip())}"
             case Text() if block.text:
                 star = {"caveat": "*", "warning": "**"}.get(block.kind, "")
-                yield f"{star}{block.text.strip()}{star}"
+                yield f"{star}{plain(block.text.strip())}{star}"
             case Lines():
-                yield "\n".join(f"- {item}" for item in block.items)
+                yield "\n".join(f"- {plain(item)}" for item in block.items)
             case Figure() if block.picture:
-                yield f"![{block.title}](figures/{block.picture.name})"
-                yield f"*{block.title}. {block.caption.strip()}*".replace(". *", ".*")
+                title, caption = plain(block.title), plain(block.caption.strip())
+                yield f"![{title}](figures/{block.picture.name})"
+                yield f"*{title}. {caption}*".replace(". *", ".*")
             case Table():
                 yield markdown(block)
             case Row():
@@ -178,8 +181,18 @@ def markdown(table: Table) -> str:
             part = line.part
             rows.append([f"**{part}**", *([""] * len(table.columns))])
         rows.append([_named(line), *(cell.words for cell in line.cells)])
-    texts = pd.DataFrame(rows, columns=heads).map(lambda text: str(text).replace("|", "\\|"))
-    return str(texts.to_markdown(index=False, disable_numparse=True))
+    texts = pd.DataFrame(rows, columns=heads).map(_in_table)
+    names = [_in_table(head) for head in heads]
+    return str(texts.to_markdown(index=False, headers=names, disable_numparse=True))
+
+
+def plain(text: str) -> str:
+    """Return a study's text as Markdown that holds no HTML and no link."""
+    return ACTIVE.sub(lambda mark: f"&#{ord(mark[0])};", text)
+
+
+def _in_table(text: Any) -> str:
+    return plain(str(text)).replace("|", "\\|")
 
 
 def _named(line: Line) -> str:

@@ -1,15 +1,19 @@
 """Tables of what studies found: csv for programs, md and tex for papers."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from mgm.report.blocks import Text, caveat_of, seen, table_of
 from mgm.report.findings import Findings
-from mgm.report.markdown import markdown
+from mgm.report.markdown import markdown, plain
 from mgm.results import atomic
 
+# A text that a spreadsheet would compute. Numbers are none.
+COMPUTED = re.compile(r"[=+@\t\r-](?!\d*\.?\d+$)")
 # The frames of `Findings` that are written as csv.
 FRAMES = ("cells", "differences", "predictions", "values")
 TEX = str.maketrans(
@@ -32,7 +36,7 @@ def write_table(findings: Findings, name: str, folder: Path) -> Path:
     caveats = [block.text for block in caveat_of(findings) if isinstance(block, Text)]
     caption = " ".join(filter(None, (f"{part.title or name}.", part.note, *caveats)))
     table = table_of(findings, seen(findings, name))
-    atomic.write(stem.with_suffix(".md"), f"{caption}\n\n{markdown(table)}\n")
+    atomic.write(stem.with_suffix(".md"), f"{plain(caption)}\n\n{markdown(table)}\n")
     rows = [[line.name, *(cell.words for cell in line.cells)] for line in table.lines]
     heads = pd.Index([table.head, *table.columns])
     if table.groups:
@@ -60,4 +64,10 @@ def write_frames(findings: Mapping[str, Findings], folder: Path) -> None:
 
 
 def _csv(table: pd.DataFrame, path: Path) -> Path:
-    return atomic.write(path, table.round(4).to_csv(index=False, lineterminator="\n"))
+    table = table.round(4).map(_inert)
+    return atomic.write(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def _inert(value: Any) -> Any:
+    """Return a cell that no spreadsheet computes: an apostrophe marks a text."""
+    return f"'{value}" if isinstance(value, str) and COMPUTED.match(value) else value

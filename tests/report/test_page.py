@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from markdown import markdown as render
 from PIL import Image
 
 from mgm.errors import UserError
@@ -18,6 +19,7 @@ from mgm.report.blocks import (
     Fold,
     Heading,
     Line,
+    Lines,
     Table,
     Text,
     seen,
@@ -30,7 +32,7 @@ from mgm.report.figures.style import drawn
 from mgm.report.findings import Findings, read_findings
 from mgm.report.markdown import markdown, summary
 from mgm.report.page import page, source, words
-from mgm.report.tables import write_table
+from mgm.report.tables import _csv, write_table
 from mgm.report.views import dots, line
 from mgm.results.result import RunStatus
 from mgm.results.statistics import over_seeds
@@ -228,6 +230,33 @@ def test_rows_say_what_was_trained_and_quotes_alone_stand_beside_the_papers_runs
     assert not any("OmniMAE" in name for name in names)
     found.__dict__["repeats_the_paper"] = True
     assert any("OmniMAE" in line.name for line in table_of(found, seen(found, "1")).lines)
+
+
+@pytest.mark.parametrize(
+    "active",
+    [
+        "<script>alert(1)</script>",
+        r"\<svg onload=alert(1)>",
+        "[x](javascript:alert(1))",
+        r"[x]\(y) [x](<javascript:alert(1)>)",
+        "[x]\n\n[x]: javascript:alert(1)",
+        "<!-- end -->",
+    ],
+)
+def test_a_text_of_a_study_is_neither_html_nor_a_link(active):
+    table = Table(active, [active], [Line(active, [Cell(active)], active, active)])
+    texts = [Heading(active), Text(active), Lines([active]), table]
+    html = render(summary(texts, "smoke"), extensions=["tables"])
+    assert not re.search("<(script|svg|a|!--)", html)
+    assert "alert" in html or "end" in html
+
+
+def test_a_file_of_numbers_has_no_formula(tmp_path):
+    texts = ["=1+1", "@SUM(A1)", "-1+cmd|' /C calc'!A0", "+1-2"]
+    table = pd.DataFrame({"text": [*texts, "-0.5", "MGM"], "number": [-1.5, 2, 3, 4, 5, 6]})
+    read = pd.read_csv(_csv(table, tmp_path / "x.csv"))
+    assert read.text.tolist() == [*(f"'{text}" for text in texts), "-0.5", "MGM"]
+    assert read.number.tolist() == table.number.tolist()
 
 
 def test_a_group_of_columns_stands_once(built):
