@@ -297,6 +297,9 @@ def test_a_marker_without_its_results_is_deleted(tmp_path):
     marker.touch()
     assert read(writes=True).markers([name]) == []
     assert marker.exists()
+    # A report would reject these results, which are empty files, so the job runs again.
+    assert read(writes=True, examines=True).markers([name]) == [str(marker)]
+    assert not marker.exists()
 
 
 @pytest.mark.slow
