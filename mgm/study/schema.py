@@ -550,4 +550,6 @@ class Study(FrozenModel):
 
     def views_of(self, at: At) -> tuple[str, ...]:
         """Return the keys of the views that show a place."""
-        return tuple(key for key, view in self.shown_views.items() if self.shows(view, at))
+        views = self.shown_views.items()
+        # The runs of clips are of their own, and not numbers of cells.
+        return tuple(key for key, view in views if view.kind != "clips" and self.shows(view, at))

@@ -224,12 +224,12 @@ def test_rows_say_what_was_trained_and_quotes_alone_stand_beside_the_papers_runs
         "mean"
     ]
     assert gflops == pytest.approx(180.3, abs=0.1)
-    names = [line.name for line in table_of(found, seen(found, "1")).lines]
+    names = [line.name for line in table_of(found, seen(found, "table1")).lines]
     assert "MGM, 400: 4,000 steps" in names
     assert "MGM, 800: 8,000 steps" in names
     assert not any("OmniMAE" in name for name in names)
     found.__dict__["repeats_the_paper"] = True
-    assert any("OmniMAE" in line.name for line in table_of(found, seen(found, "1")).lines)
+    assert any("OmniMAE" in line.name for line in table_of(found, seen(found, "table1")).lines)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_what_has_not_changed_is_not_drawn_again(built):
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not here")
 def test_a_table_compiles(tmp_path):
-    write_table(findings(STUDY), "a", tmp_path)
+    write_table(findings(STUDY), "tablea", tmp_path)
     text = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{tablea}"
     (tmp_path / "all.tex").write_text(text + r"\end{document}")
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]

@@ -97,8 +97,6 @@ def test_jobs_are_in_order_and_each_row_is_complete_before_the_next(source):
     assert [job.specs[0].kind for job in ordered[1:4]] == ["v-jepa", "logistic", "knn"]
     prepared = [job for job in workflow.jobs.values() if job.rule == "prepare"]
     assert min(job.priority for job in prepared) >= max(job.priority for job in runs)
-    # 0 means every core, so jobs run one at a time.
-    assert all(job.threads == 0 for job in runs)
 
 
 def test_hmdb51_is_probed_where_it_is_given(source):
