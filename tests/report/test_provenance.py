@@ -54,5 +54,7 @@ def test_weights_that_were_exchanged_or_cut_are_altered_in_the_report(results, c
 
 
 def table_line(results):
-    table = read_findings(results, weights=True)["table4e"].csv("table4e").set_index(["row", "column"])
+    table = (
+        read_findings(results, weights=True)["table4e"].csv("table4e").set_index(["row", "column"])
+    )
     return table.loc["MGM (Dense)", "Fine-tuned"]
