@@ -15,6 +15,8 @@ def other(field) -> object:
     if field.annotation is bool:
         return not field.default
     choices = get_args(field.annotation)
+    if choices == (int, type(None)):
+        return 3
     return next(x for x in choices if x != field.default) if choices else field.default + 1
 
 

@@ -195,6 +195,6 @@ def measure(
     if how.index is None:
         raise UserError(f"{what[0]}: has no dataset; add --index DIR, which `mgm prepare` made")
     if what[0] == "controls":
-        say(controls_now(how.index, how.like, options.workers))
+        say(controls_now(how.index, how.like, options.workers or 0))
     else:
         say(measure_now(what[0], how.index, how.videos, how.like))

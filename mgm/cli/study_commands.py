@@ -61,7 +61,8 @@ def plan(options: PlanOptions) -> None:
     """
     from mgm.dag.resolved import resolved
     from mgm.dag.workflow import Workflow
-    from mgm.study.cost import PEAK, costs
+    from mgm.spec.compute import PEAK
+    from mgm.study.cost import costs
     from mgm.study.videos import size_of
 
     scale = options.scale or ("" if options.study else "paper")

@@ -40,7 +40,7 @@ ENDING = ".tar.xz"
 ARCHIVED = ("spec.json", "result.json", "log.jsonl", "predictions.csv", "arrays.npz")
 SHORT = "predictions.short"
 LINES = 25  # of a log that are archived, about, before its last ones
-SPEED = ("steps", "clips_per_s", "memory_mb", "seconds")  # of a running job
+SPEED = ("steps", "clips_per_s", "mfu", "waiting", "memory_mb", "seconds")  # of a running job
 PRESET = 9 | lzma.PRESET_EXTREME
 MOST = 10**9  # bytes of an unpacked archive; a thousand runs have a tenth of them
 

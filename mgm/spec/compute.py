@@ -9,6 +9,23 @@ import math
 from mgm.spec.run_specs import Finetune, Pretrain, Probe
 from mgm.spec.values import Model
 
+# FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets: with float32 accumulation and
+# without sparsity. The V100 has no bf16, so this is its fp16.
+PEAK = {
+    "v100": 125e12,
+    "a100": 312e12,
+    "h100": 989e12,
+    "h200": 989e12,
+    "rtx4090": 165.2e12,
+    "a5000": 111.1e12,
+}
+
+
+def peak_of(gpu: str) -> float:
+    """Return the FLOP/s in `PEAK` of a GPU by the driver's name of it; 0 if it is not known."""
+    name = gpu.lower().replace(" ", "")
+    return next((peak for known, peak in PEAK.items() if known in name), 0.0)
+
 
 def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
     """Return the multiply-adds of one clip of pretraining, or of one view otherwise.

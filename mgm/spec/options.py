@@ -13,11 +13,12 @@ class ReadOptions(FrozenModel):
     """Options of commands that read videos."""
 
     threads: int = Field(1, ge=1, le=MOST_PROCESSES, description="Threads per process.")
-    workers: int = Field(
-        0,
+    workers: int | None = Field(
+        None,
         ge=0,
         le=MOST_PROCESSES,
-        description="Worker processes that decode videos, per training process; 0: none.",
+        description="Worker processes that decode videos, per training process; 0: none. "
+        "Default: on a GPU all cores but one, otherwise 0.",
     )
 
 

@@ -108,6 +108,9 @@ class Pretrain(Run):
     std_floor: float = Field(1e-6, gt=0)
     # Weights of the decoder's last layer before training.
     head_init: Literal["xavier", "zero"] = "xavier"
+    # Clips per video and step, from one decoding pass, each with its own crop, flip and mask. The
+    # learning rate does not count them. VideoMAE V2 and MAE-ST take 4.
+    repeats: int = Field(1, ge=1, le=LARGE)
 
     @model_validator(mode="before")
     @classmethod

@@ -30,7 +30,7 @@ from mgm.results.atomic import atomic_write, table_text, write
 from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, PredictOptions, Probe
 from mgm.stages.evaluate import recorded_classes, softmax_mean
 from mgm.stages.frozen import over_videos
-from mgm.stages.job import CLIPS, best_device
+from mgm.stages.job import CLIPS, best_device, readers
 from mgm.stages.parents import trained_spec, verified_weights
 
 
@@ -216,7 +216,7 @@ def _apply(
         list(videos.values()),
         trained.clips,
         views,
-        workers=options.workers,
+        workers=readers(options),
         failed=failed,
     )
     for value_BD, sample_B in track(loop, "batches", batches):

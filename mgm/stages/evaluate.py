@@ -136,7 +136,7 @@ def over_views(
             videos,
             spec.clips,
             views,
-            workers=job.options.workers,
+            workers=job.workers,
             cache=job.workplace.cache,
             share=share,
         )

@@ -14,6 +14,7 @@ from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.models import save_weights
 from mgm.spec import Finetune, Optim, Pretrain
+from mgm.spec.compute import multiply_adds
 from mgm.stages.job import Job
 from mgm.training import TrainingRun, collectives, train
 from mgm.training.loop import Numbers
@@ -62,6 +63,8 @@ def fit(
         layer_decay,
         how.augment.repeats,
         spec.seed,
+        # A step takes three forward passes, a multiply-add two operations.
+        6.0 * multiply_adds(spec),
     )
     job.failed = train(run, job.folder, job.options, show)
     if collectives.is_main():
@@ -122,7 +125,7 @@ def training_batches(
     copy, copied = device_copy(job.device)
     how = replace(
         how,
-        workers=job.options.workers,
+        workers=job.workers,
         cache=job.workplace.cache,
         share=(collectives.rank(), collectives.world_size()),
         pin=job.device.type == "cuda",

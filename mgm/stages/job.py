@@ -1,5 +1,6 @@
 """A run's spec, folder, videos and batches."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ import torch
 from mgm import rng
 from mgm.data.copies import check_files
 from mgm.data.index import Index, Video, read_index, require_labels
+from mgm.data.opening import cores
 from mgm.errors import UserError
 from mgm.spec import Run, RunOptions
+from mgm.spec.options import ReadOptions
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
 from mgm.video.read import Cache
@@ -50,6 +53,15 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def readers(options: ReadOptions) -> int:
+    """Return the number of worker processes that decode videos for this process."""
+    if options.workers is not None:
+        return options.workers
+    if best_device().type != "cuda":
+        return 0
+    return max(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1, 0)
+
+
 @dataclass
 class Job(Generic[S]):
     """A run that is being computed.
@@ -70,6 +82,11 @@ class Job(Generic[S]):
     @property
     def options(self) -> RunOptions:
         return self.workplace.options
+
+    @property
+    def workers(self) -> int:
+        """Return the number of worker processes that decode its videos."""
+        return readers(self.options)
 
     @property
     def device(self) -> torch.device:

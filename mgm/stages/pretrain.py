@@ -12,7 +12,7 @@ from mgm.data.tracks import require_tracks
 from mgm.masking import Grid
 from mgm.models import build_mae, load_weights
 from mgm.results.result import last_losses, learnt_nothing, log_lines
-from mgm.spec import Pretrain
+from mgm.spec import Augment, Pretrain
 from mgm.stages.fit import fit
 from mgm.stages.guidance import mask_options, track_method
 from mgm.stages.job import Job
@@ -55,7 +55,9 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
 
         return loss, numbers
 
-    fit(job, model, videos, mask_options(spec.mask, spec.clips, spec.model), loss_of)
+    augment = Augment(repeats=spec.repeats)
+    how = mask_options(spec.mask, spec.clips, spec.model, augment=augment)
+    fit(job, model, videos, how, loss_of)
     if not collectives.is_main():
         return {}
     loss, trivial = last_losses(log_lines(job.folder))

@@ -13,16 +13,6 @@ from mgm.results.plan import Plan
 from mgm.spec import Data, Finetune, Pretrain, Probe, Published, Spec
 from mgm.spec.compute import multiply_adds, parameters
 
-# FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets: with float32 accumulation and
-# without sparsity. The V100 has no bf16, so this is its fp16.
-PEAK = {
-    "v100": 125e12,
-    "a100": 312e12,
-    "h100": 989e12,
-    "h200": 989e12,
-    "rtx4090": 165.2e12,
-    "a5000": 111.1e12,
-}
 # Bytes per parameter: of weights, and of a checkpoint with AdamW's two moments. Two checkpoints are
 # kept while a third one is written.
 WEIGHTS, CHECKPOINTS = 4, 3 * 12
@@ -47,7 +37,7 @@ def cost(spec: Spec, videos: Published) -> Cost:
         return Cost((spec.train_clips * videos.train + tested) * forward)
     steps = spec.optim.steps or spec.optim.epochs * (videos.train // spec.optim.batch)
     trained = steps * spec.optim.batch
-    trained *= spec.augment.repeats if isinstance(spec, Finetune) else 1
+    trained *= spec.augment.repeats if isinstance(spec, Finetune) else spec.repeats
     return Cost((3 * trained + tested) * forward, parameters(spec, videos.classes))
 
 

@@ -10,6 +10,7 @@ import torch
 
 from mgm.console import duration
 from mgm.results.result import append_log, rewind_log
+from mgm.spec.compute import peak_of
 
 SHOW_S = 10  # seconds between lines on the terminal
 JUDGE_S = 30  # seconds of training before a slow loader is reported
@@ -25,6 +26,7 @@ class TrainingLog:
     Args:
         first: the step that it starts at.
         clips: per step.
+        flops: per clip of this process, for the MFU. 0: unknown.
     """
 
     def __init__(
@@ -35,13 +37,17 @@ class TrainingLog:
         steps: int,
         clips: int,
         show: Callable[[str], None],
+        flops: float = 0.0,
     ):
         rewind_log(folder, first)
         self.folder, self.run_id, self.show = folder, run_id, show
         self.steps, self.clips = steps, clips
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+        # FLOPs per clip, in units of what the GPU can do in a second.
+        self.share = flops / peak if (peak := peak_of(gpu)) else 0.0
         self.first, self.last_step = first, first
         self.started = self.last_time = self.shown = time.monotonic()
-        self.waited = 0.0  # seconds for the loader
+        self.waited = self.waited_before = 0.0  # seconds for the loader, now and at the last line
         self.begun = self.judged = False
 
     def timed(self, batches: Iterator[T]) -> Generator[T, None, None]:
@@ -69,21 +75,26 @@ class TrainingLog:
             # Nine digits hold a float32 exactly.
             **{name: float(f"{value:.9g}") for name, value in numbers.items()},
             "clips_per_s": float(f"{clips_per_s:.6g}"),
+            **({"mfu": round(self.share * clips_per_s, 4)} if self.share else {}),
+            "waiting": round(min((self.waited - self.waited_before) / seconds, 1.0), 4),
             "memory_mb": round(memory, 1),
             "seconds": round(seconds, 6),
             "time": round(time.time(), 3),
         }
         append_log(self.folder, line)
-        self.last_step, self.last_time = step, now
+        self.last_step, self.last_time, self.waited_before = step, now, self.waited
         if not self.begun:
             # Workers started, and code was compiled: this says nothing of the other steps.
             self.begun, self.first, self.started, self.waited = True, step, now, 0.0
+            self.waited_before = 0.0
             return
         if now - self.shown >= SHOW_S:
             left = (self.steps - step) * (now - self.started) / (step - self.first)
             self.show(
                 f"{self.run_id}: step {step} of {self.steps}, loss {numbers['loss']:.3f}, "
-                f"{clips_per_s:.0f} clips/s, {duration(left)} left"
+                f"{clips_per_s:.0f} clips/s, "
+                + (f"MFU {self.share * clips_per_s:.0%}, " if self.share else "")
+                + f"waiting {line['waiting']:.0%}, {duration(left)} left"
             )
             self.shown = now
         if not self.judged and now - self.started >= JUDGE_S:

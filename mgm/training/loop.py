@@ -47,6 +47,7 @@ class TrainingRun:
         videos: number of training videos. At most 1 % of them may fail.
         repeats: clips per video of a batch, for the log's clips per second.
         seed: the run's seed.
+        flops: of a clip's step, for the log's MFU. 0: unknown.
     """
 
     run_id: str
@@ -59,6 +60,7 @@ class TrainingRun:
     layer_decay: float = 1.0
     repeats: int = 1
     seed: int = 0
+    flops: float = 0.0
 
 
 def train(
@@ -109,7 +111,10 @@ def train(
         # DistributedDataParallel copies rank 0's weights to all processes.
         loss_module = _parallel(_Loss(run))
         clips = run.optim.batch * run.repeats
-        log = TrainingLog(folder, run.run_id, first, run.steps, clips, show) if is_main else None
+        log = None
+        if is_main:
+            how = clips, show, run.flops / processes
+            log = TrainingLog(folder, run.run_id, first, run.steps, *how)
 
         def waits(seconds: float) -> None:
             # A stopped run ends its step, unless the step's batch does not come.

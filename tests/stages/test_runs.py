@@ -77,6 +77,7 @@ def test_a_chain_of_runs_leaves_believable_results(
         "lr",
         "grad_norm",
         "clips_per_s",
+        "waiting",
         "memory_mb",
         "coverage",
         "trivial_loss",
@@ -128,6 +129,15 @@ def test_accumulation_changes_nothing_but_rounding(execution, pretraining, kind,
             pretraining,
             replace(execution, results=tmp_path / "thirds", options=RunOptions(accumulate=3)),
         )
+
+
+def test_repeats_are_clips_of_the_batch(execution, pretraining, result_of):
+    """Two clips per video, each with its own crop and mask, are another run."""
+    spec = pretraining.model_copy(update={"repeats": 2})
+    assert spec.run_id != pretraining.run_id
+    folder = run(spec, execution)
+    assert not same(weights(folder), weights(run(pretraining, execution)))
+    assert result_of(spec)["metrics"]["explained"]
 
 
 @pytest.mark.parametrize("slower", [40.0, 0.5])

@@ -21,8 +21,8 @@ from mgm.spec import (
     Probe,
     Views,
 )
-from mgm.spec.compute import parameters
-from mgm.study.cost import PEAK, cost, costs
+from mgm.spec.compute import PEAK, parameters
+from mgm.study.cost import cost, costs
 from mgm.study.videos import size_of
 from tests.helpers.errors import refused
 

@@ -398,6 +398,18 @@ def test_repeats_share_their_frames_and_have_crops_of_their_own(videos):
                 )
 
 
+def test_repeats_in_pretraining_have_masks_of_their_own(videos):
+    """The first repeat is the clip without repeats, and its mask. The others differ."""
+    single, repeated = (
+        first_batches(videos, count=2, augment=Augment(repeats=repeats)) for repeats in (1, 3)
+    )
+    for one, many in zip(single, repeated):
+        assert_same([one], [many.map(lambda x: x[::3])])
+        masked_V3L = many.masked_BL.unflatten(0, (-1, 3))
+        assert (masked_V3L[:, :1] != masked_V3L[:, 1:]).any(2).any()
+        assert (many.sample_B.view(-1, 3) == one.sample_B[:, None]).all()
+
+
 def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
     """Each augmented clip equals one that is made again step by step."""
     augmentation = ClipAugmentation(ALL)

@@ -262,7 +262,7 @@ def controls_now(folder: Path, like: Path | None, workers: int) -> str:
 def measure(job: Job[Measure]) -> dict[str, Any]:
     """Measure the controls of a run. Return {control: metric}, and write the rest to arrays.npz."""
     check_views(job)
-    table = controls(job.index, job.spec, workers=job.options.workers)
+    table = controls(job.index, job.spec, workers=job.workers)
     numbers = ("top1", "ci_low", "ci_high")
     words = ("control", "title", "kind", "why", "warning")
     arrays: dict[str, Any] = {f"{name}_N": np.array(table[name], float) for name in numbers}

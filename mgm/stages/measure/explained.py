@@ -166,7 +166,7 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
         spec.model,
         masks,
         spec.seed,
-        job.options.workers,
+        job.workers,
         job.workplace.cache,
     )
     with_own, common = explained(models, batches)

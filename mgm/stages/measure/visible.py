@@ -199,6 +199,6 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
     spec = job.spec
     videos = job.index.train
     chosen = spread(videos, spec.videos or len(videos))
-    reading = job.options.workers, job.workplace.cache
+    reading = job.workers, job.workplace.cache
     (found,) = visible(chosen, spec.clips, spec.model, [spec.mask], spec.seed, *reading)
     return found
