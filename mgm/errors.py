@@ -8,7 +8,6 @@ import errno
 import operator
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -134,14 +133,6 @@ def require_new(path: Path, force: bool) -> None:
     """Check that an output does not exist yet, or may be replaced."""
     if path.exists() and not force:
         raise UserError(f"{path}: exists; choose another --out, or replace it by --force")
-
-
-def require_room(place: Path, size: float, what: str, advice: str) -> None:
-    """Check that a disk, or shared memory, has room for `size` bytes and 5 % more."""
-    if (free := shutil.disk_usage(place).free) < 1.05 * size:
-        raise UserError(
-            f"{place}: {what} is {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; {advice}"
-        )
 
 
 def plain(text: str, longest: int | None = None) -> str:

@@ -38,8 +38,10 @@ def counted(run) -> float:
     return counter.get_total_flops() / 2
 
 
-def frames(spec):
-    return torch.zeros(1, spec.clips.frames, spec.clips.size, spec.clips.size, 3, dtype=torch.uint8)
+def frames(spec, clips=1):
+    return torch.zeros(
+        clips, spec.clips.frames, spec.clips.size, spec.clips.size, 3, dtype=torch.uint8
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -48,6 +50,11 @@ def test_views(size):
     assert multiply_adds(spec, classes=7) == counted(
         lambda: build_classifier(spec, 7)(frames(spec))
     )
+    attentive = Finetune(data=SSV2, **SIZES[size], head="attentive")
+    model = build_classifier(attentive, 7)
+    # The clips of a batch share the query.
+    one, two = (counted(lambda n=n: model(frames(attentive, n))) for n in (1, 2))
+    assert multiply_adds(attentive, classes=7) == two - one
     probe = Probe(data=SSV2, **SIZES[size])
     assert multiply_adds(probe) == counted(lambda: build_frozen_encoder(probe)(frames(probe)))
 

@@ -113,7 +113,7 @@ def _others(value):
     if isinstance(value, list):
         return [[0.5, 0.5], ["x"], [2, 3, 4]]
     names = "x knn groups dis none affine inverse zero 8 coverage vit-s tube clamp"
-    names += " max window centre float32 rand-m7-n4-mstd0.5-inc1"
+    names += " max window centre float32 rand-m7-n4-mstd0.5-inc1 attentive"
     return [*names.split(), PARENT]
 
 

@@ -1,5 +1,6 @@
-"""Classifiers and frozen features: the encoder, the mean of its tokens, and a norm."""
+"""Classifiers and frozen features of an encoder's tokens."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -12,8 +13,31 @@ from mgm.models.weights import is_classifier, load_encoder, read_weights
 from mgm.spec import Finetune, Probe
 
 
-class Classifier(nn.Module):
-    """VideoMAE's fine-tuning model. Its norm `fc_norm` comes after the mean over tokens."""
+class _Classifier(nn.Module):
+    """A model whose forward pass returns logits, with the loss of classification."""
+
+    label_smoothing: float
+
+    def loss(self, frames_BTHWC: Tensor, target: Tensor, weight_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean cross-entropy, and each clip's predicted class.
+
+        Args:
+            frames_BTHWC: uint8.
+            target: classes (B) int64, or the share of each class (B, classes).
+            weight_B: weights of the clips' losses.
+        """
+        logits = self(frames_BTHWC)
+        loss_B = F.cross_entropy(
+            logits.float(), target, label_smoothing=self.label_smoothing, reduction="none"
+        )
+        return (loss_B * weight_B).mean(), logits.argmax(dim=1)
+
+
+class Classifier(_Classifier):
+    """VideoMAE's fine-tuning model. Its norm `fc_norm` comes after the mean over tokens.
+
+    Source: MCG-NJU/VideoMAE, modeling_finetune.py.
+    """
 
     def __init__(self, spec: Finetune, classes: int):
         super().__init__()
@@ -33,18 +57,69 @@ class Classifier(nn.Module):
         x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
         return self.head(self.dropout(self.fc_norm(x_BLD.mean(dim=1))))
 
-    def loss(self, frames_BTHWC: Tensor, target: Tensor, weight_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean cross-entropy, and each clip's predicted class.
 
-        Args:
-            target: classes (B) int64, or the share of each class (B, classes).
-            weight_B: weights of the clips' losses.
-        """
-        logits = self(frames_BTHWC)
-        loss_B = F.cross_entropy(
-            logits.float(), target, label_smoothing=self.label_smoothing, reduction="none"
-        )
-        return (loss_B * weight_B).mean(), logits.argmax(dim=1)
+class AttentiveClassifier(_Classifier):
+    """V-JEPA's attentive probe: a frozen encoder, a cross-attention block and a linear layer.
+
+    Source: facebookresearch/jepa at a0517b4, evals/video_classification_frozen.
+    """
+
+    def __init__(self, spec: Finetune, classes: int):
+        super().__init__()
+        self.encoder = Encoder(spec.grid, spec.model)
+        # Random weights are the initial weights of a pretraining run.
+        init_pretraining(self.encoder)
+        self.encoder.requires_grad_(False)
+        self.pooler = AttentivePooler(spec.model.width, spec.model.heads)
+        self.head = nn.Linear(spec.model.width, classes)
+        self.label_smoothing = spec.label_smoothing
+
+    def forward(self, frames_BTHWC: Tensor) -> Tensor:
+        """Return the logits (B, classes) of uint8 frames."""
+        with torch.no_grad():
+            x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
+        return self.head(self.pooler(x_BLD))
+
+
+class AttentivePooler(nn.Module):
+    """V-JEPA's cross-attention block with one learned query.
+
+    With a single query q, keys and values need not be computed per token. A head's scores are
+    q' Wk x = (Wk' q)' x, and its output is Wv (sum of a x). Both need one D-vector per head. This
+    takes 2 L D H multiply-adds per clip instead of 2 L D D. V-JEPA's block defines an output
+    projection and does not apply it.
+
+    Source: facebookresearch/jepa, src/models/attentive_pooler.py.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        # Weight decay applies to it, since V-JEPA's has more than one axis.
+        self.query = nn.Parameter(torch.empty(1, width))
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.q, self.v = nn.Linear(width, width), nn.Linear(width, width)
+        # A bias of keys adds the same number to all scores of a head, so the softmax removes it.
+        self.k = nn.Linear(width, width, bias=False)
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        nn.init.trunc_normal_(self.query, std=0.02)
+        init_from_scratch(self, 0.02)
+        # V-JEPA rescales the last layer of the branch.
+        with torch.no_grad():
+            self.fc2.weight.div_(math.sqrt(2.0))
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """Return (B, D) of tokens."""
+        width = x_BLD.shape[2]
+        x_BLD = self.norm1(x_BLD)
+        q_HE = self.q(self.query).view(self.heads, -1) / math.sqrt(width // self.heads)
+        key_HD = torch.einsum("he,hed->hd", q_HE, self.k.weight.view(self.heads, -1, width))
+        weight_BHL = F.linear(x_BLD, key_HD).transpose(1, 2).softmax(dim=2)
+        seen_BHD = weight_BHL.to(x_BLD.dtype) @ x_BLD
+        value_HED = self.v.weight.view(self.heads, -1, width)
+        value_BD = torch.einsum("bhd,hed->bhe", seen_BHD, value_HED).flatten(1) + self.v.bias
+        x_BD = self.query + value_BD
+        return x_BD + self.fc2(F.gelu(self.fc1(self.norm2(x_BD))))
 
 
 class FrozenEncoder(nn.Module):
@@ -63,21 +138,14 @@ class FrozenEncoder(nn.Module):
 
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
         """Return (B, D) features of uint8 frames."""
-        return self.pooled(self.tokens(frames_BTHWC))
-
-    def tokens(self, frames_BTHWC: Tensor) -> Tensor:
-        """Return the (B, L, D) tokens of uint8 frames, in (slot, row, column) order."""
-        return self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
-
-    def pooled(self, x_BLD: Tensor) -> Tensor:
-        """Return (B, D) features of tokens."""
+        x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
         return self.fc_norm(x_BLD.mean(dim=1))
 
 
-def build_classifier(spec: Finetune, classes: int) -> Classifier:
+def build_classifier(spec: Finetune, classes: int) -> Classifier | AttentiveClassifier:
     """Return a fine-tuning run's model, initialised from the run's seed."""
     torch.manual_seed(spec.seed)
-    return Classifier(spec, classes)
+    return (Classifier if spec.head == "linear" else AttentiveClassifier)(spec, classes)
 
 
 def build_frozen_encoder(spec: Probe, weights: Path | None = None) -> FrozenEncoder:

@@ -38,7 +38,8 @@ HUGGINGFACE = (
 OURS = re.compile(
     r"""mask_token
     | (encoder\.patch_embed\.proj | encoder_to_decoder | (en|de)coder\.norm | (decoder\.)?head
-        | fc_norm)\.(weight|bias)
+        | fc_norm | pooler\.(norm[12]|[qkv]|fc[12]))\.(weight|bias)
+    | pooler\.query
     | (en|de)coder\.blocks\.\d+\.(
         ((temporal_)?(norm1|attn\.proj) | norm2 | mlp\.fc[12] | attn\.(query|key|value)
             | temporal_fc)\.(weight|bias)

@@ -49,30 +49,25 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def load_encoder(model: nn.Module, path: Path) -> None:
-    """Load the encoder in a file into `model.encoder`, and its `fc_norm` if it is fine-tuned.
+    """Load the encoder in a file into `model.encoder`, with its final norm.
 
-    The decoder and the head are not loaded. The final norm is loaded if the model has one.
+    The decoder and the head are not loaded. A fine-tuned encoder's norm is `fc_norm`, and a
+    pretrained one's is `encoder.norm`. It is loaded if the model has one of this name.
     """
     tokens: int = model.encoder.pos_embed.shape[1]  # type: ignore[union-attr, index, assignment]
     weights = read_weights(path, tokens)
-    kept = ("encoder.", "fc_norm.") if is_classifier(weights) else ("encoder.",)
-    _fill(*_of_encoder(model, weights, kept), path)
-
-
-def _of_encoder(
-    model: nn.Module, weights: dict[str, Tensor], kept: tuple[str, ...] = ("encoder.",)
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the model's and the given weights with these prefixes.
-
-    A final norm is left out of the given ones if the model has none.
-    """
-    own = {name: value for name, value in model.state_dict().items() if name.startswith(kept)}
-    unneeded = {"encoder.norm.weight", "encoder.norm.bias"} - own.keys()
-    return own, {
+    absent = "encoder.norm." if is_classifier(weights) else "fc_norm."
+    own = {
+        name: value
+        for name, value in model.state_dict().items()
+        if name.startswith(("encoder.", "fc_norm.")) and not name.startswith(absent)
+    }
+    given = {
         name: value
         for name, value in weights.items()
-        if name.startswith(kept) and name not in unneeded
+        if name in own or (name.startswith("encoder.") and not name.startswith("encoder.norm."))
     }
+    _fill(own, given, path)
 
 
 def is_classifier(weights: dict[str, Tensor]) -> bool:

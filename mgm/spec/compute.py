@@ -1,7 +1,6 @@
 """The compute of a clip and the size of a model, by formula from a spec.
 
-A training step takes three times the multiply-adds of a forward pass. Only matrix products count,
-as in papers.
+Only matrix products count, as in papers.
 """
 
 import math
@@ -27,6 +26,14 @@ def peak_of(gpu: str) -> float:
     return next((peak for known, peak in PEAK.items() if known in name), 0.0)
 
 
+def passes(spec: Pretrain | Finetune) -> int:
+    """Return how many forward passes a training step takes as long as.
+
+    A backward pass takes two. A frozen encoder has none, and its head is small.
+    """
+    return 1 if isinstance(spec, Finetune) and spec.head == "attentive" else 3
+
+
 def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
     """Return the multiply-adds of one clip of pretraining, or of one view otherwise.
 
@@ -35,7 +42,9 @@ def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
     at 0.9.
     """
     if not isinstance(spec, Pretrain):
-        return encoder_multiply_adds(spec.model, spec.grid) + spec.model.width * classes
+        attentive = isinstance(spec, Finetune) and spec.head == "attentive"
+        pooler = _pooler(spec.model, math.prod(spec.grid)) if attentive else 0
+        return encoder_multiply_adds(spec.model, spec.grid) + pooler + spec.model.width * classes
     slots, tokens = spec.grid[0], math.prod(spec.grid)
     masked = slots * spec.hidden
     visible = tokens - masked
@@ -88,6 +97,14 @@ def _block(tokens: int, width: int, outputs: int = 0) -> int:
     return (2 * tokens + (2 + 8) * outputs) * width**2 + 2 * outputs * tokens * width
 
 
+def _pooler(model: Model, tokens: int) -> int:
+    """Return the multiply-adds of an attentive head of a clip, as `mgm.models.classifier` has it.
+
+    Its single query is the same for all clips, so it does not count.
+    """
+    return 2 * tokens * model.heads * model.width + (1 + 8) * model.width**2
+
+
 def _pixels(model: Model) -> int:
     return 3 * model.tubelet * model.patch**2
 
@@ -98,7 +115,9 @@ def parameters(spec: Pretrain | Finetune, classes: int) -> int:
     width = model.width
     encoder = (_pixels(model) + 1) * width + model.depth * _block_weights(model)
     if isinstance(spec, Finetune):
-        return encoder + 2 * width + (width + 1) * classes
+        # A norm, or the block of an attentive head with a second norm of the encoder.
+        head = 2 * width if spec.head == "linear" else 11 * width**2 + 14 * width
+        return encoder + head + (width + 1) * classes
     narrow = spec.decoder.width
     decoder = (
         spec.decoder.depth * _block_weights(Model(width=narrow, heads=spec.decoder.heads))

@@ -159,11 +159,13 @@ class Pretrain(Run):
 
 
 class Finetune(Run):
-    """Supervised training of all weights, from a parent or from scratch (the paper's Table 6)."""
+    """Supervised training, from a parent or from scratch (the paper's Table 6)."""
 
     stage: Literal["finetune"] = Field("finetune", alias="verb")
     # Run id of the pretraining run. Empty: from scratch.
     parent: Name = ""
+    # linear: train all weights. attentive: freeze the encoder, and train V-JEPA's attentive probe.
+    head: Literal["linear", "attentive"] = "linear"
     optim: FinetuneOptim = FinetuneOptim()
     # Standard deviation of linear layers' weights from scratch. VideoMAE's 0.02 is too small for
     # narrow models.
@@ -176,11 +178,23 @@ class Finetune(Run):
     views: Views = Views()
 
     def slug(self) -> list[str]:
+        scratch = "scratch" if self.head == "linear" else "random"
         return [
             *super().slug(),
             f"e{self.optim.epochs}",
-            self.parent.rsplit("-", 1)[-1] or "scratch",
+            self.parent.rsplit("-", 1)[-1] or scratch,
         ]
+
+    @model_validator(mode="after")
+    def _frozen_encoder_has_no_settings(self):
+        for name in ("init_std", "layer_decay", "drop_path", "head_dropout"):
+            default = type(self).model_fields[name].default
+            if self.head == "attentive" and getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} is for head linear, since head attentive freezes the encoder; leave "
+                    "it out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _has_clips_to_mix(self):

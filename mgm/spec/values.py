@@ -25,7 +25,7 @@ BACKBONES = {
 BackboneName = Annotated[str, Field(pattern="^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
 KnownBackbone = Annotated[str, Field(pattern=f"^({'|'.join(BACKBONES)})$")]
 SIZES = ("width", "depth", "heads")
-ProbeKind = Literal["logistic", "v-jepa", "knn"]
+ProbeKind = Literal["logistic", "knn"]
 
 
 class FrozenModel(BaseModel):

@@ -149,7 +149,8 @@ def predict(
     """
     _require_new(out, ".csv", options.force)
     trained = find_trained(weights, options)
-    count = classes_of(read_weights(trained.weights), trained.weights)
+    tensors = read_weights(trained.weights)
+    count = classes_of(tensors, trained.weights)
     videos, unreadable, index = find_videos(source)
     names = _class_names(classes, count, recorded_classes(weights), index)
     if options.split:
@@ -162,7 +163,12 @@ def predict(
         videos = {name: video for name, video in videos.items() if video.split == options.split}
         if not videos:
             raise UserError(f"{source}: has no {options.split} videos")
-    spec = Finetune(data=Data(dataset="folder"), clips=trained.clips, model=trained.model)
+    spec = Finetune(
+        data=Data(dataset="folder"),
+        clips=trained.clips,
+        model=trained.model,
+        head="attentive" if "pooler.query" in tensors else "linear",
+    )
     model = build_classifier(spec, count)
     load_weights(model, trained.weights)
     model.to(best_device()).eval()

@@ -71,6 +71,11 @@ def export(
     if isinstance(spec, Finetune):
         names = _names(spec, run, classes_of(weights, path), index)
         load_weights(build_classifier(spec, len(names)), path)
+    if isinstance(spec, Finetune) and spec.head == "attentive":
+        raise UserError(
+            f"{run}: is an attentive probe, which the format does not have; export its parent, "
+            f"{spec.parent or 'random weights'}"
+        )
     if spec.model.divided:
         raise UserError(f"{run}: is a TimeSformer, which the format does not have; export a ViT")
     if isinstance(spec, Pretrain):

@@ -1,4 +1,4 @@
-"""`mgm finetune`: train all weights with labels, then run the multi-view test."""
+"""`mgm finetune`: train with labels, then run the multi-view test."""
 
 from collections.abc import Callable
 from typing import Any

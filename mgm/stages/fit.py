@@ -14,7 +14,7 @@ from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.models import save_weights
 from mgm.spec import Finetune, Optim, Pretrain
-from mgm.spec.compute import multiply_adds
+from mgm.spec.compute import multiply_adds, passes
 from mgm.stages.job import Job
 from mgm.training import TrainingRun, collectives, train
 from mgm.training.loop import Numbers
@@ -63,8 +63,8 @@ def fit(
         layer_decay,
         how.augment.repeats,
         spec.seed,
-        # A step takes three forward passes, a multiply-add two operations.
-        6.0 * multiply_adds(spec),
+        # A multiply-add is two operations.
+        2.0 * passes(spec) * multiply_adds(spec),
     )
     job.failed = train(run, job.folder, job.options, show)
     if collectives.is_main():

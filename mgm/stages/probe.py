@@ -1,7 +1,8 @@
-"""`mgm probe`: classify frozen features with one of three kinds (`mgm.stages.probe_kinds`).
+"""`mgm probe`: classify frozen features with one of two kinds (`mgm.stages.probe_kinds`).
 
-The paper does not specify its probe. Every kind reads the mean of a clip's tokens, and `v-jepa`
-also reads the tokens (`mgm.stages.features`).
+The paper does not specify its probe. Each kind reads the mean of a clip's tokens
+(`mgm.stages.features`). An attentive probe, which reads the tokens, is a fine-tuning run with
+`head: attentive`.
 """
 
 from collections.abc import Sequence
@@ -36,8 +37,7 @@ def probe(job: Job[Probe]) -> dict[str, Any]:
         (videos, Views(temporal=spec.train_clips, spatial=1)),
         (job.index.test, spec.views),
     )
-    with_tokens = spec.kind == "v-jepa"
-    train, test = (split_features(job, model, of, views, with_tokens) for of, views in splits)
+    train, test = (split_features(job, model, of, views) for of, views in splits)
     logits, settings = fit_draws(job, draws, videos, train, test)
     metrics = record(job, test.sample_N.numpy(), *logits)
     chosen = {
@@ -71,7 +71,8 @@ def fit_draws(
         label_N = torch.tensor([label_of.get(video.path, -1) for video in videos])[train.sample_N]
         kept_N = label_N >= 0
         unit_N = units(videos, spec.held_out)[train.sample_N[kept_N]]
-        clips = LabelledClips(train, kept_N, label_N[kept_N], unit_N.unique(return_inverse=True)[1])
+        number_N = unit_N.unique(return_inverse=True)[1]
+        clips = LabelledClips(train.x_ND[kept_N], label_N[kept_N], number_N)
         logits_NC, setting = KINDS[spec.kind](clips, test, len(job.index.classes), spec)
         logits.append(logits_NC.numpy())
         settings.append(setting)

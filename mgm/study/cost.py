@@ -1,7 +1,8 @@
 """The cost of the experiments: GPU hours and disk, by table and stage. It only does arithmetic.
 
-A training step counts as three forward passes, a multiply-add as two FLOPs. Only matrix products
-count, and reading videos takes no time. An epoch has whole batches.
+A training step counts as three forward passes, or as one with a frozen encoder, and a multiply-add
+as two FLOPs. Only matrix products count, and reading videos takes no time. An epoch has whole
+batches.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pandas as pd
 
 from mgm.results.plan import Plan
 from mgm.spec import Data, Finetune, Pretrain, Probe, Published, Spec
-from mgm.spec.compute import multiply_adds, parameters
+from mgm.spec.compute import multiply_adds, parameters, passes
 
 # Bytes per parameter: of weights, and of a checkpoint with AdamW's two moments. Two checkpoints are
 # kept while a third one is written.
@@ -38,7 +39,7 @@ def cost(spec: Spec, videos: Published) -> Cost:
     steps = spec.optim.steps or spec.optim.epochs * (videos.train // spec.optim.batch)
     trained = steps * spec.optim.batch
     trained *= spec.augment.repeats if isinstance(spec, Finetune) else spec.repeats
-    return Cost((3 * trained + tested) * forward, parameters(spec, videos.classes))
+    return Cost((passes(spec) * trained + tested) * forward, parameters(spec, videos.classes))
 
 
 def costs(plan: Plan, videos_of: Callable[[Data], Published], flops: float) -> pd.DataFrame:

@@ -216,7 +216,8 @@ class _Runs:
         probes = evaluation.stage == "probe"
         spec: Probe | Finetune = (Probe if probes else Finetune)(data=Data(dataset=key))
         if self.study.scale:
-            spec = (recipes.probe if probes else recipes.finetune)(self._recipe(key))
+            recipe, head = self._recipe(key), evaluation.changes.get("head", "linear")
+            spec = recipes.probe(recipe) if probes else recipes.finetune(recipe, head)
         own = Layer("column", f"study {self.study.study}: columns.{column}", evaluation.changes)
         return self._built(spec, key, at, own, self._after(start, parent))
 

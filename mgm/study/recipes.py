@@ -6,6 +6,8 @@ Scales change these recipes to smaller sizes. The sources:
 - V: the official VideoMAE code. The paper adopts its values ("same as [40]"). Where P and V
   differ, P wins.
 - X: SlowFast's configuration of MViT (Kinetics/MVIT_B_16x4_CONV).
+- J: V-JEPA's attentive probe (facebookresearch/jepa at a0517b4, evals/video_classification_frozen
+  and configs/evals).
 
 To add a dataset's recipe, add an entry to `RECIPES`. A dataset without one names the dataset that
 it follows: a published one in `mgm.spec.datasets`, another in its study (`recipe: ssv2`). SSv2's
@@ -181,6 +183,22 @@ SUPERVISED = {
     "augment": AUGMENT.model_copy(update={"repeats": 2}),
 }
 
+# J, for head attentive. Its clips and views are those of fine-tuning.
+ATTENTIVE = {
+    "head": "attentive",
+    "optim": FinetuneOptim(
+        lr=1e-3,  # J, for 64 processes of 4 clips
+        batch=256,  # J
+        min_lr=0.0,
+        weight_decay=0.01,  # J lets it fall to 1e-6
+        epochs=20,
+        warmup_epochs=0,
+        clip_grad=1.0,
+    ),
+    "label_smoothing": 0.0,
+    "augment": Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.25),  # J
+}
+
 
 def pretrain(
     dataset: str, mask: str = "mgm", epochs: int = 200, backbone: str = "vit-b"
@@ -196,9 +214,10 @@ def pretrain(
     )
 
 
-def finetune(dataset: str) -> Finetune:
-    """Return the paper's fine-tuning recipe (P Table 6)."""
-    return Finetune(**_tested(dataset), **recipe_of(dataset).finetune)
+def finetune(dataset: str, head: str = "linear") -> Finetune:
+    """Return the paper's fine-tuning recipe (P Table 6), or that of an attentive head (J)."""
+    fields = ATTENTIVE if head == "attentive" else recipe_of(dataset).finetune
+    return Finetune(**_tested(dataset), **fields)
 
 
 def supervised(dataset: str) -> Finetune:

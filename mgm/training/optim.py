@@ -10,18 +10,19 @@ from mgm.spec import Optim
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict]:
-    """Return parameter groups by weight decay and depth.
+    """Return parameter groups by weight decay and depth, of the weights that are not frozen.
 
     One-dimensional parameters and the mask token have no weight decay (VideoMAE: optim_factory.py).
     `layer_decay` ** (depth + 1 - layer) scales the learning rate. The embedding is layer 0, block i
     is layer i + 1, and everything after the encoder's blocks is layer depth + 1 (BEiT; the paper's
     Table 6).
     """
-    names = "\n".join(dict(model.named_parameters()))
+    trained = {name: x for name, x in model.named_parameters() if x.requires_grad}
+    names = "\n".join(trained)
     blocks = map(int, re.findall(r"^encoder\.blocks\.(\d+)\.", names, re.M))
     depth = 1 + max(blocks, default=0)
     groups: dict[tuple[bool, int], dict] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained.items():
         decays = parameter.ndim > 1 and name != "mask_token"
         block = re.match(r"encoder\.blocks\.(\d+)\.", name)
         if block:

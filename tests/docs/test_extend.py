@@ -63,7 +63,7 @@ build_mae(Pretrain(data=Data(dataset="ssv2"), model=Model(backbone="vit-ti")))
 from mgm.stages.features import Split
 from mgm.stages.probe_kinds import KINDS
 x_ND, label_N = torch.eye(3).repeat(4, 1), torch.arange(3).repeat(4)
-train = SimpleNamespace(pooled=x_ND, label_N=label_N)
+train = SimpleNamespace(x_ND=x_ND, label_N=label_N)
 spec = Probe(data=Data(dataset="ssv2"), kind="centroid")
 logits_NC, _ = KINDS["centroid"](train, Split(x_ND, label_N), 3, spec)
 assert (logits_NC.argmax(1) == label_N).all()

@@ -19,7 +19,7 @@ from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.results import atomic
 from mgm.results.result import examine, last_losses, learnt_nothing, log_lines, write_result
-from mgm.spec import Data, PredictOptions, RunOptions, Views, Visualise, parse
+from mgm.spec import Data, Finetune, PredictOptions, RunOptions, Views, Visualise, parse
 from mgm.stages import fit as fitting
 from mgm.stages import runner
 from mgm.stages.apply import predict
@@ -419,6 +419,36 @@ def test_weights_that_are_not_the_parents_are_refused_everywhere(
             use()
     parent.write_bytes(own)
     assert run(probing, execution)
+
+
+def test_an_attentive_probe_trains_its_head_alone(execution, pretraining, finetuning, tmp_path):
+    plain = {"drop_path": 0.1, "head_dropout": 0.0, "layer_decay": 0.75}
+    plain["optim"] = finetuning.optim.model_copy(update={"steps": 60, "lr": 0.3})
+    spec = finetuning.model_copy(update=plain | {"head": "attentive"})
+    parent, folder = run(pretraining, execution), run(spec, execution)
+    before, after = weights(parent), weights(folder)
+    frozen = {name for name in after if name.startswith("encoder.")}
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert any(name.startswith("pooler.") for name in after.keys() - frozen)
+    losses = [line["loss"] for line in log_lines(folder)]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+    data = execution.data["ssv2"]
+    options = PredictOptions(split="test", temporal=2)
+    predict(data, folder, tmp_path / "again.csv", None, options)
+    with (tmp_path / "again.csv").open() as again, (folder / "predictions.csv").open() as first:
+        told = [
+            {row["path"]: row["prediction"] for row in csv.DictReader(f)} for f in (again, first)
+        ]
+    assert told[0] == told[1]
+    with pytest.raises(UserError, match=f"attentive.*{pretraining.run_id}"):
+        export(folder, "hf", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["init_std", "layer_decay", "drop_path", "head_dropout"])
+def test_settings_of_a_trained_encoder_are_refused_with_a_frozen_one(finetuning, name):
+    fields = {"data": finetuning.data, "head": "attentive", name: 0.3}
+    with pytest.raises(ValueError, match=name):
+        Finetune(**fields)
 
 
 def test_a_child_of_other_weights_is_altered(execution, pretraining, probing, result_of):

@@ -40,10 +40,11 @@ def test_parameters_are_the_models_own(size):
         data=SSV2, clips=CLIPS, model=SIZES[size], decoder=Decoder(width=12, depth=2, heads=2)
     )
     assert parameters(mae, 0) == sum(weight.numel() for weight in build_mae(mae).parameters())
-    classifier = Finetune(data=SSV2, clips=CLIPS, model=SIZES[size])
-    assert parameters(classifier, 7) == sum(
-        weight.numel() for weight in build_classifier(classifier, 7).parameters()
-    )
+    for head in ("linear", "attentive"):
+        classifier = Finetune(data=SSV2, clips=CLIPS, model=SIZES[size], head=head)
+        assert parameters(classifier, 7) == sum(
+            weight.numel() for weight in build_classifier(classifier, 7).parameters()
+        )
 
 
 def test_a_run_by_hand():
@@ -58,6 +59,9 @@ def test_a_run_by_hand():
     view = 2 * (180.3e9 + 7680)
     # 180.3 is rounded.
     assert cost(spec, videos).flops == pytest.approx((3 * 560 + 5 * 6) * view, rel=3e-4)
+    frozen = spec.model_copy(update={"head": "attentive"})
+    # The backward pass of the head is left out. The head takes 0.1 % of a view.
+    assert cost(frozen, videos).flops == pytest.approx((560 + 5 * 6) * view, rel=2e-3)
     probed = cost(Probe(data=SSV2, train_clips=2, views=views), videos)
     assert probed.flops == pytest.approx((60 + 30) * 2 * 180.3e9, rel=3e-4)
     assert probed.parameters == 0

@@ -44,7 +44,11 @@ def kept_by_autograd(stage: str) -> tuple[Any, float]:
     Tensors have shapes and no values, and the CPU's autocast, which casts the same layers.
     """
     plan = Workflow({"study": "day", "ucf101": "."}).plan
-    spec = next(spec for spec in plan.specs.values() if spec.stage == stage)
+    spec = next(
+        spec
+        for spec in plan.specs.values()
+        if spec.stage == stage and getattr(spec, "head", "linear") == "linear"
+    )
     with torch.device("meta"):
         model = build_mae(spec) if stage == "pretrain" else build_classifier(spec, 101)
     tokens, clips = math.prod(spec.grid), spec.clips
@@ -92,9 +96,10 @@ def test_jobs_are_in_order_and_each_row_is_complete_before_the_next(source):
     seeds = [job.specs[0].seed for job in ordered]
     assert seeds == sorted(seeds)
     kinds = [type(job.specs[0]) for job in ordered if job.specs[0].seed == 0]
-    row = [Pretrain, Finetune, *[Probe] * 3]
+    row = [Pretrain, Finetune, Finetune, Probe, Probe]
     assert kinds == [*row[1:], *4 * row, Measure]
-    assert [job.specs[0].kind for job in ordered[1:4]] == ["v-jepa", "logistic", "knn"]
+    assert [job.specs[0].head for job in ordered[:2]] == ["linear", "attentive"]
+    assert [job.specs[0].kind for job in ordered[2:4]] == ["logistic", "knn"]
     prepared = [job for job in workflow.jobs.values() if job.rule == "prepare"]
     assert min(job.priority for job in prepared) >= max(job.priority for job in runs)
 
@@ -106,7 +111,8 @@ def test_hmdb51_is_probed_where_it_is_given(source):
     assert {cell.dataset for cell in both.cells} == {"ucf101", "hmdb51"}
     added = [both.specs[run_id] for run_id in both.specs.keys() - alone.specs.keys()]
     assert {spec.data.dataset for spec in added} == {"hmdb51"}
-    assert {type(spec) for spec in added} == {Probe, Measure}
+    assert {type(spec) for spec in added} == {Finetune, Probe, Measure}
+    assert {spec.head for spec in added if spec.stage == "finetune"} == {"attentive"}
 
 
 def test_what_needs_no_model_is_measured_once_by_the_labels_of_the_first_probe(source):
