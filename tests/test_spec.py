@@ -22,7 +22,6 @@ from mgm.spec import (
     Visualise,
     data_name,
     parse,
-    require_named_sizes,
 )
 from mgm.spec.new_spec import STAGES, commented, fields_of, write_new
 from tests.helpers.errors import refused
@@ -177,22 +176,6 @@ def test_a_backbone_has_its_sizes_by_its_name():
         assert (
             parse({**fields, "model": {"backbone": name, **toy}}, "s.json").model.divided is divided
         )
-
-
-def test_a_spec_file_whose_name_promises_other_sizes_is_refused(tmp_path):
-    """A spec in a scale's folder may have other sizes: the scale's file names them."""
-    toy = Model(width=48, depth=2, heads=4)
-    path = tmp_path / "NAME" / "specs" / "s.json"
-    with refused(f"{path}: model.width is 48"):
-        require_named_sizes(Probe(data=SSV2, model=toy), str(path))
-    path.parent.mkdir(parents=True)
-    (tmp_path / "NAME" / "plan").mkdir()
-    spec = Probe(data=SSV2, model=toy)
-    require_named_sizes(spec, str(path))
-    require_named_sizes(spec, str(tmp_path / "NAME" / spec.run_id / "spec.json"))
-    named = toy.model_copy(update={"backbone": "toy"})
-    require_named_sizes(Probe(data=SSV2, model=named), "s.json")
-    require_named_sizes(Probe(data=SSV2, model=toy, parent=PARENT), "s.json")
 
 
 def test_weights_tell_the_vits_apart_by_width_and_depth():

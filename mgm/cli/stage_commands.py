@@ -9,7 +9,7 @@ import typer
 from pydantic import Field
 
 from mgm.cli.base import Data, Out, all_processes, app, grouped, places
-from mgm.console import say
+from mgm.console import say, show
 from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.reading import read_json, read_yaml
@@ -19,8 +19,8 @@ from mgm.spec import (
     LoadOptions,
     Measure,
     RunOptions,
+    parents,
     parse,
-    require_named_sizes,
 )
 from mgm.spec.new_spec import commented, fields_of, write_new
 
@@ -138,8 +138,10 @@ def _run_specs(
             spec = parse(complete(fields, source, out), source)
             if spec.stage != stage:
                 raise UserError(f"{source}: is a {spec.stage} spec; run it with `mgm {spec.stage}`")
-            require_named_sizes(spec, source)
             specs.append(spec)
+        for fault in dict.fromkeys(spec.model.misnamed for spec in specs if not parents(spec)):
+            if fault and collectives.is_main():
+                show(f"note: model.{fault}; a name of your own, such as toy, would say so")
         job: Callable[..., Any] = getattr(import_module(f"mgm.stages.{stage}"), stage)
         own = RunOptions(**options.model_dump())
         run_all(specs, job, Workplace(out, where, own))

@@ -1,10 +1,10 @@
 """Load weights of mgm, of VideoMAE's official code or of Hugging Face, and save safetensors."""
 
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel, BeforeValidator, Field, PositiveFloat
 from safetensors.torch import save_file
@@ -14,7 +14,7 @@ from mgm.console import show
 from mgm.errors import UserError, valid
 from mgm.models.formats import is_huggingface, listed, to_ours
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from mgm.models.weights_file import OF_HUGGINGFACE, beside, links, read_tensors, weights_file
+from mgm.models.weights_file import beside, read_tensors
 from mgm.reading import read_json
 from mgm.results.atomic import atomic_write
 from mgm.spec import BACKBONES, Model
@@ -35,11 +35,15 @@ def read_weights(path: Path, tokens: int = 0) -> dict[str, Tensor]:
     """Read the weights in a file or a folder, in any format of `mgm.models.formats`.
 
     Returns:
-        Tensors under our names, for pixels that are normalised by `IMAGENET_MEAN` and
-        `IMAGENET_STD`.
+        Tensors under our names.
+
+    Raises:
+        UserError: they are damaged, have unknown names, or are for pixels that are not normalised
+            by `IMAGENET_MEAN` and `IMAGENET_STD`.
     """
     weights = read_tensors(path)
-    return renormalised(to_ours(weights, path, tokens), _processor(weights, path))
+    _require_our_pixels(path, is_huggingface(weights))
+    return to_ours(weights, path, tokens)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -131,63 +135,43 @@ class Processor(BaseModel):
     image_mean: float | tuple[float, float, float] = 0.5
     image_std: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat] = 0.5
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it has the effect of our normalisation: (pixel / 255 - mean) / deviation."""
+        factor = 255 * (self.rescale_factor if self.do_rescale else 1.0)
+        theirs = (self.image_mean, self.image_std) if self.do_normalize else (0.0, 1.0)
+        mean_C, std_C, our_mean_C, our_std_C = (
+            np.broadcast_to(each, 3) for each in (*theirs, IMAGENET_MEAN, IMAGENET_STD)
+        )
+        black_C, our_black_C = -mean_C / std_C, -np.divide(our_mean_C, our_std_C)
+        same = np.allclose(factor / std_C, 1 / our_std_C, 1e-6)
+        return same and np.allclose(black_C, our_black_C, 1e-6)
+
 
 PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
 
 
-def _processor(weights: Iterable[str], path: Path) -> Processor | None:
-    """Return how the weights expect pixels; None if as here, which is VideoMAE's own way.
-
-    It stands in a file next to weights of Hugging Face.
-
-    Args:
-        weights: names of tensors, as in the file.
-        path: a file, or the folder of one.
-    """
-    named = is_huggingface(weights)
-    if not named and not any(link.name in OF_HUGGINGFACE for link in links(weights_file(path))):
-        return None
+def _require_our_pixels(path: Path, of_huggingface: bool) -> None:
+    """Refuse weights whose folder has a processor that normalises pixels otherwise than we do."""
     for file in filter(None, (beside(path, name) for name in PROCESSORS)):
         fields = {name: value for name, value in read_json(file, dict).items() if value is not None}
         with valid(f"{file}: "):
-            return Processor.model_validate(fields)
-    return _default_processor(path) if named else None
+            processor = Processor.model_validate(fields)
+        if not processor.is_ours:
+            raise UserError(
+                f"{file}: normalises pixels by mean {processor.image_mean} and deviation "
+                f"{processor.image_std}; mgm reads weights for ImageNet's, {IMAGENET_MEAN} and "
+                f"{IMAGENET_STD}"
+            )
+        return
+    if of_huggingface:
+        _say_once(
+            f"{path}: has no {PROCESSORS[0]}; its pixels are normalised by ImageNet's mean and "
+            "deviation, as VideoMAE's"
+        )
 
 
-@cache
-def _default_processor(path: Path) -> Processor:
-    """Return Hugging Face's defaults, and say so once."""
-    show(
-        f"{path}: has no {PROCESSORS[0]}, so pixels get mean 0.5 and deviation 0.5, the defaults "
-        "of Hugging Face's VideoMAEImageProcessor"
-    )
-    return Processor()
-
-
-def renormalised(weights: dict[str, Tensor], given: Processor | None) -> dict[str, Tensor]:
-    """Change the first layer, so that our normalisation has the effect of the given one.
-
-    With our pixel y = (x / 255 - M) / S, the given one is a y + b, with a = 255 f S / s and
-    b = (255 f M - m) / s.
-    """
-    kernel, bias = weights.get(KERNEL), weights.get(BIAS)
-    if given is None or kernel is None or kernel.ndim != 5 or kernel.shape[1] != 3 or bias is None:
-        return weights
-    factor = 255 * (given.rescale_factor if given.do_rescale else 1.0)
-    theirs = (given.image_mean, given.image_std) if given.do_normalize else (0.0, 1.0)
-    mean_C, std_C, our_mean_C, our_std_C = (
-        torch.tensor(each, dtype=torch.float64).expand(3)
-        for each in (*theirs, IMAGENET_MEAN, IMAGENET_STD)
-    )
-    slope_C, shift_C = factor * our_std_C / std_C, (factor * our_mean_C - mean_C) / std_C
-    # Keep the bits of weights that need no change.
-    if max((slope_C - 1).abs().max(), shift_C.abs().max()) < 1e-6:
-        return weights
-    shifted_D = torch.einsum("dctyx,c->d", kernel.double(), shift_C)
-    return weights | {
-        KERNEL: (kernel.double() * slope_C[:, None, None, None]).float(),
-        BIAS: (bias.double() + shifted_D).float(),
-    }
+_say_once = cache(show)
 
 
 def _square(size: Any) -> Any:

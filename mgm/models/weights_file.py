@@ -1,10 +1,9 @@
-"""Read a weights file as named tensors. Its content decides the format, and no code in it runs."""
+"""Read a weights file as named tensors. No code in it runs."""
 
 import argparse
 import hashlib
 import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ INDEX = ".index.json"
 # Our own name, then Hugging Face's names, then the name of an export.
 IN_FOLDERS = ("weights.safetensors", "model.safetensors", "pytorch_model.bin", "checkpoint.pth")
 SHARDED = tuple(name + INDEX for name in IN_FOLDERS[1:3])
-OF_HUGGINGFACE = IN_FOLDERS[1:3] + SHARDED
 # VideoMAE saves {"model": weights, "optimizer": ...}. DeepSpeed saves {"module": weights, ...}.
 WRAPPERS = ("model", "module", "state_dict")
 _scalar = np.float64(0).__reduce__()[0]
@@ -43,34 +41,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Names are those of the file. If weights are in several files, an index lists them.
     """
     path = weights_file(path)
-    index = _index(path)
-    return _read_parts(index) if index else _read_file(path)
-
-
-def links(path: Path) -> Iterator[Path]:
-    """Yield a path, then the target of each link on the way to the file.
-
-    A file of Hugging Face's cache is a link, and its config.json is next to the link. A run's
-    weights may be a link to external weights, which have it next to the target.
-    """
-    yield path
-    # Reading a path refuses a loop of links before this.
-    while path.is_symlink():
-        path = path.parent / path.readlink()
-        yield path
+    return _read_parts(path) if path.name.endswith(INDEX) else _read_file(path)
 
 
 def beside(path: Path, name: str) -> Path | None:
-    """Return the file of this name next to weights, or next to the target of a link to them."""
-    if path.is_dir():
-        path = path / name
-    files = (link.with_name(name) for link in links(path))
-    return next(filter(Path.is_file, files), None)
+    """Return the file of this name in the folder of weights.
 
-
-def _index(path: Path) -> Path | None:
-    """Return the index that a path is, or links to."""
-    return next((link for link in links(path) if link.name.endswith(INDEX)), None)
+    A link counts where it is: in Hugging Face's cache all files of a model are links in one folder.
+    """
+    file = path / name if path.is_dir() else path.with_name(name)
+    return file if file.is_file() else None
 
 
 def weights_file(path: Path) -> Path:
@@ -98,9 +78,9 @@ def weights_file(path: Path) -> Path:
 def weights_digest(path: Path) -> str:
     """Return the SHA-256 of a weights file, or of the digests of all files that an index lists."""
     path = weights_file(path)
-    if not (index := _index(path)):
+    if not path.name.endswith(INDEX):
         return file_digest(path)
-    digests = [file_digest(file) for file in parts_of(index)]
+    digests = [file_digest(file) for file in parts_of(path)]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -137,10 +117,7 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
-    with regular(path).open("rb") as file:
-        start = file.read(9)
-    # safetensors has the header's length in 8 bytes, then the header in JSON.
-    if start[8:] == b"{":
+    if regular(path).suffix == ".safetensors":
         try:
             return _require_dense_floats(load_file(path), path)
         except SafetensorError as error:

@@ -49,7 +49,6 @@ from mgm.spec.run_specs import (
     parents,
     parse,
     read_spec,
-    require_named_sizes,
 )
 from mgm.spec.values import (
     BACKBONES,

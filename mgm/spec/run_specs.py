@@ -324,26 +324,6 @@ def read_spec(place: Path) -> Spec:
     return parse(read_json(path), str(path))
 
 
-def require_named_sizes(spec: Spec, source: str) -> None:
-    """Refuse a new spec with other sizes than its backbone's name stands for.
-
-    Two kinds of spec are exempt. A run with a parent has the parent's model. A scale's specs, in
-    results/NAME/specs and results/NAME/RUN, have the sizes that results/NAME/plan lists.
-
-    Raises:
-        UserError: the sizes differ from those of the backbone.
-    """
-    folder = Path(source).absolute().parent
-    of_a_scale = folder.name in ("specs", spec.run_id)
-    if not ((of_a_scale and (folder.parent / "plan").exists()) or parents(spec)) and (
-        fault := spec.model.misnamed
-    ):
-        raise UserError(
-            f"{source}: model.{fault}; give other sizes another name, such as "
-            f"{spec.model.backbone}-small"
-        )
-
-
 def parents(spec: Spec) -> tuple[str, ...]:
     """Return the ids of the runs that `spec` starts from."""
     if isinstance(spec, Visualise):

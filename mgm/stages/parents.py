@@ -1,20 +1,24 @@
 """The weights that a run starts from: those of a parent run, or external ones.
 
 External weights may have any format that `mgm.models` reads. They become a parent: a folder in the
-results that links to them. A spec file names them by `"init": PATH`. The `weights` of a scale name
-them for rows of a table.
+results with their path. A spec file names them by `"init": PATH`.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 from mgm.errors import UserError
 from mgm.models.weights import config_of, model_of, read_weights
 from mgm.models.weights_file import weights_digest, weights_file
+from mgm.reading import read_json
+from mgm.results import atomic
 from mgm.results.result import recorded_digest
 from mgm.spec import Finetune, Pretrain, read_spec
 
 INHERITING = ("finetune", "probe")
+# The names of folders for external weights, and of the file in them with their path.
+EXTERNAL, PATH = "external-", "path.json"
 
 
 def complete(fields: Any, source: str, results: Path) -> Any:
@@ -23,7 +27,7 @@ def complete(fields: Any, source: str, results: Path) -> Any:
 
 
 def resolve_init(fields: Any, source: str, results: Path) -> Any:
-    """Replace `init` by `parent`: a run in `results` that links to those weights.
+    """Replace `init` by `parent`: a run in `results` that names those weights.
 
     Sizes that the fields lack come from the weights.
 
@@ -37,8 +41,14 @@ def resolve_init(fields: Any, source: str, results: Path) -> Any:
         )
     if not isinstance(fields["init"], str) or not fields["init"]:
         raise UserError(f"{source}: init is {fields['init']!r}; write the path of weights")
-    parent, weights = external_run_id(fields["init"], f"{source}: init")
-    link(weights, results / parent)
+    try:
+        weights = weights_file(Path(fields["init"]))
+    except UserError as error:
+        why = str(error).partition(";")[0]
+        raise UserError(f"{source}: init: {why}; correct the path") from None
+    parent = f"{EXTERNAL}{weights_digest(weights)[:8]}"
+    # The name that was given, since files next to it say how to read the weights.
+    atomic.write(results / parent / PATH, json.dumps(str(weights.absolute())) + "\n")
     rest = {name: value for name, value in fields.items() if name != "init"}
     return sizes_of(weights, rest.get("stage", rest.get("verb"))) | rest | {"parent": parent}
 
@@ -86,30 +96,6 @@ def inherit(fields: Any, source: str, results: Path) -> Any:
     return completed
 
 
-def external_run_id(path: str, source: str) -> tuple[str, Path]:
-    """Return the id of the run that links to external weights, and their file.
-
-    Args:
-        source: the file and field that name the path, for the error.
-    """
-    try:
-        weights = weights_file(Path(path))
-    except UserError as error:
-        raise UserError(f"{source}: {str(error).partition(';')[0]}; correct the path") from None
-    return f"external-{weights_digest(weights)[:8]}", weights
-
-
-def link(weights: Path, run: Path) -> None:
-    """Link the weights into the folder `run`, as its weights.safetensors."""
-    place = run / "weights.safetensors"
-    if place.resolve() != weights.resolve():
-        run.mkdir(parents=True, exist_ok=True)
-        # Remove an old link, from before the weights were moved.
-        place.unlink(missing_ok=True)
-        # The name that was given, since files next to it say how to read the weights.
-        place.symlink_to(weights.absolute())
-
-
 def trained_spec(run: Path) -> Pretrain | Finetune:
     """Return the spec of a run that has weights of its own."""
     spec = read_spec(run)
@@ -119,10 +105,17 @@ def trained_spec(run: Path) -> Pretrain | Finetune:
 
 
 def verified_weights(run: Path) -> tuple[Path, str]:
-    """Return the weights in a run's folder, and their digest."""
-    path = run / "weights.safetensors"
+    """Return the weights of a run's folder, and their digest.
+
+    Raises:
+        UserError: there are none, or they are not those that the run wrote.
+    """
+    if run.name.startswith(EXTERNAL):
+        path = Path(str(read_json(run / PATH)))
+        wanted: str | None = run.name.removeprefix(EXTERNAL)
+    else:
+        path, wanted = run / "weights.safetensors", recorded_digest(run)
     digest = weights_digest(path)
-    wanted = run.name[-8:] if run.name.startswith("external-") else recorded_digest(run)
     if wanted and not digest.startswith(wanted):
         raise UserError(
             f"{path}: its SHA-256 is {digest[:12]}, and the run wrote {wanted[:12]}; restore it, "

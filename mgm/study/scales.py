@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from mgm.errors import UserError, nearest, valid
 from mgm.reading import read_yaml
-from mgm.spec import BACKBONES, Flow, FrozenModel, KnownBackbone, RunOptions
+from mgm.spec import Flow, FrozenModel, KnownBackbone, RunOptions
 from mgm.spec.values import SIZES
 from mgm.study.schema import Name, Numbers, ResultsName, Stage
 
@@ -68,7 +68,8 @@ class Scale(FrozenModel):
     steps: Steps | None = None
     # Each stage with its {dotted field: value}.
     overrides: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
-    # Fields of the encoder that replace a backbone's. `backbone` is the name of the new sizes.
+    # Fields of the encoder that replace a backbone's. `backbone` is the name of the new sizes. It
+    # may be the paper's, as the ids of mini's runs have it.
     backbones: dict[KnownBackbone, dict[str, int | str]] = Field(default_factory=dict)
     datasets: dict[Name, Dataset]
     # Method of the optical flow of Table 4b.
@@ -113,18 +114,13 @@ def load_scale(path: Path) -> Scale:
         UserError: there is no such scale, or a field is unknown, missing or invalid.
     """
     scale = parse_scale(read_named(path, "scale"), str(path))
-    new = scale.name != UNNAMED_SIZES
     for name, own in scale.backbones.items():
-        if new and {*SIZES} & own.keys() and own.get("backbone", name) in BACKBONES:
+        if {*SIZES} & own.keys() and "backbone" not in own:
             raise UserError(
                 f"{path}: backbones.{name} has other sizes than {name}; add "
                 f"backbone: {name}-{scale.name.lower()} to it, to name them"
             )
     return scale
-
-
-# The scale that uses the paper's names for toy sizes. The ids of committed runs depend on them.
-UNNAMED_SIZES = "mini"
 
 
 def set_field(fields: dict[str, Any], dotted: str, value: Any, source: str) -> None:

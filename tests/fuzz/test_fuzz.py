@@ -402,7 +402,7 @@ def test_weights(weights, tmp_path, data):
         content = struct.pack("<Q", len(header)) + header + content[8 + size :]
     else:
         content = mangled(content, data.draw)
-    path = tmp_path / "weights"
+    path = tmp_path / ("weights.safetensors" if content[8:9] == b"{" else "weights.pth")
     path.write_bytes(content)
     found = one_line_or(lambda: read_tensors(path))
     assert found is None or all(isinstance(value, torch.Tensor) for value in found.values())

@@ -69,9 +69,10 @@ def test_the_encoder_is_that_of_a_pretrained_or_of_a_fine_tuned_file(tmp_path):
         ("tuned", build_classifier(Finetune(**SMALL), 5)),
         ("attentive", build_classifier(SPEC.model_copy(update={"seed": 3}), 5)),
     ):
-        save_weights(source, tmp_path / name)
+        path = tmp_path / f"{name}.safetensors"
+        save_weights(source, path)
         model = build_classifier(SPEC.model_copy(update={"seed": 7}), 3)
-        load_encoder(model, tmp_path / name)
+        load_encoder(model, path)
         wanted = source.encoder.state_dict()
         found = model.encoder.state_dict()
         assert all(torch.equal(found[name], value) for name, value in wanted.items())

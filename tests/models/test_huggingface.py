@@ -121,19 +121,30 @@ IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.2
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "followed"),
     [
-        IMAGENET,
-        {},
-        {"image_mean": [0.1, 0.2, 0.6], "image_std": [0.3, 0.7, 0.2]},
-        {"do_normalize": False},
-        {"do_rescale": False, "image_mean": [120.0, 110.0, 100.0], "image_std": [60.0, 58.0, 57.0]},
-        {"rescale_factor": 1 / 127.5, "image_mean": [1.0, 1.0, 1.0], "image_std": [1.0, 1.0, 1.0]},
+        (IMAGENET, True),
+        (None, True),
+        ({}, False),
+        ({"image_mean": [0.1, 0.2, 0.6], "image_std": [0.3, 0.7, 0.2]}, False),
+        ({"do_normalize": False}, False),
+        (IMAGENET | {"do_rescale": False}, False),
+        (IMAGENET | {"rescale_factor": 1 / 127.5}, False),
+        (
+            {
+                "do_rescale": False,
+                "image_mean": [255 * x for x in IMAGENET["image_mean"]],
+                "image_std": [255 * x for x in IMAGENET["image_std"]],
+            },
+            True,
+        ),
     ],
     ids=str,
 )
 @torch.inference_mode()
-def test_pixels_are_normalised_as_the_folder_says(tmp_path, fields, capsys):
+def test_pixels_are_normalised_as_the_folder_says_or_it_is_refused(
+    tmp_path, fields, followed, capsys
+):
     torch.manual_seed(0)
     sizes = shapes(48)
     config = transformers.VideoMAEConfig(
@@ -144,17 +155,23 @@ def test_pixels_are_normalised_as_the_folder_says(tmp_path, fields, capsys):
     theirs = transformers.VideoMAEModel(config).eval()
     sharpened(theirs, 0.2)
     theirs.save_pretrained(tmp_path)
-    processor = transformers.VideoMAEImageProcessor(do_resize=False, do_center_crop=False, **fields)
+    processor = transformers.VideoMAEImageProcessor(
+        do_resize=False, do_center_crop=False, **(IMAGENET if fields is None else fields)
+    )
     frames = torch.randint(0, 256, (1, 6, 48, 48, 3), dtype=torch.uint8)
     video = [list(frames[0].permute(0, 3, 1, 2))]
     expected = theirs(processor(video, return_tensors="pt").pixel_values).last_hidden_state.mean(1)
-    # Without a file, the defaults hold, which is said.
-    if fields:
+    # Without a file, ImageNet's hold, which is said.
+    if fields is not None:
         processor.save_pretrained(tmp_path)
     probe = Probe(data=Data(dataset="k400"), **sizes)
+    if not followed:
+        with pytest.raises(UserError, match=r"preprocessor_config\.json: .*ImageNet"):
+            build_frozen_encoder(probe, tmp_path)
+        return
     found = build_frozen_encoder(probe, tmp_path)
     assert_close(found(frames), expected, "features")
-    assert ("mean 0.5" in capsys.readouterr().err) == (not fields)
+    assert ("ImageNet" in capsys.readouterr().err) == (fields is None)
     save_weights(found, tmp_path / "ours" / "weights.safetensors")
     assert_close(build_frozen_encoder(probe, tmp_path / "ours")(frames), expected, "our own file")
 

@@ -33,7 +33,7 @@ from mgm.models.vit import sinusoid_table
 from mgm.models.weights_file import weights_digest, weights_file
 from mgm.reading import file_digest
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
-from mgm.stages.parents import link
+from mgm.stages.parents import resolve_init, verified_weights
 from tests.helpers.huggingface import sharpened, translated
 
 SMALL = {
@@ -127,9 +127,8 @@ def test_round_trips_are_bit_equal():
     [lambda weights: weights, to_videomae, to_huggingface],
     ids=["ours", "videomae", "hf"],
 )
-def test_files_are_told_apart_by_what_they_hold(tmp_path, wrap, convert):
-    # Every external file gets this name, whatever its format.
-    path = tmp_path / "weights.safetensors"
+def test_the_names_in_a_file_decide_its_format(tmp_path, wrap, convert):
+    path = tmp_path / "weights.pth"
     (tmp_path / "preprocessor_config.json").write_text(IMAGENET)
     for model in models():
         torch.save(wrap(convert(weights_of(model))), path)
@@ -140,11 +139,11 @@ def test_files_are_told_apart_by_what_they_hold(tmp_path, wrap, convert):
         assert same(read_weights(path), weights_of(model))
 
 
-def test_safetensors_under_another_name_and_folders(tmp_path):
+def test_safetensors_and_folders(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(IMAGENET)
     for model in models():
-        save_weights(model, tmp_path / "ours.pth")
-        assert same(read_weights(tmp_path / "ours.pth"), weights_of(model))
+        save_weights(model, tmp_path / "ours.safetensors")
+        assert same(read_weights(tmp_path / "ours.safetensors"), weights_of(model))
         save_file(to_huggingface(weights_of(model)), tmp_path / "model.safetensors")
         assert same(read_weights(tmp_path), weights_of(model))
 
@@ -194,8 +193,7 @@ def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
         sorted(tmp_path.glob("model-*.safetensors")),
     )
     assert len(parts) > 1
-    (tmp_path / "link").symlink_to(index)
-    for place in (tmp_path, index, tmp_path / "link"):
+    for place in (tmp_path, index):
         assert same(translated(read_weights(place)), weights_of(mae))
 
     def refused(line):
@@ -221,13 +219,11 @@ def test_weights_in_several_files_arrive_whole_or_not_at_all(tmp_path):
 def test_a_file_of_hugging_faces_cache_is_read_as_its_folder(tmp_path, size):
     """The cache has links in a folder that is named by a commit to files named by their digests.
 
-    A run links to such a file by a name of its own.
+    A run names such a file by its path there.
     """
     mae = transformers.VideoMAEForPreTraining(transformers.VideoMAEConfig(**SIZES, **DECODER))
     mae.save_pretrained(tmp_path / "plain", max_shard_size=size)
-    (tmp_path / "plain" / "preprocessor_config.json").write_text(
-        '{"image_mean": 0.2, "image_std": 0.3}'
-    )
+    (tmp_path / "plain" / "preprocessor_config.json").write_text(IMAGENET)
     (tmp_path / "blobs").mkdir()
     (snapshot := tmp_path / "snapshots" / "commit").mkdir(parents=True)
     for file in (tmp_path / "plain").iterdir():
@@ -235,8 +231,8 @@ def test_a_file_of_hugging_faces_cache_is_read_as_its_folder(tmp_path, size):
         (snapshot / file.name).symlink_to(f"../../blobs/{digest}")
     wanted = read_weights(tmp_path / "plain")
     file = weights_file(snapshot)
-    link(file, tmp_path / "external-1")
-    for path in (snapshot, file, tmp_path / "external-1" / "weights.safetensors"):
+    fields = resolve_init({"init": str(file)}, "mine.json", tmp_path)
+    for path in (snapshot, file, verified_weights(tmp_path / fields["parent"])[0]):
         assert same(read_weights(path), wanted)
         assert config_of(path, wanted).num_frames == 4
         assert weights_digest(path) == weights_digest(tmp_path / "plain")
@@ -317,8 +313,10 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     refused(path.read_bytes()[: len(path.read_bytes()) // 3])
     torch.save(mae, path, _use_new_zipfile_serialization=False)
     refused(path.read_bytes()[:-500])
+    path = tmp_path / "weights.safetensors"
     save_file(mae, path)
     refused(path.read_bytes()[:-4])
+    path = tmp_path / "weights.pth"
     itself = {"epoch": 1}
     itself["model"] = itself
     refused(itself, "epoch is int")
