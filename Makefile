@@ -94,6 +94,6 @@ archive: NAME ?= smoke
 PORT ?= 5000
 dashboard: setup ## start MLflow on http://127.0.0.1:5000 and follow running jobs; NAME=mine for one of them, PORT=5001
 	@! (exec 3<>/dev/tcp/127.0.0.1/$(PORT)) 2>/dev/null || { echo "port $(PORT) is in use: end the program that listens there, or run make dashboard PORT=$$(($(PORT) + 1))"; exit 1; }
-	@$(BIN)/mgm sync $(NAME) && { $(BIN)/mgm sync $(NAME) --every 10 & trap "kill $$!" EXIT; \
+	@set -o pipefail; $(BIN)/mgm sync $(NAME) | sed 's,#/,http://127.0.0.1:$(PORT)/#/,' && { $(BIN)/mgm sync $(NAME) --every 10 & trap "kill $$!" EXIT; \
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
 	--backend-store-uri sqlite:///results/mlflow.db --uvicorn-opts "--no-access-log --log-level warning"; }

@@ -13,7 +13,7 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,13 +32,24 @@ from mgm.results.plan import Plan, read_plan
 from mgm.results.result import LARGEST, RunStatus, log_lines
 from mgm.spec import Spec, data_name, dotted, parents
 
-FORMAT = 12  # of what is written; a new one writes all runs again
+FORMAT = 13  # of what is written; a new one writes all runs again
 RUN, DIGEST, PARENT = "mgm.run", "mgm.digest", "mlflow.parentRunId"
 # Of what was written of a run, the format and the last step of its log.
 WRITTEN = "mgm.written"
 LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
 # State of a run -> the status that MLflow gives a run that is not running. Others: FAILED.
 STATUS = {"finished": "FINISHED", "not run": "KILLED"}
+# What the runs' page of an experiment shows at first: the mean of each row.
+VIEW = "rows"
+SHOWN = {
+    "groupBy": {
+        "aggregateFunction": "average",
+        "groupByKeys": [{"mode": "tag", "groupByData": "row"}],
+    },
+    "searchFilter": "metrics.`test/top1` > 0",
+    "selectedColumns": ["metrics.`test/top1`", "tags.`column`", "tags.`dataset`"],
+    "orderByKey": "attributes.start_time",
+}
 MOST_RUNS = 50_000  # per experiment; the most that MLflow returns at once
 POINTS = 1000  # of a curve
 CONNECT_S = 10  # seconds
@@ -69,13 +80,13 @@ def sync(results: Path, uri: str = "") -> str:
     """
     uri, plan = uri or default_uri(results), read_plan(results)
     statuses = examine_all(results, plan.specs)
-    cells = _cells(frame_of(plan, statuses), plan)
+    frame = frame_of(plan, statuses)
+    cells, names = _cells(frame, plan), _names(frame, plan)
     wanted = _digests(results, plan, statuses, cells)
     counts, ids = Counter[str](), dict[str, str]()
     with _writing(uri, results):
         client, experiment, held = _open(uri, results.name)
         own = {run_id: own_fields(spec, plan.specs) for run_id, spec in plan.specs.items()}
-        several = _with_several_ratios(own.values())
         for run_id, digest in track(wanted.items(), "runs copied to MLflow", len(wanted)):
             old = held.get(run_id, [])
             if len(old) == 1 and old[0].data.tags.get(DIGEST) == digest:
@@ -85,8 +96,7 @@ def sync(results: Path, uri: str = "") -> str:
             spec = plan.specs[run_id]
             parent = next((ids[name] for name in parents(spec) if name in ids), "")
             tags = {**cells.get(run_id, {}), PARENT: parent}
-            name = _name(spec, own[run_id], statuses[run_id].result or {}, several)
-            entry = _entry(results, name, statuses[run_id], spec, tags, own[run_id])
+            entry = _entry(results, names[run_id], statuses[run_id], spec, tags, own[run_id])
             counts["updated" if old else "created"] += 1
             if len(old) != 1 or not entry.continues(old[0]):
                 for run in old:
@@ -96,7 +106,8 @@ def sync(results: Path, uri: str = "") -> str:
             client.set_tag(old[0].info.run_id, DIGEST, digest)
             ids[run_id] = old[0].info.run_id
     words = ", ".join(f"{counts[name]} {name}" for name in ("created", "updated", "unchanged"))
-    return f"runs in {_public(uri)}: {words}"
+    page = f"#/experiments/{experiment}/runs?viewStateShareKey={VIEW}"
+    return f"runs in {_public(uri)}: {words}; {page}"
 
 
 def follow(folders: Sequence[Path], uri: str = "", every: float = 10) -> None:
@@ -139,6 +150,36 @@ def _cells(frame: pd.DataFrame, plan: Plan) -> dict[str, dict[str, str]]:
     runs["cells"] = runs.dataset + " / " + runs.row + " / " + runs.column
     tags = runs.groupby("run_id", sort=False)[["dataset", "row", "column", "cells"]]
     return tags.agg(_joined).to_dict("index")  # type: ignore[return-value]
+
+
+def _names(frame: pd.DataFrame, plan: Plan) -> dict[str, str]:
+    """Map each run to a name of its own: "MGM / seed 0 / pretrain".
+
+    Of several rows that a run belongs to, the shortest names it. A run that a table shows has its
+    column for the stage. With several datasets it names its own.
+    """
+    runs = of_every_run(frame.assign(shown=frame.run_id), plan.specs)
+    runs = runs.sort_values("row", key=lambda row: row.str.len(), kind="stable")
+    runs = runs.drop_duplicates("run_id")
+    several = frame[~frame.control].dataset.nunique() > 1
+    names = dict[str, str]()
+    for run in runs.to_dict("records"):
+        run_id, spec = run["run_id"], plan.specs[run["run_id"]]
+        drawn = run["draw"] >= 0 and run["draw"] != spec.seed
+        shown = run["shown"] == run_id and spec.stage != "pretrain"
+        parts = (
+            run["row"],
+            run["dataset"] if several else "",
+            f"dataset seed {run['draw']}" if drawn else "",
+            f"seed {spec.seed}",
+            run["column"] if shown else spec.stage,
+        )
+        names[run_id] = " / ".join(filter(None, parts))
+    counts = Counter(names.values())
+    return {
+        run_id: name if counts[name] == 1 else f"{name} / {run_id.rpartition('-')[2]}"
+        for run_id, name in names.items()
+    }
 
 
 def _joined(texts: pd.Series) -> str:
@@ -274,28 +315,6 @@ def _thinned(lines: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         last = part
 
 
-def _with_several_ratios(fields: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Return the masks that runs have with several ratios."""
-    masks = pd.DataFrame([*fields], columns=["mask", "ratio"]).dropna()
-    ratios = masks.groupby("mask").ratio.nunique()
-    return {*ratios[ratios > 1].index}
-
-
-def _name(
-    spec: Spec, own: Mapping[str, Any], result: Mapping[str, Any], several: Collection[str]
-) -> str:
-    """Return "mgm, seed 0, 64.7 %, probe", with what tells runs of a list apart first.
-
-    A mask that runs have with several ratios has its own: "mgm 50 %".
-    """
-    mask = own["mask"]
-    ratio = f" {100 * own['ratio']:g} %" if mask in several else ""
-    about = f"{mask}{ratio}" or getattr(spec, "name", "from scratch")
-    top1 = result.get("metrics", {}).get("top1")
-    accuracy = f"{top1:.1f} %" if _is_number(top1) else ""
-    return ", ".join(filter(None, (about, f"seed {spec.seed}", accuracy, spec.stage)))
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -323,6 +342,9 @@ def _open(uri: str, name: str) -> tuple[Any, str, dict[str, list[Any]]]:
     if experiment and experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
     number = experiment.experiment_id if experiment else client.create_experiment(name)
+    if not experiment or f"mlflow.sharedViewState.{VIEW}" not in experiment.tags:
+        client.set_experiment_tag(number, f"mlflow.sharedViewState.{VIEW}", json.dumps(SHOWN))
+        client.set_experiment_tag(number, "mlflow.experimentKind", "custom_model_development")
     held: dict[str, list[Any]] = {}
     for run in client.search_runs([number], max_results=MOST_RUNS):
         held.setdefault(run.data.tags.get(RUN, ""), []).append(run)
