@@ -180,10 +180,17 @@ def show(options: ShowOptions, video: Video) -> None:
 
     Without motion vectors, only unguided masks are drawn.
     """
-    # A missing file is refused before PyTorch is imported, which takes seconds.
+    # Refuse these before PyTorch is imported, which takes seconds.
+    if options.out.suffix not in (".gif", ".png"):
+        raise UserError(f"{options.out}: the picture is a .gif, or a .png of one frame; name it so")
     video.stat()
-    from mgm.stages.show import show as draw
+    from mgm.stages.show import show as arrays_of
 
     names = [name for name in options.masks.split(",") if name]
-    how = options.model_dump(exclude={"out", "masks"})
-    say(draw(video, options.out, names, **how))
+    # Before the arrays are computed, since it needs another extra.
+    from mgm.report.figures.moving import write_moving
+
+    arrays, lines = arrays_of(video, names, **options.model_dump(exclude={"out", "masks"}))
+    write_moving(arrays, options.out)
+    say("\n".join(lines))
+    say(f"wrote {options.out}; next: mgm prepare folder --source VIDEOS --out data/mine")
