@@ -76,7 +76,7 @@ def track(path: str | Path) -> Track:
             which is decoded once. Then its codec must have motion vectors.
 
     Raises:
-        UserError: the file cannot be read, or is not a whole track.
+        UserError: the file cannot be read, is not a whole track, or is a video of another codec.
     """
     path = path_of("path", path)
     if path.name.endswith(SUFFIX):
@@ -84,7 +84,10 @@ def track(path: str | Path) -> Track:
     # PyAV takes long to import, and reading a track does not need it.
     from mgm.video.vectors import read_track
 
-    return read_track(path)
+    found = read_track(path)
+    # This refuses a codec without vectors now, and not at the first window.
+    found[:1]
+    return found
 
 
 def masks(

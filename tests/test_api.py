@@ -53,6 +53,12 @@ def test_load_and_embed_are_the_command(tmp_path, video):
     np.testing.assert_allclose(model.embed(video, clips=3), feature_D, rtol=1e-5)
 
 
+def test_a_track_of_a_codec_without_vectors_is_refused_at_once(tmp_path):
+    video = write_video(tmp_path / "v.webm", moving_square(20), codec="libvpx-vp9")
+    with pytest.raises(UserError, match="vp9 has no motion vectors"):
+        mgm.track(video)
+
+
 def test_read_and_masks_are_the_parts(video):
     clip, index_T = mgm.read(video, range(0, 32, 2)), range(0, 32, 2)
     known = read_clip(video, index_T)

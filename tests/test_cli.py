@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from mgm.__main__ import main
+from mgm.cli import app
+from mgm.cli.base import GROUPS
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
 from mgm.spec import Data, Pretrain
@@ -51,6 +54,14 @@ def test_nothing_heavy_is_imported_before_it_is_used(code, heavy):
     code += f"\nimport sys; print({{*'{heavy}'.split()}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_every_command_is_in_one_group_of_the_help(mgm):
+    listed = [name for names in GROUPS.values() for name in names]
+    assert sorted(listed) == sorted(get_command(app).commands)
+    _, told, _ = mgm("--help")
+    for title in GROUPS:
+        assert f"\n{title}:\n" in told
 
 
 def spec_file(folder: Path, **changes) -> Path:

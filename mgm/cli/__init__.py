@@ -1,14 +1,10 @@
 """The commands of `mgm`. A command imports its modules when it is called, so help is fast."""
 
+import mgm.cli.result_commands
+import mgm.cli.stage_commands
+import mgm.cli.study_commands
+import mgm.cli.video_commands
 from mgm.cli.base import app
 from mgm.cli.prepare_commands import prepare_app
-
-# Help lists the commands in the order of these imports.
-# isort: off
-import mgm.cli.stage_commands
-import mgm.cli.video_commands
-import mgm.cli.result_commands
-import mgm.cli.study_commands
-# isort: on
 
 app.add_typer(prepare_app, name="prepare")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from pydantic.fields import FieldInfo
+from typer.core import TyperGroup
 from typer.models import OptionInfo
 
 from mgm.console import say
@@ -17,9 +18,30 @@ from mgm.errors import UserError, valid
 from mgm.spec import FrozenModel
 from mgm.version import __version__
 
+# The commands of each group of `mgm --help`.
+GROUPS = {
+    "Look": ("show", "inspect", "vectors", "embed", "predict"),
+    "Prepare": ("prepare", "track", "new-spec", "new-study", "plan"),
+    "Train": ("pretrain", "finetune", "probe", "measure", "visualise", "export"),
+    "Report": ("report", "verify", "sync", "pack"),
+}
+
+
+class _Grouped(TyperGroup):
+    """The program, whose help lists its commands in groups."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        room = formatter.width - 6 - max(map(len, self.commands))
+        for title, names in GROUPS.items():
+            rows = [(name, self.commands[name].get_short_help_str(room)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl(rows, col_max=max(map(len, self.commands)))
+
+
 app = typer.Typer(
+    cls=_Grouped,
     help="Motion-guided masking for video masked autoencoders, and the experiments of its paper."
-    "\n\nStart with `mgm prepare`, then `mgm pretrain`, `mgm finetune` or `mgm probe`.",
+    "\n\nStart with `mgm show VIDEO`, then `mgm prepare`.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

@@ -19,7 +19,10 @@ Reports = Annotated[Path, typer.Option(help="Folder that contains the folder NAM
 
 @app.command()
 def verify(name: Name, results: Results = Path("results")) -> None:
-    """Check runs and predictions against their files, the committed archive and git."""
+    """Check runs and predictions against files and git.
+
+    The files are those of results/NAME and of its committed archive.
+    """
     # Imported here, as in all commands, so that `mgm --help` starts at once.
     from mgm.report.verify import verify as check
     from mgm.results.frame import examine_all
@@ -88,9 +91,9 @@ def report(
         list[str], typer.Option(help="Write figures in this format too: pdf, png or svg. Repeat.")
     ] = [],  # noqa: B006
 ) -> None:
-    """Write tables, figures and the page, as HTML and Markdown, from existing results.
+    """Write tables, figures and the page from existing results.
 
-    This never trains.
+    The page is HTML and Markdown. This never trains.
     """
     from mgm.report.build import build_report
 

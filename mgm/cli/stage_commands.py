@@ -67,9 +67,9 @@ def _command(stage: str, about: str) -> None:
 
 
 _command("pretrain", "Pretrain masked autoencoders.")
-_command("finetune", "Fine-tune and test classifiers, from a parent run or from scratch.")
+_command("finetune", "Fine-tune and test classifiers.")
 _command("probe", "Fit and test classifiers on frozen features.")
-_command("visualise", "Compute the arrays of figures that show clips.")
+_command("visualise", "Compute the arrays of figures of clips.")
 
 
 @app.command("new-spec")
@@ -84,7 +84,7 @@ def new_spec(
         Path | None, typer.Option(help="The file to write; default: print the spec.")
     ] = None,
 ) -> None:
-    """Write a spec (YAML) with all settings, explained in comments."""
+    """Write a spec (YAML) with all settings, explained."""
     fields = fields_of(stage, dataset, changes)
     say(write_new(commented(parse(fields, "new-spec")), out))
 
@@ -190,6 +190,7 @@ def measure(
 
     import torch
 
+    from mgm.stages.job import readers
     from mgm.stages.measure import measure_now
     from mgm.stages.measure.controls import controls_now
 
@@ -197,6 +198,6 @@ def measure(
     if how.index is None:
         raise UserError(f"{what[0]}: has no dataset; add --index DIR, which `mgm prepare` made")
     if what[0] == "controls":
-        say(controls_now(how.index, how.like, options.workers or 0))
+        say(controls_now(how.index, how.like, readers(options)))
     else:
         say(measure_now(what[0], how.index, how.videos, how.like))

@@ -24,7 +24,7 @@ def new_study(
         typer.Option(help="Folder of labelled videos to test on, if those have none."),
     ] = None,
 ) -> None:
-    """Write a study (YAML) of three masks on your own videos, explained in comments."""
+    """Write a study (YAML) of three masks on your own videos."""
     # Commands import what they need, so that `mgm --help` starts fast.
     from mgm.data.index import read_index
     from mgm.spec.new_spec import write_new
@@ -51,7 +51,9 @@ class PlanOptions(FrozenModel):
 @app.command()
 @grouped
 def plan(options: PlanOptions) -> None:
-    """Print the GPU hours and disk space of each table, by stage. Default: scale paper.
+    """Print the GPU hours and disk space of each table, by stage.
+
+    Default: scale paper.
 
     These are computed; nothing runs. A table counts all runs that it needs. GB are of weights and
     checkpoints, without videos.

@@ -109,7 +109,10 @@ def track(
         Path, typer.Argument(help="A folder that `mgm prepare` wrote.", metavar="INDEX_DIR")
     ],
 ) -> None:
-    """Write the motion that masks follow, of a dataset's videos: vectors or optical flow."""
+    """Write the motion of a dataset's videos, which masks follow.
+
+    It is their motion vectors, or optical flow.
+    """
     from mgm.data.tracks import marker_of, write_tracks
 
     method = options.method
@@ -176,9 +179,9 @@ class ShowOptions(FrozenModel):
 @app.command()
 @grouped
 def show(options: ShowOptions, video: Video) -> None:
-    """Draw a video, its motion vectors and what masks hide of it; print what stays visible.
+    """Draw a video, its motion vectors and what masks hide.
 
-    Without motion vectors, only unguided masks are drawn.
+    What stays visible is printed. Without motion vectors, only unguided masks are drawn.
     """
     # Refuse these before PyTorch is imported, which takes seconds.
     if options.out.suffix not in (".gif", ".png"):

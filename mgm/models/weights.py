@@ -14,7 +14,7 @@ from mgm.console import show
 from mgm.errors import UserError, valid
 from mgm.models.formats import is_huggingface, listed, to_ours
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from mgm.models.weights_file import beside, read_tensors
+from mgm.models.weights_file import beside, noted_config, read_tensors
 from mgm.reading import read_json
 from mgm.results.atomic import atomic_write
 from mgm.spec import BACKBONES, Model
@@ -188,7 +188,6 @@ class Origin(BaseModel):
 class Config(BaseModel):
     """The fields of transformers' VideoMAEConfig that shapes of weights do not tell."""
 
-    model_type: str
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
@@ -203,21 +202,27 @@ class Config(BaseModel):
 
 
 def config_of(path: Path, weights: dict[str, Tensor]) -> Config | None:
-    """Return the configuration next to weights; None if there is none, or one of another model.
+    """Return the configuration of weights; None if there is none, or one of another model.
+
+    It is next to them, or in a checkpoint of `mgm export`.
 
     Args:
         path: a file, or the folder of one.
         weights: what it holds, under our names.
     """
     file = beside(path, "config.json")
-    if not file or read_json(file, dict).get("model_type") != "videomae":
+    fields = read_json(file, dict) if file else noted_config(path)
+    if fields.get("model_type") != "videomae":
         return None
-    config = read_json(file, Config)
+    with valid(f"{file or path}: "):
+        config = Config.model_validate(fields)
     width = len(weights.get(BIAS, ()))
     if (config.hidden_size, config.num_hidden_layers) != (width, len(_blocks(weights))):
         return None
     if config.hidden_act != "gelu":
-        raise UserError(f"{file}: hidden_act is {config.hidden_act}, and models here have gelu")
+        raise UserError(
+            f"{file or path}: hidden_act is {config.hidden_act}, and models here have gelu"
+        )
     return config
 
 

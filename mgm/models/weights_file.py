@@ -90,6 +90,20 @@ class _Parts(BaseModel):
     weight_map: dict[str, str]
 
 
+def noted_config(path: Path) -> dict[str, Any]:
+    """Return the fields of config.json that `mgm export` also wrote into a checkpoint; or none."""
+    if not path.is_file() or path.name.endswith(INDEX) or path.suffix == ".safetensors":
+        return {}
+    try:
+        # The tensors stay on the disk.
+        content = torch.load(path, "cpu", mmap=True, weights_only=True)
+    # Another program's file, which may raise any exception. `read_tensors` reads or refuses it.
+    except Exception:
+        return {}
+    fields = content.get("config") if isinstance(content, dict) else None
+    return fields if isinstance(fields, dict) else {}
+
+
 def parts_of(index: Path) -> dict[Path, list[str]]:
     """Return {file: names of its tensors} of an index."""
     names = read_json(index, _Parts, _AGAIN).weight_map

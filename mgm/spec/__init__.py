@@ -4,7 +4,7 @@ A spec contains only the fields that determine a run's result. `RunOptions` cont
 that must not change it: threads, workers, accumulation, compilation and so on.
 """
 
-from mgm.spec.controls import CONTROLS, Control, metric_by_title
+from mgm.spec.controls import CONTROLS, Control
 from mgm.spec.datasets import (
     GENERATED,
     PUBLISHED,

@@ -36,8 +36,3 @@ CONTROLS = (
     Control("vector_quadrants", "Histogram by quadrant, 324 numbers", "motion"),
     Control("random_weights", "Random weights", "model"),
 )
-
-
-def metric_by_title(*names: str) -> dict[str, str]:
-    """Return these controls' names by their titles."""
-    return {control.title: control.name for control in CONTROLS if control.name in names}

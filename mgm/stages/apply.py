@@ -72,6 +72,12 @@ def find_trained(path: Path, options: ApplyOptions) -> Trained:
     with valid(f"{path}: "):
         given = (config.num_frames, config.image_size, config.mgm.stride) if config else ()
         clips = options.clips(*given)
+    if config is None and None in (options.frames, options.size, options.stride):
+        show(
+            f"{path}: has no config.json of its model, so a clip is {clips.frames} frames of "
+            f"{clips.size} x {clips.size} pixels, {clips.stride} apart, and a head has "
+            f"{model.width // model.heads} channels; frames, size and stride can be given"
+        )
     with valid(f"{path}: --frames {clips.frames} --size {clips.size} --stride {clips.stride}: "):
         Probe(data=Data(dataset="folder"), clips=clips, model=model)
     return Trained(path, clips, model)

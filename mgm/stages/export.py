@@ -20,7 +20,7 @@ from mgm.models import (
 from mgm.models.formats import to_huggingface, to_videomae
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from mgm.results.atomic import atomic_write, write
-from mgm.spec import Finetune, Pretrain
+from mgm.spec import Finetune, Pretrain, data_name
 from mgm.stages.evaluate import recorded_classes
 from mgm.stages.parents import trained_spec, verified_weights
 
@@ -44,12 +44,13 @@ def export(
 ) -> str:
     """Write a run's weights in another format, and return notes for their users.
 
-    The field "mgm" of config.json, or of the checkpoint, says where they come from.
+    The field "mgm" of the configuration says where they come from.
 
     Args:
         to: `hf` writes model.safetensors, config.json and preprocessor_config.json, for
             `from_pretrained` of transformers 4.x and 5.x. `videomae` writes checkpoint.pth,
-            {"model": state_dict}, and config.json, from which mgm reads the clips.
+            {"model": state_dict, "config": fields}, and config.json with the same fields, from
+            which mgm reads heads and clips.
         index: the folder of the dataset's index, which has the names of a classifier's classes.
             None: classes have numbers.
         force: replace files.
@@ -65,7 +66,9 @@ def export(
     path, digest = verified_weights(run)
     weights, names = read_weights(path), list[str]()
     origin = {"run": spec.run_id, "weights_sha256": digest, "seed": spec.seed}
-    origin |= {"dataset": spec.data.dataset, "data_digest": spec.data.digest}
+    origin |= {"dataset": data_name(spec.data), "data_digest": spec.data.digest}
+    if spec.model.misnamed:
+        origin["model"] = f"toy: {spec.model.misnamed}"
     origin |= {"stride": spec.clips.stride}
     # Loading checks that the weights fit the spec.
     if isinstance(spec, Finetune):
@@ -86,7 +89,7 @@ def export(
     write(out / "config.json", json.dumps(config, indent=2) + "\n")
     if to == "videomae":
         with atomic_write(out / "checkpoint.pth") as temporary:
-            torch.save({"model": to_videomae(weights), "mgm": origin}, temporary)
+            torch.save({"model": to_videomae(weights), "config": config}, temporary)
         return _about_videomae(spec, out)
     with atomic_write(out / "model.safetensors") as temporary:
         # transformers refuses a file that does not name its format.

@@ -52,8 +52,7 @@ def fit(
     spec = job.spec
     warn_of_slow_bf16(job)
     run = TrainingRun(
-        # A run that chose its settings has the id of the spec that it was given.
-        job.folder.name,
+        spec.run_id,
         model,
         spec.optim,
         steps_of(spec.optim, len(videos)),

@@ -137,8 +137,6 @@ def _run_one(
             "started": started.isoformat(timespec="seconds"),
             "finished": (started + timedelta(seconds=wall_s)).isoformat(timespec="seconds"),
         }
-        # A stage may have chosen fields of its spec itself.
-        job.spec = spec
         write_result(folder, result_fields(job, metrics) | times)
     clean_up(folder)
     text = ", ".join(

@@ -128,8 +128,8 @@ def test_the_videomae_file_is_what_that_code_reads(tmp_path):
     run_of(FINETUNE, tmp_path / "run")
     told = export(tmp_path / "run", "videomae", tmp_path / "out")
     found = torch.load(tmp_path / "out" / "checkpoint.pth", weights_only=True)
-    assert found.keys() == {"model", "mgm"}
-    assert found["mgm"]["run"] == FINETUNE.run_id
+    assert found.keys() == {"model", "config"}
+    assert found["config"]["mgm"]["run"] == FINETUNE.run_id
     assert {
         "patch_embed.proj.weight",
         "blocks.2.attn.q_bias",
@@ -168,7 +168,8 @@ def test_classes_have_their_names_if_the_index_is_given(tmp_path, videos):
         "run": FINETUNE.run_id,
         "weights_sha256": file_digest(tmp_path / "run" / "weights.safetensors"),
         "seed": 0,
-        "dataset": "ssv2",
+        "dataset": "SSv2",
+        "model": "toy: width is 48, and vit-b has 768",
         "data_digest": "",
         "stride": 4,
     }
@@ -273,7 +274,11 @@ def test_an_export_keeps_the_clips_and_so_the_features(tmp_path, to):
     feature_D = mgm.load(tmp_path / "run").embed(video)
     export(tmp_path / "run", to, tmp_path / "out")
     weights = tmp_path / "run" / "weights.safetensors"
-    for path in (tmp_path / "out", tmp_path / "out" / FILES[to][0], weights):
+    paths = [tmp_path / "out", tmp_path / "out" / FILES[to][0], weights]
+    if to == "videomae":
+        # The checkpoint alone has them too.
+        paths.append(shutil.copy(tmp_path / "out" / "checkpoint.pth", tmp_path / "alone.pth"))
+    for path in paths:
         model = mgm.load(path)
         assert (model.clips.frames, model.clips.size, model.clips.stride) == (6, 48, 3)
         np.testing.assert_array_equal(model.embed(video), feature_D)
