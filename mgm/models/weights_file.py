@@ -26,11 +26,11 @@ SHARDED = tuple(name + INDEX for name in IN_FOLDERS[1:3])
 # VideoMAE saves {"model": weights, "optimizer": ...}. DeepSpeed saves {"module": weights, ...}.
 WRAPPERS = ("model", "module", "state_dict")
 _scalar = np.float64(0).__reduce__()[0]
-# VideoMAE's checkpoints also hold its arguments, and learning rates as NumPy's numbers.
+# VideoMAE's checkpoints also hold its arguments, and others hold rates as numbers of NumPy.
 HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
-    type(np.dtype(np.float64)),
+    *(type(np.dtype(kind)) for kind in np.typecodes["AllInteger"] + np.typecodes["Float"]),
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
 

@@ -245,7 +245,7 @@ def test_an_official_checkpoint_with_its_arguments_and_numpy_numbers(tmp_path):
     """
     path = tmp_path / "checkpoint-799.pth"
     model = next(models())
-    rates = {"param_groups": [{"lr": np.float64(1e-4), "params": [0]}]}
+    rates = {"param_groups": [{"lr": np.float64(1e-4), "last": np.float32(0), "params": [0]}]}
     checkpoint = {
         "model": weights_of(model),
         "optimizer": rates,
