@@ -127,6 +127,9 @@ def attention_map(encoder: Encoder, frames_BTHWC: Tensor, query: tuple[int, int,
 
     Returns:
         (B, S, H, W) float32 on the token grid. Each clip's values sum to 1.
+
+    Raises:
+        UserError: the encoder is a TimeSformer.
     """
     if encoder.divided:
         raise UserError("a TimeSformer has no attention over all tokens; choose a ViT's run")

@@ -62,8 +62,11 @@ class MAE(nn.Module):
 
         Args:
             frames_BTHWC: uint8.
-            masked_BL: True where hidden. Every clip hides `hidden` tokens.
+            masked_BL: bool, True where hidden. Every clip hides `hidden` tokens.
             weight_B: weights of the clips' losses (`reconstruction_loss`).
+
+        Returns:
+            () float32.
         """
         return reconstruction_loss(*self.predict(frames_BTHWC, masked_BL), weight_B)
 
@@ -83,12 +86,22 @@ class MAE(nn.Module):
         return predicted_BMP, self.target(gather_tokens(patches_BLPC, masked_BM))
 
     def targets(self, frames_BTHWC: Tensor, masked_BL: Tensor) -> Tensor:
-        """Return the targets alone. The arguments are as in `forward`."""
+        """Return the targets alone: (B, M, P * C). The arguments are as in `forward`."""
         patches_BLPC = patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch)
         return self.target(gather_tokens(patches_BLPC, self.split(masked_BL)[1]))
 
     def split(self, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the positions of the visible and of the masked tokens, each in token order."""
+        """Return the positions of the visible and of the masked tokens, in token order.
+
+        Args:
+            masked_BL: bool, True where hidden.
+
+        Returns:
+            (B, V) and (B, M) int64.
+
+        Raises:
+            UserError: a mask hides another number of tokens than the model was built for.
+        """
         # In training on a GPU, this would wait for it. There `make_mask` has checked the masks.
         if masked_BL.device.type == "cpu" or not self.training:
             counts = masked_BL.sum(1)
@@ -113,9 +126,13 @@ class MAE(nn.Module):
 
 
 def reconstruction_loss(predicted_BMP: Tensor, target_BMP: Tensor, weight_B: Tensor) -> Tensor:
-    """Return the mean squared error of the masked tokens.
+    """Return the mean squared error of the masked tokens: () float32.
 
     A clip of weight 0 adds nothing, but counts in the mean's denominator.
+
+    Args:
+        predicted_BMP, target_BMP: as `MAE.predict` returns them.
+        weight_B: of the clips. 0: its video could not be read.
     """
     loss_B = F.mse_loss(predicted_BMP.float(), target_BMP, reduction="none").mean(dim=(1, 2))
     return (loss_B * weight_B).mean()

@@ -18,9 +18,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def sinusoid_table(tokens: int, width: int) -> Tensor:
-    """Return fixed 1-D positions: (1, tokens, width).
+    """Return fixed 1-D positions: (1, tokens, width) float32.
 
     Even channels are sines, odd channels are cosines.
+
+    Source: MCG-NJU/VideoMAE, modeling_finetune.py, get_sinusoid_encoding_table.
     """
     channel_D = torch.arange(width, dtype=torch.float64)
     token_L1 = torch.arange(tokens, dtype=torch.float64)[:, None]
@@ -132,6 +134,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (..., width)."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
@@ -150,7 +153,7 @@ class Block(nn.Module):
         self.drop_path = drop_path
 
     def forward(self, x_BLD: Tensor, last: int = 0) -> Tensor:
-        """Return all tokens, or only the last `last` tokens. These attend over all."""
+        """Return all tokens (B, L, D), or only the last `last` tokens. These attend over all."""
         # With `last` 0, the slice selects all tokens.
         x_BLD = x_BLD[:, -last:] + self._keep(self.attn(self.norm1(x_BLD), last=last))
         return x_BLD + self._keep(self.mlp(self.norm2(x_BLD)))
@@ -187,7 +190,7 @@ class DividedBlock(Block):
     def forward(  # type: ignore[override]
         self, x_BVD: Tensor, over_time: AxisAttention, over_space: AxisAttention
     ) -> Tensor:
-        """Return the tokens. `divided_attention` returns the two other arguments."""
+        """Return the tokens (B, V, D). `divided_attention` returns the two other arguments."""
         x_BVD = x_BVD + self._keep(
             self.temporal_fc(over_time(self.temporal_attn, self.temporal_norm1(x_BVD)))
         )

@@ -47,7 +47,11 @@ def read_weights(path: Path, tokens: int = 0) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load all weights in a file into a model."""
+    """Load all weights in a file into a model.
+
+    Raises:
+        UserError: they are not all of the model's weights, have other shapes, or are not finite.
+    """
     tokens: int = model.encoder.pos_embed.shape[1]  # type: ignore[union-attr, index, assignment]
     _fill(model.state_dict(), read_weights(path, tokens), path)
 
@@ -85,6 +89,12 @@ def model_of(weights: dict[str, Tensor], path: Path) -> Model:
     The number of heads does not follow from shapes. It is that of a config.json next to the
     weights. Otherwise heads are assumed to have 64 channels, or 80 in a ViT-H, as in every
     published ViT. If 64 does not divide the width, there is one head.
+
+    Args:
+        weights: under our names, as `read_weights` returns them.
+
+    Raises:
+        UserError: no model here has these shapes, or config.json contradicts them.
     """
     config, kernel, blocks = config_of(path, weights), weights.get(KERNEL), _blocks(weights)
     if kernel is None or kernel.ndim != 5 or not blocks:
@@ -231,7 +241,7 @@ def _blocks(weights: dict[str, Tensor]) -> set[str]:
 
 
 def classes_of(weights: dict[str, Tensor], path: Path) -> int:
-    """Return the number of a classifier's classes."""
+    """Return the number of a classifier's classes. Raise UserError if it is no classifier."""
     if "head.bias" not in weights:
         raise UserError(f"{path}: has no head.bias, so it holds no classifier")
     return weights["head.bias"].numel()

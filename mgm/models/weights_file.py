@@ -39,6 +39,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a safetensors or PyTorch file, or of the one in a folder.
 
     Names are those of the file. If weights are in several files, an index lists them.
+
+    Raises:
+        UserError: there are none, they are damaged or hold code, or are not dense floats.
     """
     path = weights_file(path)
     return _read_parts(path) if path.name.endswith(INDEX) else _read_file(path)

@@ -152,6 +152,10 @@ def predict(
 
     Returns:
         A line about what was written, with the top-1 of a split.
+
+    Raises:
+        UserError: there are no videos or no classifier, the names do not fit its classes, or `out`
+            exists or has another file format.
     """
     _require_new(out, ".csv", options.force)
     trained = find_trained(weights, options)

@@ -183,7 +183,9 @@ def predictions(sample_N: np.ndarray, logits_NC: Sequence[np.ndarray]) -> np.nda
 def softmax_mean(scores_VC: np.ndarray) -> np.ndarray:
     """Return the mean over views of the softmax, (..., V, C) to (..., C).
 
-    VideoMAE averages softmax scores too. The softmax of the mean logits is another number.
+    The softmax of the mean logits is another number.
+
+    Source: MCG-NJU/VideoMAE, engine_for_finetuning.py, averages softmax scores too.
     """
     shifted = np.exp(scores_VC - scores_VC.max(axis=-1, keepdims=True))
     return (shifted / shifted.sum(axis=-1, keepdims=True)).mean(axis=-2)

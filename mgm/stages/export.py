@@ -54,6 +54,10 @@ def export(
         index: the folder of the dataset's index, which has the names of a classifier's classes.
             None: classes have numbers.
         force: replace files.
+
+    Raises:
+        UserError: it is no folder of a run with weights, the format does not have its model, or
+            files exist.
     """
     if run.is_file():
         raise UserError(

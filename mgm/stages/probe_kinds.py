@@ -37,7 +37,11 @@ Kind = Callable[[LabelledClips, Split, int, Probe], tuple[Tensor, dict[str, floa
 def logistic(
     train: LabelledClips, test: Split, classes: int, spec: Probe
 ) -> tuple[Tensor, dict[str, float]]:
-    """Fit logistic regression to convergence, with a penalty chosen on held-out videos."""
+    """Fit logistic regression to convergence, with a penalty chosen on held-out videos.
+
+    Returns:
+        Logits of the test clips (N, classes), and the penalty.
+    """
     x_ND = train.x_ND.double()
     penalty = choose_penalty(x_ND, train.label_N, train.unit_N, classes, spec.seed)
     return fit(x_ND, train.label_N, classes, penalty)(test.x_ND.double()), {"penalty": penalty}
@@ -130,7 +134,11 @@ def choose_penalty(x_ND: Tensor, label_N: Tensor, unit_N: Tensor, classes: int, 
 
 
 def held_out(unit_N: Tensor, seed: int) -> Tensor:
-    """Return True for the clips of a fifth of the units (videos or groups)."""
+    """Return (N,) bool, True for the clips of a fifth of the units (videos or groups).
+
+    Raises:
+        UserError: there are fewer than 3 units.
+    """
     units = int(unit_N.max()) + 1
     held = rng.generator(rng.clip_seed(seed, 0, -2), "labels").permutation(units)[
         : round(HELD_OUT * units)
@@ -149,7 +157,10 @@ def knn(
     """Let the nearest training clips vote. The weight at cosine similarity s is exp(s / 0.07).
 
     Returns:
-        Logarithms of the votes, and no settings. Their softmax is each class's share of the votes.
+        Logarithms of the votes (N, classes), and no settings. Their softmax is each class's share
+        of the votes.
+
+    Source: facebookresearch/dino, eval_knn.py.
     """
     if (k := spec.neighbours) > (count := len(train.label_N)):
         raise UserError(f"neighbours is {k}, but there are {count} training clips; lower it")

@@ -136,6 +136,7 @@ def _read_csv(path: Path, index: Index) -> dict[str, dict[int, np.ndarray]]:
 
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
+    """Measure saliency on the run's test videos."""
     return saliency_score(
         job.index, job.workplace.data[job.spec.data.dataset], choose(job.index, job.spec.videos)
     )
