@@ -12,23 +12,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pydantic import ValidationError
-
+# Errors of a disk without room.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NEXT_STEPS = {
-    **dict.fromkeys(FULL, "make room and run again"),
-    errno.ENOENT: "correct the path",
-    errno.ENOTDIR: "a file is in the place of a folder; choose another place",
-    errno.EEXIST: "a file is in the place of a folder; choose another place",
-    errno.EISDIR: "a folder is in the place of a file; choose another place",
-    errno.ENAMETOOLONG: "shorten it",
-} | dict.fromkeys(
-    (errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or choose another place"
-)
-
 # The modules that each extra of the package installs.
 EXTRAS = {
     # First, since what draws masks on videos needs its other modules too.
@@ -153,7 +140,7 @@ def plain(text: str, longest: int | None = None) -> str:
 
 @contextmanager
 def valid(before: str, then: str = "", below: int = 0) -> Iterator[None]:
-    """Turn pydantic's ValidationError into a UserError of one line.
+    """Turn pydantic's ValidationError into one line, as "field: what is wrong (got VALUE)".
 
     Args:
         before: text before the fault, such as "FILE: ".
@@ -165,22 +152,15 @@ def valid(before: str, then: str = "", below: int = 0) -> Iterator[None]:
     except ValueError as error:
         if type(error).__name__ != "ValidationError":
             raise
-        fault = first_fault(error, below)  # type: ignore[arg-type]
+        first = error.errors()[0]  # type: ignore[attr-defined]
+        where = ".".join(str(part) for part in first["loc"][below:])
+        if first["type"] == "extra_forbidden":
+            fault = f"{where} is not a field; remove it or correct its name"
+        else:
+            fault = ": ".join(filter(None, (where, first["msg"].removeprefix("Value error, "))))
+            if not isinstance(first["input"], dict | list):
+                fault += f" (got {first['input']!r})"
         raise UserError(before + "; ".join(filter(None, (fault, then)))) from None
-
-
-def first_fault(error: "ValidationError", below: int = 0) -> str:
-    """Return the first fault that pydantic found, as "field: what is wrong (got VALUE)".
-
-    Args:
-        below: number of leading parts of the field's path to leave out.
-    """
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"][below:])
-    if first["type"] == "extra_forbidden":
-        return f"{where} is not a field; remove it or correct its name"
-    got = "" if isinstance(first["input"], dict | list) else f" (got {first['input']!r})"
-    return ": ".join(filter(None, (where, first["msg"].removeprefix("Value error, ")))) + got
 
 
 @contextmanager
@@ -219,9 +199,7 @@ def as_user_error(error: BaseException) -> UserError | None:
     names = (system.filename, system.filename2)
     places = [os.fsdecode(name) for name in names if isinstance(name, str | bytes)]
     why = system.strerror or f"{type(system).__name__}: {system}".splitlines()[0]
-    line = ": ".join([*places, why])
-    next_step = NEXT_STEPS.get(system.errno or 0)
-    return UserError(f"{line}; {next_step}" if next_step else line)
+    return UserError(": ".join([*places, why]))
 
 
 def system_error(error: BaseException) -> OSError | None:

@@ -143,7 +143,7 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     Args:
         source: the file's name, for the error.
     """
-    fields = _parse(text, source)
+    fields = parse_value(text, source)
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise UserError(f"{source}: contains no fields; write them as NAME: VALUE")
     return fields
@@ -151,10 +151,6 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
 
 def parse_value(text: str, source: str) -> Any:
     """Return a value in YAML, such as a word of the command line."""
-    return _parse(text, source)
-
-
-def _parse(text: str, source: str) -> Any:
     try:
         # ValueError: invalid bytes and numbers. TypeError: values that cannot be a key.
         return yaml.load(text, _Loader)

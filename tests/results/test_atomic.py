@@ -74,7 +74,7 @@ def test_what_the_system_refuses_is_one_line(tmp_path):
     with pytest.raises(RuntimeError) as full:
         torch.save({"a": torch.zeros(10**6)}, "/dev/full")
     for error in (full.value, OSError(errno.ENOSPC, "No space left on device", "/x/y")):
-        assert "No space left on device; make room" in str(as_user_error(error))
+        assert "No space left on device" in str(as_user_error(error))
     (tmp_path / "file").touch()
     done = subprocess.run(
         [
@@ -153,7 +153,4 @@ def test_a_failed_append_names_its_file(tmp_path):
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space") as full:
         append_log(tmp_path, {"step": 1})
-    assert (
-        str(as_user_error(full.value))
-        == f"{tmp_path}/log.jsonl: No space left on device; make room and run again"
-    )
+    assert str(as_user_error(full.value)) == f"{tmp_path}/log.jsonl: No space left on device"
