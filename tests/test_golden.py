@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from mgm.dag.workflow import Workflow
-from mgm.report.findings import read_findings
+from mgm.report.estimates import read_results
 from mgm.results.archive import is_packed
 from mgm.study import STUDIES
 
@@ -42,8 +42,8 @@ def cells(names: list[str]) -> str:
     """Return a line per cell of the archived results of these studies and scales."""
     tables = []
     for name in names:
-        for study, findings in read_findings(ROOT / "results" / name).items():
-            cells = findings.cells[findings.cells["mean"].notna()]
+        for study, found in read_results(ROOT / "results" / name).items():
+            cells = found.cells[found.cells["mean"].notna()]
             where = name if study == name else f"{name}/{study}"
             tables.append(cells.assign(study=where)[[*KEY, "mean", "low", "high", "n"]])
     table = pd.concat(tables).sort_values(KEY, kind="stable")

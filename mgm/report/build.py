@@ -14,15 +14,21 @@ from typing import Any
 import pandas as pd
 
 from mgm.errors import UserError
-from mgm.report.blocks import Figure, compared, study_page, suite_page, unit_of
+from mgm.report import html, markdown
 from mgm.report.claims import judge_claims
-from mgm.report.findings import Findings, read_findings
-from mgm.report.markdown import summary
-from mgm.report.page import page
+from mgm.report.estimates import (
+    StudyResults,
+    is_share,
+    pictures_of,
+    read_results,
+    selected,
+    selected_differences,
+    unit_of,
+)
+from mgm.report.page import Shown, shown_table, study_page, suite_page
 from mgm.report.tables import write_frames, write_table
-from mgm.report.views import check_views, module_of, options_of
+from mgm.report.views import check_views, is_table, module_of
 from mgm.results import atomic
-from mgm.study.formula import parse_formula
 from mgm.study.schema import View
 
 FORMATS = ("svg", "pdf", "png")
@@ -45,51 +51,114 @@ def build_report(results: Path, reports: Path, only: str = "", formats: Sequence
     """
     if unknown := {*formats} - {*FORMATS}:
         raise UserError(f"{min(unknown)}: no format of figures; choose from {', '.join(FORMATS)}")
-    findings = read_findings(results, weights=True)
-    for found in findings.values():
-        check_views(found.study)
-    writers: dict[str, Callable[[], Any]] = {
-        name: partial(write_table, found, name, reports / "tables")
-        for found in findings.values()
-        for name in found.study.of_kind("table")
-    }
-    draw = Drawing(reports / "figures", formats)
-    drawers = {
-        study: figures_of(found, draw, alone=len(findings) == 1)
-        for study, found in findings.items()
-    }
-    figures = {name: draw for of_study in drawers.values() for name, draw in of_study.items()}
+    found = read_results(results, weights=True)
+    for one in found.values():
+        check_views(one.study)
+    drawing = Drawing(reports / "figures", formats)
     if only:
-        return _only(only, writers, figures)
-    for write in writers.values():
-        write()
-    write_frames(findings, reports / "tables")
-    verdicts = judge_claims()
-    if len(findings) > 1:
-        csv = verdicts.to_csv(index=False, lineterminator="\n")
-        atomic.write(reports / "claims.csv", csv)
-    drawn = {study: [draw() for draw in of.values()] for study, of in drawers.items()}
-    if len(findings) == 1:
-        ((study, found),) = findings.items()
-        blocks = study_page(found, drawn[study], reports)
+        return _write_target(found, only, reports, drawing)
+    tables, pictures = dict[str, dict[str, Shown]](), dict[str, list[Shown]]()
+    for study, one in found.items():
+        tables[study], pictures[study] = {}, []
+        for name, view in one.study.shown_views.items():
+            shown = show_view(one, name, view, drawing)
+            if is_table(view):
+                tables[study][name] = shown
+                write_table(one, shown, reports / "tables")
+            else:
+                pictures[study].append(shown)
+        pictures[study] += show_every_run(one, drawing)
+    write_frames(found, reports / "tables")
+    claims = judge_claims()
+    if len(found) == 1:
+        ((study, one),) = found.items()
+        page = study_page(one, tables[study], pictures[study])
     else:
-        blocks = suite_page(findings, drawn, verdicts, reports)
-    atomic.write(reports / "index.md", summary(blocks, results.name))
-    return atomic.write(reports / "index.html", page(findings, blocks, reports))
+        csv = claims.to_csv(index=False, lineterminator="\n")
+        atomic.write(reports / "claims.csv", csv)
+        page = suite_page(found, tables, pictures, claims)
+    atomic.write(reports / "index.md", markdown.page(page, results.name))
+    return atomic.write(reports / "index.html", html.page(page, found, reports))
 
 
-def _only(
-    target: str, tables: Mapping[str, Callable[[], Any]], figures: Mapping[str, Callable[[], Any]]
+def _write_target(
+    found: Mapping[str, StudyResults], target: str, reports: Path, drawing: "Drawing"
 ) -> Path:
-    if target in tables:
-        return Path(tables[target]())
-    if target not in figures:
-        known = ", ".join([*tables, *figures])
-        raise UserError(f"{target}: no such table or figure; choose one of {known}")
-    figure: Figure = figures[target]()
-    if not figure.picture:
-        raise UserError(f"{target}: {figure.why}")
-    return figure.picture
+    """Write one table or figure, and return its path."""
+    targets = {
+        name: (one, view) for one in found.values() for name, view in one.study.shown_views.items()
+    }
+    if target in targets:
+        one, view = targets[target]
+        shown = show_view(one, target, view, drawing)
+        if is_table(view):
+            return write_table(one, shown, reports / "tables")
+    else:
+        of_runs = (shown for one in found.values() for shown in show_every_run(one, drawing))
+        every = {shown.name: shown for shown in of_runs}
+        if target not in every:
+            known = ", ".join([*targets, *every])
+            raise UserError(f"{target}: no such table or figure; choose one of {known}")
+        shown = every[target]
+    if not shown.picture:
+        raise UserError(f"{target}: {shown.why}")
+    return shown.picture
+
+
+def show_view(found: StudyResults, name: str, view: View, drawing: "Drawing") -> Shown:
+    """Return a view of a study as the page shows it."""
+    if is_table(view):
+        title = ". ".join(filter(None, (view.label, view.title or name.removeprefix("table"))))
+        return shown_table(found, name, view, title)
+    frame = pictures_of(found, name) if view.show else selected(found, view)
+    return _drawn(name, view, frame, drawing)
+
+
+def _drawn(name: str, view: View, frame: pd.DataFrame, drawing: "Drawing") -> Shown:
+    """Draw a view, or say that it has nothing to show."""
+    module = module_of(view)
+    data = module.data(frame, view)
+    text = view.note or (module.__doc__ or "").partition("\n")[0]
+    about = Shown(view.title or view.label or name, name, notes=[text])
+    if not len(data):
+        for ending in FORMATS:
+            (drawing.folder / f"{name}.{ending}").unlink(missing_ok=True)
+        one = f"{frame.status.iloc[0]}: {frame.why.iloc[0]}" if len(frame) == 1 else ""
+        return replace(about, why=one or "None of its runs is finished.")
+    kind = getattr(module, "format_of", lambda view: "svg")(view)
+    picture = drawing(name, partial(module.draw, data, view), kind)
+    runs = data.run_ids.tolist() if view.show else ()
+    return replace(about, picture=picture, alt=alt_of(data), run_ids=runs)
+
+
+def alt_of(data: pd.DataFrame) -> str:
+    """Return the numbers of a figure, for who does not see it."""
+    if "mean" not in data:
+        return ""
+    points = data.drop_duplicates(["row", "mean"]).dropna(subset="mean")
+    return "; ".join(f"{row}: {mean:.1f}" for row, mean in zip(points.row, points["mean"]))
+
+
+def show_every_run(found: StudyResults, drawing: "Drawing") -> list[Shown]:
+    """Return a figure of every run: of the first column's differences, or of its rows."""
+    study, unit = found.study, unit_of(found.study)
+    end, column = "" if found.alone else f"-{study.study}", study.first_column
+    frames = [selected_differences(found, family, column) for family in study.compare]
+    frame = pd.concat(frames) if frames else pd.DataFrame()
+    if len(frame):
+        # In the study's order: by dataset, then by family.
+        frame = frame.sort_index()
+        text = f"Dots: one per {unit}. Bars: means with 95 % intervals."
+        options = {"axis": "Difference (points)", "rule": 0.0}
+        view = View(kind="dots", title="Paired differences", note=text, options=options)
+        name = f"differences{end}"
+    else:
+        frame, name = selected(found, View(columns=(column,))), f"seeds{end}"
+        unit_text = " (%)" * is_share(study, "", column)
+        options = {"axis": f"{column}{unit_text}"}
+        view = View(kind="dots", title="Every run and the mean", options=options)
+    shown = _drawn(name, view, frame, drawing)
+    return [shown] if shown.picture else []
 
 
 @dataclass(frozen=True)
@@ -103,21 +172,18 @@ class Drawing:
     folder: Path
     formats: Sequence[str] = ()
 
-    def __call__(
-        self, about: Figure, draw: Callable[[], Any], kind: str = "svg", key: Any = None
-    ) -> Figure:
-        """Draw a figure unless it is there.
+    def __call__(self, name: str, draw: Callable[[], Any], kind: str) -> Path:
+        """Draw a figure unless it is there, and return its path.
 
         Args:
             kind: the format that the page shows.
-            key: what the picture follows from; by default the arguments of `draw`.
         """
-        stem, kinds = self.folder / about.name, [*dict.fromkeys((kind, *self.formats))]
+        stem, kinds = self.folder / name, [*dict.fromkeys((kind, *self.formats))]
         folders = (Path(__file__).with_name(name) for name in ("figures", "views"))
         files_of_code = sorted(path for folder in folders for path in folder.glob("*.py"))
         code = [path.read_bytes() for path in files_of_code]
-        digest = sha256(pickle.dumps((draw if key is None else key, code))).hexdigest()
-        stamp = self.folder / ".drawn" / about.name
+        digest = sha256(pickle.dumps((draw, code))).hexdigest()
+        stamp = self.folder / ".drawn" / name
         files = [stem.with_suffix(f".{name}") for name in kinds]
         known = stamp.is_file() and stamp.read_text() == digest
         if not (known and all(file.exists() for file in files)):
@@ -126,86 +192,4 @@ class Drawing:
 
             save(drawn(draw), stem, kinds, fitted=kind == "svg")
             atomic.write(stamp, digest)
-        return replace(about, picture=files[0])
-
-
-def figures_of(
-    findings: Findings, drawing: Drawing, alone: bool
-) -> dict[str, Callable[[], Figure]]:
-    """Return functions that draw a study's views, by the views' names. Tables are not drawn.
-
-    Args:
-        alone: no other study has figures in this folder.
-    """
-    views = {name: v for name, v in findings.study.shown_views.items() if v.kind != "table"}
-    drawers: dict[str, Callable[[], Figure]] = {
-        name: partial(_clips, findings, name, drawing)
-        if view.kind == "clips"
-        else partial(_view, name, view, findings.shown_by(view), drawing)
-        for name, view in views.items()
-    }
-    end = "" if alone else f"-{findings.study.study}"
-    if len(frame := _differences(findings)):
-        text = f"Dots: one per {findings.unit_name}. Bars: means with 95 % intervals."
-        options = {"axis": "Difference (points)", "rule": 0.0}
-        view = View(kind="dots", title="Paired differences", note=text, options=options)
-        name = f"differences{end}"
-    else:
-        frame, name = findings.shown_by(View(columns=(findings.first_column,))), f"seeds{end}"
-        options = {"axis": unit_of(findings, findings.first_column)}
-        view = View(kind="dots", title="Every run and the mean", options=options)
-    if len(module_of(view).data(frame, view)):
-        drawers[name] = partial(_view, name, view, frame, drawing)
-    return drawers
-
-
-def _view(name: str, view: View, frame: pd.DataFrame, drawing: Drawing) -> Figure:
-    """Draw a view, or say that it has nothing to show."""
-    module = module_of(view)
-    data = module.data(frame, view)
-    text = view.note or (module.__doc__ or "").partition("\n")[0]
-    about = Figure(name, view.title or view.label or name, text)
-    if not len(data):
-        return replace(about, why="None of its runs is finished.")
-    return drawing(about, partial(module.draw, data, view))
-
-
-def _differences(findings: Findings) -> pd.DataFrame:
-    """Return the differences of the first column as the cells of a view."""
-    table = compared(findings)
-    # A dot is a unit, and a unit is no person.
-    drawn = table.family.isin(findings.study.compare) & (table.column == findings.first_column)
-    table = table[drawn]
-    values = [
-        findings.per_unit(line["dataset"], parse_formula(line["says"]), line["column"])
-        for line in table.to_dict("records")
-    ]
-    return table.assign(
-        title=table.dataset.map(findings.study.shown),
-        row=table.says,
-        values=pd.Series(values, table.index, dtype="object"),
-        # They are per unit already.
-        by="runs",
-        unit=findings.unit_name,
-        control=False,
-    )
-
-
-def _clips(findings: Findings, name: str, drawing: Drawing) -> Figure:
-    """Draw a figure of a run's arrays, or say why it cannot be drawn."""
-    view = findings.study.views[name]
-    cells = findings.plan.cells
-    run_id = next(cell.run_id for cell in cells if name in cell.views and not cell.metric)
-    about = Figure(name, view.title, view.note, run_ids=[run_id])
-    status, path = findings.statuses[run_id], findings.results / run_id / "arrays.npz"
-    if not status.result or not path.exists():
-        for ending in FORMATS:
-            (drawing.folder / f"{name}.{ending}").unlink(missing_ok=True)
-        why = status.why or "its arrays.npz is missing; delete its result.json and run it again"
-        state = "not run" if status.result else status.state
-        return replace(about, why=f"{state}: {run_id}: {why}")
-    module, show = module_of(view), options_of(view).show
-    # Measurements have curves, and the other figures show frames of clips.
-    kind, note = "svg" if show == "coverage" else "png", f"Scale {findings.plan.name}."
-    draw = partial(module.draw_file, path, show, note)
-    return drawing(about, draw, kind, (show, note, status.result["files"]))
+        return files[0]

@@ -30,21 +30,18 @@ from typing import Any
 import pandas as pd
 
 from mgm.errors import UserError
-from mgm.report.blocks import (
-    Block,
-    Figure,
-    Heading,
-    Line,
-    Lines,
-    Row,
-    Table,
-    Text,
-    difference_table,
-    seen,
-    table_of,
+from mgm.report.estimates import (
+    StudyResults,
+    estimate,
+    in_words,
+    read_results,
+    selected,
+    selected_differences,
 )
-from mgm.report.findings import Findings, in_words, read_findings
+from mgm.report.page import DIFFERENCES, Page, Shown
+from mgm.report.views import table
 from mgm.results import atomic
+from mgm.study.schema import View
 
 # A block holds no other comment, so that one without an end does not take the text after it.
 BLOCK = re.compile(
@@ -56,11 +53,11 @@ BLOCK = re.compile(
 ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|(?<=\])[(:]")
 
 
-def refresh(text: str, findings_of: Callable[[str], Findings]) -> str:
+def refresh(text: str, results_of: Callable[[str], StudyResults]) -> str:
     """Return a text with its blocks written again.
 
     Args:
-        findings_of: returns what a study found, by its name.
+        results_of: returns what a study found, by its name.
 
     Raises:
         UserError: a block names what is not there, or has no end.
@@ -72,49 +69,49 @@ def refresh(text: str, findings_of: Callable[[str], Findings]) -> str:
     def write(block: re.Match) -> str:
         name, what = block["name"], " ".join(block["what"].split())
         try:
-            return block["start"] + _inside(findings_of(name), what) + block["end"]
+            return block["start"] + _inside(results_of(name), what) + block["end"]
         except (UserError, TypeError, ValueError) as error:
             raise UserError(f"block `study {name} | {what}`: {error}") from None
 
     return BLOCK.sub(write, text)
 
 
-def _inside(findings: Findings, what: str) -> str:
+def _inside(found: StudyResults, what: str) -> str:
     kind, *parts = what.split(" | ")
     options = dict(option.split(": ", 1) for option in parts)
     if kind in KINDS:
-        return f"\n\n{KINDS[kind](findings, **options)}\n\n"
+        return f"\n\n{KINDS[kind](found, **options)}\n\n"
     dataset, _, formula = kind.partition(": ")
-    estimate = findings.estimate(dataset, formula, **options)  # type: ignore[arg-type]
-    text = in_words(estimate)
-    if estimate is None or text == "not run":
+    one = estimate(found, dataset, formula, **options)  # type: ignore[arg-type]
+    if one is None:
         raise UserError("has no result")
-    return f"{text}, n = {estimate.n}" if estimate.has_interval else text
+    return f"{in_words(one)}, n = {one.n}" if one.has_interval else in_words(one)
 
 
-def named_table(findings: Findings, name: str) -> str:
+def named_table(found: StudyResults, name: str) -> str:
     """Return a table of the study, without the controls."""
-    cells = seen(findings, name)
-    return markdown(table_of(findings, cells[~cells.control]))
+    view = found.study.shown_views[name]
+    view = view.model_copy(update={"options": {**view.options, "controls": False}})
+    return markdown(table.data(selected(found, view), view))
 
 
-def controls(findings: Findings, datasets: str = "") -> str:
+def controls(found: StudyResults, datasets: str = "") -> str:
     """Return a table of the controls in the first column."""
-    cells = findings.cells
-    cells = cells[cells.control & (cells.n > 0) & (cells.column == findings.first_column)]
-    table = table_of(findings, _chosen(cells, "dataset", datasets))
-    lines = [line._replace(part="") for line in table.lines]
-    return markdown(Table("Control", table.columns, lines, table.groups))
+    view = View(columns=(found.study.first_column,), options={"head": "Control"})
+    frame = selected(found, view)
+    shown = table.data(_chosen(frame[frame.control], "dataset", datasets), view)
+    return markdown(shown.drop(index=table.CONTROLS))
 
 
-def differences(findings: Findings, family: str = "", datasets: str = "", column: str = "") -> str:
+def differences(found: StudyResults, family: str = "", datasets: str = "", column: str = "") -> str:
     """Return a table of a family's differences. Bold differs from 0 by Holm's method."""
-    table = findings.differences
-    family = family or next(iter(findings.study.compare))
-    column = column or findings.first_column
+    chosen = found.differences
+    family = family or next(iter(found.study.compare))
+    column = column or found.study.first_column
     for name, wanted in (("family", family), ("column", column), ("dataset", datasets)):
-        table = _chosen(table, name, wanted)
-    return markdown(difference_table(findings, family, column, list(table.dataset.unique())))
+        chosen = _chosen(chosen, name, wanted)
+    frame = selected_differences(found, family, column)
+    return markdown(table.data(frame[frame.dataset.isin(chosen.dataset)], DIFFERENCES))
 
 
 def _chosen(table: pd.DataFrame, name: str, wanted: str) -> pd.DataFrame:
@@ -138,52 +135,53 @@ KINDS: dict[str, Callable[..., str]] = {
 }
 
 
-def summary(blocks: Iterable[Block], name: str) -> str:
-    """Return the Markdown of a page. Folded blocks are left out."""
-    ends = [
+def page(page: Page, name: str) -> str:
+    """Return the Markdown of a page. What is folded is left out."""
+    texts = [f"# {plain(page.title)}", plain(page.lead), *map(plain, page.findings)]
+    texts += [f"*{plain(page.caveat)}*" if page.caveat else ""]
+    texts += [f"**{plain(text)}**" for text in page.warnings]
+    texts.append(plain(page.tally))
+    for section in page.sections:
+        if section.folded:
+            continue
+        texts.append(f"## {plain(section.title)}" if section.title else "")
+        for shown in section.shown:
+            texts += _texts(shown)
+    texts.append(
         f"Written by `mgm report {name}`, which also writes all other columns, differences and "
         "predictions as csv."
-    ]
-    return "\n\n".join([*_texts(blocks), *ends]) + "\n"
+    )
+    return "\n\n".join(filter(None, texts)) + "\n"
 
 
-def _texts(blocks: Iterable[Block]) -> Iterable[str]:
-    for block in blocks:
-        match block:
-            case Heading():
-                yield f"{'#' * min(block.level, 2)} {plain(block.text.strip())}"
-            case Text() if block.text:
-                star = {"caveat": "*", "warning": "**"}.get(block.kind, "")
-                yield f"{star}{plain(block.text.strip())}{star}"
-            case Lines():
-                yield "\n".join(f"- {plain(item)}" for item in block.items)
-            case Figure() if block.picture:
-                title, caption = plain(block.title), plain(block.caption.strip())
-                yield f"![{title}](figures/{block.picture.name})"
-                yield f"*{title}. {caption}*".replace(". *", ".*")
-            case Table():
-                yield markdown(block)
-            case Row():
-                for part in block.parts:
-                    yield from _texts(part)
+def _texts(shown: Shown) -> Iterable[str]:
+    if shown.table is not None:
+        yield f"## {plain(shown.title)}"
+        yield from map(plain, shown.notes)
+        yield from (f"**{plain(text)}**" for text in shown.warnings)
+        yield markdown(shown.table)
+    elif shown.picture:
+        title, note = plain(shown.title), plain(" ".join(shown.notes).strip())
+        yield f"![{title}](figures/{shown.picture.name})"
+        yield f"*{title}. {note}*".replace(". *", ".*")
 
 
-def markdown(table: Table) -> str:
+def markdown(shown: pd.DataFrame) -> str:
     """Return a table. A group of columns stands once, above its first column."""
-    rows = []
-    heads, groups = [table.head, *table.columns], table.groups
-    if groups:
-        rows.append(heads)
-        heads = ["", *("" if n and groups[n - 1] == g else g for n, g in enumerate(groups))]
-    part = ""
-    for line in table.lines:
-        if line.part != part:
-            part = line.part
-            rows.append([f"**{part}**", *([""] * len(table.columns))])
-        rows.append([_named(line), *(cell.words for cell in line.cells)])
-    texts = pd.DataFrame(rows, columns=heads).map(_in_table)
-    names = [_in_table(head) for head in heads]
-    return str(texts.to_markdown(index=False, headers=names, disable_numparse=True))
+    text = shown.map(_in_table)
+    text.index = text.index.map(_in_table)
+    heads = [[_in_table(head) for head in text.columns.get_level_values(n)] for n in (0, -1)]
+    head = _in_table(text.columns.names[-1] or "")
+    if text.columns.nlevels == 1:
+        headers = [head, *heads[0]]
+    else:
+        groups = heads[0]
+        starts = [
+            group if n == 0 or groups[n - 1] != group else "" for n, group in enumerate(groups)
+        ]
+        text = pd.concat([pd.DataFrame([heads[1]], [head], text.columns), text])
+        headers = ["", *starts]
+    return str(text.to_markdown(headers=headers, disable_numparse=True))
 
 
 def plain(text: str) -> str:
@@ -195,15 +193,11 @@ def _in_table(text: Any) -> str:
     return plain(str(text)).replace("|", "\\|")
 
 
-def _named(line: Line) -> str:
-    return f"{line.name} ({line.note})" if line.note else line.name
-
-
 def main(paths: list[Path], results: Path = Path("results")) -> None:
     """Write the blocks of these files again."""
-    found = cache(lambda name: read_findings(results / name))
+    found = cache(lambda name: read_results(results / name))
 
-    def read(study: str) -> Findings:
+    def read(study: str) -> StudyResults:
         name, _, of_suite = study.partition("/")
         return found(name)[of_suite or name]
 

@@ -1,126 +1,230 @@
-"""The page: blocks as one HTML file, with every run."""
+"""What the page of a study, or of the paper's suite, shows: sections of views."""
 
-import base64
-import io
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import groupby, takewhile
-from os.path import relpath
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup, escape
-from PIL import Image
+import pandas as pd
 
-from mgm.report.blocks import Block, Fold, Heading, Row, Text
-from mgm.report.findings import Findings
-from mgm.results.frame import of_every_run
+from mgm.report.estimates import (
+    StudyResults,
+    filled,
+    interval_of,
+    is_share,
+    selected,
+    selected_differences,
+    unit_of,
+)
+from mgm.report.views import table
+from mgm.report.views.table import Cell
+from mgm.report.warnings import notes_of, of_page, warnings_of
+from mgm.study.schema import View
 
-STAGES = {
-    "pretrain": "Pretraining",
-    "finetune": "Fine-tuning",
-    "probe": "Linear probes",
-    "measure": "Measurements",
-    "visualise": "Pictures",
-}
+VERDICTS = {"holds": "held", "refuted": "refuted", "open": "open", "not run": "not run"}
+DIFFERENCES = View(options={"head": "Difference (points)"})
 
 
-def page(findings: Mapping[str, Findings], blocks: Sequence[Block], reports: Path) -> str:
-    """Return the HTML of `reports`/index.html."""
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True
+@dataclass(frozen=True)
+class Shown:
+    """A view as it is shown: a table, a picture, or why there is neither.
+
+    Attributes:
+        name: the view's target; empty for what is no target.
+        picture: an svg, or a png of frames of clips.
+        alt: what a reader who does not see the picture is told.
+        why: why it has neither a picture nor a table.
+    """
+
+    title: str = ""
+    name: str = ""
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    table: pd.DataFrame | None = None
+    picture: Path | None = None
+    alt: str = ""
+    why: str = ""
+    files: Sequence[str] = ()
+    run_ids: Sequence[str] = ()
+
+    @property
+    def is_chart(self) -> bool:
+        """Whether its picture has lines and marks, and no frames of clips."""
+        return self.picture is not None and self.picture.suffix == ".svg"
+
+
+@dataclass(frozen=True)
+class Section:
+    """Views below a title. What is folded is not in Markdown, so that it stays short."""
+
+    shown: Sequence[Shown]
+    title: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page of results.
+
+    Attributes:
+        findings: the answer, as sentences with numbers.
+        caveat: what the numbers do not show.
+        warnings: what is wrong with the runs.
+    """
+
+    title: str
+    sections: Sequence[Section]
+    lead: str = ""
+    findings: Sequence[str] = ()
+    caveat: str = ""
+    warnings: Sequence[str] = ()
+    tally: str = ""
+
+
+def study_page(found: StudyResults, views: Mapping[str, Shown], pictures: Sequence[Shown]) -> Page:
+    """Return the page of a study: a figure, a table, the first differences, what was refuted.
+
+    All else is folded, and written as csv.
+
+    Args:
+        views: the tables of the study, by key.
+        pictures: its figures, and that of every run.
+    """
+    study, tables = found.study, list(views.values())
+    first, *others = tables
+    if not any(name in study.views for name in views) and len(views) > 1:
+        # A table per dataset is implied. Its first column stands on the page for all datasets.
+        column = study.first_column
+        title = column + " (%)" * is_share(study, "", column)
+        first, others = shown_table(found, "", View(columns=(column,)), title), tables
+    families = found.differences[found.differences.n > 1][["family", "column"]].drop_duplicates()
+    differences = [
+        shown_differences(found, family, column) for family, column in families.to_numpy(str)
+    ]
+    refuted = shown_predictions(found, ["refuted"], "Refuted predictions")
+    told = shown_predictions(found, ["holds", "open", "not run"], "Predictions")
+    asked = [*study.sceptic.items(), ("When the runs stop", study.stop)]
+    notes = [f"**{title}.** {said}" for title, text in asked if (said := filled(found, text))]
+    return Page(
+        study.question,
+        [
+            Section([*pictures[:1], first, *differences[:1], *refuted]),
+            *folded("All tables", others),
+            *folded("Other figures", pictures[1:]),
+            *folded("Other differences", differences[1:]),
+            *folded("Other predictions", told),
+            *folded("Notes", [Shown(notes=notes)] if notes else []),
+        ],
+        findings=answers(found),
+        caveat=caveat_of(found),
+        warnings=of_page(found),
+        tally=tally(found.predictions.verdict),
     )
-    templates.globals |= {"kind": lambda block: type(block).__name__, "source": source}
-    templates.filters |= {"words": words, "spans": spans}
-    first = next(iter(findings.values()))
-    # The head of the page: its title, and the texts below it.
-    head = 1 + sum(1 for _ in takewhile(lambda block: isinstance(block, Text), blocks[1:]))
-    return templates.get_template("page.html.j2").render(
-        name=first.results.name,
-        head=blocks[:head],
-        blocks=blocks[head:],
-        sections=sections(blocks),
-        facts=facts(first),
-        stages=runs(findings),
-        statuses=first.statuses,
-        folder=quote(relpath(first.results, reports)),
+
+
+def suite_page(
+    found: Mapping[str, StudyResults],
+    tables: Mapping[str, Mapping[str, Shown]],
+    pictures: Mapping[str, Sequence[Shown]],
+    claims: pd.DataFrame,
+) -> Page:
+    """Return the page of the paper's suite. Studies with an answer come first."""
+    first = next(iter(found.values()))
+    order = sorted(found.values(), key=lambda one: not one.study.answer)
+    sections = list[Section]()
+    for one in order:
+        name = one.study.study
+        # Figures of seeds show the numbers of the tables once more.
+        declared = [shown for shown in pictures[name] if shown.name in one.study.views]
+        charts = [shown for shown in declared if not shown.picture or shown.is_chart]
+        own = list(tables[name].values())
+        if parts := [*own[:1], *charts, *own[1:]]:
+            sections.append(Section(parts, one.study.question))
+        sections += folded("Pictures", [shown for shown in declared if shown not in charts])
+    return Page(
+        "Motion-Guided Masking, rerun",
+        [*sections, *folded("The paper's claims", shown_claims(claims))],
+        lead=f"The experiments of Fan et al. (ICCV 2023) and their baselines, at scale "
+        f"{first.folder.name}.",
+        findings=[text for one in order for text in answers(one)],
+        caveat=caveat_of(first),
+        warnings=of_page(first),
     )
 
 
-def spans(groups: Sequence[str]) -> list[tuple[str, int]]:
-    """Return each group of columns with how many it has."""
-    return [(group, len([*columns])) for group, columns in groupby(groups)]
+def folded(title: str, shown: Sequence[Shown]) -> list[Section]:
+    return [Section(shown, title, folded=True)] if shown else []
 
 
-def sections(blocks: Sequence[Block]) -> dict[str, str]:
-    """Map the keys of headings to short titles, for the page's navigation."""
-    found: dict[str, str] = {}
-    for block in blocks:
-        if isinstance(block, Heading) and block.key:
-            found[block.key] = block.key.removeprefix("table-").replace("_", " ")
-        for part in block.parts if isinstance(block, Row) else ():
-            found |= sections(part)
-        found |= sections(block.blocks) if isinstance(block, Fold) else {}
-    return found
+def answers(found: StudyResults) -> list[str]:
+    return [text for text in (filled(found, one) for one in found.study.answer) if text]
 
 
-def facts(findings: Findings) -> dict[str, Any]:
-    """Return what was run where."""
-    results = [status.result for status in findings.statuses.values() if status.result]
-    return {
-        "done": len(results),
-        "total": len(findings.statuses),
-        "states": Counter(
-            status.state for status in findings.statuses.values() if status.state != "finished"
-        ),
-        "troubles": {
-            run_id: status
-            for run_id, status in findings.statuses.items()
-            if status.state not in ("finished", "not run")
-        },
-        "hours": sum(result["wall_s"] for result in results) / 3600,
-        "devices": sorted({result["device"] for result in results}),
-        "versions": sorted(
-            {f"PyTorch {result['versions'].get('torch', '?')}" for result in results}
-        ),
-        "commits": Counter(result["commit"][:7] for result in results),
-    }
+def caveat_of(found: StudyResults) -> str:
+    """Return what the numbers of a study, or of its scale, do not show."""
+    return (found.study.caveat or found.plan.caveat).strip()
 
 
-def runs(findings: Mapping[str, Findings]) -> dict[str, dict[str, str]]:
-    """Map the title of each stage to its runs, each with the cell that it is for."""
-    first = next(iter(findings.values()))
-    specs, cells = first.plan.specs, dict[str, str]()
-    shown = of_every_run(first.frame, specs).drop_duplicates("run_id")
-    for run in shown.to_dict("records"):
-        drawn = f"draw {run['draw']}, " if run["draw"] >= 0 else ""
-        where = f"{run['title']}, {run['row']}, {run['column']}"
-        cells[run["run_id"]] = f"{where}, {drawn}seed {run['seed']}"
-    return {
-        title: {
-            run_id: cells.get(run_id, "") for run_id, spec in specs.items() if spec.stage == stage
-        }
-        for stage, title in STAGES.items()
-    }
+def tally(verdicts: Iterable[str]) -> str:
+    """Return "Predictions: 3 held, 1 refuted."; empty without any."""
+    counts = Counter(verdicts)
+    parts = [f"{counts[name]} {words}" for name, words in VERDICTS.items() if counts[name]]
+    return f"Predictions: {', '.join(parts)}." if parts else ""
 
 
-def source(picture: Path) -> str:
-    """Return a picture as a data URI, so that the page is one file. A PNG becomes a WebP."""
-    if picture.suffix != ".png":
-        kind = "svg+xml" if picture.suffix == ".svg" else picture.suffix[1:]
-        return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
-    file = io.BytesIO()
-    with Image.open(picture) as image:
-        image.convert("RGB").save(file, "WEBP", quality=78)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+def shown_table(found: StudyResults, name: str, view: View, title: str) -> Shown:
+    """Return a table with what its readers must know."""
+    frame = selected(found, view)
+    made = table.data(frame, view)
+    cells = frame[frame.row.isin(made.index) | (frame.n > 0)]
+    return Shown(
+        title,
+        name,
+        notes=[*filter(None, [view.note]), *notes_of(found, cells)],
+        warnings=warnings_of(found, cells),
+        table=made,
+        files=[f"tables/{name}.{ending}" for ending in ("csv", "md", "tex")] if name else [],
+    )
 
 
-def words(text: str) -> Markup:
-    """Return a text as HTML: `code`, **bold**, true minus signs, and no break before a unit."""
-    text = re.sub(r"(?<=\d) (?=%)|(?<=\bn) (?==)|(?<==) (?=\d)", "\N{NO-BREAK SPACE}", text)
-    text = re.sub(r"(?<=[\s\[(])-(?=\d)|^-(?=\d)", "\N{MINUS SIGN}", text)
-    text = re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text)))
-    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", text))
+def shown_differences(found: StudyResults, family: str, column: str) -> Shown:
+    """Return a family's differences: a column per dataset. Bold differs from 0."""
+    note = (
+        f"Row minus row in points, paired by {unit_of(found.study)}. Bold: it differs from 0 by "
+        "Holm's method, which keeps the chance of a false difference in a family at 5 %."
+    )
+    title = ", ".join(filter(None, ("Paired differences", family, column)))
+    made = table.data(selected_differences(found, family, column), DIFFERENCES)
+    return Shown(title, notes=[note], table=made)
+
+
+def shown_predictions(found: StudyResults, verdicts: Sequence[str], title: str) -> list[Shown]:
+    """Return what predictions with these verdicts came to, with the commits that wrote them."""
+    study, names, lines = found.study, list[str](), list[list[Cell]]()
+    told: Any = found.predictions[found.predictions.verdict.isin(verdicts)].itertuples()
+    for line in told:
+        where = study.shown.get(line.dataset, line.dataset)
+        where += f", {line.column}" if line.column != study.first_column else ""
+        for what, numbers in (("draws", line.draws), ("seeds", line.seeds)):
+            where += f", {what} {numbers[0]} to {numbers[-1]}" if numbers else ""
+        number, small = Cell(status="not run"), (f"n = {line.n}",)
+        if line.n:
+            number = Cell(f"{line.mean:z.1f}", interval_of(line), small)
+        verdict = Cell(status=line.verdict, small=tuple(filter(None, [line.why])))
+        names.append(line.says)
+        lines.append([Cell(where), Cell(line.since[:7] or "not committed"), number, verdict])
+    columns = pd.Index(["Where", "Commit", "Found", "Verdict"], name="Predicted")
+    made = pd.DataFrame(lines, names, columns)
+    return [Shown(title, table=made)] if lines else []
+
+
+def shown_claims(claims: pd.DataFrame) -> list[Shown]:
+    """Return the paper's claims by verdict, each against the paper's own tables."""
+    made = []
+    for verdict, part in claims.groupby("verdict", sort=False):
+        index = pd.Index(part.claim, name=None)
+        lines = pd.DataFrame({"The paper's tables": map(Cell, part.quoted)}, index)
+        title = f"{verdict}: {len(part)}".capitalize()
+        made.append(Shown(title, table=lines.rename_axis(columns="Claim")))
+    return made

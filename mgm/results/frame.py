@@ -14,6 +14,8 @@ from mgm.spec import Finetune, Measure, Pretrain, Spec, parents
 # What a run's own fields are called in the frame.
 WORDS = ("mask", "guidance", "backbone")
 NUMBERS = ("ratio", "epochs", "steps", "size")
+# What a run's result says of its videos and of what was learnt.
+FACTS = ("classes", "train", "test", "groups", "chance", "failed", "learnt", "lead")
 
 
 def read_frame(results: Path) -> pd.DataFrame:
@@ -33,6 +35,11 @@ def read_frame(results: Path) -> pd.DataFrame:
         state: finished, altered, failed, running or not run.
         why: what is wrong, in every state except finished.
         commit: as in `git describe --dirty`; empty if not finished. dirty: whether its tree was.
+        classes, train, test, groups: counts of classes, of videos, and of groups of test videos.
+        chance: the chance accuracy (%), measured by controls. failed: videos that were not read.
+        learnt: what the run's pretraining explains of its loss (%).
+        lead: what a measured model explains minus what the mean of the visible neighbours does.
+        about: notes on the data.
 
     A control that cannot be measured on a dataset, such as the duration of videos that are equally
     long, has no row once its run is finished. Pictures are no numbers: they have no row.
@@ -47,8 +54,10 @@ def frame_of(plan: Plan, statuses: Mapping[str, RunStatus]) -> pd.DataFrame:
     rows = []
     for cell in plan.cells:
         if cell.metric and (row := _row(cell, statuses[cell.run_id])):
-            rows.append(row | own[cell.run_id])
-    return pd.DataFrame(rows).astype(dict.fromkeys(("value", *NUMBERS), "float64"))
+            start = statuses.get(cell.pretraining, RunStatus("not run")).result or {}
+            learnt = start.get("metrics", {}).get("explained")
+            rows.append(row | own[cell.run_id] | {"learnt": learnt})
+    return pd.DataFrame(rows).astype(dict.fromkeys(("value", *NUMBERS, *FACTS), "float64"))
 
 
 def own_fields(spec: Spec, specs: Mapping[str, Spec]) -> dict[str, Any]:
@@ -74,15 +83,22 @@ def _row(cell: Cell, status: RunStatus) -> dict[str, Any] | None:
     if result and not (isinstance(value, int | float) and isfinite(value)):
         state, why = "altered", f"{cell.run_id}: metrics.{cell.metric} is {str(value)[:40]}"
         value = nan
-    fields = cell._asdict()
+    data, metrics = result.get("data", {}), result.get("metrics", {})
+    lead = metrics["explained"] - metrics["neighbours"] if "neighbours" in metrics else nan
     return {
-        **fields,
+        **cell._asdict(),
         "views": " ".join(cell.views),
         "value": value,
         "state": state,
         "why": why,
         "commit": commit_of(result) if result else "",
         "dirty": bool(result.get("dirty")),
+        **{name: data.get(name) for name in ("classes", "train", "test")},
+        "groups": data.get("groups", data.get("test")),
+        "chance": metrics.get("chance"),
+        "failed": len(result.get("failed_videos", ())),
+        "lead": lead,
+        "about": data.get("note", ""),
     }
 
 

@@ -6,7 +6,7 @@ from math import inf, isfinite, sqrt
 from typing import NamedTuple, Self
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import betaincinv, stdtr, stdtrit
 
 EQUAL = 1e-9  # points; rounding errors of a difference are smaller
 FEWEST = 3  # units of an interval: two give one that is wider than the scale of an accuracy
@@ -123,6 +123,18 @@ def over_seeds_and_people(value_SP: np.ndarray) -> Estimate:
         parts = seeds**2 / (S - 1), people**2 / (P - 1), residual**2 / ((S - 1) * (P - 1))
         degrees = max(1, int(both**2 / sum(parts)))
     return of_mean(mean, S, sqrt(both / (S * P)), degrees)
+
+
+def binomial(share: float, n: int) -> tuple[float, float]:
+    """Return the 95 % interval (%) of a share of `n` videos, by Clopper and Pearson (1934).
+
+    Args:
+        share: in per cent. A mean over runs need not be a whole number of videos.
+    """
+    right = share / 100 * n
+    low = betaincinv(right, n - right + 1, 0.025) if right > 0 else 0.0
+    high = betaincinv(right + 1, n - right, 0.975) if right < n else 1.0
+    return 100 * float(low), 100 * float(high)
 
 
 def p_value(estimate: Estimate) -> float:

@@ -166,6 +166,8 @@ def result_fields(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
             **({"class_names": index.classes} if spec.stage == "finetune" else {}),
             "train": len(index.train),
             "test": len(index.test),
+            # Test videos of one group are not independent.
+            "groups": len({video.group or video.path for video in index.test}),
             "note": index.note,
         },
         "weights_sha256": file_digest(weights) if weights.exists() else None,

@@ -36,7 +36,7 @@ from mgm.study.schema import (
 )
 
 R = TypeVar("R", bound=Run)
-# The numbers of the paper's figures, by what `clips` show.
+# The numbers of the paper's figures, by what their clips show.
 FIGURES = {"masks": "5", "attention": "6", "overlays": "7", "reconstructions": "8"}
 
 
@@ -271,21 +271,23 @@ class _Runs:
         """Yield the figures of arrays, and add their runs, of the first of the scale's seeds."""
         study = self.study
         first = study.seeds or study.draws or self.scale.seeds
-        for name, view in study.of_kind("clips").items():
+        for name, view in study.views.items():
+            if not view.show:
+                continue
             (dataset,) = view.datasets
             run = self._picture(view, At(dataset, None, first[0]))
             where = UNDRAWN, run.seed, "", "", run.stage, "", False, run.run_id, ""
             yield Cell(study.study, dataset, self._title(dataset), *where, (name,))
 
     def _picture(self, view: View, at: At) -> Visualise | Measure:
-        key, show = key_of(self.study, at.dataset, None), view.options["show"]
+        key = key_of(self.study, at.dataset, None)
         shown = [
             self._pretraining(row, key, at, self.study.rows[row].changes) for row in view.rows
         ] or [self._pretraining("", key, at, {})]
         same: dict[str, Any] = shown[0].model_dump(include={"data", "clips", "model", "seed"})
-        if show == "coverage":
+        if view.show == "coverage":
             return self._add(Measure(name="coverage", mask=shown[0].mask, **same))
-        number: Any = FIGURES[show]
+        number: Any = FIGURES[view.show]
         if view.rows:
             parents = tuple(self._add(run).run_id for run in shown)
             return self._add(Visualise(figure=number, parents=parents, **same))
@@ -452,8 +454,9 @@ def _require_cells(study: Study, cells: Sequence[Cell]) -> None:
     for name, column in study.columns.items():
         found = [cell for cell in cells if cell.column == name]
         require(f"columns.{name}", found, column.only.draws, column.only.seeds)
-    for key in study.views.keys() - study.of_kind("clips").keys():
-        require(f"views.{key}", [cell for cell in cells if key in cell.views])
+    for key, view in study.views.items():
+        if not view.show:
+            require(f"views.{key}", [cell for cell in cells if key in cell.views])
     for text in chain.from_iterable(study.compare.values()):
         require_terms(f"compare: {text}", parse_formula(text), "", None)
     first = next(iter(study.columns))

@@ -96,8 +96,11 @@ def read_studies(results: Path, plan: Plan) -> dict[str, Study]:
     for name, study in studies.items():
         if names != [*files] or study.study != name:
             raise UserError(f"{results / FOLDER}: is the plan of {', '.join(names)}, not of {name}")
-        if own:
-            _say_what_lacks(study, plan, own)
+        if new := lacking(results, plan):
+            show(
+                f"{own}: {', '.join(new)}: the plan of these results lacks it; "
+                f"`snakemake --cores 1 report --config study={own}` adds it"
+            )
     return {name: _as_planned(study, plan) for name, study in studies.items()}
 
 
@@ -110,8 +113,11 @@ def study_file(results: Path, plan: Plan) -> Path | None:
     return next(filter(Path.is_file, places), places[1])
 
 
-def _say_what_lacks(study: Study, plan: Plan, file: Path) -> None:
-    shown = {cell.dataset for cell in plan.cells}
+def lacking(results: Path, plan: Plan) -> list[str]:
+    """Return what the file of a plan's study has, and the plan lacks, such as rows.MGM."""
+    if not (file := study_file(results, plan)):
+        return []
+    study, shown = load_study(file), {cell.dataset for cell in plan.cells}
     # A view of optional datasets alone is left out with them.
     views = [key for key, view in study.views.items() if shown.intersection(view.datasets or shown)]
     parts: list[tuple[str, Iterable[str], set[str]]] = [
@@ -120,14 +126,9 @@ def _say_what_lacks(study: Study, plan: Plan, file: Path) -> None:
         ("columns", study.columns, {cell.column for cell in plan.cells}),
         ("views", views, {name for cell in plan.cells for name in cell.views}),
     ]
-    optional = {name for name, place in study.datasets.items() if place.optional}
-    if new := [f"{what}.{name}" for what, names, has in parts for name in names if name not in has]:
-        new = [name for name in new if name.removeprefix("datasets.") not in optional]
-    if new:
-        show(
-            f"{file}: {', '.join(new)}: the plan of these results lacks it; "
-            f"`snakemake --cores 1 report --config study={file}` adds it"
-        )
+    optional = {f"datasets.{name}" for name, place in study.datasets.items() if place.optional}
+    new = (f"{what}.{name}" for what, names, has in parts for name in names if name not in has)
+    return [name for name in new if name not in optional]
 
 
 def _as_planned(study: Study, plan: Plan) -> Study:

@@ -256,6 +256,8 @@ class View(Selection):
     label: str = ""
     title: str = ""
     note: str = ""
+    # Arrays that a run of the view's own writes, in place of the numbers of cells.
+    show: Literal["", "masks", "coverage", "attention", "overlays", "reconstructions"] = ""
     # The lines that it shows: rows of ours and of the paper by their `line`. Empty: all.
     lines: tuple[str, ...] = ()
     options: dict[str, Any] = Field(default_factory=dict)
@@ -416,7 +418,7 @@ class Study(FrozenModel):
         stages: set[str] = {column.stage for column in self.columns.values()}
         stages |= {"pretrain"} if any(row.start != "none" for row in self.rows.values()) else set()
         stages |= {"finetune"} if any(row.then for row in self.rows.values()) else set()
-        stages |= {"visualise"} if self.of_kind("clips") else set()
+        stages |= {"visualise"} if any(view.show for view in self.views.values()) else set()
         own = {f"datasets.{name}.": place.settings for name, place in self.datasets.items()}
         for where, settings in {"": self.settings, **own}.items():
             for stage in settings:
@@ -515,13 +517,14 @@ class Study(FrozenModel):
         return (*effect.high, *effect.low) if effect else (place,)
 
     @property
+    def first_column(self) -> str:
+        """The column of a row that names none."""
+        return next(iter(self.columns))
+
+    @property
     def tests(self) -> list[str]:
         """The columns of tests. The others measure, maybe on the videos that pretrain."""
         return [name for name, column in self.columns.items() if column.stage != "measure"]
-
-    def of_kind(self, kind: str) -> dict[str, View]:
-        """Return the views of a kind, by key."""
-        return {name: view for name, view in self.shown_views.items() if view.kind == kind}
 
     @property
     def shown_views(self) -> dict[str, View]:
@@ -543,13 +546,12 @@ class Study(FrozenModel):
         row = self.rows.get(at.row, Row(line=line))
         named = bool(view.rows or view.lines)
         return (
-            at in view
+            not view.show
+            and at in view
             and (not view.lines or (row.line or at.row) in view.lines)
             and (named or not row.figure_only)
         )
 
     def views_of(self, at: At) -> tuple[str, ...]:
         """Return the keys of the views that show a place."""
-        views = self.shown_views.items()
-        # The runs of clips are of their own, and not numbers of cells.
-        return tuple(key for key, view in views if view.kind != "clips" and self.shows(view, at))
+        return tuple(key for key, view in self.shown_views.items() if self.shows(view, at))

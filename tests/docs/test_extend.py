@@ -41,7 +41,6 @@ assert "bit-rate" in {run.name for run in suite.runs_of("measured") if run.stage
 
 import numpy as np
 from mgm.report.build import build_report
-from mgm.report.findings import read_findings
 from tests.helpers.fake_results import finish, suite
 known = suite()
 for spec in known.runs_of("figure4e"):

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from mgm.dag.workflow import Workflow
-from mgm.report.findings import COLUMNS
+from mgm.report.tables import COLUMNS
 from mgm.results.plan import read_plan
 from mgm.results.result import examine, last_losses, learnt_nothing, log_lines
 from tests.helpers import programs

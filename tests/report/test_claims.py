@@ -12,7 +12,7 @@ from mgm.report.claims import (
     judge_claims,
     read_claims,
 )
-from mgm.report.findings import repeats_the_paper
+from mgm.report.estimates import repeats_the_paper
 from mgm.results.plan import Plan
 from mgm.study.load import read_studies
 from mgm.study.quoted import reported

@@ -14,33 +14,22 @@ from markdown import markdown as render
 from PIL import Image
 
 from mgm.errors import UserError
-from mgm.report.blocks import (
-    Cell,
-    Fold,
-    Heading,
-    Line,
-    Lines,
-    Table,
-    Text,
-    seen,
-    study_page,
-    table_blocks,
-    table_of,
-)
+from mgm.report import html, markdown
 from mgm.report.build import build_report
+from mgm.report.estimates import StudyResults, read_results, selected
 from mgm.report.figures.style import drawn
-from mgm.report.findings import Findings, read_findings
-from mgm.report.markdown import markdown, summary
-from mgm.report.page import page, source, words
+from mgm.report.html import source, words
+from mgm.report.page import Page, Section, Shown, shown_table, study_page
 from mgm.report.tables import _csv, write_table
-from mgm.report.views import dots, line
+from mgm.report.views import dots, line, table
+from mgm.report.views.table import CONTROLS, Cell
 from mgm.results.result import RunStatus
 from mgm.results.statistics import over_seeds
 from mgm.study.scales import Steps
 from mgm.study.schema import View
 from tests.helpers.browser import chromium
 from tests.helpers.fake_results import draw_arrays, finish, finish_all, run_of, suite
-from tests.report.test_findings import findings
+from tests.report.test_estimates import again, findings
 from tests.study.test_study import small
 
 KNOWN = suite(seeds=(0, 1))
@@ -65,7 +54,7 @@ def test_the_page_has_every_table_claim_and_run_and_loads_nothing(built):
     text = (reports / "index.html").read_text()
     ids = re.findall(r' id="([^"]+)"', text)
     assert len(ids) == len(set(ids))
-    assert {"table-4e", "table-4a", "claims", "runs", "figure-figure5", *KNOWN.specs} <= {*ids}
+    assert {"table4e", "table4a", "runs", "figure-figure5", *KNOWN.specs} <= {*ids}
     linked = set(re.findall(r'href="#([^"]+)"', text))
     assert linked <= {*ids}
     assert "<script" not in text
@@ -112,69 +101,107 @@ STUDY = small(
 )
 
 
-def texts(blocks, kind=None):
-    """Return the texts of blocks, also of those in rows and folds."""
-    found = []
-    for block in blocks:
-        inner = [
-            *getattr(block, "blocks", ()),
-            *(b for p in getattr(block, "parts", ()) for b in p),
-        ]
-        found += [block.text] if isinstance(block, Text) and kind in (None, block.kind) else []
-        found += texts(inner, kind)
-    return found
+def tables_of(found: StudyResults) -> dict[str, Shown]:
+    """Return the tables of a study, by key."""
+    views = found.study.shown_views.items()
+    return {
+        name: shown_table(found, name, view, name) for name, view in views if view.kind == "table"
+    }
 
 
-def with_controls(value: float) -> Findings:
-    """Return findings in which every control without a model has this number."""
-    found = findings(STUDY)
+def page_of(found: StudyResults) -> Page:
+    return study_page(found, tables_of(found), [])
+
+
+def shown_on(page: Page) -> list[Shown]:
+    return [shown for section in page.sections for shown in section.shown]
+
+
+def warnings_on(page: Page) -> list[str]:
+    return list(dict.fromkeys(text for shown in shown_on(page) for text in shown.warnings))
+
+
+def with_controls(found: StudyResults, value: float) -> StudyResults:
+    """Return results in which every control without a model has this number."""
     frame = found.frame.copy()
     frame.loc[frame.control, "value"] = value
     return replace(found, frame=frame)
 
 
-def test_a_study_shows_chance_videos_controls_and_what_is_not_committed(tmp_path):
-    found = with_controls(10.0)
-    data = {"classes": 4, "train": 10, "test": 30}
-    results = [status.result for status in found.statuses.values() if status.result]
-    for result in results:
-        result["data"] = data
-    blocks = study_page(found, (), tmp_path)
-    assert any("30 test videos; chance 25.0 %" in text for text in texts(blocks))
-    assert not texts(blocks, "warning")
-    (table,) = [
-        block for block in blocks if isinstance(block, Table) and block.head == "Pretraining"
-    ]
-    known = [line.name for line in table.lines if line.part]
-    assert known == list(found.cells[found.cells.control & (found.cells.n > 0)].row)
-    for result in results:
-        result["data"] = {**data, "classes": 1}
-    assert any("above chance" in text for text in texts(study_page(found, (), tmp_path), "warning"))
-    text = summary(blocks, "x")
-    row = found.cells[found.cells.row == "MGM"].iloc[0]
+def test_a_study_shows_chance_videos_controls_and_what_is_not_committed():
+    found = with_controls(findings(STUDY, test=300), 10.0)
+    page = page_of(found)
+    notes = [text for shown in shown_on(page) for text in shown.notes]
+    assert any("300 test videos; chance 25.0 %" in text for text in notes)
+    assert not warnings_on(page)
+    (first,) = page.sections[0].shown[:1]
+    controls = list(first.table.index)[list(first.table.index).index(CONTROLS) + 1 :]
+    assert controls == list(found.cells[found.cells.control & (found.cells.n > 0)].row)
+    text = markdown.page(page, "x")
+    row = found.cells[(found.cells.row == "MGM") & (found.cells.column == "Linear")].iloc[0]
     assert f"{row['mean']:.1f} [{row.low:.1f}, {row.high:.1f}]" in text
     # What holds is folded: it is on the page, and not in Markdown.
-    (fold,) = [block for block in blocks if isinstance(block, Fold) and "pred" in block.title]
-    (line,) = fold.blocks[0].lines
-    assert (line.name, line.cells[1].text) == ("MGM minus Tube above -99", "not committed")
+    (told,) = [one for one in page.sections if one.folded and "predictions" in one.title]
+    (prediction,) = told.shown[0].table.itertuples()
+    assert (prediction.Index, str(prediction.Commit)) == (
+        "MGM minus Tube above -99",
+        "not committed",
+    )
     assert "above -99" not in text
 
 
-def test_a_page_warns_of_a_better_control_and_of_a_model_that_learnt_nothing(tmp_path):
-    found = with_controls(99.0)
+def test_a_page_warns_of_rows_below_chance():
+    found = findings(STUDY, test=300)
     for status in found.statuses.values():
         if status.result:
-            status.result["data"] = {"classes": 4, "train": 10, "test": 30}
+            status.result["data"]["classes"] = 1
+    assert any("above chance" in text for text in warnings_on(page_of(again(found))))
+
+
+def test_a_page_warns_of_a_better_control_and_of_a_model_that_learnt_nothing():
+    found = findings(STUDY, test=300)
     run_id = found.runs[found.runs.row == "MGM"].pretraining.iloc[0]
     found.statuses[run_id] = RunStatus("finished", result={"metrics": {"explained": 0.5}})
-    idle, better = dict.fromkeys(texts(study_page(found, (), tmp_path), "warning"))
+    idle, better = warnings_on(page_of(with_controls(again(found), 99.0)))
     assert "above every row" in better
     assert idle.endswith("nothing: MGM.")
 
 
+def test_few_test_videos_have_a_binomial_interval_and_a_warning():
+    few, many = (tables_of(findings(STUDY, test=test))["tablea"] for test in (15, 100))
+    assert any("15 test videos" in text for text in few.warnings)
+    assert all("binomial [" in str(cell) for cell in few.table.iloc[0, :1])
+    assert not any("test videos" in text for text in many.warnings)
+    assert not many.table.map(lambda cell: "binomial" in str(cell)).any(axis=None)
+    found = findings(STUDY, test=300)
+    for status in found.statuses.values():
+        if status.result:
+            status.result["data"]["groups"] = 6
+    assert any("6 groups" in text for text in tables_of(again(found))["tablea"].warnings)
+
+
+def test_a_page_says_what_is_wrong_with_its_runs_and_videos():
+    found = findings(STUDY, test=300)
+    of_test = [status.result for status in found.statuses.values() if status.result]
+    for result in of_test:
+        result["data"]["note"] = "split as given; warning: videos are in both splits"
+    of_test[-1] |= {"dirty": True, "failed_videos": ["a.mp4"]}
+    found = replace(again(found), lacking=("rows.Newer",))
+    page = page_of(found)
+    dirty, few, lacking = (
+        any(word in text for text in page.warnings)
+        for word in ("not committed", "3 datasets", "rows.Newer")
+    )
+    assert dirty
+    assert few
+    assert lacking
+    assert any("both splits" in text for text in warnings_on(page))
+    assert any("could not be read" in text for text in warnings_on(page))
+
+
 def test_a_fine_tuned_row_shows_its_training(tmp_path):
     columns = {"Fine-tuned": {"stage": "finetune"}}
-    found = replace(findings(small(columns=columns, controls=[])), results=tmp_path)
+    found = replace(findings(small(columns=columns, controls=[]), test=300), folder=tmp_path)
     for value in found.plan.cells:
         log = tmp_path / value.run_id / "log.jsonl"
         log.parent.mkdir(exist_ok=True)
@@ -182,31 +209,36 @@ def test_a_fine_tuned_row_shows_its_training(tmp_path):
         tops = [0.0] * 8 + [100.0 if value.row == "MGM" else 60.0] * 12
         lines = [{"step": step, "train_top1": top} for step, top in enumerate(tops)]
         log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        result = found.statuses[value.run_id].result
-        result["data"] = {"classes": 4, "train": 10, "test": 30}
-    (name, *_) = found.study.of_kind("table")
-    blocks = table_blocks(found, name)
-    (table,) = [block for block in blocks if isinstance(block, Table)]
-    small_of = {line.name.split(":")[0]: line.cells[0].small for line in table.lines}
-    assert "60.0 in training" in small_of["Tube"]
-    (poor,) = texts(blocks, "warning")
+    shown = tables_of(found)["tablea"]
+    row = next(row for name, row in shown.table.iterrows() if name.startswith("Tube"))
+    assert "60.0 in training" in str(row.iloc[0])
+    (poor,) = shown.warnings
     assert "Tube" in poor
     assert "MGM" not in poor
 
 
 def test_a_row_per_row_of_the_study_and_a_column_per_column():
     found = findings(STUDY)
-    (name,) = found.study.of_kind("table")
-    table = table_of(found, seen(found, name))
-    models = [line.name.split(":")[0] for line in table.lines if not line.part]
+    shown = tables_of(found)["tablea"].table
+    names = list(shown.index)
+    models = [name.split(":")[0] for name in names[: names.index(CONTROLS)]]
     assert models == list(found.study.rows)
-    assert [column.split(" (")[0] for column in table.columns] == list(found.study.columns)
+    assert [column.split(" (")[0] for column in shown.columns] == list(found.study.columns)
 
 
-def test_a_file_of_a_table_has_the_caveat_and_the_papers_number_is_small(built):
+def test_a_new_column_stands_beside_the_others_also_in_markdown():
+    columns = {"Linear": {}, "k-NN": {"kind": "knn"}, "Newest": {"data.labels_per_class": 3}}
+    page = page_of(findings(small(datasets={"a": {"generate": {}}}, columns=columns)))
+    assert "Newest (%)" in markdown.page(page, "x")
+
+
+def test_a_file_of_a_table_has_the_caveat_and_the_papers_number_a_column(built):
     _, reports = built
-    text = (reports / "tables/table4e.md").read_text()
-    assert "(paper 67.3" in next(line for line in text.splitlines() if "MGM (Dense)" in line)
+    lines = (reports / "tables/table4e.md").read_text().splitlines()
+    (head,) = [line for line in lines if "Pretraining" in line]
+    (row,) = [line for line in lines if "MGM (Dense)" in line]
+    column = [cell.strip() for cell in head.split("|")].index("Fine-tuned, paper")
+    assert row.split("|")[column].strip() == "67.3"
     for ending in ("md", "tex"):
         text = (reports / f"tables/table4e.{ending}").read_text()
         assert KNOWN.caveat.strip().split(".")[0] in text
@@ -219,17 +251,19 @@ def test_rows_say_what_was_trained_and_quotes_alone_stand_beside_the_papers_runs
     for run_id in {cell.run_id for cell in plan.cells if cell.study == "table1"}:
         finish(tmp_path / "smoke", plan.specs[run_id], videos=12)
     plan.write(tmp_path / "smoke")
-    found = read_findings(tmp_path / "smoke")["table1"]
+    found = read_results(tmp_path / "smoke")["table1"]
     (gflops,) = found.cells[(found.cells.column == "GFLOPs") & (found.cells.row == "MGM, 400")][
         "mean"
     ]
     assert gflops == pytest.approx(180.3, abs=0.1)
-    names = [line.name for line in table_of(found, seen(found, "table1")).lines]
+    view = found.study.views["table1"]
+    frame = selected(found, view)
+    names = list(table.data(frame, view).index)
     assert "MGM, 400: 4,000 steps" in names
     assert "MGM, 800: 8,000 steps" in names
     assert not any("OmniMAE" in name for name in names)
-    found.__dict__["repeats_the_paper"] = True
-    assert any("OmniMAE" in line.name for line in table_of(found, seen(found, "table1")).lines)
+    repeated = table.data(frame.assign(repeats=True), view)
+    assert any("OmniMAE" in name for name in repeated.index)
 
 
 @pytest.mark.parametrize(
@@ -244,11 +278,13 @@ def test_rows_say_what_was_trained_and_quotes_alone_stand_beside_the_papers_runs
     ],
 )
 def test_a_text_of_a_study_is_neither_html_nor_a_link(active):
-    table = Table(active, [active], [Line(active, [Cell(active)], active, active)])
-    texts = [Heading(active), Text(active), Lines([active]), table]
-    html = render(summary(texts, "smoke"), extensions=["tables"])
-    assert not re.search("<(script|svg|a|!--)", html)
-    assert "alert" in html or "end" in html
+    cells = pd.DataFrame(Cell(active), [active], pd.Index([active], name=active))
+    shown = Shown(active, "x", [active], [active], cells)
+    page = Page(active, [Section([shown], active)], active, [active], active, [active])
+    text = render(markdown.page(page, "smoke"), extensions=["tables"])
+    assert not re.search("<(script|svg|a|!--)", text)
+    assert "alert" in text or "end" in text
+    assert not re.search("<(script|svg|a|!--)", html.table(cells))
 
 
 def test_a_file_of_numbers_has_no_formula(tmp_path):
@@ -259,12 +295,12 @@ def test_a_file_of_numbers_has_no_formula(tmp_path):
     assert read.number.tolist() == table.number.tolist()
 
 
-def test_a_group_of_columns_stands_once(built):
-    results, reports = built
-    table = Table("Row", ["x", "y", "x"], [Line("A", [Cell("1"), Cell("2"), Cell("3")])], "FFS")
-    text = page(read_findings(results), [Heading("Title", 1), table], reports)
-    assert re.findall(r'colspan="(\d)">(\w)', text) == [("2", "F"), ("1", "S")]
-    lines = markdown(table).splitlines()
+def test_a_group_of_columns_stands_once():
+    heads = pd.MultiIndex.from_tuples([("F", "x"), ("F", "y"), ("S", "x")], names=["", "Row"])
+    cells = pd.DataFrame([[Cell("1"), Cell("2"), Cell("3")]], ["A"], heads)
+    text = html.table(cells)
+    assert re.search(r'<th colspan="2"[^>]*>F</th>\s*<th>S</th>', text)
+    lines = markdown.markdown(cells).splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["", "F", "", "S"]
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["Row", "x", "y", "x"]
 
@@ -283,7 +319,8 @@ def test_what_has_not_changed_is_not_drawn_again(built):
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not here")
 def test_a_table_compiles(tmp_path):
-    write_table(findings(STUDY), "tablea", tmp_path)
+    found = findings(STUDY)
+    write_table(found, tables_of(found)["tablea"], tmp_path)
     text = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{tablea}"
     (tmp_path / "all.tex").write_text(text + r"\end{document}")
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"]

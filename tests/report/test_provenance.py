@@ -8,7 +8,8 @@ import shutil
 import pytest
 
 from mgm.report.build import build_report
-from mgm.report.findings import read_findings
+from mgm.report.estimates import read_results
+from mgm.report.tables import csv_of
 from tests.helpers.fake_results import finish, finish_all, run_of, suite
 
 KNOWN = suite(seeds=(0,))
@@ -54,7 +55,6 @@ def test_weights_that_were_exchanged_or_cut_are_altered_in_the_report(results, c
 
 
 def table_line(results):
-    table = (
-        read_findings(results, weights=True)["table4e"].csv("table4e").set_index(["row", "column"])
-    )
+    found = read_results(results, weights=True)["table4e"]
+    table = csv_of(found, found.study.views["table4e"]).set_index(["row", "column"])
     return table.loc["MGM (Dense)", "Fine-tuned"]

@@ -17,7 +17,7 @@ from mgm.results.result import RunStatus
 from mgm.study.schema import Study
 from tests.helpers.fake_results import finish_all, suite
 from tests.helpers.plans import plan_of
-from tests.report.test_findings import findings
+from tests.report.test_estimates import findings
 from tests.study.test_study import SMALL
 
 ONE = {"in": "a", "says": "MGM minus Tube above 0"}

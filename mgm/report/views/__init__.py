@@ -1,14 +1,16 @@
 """Kinds of views: one module each, which a view of a study names by its `kind`.
 
-A module has these parts (`fault` may be absent):
+A module has these parts. All but the first two may be absent:
 
     Options              the fields of the view beside those of `mgm.study.schema.View`
     data(frame, view)    what is shown, as a frame
-    draw(data, view)     a matplotlib figure of it, in the style of all figures
+    draw(data, view)     a matplotlib figure of it, in the style of all figures. Without it, `data`
+                         is shown as a table
+    format_of(view)      of the picture on the page: svg, which is the default, or png
     fault(view)          what is wrong with the view; empty: nothing
 
 `frame` has a row per dataset, column and row of the study that the view selects
-(`mgm.report.findings.Findings.shown_by`). `data` is called for every report, and `draw` if its
+(`mgm.report.estimates.selected`). `data` is called for every report, and `draw` if its
 result has changed, so modules import drawing libraries in `draw`.
 """
 
@@ -27,6 +29,11 @@ def kinds() -> list[str]:
 def module_of(view: View) -> Any:
     """Return the module of a view's kind."""
     return import_module(f"{__name__}.{view.kind}")
+
+
+def is_table(view: View) -> bool:
+    """Return whether a view is shown as a table, and not as a picture."""
+    return not hasattr(module_of(view), "draw")
 
 
 def options_of(view: View) -> Any:

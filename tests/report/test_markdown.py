@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from mgm.errors import UserError
-from mgm.report.blocks import study_page
-from mgm.report.findings import read_findings
-from mgm.report.markdown import refresh, summary
-from tests.report.test_findings import findings
+from mgm.report import markdown
+from mgm.report.estimates import estimate, read_results
+from mgm.report.markdown import refresh
+from tests.report.test_estimates import again, findings
+from tests.report.test_page import page_of
 from tests.study.test_study import small
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ def block(what: str) -> str:
 
 
 def test_a_block_has_the_numbers_of_the_frames():
-    mean = f"{FOUND.estimate('a', 'MGM minus Tube').mean:.1f}"
+    mean = f"{estimate(FOUND, 'a', 'MGM minus Tube').mean:.1f}"
     for what in ("a: MGM minus Tube", "differences | datasets: a / b"):
         text = refresh(block(what), lambda name: FOUND)
         assert mean in text
@@ -57,25 +58,21 @@ def test_a_wrong_name_is_refused_and_nothing_is_written(what):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_of_docs_is_what_mgm_report_writes(name):
-    (found,) = read_findings(ROOT / "results" / name).values()
+    (found,) = read_results(ROOT / "results" / name).values()
     written = (ROOT / "docs" / f"{name}.md").read_text()
-    blocks = study_page(found, (), Path())
-    assert re.sub(r"!\[.*\n\n\*.*\*\n\n", "", written) == summary(blocks, name)
+    page = markdown.page(page_of(found), name)
+    assert re.sub(r"!\[.*\n\n\*.*\*\n\n", "", written) == page
 
 
 def test_the_page_warns_of_a_model_that_explains_less_than_its_neighbours():
     columns = {"Linear": {}, "Explained": {"stage": "measure", "name": "explained"}}
     columns["Explained"]["metric"] = "explained"
-    found = findings(small(draws="5-7", columns=columns))
+    found = findings(small(draws="5-7", columns=columns), test=60)
     for run in found.runs[found.runs.column == "Explained"].itertuples():
         better = -1 if run.row == "MGM" else 1
         metrics = found.statuses[run.run_id].result["metrics"]
         metrics["neighbours"] = metrics["explained"] - better
-    assert found.behind == {("a", "MGM"), ("b", "MGM")}
-    for status in found.statuses.values():
-        if status.result:
-            status.result["data"] = {"classes": 12, "train": 120, "test": 60}
-    page = summary(study_page(found, (), Path()), "small")
+    page = markdown.page(page_of(again(found)), "small")
     warned = [line for line in page.splitlines() if line.startswith("**") and "explains" in line]
     assert warned
     assert all("MGM" in line and "Tube" not in line for line in warned)

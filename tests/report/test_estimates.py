@@ -1,4 +1,4 @@
-"""Findings of a study: estimates, differences, predictions, and their check against git."""
+"""Estimates of a study, differences, predictions, and their check against git."""
 
 import subprocess
 from dataclasses import replace
@@ -11,7 +11,13 @@ from scipy import stats
 
 from mgm.errors import UserError
 from mgm.reading import found_in
-from mgm.report.findings import Findings, estimate_of
+from mgm.report.estimates import (
+    StudyResults,
+    estimate,
+    people_of,
+    selected,
+    units_of,
+)
 from mgm.report.judge import judge
 from mgm.report.views import line, scatter
 from mgm.results.frame import frame_of
@@ -29,8 +35,12 @@ COMMIT = subprocess.run(
 ).stdout.strip()
 
 
-def findings(study: Study, started: str = "2020-01-01T00:00:00+00:00", **less) -> Findings:
-    """Return findings in which a run's number follows from its place in the study."""
+def findings(study: Study, started: str = "2020-01-01T00:00:00+00:00", **less) -> StudyResults:
+    """Return results in which a run's number follows from its place in the study.
+
+    Args:
+        less: `without`: rows that lack a draw. `test`: how many test videos there are.
+    """
     plan = plan_of(study)
     found = {run_id: RunStatus("not run", "") for run_id in plan.specs}
     for one in plan.cells:
@@ -45,8 +55,15 @@ def findings(study: Study, started: str = "2020-01-01T00:00:00+00:00", **less) -
             "dirty": False,
             "started": started,
         }
+        if test := less.get("test"):
+            result["data"] = {"classes": 4, "train": 10, "test": test, "note": ""}
         found[one.run_id] = RunStatus("finished", result=result)
-    return Findings(plan, frame_of(plan, found), study, found, Path())
+    return StudyResults(plan, frame_of(plan, found), study, found, Path())
+
+
+def again(found: StudyResults) -> StudyResults:
+    """Return results whose frame is made once more, from changed statuses."""
+    return replace(found, frame=frame_of(found.plan, found.statuses))
 
 
 def number(one) -> float:
@@ -55,10 +72,10 @@ def number(one) -> float:
     return float(50 + 10 * draws.random())
 
 
-def cell(found: Findings, dataset: str, row: str, column: str = "Linear") -> Estimate:
+def cell(found: StudyResults, dataset: str, row: str, column: str = "Linear") -> Estimate:
     cells = found.cells[(found.cells.dataset == dataset) & (found.cells.row == row)]
     cells = cells[cells.column == column]
-    return estimate_of(cells.to_dict("records")[0])
+    return Estimate(*cells.iloc[0][list(Estimate._fields)])
 
 
 def test_an_interval_is_students_over_draws():
@@ -68,36 +85,36 @@ def test_an_interval_is_students_over_draws():
     for text, values in (("Tube", tube), ("MGM minus Tube", np.subtract(mgm, tube))):
         low, high = stats.t.interval(0.95, 8, np.mean(values), stats.sem(values))
         # t is rounded to four decimals.
-        assert found.estimate("a", text)[:3] == pytest.approx(
+        assert estimate(found, "a", text)[:3] == pytest.approx(
             (np.mean(values), low, high), rel=1e-4
         )
 
 
 def test_a_draw_counts_once_all_its_rows_are_done():
     study = small(datasets={"a": {"generate": {}}}, predictions=[])
-    assert findings(study).estimate("a", "MGM").n == 2
+    assert estimate(findings(study), "a", "MGM").n == 2
     partly = findings(study, without=("Tube",))
-    assert partly.estimate("a", "MGM").n == 1
-    assert findings(study.model_copy(update={"complete": False}), without=("Tube",)).estimate(
-        "a", "MGM"
-    ).n == 2  # fmt: skip
+    assert estimate(partly, "a", "MGM").n == 1
+    every = findings(study.model_copy(update={"complete": False}), without=("Tube",))
+    assert estimate(every, "a", "MGM").n == 2
 
 
 def test_runs_can_be_the_unit():
     study = small(datasets={"a": {"generate": {}}}, seeds="0-2", predictions=[])
     by_draw = findings(study)
-    assert by_draw.estimate("a", "MGM").n == 2
-    assert cell(by_draw, "a", "MGM") == by_draw.estimate("a", "MGM")
-    assert findings(study.model_copy(update={"unit": "runs"})).estimate("a", "MGM").n == 6
+    assert estimate(by_draw, "a", "MGM").n == 2
+    assert cell(by_draw, "a", "MGM") == estimate(by_draw, "a", "MGM")
+    by_run = findings(study.model_copy(update={"unit": "runs"}))
+    assert estimate(by_run, "a", "MGM").n == 6
 
 
 def test_a_control_is_compared_with_every_run_of_its_draw():
     study = small(datasets={"a": {"generate": {}}}, seeds="0-2", unit="runs", predictions=[])
     found = findings(study)
-    difference = found.estimate("a", "MGM minus File size")
+    difference = estimate(found, "a", "MGM minus File size")
     assert difference.n == 6
     # The other way round it is the same, and not that of the first seed alone.
-    turned = found.estimate("a", "File size minus MGM")
+    turned = estimate(found, "a", "File size minus MGM")
     assert (turned.n, turned.mean) == (6, pytest.approx(-difference.mean))
 
 
@@ -155,7 +172,7 @@ def test_differences_have_intervals_over_seeds_and_people_too(tmp_path):
         people="_s([0-9]+)_",
         compare={"Masks": ["MGM minus Tube"]},
     )
-    found = replace(findings(study), results=tmp_path)
+    found = replace(findings(study), folder=tmp_path)
     # Two videos of person 1 and one of person 2. MGM is right of the first in draws 5 and 7, and of
     # all but the third in draw 6. The tube is right of the third.
     right = {"MGM": {5: "YNN", 6: "YYN", 7: "YNN"}, "Tube": dict.fromkeys((5, 6, 7), "NNY")}
@@ -169,12 +186,12 @@ def test_differences_have_intervals_over_seeds_and_people_too(tmp_path):
     table = found.differences.set_index("family")
     over_both = table.loc["Masks, over seeds and people"]
     value_SP = np.array([[50.0, -100], [100, -100], [50, -100]])
-    assert estimate_of(over_both) == over_seeds_and_people(value_SP)
+    assert Estimate(*over_both[list(Estimate._fields)]) == over_seeds_and_people(value_SP)
     assert table.loc["Masks"].n == 3
     # A video of nobody is not left out.
     (folder / "predictions.csv").write_text("path,label,prediction\nclip.mp4,Y,Y")
     with pytest.raises(UserError, match=r"predictions.csv: clip.mp4 .*people"):
-        _ = replace(found).people
+        people_of(found)
 
 
 def test_a_regular_expression_that_backtracks_cannot_hang():
@@ -194,14 +211,13 @@ def test_cells_say_what_is_missing_and_quote_what_is_not_run():
     assert cells.status["MGM"].tolist() == ["finished", "finished"]
     assert (cells.status["Tube"], cells.wanted["Tube"]) == ("partial", 2)
     # Draw 6 is not complete, so a mean over draw 5 stands alone.
-    assert cells["mean"]["Tube"] == pytest.approx(found.estimate("a", "Tube").mean)
+    assert cells["mean"]["Tube"] == pytest.approx(estimate(found, "a", "Tube").mean)
     statuses = dict(found.statuses)
     (run_id,) = found.runs.run_id[(found.runs.row == "Tube") & (found.runs.draw == 5)]
     statuses[run_id] = RunStatus(
         "finished", result=statuses[run_id].result | {"metrics": {"top1": float("nan")}}
     )
-    frame = frame_of(found.plan, statuses)
-    altered = replace(found, statuses=statuses, frame=frame).cells.set_index("row").loc["Tube"]
+    altered = again(replace(found, statuses=statuses)).cells.set_index("row").loc["Tube"]
     assert altered.status == "altered"
     assert np.isnan(altered["mean"])
     assert "metrics.top1" in altered.why
@@ -214,16 +230,16 @@ def test_a_figure_draws_the_columns_of_its_study_alone():
     """The paper's Table 1 also prints GFLOPs, which are no accuracy."""
     plan = plan_at("paper")
     statuses = {run_id: RunStatus("not run", "") for run_id in plan.specs}
-    found = Findings(
+    found = StudyResults(
         plan, frame_of(plan, statuses), read_studies(Path(), plan)["table1"], statuses, Path()
     )
     assert "GFLOPs" in set(found.cells.column)
     view = found.study.views["figure1"]
-    shown = found.shown_by(view)
+    shown = selected(found, view)
     assert "GFLOPs" in set(shown.column)
     points = line.data(shown, view)
     # The methods that are only quoted have the epochs that the paper prints.
-    assert set(points.metric) == {"Fine-tuned", "top1"}
+    assert set(points.metric) == {"top1"}
     assert points[points.line == "BEVT"].x.tolist() == [950]
 
 
@@ -235,11 +251,11 @@ def test_a_gain_stands_over_what_was_measured():
     fields = {"kind": "scatter", "x": "Seen", "y": "Linear", "minus": "Random weights"}
     found = findings(small(columns=columns, views={"gain": fields}))
     view = found.study.views["gain"]
-    points = scatter.data(found.shown_by(view), view)
+    points = scatter.data(selected(found, view), view)
     rows = points[points.panel == "a"].set_index("row")
     assert "Random weights" not in rows.index
     assert rows.x["MGM"] == cell(found, "a", "MGM", "Seen").mean
-    gain = found.estimate("a", "MGM minus Random weights", "Linear")
+    gain = estimate(found, "a", "MGM minus Random weights", "Linear")
     assert (rows["mean"]["MGM"], rows.low["MGM"]) == (gain.mean, gain.low)
     figure = scatter.draw(points, view)
     marks = [tuple(xy) for axes in figure.axes for xy in axes.collections[0].get_offsets()]
@@ -252,7 +268,9 @@ def test_an_effect_is_the_mean_over_some_datasets_minus_that_over_others():
     says = {"in": "rhythm", "says": "MGM minus Tube above 50"}
     study = small(draws="1-8", datasets=datasets, effects=effects, predictions=[says])
     found = findings(study)
-    lead = {name: found.per_unit(name, parse_formula("MGM minus Tube")) for name in "abcd"}
+    lead = {
+        name: units_of(found, name, parse_formula("MGM minus Tube"), "Linear") for name in "abcd"
+    }
     per_draw = (lead["a"] + lead["b"]) / 2 - (lead["c"] + lead["d"]) / 2
-    assert found.estimate("rhythm", "MGM minus Tube") == over_seeds(per_draw.tolist())
+    assert estimate(found, "rhythm", "MGM minus Tube") == over_seeds(per_draw.tolist())
     assert found.predictions.verdict.tolist() == ["refuted"]
