@@ -202,7 +202,7 @@ def _settings(mask: str | Mask | Mapping[str, Any], ratio: float | None) -> Mask
 
 
 @dataclass(frozen=True, repr=False)
-class Model:
+class LoadedModel:
     """An encoder that returns features of videos.
 
     Attributes:
@@ -262,7 +262,7 @@ def load(
     frames: int | None = None,
     size: int | None = None,
     stride: int | None = None,
-) -> Model:
+) -> LoadedModel:
     """Return a trained model, on the GPU if there is one.
 
     Args:
@@ -284,4 +284,4 @@ def load(
     from mgm.stages.apply import find_trained
 
     trained = find_trained(path, how)
-    return Model(trained.encoder(), trained.clips)
+    return LoadedModel(trained.encoder(), trained.clips)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from mgm.results.plan import Plan
 from mgm.spec import FLOWS, Data, Pretrain, Spec, parents
-from mgm.study.scales import Dataset
+from mgm.study.scales import ScaleDataset
 
 
 @dataclass(frozen=True)
-class Job:
+class DagJob:
     """A job of the DAG: one call of `mgm`. Its name starts with the name of its rule.
 
     Attributes:
@@ -39,7 +39,7 @@ class Job:
 
 
 def grouped(
-    plan: Plan, most: int, datasets: Mapping[str, Dataset], key_of: Callable[[Data], str]
+    plan: Plan, most: int, datasets: Mapping[str, ScaleDataset], key_of: Callable[[Data], str]
 ) -> dict[str, list[Spec]]:
     """Return the runs of each job: one run, or up to `most` of one study and stage.
 
@@ -86,7 +86,7 @@ def flow_of(spec: Spec, key: str) -> tuple[str, str] | None:
     return None
 
 
-def in_order(jobs: Sequence[Job], run_ids: Sequence[str]) -> dict[str, Job]:
+def in_order(jobs: Sequence[DagJob], run_ids: Sequence[str]) -> dict[str, DagJob]:
     """Return the jobs by name, with priorities in the order of their first runs.
 
     What a job waits for goes before it.

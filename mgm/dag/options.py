@@ -26,7 +26,7 @@ def _text(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(_text)]
 
 
-class Options(FrozenModel):
+class DagOptions(FrozenModel):
     """Options of `snakemake --config`; all may be left out."""
 
     # A scale (smoke, mini, paper), or a YAML file. Default: smoke, and with `cluster` paper.
@@ -47,7 +47,7 @@ class Options(FrozenModel):
         return {"sources": sources} | others if sources else others
 
 
-def named(options: Options) -> tuple[Study | None, Scale]:
+def named(options: DagOptions) -> tuple[Study | None, Scale]:
     """Return the study, if one is named, and the scale."""
     if not options.study:
         named = options.scale or ("paper" if options.cluster else "smoke")

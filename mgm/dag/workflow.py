@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mgm.dag.cluster import load_cluster
-from mgm.dag.jobs import Job, flow_of, grouped, in_order
-from mgm.dag.options import PREPARED, Options, named
+from mgm.dag.jobs import DagJob, flow_of, grouped, in_order
+from mgm.dag.options import PREPARED, DagOptions, named
 from mgm.data.synthetic.params import Synthetic, parse_params
 from mgm.errors import UserError, nearest, valid
 from mgm.reading import read_text
@@ -27,7 +27,7 @@ from mgm.spec import PUBLISHED, Data, LoadOptions, RunOptions, Spec, parents
 from mgm.study import CONFIG, STUDIES, WORKFLOW
 from mgm.study.expand import Layers, expand
 from mgm.study.load import of_paper
-from mgm.study.scales import Dataset, file_of
+from mgm.study.scales import ScaleDataset, file_of
 from mgm.study.schema import Study
 from mgm.study.videos import datasets_of
 
@@ -36,7 +36,7 @@ class Workflow:
     """The experiments of one scale or study, and the jobs that run them.
 
     Args:
-        config: the options of `snakemake --config` (`Options`).
+        config: the options of `snakemake --config` (`DagOptions`).
         writes: unpack archived results, and delete markers of results that were deleted.
             Otherwise the constructor writes nothing.
         examines: a job is done only if the results of its runs are valid, as a report asks. It
@@ -61,8 +61,8 @@ class Workflow:
         examines: bool = False,
     ):
         self.examines = examines
-        with valid("--config ", f"the options are {', '.join(Options.model_fields)}"):
-            self.options = options = Options.model_validate(dict(config))
+        with valid("--config ", f"the options are {', '.join(DagOptions.model_fields)}"):
+            self.options = options = DagOptions.model_validate(dict(config))
         self.cluster = load_cluster(options.cluster) if options.cluster else None
         self.sources = options.sources
         study, self.scale = named(options)
@@ -134,7 +134,7 @@ class Workflow:
         """Return the key of a run's videos."""
         return self._keys.get((data.dataset, data.digest), data.dataset)
 
-    def _place(self, name: str, dataset: Dataset, data: Path) -> None:
+    def _place(self, name: str, dataset: ScaleDataset, data: Path) -> None:
         """Note where a dataset is and how it is made."""
         where, published = f"scale {self.scale.name}: datasets.{name}", PUBLISHED.get(name)
         parts = dataset.adapt or (published.derived_from if published else ())
@@ -166,9 +166,9 @@ class Workflow:
                     f"{spec.data.labels_per_class}, but a class of {name} has {held} videos"
                 )
 
-    def _dataset_jobs(self) -> list[Job]:
+    def _dataset_jobs(self) -> list[DagJob]:
         """Return the jobs that make datasets and optical flow."""
-        built, jobs = self.built, list[Job]()
+        built, jobs = self.built, list[DagJob]()
         for name, made_from in built.items():
             words, job = self.preparation[name], f"prepare-{name}"
             place, after = (
@@ -182,13 +182,13 @@ class Workflow:
                 words, threads, parallel = [*words, "--copy", "mp4"], 0, True
             index = [place / "index.json"]
             threads = self.threads("prepare", threads) if parallel else 1
-            jobs += [Job(job, words, index, after, threads=threads, parallel=parallel)]
+            jobs += [DagJob(job, words, index, after, threads=threads, parallel=parallel)]
         specs = self.plan.specs.values()
         flows = {flow_of(spec, self.key_of(spec.data)) for spec in specs}
         for name, method in sorted(flow for flow in flows if flow):
             place = self.places[name]
             jobs += [
-                Job(
+                DagJob(
                     f"flow-{name}-{method}",
                     ["track", str(place), "--method", method],
                     [place / f"tracks-{method}.json"],
@@ -199,7 +199,7 @@ class Workflow:
             ]
         return jobs
 
-    def _run_job(self, name: str, specs: Sequence[Spec]) -> Job:
+    def _run_job(self, name: str, specs: Sequence[Spec]) -> DagJob:
         """Return the job of these runs."""
         stage, made_by = specs[0].stage, self.made_by
         key_of = {spec.run_id: self.key_of(spec.data) for spec in specs}
@@ -216,7 +216,7 @@ class Workflow:
         after |= {"flow-{}-{}".format(*flow) for flow in flows if flow}
         threads = self.threads(stage, options.threads)
         makes = [self.results / spec.run_id / "result.json" for spec in specs]
-        return Job(name, words, makes, sorted(after), specs, threads)
+        return DagJob(name, words, makes, sorted(after), specs, threads)
 
     def options_of(self, stage: str) -> RunOptions:
         """Return the options of a stage's jobs: the scale's or the study's, then the cluster's."""

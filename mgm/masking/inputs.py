@@ -30,7 +30,7 @@ class SlotMotion:
         magnitude_BSHW: magnitude of the motion, at any resolution. A slot without motion
             information is all zero. Negative values count as zero.
         displacement_BSHW2: (dx, dy) of each cell's content since the previous slot, in units of the
-            frame's width and height. Only masks with `MaskInfo.carried` read it.
+            frame's width and height. Only masks with `MaskInfo.directional` read it.
     """
 
     magnitude_BSHW: np.ndarray

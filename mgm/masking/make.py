@@ -85,7 +85,7 @@ def _checked(clips: MaskInput) -> MaskInput:
             f"magnitude_BSHW has shape {shape}, not ({len(seed_B)}, {grid.slots}, rows, columns)"
         )
     magnitude_BSHW = np.maximum(magnitude_BSHW, 0).astype(np.float32)
-    if not MASKS[name].carried:
+    if not MASKS[name].directional:
         return replace(clips, motion=SlotMotion(magnitude_BSHW))
     displacement_BSHW2 = clips.motion.displacement_BSHW2
     if displacement_BSHW2 is None or displacement_BSHW2.shape != (*shape, 2):

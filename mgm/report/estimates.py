@@ -33,10 +33,10 @@ from mgm.study.load import lacking, read_studies
 from mgm.study.quoted import Quote, quotes
 from mgm.study.schema import CONTROLS, SHARES, At, Study, View
 
-AT = ["dataset", "draw", "seed", "column", "row"]
+AT = ["dataset", "dataset_seed", "seed", "column", "row"]
 CELL = ["dataset", "column", "row"]
 NOTHING = pd.Series(
-    [], pd.MultiIndex.from_arrays([[], []], names=["draw", "seed"]), dtype="float64"
+    [], pd.MultiIndex.from_arrays([[], []], names=["dataset_seed", "seed"]), dtype="float64"
 )
 NO_NUMBER = Estimate(nan, n=0)
 OVER_PEOPLE = ", over seeds and people"
@@ -74,8 +74,8 @@ class StudyResults:
 
     @cached_property
     def by_cell(self) -> dict[tuple[str, str, str], pd.Series]:
-        """Map dataset, column and row to the values, per draw and seed."""
-        values = self.values.set_index(["draw", "seed"])
+        """Map dataset, column and row to the values, per dataset seed and seed."""
+        values = self.values.set_index(["dataset_seed", "seed"])
         return {place: cell.value for place, cell in values.groupby(CELL, sort=False)}  # type: ignore[misc]
 
     @cached_property
@@ -109,16 +109,16 @@ def read_results(folder: Path, weights: bool = False) -> dict[str, StudyResults]
 
 def unit_of(study: Study) -> str:
     """Return the name of a study's sampling unit."""
-    if not study.draws:
+    if not study.dataset_seeds:
         return "seed"
-    return "dataset" if study.unit == "draws" else "run"
+    return "dataset" if study.unit == "datasets" else "run"
 
 
 def values_of(runs: pd.DataFrame, complete: bool) -> pd.DataFrame:
     """Return the runs whose numbers count, as `AT`, `value`, `control` and `run_id`.
 
     Args:
-        complete: leave out a column of a draw until all its rows are done.
+        complete: leave out a column of a dataset seed until all its rows are done.
     """
     if complete:
         absent = runs.value.isna() & ~runs.control
@@ -132,7 +132,7 @@ def estimate(
     dataset: str,
     formula: str | Formula,
     column: str = "",
-    draws: tuple[int, ...] = (),
+    dataset_seeds: tuple[int, ...] = (),
     seeds: tuple[int, ...] = (),
 ) -> Estimate | None:
     """Return a mean "A" or a paired difference "A minus B", with its interval over units.
@@ -140,7 +140,7 @@ def estimate(
     Args:
         dataset: or an effect.
         column: the column of rows without their own; by default the study's first.
-        draws: use these draws alone. Empty: all.
+        dataset_seeds: use these dataset seeds alone. Empty: all.
         seeds: use these seeds alone. Empty: all.
 
     Returns:
@@ -149,7 +149,7 @@ def estimate(
     if isinstance(formula, str):
         formula = parse_formula(formula)
     column = column or found.study.first_column
-    units = units_of(found, dataset, formula, column, draws, seeds)
+    units = units_of(found, dataset, formula, column, dataset_seeds, seeds)
     if not len(units):
         return None
     shares = (is_share(found.study, term.row, term.column or column) for term in formula.terms)
@@ -163,7 +163,7 @@ def units_of(
     dataset: str,
     formula: Formula,
     column: str,
-    draws: tuple[int, ...] = (),
+    dataset_seeds: tuple[int, ...] = (),
     seeds: tuple[int, ...] = (),
 ) -> pd.Series:
     """Return a formula's number per sampling unit (`per_unit`).
@@ -173,7 +173,8 @@ def units_of(
     if effect := found.study.effects.get(dataset):
         high, low = (
             pd.concat(
-                [units_of(found, name, formula, column, draws, seeds) for name in names], axis=1
+                [units_of(found, name, formula, column, dataset_seeds, seeds) for name in names],
+                axis=1,
             ).mean(axis=1, skipna=False)
             for names in (effect.high, effect.low)
         )
@@ -184,8 +185,8 @@ def units_of(
     ]
     series = combined(formula, parts, [term.row in CONTROLS for term in formula.terms])
     kept = series.index.to_frame()
-    if draws:
-        series = series[kept.draw.isin(draws)]
+    if dataset_seeds:
+        series = series[kept.dataset_seed.isin(dataset_seeds)]
     if seeds:
         series = series[series.index.to_frame().seed.isin(seeds)]
     return per_unit(series, found.study.unit)
@@ -203,8 +204,8 @@ def cells_of(found: StudyResults) -> pd.DataFrame:
     of our runs, empty without a number; `wanted` (runs), `status` (finished, partial, quoted,
     altered, failed, running or not run), `why`, `paper` and `note` (the quoted number), `run_ids`,
     `commit` and `metric`; the runs' own fields; `line`, the row's in figures; `values`, the
-    numbers per draw and seed; `fits`, the top-1 on training clips (%); `videos`, how many test
-    videos, or groups of them, there are. The paper's suite has neither of the last two.
+    numbers per dataset seed and seed; `fits`, the top-1 on training clips (%); `videos`, how many
+    test videos, or groups of them, there are. The paper's suite has neither of the last two.
     """
     study, printed, rows = found.study, quotes(found.study.study), []
     fits = fitted(found)
@@ -309,7 +310,7 @@ def selected(found: StudyResults, view: View) -> pd.DataFrame:
     Columns, beside those of `cells_of`:
         title: of the dataset. panel: dataset and column, without what all cells have in common.
         mark: the row's, as the study says.
-        by: the sampling unit, draws or runs; unit: its name.
+        by: the sampling unit, datasets or runs; unit: its name.
         share: whether it is a share (%). evaluated: whether it is a column of the study.
         tested: whether it is a test, and no measurement.
         repeats: whether the runs repeat the paper's, so that its other rows stand beside them.
@@ -452,7 +453,7 @@ def _over_people(
 def by_cell_and_person(people: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
     """Map dataset, column and row to accuracies, one line per run and one column per person."""
     return {
-        place: cell.pivot_table("value", ["draw", "seed"], "person")  # type: ignore[misc]
+        place: cell.pivot_table("value", ["dataset_seed", "seed"], "person")  # type: ignore[misc]
         for place, cell in people.groupby(CELL, sort=False)
     }
 
@@ -493,16 +494,18 @@ def people_of(found: StudyResults) -> pd.DataFrame:
 def predictions_of(found: StudyResults) -> pd.DataFrame:
     """Return a row per prediction with what it came to.
 
-    The columns are `dataset`, `column`, `says`, `draws`, `seeds`, `since`, those of an `Estimate`,
-    `verdict` and `why`.
+    The columns are `dataset`, `column`, `says`, `dataset_seeds`, `seeds`, `since`, those of an
+    `Estimate`, `verdict` and `why`.
     """
     rows = []
     for one in found.study.predictions:
         statement, column = one.statement, one.column or found.study.first_column
-        number = estimate(found, one.dataset, statement.formula, column, one.draws, one.seeds)
-        place = one.dataset, column, one.says, one.draws, one.seeds, one.since
+        number = estimate(
+            found, one.dataset, statement.formula, column, one.dataset_seeds, one.seeds
+        )
+        place = one.dataset, column, one.says, one.dataset_seeds, one.seeds, one.since
         rows.append((*place, *(number or NO_NUMBER), *judge(statement, number)))
-    names = ["dataset", "column", "says", "draws", "seeds", "since", *Estimate._fields]
+    names = ["dataset", "column", "says", "dataset_seeds", "seeds", "since", *Estimate._fields]
     return pd.DataFrame(rows, columns=[*names, "verdict", "why"])
 
 
@@ -533,19 +536,19 @@ def interval_of(one: Any) -> str:
 
 
 def per_unit(values: pd.Series, unit: str) -> pd.Series:
-    """Return a number per sampling unit: per draw, or per run if the study says so.
+    """Return a number per sampling unit: per dataset, or per run if the study says so.
 
-    A draw's number is the mean over its seeds. Student's t interval over draws then covers both:
-    with y_ds = mu + a_d + e_ds for draw d and seed s, the sample variance of the draws' means,
+    A dataset's number is the mean over its seeds. Student's t interval over datasets then covers
+    both: with y_ds = mu + a_d + e_ds for dataset d and seed s, the sample variance of their means,
     divided by their number, is an unbiased estimate of the variance of the total mean. More seeds
-    per draw reduce only the part of e.
+    per dataset seed reduce only the part of e.
 
     Args:
-        values: by draw and seed. The draw of a dataset that is not drawn is -1.
-        unit: draws or runs.
+        values: by dataset seed and seed. The dataset seed of a dataset that is not drawn is -1.
+        unit: datasets or runs.
     """
-    drawn = (values.index.get_level_values("draw") >= 0).all()
-    return values.groupby("draw").mean() if unit == "draws" and drawn else values
+    drawn = (values.index.get_level_values("dataset_seed") >= 0).all()
+    return values.groupby("dataset_seed").mean() if unit == "datasets" and drawn else values
 
 
 def minus(frame: pd.DataFrame, row: str) -> pd.DataFrame:
@@ -573,12 +576,12 @@ def minus(frame: pd.DataFrame, row: str) -> pd.DataFrame:
 def combined(
     formula: Formula, parts: Sequence[pd.Series | float], once: Sequence[bool]
 ) -> pd.Series:
-    """Return a formula's number per draw and seed that all its terms have.
+    """Return a formula's number per dataset seed and seed that all its terms have.
 
     Args:
         parts: the values of each term, or a number.
-        once: whether a term is measured once per draw, as controls are. Its mean then stands for
-            each run of the other terms.
+        once: whether a term is measured once per dataset seed, as controls are. Its mean then
+            stands for each run of the other terms.
     """
     series = [part for part in parts if isinstance(part, pd.Series)]
     varied = [part for part, is_once in zip(parts, once) if not is_once]
@@ -589,7 +592,7 @@ def combined(
     aligned = list[pd.Series | float]()
     for part, is_once in zip(parts, once):
         if isinstance(part, pd.Series) and is_once and len(leading) < len(series):
-            part = part.groupby("draw").mean().reindex(index, level="draw")
+            part = part.groupby("dataset_seed").mean().reindex(index, level="dataset_seed")
         elif isinstance(part, pd.Series):
             part = part.reindex(index)
         aligned.append(part)

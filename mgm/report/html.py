@@ -17,7 +17,7 @@ from PIL import Image
 
 from mgm.report.estimates import StudyResults
 from mgm.report.page import Page
-from mgm.report.views.table import Cell
+from mgm.report.views.table import TableCell
 from mgm.results.frame import of_every_run
 
 FILES = (
@@ -61,7 +61,7 @@ def table(shown: pd.DataFrame) -> Markup:
     return Markup('<div class="wide" tabindex="0">{}</div>').format(Markup(html))
 
 
-def _cell(cell: Cell) -> Markup:
+def _cell(cell: TableCell) -> Markup:
     """Return the HTML of a cell. Its runs are behind a link."""
     number = words(cell.text)
     if cell.strong:
@@ -116,7 +116,7 @@ def runs(found: Mapping[str, StudyResults]) -> dict[str, dict[str, str]]:
     specs, cells = first.plan.specs, dict[str, str]()
     shown = of_every_run(first.frame, specs).drop_duplicates("run_id")
     for run in shown.to_dict("records"):
-        drawn = f"draw {run['draw']}, " if run["draw"] >= 0 else ""
+        drawn = f"dataset seed {run['dataset_seed']}, " if run["dataset_seed"] >= 0 else ""
         where = f"{run['title']}, {run['row']}, {run['column']}"
         cells[run["run_id"]] = f"{where}, {drawn}seed {run['seed']}"
     return {

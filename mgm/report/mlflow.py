@@ -165,7 +165,7 @@ def _names(frame: pd.DataFrame, plan: Plan) -> dict[str, str]:
     names = dict[str, str]()
     for run in runs.to_dict("records"):
         run_id, spec = run["run_id"], plan.specs[run["run_id"]]
-        drawn = run["draw"] >= 0 and run["draw"] != spec.seed
+        drawn = run["dataset_seed"] >= 0 and run["dataset_seed"] != spec.seed
         shown = run["shown"] == run_id and spec.stage != "pretrain"
         parts = (
             run["row"],
@@ -187,7 +187,7 @@ def _joined(texts: pd.Series) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RunEntry:
     """A run as MLflow shows it.
 
     Attributes:
@@ -258,7 +258,7 @@ def _entry(
     spec: Spec,
     tags: dict[str, str],
     own: Mapping[str, Any],
-) -> Entry:
+) -> RunEntry:
     result: dict[str, Any] = status.result or {}
     begun, ended = (_milliseconds(result.get(name)) for name in ("started", "finished"))
     lines = [] if status.state == "altered" else log_lines(results / spec.run_id)
@@ -291,7 +291,7 @@ def _entry(
         "device": result.get("device", ""),
         "mlflow.source.name": f"mgm {spec.stage}",
     }
-    return Entry(
+    return RunEntry(
         name,
         "RUNNING" if status.state == "running" else STATUS.get(status.state, "FAILED"),
         begun,

@@ -18,7 +18,7 @@ from mgm.report.estimates import (
     unit_of,
 )
 from mgm.report.views import table
-from mgm.report.views.table import Cell
+from mgm.report.views.table import TableCell
 from mgm.report.warnings import notes_of, of_page, warnings_of
 from mgm.study.schema import View
 
@@ -104,7 +104,7 @@ def study_page(found: StudyResults, views: Mapping[str, Shown], pictures: Sequen
     ]
     refuted = shown_predictions(found, ["refuted"], "Refuted predictions")
     told = shown_predictions(found, ["holds", "open", "not run"], "Predictions")
-    asked = [*study.sceptic.items(), ("When the runs stop", study.stop)]
+    asked = [*study.limitations.items(), ("When the runs stop", study.stopping_rule)]
     notes = [f"**{title}.** {said}" for title, text in asked if (said := filled(found, text))]
     return Page(
         study.question,
@@ -201,19 +201,21 @@ def shown_differences(found: StudyResults, family: str, column: str) -> Shown:
 
 def shown_predictions(found: StudyResults, verdicts: Sequence[str], title: str) -> list[Shown]:
     """Return what predictions with these verdicts came to, with the commits that wrote them."""
-    study, names, lines = found.study, list[str](), list[list[Cell]]()
+    study, names, lines = found.study, list[str](), list[list[TableCell]]()
     told: Any = found.predictions[found.predictions.verdict.isin(verdicts)].itertuples()
     for line in told:
         where = study.shown.get(line.dataset, line.dataset)
         where += f", {line.column}" if line.column != study.first_column else ""
-        for what, numbers in (("draws", line.draws), ("seeds", line.seeds)):
+        for what, numbers in (("dataset seeds", line.dataset_seeds), ("seeds", line.seeds)):
             where += f", {what} {numbers[0]} to {numbers[-1]}" if numbers else ""
-        number, small = Cell(status="not run"), (f"n = {line.n}",)
+        number, small = TableCell(status="not run"), (f"n = {line.n}",)
         if line.n:
-            number = Cell(f"{line.mean:z.1f}", interval_of(line), small)
-        verdict = Cell(status=line.verdict, small=tuple(filter(None, [line.why])))
+            number = TableCell(f"{line.mean:z.1f}", interval_of(line), small)
+        verdict = TableCell(status=line.verdict, small=tuple(filter(None, [line.why])))
         names.append(line.says)
-        lines.append([Cell(where), Cell(line.since[:7] or "not committed"), number, verdict])
+        lines.append(
+            [TableCell(where), TableCell(line.since[:7] or "not committed"), number, verdict]
+        )
     columns = pd.Index(["Where", "Commit", "Found", "Verdict"], name="Predicted")
     made = pd.DataFrame(lines, names, columns)
     return [Shown(title, table=made)] if lines else []
@@ -224,7 +226,7 @@ def shown_claims(claims: pd.DataFrame) -> list[Shown]:
     made = []
     for verdict, part in claims.groupby("verdict", sort=False):
         index = pd.Index(part.claim, name=None)
-        lines = pd.DataFrame({"The paper's tables": map(Cell, part.quoted)}, index)
+        lines = pd.DataFrame({"The paper's tables": map(TableCell, part.quoted)}, index)
         title = f"{verdict}: {len(part)}".capitalize()
         made.append(Shown(title, table=lines.rename_axis(columns="Claim")))
     return made

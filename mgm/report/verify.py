@@ -36,7 +36,7 @@ def verify(
     done = {run_id: status.result for run_id, status in statuses.items() if status.result}
     line = f"{len(done)} of {len(statuses)} runs are finished and agree with their files"
     file = study_file(results, plan)
-    # A study may have a part of its runs. Only whole draws count in what it shows.
+    # A study may have a part of its runs. Only whole dataset seeds count in what it shows.
     checks = [(bool(done), line)]
     checks += [(False, status.why) for status in statuses.values() if status.state == "altered"]
     for folder in unwanted(plan, results):
@@ -76,13 +76,13 @@ def _prediction(
     terms = {(term.row, term.column or first) for term in one.statement.formula.terms}
     units = defaultdict[tuple[int, int], list[Mapping[str, Any]]](list)
     for cell in plan.cells:
-        chosen = (not one.draws or cell.draw in one.draws) and (
+        chosen = (not one.dataset_seeds or cell.dataset_seed in one.dataset_seeds) and (
             not one.seeds or cell.seed in one.seeds
         )
         places = study.datasets_of(one.dataset)
         tests = cell.study == study.study and cell.dataset in places and chosen
         if tests and (cell.row, cell.column) in terms and cell.run_id in done:
-            units[cell.draw, cell.seed].append(done[cell.run_id])
+            units[cell.dataset_seed, cell.seed].append(done[cell.run_id])
     date, known = datetime.fromisoformat(written.decode().strip()), 0
     for runs in units.values():
         new = [run for run in runs if datetime.fromisoformat(run["started"]) > date]

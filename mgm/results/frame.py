@@ -27,7 +27,7 @@ def read_frame(results: Path) -> pd.DataFrame:
     Columns:
         study, dataset, title, row, column, stage, metric, run_id, pretraining: as in
             `mgm.results.plan.Cell`.
-        draw: -1 for a dataset that is not drawn. seed. control: a number without a model.
+        dataset_seed: -1 for a dataset that is not drawn. seed. control: a number without a model.
         views: keys, joined by spaces.
         mask, guidance, backbone: of the run's pretraining, or of the run itself (`own_fields`).
         ratio, epochs, steps, size: numbers of the same; NaN without pretraining.

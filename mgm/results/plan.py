@@ -24,7 +24,7 @@ from mgm.spec import Spec, parents, parse
 
 # The last is the study's file, for a folder of results that was moved without it.
 CELLS, SPECS, COPY = PLANNED
-UNDRAWN = -1  # the draw of a dataset that is not drawn
+NO_SEED = -1  # the dataset seed of a dataset that is not drawn
 
 
 class Cell(NamedTuple):
@@ -32,7 +32,7 @@ class Cell(NamedTuple):
 
     Attributes:
         title: of the dataset.
-        draw: the dataset's seed; `UNDRAWN` if it has none.
+        dataset_seed: the dataset's seed; `NO_SEED` if it has none.
         metric: the number's name in the run's result.
         control: whether it is measured without a model.
         pretraining: the run that `run_id` starts from, also over others; empty without one.
@@ -42,7 +42,7 @@ class Cell(NamedTuple):
     study: str
     dataset: str
     title: str
-    draw: int
+    dataset_seed: int
     seed: int
     row: str
     column: str
@@ -52,6 +52,10 @@ class Cell(NamedTuple):
     run_id: str
     pretraining: str
     views: tuple[str, ...] = ()
+
+
+# Archived plans, and those of running studies, have these columns.
+HEAD = tuple("draw" if name == "dataset_seed" else name for name in Cell._fields)
 
 
 @dataclass(frozen=True)
@@ -112,10 +116,10 @@ class Plan:
         """Return the content of the plan's files by name."""
         file = io.StringIO()
         writer = atomic.table_writer(file)
-        writer.writerow(Cell._fields)
+        writer.writerow(HEAD)
         for cell in self.cells:
             values = cell._asdict() | {
-                "draw": "" if cell.draw == UNDRAWN else cell.draw,
+                "dataset_seed": "" if cell.dataset_seed == NO_SEED else cell.dataset_seed,
                 "control": int(cell.control),
                 "views": " ".join(cell.views),
             }
@@ -202,9 +206,9 @@ def _old_views(row: dict[str, Any]) -> str:
 
 def _cell(row: dict[str, Any]) -> Cell:
     return Cell(
-        **{name: row[name] for name in Cell._fields}
+        **{name: row[head] for name, head in zip(Cell._fields, HEAD)}
         | {
-            "draw": int(row["draw"] or UNDRAWN),
+            "dataset_seed": int(row["draw"] or NO_SEED),
             "seed": int(row["seed"]),
             "control": row["control"] == "1",
             "views": tuple(row["views"].split()),

@@ -19,7 +19,7 @@ class MaskInfo(NamedTuple):
 
     row: str = ""  # its row in Table 4e; empty: none
     guided: bool = False  # reads motion
-    carried: bool = False  # and the motion's direction
+    directional: bool = False  # and the motion's direction
     largest: bool = False  # looks for the largest motion (eq. 6), so it reads `Mask.cells`
     # The method's paper, if it is not the MGM paper. Then the study `masks` lists its row.
     source: str = ""

@@ -136,7 +136,7 @@ class Pretrain(Run):
 
     @model_validator(mode="after")
     def _has_directions(self):
-        if MASKS[self.mask.name].carried and self.mask.guidance == "difference":
+        if MASKS[self.mask.name].directional and self.mask.guidance == "difference":
             raise ValueError(
                 f"mask {self.mask.name} reads directions, and mask.guidance difference has none"
             )

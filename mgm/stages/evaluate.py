@@ -28,14 +28,14 @@ from mgm.training.efficiency import block_compiler, wrapped_blocks
 T = TypeVar("T")
 
 
-class _Data(BaseModel):
+class _NamedClasses(BaseModel):
     class_names: list[str] = []
 
 
-class _Result(BaseModel):
+class _OfClassifier(BaseModel):
     """The field of a run's result.json that names a classifier's outputs."""
 
-    data: _Data = _Data()
+    data: _NamedClasses = _NamedClasses()
 
 
 class _Config(BaseModel):
@@ -49,7 +49,7 @@ def recorded_classes(weights: Path) -> list[str]:
     """Return the class names that a classifier's run or export records; empty if there are none."""
     folder = weights if weights.is_dir() else weights.parent
     if (folder / "result.json").is_file():
-        return read_json(folder / "result.json", _Result).data.class_names
+        return read_json(folder / "result.json", _OfClassifier).data.class_names
     path = folder / "config.json"
     if not path.is_file():
         return []

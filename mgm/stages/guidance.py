@@ -37,7 +37,7 @@ def slot_motion(clips: Sequence[Clip], mask: Mask, tubelet: int, stride: int) ->
         how = mask.distance, mask.compensate, mask.cells
         magnitudes = [clip.motion.magnitude(tubelet, *how) for clip in clips]
     magnitude_BSHW = np.stack(magnitudes)
-    if not MASKS[mask.name].carried:
+    if not MASKS[mask.name].directional:
         return SlotMotion(magnitude_BSHW)
     shifts = [clip.motion.displacement(tubelet, stride, mask.distance) for clip in clips]
     return SlotMotion(magnitude_BSHW, np.stack(shifts))

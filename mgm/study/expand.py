@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from mgm.errors import UserError, nearest, valid
-from mgm.results.plan import UNDRAWN, Cell, Plan
+from mgm.results.plan import NO_SEED, Cell, Plan
 from mgm.spec import (
     MASKS,
     Data,
@@ -23,7 +23,7 @@ from mgm.spec import (
 )
 from mgm.study import recipes
 from mgm.study.formula import Formula, parse_formula
-from mgm.study.scales import Dataset, Scale, set_field
+from mgm.study.scales import Scale, ScaleDataset, set_field
 from mgm.study.schema import (
     BEFORE_SCALE,
     CONTROLS,
@@ -60,7 +60,7 @@ Layers = dict[str, Sequence[Layer]]
 def expand(
     studies: Sequence[Study],
     scale: Scale,
-    datasets: Mapping[str, Dataset],
+    datasets: Mapping[str, ScaleDataset],
     layers: Layers | None = None,
 ) -> Plan:
     """Return the plan of studies at a scale. A run of several cells is one run.
@@ -83,11 +83,11 @@ def expand(
     return plan
 
 
-def key_of(study: Study, name: str, draw: int | None) -> str:
+def key_of(study: Study, name: str, dataset_seed: int | None) -> str:
     """Return the key of the videos of a study's dataset."""
     name = study.datasets[name].videos_of or name
     place = study.datasets[name]
-    return place.use or (name if place.generate is None else f"{name}-{draw}")
+    return place.use or (name if place.generate is None else f"{name}-{dataset_seed}")
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ class _Runs:
 
     study: Study
     scale: Scale
-    datasets: Mapping[str, Dataset]
+    datasets: Mapping[str, ScaleDataset]
     specs: dict[str, Spec]
     layers: Layers
 
     def cells(self) -> Iterator[Cell]:
-        """Yield the numbers of the study: datasets x draws x seeds x rows x columns."""
+        """Yield the numbers of the study: datasets x dataset seeds x seeds x rows x columns."""
         for at, columns, of_scale in self._places():
             key, source_key = self._keys(at)
             start_of, row_of = dict[str, Pretrain](), dict[tuple[str, str], str]()
@@ -130,7 +130,7 @@ class _Runs:
             yield from self._controls(at)
 
     def _places(self) -> Iterator[tuple[At, list[str], bool]]:
-        """Yield each dataset, draw and seed, with its columns.
+        """Yield each dataset, dataset seed and seed, with its columns.
 
         The last value says whether rows of figures alone have it: they have the scale's seeds, and
         no more.
@@ -141,21 +141,25 @@ class _Runs:
             if not place.tested:
                 continue
             generated = study.datasets[place.videos_of or name].generate is not None
-            draws = (place.draws or study.draws) if generated else (None,)
-            for draw in draws:
-                seeds = place.seeds or study.seeds or (() if draw is None else (draw,))
+            dataset_seeds = (place.dataset_seeds or study.dataset_seeds) if generated else (None,)
+            for dataset_seed in dataset_seeds:
+                seeds = (
+                    place.seeds or study.seeds or (() if dataset_seed is None else (dataset_seed,))
+                )
                 seeds_of = {
                     column: seeds or scales_own.get(column, scale.seeds) for column in study.columns
                 }
                 every = seeds or sorted({seed for own in seeds_of.values() for seed in own})
                 for seed in every:
                     columns = [column for column in study.columns if seed in seeds_of[column]]
-                    yield At(name, draw, seed), columns, bool(seeds) or seed in scale.seeds
+                    yield At(name, dataset_seed, seed), columns, bool(seeds) or seed in scale.seeds
 
     def _keys(self, at: At) -> tuple[str, str]:
         """Return the keys of the videos that are tested, and of those that pretrain."""
         source = self.study.datasets[at.dataset].pretrained_on or at.dataset
-        return key_of(self.study, at.dataset, at.draw), key_of(self.study, source, at.draw)
+        return key_of(self.study, at.dataset, at.dataset_seed), key_of(
+            self.study, source, at.dataset_seed
+        )
 
     def _pretrained(
         self, title: str, row: Row, key: str, at: At, start_of: dict[str, Pretrain]
@@ -250,9 +254,9 @@ class _Runs:
         yield self._cell(at, run, column.metric, parent)
 
     def _controls(self, at: At) -> Iterator[Cell]:
-        """Yield the controls of a draw's first seed, or of each seed of the scale."""
+        """Yield the controls of a dataset seed's first seed, or of each seed of the scale."""
         seeds = self.study.datasets[at.dataset].seeds or self.study.seeds
-        seeds = seeds[:1] or (self.scale.seeds if at.draw is None else (at.draw,))
+        seeds = seeds[:1] or (self.scale.seeds if at.dataset_seed is None else (at.dataset_seed,))
         if at.seed not in seeds:
             return
         key, source_key = self._keys(at)
@@ -270,13 +274,13 @@ class _Runs:
     def pictures(self) -> Iterator[Cell]:
         """Yield the figures of arrays, and add their runs, of the first of the scale's seeds."""
         study = self.study
-        first = study.seeds or study.draws or self.scale.seeds
+        first = study.seeds or study.dataset_seeds or self.scale.seeds
         for name, view in study.views.items():
             if not view.show:
                 continue
             (dataset,) = view.datasets
             run = self._picture(view, At(dataset, None, first[0]))
-            where = UNDRAWN, run.seed, "", "", run.stage, "", False, run.run_id, ""
+            where = NO_SEED, run.seed, "", "", run.stage, "", False, run.run_id, ""
             yield Cell(study.study, dataset, self._title(dataset), *where, (name,))
 
     def _picture(self, view: View, at: At) -> Visualise | Measure:
@@ -386,7 +390,7 @@ class _Runs:
             study.study,
             at.dataset,
             self._title(at.dataset),
-            UNDRAWN if at.draw is None else at.draw,
+            NO_SEED if at.dataset_seed is None else at.dataset_seed,
             at.seed,
             at.row,
             at.column,
@@ -421,12 +425,15 @@ def _require_cells(study: Study, cells: Sequence[Cell]) -> None:
     """
 
     def require(
-        where: str, found: Sequence[Cell], draws: Numbers = (), seeds: Numbers = ()
+        where: str, found: Sequence[Cell], dataset_seeds: Numbers = (), seeds: Numbers = ()
     ) -> None:
         absent = [] if found else [""]
-        absent += [f"draw {draw}: " for draw in sorted({*draws} - {cell.draw for cell in found})]
+        absent += [
+            f"dataset seed {seed}: "
+            for seed in sorted({*dataset_seeds} - {cell.dataset_seed for cell in found})
+        ]
         # Seeds of a scale differ between scales.
-        wanted = {*seeds} if study.seeds or study.draws else set()
+        wanted = {*seeds} if study.seeds or study.dataset_seeds else set()
         absent += [f"seed {seed}: " for seed in sorted(wanted - {cell.seed for cell in found})]
         if absent:
             raise UserError(
@@ -443,17 +450,17 @@ def _require_cells(study: Study, cells: Sequence[Cell]) -> None:
                 if cell.dataset in datasets
                 and all(a in (b, "*", "") for a, b in zip(named, (cell.row, cell.column)))
             ]
-            only = (one.draws, one.seeds) if one else ()
+            only = (one.dataset_seeds, one.seeds) if one else ()
             require(f"{where}: {term.row}", found, *only)
 
     for name in study.shown:
         require(f"datasets.{name}", [cell for cell in cells if cell.dataset == name])
     for name, row in study.rows.items():
         found = [cell for cell in cells if cell.row == name]
-        require(f"rows.{name}", found, row.only.draws, row.only.seeds)
+        require(f"rows.{name}", found, row.only.dataset_seeds, row.only.seeds)
     for name, column in study.columns.items():
         found = [cell for cell in cells if cell.column == name]
-        require(f"columns.{name}", found, column.only.draws, column.only.seeds)
+        require(f"columns.{name}", found, column.only.dataset_seeds, column.only.seeds)
     for key, view in study.views.items():
         if not view.show:
             require(f"views.{key}", [cell for cell in cells if key in cell.views])

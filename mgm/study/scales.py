@@ -15,7 +15,7 @@ from mgm.spec.values import SIZES
 from mgm.study.schema import Name, Numbers, ResultsName, Stage
 
 
-class Dataset(FrozenModel):
+class ScaleDataset(FrozenModel):
     """The origin of a dataset, one of three.
 
     Our generator draws it with the parameters `generate`. Or jobs make it from two other datasets
@@ -71,7 +71,7 @@ class Scale(FrozenModel):
     # Fields of the encoder that replace a backbone's. `backbone` is the name of the new sizes. It
     # may be the paper's, as the ids of mini's runs have it.
     backbones: dict[KnownBackbone, dict[str, int | str]] = Field(default_factory=dict)
-    datasets: dict[Name, Dataset]
+    datasets: dict[Name, ScaleDataset]
     # Method of the optical flow of Table 4b.
     flow: Flow = "raft-small"
     # Studies of the paper's suite that this scale leaves out.

@@ -20,6 +20,9 @@ from mgm.study.recipes import RECIPES
 
 # Keys that studies had, and what stands in their place.
 OLD_KEYS = {
+    "draws": "`dataset_seeds`",
+    "sceptic": "`limitations`",
+    "stop": "`stopping_rule`",
     "tables": "`views`: the key 4e is table4e there",
     "figures": "`views`: over is kind line, against scatter, pictures are kind clips with `show`",
 }
@@ -124,7 +127,7 @@ class At(NamedTuple):
     """A place in a study. An empty row or column stands for any."""
 
     dataset: str
-    draw: int | None
+    dataset_seed: int | None
     seed: int
     row: str = ""
     column: str = ""
@@ -138,7 +141,7 @@ class Selection(FrozenModel):
     """
 
     datasets: tuple[str, ...] = ()
-    draws: Numbers = ()
+    dataset_seeds: Numbers = ()
     seeds: Numbers = ()
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
@@ -146,14 +149,14 @@ class Selection(FrozenModel):
     def __contains__(self, at: At) -> bool:
         return (
             (not self.datasets or at.dataset in ("", *self.datasets))
-            and (not self.draws or at.draw in self.draws)
+            and (not self.dataset_seeds or at.dataset_seed in self.dataset_seeds)
             and (not self.seeds or at.seed in self.seeds)
             and (not self.rows or at.row in ("", *self.rows))
             and (not self.columns or at.column in ("", *self.columns))
         )
 
 
-class Place(FrozenModel):
+class Dataset(FrozenModel):
     """A dataset of a study."""
 
     title: str = ""
@@ -180,7 +183,7 @@ class Place(FrozenModel):
     # Fields of each stage in which its runs differ from the study's.
     settings: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
     # In place of the study's.
-    draws: Numbers = ()
+    dataset_seeds: Numbers = ()
     seeds: Numbers = ()
 
 
@@ -287,7 +290,7 @@ def _digits(value: Any) -> Any:
 class Effect(FrozenModel):
     """The effect of a factor: a number's mean over some datasets minus its mean over others.
 
-    Formulas name it as they name a dataset. It is estimated per draw, of the draws that all these
+    Formulas name it as they name a dataset. It is estimated per dataset seed that all these
     datasets have.
     """
 
@@ -310,8 +313,8 @@ class Prediction(FrozenModel):
     column: str = ""
     # The commit that wrote it. Empty: it is not committed yet.
     since: Annotated[str, BeforeValidator(_digits)] = ""
-    # Test it on these draws or seeds alone.
-    draws: Numbers = ()
+    # Test it on these dataset seeds or seeds alone.
+    dataset_seeds: Numbers = ()
     seeds: Numbers = ()
 
     @property
@@ -342,19 +345,19 @@ class Study(FrozenModel):
     backbone: KnownBackbone = "vit-b"
     # Fields of each stage that differ from the scale's.
     settings: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
-    datasets: dict[Name, Place] = Field(min_length=1)
+    datasets: dict[Name, Dataset] = Field(min_length=1)
     # Seeds of generated datasets.
-    draws: Numbers = ()
-    # Seeds of runs. Empty: the seed of the draw.
+    dataset_seeds: Numbers = ()
+    # Seeds of runs. Empty: the seed of the dataset_seed.
     seeds: Numbers = ()
-    # The sampling unit of an interval: draws if there are any, or each run by itself.
-    unit: Literal["draws", "runs"] = "draws"
+    # The sampling unit of an interval: dataset seeds if there are any, or each run by itself.
+    unit: Literal["datasets", "runs"] = "datasets"
     # A regular expression whose group is the person, or the source, in a test video's path. Then
     # each difference also has an interval over seeds and people.
     people: Annotated[str, AfterValidator(_expression)] = ""
     rows: dict[str, Row] = Field(min_length=1)
     columns: dict[str, Column] = Field(min_length=1)
-    # Columns whose labels, draws and test videos the controls without a model share.
+    # Columns whose labels, dataset seeds and test videos the controls without a model share.
     controls: tuple[str, ...] = ()
     # Differences "A minus B" by family; B may be *, for every other row. Holm's method is applied
     # to a family's differences in one column, on all datasets. A list is one family.
@@ -367,10 +370,10 @@ class Study(FrozenModel):
     every_mask: bool = False
     predictions: tuple[Prediction, ...] = ()
     # When it stopped or stops, in words.
-    stop: str = ""
+    stopping_rule: str = ""
     # What an attentive reader would ask, and the answer.
-    sceptic: dict[str, str] = Field(default_factory=dict)
-    # A draw counts only if all its rows are finished.
+    limitations: dict[str, str] = Field(default_factory=dict)
+    # A dataset seed counts only if all its rows are finished.
     complete: bool = True
     # Runs per job; by default as many as the scale has.
     specs_per_job: int | None = Field(None, ge=1)
@@ -401,11 +404,11 @@ class Study(FrozenModel):
                 )
             if place.recipe and not of_user:
                 raise ValueError(f"{where}.recipe: it has the recipe of {place.use or name}")
-            if place.generate is not None and not (place.draws or self.draws):
-                raise ValueError(f"{where}: is generated, and the study has no draws")
-        seeded = (p.use or p.seeds or p.draws for p in self.datasets.values() if p.tested)
-        if not (self.seeds or self.draws or all(seeded)):
-            raise ValueError("has neither draws nor seeds")
+            if place.generate is not None and not (place.dataset_seeds or self.dataset_seeds):
+                raise ValueError(f"{where}: is generated, and the study has no dataset seeds")
+        seeded = (p.use or p.seeds or p.dataset_seeds for p in self.datasets.values() if p.tested)
+        if not (self.seeds or self.dataset_seeds or all(seeded)):
+            raise ValueError("has neither dataset seeds nor seeds")
         if same := {*self.rows} & {*CONTROLS}:
             raise ValueError(f"rows.{min(same)}: is the name of a control; choose another")
         for name in self.rows:
@@ -498,7 +501,7 @@ class Study(FrozenModel):
     def quoted_formulas(self) -> list[tuple[str, Formula]]:
         """Each {DATASET: A minus B} of the texts, with its formula."""
         found = []
-        for text in (*self.answer, *self.sceptic.values()):
+        for text in (*self.answer, *self.limitations.values()):
             for part in re.findall(r"\{([^{}]+)\}", text):
                 _, colon, formula = part.partition(": ")
                 if not colon:

@@ -9,16 +9,13 @@ from mgm.data.published.derived import pda_digest
 from mgm.data.synthetic.params import parse_params
 from mgm.errors import UserError, nearest
 from mgm.spec import PUBLISHED, Published
-from mgm.study.scales import Dataset, Scale
-from mgm.study.schema import Place, Study
-
-# The dataset of a scale whose drawn videos a study changes.
-DRAWN = "ssv2"
+from mgm.study.scales import Scale, ScaleDataset
+from mgm.study.schema import Dataset, Study
 
 
 def datasets_of(
-    studies: Sequence[Study], scale: Scale, known: Mapping[str, Dataset] = MappingProxyType({})
-) -> dict[str, Dataset]:
+    studies: Sequence[Study], scale: Scale, known: Mapping[str, ScaleDataset] = MappingProxyType({})
+) -> dict[str, ScaleDataset]:
     """Return the datasets that studies use, by key, with the digests that specs have.
 
     Args:
@@ -29,11 +26,11 @@ def datasets_of(
     """
     used = {place.use for study in studies for place in study.datasets.values()}
     used |= {part for name in used & scale.datasets.keys() for part in scale.datasets[name].adapt}
-    datasets = dict[str, Dataset]()
+    datasets = dict[str, ScaleDataset]()
     for name, dataset in scale.datasets.items():
         if name in used:
             datasets[name] = _with_digest(name, dataset, datasets, f"scale {scale.name}")
-    own = dict[str, Dataset]()
+    own = dict[str, ScaleDataset]()
     for study in studies:
         for name, place in study.datasets.items():
             for key, dataset in _own(study, name, place, scale, known):
@@ -45,7 +42,9 @@ def datasets_of(
     return datasets | own
 
 
-def _with_digest(name: str, dataset: Dataset, above: Mapping[str, Dataset], where: str) -> Dataset:
+def _with_digest(
+    name: str, dataset: ScaleDataset, above: Mapping[str, ScaleDataset], where: str
+) -> ScaleDataset:
     """Return a scale's dataset with its digest; a published one has none."""
     digest = dataset.digest
     if dataset.generate:
@@ -60,9 +59,9 @@ def _with_digest(name: str, dataset: Dataset, above: Mapping[str, Dataset], wher
 
 
 def _own(
-    study: Study, name: str, place: Place, scale: Scale, known: Mapping[str, Dataset]
-) -> list[tuple[str, Dataset]]:
-    """Return the key and the dataset of each draw of a study's own place."""
+    study: Study, name: str, place: Dataset, scale: Scale, known: Mapping[str, ScaleDataset]
+) -> list[tuple[str, ScaleDataset]]:
+    """Return the key and the dataset of each dataset seed of a study's own place."""
     where = f"study {study.study}: datasets.{name}"
     if place.videos_of:
         return []
@@ -75,29 +74,34 @@ def _own(
         return []
     if place.generate is None:
         return [(name, _prepared(name, place, known.get(name)))]
-    if not (drawn := scale.datasets[DRAWN].generate if DRAWN in scale.datasets else {}):
+    # The first generated dataset of the scale has the parameters that this one changes.
+    generated = [(like, one.generate) for like, one in scale.datasets.items() if one.generate]
+    if not generated:
         raise UserError(
-            f"{where}: scale {study.scale or 'none'} generates no {DRAWN}; name a scale that does"
+            f"{where}: scale {study.scale or 'none'} generates no videos; name a scale that does"
         )
+    like, parameters = generated[0]
     datasets = []
-    for draw in place.draws or study.draws:
-        fields = drawn | place.generate | {"seed": draw}
+    for dataset_seed in place.dataset_seeds or study.dataset_seeds:
+        fields = parameters | place.generate | {"seed": dataset_seed}
         digest = parse_params(fields, where).digest
-        datasets.append((f"{name}-{draw}", Dataset(generate=fields, name=DRAWN, digest=digest)))
+        datasets.append(
+            (f"{name}-{dataset_seed}", ScaleDataset(generate=fields, name=like, digest=digest))
+        )
     return datasets
 
 
-def _prepared(name: str, place: Place, known: Dataset | None) -> Dataset:
+def _prepared(name: str, place: Dataset, known: ScaleDataset | None) -> ScaleDataset:
     """Return a prepared dataset. Without its folder, it must be known.
 
     The published lists of a published dataset stand for a digest.
     """
     root = Path(place.root)
     if name in PUBLISHED:
-        return Dataset(root=place.root)
+        return ScaleDataset(root=place.root)
     same = {"root": place.root, "recipe": place.recipe}
     if place.digest:
-        known = Dataset(digest=place.digest, grouped=place.grouped, root=place.root)
+        known = ScaleDataset(digest=place.digest, grouped=place.grouped, root=place.root)
     known = known and known.model_copy(update=same)
     if known and not (root / "index.json").is_file():
         return known
@@ -108,10 +112,10 @@ def _prepared(name: str, place: Place, known: Dataset | None) -> Dataset:
             "study's videos, or leave the digest out and give the study another name"
         )
     # Of a known dataset, the same runs follow with and without the folder.
-    return known or Dataset(digest=index.digest, grouped=index.grouped, **same)
+    return known or ScaleDataset(digest=index.digest, grouped=index.grouped, **same)
 
 
-def size_of(datasets: Mapping[str, Dataset], name: str) -> Published:
+def size_of(datasets: Mapping[str, ScaleDataset], name: str) -> Published:
     """Return the numbers of videos and classes of a dataset.
 
     They come from the published counts, the generator's parameters or the index of a prepared

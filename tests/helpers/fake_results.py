@@ -13,7 +13,7 @@ from mgm.reading import file_digest
 from mgm.results.plan import Plan
 from mgm.results.result import read_result, write_result
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, parents
-from mgm.study.scales import Dataset, Scale, load_scale
+from mgm.study.scales import Scale, ScaleDataset, load_scale
 from mgm.study.schema import CONTROLS
 from tests.helpers.plans import plan_at
 
@@ -28,7 +28,8 @@ def smoke(
     """Return the smoke scale. Digests of its generated datasets are filled in."""
     scale = load_scale(CONFIG / "smoke.yaml")
     filled = {
-        name: Dataset(generate=scale.datasets["ssv2"].generate, digest=DIGEST) for name in datasets
+        name: ScaleDataset(generate=scale.datasets["ssv2"].generate, digest=DIGEST)
+        for name in datasets
     }
     return scale.model_copy(
         update={

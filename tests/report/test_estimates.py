@@ -44,7 +44,7 @@ def findings(study: Study, started: str = "2020-01-01T00:00:00+00:00", **less) -
     plan = plan_of(study)
     found = {run_id: RunStatus("not run", "") for run_id in plan.specs}
     for one in plan.cells:
-        if one.row in less.get("without", ()) and one.draw == 6:
+        if one.row in less.get("without", ()) and one.dataset_seed == 6:
             continue
         status = found[one.run_id]
         metrics = status.result["metrics"] if status.result else {}
@@ -67,9 +67,11 @@ def again(found: StudyResults) -> StudyResults:
 
 
 def number(one) -> float:
-    """Return a number that differs between rows, draws and seeds."""
-    draws = np.random.default_rng([*map(ord, one.dataset + one.row), max(one.draw, 0), one.seed])
-    return float(50 + 10 * draws.random())
+    """Return a number that differs between rows, dataset seeds and seeds."""
+    values = np.random.default_rng(
+        [*map(ord, one.dataset + one.row), max(one.dataset_seed, 0), one.seed]
+    )
+    return float(50 + 10 * values.random())
 
 
 def cell(found: StudyResults, dataset: str, row: str, column: str = "Linear") -> Estimate:
@@ -79,8 +81,8 @@ def cell(found: StudyResults, dataset: str, row: str, column: str = "Linear") ->
 
 
 def test_an_interval_is_students_over_draws():
-    found = findings(small(draws="1-9", datasets={"a": {"generate": {}}}, predictions=[]))
-    value = {(one.row, one.draw): number(one) for one in found.plan.cells}
+    found = findings(small(dataset_seeds="1-9", datasets={"a": {"generate": {}}}, predictions=[]))
+    value = {(one.row, one.dataset_seed): number(one) for one in found.plan.cells}
     tube, mgm = ([value[row, draw] for draw in range(1, 10)] for row in ("Tube", "MGM"))
     for text, values in (("Tube", tube), ("MGM minus Tube", np.subtract(mgm, tube))):
         low, high = stats.t.interval(0.95, 8, np.mean(values), stats.sem(values))
@@ -168,19 +170,19 @@ def test_fewer_than_six_units_have_no_verdict_and_an_open_one_says_how_many_it_n
 def test_differences_have_intervals_over_seeds_and_people_too(tmp_path):
     study = small(
         datasets={"a": {"generate": {}}},
-        draws="5-7",
+        dataset_seeds="5-7",
         people="_s([0-9]+)_",
         compare={"Masks": ["MGM minus Tube"]},
     )
     found = replace(findings(study), folder=tmp_path)
-    # Two videos of person 1 and one of person 2. MGM is right of the first in draws 5 and 7, and of
+    # Two videos of person 1 and one of person 2. MGM is right of the first in dataset seeds 5 and 7, and of
     # all but the third in draw 6. The tube is right of the third.
     right = {"MGM": {5: "YNN", 6: "YYN", 7: "YNN"}, "Tube": dict.fromkeys((5, 6, 7), "NNY")}
     for number in found.plan.cells:
         if number.column == "Linear" and number.row in right:
             folder = tmp_path / number.run_id
             folder.mkdir()
-            answers = right[number.row][number.draw]
+            answers = right[number.row][number.dataset_seed]
             lines = [f"{video},Y,{answer}" for video, answer in zip(VIDEOS, answers)]
             (folder / "predictions.csv").write_text("\n".join(["path,label,prediction", *lines]))
     table = found.differences.set_index("family")
@@ -213,7 +215,7 @@ def test_cells_say_what_is_missing_and_quote_what_is_not_run():
     # Draw 6 is not complete, so a mean over draw 5 stands alone.
     assert cells["mean"]["Tube"] == pytest.approx(estimate(found, "a", "Tube").mean)
     statuses = dict(found.statuses)
-    (run_id,) = found.runs.run_id[(found.runs.row == "Tube") & (found.runs.draw == 5)]
+    (run_id,) = found.runs.run_id[(found.runs.row == "Tube") & (found.runs.dataset_seed == 5)]
     statuses[run_id] = RunStatus(
         "finished", result=statuses[run_id].result | {"metrics": {"top1": float("nan")}}
     )
@@ -266,7 +268,7 @@ def test_an_effect_is_the_mean_over_some_datasets_minus_that_over_others():
     datasets = {name: {"generate": {"quick": 1 + n}} for n, name in enumerate("abcd")}
     effects = {"rhythm": {"high": ["a", "b"], "low": ["c", "d"]}}
     says = {"in": "rhythm", "says": "MGM minus Tube above 50"}
-    study = small(draws="1-8", datasets=datasets, effects=effects, predictions=[says])
+    study = small(dataset_seeds="1-8", datasets=datasets, effects=effects, predictions=[says])
     found = findings(study)
     lead = {
         name: units_of(found, name, parse_formula("MGM minus Tube"), "Linear") for name in "abcd"

@@ -18,7 +18,7 @@ VIEW = View(
 @pytest.fixture
 def frame():
     """Three datasets of four dataset seeds, whose row number r gains r points over the first."""
-    seeds = pd.MultiIndex.from_product([range(901, 905), [0]], names=["draw", "seed"])
+    seeds = pd.MultiIndex.from_product([range(901, 905), [0]], names=["dataset_seed", "seed"])
     rng = np.random.default_rng(0)
     cells = []
     for column in ("Linear probe", "Fine-tuned"):
@@ -32,7 +32,7 @@ def frame():
                     "row": row,
                     "values": pd.Series(level + nth, seeds),
                     "steps": 8400 if dataset == "b" else 2800,
-                    "by": "draws",
+                    "by": "datasets",
                     "unit": "dataset",
                     "share": True,
                     **dict.fromkeys(("mean", "low", "high"), np.nan),

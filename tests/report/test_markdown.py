@@ -14,7 +14,7 @@ from tests.report.test_page import page_of
 from tests.study.test_study import small
 
 ROOT = Path(__file__).parents[2]
-FOUND = findings(small(draws="5-7"))
+FOUND = findings(small(dataset_seeds="5-7"))
 # The page of mini is a suite's, with claims and charts between its tables.
 PAGES = [
     page.stem
@@ -67,7 +67,7 @@ def test_a_page_of_docs_is_what_mgm_report_writes(name):
 def test_the_page_warns_of_a_model_that_explains_less_than_its_neighbours():
     columns = {"Linear": {}, "Explained": {"stage": "measure", "name": "explained"}}
     columns["Explained"]["metric"] = "explained"
-    found = findings(small(draws="5-7", columns=columns), test=60)
+    found = findings(small(dataset_seeds="5-7", columns=columns), test=60)
     for run in found.runs[found.runs.column == "Explained"].itertuples():
         better = -1 if run.row == "MGM" else 1
         metrics = found.statuses[run.run_id].result["metrics"]

@@ -22,7 +22,7 @@ from mgm.report.html import source, words
 from mgm.report.page import Page, Section, Shown, shown_table, study_page
 from mgm.report.tables import _csv, write_table
 from mgm.report.views import dots, line, table
-from mgm.report.views.table import CONTROLS, Cell
+from mgm.report.views.table import CONTROLS, TableCell
 from mgm.results.result import RunStatus
 from mgm.results.statistics import over_seeds
 from mgm.study.scales import Steps
@@ -95,7 +95,7 @@ def test_one_target_is_written_alone_or_says_what_it_needs(built, tmp_path):
 
 
 STUDY = small(
-    draws="5-7",
+    dataset_seeds="5-7",
     datasets={"a": {"generate": {}, "title": "First | set"}},
     predictions=[{"in": "a", "says": "MGM minus Tube above -99"}],
 )
@@ -278,7 +278,7 @@ def test_rows_say_what_was_trained_and_quotes_alone_stand_beside_the_papers_runs
     ],
 )
 def test_a_text_of_a_study_is_neither_html_nor_a_link(active):
-    cells = pd.DataFrame(Cell(active), [active], pd.Index([active], name=active))
+    cells = pd.DataFrame(TableCell(active), [active], pd.Index([active], name=active))
     shown = Shown(active, "x", [active], [active], cells)
     page = Page(active, [Section([shown], active)], active, [active], active, [active])
     text = render(markdown.page(page, "smoke"), extensions=["tables"])
@@ -297,7 +297,7 @@ def test_a_file_of_numbers_has_no_formula(tmp_path):
 
 def test_a_group_of_columns_stands_once():
     heads = pd.MultiIndex.from_tuples([("F", "x"), ("F", "y"), ("S", "x")], names=["", "Row"])
-    cells = pd.DataFrame([[Cell("1"), Cell("2"), Cell("3")]], ["A"], heads)
+    cells = pd.DataFrame([[TableCell("1"), TableCell("2"), TableCell("3")]], ["A"], heads)
     text = html.table(cells)
     assert re.search(r'<th colspan="2"[^>]*>F</th>\s*<th>S</th>', text)
     lines = markdown.markdown(cells).splitlines()

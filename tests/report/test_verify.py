@@ -82,7 +82,7 @@ class Clone:
         (run_id,) = {
             cell.run_id
             for cell in self.plan.cells
-            if (cell.dataset, cell.row, cell.column, cell.draw) == ("a", row, "Linear", 5)
+            if (cell.dataset, cell.row, cell.column, cell.dataset_seed) == ("a", row, "Linear", 5)
         }
         return run_id
 
@@ -125,7 +125,7 @@ def test_a_prediction_without_a_known_commit_fails(clone, since):
         {"says": "MGM minus Tube above 1"},
         {"in": "b"},
         {"column": "k-NN", "says": "MGM above 0"},
-        {"draws": 5},
+        {"dataset_seeds": 5},
     ],
 )
 def test_another_sentence_is_not_the_one_that_was_committed(clone, change):

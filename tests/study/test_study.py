@@ -30,14 +30,14 @@ SMALL = {
     "study": "small",
     "question": "Does it work?",
     "scale": "mini",
-    "datasets": {"a": {"generate": {}}, "b": {"generate": {"sprites": 1}, "draws": "5"}},
-    "draws": "5-6",
+    "datasets": {"a": {"generate": {}}, "b": {"generate": {"sprites": 1}, "dataset_seeds": "5"}},
+    "dataset_seeds": "5-6",
     "rows": {
         "Random weights": "none",
         "Tube": {"mask": "tube"},
         "MGM": {},
         "Longer": {"optim.steps": 9, "only": {"datasets": ["a"]}},
-        "Further": {"from": "MGM", "optim.steps": 7, "only": {"draws": "5"}},
+        "Further": {"from": "MGM", "optim.steps": 7, "only": {"dataset_seeds": "5"}},
     },
     "columns": {"Linear": {}, "k-NN": {"kind": "knn", "only": {"rows": ["MGM"]}}},
     "controls": ["Linear"],
@@ -75,7 +75,7 @@ def test_a_dataset_can_have_settings_of_its_own():
     datasets = {"a": {"generate": {}}, "b": {"videos_of": "a", "settings": longer}}
     plan = plan_of(small(datasets=datasets, settings={"pretrain": {"optim.steps": 60}}))
     starts = {
-        (one.dataset, one.draw): plan.specs[one.pretraining]
+        (one.dataset, one.dataset_seed): plan.specs[one.pretraining]
         for one in plan.cells
         if one.row == "MGM"
     }
@@ -84,7 +84,7 @@ def test_a_dataset_can_have_settings_of_its_own():
 
 
 def test_a_row_is_the_scales_pretraining_with_its_changes(plan):
-    values = [value for value in plan.cells if value.dataset == "a" and value.draw == 5]
+    values = [value for value in plan.cells if value.dataset == "a" and value.dataset_seed == 5]
     by_row = {
         value.row: plan.specs[plan.specs[value.run_id].parent]
         for value in values
@@ -102,7 +102,9 @@ def test_a_row_is_the_scales_pretraining_with_its_changes(plan):
 def test_what_models_explain_is_measured_on_pretraining_runs():
     column = {"Explained": {"stage": "measure", "name": "explained", "metric": "explained_moving"}}
     plan = plan_of(small(columns=column, controls=[], predictions=[], rows=MASKED))
-    measured = {value.row: plan.specs[value.run_id] for value in plan.cells if value.draw == 5}
+    measured = {
+        value.row: plan.specs[value.run_id] for value in plan.cells if value.dataset_seed == 5
+    }
     for row, mask in (("Tube", "tube"), ("MGM", "mgm")):
         assert plan.specs[measured[row].parent].mask.name == mask
         assert measured[row].data == plan.specs[measured[row].parent].data
@@ -116,7 +118,7 @@ def test_every_run_comes_after_the_runs_it_starts_from(plan):
 
 
 def test_a_draw_is_complete_before_the_next_one(plan):
-    drawn = [(value.dataset, value.draw) for value in plan.cells]
+    drawn = [(value.dataset, value.dataset_seed) for value in plan.cells]
     changes = [pair for pair in pairwise(drawn) if pair[0] != pair[1]]
     assert len(changes) + 1 == len(set(drawn))
 
@@ -129,7 +131,7 @@ def test_people_are_held_out_to_choose_a_penalty_and_not_from_the_test():
     }
     study = small(
         datasets={"own": place},
-        draws=[],
+        dataset_seeds=[],
         seeds="1",
         columns=columns,
         rows={"MGM": {}},
@@ -144,15 +146,17 @@ def test_people_are_held_out_to_choose_a_penalty_and_not_from_the_test():
 
 def test_limits_hold_and_controls_share_the_probes_labels(plan):
     assert {value.dataset for value in plan.cells if value.row == "Longer"} == {"a"}
-    assert {value.draw for value in plan.cells if value.row == "Further"} == {5}
+    assert {value.dataset_seed for value in plan.cells if value.row == "Further"} == {5}
     assert {value.row for value in plan.cells if value.column == "k-NN"} == {"MGM"}
     (control,) = {
-        plan.specs[value.run_id] for value in plan.cells if value.control and value.draw == 6
+        plan.specs[value.run_id]
+        for value in plan.cells
+        if value.control and value.dataset_seed == 6
     }
     (probe,) = [
         plan.specs[value.run_id]
         for value in plan.cells
-        if value.draw == 6 and value.row == "Random weights"
+        if value.dataset_seed == 6 and value.row == "Random weights"
     ]
     assert isinstance(control, Measure)
     assert isinstance(probe, Probe)
@@ -165,7 +169,9 @@ def test_limits_hold_and_controls_share_the_probes_labels(plan):
 
 def test_draws_have_their_own_data_and_one_name(plan):
     data = {
-        value.draw: plan.specs[value.run_id].data for value in plan.cells if value.dataset == "a"
+        value.dataset_seed: plan.specs[value.run_id].data
+        for value in plan.cells
+        if value.dataset == "a"
     }
     assert data[5].dataset == data[6].dataset == "ssv2"
     assert data[5].digest != data[6].digest
@@ -189,16 +195,16 @@ def test_a_measured_column_trains_nothing():
         {"predictions": [{"in": "c", "says": "MGM above 0", "since": "1"}]},
         {"predictions": [{"in": "a", "says": "MGM is best", "since": "1"}]},
         {"predictions": [{"in": "a", "says": "MGM above 0", "column": "Nothing", "since": "1"}]},
-        {"draws": [], "datasets": {"a": {"generate": {}}}},
+        {"dataset_seeds": [], "datasets": {"a": {"generate": {}}}},
         {"datasets": {"a": {"generate": {}, "root": "x"}}},
         {"datasets": {"a": {"root": "x"}}, "seeds": "1"},
         {"datasets": {"a": {}}},
         {"datasets": {"a": {"generate": {}, "pretrained_on": "c"}}},
         {"rows": {"A": {"from": "B"}}},
         {"controls": ["Nothing"]},
-        {"draws": "5 to 6"},
-        {"draws": "0-999999"},
-        {"draws": "5, 5"},
+        {"dataset_seeds": "5 to 6"},
+        {"dataset_seeds": "0-999999"},
+        {"dataset_seeds": "5, 5"},
         {"rows": SMALL["rows"] | {"Again": {"mask": "mgm"}}},
         {"columns": {"Linear": {"metric": "accuracy"}}},
         {"columns": {"Cover": {"stage": "measure", "name": "cover"}}, "controls": []},
@@ -385,7 +391,7 @@ def test_a_digest_gives_the_same_runs_with_and_without_the_folder(tmp_path):
     for grouped in (False, True):
         own = {"own": place | {"grouped": grouped}}
         study = small(
-            datasets=own, draws=[], seeds="1", rows={"MGM": {}}, compare=[], predictions=[]
+            datasets=own, dataset_seeds=[], seeds="1", rows={"MGM": {}}, compare=[], predictions=[]
         )
         with_folder = plan_of(study)
         root.rename(tmp_path / "elsewhere")
@@ -394,14 +400,16 @@ def test_a_digest_gives_the_same_runs_with_and_without_the_folder(tmp_path):
 
 
 def test_a_dataset_is_made_before_the_first_run_that_reads_it(tmp_path, monkeypatch):
-    """So a study that stops early has whole draws, and has not drawn the later ones."""
+    """So a study that stops early has whole dataset_seeds, and has not drawn the later ones."""
     monkeypatch.chdir(tmp_path)
     jobs = Workflow({"study": "larger"}).jobs.values()
-    draws = {job.name: job.priority for job in jobs if job.rule == "prepare"}
-    assert len(set(draws.values())) == len(draws) > 1
+    dataset_seeds = {job.name: job.priority for job in jobs if job.rule == "prepare"}
+    assert len(set(dataset_seeds.values())) == len(dataset_seeds) > 1
     for job in jobs:
-        assert all(draws[name] >= job.priority for name in job.after if name in draws)
-    assert min(draws.values()) < max(job.priority for job in jobs if job.specs)
+        assert all(
+            dataset_seeds[name] >= job.priority for name in job.after if name in dataset_seeds
+        )
+    assert min(dataset_seeds.values()) < max(job.priority for job in jobs if job.specs)
 
 
 PAPER_SCALES = ("smoke", "paper")
@@ -500,17 +508,23 @@ def test_columns_of_a_scale_can_have_seeds_of_their_own():
     ("fields", "named"),
     [
         (
-            {"rows": SMALL["rows"] | {"Longer": {"optim.steps": 9, "only": {"draws": "99"}}}},
+            {
+                "rows": SMALL["rows"]
+                | {"Longer": {"optim.steps": 9, "only": {"dataset_seeds": "99"}}}
+            },
             "Longer",
         ),
         (
-            {"rows": SMALL["rows"] | {"Longer": {"optim.steps": 9, "only": {"draws": "5-9"}}}},
+            {
+                "rows": SMALL["rows"]
+                | {"Longer": {"optim.steps": 9, "only": {"dataset_seeds": "5-9"}}}
+            },
             "draw 7",
         ),
         ({"columns": SMALL["columns"] | {"k-NN": {"kind": "knn", "only": {"seeds": 3}}}}, "k-NN"),
         ({"predictions": [{"in": "b", "says": "Longer above 5"}]}, "Longer"),
         ({"predictions": [{"in": "a", "says": "Tube above 5", "column": "k-NN"}]}, "Tube"),
-        ({"predictions": [{"in": "a", "says": "Tube above 5", "draws": "7"}]}, "draw 7"),
+        ({"predictions": [{"in": "a", "says": "Tube above 5", "dataset_seeds": "7"}]}, "draw 7"),
         ({"compare": ["Further [k-NN] minus MGM"]}, "Further"),
         ({"views": {"table1": {"rows": ["Tube"], "columns": ["k-NN"]}}}, "views.table1"),
     ],

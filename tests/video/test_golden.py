@@ -87,7 +87,7 @@ def masks(guide: str) -> dict:
     videos = [indexed(str(path), probe_video(path).frames, n) for n, path in enumerate(VIDEOS)]
     drawn = {}
     for name, info in MASKS.items():
-        if (guide == "max" and not info.largest) or (guide == "difference" and info.carried):
+        if (guide == "max" and not info.largest) or (guide == "difference" and info.directional):
             continue
         how = mask_options(Mask(name=name, **GUIDES[guide]), CLIPS, Model(patch=8))
         batches = islice(loader.training_loader(videos, CLIPS, seed=3, batch=3, how=how), 2)

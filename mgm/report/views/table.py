@@ -26,7 +26,7 @@ class Options(FrozenModel):
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A number with its interval, or why it has none.
 
     Attributes:
@@ -49,7 +49,7 @@ class Cell:
 
 
 def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
-    """Return what a table shows: a `Cell` per row of the study, and dataset and column.
+    """Return what a table shows: a `TableCell` per row of the study, and dataset and column.
 
     Columns have two levels if several datasets and columns are shown.
     """
@@ -61,7 +61,7 @@ def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
     if not options.controls:
         shown = shown[~shown.control]
     one_column, one_dataset = shown.column.nunique() == 1, shown.dataset.nunique() == 1
-    heads, parts = list[tuple[str, str]](), list[dict[str, Cell]]()
+    heads, parts = list[tuple[str, str]](), list[dict[str, TableCell]]()
     for _, part in shown.groupby(["dataset", "column"], sort=False):
         first = part.iloc[0]
         models = part[~part.control & (part.n > 0) & part.evaluated]
@@ -75,13 +75,13 @@ def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
         quoted = [row for row in every if isfinite(row.paper)]
         if options.paper and quoted:
             heads.append((group, f"{title.removesuffix(unit)}, paper"))
-            parts.append({row.row: Cell(_number(row.paper, row.share)) for row in quoted})
+            parts.append({row.row: TableCell(_number(row.paper, row.share)) for row in quoted})
     rows = shown.drop_duplicates("row").sort_values("control", kind="stable")
     table = pd.DataFrame(dict(enumerate(parts)), rows.row).map(_or_empty)
     names = _names(shown, rows)
     if rows.control.any():
         after = int((~rows.control).sum())
-        line = pd.DataFrame([[Cell()] * len(heads)], [CONTROLS], table.columns)
+        line = pd.DataFrame([[TableCell()] * len(heads)], [CONTROLS], table.columns)
         table = pd.concat([table[:after], line, table[after:]])
         names[after:after] = [CONTROLS]
     table.index = pd.Index(names)
@@ -92,8 +92,8 @@ def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
     return table
 
 
-def _or_empty(cell: Any) -> Cell:
-    return cell if isinstance(cell, Cell) else Cell()
+def _or_empty(cell: Any) -> TableCell:
+    return cell if isinstance(cell, TableCell) else TableCell()
 
 
 def _names(shown: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
@@ -110,24 +110,24 @@ def _names(shown: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     return names
 
 
-def _cell(row: Any, counted: bool) -> Cell:
+def _cell(row: Any, counted: bool) -> TableCell:
     """Return the cell of a number. `counted`: the column's head says of how many units it is."""
     if not row.evaluated:
-        return Cell(_number(row.mean, row.share)) if row.n else Cell()
+        return TableCell(_number(row.mean, row.share)) if row.n else TableCell()
     small = [] if counted or not row.n else [f"n = {row.n}"]
     if row.status == "partial":
         small.append(f"{row.n} of {row.wanted} runs")
     if row.fits < FITS:
         small.append(f"{row.fits:.1f} in training")
     if not row.n:
-        return Cell(status="" if row.status == "quoted" else row.status, small=tuple(small))
+        return TableCell(status="" if row.status == "quoted" else row.status, small=tuple(small))
     if row.tested and row.share and row.videos < FEW_VIDEOS:
         low, high = binomial(row.mean, int(row.videos))
         small.append(f"binomial [{low:.1f}, {high:.1f}]")
     # The column's head says that these are few.
     interval = "" if counted and row.n < FEWEST else interval_of(row)
     text = _number(row.mean, row.share or isfinite(row.low))
-    return Cell(text, interval, tuple(small), "", row.strong, tuple(row.run_ids.split()))
+    return TableCell(text, interval, tuple(small), "", row.strong, tuple(row.run_ids.split()))
 
 
 def _number(value: float, share: bool) -> str:

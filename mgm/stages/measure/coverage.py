@@ -51,7 +51,7 @@ def coverage(
         masks |= {
             f"{name} {spec.compensate}": mask.model_copy(update={"compensate": spec.compensate})
             for name, mask in masks.items()
-            if MASKS[name].guided and not MASKS[name].carried
+            if MASKS[name].guided and not MASKS[name].directional
         }
     parts = []
     for sample, video in enumerate(videos):
