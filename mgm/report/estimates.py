@@ -203,9 +203,10 @@ def cells_of(found: StudyResults) -> pd.DataFrame:
     Columns: `dataset`, `column`, `row`, `control`; `mean`, `low`, `high`, `n` (units) and `unknown`
     of our runs, empty without a number; `wanted` (runs), `status` (finished, partial, quoted,
     altered, failed, running or not run), `why`, `paper` and `note` (the quoted number), `run_ids`,
-    `commit` and `metric`; the runs' own fields; `line`, the row's in figures; `values`, the
-    numbers per dataset seed and seed; `fits`, the top-1 on training clips (%); `videos`, how many
-    test videos, or groups of them, there are. The paper's suite has neither of the last two.
+    `pretraining` (its runs), `commit` and `metric`; the runs' own fields; `line`, the row's in
+    figures; `values`, the numbers per dataset seed and seed; `fits`, the top-1 on training clips
+    (%); `videos`, how many test videos, or groups of them, there are. The paper's suite has neither
+    of the last two.
     """
     study, printed, rows = found.study, quotes(found.study.study), []
     fits = fitted(found)
@@ -227,6 +228,7 @@ def cells_of(found: StudyResults) -> pd.DataFrame:
                 "paper": quote.value,
                 "note": quote.note,
                 "run_ids": " ".join(runs.run_id),
+                "pretraining": " ".join(filter(None, runs.pretraining.unique())),
                 "commit": " ".join(runs.commit[runs.value.notna()].drop_duplicates()),
                 "line": study.rows[row].line or row if row in study.rows else row,
                 "values": found.by_cell.get((dataset, column, row), NOTHING),
@@ -243,11 +245,22 @@ def cells_of(found: StudyResults) -> pd.DataFrame:
                 | (NO_NUMBER if ours is None else Estimate(ours))._asdict()
                 | {"wanted": 0, "status": "quoted" if ours is None else "finished"}
                 | {"paper": quote.value, "note": quote.note, "metric": metric}
-                | dict.fromkeys(("why", "run_ids", "commit", *WORDS), "")
+                | dict.fromkeys(("why", "run_ids", "pretraining", "commit", *WORDS), "")
                 | {"line": quote.line, "epochs": quote.epochs, "values": NOTHING}
             )
     names = [*CELL, "control", *Estimate._fields, "wanted", "status", "why", "paper", "note"]
-    names += ["run_ids", "commit", "metric", "line", *WORDS, *NUMBERS, "values", "fits", "videos"]
+    names += [
+        "run_ids",
+        "pretraining",
+        "commit",
+        "metric",
+        "line",
+        *WORDS,
+        *NUMBERS,
+        "values",
+        "fits",
+        "videos",
+    ]
     table = pd.DataFrame(rows, columns=names).astype({"control": bool})
     return table.astype(
         dict.fromkeys(("mean", "low", "high", "paper", "fits", "videos", *NUMBERS), "float64")
@@ -313,6 +326,7 @@ def selected(found: StudyResults, view: View) -> pd.DataFrame:
         by: the sampling unit, datasets or runs; unit: its name.
         share: whether it is a share (%). evaluated: whether it is a column of the study.
         tested: whether it is a test, and no measurement.
+        folder: of the runs.
         repeats: whether the runs repeat the paper's, so that its other rows stand beside them.
         strong: whether it differs from 0; False, since a difference alone can.
     """
@@ -339,6 +353,7 @@ def selected(found: StudyResults, view: View) -> pd.DataFrame:
         tested=table.column.isin(study.tests),
         by=study.unit,
         unit=unit_of(study),
+        folder=str(found.folder),
         repeats=repeats_the_paper(found.plan.specs.values()),
         strong=False,
     )
@@ -509,14 +524,17 @@ def predictions_of(found: StudyResults) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*names, "verdict", "why"])
 
 
-def filled(found: StudyResults, text: str) -> str:
+def filled(found: StudyResults, text: str, intervals: bool = False) -> str:
     """Return a text with its {DATASET: A minus B} replaced by numbers.
 
     It is empty if a number is not known yet.
+
+    Args:
+        intervals: it is empty too if a number is of one run.
     """
     parts = re.split(r"\{([^{}]+)\}", text)
     numbers = [estimate(found, *part.split(": ", 1)) for part in parts[1::2]]
-    if None in numbers:
+    if any(one is None or (intervals and one.n == 1) for one in numbers):
         return ""
     parts[1::2] = map(in_words, numbers)
     return "".join(parts)

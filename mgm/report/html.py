@@ -66,9 +66,10 @@ def _cell(cell: TableCell) -> Markup:
     number = words(cell.text)
     if cell.strong:
         number = Markup("<strong>{}</strong>").format(number)
-    parts = [status(cell.status) if cell.status else "", number]
     if cell.interval:
-        parts.append(Markup('<span class="interval">{}</span>').format(words(cell.interval)))
+        shown = '<span class="number">{} <span class="interval">{}</span></span>'
+        number = Markup(shown).format(number, words(cell.interval))
+    parts = [status(cell.status) if cell.status else "", number]
     links = Markup("").join(
         Markup('<a href="#{0}">{0}</a> ').format(run_id) for run_id in cell.run_ids
     )

@@ -158,7 +158,10 @@ def folded(title: str, shown: Sequence[Shown]) -> list[Section]:
 
 
 def answers(found: StudyResults) -> list[str]:
-    return [text for text in (filled(found, one) for one in found.study.answer) if text]
+    """Return the sentences of an answer: the first, and others whose numbers have intervals."""
+    first, *others = found.study.answer or [""]
+    texts = [filled(found, first), *(filled(found, one, intervals=True) for one in others)]
+    return [text for text in texts if text]
 
 
 def caveat_of(found: StudyResults) -> str:
