@@ -217,8 +217,8 @@ class LoadedModel:
         parameters = sum(weight.numel() for weight in self.encoder.parameters())
         clips = self.clips
         return (
-            f"Model({parameters:,} parameters, clips of {clips.frames} frames of {clips.size} x "
-            f"{clips.size} pixels)"
+            f"LoadedModel({parameters:,} parameters, clips of {clips.frames} frames of "
+            f"{clips.size} x {clips.size} pixels)"
         )
 
     def embed(self, video: str | Path, clips: int = 2) -> np.ndarray:
