@@ -524,7 +524,10 @@ def test_columns_of_a_scale_can_have_seeds_of_their_own():
         ({"columns": SMALL["columns"] | {"k-NN": {"kind": "knn", "only": {"seeds": 3}}}}, "k-NN"),
         ({"predictions": [{"in": "b", "says": "Longer above 5"}]}, "Longer"),
         ({"predictions": [{"in": "a", "says": "Tube above 5", "column": "k-NN"}]}, "Tube"),
-        ({"predictions": [{"in": "a", "says": "Tube above 5", "dataset_seeds": "7"}]}, "dataset seed 7"),
+        (
+            {"predictions": [{"in": "a", "says": "Tube above 5", "dataset_seeds": "7"}]},
+            "dataset seed 7",
+        ),
         ({"compare": ["Further [k-NN] minus MGM"]}, "Further"),
         ({"views": {"table1": {"rows": ["Tube"], "columns": ["k-NN"]}}}, "views.table1"),
     ],
