@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from typing import TypeVar
 
 from mgm.errors import plain
@@ -16,6 +17,12 @@ def show(line: str) -> None:
     """Print a line to stderr, and ignore a closed pipe."""
     with suppress(BrokenPipeError):
         print(plain(line), file=sys.stderr, flush=True)
+
+
+@cache
+def show_once(line: str) -> None:
+    """Print a line to stderr, unless this process has printed it."""
+    show(line)
 
 
 def say(text: str) -> None:

@@ -65,9 +65,6 @@ class ExportOptions(FrozenModel):
         description="hf: Hugging Face's transformers; videomae: VideoMAE's official code."
     )
     out: Path = Field(description="Folder to write to.")
-    index: Path | None = Field(
-        None, description="hf: the dataset's folder that `mgm prepare` wrote, for class names."
-    )
     force: bool = Field(False, description="Replace files that no such command wrote.")
 
 
@@ -82,7 +79,7 @@ def export(
     """Write a run's weights in another format."""
     from mgm.stages.export import export as write
 
-    say(write(run, options.to, options.out, options.index, options.force))
+    say(write(run, options.to, options.out, options.force))
 
 
 class TrackOptions(FrozenModel):

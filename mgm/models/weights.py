@@ -1,6 +1,5 @@
 """Load weights of mgm, of VideoMAE's official code or of Hugging Face, and save safetensors."""
 
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PositiveFloat
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mgm.console import show
+from mgm.console import show_once
 from mgm.errors import UserError, valid
 from mgm.models.formats import is_huggingface, listed, to_ours
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
@@ -175,13 +174,10 @@ def _require_our_pixels(path: Path, of_huggingface: bool) -> None:
             )
         return
     if of_huggingface:
-        _say_once(
+        show_once(
             f"{path}: has no {PROCESSORS[0]}; its pixels are normalised by ImageNet's mean and "
             "deviation, as VideoMAE's"
         )
-
-
-_say_once = cache(show)
 
 
 def _square(size: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mgm.console import show, track
+from mgm.console import show, show_once, track
 from mgm.data.copies import check_files
 from mgm.data.index import Index, Video, read_index
 from mgm.data.opening import files_below, open_all
@@ -73,7 +73,7 @@ def find_trained(path: Path, options: ApplyOptions) -> Trained:
         given = (config.num_frames, config.image_size, config.mgm.stride) if config else ()
         clips = options.clips(*given)
     if config is None and None in (options.frames, options.size, options.stride):
-        show(
+        show_once(
             f"{path}: has no config.json of its model, so a clip is {clips.frames} frames of "
             f"{clips.size} x {clips.size} pixels, {clips.stride} apart, and a head has "
             f"{model.width // model.heads} channels; frames, size and stride can be given"

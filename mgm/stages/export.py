@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save_file
 
-from mgm.data.index import read_index
 from mgm.errors import UserError, require_new
 from mgm.models import (
     build_classifier,
@@ -39,7 +38,6 @@ def export(
     run: Path,
     to: Literal["hf", "videomae"],
     out: Path,
-    index: Path | None = None,
     force: bool = False,
 ) -> str:
     """Write a run's weights in another format, and return notes for their users.
@@ -51,8 +49,6 @@ def export(
             `from_pretrained` of transformers 4.x and 5.x. `videomae` writes checkpoint.pth,
             {"model": state_dict, "config": fields}, and config.json with the same fields, from
             which mgm reads heads and clips.
-        index: the folder of the dataset's index, which has the names of a classifier's classes.
-            None: classes have numbers.
         force: replace files.
 
     Raises:
@@ -76,8 +72,9 @@ def export(
     origin |= {"stride": spec.clips.stride}
     # Loading checks that the weights fit the spec.
     if isinstance(spec, Finetune):
-        names = _names(spec, run, classes_of(weights, path), index)
-        load_weights(build_classifier(spec, len(names)), path)
+        count = classes_of(weights, path)
+        names = recorded_classes(run) or [f"LABEL_{label}" for label in range(count)]
+        load_weights(build_classifier(spec, count), path)
     if isinstance(spec, Finetune) and spec.head == "attentive":
         raise UserError(
             f"{run}: is an attentive probe, which the format does not have; export its parent, "
@@ -100,23 +97,6 @@ def export(
         save_file(to_huggingface(weights), temporary, metadata={"format": "pt"})
     write(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
     return _about_huggingface(spec, out)
-
-
-def _names(spec: Finetune, run: Path, classes: int, index: Path | None) -> list[str]:
-    if index is None:
-        return recorded_classes(run) or [f"LABEL_{label}" for label in range(classes)]
-    dataset = read_index(index)
-    if len(dataset.classes) != classes:
-        raise UserError(
-            f"{index}: has {len(dataset.classes)} classes, the run's weights have {classes}; pass "
-            f"the index of {spec.data.dataset}"
-        )
-    if spec.data.digest and dataset.digest != spec.data.digest:
-        raise UserError(
-            f"{index}: holds videos with digest {dataset.digest}, and the run was made with "
-            f"{spec.data.digest}; pass the index of these"
-        )
-    return list(dataset.classes)
 
 
 def _config(spec: Pretrain | Finetune, names: list[str]) -> dict[str, Any]:

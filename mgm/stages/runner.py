@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mgm.console import duration, show
+from mgm.console import duration, show, show_once
 from mgm.errors import UserError, as_user_error
 from mgm.reading import file_digest
 from mgm.results import atomic
@@ -212,7 +211,7 @@ def git_commit() -> tuple[str, bool]:
             ["git", "-C", str(root), *words], capture_output=True, text=True, check=False, env=own
         )
         if done.returncode and (root / ".git").exists():
-            _say_once(f"results name no commit: {' '.join(done.stderr.split())}")
+            show_once(f"results name no commit: {' '.join(done.stderr.split())}")
         return done.stdout.strip()
 
     try:
@@ -223,9 +222,6 @@ def git_commit() -> tuple[str, bool]:
     except FileNotFoundError:
         # git is not installed.
         return "", False
-
-
-_say_once = cache(show)
 
 
 def progress(workplace: Workplace) -> str:
