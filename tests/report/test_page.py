@@ -21,14 +21,21 @@ from mgm.report.figures.style import drawn
 from mgm.report.html import source, words
 from mgm.report.page import Page, Section, Shown, shown_table, study_page
 from mgm.report.tables import _csv, write_table
-from mgm.report.views import dots, line, table
+from mgm.report.views import dots, line, loss, table
 from mgm.report.views.table import CONTROLS, TableCell
 from mgm.results.result import RunStatus
 from mgm.results.statistics import over_seeds
 from mgm.study.scales import Steps
 from mgm.study.schema import View
 from tests.helpers.browser import chromium
-from tests.helpers.fake_results import draw_arrays, finish, finish_all, run_of, suite
+from tests.helpers.fake_results import (
+    draw_arrays,
+    finish,
+    finish_all,
+    run_of,
+    suite,
+    write_log,
+)
 from tests.report.test_estimates import again, findings
 from tests.study.test_study import small
 
@@ -165,6 +172,20 @@ def test_a_page_warns_of_a_better_control_and_of_a_model_that_learnt_nothing():
     idle, better = warnings_on(page_of(with_controls(again(found), 99.0)))
     assert "above every row" in better
     assert idle.endswith("nothing: MGM.")
+
+
+def test_a_loss_is_that_of_the_logs_of_pretraining(tmp_path):
+    found = replace(findings(STUDY), folder=tmp_path)
+    for run_id in found.plan.specs:
+        write_log(tmp_path / run_id, 20, 20)
+    frame = selected(found, View(kind="loss"))
+    lines = loss.data(frame, View(kind="loss"))
+    starts = [run for run, spec in found.plan.specs.items() if spec.stage == "pretrain"]
+    assert {*lines.run_id} <= {*starts}
+    assert {"MGM", "Tube"} <= {*lines.row}
+    assert (lines.groupby("run_id").step.max() == 20).all()
+    (axes,) = drawn(partial(loss.draw, lines, View(kind="loss"))).axes
+    assert len(axes.lines) >= lines.run_id.nunique()
 
 
 def test_few_test_videos_have_a_binomial_interval_and_a_warning():

@@ -571,6 +571,8 @@ def test_a_view_has_the_runs_that_it_selects():
         ({"kind": "line", "x": "step", "axis": "Steps"}, "x"),
         ({"kind": "line", "x": "steps", "axis": "Steps", "colum": 1}, "colum"),
         ({"kind": "order"}, "x"),
+        ({"kind": "order", "x": "a/b/c", "show": "masks"}, "show"),
+        ({"kind": "clips"}, "show"),
         ({"kind": "clips", "show": "attention", "datasets": ["a"]}, "rows"),
         ({"kind": "clips", "show": "masks", "rows": ["MGM"], "datasets": ["a"]}, "rows"),
     ],
@@ -581,6 +583,15 @@ def test_a_view_of_an_unknown_kind_or_option_is_refused(view, named):
     for key in ("report", "../../evil", ""):
         with pytest.raises(ValueError, match="views"):
             small(views={key: {}})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("draws", "dataset_seeds"), ("sceptic", "limitations"), ("stop", "stopping_rule")],
+)
+def test_an_old_key_names_the_new_one(old, new):
+    with pytest.raises(ValueError, match=f"{old}: .*{new}"):
+        small(**{old: "1"})
 
 
 def test_an_expression_that_matches_nothing_is_refused_on_loading():

@@ -8,6 +8,7 @@ A module has these parts. All but the first two may be absent:
                          is shown as a table
     format_of(view)      of the picture on the page: svg, which is the default, or png
     fault(view)          what is wrong with the view; empty: nothing
+    ARRAYS               True: `frame` has the runs that write the arrays of the view's `show`
 
 `frame` has a row per dataset, column and row of the study that the view selects
 (`mgm.report.estimates.selected`). `data` is called for every report, and `draw` if its
@@ -55,6 +56,8 @@ def check_views(study: Study) -> None:
         if unknown := [option for option in view.options if option not in known]:
             advice = nearest(unknown[0], [*View.model_fields, *known])
             raise UserError(f"{where}.{unknown[0]}: {view.kind} has no such option; {advice}")
+        if view.show and not hasattr(module_of(view), "ARRAYS"):
+            raise UserError(f"{where}.show: {view.kind} has no such field; kind clips has it")
         with valid(f"{where}."):
             options_of(view)
         if wrong := getattr(module_of(view), "fault", lambda view: "")(view):

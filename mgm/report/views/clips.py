@@ -17,6 +17,7 @@ class Options(FrozenModel):
     """It has none: what it draws is the view's `show`."""
 
 
+ARRAYS = True
 # The rows whose pretraining each shows.
 ROWS = {"masks": 0, "coverage": 0, "attention": 1, "overlays": 1, "reconstructions": 2}
 
