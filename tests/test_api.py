@@ -116,7 +116,7 @@ def test_a_window_without_vectors_is_masked_as_in_training(tmp_path, name):
     """A lone I-frame between two scenes has no vectors, in a video that has them elsewhere."""
     video = write_video(tmp_path / "v.mp4", moving_square(12, 64, 96, (3, 1)), gop=4)
     lone = mgm.track(video)[[4, 8]]
-    assert not lone.informed_T.any()
+    assert not lone.has_mv_T.any()
     still = SlotMotion(np.zeros((1, 1, 8, 12)), np.zeros((1, 1, 8, 12, 2)))
     mask = Mask(name=name, ratio=0.75)
     wanted_1L = make_mask(mask, Grid(1, 14, 14), still, np.array([5]))

@@ -12,7 +12,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from mgm.errors import UserError
 from mgm.reading import file_digest
 from mgm.video.container import DecodedFrame, open_video
-from mgm.video.motion import UPRIGHT, Turn
+from mgm.video.motion import UPRIGHT, Rotation
 from mgm.video.track import TrackWriter
 from mgm.video.vectors import record
 from mgm.video.videos import Video
@@ -94,7 +94,7 @@ def _converted(
     picture: DecodedFrame, height: int, width: int, reformatter: VideoReformatter
 ) -> av.VideoFrame:
     """Convert a decoded picture to an upright yuv420p frame of video range."""
-    if picture.turn.swapped:
+    if picture.rotation.swapped:
         height, width = width, height
     frame = reformatter.reformat(
         picture.frame,
@@ -105,20 +105,20 @@ def _converted(
         dst_color_range=ColorRange.MPEG,
         threads=1,
     )
-    if picture.turn != UPRIGHT:
+    if picture.rotation != UPRIGHT:
         frame = av.VideoFrame.from_ndarray(
-            _turned(frame.to_ndarray(), height, width, picture.turn), format="yuv420p"
+            _rotated(frame.to_ndarray(), height, width, picture.rotation), format="yuv420p"
         )
     # Let x264 choose the picture type. Otherwise it would repeat the source's.
     frame.pict_type = PictureType.NONE
     return frame
 
 
-def _turned(planes: np.ndarray, height: int, width: int, turn: Turn) -> np.ndarray:
+def _rotated(planes: np.ndarray, height: int, width: int, rotation: Rotation) -> np.ndarray:
     """Turn each plane of a yuv420p frame. PyAV stores the planes one below the other."""
     luma, first, second = np.split(planes.ravel(), [height * width, height * width * 5 // 4])
     shapes = (height, width), (height // 2, width // 2), (height // 2, width // 2)
-    turned = [turn.apply(x.reshape(shape)) for x, shape in zip((luma, first, second), shapes)]
-    return np.concatenate([plane.ravel() for plane in turned]).reshape(
-        -1, height if turn.swapped else width
+    rotated = [rotation.apply(x.reshape(shape)) for x, shape in zip((luma, first, second), shapes)]
+    return np.concatenate([plane.ravel() for plane in rotated]).reshape(
+        -1, height if rotation.swapped else width
     )

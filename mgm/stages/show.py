@@ -97,5 +97,5 @@ def show(
 def _speed(clip: Clip, slot: int) -> np.ndarray:
     """Return the mean (dx, dy) of a slot, in pixels per frame, per cell."""
     frames = slice(slot * TUBELET, (slot + 1) * TUBELET)
-    informed = max(int(clip.has_motion_T[frames].sum()), 1)
-    return (clip.motion_THW2[frames] / clip.distance_THW[frames][..., None]).sum(0) / informed
+    has_mv = max(int(clip.has_motion_T[frames].sum()), 1)
+    return (clip.motion_THW2[frames] / clip.distance_THW[frames][..., None]).sum(0) / has_mv

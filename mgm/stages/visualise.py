@@ -73,8 +73,8 @@ def masks_on_a_clip(
             patches, NaN for a mask without boxes.
     """
     tubelet = model.tubelet
-    informed_T = clip.has_motion_T
-    speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None] * informed_T[:, None, None, None]
+    has_mv_T = clip.has_motion_T
+    speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None] * has_mv_T[:, None, None, None]
     guide = next((mask for mask in reversed(masks) if MASKS[mask.name].largest), masks[0])
     speed_STHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:])
     return {
@@ -83,7 +83,7 @@ def masks_on_a_clip(
         "magnitude_SHW": clip.motion.magnitude(
             tubelet, guide.distance, guide.compensate, guide.cells
         ),
-        "has_motion_S": informed_T.reshape(-1, tubelet).any(1),
+        "has_motion_S": has_mv_T.reshape(-1, tubelet).any(1),
         **_masks(clip, clips, model, masks, seed),
     }
 

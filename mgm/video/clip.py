@@ -99,7 +99,7 @@ class Motion:
             without a vector. H = ceil(height / 8), W = ceil(width / 8).
         distance_THW: float32, estimated distance to the reference frame in frames, at least 1
             (`motion.reference_distance`).
-        informed_T: True for frames with motion information. I-frames have none. B-frames of MPEG-4
+        has_mv_T: True for frames with motion information. I-frames have none. B-frames of MPEG-4
             have none, since FFmpeg exports zeros for them. A P-frame with zero vectors has motion
             information: nothing moved.
         frame: height and width of the video's frames.
@@ -109,7 +109,7 @@ class Motion:
 
     vectors_THW2: np.ndarray
     distance_THW: np.ndarray
-    informed_T: np.ndarray
+    has_mv_T: np.ndarray
     frame: tuple[int, int]
     box: Box | None = None
     size: int = 0
@@ -121,16 +121,16 @@ class Motion:
         shape = frames, cells(height), cells(width)
         vectors_THW2 = np.broadcast_to(np.float32(0), (*shape, 2))
         distance_THW = np.broadcast_to(np.float32(1), shape)
-        informed_T = np.zeros(frames, bool)
-        return cls(vectors_THW2, distance_THW, informed_T, (height, width), known=False)
+        has_mv_T = np.zeros(frames, bool)
+        return cls(vectors_THW2, distance_THW, has_mv_T, (height, width), known=False)
 
     def __len__(self) -> int:
-        return len(self.informed_T)
+        return len(self.has_mv_T)
 
     def __repr__(self) -> str:
         height, width = (self.size, self.size) if self.box else self.frame
-        informed = int(self.informed_T.sum())
-        return f"Motion({informed} of {len(self)} frames of {height} x {width} pixels)"
+        has_mv = int(self.has_mv_T.sum())
+        return f"Motion({has_mv} of {len(self)} frames of {height} x {width} pixels)"
 
     def __getitem__(self, index) -> "Motion":
         """Return the motion of some of the frames."""
@@ -138,7 +138,7 @@ class Motion:
             self,
             vectors_THW2=self.vectors_THW2[index],
             distance_THW=self.distance_THW[index],
-            informed_T=self.informed_T[index],
+            has_mv_T=self.has_mv_T[index],
         )
 
     @property
@@ -201,7 +201,7 @@ class Motion:
         divisor_THW = _divisor(distance_THW, distance)
         if compensate != "none":
             vectors_THW2 = compensated(vectors_THW2, divisor_THW, compensate)
-        magnitude_SHW = slot_magnitude(vectors_THW2, divisor_THW, self.informed_T, tubelet)
+        magnitude_SHW = slot_magnitude(vectors_THW2, divisor_THW, self.has_mv_T, tubelet)
         if largest:
             # The largest of all cells under each of the crop's. reduceat takes pairs of bounds,
             # which must be less than the length.
@@ -217,7 +217,7 @@ class Motion:
         dx is in units of the width, dy in units of the height.
         """
         vectors_THW2, distance_THW = self.in_cells
-        moved = vectors_THW2, _divisor(distance_THW, distance), self.informed_T
+        moved = vectors_THW2, _divisor(distance_THW, distance), self.has_mv_T
         height, width = (self.size, self.size) if self.box else self.frame
         sides = np.array([width, height], np.float32)
         return slot_displacement(*moved, tubelet, stride) / sides
@@ -267,9 +267,9 @@ class Clip:
     motion: Motion
 
     def __repr__(self) -> str:
-        informed = int(self.has_motion_T.sum())
+        has_mv = int(self.has_motion_T.sum())
         frames = f"{len(self.frames_THWC)} frames of {self.height} x {self.width} pixels"
-        return f"Clip({frames}, {informed} with motion)"
+        return f"Clip({frames}, {has_mv} with motion)"
 
     def __getitem__(self, index) -> "Clip":
         """Return the clip of some of the frames."""
@@ -287,8 +287,8 @@ class Clip:
 
     @property
     def has_motion_T(self) -> np.ndarray:
-        """Return True for frames with motion information (`Motion.informed_T`)."""
-        return self.motion.informed_T
+        """Return True for frames with motion information (`Motion.has_mv_T`)."""
+        return self.motion.has_mv_T
 
     @property
     def height(self) -> int:

@@ -23,7 +23,7 @@ from av.video.frame import PictureType
 
 from mgm.errors import FULL, NoMotion, UserError
 from mgm.reading import regular
-from mgm.video.motion import UPRIGHT, VECTOR, Turn, rasterise
+from mgm.video.motion import UPRIGHT, VECTOR, Rotation, rasterise
 from mgm.video.packets import SequenceHeader, Slices, Timeline, stored_times
 from mgm.video.videos import CODECS_WITH_VECTORS, LARGEST_SIDE
 
@@ -106,7 +106,7 @@ class DecodedFrame:
         return vectors
 
     @cached_property
-    def turn(self) -> Turn:
+    def rotation(self) -> Rotation:
         """Return how the frame is turned and mirrored to be shown upright.
 
         The display matrix maps (x, y) to (a x + c y, b x + d y).
@@ -115,8 +115,8 @@ class DecodedFrame:
             return UPRIGHT
         a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
         if abs(a) + abs(d) >= abs(b) + abs(c):
-            return Turn(False, d < 0, a < 0)
-        return Turn(True, b < 0, c < 0)
+            return Rotation(False, d < 0, a < 0)
+        return Rotation(True, b < 0, c < 0)
 
     def _side_data(self, name: str) -> Any:
         # `frame.side_data` would create a reference cycle with the frame. Then pictures would stay
@@ -132,7 +132,7 @@ class DecodedFrame:
     def size(self) -> tuple[int, int]:
         """Return height and width as shown."""
         height, width = self.frame.height, self.frame.width
-        return (width, height) if self.turn.swapped else (height, width)
+        return (width, height) if self.rotation.swapped else (height, width)
 
     def cells(self) -> tuple[np.ndarray, np.ndarray]:
         """Rasterise the vectors into cells of the frame as shown.
@@ -142,7 +142,7 @@ class DecodedFrame:
         """
         vectors = np.empty(0, VECTOR) if self.vectors is None else self.vectors
         motion_1HW2, future_1HW = rasterise(
-            vectors, [len(vectors)], self.frame.height, self.frame.width, self.turn
+            vectors, [len(vectors)], self.frame.height, self.frame.width, self.rotation
         )
         return motion_1HW2[0], future_1HW[0]
 
@@ -286,8 +286,10 @@ class VideoReader:
         left_out = set[int]()
         if timeline.reorders and wanted:
             start, times_T = timeline.seeks(min(wanted))[0], timeline.times_T
-            spare_T = timeline.spare_T & (times_T >= start) & (times_T <= times_T[max(wanted)])
-            left_out = set(times_T[spare_T].tolist()) - set(times_T[list(wanted)].tolist())
+            disposable_T = (
+                timeline.disposable_T & (times_T >= start) & (times_T <= times_T[max(wanted)])
+            )
+            left_out = set(times_T[disposable_T].tolist()) - set(times_T[list(wanted)].tolist())
         end = timeline.times_T[max(wanted, key=timeline.packet_T.__getitem__)] if wanted else None
         for packet in packets:
             if packet.pts not in left_out:
@@ -358,7 +360,7 @@ def _known(path: str, size: int, time_ns: int) -> Known:
         if times and (header.fields or (reorders and not times.reorders)):
             times = None
         if times:
-            times = replace(times, spare_T=np.isin(times.times_T, list(slices.spare)))
+            times = replace(times, disposable_T=np.isin(times.times_T, list(slices.disposable)))
         # A file that begins with its first picture needs no decoding.
         if times and times.times_T[0] not in times.key_K:
             times = _shown(path, times)

@@ -93,7 +93,7 @@ def read_clip(
     index_T = np.array(numbers)
     wanted_N, place_T = np.unique(index_T, return_inverse=True)
     frame_of, cells_of = dict[int, np.ndarray](), dict[int, tuple[np.ndarray, np.ndarray]]()
-    informed_N, references = np.zeros(len(wanted_N), bool), set[int]()
+    has_mv_N, references = np.zeros(len(wanted_N), bool), set[int]()
     with open_video(path) as video:
         pixels = Pixels(video)
         for n, picture in wanted_pictures(video, wanted_N, motion):
@@ -103,17 +103,17 @@ def read_clip(
                 frame_of[n] = np.array(pixels(picture))
                 if motion:
                     cells_of[n] = picture.cells()
-                    informed_N[n] = picture.vectors is not None
+                    has_mv_N[n] = picture.vectors is not None
     frames_NHWC = np.stack([frame_of[n] for n in range(len(wanted_N))])
     none = Motion.none(len(wanted_N), *frames_NHWC.shape[1:3])
     vectors_NHW2, distance_NHW = none.vectors_THW2.copy(), none.distance_THW.copy()
     distances = reference_distance(wanted_N, np.array(sorted(references), int))
     for n, (moved_HW2, future_HW) in cells_of.items():
         vectors_NHW2[n] = moved_HW2
-        if informed_N[n]:
+        if has_mv_N[n]:
             own = (each_N[n : n + 1] for each_N in distances)
             distance_NHW[n] = cell_distance(future_HW[None], *own)[0]
-    motion_N = Motion(vectors_NHW2, distance_NHW, informed_N, none.frame, known=motion)
+    motion_N = Motion(vectors_NHW2, distance_NHW, has_mv_N, none.frame, known=motion)
     return Clip(frames_NHWC, motion_N)[place_T]
 
 
@@ -141,7 +141,7 @@ def _upright(
     plane = reformatter.reformat(picture.frame, format="rgb24", threads=1).planes[0]
     lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
     frame_HWC = lines[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
-    frame_HWC = picture.turn.apply(frame_HWC)
+    frame_HWC = picture.rotation.apply(frame_HWC)
     if shape is not None and frame_HWC.shape != shape:
         now, before = (f"{height} x {width}" for height, width, _ in (frame_HWC.shape, shape))
         raise UserError(

@@ -27,7 +27,7 @@ def cells(pixels: int) -> int:
     return -(-pixels // CELL)
 
 
-class Turn(NamedTuple):
+class Rotation(NamedTuple):
     """How a picture is turned and mirrored to be shown.
 
     Args:
@@ -45,7 +45,7 @@ class Turn(NamedTuple):
         return shown[:: -1 if self.down else 1, :: -1 if self.across else 1]
 
 
-UPRIGHT = Turn(False, False, False)
+UPRIGHT = Rotation(False, False, False)
 
 
 def rasterise(
@@ -53,7 +53,7 @@ def rasterise(
     counts_T: Sequence[int],
     height: int,
     width: int,
-    turn: Turn = UPRIGHT,
+    rotation: Rotation = UPRIGHT,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rasterise the motion vectors of frames into cells, and turn them upright.
 
@@ -65,7 +65,7 @@ def rasterise(
             centre is (dst_x, dst_y), and its source is at dst + motion / motion_scale.
         counts_T: the number of vectors of each frame.
         height, width: of the frames as coded, in pixels.
-        turn: how the frames are shown.
+        rotation: how the frames are shown.
 
     Returns:
         motion_THW2: (dx, dy) in pixels, forward in time. Zero without a vector.
@@ -102,34 +102,34 @@ def rasterise(
     np.divide(vectors["motion_x"], scale_N, out=shift_N2[:-1, 0], casting="same_kind")
     np.divide(vectors["motion_y"], scale_N, out=shift_N2[:-1, 1], casting="same_kind")
     shift_N2 += 0  # turns -0 into 0
-    return turned(
+    return rotated(
         shift_N2.take(owner_THW, 0),
         np.append(future_N, False).take(owner_THW),
         height,
         width,
-        turn,
+        rotation,
     )
 
 
-def turned(
-    motion_THW2: np.ndarray, future_THW: np.ndarray, height: int, width: int, turn: Turn
+def rotated(
+    motion_THW2: np.ndarray, future_THW: np.ndarray, height: int, width: int, rotation: Rotation
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Turn the cells of frames as `Turn.apply` turns frames of `height` x `width` pixels.
+    """Turn the cells of frames as `Rotation.apply` turns frames of `height` x `width` pixels.
 
     Cells are counted from the top left corner, before and after. If a side is not a multiple of 8,
     each new cell takes the vector of the old cell at its centre.
     """
-    if turn == UPRIGHT:
+    if rotation == UPRIGHT:
         return motion_THW2, future_THW
     frames, rows, columns = future_THW.shape
     cell_HW = np.arange(rows * columns).reshape(rows, columns).repeat(CELL, 0).repeat(CELL, 1)
-    cell_HW = turn.apply(cell_HW[:height, :width])
+    cell_HW = rotation.apply(cell_HW[:height, :width])
     centres = [np.minimum(np.arange(0, side, CELL) + CELL // 2, side - 1) for side in cell_HW.shape]
     cell_HW = cell_HW[np.ix_(*centres)]
     motion_THW2 = motion_THW2.reshape(frames, -1, 2)[:, cell_HW]
-    if turn.swapped:
+    if rotation.swapped:
         motion_THW2 = motion_THW2[..., ::-1]
-    signs = np.array([-1 if turn.across else 1, -1 if turn.down else 1], np.float32)
+    signs = np.array([-1 if rotation.across else 1, -1 if rotation.down else 1], np.float32)
     return motion_THW2 * signs, future_THW.reshape(frames, -1)[:, cell_HW]
 
 
@@ -239,9 +239,9 @@ def slot_displacement(
         is all zero.
     """
     speed_THW2 = motion_THW2 / distance_THW[..., None] * has_motion_T[:, None, None, None]
-    informed_S = np.maximum(has_motion_T.reshape(-1, tubelet).sum(1), 1)
+    has_mv_S = np.maximum(has_motion_T.reshape(-1, tubelet).sum(1), 1)
     sum_SHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:]).sum(1, dtype=np.float32)
-    frames_S = np.float32(tubelet * stride) / informed_S.astype(np.float32)
+    frames_S = np.float32(tubelet * stride) / has_mv_S.astype(np.float32)
     return sum_SHW2 * frames_S[:, None, None, None]
 
 

@@ -21,14 +21,14 @@ class Timeline:
     Args:
         times_T: presentation times of the T frames, sorted.
         packet_T: position of each frame's packet, in decoding order.
-        spare_T: True for frames that no other frame refers to, as far as is known.
+        disposable_T: True for frames that no other frame refers to, as far as is known.
         key_K: presentation times of key frames, sorted. FFmpeg seeks by them.
         start: the time of the first packet.
     """
 
     times_T: np.ndarray
     packet_T: np.ndarray
-    spare_T: np.ndarray
+    disposable_T: np.ndarray
     key_K: np.ndarray
     start: int
 
@@ -45,7 +45,7 @@ class Timeline:
 
     def starting(self, first: int) -> "Timeline":
         """Return the timeline without the frames before `first`."""
-        of_frames = self.times_T[first:], self.packet_T[first:], self.spare_T[first:]
+        of_frames = self.times_T[first:], self.packet_T[first:], self.disposable_T[first:]
         return Timeline(*of_frames, self.key_K, self.start)
 
     def frame_at(self, time: int | None) -> int | None:
@@ -106,7 +106,7 @@ class Slices:
             the extradata.
         kinds: types of the slices: "P", "B", "I" and two rare ones.
         pictures: number of packets with slices.
-        spare: presentation times of the pictures that no other picture refers to.
+        disposable: presentation times of the pictures that no other picture refers to.
     """
 
     def __init__(self, extradata: bytes):
@@ -116,7 +116,7 @@ class Slices:
         first = [extradata[8:]] if configured and extradata[5] & 31 else []
         units = first if configured else _units(extradata, 0)
         self.headers = {sequence_header(unit) for unit in units if _kind(unit) == 7}
-        self.kinds, self.pictures, self.spare = set[str](), 0, set[int]()
+        self.kinds, self.pictures, self.disposable = set[str](), 0, set[int]()
 
     @property
     def intra(self) -> bool:
@@ -137,7 +137,7 @@ class Slices:
             self.kinds |= slices
             self.pictures += bool(slices)
             if slices and not referred:
-                self.spare.add(packet.pts)
+                self.disposable.add(packet.pts)
             yield packet
 
 

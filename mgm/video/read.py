@@ -206,7 +206,7 @@ class Cache:
             # A video that may not fit shows it by one frame.
             (first,) = read(video, [every_T[:1]], None, 0, None)
             pixels = video.frames * first.frames_THWC.nbytes
-        arrays = motion.vectors_THW2, motion.distance_THW, motion.informed_T
+        arrays = motion.vectors_THW2, motion.distance_THW, motion.has_mv_T
         taken = pixels + (sum(array.nbytes for array in arrays) if method else 0)
         if taken > self.free:
             return

@@ -46,7 +46,7 @@ COLUMNS = (
     ("kind", "S4"),
 )
 # More columns of a file that stores presentation times.
-TIMES = ("time", "<i8"), ("packet", "<i4"), ("spare", "?")
+TIMES = ("time", "<i8"), ("packet", "<i4"), ("disposable", "?")
 UNITS = 4  # per pixel. No codec for which FFmpeg exports vectors has finer ones
 LEVEL = 4  # of zlib: nearly as small as 6, in half of the time
 PAIR = np.dtype("<u4")  # dx and dy of a cell
@@ -114,7 +114,7 @@ class Track:
     Attributes:
         facts: the video, its size and the method.
         kinds_T: picture types, "I", "P", "B" or another of FFmpeg's; "" if it did not decode.
-        informed_T: True for frames with motion information.
+        has_mv_T: True for frames with motion information.
         timeline: see `mgm.video.packets`.
     """
 
@@ -138,7 +138,7 @@ class Track:
         facts = self.facts
         return (
             f"Track({self.path}: {facts.method}, {facts.frames} frames of {facts.height} x "
-            f"{facts.width}, {int(self.informed_T.sum())} with motion)"
+            f"{facts.width}, {int(self.has_mv_T.sum())} with motion)"
         )
 
     def __getitem__(self, frames: slice | int | Sequence[int] | np.ndarray) -> Motion:
@@ -220,11 +220,11 @@ class Track:
         self._crc_T = column_of["crc"]
         self._past_T, self._future_T = column_of["past"], column_of["future"]
         self._kind_T = column_of["kind"]
-        self.informed_T = size_T > 0
+        self.has_mv_T = size_T > 0
         self.timeline: Timeline | None = None
         if facts.keys is not None:
             times_T, keys = np.cumsum(column_of["time"]), np.array(facts.keys, np.int64)
-            of_packets = column_of["packet"], column_of["spare"]
+            of_packets = column_of["packet"], column_of["disposable"]
             self.timeline = Timeline(times_T, *of_packets, keys, facts.start)
 
     @property
@@ -245,7 +245,7 @@ class Track:
                 "unguided mask"
             )
         rows, columns = cells(facts.height), cells(facts.width)
-        moved = self.informed_T[index_T]
+        moved = self.has_mv_T[index_T]
         packed = [self._frame(read, t) for t in index_T[moved].tolist()]
         pair_NHW, future_NHW = self._unpacked(packed, rows, columns)
         kind, scale = ("<i2", 1 / UNITS) if facts.method == "codec" else ("<f2", 1)
@@ -332,7 +332,7 @@ class TrackWriter:
         if timeline is not None:
             facts |= {"keys": tuple(timeline.key_K.tolist()), "start": timeline.start}
             steps_T = np.diff(timeline.times_T, prepend=0)
-            values += [steps_T, timeline.packet_T, timeline.spare_T]
+            values += [steps_T, timeline.packet_T, timeline.disposable_T]
         kinds = COLUMNS if timeline is None else COLUMNS + TIMES
         columns = [np.array(column, kind) for column, (_, kind) in zip(values, kinds, strict=True)]
         line = Facts.model_validate(facts).model_dump_json().encode()

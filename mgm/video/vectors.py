@@ -100,7 +100,7 @@ def write_vectors(path: str | Path, out: Path) -> str:
     if out.suffix != ".npz":
         raise UserError(f"{out}: write motion vectors to a file that ends in .npz")
     track = read_track(path)
-    index_N = np.flatnonzero(track.informed_T)
+    index_N = np.flatnonzero(track.has_mv_T)
     motion = track[index_N]
     with atomic_write(out) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
@@ -122,7 +122,7 @@ class Inspection:
     Args:
         info: the result of `probe_video`.
         pictures: number of decoded pictures of each type ("I", "P", "B").
-        informed: share of frames with motion information.
+        has_mv: share of frames with motion information.
         coverage: share of cells with a nonzero vector, mean over those frames.
         concentration: share of the motion in the fastest tenth of the cells, mean over the frames
             with motion. 0.1 means that motion is spread evenly, as in a pan. 1 means that all
@@ -138,7 +138,7 @@ class Inspection:
     path: str
     info: Video
     pictures: dict[str, int]
-    informed: float
+    has_mv: float
     coverage: float
     concentration: float
     speed: float
@@ -158,7 +158,7 @@ class Inspection:
         ]
         if info.has_vectors:
             lines += [
-                f"  vectors   on {self.informed:.0%} of frames; nonzero in {self.coverage:.0%} "
+                f"  vectors   on {self.has_mv:.0%} of frames; nonzero in {self.coverage:.0%} "
                 "of their cells",
                 f"  motion    {self.speed:.1f} pixels per frame where it moves; "
                 f"{self.concentration:.0%} of it in a tenth of the cells",
@@ -180,21 +180,21 @@ def inspect_video(path: str | Path) -> Inspection:
 
 def inspect_track(info: Video, track: Track) -> Inspection:
     """Measure the motion vectors of a video's track."""
-    kinds, informed = Counter(track.kinds_T), int(track.informed_T.sum())
+    kinds, has_mv = Counter(track.kinds_T), int(track.has_mv_T.sum())
     coverage = concentration = speed = 0.0
-    if informed:
-        speed_NL = track[np.flatnonzero(track.informed_T)].speed.reshape(informed, -1)
+    if has_mv:
+        speed_NL = track[np.flatnonzero(track.has_mv_T)].speed.reshape(has_mv, -1)
         total_N, tenth = speed_NL.sum(1), max(speed_NL.shape[1] // 10, 1)
         top_N, moves_N = np.sort(speed_NL, 1)[:, -tenth:].sum(1), total_N > 0
         coverage = float((speed_NL > 0).mean())
         if moves_N.any():
             concentration = float((top_N[moves_N] / total_N[moves_N]).mean())
             speed = float(speed_NL[speed_NL > 0].mean())
-    share = informed / kinds.total()
+    share = has_mv / kinds.total()
     last = WINDOW - 1
     stride = min(max((len(track) - 1) // last, 1), STRIDE)
     windows = max(len(track) - last * stride, 0)
-    of_window_NW = [track.informed_T[stride * n : stride * n + windows] for n in range(WINDOW)]
+    of_window_NW = [track.has_mv_T[stride * n : stride * n + windows] for n in range(WINDOW)]
     blind = windows - int(np.any(of_window_NW, 0).sum()) if windows else 0
     of_motion = share, coverage, concentration, speed, windows, blind
     return Inspection(info.path, info, dict(kinds), *of_motion, is_interlaced(info.path))

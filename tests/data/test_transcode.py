@@ -82,7 +82,7 @@ def test_a_copy_is_upright(tmp_path, clockwise):
     assert ours.shape == theirs.shape
     assert rms(theirs, ours) < 8  # as in the test above
     with open_video(copy_of(source)) as video:
-        assert {picture.turn for picture in video.pictures(motion=False)} == {UPRIGHT}
+        assert {picture.rotation for picture in video.pictures(motion=False)} == {UPRIGHT}
 
 
 def test_a_copy_has_short_groups_and_no_b_frame_that_others_need(tmp_path):

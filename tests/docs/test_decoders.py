@@ -89,8 +89,8 @@ def test_motion_of_tokens_is_the_mean_velocity_in_pixels_of_the_crop():
     # The last frame refers to two frames before.
     distance_THW = np.ones((4, 16, 16), np.float32)
     vectors_THW2[3], distance_THW[3] = 2 * vectors_THW2[3], 2
-    informed_T = np.array([True, False, True, True])
-    motion = Motion(vectors_THW2, distance_THW, informed_T, (128, 128))
+    has_mv_T = np.array([True, False, True, True])
+    motion = Motion(vectors_THW2, distance_THW, has_mv_T, (128, 128))
     recipe = next(code for code in blocks(PAGE, "python") if "def motion_of_tokens" in code)
     scope = {"mgm": mgm, "np": np}
     exec(compile(recipe.partition("\n\n\n")[0], PAGE.name, "exec"), scope)

@@ -50,7 +50,7 @@ def whole(path: Path) -> dict:
     """Return a digest of a video's vectors, and the brightness of quarters of some frames."""
     clip = read_clip(path, range(probe_video(path).frames))
     tracked = read_track(path)[:]
-    for name in ("vectors_THW2", "distance_THW", "informed_T"):
+    for name in ("vectors_THW2", "distance_THW", "has_mv_T"):
         # A turned video may have -0, which a track stores as 0.
         assert np.array_equal(getattr(tracked, name), getattr(clip.motion, name)), name
     grey_THW = clip.frames_THWC[::7].mean(3)

@@ -245,7 +245,7 @@ def test_a_cache_keeps_within_its_bounds_and_saves_decoding(videos, monkeypatch)
     first_batches(videos, cache=cache)
     kept = sum(frames_THWC.nbytes for frames_THWC in cache.frames_of.values())
     for motion in cache.motion_of.values():
-        kept += motion.vectors_THW2.nbytes + motion.distance_THW.nbytes + motion.informed_T.nbytes
+        kept += motion.vectors_THW2.nbytes + motion.distance_THW.nbytes + motion.has_mv_T.nbytes
     assert 0 < kept <= 0.7e6
     everything = Cache(100)
     first_batches(videos, cache=everything)

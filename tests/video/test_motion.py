@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from mgm.video import inspect_video, read_clip, read_track, slot_displacement, slot_magnitude
 from mgm.video.motion import (
     VECTOR,
-    Turn,
+    Rotation,
     cells,
     compensated,
     frame_difference,
     rasterise,
     reference_distance,
-    turned,
+    rotated,
 )
 from tests.helpers.videos import CARRIED, moving_square, rotate_metadata, write_video
 
@@ -119,18 +119,18 @@ def test_turned_cells_match_turned_pixels(height, width, flags):
     rng = np.random.default_rng(0)
     motion_HW2 = rng.integers(-9, 9, (cells(height), cells(width), 2)).astype(np.float32)
     future_HW = rng.random(motion_HW2.shape[:2]) < 0.5
-    turn = Turn(*flags)
-    (fast,), (fast_future,) = turned(motion_HW2[None], future_HW[None], height, width, turn)
+    rotation = Rotation(*flags)
+    (fast,), (fast_future,) = rotated(motion_HW2[None], future_HW[None], height, width, rotation)
 
-    pixels = turn.apply(motion_HW2.repeat(8, 0).repeat(8, 1)[:height, :width])
-    future = turn.apply(future_HW.repeat(8, 0).repeat(8, 1)[:height, :width])
+    pixels = rotation.apply(motion_HW2.repeat(8, 0).repeat(8, 1)[:height, :width])
+    future = rotation.apply(future_HW.repeat(8, 0).repeat(8, 1)[:height, :width])
     h, w = pixels.shape[:2]
     for row in range(cells(h)):
         for column in range(cells(w)):
             y, x = min(8 * row + 4, h - 1), min(8 * column + 4, w - 1)
             dx, dy = pixels[y, x]
-            dx, dy = (dy, dx) if turn.swapped else (dx, dy)
-            moved = -dx if turn.across else dx, -dy if turn.down else dy
+            dx, dy = (dy, dx) if rotation.swapped else (dx, dy)
+            moved = -dx if rotation.across else dx, -dy if rotation.down else dy
             assert tuple(fast[row, column]) == moved
             assert fast_future[row, column] == future[y, x]
 
@@ -214,20 +214,20 @@ def test_mpeg4_b_frames_carry_no_information_and_still_p_frames_do(tmp_path):
     assert not still.motion_THW2.any()
 
 
-@pytest.mark.parametrize(("codec", "turned"), [("libx264", 0), ("libx264", 90), ("mpeg4", 0)])
-def test_all_vectors_of_a_file_are_those_that_read_clip_finds(tmp_path, codec, turned):
+@pytest.mark.parametrize(("codec", "rotated"), [("libx264", 0), ("libx264", 90), ("mpeg4", 0)])
+def test_all_vectors_of_a_file_are_those_that_read_clip_finds(tmp_path, codec, rotated):
     path = write_video(tmp_path / "v.mp4", moving_square(24, 72, 100), codec, b_frames=2, gop=10)
-    if turned:
-        rotate_metadata(path, turned, 72, 100)
+    if rotated:
+        rotate_metadata(path, rotated, 72, 100)
     track, clip = read_track(path), read_clip(path, range(24))
     motion = track[:]
-    assert np.array_equal(track.informed_T, clip.has_motion_T)
-    assert 0 < track.informed_T.sum() < 24
+    assert np.array_equal(track.has_mv_T, clip.has_motion_T)
+    assert 0 < track.has_mv_T.sum() < 24
     assert np.array_equal(motion.vectors_THW2, clip.motion_THW2)
     assert np.array_equal(motion.distance_THW, clip.distance_THW)
     assert track.size == (clip.height, clip.width)
     assert len(track.kinds_T) == 24
-    n = np.flatnonzero(track.informed_T)[track.informed_T.sum() // 2]
+    n = np.flatnonzero(track.has_mv_T)[track.has_mv_T.sum() // 2]
     assert motion.speed[n, 4, 5] == pytest.approx(
         np.linalg.norm(motion.vectors_THW2[n, 4, 5]) / motion.distance_THW[n, 4, 5]
     )
@@ -236,7 +236,7 @@ def test_all_vectors_of_a_file_are_those_that_read_clip_finds(tmp_path, codec, t
 
 def test_a_codec_without_vectors_has_none(tmp_path):
     track = read_track(write_video(tmp_path / "v.webm", moving_square(6), codec="libvpx-vp9"))
-    assert (len(track.kinds_T), track.informed_T.any()) == (6, False)
+    assert (len(track.kinds_T), track.has_mv_T.any()) == (6, False)
 
 
 # The camera's motion
@@ -312,8 +312,10 @@ def test_a_pan_leaves_no_motion(rows, columns, pan, method):
     st.floats(-5, 5),
     st.floats(-5, 5),
 )
-def test_affine_fits_remove_zoom_and_rotation(rows, columns, pan, zoom, turn):
-    motion = camera(rows, columns, pan, (zoom, turn), (-turn, zoom)).astype(np.float32)[None]
+def test_affine_fits_remove_zoom_and_rotation(rows, columns, pan, zoom, rotation):
+    motion = camera(rows, columns, pan, (zoom, rotation), (-rotation, zoom)).astype(np.float32)[
+        None
+    ]
     ones = np.ones(motion.shape[:3], np.float32)
     assert not compensated(motion, ones, "affine").any()
 

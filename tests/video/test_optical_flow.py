@@ -144,7 +144,7 @@ def test_frame_i_of_a_track_is_frame_i_of_the_clip(tmp_path, name, options):
     track = Track(flow_of(path))
     whole = track[:]
     assert whole.vectors_THW2.shape == (12, cells(clip.height), cells(clip.width), 2)
-    assert whole.informed_T.tolist() == [False] + 11 * [True]
+    assert whole.has_mv_T.tolist() == [False] + 11 * [True]
     for t in range(1, 12):
         vectors_HW2 = cell_means(dis(clip.frames_THWC[t - 1 : t + 1])[0])
         np.testing.assert_allclose(whole.vectors_THW2[t], vectors_HW2, atol=0.01)
@@ -183,11 +183,11 @@ def test_frames_that_do_not_decode_leave_no_motion_information(tmp_path, monkeyp
     )
     damaged = Track(flow_of(path))[:]
     # Frame 6 follows a missing frame.
-    assert np.nonzero(~damaged.informed_T)[0].tolist() == [0, 4, 5, 6, 11]
+    assert np.nonzero(~damaged.has_mv_T)[0].tolist() == [0, 4, 5, 6, 11]
     np.testing.assert_array_equal(
-        damaged.vectors_THW2[damaged.informed_T], whole.vectors_THW2[damaged.informed_T]
+        damaged.vectors_THW2[damaged.has_mv_T], whole.vectors_THW2[damaged.has_mv_T]
     )
-    assert not damaged.vectors_THW2[~damaged.informed_T].any()
+    assert not damaged.vectors_THW2[~damaged.has_mv_T].any()
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +310,7 @@ def test_runs_of_other_guidance_share_a_caches_frames(videos):
     arrays = [cache.frames_of[video.path]]
     for motion in ("codec", "dis"):
         its = clips[motion].motion
-        arrays += [its.vectors_THW2, its.distance_THW, its.informed_T]
+        arrays += [its.vectors_THW2, its.distance_THW, its.has_mv_T]
     assert cache.free == 100e6 - sum(array.nbytes for array in arrays)
 
 

@@ -45,7 +45,7 @@ def written(path: str, out: Path) -> Track:
 
 
 def assert_equal(one, other):
-    for name in ("vectors_THW2", "distance_THW", "informed_T"):
+    for name in ("vectors_THW2", "distance_THW", "has_mv_T"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
     assert one.frame == other.frame
 

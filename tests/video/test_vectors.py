@@ -23,7 +23,7 @@ def test_it_counts_pictures_and_measures_vectors(tmp_path):
     assert found.info == probe_video(path)
     assert sum(found.pictures.values()) == 20
     assert found.pictures["I"] == 1
-    assert found.informed == 19 / 20
+    assert found.has_mv == 19 / 20
     assert (
         16 / 288 <= found.coverage <= 64 / 288
     )  # the square covers 16 cells of 288, its blocks up to four times as many
@@ -47,7 +47,7 @@ def test_the_arrays_of_a_file_are_those_that_are_read(tmp_path):
         assert tuple(arrays["kinds_T"]) == track.kinds_T
         assert (arrays["height"], arrays["width"]) == (100, 76)
         motion = track[arrays["index_N"]]
-        assert motion.informed_T.all()
+        assert motion.has_mv_T.all()
         np.testing.assert_array_equal(arrays["motion_NHW2"], motion.vectors_THW2)
         np.testing.assert_array_equal(arrays["distance_NHW"], motion.distance_THW)
     with pytest.raises(UserError, match=r"v\.csv: .*\.npz"):

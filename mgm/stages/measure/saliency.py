@@ -52,7 +52,7 @@ def saliency_score(index: Index, folder: Path, videos: Sequence[Video]) -> dict[
         counted += 1
         track = Track(track_path(video.track, "codec"))
         height, width = track.size
-        frames = [t for t in np.flatnonzero(track.informed_T).tolist() if t in annotated]
+        frames = [t for t in np.flatnonzero(track.has_mv_T).tolist() if t in annotated]
         for frame, speed_HW in zip(frames, track[frames].speed):
             within_PQ = inside(annotated[frame], height, width)
             speed_PQ = speed_HW.repeat(CELL, 0).repeat(CELL, 1)[:height, :width]

@@ -100,9 +100,9 @@ def motion_features(clip: Clip) -> dict[str, np.ndarray]:
     Vectors are divided by their estimated reference distance, and scaled to a short side of 64
     pixels, so that videos of different sizes are comparable.
     """
-    informed_T = clip.has_motion_T
+    has_mv_T = clip.has_motion_T
     scale = SHORT_SIDE / min(clip.motion.frame)
-    speed_THW2 = scale * clip.motion_THW2[informed_T] / clip.distance_THW[informed_T][..., None]
+    speed_THW2 = scale * clip.motion_THW2[has_mv_T] / clip.distance_THW[has_mv_T][..., None]
     if not len(speed_THW2):
         speed_THW2 = np.zeros((1, *clip.motion_THW2.shape[1:]), np.float32)
     positive = np.maximum(speed_THW2, 0).mean((0, 1, 2))
