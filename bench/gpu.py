@@ -29,12 +29,13 @@ from mgm.results.result import log_lines
 from mgm.spec import Augment, Clips, Data, Mask, Model, Pretrain, RunOptions
 from mgm.spec.compute import multiply_adds, peak_of
 from mgm.stages.fit import device_copy
-from mgm.stages.guidance import mask_options
+from mgm.stages.guidance import guided
 from mgm.stages.job import best_device
 from mgm.study.recipes import DECODERS, MODELS
 from mgm.training.efficiency import faster
 from mgm.training.optim import build_optimiser
 from mgm.video.loader import Batch, training_loader
+from mgm.video.planes import frames_of
 
 BATCH = {"vit-b": 128, "vit-l": 64}
 TINY = {
@@ -104,17 +105,27 @@ def fed(tiny: bool, folder: Path) -> None:
 
     def step(batch: Batch) -> None:
         def loss_of():
-            return model(batch.frames_BTHWC, batch.masked_BL, batch.weight_B)
+            return model(frames_BTHWC, batch.masked_BL, batch.weight_B)
 
+        frames_BTHWC = batch.frames_BTHWC
+        if batch.planes:
+            frames_BTHWC = frames_of(spec.clips.size, *batch.planes)
         step_seconds(optimiser, loss_of, device, True)
 
     with faster(model, device, RunOptions(), print):
-        for repeats in (1, 2):
+        for repeats, planes in ((1, False), (1, True), (2, True)):
             augment, pin = Augment(repeats=repeats), device.type == "cuda"
-            how = mask_options(
-                spec.mask, spec.clips, spec.model, workers=workers, pin=pin, augment=augment
+            loader = training_loader(
+                videos,
+                spec.clips,
+                0,
+                batch // repeats,
+                augment=augment,
+                workers=workers,
+                pin=pin,
+                planes=planes,
+                **guided(spec.mask, spec.clips, spec.model),
             )
-            loader = training_loader(videos, spec.clips, 0, batch // repeats, how=how)
             # The first steps compile, and empty what workers prepared meanwhile.
             for number, one in enumerate(islice(loader, skipped + count)):
                 if number == skipped:
@@ -123,7 +134,8 @@ def fed(tiny: bool, folder: Path) -> None:
                 copied()
             rate = count * batch / (time.perf_counter() - start)
             print(
-                f"| ViT-B, fed from copies by {workers} workers, {repeats} clips per decode | "
+                f"| ViT-B, fed from copies by {workers} workers, {repeats} clips per decode, "
+                f"{'planes' if planes else 'RGB'} | "
                 f"{rate:.0f} clips/s, MFU {mfu(spec, rate)} |",
                 flush=True,
             )

@@ -1,6 +1,6 @@
 """Motion-Guided Masking (Fan et al., ICCV 2023) and its baselines for video masked autoencoders.
 
-`mgm.load`, `mgm.masks`, `mgm.read` and `mgm.track` are the short way in (`mgm.api`). `mgm.Box` is
+`mgm.load`, `mgm.masks`, `mgm.read` and `mgm.track` are the short way in (`mgm.api`). `mgm.Crop` is
 a crop, and `mgm.rng.clip_seed` draws the seeds of clips.
 
 Shape suffixes, used after an underscore everywhere (`frames_THWC`, `masked_BL`):
@@ -17,10 +17,10 @@ from mgm.version import __version__
 if TYPE_CHECKING:
     from mgm import rng
     from mgm.api import load, masks, read, track
-    from mgm.video.clip import Box
+    from mgm.video.clip import Crop
 
-_PLACES = dict.fromkeys(("load", "masks", "read", "track"), "mgm.api") | {"Box": "mgm.video.clip"}
-__all__ = ["Box", "__version__", "load", "masks", "read", "rng", "track"]
+_PLACES = dict.fromkeys(("load", "masks", "read", "track"), "mgm.api") | {"Crop": "mgm.video.clip"}
+__all__ = ["Crop", "__version__", "load", "masks", "read", "rng", "track"]
 
 
 def __getattr__(name: str) -> Any:

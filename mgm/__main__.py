@@ -1,24 +1,12 @@
 """Run `mgm` as a module: `python -m mgm`, or `torchrun ... -m mgm`."""
 
-import ctypes
 import gc
 import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 
-
-def end_with(parent: int) -> None:
-    """Let the kernel send this process SIGTERM when its parent ends (Linux only).
-
-    Some versions of `setpriv` cannot.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    # It may have ended already.
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+from mgm.processes import end_with
 
 
 def main() -> None:
@@ -31,7 +19,7 @@ def main() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     if parent := os.environ.pop("MGM_PARENT", ""):
-        end_with(int(parent))
+        end_with(int(parent), signal.SIGTERM)
     # By default, garbage collection takes an eighth of the time to start a training.
     gc.set_threshold(50_000)
     # A terminal that cannot show a letter of a name shows a question mark.

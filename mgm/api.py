@@ -29,10 +29,10 @@ from mgm.errors import (
     whole,
 )
 from mgm.masking import Grid, make_mask
-from mgm.spec import ApplyOptions, Clips, Mask, Views
-from mgm.stages.guidance import slot_motion, track_method
+from mgm.spec import MASKS, ApplyOptions, Clips, Mask, Views
+from mgm.stages.guidance import slot_motion
 from mgm.study.recipes import MASK_RATIO
-from mgm.video.clip import Box, Clip, Motion
+from mgm.video.clip import Clip, Crop, Motion
 from mgm.video.track import SUFFIX, Track
 
 if TYPE_CHECKING:
@@ -134,35 +134,36 @@ def masks(
             does not fit the tubelets or the grid. It is a ValueError or a TypeError, too.
     """
     settings, flip = _settings(mask, ratio), flag("flip", flip)
+    frames_THWC, sides = None, (size, size)
     if isinstance(motion, Clip):
-        clip, sides = motion, motion.frames_THWC.shape[1:3]
         if box is not None or flip:
             raise WrongValue("box and flip are for motion; cut the clip itself: clip.cut(...)")
-    elif isinstance(motion, Motion):
-        if box is not None or flip:
-            of = motion.frame if frame is None else _pair("frame", frame)
-            motion = motion.cut(_crop(box, flip, of), whole("size", size, 1))
-        # There are no pixels.
-        clip = Clip(np.empty((len(motion), 0, 0, 3), np.uint8), motion)
-        sides = (motion.size, motion.size) if motion.box else motion.frame
-    else:
+        frames_THWC, sides = motion.frames_THWC, motion.frames_THWC.shape[1:3]
+        if MASKS[settings.name].guided and settings.guidance == "vectors" and not motion.motion:
+            raise WrongValue(
+                f"the clip was read without motion, and mask {settings.name} needs it; choose tube"
+            )
+        motion = motion.known
+    elif not isinstance(motion, Motion):
         raise WrongType(f"motion is {type(motion).__name__}; pass track[frames] or a clip")
-    frames = len(clip.motion)
+    elif box is not None or flip:
+        of = motion.frame if frame is None else _pair("frame", frame)
+        motion = motion.cut(_crop(box, flip, of), whole("size", size, 1), of)
+    elif not motion.crop:
+        sides = motion.frame
+    frames = len(motion)
     seed, stride = whole("seed", seed), whole("stride", stride, 1)
     if frames % (tubelet := whole("tubelet", tubelet, 1)):
         raise WrongValue(f"the clip has {frames} frames, which tubelet {tubelet} does not divide")
     counts = several("grid", grid, 2)
     rows, columns = (whole("grid", count, 1, side) for count, side in zip(counts, sides))
-    allowed = ("vectors", "difference") if clip.frames_THWC.size else ("vectors",)
+    allowed = ("vectors",) if frames_THWC is None else ("vectors", "difference")
     if settings.guidance not in allowed:
         raise WrongValue(f"guidance {settings.guidance} needs more than this; choose vectors")
-    if track_method(settings) and not clip.motion.known:
-        raise WrongValue(
-            f"the clip was read without motion, and mask {settings.name} needs it; choose tube"
-        )
-    guide = slot_motion([clip], settings, tubelet, stride)
+    shown = [] if frames_THWC is None else [frames_THWC]
+    magnitude, shift = slot_motion(settings, tubelet, stride, [motion], shown)
     sizes = Grid(frames // tubelet, rows, columns)
-    masked_1L = make_mask(settings, sizes, guide, np.array([seed]))
+    masked_1L = make_mask(settings, sizes, magnitude, np.array([seed]), shift)
     return masked_1L.reshape(-1, rows, columns)
 
 
@@ -174,10 +175,10 @@ def _pair(name: str, sides: Any) -> tuple[int, int]:
     return height, width
 
 
-def _crop(box: Any, flip: bool, frame: tuple[int, int]) -> Box:
+def _crop(box: Any, flip: bool, frame: tuple[int, int]) -> Crop:
     """Return the crop of `masks`."""
     top, left, height, width = (0, 0, *frame) if box is None else several("box", box, 4)
-    crop = Box(top, left, height, width, flip=flip, of=frame)
+    crop = Crop(top, left, height, width, flip)
     crop.require_in(*frame, whole_pixels=False)
     return crop
 

@@ -9,15 +9,15 @@ import pytest
 
 import mgm
 from mgm.errors import UserError
-from mgm.masking import Grid, SlotMotion, make_mask
+from mgm.masking import Grid, make_mask
 from mgm.models import build_mae, save_weights
 from mgm.reading import file_digest
 from mgm.spec import MASKS, ApplyOptions, Clips, Data, Decoder, Mask, Model, Pretrain
 from mgm.stages.apply import embed
 from mgm.stages.guidance import slot_motion
 from mgm.video import read_clip, slot_magnitude
-from mgm.video.clip import Box, Clip, Motion
-from mgm.video.transform import random_box
+from mgm.video.clip import Crop, Motion
+from mgm.video.transform import random_crop
 from tests.helpers.videos import moving_square, write_video
 
 ROOT = Path(__file__).parents[1]
@@ -66,8 +66,7 @@ def test_read_and_masks_are_the_parts(video):
     np.testing.assert_array_equal(clip.motion_THW2, known.motion_THW2)
     assert len(mgm.read(video).frames_THWC) == 40
     motion_SHW = slot_magnitude(known.motion_THW2, known.distance_THW, known.has_motion_T, 2)
-    motion, grid = SlotMotion(motion_SHW[None]), Grid(8, 14, 14)
-    masked_1L = make_mask("mgm", grid, motion, np.array([3]))
+    masked_1L = make_mask("mgm", Grid(8, 14, 14), motion_SHW[None], np.array([3]))
     assert np.array_equal(mgm.masks(clip, seed=3).ravel(), masked_1L[0])
     for name in MASKS:
         masked_SHW = mgm.masks(clip, name, grid=(6, 6))
@@ -117,9 +116,9 @@ def test_a_window_without_vectors_is_masked_as_in_training(tmp_path, name):
     video = write_video(tmp_path / "v.mp4", moving_square(12, 64, 96, (3, 1)), gop=4)
     lone = mgm.track(video)[[4, 8]]
     assert not lone.has_mv_T.any()
-    still = SlotMotion(np.zeros((1, 1, 8, 12)), np.zeros((1, 1, 8, 12, 2)))
+    still, unmoved = np.zeros((1, 1, 8, 12)), np.zeros((1, 1, 8, 12, 2))
     mask = Mask(name=name, ratio=0.75)
-    wanted_1L = make_mask(mask, Grid(1, 14, 14), still, np.array([5]))
+    wanted_1L = make_mask(mask, Grid(1, 14, 14), still, np.array([5]), unmoved)
     for clip in (lone, mgm.read(video, [4, 8])):
         assert np.array_equal(mgm.masks(clip, mask, seed=5).ravel(), wanted_1L[0])
 
@@ -142,9 +141,9 @@ def test_a_mask_is_that_of_training_whatever_its_guidance(video):
     """Difference guidance has a cell per 8 pixels, as in training, also at patch 8."""
     clip = mgm.read(video, range(16))
     for mask in (Mask(guidance="difference"), Mask(compensate="median"), Mask(name="warped")):
-        motion = slot_motion([clip], mask, 2, 1)
-        assert motion.magnitude_BSHW.shape == (1, 8, 8, 12)
-        masked_1L = make_mask(mask, Grid(8, 8, 12), motion, np.array([0]))
+        motion, shift = slot_motion(mask, 2, 1, [clip.motion], [clip.frames_THWC])
+        assert motion.shape == (1, 8, 8, 12)
+        masked_1L = make_mask(mask, Grid(8, 8, 12), motion, np.array([0]), shift)
         assert np.array_equal(mgm.masks(clip, mask, grid=(8, 12)).ravel(), masked_1L[0])
 
 
@@ -153,7 +152,7 @@ def test_a_mask_is_that_of_training_whatever_its_guidance(video):
 def test_a_mask_for_a_crop_of_any_loader_is_that_of_the_cut_clip(video, name, flip):
     """A track and a box are enough. No pixel is read."""
     index_T, (top, left, side) = [1, 5, 30, 31], (3, 20, 50)
-    clip = mgm.read(video, index_T).cut(Box(top, left, side, side, flip=flip), 96)
+    clip = mgm.read(video, index_T).cut(Crop(top, left, side, side, flip=flip), 96)
     crop = {"box": (top, left, side, side), "flip": flip, "size": 96}
     for ratio in (0.5, 0.9):
         given = {"ratio": ratio, "seed": 4, "grid": (6, 6)}
@@ -172,8 +171,7 @@ def test_displacement_is_in_units_of_width_and_height():
     """A square that moves by (6, 3) pixels per frame, on 128 x 64 pixels."""
     vectors_THW2 = np.tile(np.float32([6, 3]), (2, 8, 16, 1))
     motion = Motion(vectors_THW2, np.ones((2, 8, 16), np.float32), np.ones(2, bool), (64, 128))
-    clip = Clip(np.zeros((2, 64, 128, 3), np.uint8), motion)
-    moved_BSHW2 = slot_motion([clip], Mask(name="warped"), 2, 1).displacement_BSHW2
+    _, moved_BSHW2 = slot_motion(Mask(name="warped"), 2, 1, [motion])
     np.testing.assert_allclose(moved_BSHW2[0, 0, 0, 0], [2 * 6 / 128, 2 * 3 / 64])
 
 
@@ -233,12 +231,12 @@ NAN, BIG = float("nan"), 2**70
         (lambda clip, path: clip.cut_to(None), TypeError),
         (lambda clip, path: clip.cut_to(BIG), ValueError),
         (lambda clip, path: clip.cut(None, 64), TypeError),
-        (lambda clip, path: clip.cut(mgm.Box(-1, 0, 8, 8), 64), ValueError),
-        (lambda clip, path: clip.cut(mgm.Box(60, 0, 8, 8), 64), ValueError),
-        (lambda clip, path: clip.cut(mgm.Box(0, 0, 0, 8), 64), ValueError),
-        (lambda clip, path: clip.cut(mgm.Box(0.5, 0, 8, 8), 64), ValueError),
-        (lambda clip, path: clip.cut(mgm.Box(NAN, 0, 8, 8), 64), ValueError),
-        (lambda clip, path: clip.cut(mgm.Box("0", 0, 8, 8), 64), TypeError),
+        (lambda clip, path: clip.cut(mgm.Crop(-1, 0, 8, 8), 64), ValueError),
+        (lambda clip, path: clip.cut(mgm.Crop(60, 0, 8, 8), 64), ValueError),
+        (lambda clip, path: clip.cut(mgm.Crop(0, 0, 0, 8), 64), ValueError),
+        (lambda clip, path: clip.cut(mgm.Crop(0.5, 0, 8, 8), 64), ValueError),
+        (lambda clip, path: clip.cut(mgm.Crop(NAN, 0, 8, 8), 64), ValueError),
+        (lambda clip, path: clip.cut(mgm.Crop("0", 0, 8, 8), 64), TypeError),
         (lambda clip, path: clip.cut_at_random(64, -1), ValueError),
         (lambda clip, path: clip.cut_at_random(64, 0.5), TypeError),
         (lambda clip, path: clip.cut_at_random(64, 0, crop="middle"), UserError),
@@ -246,7 +244,7 @@ NAN, BIG = float("nan"), 2**70
         (lambda clip, path: mgm.read(path, [0], motion=np.zeros(2)), TypeError),
         (lambda clip, path: mgm.masks(clip.motion, flip=np.zeros(2)), TypeError),
         (lambda clip, path: mgm.masks(clip, grid=np.array(3)), TypeError),
-        (lambda clip, path: clip.cut(mgm.Box(0, 0, 8, 8, flip=np.zeros(2)), 8), TypeError),
+        (lambda clip, path: clip.cut(mgm.Crop(0, 0, 8, 8, flip=np.zeros(2)), 8), TypeError),
         (lambda clip, path: mgm.track(None), TypeError),
         (lambda clip, path: mgm.track("none.track"), UserError),
         (lambda clip, path: mgm.track(path)["0"], UserError),
@@ -332,11 +330,11 @@ def test_a_random_cut_is_that_of_training(video):
     for sample in range(8):
         seed = mgm.rng.clip_seed(0, 0, sample)
         cut = clip.cut_at_random(32, seed)
-        box = random_box(Clips(size=32), clip.height, clip.width, seed)
+        box = random_crop(Clips(size=32), clip.height, clip.width, seed)
         np.testing.assert_array_equal(cut.frames_THWC, clip.cut(box, 32).frames_THWC)
         np.testing.assert_array_equal(cut.motion_THW2, clip.cut(box, 32).motion_THW2)
-        assert not clip.cut_at_random(32, seed, flip=False).motion.box.flip
-        flips.add(cut.motion.box.flip)
+        assert not clip.cut_at_random(32, seed, flip=False).motion.crop.flip
+        flips.add(cut.motion.crop.flip)
     assert flips == {False, True}
 
 

@@ -8,7 +8,7 @@ import sys
 START = "import os; os.close({}); os.execv({!r}, [{!r}, '-m', 'mgm', '--version'])"
 CHILD = """
 import os, subprocess, sys, time
-child = "from mgm.__main__ import end_with; import time; end_with({}); print(flush=True); time.sleep(60)"
+child = "from mgm.processes import end_with; import time; end_with({}, 15); print(flush=True); time.sleep(60)"
 subprocess.Popen([sys.executable, "-c", child.format(os.getpid())])
 time.sleep(60)
 """
@@ -31,6 +31,6 @@ def test_a_job_ends_when_its_parent_is_killed():
 
 
 def test_a_job_whose_parent_has_ended_ends():
-    code = "from mgm.__main__ import end_with; end_with(1 << 22)"
+    code = "from mgm.processes import end_with; end_with(1 << 22, 15)"
     assert os.getppid() != 1 << 22
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGTERM

@@ -6,6 +6,7 @@ A file that can be read becomes a `Video`. The others are listed with their reas
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -18,8 +19,8 @@ from typing import Any
 from mgm.console import track
 from mgm.data.index import Video, below
 from mgm.errors import FULL, UserError
+from mgm.processes import end_with
 from mgm.results.atomic import naming
-from mgm.results.lock import end_with_parent
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU per period, of a container
 CHUNK = 64  # files that a process opens between two reports
@@ -98,8 +99,12 @@ def in_processes(work: Callable[[Any], Any], tasks: Sequence[Any], processes: in
     if processes == 1:
         yield from map(work, tasks)
         return
+    # A worker whose parent was killed would go on writing.
     pool = ProcessPoolExecutor(
-        processes, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
+        processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=end_with,
+        initargs=(os.getpid(), signal.SIGKILL),
     )
     try:
         for future in as_completed([pool.submit(work, task) for task in tasks]):

@@ -1,11 +1,11 @@
 """Masks for video masked autoencoders: the paper's (3.2, 3.3), its baselines, and later ones.
 
-    masked_BL = make_mask("mgm", Grid(slots=8, height=14, width=14), SlotMotion(magnitude), seeds)
+    masked_BL = make_mask("mgm", Grid(slots=8, height=14, width=14), magnitude_BSHW, seed_B)
 
 `mgm.spec.masks` lists all masks and their settings, for specs, tables and figures. This package
 needs only NumPy.
 """
 
 from mgm.masking.boxes import Boxes
-from mgm.masking.inputs import Grid, MaskInput, SlotMotion
+from mgm.masking.inputs import Grid
 from mgm.masking.make import make_boxes, make_mask

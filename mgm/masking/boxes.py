@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mgm.masking import draws
-from mgm.masking.draws import sort_key, topk_mask
-from mgm.masking.inputs import Grid, MaskInput
+from mgm.masking.inputs import Grid
+from mgm.spec import Mask
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,20 @@ def first_size(ratio: float, grid: Grid) -> tuple[float, float]:
     return area / height, height
 
 
-def first_centre(clips: MaskInput) -> tuple[np.ndarray, np.ndarray]:
+def first_centre(mask: Mask, grid: Grid, seed_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Draw the centre of the first box uniformly, with the box inside the frame.
 
     x_0, y_0 in rand(0, side of the frame - side of the box) (3.2, 3.3).
     """
-    width, height = first_size(clips.mask.ratio, clips.grid)
-    x_B, y_B = clips.uniform(draws.START, 2).T
-    return (
-        x_B * (clips.grid.width - width) + width / 2,
-        y_B * (clips.grid.height - height) + height / 2,
-    )
+    width, height = first_size(mask.ratio, grid)
+    x_B, y_B = draws.uniform(seed_B, draws.START, 2).T
+    return x_B * (grid.width - width) + width / 2, y_B * (grid.height - height) + height / 2
 
 
-def constant_size(clips: MaskInput) -> tuple[np.ndarray, np.ndarray]:
+def constant_size(mask: Mask, grid: Grid, seed_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the first box's width and height for every slot."""
-    width, height = first_size(clips.mask.ratio, clips.grid)
-    ones_BS = np.ones((len(clips.seed_B), clips.grid.slots), np.float32)
+    width, height = first_size(mask.ratio, grid)
+    ones_BS = np.ones((len(seed_B), grid.slots), np.float32)
     return ones_BS * width, ones_BS * height
 
 
@@ -63,18 +60,6 @@ def clamped(boxes: Boxes, grid: Grid) -> Boxes:
 def _inside(centre_BS: np.ndarray, size_BS: np.ndarray, frame: int) -> np.ndarray:
     margin_BS = np.minimum(size_BS / 2, frame / 2)
     return np.minimum(np.maximum(centre_BS, margin_BS), frame - margin_BS)
-
-
-def nearest(clips: MaskInput, boxes: Boxes) -> np.ndarray:
-    """Hide the K patches nearest to each slot's box: (B, S, patches) bool.
-
-    The distance is the box-scaled Chebyshev distance max(|x - cx| / w, |y - cy| / h). Ties are
-    broken at random. So the part of a box outside the frame is hidden on the other side (grow).
-    With clamp, boxes are inside already. For a box inside, both are the same. All slots of a clip
-    have the same random order, so a static box always hides the same patches.
-    """
-    ties_B1N = clips.bits(draws.TIES, clips.grid.patches)[:, None]
-    return topk_mask(sort_key(distance(boxes, clips.grid), ties_B1N), clips.hidden)
 
 
 def distance(boxes: Boxes, grid: Grid) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 from mgm.masking import draws
 from mgm.masking.boxes import Boxes, distance
 from mgm.masking.draws import sort_key, topk_mask
-from mgm.masking.inputs import MaskInput
+from mgm.masking.inputs import Grid
+from mgm.spec import Mask
 
 # --- MGMAE (Huang et al., ICCV 2023, 3.2 and 3.3) ---
 # Source: MCG-NJU/MGMAE, masking_generator.py and engine_for_mgmae.py
@@ -20,22 +21,25 @@ from mgm.masking.inputs import MaskInput
 FINE = 2  # cells of the warped map per side of a patch
 
 
-def warped(clips: MaskInput) -> np.ndarray:
+def warped(
+    mask: Mask,
+    grid: Grid,
+    seed_B: np.ndarray,
+    magnitude_BSHW: np.ndarray,
+    displacement_BSHW2: np.ndarray,
+) -> np.ndarray:
     """Warp the middle slot's base map to other slots by motion, and show the highest patches.
 
     The base map has Gaussian hills on random patches. Slot by slot, a cell takes the value at its
     content's position in the neighbouring slot, on the side of the middle slot (backward warping).
     If that position is outside the frame, the cell keeps its value in the base map.
     """
-    assert clips.motion is not None
-    assert clips.motion.displacement_BSHW2 is not None
-    grid = clips.grid
-    middle = clips.grid.slots // 2
+    middle = grid.slots // 2
     rows, columns = FINE * grid.height, FINE * grid.width
     # The displacement of each fine cell, in fine cells.
     cells = np.array([columns, rows], np.float32)
-    shift_BSHW2 = resampled(clips.motion.displacement_BSHW2, rows, columns) * cells
-    base_BHW = _hills(clips)
+    shift_BSHW2 = resampled(displacement_BSHW2, rows, columns) * cells
+    base_BHW = _hills(mask, grid, seed_B)
     maps = {middle: base_BHW}
     for slot in range(middle + 1, grid.slots):
         maps[slot] = _pulled(maps[slot - 1], -shift_BSHW2[:, slot], base_BHW)
@@ -44,20 +48,19 @@ def warped(clips: MaskInput) -> np.ndarray:
         maps[slot] = _pulled(maps[slot + 1], shift_BSHW2[:, slot], base_BHW)
     height_BSHW = np.stack([maps[slot] for slot in range(grid.slots)], 1)
     height_BSN = sum_per_patch(height_BSHW)
-    ties_B1N = clips.bits(draws.TIES, grid.patches)[:, None]
-    return topk_mask(sort_key(height_BSN, ties_B1N), clips.hidden)
+    ties_B1N = draws.bits(seed_B, draws.TIES, grid.patches)[:, None]
+    return topk_mask(sort_key(height_BSN, ties_B1N), mask.hidden(grid.patches))
 
 
-def _hills(clips: MaskInput) -> np.ndarray:
+def _hills(mask: Mask, grid: Grid, seed_B: np.ndarray) -> np.ndarray:
     """Return the base map: the largest exp(-distance^2) over a random set of visible patches.
 
     Returns:
         (B, rows, columns), distances in patches.
     """
-    grid = clips.grid
     # MGMAE draws its base map as VideoMAE does, with the number of hidden patches rounded down.
-    hidden = int(clips.mask.ratio * grid.patches)
-    hidden_BN = topk_mask(clips.bits(draws.SET, grid.patches), hidden)
+    hidden = int(mask.ratio * grid.patches)
+    hidden_BN = topk_mask(draws.bits(seed_B, draws.SET, grid.patches), hidden)
     shown_BHW = (~hidden_BN).astype(np.float32).reshape(-1, grid.height, grid.width)
     across_XW, down_YH = _falloff(grid.width), _falloff(grid.height)
     over_columns_BHX = (shown_BHW[:, :, None] * across_XW).max(3)
@@ -127,21 +130,22 @@ def _pulled(map_BHW: np.ndarray, shift_BHW2: np.ndarray, base_BHW: np.ndarray) -
 FROM_HIGH = 0.5  # share of the visible patches that come from the bin of high motion
 
 
-def motion_bins(clips: MaskInput) -> np.ndarray:
+def motion_bins(
+    mask: Mask, grid: Grid, seed_B: np.ndarray, magnitude_BSHW: np.ndarray
+) -> np.ndarray:
     """Show equal shares of the patches that move most and least, the same in every slot.
 
     Patches are ranked by their motion over the clip, with random ties, and cut into two bins of
     equal size. Each bin shows its share at random.
     """
-    grid = clips.grid
-    patches = clips.grid.patches
+    patches = grid.patches
     rows, columns = FINE * grid.height, FINE * grid.width
-    motion_BSN = sum_per_patch(resampled(clips.magnitude_BSHW, rows, columns))
+    motion_BSN = sum_per_patch(resampled(magnitude_BSHW, rows, columns))
     motion_BN = sum(motion_BSN.swapaxes(0, 1)[1:], start=motion_BSN[:, 0])
-    rank_BN = sort_key(motion_BN, clips.bits(draws.TIES, patches)).argsort(1).argsort(1)
+    rank_BN = sort_key(motion_BN, draws.bits(seed_B, draws.TIES, patches)).argsort(1).argsort(1)
     high_BN = rank_BN >= patches // 2
-    draw_BN = clips.bits(draws.SET, patches)
-    shown = patches - clips.hidden
+    draw_BN = draws.bits(seed_B, draws.SET, patches)
+    shown = patches - mask.hidden(grid.patches)
     from_high = int(FROM_HIGH * shown)
     last = 1 << 32  # after all draws of 32 bits
     high_shown_BN = topk_mask(np.where(high_BN, draw_BN, last), from_high)
@@ -158,30 +162,29 @@ KINDS = ((8, 0.15), (2, 0.7))  # blocks, and the share of the frame that each co
 ASPECT = (0.75, 1.5)
 
 
-def multi_block(clips: MaskInput) -> np.ndarray:
+def multi_block(mask: Mask, grid: Grid, seed_B: np.ndarray) -> np.ndarray:
     """Hide the union of large blocks, the same in every slot.
 
     The K patches nearest to the union are hidden, with random tie-breaking. So all blocks grow or
     shrink by the same factor until K patches are hidden.
     """
-    long_B = clips.bits(draws.START, 1)[:, 0] % 2 == 1
-    ties_BN = clips.bits(draws.TIES, clips.grid.patches)
-    short_BN, far_BN = (sort_key(_to_nearest(clips, *kind), ties_BN) for kind in KINDS)
+    long_B = draws.bits(seed_B, draws.START, 1)[:, 0] % 2 == 1
+    ties_BN = draws.bits(seed_B, draws.TIES, grid.patches)
+    short_BN, far_BN = (sort_key(_to_nearest(grid, seed_B, *kind), ties_BN) for kind in KINDS)
     key_BN = np.where(long_B[:, None], far_BN, short_BN)
-    return topk_mask(key_BN, clips.hidden)[:, None].repeat(clips.grid.slots, 1)
+    return topk_mask(key_BN, mask.hidden(grid.patches))[:, None].repeat(grid.slots, 1)
 
 
-def _to_nearest(clips: MaskInput, blocks: int, scale: float) -> np.ndarray:
+def _to_nearest(grid: Grid, seed_B: np.ndarray, blocks: int, scale: float) -> np.ndarray:
     """Return each patch's box-scaled distance to the nearest block: (B, patches).
 
     A clip's blocks have the same size, and cover whole patches.
     """
-    grid = clips.grid
-    aspect_B1 = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * clips.uniform(draws.SIZES, 1)
+    aspect_B1 = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * draws.uniform(seed_B, draws.SIZES, 1)
     area = int(scale * grid.patches)
     height_B1 = np.rint(np.sqrt(area * aspect_B1)).clip(1, grid.height)
     width_B1 = np.rint(np.sqrt(area / aspect_B1)).clip(1, grid.width)
-    place_BK2 = clips.uniform(draws.PLACES, 2 * blocks).reshape(-1, blocks, 2)
+    place_BK2 = draws.uniform(seed_B, draws.PLACES, 2 * blocks).reshape(-1, blocks, 2)
     top_BK = np.floor(place_BK2[..., 0] * (grid.height - height_B1 + 1))
     left_BK = np.floor(place_BK2[..., 1] * (grid.width - width_B1 + 1))
     sizes = (width_B1.repeat(blocks, 1), height_B1.repeat(blocks, 1))
@@ -198,17 +201,16 @@ REACH = 6  # of the kernels: three times the wider standard deviation
 UNIT = 1 << 8  # sum of a kernel
 
 
-def green_noise(clips: MaskInput) -> np.ndarray:
+def green_noise(mask: Mask, grid: Grid, seed_B: np.ndarray) -> np.ndarray:
     """Show the patches with the highest values of white noise, band-passed in space and time.
 
     The noise extends beyond the clip by the filter's reach.
     """
-    grid = clips.grid
     sides = [side + 2 * REACH for side in (grid.slots, grid.height, grid.width)]
-    white_BN = clips.bits(draws.NOISE, sides[0] * sides[1] * sides[2]) >> 8
+    white_BN = draws.bits(seed_B, draws.NOISE, sides[0] * sides[1] * sides[2]) >> 8
     white_BSHW = white_BN.reshape(-1, *sides)
     green_BSHW = _blurred(white_BSHW, NARROW) - _blurred(white_BSHW, WIDE)
-    return topk_mask(green_BSHW.reshape(-1, grid.slots, grid.patches), clips.hidden)
+    return topk_mask(green_BSHW.reshape(-1, grid.slots, grid.patches), mask.hidden(grid.patches))
 
 
 def _blurred(x_BSHW: np.ndarray, width: float) -> np.ndarray:
@@ -235,14 +237,15 @@ def _kernel(width: float) -> list[int]:
 # It encodes only the patches with large motion vectors and residuals.
 
 
-def codec_keep(clips: MaskInput) -> np.ndarray:
+def codec_keep(
+    mask: Mask, grid: Grid, seed_B: np.ndarray, magnitude_BSHW: np.ndarray
+) -> np.ndarray:
     """Hide the K patches of each slot that move least, with random tie-breaking.
 
     A patch's motion is the sum over its 2 x 2 quarters. Ties are broken in the same order in every
     slot, so a clip without motion has a tube mask. It is the opposite of MGM.
     """
-    grid = clips.grid
     rows, columns = FINE * grid.height, FINE * grid.width
-    motion_BSN = sum_per_patch(resampled(clips.magnitude_BSHW, rows, columns))
-    ties_B1N = clips.bits(draws.TIES, grid.patches)[:, None]
-    return topk_mask(sort_key(motion_BSN, ties_B1N), clips.hidden)
+    motion_BSN = sum_per_patch(resampled(magnitude_BSHW, rows, columns))
+    ties_B1N = draws.bits(seed_B, draws.TIES, grid.patches)[:, None]
+    return topk_mask(sort_key(motion_BSN, ties_B1N), mask.hidden(grid.patches))

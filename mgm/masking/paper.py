@@ -1,7 +1,10 @@
 """The seven masks of the paper (Table 4e): three baselines, simulated motion, and MGM.
 
-A function takes a batch of clips (`MaskInput`). It returns the hidden patches, (B, S, patches)
-bool, or the boxes whose nearest patches are hidden.
+A function takes the mask's settings, the token grid and a batch's seeds, and of guided masks the
+motion. It returns the hidden patches, (B, S, patches) bool, or the boxes whose nearest patches are
+hidden.
+
+Lengths are in patches: patch (row, column) covers [column, column + 1] x [row, row + 1].
 """
 
 import numpy as np
@@ -9,7 +12,8 @@ import numpy as np
 from mgm.masking import draws
 from mgm.masking.boxes import Boxes, constant_size, first_centre, first_size
 from mgm.masking.draws import sort_key, topk_mask
-from mgm.masking.inputs import MaskInput
+from mgm.masking.inputs import Grid
+from mgm.spec import Mask
 
 # The paper has no range for the next two numbers.
 SPEED = 1 / 7  # largest velocity, in frame sides per slot (2 of 14 patches)
@@ -19,57 +23,61 @@ JITTER = 0.1  # largest change of a box's side from slot to slot, in units of th
 # --- Baselines ---
 
 
-def agnostic(clips: MaskInput) -> np.ndarray:
+def agnostic(mask: Mask, grid: Grid, seed_B: np.ndarray) -> np.ndarray:
     """Hide a random set of patches over the whole clip (ST-MAE).
 
     The number of hidden patches is the same in every clip, but varies between slots.
     """
-    slots, patches = clips.grid.slots, clips.grid.patches
-    hidden_BL = topk_mask(clips.bits(draws.SET, slots * patches), slots * clips.hidden)
+    slots, patches = grid.slots, grid.patches
+    hidden_BL = topk_mask(
+        draws.bits(seed_B, draws.SET, slots * patches), slots * mask.hidden(grid.patches)
+    )
     return hidden_BL.reshape(-1, slots, patches)
 
 
-def tube(clips: MaskInput) -> np.ndarray:
+def tube(mask: Mask, grid: Grid, seed_B: np.ndarray) -> np.ndarray:
     """Hide one random set of patches in every slot (random tube; VideoMAE)."""
-    hidden_BN = topk_mask(clips.bits(draws.SET, clips.grid.patches), clips.hidden)
-    return hidden_BN[:, None].repeat(clips.grid.slots, 1)
+    hidden_BN = topk_mask(draws.bits(seed_B, draws.SET, grid.patches), mask.hidden(grid.patches))
+    return hidden_BN[:, None].repeat(grid.slots, 1)
 
 
-def block(clips: MaskInput) -> Boxes:
+def block(mask: Mask, grid: Grid, seed_B: np.ndarray) -> Boxes:
     """Place a static box at random (random block)."""
-    x_B, y_B = first_centre(clips)
-    width_BS, height_BS = constant_size(clips)
-    x_BS, y_BS = (centre_B[:, None].repeat(clips.grid.slots, 1) for centre_B in (x_B, y_B))
+    x_B, y_B = first_centre(mask, grid, seed_B)
+    width_BS, height_BS = constant_size(mask, grid, seed_B)
+    x_BS, y_BS = (centre_B[:, None].repeat(grid.slots, 1) for centre_B in (x_B, y_B))
     return Boxes(x_BS, y_BS, width_BS, height_BS)
 
 
 # --- Simulated motion (3.2) ---
 
 
-def smm(clips: MaskInput) -> Boxes:
+def smm(mask: Mask, grid: Grid, seed_B: np.ndarray) -> Boxes:
     """Move a box by random velocities (eq. 5).
 
     The scaling s_t of eq. 5 keeps w = h. It has no effect here and is left out, since K patches are
     hidden whatever the box's size. The paper does not specify the motion at the edge. Here the
     centre bounces off the frame's border.
     """
-    sides = (clips.grid.width, clips.grid.height)
-    x_BS, y_BS = map(_bouncing_walk, first_centre(clips), _velocities(clips), sides)
-    return Boxes(x_BS, y_BS, *constant_size(clips))
+    sides = (grid.width, grid.height)
+    x_BS, y_BS = map(
+        _bouncing_walk, first_centre(mask, grid, seed_B), _velocities(mask, grid, seed_B), sides
+    )
+    return Boxes(x_BS, y_BS, *constant_size(mask, grid, seed_B))
 
 
-def smm_sparse(clips: MaskInput) -> np.ndarray:
+def smm_sparse(mask: Mask, grid: Grid, seed_B: np.ndarray) -> np.ndarray:
     """Move tube's random set by SMM's velocities.
 
     The paper does not define "sparse", so this is our reading. The set moves by the velocities'
     sum, rounded to whole patches. It wraps around at the border, which keeps the count.
     """
-    height, width = clips.grid.height, clips.grid.width
+    height, width = grid.height, grid.width
     row_H1, column_W = np.arange(height)[:, None], np.arange(width)
-    hidden_BN = tube(clips)[:, 0]
-    x_B = y_B = np.zeros(len(clips.seed_B), np.float32)
+    hidden_BN = tube(mask, grid, seed_B)[:, 0]
+    x_B = y_B = np.zeros(len(seed_B), np.float32)
     slots = [hidden_BN]
-    for step_x_B, step_y_B in zip(*(step_BN.T for step_BN in _velocities(clips))):
+    for step_x_B, step_y_B in zip(*(step_BN.T for step_BN in _velocities(mask, grid, seed_B))):
         x_B, y_B = x_B + step_x_B, y_B + step_y_B
         down_B, right_B = (np.rint(moved_B).astype(np.int64) for moved_B in (y_B, x_B))
         from_row_BH1 = (row_H1 - down_B[:, None, None]) % height
@@ -79,16 +87,16 @@ def smm_sparse(clips: MaskInput) -> np.ndarray:
     return np.stack(slots, 1)
 
 
-def _velocities(clips: MaskInput) -> tuple[np.ndarray, np.ndarray]:
+def _velocities(mask: Mask, grid: Grid, seed_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Draw v_x and v_y of slots 1, 2, ..., each (B, S - 1), uniform in +-SPEED.
 
     Every slot has its own draw, since eq. 5 indexes velocities by slot.
     """
-    steps = clips.grid.slots - 1
+    steps = grid.slots - 1
     steps_B2N = (
-        2 * clips.uniform(draws.VELOCITIES, 2 * steps).reshape(len(clips.seed_B), 2, steps) - 1
+        2 * draws.uniform(seed_B, draws.VELOCITIES, 2 * steps).reshape(len(seed_B), 2, steps) - 1
     )
-    speed_x, speed_y = SPEED * clips.grid.width, SPEED * clips.grid.height
+    speed_x, speed_y = SPEED * grid.width, SPEED * grid.height
     return steps_B2N[:, 0] * speed_x, steps_B2N[:, 1] * speed_y
 
 
@@ -104,7 +112,7 @@ def _bouncing_walk(start_B: np.ndarray, step_BN: np.ndarray, side: int) -> np.nd
 # --- Motion-guided masking (3.3) ---
 
 
-def mgm(clips: MaskInput) -> Boxes:
+def mgm(mask: Mask, grid: Grid, seed_B: np.ndarray, magnitude_BSHW: np.ndarray) -> Boxes:
     """Move a box to the largest motion of each slot (eqs. 6 and 7).
 
     The box of slot 0 is at a random position inside the frame. Eq. 6 upsamples the map to pixels by
@@ -113,11 +121,13 @@ def mgm(clips: MaskInput) -> Boxes:
     random centre does not count as guided, so the first guided slot takes one of them at random. A
     slot without motion keeps the last centre, guided or not.
     """
-    size = _jittered_size if clips.mask.jitter else constant_size
-    return Boxes(*_follow(clips), *size(clips))
+    size = _jittered_size if mask.jitter else constant_size
+    return Boxes(*_follow(mask, grid, seed_B, magnitude_BSHW), *size(mask, grid, seed_B))
 
 
-def mgm_sparse(clips: MaskInput) -> np.ndarray:
+def mgm_sparse(
+    mask: Mask, grid: Grid, seed_B: np.ndarray, magnitude_BSHW: np.ndarray
+) -> np.ndarray:
     """Hide the patches with the largest motion.
 
     The paper does not define "sparse", so this is our reading. A patch has the motion of its
@@ -125,10 +135,9 @@ def mgm_sparse(clips: MaskInput) -> np.ndarray:
     if fewer than K patches move. A slot without motion keeps the previous slot's set. In slot 0,
     such a set is random.
     """
-    grid = clips.grid
-    motion_BSN = _fastest(clips).reshape(-1, grid.slots, grid.patches)
-    ties_BSN = clips.bits(draws.TIES, grid.slots * grid.patches).reshape(motion_BSN.shape)
-    hidden_BSN = topk_mask(-sort_key(motion_BSN, ties_BSN), clips.hidden)
+    motion_BSN = _fastest(grid, magnitude_BSHW).reshape(-1, grid.slots, grid.patches)
+    ties_BSN = draws.bits(seed_B, draws.TIES, grid.slots * grid.patches).reshape(motion_BSN.shape)
+    hidden_BSN = topk_mask(-sort_key(motion_BSN, ties_BSN), mask.hidden(grid.patches))
     slots = [hidden_BSN[:, 0]]
     for slot in range(1, grid.slots):
         moves_B1 = (motion_BSN[:, slot] > 0).any(1, keepdims=True)
@@ -136,10 +145,10 @@ def mgm_sparse(clips: MaskInput) -> np.ndarray:
     return np.stack(slots, 1)
 
 
-def _fastest(clips: MaskInput) -> np.ndarray:
+def _fastest(grid: Grid, magnitude_BSHW: np.ndarray) -> np.ndarray:
     """Return the largest magnitude of the cells that each patch touches: (B, S, H, W)."""
-    largest = clips.magnitude_BSHW
-    for axis, patches in ((2, clips.grid.height), (3, clips.grid.width)):
+    largest = magnitude_BSHW
+    for axis, patches in ((2, grid.height), (3, grid.width)):
         cells = largest.shape[axis]
         parts = [
             largest.take(range(i * cells // patches, -(-(i + 1) * cells // patches)), axis)
@@ -149,16 +158,20 @@ def _fastest(clips: MaskInput) -> np.ndarray:
     return largest
 
 
-def _follow(clips: MaskInput) -> tuple[np.ndarray, np.ndarray]:
+def _follow(
+    mask: Mask, grid: Grid, seed_B: np.ndarray, magnitude_BSHW: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the centres of MGM's boxes, each (B, S)."""
-    _, slots, rows, columns = clips.magnitude_BSHW.shape
-    cell_x_N, cell_y_N = _cell_centres(clips, rows, columns)
-    order_BN = clips.bits(draws.TIES, rows * columns)  # random order of the cells, to break ties
-    motion_BSN = clips.magnitude_BSHW.reshape(-1, slots, rows * columns)
+    _, slots, rows, columns = magnitude_BSHW.shape
+    cell_x_N, cell_y_N = _cell_centres(grid, rows, columns)
+    order_BN = draws.bits(
+        seed_B, draws.TIES, rows * columns
+    )  # random order of the cells, to break ties
+    motion_BSN = magnitude_BSHW.reshape(-1, slots, rows * columns)
     largest_BS1 = motion_BSN.max(2, keepdims=True)
     smaller_BSN = motion_BSN < largest_BS1
 
-    x_B, y_B = first_centre(clips)
+    x_B, y_B = first_centre(mask, grid, seed_B)
     centres = [(x_B, y_B)]
     guided_B = np.zeros(len(x_B), bool)  # whether motion set the last centre
     for slot in range(1, slots):
@@ -175,14 +188,14 @@ def _follow(clips: MaskInput) -> tuple[np.ndarray, np.ndarray]:
     return x_BS, y_BS
 
 
-def _cell_centres(clips: MaskInput, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+def _cell_centres(grid: Grid, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the centres of the motion map's cells, in patches, row by row."""
-    y_H = (np.arange(rows, dtype=np.float32) + 0.5) * (clips.grid.height / rows)
-    x_W = (np.arange(columns, dtype=np.float32) + 0.5) * (clips.grid.width / columns)
+    y_H = (np.arange(rows, dtype=np.float32) + 0.5) * (grid.height / rows)
+    x_W = (np.arange(columns, dtype=np.float32) + 0.5) * (grid.width / columns)
     return np.tile(x_W, rows), y_H.repeat(columns)
 
 
-def _jittered_size(clips: MaskInput) -> tuple[np.ndarray, np.ndarray]:
+def _jittered_size(mask: Mask, grid: Grid, seed_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return widths and heights that change from slot to slot (eq. 7).
 
     w_t = w_{t-1} + sx_t and h_t = h_{t-1} + sy_t. The jitters sx and sy are uniform in +-JITTER
@@ -190,11 +203,11 @@ def _jittered_size(clips: MaskInput) -> tuple[np.ndarray, np.ndarray]:
     and is at least one patch. Only small boxes, and clips of more than 11 slots, reach these
     bounds.
     """
-    steps = clips.grid.slots - 1
+    steps = grid.slots - 1
     steps_B2N = (
-        2 * clips.uniform(draws.SIZES, 2 * steps).reshape(len(clips.seed_B), 2, steps) - 1
+        2 * draws.uniform(seed_B, draws.SIZES, 2 * steps).reshape(len(seed_B), 2, steps) - 1
     ) * JITTER
-    width, height = first_size(clips.mask.ratio, clips.grid)
+    width, height = first_size(mask.ratio, grid)
     width_BS = _zero_sum_walk(steps_B2N[:, 0] * width, width)
     return width_BS, _zero_sum_walk(steps_B2N[:, 1] * height, height)
 

@@ -36,7 +36,10 @@ FORMAT = 13  # of what is written; a new one writes all runs again
 RUN, DIGEST, PARENT = "mgm.run", "mgm.digest", "mlflow.parentRunId"
 # Of what was written of a run, the format and the last step of its log.
 WRITTEN = "mgm.written"
-LOGGED = ("loss", "lr", "grad_norm", "clips_per_s", "memory_mb", "coverage", "trivial_loss")
+LOGGED = (
+    *("loss", "lr", "grad_norm", "coverage", "trivial_loss"),
+    *("clips_per_s", "mfu", "waiting", "memory_mb"),
+)
 # State of a run -> the status that MLflow gives a run that is not running. Others: FAILED.
 STATUS = {"finished": "FINISHED", "not run": "KILLED"}
 # What the runs' page of an experiment shows at first: the mean of each row.

@@ -8,10 +8,8 @@ system without locks, nobody is refused.
 
 import errno
 import json
-import multiprocessing
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -97,18 +95,3 @@ def wait_for_lock(descriptor: int, waiting: str) -> None:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-
-
-def end_with_parent() -> None:
-    """End this worker process when its parent ends, even by SIGKILL.
-
-    Otherwise it would go on writing.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

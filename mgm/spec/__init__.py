@@ -26,7 +26,6 @@ from mgm.spec.masks import (
     Mask,
     MaskInfo,
     Method,
-    hidden_patches,
 )
 from mgm.spec.options import (
     ApplyOptions,

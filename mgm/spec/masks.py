@@ -1,8 +1,10 @@
 """The settings of a mask, and the table of all masks. `mgm.masking` computes them.
 
 To add a mask, write mgm/masking/NAME.py with a function NAME, and add a line to MASKS. A hyphen in
-the name is an underscore in the file's name. The function takes a batch of clips (`MaskInput`). It
-returns the hidden patches, (B, S, patches) bool, or `Boxes` whose nearest patches are hidden.
+the name is an underscore in the file's name. The function takes the mask's settings, the token grid
+and the seeds of a batch; if guided, also the magnitude of motion; if directional, also its
+displacement (`mgm.masking.make_mask`). It returns the hidden patches, (B, S, patches) bool, or
+`Boxes` whose nearest patches are hidden.
 """
 
 from importlib.metadata import entry_points
@@ -82,7 +84,7 @@ class Mask(FrozenModel):
     """All settings of a mask."""
 
     name: MaskName = "mgm"
-    # The share of patches hidden in every slot (`hidden_patches`). Agnostic: in the clip.
+    # The share of patches hidden in every slot (`hidden`). Agnostic: in the clip.
     ratio: float = Field(0.75, gt=0, lt=1)
     # The part of a box outside the frame is hidden on the other side (grow), or the box is moved
     # inside (clamp).
@@ -120,14 +122,13 @@ class Mask(FrozenModel):
             self.__dict__["cells"] = "centre"
         return self
 
+    def hidden(self, patches: int) -> int:
+        """Return K, how many patches of a slot are hidden. For `agnostic`, it is the average.
 
-def hidden_patches(name: str, ratio: float, patches: int) -> int:
-    """Return how many patches of a slot a mask hides. For `agnostic`, it is the average.
-
-    Masks round the number of hidden patches down, as VideoMAE does. MGMAE's code rounds the number
-    of visible patches down, here to at least one. At 0.9 it shows 19 of 196 patches, and VideoMAE
-    shows 20.
-    """
-    if name == "warped":
-        return patches - max(1, int(patches * (1 - ratio)))
-    return int(ratio * patches)
+        Masks round the number of hidden patches down, as VideoMAE does. MGMAE's code rounds the
+        number of visible patches down, here to at least one. At 0.9 it shows 19 of 196 patches, and
+        VideoMAE shows 20.
+        """
+        if self.name == "warped":
+            return patches - max(1, int(patches * (1 - self.ratio)))
+        return int(self.ratio * patches)

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from mgm.errors import UserError, valid
 from mgm.reading import read_json
 from mgm.spec.dropped import without_dropped
-from mgm.spec.masks import MASKS, Compensate, Mask, hidden_patches
+from mgm.spec.masks import MASKS, Compensate, Mask
 from mgm.spec.values import (
     LARGE,
     Augment,
@@ -132,7 +132,7 @@ class Pretrain(Run):
     def hidden(self) -> int:
         """Patches hidden per time slot; for agnostic masking, their mean."""
         _, height, width = self.grid
-        return hidden_patches(self.mask.name, self.mask.ratio, height * width)
+        return self.mask.hidden(height * width)
 
     @model_validator(mode="after")
     def _has_directions(self):

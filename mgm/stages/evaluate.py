@@ -137,7 +137,6 @@ def over_views(
             spec.clips,
             views,
             workers=job.workers,
-            cache=job.workplace.cache,
             share=share,
         )
 

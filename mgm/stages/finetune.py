@@ -12,7 +12,7 @@ from mgm.stages.evaluate import check_views, test
 from mgm.stages.fit import fit
 from mgm.stages.job import Job
 from mgm.training import collectives, mix
-from mgm.video.loader import Batch, BatchOptions
+from mgm.video.loader import Batch
 
 
 def finetune(job: Job[Finetune]) -> dict[str, Any]:
@@ -57,6 +57,6 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
 
         return loss, numbers
 
-    fit(job, model, videos, BatchOptions(augment=augment), loss_of, mixed, spec.layer_decay)
+    fit(job, model, videos, loss_of, mixed, spec.layer_decay, augment=augment)
     model.eval()
     return test(job, model)

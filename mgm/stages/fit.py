@@ -1,9 +1,9 @@
 """Train the model of a run: its batches, the loop, and its weights at the end."""
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from timeit import repeat
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,13 @@ from mgm.console import show
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.models import save_weights
-from mgm.spec import Finetune, Optim, Pretrain
+from mgm.spec import Augment, Finetune, Optim, Pretrain
 from mgm.spec.compute import multiply_adds, passes
 from mgm.stages.job import Job
 from mgm.training import TrainingRun, collectives, train
 from mgm.training.loop import Numbers
-from mgm.video.loader import Batch, BatchOptions, training_loader
+from mgm.video.loader import NO_AUGMENT, Batch, training_loader
+from mgm.video.planes import frames_of
 from mgm.video.ring import Waits
 
 # Warn if bf16 takes this many times as long as float32. A CPU with bf16 units takes 0.3 to 0.6
@@ -34,10 +35,12 @@ def fit(
     job: Job[Pretrain] | Job[Finetune],
     model: nn.Module,
     videos: Sequence[Video],
-    how: BatchOptions,
     loss_of: Callable[[Batch], tuple[Tensor, Numbers]],
     change: Change | None = None,
     layer_decay: float = 1.0,
+    *,
+    augment: Augment = NO_AUGMENT,
+    **masks: Any,
 ) -> None:
     """Train a model to the run's last step, and write weights.safetensors.
 
@@ -45,9 +48,9 @@ def fit(
 
     Args:
         model: on the job's device.
-        how: motion, masks and augmentation of the batches.
         loss_of: see `TrainingRun`.
         change: None: batches are not changed.
+        augment, masks: see `training_loader`.
     """
     spec = job.spec
     warn_of_slow_bf16(job)
@@ -57,10 +60,10 @@ def fit(
         spec.optim,
         steps_of(spec.optim, len(videos)),
         len(videos),
-        partial(training_batches, job, videos, how, change),
+        partial(training_batches, job, videos, change, augment=augment, **masks),
         loss_of,
         layer_decay,
-        how.augment.repeats,
+        augment.repeats,
         spec.seed,
         # A multiply-add is two operations.
         2.0 * passes(spec) * multiply_adds(spec),
@@ -108,43 +111,51 @@ def bf16_slowdown() -> float:
 def training_batches(
     job: Job,
     videos: Sequence[Video],
-    how: BatchOptions,
     change: Change | None,
     first_step: int,
     waits: Waits,
+    **loading: Any,
 ) -> Generator[tuple[Batch, tuple[str, ...]], None, None]:
     """Yield, per step, this process's batch on the device, and the videos that could not be read.
 
     Args:
-        how, change: see `fit`.
+        change: see `fit`.
         first_step: the step to start at.
-        waits: see `mgm.video.ring.read_batches`.
+        waits, loading: see `training_loader`.
     """
     spec = job.spec
     copy, copied = device_copy(job.device)
-    how = replace(
-        how,
-        workers=job.workers,
-        cache=job.workplace.cache,
-        share=(collectives.rank(), collectives.world_size()),
-        pin=job.device.type == "cuda",
-        waits=waits,
-    )
     loader = training_loader(
         videos,
         spec.clips,
         spec.seed,
         spec.optim.batch,
         first_step=first_step,
-        how=how,
+        workers=job.workers,
+        cache_mb=job.options.cache_mb,
+        share=(collectives.rank(), collectives.world_size()),
+        planes=on_device(job, loading),
+        pin=job.device.type == "cuda",
+        waits=waits,
+        **loading,
     )
 
     for step, batch in enumerate(loader, first_step):
-        on_device, unread = copy(batch), batch.sample_B[batch.weight_B == 0].tolist()
+        own, unread = copy(batch), batch.sample_B[batch.weight_B == 0].tolist()
         failed = tuple(dict.fromkeys(videos[sample].path for sample in unread))
-        yield change(step, on_device, batch.weight_B) if change else on_device, failed
+        if planes := own.planes:
+            own = own._replace(frames_BTHWC=frames_of(spec.clips.size, *planes))
+        yield change(step, own, batch.weight_B) if change else own, failed
         # The loader writes the next batches into the same memory.
         copied()
+
+
+def on_device(job: Job, loading: Mapping[str, Any]) -> bool:
+    """Return whether the device converts and scales the pixels: a GPU, where nothing else does."""
+    augment, clips = loading.get("augment", NO_AUGMENT), job.spec.clips
+    changed = augment.rand or augment.erasing or loading.get("guide") == "difference"
+    plain = clips.crop == "multiscale" and not (changed or job.options.cache_mb)
+    return plain and job.device.type == "cuda"
 
 
 def device_copy(

@@ -9,8 +9,7 @@ from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.spec import Clips, Views
 from mgm.stages.job import CLIPS, computed
-from mgm.video.loader import BatchOptions, test_loader
-from mgm.video.read import Cache
+from mgm.video.loader import test_loader
 
 T = TypeVar("T")
 
@@ -22,7 +21,6 @@ def over_videos(
     views: Views,
     *,
     workers: int = 0,
-    cache: Cache | None = None,
     share: tuple[int, int] = (0, 1),
     failed: dict[int, UserError] | None = None,
 ) -> Iterator[tuple[T, Tensor]]:
@@ -33,6 +31,7 @@ def over_videos(
         share: (i, n): part i of n, from 0.
         failed: see `test_loader`.
     """
-    how = BatchOptions(workers=workers, cache=cache, share=share)
-    for batch in test_loader(videos, clips, views, CLIPS, how, failed):
+    for batch in test_loader(
+        videos, clips, views, CLIPS, workers=workers, share=share, failed=failed
+    ):
         yield computed(compute, batch.frames_BTHWC), batch.sample_B

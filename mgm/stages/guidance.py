@@ -2,81 +2,76 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from mgm.masking import Grid, SlotMotion, make_mask
-from mgm.spec import CODEC, MASKS, Clips, Mask, Method, Model
+from mgm.masking import Grid, make_mask
+from mgm.spec import MASKS, Clips, Mask, Model
 from mgm.study.recipes import MASK_RATIO
-from mgm.video.clip import Clip
+from mgm.video.clip import Clip, Motion
 from mgm.video.motion import frame_difference
 
-if TYPE_CHECKING:
-    from mgm.video.loader import BatchOptions
 
-
-def track_method(mask: Mask) -> Method | None:
-    """Return the method of the track that guides a mask, if one does."""
-    if not MASKS[mask.name].guided or mask.guidance == "difference":
-        return None
-    return "codec" if mask.guidance in CODEC else mask.guidance  # type: ignore[return-value]
-
-
-def slot_motion(clips: Sequence[Clip], mask: Mask, tubelet: int, stride: int) -> SlotMotion:
-    """Return the motion of a batch of clips that guides a mask.
+def slot_motion(
+    mask: Mask,
+    tubelet: int,
+    stride: int,
+    motions: Sequence[Motion],
+    frames_BTHWC: Sequence[np.ndarray] | np.ndarray = (),
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return what guides a mask: magnitude_BSHW and displacement_BSHW2, None if it reads none.
 
     It is computed only here. With shuffled guidance, clips have the motion of other videos.
 
     Args:
         stride: frames of the video from one frame of the clip to the next.
+        motions: of the clips. Guidance "difference" reads their frames instead.
     """
+    if not MASKS[mask.name].guided:
+        return None, None
     if mask.guidance == "difference":
-        magnitudes = [frame_difference(clip.frames_THWC, tubelet) for clip in clips]
-    else:
-        how = mask.distance, mask.compensate, mask.cells
-        magnitudes = [clip.motion.magnitude(tubelet, *how) for clip in clips]
-    magnitude_BSHW = np.stack(magnitudes)
+        return np.stack([frame_difference(frames, tubelet) for frames in frames_BTHWC]), None
+    how = mask.distance, mask.compensate, mask.cells
+    magnitude_BSHW = np.stack([motion.magnitude(tubelet, *how) for motion in motions])
     if not MASKS[mask.name].directional:
-        return SlotMotion(magnitude_BSHW)
-    shifts = [clip.motion.displacement(tubelet, stride, mask.distance) for clip in clips]
-    return SlotMotion(magnitude_BSHW, np.stack(shifts))
+        return magnitude_BSHW, None
+    shifts = [motion.displacement(tubelet, stride, mask.distance) for motion in motions]
+    return magnitude_BSHW, np.stack(shifts)
 
 
-def mask_options(mask: Mask, clips: Clips, model: Model, **reading) -> "BatchOptions":
-    """Return the options of a loader whose batches are masked."""
-    # Masks of single clips need no torch.
-    from mgm.video.loader import BatchOptions
-
-    shuffled = MASKS[mask.name].guided and mask.guidance == "shuffled"
-    masks = partial(masked, mask, clips, model)
-    return BatchOptions(track_method(mask), shuffled, masks, **reading)
+def guided(mask: Mask, clips: Clips, model: Model) -> dict[str, Any]:
+    """Return the arguments of a training loader whose batches are masked."""
+    guide = mask.guidance if MASKS[mask.name].guided else None
+    return {"guide": guide, "mask": partial(masked, mask, clips, model)}
 
 
 def masked(
-    mask: Mask, clips: Clips, model: Model, read_clips: Sequence[Clip], seeds: Sequence[int]
+    mask: Mask,
+    clips: Clips,
+    model: Model,
+    motions: Sequence[Motion],
+    frames_BTHWC: np.ndarray,
+    seed_B: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the mask of a batch of clips (B, L), and the magnitude that guides it, if any does.
-
-    Args:
-        seeds: of the clips.
-    """
+    """Return the mask of a batch of clips (B, L), and the magnitude that guides it, if any does."""
     side = clips.size // model.patch
-    motion = None
-    if MASKS[mask.name].guided:
-        motion = slot_motion(read_clips, mask, model.tubelet, clips.stride)
     grid = Grid(clips.frames // model.tubelet, side, side)
-    masked_BL = make_mask(mask, grid, motion, np.array(seeds, np.int64))
-    return masked_BL, motion.magnitude_BSHW if motion else None
+    magnitude_BSHW, displacement_BSHW2 = slot_motion(
+        mask, model.tubelet, clips.stride, motions, frames_BTHWC
+    )
+    return make_mask(mask, grid, magnitude_BSHW, seed_B, displacement_BSHW2), magnitude_BSHW
 
 
 def clip_mask(
     clip: Clip, mask: Mask, grid: Grid, tubelet: int, stride: int, seed: int
 ) -> np.ndarray:
     """Return what a mask hides of a clip: (S, H, W) bool, True where hidden."""
-    motion = slot_motion([clip], mask, tubelet, stride) if MASKS[mask.name].guided else None
-    masked_BL = make_mask(mask, grid, motion, np.array([seed]))
-    return masked_BL.reshape(grid.slots, grid.height, grid.width)
+    magnitude_1SHW, displacement_1SHW2 = slot_motion(
+        mask, tubelet, stride, [clip.known], clip.frames_THWC[None]
+    )
+    masked_1L = make_mask(mask, grid, magnitude_1SHW, np.array([seed]), displacement_1SHW2)
+    return masked_1L.reshape(grid.slots, grid.height, grid.width)
 
 
 def hidden_pixels(masked_SHW: np.ndarray, frames: int, height: int, width: int) -> np.ndarray:

@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -19,7 +18,6 @@ from mgm.spec import Run, RunOptions
 from mgm.spec.options import ReadOptions
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
-from mgm.video.read import Cache
 
 S = TypeVar("S", bound=Run)
 T = TypeVar("T")
@@ -41,11 +39,6 @@ class Workplace:
     data: dict[str, Path]
     options: RunOptions = RunOptions()
     features: dict[Any, dict[Any, Any]] = field(default_factory=dict, compare=False, repr=False)
-
-    @cached_property
-    def cache(self) -> Cache | None:
-        """Return the cache of decoded videos, which the runs of a process share."""
-        return Cache(self.options.cache_mb) if self.options.cache_mb else None
 
 
 def best_device() -> torch.device:

@@ -14,10 +14,10 @@ from mgm.models import build_mae, load_weights
 from mgm.results.result import last_losses, learnt_nothing, log_lines
 from mgm.spec import Augment, Pretrain
 from mgm.stages.fit import fit
-from mgm.stages.guidance import mask_options, track_method
+from mgm.stages.guidance import guided
 from mgm.stages.job import Job
 from mgm.training import collectives
-from mgm.video.loader import Batch
+from mgm.video.loader import Batch, track_method
 
 
 def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
@@ -28,7 +28,8 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     """
     spec = job.spec
     videos = job.training_videos()
-    if method := track_method(spec.mask):
+    masks = guided(spec.mask, spec.clips, spec.model)
+    if method := track_method(masks["guide"]):
         if method == "codec":
             require_vectors(videos, spec.mask.name)
         require_tracks(job.workplace.data[spec.data.dataset], videos, method)
@@ -55,9 +56,7 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
 
         return loss, numbers
 
-    augment = Augment(repeats=spec.repeats)
-    how = mask_options(spec.mask, spec.clips, spec.model, augment=augment)
-    fit(job, model, videos, how, loss_of)
+    fit(job, model, videos, loss_of, augment=Augment(repeats=spec.repeats), **masks)
     if not collectives.is_main():
         return {}
     loss, trivial = last_losses(log_lines(job.folder))

@@ -19,7 +19,7 @@ from mgm.spec import MASKS, Clips, Mask, Method, Model, Pretrain, Visualise, rea
 from mgm.stages.guidance import clip_mask, every_mask, slot_motion
 from mgm.stages.job import Job, moving_videos
 from mgm.stages.measure.saliency import read_boxes
-from mgm.video.clip import Box, Clip
+from mgm.video.clip import Clip, Crop
 from mgm.video.read import read
 from mgm.video.transform import view_indices
 
@@ -80,7 +80,7 @@ def masks_on_a_clip(
     return {
         **_frames(clip, index_T, tubelet),
         "motion_SHW2": speed_STHW2.mean(1, dtype=np.float32),
-        "magnitude_SHW": clip.motion.magnitude(
+        "magnitude_SHW": clip.known.magnitude(
             tubelet, guide.distance, guide.compensate, guide.cells
         ),
         "has_motion_S": has_mv_T.reshape(-1, tubelet).any(1),
@@ -106,16 +106,16 @@ def _arrays(
     figure = job.spec.figure
     tubelet = job.spec.model.tubelet
     index_T = view_indices(spec.clips, video.frames, view=0, views=1)
-    boxes = [Box.centre(video.height, video.width)]
+    crops = [Crop.centre(video.height, video.width)]
     method: Method | None = None if figure == "7" else "codec"
-    (clip,) = read(video, [index_T], boxes, spec.clips.size, method)
+    (clip,) = read(video, [index_T], crops, spec.clips.size, method)
     masks = [trained.mask for trained, _ in runs] or every_mask(spec.mask)
     if figure in ("5", "6"):
         arrays = masks_on_a_clip(clip, index_T, spec.clips, spec.model, masks, seed)
     else:
         arrays = _frames(clip, index_T, tubelet) | {"class": job.index.classes[video.label]}
     if figure == "6":
-        arrays["objects_SK4"] = _objects(job, video, index_T[::tubelet], boxes[0])
+        arrays["objects_SK4"] = _objects(job, video, index_T[::tubelet], crops[0])
     if figure in ("6", "7"):
         arrays |= _attention(runs[0][1], clip)
     if figure == "8":
@@ -181,8 +181,10 @@ def _masks(
     side, tubelet = clips.size // model.patch, model.tubelet
     grid, boxes = Grid(clips.frames // tubelet, side, side), []
     for mask in masks:
-        motion = slot_motion([clip], mask, tubelet, clips.stride)
-        drawn = make_boxes(mask, grid, motion, np.array([seed]))
+        magnitude, shift = slot_motion(
+            mask, tubelet, clips.stride, [clip.known], clip.frames_THWC[None]
+        )
+        drawn = make_boxes(mask, grid, magnitude, np.array([seed]), shift)
         none_S4 = np.full((grid.slots, 4), np.nan, np.float32)
         boxes.append(np.concatenate(astuple(drawn)).T if drawn else none_S4)
     masked = [clip_mask(clip, mask, grid, tubelet, clips.stride, seed) for mask in masks]
@@ -194,7 +196,7 @@ def _masks(
     }
 
 
-def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Box) -> np.ndarray:
+def _objects(job: Job[Visualise], video: Video, index_S: np.ndarray, crop: Crop) -> np.ndarray:
     """Return (S, K, 4) bounding boxes of objects in a video, from the file next to its index.
 
     Values are NaN if a frame has fewer boxes, or if a box is outside of the crop.

@@ -14,12 +14,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from shlex import quote
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import PictureType
+from av.video.reformatter import VideoReformatter
 
 from mgm.errors import FULL, NoMotion, UserError
 from mgm.reading import regular
@@ -47,22 +48,6 @@ open_file = (
     if int(av.__version__.split(".")[0]) < 19
     else av.open
 )
-
-
-class Known(NamedTuple):
-    """What was read from a file before.
-
-    Args:
-        timeline: None if the pictures' order does not follow from the packets (`VideoReader`).
-        header: of its H.264.
-        intra: whether all its pictures are I-frames.
-        container: FFmpeg's name of the container. Without it, FFmpeg tries all that it has.
-    """
-
-    timeline: Timeline | None
-    header: SequenceHeader = SequenceHeader()
-    intra: bool = False
-    container: str | None = None
 
 
 @dataclass(frozen=True)
@@ -155,15 +140,17 @@ class VideoReader:
     from its start, and its frames are numbered in the decoder's order.
     """
 
-    def __init__(self, path: str | Path, known: Known | None = None):
+    def __init__(self, path: str | Path, timeline: Timeline | None = None, container: str = ""):
         self.path = path
-        stat = Path(path).stat()
-        read = known or _known(str(path), stat.st_size, stat.st_mtime_ns)
-        self.timeline, self.header, self.intra, self.format = read
+        # Its H.264's header, whether all pictures are I-frames, and FFmpeg's name of the container.
+        self.timeline, self.header, self.intra, self.format = (
+            (timeline, SequenceHeader(), False, container) if container else _facts(path)
+        )
         # With a container's name, FFmpeg may find another frame rate.
-        self._named = known and known.container
+        self._named = container or None
         self._open()
         self.codec: str = self.stream.codec_context.codec.canonical_name
+        self._reformatter, self._shape = VideoReformatter(), tuple[int, ...]()
 
     def _open(self) -> None:
         self.container, self.stream = _opened(self.path, self._named)
@@ -183,6 +170,25 @@ class VideoReader:
     def skips_nonref(self) -> bool:
         """Return whether pictures that no other picture needs can be skipped."""
         return self.timeline is not None and self.codec == "h264"
+
+    def pixels(self, picture: DecodedFrame) -> np.ndarray:
+        """Return a picture's pixels as shown, uint8 RGB, in FFmpeg's own buffer.
+
+        Raises:
+            UserError: it has another size than the pictures before.
+        """
+        plane = self._reformatter.reformat(picture.frame, format="rgb24", threads=1).planes[0]
+        lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+        frame_HWC = lines[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
+        frame_HWC = picture.rotation.apply(frame_HWC)
+        if self._shape and frame_HWC.shape != self._shape:
+            now, before = (f"{shape[0]} x {shape[1]}" for shape in (frame_HWC.shape, self._shape))
+            raise UserError(
+                f"{self.path}: frame {picture.index} has {now} pixels, earlier frames {before}; "
+                f"transcode it: {transcode(self.path)}"
+            )
+        self._shape = frame_HWC.shape
+        return frame_HWC
 
     def rate(self, times: Sequence[int]) -> float:
         """Return the frames per second of pictures with these presentation times.
@@ -335,13 +341,20 @@ def _video_stream(path: str | Path, container: Any) -> av.VideoStream:
     return stream
 
 
+def _facts(path: str | Path) -> tuple[Timeline | None, SequenceHeader, bool, str]:
+    """Return what a file's packets say of it, in the order of `VideoReader`'s attributes."""
+    stat = Path(path).stat()
+    return _read_packets(str(path), stat.st_size, stat.st_mtime_ns)
+
+
 # Reading the times takes as long as reading the file, so they are kept while it stays the same.
 @lru_cache(maxsize=512)
-def _known(path: str, size: int, time_ns: int) -> Known:
-    """Read the packets of a file."""
+def _read_packets(
+    path: str, size: int, time_ns: int
+) -> tuple[Timeline | None, SequenceHeader, bool, str]:
     container, stream = _opened(path)
     with closing(container):
-        context = stream.codec_context
+        context, name = stream.codec_context, container.format.name.partition(",")[0]
         codec, slices = context.codec.canonical_name, Slices(context.extradata or b"")
         packets, times, headers = _packets(container, stream), None, set[SequenceHeader]()
         if codec == "h264":
@@ -363,17 +376,17 @@ def _known(path: str, size: int, time_ns: int) -> Known:
             times = replace(times, disposable_T=np.isin(times.times_T, list(slices.disposable)))
         # A file that begins with its first picture needs no decoding.
         if times and times.times_T[0] not in times.key_K:
-            times = _shown(path, times)
-        return Known(times, header, slices.intra, container.format.name.partition(",")[0])
+            times = _shown(path, times, name)
+        return times, header, slices.intra, name
 
 
-def _shown(path: str, timeline: Timeline) -> Timeline | None:
+def _shown(path: str, timeline: Timeline, container: str) -> Timeline | None:
     """Return the timeline without the frames before the first that decodes from the file's start.
 
     They refer to frames that were cut off, and FFmpeg does not count them. It is None if FFmpeg
     makes up a picture for one that was cut off, as for MPEG-4. It counts such a picture.
     """
-    with closing(VideoReader(path, Known(timeline))) as video:
+    with closing(VideoReader(path, timeline, container)) as video:
         for frame in video._frames():
             if (index := timeline.frame_at(frame.pts)) is not None:
                 made_up = frame.pict_type == PictureType.NONE and not frame.key_frame
@@ -405,18 +418,21 @@ def _packets(container: Any, stream: av.VideoStream) -> Iterator[Any]:
 
 
 @contextmanager
-def open_video(path: str | Path, known: Known | None = None) -> Iterator[VideoReader]:
+def open_video(
+    path: str | Path, timeline: Timeline | None = None, container: str = ""
+) -> Iterator[VideoReader]:
     """Open a video file, and close it at the end of the block.
 
     Args:
-        known: its timeline and header. None: they are read from the file.
+        timeline, container: its times, as far as they are known, and FFmpeg's name of its
+            container, as a track has them. Without a name, both are read from the file.
 
     Raises:
         UserError: the file is missing or not a regular file, or FFmpeg finds no video in it.
     """
     try:
         regular(Path(path))
-        with closing(VideoReader(path, known)) as video:
+        with closing(VideoReader(path, timeline, container)) as video:
             yield video
     except (av.FFmpegError, OSError) as error:
         # The block may also write files.

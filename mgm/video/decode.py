@@ -10,11 +10,10 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from mgm.errors import UserError, WrongValue, flag, path_of, several, whole
 from mgm.video.clip import Clip, Motion
-from mgm.video.container import DecodedFrame, VideoReader, open_video, transcode
+from mgm.video.container import DecodedFrame, VideoReader, open_video
 from mgm.video.motion import cell_distance, reference_distance
 from mgm.video.videos import Video
 
@@ -50,20 +49,6 @@ def wanted_pictures(
         raise UserError(_too_few(video, min(missing), decoded))
 
 
-class Pixels:
-    """Converts the pictures of a video to pixels as shown, which all have the same size."""
-
-    def __init__(self, video: VideoReader):
-        self.video, self.reformatter = video, VideoReformatter()
-        self.shape: tuple[int, ...] | None = None
-
-    def __call__(self, picture: DecodedFrame) -> np.ndarray:
-        """Return a picture's pixels, uint8 RGB, in FFmpeg's own buffer."""
-        frame_HWC = _upright(self.video, picture, self.reformatter, self.shape)
-        self.shape = frame_HWC.shape
-        return frame_HWC
-
-
 def read_clip(
     path: str | Path, frame_indices: Sequence[int] | np.ndarray, motion: bool = True
 ) -> Clip:
@@ -95,26 +80,27 @@ def read_clip(
     frame_of, cells_of = dict[int, np.ndarray](), dict[int, tuple[np.ndarray, np.ndarray]]()
     has_mv_N, references = np.zeros(len(wanted_N), bool), set[int]()
     with open_video(path) as video:
-        pixels = Pixels(video)
         for n, picture in wanted_pictures(video, wanted_N, motion):
             if picture.is_reference:
                 references.add(picture.index)
             if n is not None:
-                frame_of[n] = np.array(pixels(picture))
+                frame_of[n] = np.array(video.pixels(picture))
                 if motion:
                     cells_of[n] = picture.cells()
                     has_mv_N[n] = picture.vectors is not None
     frames_NHWC = np.stack([frame_of[n] for n in range(len(wanted_N))])
-    none = Motion.none(len(wanted_N), *frames_NHWC.shape[1:3])
-    vectors_NHW2, distance_NHW = none.vectors_THW2.copy(), none.distance_THW.copy()
+    if not motion:
+        return Clip(frames_NHWC[place_T], None)
+    still_N = Motion.none(len(wanted_N), *frames_NHWC.shape[1:3])
+    vectors_NHW2, distance_NHW = still_N.vectors_THW2.copy(), still_N.distance_THW.copy()
     distances = reference_distance(wanted_N, np.array(sorted(references), int))
     for n, (moved_HW2, future_HW) in cells_of.items():
         vectors_NHW2[n] = moved_HW2
         if has_mv_N[n]:
             own = (each_N[n : n + 1] for each_N in distances)
             distance_NHW[n] = cell_distance(future_HW[None], *own)[0]
-    motion_N = Motion(vectors_NHW2, distance_NHW, has_mv_N, none.frame, known=motion)
-    return Clip(frames_NHWC, motion_N)[place_T]
+    motion_N = Motion(vectors_NHW2, distance_NHW, has_mv_N, still_N.frame)
+    return Clip(frames_NHWC[place_T], motion_N[place_T])
 
 
 def read_pictures(
@@ -126,29 +112,8 @@ def read_pictures(
         UserError: the file cannot be read, or its frames change their size.
     """
     with open_video(path) as video:
-        pixels = Pixels(video)
         for picture in video.pictures(motion=motion):
-            yield picture, np.ascontiguousarray(pixels(picture))
-
-
-def _upright(
-    video: VideoReader,
-    picture: DecodedFrame,
-    reformatter: VideoReformatter,
-    shape: tuple[int, ...] | None,
-) -> np.ndarray:
-    """Return a picture's pixels as shown, uint8 RGB, in FFmpeg's own buffer."""
-    plane = reformatter.reformat(picture.frame, format="rgb24", threads=1).planes[0]
-    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-    frame_HWC = lines[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
-    frame_HWC = picture.rotation.apply(frame_HWC)
-    if shape is not None and frame_HWC.shape != shape:
-        now, before = (f"{height} x {width}" for height, width, _ in (frame_HWC.shape, shape))
-        raise UserError(
-            f"{video.path}: frame {picture.index} has {now} pixels, earlier frames {before}; "
-            f"transcode it: {transcode(video.path)}"
-        )
-    return frame_HWC
+            yield picture, np.ascontiguousarray(video.pixels(picture))
 
 
 def probe_video(path: str | Path) -> Video:

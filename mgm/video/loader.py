@@ -6,32 +6,26 @@ repeated augmentation. `sample` is a video's position in the given sequence. Bat
 do not matter.
 """
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import product
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, product
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from mgm.errors import NoMotion, UserError
 from mgm.rng import clip_seed, generator
-from mgm.spec import (
-    Augment,
-    Clips,
-    Method,
-    Views,
-)
-from mgm.video.clip import Box, Clip, Motion
-from mgm.video.read import Cache, read, read_motion
+from mgm.spec import CODEC, Augment, Clips, Guidance, Method, Views
+from mgm.video.clip import Crop, Motion, cut_frames
+from mgm.video.planes import no_planes
+from mgm.video.read import Cache, open_track, read_pixels, read_planes
 from mgm.video.ring import Arrays, Waits, read_batches
+from mgm.video.track import Track
 from mgm.video.transform import (
     ClipAugmentation,
-    random_box,
-    test_box,
+    random_crop,
+    test_crop,
     training_indices,
     view_indices,
 )
@@ -40,22 +34,23 @@ from mgm.video.videos import Video
 NO_AUGMENT = Augment()
 # Clips of a part of a batch, which a worker reads at once. A batch has at most MOST_PARTS parts.
 PIECE, MOST_PARTS = 8, 128
+PIXELS = ("frames_BTHWC", "luma_BTHW", "chroma_BT2HW", "place_B6")
 
 
 class Batch(NamedTuple):
     """A batch of B clips.
 
     Args:
-        frames_BTHWC: uint8 RGB.
+        frames_BTHWC: uint8 RGB. It is empty if the batch has planes.
         seed_B: int64, the clip's `clip_seed`, from which `mgm.masking` draws its mask.
         label_B: int64.
         sample_B: int64, the video's position. The scores of a video's test views are averaged.
         weight_B: float32, the weight of the clip's loss. It is 0 for a training video that could
             not be read, which has frames of zeros. Otherwise it is 1.
-        motion_BSHW: float32 magnitude per slot that guides masks (`BatchOptions.masks`). None for
-            unguided masks.
+        motion_BSHW: float32 magnitude per slot that guides masks. None for unguided masks.
         target_BC: float32, the share of each class in mixed clips (`mgm.training.mix`).
-        masked_BL: True for hidden tokens (`BatchOptions.masks`).
+        masked_BL: True for hidden tokens.
+        luma_BTHW, chroma_BT2HW, place_B6: the planes (`mgm.video.planes`).
     """
 
     frames_BTHWC: torch.Tensor
@@ -66,6 +61,15 @@ class Batch(NamedTuple):
     motion_BSHW: torch.Tensor | None = None
     target_BC: torch.Tensor | None = None
     masked_BL: torch.Tensor | None = None
+    luma_BTHW: torch.Tensor | None = None
+    chroma_BT2HW: torch.Tensor | None = None
+    place_B6: torch.Tensor | None = None
+
+    @property
+    def planes(self) -> tuple[torch.Tensor, ...]:
+        """Return luma, chroma and place of the planes, or nothing without planes."""
+        given = self.luma_BTHW, self.chroma_BT2HW, self.place_B6
+        return tuple(x for x in given if x is not None)
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         """Return the batch with `change` applied to each of its tensors."""
@@ -74,40 +78,27 @@ class Batch(NamedTuple):
         return self._replace(**changed)  # type: ignore[arg-type]
 
 
-# Maps clips and their seeds to masked_BL, and motion_BSHW or None.
-Masks = Callable[[Sequence[Clip], Sequence[int]], tuple[np.ndarray, np.ndarray | None]]
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """The contents of batches, and how they are read.
+class Plan(NamedTuple):
+    """What a clip is, before any pixel is read.
 
     Args:
-        motion: the motion that is read from the videos' tracks. None: none.
-        shuffled: each clip has the motion of another video.
-        masks: returns masked_BL and motion_BSHW of clips and their seeds. They are computed where
-            clips are read, since hundreds of small operations would take a GPU longer.
-        augment: repeats, RandAugment and random erasing, for training. RandAugment and random
-            erasing need masks None, since they do not change motion.
-        workers: number of processes that decode. 0: this process decodes. Batches are the same.
-        cache: keeps decoded videos in memory. Each worker has its own, with an equal share of the
-            megabytes. Batches are the same.
-        share: (i, n): this process reads part i of n, from 0.
-        pin, waits: see `mgm.video.ring.read_batches`.
+        sample: the video's position.
+        index_T: its frames.
+        crop: of them.
+        seed: of the clip's mask and augmentation.
     """
 
-    motion: Method | None = None
-    shuffled: bool = False
-    masks: Masks | None = None
-    augment: Augment = NO_AUGMENT
-    workers: int = 0
-    cache: Cache | None = None
-    share: tuple[int, int] = (0, 1)
-    pin: bool = False
-    waits: Waits = lambda seconds: None
+    sample: int
+    index_T: np.ndarray
+    crop: Crop
+    seed: int
 
 
-NO_MASKS = BatchOptions()
+# A whole video's frames, if they are in memory, and its motion or its track.
+Source = tuple[np.ndarray | None, Motion | Track | None]
+# Maps the motions of clips (none if tracks do not guide), their frames (B, T, H, W, C) and seed_B
+# to masked_BL, and motion_BSHW or None.
+Masking = Callable[[Sequence[Motion], np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
 def training_loader(
@@ -116,7 +107,16 @@ def training_loader(
     seed: int,
     batch: int,
     first_step: int = 0,
-    how: BatchOptions = NO_MASKS,
+    *,
+    guide: Guidance | None = None,
+    mask: Masking | None = None,
+    augment: Augment = NO_AUGMENT,
+    share: tuple[int, int] = (0, 1),
+    workers: int = 0,
+    cache_mb: float = 0,
+    planes: bool = False,
+    pin: bool = False,
+    waits: Waits = lambda seconds: None,
 ) -> Iterator[Batch]:
     """Yield this process's training batches without end, starting at `first_step`.
 
@@ -133,160 +133,82 @@ def training_loader(
         clips: frames, size, sampling, crop and flip.
         seed: the run's seed.
         batch: videos per step.
-        how: motion, augmentation, and how batches are read.
+        guide: what guides the masks. None: nothing.
+        mask: computes the masks, where clips are read, since hundreds of small operations would
+            take a GPU longer. None: there are none.
+        augment: repeats, RandAugment and random erasing. The last two need `mask` None, since they
+            do not change motion.
+        share: (i, n): this process reads part i of n, from 0.
+        workers: number of processes that decode. 0: this process decodes. Batches are the same.
+        cache_mb: keep decoded videos in memory, up to so many megabytes. Each worker has its own
+            cache, with an equal share. Batches are the same.
+        planes: write clips as decoded, for `mgm.video.planes.frames_of`. This needs crops of
+            `clips.crop` "multiscale", and no cache, augmentation or guide "difference".
+        pin, waits: see `mgm.video.ring.read_batches`.
 
     Raises:
-        NoMotion: a video has no track of `how.motion`, or a damaged one.
+        NoMotion: a video has no track of the guide's motion, or a damaged one.
     """
-    if how.shuffled and len(videos) < 2:
+    if guide == "shuffled" and len(videos) < 2:
         raise UserError(
             "mask.guidance is shuffled, which needs 2 training videos, and there is 1; add videos"
         )
-    if how.masks and (how.augment.rand or how.augment.erasing):
+    if mask and (augment.rand or augment.erasing):
         raise ValueError("RandAugment and random erasing do not change motion; draw no masks")
-    batches = _TrainingBatches(videos, clips, how, batch, seed)
+    cache = Cache(cache_mb / max(workers, 1))
+    batches = _TrainingBatches(
+        videos, clips, seed, batch, guide, mask, augment, share, cache, planes
+    )
     size = len(batches.own) * batches.repeats
-    for own, _ in batches.read(itertools.count(first_step), len(batches.parts), size):
-        yield own
+    parts, example = len(batches.parts), batches.example()
+    for arrays, _ in read_batches(
+        batches.fill, count(first_step), parts, size, example, workers, waits, pin
+    ):
+        yield batch_of(arrays)
 
 
-def test_loader(
-    videos: Sequence[Video],
-    clips: Clips,
-    views: Views,
-    batch: int,
-    how: BatchOptions = NO_MASKS,
-    failed: dict[int, UserError] | None = None,
-) -> Iterator[Batch]:
-    """Yield all test views of all videos, in order. A video's views are successive.
-
-    A video has `views.temporal` x `views.spatial` clips, and is decoded once. A batch has at most
-    `batch` clips, of whole videos, but at least one video. With `how.share` (i, n), every n-th
-    batch is yielded, starting at the i-th. So batches and scores do not depend on the number of
-    processes.
-
-    Args:
-        failed: gets {position: error} of the videos that cannot be read, which have no views. None:
-            the first such error is raised.
-    """
-    batches = _TestBatches(videos, clips, how, batch, views)
-    number, count = how.share
-    own = range(number, len(batches), count)
-    largest = batches.group * views.temporal * views.spatial
-    for whole, [(clips_read, errors)] in batches.read(own, 1, largest):
-        if failed is not None:
-            failed |= errors
-        elif errors:
-            raise next(iter(errors.values()))
-        if clips_read:
-            yield whole.map(itemgetter(slice(clips_read)))
-
-
-class Plan(NamedTuple):
-    """What a clip is, before any pixel is read.
-
-    Args:
-        sample: the video's position.
-        index_T: its frames.
-        box: the crop of them.
-        seed: of the clip's mask and augmentation.
-    """
-
-    sample: int
-    index_T: np.ndarray
-    box: Box
-    seed: int
-
-
-@dataclass(eq=False)
-class _Batches:
-    """Batches of clips. `fill` writes a part of one, in this process or in a worker."""
-
-    videos: Sequence[Video]
-    clips: Clips
-    how: BatchOptions
-    batch: int
-
-    def fill(self, arrays: Arrays, number: int, part: int) -> Any:
-        """Write a part of batch `number` into its arrays."""
-        raise NotImplementedError
-
-    def read(
-        self, numbers: Iterable[int], parts: int, clips: int
-    ) -> Iterator[tuple[Batch, list[Any]]]:
-        """Yield batches of at most `clips` clips, and the answers of their parts."""
-        reading = self.how.workers, self.how.waits, self.how.pin
-        for arrays, answers in read_batches(
-            self.fill, numbers, parts, clips, self.example(), *reading
-        ):
-            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-            yield Batch(**tensors), answers
-
-    @cached_property
-    def cache(self) -> Cache:
-        """Return this worker's cache of decoded videos."""
-        cache, workers = self.how.cache or Cache(0), self.how.workers
-        return Cache(cache.megabytes / workers) if workers else cache
-
-    @cached_property
-    def black(self) -> Clip:
-        """Return a clip of zeros without motion."""
-        frames, size = self.clips.frames, self.clips.size
-        frames_THWC = np.zeros((frames, size, size, 3), np.uint8)
-        return Clip(frames_THWC, Motion.none(frames, size, size)).cut_to(size)
-
-    def collate(
-        self, clips: Sequence[Clip | None], plans: Sequence[Plan], arrays: Arrays, start: int = 0
-    ) -> None:
-        """Write clips into the arrays of a batch, from clip `start` on, with their masks.
-
-        Args:
-            clips: None where one could not be read. It is black, and nothing moves in it.
-        """
-        part = slice(start, start + len(clips))
-        whole = [clip or self.black for clip in clips]
-        for into_THWC, clip in zip(arrays["frames_BTHWC"][part], whole):
-            into_THWC[:] = clip.frames_THWC
-        seeds = [plan.seed for plan in plans]
-        arrays["seed_B"][part] = seeds
-        arrays["sample_B"][part] = [plan.sample for plan in plans]
-        arrays["label_B"][part] = [self.videos[plan.sample].label for plan in plans]
-        arrays["weight_B"][part] = [clip is not None for clip in clips]
-        if self.how.masks:
-            masked_BL, motion_BSHW = self.how.masks(whole, seeds)
-            arrays["masked_BL"][part] = masked_BL
-            if motion_BSHW is not None:
-                arrays["motion_BSHW"][part] = motion_BSHW
-
-    def example(self) -> dict[str, np.ndarray]:
-        """Return the arrays of one clip."""
-        one = {name: np.zeros(1, np.int64) for name in ("seed_B", "label_B", "sample_B")}
-        one |= {"weight_B": np.zeros(1, np.float32), "frames_BTHWC": self.black.frames_THWC[None]}
-        if self.how.masks:
-            masked_BL, motion_BSHW = self.how.masks([self.black], [0])
-            one["masked_BL"] = masked_BL
-            if motion_BSHW is not None:
-                one["motion_BSHW"] = motion_BSHW
-        return one
-
-
-@dataclass(eq=False)
-class _TrainingBatches(_Batches):
+class _TrainingBatches:
     """Batches of training clips. A part is some places of a step's batch."""
 
-    seed: int
-
-    def __post_init__(self):
-        self.repeats = self.how.augment.repeats
-        number, count = self.how.share
-        self.own = range(number * self.batch // count, (number + 1) * self.batch // count)
-        videos = max(PIECE // self.repeats, -(-len(self.own) // MOST_PARTS), 1)
-        starts = self.own[::videos]
-        self.parts = [range(start, min(start + videos, self.own.stop)) for start in starts]
-        augments = self.how.augment.rand or self.how.augment.erasing
-        self.augmentation = ClipAugmentation(self.how.augment) if augments else None
+    def __init__(
+        self,
+        videos: Sequence[Video],
+        clips: Clips,
+        seed: int,
+        batch: int,
+        guide: Guidance | None,
+        mask: Masking | None,
+        augment: Augment,
+        share: tuple[int, int],
+        cache: Cache,
+        planes: bool,
+    ):
+        self.videos, self.clips, self.seed, self.batch = videos, clips, seed, batch
+        self.guide, self.mask, self.cache, self.planes = guide, mask, cache, planes
+        self.method = track_method(guide)
+        # With shuffled guidance, a clip's motion is of another video.
+        self.own_method = None if guide == "shuffled" else self.method
+        self.repeats, (number, processes) = augment.repeats, share
+        self.own = range(number * batch // processes, (number + 1) * batch // processes)
+        per_part = max(PIECE // self.repeats, -(-len(self.own) // MOST_PARTS), 1)
+        starts = self.own[::per_part]
+        self.parts = [range(start, min(start + per_part, self.own.stop)) for start in starts]
+        self.augmentation = ClipAugmentation(augment) if augment.rand or augment.erasing else None
         # (epoch, its permutation) of the last call, which the next step most likely needs again.
         self._order = (-1, np.empty(0, np.int64))
+
+    def example(self) -> dict[str, np.ndarray]:
+        """Return the arrays of one clip, of zeros without motion."""
+        arrays, size = no_clip(self.clips), self.clips.size
+        if self.mask:
+            still = Motion.none(self.clips.frames, size, size).cut(Crop(0, 0, size, size), size)
+            masked_BL, motion_BSHW = self.mask([still], arrays["frames_BTHWC"], arrays["seed_B"])
+            arrays["masked_BL"] = masked_BL
+            if motion_BSHW is not None:
+                arrays["motion_BSHW"] = motion_BSHW
+        if self.planes:
+            arrays |= no_planes(self.clips) | {"frames_BTHWC": np.empty((1, 0, 0, 0, 3), np.uint8)}
+        return arrays
 
     def order(self, epoch: int) -> np.ndarray:
         """Return the epoch's permutation of the videos."""
@@ -302,105 +224,203 @@ class _TrainingBatches(_Batches):
         """
         epoch, position = divmod(step * self.batch + place, len(self.videos))
         sample = int(self.order(epoch)[position])
-        own = clip_seed(self.seed, epoch, sample)
-        seeds = [own, *(clip_seed(own, repeat, sample) for repeat in range(1, self.repeats))]
-        index_T = self.frames(sample, own)
-        return [Plan(sample, index_T, self.box(sample, seed), seed) for seed in seeds]
+        first = self.plan(sample, clip_seed(self.seed, epoch, sample))
+        plans = [first]
+        for repeat in range(1, self.repeats):
+            again = self.plan(sample, clip_seed(first.seed, repeat, sample))
+            plans.append(again._replace(index_T=first.index_T))
+        return plans
 
-    def frames(self, sample: int, seed: int) -> np.ndarray:
-        """Draw the frames of a clip."""
-        return training_indices(self.clips, self.videos[sample].frames, generator(seed, "sample"))
+    def plan(self, sample: int, seed: int) -> Plan:
+        """Draw the frames and the crop of a clip of this seed."""
+        video, rng = self.videos[sample], generator(seed, "sample")
+        index_T = training_indices(self.clips, video.frames, rng)
+        return Plan(sample, index_T, random_crop(self.clips, video.height, video.width, seed), seed)
 
-    def box(self, sample: int, seed: int) -> Box:
-        """Draw the box that a clip is cut by."""
-        return random_box(self.clips, self.videos[sample].height, self.videos[sample].width, seed)
+    def fill(self, arrays: Arrays, step: int, part: int) -> None:
+        """Write the clips of some places of a step's batch.
 
-    def fill(self, arrays: Arrays, number: int, part: int) -> None:
-        """Write the clips of some places of a step's batch."""
+        First come their plans, then motion and masks. Pixels come last, unless they guide masks.
+        """
         places = self.parts[part]
-        plans, clips = list[Plan](), list[Clip | None]()
-        for place in places:
-            repeats = self.plans(number, place)
-            plans += repeats
+        clips = [self.plans(step, place) for place in places]
+        plans = [plan for repeats in clips for plan in repeats]
+        start = (places.start - self.own.start) * self.repeats
+        own = {name: array[start : start + len(plans)] for name, array in arrays.items()}
+        own["seed_B"][:] = [plan.seed for plan in plans]
+        own["sample_B"][:] = [plan.sample for plan in plans]
+        own["label_B"][:] = [self.videos[plan.sample].label for plan in plans]
+        sources = [self.source(repeats[0].sample, self.own_method) for repeats in clips]
+        if self.guide != "difference":
+            motions = list[Motion]()
+            if self.method:
+                for repeats, source in zip(clips, sources):
+                    motions += [self.motion(plan, source) for plan in repeats]
+            self.write_masks(motions, own)
+        for number, (repeats, source) in enumerate(zip(clips, sources)):
+            part_of = slice(number * self.repeats, (number + 1) * self.repeats)
+            pixels = {name: own[name][part_of] for name in own if name in PIXELS}
+            own["weight_B"][part_of] = 1
             try:
-                clips += self.clips_of(repeats)
+                self.write_pixels(repeats, source, pixels)
             except NoMotion:
                 raise
             except UserError:
-                clips += [None] * len(repeats)
-        self.collate(clips, plans, arrays, (places.start - self.own.start) * self.repeats)
+                own["weight_B"][part_of] = 0
+                for array in pixels.values():
+                    array[:] = 0
+                if self.planes:
+                    pixels["place_B6"][:, 2:4] = self.clips.size
+        if self.guide == "difference":
+            self.write_masks([], own)
 
-    def clips_of(self, plans: Sequence[Plan]) -> list[Clip]:
-        """Read one clip per plan, all of the same frames."""
-        video, size = self.videos[plans[0].sample], self.clips.size
-        motion = None if self.how.shuffled else self.how.motion
-        frames = [plan.index_T for plan in plans]
-        if self.augmentation:
-            (whole,) = read(video, frames[:1], None, 0, motion, self.cache)
-            return [self.augmented(whole, plan) for plan in plans]
-        clips = read(video, frames, [plan.box for plan in plans], size, motion, self.cache)
-        if self.how.shuffled:
-            return [Clip(clip.frames_THWC, self.guide(plan)) for clip, plan in zip(clips, plans)]
-        return clips
+    def source(self, sample: int, method: Method | None) -> Source:
+        """Return a video's frames and motion from memory, or no frames and its track."""
+        whole_THWC, motion = self.cache.find(self.videos[sample], method)
+        if whole_THWC is None:
+            return None, open_track(self.videos[sample], method)
+        return whole_THWC, motion
 
-    def guide(self, plan: Plan) -> Motion:
-        """Return the motion of a training clip of another video, drawn from the clip's seed.
+    def motion(self, plan: Plan, source: Source) -> Motion:
+        """Return the motion under a clip's crop.
 
-        It has its own start, crop and flip. So the clip still depends only on (run seed, epoch,
-        sample).
+        With shuffled guidance, it is that of a training clip of another video, drawn from the
+        clip's seed, with its own start, crop and flip. So the clip still depends only on (run seed,
+        epoch, sample).
         """
-        other = int(generator(plan.seed, "guide").integers(len(self.videos) - 1))
-        # Skip the clip's own video. The others are equally likely.
-        other += other >= plan.sample
-        video, seed = self.videos[other], clip_seed(plan.seed, 0, other)
-        motion = read_motion(video, self.frames(other, seed), self.how.motion, self.cache)
-        return motion.cut(self.box(other, seed), self.clips.size)
+        if self.guide == "shuffled":
+            other = int(generator(plan.seed, "guide").integers(len(self.videos) - 1))
+            # Skip the clip's own video. The others are equally likely.
+            other += other >= plan.sample
+            plan = self.plan(other, clip_seed(plan.seed, 0, other))
+            source = self.source(other, self.method)
+        moving, video = source[1], self.videos[plan.sample]
+        assert moving is not None
+        return moving[plan.index_T].cut(plan.crop, self.clips.size, (video.height, video.width))
 
-    def augmented(self, clip: Clip, plan: Plan) -> Clip:
-        """Apply RandAugment to whole frames, cut the clip, and apply random erasing."""
-        assert self.augmentation
-        augmentation, rng = self.augmentation, generator(plan.seed, "augment")
-        clip = replace(clip, frames_THWC=augmentation.rand(clip.frames_THWC, rng))
-        clip = clip.cut(plan.box, self.clips.size)
-        return replace(clip, frames_THWC=augmentation.erase(clip.frames_THWC, rng))
+    def write_masks(self, motions: Sequence[Motion], own: Arrays) -> None:
+        """Write the masks of clips, and what guides them."""
+        if self.mask:
+            masked_BL, motion_BSHW = self.mask(motions, own["frames_BTHWC"], own["seed_B"])
+            own["masked_BL"][:] = masked_BL
+            if motion_BSHW is not None:
+                own["motion_BSHW"][:] = motion_BSHW
+
+    def write_pixels(self, plans: Sequence[Plan], source: Source, pixels: Arrays) -> None:
+        """Write the pixels, or the planes, of clips of the same frames.
+
+        RandAugment applies to whole frames, before the crop, and random erasing after it.
+        """
+        video, index_T, size = self.videos[plans[0].sample], plans[0].index_T, self.clips.size
+        whole_THWC, moving = source
+        track = moving if isinstance(moving, Track) else None
+        out_VTHWC = pixels["frames_BTHWC"]
+        if whole_THWC is None and not self.augmentation:
+            wanted = [index_T] * len(plans), [plan.crop for plan in plans], size
+            if self.planes:
+                read_planes(video, track, *wanted, pixels)
+            else:
+                read_pixels(video, track, *wanted, out_VTHWC)
+            return
+        if whole_THWC is None:
+            (shown_THWC,) = read_pixels(video, track, [index_T], None, 0)
+        else:
+            shown_THWC = whole_THWC[index_T]
+        for plan, out_THWC in zip(plans, out_VTHWC):
+            frames_THWC, rng = shown_THWC, generator(plan.seed, "augment")
+            if self.augmentation:
+                frames_THWC = self.augmentation.rand(frames_THWC, rng)
+            frames_THWC = cut_frames(frames_THWC, plan.crop, size, (video.height, video.width))
+            if self.augmentation:
+                frames_THWC = self.augmentation.erase(frames_THWC, rng)
+            out_THWC[:] = frames_THWC
 
 
-@dataclass(eq=False)
-class _TestBatches(_Batches):
-    """Batch k has all test views of the k-th group of videos."""
+def test_loader(
+    videos: Sequence[Video],
+    clips: Clips,
+    views: Views,
+    batch: int,
+    *,
+    workers: int = 0,
+    share: tuple[int, int] = (0, 1),
+    failed: dict[int, UserError] | None = None,
+) -> Iterator[Batch]:
+    """Yield all test views of all videos, in order. A video's views are successive.
 
-    views: Views
+    A video has `views.temporal` x `views.spatial` clips, and is decoded once. A batch has at most
+    `batch` clips, of whole videos, but at least one video.
 
-    def __post_init__(self):
-        self.group = max(self.batch // (self.views.temporal * self.views.spatial), 1)
+    Args:
+        workers: see `training_loader`.
+        share: (i, n): every n-th batch is yielded, starting at the i-th. So batches and scores do
+            not depend on the number of processes.
+        failed: gets {position: error} of the videos that cannot be read, which have no views. None:
+            the first such error is raised.
+    """
+    per_video = views.temporal * views.spatial
+    group = max(batch // per_video, 1)
 
-    def __len__(self) -> int:
-        return -(-len(self.videos) // self.group)
-
-    def fill(self, arrays: Arrays, number: int, part: int) -> tuple[int, dict[int, UserError]]:
+    def fill(arrays: Arrays, number: int, _: int) -> tuple[int, dict[int, UserError]]:
         """Write a whole batch. Return the number of its clips, and the videos' errors."""
-        plans, clips, errors = list[Plan](), list[Clip](), dict[int, UserError]()
-        for sample in range(len(self.videos))[number * self.group : (number + 1) * self.group]:
-            views = self.plans(sample)
-            frames, boxes = [plan.index_T for plan in views], [plan.box for plan in views]
-            read_of = self.videos[sample], frames, boxes, self.clips.size
+        start, errors = 0, dict[int, UserError]()
+        for sample in range(len(videos))[number * group : (number + 1) * group]:
+            video, part = videos[sample], slice(start, start + per_video)
+            frames, crops = zip(*test_views(video, clips, views))
             try:
-                clips += read(*read_of, self.how.motion, self.cache)
-                plans += views
+                track = open_track(video, None)
+                read_pixels(video, track, frames, crops, clips.size, arrays["frames_BTHWC"][part])
             except UserError as error:
                 errors[sample] = error
-        self.collate(clips, plans, arrays)
-        return len(clips), errors
+                continue
+            arrays["seed_B"][part] = clip_seed(0, 0, sample)
+            arrays["sample_B"][part], arrays["label_B"][part] = sample, video.label
+            arrays["weight_B"][part] = 1
+            start = part.stop
+        return start, errors
 
-    def plans(self, sample: int) -> list[Plan]:
-        """Return a video's test views: each spatial view of each temporal view."""
-        video, (temporal, spatial) = self.videos[sample], (self.views.temporal, self.views.spatial)
-        boxes = [
-            test_box(video.height, video.width, view, spatial, self.clips.size)
-            for view in range(spatial)
-        ]
-        frames = [
-            view_indices(self.clips, video.frames, view, temporal) for view in range(temporal)
-        ]
-        seed = clip_seed(0, 0, sample)
-        return [Plan(sample, index_T, box, seed) for index_T, box in product(frames, boxes)]
+    number, processes = share
+    own = range(number, -(-len(videos) // group), processes)
+    for arrays, [(read, errors)] in read_batches(
+        fill, own, 1, group * per_video, no_clip(clips), workers
+    ):
+        if failed is not None:
+            failed |= errors
+        elif errors:
+            raise next(iter(errors.values()))
+        if read:
+            yield batch_of(arrays).map(itemgetter(slice(read)))
+
+
+def test_views(video: Video, clips: Clips, views: Views) -> list[tuple[np.ndarray, Crop]]:
+    """Return frames and crop of a video's test views: each spatial view of each temporal view."""
+    crops = [
+        test_crop(video.height, video.width, view, views.spatial, clips.size)
+        for view in range(views.spatial)
+    ]
+    frames = [
+        view_indices(clips, video.frames, view, views.temporal) for view in range(views.temporal)
+    ]
+    return list(product(frames, crops))
+
+
+def no_clip(clips: Clips) -> dict[str, np.ndarray]:
+    """Return the arrays of one clip, of zeros."""
+    arrays: dict[str, np.ndarray] = {
+        name: np.zeros(1, np.int64) for name in ("seed_B", "label_B", "sample_B")
+    }
+    arrays["weight_B"] = np.zeros(1, np.float32)
+    arrays["frames_BTHWC"] = np.zeros((1, clips.frames, clips.size, clips.size, 3), np.uint8)
+    return arrays
+
+
+def batch_of(arrays: Arrays) -> Batch:
+    """Return a batch in the memory of these arrays."""
+    return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+
+
+def track_method(guide: Guidance | None) -> Method | None:
+    """Return the method of the track that guides masks, if one does."""
+    if guide is None or guide == "difference":
+        return None
+    return "codec" if guide in CODEC else guide  # type: ignore[return-value]

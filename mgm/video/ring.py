@@ -79,6 +79,8 @@ def read_batches(
             ends[answers] = pid
         # A forked process could not use memory that CUDA has registered.
         for array in chain.from_iterable(slot.values() for slot in slots if pin):
+            if not array.size:
+                continue
             code = torch.cuda.cudart().cudaHostRegister(array.ctypes.data, array.nbytes, 0)
             torch.cuda.check_error(code)
             pinned.append(array.ctypes.data)
@@ -115,8 +117,9 @@ def _shared(example: Arrays, clips: int) -> dict[str, np.ndarray]:
     arrays = {}
     for name, one in example.items():
         shape = (clips, *one.shape[1:])
-        memory = mmap.mmap(-1, math.prod(shape) * one.itemsize)
-        arrays[name] = np.frombuffer(memory, one.dtype).reshape(shape)
+        # An array may be empty, and memory may not.
+        memory = mmap.mmap(-1, max(math.prod(shape) * one.itemsize, 1))
+        arrays[name] = np.ndarray(shape, one.dtype, memory)
     return arrays
 
 

@@ -1,4 +1,4 @@
-"""Choose a clip's frames and box, and augment it.
+"""Choose a clip's frames and crop, and augment it.
 
 All random draws come from a NumPy generator that is passed in.
 """
@@ -11,7 +11,7 @@ import torch
 
 from mgm.rng import generator, seeded
 from mgm.spec import Augment, Clips
-from mgm.video.clip import Box
+from mgm.video.clip import Crop
 
 # --- Choose frames. T is the clip's number of frames. ---
 # Source: VideoMAE's datasets (MCG-NJU/VideoMAE: kinetics.py, ssv2.py). The paper refers to them
@@ -94,7 +94,7 @@ def segment_view(n_frames: int, frames: int, view: int, views: int) -> np.ndarra
     return (offset + tick * np.arange(frames)).astype(np.int64)
 
 
-# --- Choose a box ---
+# --- Choose a crop ---
 # Crops are scaled as in VideoMAE. Crops for pretraining are scaled as by Pillow: bilinear, with
 # antialiasing. Crops for fine-tuning are scaled as by torch.nn.functional.interpolate, and test
 # views as by OpenCV: both bilinear, without antialiasing.
@@ -102,23 +102,23 @@ def segment_view(n_frames: int, frames: int, view: int, views: int) -> np.ndarra
 SCALES = (1.0, 0.875, 0.75, 0.66)
 
 
-def random_box(clips: Clips, height: int, width: int, seed: int) -> Box:
+def random_crop(clips: Clips, height: int, width: int, seed: int) -> Crop:
     """Draw the training crop of a clip of this seed, mirrored half of the time if it may be."""
     rng = generator(seed, "crop")
-    box = training_box(clips, height, width, rng)
-    return replace(box, flip=bool(clips.flip and rng.random() < 0.5), of=(height, width))
+    crop = training_crop(clips, height, width, rng)
+    return replace(crop, flip=bool(clips.flip and rng.random() < 0.5))
 
 
-def training_box(clips: Clips, height: int, width: int, rng: np.random.Generator) -> Box:
+def training_crop(clips: Clips, height: int, width: int, rng: np.random.Generator) -> Crop:
     """Draw the training crop of a frame of `height` x `width` pixels (`Clips.crop`)."""
     if clips.crop == "multiscale":
         return multiscale(height, width, clips.size, rng)
     if clips.crop == "resized":
         return resized(height, width, rng)
-    return test_box(height, width, 0, 1, clips.size)
+    return test_crop(height, width, 0, 1, clips.size)
 
 
-def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> Box:
+def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> Crop:
     """Draw a crop for pretraining: MultiScaleCrop (MCG-NJU/VideoMAE, transforms.py).
 
     Height and width are the short side times one of four scales. The two scales are equal or
@@ -133,12 +133,12 @@ def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> 
     down, right = (height - sides[i]) // 4, (width - sides[j]) // 4
     places = [*product((0, 2, 4), repeat=2), *product((1, 3), repeat=2)]
     row, column = places[rng.integers(13)]
-    return Box(row * down, column * right, sides[i], sides[j])
+    return Crop(row * down, column * right, sides[i], sides[j])
 
 
 def resized(
     height: int, width: int, rng: np.random.Generator, area=(0.08, 1.0), ratio=(0.75, 4 / 3)
-) -> Box:
+) -> Crop:
     """Draw a crop for fine-tuning, with uniform area and log-uniform width / height.
 
     After ten draws that do not fit, take the largest central box.
@@ -149,12 +149,12 @@ def resized(
         w, h = round((pixels * aspect) ** 0.5), round((pixels / aspect) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
             top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-            return Box(int(top), int(left), h, w, antialias=False)
+            return Crop(int(top), int(left), h, w, scaling="plain")
     h, w = min(height, round(width / ratio[0])), min(width, round(height * ratio[1]))
-    return Box((height - h) // 2, (width - w) // 2, h, w, antialias=False)
+    return Crop((height - h) // 2, (width - w) // 2, h, w, scaling="plain")
 
 
-def test_box(height: int, width: int, view: int, views: int, size: int) -> Box:
+def test_crop(height: int, width: int, view: int, views: int, size: int) -> Crop:
     """Return spatial test view `view` of `views` (MCG-NJU/VideoMAE, kinetics.py).
 
     The frame is scaled to a short side of `size`, then a square is cut.
@@ -163,8 +163,7 @@ def test_box(height: int, width: int, view: int, views: int, size: int) -> Box:
     offset = spread(max(tall, wide) - size, view, views)
     top, left = (offset, 0) if height > width else (0, offset)
     down, across = height / tall, width / wide
-    scaled = tall, wide, top, left
-    return Box(top * down, left * across, size * down, size * across, False, scaled)
+    return Crop(top * down, left * across, size * down, size * across, scaling="first")
 
 
 # --- Augmentation ---

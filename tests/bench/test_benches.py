@@ -99,7 +99,7 @@ def test_the_loader_reads_sources_and_copies(bench, tmp_path, monkeypatch):
 def test_an_unknown_bench_is_one_line():
     done = subprocess.run([sys.executable, BENCH, "loder"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.endswith("no such bench: loder; choose from loader, step, papers\n")
+    assert done.stderr.endswith("no such bench: loder; choose from loader, step, papers, goals\n")
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def test_a_dataset_on_decord_has_the_masks_of_our_own_clips(videos):
         # swscale of decord's FFmpeg rounds differently.
         error = np.abs(frames_BTHWC[0].numpy().astype(int) - own_THWC).mean()
         assert error < 3, videos[n]
-        box = mgm.video.clip.Box(top, left, 200, 200)
+        box = mgm.video.clip.Crop(top, left, 200, 200)
         known_SHW = mgm.masks(clip.cut(box, 224), "mgm", seed=n)
         np.testing.assert_array_equal(masked_BL[0].numpy(), known_SHW.ravel())
         assert isinstance(clips.tracks[n][index_T], Motion)
@@ -77,7 +77,7 @@ def test_a_pipeline_of_frames_and_crops_has_the_masks_of_our_own_clips(videos):
     exec(compile(recipe + mapped, PAGE.name, "exec"), scope)
     for sample in DataLoader(scope["samples"], batch_size=None, num_workers=1):
         clip = mgm.read(sample["__key__"], sample["frames"])
-        box = mgm.Box(*(int(side) for side in sample["box"]))
+        box = mgm.Crop(*(int(side) for side in sample["box"]))
         known_SHW = mgm.masks(clip.cut(box, 224), "mgm", seed=sample["seed"])
         np.testing.assert_array_equal(sample["mask"], known_SHW.ravel())
 

@@ -10,7 +10,7 @@ import pytest
 
 from mgm.data.synthetic.generator import generate, load_boxes
 from mgm.data.synthetic.params import Synthetic
-from mgm.masking import Grid, SlotMotion, make_boxes
+from mgm.masking import Grid, make_boxes
 from mgm.video import read_clip, slot_magnitude
 
 SIZE, FRAMES = 224, 24
@@ -58,7 +58,7 @@ def share_in_a_moving_box(index, boxes, shuffle: bool) -> float:
             motion_SHW = np.stack(
                 [rng.permutation(slot.ravel()).reshape(slot.shape) for slot in motion_SHW]
             )
-        chosen = make_boxes("mgm", GRID, SlotMotion(motion_SHW[None]), np.array([position]))
+        chosen = make_boxes("mgm", GRID, motion_SHW[None], np.array([position]))
         for slot in range(1, GRID.slots):
             if motion_SHW[slot].any():
                 x, y = (float(centre[0, slot]) * SIZE / 14 for centre in (chosen.x_BS, chosen.y_BS))

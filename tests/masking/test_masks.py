@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mgm.errors import UserError
-from mgm.masking import Grid, SlotMotion
+from mgm.masking import Grid
 from mgm.masking import make_boxes as boxes_of
 from mgm.masking import make_mask as make
 from mgm.spec import EDGES, MASKS, Mask
@@ -28,13 +28,12 @@ def moved(motion):
 
 
 def make_mask(name, grid, ratio, seeds, motion=None, displacement=None, **settings):
-    if motion is not None:
-        motion = SlotMotion(motion, moved(motion) if displacement is None else displacement)
-    return make(Mask(name=name, ratio=ratio, **settings), grid, motion, seeds)
+    if motion is not None and displacement is None:
+        displacement = moved(motion)
+    return make(Mask(name=name, ratio=ratio, **settings), grid, motion, seeds, displacement)
 
 
 def make_boxes(name, grid, ratio, seeds, motion=None, **settings):
-    motion = None if motion is None else SlotMotion(motion)
     return boxes_of(Mask(name=name, ratio=ratio, **settings), grid, motion, seeds)
 
 
@@ -227,10 +226,6 @@ def test_ties_go_to_the_cell_nearest_the_last_centre():
 SEEDS = np.arange(2)
 
 
-def zeros(*shape):
-    return SlotMotion(np.zeros(shape))
-
-
 BAD = [
     (("cube", GRID, None, SEEDS), "(got 'cube')"),
     ((Mask(name="tube", ratio=0.001), GRID, None, SEEDS), "0.001 hides 0"),
@@ -238,13 +233,13 @@ BAD = [
     (("tube", Grid(0, 14, 14), None, SEEDS), "0 x 14 x 14 is empty"),
     (("mgm", GRID, None, SEEDS), "'mgm' needs motion"),
     (("mgm-sparse", GRID, None, SEEDS), "'mgm-sparse' needs motion"),
-    (("mgm", GRID, zeros(3, 8, 28, 28), SEEDS), "(3, 8, 28, 28)"),
-    (("mgm", GRID, zeros(2, 4, 28, 28), SEEDS), "(2, 4, 28, 28)"),
-    (("mgm", GRID, zeros(2, 8, 28), SEEDS), "(2, 8, 28)"),
+    (("mgm", GRID, np.zeros((3, 8, 28, 28)), SEEDS), "(3, 8, 28, 28)"),
+    (("mgm", GRID, np.zeros((2, 4, 28, 28)), SEEDS), "(2, 4, 28, 28)"),
+    (("mgm", GRID, np.zeros((2, 8, 28)), SEEDS), "(2, 8, 28)"),
     (("tube", GRID, None, SEEDS.astype(np.float32)), "float32"),
     (
-        ("warped", GRID, zeros(2, 8, 28, 28), SEEDS),
-        "'warped' needs displacement_BSHW2 of shape (2, 8, 28, 28, 2)",
+        ("warped", GRID, np.zeros((2, 8, 28, 28)), SEEDS),
+        "'warped' needs displacement_BSHW2 of (2, 8, 28, 28, 2)",
     ),
 ]
 

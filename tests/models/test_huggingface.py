@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from mgm.errors import UserError
-from mgm.masking import Grid, SlotMotion, make_mask
+from mgm.masking import Grid, make_mask
 from mgm.models import (
     build_classifier,
     build_frozen_encoder,
@@ -85,8 +85,8 @@ def test_pretraining(size, precision):
     sharpened(ours, 0.2)
     theirs = their_pretraining(ours, spec, attention)
     motion_BSHW = np.random.default_rng(0).random((len(frames), spec.grid[0], 28, 28))
-    motion, seed_B = SlotMotion(motion_BSHW), np.arange(len(frames))
-    masked_BL = torch.from_numpy(make_mask("mgm", Grid(*spec.grid), motion, seed_B))
+    seed_B = np.arange(len(frames))
+    masked_BL = torch.from_numpy(make_mask("mgm", Grid(*spec.grid), motion_BSHW, seed_B))
 
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         predicted, target = ours.predict(frames, masked_BL)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgm.masking import Grid, SlotMotion, make_mask
+from mgm.masking import Grid, make_mask
 from mgm.models import build_classifier, build_frozen_encoder, build_mae
 from mgm.models.encoder import Encoder
 from mgm.models.vit import gather_tokens
@@ -113,8 +113,9 @@ def test_every_mask_is_the_literal_loop(encoder, patches, name, ratio):
     masked_BL = make_mask(
         Mask(name=name, ratio=ratio),
         GRID,
-        SlotMotion(motion_BSHW, rng.random((*motion_BSHW.shape, 2)) - 0.5),
+        motion_BSHW,
         np.arange(3),
+        rng.random((*motion_BSHW.shape, 2)) - 0.5,
     )
     masked_BL = torch.from_numpy(masked_BL)
     index_BV = (~masked_BL).nonzero()[:, 1].view(3, -1)

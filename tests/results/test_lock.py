@@ -22,14 +22,13 @@ from mgm.results.lock import folder_lock
 from tests.helpers.writers import HOLD, other_writer
 
 POOL = """
-import multiprocessing, os, time
-from concurrent.futures import ProcessPoolExecutor
-from mgm.results.lock import end_with_parent
+import os, time
+from mgm.data.opening import in_processes
 def work(_):
     print(os.getpid(), flush=True)
     time.sleep(60)
 if __name__ == "__main__":
-    ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent).submit(work, 0).result()
+    list(in_processes(work, [0], 2))
 """
 
 

@@ -16,11 +16,11 @@ from mgm.data.synthetic.drawing import boxes, scene
 from mgm.data.synthetic.generator import load_boxes
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
-from mgm.masking import Grid, SlotMotion, make_mask
+from mgm.masking import Grid, make_mask
 from mgm.results.result import examine
 from mgm.results.statistics import over_seeds
 from mgm.rng import clip_seed
-from mgm.spec import MASKS, Data, Mask, Measure, hidden_patches
+from mgm.spec import MASKS, Data, Mask, Measure
 from mgm.stages.guidance import every_mask
 from mgm.stages.measure import choose, measure
 from mgm.stages.measure.cover import discs
@@ -189,8 +189,9 @@ def slow_coverage(one, videos):
             masked_BL = make_mask(
                 Mask(name=name, ratio=MASK_RATIO[name]),
                 Grid(*one.grid),
-                SlotMotion(speed_SHW[None], shift_BSHW2),
+                speed_SHW[None],
                 np.array([clip_seed(one.seed, 0, b)]),
+                shift_BSHW2,
             )
             masked_SHW = masked_BL.reshape(slots, rows, columns)
             for s in range(slots):
@@ -235,7 +236,7 @@ def test_coverage_is_what_a_slow_loop_over_pixels_finds(index, patch):
     assert arrays["clips_S"].tolist() == np.isfinite(share_NBS[0]).sum(0).tolist()
     for n, name in enumerate(MASKS):
         patches = (24 // patch) ** 2
-        hidden = hidden_patches(name, MASK_RATIO[name], patches)
+        hidden = Mask(name=name, ratio=MASK_RATIO[name]).hidden(patches)
         assert arrays["hidden_N"][n] == 100 * hidden / patches
         of_slots = [share_NBS[n, :, s] for s in range(2)]
         per_clip = np.nanmean(share_NBS[n][np.isfinite(share_NBS[n]).any(1)], axis=1)

@@ -19,7 +19,6 @@ from mgm.spec import (
     Model,
     Pretrain,
     Visualise,
-    hidden_patches,
 )
 from mgm.stages.job import Job, Workplace
 from mgm.stages.visualise import visualise
@@ -96,7 +95,7 @@ def test_every_mask_on_one_clip(tmp_path, index):
     for name, ratio, masked_SHW, box_S4 in zip(
         arrays["names_N"], arrays["ratio_N"], arrays["masked_NSHW"], arrays["boxes_NS4"]
     ):
-        assert masked_SHW.sum() == 4 * hidden_patches(str(name), MASK_RATIO[str(name)], 36)
+        assert masked_SHW.sum() == 4 * Mask(name=str(name), ratio=MASK_RATIO[str(name)]).hidden(36)
         assert ratio == MASK_RATIO[str(name)]
         assert np.isfinite(box_S4).all() == (str(name) in ("block", "smm", "mgm"))
     guided = arrays["boxes_NS4"][list(MASKS).index("mgm"), 1:, :2]

@@ -17,9 +17,9 @@ import torch
 
 from mgm.rng import generator
 from mgm.spec import MASKS, Clips, Mask, Model
-from mgm.stages.guidance import mask_options
+from mgm.stages.guidance import guided
 from mgm.video import loader, probe_video, read_clip, read_track
-from mgm.video.transform import training_box
+from mgm.video.transform import training_crop
 from tests.helpers.videos import indexed
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +70,7 @@ def crops(path: Path) -> dict:
         rng = generator(seed, "crop")
         clip = read_clip(path, range(seed, seed + 8))
         clips = replaced(CLIPS, crop=["multiscale", "resized", "centre"][seed % 3])
-        box = replace(training_box(clips, clip.height, clip.width, rng), flip=bool(seed % 2))
+        box = replace(training_crop(clips, clip.height, clip.width, rng), flip=bool(seed % 2))
         cut = clip.cut(box, CLIPS.size)
         vectors.append(motion_of(cut))
         largest.append(digest(cut.motion.magnitude(TUBELET, cells="max")))
@@ -89,8 +89,8 @@ def masks(guide: str) -> dict:
     for name, info in MASKS.items():
         if (guide == "max" and not info.largest) or (guide == "difference" and info.directional):
             continue
-        how = mask_options(Mask(name=name, **GUIDES[guide]), CLIPS, Model(patch=8))
-        batches = islice(loader.training_loader(videos, CLIPS, seed=3, batch=3, how=how), 2)
+        how = guided(Mask(name=name, **GUIDES[guide]), CLIPS, Model(patch=8))
+        batches = islice(loader.training_loader(videos, CLIPS, seed=3, batch=3, **how), 2)
         drawn[name] = digest(*(np.packbits(batch.masked_BL.numpy()) for batch in batches))
     return drawn
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mgm.spec import Clips, Mask, Model
-from mgm.stages.guidance import mask_options
+from mgm.stages.guidance import guided
 from mgm.video.loader import training_loader
 from tests.helpers.videos import indexed, moving_square, write_video
 
@@ -68,8 +68,8 @@ def test_no_picture_waits_for_the_cycle_collector(tmp_path):
     Path(cut.path).write_bytes(Path(whole).read_bytes()[:2000])
     videos = [indexed(whole, 12), cut]
     clips = Clips(frames=4, size=48, stride=3)
-    how = mask_options(Mask(name="mgm"), clips, Model(patch=8))
-    batches = training_loader(videos, clips, seed=0, batch=2, how=how)
+    how = guided(Mask(name="mgm"), clips, Model(patch=8))
+    batches = training_loader(videos, clips, seed=0, batch=2, **how)
     first = next(batches)
     assert first.weight_B.sum() == 1  # one readable clip and one cut file
     assert first.motion_BSHW.any()

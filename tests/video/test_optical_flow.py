@@ -12,8 +12,8 @@ import torch
 from mgm.data.tracks import write_track
 from mgm.errors import NoMotion, UserError
 from mgm.rng import generator
-from mgm.spec import Clips, Mask, Model, Views
-from mgm.stages.guidance import mask_options
+from mgm.spec import Clips, Mask, Model
+from mgm.stages.guidance import guided
 from mgm.video import Cache, loader, probe_video, read_clip, slot_magnitude
 from mgm.video import optical_flow as flow
 from mgm.video.decode import read_pictures
@@ -26,7 +26,7 @@ from mgm.video.optical_flow import (
 )
 from mgm.video.read import read
 from mgm.video.track import Track, track_path
-from mgm.video.transform import stride, training_box
+from mgm.video.transform import stride, training_crop
 from tests.helpers.errors import refused
 from tests.helpers.videos import indexed, moving_square, rotate_metadata, write_video
 
@@ -270,7 +270,7 @@ def batches_of(videos, **options):
     return list(
         islice(
             loader.training_loader(
-                videos, CLIPS, seed=7, batch=2, how=mask_options(FLOW, CLIPS, MODEL, **options)
+                videos, CLIPS, seed=7, batch=2, **guided(FLOW, CLIPS, MODEL), **options
             ),
             5,
         )
@@ -286,8 +286,8 @@ def test_a_batch_with_flow_is_what_its_tracks_say(videos):
             still = read_clip(video.path, index_T, motion=False)
             clip = replace(still, motion=Track(track_path(video.track, "dis"))[index_T])
             rng = generator(seed, "crop")
-            box = training_box(CLIPS, clip.height, clip.width, rng)
-            clip = clip.cut(replace(box, flip=rng.random() < 0.5), 48)
+            crop = training_crop(CLIPS, *clip.frames_THWC.shape[1:3], rng)
+            clip = clip.cut(replace(crop, flip=rng.random() < 0.5), 48)
             np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), clip.frames_THWC)
             magnitude = slot_magnitude(
                 clip.motion_THW2, np.ones(clip.motion_THW2.shape[:3]), index_T > 0, 2
@@ -296,20 +296,18 @@ def test_a_batch_with_flow_is_what_its_tracks_say(videos):
             assert magnitude.any()
 
 
-def test_runs_of_other_guidance_share_a_caches_frames(videos):
+def test_motions_of_other_methods_share_a_caches_frames(videos):
     (video, *_), cache = videos, Cache(100)
-    clips = {
-        motion: read(video, [np.arange(12)], None, 0, motion, cache)[0]
-        for motion in ("codec", "dis", None, "dis")
-    }
-    assert set(cache.motion_of) == {(video.path, motion) for motion in clips}
-    for motion, clip in clips.items():
-        (fresh,) = read(video, [np.arange(12)], None, 0, motion)
-        np.testing.assert_array_equal(clip.frames_THWC, fresh.frames_THWC)
-        np.testing.assert_array_equal(clip.motion_THW2, fresh.motion_THW2)
+    for method in ("codec", "dis", None, "dis"):
+        frames_THWC, motion = cache.find(video, method)
+        (fresh,) = read(video, [np.arange(12)], None, 0, method)
+        np.testing.assert_array_equal(frames_THWC, fresh.frames_THWC)
+        if method:
+            np.testing.assert_array_equal(motion.vectors_THW2, fresh.motion_THW2)
+    assert set(cache.motion_of) == {(video.path, method) for method in ("codec", "dis", None)}
     arrays = [cache.frames_of[video.path]]
-    for motion in ("codec", "dis"):
-        its = clips[motion].motion
+    for method in ("codec", "dis"):
+        its = cache.motion_of[video.path, method]
         arrays += [its.vectors_THW2, its.distance_THW, its.has_mv_T]
     assert cache.free == 100e6 - sum(array.nbytes for array in arrays)
 
@@ -320,16 +318,10 @@ def test_a_track_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
     file = Path(track_path(row.track, "dis"))
 
     def stops(words, row=row):
-        for batches in (
-            batches_of,
-            lambda videos, **options: list(
-                loader.test_loader(videos, CLIPS, Views(), 2, loader.BatchOptions("dis", **options))
-            ),
-        ):
-            with pytest.raises(NoMotion, match=words) as error:
-                batches([row], workers=workers)
-            assert "\n" not in str(error.value)
-            assert str(error.value).startswith(f"{file}: ")
+        with pytest.raises(NoMotion, match=words) as error:
+            batches_of([row], workers=workers)
+        assert "\n" not in str(error.value)
+        assert str(error.value).startswith(f"{file}: ")
 
     stops("no such track")
     write_track(row, "dis")

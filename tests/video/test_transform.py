@@ -13,7 +13,7 @@ from mgm.rng import generator, seeded
 from mgm.spec import Augment, Clips
 from mgm.video import clip as clips
 from mgm.video import transform
-from mgm.video.clip import Box, Clip
+from mgm.video.clip import Clip, Crop
 from mgm.video.transform import ClipAugmentation, multiscale, resized
 
 SIDE = st.integers(1, 400)
@@ -33,8 +33,8 @@ def random_clip(frames=3, height=50, width=70, seed=0) -> Clip:
 
 
 @given(SIDE, SIDE, st.sampled_from(["multiscale", "resized", "centre"]), st.integers(0, 99))
-def test_boxes_lie_in_the_frame(height, width, crop, seed):
-    box = transform.training_box(
+def test_cropes_lie_in_the_frame(height, width, crop, seed):
+    box = transform.training_crop(
         Clips(crop=crop, size=48), height, width, np.random.default_rng(seed)
     )
     assert box.top >= 0
@@ -71,7 +71,7 @@ def test_resized_covers_the_area_and_ratio_it_should():
 
 
 @pytest.mark.parametrize(
-    "box", [Box(3, 5, 40, 61), Box(0, 0, 50, 70), Box(10, 20, 17, 13), Box(1, 2, 48, 48)]
+    "box", [Crop(3, 5, 40, 61), Crop(0, 0, 50, 70), Crop(10, 20, 17, 13), Crop(1, 2, 48, 48)]
 )
 @pytest.mark.parametrize("flip", [False, True])
 def test_pretraining_crops_are_resized_as_pillow_does(box, flip):
@@ -113,7 +113,7 @@ def test_test_views_are_those_of_videomae(height, width, views):
         expected = (
             frames[:, start : start + 48] if tall >= wide else frames[:, :, start : start + 48]
         )
-        out = clip.cut(transform.test_box(height, width, view, views, 48), 48)
+        out = clip.cut(transform.test_crop(height, width, view, views, 48), 48)
         assert np.abs(out.frames_THWC.astype(int) - expected).max() <= 1
 
 
@@ -137,7 +137,7 @@ def test_finetuning_crops_are_resized_as_videomae_does(seed):
     st.integers(0, 30), st.integers(0, 30), st.integers(1, 20), st.integers(1, 40), st.booleans()
 )
 def test_motion_is_cut_scaled_and_flipped_like_the_pixels(top, left, height, width, flip):
-    clip, box = random_clip(), Box(top, left, height, width)
+    clip, box = random_clip(), Crop(top, left, height, width)
     out = clip.cut(replace(box, flip=flip), 24)
     assert out.motion_THW2.shape == (3, 3, 3, 2)
     np.testing.assert_array_equal(out.has_motion_T, clip.has_motion_T)
@@ -330,28 +330,27 @@ def test_the_largest_motion_under_a_cell_is_that_of_its_pixels(seed, compensate)
         np.array([True, True, False, True]),
         (height, width),
     )
-    clip = Clip(np.zeros((4, 6, 6, 3), np.uint8), motion)
     box = (
         multiscale(height, width, size, rng)
         if seed < 4
-        else transform.test_box(height, width, 0, 1, size)
+        else transform.test_crop(height, width, 0, 1, size)
     )
-    cut = clip.cut(replace(box, flip=flip, of=(height, width)), size)
-    found = cut.motion.magnitude(2, compensate=compensate, cells="max")
+    cut = motion.cut(replace(box, flip=flip), size)
+    found = cut.magnitude(2, compensate=compensate, cells="max")
 
     top, left = int(box.top // 8), int(box.left // 8)
     part = np.s_[
         :, top : int(-(-(box.top + box.height) // 8)), left : int(-(-(box.left + box.width) // 8))
     ]
-    distance = clip.distance_THW[part]
-    motion = clip.motion_THW2[part].astype(np.float64) * (size / box.width, size / box.height)
-    velocity = motion / distance[..., None]
+    distance = motion.distance_THW[part]
+    moved = motion.vectors_THW2[part].astype(np.float64)
+    velocity = moved * (size / box.width, size / box.height) / distance[..., None]
     if compensate == "median":
         velocity -= np.median(velocity, axis=(1, 2), keepdims=True)
     speed = np.hypot(*np.moveaxis(velocity, -1, 0))
     if compensate == "median":
         speed[speed < 0.01] = 0  # rounding errors
-    speed *= clip.has_motion_T[:, None, None]
+    speed *= motion.has_mv_T[:, None, None]
     pixels = np.kron(speed[::2] + speed[1::2], np.ones((1, 8, 8)))
     count = size // 8
     for row in range(count):
@@ -367,47 +366,6 @@ def test_the_largest_motion_under_a_cell_is_that_of_its_pixels(seed, compensate)
             np.testing.assert_allclose(found[:, row, column], under.max((1, 2)), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("first", "second"), [(False, False), (True, False), (True, True)])
-def test_a_crop_of_a_crop_has_the_motion_of_its_own_frames(first, second):
-    clip = random_clip(height=160, width=240)
-    once = clip.cut(Box(16, 40, 128, 128, flip=first), 128)
-    twice = once.cut(Box(32, 8, 64, 64, flip=second), 64)
-    left = 40 + (128 - 8 - 64 if first else 8)
-    same = clip.cut(Box(48, left, 64, 64, flip=first != second), 64)
-    np.testing.assert_array_equal(twice.frames_THWC, same.frames_THWC)
-    np.testing.assert_array_equal(twice.motion_THW2, same.motion_THW2)
-    assert twice.motion_THW2.any()
-
-
-def test_a_clip_that_is_cut_to_its_own_size_stays_as_it_is():
-    once = random_clip(height=100, width=140).cut_to(64)
-    again = once.cut_to(64)
-    np.testing.assert_array_equal(again.frames_THWC, once.frames_THWC)
-    np.testing.assert_array_equal(again.motion_THW2, once.motion_THW2)
-    np.testing.assert_array_equal(
-        again.motion.magnitude(1, cells="max"), once.motion.magnitude(1, cells="max")
-    )
-
-
-@given(SIDE, SIDE, st.integers(0, 999))
-def test_a_crop_of_a_crop_has_the_cells_under_its_pixels(height, width, seed):
-    """The vectors of a cut tell where they come from, and so do its pixels."""
-    rng = random.Random(seed)
-    h, w = height + 16, width + 16
-    y_HW, x_HW = np.mgrid[: -(-h // 8), : -(-w // 8)]
-    motion = np.stack([x_HW + 1, y_HW + 1], 2)[None].astype(np.float32)
-    frames = np.zeros((1, h, w, 3), np.uint8)
-    ones = np.ones(motion.shape[:3], np.float32)
-    clip = Clip(frames, clips.Motion(motion, ones, np.ones(1, bool), (h, w)))
-    outer = Box(rng.randrange(h - 8), rng.randrange(w - 8), 8, 8, flip=rng.random() < 0.5)
-    side = rng.choice([8, 24, 64])
-    inner = Box(rng.randrange(side - 4), rng.randrange(side - 4), 4, 4, flip=rng.random() < 0.5)
-    twice = clip.cut(outer, side).cut(inner, 8)
-    dx, dy = twice.motion_THW2[0, 0, 0]
-    across, down = outer.width / side * 4, outer.height / side * 4
-    left = side - inner.left - 4 if outer.flip else inner.left
-    x = outer.left + left * outer.width / side + across / 2
-    y = outer.top + inner.top * outer.height / side + down / 2
-    sign = -1 if inner.flip != outer.flip else 1
-    assert dx == pytest.approx(sign * (x // 8 + 1) * 8 / across, rel=1e-5)
-    assert dy == pytest.approx((y // 8 + 1) * 8 / down, rel=1e-5)
+def test_a_clip_is_cut_once():
+    with pytest.raises(ValueError, match="cut already"):
+        random_clip(height=100, width=140).cut_to(64).cut_to(64)

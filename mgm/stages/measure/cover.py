@@ -13,8 +13,8 @@ from mgm.data.synthetic.drawing import Scene, scene, tracks
 from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.masking import Grid
-from mgm.spec import Measure
-from mgm.stages.guidance import clip_mask, hidden_pixels, track_method
+from mgm.spec import MASKS, Measure
+from mgm.stages.guidance import clip_mask, hidden_pixels
 from mgm.stages.job import Job
 from mgm.video.read import read
 from mgm.video.transform import view_indices
@@ -64,10 +64,10 @@ def hidden_share(
     mask = spec.mask
     tubelet = spec.model.tubelet
     grid, index_T = Grid(*spec.grid), view_indices(spec.clips, video.frames, view=0, views=1)
-    (clip,) = read(guide, [index_T], None, 0, track_method(mask))
+    (clip,) = read(guide, [index_T], None, 0, "codec" if MASKS[mask.name].guided else None)
     masked_SHW = clip_mask(clip, mask, grid, tubelet, spec.clips.stride, seed)
-    hidden_THW = hidden_pixels(masked_SHW, len(index_T), clip.height, clip.width)
-    y_H, x_W = np.arange(clip.height), np.arange(clip.width)
+    hidden_THW = hidden_pixels(masked_SHW, len(index_T), *clip.frames_THWC.shape[1:3])
+    y_H, x_W = map(np.arange, clip.frames_THWC.shape[1:3])
     centre_TK2, diameter_TK = (array[index_T] for array in movers)
     x_TK11, y_TK11 = np.moveaxis(centre_TK2, 2, 0)[..., None, None]
     across_TKHW = (x_W + 0.5 - x_TK11) ** 2 + (y_H[:, None] + 0.5 - y_TK11) ** 2

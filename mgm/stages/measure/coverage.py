@@ -13,19 +13,17 @@ from mgm.errors import UserError
 from mgm.masking import Grid
 from mgm.results.statistics import over_seeds
 from mgm.rng import clip_seed
-from mgm.spec import MASKS, Compensate, Measure, hidden_patches
+from mgm.spec import MASKS, Compensate, Measure
 from mgm.stages.guidance import clip_mask, every_mask, hidden_pixels
 from mgm.stages.job import Job
 from mgm.stages.measure import choose
-from mgm.video.read import Cache, read
-from mgm.video.transform import test_box, view_indices
+from mgm.video.read import read
+from mgm.video.transform import test_crop, view_indices
 
 MOVES = 0.5  # pixels per slot. Less is noise, since codecs search in quarters of a pixel
 
 
-def coverage(
-    spec: Measure, videos: Sequence[Video], cache: Cache | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def coverage(spec: Measure, videos: Sequence[Video]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the share of moving pixels that each mask hides, at the ratio it is trained with.
 
     All masks have the settings of `spec.mask`, such as its cells.
@@ -57,9 +55,9 @@ def coverage(
     for sample, video in enumerate(videos):
         seed = clip_seed(spec.seed, 0, sample)
         index_T = view_indices(spec.clips, video.frames, view=0, views=1)
-        box = test_box(video.height, video.width, view=0, views=1, size=spec.clips.size)
-        (clip,) = read(video, [index_T], [box], spec.clips.size, "codec", cache)
-        magnitude_SHW = clip.motion.magnitude(tubelet, compensate=spec.compensate)
+        crop = test_crop(video.height, video.width, view=0, views=1, size=spec.clips.size)
+        (clip,) = read(video, [index_T], [crop], spec.clips.size, "codec")
+        magnitude_SHW = clip.known.magnitude(tubelet, compensate=spec.compensate)
         moving_SHW = moving_pixels(magnitude_SHW, spec.clips.size, spec.compensate)
         hidden_NS = []
         for mask in masks.values():
@@ -78,7 +76,7 @@ def coverage(
         bound_N1[:, 0] for bound_N1 in _interval(np.nanmean(share_NBS, 2, keepdims=True))
     )
     names, ratios = list(masks), [mask.ratio for mask in masks.values()]
-    hidden = [hidden_patches(mask.name, mask.ratio, grid.patches) for mask in masks.values()]
+    hidden = [mask.hidden(grid.patches) for mask in masks.values()]
     arrays = {
         "names_N": np.array(names),
         "ratio_N": np.array(ratios),
@@ -121,6 +119,6 @@ def _interval(x_NBS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def measure(job: Job[Measure]) -> dict[str, Any]:
     """Measure coverage on the run's test videos and write arrays.npz."""
-    metrics, arrays = coverage(job.spec, choose(job.index, job.spec.videos), job.workplace.cache)
+    metrics, arrays = coverage(job.spec, choose(job.index, job.spec.videos))
     np.savez_compressed(job.folder / "arrays.npz", **arrays)
     return metrics

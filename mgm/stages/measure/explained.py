@@ -167,7 +167,7 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
         masks,
         spec.seed,
         job.workers,
-        job.workplace.cache,
+        job.options.cache_mb,
     )
     with_own, common = explained(models, batches)
     clips = common.pop("clips")

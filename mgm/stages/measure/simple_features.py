@@ -11,7 +11,7 @@ import numpy as np
 
 from mgm.data.index import Video
 from mgm.spec import Method
-from mgm.video.clip import Clip, Motion
+from mgm.video.clip import Motion
 from mgm.video.motion import CELL
 from mgm.video.read import read
 from mgm.video.ring import read_batches
@@ -34,7 +34,7 @@ def read_all(videos: Sequence[Video], workers: int = 0) -> Iterator[dict[str, np
         video = videos[k]
         method: Method | None = "codec" if video.has_vectors else None
         (clip,) = read(video, [window(video)], None, 0, method)
-        motion = motion_features(clip) if video.has_vectors else still_motion()
+        motion = motion_features(clip.known) if video.has_vectors else still_motion()
         return picture_features(clip.frames_THWC) | motion
 
     for _, answers in read_batches(features, range(len(videos)), 1, 0, {}, workers):
@@ -94,17 +94,17 @@ def _small(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel() / 255
 
 
-def motion_features(clip: Clip) -> dict[str, np.ndarray]:
-    """Return statistics of a clip's motion vectors; zeros if no frame has motion information.
+def motion_features(motion: Motion) -> dict[str, np.ndarray]:
+    """Return statistics of motion vectors; zeros if no frame has motion information.
 
     Vectors are divided by their estimated reference distance, and scaled to a short side of 64
     pixels, so that videos of different sizes are comparable.
     """
-    has_mv_T = clip.has_motion_T
-    scale = SHORT_SIDE / min(clip.motion.frame)
-    speed_THW2 = scale * clip.motion_THW2[has_mv_T] / clip.distance_THW[has_mv_T][..., None]
+    has_mv_T, (vectors_THW2, distance_THW) = motion.has_mv_T, motion.in_cells
+    scale = SHORT_SIDE / min(motion.frame)
+    speed_THW2 = scale * vectors_THW2[has_mv_T] / distance_THW[has_mv_T][..., None]
     if not len(speed_THW2):
-        speed_THW2 = np.zeros((1, *clip.motion_THW2.shape[1:]), np.float32)
+        speed_THW2 = np.zeros((1, *vectors_THW2.shape[1:]), np.float32)
     positive = np.maximum(speed_THW2, 0).mean((0, 1, 2))
     negative = np.maximum(-speed_THW2, 0).mean((0, 1, 2))
     bin_THW2 = np.searchsorted(EDGES, speed_THW2)
@@ -150,6 +150,5 @@ def _trajectory(speed_THW2: np.ndarray) -> np.ndarray:
 def still_motion() -> dict[str, np.ndarray]:
     """Return the `motion_features` of a video whose vectors are all zero."""
     cells = np.zeros((1, 2, 2, 2), np.float32)
-    frames = np.zeros((1, 2 * CELL, 2 * CELL, 3), np.uint8)
-    motion = Motion(cells, np.ones((1, 2, 2), np.float32), np.ones(1, bool), (16, 16))
-    return motion_features(Clip(frames, motion))
+    distance_1HW = np.ones((1, 2, 2), np.float32)
+    return motion_features(Motion(cells, distance_1HW, np.ones(1, bool), (2 * CELL, 2 * CELL)))

@@ -15,7 +15,6 @@ patch moves if the root of its mean moving energy is above `MOVES`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -25,10 +24,9 @@ import numpy as np
 from mgm.data.index import Video, spread
 from mgm.errors import UserError
 from mgm.spec import MASKS, Clips, Mask, Measure, Model
-from mgm.stages.guidance import hidden_pixels, mask_options, masked, track_method
+from mgm.stages.guidance import hidden_pixels, masked
 from mgm.stages.job import Job
 from mgm.video.loader import Batch, training_loader
-from mgm.video.read import Cache
 
 SIDE = 8  # pixels
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue
@@ -88,7 +86,7 @@ def visible(
     masks: Sequence[Mask],
     seed: int = 0,
     workers: int = 0,
-    cache: Cache | None = None,
+    cache_mb: float = 0,
 ) -> list[dict[str, float]]:
     """Return what each mask leaves visible in the first training clip of each video, in per cent.
 
@@ -99,7 +97,7 @@ def visible(
     """
     side = clips.size // model.patch
     parts = list[np.ndarray]()
-    for batch in first_clips(videos, clips, model, masks, seed, workers, cache):
+    for batch in first_clips(videos, clips, model, masks, seed, workers, cache_mb):
         assert batch.masked_BL is not None
         masked_BNSHW = batch.masked_BL.unflatten(2, (-1, side, side)).numpy()
         for frames_THWC, masked_NSHW in zip(batch.frames_BTHWC.numpy(), masked_BNSHW):
@@ -130,7 +128,7 @@ def first_clips(
     masks: Sequence[Mask],
     seed: int = 0,
     workers: int = 0,
-    cache: Cache | None = None,
+    cache_mb: float = 0,
 ) -> Iterator[Batch]:
     """Yield the first training clip of each video that can be read, in batches.
 
@@ -145,17 +143,21 @@ def first_clips(
     Raises:
         ValueError: they have not.
     """
-    guided = [mask for mask in masks if MASKS[mask.name].guided]
     # The loader reads one motion per clip: a method's, of the same or of another video.
-    if len({(track_method(mask), mask.guidance == "shuffled") for mask in guided}) > 1:
+    guides = {mask.guidance for mask in masks if MASKS[mask.name].guided}
+    if len(guides) > 1:
         raise ValueError("masks of one pass need the same guidance")
-    leading = (guided or masks)[0]
-    how = replace(
-        mask_options(leading, clips, model, workers=workers, cache=cache),
-        masks=partial(_all_masks, masks, clips, model),
-    )
     count = min(16, len(videos))
-    batches = training_loader(videos, clips, seed, count, how=how)
+    batches = training_loader(
+        videos,
+        clips,
+        seed,
+        count,
+        guide=next(iter(guides), None),
+        mask=partial(_all_masks, masks, clips, model),
+        workers=workers,
+        cache_mb=cache_mb,
+    )
     for start, batch in zip(range(0, len(videos), count), batches):
         kept_B = batch.weight_B > 0
         # The rest of the last batch begins the next epoch.
@@ -165,10 +167,10 @@ def first_clips(
 
 
 def _all_masks(
-    masks: Sequence[Mask], clips: Clips, model: Model, *read_clips_and_seeds: Any
+    masks: Sequence[Mask], clips: Clips, model: Model, *motions_frames_and_seeds: Any
 ) -> tuple[np.ndarray, None]:
     """Return the masks of a batch of clips, (B, N, L)."""
-    drawn = [masked(mask, clips, model, *read_clips_and_seeds)[0] for mask in masks]
+    drawn = [masked(mask, clips, model, *motions_frames_and_seeds)[0] for mask in masks]
     return np.stack(drawn, 1), None
 
 
@@ -199,6 +201,6 @@ def measure(job: Job[Measure]) -> dict[str, Any]:
     spec = job.spec
     videos = job.index.train
     chosen = spread(videos, spec.videos or len(videos))
-    reading = job.workers, job.workplace.cache
+    reading = job.workers, job.options.cache_mb
     (found,) = visible(chosen, spec.clips, spec.model, [spec.mask], spec.seed, *reading)
     return found
