@@ -4,12 +4,11 @@ It never trains. Missing runs are named.
 """
 
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -126,7 +125,7 @@ def _drawn(name: str, view: View, frame: pd.DataFrame, drawing: "Drawing") -> Sh
         one = f"{frame.status.iloc[0]}: {frame.why.iloc[0]}" if len(frame) == 1 else ""
         return replace(about, why=one or "None of its runs is finished.")
     kind = getattr(module, "format_of", lambda view: "svg")(view)
-    picture = drawing(name, partial(module.draw, data, view), kind)
+    picture = drawing(name, data, view, kind)
     runs = data.run_ids.tolist() if view.show else ()
     return replace(about, picture=picture, alt=alt_of(data), run_ids=runs)
 
@@ -172,7 +171,7 @@ class Drawing:
     folder: Path
     formats: Sequence[str] = ()
 
-    def __call__(self, name: str, draw: Callable[[], Any], kind: str) -> Path:
+    def __call__(self, name: str, data: pd.DataFrame, view: View, kind: str) -> Path:
         """Draw a figure unless it is there, and return its path.
 
         Args:
@@ -182,7 +181,8 @@ class Drawing:
         folders = (Path(__file__).with_name(name) for name in ("figures", "views"))
         files_of_code = sorted(path for folder in folders for path in folder.glob("*.py"))
         code = [path.read_bytes() for path in files_of_code]
-        digest = sha256(pickle.dumps((draw, code))).hexdigest()
+        # A pickled view has a set, whose order differs between processes.
+        digest = sha256(pickle.dumps((data, view.model_dump_json(), code))).hexdigest()
         stamp = self.folder / ".drawn" / name
         files = [stem.with_suffix(f".{name}") for name in kinds]
         known = stamp.is_file() and stamp.read_text() == digest
@@ -190,6 +190,8 @@ class Drawing:
             # Matplotlib takes a second to import, and most reports draw nothing new.
             from mgm.report.figures.style import drawn, save
 
-            save(drawn(draw), stem, kinds, fitted=kind == "svg")
+            save(
+                drawn(partial(module_of(view).draw, data, view)), stem, kinds, fitted=kind == "svg"
+            )
             atomic.write(stamp, digest)
         return files[0]
