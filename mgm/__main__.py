@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -25,6 +26,11 @@ def main() -> None:
     # A terminal that cannot show a letter of a name shows a question mark.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    # No option has a single dash, so such a word is the name of a file.
+    sys.argv[1:] = [
+        f"./{word}" if re.match("-[^-]", word) and os.path.exists(word) else word
+        for word in sys.argv[1:]
+    ]
     caught = signal.getsignal(signal.SIGINT)
     if caught is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

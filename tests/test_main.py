@@ -34,3 +34,11 @@ def test_a_job_whose_parent_has_ended_ends():
     code = "from mgm.processes import end_with; end_with(1 << 22, 15)"
     assert os.getppid() != 1 << 22
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGTERM
+
+
+def test_a_file_whose_name_begins_with_a_dash_is_no_option(tmp_path):
+    (tmp_path / "-x.npz").write_bytes(b"")
+    command = [sys.executable, "-m", "mgm", "inspect", "-x.npz"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("mgm: -x.npz: ")

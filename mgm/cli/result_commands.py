@@ -50,11 +50,10 @@ def pack(
     """Write finished runs to one archive, or add new runs to it.
 
     The archive results/NAME.tar.xz contains specs, results, predictions, logs and arrays, but no
-    weights. Archived runs stay in it. Altered runs, and new ones that no table or figure uses, are
+    weights. Archived runs stay in it. Altered runs, and those that no table or figure uses, are
     left out. Every command that reads results/NAME unpacks it on first use.
     """
     # Imported here, as in all commands, so that `mgm --help` starts at once.
-    from mgm.report.verify import unwanted
     from mgm.results.archive import archived_runs
     from mgm.results.archive import pack as write
     from mgm.results.frame import examine_all
@@ -63,14 +62,13 @@ def pack(
     folder = results / name
     plan = read_plan(folder)
     states = {run: status.state for run, status in examine_all(folder, plan.specs).items()}
-    before, unused = archived_runs(folder), unwanted(plan, folder)
+    before = archived_runs(folder)
     if unknown := {*without} - states.keys() - before:
         raise UserError(f"--without {min(unknown)}: is not a run of {folder} or its archive")
     archive = write(folder, {run for run in states if states[run] == "finished"}, without)
     now = archived_runs(folder)
     say(f"wrote {archive}: {len(now)} runs, {archive.stat().st_size / 1e6:.1f} MB")
     for count, what in (
-        (len({*unused} - {folder / run for run in now}), "new runs that no table or figure uses"),
         (sum(state == "altered" for state in states.values()), "altered runs"),
         (len(before - now), "archived runs, by --without"),
     ):

@@ -1,11 +1,13 @@
 """Messages of the workflow: what it will do, what would stop a job, and where it stopped."""
 
+import os
 import shlex
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from mgm.dag.workflow import Workflow
@@ -13,6 +15,23 @@ from mgm.data.index import read_index, require_labels, require_vectors
 from mgm.errors import UserError
 from mgm.results.result import lacks_weights
 from mgm.spec import CODEC, MASKS, Finetune, Pretrain, Spec, parents
+
+SCRATCH = 1 << 20  # bytes
+
+
+def require_scratch() -> None:
+    """Check that Snakemake, which would not say why it ends, can write to TMPDIR.
+
+    Raises:
+        OSError: it cannot. The error names the place.
+    """
+    place = os.environ.get("TMPDIR") or "/tmp"
+    try:
+        with TemporaryFile(dir=place) as file:
+            file.write(bytes(SCRATCH))
+            file.flush()
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), place) from None
 
 
 def overview(workflow: Workflow, names: Collection[str]) -> str:

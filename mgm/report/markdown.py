@@ -136,20 +136,19 @@ KINDS: dict[str, Callable[..., str]] = {
 
 
 def page(page: Page, name: str) -> str:
-    """Return the Markdown of a page. What is folded is left out."""
+    """Return the Markdown of a page, which is short: its answer, first figure and first table."""
     texts = [f"# {plain(page.title)}", plain(page.lead), *map(plain, page.findings)]
     texts += [f"*{plain(page.caveat)}*" if page.caveat else ""]
     texts += [f"**{plain(text)}**" for text in page.warnings]
     texts.append(plain(page.tally))
-    for section in page.sections:
-        if section.folded:
-            continue
-        texts.append(f"## {plain(section.title)}" if section.title else "")
-        for shown in section.shown:
-            texts += _texts(shown)
+    shown = page.sections[0].shown
+    pictures = [one for one in shown if one.picture]
+    tables = [one for one in shown if one.table is not None]
+    for one in (*pictures[:1], *tables[:1]):
+        texts += _texts(one)
     texts.append(
-        f"Written by `mgm report {name}`, which also writes all other columns, differences and "
-        "predictions as csv."
+        f"Written by `mgm report {name}`, which also writes other columns, controls, differences "
+        "and predictions as csv."
     )
     return "\n\n".join(filter(None, texts)) + "\n"
 
@@ -159,7 +158,8 @@ def _texts(shown: Shown) -> Iterable[str]:
         yield f"## {plain(shown.title)}"
         yield from map(plain, shown.notes)
         yield from (f"**{plain(text)}**" for text in shown.warnings)
-        yield markdown(shown.table)
+        lines = [*shown.table.index, table.CONTROLS]
+        yield markdown(shown.table.iloc[: lines.index(table.CONTROLS)])
     elif shown.picture:
         title, note = plain(shown.title), plain(" ".join(shown.notes).strip())
         yield f"![{title}](figures/{shown.picture.name})"

@@ -68,8 +68,15 @@ SETTINGS = {
 
 
 def default_uri(results: Path) -> str:
-    """Return the address of results/mlflow.db, one sqlite file for all names."""
-    return f"sqlite:///{results.resolve().parent / 'mlflow.db'}"
+    """Return the address of results/mlflow.db, one sqlite file for all names.
+
+    Raises:
+        UserError: the path has a `?`, which begins the options of an address.
+    """
+    database = results.resolve().parent / "mlflow.db"
+    if "?" in str(database):
+        raise UserError(f"{database}: MLflow allows no ? in the path; rename it, or give --uri")
+    return f"sqlite:///{database}"
 
 
 def sync(results: Path, uri: str = "") -> str:
@@ -360,7 +367,7 @@ def _reach(uri: str) -> None:
     A new database file gets its name once its tables are made: those of a killed process would
     stop every later one.
     """
-    kind, _, path = uri.partition(":///")
+    kind, _, path = uri.partition("?")[0].partition(":///")
     if kind == "sqlite":
         if not Path(path).exists() or not Path(path).stat().st_size:
             from mlflow import MlflowClient

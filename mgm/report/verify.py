@@ -14,7 +14,6 @@ from mgm.reading import parse_yaml
 from mgm.results.archive import archive_of, files_in
 from mgm.results.plan import Plan
 from mgm.results.result import RunStatus
-from mgm.spec import read_spec
 from mgm.study.load import study_file
 from mgm.study.schema import Prediction, Study
 
@@ -39,10 +38,6 @@ def verify(
     # A study may have a part of its runs. Only whole dataset seeds count in what it shows.
     checks = [(bool(done), line)]
     checks += [(False, status.why) for status in statuses.values() if status.state == "altered"]
-    for folder in unwanted(plan, results):
-        without = f"`mgm pack {results.name} --without {folder.name}`"
-        line = f"{folder}: is no run of this plan; delete it, and {without} if it is packed"
-        checks.append((False, line))
     archive = archive_of(results)
     packed = _git(archive.parent, "show", f"HEAD:./{archive.name}")
     files = files_in(packed, results.name, str(archive)) if packed else {}
@@ -118,20 +113,3 @@ def _git(place: Path, *words: str) -> bytes | None:
     env = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
     done = subprocess.run(["git", "-C", place, *words], capture_output=True, check=False, env=env)
     return done.stdout if done.returncode == 0 else None
-
-
-def unwanted(plan: Plan, results: Path) -> list[Path]:
-    """Return the folders of finished runs in `results` that no table or figure uses.
-
-    A folder counts as a run only if it has the spec of the run id that is its name.
-    """
-    folders = [path.parent for path in sorted(results.glob("*/result.json"))]
-    strange = [f for f in folders if f.name not in plan.specs and not f.is_symlink()]
-    return [folder for folder in strange if _is_run(folder)]
-
-
-def _is_run(folder: Path) -> bool:
-    try:
-        return read_spec(folder).run_id == folder.name
-    except UserError:
-        return False

@@ -2,34 +2,24 @@
 
 `results/SHA256SUMS` lists the digest of each archive, in the format of sha256sum. An unpacked
 folder stores the digest of its archive, so later calls read only two small files.
-
-In an archive, predictions.csv is shorter: a character per class (`_shorten`). It is unpacked to the
-same bytes, whose digest is in the run's result. Logs have fewer lines and digits (`_thinned`).
 """
 
-import csv
 import io
-import json
 import lzma
-import math
 import os
 import re
 import shutil
 import tarfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import numpy as np
 
 from mgm.console import show
 from mgm.errors import UserError
 from mgm.reading import read_text
 from mgm.results import atomic
 from mgm.results.lock import folder_lock, has_writer, wait_for_lock
-from mgm.results.result import LAST, log_lines
 
 SUMS = "SHA256SUMS"
 MARKER = "archive.sha256"
@@ -38,10 +28,6 @@ PLAN, PLANNED = "plan", ("cells.csv", "specs.json", "study.yaml")
 ENDING = ".tar.xz"
 # What is archived of a run. Weights, checkpoints and what others put there are not.
 ARCHIVED = ("spec.json", "result.json", "log.jsonl", "predictions.csv", "arrays.npz")
-SHORT = "predictions.short"
-LINES = 25  # of a log that are archived, about, before its last ones
-SPEED = ("steps", "clips_per_s", "mfu", "waiting", "memory_mb", "seconds")  # of a running job
-PRESET = 9 | lzma.PRESET_EXTREME
 MOST = 10**9  # bytes of an unpacked archive; a thousand runs have a tenth of them
 
 
@@ -83,8 +69,6 @@ def unpack(results: Path) -> None:
         files = _read(results)
         for name, data in files.items():
             path = temporary / name
-            if path.name == SHORT:
-                path, data = path.with_name("predictions.csv"), _table_of(data, results / name)
             with atomic.naming(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
@@ -144,12 +128,7 @@ def _files_of(run: Path) -> dict[str, bytes]:
         if run.is_symlink() or path.is_symlink():
             raise UserError(f"{path}: is a link; put the file itself there")
         with suppress(FileNotFoundError):
-            name, data = path.name, path.read_bytes()
-            if name == "log.jsonl":
-                data = _thinned(log_lines(run))
-            if name == "predictions.csv" and _lengthen(short := _shorten(data)) == data:
-                name, data = SHORT, short
-            files[f"{run.name}/{name}"] = data
+            files[f"{run.name}/{path.name}"] = path.read_bytes()
     return files if f"{run.name}/result.json" in files else {}
 
 
@@ -157,7 +136,7 @@ def _compress(folder: str, files: dict[str, bytes]) -> bytes:
     """Return an archive of these files of a folder."""
     buffer = io.BytesIO()
     with (
-        lzma.open(buffer, "wb", preset=PRESET) as compressed,
+        lzma.open(buffer, "wb") as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
         # Files of one kind compress better if they follow one another.
@@ -223,64 +202,6 @@ def files_in(data: bytes, folder: str, archive: str) -> dict[str, bytes]:
     if not files:
         raise UserError(f"{archive}: contains no folder {folder}; give the archive its former name")
     return files
-
-
-def _thinned(log: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return a log with every n-th line and its last ones, and numbers of four digits.
-
-    The speed of the machine is left out.
-    """
-    before = len(log) - LAST
-    every = max(math.ceil(before / LINES), 1)
-    lines = [line for place, line in enumerate(log) if place >= before or place % every == 0]
-    return "".join(
-        json.dumps({name: _rounded(name, line[name]) for name in line if name not in SPEED}) + "\n"
-        for line in lines
-    ).encode()
-
-
-def _rounded(name: str, value: object) -> object:
-    # Ten digits of a time are whole seconds.
-    digits = 10 if name == "time" else 4
-    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
-
-
-def _shorten(table: bytes) -> bytes:
-    """Return a predictions.csv with a character per class: JSON, then a line per column.
-
-    The JSON has the header, the names of the classes and the paths. A prediction is its distance
-    from the label in the list of names: as most are 0, they compress well.
-    """
-    header, *rows = list(csv.reader(io.StringIO(table.decode(), newline=""))) or [[]]
-    paths, *columns = [*zip(*rows)] or [()]
-    names = sorted({name for column in columns for name in column})
-    place = {name: number for number, name in enumerate(names)}
-    codes = np.array([[place[name] for name in column] for column in columns], np.int64)
-    codes[1:] -= codes[:1]
-    lines = ["".join(chr(ord("!") + code % len(names)) for code in line) for line in codes]
-    return "\n".join([json.dumps([header, names, paths]), *lines]).encode()
-
-
-def _lengthen(short: bytes) -> bytes:
-    """Return the predictions.csv that `_shorten` has shortened."""
-    head, *lines = short.decode().split("\n")
-    header, names, paths = json.loads(head)
-    codes = np.array([[ord(c) - ord("!") for c in line] for line in lines], np.int64)
-    codes[1:] += codes[:1]
-    columns = [[names[code % len(names)] for code in line] for line in codes]
-    return atomic.table_text(header, zip(paths, *columns)).encode()
-
-
-def _table_of(short: bytes, path: Path) -> bytes:
-    """Return the predictions.csv of an archive's file.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        return _lengthen(short)
-    except (ValueError, TypeError, LookupError) as error:
-        raise UserError(f"{path}: is damaged in its archive ({error})") from None
 
 
 def _is_unpacked(results: Path) -> bool:

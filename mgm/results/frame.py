@@ -65,7 +65,7 @@ def own_fields(spec: Spec, specs: Mapping[str, Spec]) -> dict[str, Any]:
     fields = dict.fromkeys(WORDS, "") | dict.fromkeys(NUMBERS, nan)
     start: Spec | None = pretraining_of(spec, specs)
     fields |= {"backbone": spec.model.backbone}
-    if isinstance(spec, Measure) and spec.name in ("cover", "visible"):
+    if isinstance(spec, Measure) and spec.name == "visible":
         start = spec
     if isinstance(start, Pretrain | Measure):
         fields |= {"mask": start.mask.name, "guidance": start.mask.guidance}

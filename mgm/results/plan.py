@@ -191,17 +191,7 @@ def read_plan(results: Path) -> Plan:
 
 
 def _cells(text: str) -> list[Cell]:
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    # Archived plans have tables and figures.
-    return [
-        _cell({"views": _old_views(row)} | row)  # type: ignore[arg-type]
-        for row in rows
-    ]
-
-
-def _old_views(row: dict[str, Any]) -> str:
-    tables = (f"table{key}" for key in row.get("tables", "").split())
-    return " ".join([*tables, *row.get("figures", "").split()])
+    return [_cell(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
 
 
 def _cell(row: dict[str, Any]) -> Cell:

@@ -264,18 +264,16 @@ class Measure(Run):
     name: Literal[
         "saliency",
         "coverage",
-        "cover",
         "visible",
         "explained",
         "controls",
     ]
     # explained: run id of the pretraining run.
     parent: Name = ""
-    # cover and visible: the mask. coverage: the settings of all masks except name, ratio and
-    # guidance.
+    # visible: the mask. coverage: the settings of all masks except name, ratio and guidance.
     mask: Mask = Mask()
-    # Videos to measure, evenly spaced. 0: all. They are test videos, for cover the first ones, and
-    # training videos for visible.
+    # Videos to measure, evenly spaced. 0: all. They are test videos, and training videos for
+    # visible.
     videos: int = Field(0, ge=0, le=LARGE)
     # coverage: subtract the camera's motion in this way. Guided masks are measured with and
     # without it.
@@ -287,7 +285,7 @@ class Measure(Run):
     views: Views = Views()
 
     def slug(self) -> list[str]:
-        mask = [self.mask.name] if self.name in ("cover", "visible") else []
+        mask = [self.mask.name] if self.name == "visible" else []
         parent = [self.parent.rsplit("-", 1)[-1]] if self.parent else []
         return [self.stage, self.name, *mask, self.data.dataset, *parent]
 

@@ -243,7 +243,7 @@ class _Runs:
         if explained:
             for spec in above:
                 self._add(spec)
-        same = {"clips", "model", "seed"} | ({"mask"} if name in ("cover", "visible") else set())
+        same = {"clips", "model", "seed"} | ({"mask"} if name == "visible" else set())
         data = {"dataset": dataset.name or key, "digest": dataset.digest}
         measure = Measure(name=name, data=Data(**data), **start.model_dump(include=same))
         fields = measure.model_dump(mode="json")

@@ -69,7 +69,6 @@ METRICS: dict[str, tuple[str, ...]] = {
     "probe": ACCURACIES,
     "finetune": ACCURACIES,
     "saliency": ("saliency", "inside", "outside"),
-    "cover": ("hidden",),
     "visible": ("texture", "motion", "without", "energy", "moving"),
     # With the run's own mask, and with a common one.
     "explained": tuple(

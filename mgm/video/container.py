@@ -410,6 +410,9 @@ def _packets(container: Any, stream: av.VideoStream) -> Iterator[Any]:
     # A PyAV generator that is not closed leaks 150 bytes.
     with suppress(av.FFmpegError), closing(demuxed) as packets:
         for packet in packets:
+            if packet.has_sidedata("encryption_info"):
+                path = container.name.removeprefix("file:")
+                raise UserError(f"{path}: is encrypted; decrypt it, or leave it out")
             if marked is not None and packet.size:
                 yield marked
             marked = packet if packet.is_corrupt else None

@@ -1,9 +1,12 @@
 """Write the track of a video; read and summarise all its motion vectors."""
 
+import re
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +24,11 @@ INTERLACED = (
     "interlaced: vertical vectors may be half or twice the motion; deinterlace first (ffmpeg -vf "
     "bwdif)"
 )
+CROPPED = "its container crops it, which mgm does not read, and players do; transcode it first"
+# The box of MP4 that crops, and the elements of Matroska, which stand before its first cluster.
+CLAP = re.compile(rb"\0\0\0\x28clap(.{16})", re.DOTALL)
+PIXEL_CROP = re.compile(rb"\x54[\xaa\xbb\xcc\xdd](?:\x81[^\0]|\x82(?!\0\0))")
+CLUSTER = b"\x1f\x43\xb6\x75"
 
 
 def record(video: VideoReader, writer: TrackWriter) -> Iterator[DecodedFrame]:
@@ -170,7 +178,19 @@ class Inspection:
                 f"  vectors   none ({info.kind}); transcode to H.264, or use a mask without motion "
                 "guidance"
             )
+        if is_cropped(info):
+            lines.append(f"  warning   {CROPPED}")
         return "\n".join(lines)
+
+
+def is_cropped(video: Video) -> bool:
+    """Return whether a file's container crops its pictures. PyAV does not read this."""
+    with open(video.path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        if box := CLAP.search(data):
+            wide, of_wide, high, of_high = struct.unpack(">4I", box[1])
+            sides = {video.width, video.height}
+            return sides != {wide / max(of_wide, 1), high / max(of_high, 1)}
+        return bool(PIXEL_CROP.search(data, 0, max(data.find(CLUSTER), 0)))
 
 
 def inspect_video(path: str | Path) -> Inspection:

@@ -23,7 +23,6 @@ from tests.helpers.errors import refused
         ('{"size": 40}', "size:"),
         ('{"layout": "jump"}', "layout"),
         ('{"quick": 15}', "quick"),
-        ('{"layout": "binding", "classes": 3, "sprites": 4}', "sprites:"),
     ],
 )
 def test_bad_parameters_name_file_and_field(tmp_path, text, says):

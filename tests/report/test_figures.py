@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findSystemFonts, get_font, get_font_names
 
 from mgm.report.figures.draw import DRAW, coverage
-from mgm.report.figures.style import drawn, write
+from mgm.report.figures.style import CJK, STYLE, drawn, write
 from mgm.report.views import line
 from mgm.study.schema import View
 from tests.helpers.fake_results import clip_arrays
@@ -176,3 +177,10 @@ def test_a_users_settings_of_matplotlib_change_no_figure(tmp_path):
         command = [sys.executable, "-c", USER, str(tmp_path / name)]
         subprocess.run(command, check=True, env=os.environ | more)
     assert (tmp_path / "plain.svg").read_bytes() == (tmp_path / "user.svg").read_bytes()
+
+
+def test_each_font_of_the_style_is_one_that_glyphs_can_come_from():
+    """Matplotlib falls back from font to font, and not to the others of a generic family."""
+    assert {*STYLE["font.family"]} <= {*get_font_names()}
+    installed = {get_font(path).family_name for path in findSystemFonts()} & {*CJK}
+    assert installed <= {*STYLE["font.family"]}

@@ -112,6 +112,16 @@ def test_without_a_name_every_result_is_an_experiment(place):
     assert {one.name for one in found} >= {"smoke", "mine"}
 
 
+def test_a_question_mark_in_a_path_makes_no_database_elsewhere(place, tmp_path):
+    moved = tmp_path / "a?b" / "smoke"
+    place.parent.rename(moved.parent)
+    with pytest.raises(UserError, match="--uri"):
+        sync(moved)
+    assert list(tmp_path.iterdir()) == [moved.parent]
+    assert counts(moved, f"sqlite:///{tmp_path}/own.db?timeout=9") == (0, 0, 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a?b", "own.db"]
+
+
 def test_a_changed_run_is_written_again_with_its_children(place, template):
     finish(place, PARENT, steps=5)
     finish(place, CHILD, top1=60, steps=5)

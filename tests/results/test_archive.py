@@ -2,19 +2,16 @@
 
 import hashlib
 import io
-import json
 import lzma
 import subprocess
 import tarfile
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from mgm.errors import UserError
 from mgm.results import archive as archives
-from mgm.results.archive import LINES, archived_runs, unpack
-from mgm.results.result import LAST, log_lines
+from mgm.results.archive import archived_runs, unpack
 from tests.helpers.writers import other_writer
 
 
@@ -36,6 +33,8 @@ def _finish(run: Path) -> None:
     run.mkdir(parents=True)
     (run / "result.json").write_text(f"{run.name}\n")
     (run / "spec.json").write_text("{}")
+    (run / "predictions.csv").write_text("path,label,prediction\na.mp4,sit,stand\n")
+    (run / "log.jsonl").write_text('{"step": 1, "loss": 0.333333}\n{"step": 2, "lo')
 
 
 def pack(results: Path, without: tuple[str, ...] = ()) -> Path:
@@ -64,59 +63,11 @@ def test_a_fresh_clone_gets_the_finished_runs_without_weights(results, capsys):
     unpack(results)
     kept = {name for name in before if "weights" not in name and not name.startswith("c/")}
     assert _files(results) == {name: before[name] for name in kept}
-    assert f"unpacked 5 files from {archive}" in capsys.readouterr().err
+    assert f"unpacked 9 files from {archive}" in capsys.readouterr().err
     unpack(results)
     assert not capsys.readouterr().err
     check = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
     subprocess.run(check, cwd=results.parent, check=True, capture_output=True)
-
-
-def test_predictions_are_shorter_in_the_archive_and_come_back_to_the_byte(results):
-    """Also with a quoted path, and in a file that mgm did not write."""
-    tables = {
-        "a": 'path,label,prediction,prediction\n"a,1.mp4",sit; stand,sit; stand,é\nb.mp4,é,é,é\n',
-        "b": "path,label,prediction\r\na.mp4,sit,stand\r\n",
-        "c": "",
-    }
-    for run, text in tables.items():
-        (results / run / "predictions.csv").write_text(text, newline="")
-    (results / "c" / "result.json").write_text("c\n")
-    with tarfile.open(pack(results)) as tar:
-        assert b"sit; stand" not in tar.extractfile("trial/a/predictions.short").read()[70:]
-        assert "trial/b/predictions.csv" in tar.getnames()
-    _forget(results)
-    unpack(results)
-    for run, text in tables.items():
-        assert (results / run / "predictions.csv").read_bytes() == text.encode()
-
-
-def test_a_log_is_shorter_in_the_archive_with_the_lines_that_pages_read(results):
-    """Also one that a killed job left with half a line."""
-    lines = [
-        {"step": step, "loss": 1 / 3**step, "train_top1": step / 7, "time": 1.7e9 + step / 3}
-        | {"steps": 99, "clips_per_s": 77.123456}
-        for step in range(1, 100)
-    ]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (results / "a" / "log.jsonl").write_text(text + '{"step": 100, "lo')
-    (results / "b" / "log.jsonl").write_text(text[: text.index("\n") + 1])
-    pack(results)
-    _forget(results)
-    unpack(results)
-    assert len(log_lines(results / "b")) == 1
-    kept = log_lines(results / "a")
-    assert LAST < len(kept) <= LAST + LINES
-    assert [line["step"] for line in kept[-LAST:]] == [*range(100 - LAST, 100)]
-    assert kept[0]["step"] == 1
-    gaps = {later["step"] - line["step"] for line, later in pairwise(kept[:-LAST])}
-    assert len(gaps) == 1
-    for line in kept:
-        told = lines[line["step"] - 1]
-        assert line.keys() == {"step", "loss", "train_top1", "time"}
-        assert line["time"] == round(told["time"])
-        # Four digits.
-        assert line["loss"] == pytest.approx(told["loss"], rel=5e-4)
-        assert line["train_top1"] == pytest.approx(told["train_top1"], rel=5e-4)
 
 
 def test_equal_files_give_equal_bytes(results):
@@ -201,10 +152,8 @@ def test_runs_that_are_here_stay(results):
     unpack(results)
     assert (results / "a" / "result.json").read_text() == "mine\n"
     assert not (results / "a" / "spec.json").exists()
-    assert {path.name for path in (results / "b").iterdir()} == {
-        "result.json",
-        "spec.json",
-        "weights.safetensors",
+    assert {"result.json", "spec.json", "weights.safetensors"} < {
+        path.name for path in (results / "b").iterdir()
     }
 
 
@@ -311,6 +260,7 @@ def test_a_link_is_refused_and_only_what_a_run_writes_is_archived(results):
     with tarfile.open(pack(results)) as tar:
         assert not any("notes" in name for name in tar.getnames())
     _finish(results / "d")
+    (results / "d" / "log.jsonl").unlink()
     (results / "d" / "log.jsonl").symlink_to(secret)
     with pytest.raises(UserError, match=r"d/log.jsonl: is a link"):
         pack(results)
@@ -320,20 +270,6 @@ def test_a_name_too_long_for_an_archive_is_one_line(results):
     _finish(results / ("x" * 240))
     with pytest.raises(UserError, match="an archive cannot hold it"):
         pack(results)
-
-
-def test_a_damaged_table_of_predictions_is_one_line(results):
-    (results / "a" / "predictions.csv").write_text("path,label,prediction\nx.mp4,A,B\n")
-    archive = pack(results)
-    files = archives.files_in(archive.read_bytes(), "trial", str(archive))
-    for short in (b"[", b"[1]\n!!", b"\xff"):
-        data = archives._compress("trial", files | {"a/predictions.short": short})
-        archive.write_bytes(data)
-        digest = hashlib.sha256(data).hexdigest()
-        (results.parent / "SHA256SUMS").write_text(f"{digest}  trial.tar.xz\n")
-        subprocess.run(["rm", "-rf", str(results)], check=True)
-        with pytest.raises(UserError, match=r"trial/a/predictions.* is damaged"):
-            unpack(results)
 
 
 def test_a_small_archive_of_more_bytes_than_results_have_is_refused(monkeypatch):

@@ -12,9 +12,7 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.data.index import read_index
-from mgm.data.synthetic.drawing import boxes, scene
 from mgm.data.synthetic.generator import load_boxes
-from mgm.data.synthetic.params import Synthetic
 from mgm.errors import UserError
 from mgm.masking import Grid, make_mask
 from mgm.results.result import examine
@@ -23,7 +21,6 @@ from mgm.rng import clip_seed
 from mgm.spec import MASKS, Data, Mask, Measure
 from mgm.stages.guidance import every_mask
 from mgm.stages.measure import choose, measure
-from mgm.stages.measure.cover import discs
 from mgm.stages.measure.saliency import saliency_score
 from mgm.stages.pretrain import motion_coverage
 from mgm.stages.runner import run_all
@@ -262,18 +259,6 @@ def test_all_masks_have_the_runs_settings():
     assert {mask.compensate for mask in masks.values()} == {"median"}
     assert {name for name, mask in masks.items() if mask.cells == "max"} == {"mgm", "mgm-sparse"}
     assert masks["tube"] == Mask(name="tube", ratio=0.9, compensate="median")
-
-
-def test_movers_of_a_mirrored_video_are_where_its_boxes_are():
-    params = Synthetic(kind="k400", sprites=1)
-    drawn = [scene(params, "test", number) for number in range(12)]
-    assert {one.mirrored for one in drawn} == {True, False}
-    for one in drawn:
-        (x_TK, _), (_, left_TK, _, right_TK) = (
-            np.moveaxis(values, -1, 0) for values in (discs(params, one)[0], boxes(params, one))
-        )
-        inside_TK = (left_TK > 0) & (right_TK < params.size)
-        np.testing.assert_allclose(x_TK[inside_TK], ((left_TK + right_TK) / 2)[inside_TK], 1e-4)
 
 
 def test_coverage_of_videos_in_which_nothing_moves_is_an_error(monkeypatch, index):

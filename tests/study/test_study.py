@@ -178,8 +178,8 @@ def test_draws_have_their_own_data_and_one_name(plan):
 
 
 def test_a_measured_column_trains_nothing():
-    cover = {"Cover": {"stage": "measure", "name": "cover", "metric": "hidden"}}
-    runs = plan_of(small(columns=cover, controls=[], rows=MASKED)).specs.values()
+    seen = {"Seen": {"stage": "measure", "name": "visible", "metric": "texture"}}
+    runs = plan_of(small(columns=seen, controls=[], rows=MASKED)).specs.values()
     assert {run.stage for run in runs} == {"measure"}
     assert {run.mask.name for run in runs} == {"tube", "mgm"}
 
@@ -207,7 +207,7 @@ def test_a_measured_column_trains_nothing():
         {"dataset_seeds": "5, 5"},
         {"rows": SMALL["rows"] | {"Again": {"mask": "mgm"}}},
         {"columns": {"Linear": {"metric": "accuracy"}}},
-        {"columns": {"Cover": {"stage": "measure", "name": "cover"}}, "controls": []},
+        {"columns": {"Seen": {"stage": "measure", "name": "visible"}}, "controls": []},
         {"rows": SMALL["rows"] | {"Tube": {"mask": "tube", "only": {"rows": ["Nothing"]}}}},
         {"answer": ["It is {a: MGM minus Nothing}."]},
         {"answer": ["It is {MGM}."]},

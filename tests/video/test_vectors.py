@@ -7,7 +7,7 @@ from mgm.errors import NoMotion, UserError
 from mgm.stages.inspect import interlaced_lines
 from mgm.video import inspect_video, probe_video, read_track
 from mgm.video.vectors import write_vectors
-from tests.helpers.videos import moving_square, write_video
+from tests.helpers.videos import REPORTED, encrypt, moving_square, write_clap, write_video
 
 
 def test_it_counts_pictures_and_measures_vectors(tmp_path):
@@ -90,3 +90,20 @@ def test_copies_of_interlaced_video_are_warned_of(tmp_path):
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 0, done.output
         assert "videos are interlaced" in done.output
+
+
+def test_cropping_by_the_container_is_warned_of(tmp_path):
+    """Players show 144 x 112 of the Matroska file's 192 x 144 pixels."""
+    assert "warning" in inspect_video(REPORTED / "pixelcrop.mkv").describe()
+    path = write_video(tmp_path / "v.mp4", moving_square(6, 96, 128))
+    for size, is_warned in (((128, 96), False), ((120, 96), True)):
+        write_clap(path, tmp_path / "cropped.mp4", *size)
+        assert ("warning" in inspect_video(tmp_path / "cropped.mp4").describe()) == is_warned
+
+
+def test_an_encrypted_file_is_called_so(tmp_path):
+    path = write_video(tmp_path / "v.mp4", moving_square(6, 96, 128))
+    encrypt(path, tmp_path / "encrypted.mp4")
+    for read in (inspect_video, probe_video, read_track):
+        with pytest.raises(UserError, match="encrypted"):
+            read(tmp_path / "encrypted.mp4")

@@ -1,6 +1,7 @@
 """The Snakefile, run for real in an empty folder."""
 
 import os
+import resource
 import shutil
 import subprocess
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from mgm.dag.jobs import flow_of
-from mgm.dag.messages import missing, problems
+from mgm.dag.messages import missing, problems, require_scratch
 from mgm.dag.workflow import Workflow
 from mgm.data.index import Index, Video, read_index
 from mgm.errors import UserError
@@ -45,6 +46,7 @@ def test_a_dry_run_lists_the_runs_and_makes_none(tmp_path):
     for rule in rules.split():
         assert rule in done.stdout + done.stderr
     assert done.stdout.splitlines()[-2].startswith("smoke: ")
+    assert "; 0 of all" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} <= {".snakemake"}
 
 
@@ -355,3 +357,48 @@ def test_snakemake_runs_one_job_per_gpu(tmp_path):
     results = [read_result(path.parent) for path in tmp_path.glob("results/mine/*/result.json")]
     times = [tuple(map(datetime.fromisoformat, (r["started"], r["finished"]))) for r in results]
     assert max(sum(a <= start < b for a, b in times) for start, _ in times) == 2
+
+
+@pytest.mark.slow
+def test_a_user_id_without_a_name_is_enough(tmp_path):
+    """As in containers: `docker run --user 1000650000`, OpenShift."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pwd\ndef unknown(uid):\n    raise KeyError(uid)\npwd.getpwuid = unknown\n"
+    )
+    names = dict.fromkeys(("LOGNAME", "USER", "LNAME", "USERNAME"), "")
+    words = programs.snakemake(tmp_path, "--", "results/smoke/jobs/prepare-ssv2")
+    done = run(words, PYTHONPATH=str(tmp_path), **names)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results/smoke/jobs/prepare-ssv2").exists()
+
+
+@pytest.mark.slow
+def test_a_dry_run_counts_the_results_of_its_directory(tmp_path):
+    """Snakemake leaves the folder of `--directory` before the last line is printed."""
+    run_id = next(iter(Workflow({}).plan.specs))
+    folder = tmp_path / "results" / "smoke" / run_id
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{}")
+    assert "; 1 of all" in snakemake(tmp_path, "-n").stdout
+
+
+@pytest.mark.slow
+def test_a_place_that_snakemake_cannot_write_to_is_one_line(tmp_path):
+    words = [*programs.snakemake(tmp_path, "-n"), "--quiet", "all"]
+    done = run(words, TMPDIR="/proc/none")
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("mgm: ")]
+    assert line.startswith("mgm: /proc/none")
+
+
+def test_a_full_place_is_named(monkeypatch, tmp_path):
+    """A full disk is imitated by a limit on file sizes."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    require_scratch()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=str(tmp_path)):
+            require_scratch()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

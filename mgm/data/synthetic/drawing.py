@@ -12,11 +12,6 @@ than the last, so hidden sprites can be predicted from visible ones.
 In all kinds except ssv2, a video is mirrored as a whole with probability 1/2. A class and its
 mirror image have exactly the same distribution, so flipping keeps the label.
 
-With `layout: binding`, each sprite has another colour, motion, rhythm and place in the order of
-painting. The label is the motion of the first colour. All colours have the same luma, so luma and
-the vectors that a codec finds in it say how sprites move, and not which moves how. From them a
-classifier is right for at most 1 of K videos, K being the number of sprites.
-
 The kinds ucf101 and hmdb51 share seven classes. Their shapes, colours and textures differ, so going
 from one to the other is a domain shift.
 
@@ -36,7 +31,6 @@ from mgm.data.synthetic.params import KINDS, MOTIONS, Kind, Synthetic
 
 SUB = 256  # positions and mixing weights are multiples of 1/256
 _PERIOD = 30  # frames to go to and fro once
-_CHROMA, _GREY = 40, 45  # of layout binding: distance from grey, and how much darker sprites are
 _TEXTURE = 32  # texels: the side of a sprite's texture
 
 
@@ -76,8 +70,6 @@ class Scene:
         mirrored: whether the drawn video is mirrored, left to right.
         phases: (sprites, 3): phases of swaying at the start, in periods: along x, along y, of the
             diameter.
-        others: (sprites,): a sprite's class minus the label, modulo the number of classes.
-        painted: (sprites,): numbers of the sprites, in the order of painting.
     """
 
     label: int
@@ -87,8 +79,6 @@ class Scene:
     pan: NDArray[np.float64]
     mirrored: bool
     phases: NDArray[np.float64]
-    others: NDArray[np.int64]
-    painted: NDArray[np.int64]
 
 
 def scene(params: Synthetic, split: str, index: int) -> Scene:
@@ -99,12 +89,12 @@ def scene(params: Synthetic, split: str, index: int) -> Scene:
     size, count, order = params.size, params.sprites, np.arange(params.sprites)
     sprites, backgrounds = bank(params)
     pan_angle, margin = rng.uniform(0, 2 * math.pi), params.pan * params.frames
-    # Draws of a layout that is gone. Without them, older sets would have other pixels.
+    # These numbers are not used. The pixels of all sets depend on how many are drawn.
     rng.random(2 * count + 2), rng.random(1 + count), rng.random()
     rng.permutation(count), rng.random(2 * count)
     looks = rng.permutation(len(sprites))[:count]
     rng.random()
-    drawn = Scene(
+    return Scene(
         label=index % params.classes,
         looks=looks,
         background=int(rng.integers(len(backgrounds))),
@@ -114,18 +104,6 @@ def scene(params: Synthetic, split: str, index: int) -> Scene:
         # Each coordinate is later by its own lags, so that sprites do not overlap.
         phases=rng.uniform(0, 1, 3)
         + np.stack([order / count, (2 / count + 0.17) * order, order / count], axis=-1),
-        others=np.zeros(count, np.int64),
-        painted=order,
-    )
-    if params.layout != "binding":
-        return drawn
-    # A look's number modulo the number of sprites is its colour.
-    return replace(
-        drawn,
-        looks=count * rng.integers(len(sprites) // count, size=count) + order,
-        phases=rng.uniform(0, 1, (count, 3)),
-        others=np.append(0, 1 + rng.permutation(params.classes - 1)[: count - 1]),
-        painted=rng.permutation(count),
     )
 
 
@@ -135,16 +113,9 @@ def tracks(params: Synthetic, scene: Scene) -> tuple[NDArray[np.float64], NDArra
     Returns:
         Centres (frames, sprites, 2) as x and y, and diameters (frames, sprites), in pixels.
     """
-    ways = [MOTIONS[params.kind][name] for name in params.names]
-    labels = (scene.label + scene.others) % params.classes
+    way = MOTIONS[params.kind][params.names[scene.label]]
     x_TK, y_TK, near_TK = (
-        np.stack(
-            [
-                _over_time(params, phase, ways[label][axis])
-                for phase, label in zip(scene.phases[:, axis], labels, strict=True)
-            ],
-            axis=1,
-        )
+        np.stack([_over_time(params, phase, way[axis]) for phase in scene.phases[:, axis]], axis=1)
         for axis in range(3)
     )
     centres_TK2 = params.size * (0.1 + 0.8 * np.stack([x_TK, y_TK], axis=-1))
@@ -186,9 +157,8 @@ def draw(params: Synthetic, scene: Scene) -> NDArray[np.uint8]:
     frames = np.empty((params.frames, size, size, 3), np.uint8)
     for t, frame in enumerate(frames):
         canvas = ground(backgrounds[scene.background], scene.view + t * scene.pan, size)
-        for k in scene.painted:
-            x, y = centres_TK2[t, k]
-            _paint(canvas, sprites[scene.looks[k]], x, y, diameters_TK[t, k])
+        for look, (x, y), diameter in zip(scene.looks, centres_TK2[t], diameters_TK[t]):
+            _paint(canvas, sprites[look], x, y, diameter)
         frame[...] = canvas[:, ::-1] if scene.mirrored else canvas
     return frames
 
@@ -270,15 +240,10 @@ def bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     rng = stream(params.seed, style.bank, 0)
     side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
     sprites = []
-    for look in range(16):
+    for _ in range(16):
         tint = rng.integers(-40, 41, 3)
-        own = rng
-        if params.layout == "binding":
-            # All colours have the same greys and textures.
-            own = stream(params.seed, style.bank, 1 + look // params.sprites)
-            tint = _equal_luma(own, look % params.sprites / params.sprites)
         texture = np.clip(
-            style.sprite + tint + _smooth(own, 5, _TEXTURE, style.sprite_contrast), 0, 255
+            style.sprite + tint + _smooth(rng, 5, _TEXTURE, style.sprite_contrast), 0, 255
         )
         opacity = np.clip(_inside(style.shape), 0, 256)[..., None]
         sprites.append(np.concatenate([texture, opacity], axis=-1))
@@ -307,17 +272,6 @@ def _inside(shape: str) -> NDArray[np.int64]:
     squares = x * x + y * y
     disc = 2 * (_TEXTURE**2 - squares)
     return disc if shape == "disc" else np.minimum(disc, 2 * squares - _TEXTURE**2 // 4)
-
-
-def _equal_luma(rng: np.random.Generator, hue: float) -> NDArray[np.int64]:
-    """Return a tint of a hue, in turns, whose luma does not depend on the hue.
-
-    No channel leaves 0 to 255, so that sprites of all hues have the same distribution of luma.
-    """
-    grey, angle = int(rng.integers(-25, 26)) - _GREY, 2 * math.pi * hue
-    blue, red = _CHROMA * math.cos(angle), _CHROMA * math.sin(angle)
-    tint = (1.402 * red, -0.344 * blue - 0.714 * red, 1.772 * blue)  # BT.601
-    return grey + np.round(tint).astype(np.int64)
 
 
 def _smooth(rng: np.random.Generator, cells: int, side: int, contrast: int) -> NDArray[np.int32]:

@@ -68,8 +68,8 @@ class Synthetic(BaseModel):
             `textured` has contrast in every patch. `black` has nothing to see.
         contrast: of the background's texture, in per cent. Nothing else depends on it.
         layout: what is drawn. `sway`: sprites that move to and fro within the frame, all in the
-            motion of the class. `binding`: each as in another class; the first sprite's is the
-            label. `people`: a person who makes the action of the class, whatever the kind.
+            motion of the class. `people`: a person who makes the action of the class, whatever the
+            kind.
         sprites: their number.
         diameter: the sprites' mean diameter, as a share of the frame's side.
         quick: the number of frames of the quick way, in a period of 30 frames.
@@ -78,7 +78,7 @@ class Synthetic(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind = "ssv2"
-    layout: Literal["sway", "binding", "people"] = "sway"
+    layout: Literal["sway", "people"] = "sway"
     classes: int = Field(default_factory=lambda values: len(_names(**values)), ge=2)
     train_per_class: int = Field(default=80, ge=1, le=5_000)
     test_per_class: int = Field(default=20, ge=1, le=5_000)
@@ -99,8 +99,6 @@ class Synthetic(BaseModel):
         if self.classes > most:
             what = "layout people" if self.layout == "people" else f"kind {self.kind}"
             raise ValueError(f"classes: {what} has at most {most}")
-        if self.layout == "binding" and not 2 <= self.sprites <= self.classes:
-            raise ValueError(f"sprites: layout binding has 2 to {self.classes}")
         return self
 
     @property

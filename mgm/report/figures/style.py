@@ -1,7 +1,9 @@
 """Style and output files of all figures."""
 
+import logging
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import get_font_names
+from matplotlib.font_manager import findSystemFonts, fontManager, get_font_names
 
 from mgm.results.atomic import atomic_write
 
@@ -24,15 +26,20 @@ ACCENT = "#d55e00"
 LOOKS = (ACCENT, "#0072b2", "#117a5b", "#7d4a86", "#767676", "#8a6d00")
 # Fonts of Chinese, Japanese and Korean, of which a machine has some.
 CJK = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "WenQuanYi Zen Hei", "PingFang SC")
+FONTS = ("Helvetica", "Arial", "Liberation Sans", "DejaVu Sans", *CJK)
+# Some have no normal weight, which is no news for a user.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+# Matplotlib lists the fonts of a machine once, perhaps before these were installed.
+if not {*CJK} & {*get_font_names()}:
+    for path in {*findSystemFonts()} - {font.fname for font in fontManager.ttflist}:
+        with suppress(OSError, RuntimeError):
+            fontManager.addfont(path)
 # Matplotlib's own values come first, so that a user's matplotlibrc changes no figure.
 STYLE: dict[Any, Any] = {
     name: value for name, value in mpl.rcParamsDefault.items() if "backend" not in name
 } | {
-    "font.family": "sans-serif",
-    "font.sans-serif": [
-        *("Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"),
-        *(name for name in CJK if name in get_font_names()),
-    ],
+    # A glyph that a family lacks is the next one's. A generic name, "sans-serif", is one family.
+    "font.family": [name for name in FONTS if name in get_font_names()],
     # A $ in a name is a $.
     "text.parse_math": False,
     "font.size": 9,

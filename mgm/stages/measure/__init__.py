@@ -5,7 +5,6 @@ write arrays.npz to the job's folder.
 
 - saliency: motion inside boxes / motion outside (paper, section 1)
 - coverage: the share of moving pixels that each mask hides (ours)
-- cover: the share of generated movers' pixels that a mask hides (ours)
 - visible: the shares of texture and of motion that a mask leaves visible (ours)
 - explained: the share of the trivial loss that a model explains, moving and static (ours)
 - controls: accuracy of a linear probe without a trained model (ours)
