@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from mgm.errors import UserError, valid
@@ -20,6 +21,7 @@ from mgm.video.decode import probe_video, read_clip
 
 TITLES = {"block": "Random block", "tube": "Random tube", "mgm": "MGM"}
 FRAMES, TUBELET, PATCHES = 16, 2, 14  # of the paper's ViT; patches along the short side
+WIDEST = 1280  # pixels of a frame that is measured and drawn
 
 
 def show(
@@ -61,6 +63,7 @@ def show(
             f"has {info.frames}"
         )
     clip = read_clip(video, start + stride * np.arange(FRAMES), info.has_vectors)
+    frames_THWC = _small(clip.frames_THWC)
     lines = []
     if not info.has_vectors:
         masks = [mask for mask in masks if not MASKS[mask.name].guided]
@@ -76,7 +79,7 @@ def show(
         masked_SHW = clip_mask(clip, mask, grid, TUBELET, stride, seed)
         texture, moving = (
             "none" if np.isnan(share) else f"{100 * share:.0f} %"
-            for share in shares(clip.frames_THWC, masked_SHW)[:2]
+            for share in shares(frames_THWC, masked_SHW)[:2]
         )
         name = f"{TITLES.get(mask.name, mask.name)} hides {100 * mask.ratio:.0f} %"
         texts.append((name, f"Visible: {texture} of texture, {moving} of motion"))
@@ -84,7 +87,7 @@ def show(
         lines.append(f"{name:<25}visible: {texture} of textured patches, {moving} of moving energy")
     titles, notes = zip(*texts)
     arrays = {
-        "frames_THWC": clip.frames_THWC,
+        "frames_THWC": frames_THWC,
         "motion_SHW2": np.stack([_speed(clip, slot) for slot in range(grid.slots)]),
         "has_motion_S": clip.has_motion_T.reshape(grid.slots, -1).any(1),
         "masked_NSHW": np.array(masked_NSHW),
@@ -92,6 +95,15 @@ def show(
         "note_P": notes,
     }
     return arrays, lines
+
+
+def _small(frames_THWC: np.ndarray) -> np.ndarray:
+    """Return frames of at most `WIDEST` pixels. Sixteen of 8K would take 11 GB to measure."""
+    factor = WIDEST / max(frames_THWC.shape[1:3])
+    if factor >= 1:
+        return frames_THWC
+    how: dict[str, Any] = {"fx": factor, "fy": factor, "interpolation": cv2.INTER_AREA}
+    return np.stack([cv2.resize(frame_HWC, None, **how) for frame_HWC in frames_THWC])
 
 
 def _speed(clip: Clip, slot: int) -> np.ndarray:
