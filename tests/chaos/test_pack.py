@@ -45,9 +45,7 @@ def packed(results: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("rounds", [10, pytest.param(300, marks=pytest.mark.slow)])
-def test_packs_kills_and_edits_lose_no_run(tmp_path, rounds, monkeypatch):
-    # Less compression, for more rounds.
-    monkeypatch.setattr("mgm.results.archive.PRESET", 0)
+def test_packs_kills_and_edits_lose_no_run(tmp_path, rounds):
     chance, kept = random.Random(rounds), {name: dict[str, bytes]() for name in NAMES}
     for round_ in range(rounds):
         name = chance.choice(NAMES)

@@ -112,9 +112,10 @@ STUDY = small(
 
 def tables_of(found: StudyResults) -> dict[str, Shown]:
     """Return the tables of a study, by key."""
-    views = found.study.shown_views.items()
     return {
-        name: shown_table(found, name, view, name) for name, view in views if view.kind == "table"
+        name: shown_table(found, name, view, view.title or name)
+        for name, view in found.study.shown_views.items()
+        if view.kind == "table"
     }
 
 
