@@ -6,7 +6,7 @@ It never trains. Missing runs are named.
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -171,6 +171,13 @@ class Drawing:
     folder: Path
     formats: Sequence[str] = ()
 
+    @cached_property
+    def code(self) -> list[bytes]:
+        """Return the modules that draw."""
+        folders = (Path(__file__).with_name(name) for name in ("figures", "views"))
+        files = sorted(path for folder in folders for path in folder.glob("*.py"))
+        return [path.read_bytes() for path in files]
+
     def __call__(self, name: str, data: pd.DataFrame, view: View, kind: str) -> Path:
         """Draw a figure unless it is there, and return its path.
 
@@ -178,11 +185,8 @@ class Drawing:
             kind: the format that the page shows.
         """
         stem, kinds = self.folder / name, [*dict.fromkeys((kind, *self.formats))]
-        folders = (Path(__file__).with_name(name) for name in ("figures", "views"))
-        files_of_code = sorted(path for folder in folders for path in folder.glob("*.py"))
-        code = [path.read_bytes() for path in files_of_code]
         # A pickled view has a set, whose order differs between processes.
-        digest = sha256(pickle.dumps((data, view.model_dump_json(), code))).hexdigest()
+        digest = sha256(pickle.dumps((data, view.model_dump_json(), self.code))).hexdigest()
         stamp = self.folder / ".drawn" / name
         files = [stem.with_suffix(f".{name}") for name in kinds]
         known = stamp.is_file() and stamp.read_text() == digest

@@ -184,11 +184,9 @@ def units_of(
         for term in formula.terms
     ]
     series = combined(formula, parts, [term.row in CONTROLS for term in formula.terms])
-    kept = series.index.to_frame()
-    if dataset_seeds:
-        series = series[kept.dataset_seed.isin(dataset_seeds)]
-    if seeds:
-        series = series[series.index.to_frame().seed.isin(seeds)]
+    for name, wanted in (("dataset_seed", dataset_seeds), ("seed", seeds)):
+        if wanted:
+            series = series[series.index.get_level_values(name).isin(wanted)]
     return per_unit(series, found.study.unit)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from mgm.errors import UserError, valid
@@ -16,7 +15,7 @@ from mgm.spec import MASKS, Mask
 from mgm.stages.guidance import clip_mask
 from mgm.stages.measure.visible import shares
 from mgm.study.recipes import MASK_RATIO
-from mgm.video.clip import Clip
+from mgm.video.clip import Clip, resize
 from mgm.video.decode import probe_video, read_clip
 
 TITLES = {"block": "Random block", "tube": "Random tube", "mgm": "MGM"}
@@ -102,8 +101,8 @@ def _small(frames_THWC: np.ndarray) -> np.ndarray:
     factor = WIDEST / max(frames_THWC.shape[1:3])
     if factor >= 1:
         return frames_THWC
-    how: dict[str, Any] = {"fx": factor, "fy": factor, "interpolation": cv2.INTER_AREA}
-    return np.stack([cv2.resize(frame_HWC, None, **how) for frame_HWC in frames_THWC])
+    height, width = (round(factor * side) for side in frames_THWC.shape[1:3])
+    return resize(frames_THWC, height, width, antialias=True)
 
 
 def _speed(clip: Clip, slot: int) -> np.ndarray:

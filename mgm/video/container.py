@@ -178,9 +178,7 @@ class VideoReader:
             UserError: it has another size than the pictures before.
         """
         plane = self._reformatter.reformat(picture.frame, format="rgb24", threads=1).planes[0]
-        lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-        frame_HWC = lines[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
-        frame_HWC = picture.rotation.apply(frame_HWC)
+        frame_HWC = picture.rotation.apply(plane_pixels(plane, 3))
         if self._shape and frame_HWC.shape != self._shape:
             now, before = (f"{shape[0]} x {shape[1]}" for shape in (frame_HWC.shape, self._shape))
             raise UserError(
@@ -339,6 +337,12 @@ def _video_stream(path: str | Path, container: Any) -> av.VideoStream:
             f"{LARGEST_SIDE:,} here; scale it down, or leave it out"
         )
     return stream
+
+
+def plane_pixels(plane: Any, channels: int) -> np.ndarray:
+    """Return the pixels of a plane, (H, W, channels) uint8, in FFmpeg's own buffer."""
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    return lines[:, : channels * plane.width].reshape(plane.height, plane.width, channels)
 
 
 def _facts(path: str | Path) -> tuple[Timeline | None, SequenceHeader, bool, str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mgm.spec import Clips
 from mgm.video.clip import Crop, cut_frames
-from mgm.video.container import DecodedFrame, VideoReader
+from mgm.video.container import DecodedFrame, VideoReader, plane_pixels
 
 FULL_RANGE = 32  # added to the number of the colour space
 # Weights of red and blue in luma, by FFmpeg's number of the colour space. Others: as in BT.601.
@@ -67,7 +67,7 @@ def write_planes(
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(cut_HWC), "rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace="ITU601", threads=1)
         top, left, height, width, crop = 0, 0, size, size, Crop(0, 0, size, size)
-    luma_HW, *chroma = map(_pixels_of, frame.planes)
+    luma_HW, *chroma = (plane_pixels(plane, 1)[..., 0] for plane in frame.planes)
     row, column = top % 2, left % 2
     part_HW = luma_HW[top - row : top + height, left - column : left + width]
     into["luma_BTHW"][at, : part_HW.shape[0], : part_HW.shape[1]] = part_HW
@@ -77,11 +77,6 @@ def write_planes(
         into["chroma_BT2HW"][at, number, : part_HW.shape[0], : part_HW.shape[1]] = part_HW
     colours = int(frame.colorspace) + FULL_RANGE * (frame.format.name == "yuvj420p")
     into["place_B6"][:] = row, column, height, width, crop.flip, colours
-
-
-def _pixels_of(plane: av.video.plane.VideoPlane) -> np.ndarray:
-    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-    return lines[:, : plane.width]
 
 
 def frames_of(size: int, luma_BTHW: Tensor, chroma_BT2HW: Tensor, place_B6: Tensor) -> Tensor:

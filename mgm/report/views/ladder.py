@@ -37,11 +37,11 @@ def draw(points: pd.DataFrame, view: View) -> Any:
     import numpy as np
     import seaborn as sns
 
-    from mgm.report.figures.panels import FACETS
-    from mgm.report.figures.style import INK, LOOKS, caption
+    from mgm.report.figures.panels import FACETS, colours_of
+    from mgm.report.figures.style import INK, caption
 
     options, places = options_of(view), points.drop_duplicates("place").sort_values("place")
-    colours = dict(zip(options.colours, (LOOKS[1], LOOKS[2], *LOOKS[3:], LOOKS[0])))
+    colours = colours_of([*options.colours])
     bold, shortest = [*colours][-1], points.steps.min()
     grid = sns.FacetGrid(points, **FACETS | {"height": 4.2, "aspect": 1.0}, sharey=False)
     for panel, axes in grid.axes_dict.items():

@@ -29,7 +29,7 @@ def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
 def draw(lines: pd.DataFrame, view: View) -> Any:
     import seaborn as sns
 
-    from mgm.report.figures.panels import HEIGHT, colours_of
+    from mgm.report.figures.panels import PANELS, colours_of
     from mgm.report.figures.style import caption
 
     names = list(lines.row.unique())
@@ -39,14 +39,10 @@ def draw(lines: pd.DataFrame, view: View) -> Any:
         y="loss",
         hue="row",
         palette=colours_of(names),
-        col="title",
-        col_wrap=2,
         units="run_id",
         estimator=None,
         kind="line",
-        height=HEIGHT,
-        aspect=1.25,
-        facet_kws={"sharex": False, "sharey": False},
+        **PANELS | {"col": "title"},
     )
     for axes in grid.axes_dict.values():
         axes.grid(axis="y")
