@@ -170,21 +170,19 @@ def _names(frame: pd.DataFrame, plan: Plan) -> dict[str, str]:
     """
     runs = of_every_run(frame.assign(shown=frame.run_id), plan.specs)
     runs = runs.sort_values("row", key=lambda row: row.str.len(), kind="stable")
-    runs = runs.drop_duplicates("run_id")
+    first = {run["run_id"]: run for run in reversed(runs.to_dict("records"))}
     several = frame[~frame.control].dataset.nunique() > 1
     names = dict[str, str]()
-    for run in runs.to_dict("records"):
-        run_id, spec = run["run_id"], plan.specs[run["run_id"]]
-        drawn = run["dataset_seed"] >= 0 and run["dataset_seed"] != spec.seed
-        shown = run["shown"] == run_id and spec.stage != "pretrain"
-        parts = (
-            run["row"],
-            run["dataset"] if several else "",
-            f"dataset seed {run['draw']}" if drawn else "",
-            f"seed {spec.seed}",
-            run["column"] if shown else spec.stage,
-        )
-        names[run_id] = " / ".join(filter(None, parts))
+    for run_id, spec in plan.specs.items():
+        parts = [f"seed {spec.seed}", spec.stage]
+        # Pictures are in no row.
+        if run := first.get(run_id):
+            if run["dataset_seed"] >= 0 and run["dataset_seed"] != spec.seed:
+                parts.insert(0, f"dataset seed {run['dataset_seed']}")
+            if run["shown"] == run_id and spec.stage != "pretrain":
+                parts[-1] = run["column"]
+            parts = [run["row"], *[run["dataset"]] * several, *parts]
+        names[run_id] = " / ".join(parts)
     counts = Counter(names.values())
     return {
         run_id: name if counts[name] == 1 else f"{name} / {run_id.rpartition('-')[2]}"

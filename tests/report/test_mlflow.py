@@ -11,8 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
+from mgm.dag.workflow import Workflow
 from mgm.errors import UserError
-from mgm.report.mlflow import default_uri, sync
+from mgm.report.mlflow import _names, default_uri, sync
+from mgm.results.frame import examine_all, frame_of
 from mgm.results.result import read_result, write_result
 from tests.helpers.fake_results import finish, run_of, suite, write_log
 from tests.helpers.mirrored import content
@@ -97,6 +99,13 @@ def test_a_run_its_parent_its_curve_and_its_cell(place):
     }.items():
         shown = client.search_runs([run.info.experiment_id], query)
         assert {one.data.tags["mgm.run"] for one in shown} == found
+
+
+def test_every_run_of_a_suite_has_a_name_of_its_own(tmp_path):
+    plan = Workflow({"scale": "smoke"}, results=tmp_path).plan
+    names = _names(frame_of(plan, examine_all(tmp_path, plan.specs)), plan)
+    assert names.keys() == plan.specs.keys()
+    assert len({*names.values()}) == len(names)
 
 
 def test_without_a_name_every_result_is_an_experiment(place):
