@@ -249,23 +249,3 @@ def test_a_digest_alone_does_not_make_videos_generated():
     assert told("any", drawn) == "any (generated)"
     assert told("ssv2", drawn) == told("ssv2") == "SSv2 stand-in (generated)"
     assert told("ssv2", digest="") == "SSv2"
-
-
-@pytest.mark.parametrize(
-    ("stage", "dotted", "default", "value"),
-    [
-        ("pretrain", "optim.name", "AdamW", "SGD"),
-        ("pretrain", "mask.jumps", False, True),
-        ("pretrain", "target", "pixels", "motion"),
-        ("pretrain", "mask.edge", "grow", "spill"),
-        ("finetune", "model.channels", 3, 1),
-        ("probe", "kind", "logistic", "attentive"),
-        ("probe", "still", False, True),
-    ],
-)
-def test_an_old_spec_is_read_if_dropped_fields_have_their_defaults(stage, dotted, default, value):
-    spec = STAGES[stage](data=SSV2)
-    fields, path = spec.model_dump(mode="json"), dotted.split(".")
-    assert parse(_with(fields, path, default), "spec.json") == spec
-    with pytest.raises(UserError, match=f"^spec.json: {dotted} {value} was dropped; commit 34d1f9"):
-        parse(_with(fields, path, value), "spec.json")

@@ -12,7 +12,6 @@ from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from mgm.errors import UserError, valid
 from mgm.reading import read_json
-from mgm.spec.dropped import without_dropped
 from mgm.spec.masks import MASKS, Compensate, Mask
 from mgm.spec.values import (
     LARGE,
@@ -304,10 +303,9 @@ def parse(fields: dict[str, Any], source: str) -> Spec:
     Raises:
         UserError: a field is unknown, missing or invalid. The error names it.
     """
-    kept = without_dropped(fields, source)
     # The first part of a fault's path is the stage.
     with valid(f"{source}: ", below=1):
-        return _adapter.validate_python(kept)
+        return _adapter.validate_python(fields)
 
 
 def read_spec(place: Path) -> Spec:

@@ -37,6 +37,7 @@ def frame():
                     "share": True,
                     **dict.fromkeys(("mean", "low", "high"), np.nan),
                     "n": 4,
+                    "status": "finished",
                     "panel": "",
                 }
                 for nth, row in reversed([*enumerate(ROWS)])
@@ -50,6 +51,13 @@ def test_gains_are_paired_and_stand_in_the_views_order(frame):
     assert {*points.colour} == {"Quick", "People"}
     # Pairs of one dataset seed differ by the row's number, whatever their level.
     assert np.allclose(points["mean"], points.place + 1)
+
+
+def test_a_dataset_that_lacks_runs_has_no_line(frame):
+    lacks = (frame.dataset == "b") & (frame.row == "MGM") & (frame.column == "Fine-tuned")
+    frame.loc[lacks, "status"] = "partial"
+    assert {*ladder.data(frame, VIEW).title} == {"A", "C"}
+    assert ladder.data(frame.assign(status="not run"), VIEW).empty
 
 
 def test_a_line_per_dataset_is_drawn_in_each_panel(frame):

@@ -19,10 +19,14 @@ class Options(FrozenModel):
 
 
 def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
-    """Return a row per mark: a panel per column, a place per row. Long runs are dashed."""
+    """Return a row per mark of datasets whose runs are all finished: a panel per column."""
     options = options_of(view)
     colours = {name: colour for colour, names in options.colours.items() for name in names}
-    parts = [minus(part, options.minus) for _, part in frame.groupby("column", sort=False)]
+    # Lines of a study in progress would rest on fewer datasets than the others.
+    whole = frame.groupby("dataset").status.transform(lambda status: (status == "finished").all())
+    if not whole.any():
+        return frame[whole]
+    parts = [minus(part, options.minus) for _, part in frame[whole].groupby("column", sort=False)]
     points = pd.concat(parts, ignore_index=True)
     rows = [row for row in view.rows if row != options.minus]
     points = points[points.row.isin(rows) & points.dataset.isin(list(colours))]
