@@ -139,7 +139,6 @@ def _with(fields, path, value):
         ("pretrain", {"optim": {"lr": 1e999}}, "optim.lr", ["finite", "inf"]),
         ("pretrain", {"optim": {"epochs": 10**30}}, "optim.epochs", [str(10**30)]),
         ("pretrain", {"seed": 2**70}, "seed", [str(2**70)]),
-        ("pretrain", {"version": 99}, "version", ["99"]),
         ("pretrain", {"parent": "../../evil"}, "parent", ["'../../evil'"]),
         ("pretrain", {"data": {"dataset": "a/b"}}, "data.dataset", ["'a/b'"]),
         ("pretrain", {"model": {"width": 100}}, "model", ["100", "12"]),
