@@ -68,7 +68,7 @@ def steps(tiny: bool, backbone: str) -> None:
     optimiser = build_optimiser(model, spec.optim)
 
     def loss_of():
-        return model(frames_BTHWC, masked_BL, weight_B)
+        return model(frames_BTHWC, masked_BL, weight_B)[0]
 
     peer = hugging_face(spec, "sdpa", frames_BTHWC, masked_BL)
     works = [partial(step_seconds, *work, device, True) for work in ((optimiser, loss_of), peer)]
@@ -105,7 +105,7 @@ def fed(tiny: bool, folder: Path) -> None:
 
     def step(batch: Batch) -> None:
         def loss_of():
-            return model(frames_BTHWC, batch.masked_BL, batch.weight_B)
+            return model(frames_BTHWC, batch.masked_BL, batch.weight_B, batch.motion_BSHW)[0]
 
         frames_BTHWC = batch.frames_BTHWC
         if batch.planes:

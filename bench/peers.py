@@ -204,7 +204,7 @@ def step(repeats: int, size: int = 224) -> Iterator[Comparison]:
     weight_B = torch.ones(1)
     model = build_mae(spec).train()
     optimiser = build_optimiser(model, spec.optim)
-    steps = {"ours": (optimiser, lambda: model(frames_BTHWC, masked_BL, weight_B))}
+    steps = {"ours": (optimiser, lambda: model(frames_BTHWC, masked_BL, weight_B)[0])}
     for attention in ("eager", "sdpa"):
         steps[attention] = hugging_face(spec, attention, frames_BTHWC, masked_BL)
     for bf16, eager in ((False, 1.5), (True, 1.2)):

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,23 +15,36 @@ from mgm.spec import Finetune, Probe
 
 
 class _Classifier(nn.Module):
-    """A model whose forward pass returns logits, with the loss of classification."""
+    """A model of logits, with the loss of classification."""
 
     label_smoothing: float
 
-    def loss(self, frames_BTHWC: Tensor, target: Tensor, weight_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean cross-entropy, and each clip's predicted class.
+    def forward(
+        self, frames_BTHWC: Tensor, target: Tensor | None = None, weight_B: Tensor | None = None
+    ) -> Any:
+        """Return the logits (B, classes), or the loss if there are targets.
 
         Args:
             frames_BTHWC: uint8.
             target: classes (B) int64, or the share of each class (B, classes).
             weight_B: weights of the clips' losses.
+
+        Returns:
+            The logits; or the mean cross-entropy, and the training clips' accuracy for the log.
         """
-        logits = self(frames_BTHWC)
+        logits_BC = self.logits(frames_BTHWC)
+        if target is None or weight_B is None:
+            return logits_BC
         loss_B = F.cross_entropy(
-            logits.float(), target, label_smoothing=self.label_smoothing, reduction="none"
+            logits_BC.float(), target, label_smoothing=self.label_smoothing, reduction="none"
         )
-        return (loss_B * weight_B).mean(), logits.argmax(dim=1)
+        # A mixed clip has the label of the larger share.
+        label_B = target if target.ndim == 1 else target.argmax(dim=1)
+        right_B = logits_BC.argmax(dim=1) == label_B
+        return (loss_B * weight_B).mean(), {"train_top1": 100 * right_B.float().mean()}
+
+    def logits(self, frames_BTHWC: Tensor) -> Tensor:
+        raise NotImplementedError
 
 
 class Classifier(_Classifier):
@@ -52,7 +66,7 @@ class Classifier(_Classifier):
             self.head.weight.mul_(0.001)
             self.head.bias.mul_(0.001)
 
-    def forward(self, frames_BTHWC: Tensor) -> Tensor:
+    def logits(self, frames_BTHWC: Tensor) -> Tensor:
         """Return the logits (B, classes) of uint8 frames."""
         x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
         return self.head(self.dropout(self.fc_norm(x_BLD.mean(dim=1))))
@@ -74,7 +88,7 @@ class AttentiveClassifier(_Classifier):
         self.head = nn.Linear(spec.model.width, classes)
         self.label_smoothing = spec.label_smoothing
 
-    def forward(self, frames_BTHWC: Tensor) -> Tensor:
+    def logits(self, frames_BTHWC: Tensor) -> Tensor:
         """Return the logits (B, classes) of uint8 frames."""
         with torch.no_grad():
             x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))

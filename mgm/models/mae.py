@@ -57,18 +57,31 @@ class MAE(nn.Module):
         init_pretraining(self)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
-    def forward(self, frames_BTHWC: Tensor, masked_BL: Tensor, weight_B: Tensor) -> Tensor:
+    def forward(
+        self,
+        frames_BTHWC: Tensor,
+        masked_BL: Tensor,
+        weight_B: Tensor,
+        motion_BSHW: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, so that a GPU computes it in one compiled function with the model.
 
         Args:
             frames_BTHWC: uint8.
             masked_BL: bool, True where hidden. Every clip hides `hidden` tokens.
             weight_B: weights of the clips' losses (`reconstruction_loss`).
+            motion_BSHW: what guides the masks. None: nothing.
 
         Returns:
-            () float32.
+            The loss, () float32, and numbers for the log: the loss of predicting zeros, and the
+            mask's `motion_coverage`.
         """
-        return reconstruction_loss(*self.predict(frames_BTHWC, masked_BL), weight_B)
+        predicted_BMP, target_BMP = self.predict(frames_BTHWC, masked_BL)
+        trivial = torch.linalg.vector_norm(target_BMP).square() / target_BMP.numel()
+        numbers = {"trivial_loss": trivial}
+        if motion_BSHW is not None:
+            numbers["coverage"] = motion_coverage(masked_BL, motion_BSHW, self.encoder.grid)
+        return reconstruction_loss(predicted_BMP, target_BMP, weight_B), numbers
 
     def predict(self, frames_BTHWC: Tensor, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Return predictions and targets for the masked tokens, each (B, M, P * C)."""
@@ -84,11 +97,6 @@ class MAE(nn.Module):
             torch.cat((visible_BVD, masked_BMD), dim=1), hidden=masked_BM.shape[1]
         )
         return predicted_BMP, self.target(gather_tokens(patches_BLPC, masked_BM))
-
-    def targets(self, frames_BTHWC: Tensor, masked_BL: Tensor) -> Tensor:
-        """Return the targets alone: (B, M, P * C). The arguments are as in `forward`."""
-        patches_BLPC = patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch)
-        return self.target(gather_tokens(patches_BLPC, self.split(masked_BL)[1]))
 
     def split(self, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Return the positions of the visible and of the masked tokens, in token order.
@@ -136,6 +144,17 @@ def reconstruction_loss(predicted_BMP: Tensor, target_BMP: Tensor, weight_B: Ten
     """
     loss_B = F.mse_loss(predicted_BMP.float(), target_BMP, reduction="none").mean(dim=(1, 2))
     return (loss_B * weight_B).mean()
+
+
+def motion_coverage(masked_BL: Tensor, motion_BSHW: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """Return the share of a clip's motion under the mask, averaged over clips.
+
+    For a clip without motion, it is the share of hidden tokens. All clips have the same weight, so
+    the mean over equal micro-batches is the batch's mean.
+    """
+    motion_BL = F.adaptive_avg_pool2d(motion_BSHW, grid[1:]).flatten(1).clamp(min=0)
+    motion_BL = torch.where(motion_BL.sum(1, keepdim=True) > 0, motion_BL, 1.0)
+    return ((motion_BL * masked_BL).sum(1) / motion_BL.sum(1)).mean()
 
 
 def build_mae(spec: Pretrain) -> MAE:

@@ -1,6 +1,6 @@
 """`mgm finetune`: train with labels, then run the multi-view test."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -27,36 +27,18 @@ def finetune(job: Job[Finetune]) -> dict[str, Any]:
     model.to(job.device)
     augment = spec.augment
 
-    def mixed(step: int, batch: Batch, weight_B: Tensor) -> Batch:
+    def inputs(step: int, batch: Batch, weight_B: Tensor) -> Sequence[Tensor]:
         """Apply mixup and CutMix to the batch.
 
         Draws depend only on the run's seed, the step and the rank, so a resumed run repeats them.
         """
-        if not augment.mixup and not augment.cutmix:
-            return batch
-        draw = rng.generator(rng.clip_seed(spec.seed, step, -1 - collectives.rank()), "augment")
-        frames_BTHWC, target_BC = mix(
-            batch.frames_BTHWC,
-            batch.label_B,
-            weight_B,
-            classes,
-            augment.mixup,
-            augment.cutmix,
-            draw,
-        )
-        return batch._replace(frames_BTHWC=frames_BTHWC, target_BC=target_BC)
+        frames_BTHWC, target = batch.frames_BTHWC, batch.label_B
+        if augment.mixup or augment.cutmix:
+            draw = rng.generator(rng.clip_seed(spec.seed, step, -1 - collectives.rank()), "augment")
+            shares = augment.mixup, augment.cutmix
+            frames_BTHWC, target = mix(frames_BTHWC, target, weight_B, classes, *shares, draw)
+        return frames_BTHWC, target, batch.weight_B
 
-    def loss_of(batch: Batch) -> tuple[Tensor, Callable[[], dict[str, Tensor]]]:
-        target = batch.label_B if batch.target_BC is None else batch.target_BC
-        loss, prediction_B = model.loss(batch.frames_BTHWC, target, batch.weight_B)
-        # A mixed clip has the label of the larger share.
-        label_B = target if target.ndim == 1 else target.argmax(dim=1)
-
-        def numbers() -> dict[str, Tensor]:
-            return {"train_top1": 100 * (prediction_B == label_B).float().mean()}
-
-        return loss, numbers
-
-    fit(job, model, videos, loss_of, mixed, spec.layer_decay, augment=augment)
+    fit(job, model, videos, inputs, augment)
     model.eval()
     return test(job, model)

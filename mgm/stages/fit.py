@@ -11,13 +11,10 @@ from torch.nn import functional as F
 
 from mgm.console import show
 from mgm.data.index import Video
-from mgm.errors import UserError
 from mgm.models import save_weights
-from mgm.spec import Augment, Finetune, Optim, Pretrain
-from mgm.spec.compute import multiply_adds, passes
+from mgm.spec import Augment, Finetune, Pretrain
 from mgm.stages.job import Job
-from mgm.training import TrainingRun, collectives, train
-from mgm.training.loop import Numbers
+from mgm.training import collectives, train
 from mgm.video.loader import NO_AUGMENT, Batch, training_loader
 from mgm.video.planes import frames_of
 from mgm.video.ring import Waits
@@ -26,20 +23,18 @@ from mgm.video.ring import Waits
 # times as long, and a CPU that emulates bf16 takes 20 to 100 times as long.
 SLOW = 1.5
 
-# `change(step, batch, weight_B)` returns the batch that is trained on. Its arguments are the batch
-# on the device, and the weights on the host, so that reading them does not wait for the device.
-Change = Callable[[int, Batch, Tensor], Batch]
+# `inputs(step, batch, weight_B)` returns what the model's forward pass takes. Its arguments are the
+# batch on the device, and the weights on the host, so that reading them does not wait for the
+# device.
+Inputs = Callable[[int, Batch, Tensor], Sequence[Tensor]]
 
 
 def fit(
     job: Job[Pretrain] | Job[Finetune],
     model: nn.Module,
     videos: Sequence[Video],
-    loss_of: Callable[[Batch], tuple[Tensor, Numbers]],
-    change: Change | None = None,
-    layer_decay: float = 1.0,
-    *,
-    augment: Augment = NO_AUGMENT,
+    inputs: Inputs,
+    augment: Augment,
     **masks: Any,
 ) -> None:
     """Train a model to the run's last step, and write weights.safetensors.
@@ -47,41 +42,14 @@ def fit(
     `job.failed` gets the names of the videos that could not be read.
 
     Args:
-        model: on the job's device.
-        loss_of: see `TrainingRun`.
-        change: None: batches are not changed.
+        model: on the job's device. See `mgm.training.train`.
         augment, masks: see `training_loader`.
     """
-    spec = job.spec
     warn_of_slow_bf16(job)
-    run = TrainingRun(
-        spec.run_id,
-        model,
-        spec.optim,
-        steps_of(spec.optim, len(videos)),
-        len(videos),
-        partial(training_batches, job, videos, change, augment=augment, **masks),
-        loss_of,
-        layer_decay,
-        augment.repeats,
-        spec.seed,
-        # A multiply-add is two operations.
-        2.0 * passes(spec) * multiply_adds(spec),
-    )
-    job.failed = train(run, job.folder, job.options, show)
+    batches = partial(training_batches, job, videos, inputs, augment=augment, **masks)
+    job.failed = train(job.spec, model, len(videos), batches, job.folder, job.options, show)
     if collectives.is_main():
         save_weights(model, job.folder / "weights.safetensors")
-
-
-def steps_of(optim: Optim, videos: int) -> int:
-    """Return the number of optimiser steps: `optim.steps`, or epochs of whole batches."""
-    if optim.steps:
-        return optim.steps
-    if videos < optim.batch:
-        raise UserError(
-            f"optim.batch is {optim.batch}, but there are {videos} training videos; lower it"
-        )
-    return optim.epochs * (videos // optim.batch)
 
 
 def warn_of_slow_bf16(job: Job[Pretrain] | Job[Finetune]) -> None:
@@ -111,15 +79,14 @@ def bf16_slowdown() -> float:
 def training_batches(
     job: Job,
     videos: Sequence[Video],
-    change: Change | None,
+    inputs: Inputs,
     first_step: int,
     waits: Waits,
     **loading: Any,
-) -> Generator[tuple[Batch, tuple[str, ...]], None, None]:
-    """Yield, per step, this process's batch on the device, and the videos that could not be read.
+) -> Generator[tuple[Sequence[Tensor], tuple[str, ...]], None, None]:
+    """Yield, per step, what the model takes of this process's clips, and the unreadable videos.
 
     Args:
-        change: see `fit`.
         first_step: the step to start at.
         waits, loading: see `training_loader`.
     """
@@ -145,7 +112,7 @@ def training_batches(
         failed = tuple(dict.fromkeys(videos[sample].path for sample in unread))
         if planes := own.planes:
             own = own._replace(frames_BTHWC=frames_of(spec.clips.size, *planes))
-        yield change(step, own, batch.weight_B) if change else own, failed
+        yield inputs(step, own, batch.weight_B), failed
         # The loader writes the next batches into the same memory.
         copied()
 

@@ -6,6 +6,7 @@ import re
 import torch
 from torch import nn
 
+from mgm.errors import UserError
 from mgm.spec import Optim
 
 
@@ -47,6 +48,17 @@ def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) ->
     optimiser = torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
     set_learning_rate(optimiser, optim.lr)
     return optimiser
+
+
+def steps_of(optim: Optim, videos: int) -> int:
+    """Return the number of optimiser steps: `optim.steps`, or epochs of whole batches."""
+    if optim.steps:
+        return optim.steps
+    if videos < optim.batch:
+        raise UserError(
+            f"optim.batch is {optim.batch}, but there are {videos} training videos; lower it"
+        )
+    return optim.epochs * (videos // optim.batch)
 
 
 def learning_rate(step: int, steps: int, optim: Optim) -> float:

@@ -48,7 +48,6 @@ class Batch(NamedTuple):
         weight_B: float32, the weight of the clip's loss. It is 0 for a training video that could
             not be read, which has frames of zeros. Otherwise it is 1.
         motion_BSHW: float32 magnitude per slot that guides masks. None for unguided masks.
-        target_BC: float32, the share of each class in mixed clips (`mgm.training.mix`).
         masked_BL: True for hidden tokens.
         luma_BTHW, chroma_BT2HW, place_B6: the planes (`mgm.video.planes`).
     """
@@ -59,7 +58,6 @@ class Batch(NamedTuple):
     sample_B: torch.Tensor
     weight_B: torch.Tensor
     motion_BSHW: torch.Tensor | None = None
-    target_BC: torch.Tensor | None = None
     masked_BL: torch.Tensor | None = None
     luma_BTHW: torch.Tensor | None = None
     chroma_BT2HW: torch.Tensor | None = None

@@ -15,19 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from mgm.errors import UserError
 from mgm.models import build_classifier, load_weights
-from mgm.spec import Optim, RunOptions, parse
+from mgm.spec import RunOptions, parse
 from mgm.stages import fit as fitting
 from mgm.stages.evaluate import test
 from mgm.stages.finetune import finetune
 from mgm.stages.job import Job, Workplace, find_index
 from mgm.stages.pretrain import pretrain
 from mgm.stages.runner import run_all
-from mgm.training import TrainingRun, collectives, train
-from tests.helpers.small_runs import Numbers
+from mgm.training import collectives
+from tests.helpers.small_runs import Toy, ToyModel, toy_clips, toy_spec
 
 COMPUTE = {"finetune": finetune}
 STOP_AT = 5
@@ -37,30 +36,19 @@ def share_of(x):
     return x.chunk(collectives.world_size())[collectives.rank()]
 
 
-def toy(failing, videos=1000) -> TrainingRun:
+def toy(failing, videos=1000) -> Toy:
     """Return a small run. A process gets its share of a batch, and the failures of that share."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
 
     def batches(first, waits):
         for step in range(first, 12):
-            x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
             own = [
                 name
                 for at, clip, name in failing
                 if at == step and clip in share_of(torch.arange(8))
             ]
-            yield Numbers(share_of(x)), own
+            yield [share_of(toy_clips(step))], own
 
-    def loss_of(batch):
-        x = batch.x
-        loss = (model(x) - x.sum(dim=1, keepdim=True)).square().mean()
-        return loss, lambda: {"first": x[0, 0]}
-
-    optim = Optim(
-        lr=0.5, min_lr=0.01, batch=8, epochs=10, warmup_epochs=1, precision="float32", clip_grad=0.5
-    )
-    return TrainingRun("toy", model, optim, 12, videos, batches, loss_of)
+    return Toy(toy_spec(12, clip_grad=0.5), ToyModel(dropout=0.0), batches, videos)
 
 
 # (step, clip of the batch, video)
@@ -77,13 +65,10 @@ def trained_toy(folder: Path, videos: int, accumulate: int, **how) -> dict:
     folder.mkdir(exist_ok=True)
     run = toy(FAILING, videos)
     try:
-        failed = train(run, folder, RunOptions(accumulate=accumulate, **how), lambda line: None)
+        failed = run.train(folder, RunOptions(accumulate=accumulate, **how))
     except UserError as error:
         return {"error": str(error)}
-    return {
-        "failed": failed,
-        "weights": torch.cat([x.flatten() for x in run.model.parameters()]).tolist(),
-    }
+    return {"failed": failed, "weights": run.weights().tolist()}
 
 
 def stopped(spec, execution: Workplace) -> object:

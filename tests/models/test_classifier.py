@@ -51,7 +51,7 @@ def test_only_the_head_trains_and_its_query_decays():
     groups = parameter_groups(model, 0.01)
     decays = {id(x): group["weight_decay"] for group in groups for x in group["params"]}
     frames_BTHWC = torch.randint(256, (2, 4, 24, 24, 3), dtype=torch.uint8)
-    loss, _ = model.loss(frames_BTHWC, torch.tensor([0, 1]), torch.ones(2))
+    loss, _ = model(frames_BTHWC, torch.tensor([0, 1]), torch.ones(2))
     loss.backward()
     for name, weight in model.named_parameters():
         trained = not name.startswith("encoder.")

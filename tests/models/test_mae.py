@@ -63,8 +63,9 @@ def test_a_clip_of_weight_zero_has_no_gradient_and_keeps_its_place(batch):
     loss = reconstruction_loss(predicted, target, torch.tensor([1.0, 0.0, 0.0]))
     torch.testing.assert_close(loss, one / 3)
     frames[1:] = 0
-    again = model(frames, masked, torch.tensor([1.0, 0.0, 0.0]))
+    again, numbers = model(frames, masked, torch.tensor([1.0, 0.0, 0.0]))
     torch.testing.assert_close(again, loss)
+    assert numbers.keys() == {"trivial_loss"}
 
 
 @pytest.mark.parametrize("more", [-1, 1])

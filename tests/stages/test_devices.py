@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn import functional as F
 
 from mgm.models import build_classifier, build_mae
 from mgm.spec import Finetune
@@ -32,10 +31,11 @@ def test_a_step_has_no_tensor_of_another_device(pretraining, finetuning, stage, 
         frames_BTHWC = torch.empty(2, 4, 24, 24, 3, dtype=torch.uint8, device=GPU)
         if tuned:
             label_B = torch.empty(2, dtype=torch.int64, device=GPU)
-            loss = F.cross_entropy(model(frames_BTHWC).float(), label_B)
+            loss, _ = model(frames_BTHWC, label_B, torch.empty(2, device=GPU))
         else:
             masked_BL = torch.empty(2, 18, dtype=torch.bool, device=GPU)
-            loss = model(frames_BTHWC, masked_BL, torch.empty(2, device=GPU))
+            motion_BSHW = torch.empty(2, 2, 3, 3, device=GPU)
+            loss, _ = model(frames_BTHWC, masked_BL, torch.empty(2, device=GPU), motion_BSHW)
         # Without a GPU, PyTorch has no backward pass on one.
         for x in model.parameters():
             x.grad = torch.empty_like(x)

@@ -15,6 +15,7 @@ from mgm.data.index import read_index
 from mgm.data.synthetic.generator import load_boxes
 from mgm.errors import UserError
 from mgm.masking import Grid, make_mask
+from mgm.models.mae import motion_coverage
 from mgm.results.result import examine
 from mgm.results.statistics import over_seeds
 from mgm.rng import clip_seed
@@ -22,7 +23,6 @@ from mgm.spec import MASKS, Data, Mask, Measure
 from mgm.stages.guidance import every_mask
 from mgm.stages.measure import choose, measure
 from mgm.stages.measure.saliency import saliency_score
-from mgm.stages.pretrain import motion_coverage
 from mgm.stages.runner import run_all
 from mgm.study.recipes import MASK_RATIO
 from mgm.video import read_clip, slot_displacement
@@ -319,11 +319,11 @@ def test_logged_coverage_does_not_depend_on_how_a_batch_is_shared():
     generator = torch.Generator().manual_seed(0)
     motion = torch.rand(8, 2, 8, 8, generator=generator) * torch.arange(8)[:, None, None, None]
     masked = torch.rand(8, 32, generator=generator) < 0.5
-    whole = motion_coverage(masked, motion, Grid(2, 4, 4))
+    whole = motion_coverage(masked, motion, (2, 4, 4))
     for shares in (2, 4):
         parts = [
-            motion_coverage(own, moved, Grid(2, 4, 4))
+            motion_coverage(own, moved, (2, 4, 4))
             for own, moved in zip(masked.chunk(shares), motion.chunk(shares), strict=True)
         ]
         torch.testing.assert_close(torch.stack(parts).mean(), whole)
-    assert motion_coverage(masked[:1], motion[:1], Grid(2, 4, 4)) == masked[0].float().mean()
+    assert motion_coverage(masked[:1], motion[:1], (2, 4, 4)) == masked[0].float().mean()

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 
 from mgm.models import build_classifier, build_mae
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, RunOptions
@@ -30,16 +29,16 @@ def pretraining(model: Model):
         torch.rand(3, 32, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
         < spec.grid[0] * spec.hidden
     )
-    return mae, lambda frames_BTHWC: mae(frames_BTHWC, masked_BL, torch.ones(3))
+    return mae, lambda frames_BTHWC: mae(frames_BTHWC, masked_BL, torch.ones(3))[0]
 
 
 def finetuning(model: Model):
     classifier = build_classifier(
         Finetune(**SHAPES, model=model, drop_path=0.5, head_dropout=0.5), 5
     )
-    return classifier, lambda frames_BTHWC: nn.functional.cross_entropy(
-        classifier(frames_BTHWC), torch.arange(3)
-    )
+    return classifier, lambda frames_BTHWC: classifier(
+        frames_BTHWC, torch.arange(3), torch.ones(3)
+    )[0]
 
 
 def step(model, loss_of, precision: str) -> tuple[torch.Tensor, torch.Tensor]:

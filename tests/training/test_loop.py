@@ -13,63 +13,48 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
 from mgm.errors import UserError
-from mgm.spec import Optim, RunOptions
-from mgm.training import TrainingRun, load_checkpoint, save_checkpoint, train
+from mgm.spec import RunOptions
+from mgm.training import load_checkpoint, save_checkpoint
 from mgm.training.log import TrainingLog
 from mgm.training.loop import _caught_signals
 from mgm.training.optim import learning_rate
-from tests.helpers.small_runs import Numbers
-
-OPTIM = Optim(lr=0.5, min_lr=0.01, batch=8, epochs=10, warmup_epochs=1, precision="float32")
+from tests.helpers.small_runs import Toy, ToyModel, toy_clips, toy_spec
 
 
 class Stop(Exception):
     pass
 
 
-def toy(steps=24, dropout=0.5, stop_at=None, spoil_at=None, failing=(), videos=1000) -> TrainingRun:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(dropout), nn.Linear(8, 1))
-
+def toy(steps=24, dropout=0.5, stop_at=None, spoil_at=None, failing=(), videos=1000) -> Toy:
     def batches(first, waits):
         for step in range(first, 10**9):
             if step == stop_at:
                 raise Stop
-            x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+            x_B4 = toy_clips(step)
             if step == spoil_at:
-                x = x / 0
-            yield Numbers(x), [name for at, name in failing if at == step]
+                x_B4 = x_B4 / 0
+            yield [x_B4], [name for at, name in failing if at == step]
 
-    def loss_of(batch):
-        x = batch.x
-        loss = (model(x) - x.sum(dim=1, keepdim=True)).square().mean()
-        return loss, lambda: {"size": torch.tensor(len(x))}
-
-    return TrainingRun("run-1", model, OPTIM, steps, videos, batches, loss_of)
+    return Toy(toy_spec(steps), ToyModel(dropout), batches, videos)
 
 
-def quiet(_):
-    pass
-
-
-def weights(run):
-    return torch.cat([parameter.detach().flatten() for parameter in run.model.parameters()])
+RUN = toy().spec.run_id
 
 
 def test_stopped_at_any_step_and_resumed_the_weights_are_bit_equal(tmp_path):
     whole = toy()
-    train(whole, tmp_path / "a" if (tmp_path / "a").mkdir() is None else None, show=quiet)
+    (tmp_path / "a").mkdir()
+    whole.train(tmp_path / "a")
     for step in range(1, 24):
         folder = tmp_path / f"stopped-{step}"
         folder.mkdir()
         with pytest.raises(Stop):
-            train(toy(stop_at=step), folder, RunOptions(checkpoint_s=0), quiet)
+            toy(stop_at=step).train(folder, RunOptions(checkpoint_s=0))
         resumed = toy()
-        train(resumed, folder, show=quiet)
-        assert torch.equal(weights(resumed), weights(whole)), step
+        resumed.train(folder)
+        assert torch.equal(resumed.weights(), whole.weights()), step
         steps = [
             json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()
         ]
@@ -77,8 +62,8 @@ def test_stopped_at_any_step_and_resumed_the_weights_are_bit_equal(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_next_step_named(tmp_path):
-    with pytest.raises(UserError, match="run-1: .* step 7"):
-        train(toy(spoil_at=7), tmp_path, show=quiet)
+    with pytest.raises(UserError, match=f"{RUN}: .* step 7"):
+        toy(spoil_at=7).train(tmp_path)
 
 
 def test_the_last_update_is_checked_too(tmp_path, monkeypatch):
@@ -89,8 +74,8 @@ def test_the_last_update_is_checked_too(tmp_path, monkeypatch):
         "mgm.training.loop.learning_rate",
         lambda step, steps, optim: 1e300 if step == steps - 1 else real(step, steps, optim),
     )
-    with pytest.raises(UserError, match="run-1: .*weight .* step 24"):
-        train(run, tmp_path, show=quiet)
+    with pytest.raises(UserError, match=f"{RUN}: .*weight .* step 24"):
+        run.train(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
@@ -102,24 +87,24 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before_and_all_agrees(tmp_path, 
     """
     whole, said = toy(), []
     (tmp_path / "whole").mkdir()
-    train(whole, tmp_path / "whole", show=quiet)
+    whole.train(tmp_path / "whole")
     with pytest.raises(Stop):
-        train(toy(stop_at=9), tmp_path, RunOptions(checkpoint_s=0), quiet)
+        toy(stop_at=9).train(tmp_path, RunOptions(checkpoint_s=0))
     newest = tmp_path / "checkpoint.pt"
     newest.write_bytes(newest.read_bytes()[: int(share * newest.stat().st_size)])
     with pytest.raises(Stop):
-        train(toy(stop_at=8), tmp_path, RunOptions(checkpoint_s=0), said.append)
+        toy(stop_at=8).train(tmp_path, RunOptions(checkpoint_s=0), said.append)
     assert said == [
-        f"{newest}: is damaged, so run-1 goes back to the previous checkpoint",
-        "run-1: continues at step 8 of 24",
+        f"{newest}: is damaged, so {RUN} goes back to the previous checkpoint",
+        f"{RUN}: continues at step 8 of 24",
     ]
     assert not newest.exists()  # otherwise the next checkpoint would move it over the good one
     with pytest.raises(Stop):
-        train(toy(stop_at=10), tmp_path, RunOptions(checkpoint_s=0), quiet)
+        toy(stop_at=10).train(tmp_path, RunOptions(checkpoint_s=0))
     resumed = toy()
-    train(resumed, tmp_path, show=said.append)
-    assert said[2:] == ["run-1: continues at step 10 of 24"]
-    assert torch.equal(weights(resumed), weights(whole))
+    resumed.train(tmp_path, show=said.append)
+    assert said[2:] == [f"{RUN}: continues at step 10 of 24"]
+    assert torch.equal(resumed.weights(), whole.weights())
     logs = [
         [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         for folder in (tmp_path, tmp_path / "whole")
@@ -155,7 +140,7 @@ def test_a_flipped_bit_anywhere_gives_way_to_the_checkpoint_before(tmp_path):
         changed = bytearray(whole)
         changed[bit // 8] ^= 1 << bit % 8
         newest.write_bytes(changed)
-        assert load_checkpoint(tmp_path, "run-1", 2, quiet)["step"] == 1
+        assert load_checkpoint(tmp_path, "run-1", 2, print)["step"] == 1
     newest.write_bytes(whole)
     assert load_checkpoint(tmp_path, "run-1", 2)["step"] == 2
 
@@ -177,12 +162,12 @@ def test_a_flipped_bit_anywhere_gives_way_to_the_checkpoint_before(tmp_path):
 def test_a_checkpoint_with_an_impossible_field_is_damaged(tmp_path, changes):
     save_checkpoint(tmp_path, state())
     save_checkpoint(tmp_path, state(**({"step": 2} | changes)))
-    assert load_checkpoint(tmp_path, "run-1", 24, quiet)["step"] == 1
+    assert load_checkpoint(tmp_path, "run-1", 24, print)["step"] == 1
 
 
 def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path):
     with pytest.raises(Stop):
-        train(toy(stop_at=3), tmp_path, RunOptions(checkpoint_s=0), quiet)
+        toy(stop_at=3).train(tmp_path, RunOptions(checkpoint_s=0))
     limits, ignored = (
         resource.getrlimit(resource.RLIMIT_FSIZE),
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
@@ -192,20 +177,20 @@ def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path)
     )  # a write past the limit fails as on a full disk
     try:
         with pytest.raises(UserError, match=r"checkpoint\.pt: "):
-            train(toy(), tmp_path, RunOptions(checkpoint_s=0), quiet)
+            toy().train(tmp_path, RunOptions(checkpoint_s=0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
     assert not list(tmp_path.glob(".*"))
-    assert load_checkpoint(tmp_path, "run-1", 24)["step"] == 3
+    assert load_checkpoint(tmp_path, RUN, 24)["step"] == 3
 
 
 def test_an_infinite_gradient_changes_no_other(tmp_path):
     """Without clipping, the gradients of the other weights are used as they are."""
     run = toy(steps=2, dropout=0.0)
-    run.model[2].bias.register_hook(lambda gradient: gradient * torch.inf)
+    run.model[3].bias.register_hook(lambda gradient: gradient * torch.inf)
     with pytest.raises(UserError, match="gradient inf"):
-        train(run, tmp_path, show=quiet)
+        run.train(tmp_path)
     assert torch.isfinite(run.model[0].weight.grad).all()
 
 
@@ -220,19 +205,18 @@ def test_a_signal_leaves_a_checkpoint_of_its_step_and_its_status(tmp_path, numbe
     for at in (5, 23):
         folder = tmp_path / str(at)
         folder.mkdir()
-        run = toy()
-        real = run.loss_of
+        run, seen = toy(), []
 
-        def loss_of(x, at=at, seen=[], real=real):  # noqa: B006
-            seen.append(x)
+        def kill(*_, at=at, seen=seen):
+            seen.append(at)
             if len(seen) == at + 1:
                 os.kill(os.getpid(), number)
-            return real(x)
 
+        run.model.register_forward_hook(kill)
         with pytest.raises(SystemExit) as stop:
-            train(replace(run, loss_of=loss_of), folder, show=quiet)
+            run.train(folder)
         assert stop.value.code == 128 + number
-        assert load_checkpoint(folder, "run-1", 24)["step"] == at + 1
+        assert load_checkpoint(folder, RUN, 24)["step"] == at + 1
         assert signal.getsignal(number) == signal.SIG_DFL
     assert (tmp_path / "stopped").exists()
     with pytest.raises(SystemExit) as stop, _caught_signals():
@@ -243,9 +227,10 @@ def test_a_signal_leaves_a_checkpoint_of_its_step_and_its_status(tmp_path, numbe
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     with pytest.raises(Stop):
-        train(toy(stop_at=3), tmp_path, RunOptions(checkpoint_s=0), quiet)
-    with pytest.raises(UserError, match="run-1.*run-2"):
-        train(replace(toy(), run_id="run-2"), tmp_path, show=quiet)
+        toy(stop_at=3).train(tmp_path, RunOptions(checkpoint_s=0))
+    other = replace(toy(), spec=toy_spec(24, clip_grad=1.0))
+    with pytest.raises(UserError, match=f"{RUN}.*{other.spec.run_id}"):
+        other.train(tmp_path)
 
 
 @pytest.mark.parametrize(("seconds", "lines"), [(0.05, 1), (0.0, 0)])
@@ -258,11 +243,8 @@ def test_a_run_that_waits_for_its_loader_says_so_once(tmp_path, monkeypatch, sec
             time.sleep(seconds)
             yield batch
 
-    def loss_of(x, loss_of=run.loss_of):
-        time.sleep(0.01)
-        return loss_of(x)
-
-    train(replace(run, batches=slow, loss_of=loss_of), tmp_path, show=said.append)
+    run.model.register_forward_hook(lambda *_: time.sleep(0.01))
+    replace(run, batches=slow).train(tmp_path, show=said.append)
     assert sum("--copy mp4" in line for line in said) == lines
 
 
