@@ -26,10 +26,11 @@ from typing import Any
 from mgm.console import track
 from mgm.data.index import Index, Video, inside, new_index, read_index, write_index
 from mgm.data.opening import GONE, disk_full, fault, in_processes, open_all
-from mgm.data.tracks import THREADS, are_copies, current, is_of
-from mgm.errors import UserError
+from mgm.data.tracks import THREADS, are_copies, current, is_of, track_fault
+from mgm.errors import NoMotion, UserError
 from mgm.reading import file_digest, read_json
 from mgm.results.atomic import atomic_write, remove_parts, write
+from mgm.spec import Method
 from mgm.video.track import AGAIN, track_path
 
 OLDER = f"is not a copy of its source as it is now; {AGAIN}"
@@ -107,11 +108,21 @@ def older_copies(index: Index) -> Iterator[tuple[str, str]]:
                 yield copy.path, OLDER
 
 
-def check_files(index: Index) -> None:
-    """Check that the videos of an index are the files that were indexed, by their sizes."""
+def check_files(folder: Path, index: Index, method: Method | None = None) -> None:
+    """Check that an index's files are those that were indexed. A run begins with it.
+
+    Videos are compared by size, and copies with their sources.
+
+    Args:
+        folder: of the index.
+        method: of the tracks that the training videos must have, made from the videos as they are
+            now. None: no tracks.
+    """
     with ThreadPoolExecutor(THREADS) as pool:
         found = zip(index.videos, pool.map(fault, index.videos))
         faults = [(video, wrong) for video, wrong in found if wrong]
+        followed = index.train if method else ()
+        others = [wrong for wrong in pool.map(partial(track_fault, method), followed) if wrong]
     if faults:
         (video, wrong), gone = faults[0], sum(wrong == GONE for _, wrong in faults)
         raise UserError(
@@ -120,6 +131,14 @@ def check_files(index: Index) -> None:
         )
     for path, reason in older_copies(index):
         raise UserError(f"{path}: {reason}")
+    if others:
+        again = f"run `mgm track {folder} --method {method}`"
+        if method == "codec" and are_copies(index):
+            again = AGAIN
+        raise NoMotion(
+            f"{others[0]} ({len(others)} of {len(followed)} training videos), but the mask "
+            f"follows it; {again}"
+        )
 
 
 def _current(video: Video, copy: Video | None) -> bool:

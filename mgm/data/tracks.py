@@ -11,7 +11,6 @@ torch is only imported for RAFT.
 
 import json
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
@@ -21,7 +20,7 @@ from typing import Any
 from mgm.console import track as progress
 from mgm.data.index import Index, Video, read_index
 from mgm.data.opening import disk_full, in_processes
-from mgm.errors import NoMotion, UserError
+from mgm.errors import UserError
 from mgm.reading import file_digest
 from mgm.results.atomic import atomic_write, remove_parts, write
 from mgm.results.lock import folder_lock
@@ -156,32 +155,12 @@ def has_track(video: Video, method: Method = "codec") -> bool:
     return bool(video.track) and os.path.exists(track_path(video.track, method))
 
 
-def require_tracks(folder: Path, videos: Sequence[Video], method: Method) -> None:
-    """Check that these videos of an index have tracks, made from them as they are now.
-
-    Raises:
-        NoMotion: a video has none. The message has the command to run.
-    """
-
-    def fault(video: Video) -> str:
-        path = track_path(video.track, method)
-        if not has_track(video, method):
-            return f"{path}: no such file"
-        # A missing video is found when it is read.
-        with suppress(OSError):
-            if not is_of(video, method, video.path):
-                return f"{path}: is not of its video as it is now"
-        return ""
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        faults = [found for found in pool.map(fault, videos) if found]
-    if faults:
-        again = f"run `mgm track {folder} --method {method}`"
-        if method == "codec" and are_copies(read_index(folder)):
-            again = AGAIN
-        raise NoMotion(
-            f"{faults[0]} ({len(faults)} of {len(videos)} videos), but the mask follows it; {again}"
-        )
+def track_fault(method: Any, video: Video) -> str:
+    """Return what is wrong with a video's track; empty if it is of the video as it is now."""
+    path = track_path(video.track, method)
+    if not has_track(video, method):
+        return f"{path}: no such file"
+    return "" if is_of(video, method, video.path) else f"{path}: is not of its video as it is now"
 
 
 def _write(method: Method, weights: Path | None, digest: str, video: Video) -> tuple[Video, str]:

@@ -92,7 +92,7 @@ def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]], 
     """
     if (source / "index.json").is_file():
         index = read_index(source)
-        check_files(index)
+        check_files(source, index)
         return {index.name(video): video for video in index.videos}, list(index.excluded), index
     if not source.exists():
         raise UserError(f"{source}: no such folder, index or video; correct the path")

@@ -34,4 +34,5 @@ def over_videos(
     for batch in test_loader(
         videos, clips, views, CLIPS, workers=workers, share=share, failed=failed
     ):
-        yield computed(compute, batch.frames_BTHWC), batch.sample_B
+        # The loader writes later batches into the same memory.
+        yield computed(compute, batch.frames_BTHWC), batch.sample_B.clone()

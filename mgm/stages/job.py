@@ -11,13 +11,14 @@ import torch
 
 from mgm import rng
 from mgm.data.copies import check_files
-from mgm.data.index import Index, Video, read_index, require_labels
+from mgm.data.index import Index, Video, read_index, require_labels, require_vectors
 from mgm.data.opening import cores
 from mgm.errors import UserError
-from mgm.spec import Run, RunOptions
+from mgm.spec import MASKS, Method, Pretrain, Run, RunOptions
 from mgm.spec.options import ReadOptions
 from mgm.stages.parents import verified_weights
 from mgm.training import collectives
+from mgm.video.loader import track_method
 
 S = TypeVar("S", bound=Run)
 T = TypeVar("T")
@@ -135,9 +136,14 @@ def find_index(spec: Run, workplace: Workplace) -> Index:
             f"{workplace.data[name]}: holds videos with digest {index.digest}, and the run needs "
             f"{spec.data.digest}; run `mgm prepare` again"
         )
-    # One process checks for all, since it opens each video.
+    method: Method | None = None
+    if isinstance(spec, Pretrain) and MASKS[spec.mask.name].guided:
+        method = track_method(spec.mask.guidance)
+        if method == "codec":
+            require_vectors(index.train, spec.mask.name)
+    # One process checks for all, since it looks at each file.
     if collectives.is_main():
-        check_files(index)
+        check_files(workplace.data[name], index, method)
     return index
 
 

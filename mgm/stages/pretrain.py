@@ -6,8 +6,6 @@ from typing import Any
 from torch import Tensor
 
 from mgm.console import show
-from mgm.data.index import require_vectors
-from mgm.data.tracks import require_tracks
 from mgm.models import build_mae, load_weights
 from mgm.results.result import last_losses, learnt_nothing, log_lines
 from mgm.spec import Augment, Pretrain
@@ -15,7 +13,7 @@ from mgm.stages.fit import fit
 from mgm.stages.guidance import guided
 from mgm.stages.job import Job
 from mgm.training import collectives
-from mgm.video.loader import Batch, track_method
+from mgm.video.loader import Batch
 
 
 def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
@@ -27,10 +25,6 @@ def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
     spec = job.spec
     videos = job.training_videos()
     masks = guided(spec.mask, spec.clips, spec.model)
-    if method := track_method(masks["guide"]):
-        if method == "codec":
-            require_vectors(videos, spec.mask.name)
-        require_tracks(job.workplace.data[spec.data.dataset], videos, method)
     model = build_mae(spec)
     if spec.parent:
         load_weights(model, job.weights(spec.parent))

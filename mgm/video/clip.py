@@ -169,13 +169,14 @@ class Motion:
 
         `Mask.distance`, `Mask.compensate` and `Mask.cells` describe the arguments.
         """
-        vectors_THW2, distance_THW = self.in_cells
         largest = cells == "max" and self.crop is not None
         if largest:
             rows, columns = covered_cells(self.crop, self.size, *self.distance_THW.shape[1:])
             part = ..., slice(rows.min(), rows.max()), slice(columns.min(), columns.max())
             vectors_THW2 = self.vectors_THW2[(*part, slice(None))] * self._scale
             distance_THW = self.distance_THW[part]
+        else:
+            vectors_THW2, distance_THW = self.in_cells
         divisor_THW = distance_THW if distance == "estimated" else np.ones_like(distance_THW)
         if compensate != "none":
             vectors_THW2 = compensated(vectors_THW2, divisor_THW, compensate)

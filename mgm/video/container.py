@@ -360,7 +360,7 @@ def _read_packets(
     with closing(container):
         context, name = stream.codec_context, container.format.name.partition(",")[0]
         codec, slices = context.codec.canonical_name, Slices(context.extradata or b"")
-        packets, times, headers = _packets(container, stream), None, set[SequenceHeader]()
+        packets, times, headers = _clear(path, container, stream), None, set[SequenceHeader]()
         if codec == "h264":
             packets = slices.read(packets)
         if codec != "vp8" and _one_clock(container):
@@ -414,14 +414,19 @@ def _packets(container: Any, stream: av.VideoStream) -> Iterator[Any]:
     # A PyAV generator that is not closed leaks 150 bytes.
     with suppress(av.FFmpegError), closing(demuxed) as packets:
         for packet in packets:
-            if packet.has_sidedata("encryption_info"):
-                path = container.name.removeprefix("file:")
-                raise UserError(f"{path}: is encrypted; decrypt it, or leave it out")
             if marked is not None and packet.size:
                 yield marked
             marked = packet if packet.is_corrupt else None
             if marked is None:
                 yield packet
+
+
+def _clear(path: str, container: Any, stream: av.VideoStream) -> Iterator[Any]:
+    """Yield the packets of a file. Refuse one that is encrypted."""
+    for packet in _packets(container, stream):
+        if packet.has_sidedata("encryption_info"):
+            raise UserError(f"{path}: is encrypted; decrypt it, or leave it out")
+        yield packet
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def write_planes(
     size: int,
     video: tuple[int, int],
     into: Mapping[str, np.ndarray],
-    at: np.ndarray,
+    t: int,
 ) -> None:
     """Write the planes of a picture under a crop.
 
@@ -56,7 +56,7 @@ def write_planes(
     Args:
         size, video: see `mgm.video.read.read_pixels`.
         into: the arrays of one clip.
-        at: which of its frames they are.
+        t: the frame's place in it.
     """
     frame, room = picture.frame, into["luma_BTHW"].shape[-1]
     own = crop.on(picture.size, video)
@@ -70,11 +70,11 @@ def write_planes(
     luma_HW, *chroma = (plane_pixels(plane, 1)[..., 0] for plane in frame.planes)
     row, column = top % 2, left % 2
     part_HW = luma_HW[top - row : top + height, left - column : left + width]
-    into["luma_BTHW"][at, : part_HW.shape[0], : part_HW.shape[1]] = part_HW
+    into["luma_BTHW"][t, : part_HW.shape[0], : part_HW.shape[1]] = part_HW
     halves = slice(top // 2, -(-(top + height) // 2)), slice(left // 2, -(-(left + width) // 2))
     for number, plane_HW in enumerate(chroma):
         part_HW = plane_HW[halves]
-        into["chroma_BT2HW"][at, number, : part_HW.shape[0], : part_HW.shape[1]] = part_HW
+        into["chroma_BT2HW"][t, number, : part_HW.shape[0], : part_HW.shape[1]] = part_HW
     colours = int(frame.colorspace) + FULL_RANGE * (frame.format.name == "yuvj420p")
     into["place_B6"][:] = row, column, height, width, crop.flip, colours
 

@@ -68,15 +68,15 @@ def open_track(video: Video, method: Method | None) -> Track | None:
         return None
     track = Track(path)
     facts = track.facts
-    if facts.frames != video.frames or (facts.bytes != video.bytes and video.bytes):
+    found, known = [facts.frames], [video.frames]
+    if video.bytes:
+        found, known = [*found, facts.bytes], [*known, video.bytes]
+    if facts.method == "codec" and video.height:
+        found, known = [*found, *track.size], [*known, video.height, video.width]
+    if found != known:
         raise NoMotion(
-            f"{path}: is of a video of {facts.frames:,} frames and {facts.bytes:,} bytes, and "
-            f"{video.path} has {video.frames:,} and {video.bytes:,}; {AGAIN}"
-        )
-    if facts.method == "codec" and video.height and track.size != (video.height, video.width):
-        raise NoMotion(
-            f"{path}: is of a video of {facts.height} x {facts.width} pixels, and the index has "
-            f"{video.height} x {video.width}; {AGAIN}"
+            f"{path}: is of a video of {found} frames, bytes and pixels, and {video.path} has "
+            f"{known}; {AGAIN}"
         )
     return track
 
@@ -96,19 +96,19 @@ def read_pixels(
         frames, crops, size: see `read`.
         out_VTHWC: where the pixels are written. None: a new array.
     """
-    for source, picture, shown_VT in _pictures(video, track, frames):
+    for source, picture, places in _pictures(video, track, frames):
         frame_HWC = source.pixels(picture)
         height, width, _ = frame_HWC.shape
         if out_VTHWC is None:
             sides = (size, size) if crops else (height, width)
-            out_VTHWC = np.empty((*shown_VT.shape, *sides, 3), np.uint8)
+            out_VTHWC = np.empty((len(frames), len(frames[0]), *sides, 3), np.uint8)
         # Each frame is cut when it is decoded. Keeping whole frames, 4 MB per clip, takes longer.
-        for v in np.flatnonzero(shown_VT.any(1)).tolist():
+        for v, t in places:
             cut_HWC = frame_HWC
             if crops:
                 of = (video.height or height, video.width or width)
                 (cut_HWC,) = cut_frames(frame_HWC[None], crops[v], size, of)
-            out_VTHWC[v, shown_VT[v]] = cut_HWC
+            out_VTHWC[v, t] = cut_HWC
     assert out_VTHWC is not None
     return out_VTHWC
 
@@ -130,24 +130,26 @@ def read_planes(
     # It needs torch, an optional package.
     from mgm.video.planes import write_planes
 
-    for source, picture, shown_VT in _pictures(video, track, frames):
-        for v in np.flatnonzero(shown_VT.any(1)).tolist():
-            of = (video.height or picture.size[0], video.width or picture.size[1])
+    for source, picture, places in _pictures(video, track, frames):
+        of = (video.height or picture.size[0], video.width or picture.size[1])
+        for v, t in places:
             into = {name: array[v] for name, array in arrays.items()}
-            write_planes(source, picture, crops[v], size, of, into, shown_VT[v])
+            write_planes(source, picture, crops[v], size, of, into, t)
 
 
 def _pictures(
     video: Video, track: Track | None, frames: Sequence[np.ndarray]
-) -> Iterator[tuple[VideoReader, DecodedFrame, np.ndarray]]:
-    """Yield each picture that clips show, and where they show it: (V, T) bool."""
+) -> Iterator[tuple[VideoReader, DecodedFrame, list[tuple[int, int]]]]:
+    """Yield each picture that clips show, and its places: the clip, and the frame in it."""
     wanted_N, inverse = np.unique(np.stack(frames), return_inverse=True)
-    place_VT = inverse.reshape(len(frames), -1)
+    places = [list[tuple[int, int]]() for _ in wanted_N]
+    for place, n in enumerate(inverse.ravel().tolist()):
+        places[n].append(divmod(place, len(frames[0])))
     known = (track.timeline, track.facts.container) if track else ()
     with open_video(video.path, *known) as source:
         for n, picture in wanted_pictures(source, wanted_N):
             if n is not None:
-                yield source, picture, place_VT == n
+                yield source, picture, places[n]
 
 
 class Cache:

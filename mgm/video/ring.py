@@ -67,7 +67,7 @@ def read_batches(
     if not workers:
         for number in numbers:
             arrays = {
-                name: np.zeros((clips, *one.shape[1:]), one.dtype) for name, one in example.items()
+                name: np.empty((clips, *one.shape[1:]), one.dtype) for name, one in example.items()
             }
             yield arrays, [fill(arrays, number, part) for part in range(parts)]
         return

@@ -129,7 +129,42 @@ class Track:
         """
         self.path, self.data = str(path), data
         with self._opened() as (read, size):
-            self._read_table(read, size)
+            end = read(_LAST_READ, max(size - _LAST_READ, 0))
+            last = end[-END.size :]
+            if len(last) < END.size or not last.endswith(MAGIC):
+                raise NoMotion(f"{self.path}: is not a whole track; delete it, and {AGAIN}")
+            length, crc, _ = END.unpack(last)
+            whole = min(length + END.size, size)
+            if whole > len(end):
+                end = read(whole, size - whole)
+        packed = end[-whole : -END.size]
+        try:
+            if zlib.crc32(packed) != crc:
+                raise ValueError
+            table = zlib.decompressobj().decompress(packed, _LARGEST_TABLE)
+            line, _, columns = table.partition(b"\n")
+            self.facts = facts = Facts.model_validate_json(line)
+            T, at, column_of = facts.frames, 0, dict[str, np.ndarray]()
+            for name, kind in COLUMNS if facts.keys is None else COLUMNS + TIMES:
+                column_of[name] = np.frombuffer(columns, kind, T, at)
+                at += T * np.dtype(kind).itemsize
+            size_T = column_of["size"].astype(np.int64)
+            if size_T.sum() != size - whole or at != len(columns):
+                raise ValueError
+        except (ValueError, zlib.error, ValidationError):
+            raise NoMotion(
+                f"{self.path}: has changed since it was written; delete it, and {AGAIN}"
+            ) from None
+        self._size_T, self._offset_T = size_T, np.cumsum(size_T) - size_T
+        self._crc_T = column_of["crc"]
+        self._past_T, self._future_T = column_of["past"], column_of["future"]
+        self._kind_T = column_of["kind"]
+        self.has_mv_T = size_T > 0
+        self.timeline: Timeline | None = None
+        if facts.keys is not None:
+            times_T, keys = np.cumsum(column_of["time"]), np.array(facts.keys, np.int64)
+            of_packets = column_of["packet"], column_of["disposable"]
+            self.timeline = Timeline(times_T, *of_packets, keys, facts.start)
 
     def __len__(self) -> int:
         return self.facts.frames
@@ -148,8 +183,27 @@ class Track:
             NoMotion: the video's codec has no motion vectors, or the file has changed.
             UserError: there is no such frame.
         """
+        index_T = self._numbers(frames)
+        facts = self.facts
+        if not facts.vectors:
+            raise NoMotion(
+                f"{self.path}: {facts.kind} has no motion vectors that FFmpeg exports; copy "
+                "the videos (`mgm prepare --copy mp4`), use flow (`mgm track --method dis`) or an "
+                "unguided mask"
+            )
+        rows, columns = cells(facts.height), cells(facts.width)
+        moved = self.has_mv_T[index_T]
         with self._opened() as (read, _):
-            return self._motion(read, self._numbers(frames))
+            packed = [self._frame(read, t) for t in index_T[moved].tolist()]
+        pair_NHW, future_NHW = self._unpacked(packed, rows, columns)
+        kind, scale = ("<i2", 1 / UNITS) if facts.method == "codec" else ("<f2", 1)
+        vectors_THW2 = np.zeros((len(index_T), rows, columns, 2), np.float32)
+        pairs_NHW2 = pair_NHW.view(kind).reshape(len(packed), rows, columns, 2)
+        vectors_THW2[moved] = np.multiply(pairs_NHW2, np.float32(scale), dtype=np.float32)
+        distance_THW = np.ones((len(index_T), rows, columns), np.float32)
+        past_N, future_N = (each[index_T[moved]] for each in (self._past_T, self._future_T))
+        distance_THW[moved] = cell_distance(future_NHW, past_N, future_N)
+        return Motion(vectors_THW2, distance_THW, moved, self.size)
 
     def _numbers(self, frames: slice | int | Sequence[int] | np.ndarray) -> np.ndarray:
         if isinstance(frames, slice):
@@ -189,44 +243,6 @@ class Track:
         finally:
             os.close(file)
 
-    def _read_table(self, read: Read, size: int) -> None:
-        end = read(_LAST_READ, max(size - _LAST_READ, 0))
-        last = end[-END.size :]
-        if len(last) < END.size or not last.endswith(MAGIC):
-            raise NoMotion(f"{self.path}: is not a whole track; delete it, and {AGAIN}")
-        length, crc, _ = END.unpack(last)
-        whole = min(length + END.size, size)
-        if whole > len(end):
-            end = read(whole, size - whole)
-        packed = end[-whole : -END.size]
-        try:
-            if zlib.crc32(packed) != crc:
-                raise ValueError
-            table = zlib.decompressobj().decompress(packed, _LARGEST_TABLE)
-            line, _, columns = table.partition(b"\n")
-            self.facts = facts = Facts.model_validate_json(line)
-            T, at, column_of = facts.frames, 0, dict[str, np.ndarray]()
-            for name, kind in COLUMNS if facts.keys is None else COLUMNS + TIMES:
-                column_of[name] = np.frombuffer(columns, kind, T, at)
-                at += T * np.dtype(kind).itemsize
-            size_T = column_of["size"].astype(np.int64)
-            if size_T.sum() != size - whole or at != len(columns):
-                raise ValueError
-        except (ValueError, zlib.error, ValidationError):
-            raise NoMotion(
-                f"{self.path}: has changed since it was written; delete it, and {AGAIN}"
-            ) from None
-        self._size_T, self._offset_T = size_T, np.cumsum(size_T) - size_T
-        self._crc_T = column_of["crc"]
-        self._past_T, self._future_T = column_of["past"], column_of["future"]
-        self._kind_T = column_of["kind"]
-        self.has_mv_T = size_T > 0
-        self.timeline: Timeline | None = None
-        if facts.keys is not None:
-            times_T, keys = np.cumsum(column_of["time"]), np.array(facts.keys, np.int64)
-            of_packets = column_of["packet"], column_of["disposable"]
-            self.timeline = Timeline(times_T, *of_packets, keys, facts.start)
-
     @property
     def kinds_T(self) -> tuple[str, ...]:
         return tuple(kind.decode() for kind in self._kind_T.tolist())
@@ -235,27 +251,6 @@ class Track:
     def size(self) -> tuple[int, int]:
         """Return height and width of the frames, whose pixels the vectors are in."""
         return self.facts.height, self.facts.width
-
-    def _motion(self, read: Read, index_T: np.ndarray) -> Motion:
-        facts = self.facts
-        if not facts.vectors:
-            raise NoMotion(
-                f"{self.path}: {facts.kind} has no motion vectors that FFmpeg exports; copy "
-                "the videos (`mgm prepare --copy mp4`), use flow (`mgm track --method dis`) or an "
-                "unguided mask"
-            )
-        rows, columns = cells(facts.height), cells(facts.width)
-        moved = self.has_mv_T[index_T]
-        packed = [self._frame(read, t) for t in index_T[moved].tolist()]
-        pair_NHW, future_NHW = self._unpacked(packed, rows, columns)
-        kind, scale = ("<i2", 1 / UNITS) if facts.method == "codec" else ("<f2", 1)
-        vectors_THW2 = np.zeros((len(index_T), rows, columns, 2), np.float32)
-        pairs_NHW2 = pair_NHW.view(kind).reshape(len(packed), rows, columns, 2)
-        vectors_THW2[moved] = np.multiply(pairs_NHW2, np.float32(scale), dtype=np.float32)
-        distance_THW = np.ones((len(index_T), rows, columns), np.float32)
-        past_N, future_N = (each[index_T[moved]] for each in (self._past_T, self._future_T))
-        distance_THW[moved] = cell_distance(future_NHW, past_N, future_N)
-        return Motion(vectors_THW2, distance_THW, moved, self.size)
 
     def _frame(self, read: Read, t: int) -> bytes:
         data = read(int(self._size_T[t]), int(self._offset_T[t]))

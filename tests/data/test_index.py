@@ -121,15 +121,15 @@ def test_files_that_are_gone_or_have_changed_are_counted_and_the_first_is_named(
     for video in index.videos:
         Path(video.path).parent.mkdir(exist_ok=True)
         Path(video.path).write_bytes(bytes(100))
-    check_files(index)
+    check_files(tmp_path, index)
     Path(index.videos[1].path).write_bytes(bytes(99))
     Path(index.videos[2].path).unlink()
     Path(index.videos[3].path).unlink()
     with pytest.raises(UserError, match="y, z.mp4: .*99.*100.* 2 .* 1 "):
-        check_files(index)
+        check_files(tmp_path, index)
     shutil.rmtree(tmp_path)
     with pytest.raises(UserError, match="x.mp4: .* 4 videos 4 are missing"):
-        check_files(index)
+        check_files(tmp_path, index)
 
 
 @pytest.mark.parametrize(

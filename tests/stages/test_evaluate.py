@@ -8,13 +8,16 @@ import torch
 from typer.testing import CliRunner
 
 from mgm.cli import app
+from mgm.data.index import read_index
 from mgm.models import build_classifier, save_weights
-from mgm.spec import PredictOptions, read_spec
+from mgm.spec import PredictOptions, Views, read_spec
+from mgm.stages import frozen
 from mgm.stages.apply import predict
 from mgm.stages.export import export
 from mgm.stages.finetune import finetune
 from mgm.stages.runner import run_all
 from tests.helpers.errors import refused
+from tests.helpers.small_runs import SMALL
 
 # Weights without a run have no clips.
 CLIPS = {"frames": 4, "size": 24, "stride": 2}
@@ -70,3 +73,12 @@ def test_a_split_needs_an_index_with_the_classes_of_the_weights(run, videos, tmp
     save_weights(build_classifier(read_spec(run), classes=5), tmp_path / "five.safetensors")
     with refused("--split test", "5 classes"):
         predict(videos, tmp_path / "five.safetensors", tmp_path / "p.csv", None, how)
+
+
+def test_batches_from_workers_keep_their_videos(videos, monkeypatch):
+    """Workers write later batches into the memory of earlier ones."""
+    monkeypatch.setattr(frozen, "CLIPS", 1)
+    test, views = read_index(videos).test, Views(temporal=1, spatial=1)
+    clips = SMALL["clips"]
+    found = list(frozen.over_videos(torch.clone, test, clips, views, workers=1))
+    assert [sample_B.tolist() for _, sample_B in found] == [[n] for n in range(len(test))]

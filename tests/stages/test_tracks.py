@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.data import tracks
+from mgm.data.copies import check_files
 from mgm.data.index import read_index, write_index
-from mgm.data.tracks import require_tracks, write_tracks
+from mgm.data.tracks import write_tracks
 from mgm.errors import NoMotion, UserError
 from mgm.spec import Mask
 from mgm.stages.pretrain import pretrain
@@ -99,19 +100,19 @@ def test_an_interrupted_call_leaves_no_marker_and_the_next_one_does_the_rest(fol
 
 def test_a_track_is_made_again_when_its_video_is_another_of_equal_size(folder):
     index = read_index(folder)
-    first, second = (Path(track_path(video.track, "codec")) for video in index.videos[:2])
+    first, second = (Path(track_path(video.track, "codec")) for video in index.train[:2])
     before = times(folder)
     later = before[first] + 10**12
-    for video, change in zip(index.videos, (1, 0)):
+    for video, change in zip(index.train, (1, 0)):
         data = bytearray(Path(video.path).read_bytes())
         # The last byte is of a text that names the encoder.
         data[-1] ^= change
         Path(video.path).write_bytes(data)
         os.utime(video.path, ns=(later, later))
-    with pytest.raises(NoMotion, match=r"as it is now \(1 of 36 .*mgm track"):
-        require_tracks(folder, index.videos, "codec")
+    with pytest.raises(NoMotion, match=r"as it is now \(1 of 24 .*mgm track"):
+        check_files(folder, index, "codec")
     write_tracks(folder)
-    require_tracks(folder, index.videos, "codec")
+    check_files(folder, index, "codec")
     assert times(folder)[first] != before[first]
     # Its video has a later time and the same content.
     assert times(folder)[second] == later

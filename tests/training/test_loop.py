@@ -233,17 +233,19 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         other.train(tmp_path)
 
 
-@pytest.mark.parametrize(("seconds", "lines"), [(0.05, 1), (0.0, 0)])
-def test_a_run_that_waits_for_its_loader_says_so_once(tmp_path, monkeypatch, seconds, lines):
+@pytest.mark.parametrize(("reading", "computing", "lines"), [(0.05, 0.0, 1), (0.0, 0.2, 0)])
+def test_a_run_that_waits_for_its_loader_says_so_once(
+    tmp_path, monkeypatch, reading, computing, lines
+):
     monkeypatch.setattr("mgm.training.log.JUDGE_S", 0)
-    run, said = toy(), []
+    run, said = toy(steps=8), []
 
     def slow(*how, batches=run.batches):
         for batch in batches(*how):
-            time.sleep(seconds)
+            time.sleep(reading)
             yield batch
 
-    run.model.register_forward_hook(lambda *_: time.sleep(0.01))
+    run.model.register_forward_hook(lambda *_: time.sleep(computing))
     replace(run, batches=slow).train(tmp_path, show=said.append)
     assert sum("--copy mp4" in line for line in said) == lines
 
