@@ -97,7 +97,7 @@ def fed(tiny: bool, folder: Path) -> None:
     """
     device, workers = best_device(), 1 if tiny else max(cores() - 1, 1)
     spec = spec_of("vit-b", tiny)
-    copies = copy_videos(draw(folder), folder / "copies")
+    copies = copy_videos(draw(folder), folder / "copies", processes=min(cores(), 4))
     videos, batch, count = list(copies.videos) * 64, 2 if tiny else 128, 2 if tiny else 30
     skipped = 1 if tiny else 10
     model, (copy, copied) = build_mae(spec).to(device).train(), device_copy(device)
@@ -162,13 +162,17 @@ def stop(tiny: bool, folder: Path) -> None:
     ]
     start, run = time.perf_counter(), folder / spec.run_id
     process = subprocess.Popen(list(map(str, words)), start_new_session=True)
-    while process.poll() is None:
-        if (lines := log_lines(run)) and lines[-1]["step"] >= count // 2:
-            # As Slurm does at a time limit: workers get it too.
-            os.killpg(process.pid, signal.SIGTERM)
-            break
-        time.sleep(0.05)
-    stopped = process.wait()
+    try:
+        while process.poll() is None:
+            if (lines := log_lines(run)) and lines[-1]["step"] >= count // 2:
+                # As Slurm does at a time limit: workers get it too.
+                os.killpg(process.pid, signal.SIGTERM)
+                break
+            time.sleep(0.05)
+        stopped = process.wait()
+    finally:
+        # It would go on if this program is stopped.
+        process.kill()
     left = log_lines(run)[-1]["step"]
     subprocess.run(list(map(str, words)), check=True)
     last = log_lines(run)[-1]
@@ -192,6 +196,8 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--tiny", action="store_true", help="try it on a CPU")
     args = parser.parse_args()
+    # A time limit ends what this program has started, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     print(f"{device}, PyTorch {torch.__version__}, {cores()} cores")
     with tempfile.TemporaryDirectory() as folder:

@@ -67,7 +67,7 @@ def with_torchcodec(video: Video, index_T: np.ndarray, seed: int) -> np.ndarray:
 Reader = Callable[[Video, np.ndarray, int], object]
 # Peers that read videos, with goals: the ratio of their time to ours, if ours reads sources, and if
 # it reads copies.
-READERS = {"decord": (with_decord, 1.3, 6), "torchcodec": (with_torchcodec, 1.2, 5)}
+READERS = {"decord": (with_decord, 1.3, 8), "torchcodec": (with_torchcodec, 1.2, 5)}
 
 
 def loader(repeats: int) -> Iterator[Comparison]:

@@ -71,3 +71,16 @@ def smoke() -> Path:
     if not (ROOT / "reports" / "smoke" / "index.html").exists():
         pytest.skip("needs results/smoke; run `make reproduce` first")
     return folder
+
+
+@pytest.fixture(scope="module")
+def cpu():
+    """Hide GPUs from a module's tests, and from the processes that they start.
+
+    Two processes need two GPUs, a forked process cannot use one, and its sums are not those of a
+    CPU.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        yield

@@ -68,15 +68,14 @@ def open_track(video: Video, method: Method | None) -> Track | None:
         return None
     track = Track(path)
     facts = track.facts
-    found, known = [facts.frames], [video.frames]
-    if video.bytes:
-        found, known = [*found, facts.bytes], [*known, video.bytes]
-    if facts.method == "codec" and video.height:
-        found, known = [*found, *track.size], [*known, video.height, video.width]
+    # Flow has the pixels of a smaller frame. A video that is in no index has no size.
+    sizes = track.size if facts.method == "codec" and video.height else (video.height, video.width)
+    found = facts.frames, facts.bytes if video.bytes else 0, *sizes
+    known = video.frames, video.bytes, video.height, video.width
     if found != known:
+        named = "{} frames, {} bytes and {} x {} pixels".format
         raise NoMotion(
-            f"{path}: is of a video of {found} frames, bytes and pixels, and {video.path} has "
-            f"{known}; {AGAIN}"
+            f"{path}: is of a video of {named(*found)}, and the index has {named(*known)}; {AGAIN}"
         )
     return track
 
@@ -143,8 +142,8 @@ def _pictures(
     """Yield each picture that clips show, and its places: the clip, and the frame in it."""
     wanted_N, inverse = np.unique(np.stack(frames), return_inverse=True)
     places = [list[tuple[int, int]]() for _ in wanted_N]
-    for place, n in enumerate(inverse.ravel().tolist()):
-        places[n].append(divmod(place, len(frames[0])))
+    for place, number in enumerate(inverse.ravel().tolist()):
+        places[number].append(divmod(place, len(frames[0])))
     known = (track.timeline, track.facts.container) if track else ()
     with open_video(video.path, *known) as source:
         for n, picture in wanted_pictures(source, wanted_N):

@@ -31,6 +31,12 @@ def videos(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch):
+    """Read in the test's own process, also with a GPU, where workers are the default."""
+    monkeypatch.setattr("mgm.stages.job.cores", lambda: 1)
+
+
 @pytest.fixture
 def execution(tmp_path, videos) -> Workplace:
     torch.set_num_threads(1)

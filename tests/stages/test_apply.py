@@ -43,6 +43,8 @@ from mgm.stages.evaluate import recorded_classes
 from mgm.video.loader import test_loader as views_loader
 from tests.helpers.videos import moving_square, write_video
 
+# Features on a GPU are in half precision.
+pytestmark = pytest.mark.usefixtures("cpu")
 SMALL = {
     "data": Data(dataset="folder"),
     "clips": Clips(frames=4, size=24, stride=2),

@@ -220,16 +220,18 @@ def test_an_unreadable_test_video_always_stops(
             )
 
 
-def test_a_codec_without_vectors_is_refused_by_guided_masks_alone(execution, pretraining, tmp_path):
+def test_a_codec_without_vectors_is_refused_by_guided_masks_alone(
+    execution, pretraining, monkeypatch
+):
     index = read_index(execution.data["ssv2"])
     still = tuple(replace(video, has_vectors=False, codec="vp9") for video in index.videos)
+    monkeypatch.setattr("mgm.stages.job.read_index", lambda out: replace(index, videos=still))
     with pytest.raises(UserError, match="vp9 .*24 of 24 .*mgm"):
-        pretrain(job(pretraining, execution, tmp_path / "mgm", videos=still))
+        run(pretraining, execution)
     tube = pretraining.model_copy(
         update={"mask": pretraining.mask.model_copy(update={"name": "tube"})}
     )
-    pretrain(job(tube, execution, tmp_path / "tube", videos=still))
-    assert (tmp_path / "tube" / "weights.safetensors").exists()
+    assert (run(tube, execution) / "weights.safetensors").exists()
 
 
 def test_a_run_from_copies_has_the_masks_of_the_files(execution, pretraining, videos, tmp_path):

@@ -33,6 +33,7 @@ from mgm.training import collectives
 from tests.helpers.small_runs import PARAMS, SMALL
 from tests.helpers.two_processes import STOP_AT, trained_toy
 
+pytestmark = pytest.mark.usefixtures("cpu")
 OPTIM = {
     "lr": 0.064,
     "min_lr": 1e-4,

@@ -16,7 +16,8 @@ import torch
 from mgm.data.synthetic.generator import generate
 from mgm.errors import one_line
 from mgm.results.result import examine
-from mgm.spec import Decoder, Optim, Pretrain, RunOptions
+from mgm.spec import Decoder, Finetune, FinetuneOptim, Optim, Pretrain, RunOptions, Views
+from mgm.stages.finetune import finetune
 from mgm.stages.job import Workplace
 from mgm.stages.pretrain import pretrain
 from mgm.stages.runner import run_all
@@ -28,6 +29,14 @@ SPEC = Pretrain(
     optim=Optim(lr=0.064, min_lr=1e-4, batch=4, steps=60, precision="float32"),
     std_floor=0.1,
 )
+ATTENTIVE = Finetune(
+    **SMALL,
+    head="attentive",
+    optim=FinetuneOptim(lr=0.064, min_lr=1e-4, batch=4, steps=60, precision="float32"),
+    views=Views(temporal=1, spatial=1),
+)
+COMPUTE = {"pretrain": pretrain, "finetune": finetune}
+pytestmark = pytest.mark.usefixtures("cpu")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -46,23 +55,23 @@ def whole(workplace) -> bytes:
     return weights(workplace)
 
 
-def weights(workplace: Workplace) -> bytes:
-    return (workplace.results / SPEC.run_id / "weights.safetensors").read_bytes()
+def weights(workplace: Workplace, spec: Pretrain | Finetune = SPEC) -> bytes:
+    return (workplace.results / spec.run_id / "weights.safetensors").read_bytes()
 
 
-def job(workplace: Workplace) -> None:
+def job(workplace: Workplace, spec: Pretrain | Finetune) -> None:
     """Run the spec in a process group of its own."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with one_line():
-        run_all([SPEC], pretrain, workplace)
+        run_all([spec], COMPUTE[spec.stage], workplace)
 
 
-def started(workplace: Workplace) -> multiprocessing.Process:
+def started(workplace: Workplace, spec: Pretrain | Finetune = SPEC) -> multiprocessing.Process:
     """Start or continue the run, and wait until it has made a few steps."""
-    folder = workplace.results / SPEC.run_id
+    folder = workplace.results / spec.run_id
     before = steps(folder)
-    process = multiprocessing.get_context("fork").Process(target=job, args=(workplace,))
+    process = multiprocessing.get_context("fork").Process(target=job, args=(workplace, spec))
     process.start()
     wait_for(lambda: steps(folder) > before + 2 or not process.is_alive())
     return process
@@ -109,6 +118,19 @@ def test_each_signal_leaves_a_checkpoint_and_the_run_ends_bit_equal(
         assert not any(map(is_alive, reading))
     run_all([SPEC], pretrain, here)
     assert weights(here) == whole
+
+
+def test_an_attentive_probe_that_is_stopped_ends_bit_equal(workplace, tmp_path):
+    torch.set_num_threads(1)
+    run_all([ATTENTIVE], finetune, workplace)
+    here = replace(workplace, results=tmp_path)
+    process = started(here, ATTENTIVE)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert (tmp_path / ATTENTIVE.run_id / "checkpoint.pt").exists()
+    run_all([ATTENTIVE], finetune, here)
+    assert weights(here, ATTENTIVE) == weights(workplace, ATTENTIVE)
 
 
 @pytest.mark.parametrize(
