@@ -40,7 +40,9 @@ def goals(repeats: int) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         old = subprocess.run(
-            ["git", "-C", root, "archive", BEFORE, "mgm"], stdout=subprocess.PIPE, check=True
+            ["git", "-C", root, "archive", BEFORE, "mgm", "workflow", "studies"],
+            stdout=subprocess.PIPE,
+            check=True,
         )
         (place / "old").mkdir()
         subprocess.run(["tar", "-x", "-C", place / "old"], input=old.stdout, check=True)
