@@ -33,19 +33,19 @@ from mgm.training.efficiency import set_malloc_options
 from mgm.training.optim import build_optimiser
 from mgm.video.clip import cut_frames
 from mgm.video.read import read
-from mgm.video.transform import training_crop, training_indices
+from mgm.video.transform import random_crop, training_indices
 
 CLIPS, TUBELET = Clips(), 2
 
 
 def ours(video: Video, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    crop = training_crop(CLIPS, video.height, video.width, np.random.default_rng(seed))
+    crop = random_crop(CLIPS, video.height, video.width, seed)
     (clip,) = read(video, [index_T], [crop], CLIPS.size, "codec")
     return clip.frames_THWC, clip.known.magnitude(TUBELET)
 
 
 def resized(frames_THWC: np.ndarray, seed: int) -> np.ndarray:
-    crop = training_crop(CLIPS, *frames_THWC.shape[1:3], np.random.default_rng(seed))
+    crop = random_crop(CLIPS, *frames_THWC.shape[1:3], seed)
     return cut_frames(frames_THWC, crop, CLIPS.size)
 
 

@@ -75,8 +75,9 @@ def _drawn(
     displacement_BSHW2: np.ndarray | None,
 ) -> tuple[Mask, np.ndarray | Boxes]:
     """Check the arguments. Return the mask's settings, and what its function draws."""
-    with valid("mask "):
-        mask = Mask.model_validate(mask)
+    if not isinstance(mask, Mask):
+        with valid("mask "):
+            mask = Mask.model_validate(mask)
     info = MASKS[mask.name]
     if min(grid.slots, grid.height, grid.width) < 1:
         raise UserError(f"mask grid {grid.slots} x {grid.height} x {grid.width} is empty")

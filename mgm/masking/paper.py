@@ -163,10 +163,12 @@ def _follow(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the centres of MGM's boxes, each (B, S)."""
     _, slots, rows, columns = magnitude_BSHW.shape
-    cell_x_N, cell_y_N = _cell_centres(grid, rows, columns)
-    order_BN = draws.bits(
-        seed_B, draws.TIES, rows * columns
-    )  # random order of the cells, to break ties
+    # Centres of the map's cells in patches, row by row.
+    y_H = (np.arange(rows, dtype=np.float32) + 0.5) * (grid.height / rows)
+    x_W = (np.arange(columns, dtype=np.float32) + 0.5) * (grid.width / columns)
+    cell_x_N, cell_y_N = np.tile(x_W, rows), y_H.repeat(columns)
+    # A random order of the cells, to break ties.
+    order_BN = draws.bits(seed_B, draws.TIES, rows * columns)
     motion_BSN = magnitude_BSHW.reshape(-1, slots, rows * columns)
     largest_BS1 = motion_BSN.max(2, keepdims=True)
     smaller_BSN = motion_BSN < largest_BS1
@@ -186,13 +188,6 @@ def _follow(
         centres.append((x_B, y_B))
     x_BS, y_BS = np.array(centres).transpose(1, 2, 0)
     return x_BS, y_BS
-
-
-def _cell_centres(grid: Grid, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the centres of the motion map's cells, in patches, row by row."""
-    y_H = (np.arange(rows, dtype=np.float32) + 0.5) * (grid.height / rows)
-    x_W = (np.arange(columns, dtype=np.float32) + 0.5) * (grid.width / columns)
-    return np.tile(x_W, rows), y_H.repeat(columns)
 
 
 def _jittered_size(mask: Mask, grid: Grid, seed_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

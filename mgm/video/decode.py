@@ -41,7 +41,7 @@ def wanted_pictures(
             decoded = picture.index + 1
             yield missing.pop(picture.index, None), picture
             # The distances of the last B-frames depend on the next reference.
-            if picture.index >= last and (picture.is_reference or not motion):
+            if picture.index >= last and (not motion or picture.is_reference):
                 break
         if not missing or not video.skips_nonref:
             break

@@ -8,7 +8,6 @@ do not matter.
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, product
-from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -162,7 +161,7 @@ def training_loader(
     for arrays, _ in read_batches(
         batches.fill, count(first_step), parts, size, example, workers, waits, pin
     ):
-        yield batch_of(arrays)
+        yield Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 class _TrainingBatches:
@@ -387,7 +386,7 @@ def test_loader(
         elif errors:
             raise next(iter(errors.values()))
         if read:
-            yield batch_of(arrays).map(itemgetter(slice(read)))
+            yield Batch(**{name: torch.from_numpy(x[:read]) for name, x in arrays.items()})
 
 
 def test_views(video: Video, clips: Clips, views: Views) -> list[tuple[np.ndarray, Crop]]:
@@ -410,11 +409,6 @@ def no_clip(clips: Clips) -> dict[str, np.ndarray]:
     arrays["weight_B"] = np.zeros(1, np.float32)
     arrays["frames_BTHWC"] = np.zeros((1, clips.frames, clips.size, clips.size, 3), np.uint8)
     return arrays
-
-
-def batch_of(arrays: Arrays) -> Batch:
-    """Return a batch in the memory of these arrays."""
-    return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 def track_method(guide: Guidance | None) -> Method | None:

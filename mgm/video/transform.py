@@ -105,17 +105,13 @@ SCALES = (1.0, 0.875, 0.75, 0.66)
 def random_crop(clips: Clips, height: int, width: int, seed: int) -> Crop:
     """Draw the training crop of a clip of this seed, mirrored half of the time if it may be."""
     rng = generator(seed, "crop")
-    crop = training_crop(clips, height, width, rng)
-    return replace(crop, flip=bool(clips.flip and rng.random() < 0.5))
-
-
-def training_crop(clips: Clips, height: int, width: int, rng: np.random.Generator) -> Crop:
-    """Draw the training crop of a frame of `height` x `width` pixels (`Clips.crop`)."""
     if clips.crop == "multiscale":
-        return multiscale(height, width, clips.size, rng)
-    if clips.crop == "resized":
-        return resized(height, width, rng)
-    return test_crop(height, width, 0, 1, clips.size)
+        crop = multiscale(height, width, clips.size, rng)
+    elif clips.crop == "resized":
+        crop = resized(height, width, rng)
+    else:
+        crop = test_crop(height, width, 0, 1, clips.size)
+    return replace(crop, flip=bool(clips.flip and rng.random() < 0.5))
 
 
 def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> Crop:

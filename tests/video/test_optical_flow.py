@@ -26,7 +26,7 @@ from mgm.video.optical_flow import (
 )
 from mgm.video.read import read
 from mgm.video.track import Track, track_path
-from mgm.video.transform import stride, training_crop
+from mgm.video.transform import random_crop, stride
 from tests.helpers.errors import refused
 from tests.helpers.videos import indexed, moving_square, rotate_metadata, write_video
 
@@ -285,9 +285,7 @@ def test_a_batch_with_flow_is_what_its_tracks_say(videos):
             index_T = stride(video.frames, 4, 2, generator(seed, "sample"))
             still = read_clip(video.path, index_T, motion=False)
             clip = replace(still, motion=Track(track_path(video.track, "dis"))[index_T])
-            rng = generator(seed, "crop")
-            crop = training_crop(CLIPS, *clip.frames_THWC.shape[1:3], rng)
-            clip = clip.cut(replace(crop, flip=rng.random() < 0.5), 48)
+            clip = clip.cut(random_crop(CLIPS, clip.height, clip.width, seed), 48)
             np.testing.assert_array_equal(batch.frames_BTHWC[b].numpy(), clip.frames_THWC)
             magnitude = slot_magnitude(
                 clip.motion_THW2, np.ones(clip.motion_THW2.shape[:3]), index_T > 0, 2
