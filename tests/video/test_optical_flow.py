@@ -329,7 +329,7 @@ def test_a_track_that_does_not_fit_stops_a_run_in_one_line(tmp_path, workers):
     file.write_bytes(good[:-40] + bytes([good[-40] ^ 1]) + good[-39:])
     stops("has changed")
     file.write_bytes(good)
-    stops("12 frames .* 13", replace(row, frames=13))
+    stops("12 frames.* 13", replace(row, frames=13))
     assert len(batches_of([row], workers=workers)) == 5
     with pytest.raises(UserError, match="frame 12 was requested.*0 to 11"):
         Track(file)[[0, 12]]
