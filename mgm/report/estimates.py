@@ -378,9 +378,12 @@ def selected_differences(found: StudyResults, family: str, column: str) -> pd.Da
         "tested": True,
         "repeats": False,
     }
-    same |= {"metric": "", "status": "finished", "run_ids": "", "note": "", "by": "runs"}
+    same |= {"metric": "", "status": "finished", "note": "", "by": "runs"}
     return table.assign(
         **same,
+        run_ids=[
+            run_ids_of(found, line.dataset, parse_formula(line.says), column) for line in lines
+        ],
         **dict.fromkeys(("paper", "fits", "videos", "steps"), nan),
         title=titles,
         row=table.says,
@@ -388,6 +391,25 @@ def selected_differences(found: StudyResults, family: str, column: str) -> pd.Da
         strong=table.holm,
         unit=unit_of(found.study),
     )
+
+
+def run_ids_of(
+    found: StudyResults,
+    dataset: str,
+    formula: Formula,
+    column: str,
+    dataset_seeds: Sequence[int] = (),
+    seeds: Sequence[int] = (),
+) -> str:
+    """Return the runs whose numbers a formula takes. No seeds: all."""
+    values = found.values[found.values.dataset == dataset]
+    for name, chosen in (("dataset_seed", dataset_seeds), ("seed", seeds)):
+        values = values[values[name].isin(chosen or values[name])]
+    runs = list[str]()
+    for term in formula.terms:
+        own = values[(values.row == term.row) & (values.column == (term.column or column))]
+        runs += own.run_id.tolist()
+    return " ".join(dict.fromkeys(runs))
 
 
 def pictures_of(found: StudyResults, name: str) -> pd.DataFrame:

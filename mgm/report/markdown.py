@@ -146,10 +146,7 @@ def page(page: Page, name: str) -> str:
     tables = [one for one in shown if one.table is not None]
     for one in (*pictures[:1], *tables[:1]):
         texts += _texts(one)
-    texts.append(
-        f"Written by `mgm report {name}`, which also writes other columns, controls, differences "
-        "and predictions as csv."
-    )
+    texts.append(f"Written by `mgm report {name}`, with other columns and differences as csv.")
     return "\n\n".join(filter(None, texts)) + "\n"
 
 

@@ -13,6 +13,7 @@ from mgm.report.estimates import (
     filled,
     interval_of,
     is_share,
+    run_ids_of,
     selected,
     selected_differences,
     unit_of,
@@ -20,6 +21,7 @@ from mgm.report.estimates import (
 from mgm.report.views import table
 from mgm.report.views.table import TableCell
 from mgm.report.warnings import notes_of, of_page, warnings_of
+from mgm.study.formula import parse_statement
 from mgm.study.schema import View
 
 VERDICTS = {"holds": "held", "refuted": "refuted", "open": "open", "not run": "not run"}
@@ -213,7 +215,10 @@ def shown_predictions(found: StudyResults, verdicts: Sequence[str], title: str) 
             where += f", {what} {numbers[0]} to {numbers[-1]}" if numbers else ""
         number, small = TableCell(status="not run"), (f"n = {line.n}",)
         if line.n:
-            number = TableCell(f"{line.mean:z.1f}", interval_of(line), small)
+            formula = parse_statement(line.says).formula
+            place = line.dataset, formula, line.column, line.dataset_seeds, line.seeds
+            runs = tuple(run_ids_of(found, *place).split())
+            number = TableCell(f"{line.mean:z.1f}", interval_of(line), small, run_ids=runs)
         verdict = TableCell(status=line.verdict, small=tuple(filter(None, [line.why])))
         names.append(line.says)
         lines.append(

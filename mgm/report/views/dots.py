@@ -35,7 +35,7 @@ def draw(dots: pd.DataFrame, view: View) -> Any:
     import numpy as np
     import seaborn as sns
 
-    from mgm.report.figures.panels import HEIGHT, MEAN, ROW
+    from mgm.report.figures.panels import MEAN, ROW, WIDTH
     from mgm.report.figures.style import INK, QUIET, caption
     from mgm.report.views import options_of
 
@@ -45,8 +45,6 @@ def draw(dots: pd.DataFrame, view: View) -> Any:
     grid = sns.FacetGrid(
         dots,
         row="title",
-        height=HEIGHT,
-        aspect=2.6,
         sharey=False,
         gridspec_kws={"height_ratios": counts.tolist()},
     )
@@ -60,7 +58,7 @@ def draw(dots: pd.DataFrame, view: View) -> Any:
             axes.plot(values, heights, "o", color=QUIET, markersize=3.4, alpha=0.7, mew=0)
         reach = own[["low", "high"]].sub(own["mean"], axis=0).abs().replace(np.inf, np.nan)
         axes.errorbar(own["mean"], places, xerr=reach.T, **MEAN)
-        axes.set_yticks(places, [textwrap.fill(name, 46) for name in own.row])
+        axes.set_yticks(places, [textwrap.fill(name, 26) for name in own.row])
         axes.set_ylim(len(own) - 0.5, -0.5)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
@@ -68,7 +66,7 @@ def draw(dots: pd.DataFrame, view: View) -> Any:
             axes.axvline(options.rule, color=INK, linewidth=0.8, zorder=0)
     grid.set_axis_labels(options.axis, "")
     grid.set_titles("{row_name}")
-    grid.figure.set_size_inches(8.2, ROW * counts.sum() + 0.6 * len(counts) + 0.4)
+    grid.figure.set_size_inches(WIDTH, ROW * counts.sum() + 0.6 * len(counts) + 0.4)
     grid.figure.tight_layout()
     text = f"Dots: one per {unit}. Orange: mean and 95 % interval over {unit}s."
     return caption(grid.figure, text)

@@ -41,13 +41,13 @@ def draw(points: pd.DataFrame, view: View) -> Any:
     import numpy as np
     import seaborn as sns
 
-    from mgm.report.figures.panels import FACETS, colours_of
+    from mgm.report.figures.panels import FACETS, WIDTH, colours_of
     from mgm.report.figures.style import INK, caption
 
     options, places = options_of(view), points.drop_duplicates("place").sort_values("place")
     colours = colours_of([*options.colours])
     bold, shortest = [*colours][-1], points.steps.min()
-    grid = sns.FacetGrid(points, **FACETS | {"height": 4.2, "aspect": 1.0}, sharey=False)
+    grid = sns.FacetGrid(points, **FACETS | {"height": 3.4, "aspect": WIDTH / 3.4}, sharey=False)
     for panel, axes in grid.axes_dict.items():
         lines = points[points.panel == panel].groupby(["title", "colour", "steps"], sort=False)
         for nth, ((_, colour, steps), line) in enumerate(lines):

@@ -29,7 +29,7 @@ def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
 def draw(lines: pd.DataFrame, view: View) -> Any:
     import seaborn as sns
 
-    from mgm.report.figures.panels import PANELS, colours_of
+    from mgm.report.figures.panels import PANELS, colours_of, legend
     from mgm.report.figures.style import caption
 
     names = list(lines.row.unique())
@@ -48,6 +48,6 @@ def draw(lines: pd.DataFrame, view: View) -> Any:
         axes.grid(axis="y")
     grid.set_axis_labels("Step", "Loss")
     grid.set_titles("{col_name}")
-    sns.move_legend(grid, "lower left", bbox_to_anchor=(0, 1), ncols=min(len(names), 4), title=None)
+    legend(grid, names)
     text = "A line per run. Losses of masks with other ratios or shapes are not comparable."
     return caption(grid.figure, text)

@@ -28,13 +28,11 @@ def draw(points: pd.DataFrame, view: View) -> Any:
     import numpy as np
     import seaborn as sns
 
-    from mgm.report.figures.panels import FACETS
+    from mgm.report.figures.panels import FACETS, WIDTH
     from mgm.report.figures.style import ACCENT, LOOKS, caption
 
     numbers = points.groupby("row").paper.first().sort_values(kind="stable")
-    # A row of panels is a dataset.
-    wrap = {"col_wrap": max(points.column.nunique(), 2)}
-    grid = sns.FacetGrid(points, **FACETS | wrap, sharex=False, sharey=False)
+    grid = sns.FacetGrid(points, **FACETS | {"height": 3.2, "aspect": WIDTH / 3.2}, sharex=False, sharey=False)
     for name, axes in grid.axes_dict.items():
         own = points[points.panel == name].set_index("row").reindex(numbers.index)
         for place, cell in enumerate(own.itertuples()):
