@@ -21,6 +21,7 @@ from mgm.report.estimates import (
 from mgm.report.views import table
 from mgm.report.views.table import TableCell
 from mgm.report.warnings import notes_of, of_page, warnings_of
+from mgm.spec import PUBLISHED, Spec
 from mgm.study.formula import parse_statement
 from mgm.study.schema import View
 
@@ -148,7 +149,7 @@ def suite_page(
         "Motion-Guided Masking, rerun",
         [*sections, *folded("The paper's claims", shown_claims(claims))],
         lead=f"The experiments of Fan et al. (ICCV 2023) and their baselines, at scale "
-        f"{first.folder.name}.",
+        f"{first.folder.name}{stand_ins(first.plan.specs.values())}.",
         findings=[text for one in order for text in answers(one)],
         caveat=caveat_of(first),
         warnings=of_page(first),
@@ -169,6 +170,16 @@ def answers(found: StudyResults) -> list[str]:
 def caveat_of(found: StudyResults) -> str:
     """Return what the numbers of a study, or of its scale, do not show."""
     return (found.study.caveat or found.plan.caveat).strip()
+
+
+def stand_ins(specs: Iterable[Spec]) -> str:
+    """Return which models and videos stand in for those that the runs are named after."""
+    specs = [*specs]
+    toys = ["toy models"] * any(spec.model.misnamed for spec in specs)
+    # A published set has no digest, and one that is drawn in its place has one.
+    drawn = any(spec.data.digest and spec.data.dataset in PUBLISHED for spec in specs)
+    words = " on ".join([*toys, *["drawn videos"] * drawn])
+    return f" ({words})" * bool(words)
 
 
 def tally(verdicts: Iterable[str]) -> str:

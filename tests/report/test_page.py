@@ -69,7 +69,10 @@ def test_the_page_has_every_table_claim_and_run_and_loads_nothing(built):
     assert "<script" not in text
     assert "out of memory &lt;b&gt;" in text
     links = {link for link in re.findall(r'(?:href|src)="([^"#]+)"', text) if "data:" not in link}
-    assert all((reports / link).exists() for link in links if not link.startswith("../"))
+    assert all((reports / link).exists() for link in links)
+    # A run that is finished links to its spec and, by its commit, to its result.
+    assert sum(link.endswith("/spec.json") for link in links) == len(KNOWN.specs) - 1
+    assert sum(link.endswith("/result.json") for link in links) == len(KNOWN.specs) - 1
     assert KNOWN.caveat.strip().split(".")[0] in text
     assert list(pd.read_csv(reports / "claims.csv").columns) == [
         *("claim", "source", "quoted", "verdict", "id", "note"),
@@ -410,4 +413,9 @@ def test_nothing_is_wider_than_the_window(built, width):
         page.goto((reports / "index.html").as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.locator("img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
+        # Text of a chart is about as large as it was drawn.
+        shares = page.locator(".chart img").evaluate_all(
+            "all => all.filter(one => one.clientWidth).map(one => one.clientWidth / one.naturalWidth)"
+        )
+        assert min(shares) > 0.75
         assert complaints == []

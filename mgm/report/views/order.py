@@ -32,7 +32,9 @@ def draw(points: pd.DataFrame, view: View) -> Any:
     from mgm.report.figures.style import ACCENT, LOOKS, caption
 
     numbers = points.groupby("row").paper.first().sort_values(kind="stable")
-    grid = sns.FacetGrid(points, **FACETS | {"height": 3.2, "aspect": WIDTH / 3.2}, sharex=False, sharey=False)
+    grid = sns.FacetGrid(
+        points, **FACETS | {"height": 3.2, "aspect": WIDTH / 3.2}, sharex=False, sharey=False
+    )
     for name, axes in grid.axes_dict.items():
         own = points[points.panel == name].set_index("row").reindex(numbers.index)
         for place, cell in enumerate(own.itertuples()):
