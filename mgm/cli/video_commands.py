@@ -72,14 +72,18 @@ class ExportOptions(FrozenModel):
 @grouped
 def export(
     options: ExportOptions,
-    run: Annotated[
-        Path, typer.Argument(help="The folder of a pretraining or fine-tuning run.", metavar="RUN")
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="The folder of a pretraining or fine-tuning run, or weights in another format.",
+            metavar="WEIGHTS",
+        ),
     ],
 ) -> None:
-    """Write a run's weights in another format."""
+    """Write weights in another format."""
     from mgm.stages.export import export as write
 
-    say(write(run, options.to, options.out, options.force))
+    say(write(source, options.to, options.out, options.force))
 
 
 class TrackOptions(FrozenModel):

@@ -18,10 +18,12 @@ from mgm.models import (
 )
 from mgm.models.formats import to_huggingface, to_videomae
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
+from mgm.models.weights_file import weights_digest
 from mgm.results.atomic import atomic_write, write
-from mgm.spec import Finetune, Pretrain, data_name
+from mgm.spec import ApplyOptions, Data, Finetune, Pretrain, data_name
+from mgm.stages.apply import find_trained
 from mgm.stages.evaluate import recorded_classes
-from mgm.stages.parents import trained_spec, verified_weights
+from mgm.stages.parents import sizes_of, trained_spec, verified_weights
 
 # The files of each format.
 FILES = {
@@ -35,16 +37,17 @@ HUGGINGFACE = {
 
 
 def export(
-    run: Path,
+    source: Path,
     to: Literal["hf", "videomae"],
     out: Path,
     force: bool = False,
 ) -> str:
-    """Write a run's weights in another format, and return notes for their users.
+    """Write weights in another format, and return notes for their users.
 
     The field "mgm" of the configuration says where they come from.
 
     Args:
+        source: a run's folder, or weights in any format.
         to: `hf` writes model.safetensors, config.json and preprocessor_config.json, for
             `from_pretrained` of transformers 4.x and 5.x. `videomae` writes checkpoint.pth,
             {"model": state_dict, "config": fields}, and config.json with the same fields, from
@@ -52,21 +55,19 @@ def export(
         force: replace files.
 
     Raises:
-        UserError: it is no folder of a run with weights, the format does not have its model, or
-            files exist.
+        UserError: there are no weights, the format does not have their model, or files exist.
     """
-    if run.is_file():
-        raise UserError(
-            f"{run}: is a file of weights, which mgm.load, embed and predict read as it is; export "
-            "takes the folder of a run"
-        )
-    spec = trained_spec(run)
+    run = source.parent if source.name == "weights.safetensors" else source
+    of_run = (run / "spec.json").exists() or not source.exists()
+    spec = trained_spec(run) if of_run else _spec_of(source)
     for name in FILES[to]:
         require_new(out / name, force)
-    path, digest = verified_weights(run)
+    path, digest = verified_weights(run) if of_run else (source, weights_digest(source))
     weights, names = read_weights(path), list[str]()
-    origin = {"run": spec.run_id, "weights_sha256": digest, "seed": spec.seed}
-    origin |= {"dataset": data_name(spec.data), "data_digest": spec.data.digest}
+    origin: dict[str, Any] = {"weights_sha256": digest}
+    if of_run:
+        origin |= {"run": spec.run_id, "seed": spec.seed}
+        origin |= {"dataset": data_name(spec.data), "data_digest": spec.data.digest}
     if spec.model.misnamed:
         origin["model"] = f"toy: {spec.model.misnamed}"
     origin |= {"stride": spec.clips.stride}
@@ -97,6 +98,14 @@ def export(
         save_file(to_huggingface(weights), temporary, metadata={"format": "pt"})
     write(out / "preprocessor_config.json", json.dumps(_preprocessor(spec), indent=2) + "\n")
     return _about_huggingface(spec, out)
+
+
+def _spec_of(source: Path) -> Pretrain | Finetune:
+    """Return a spec of the model and the clips of weights without a run."""
+    tuned = "head.bias" in read_weights(source)
+    fields = sizes_of(source, "finetune" if tuned else "pretrain")
+    fields |= {"data": Data(dataset="folder"), "clips": find_trained(source, ApplyOptions()).clips}
+    return Finetune(**fields) if tuned else Pretrain(**fields)
 
 
 def _config(spec: Pretrain | Finetune, names: list[str]) -> dict[str, Any]:

@@ -277,5 +277,7 @@ def test_an_export_keeps_the_clips_and_so_the_features(tmp_path, to):
         model = mgm.load(path)
         assert (model.clips.frames, model.clips.size, model.clips.stride) == (6, 48, 3)
         np.testing.assert_array_equal(model.embed(video), feature_D)
-    with pytest.raises(UserError, match="is a file of weights"):
-        export(weights, to, tmp_path / "again")
+    # Weights without a run are exported too.
+    (other,) = {*FILES} - {to}
+    export(tmp_path / "out" / FILES[to][0], other, tmp_path / "again")
+    np.testing.assert_array_equal(mgm.load(tmp_path / "again").embed(video), feature_D)
