@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.dag.cluster import load_cluster
+from mgm.report.views import check_views
+from mgm.study.load import load_study
 from tests.helpers.videos import moving_square, write_video
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +74,15 @@ def test_the_cluster_of_the_page_is_one(tmp_path, monkeypatch):
     (block,) = blocks(ROOT / "docs" / "run-the-paper.md", "yaml")
     Path("mine.yaml").write_text(block)
     assert load_cluster("mine.yaml").jobs["pretrain"].nodes == 4
+
+
+def test_the_study_of_the_page_is_one(tmp_path):
+    (block,) = blocks(ROOT / "docs" / "own-videos.md", "yaml")
+    path = tmp_path / "mine.yaml"
+    path.write_text(block)
+    study = load_study(path)
+    check_views(study)
+    assert study.rows and study.views and study.predictions
 
 
 def commands(group=None, words=("mgm",)):
