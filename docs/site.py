@@ -27,6 +27,8 @@ def on_files(files, config):
 def on_page_markdown(markdown, **_):
     """Link a study's page to its report. Keep the words of links to files outside of docs."""
     markdown = WRITTEN.sub(_with_report, markdown)
+    # Python-Markdown ends a list at a comment.
+    markdown = re.sub("<!--.*?-->", "", markdown)
     return re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", markdown)
 
 

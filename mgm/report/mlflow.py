@@ -97,13 +97,14 @@ def sync(results: Path, uri: str = "") -> str:
     with _writing(uri, results):
         client, experiment, held = _open(uri, results.name)
         own = {run_id: own_fields(spec, plan.specs) for run_id, spec in plan.specs.items()}
-        for run_id, digest in track(wanted.items(), "runs copied to MLflow", len(wanted)):
+        for run_id, digest in wanted.items():
             old = held.get(run_id, [])
             if len(old) == 1 and old[0].data.tags.get(DIGEST) == digest:
                 ids[run_id] = old[0].info.run_id
-                counts["unchanged"] += 1
-                continue
-            spec = plan.specs[run_id]
+        counts["unchanged"] = len(ids)
+        changed = [run_id for run_id in wanted if run_id not in ids]
+        for run_id in track(changed, "runs copied to MLflow", len(changed)):
+            old, spec = held.get(run_id, []), plan.specs[run_id]
             parent = next((ids[name] for name in parents(spec) if name in ids), "")
             tags = {**cells.get(run_id, {}), PARENT: parent}
             entry = _entry(results, names[run_id], statuses[run_id], spec, tags, own[run_id])
@@ -113,7 +114,7 @@ def sync(results: Path, uri: str = "") -> str:
                     client.delete_run(run.info.run_id)
                 old = [client.create_run(experiment, entry.begun, {RUN: run_id}, entry.name)]
             entry.write(client, old[0])
-            client.set_tag(old[0].info.run_id, DIGEST, digest)
+            client.set_tag(old[0].info.run_id, DIGEST, wanted[run_id])
             ids[run_id] = old[0].info.run_id
     words = ", ".join(f"{counts[name]} {name}" for name in ("created", "updated", "unchanged"))
     page = f"#/experiments/{experiment}/runs?viewStateShareKey={VIEW}"
