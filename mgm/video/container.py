@@ -148,14 +148,9 @@ class VideoReader:
         )
         # With a container's name, FFmpeg may find another frame rate.
         self._named = container or None
-        self._open()
+        self.container, self.stream = _opened(path, self._named)
         self.codec: str = self.stream.codec_context.codec.canonical_name
         self._reformatter, self._shape = VideoReformatter(), tuple[int, ...]()
-
-    def _open(self) -> None:
-        self.container, self.stream = _opened(self.path, self._named)
-        self.stream.codec_context.thread_count = 1
-        self.stream.codec_context.flags |= UNALIGNED
 
     def close(self) -> None:
         """Close the file."""
@@ -252,7 +247,7 @@ class VideoReader:
                 # FFmpeg seeks to key frames only.
                 exported = self.stream.codec_context.flags2
                 self.close()
-                self._open()
+                self.container, self.stream = _opened(self.path, self._named)
                 self.stream.codec_context.flags2 = exported
             else:
                 self.container.seek(time, stream=self.stream)
@@ -308,10 +303,13 @@ def _opened(path: str | Path, container: str | None = None) -> tuple[Any, av.Vid
     # Without "file:", the name `http:...` would be an address.
     file = open_file(f"file:{path}", format=container, options=CAREFUL)
     try:
-        return file, _video_stream(path, file)
+        stream = _video_stream(path, file)
     except UserError:
         file.close()
         raise
+    stream.codec_context.thread_count = 1
+    stream.codec_context.flags |= UNALIGNED
+    return file, stream
 
 
 def _video_stream(path: str | Path, container: Any) -> av.VideoStream:

@@ -18,7 +18,7 @@ from mgm.rng import clip_seed, generator
 from mgm.spec import CODEC, Augment, Clips, Guidance, Method, Views
 from mgm.video.clip import Crop, Motion, cut_frames
 from mgm.video.planes import no_planes
-from mgm.video.read import Cache, open_track, read_pixels, read_planes
+from mgm.video.read import Cache, Source, open_track, read_pixels, read_planes
 from mgm.video.ring import Arrays, Waits, read_batches
 from mgm.video.track import Track
 from mgm.video.transform import (
@@ -91,8 +91,6 @@ class Plan(NamedTuple):
     seed: int
 
 
-# A whole video's frames, if they are in memory, and its motion or its track.
-Source = tuple[np.ndarray | None, Motion | Track | None]
 # Maps the motions of clips (none if tracks do not guide), their frames (B, T, H, W, C) and seed_B
 # to masked_BL, and motion_BSHW or None.
 Masking = Callable[[Sequence[Motion], np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
@@ -247,7 +245,9 @@ class _TrainingBatches:
         own["seed_B"][:] = [plan.seed for plan in plans]
         own["sample_B"][:] = [plan.sample for plan in plans]
         own["label_B"][:] = [self.videos[plan.sample].label for plan in plans]
-        sources = [self.source(repeats[0].sample, self.own_method) for repeats in clips]
+        sources = [
+            self.cache.find(self.videos[repeats[0].sample], self.own_method) for repeats in clips
+        ]
         if self.guide != "difference":
             motions = list[Motion]()
             if self.method:
@@ -271,13 +271,6 @@ class _TrainingBatches:
         if self.guide == "difference":
             self.write_masks([], own)
 
-    def source(self, sample: int, method: Method | None) -> Source:
-        """Return a video's frames and motion from memory, or no frames and its track."""
-        whole_THWC, motion = self.cache.find(self.videos[sample], method)
-        if whole_THWC is None:
-            return None, open_track(self.videos[sample], method)
-        return whole_THWC, motion
-
     def motion(self, plan: Plan, source: Source) -> Motion:
         """Return the motion under a clip's crop.
 
@@ -290,7 +283,7 @@ class _TrainingBatches:
             # Skip the clip's own video. The others are equally likely.
             other += other >= plan.sample
             plan = self.plan(other, clip_seed(plan.seed, 0, other))
-            source = self.source(other, self.method)
+            source = self.cache.find(self.videos[other], self.method)
         moving, video = source[1], self.videos[plan.sample]
         assert moving is not None
         return moving[plan.index_T].cut(plan.crop, self.clips.size, (video.height, video.width))

@@ -21,6 +21,9 @@ from mgm.video.decode import wanted_pictures
 from mgm.video.track import AGAIN, Track, track_path
 from mgm.video.videos import Video
 
+# A whole video's frames, if they are in memory, and its motion or its track.
+Source = tuple[np.ndarray | None, Motion | Track | None]
+
 
 def read(
     video: Video,
@@ -165,10 +168,10 @@ class Cache:
         # Videos that do not fit, or that cannot be read to their end.
         self.refused = set[tuple[str, Method | None]]()
 
-    def find(self, video: Video, method: Method | None) -> tuple[np.ndarray | None, Motion | None]:
-        """Return a whole video's frames and motion from memory. Decode it first if it fits.
+    def find(self, video: Video, method: Method | None) -> Source:
+        """Return a whole video's frames and motion from memory, or no frames and its track.
 
-        Both are None if it is not kept.
+        A video that fits is decoded first.
         """
         key = video.path, method
         if key not in self.motion_of and self.free > 0 and key not in self.refused:
@@ -178,7 +181,7 @@ class Cache:
             if key not in self.motion_of:
                 self.refused.add(key)
         if key not in self.motion_of:
-            return None, None
+            return None, open_track(video, method)
         return self.frames_of[video.path], self.motion_of[key]
 
     def _keep(self, video: Video, method: Method | None) -> None:

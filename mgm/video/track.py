@@ -203,21 +203,22 @@ class Track:
         distance_THW = np.ones((len(index_T), rows, columns), np.float32)
         past_N, future_N = (each[index_T[moved]] for each in (self._past_T, self._future_T))
         distance_THW[moved] = cell_distance(future_NHW, past_N, future_N)
-        return Motion(vectors_THW2, distance_THW, moved, self.size)
+        return Motion(vectors_THW2, distance_THW, moved, (facts.height, facts.width))
 
     def _numbers(self, frames: slice | int | Sequence[int] | np.ndarray) -> np.ndarray:
         if isinstance(frames, slice):
-            return np.arange(len(self))[frames]
+            return np.arange(self.facts.frames)[frames]
         index_T = np.atleast_1d(np.asarray(frames))
         if not index_T.size:
             index_T = index_T.astype(int)
         if index_T.ndim != 1 or index_T.dtype.kind not in "iu":
             raise UserError(f"{self.path}: frames are {frames}; pass whole numbers from 0")
-        if len(index_T) and not 0 <= index_T.min() <= index_T.max() < len(self):
+        count = self.facts.frames
+        if len(index_T) and not 0 <= index_T.min() <= index_T.max() < count:
             wrong = index_T.min() if index_T.min() < 0 else index_T.max()
             raise UserError(
                 f"{self.path}: frame {wrong} was requested, and the video has frames 0 to "
-                f"{len(self) - 1}"
+                f"{count - 1}"
             )
         return index_T
 
