@@ -121,8 +121,6 @@ def check_files(folder: Path, index: Index, method: Method | None = None) -> Non
     with ThreadPoolExecutor(THREADS) as pool:
         found = zip(index.videos, pool.map(fault, index.videos))
         faults = [(video, wrong) for video, wrong in found if wrong]
-        followed = index.train if method else ()
-        others = [wrong for wrong in pool.map(partial(track_fault, method), followed) if wrong]
     if faults:
         (video, wrong), gone = faults[0], sum(wrong == GONE for _, wrong in faults)
         raise UserError(
@@ -131,12 +129,16 @@ def check_files(folder: Path, index: Index, method: Method | None = None) -> Non
         )
     for path, reason in older_copies(index):
         raise UserError(f"{path}: {reason}")
+    if not method:
+        return
+    with ThreadPoolExecutor(THREADS) as pool:
+        others = [wrong for wrong in pool.map(partial(track_fault, method), index.train) if wrong]
     if others:
         again = f"run `mgm track {folder} --method {method}`"
         if method == "codec" and are_copies(index):
             again = AGAIN
         raise NoMotion(
-            f"{others[0]} ({len(others)} of {len(followed)} training videos), but the mask "
+            f"{others[0]} ({len(others)} of {len(index.train)} training videos), but the mask "
             f"follows it; {again}"
         )
 

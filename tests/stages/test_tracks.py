@@ -116,6 +116,9 @@ def test_a_track_is_made_again_when_its_video_is_another_of_equal_size(folder):
     assert times(folder)[first] != before[first]
     # Its video has a later time and the same content.
     assert times(folder)[second] == later
+    Path(index.train[0].path).unlink()
+    with pytest.raises(UserError, match="1 are missing"):
+        check_files(folder, index, "codec")
 
 
 def test_videos_that_cannot_be_read_are_named_once_the_others_are_done(folder):
