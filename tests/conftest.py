@@ -77,8 +77,7 @@ def smoke() -> Path:
 def cpu():
     """Hide GPUs from a module's tests, and from the processes that they start.
 
-    Two processes need two GPUs, a forked process cannot use one, and its sums are not those of a
-    CPU.
+    Two processes need two GPUs, and the sums of one are not those of a CPU.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
