@@ -1,4 +1,8 @@
-"""The commands of `mgm`. A command imports its modules when it is called, so help is fast."""
+"""The commands of `mgm`.
+
+A command imports what it needs when it is called. PyAV, NumPy and PyTorch take long to import, and
+`mgm --help` needs none of them.
+"""
 
 import mgm.cli.result_commands
 import mgm.cli.stage_commands

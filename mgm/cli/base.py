@@ -143,7 +143,6 @@ def processes() -> int:
 def all_processes() -> Iterator[None]:
     """Connect to the other processes that torchrun started, if any."""
     if processes() > 1:
-        # Commands import torch when they are called, so that `mgm --help` is fast.
         from mgm.training.collectives import process_group
 
         with process_group():

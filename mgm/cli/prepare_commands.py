@@ -16,8 +16,6 @@ from mgm.data.published import index_published
 from mgm.errors import MOST_PROCESSES, UserError
 from mgm.spec import PUBLISHED, FrozenModel, Method, Published
 
-# A command imports what it needs when it is called: PyAV, NumPy and PyTorch take long to import.
-
 SHOWN = 20  # videos whose visible shares are measured
 
 prepare_app = typer.Typer(

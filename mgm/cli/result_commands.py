@@ -23,7 +23,6 @@ def verify(name: Name, results: Results = Path("results")) -> None:
 
     The files are those of results/NAME and of its committed archive.
     """
-    # Imported here, as in all commands, so that `mgm --help` starts at once.
     from mgm.report.verify import verify as check
     from mgm.results.frame import examine_all
     from mgm.results.plan import read_plan
@@ -53,7 +52,6 @@ def pack(
     weights. Archived runs stay in it. Altered runs, and those that no table or figure uses, are
     left out. Every command that reads results/NAME unpacks it on first use.
     """
-    # Imported here, as in all commands, so that `mgm --help` starts at once.
     from mgm.results.archive import archived_runs
     from mgm.results.archive import pack as write
     from mgm.results.frame import examine_all

@@ -125,7 +125,6 @@ def _run_specs(
     """Run a stage on each spec."""
     where = places(data)
     with all_processes():
-        # Commands import torch when they are called, so that `mgm --help` is fast.
         from mgm.stages.job import Workplace
         from mgm.stages.parents import complete
         from mgm.stages.runner import run_all

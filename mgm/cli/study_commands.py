@@ -25,7 +25,6 @@ def new_study(
     ] = None,
 ) -> None:
     """Write a study (YAML) of three masks on your own videos."""
-    # Commands import what they need, so that `mgm --help` starts fast.
     from mgm.data.index import read_index
     from mgm.spec.new_spec import write_new
     from mgm.study.load import new_study as text_of

@@ -85,8 +85,8 @@ def summary(index: Index) -> str:
     present = sorted({label for label, _ in count})
     width = max(len(index.classes[label]) for label in present)
     lines = [
-        f"{len(index.videos)} videos of {len(index.classes)} classes in {index.root}, digest "
-        f"{index.digest}",
+        f"{len(index.videos)} videos of {len(index.classes)} class{'es' * (len(index.classes) > 1)} "
+        f"in {index.root}, digest {index.digest}",
         *re.split(r"; (?![^(]*\))", index.note),
         f"{'':{width}}  " + "  ".join(f"{split:>6}" for split in SPLITS),
     ]
