@@ -84,9 +84,9 @@ def summary(index: Index) -> str:
     count = Counter((video.label, video.split) for video in index.videos)
     present = sorted({label for label, _ in count})
     width = max(len(index.classes[label]) for label in present)
+    classes = f"{len(index.classes)} class{'es' * (len(index.classes) > 1)}"
     lines = [
-        f"{len(index.videos)} videos of {len(index.classes)} class{'es' * (len(index.classes) > 1)} "
-        f"in {index.root}, digest {index.digest}",
+        f"{len(index.videos)} videos of {classes} in {index.root}, digest {index.digest}",
         *re.split(r"; (?![^(]*\))", index.note),
         f"{'':{width}}  " + "  ".join(f"{split:>6}" for split in SPLITS),
     ]
