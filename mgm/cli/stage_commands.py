@@ -109,10 +109,7 @@ def _read(
 
 def _fields(path: Path) -> Any:
     """Read a spec file."""
-    try:
-        return read_json(path) if path.suffix == ".json" else read_yaml(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such spec; correct the path or the name") from None
+    return read_json(path) if path.suffix == ".json" else read_yaml(path)
 
 
 def _run_specs(
