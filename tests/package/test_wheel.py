@@ -118,6 +118,8 @@ def test_the_base_reads_vectors_and_draws_masks_without_torch(wheel, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), known_SHW)
     page = (ROOT / "docs" / "motion-vectors.md").read_text()
     examples = "".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    # README's lines, up to the model.
+    examples += (ROOT / "README.md").read_text().split("```python\n")[1].split("model = ")[0]
     environment.run("python", "-c", "GONE = 'torch', 'cv2'" + ABSENT + examples, cwd=tmp_path)
     [line] = environment.run(
         "mgm", "show", "video.mp4", "--out", "x.gif", cwd=tmp_path, code=2
