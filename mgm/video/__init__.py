@@ -15,7 +15,6 @@ _MODULE_OF = {
     "compensated": "motion",
     "slot_displacement": "motion",
     "slot_magnitude": "motion",
-    "Cache": "read",
     "read_clip": "decode",
     "Track": "track",
     "read_track": "vectors",

@@ -42,6 +42,9 @@ CAREFUL = {
         name for name in sorted(av.formats_available) if not REFERRING & set(name.split(","))
     ),
 }
+# For a copy of ours: FFmpeg looks for nothing in its pictures, since its header says it. Otherwise
+# FFmpeg would decode the first ones whenever the file is opened.
+KNOWN = {"options": CAREFUL | {"probesize": "32"}, "stream_options": [{"skip_frame": "all"}]}
 # Before PyAV 19, a title in Latin-1 raises an error without "replace". PyAV 19 has no such option.
 open_file = (
     partial(av.open, metadata_errors="replace")
@@ -140,15 +143,21 @@ class VideoReader:
     from its start, and its frames are numbered in the decoder's order.
     """
 
-    def __init__(self, path: str | Path, timeline: Timeline | None = None, container: str = ""):
+    def __init__(
+        self,
+        path: str | Path,
+        timeline: Timeline | None = None,
+        container: str = "",
+        copy: bool = False,
+    ):
         self.path = path
         # Its H.264's header, whether all pictures are I-frames, and FFmpeg's name of the container.
         self.timeline, self.header, self.intra, self.format = (
             (timeline, SequenceHeader(), False, container) if container else _facts(path)
         )
         # With a container's name, FFmpeg may find another frame rate.
-        self._named = container or None
-        self.container, self.stream = _opened(path, self._named)
+        self._known = container or None, copy
+        self.container, self.stream = _opened(path, *self._known)
         self.codec: str = self.stream.codec_context.codec.canonical_name
         self._reformatter, self._shape = VideoReformatter(), tuple[int, ...]()
 
@@ -247,7 +256,7 @@ class VideoReader:
                 # FFmpeg seeks to key frames only.
                 exported = self.stream.codec_context.flags2
                 self.close()
-                self.container, self.stream = _opened(self.path, self._named)
+                self.container, self.stream = _opened(self.path, *self._known)
                 self.stream.codec_context.flags2 = exported
             else:
                 self.container.seek(time, stream=self.stream)
@@ -298,10 +307,13 @@ class VideoReader:
         yield None  # flushes the decoder
 
 
-def _opened(path: str | Path, container: str | None = None) -> tuple[Any, av.VideoStream]:
+def _opened(
+    path: str | Path, container: str | None = None, copy: bool = False
+) -> tuple[Any, av.VideoStream]:
     """Open a file, and choose its video: the default one, else the best one for FFmpeg."""
     # Without "file:", the name `http:...` would be an address.
-    file = open_file(f"file:{path}", format=container, options=CAREFUL)
+    how: dict[str, Any] = KNOWN if copy else {"options": CAREFUL}
+    file = open_file(f"file:{path}", format=container, **how)
     try:
         stream = _video_stream(path, file)
     except UserError:
@@ -429,20 +441,21 @@ def _clear(path: str, container: Any, stream: av.VideoStream) -> Iterator[Any]:
 
 @contextmanager
 def open_video(
-    path: str | Path, timeline: Timeline | None = None, container: str = ""
+    path: str | Path, timeline: Timeline | None = None, container: str = "", copy: bool = False
 ) -> Iterator[VideoReader]:
     """Open a video file, and close it at the end of the block.
 
     Args:
         timeline, container: its times, as far as they are known, and FFmpeg's name of its
             container, as a track has them. Without a name, both are read from the file.
+        copy: whether the file is a copy of ours (`mgm.data.transcode`).
 
     Raises:
         UserError: the file is missing or not a regular file, or FFmpeg finds no video in it.
     """
     try:
         regular(Path(path))
-        with closing(VideoReader(path, timeline, container)) as video:
+        with closing(VideoReader(path, timeline, container, copy)) as video:
             yield video
     except (av.FFmpegError, OSError) as error:
         # The block may also write files.

@@ -147,7 +147,7 @@ def _pictures(
     places = [list[tuple[int, int]]() for _ in wanted_N]
     for place, number in enumerate(inverse.ravel().tolist()):
         places[number].append(divmod(place, len(frames[0])))
-    known = (track.timeline, track.facts.container) if track else ()
+    known = (track.timeline, track.facts.container, bool(track.facts.source)) if track else ()
     with open_video(video.path, *known) as source:
         for n, picture in wanted_pictures(source, wanted_N):
             if n is not None:

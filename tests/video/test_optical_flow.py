@@ -14,7 +14,7 @@ from mgm.errors import NoMotion, UserError
 from mgm.rng import generator
 from mgm.spec import Clips, Mask, Model
 from mgm.stages.guidance import guided
-from mgm.video import Cache, loader, probe_video, read_clip, slot_magnitude
+from mgm.video import loader, probe_video, read_clip, slot_magnitude
 from mgm.video import optical_flow as flow
 from mgm.video.decode import read_pictures
 from mgm.video.motion import cells
@@ -24,7 +24,7 @@ from mgm.video.optical_flow import (
     motions,
     raft_weights,
 )
-from mgm.video.read import read
+from mgm.video.read import Cache, read
 from mgm.video.track import Track, track_path
 from mgm.video.transform import random_crop, stride
 from tests.helpers.errors import refused
