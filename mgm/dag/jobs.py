@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from mgm.results.plan import Plan
+from mgm.results.plan import RunPlan
 from mgm.spec import FLOWS, Data, Pretrain, Spec, parents
 from mgm.study.scales import ScaleDataset
 
@@ -39,7 +39,7 @@ class DagJob:
 
 
 def grouped(
-    plan: Plan, most: int, datasets: Mapping[str, ScaleDataset], key_of: Callable[[Data], str]
+    plan: RunPlan, most: int, datasets: Mapping[str, ScaleDataset], key_of: Callable[[Data], str]
 ) -> dict[str, list[Spec]]:
     """Return the runs of each job: one run, or up to `most` of one study and stage.
 

@@ -21,7 +21,7 @@ from mgm.report.views import check_views
 from mgm.results import atomic
 from mgm.results.archive import unpack
 from mgm.results.lock import folder_lock, wait_for_lock
-from mgm.results.plan import FOLDER, SPECS, Plan, read_plan
+from mgm.results.plan import FOLDER, SPECS, RunPlan, read_plan
 from mgm.results.result import examine
 from mgm.spec import PUBLISHED, Data, LoadOptions, RunOptions, Spec, parents
 from mgm.study import CONFIG, STUDIES, WORKFLOW
@@ -112,7 +112,7 @@ class Workflow:
         for name in self.jobs.keys() - self.done if writes else ():
             self.marker(name).unlink(missing_ok=True)
 
-    def _plan_of(self, study: Study, file: Path) -> Plan:
+    def _plan_of(self, study: Study, file: Path) -> RunPlan:
         """Return the plan with what a study's own file says.
 
         Raises:

@@ -1,9 +1,8 @@
 """Estimates of a study's numbers: per cell, per difference and per prediction, as frames."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import product
 from math import isfinite, nan
 from pathlib import Path
@@ -11,27 +10,25 @@ from typing import Any
 
 import pandas as pd
 
-from mgm.errors import UserError
-from mgm.reading import found_in
 from mgm.report.judge import judge
+from mgm.report.people import by_person, over_people
 from mgm.results.frame import NUMBERS, WORDS, examine_all, frame_of
-from mgm.results.plan import Plan, read_plan
+from mgm.results.plan import RunPlan, read_plan
 from mgm.results.result import LAST, RunStatus, log_lines
 from mgm.results.statistics import (
     ENOUGH,
-    FEWEST,
     Estimate,
     holm,
     over_seeds,
-    over_seeds_and_people,
     p_value,
 )
 from mgm.spec import Augment, Finetune, Pretrain, Spec
 from mgm.spec.compute import multiply_adds
-from mgm.study.formula import Formula, Term, parse_formula
+from mgm.study.formula import QUOTED, Formula, Term, parse_formula
 from mgm.study.load import lacking, read_studies
 from mgm.study.quoted import Quote, quotes
-from mgm.study.schema import CONTROLS, SHARES, At, Study, View
+from mgm.study.schema import CONTROLS, SHARES, Study, View
+from mgm.study.selection import EVERY, Selection
 
 AT = ["dataset", "dataset_seed", "seed", "column", "row"]
 CELL = ["dataset", "column", "row"]
@@ -39,6 +36,22 @@ NOTHING = pd.Series(
     [], pd.MultiIndex.from_arrays([[], []], names=["dataset_seed", "seed"]), dtype="float64"
 )
 NO_NUMBER = Estimate(nan, n=0)
+# The columns of `cells_of`, with what a cell has that no run fills.
+EMPTY: dict[str, Any] = {
+    **dict.fromkeys(CELL, ""),
+    "control": False,
+    **NO_NUMBER._asdict(),
+    "wanted": 0,
+    "status": "finished",
+    "why": "",
+    "paper": nan,
+    **dict.fromkeys(("note", "run_ids", "pretraining", "commit", "metric", "line", *WORDS), ""),
+    **dict.fromkeys(NUMBERS, nan),
+    "values": NOTHING,
+    "fits": nan,
+    "videos": nan,
+}
+FLOATS = {name: "float64" for name, value in EMPTY.items() if isinstance(value, float)}
 OVER_PEOPLE = ", over seeds and people"
 
 
@@ -55,7 +68,7 @@ class StudyResults:
         lacking: what the study's file has, and the plan lacks.
     """
 
-    plan: Plan
+    plan: RunPlan
     frame: pd.DataFrame
     study: Study
     statuses: Mapping[str, RunStatus]
@@ -132,16 +145,14 @@ def estimate(
     dataset: str,
     formula: str | Formula,
     column: str = "",
-    dataset_seeds: tuple[int, ...] = (),
-    seeds: tuple[int, ...] = (),
+    seeds: Selection = EVERY,
 ) -> Estimate | None:
     """Return a mean "A" or a paired difference "A minus B", with its interval over units.
 
     Args:
         dataset: or an effect.
         column: the column of rows without their own; by default the study's first.
-        dataset_seeds: use these dataset seeds alone. Empty: all.
-        seeds: use these seeds alone. Empty: all.
+        seeds: use the seeds that it selects.
 
     Returns:
         The estimate; None without a result.
@@ -149,7 +160,7 @@ def estimate(
     if isinstance(formula, str):
         formula = parse_formula(formula)
     column = column or found.study.first_column
-    units = units_of(found, dataset, formula, column, dataset_seeds, seeds)
+    units = units_of(found, dataset, formula, column, seeds)
     if not len(units):
         return None
     shares = (is_share(found.study, term.row, term.column or column) for term in formula.terms)
@@ -159,12 +170,7 @@ def estimate(
 
 
 def units_of(
-    found: StudyResults,
-    dataset: str,
-    formula: Formula,
-    column: str,
-    dataset_seeds: tuple[int, ...] = (),
-    seeds: tuple[int, ...] = (),
+    found: StudyResults, dataset: str, formula: Formula, column: str, seeds: Selection = EVERY
 ) -> pd.Series:
     """Return a formula's number per sampling unit (`per_unit`).
 
@@ -172,22 +178,17 @@ def units_of(
     """
     if effect := found.study.effects.get(dataset):
         high, low = (
-            pd.concat(
-                [units_of(found, name, formula, column, dataset_seeds, seeds) for name in names],
-                axis=1,
-            ).mean(axis=1, skipna=False)
+            pd.concat([units_of(found, name, formula, column, seeds) for name in names], axis=1)
             for names in (effect.high, effect.low)
         )
-        return (high - low).dropna()
+        return (high.mean(axis=1, skipna=False) - low.mean(axis=1, skipna=False)).dropna()
     parts = [
         found.by_cell.get((dataset, term.column or column, term.row), NOTHING)
         for term in formula.terms
     ]
     series = combined(formula, parts, [term.row in CONTROLS for term in formula.terms])
-    for name, wanted in (("dataset_seed", dataset_seeds), ("seed", seeds)):
-        if wanted:
-            series = series[series.index.get_level_values(name).isin(wanted)]
-    return per_unit(series, found.study.unit)
+    chosen = [seeds.has_seeds(*pair) for pair in series.index]
+    return per_unit(series[chosen], found.study.unit)
 
 
 def is_share(study: Study, row: str, column: str) -> bool:
@@ -206,18 +207,17 @@ def cells_of(found: StudyResults) -> pd.DataFrame:
     (%); `videos`, how many test videos, or groups of them, there are. The paper's suite has neither
     of the last two.
     """
-    study, printed, rows = found.study, quotes(found.study.study), []
+    study, printed, rows = found.study, quotes(found.study.study), list[dict[str, Any]]()
     fits = fitted(found)
     for place, runs in found.runs.groupby(CELL, sort=False):
         dataset, column, row = map(str, place)
         status = status_of(runs.state)
         believed = status in ("finished", "partial")
         one = estimate(found, dataset, Formula((Term(row),), (1,)), column) if believed else None
-        own = runs.iloc[0]
-        quote = printed.pop((dataset, row, column), Quote(nan, ""))
+        own, quote = runs.iloc[0], printed.pop((dataset, row, column), Quote(nan, ""))
         rows.append(
-            dict(zip(CELL, place))
-            | {name: own[name] for name in ("control", "metric", *WORDS, *NUMBERS)}
+            EMPTY
+            | {name: own[name] for name in (*CELL, "control", "metric", *WORDS, *NUMBERS)}
             | (one or NO_NUMBER)._asdict()
             | {
                 "wanted": len(runs),
@@ -237,32 +237,15 @@ def cells_of(found: StudyResults) -> pd.DataFrame:
     for (dataset, row, column), quote in printed.items():
         if dataset in study.shown:
             ours = _computed(found, dataset, row, column)
-            metric = study.columns[column].metric if column in study.columns else column
             rows.append(
-                {"dataset": dataset, "column": column, "row": row, "control": False}
-                | (NO_NUMBER if ours is None else Estimate(ours))._asdict()
-                | {"wanted": 0, "status": "quoted" if ours is None else "finished"}
-                | {"paper": quote.value, "note": quote.note, "metric": metric}
-                | dict.fromkeys(("why", "run_ids", "pretraining", "commit", *WORDS), "")
-                | {"line": quote.line, "epochs": quote.epochs, "values": NOTHING}
+                EMPTY
+                | {"dataset": dataset, "column": column, "row": row}
+                | ({"status": "quoted"} if ours is None else Estimate(ours)._asdict())
+                | {"paper": quote.value, "note": quote.note}
+                | {"metric": study.columns[column].metric if column in study.columns else column}
+                | {"line": quote.line, "epochs": quote.epochs}
             )
-    names = [*CELL, "control", *Estimate._fields, "wanted", "status", "why", "paper", "note"]
-    names += [
-        "run_ids",
-        "pretraining",
-        "commit",
-        "metric",
-        "line",
-        *WORDS,
-        *NUMBERS,
-        "values",
-        "fits",
-        "videos",
-    ]
-    table = pd.DataFrame(rows, columns=names).astype({"control": bool})
-    return table.astype(
-        dict.fromkeys(("mean", "low", "high", "paper", "fits", "videos", *NUMBERS), "float64")
-    )
+    return pd.DataFrame(rows, columns=[*EMPTY]).astype(FLOATS | {"control": bool})
 
 
 def _computed(found: StudyResults, dataset: str, row: str, column: str) -> float | None:
@@ -328,13 +311,12 @@ def selected(found: StudyResults, view: View) -> pd.DataFrame:
         repeats: whether the runs repeat the paper's, so that its other rows stand beside them.
         strong: whether it differs from 0; False, since a difference alone can.
     """
-    study = found.study
+    study, every = found.study, found.frame
+    if view.dataset_seeds or view.seeds:
+        chosen = [view.has_seeds(*pair) for pair in zip(every.dataset_seed, every.seed)]
+        found = replace(found, frame=every[chosen])
     places = found.cells[["dataset", "row", "column", "line"]].itertuples(index=False)
-    shown = [
-        study.shows(view, At(dataset, None, 0, row, column), line)
-        for dataset, row, column, line in places
-    ]
-    table = found.cells[shown]
+    table = found.cells[[study.shows(view, *place) for place in places]]
     titles = table.dataset.map(study.shown).fillna(table.dataset)
     panel = titles + ": " + table.column
     if table.dataset.nunique() == 1:
@@ -370,44 +352,32 @@ def selected_differences(found: StudyResults, family: str, column: str) -> pd.Da
         else units_of(found, line.dataset, parse_formula(line.says), column)
         for line in lines
     ]
-    titles = table.dataset.map(found.study.shown)
-    same: dict[str, Any] = {
-        "control": False,
-        "share": True,
-        "evaluated": True,
-        "tested": True,
+    same = {name: value for name, value in EMPTY.items() if name not in table.columns}
+    same |= dict.fromkeys(("share", "evaluated", "tested"), True)
+    same |= {
+        "title": table.dataset.map(found.study.shown),
+        "row": table.says,
+        "values": pd.Series(values, table.index, dtype="object"),
         "repeats": False,
-    }
-    same |= {"metric": "", "status": "finished", "note": "", "by": "runs"}
-    return table.assign(
-        **same,
-        run_ids=[
+        "run_ids": [
             run_ids_of(found, line.dataset, parse_formula(line.says), column) for line in lines
         ],
-        **dict.fromkeys(("paper", "fits", "videos", "steps"), nan),
-        title=titles,
-        row=table.says,
-        values=pd.Series(values, table.index, dtype="object"),
-        strong=table.holm,
-        unit=unit_of(found.study),
-    )
+        "by": "runs",
+        "unit": unit_of(found.study),
+        "strong": table.holm,
+    }
+    return table.assign(**same)
 
 
 def run_ids_of(
-    found: StudyResults,
-    dataset: str,
-    formula: Formula,
-    column: str,
-    dataset_seeds: Sequence[int] = (),
-    seeds: Sequence[int] = (),
+    found: StudyResults, dataset: str, formula: Formula, column: str, seeds: Selection = EVERY
 ) -> str:
-    """Return the runs whose numbers a formula takes. No seeds: all."""
-    values = found.values[found.values.dataset == dataset]
-    for name, chosen in (("dataset_seed", dataset_seeds), ("seed", seeds)):
-        values = values[values[name].isin(chosen or values[name])]
+    """Return the runs whose numbers a formula takes."""
+    chosen = found.values[found.values.dataset == dataset]
+    chosen = chosen[[seeds.has_seeds(*pair) for pair in zip(chosen.dataset_seed, chosen.seed)]]
     runs = list[str]()
     for term in formula.terms:
-        own = values[(values.row == term.row) & (values.column == (term.column or column))]
+        own = chosen[(chosen.row == term.row) & (chosen.column == (term.column or column))]
         runs += own.run_id.tolist()
     return " ".join(dict.fromkeys(runs))
 
@@ -444,8 +414,8 @@ def differences_of(found: StudyResults) -> pd.DataFrame:
         "": lambda dataset, text, column: estimate(found, dataset, text, column)
     }
     if study.people:
-        people = by_cell_and_person(people_of(found))
-        ways[OVER_PEOPLE] = lambda *place: _over_people(people, *place)
+        people = by_person(found.values, found.folder, study.people)
+        ways[OVER_PEOPLE] = partial(over_people, people)
     for dataset, column in product(study.shown, study.tests):
         for (family, texts), (ending, interval) in product(study.compare.items(), ways.items()):
             for text in _pairs(study, column, texts):
@@ -471,61 +441,6 @@ def _pairs(study: Study, column: str, texts: Iterable[str]) -> Iterable[str]:
             yield text.replace("minus *", f"minus {row}")
 
 
-def _over_people(
-    people: Mapping[tuple[str, str, str], pd.DataFrame], dataset: str, text: str, column: str
-) -> Estimate | None:
-    """Return a difference over seeds and people; None without enough of both."""
-    first_SP, second_SP = (
-        people.get((dataset, term.column or column, term.row)) for term in parse_formula(text).terms
-    )
-    if first_SP is None or second_SP is None:
-        return None
-    difference_SP = (first_SP - second_SP).dropna().to_numpy(float)
-    S, P = difference_SP.shape
-    return over_seeds_and_people(difference_SP) if S >= FEWEST and P > 1 else None
-
-
-def by_cell_and_person(people: pd.DataFrame) -> dict[tuple[str, str, str], pd.DataFrame]:
-    """Map dataset, column and row to accuracies, one line per run and one column per person."""
-    return {
-        place: cell.pivot_table("value", ["dataset_seed", "seed"], "person")  # type: ignore[misc]
-        for place, cell in people.groupby(CELL, sort=False)
-    }
-
-
-def people_of(found: StudyResults) -> pd.DataFrame:
-    """Return a row per number of `values` and person: `AT`, `person` and `value`, the accuracy (%).
-
-    Controls, and measurements without a prediction per video, are left out.
-
-    Raises:
-        UserError: the study's `people` is not found in a path.
-    """
-    rows: list[dict[str, Any]] = []
-    runs = found.runs[found.runs.value.notna() & ~found.runs.control]
-    for run in runs.to_dict("records"):
-        path = found.folder / run["run_id"] / "predictions.csv"
-        if not path.exists():
-            continue
-        table = pd.read_csv(path, dtype=str)
-        persons = found_in(table.path.tolist(), found.study.people, "people")
-        person = pd.Series(persons, dtype="object")
-        if person.isna().any():
-            raise UserError(
-                f"{path}: {table.path[person.isna()].iloc[0]} has no person by the study's "
-                f"`people`, {found.study.people!r}"
-            )
-        # A column per classifier.
-        right = 100 * table.iloc[:, 2:].eq(table.label, axis=0).mean(axis=1)
-        place = {name: run[name] for name in AT}
-        rows += [
-            place | {"person": name, "value": value}
-            for name, value in right.groupby(person).mean().items()
-        ]
-    table = pd.DataFrame(rows, columns=[*AT, "person", "value"])
-    return table.merge(found.values[AT])
-
-
 def predictions_of(found: StudyResults) -> pd.DataFrame:
     """Return a row per prediction with what it came to.
 
@@ -535,9 +450,8 @@ def predictions_of(found: StudyResults) -> pd.DataFrame:
     rows = []
     for one in found.study.predictions:
         statement, column = one.statement, one.column or found.study.first_column
-        number = estimate(
-            found, one.dataset, statement.formula, column, one.dataset_seeds, one.seeds
-        )
+        seeds = found.study.selection_of(one)
+        number = estimate(found, one.dataset, statement.formula, column, seeds)
         place = one.dataset, column, one.says, one.dataset_seeds, one.seeds, one.since
         rows.append((*place, *(number or NO_NUMBER), *judge(statement, number)))
     names = ["dataset", "column", "says", "dataset_seeds", "seeds", "since", *Estimate._fields]
@@ -552,7 +466,7 @@ def filled(found: StudyResults, text: str, intervals: bool = False) -> str:
     Args:
         intervals: it is empty too if a number is of one run.
     """
-    parts = re.split(r"\{([^{}]+)\}", text)
+    parts = QUOTED.split(text)
     numbers = [estimate(found, *part.split(": ", 1)) for part in parts[1::2]]
     if any(one is None or (intervals and one.n == 1) for one in numbers):
         return ""

@@ -28,7 +28,7 @@ from mgm.console import show, track
 from mgm.errors import UserError
 from mgm.results.frame import examine_all, frame_of, of_every_run, own_fields
 from mgm.results.lock import file_lock
-from mgm.results.plan import Plan, read_plan
+from mgm.results.plan import RunPlan, read_plan
 from mgm.results.result import LARGEST, RunStatus, log_lines
 from mgm.spec import Spec, data_name, dotted, parents
 
@@ -138,7 +138,7 @@ def follow(folders: Sequence[Path], uri: str = "", every: float = 10) -> None:
 
 def _digests(
     results: Path,
-    plan: Plan,
+    plan: RunPlan,
     statuses: Mapping[str, RunStatus],
     cells: Mapping[str, dict[str, str]],
 ) -> dict[str, str]:
@@ -155,7 +155,7 @@ def _digests(
     return found
 
 
-def _cells(frame: pd.DataFrame, plan: Plan) -> dict[str, dict[str, str]]:
+def _cells(frame: pd.DataFrame, plan: RunPlan) -> dict[str, dict[str, str]]:
     """Map each run to its tags: the cells that show it or a run that starts from it."""
     runs = of_every_run(frame, plan.specs)
     runs["cells"] = runs.dataset + " / " + runs.row + " / " + runs.column
@@ -163,7 +163,7 @@ def _cells(frame: pd.DataFrame, plan: Plan) -> dict[str, dict[str, str]]:
     return tags.agg(_joined).to_dict("index")  # type: ignore[return-value]
 
 
-def _names(frame: pd.DataFrame, plan: Plan) -> dict[str, str]:
+def _names(frame: pd.DataFrame, plan: RunPlan) -> dict[str, str]:
     """Map each run to a name of its own: "MGM / seed 0 / pretrain".
 
     Of several rows that a run belongs to, the shortest names it. A run that a table shows has its

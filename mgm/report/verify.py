@@ -12,7 +12,7 @@ from typing import Any
 from mgm.errors import UserError
 from mgm.reading import parse_yaml
 from mgm.results.archive import archive_of, files_in
-from mgm.results.plan import Plan
+from mgm.results.plan import RunPlan
 from mgm.results.result import RunStatus
 from mgm.study.load import study_file
 from mgm.study.schema import Prediction, Study
@@ -21,7 +21,7 @@ Check = tuple[bool, str]
 
 
 def verify(
-    plan: Plan, studies: Sequence[Study], statuses: Mapping[str, RunStatus], results: Path
+    plan: RunPlan, studies: Sequence[Study], statuses: Mapping[str, RunStatus], results: Path
 ) -> list[Check]:
     """Return checks of the runs and the predictions in the folder `results`, each with its line.
 
@@ -57,7 +57,7 @@ def verify(
 
 
 def _prediction(
-    place: Path, plan: Plan, study: Study, one: Prediction, done: Mapping[str, Any]
+    place: Path, plan: RunPlan, study: Study, one: Prediction, done: Mapping[str, Any]
 ) -> Check:
     """Check one prediction of a study, whose file is in the folder `place`."""
     text = f"{one.dataset}: {one.says}"
@@ -70,12 +70,10 @@ def _prediction(
     first = one.column or next(iter(study.columns))
     terms = {(term.row, term.column or first) for term in one.statement.formula.terms}
     units = defaultdict[tuple[int, int], list[Mapping[str, Any]]](list)
+    chosen = study.selection_of(one)
     for cell in plan.cells:
-        chosen = (not one.dataset_seeds or cell.dataset_seed in one.dataset_seeds) and (
-            not one.seeds or cell.seed in one.seeds
-        )
-        places = study.datasets_of(one.dataset)
-        tests = cell.study == study.study and cell.dataset in places and chosen
+        tests = cell.study == study.study and cell.dataset in chosen.datasets
+        tests = tests and chosen.has_seeds(cell.dataset_seed, cell.seed)
         if tests and (cell.row, cell.column) in terms and cell.run_id in done:
             units[cell.dataset_seed, cell.seed].append(done[cell.run_id])
     date, known = datetime.fromisoformat(written.decode().strip()), 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from mgm.results.plan import Cell, Plan, read_plan
+from mgm.results.plan import Cell, RunPlan, read_plan
 from mgm.results.result import RunStatus, examine
 from mgm.spec import Finetune, Measure, Pretrain, Spec, parents
 
@@ -48,7 +48,7 @@ def read_frame(results: Path) -> pd.DataFrame:
     return frame_of(plan, examine_all(results, plan.specs))
 
 
-def frame_of(plan: Plan, statuses: Mapping[str, RunStatus]) -> pd.DataFrame:
+def frame_of(plan: RunPlan, statuses: Mapping[str, RunStatus]) -> pd.DataFrame:
     """Return a plan's numbers, joined with the statuses of its runs (`read_frame`)."""
     own = {run_id: own_fields(spec, plan.specs) for run_id, spec in plan.specs.items()}
     rows = []

@@ -59,7 +59,7 @@ HEAD = tuple("draw" if name == "dataset_seed" else name for name in Cell._fields
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """The cells of one folder of results, and its runs.
 
     Attributes:
@@ -155,7 +155,7 @@ def digest(cells: str) -> str:
     return hashlib.sha256(cells.encode()).hexdigest()
 
 
-def read_plan(results: Path) -> Plan:
+def read_plan(results: Path) -> RunPlan:
     """Read the plan of a folder of results, which is unpacked first.
 
     Raises:
@@ -185,7 +185,7 @@ def read_plan(results: Path) -> Plan:
         if wrong := [run_id for run_id, spec in specs.items() if spec.run_id != run_id]:
             raise UserError(f"{place / SPECS}: {wrong[0]} is another run; {advice}")
         words = read_text(place / COPY) if (place / COPY).exists() else ""
-        return Plan(fields["name"], _cells(text), specs, fields["caveat"], fields["file"], words)
+        return RunPlan(fields["name"], _cells(text), specs, fields["caveat"], fields["file"], words)
     except (KeyError, TypeError, ValueError, AttributeError, FileNotFoundError) as error:
         raise UserError(f"{place}: is not a plan ({error!r}); {advice}") from None
 

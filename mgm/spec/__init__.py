@@ -25,6 +25,7 @@ from mgm.spec.masks import (
     Guidance,
     Mask,
     MaskInfo,
+    MaskName,
     Method,
 )
 from mgm.spec.options import (
@@ -45,6 +46,7 @@ from mgm.spec.run_specs import (
     Visualise,
     changed_fields,
     dotted,
+    nested,
     parents,
     parse,
     read_spec,

@@ -333,7 +333,7 @@ def changed_fields(spec: Run) -> dict[str, Any]:
     return {**spec.model_dump(mode="json", exclude_defaults=True), "verb": spec.stage}
 
 
-def dotted(fields: dict[str, Any], before: str = "") -> dict[str, Any]:
+def dotted(fields: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Return nested fields by their dotted names."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
@@ -341,3 +341,15 @@ def dotted(fields: dict[str, Any], before: str = "") -> dict[str, Any]:
             dotted(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
         )
     return flat
+
+
+def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that `dotted` named."""
+    groups: dict[str, Any] = {}
+    for name, value in fields.items():
+        *path, last = name.split(".")
+        place = groups
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return groups

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from mgm.results.plan import Plan
+from mgm.results.plan import RunPlan
 from mgm.spec import Data, Finetune, Pretrain, Probe, Published, Spec
 from mgm.spec.compute import multiply_adds, parameters, passes
 
@@ -42,7 +42,7 @@ def cost(spec: Spec, videos: Published) -> Cost:
     return Cost((passes(spec) * trained + tested) * forward, parameters(spec, videos.classes))
 
 
-def costs(plan: Plan, videos_of: Callable[[Data], Published], flops: float) -> pd.DataFrame:
+def costs(plan: RunPlan, videos_of: Callable[[Data], Published], flops: float) -> pd.DataFrame:
     """Return the GPU hours of each stage and the GB on disk of each target.
 
     A target counts all runs that it needs. The last row, "all", counts shared runs once.

@@ -21,6 +21,8 @@ _STATEMENT = re.compile(
 )
 _PART = re.compile(r"(?s)(?:([\w./-]+): )?(.*?)(?: \[(.+)\])?")
 _OPERATOR = re.compile(r"\s(minus|plus|over)\s")
+# A number in a text, as "{mini: MGM minus Random block}".
+QUOTED = re.compile(r"\{([^{}]+)\}")
 _SIGNS = {"minus": -1, "plus": 1, "over": 0}
 
 
@@ -83,6 +85,18 @@ def parse_formula(text: str) -> Formula:
     if 0 in signs and len(signs) > 2:
         raise ValueError(f"{text!r}: `over` divides two terms alone")
     return Formula(tuple(terms), tuple(signs))
+
+
+def formula_in(quoted: str) -> tuple[str, Formula]:
+    """Read "DATASET: A minus B".
+
+    Raises:
+        ValueError: it has another form.
+    """
+    dataset, colon, text = quoted.partition(": ")
+    if not colon:
+        raise ValueError(f"{{{quoted}}} is not {{DATASET: A minus B}}")
+    return dataset, parse_formula(text)
 
 
 def parse_statement(text: str) -> Statement:

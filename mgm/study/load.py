@@ -5,11 +5,11 @@ from pathlib import Path
 
 from mgm.console import show
 from mgm.errors import UserError, valid
-from mgm.results.plan import COPY, FOLDER, Plan
+from mgm.results.plan import COPY, FOLDER, RunPlan
 from mgm.spec import MASKS
 from mgm.study import STUDIES
 from mgm.study.scales import Scale, file_of, read_named
-from mgm.study.schema import At, Row, Study
+from mgm.study.schema import Row, Study
 
 # The paper's tables, in its order, then ours.
 PAPER = Path(__file__).with_name("paper")
@@ -68,9 +68,9 @@ def _at(study: Study, scale: Scale) -> Study | None:
     datasets = {name: place for name, place in study.datasets.items() if name not in absent}
     rows = dict(study.rows)
     if study.every_mask:
-        named = {row.changes.get("mask", "mgm") for row in study.rows.values()}
+        named = {row.mask for row in study.rows.values()}
         rows |= {
-            info.row: Row(changes={"mask": mask})
+            info.row: Row(mask=mask)
             for mask, info in MASKS.items()
             if info.row and not info.source and mask not in named
         }
@@ -80,7 +80,7 @@ def _at(study: Study, scale: Scale) -> Study | None:
     return study.model_copy(update={"datasets": datasets, "rows": rows, "views": views})
 
 
-def read_studies(results: Path, plan: Plan) -> dict[str, Study]:
+def read_studies(results: Path, plan: RunPlan) -> dict[str, Study]:
     """Return the studies of a plan by name, with the datasets and rows that the plan has.
 
     Their words are those of the study's file as it is now, or of its copy in the plan's folder if
@@ -104,7 +104,7 @@ def read_studies(results: Path, plan: Plan) -> dict[str, Study]:
     return {name: _as_planned(study, plan) for name, study in studies.items()}
 
 
-def study_file(results: Path, plan: Plan) -> Path | None:
+def study_file(results: Path, plan: RunPlan) -> Path | None:
     """Return the file of a plan's study, or its copy if it is gone; None for the paper's."""
     own = STUDIES / f"{plan.name}.yaml"
     if not plan.file and not own.is_file():
@@ -113,7 +113,7 @@ def study_file(results: Path, plan: Plan) -> Path | None:
     return next(filter(Path.is_file, places), places[1])
 
 
-def lacking(results: Path, plan: Plan) -> list[str]:
+def lacking(results: Path, plan: RunPlan) -> list[str]:
     """Return what the file of a plan's study has, and the plan lacks, such as rows.MGM."""
     if not (file := study_file(results, plan)):
         return []
@@ -131,11 +131,11 @@ def lacking(results: Path, plan: Plan) -> list[str]:
     return [name for name in new if name not in optional]
 
 
-def _as_planned(study: Study, plan: Plan) -> Study:
+def _as_planned(study: Study, plan: RunPlan) -> Study:
     """Return a study with the datasets, their titles and the rows that a plan has."""
     cells = [cell for cell in plan.cells if cell.study == study.study and cell.metric]
     titles = {cell.dataset: cell.title for cell in cells}
-    places = {At(cell.dataset, None, cell.seed, cell.row, cell.column) for cell in cells}
+    places = {(cell.dataset, cell.row, cell.column) for cell in cells}
     drawn = {key for cell in plan.cells if not cell.metric for key in cell.views}
     rows = dict.fromkeys(cell.row for cell in cells if not cell.control)
     return study.model_copy(
@@ -149,7 +149,7 @@ def _as_planned(study: Study, plan: Plan) -> Study:
             "views": {
                 key: view
                 for key, view in study.views.items()
-                if key in drawn or any(study.shows(view, at) for at in places)
+                if key in drawn or any(study.shows(view, *place) for place in places)
             },
         }
     )

@@ -3,6 +3,7 @@
 A scale lists only what differs from the paper.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +13,8 @@ from mgm.errors import UserError, nearest, valid
 from mgm.reading import read_yaml
 from mgm.spec import Flow, FrozenModel, KnownBackbone, RunOptions
 from mgm.spec.values import SIZES
-from mgm.study.schema import Name, Numbers, ResultsName, Stage
+from mgm.study.schema import Name, ResultsName, Stage
+from mgm.study.selection import Numbers
 
 
 class ScaleDataset(FrozenModel):
@@ -51,6 +53,16 @@ class Steps(FrozenModel):
     factor: float = Field(gt=0)
     power: float = Field(gt=0, le=1)
     warmup: float = Field(ge=0, lt=1)
+
+    def of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the steps of a run with these fields; nothing if it does not train by epochs."""
+        # A spec refuses what is not a whole number.
+        if type(epochs := fields.get("optim.epochs")) is not int:
+            return {}
+        return {
+            "optim.steps": fields["optim.steps"] or round(self.factor * epochs**self.power),
+            "optim.warmup_epochs": self.warmup * epochs,
+        }
 
 
 class Scale(FrozenModel):
@@ -121,17 +133,3 @@ def load_scale(path: Path) -> Scale:
                 f"backbone: {name}-{scale.name.lower()} to it, to name them"
             )
     return scale
-
-
-def set_field(fields: dict[str, Any], dotted: str, value: Any, source: str) -> None:
-    """Set a field of a spec by its dotted name.
-
-    Raises:
-        UserError: there is no such field. The error names `source`.
-    """
-    *groups, last = dotted.split(".")
-    for group in groups:
-        fields = fields.get(group, {})
-    if last not in fields:
-        raise UserError(f"{source} is not a field of a spec; correct its name")
-    fields[last] = value

@@ -3,20 +3,28 @@
 `studies/NAME.yaml` holds one. Those of `mgm/study/paper` are the paper's tables.
 """
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from mgm.errors import UserError, nearest
 from mgm.reading import found_in
 from mgm.spec import CONTROLS as EVERY_CONTROL
-from mgm.spec import PUBLISHED, FrozenModel, KnownBackbone, RunOptions
-from mgm.study.formula import Formula, Statement, Term, parse_formula, parse_statement
+from mgm.spec import PUBLISHED, FrozenModel, KnownBackbone, MaskName, RunOptions
+from mgm.study.formula import (
+    QUOTED,
+    Formula,
+    Statement,
+    Term,
+    formula_in,
+    parse_formula,
+    parse_statement,
+)
 from mgm.study.quoted import quotes
 from mgm.study.recipes import RECIPES
+from mgm.study.selection import At, Numbers, Selection
 
 # Keys that studies had, and what stands in their place.
 OLD_KEYS = {
@@ -27,11 +35,9 @@ OLD_KEYS = {
     "figures": "`views`: over is kind line, against scatter, pictures are kind clips with `show`",
 }
 
-# Can be the name of a folder, and is one word for a shell.
-Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
-
-
 Stage = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
+RESERVED = ("mlflow.db", "mlflow-artifacts")
+TARGETS = ("all", "report", "result", "prepare", "flow", *get_args(Stage), "differences", "seeds")
 
 
 def _not_reserved(name: str) -> str:
@@ -40,27 +46,25 @@ def _not_reserved(name: str) -> str:
     return name
 
 
-def _expression(text: str) -> str:
-    if text:
-        try:
-            found_in([""], text, "people")
-        except UserError as error:
-            raise ValueError(str(error).removeprefix("people: ")) from None
-    return text
-
-
 def _not_a_target(key: str) -> str:
     if key in TARGETS:
         raise ValueError(f"{key} is another target; choose a name such as figure-{key}")
     return key
 
 
-RESERVED = ("mlflow.db", "mlflow-artifacts")
-TARGETS = ("all", "report", "result", "prepare", "flow", *get_args(Stage), "differences", "seeds")
-# Part of a file's name, and of a target's.
-Key = Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,60}$")]
-ViewKey = Annotated[Key, AfterValidator(_not_a_target)]
+def _expression(text: str) -> str:
+    try:
+        found_in([""], text, "people")
+    except UserError as error:
+        raise ValueError(str(error).removeprefix("people: ")) from None
+    return text
+
+
+# Can be the name of a folder, and is one word for a shell.
+Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
 ResultsName = Annotated[Name, AfterValidator(_not_reserved)]
+# Part of a file's name, and of a target's.
+ViewKey = Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,60}$"), AfterValidator(_not_a_target)]
 # Metrics of a `measure controls` run, by the controls' titles.
 CONTROLS = {control.title: control.name for control in EVERY_CONTROL if control.kind != "model"}
 # The metrics that a column of each stage, or of each measurement, can show.
@@ -85,74 +89,6 @@ METRICS: dict[str, tuple[str, ...]] = {
 # may be negative.
 SHARES = {*ACCURACIES, *METRICS["visible"], *CONTROLS.values()} - {"energy"}
 SHARES |= {"hidden", "moving_loss", "common_moving_loss"}
-# Fields of a row that its pretraining has before the scale changes it.
-BEFORE_SCALE = ("mask", "epochs", "backbone")
-MOST_NUMBERS = 10_000
-
-
-def read_numbers(value: Any) -> Any:
-    """Return the numbers of a range such as "701-720", or of several: "0-3, 7"."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (value,)
-    if not isinstance(value, str):
-        return value
-    values: list[int] = []
-    for part in value.split(","):
-        if not (bounds := re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)):
-            raise ValueError("is not a range of numbers, such as 701-720")
-        first, last = int(bounds[1]), int(bounds[2] or bounds[1])
-        if last < first:
-            raise ValueError(f"{part.strip()} goes backwards; write {last}-{first}")
-        if last - first >= MOST_NUMBERS:
-            raise ValueError(f"{part.strip()} has more than {MOST_NUMBERS:,} numbers")
-        values += range(first, last + 1)
-    return tuple(values)
-
-
-def _each_once(values: tuple[int, ...]) -> tuple[int, ...]:
-    if len({*values}) < len(values):
-        raise ValueError("names a number twice")
-    return values
-
-
-Numbers = Annotated[
-    tuple[int, ...],
-    BeforeValidator(read_numbers),
-    AfterValidator(_each_once),
-]
-
-
-class At(NamedTuple):
-    """A place in a study. An empty row or column stands for any."""
-
-    dataset: str
-    dataset_seed: int | None
-    seed: int
-    row: str = ""
-    column: str = ""
-    line: str = ""
-
-
-class Selection(FrozenModel):
-    """Datasets, rows, columns and seeds by name. Empty: all.
-
-    It limits a row or a column, and says what a view shows.
-    """
-
-    datasets: tuple[str, ...] = ()
-    dataset_seeds: Numbers = ()
-    seeds: Numbers = ()
-    rows: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-
-    def __contains__(self, at: At) -> bool:
-        return (
-            (not self.datasets or at.dataset in ("", *self.datasets))
-            and (not self.dataset_seeds or at.dataset_seed in self.dataset_seeds)
-            and (not self.seeds or at.seed in self.seeds)
-            and (not self.rows or at.row in ("", *self.rows))
-            and (not self.columns or at.column in ("", *self.columns))
-        )
 
 
 class Dataset(FrozenModel):
@@ -185,6 +121,22 @@ class Dataset(FrozenModel):
     dataset_seeds: Numbers = ()
     seeds: Numbers = ()
 
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        given = self.generate is not None, self.root, self.videos_of, self.use
+        if sum(map(bool, given)) != 1:
+            raise ValueError("needs one of `generate`, `root`, `use`, `videos_of`")
+        return self
+
+
+def _gathered(model: type[FrozenModel], name: str, fields: Any) -> Any:
+    """Return a mapping whose keys that are no fields stand in the field `name`."""
+    if not isinstance(fields, Mapping) or name in fields:
+        return fields
+    known = {field.alias or key for key, field in model.model_fields.items()}
+    own = {key: value for key, value in fields.items() if key in known}
+    return {**own, name: {key: value for key, value in fields.items() if key not in known}}
+
 
 class Changes(FrozenModel):
     """Differences from the study's runs, in the same mapping as the other fields."""
@@ -202,13 +154,13 @@ class Changes(FrozenModel):
 
 
 class Row(Changes):
-    """A kind of pretraining, as differences from the study's.
+    """A kind of pretraining, as differences from the study's."""
 
-    The fields `mask`, `epochs` and `backbone` choose the recipe, which the scale then changes. All
-    others replace the scale's.
-    """
-
-    # none: random weights. Another row: go on from its weights.
+    # They choose the recipe, which the scale then changes. All other fields replace the scale's.
+    mask: MaskName = "mgm"
+    epochs: int | None = Field(None, ge=1)
+    backbone: KnownBackbone | None = None
+    # none: random weights. A row above: go on from its weights.
     start: str = Field("", alias="from")
     # Train once more with the labels of the pretraining videos, before the row is evaluated.
     then: Literal["", "finetune", "supervised"] = ""
@@ -223,11 +175,9 @@ class Row(Changes):
     def _short(cls, fields: Any) -> Any:
         return {"from": "none"} if fields == "none" else fields
 
-    @property
-    def meaning(self) -> tuple[Any, ...]:
-        """Equal for two rows that have the same runs."""
-        changes = {"mask": "mgm"} | self.changes
-        return self.start, self.then, sorted((key, str(v)) for key, v in changes.items())
+
+# As the study says, without differences.
+PLAIN = Row()
 
 
 class Column(Changes):
@@ -270,22 +220,6 @@ class View(Selection):
         return _gathered(cls, "options", fields)
 
 
-def _gathered(model: type[FrozenModel], name: str, fields: Any) -> Any:
-    """Return a mapping whose keys that are no fields stand in the field `name`."""
-    if not isinstance(fields, Mapping) or name in fields:
-        return fields
-    known = {field.alias or key for key, field in model.model_fields.items()}
-    own = {key: value for key, value in fields.items() if key in known}
-    return {**own, name: {key: value for key, value in fields.items() if key not in known}}
-
-
-def _digits(value: Any) -> Any:
-    """Read a hash of digits alone, which YAML takes for a number."""
-    if isinstance(value, float):
-        raise ValueError("YAML reads it as a number; quote it")
-    return str(value) if type(value) is int else value
-
-
 class Effect(FrozenModel):
     """The effect of a factor: a number's mean over some datasets minus its mean over others.
 
@@ -311,7 +245,7 @@ class Prediction(FrozenModel):
     says: str
     column: str = ""
     # The commit that wrote it. Empty: it is not committed yet.
-    since: Annotated[str, BeforeValidator(_digits)] = ""
+    since: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
     # Test it on these dataset seeds or seeds alone.
     dataset_seeds: Numbers = ()
     seeds: Numbers = ()
@@ -387,105 +321,98 @@ class Study(FrozenModel):
         return fields
 
     @model_validator(mode="after")
-    def _names_what_is_there(self) -> Self:
-        """Refuse a part that names what is not there, or what has no effect."""
-        self._check_names()
-        for name, place in self.datasets.items():
-            where = f"datasets.{name}"
-            given = [place.generate is not None, place.root, place.videos_of, place.use]
-            if sum(map(bool, given)) != 1:
-                raise ValueError(f"{where}: needs one of `generate`, `root`, `use`, `videos_of`")
-            of_user = bool(place.root) and name not in PUBLISHED
-            if self.scale and of_user and place.recipe not in RECIPES:
-                raise ValueError(
-                    f"{where}.recipe: {place.recipe!r}: name the dataset whose recipe its runs "
-                    f"have: {', '.join(RECIPES)}"
-                )
-            if place.recipe and not of_user:
-                raise ValueError(f"{where}.recipe: it has the recipe of {place.use or name}")
-            if place.generate is not None and not (place.dataset_seeds or self.dataset_seeds):
-                raise ValueError(f"{where}: is generated, and the study has no dataset seeds")
-        seeded = (p.use or p.seeds or p.dataset_seeds for p in self.datasets.values() if p.tested)
-        if not (self.seeds or self.dataset_seeds or all(seeded)):
-            raise ValueError("has neither dataset seeds nor seeds")
-        if same := {*self.rows} & {*CONTROLS}:
-            raise ValueError(f"rows.{min(same)}: is the name of a control; choose another")
+    def _is_consistent(self) -> Self:
         for name in self.rows:
-            if parse_formula(name) != Formula((Term(name),), (1,)):
-                raise ValueError(f"rows.{name}: reads as a formula; choose another name")
-        meanings: dict[str, str] = {}
-        for name, row in self.rows.items():
-            if (other := meanings.setdefault(str(row.meaning), name)) != name:
-                raise ValueError(f"rows.{name}: has the same runs as {other}; leave one out")
-        stages: set[str] = {column.stage for column in self.columns.values()}
-        stages |= {"pretrain"} if any(row.start != "none" for row in self.rows.values()) else set()
-        stages |= {"finetune"} if any(row.then for row in self.rows.values()) else set()
-        stages |= {"visualise"} if any(view.show for view in self.views.values()) else set()
-        own = {f"datasets.{name}.": place.settings for name, place in self.datasets.items()}
-        for where, settings in {"": self.settings, **own}.items():
-            for stage in settings:
-                if stage == "measure" or stage not in stages:
-                    raise ValueError(
-                        f"{where}settings.{stage}: no run of this study reads it; leave it out"
-                    )
+            if name in CONTROLS or parse_formula(name) != Formula((Term(name),), (1,)):
+                raise ValueError(f"rows.{name}: is a control, or a formula; choose another name")
+        for name, dataset in self.datasets.items():
+            own = dataset.root and name not in PUBLISHED
+            if own and self.scale and dataset.recipe not in RECIPES:
+                raise ValueError(
+                    f"datasets.{name}.recipe: {dataset.recipe!r}: name the dataset whose recipe "
+                    f"its runs have: {', '.join(RECIPES)}"
+                )
+            if dataset.generate is not None and not self.dataset_seeds_of(name):
+                raise ValueError(f"datasets.{name}: is generated, and has no dataset seeds")
+        for texts in self.compare.values():
+            for text in texts:
+                if parse_formula(text).signs != (1, -1):
+                    raise ValueError(f"compare: {text!r} is not `A minus B`")
         return self
 
-    def _check_names(self) -> None:
+    @model_validator(mode="after")
+    def _names_what_is_there(self) -> Self:
         """Refuse a part of the study that names what is not there."""
-        rows, places = {*self.rows, *CONTROLS}, {**self.shown, **self.effects}
-        probes = [name for name, column in self.columns.items() if column.stage == "probe"]
-
-        def check(where: str, known: Collection[str], *names: str) -> None:
-            for name in filter(None, names):
-                if name not in known:
-                    raise ValueError(
-                        f"{where}: {name!r} is unknown; {nearest(name, sorted(known))}"
-                    )
-
-        def check_formula(where: str, formula: Formula) -> None:
-            terms = [term for term in formula.terms if term.number is None]
-            check(where, rows, *(term.place + term.row for term in terms))
-            check(where, self.columns, *(term.column for term in terms))
-
-        for name, place in self.datasets.items():
-            check(f"datasets.{name}", self.datasets, place.pretrained_on, place.videos_of)
-        for name, row in self.rows.items():
-            if row.start != "none":
-                check(f"rows.{name}.from", self.rows, row.start)
-        for name, limited in (*self.rows.items(), *self.columns.items()):
-            check(f"{name}.only.datasets", self.shown, *limited.only.datasets)
-            check(f"{name}.only.rows", self.rows, *limited.only.rows)
-            check(f"{name}.only.columns", self.columns, *limited.only.columns)
-        check("controls", probes, *self.controls)
-        for name, effect in self.effects.items():
-            check(f"effects.{name}", self.shown, *effect.high, *effect.low)
-            if name in self.shown:
-                raise ValueError(f"effects.{name}: is the name of a dataset; choose another")
-        paper = quotes(self.study)
+        paper, rows = quotes(self.study), list(self.rows)
         lines = {row.line or name for name, row in self.rows.items()}
         lines |= {quote.line for quote in paper.values()}
-        for name, view in self.views.items():
-            check(f"views.{name}.datasets", self.datasets, *view.datasets)
-            check(f"views.{name}.columns", self.columns, *view.columns)
-            check(f"views.{name}.rows", rows | {row for _, row, _ in paper}, *view.rows)
-            check(f"views.{name}.lines", lines, *view.lines)
-        for text in chain.from_iterable(self.compare.values()):
-            parsed = parse_formula(text)
-            if parsed.signs != (1, -1):
-                raise ValueError(f"compare: {text!r} is not `A minus B`")
-            if parsed.terms[1].row == "*":
-                parsed = Formula(parsed.terms[:1], (1,))
-            check_formula(f"compare: {text}", parsed)
-        for quoted, formula in self.quoted_formulas:
-            check(f"answer: {{{quoted}}}", places, quoted.partition(": ")[0])
-            check_formula(f"answer: {{{quoted}}}", formula)
-        for number, prediction in enumerate(self.predictions, 1):
-            where = f"predictions: number {number}"
-            check(where, places, prediction.dataset)
-            check(where, self.columns, prediction.column)
-            if any(term.number is not None for term in prediction.statement.formula.terms):
-                raise ValueError(f"{where}: {prediction.says!r}: write a number after the relation")
-            check_formula(where, prediction.statement.formula)
+        every_row = {*rows, *CONTROLS, *(row for _, row, _ in paper)}
+        named: list[tuple[str, Iterable[str], Collection[str]]] = []
+        for where, chosen in self.selections():
+            named += [
+                (where, chosen.datasets, self.datasets),
+                (where, chosen.rows, every_row),
+                (where, chosen.columns, self.columns),
+            ]
+        named += [(f"views.{key}.lines", view.lines, lines) for key, view in self.views.items()]
+        for name, row in self.rows.items():
+            # A run comes after the one that it goes on from.
+            named.append(
+                (f"rows.{name}.from", [row.start], ["", "none", *rows[: rows.index(name)]])
+            )
+        for name, dataset in self.datasets.items():
+            others = [*filter(None, (dataset.pretrained_on, dataset.videos_of))]
+            named.append((f"datasets.{name}", others, self.datasets))
+        probes = [name for name, column in self.columns.items() if column.stage == "probe"]
+        named.append(("controls", self.controls, probes))
+        for where, names, known in named:
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"{where}: {name!r} is unknown; {nearest(name, known)}")
+        return self
+
+    def selections(self) -> Iterator[tuple[str, Selection]]:
+        """Yield what each part of the study is about, with the name of the part."""
+        yield from ((f"datasets.{name}", Selection(datasets=(name,))) for name in self.shown)
+        for name, row in self.rows.items():
+            yield f"rows.{name}", row.only.model_copy(update={"rows": (name,)})
+        for name, column in self.columns.items():
+            yield f"columns.{name}", column.only.model_copy(update={"columns": (name,)})
+        yield from ((f"views.{key}", view) for key, view in self.views.items())
+        for name, effect in self.effects.items():
+            yield f"effects.{name}", Selection(datasets=(*effect.high, *effect.low))
+        formulas = [
+            (f"compare: {text}", parse_formula(text), Selection())
+            for text in chain.from_iterable(self.compare.values())
+        ]
+        for one in self.predictions:
+            where = f"predictions: {one.dataset}: {one.says}"
+            formulas.append((where, one.statement.formula, self.selection_of(one)))
+        for text in (*self.answer, *self.limitations.values()):
+            for quoted in QUOTED.findall(text):
+                dataset, formula = formula_in(quoted)
+                chosen = Selection(datasets=self.datasets_of(dataset))
+                formulas.append((f"answer: {quoted}", formula, chosen))
+        for where, formula, chosen in formulas:
+            for term in formula.terms:
+                own = {"rows": (term.place + term.row,)} if term.row != "*" else {}
+                own |= {"columns": (term.column,)} if term.column else {}
+                yield f"{where}: {term.row}", chosen.model_copy(update=own)
+
+    def selection_of(self, prediction: Prediction) -> Selection:
+        """Return the places that a prediction is about, in all rows."""
+        return Selection(
+            datasets=self.datasets_of(prediction.dataset),
+            columns=(prediction.column or self.first_column,),
+            dataset_seeds=prediction.dataset_seeds,
+            seeds=prediction.seeds,
+        )
+
+    def has(self, at: At) -> bool:
+        """Return whether a place has a number. Random weights have nothing to measure."""
+        row, column = self.rows.get(at.row, PLAIN), self.columns[at.column]
+        idle = column.stage == "measure" and row.start == "none"
+        return at in row.only and at in column.only and not idle
 
     def without_absent(self, present: Collection[str]) -> Self:
         """Return the study without its optional datasets that are not `present`."""
@@ -497,21 +424,16 @@ class Study(FrozenModel):
         return self.model_copy(update={"datasets": kept})
 
     @property
-    def quoted_formulas(self) -> list[tuple[str, Formula]]:
-        """Each {DATASET: A minus B} of the texts, with its formula."""
-        found = []
-        for text in (*self.answer, *self.limitations.values()):
-            for part in re.findall(r"\{([^{}]+)\}", text):
-                _, colon, formula = part.partition(": ")
-                if not colon:
-                    raise ValueError(f"answer: {{{part}}} is not {{DATASET: A minus B}}")
-                found.append((part, parse_formula(formula)))
-        return found
-
-    @property
     def shown(self) -> dict[str, str]:
         """The datasets with results, each with its title."""
         return {name: place.title or name for name, place in self.datasets.items() if place.tested}
+
+    def dataset_seeds_of(self, dataset: str) -> tuple[int | None, ...]:
+        """The seeds of a dataset's videos; None alone if they are not generated."""
+        own = self.datasets[dataset]
+        if self.datasets.get(own.videos_of, own).generate is None:
+            return (None,)
+        return own.dataset_seeds or self.dataset_seeds
 
     def datasets_of(self, place: str) -> tuple[str, ...]:
         """The datasets of an effect, or the dataset itself."""
@@ -539,21 +461,16 @@ class Study(FrozenModel):
         }
         return tables | self.views
 
-    def shows(self, view: View, at: At, line: str = "") -> bool:
-        """Return whether a view shows a place. A view that names no row shows no `figure_only`.
+    def shows(self, view: View, dataset: str, row: str, column: str, line: str = "") -> bool:
+        """Return whether a view shows a cell. A view that names no row shows no `figure_only`.
 
         Args:
             line: of a row that only the paper has.
         """
-        row = self.rows.get(at.row, Row(line=line))
-        named = bool(view.rows or view.lines)
+        own = self.rows.get(row, PLAIN)
         return (
             not view.show
-            and at in view
-            and (not view.lines or (row.line or at.row) in view.lines)
-            and (named or not row.figure_only)
+            and view.names(dataset, row, column)
+            and (not view.lines or (own.line or line or row) in view.lines)
+            and (bool(view.rows or view.lines) or not own.figure_only)
         )
-
-    def views_of(self, at: At) -> tuple[str, ...]:
-        """Return the keys of the views that show a place."""
-        return tuple(key for key, view in self.shown_views.items() if self.shows(view, at))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mgm.reading import file_digest
-from mgm.results.plan import Plan
+from mgm.results.plan import RunPlan
 from mgm.results.result import read_result, write_result
 from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, parents
 from mgm.study.scales import Scale, ScaleDataset, load_scale
@@ -41,11 +41,11 @@ def smoke(
 
 def suite(
     seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes
-) -> Plan:
+) -> RunPlan:
     return plan_at(smoke(seeds, datasets, **changes))
 
 
-def run_of(known: Plan, row: str, column: str = "Fine-tuned", study: str = "table4e") -> Spec:
+def run_of(known: RunPlan, row: str, column: str = "Fine-tuned", study: str = "table4e") -> Spec:
     """Return the first run of a cell."""
     at = (study, row, column)
     cells = (cell for cell in known.cells if (cell.study, cell.row, cell.column) == at)
@@ -128,7 +128,7 @@ def write_log(folder: Path, done: int, steps: int) -> None:
             )
 
 
-def finish_all(results: Path, known: Plan, steps: int = 30) -> None:
+def finish_all(results: Path, known: RunPlan, steps: int = 30) -> None:
     """Finish every run of `known`. Accuracies vary between runs, without randomness."""
     for position, spec in enumerate(known.specs.values()):
         finish(results, spec, top1=40 + (7 * position) % 35, steps=steps)
@@ -155,7 +155,7 @@ def clip_arrays(slots: int, masks: tuple[str, ...] = ("tube", "mgm")) -> dict[st
     }
 
 
-def draw_arrays(results, known: Plan):
+def draw_arrays(results, known: RunPlan):
     """Write the arrays of the visualise job: three slots of a made-up clip."""
     folder = finish(results, known.specs[known.targets["figure5"][0]])
     np.savez(folder / "arrays.npz", **clip_arrays(3))

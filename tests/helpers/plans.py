@@ -1,6 +1,6 @@
 """Plans of studies and of scales, without a workflow."""
 
-from mgm.results.plan import Plan
+from mgm.results.plan import RunPlan
 from mgm.study import CONFIG
 from mgm.study.expand import expand
 from mgm.study.load import of_paper
@@ -9,13 +9,13 @@ from mgm.study.schema import Study
 from mgm.study.videos import datasets_of
 
 
-def plan_of(study: Study) -> Plan:
+def plan_of(study: Study) -> RunPlan:
     """Return the plan of a study at its scale."""
     scale = load_scale(file_of(study.scale, CONFIG)) if study.scale else UNSCALED
     return expand([study], scale, datasets_of([study], scale))
 
 
-def plan_at(scale: str | Scale, **changes) -> Plan:
+def plan_at(scale: str | Scale, **changes) -> RunPlan:
     """Return the plan of the paper's studies at a scale."""
     if isinstance(scale, str):
         scale = load_scale(CONFIG / f"{scale}.yaml")

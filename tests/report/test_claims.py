@@ -13,7 +13,7 @@ from mgm.report.claims import (
     read_claims,
 )
 from mgm.report.estimates import repeats_the_paper
-from mgm.results.plan import Plan
+from mgm.results.plan import RunPlan
 from mgm.study.load import read_studies
 from mgm.study.quoted import reported
 from tests.helpers.plans import plan_at
@@ -38,7 +38,7 @@ EXCEPTIONS = {
 }
 
 
-def plan_of(name: str) -> Plan:
+def plan_of(name: str) -> RunPlan:
     return plan_at(name, seeds=(0,), seeds_of={}, without=())
 
 

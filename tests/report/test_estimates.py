@@ -14,18 +14,18 @@ from mgm.reading import found_in
 from mgm.report.estimates import (
     StudyResults,
     estimate,
-    people_of,
     selected,
     units_of,
 )
 from mgm.report.judge import judge
+from mgm.report.people import by_person
 from mgm.report.views import line, scatter
 from mgm.results.frame import frame_of
 from mgm.results.result import RunStatus
 from mgm.results.statistics import Estimate, over_seeds, over_seeds_and_people
 from mgm.study.formula import parse_formula, parse_statement
 from mgm.study.load import read_studies
-from mgm.study.schema import Study
+from mgm.study.schema import Study, View
 from tests.helpers.plans import plan_at, plan_of
 from tests.helpers.programs import ROOT
 from tests.study.test_study import small
@@ -193,7 +193,7 @@ def test_differences_have_intervals_over_seeds_and_people_too(tmp_path):
     # A video of nobody is not left out.
     (folder / "predictions.csv").write_text("path,label,prediction\nclip.mp4,Y,Y")
     with pytest.raises(UserError, match=r"predictions.csv: clip.mp4 .*people"):
-        people_of(found)
+        by_person(found.values, tmp_path, study.people)
 
 
 def test_a_regular_expression_that_backtracks_cannot_hang():
@@ -223,6 +223,13 @@ def test_cells_say_what_is_missing_and_quote_what_is_not_run():
     assert altered.status == "altered"
     assert np.isnan(altered["mean"])
     assert "metrics.top1" in altered.why
+
+
+def test_a_view_of_some_seeds_shows_what_these_runs_found():
+    found = findings(small(datasets={"a": {"generate": {}}}, dataset_seeds="5-8", predictions=[]))
+    shown = selected(found, View(dataset_seeds="7-8", rows=("MGM",), columns=("Linear",)))
+    numbers = [number(one) for one in found.plan.cells if one.row == "MGM" if one.dataset_seed > 6]
+    assert shown["mean"].tolist() == [pytest.approx(np.mean(numbers[::2]))]
 
 
 VIDEOS = ("a_s1_1.mp4", "a_s1_2.mp4", "a_s2_1.mp4")

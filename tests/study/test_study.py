@@ -201,22 +201,19 @@ def test_a_measured_column_trains_nothing():
         {"datasets": {"a": {}}},
         {"datasets": {"a": {"generate": {}, "pretrained_on": "c"}}},
         {"rows": {"A": {"from": "B"}}},
+        {"rows": SMALL["rows"] | {"MGM": {"from": "Further"}}},
+        {"rows": SMALL["rows"] | {"Tube": {"mask": "nothing"}}},
         {"controls": ["Nothing"]},
         {"dataset_seeds": "5 to 6"},
         {"dataset_seeds": "0-999999"},
         {"dataset_seeds": "5, 5"},
-        {"rows": SMALL["rows"] | {"Again": {"mask": "mgm"}}},
         {"columns": {"Linear": {"metric": "accuracy"}}},
         {"columns": {"Seen": {"stage": "measure", "name": "visible"}}, "controls": []},
-        {"rows": SMALL["rows"] | {"Tube": {"mask": "tube", "only": {"rows": ["Nothing"]}}}},
         {"answer": ["It is {a: MGM minus Nothing}."]},
         {"answer": ["It is {MGM}."]},
         {"views": {"over": {"kind": "line", "rows": ["Nothing"]}}},
         {"figures": {"over": {"kind": "over"}}},
         {"tables": {"1": {}}},
-        {"settings": {"finetune": {"optim.lr": 1}}},
-        {"settings": {"measure": {"videos": 1}}},
-        {"datasets": {"a": {"generate": {}, "settings": {"measure": {"videos": 1}}}}},
         {"views": {"table1": {"columns": ["Nothing"]}}},
         {"unknown": 1},
     ],
@@ -239,8 +236,6 @@ def test_two_datasets_of_one_name_are_refused(tmp_path):
 def test_a_field_that_no_spec_has_is_refused():
     with pytest.raises(UserError, match=r"study small: rows\.A\.mask\.nothing"):
         plan_of(small(rows={"A": {"mask.nothing": 1}, "MGM": {}, "Tube": {"mask": "tube"}}))
-    with refused("study small: "):
-        plan_of(small(rows={"A": {"mask": "nothing"}, "MGM": {}, "Tube": {"mask": "tube"}}))
 
 
 def test_the_order_of_a_rows_keys_does_not_matter():
@@ -269,10 +264,30 @@ def test_two_datasets_of_one_key_are_refused(datasets):
         plan_of(small(datasets=datasets, seeds="1", **fields))
 
 
-def test_two_rows_of_one_run_are_refused():
-    rows = SMALL["rows"] | {"Again": {"optim.batch": 6}}
+@pytest.mark.parametrize("same", [{"mask": "mgm"}, {"optim.batch": 6}])
+def test_two_rows_of_one_run_are_refused(same):
     with refused("study small: ", "rows.Again", "MGM"):
-        plan_of(small(rows=rows))
+        plan_of(small(rows=SMALL["rows"] | {"Again": same}))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"settings": {"finetune": {"optim.lr": 1}}},
+        {"settings": {"measure": {"videos": 1}}},
+        {"datasets": {"a": {"generate": {}, "settings": {"measure": {"videos": 1}}}}},
+    ],
+)
+def test_settings_that_no_run_reads_are_refused(fields):
+    with refused("study small: ", "settings"):
+        plan_of(small(predictions=[], rows={"MGM": {}, "Tube": {"mask": "tube"}}, **fields))
+
+
+def test_settings_of_measurements_change_measured_columns():
+    seen = {"Seen": {"stage": "measure", "name": "visible", "metric": "texture"}}
+    fields = {"columns": seen, "controls": [], "rows": MASKED}
+    specs = plan_of(small(**fields, settings={"measure": {"videos": 7}})).specs.values()
+    assert {spec.videos for spec in specs} == {7}
 
 
 def test_a_statement_is_a_mean_or_a_difference():
@@ -522,6 +537,8 @@ def test_columns_of_a_scale_can_have_seeds_of_their_own():
             "dataset seed 7",
         ),
         ({"columns": SMALL["columns"] | {"k-NN": {"kind": "knn", "only": {"seeds": 3}}}}, "k-NN"),
+        ({"rows": SMALL["rows"] | {"Other": {"only": {"rows": ["MGM"]}}}}, "Other"),
+        ({"answer": ["It is {b: Longer}."]}, "Longer"),
         ({"predictions": [{"in": "b", "says": "Longer above 5"}]}, "Longer"),
         ({"predictions": [{"in": "a", "says": "Tube above 5", "column": "k-NN"}]}, "Tube"),
         (
