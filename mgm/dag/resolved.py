@@ -26,9 +26,7 @@ def resolved(workflow: Workflow, run_id: str) -> pd.DataFrame:
     spec = workflow.plan.specs[run_id]
     origin = dict[str, tuple[str, str]]()
     for layer in workflow.layers.get(run_id, ()):
-        for name, value in layer.values.items():
-            fields = dotted({name: value}) if isinstance(value, dict) else {name: value}
-            origin |= dict.fromkeys(fields, (layer.name, layer.source))
+        origin |= dict.fromkeys(dotted(layer.fields), (layer.name, layer.source))
     recipe = ("recipe", "mgm/study/recipes.py, or the default of mgm/spec")
     lines: list[Any] = [
         (name, json.dumps(value), *origin.get(name, recipe))

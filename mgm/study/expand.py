@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from mgm.errors import UserError, valid
 from mgm.results.plan import NO_SEED, Cell, RunPlan
@@ -32,7 +32,7 @@ from mgm.spec import (
 )
 from mgm.study import recipes
 from mgm.study.scales import Scale, ScaleDataset
-from mgm.study.schema import CONTROLS, PLAIN, Study, View
+from mgm.study.schema import CONTROLS, PLAIN, Stage, Study, View
 from mgm.study.selection import At
 
 R = TypeVar("R", bound=Run)
@@ -244,7 +244,9 @@ class _Runs:
     def _controls(self, at: At) -> Measure:
         """Return the run that measures all controls of a column, with the column's labels."""
         if (at := at.of("", at.column)) not in self.at:
-            self.at[at] = recipes.controls(self._test(at, ""))
+            probe = self._test(at, "")
+            assert isinstance(probe, Probe)
+            self.at[at] = recipes.controls(probe)
         return self.at[at]
 
     def _picture(self, at: At, view: View) -> Visualise | Measure:
@@ -265,7 +267,7 @@ class _Runs:
 
     def _run(self, recipe: R, at: At, key: str, *own: Layer) -> R:
         """Return a run on the videos `key`: its recipe with the layers of a place."""
-        study, scale, stage = self.study, self.scale, recipe.stage
+        study, scale, stage = self.study, self.scale, cast(Stage, recipe.stage)
         dataset, settings = self.datasets[key], study.datasets[at.dataset].settings
         backbone, where = recipe.model.backbone, f"scale {scale.name}"
         sizes = scale.backbones.get(backbone, {})
