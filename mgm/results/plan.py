@@ -54,10 +54,6 @@ class Cell(NamedTuple):
     views: tuple[str, ...] = ()
 
 
-# Archived plans, and those of running studies, have these columns.
-HEAD = tuple("draw" if name == "dataset_seed" else name for name in Cell._fields)
-
-
 @dataclass(frozen=True)
 class RunPlan:
     """The cells of one folder of results, and its runs.
@@ -116,7 +112,7 @@ class RunPlan:
         """Return the content of the plan's files by name."""
         file = io.StringIO()
         writer = atomic.table_writer(file)
-        writer.writerow(HEAD)
+        writer.writerow(Cell._fields)
         for cell in self.cells:
             values = cell._asdict() | {
                 "dataset_seed": "" if cell.dataset_seed == NO_SEED else cell.dataset_seed,
@@ -191,16 +187,15 @@ def read_plan(results: Path) -> RunPlan:
 
 
 def _cells(text: str) -> list[Cell]:
-    return [_cell(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
+    # By their places: archives of older versions call a dataset seed otherwise.
+    _, *rows = csv.reader(io.StringIO(text, newline=""))
+    return [_cell(Cell(*row)) for row in rows]
 
 
-def _cell(row: dict[str, Any]) -> Cell:
-    return Cell(
-        **{name: row[head] for name, head in zip(Cell._fields, HEAD)}
-        | {
-            "dataset_seed": int(row["draw"] or NO_SEED),
-            "seed": int(row["seed"]),
-            "control": row["control"] == "1",
-            "views": tuple(row["views"].split()),
-        }
+def _cell(texts: Any) -> Cell:
+    return texts._replace(
+        dataset_seed=int(texts.dataset_seed or NO_SEED),
+        seed=int(texts.seed),
+        control=texts.control == "1",
+        views=tuple(texts.views.split()),
     )
