@@ -1,9 +1,9 @@
 """Options of `snakemake --config`, and the study and the scale that they name."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from mgm.errors import UserError
 from mgm.spec import PUBLISHED, FrozenModel
@@ -16,28 +16,18 @@ from mgm.study.schema import Study
 PREPARED = [name for name, dataset in PUBLISHED.items() if not dataset.derived_from]
 
 
-def _text(value: Any) -> Any:
-    """Refuse what Snakemake does not read as text, such as 007 (read as 7) and 2023_11 (202311)."""
-    if isinstance(value, int | float):
-        raise ValueError("Snakemake does not read it as text; quote it twice: 'NAME=\"007\"'")
-    return value
-
-
-Text = Annotated[str, BeforeValidator(_text)]
-
-
 class DagOptions(FrozenModel):
     """Options of `snakemake --config`; all may be left out."""
 
     # A scale (smoke, mini, paper), or a YAML file. Default: smoke, and with `cluster` paper.
-    scale: Text = ""
+    scale: str = ""
     # A study of studies/, or a YAML file, in place of the paper's experiments.
-    study: Text = ""
+    study: str = ""
     # Published datasets that jobs prepare, each with the folder of its download. `ucf101=DIR` is
     # one of them.
-    sources: dict[str, Text] = Field(default_factory=dict)
+    sources: dict[str, str] = Field(default_factory=dict)
     # A YAML file with the resources of Slurm jobs. Default: jobs run on this machine.
-    cluster: Text = ""
+    cluster: str = ""
 
     @model_validator(mode="before")
     @classmethod

@@ -6,30 +6,29 @@ A block begins with a comment that says what it shows, and ends with another:
 
     <!-- study drawn | mini: MGM minus Random block -->7.8 [4.4, 11.3], n = 20<!-- end -->
 
-    <!-- study drawn | controls | datasets: mini / one -->
+    <!-- study drawn | differences | family: Steps -->
     ...
     <!-- end -->
 
 - `DATASET: A minus B` is one number, of the first column or of `| column: ...`. A row in another
   column is `A [COLUMN]`.
-- `table` is a table of the study by its name, without the controls.
-- `controls` is a table of the controls without a model.
-- `differences` is a table of a `family`. Bold differs from 0 by Holm's method.
+- `table` is a table of the study by its `name`, without the controls.
+- `differences` is a table of a `family`, in the first column. Bold differs from 0 by Holm's method.
 
-A study of the paper's suite is named with its results, as `mini/table4e`. Lists are separated by
-" / ". A number cannot stand in a table, whose cells `|` would divide.
+A study of the paper's suite is named with its results, as `mini/table4e`. A number cannot stand in
+a table, whose cells `|` would divide.
 """
 
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
-from mgm.errors import UserError
+from mgm.errors import UserError, nearest
 from mgm.report.estimates import (
     StudyResults,
     estimate,
@@ -41,8 +40,8 @@ from mgm.report.estimates import (
 from mgm.report.page import DIFFERENCES, Page, Shown
 from mgm.report.views import table
 from mgm.results import atomic
-from mgm.study.schema import View
 
+R = TypeVar("R")
 # A block holds no other comment, so that one without an end does not take the text after it.
 BLOCK = re.compile(
     r"(?P<start><!--\s+study\s+(?P<name>\S+)\s+\|\s+(?P<what>(?:(?!-->).)*?)\s+-->)"
@@ -90,49 +89,25 @@ def _inside(found: StudyResults, what: str) -> str:
 
 def named_table(found: StudyResults, name: str) -> str:
     """Return a table of the study, without the controls."""
-    view = found.study.shown_views[name]
+    view = _named(name, found.study.shown_views)
     view = view.model_copy(update={"options": {**view.options, "controls": False}})
     return markdown(table.data(selected(found, view), view))
 
 
-def controls(found: StudyResults, datasets: str = "") -> str:
-    """Return a table of the controls in the first column."""
-    view = View(columns=(found.study.first_column,), options={"head": "Control"})
-    frame = selected(found, view)
-    shown = table.data(_chosen(frame[frame.control], "dataset", datasets), view)
-    return markdown(shown.drop(index=table.CONTROLS))
-
-
-def differences(found: StudyResults, family: str = "", datasets: str = "", column: str = "") -> str:
+def differences(found: StudyResults, family: str = "") -> str:
     """Return a table of a family's differences. Bold differs from 0 by Holm's method."""
-    chosen = found.differences
-    family = family or next(iter(found.study.compare))
-    column = column or found.study.first_column
-    for name, wanted in (("family", family), ("column", column), ("dataset", datasets)):
-        chosen = _chosen(chosen, name, wanted)
-    frame = selected_differences(found, family, column)
-    return markdown(table.data(frame[frame.dataset.isin(chosen.dataset)], DIFFERENCES))
+    _named(family, found.study.compare)
+    frame = selected_differences(found, family, found.study.first_column)
+    return markdown(table.data(frame, DIFFERENCES))
 
 
-def _chosen(table: pd.DataFrame, name: str, wanted: str) -> pd.DataFrame:
-    """Return the lines of a frame whose field `name` is wanted; all if nothing is named.
-
-    Raises:
-        UserError: no line has such a name.
-    """
-    known: Collection[Any] = list(table[name].unique())
-    chosen = [part.strip() for part in wanted.split(" / ")] if wanted else known
-    for one in chosen:
-        if one not in known:
-            raise UserError(f"no {name} {one!r} with results; choose from {', '.join(known)}")
-    return table[table[name].isin(chosen)]
+def _named(name: str, known: Mapping[str, R]) -> R:
+    if name not in known:
+        raise UserError(f"{name!r} is unknown; {nearest(name, known)}")
+    return known[name]
 
 
-KINDS: dict[str, Callable[..., str]] = {
-    "table": named_table,
-    "controls": controls,
-    "differences": differences,
-}
+KINDS: dict[str, Callable[..., str]] = {"table": named_table, "differences": differences}
 
 
 def page(page: Page, name: str) -> str:

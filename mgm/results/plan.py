@@ -189,13 +189,14 @@ def read_plan(results: Path) -> RunPlan:
 def _cells(text: str) -> list[Cell]:
     # By their places: archives of older versions call a dataset seed otherwise.
     _, *rows = csv.reader(io.StringIO(text, newline=""))
-    return [_cell(Cell(*row)) for row in rows]
+    return [_cell(*row) for row in rows]
 
 
-def _cell(texts: Any) -> Cell:
-    return texts._replace(
-        dataset_seed=int(texts.dataset_seed or NO_SEED),
-        seed=int(texts.seed),
-        control=texts.control == "1",
-        views=tuple(texts.views.split()),
+def _cell(*texts: str) -> Cell:
+    cell: Any = Cell(*texts)  # type: ignore[arg-type]
+    return cell._replace(
+        dataset_seed=int(cell.dataset_seed or NO_SEED),
+        seed=int(cell.seed),
+        control=cell.control == "1",
+        views=tuple(cell.views.split()),
     )

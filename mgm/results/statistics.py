@@ -6,7 +6,6 @@ from math import inf, isfinite, sqrt
 from typing import NamedTuple, Self
 
 import numpy as np
-from scipy.special import betaincinv, stdtr, stdtrit
 
 EQUAL = 1e-9  # points; rounding errors of a difference are smaller
 FEWEST = 3  # units of an interval: two give one that is wider than the scale of an accuracy
@@ -131,6 +130,9 @@ def binomial(share: float, n: int) -> tuple[float, float]:
     Args:
         share: in per cent. A mean over runs need not be a whole number of videos.
     """
+    # SciPy takes half a second to import, and building a DAG computes no interval.
+    from scipy.special import betaincinv
+
     right = share / 100 * n
     low = betaincinv(right, n - right + 1, 0.025) if right > 0 else 0.0
     high = betaincinv(right + 1, n - right, 0.975) if right < n else 1.0
@@ -141,6 +143,8 @@ def p_value(estimate: Estimate) -> float:
     """Return the two-sided p-value of "the mean is zero"; 1 if the spread is unknown."""
     if not estimate.has_interval:
         return 1.0
+    from scipy.special import stdtr
+
     return 2 * float(stdtr(estimate.degrees, -abs(estimate.mean) / estimate.error))
 
 
@@ -161,4 +165,6 @@ def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[bool]:
 @cache
 def t_975(degrees: float) -> float:
     """Return the 97.5 % quantile of Student's t, with the four decimals of printed tables."""
+    from scipy.special import stdtrit
+
     return round(float(stdtrit(degrees, 0.975)), 4)

@@ -1,6 +1,6 @@
 """Load studies from YAML: one of a user, the paper's at a scale, or those of finished results."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from mgm.console import show
@@ -8,7 +8,7 @@ from mgm.errors import UserError, valid
 from mgm.results.plan import COPY, FOLDER, RunPlan
 from mgm.spec import MASKS
 from mgm.study import STUDIES
-from mgm.study.scales import Scale, file_of, read_named
+from mgm.study.scales import Scale, read_named
 from mgm.study.schema import Row, Study
 
 # The paper's tables, in its order, then ours.
@@ -25,11 +25,6 @@ def load_study(path: Path) -> Study:
 
     with valid(f"{path}: "):
         return Study.model_validate(read_named(path, "study"))
-
-
-def own_study(file: str, present: Collection[str]) -> Study:
-    """Return a study without its optional datasets that are not `present`."""
-    return load_study(file_of(file, STUDIES)).without_absent(present)
 
 
 def of_paper(scale: Scale) -> list[Study]:
