@@ -372,8 +372,8 @@ def selected_differences(found: StudyResults, family: str, column: str) -> pd.Da
 def run_ids_of(
     found: StudyResults, dataset: str, formula: Formula, column: str, seeds: Selection = EVERY
 ) -> str:
-    """Return the runs whose numbers a formula takes."""
-    chosen = found.values[found.values.dataset == dataset]
+    """Return the runs whose numbers a formula takes, of a dataset or an effect."""
+    chosen = found.values[found.values.dataset.isin(found.study.datasets_of(dataset))]
     chosen = chosen[[seeds.has_seeds(*pair) for pair in zip(chosen.dataset_seed, chosen.seed)]]
     runs = list[str]()
     for term in formula.terms:

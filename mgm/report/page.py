@@ -24,6 +24,7 @@ from mgm.report.warnings import notes_of, of_page, warnings_of
 from mgm.spec import PUBLISHED, Spec
 from mgm.study.formula import parse_statement
 from mgm.study.schema import View
+from mgm.study.selection import Selection
 
 VERDICTS = {"holds": "held", "refuted": "refuted", "open": "open", "not run": "not run"}
 DIFFERENCES = View(options={"head": "Difference (points)"})
@@ -227,8 +228,8 @@ def shown_predictions(found: StudyResults, verdicts: Sequence[str], title: str) 
         number, small = TableCell(status="not run"), (f"n = {line.n}",)
         if line.n:
             formula = parse_statement(line.says).formula
-            place = line.dataset, formula, line.column, line.dataset_seeds, line.seeds
-            runs = tuple(run_ids_of(found, *place).split())
+            seeds = Selection(dataset_seeds=line.dataset_seeds, seeds=line.seeds)
+            runs = tuple(run_ids_of(found, line.dataset, formula, line.column, seeds).split())
             number = TableCell(f"{line.mean:z.1f}", interval_of(line), small, run_ids=runs)
         verdict = TableCell(status=line.verdict, small=tuple(filter(None, [line.why])))
         names.append(line.says)
