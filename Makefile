@@ -32,7 +32,7 @@ setup: .venv/.ready ## make .venv with the pinned versions (7.3 GB, most of it P
 	@$(BIN)/uv pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock || { echo "$(OFFLINE)"; exit 2; }
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
-	@echo "Ready. Next: source $(BIN)/activate && mgm report mini   (10 s: the page of README's figure)"
+	@echo "Ready. Next: source $(BIN)/activate && mgm report mini   (20 s: the page of README's figure)"
 
 reproduce: setup ## run every experiment at toy scale: tables, figures and page in reports/smoke
 	@$(BIN)/snakemake --cores all --quiet all
