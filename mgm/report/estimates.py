@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import product
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -513,16 +513,20 @@ def minus(frame: pd.DataFrame, row: str) -> pd.DataFrame:
         The frame with the paired difference as `mean`, `low`, `high` and `n`, for cells that have a
         run in common with the row.
     """
-    subtracted = frame[frame.row == row].set_index("dataset")
-    gained = []
-    for cell in frame[frame.dataset.isin(subtracted.index)].to_dict("records"):
-        other = subtracted.loc[cell["dataset"]]
-        units = per_unit((cell["values"] - other["values"]).dropna(), cell["by"])
-        if len(units):
-            estimate = over_seeds(units.tolist())
-            limit = 100 if cell["share"] else float("inf")
-            gained.append(cell | estimate.within(-limit, limit)._asdict())
-    return pd.DataFrame(gained, columns=frame.columns)
+    subtracted = frame[frame.row == row].set_index("dataset")["values"]
+    frame = frame[frame.dataset.isin(subtracted.index)]
+    units = [
+        per_unit((values - subtracted[dataset]).dropna(), by)
+        for dataset, values, by in zip(frame.dataset, frame["values"], frame["by"])
+    ]
+    frame = frame[[len(one) > 0 for one in units]]
+    limits = frame.share.map({True: 100.0, False: inf})
+    found = [
+        over_seeds(one.tolist()).within(-limit, limit)
+        for one, limit in zip(filter(len, units), limits)
+    ]
+    estimates = pd.DataFrame(found, frame.index, Estimate._fields)
+    return frame.assign(**{name: estimates[name] for name in Estimate._fields})
 
 
 def combined(
