@@ -196,8 +196,10 @@ class _Runs:
         if (at := at.of(at.row)) in self.at:
             return self.at[at]
         row, key = self.study.rows.get(at.row, PLAIN), self._source_key(at)
-        recipe = Pretrain(data=ANY, mask=Mask(name=row.mask, ratio=recipes.MASK_RATIO[row.mask]))
-        if self.study.scale:
+        if not self.study.scale:
+            mask = Mask(name=row.mask, ratio=recipes.MASK_RATIO[row.mask])
+            recipe = Pretrain(data=ANY, mask=mask)
+        else:
             epochs, backbone = row.epochs or self.study.epochs, row.backbone or self.study.backbone
             # Without backbones, a scale has full sizes.
             if self.scale.backbones and backbone not in self.scale.backbones:

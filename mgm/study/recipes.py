@@ -14,6 +14,7 @@ it follows: a published one in `mgm.spec.datasets`, another in its study (`recip
 does not flip clips, since labels may depend on the direction.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 from mgm.errors import UserError
@@ -200,6 +201,7 @@ ATTENTIVE = {
 }
 
 
+@cache
 def pretrain(
     dataset: str, mask: str = "mgm", epochs: int = 200, backbone: str = "vit-b"
 ) -> Pretrain:
@@ -214,17 +216,20 @@ def pretrain(
     )
 
 
+@cache
 def finetune(dataset: str, head: str = "linear") -> Finetune:
     """Return the paper's fine-tuning recipe (P Table 6), or that of an attentive head (J)."""
     fields = ATTENTIVE if head == "attentive" else recipe_of(dataset).finetune
     return Finetune(**_tested(dataset), **fields)
 
 
+@cache
 def supervised(dataset: str) -> Finetune:
     """Return MViT's recipe from scratch (P Table 2, first row), with fine-tuning's clips."""
     return Finetune(**_tested(dataset), **SUPERVISED)
 
 
+@cache
 def probe(dataset: str) -> Probe:
     """Return a linear probe on frozen features, tested with fine-tuning's views.
 
