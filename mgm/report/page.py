@@ -195,10 +195,13 @@ def shown_table(found: StudyResults, name: str, view: View, title: str) -> Shown
     frame = selected(found, view)
     made = table.data(frame, view)
     cells = frame[frame.row.isin(made.index) | (frame.n > 0)]
+    notes = [*filter(None, [view.note]), *notes_of(found, cells)]
+    if waits := table.not_run(frame):
+        notes.append(f"Not run: {'; '.join(found.study.shown.get(name, name) for name in waits)}.")
     return Shown(
         title,
         name,
-        notes=[*filter(None, [view.note]), *notes_of(found, cells)],
+        notes=notes,
         warnings=warnings_of(found, cells),
         table=made,
         files=[f"tables/{name}.{ending}" for ending in ("csv", "md", "tex")] if name else [],

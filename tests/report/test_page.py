@@ -293,6 +293,23 @@ def test_rows_say_what_was_trained_and_quotes_alone_stand_beside_the_papers_runs
     assert any("OmniMAE" in name for name in repeated.index)
 
 
+def test_a_dataset_that_did_not_run_is_named_beside_the_table():
+    found = findings(small())
+    of = {one.run_id for one in found.plan.cells if one.dataset == "b"}
+    lacking = {run_id: RunStatus("not run", "") for run_id in of}
+    found = again(replace(found, statuses=found.statuses | lacking))
+    view = found.study.shown_views["tableb"].model_copy(update={"datasets": ()})
+    shown = shown_table(found, "both", view, "Both")
+    titles = [found.study.shown.get(dataset, dataset) for dataset in "ab"]
+    heads = " ".join(map(str, shown.table.columns))
+    assert [title in heads for title in titles] == [True, False]
+    assert f"Not run: {titles[1]}." in shown.notes
+    lacking = {run_id: RunStatus("not run", "") for run_id in found.statuses}
+    nothing = shown_table(again(replace(found, statuses=lacking)), "both", view, "Both")
+    heads = " ".join(map(str, nothing.table.columns))
+    assert all(title in heads for title in titles)
+
+
 @pytest.mark.parametrize(
     "active",
     [

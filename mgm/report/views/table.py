@@ -60,6 +60,8 @@ def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
     shown = shown[shown.repeats | (shown.status != "quoted")]
     if not options.controls:
         shown = shown[~shown.control]
+    # A dataset without runs would be a column of "not run", so a note names it instead.
+    shown = shown[~shown.dataset.isin(not_run(shown))]
     one_column, one_dataset = shown.column.nunique() == 1, shown.dataset.nunique() == 1
     heads, parts = list[tuple[str, str]](), list[dict[str, TableCell]]()
     for _, part in shown.groupby(["dataset", "column"], sort=False):
@@ -90,6 +92,12 @@ def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
     else:
         table.columns = pd.Index([title for _, title in heads], name=options.head)
     return table
+
+
+def not_run(frame: pd.DataFrame) -> list[str]:
+    """Return the datasets of which no run has begun, if runs of others have."""
+    waits = (frame.status == "not run").groupby(frame.dataset, sort=False).all()
+    return [] if waits.all() else waits.index[waits].tolist()
 
 
 def _or_empty(cell: Any) -> TableCell:
