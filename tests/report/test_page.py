@@ -304,6 +304,10 @@ def test_a_dataset_that_did_not_run_is_named_beside_the_table():
     heads = " ".join(map(str, shown.table.columns))
     assert [title in heads for title in titles] == [True, False]
     assert f"Not run: {titles[1]}." in shown.notes
+    # The paper's number is shown beside "not run".
+    frame = selected(found, view)
+    heads = " ".join(map(str, table.data(frame.assign(paper=62.9), view).columns))
+    assert all(title in heads for title in titles)
     lacking = {run_id: RunStatus("not run", "") for run_id in found.statuses}
     nothing = shown_table(again(replace(found, statuses=lacking)), "both", view, "Both")
     heads = " ".join(map(str, nothing.table.columns))

@@ -61,7 +61,7 @@ def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
     if not options.controls:
         shown = shown[~shown.control]
     # A dataset without runs would be a column of "not run", so a note names it instead.
-    shown = shown[~shown.dataset.isin(not_run(shown))]
+    shown = shown[~shown.dataset.isin(not_run(frame))]
     one_column, one_dataset = shown.column.nunique() == 1, shown.dataset.nunique() == 1
     heads, parts = list[tuple[str, str]](), list[dict[str, TableCell]]()
     for _, part in shown.groupby(["dataset", "column"], sort=False):
@@ -95,8 +95,9 @@ def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
 
 
 def not_run(frame: pd.DataFrame) -> list[str]:
-    """Return the datasets of which no run has begun, if runs of others have."""
-    waits = (frame.status == "not run").groupby(frame.dataset, sort=False).all()
+    """Return the datasets that have neither a run nor a number of the paper, if others have."""
+    empty = (frame.status == "not run") & frame.paper.isna()
+    waits = empty.groupby(frame.dataset, sort=False).all()
     return [] if waits.all() else waits.index[waits].tolist()
 
 
