@@ -355,7 +355,7 @@ def selected_differences(found: StudyResults, family: str, column: str) -> pd.Da
     same = {name: value for name, value in EMPTY.items() if name not in table.columns}
     same |= dict.fromkeys(("share", "evaluated", "tested"), True)
     same |= {
-        "title": table.dataset.map(found.study.shown),
+        "title": table.dataset.map(found.study.compared),
         "row": table.says,
         "values": pd.Series(values, table.index, dtype="object"),
         "repeats": False,
@@ -403,8 +403,9 @@ def differences_of(found: StudyResults) -> pd.DataFrame:
     Differences are of tests, and not of measured columns.
 
     The columns are `dataset`, `column`, `family`, `first`, `second`, `says`, those of an
-    `Estimate`, and `holm`: whether it differs from 0 at a family-wise level of 5 %, in the table
-    that shows it: a family in one column, on all datasets. Fewer than `ENOUGH` units say nothing.
+    `Estimate`, and `holm`: whether it differs from 0 at a family-wise level of 5 %: a family in one
+    column, on all datasets or of all effects. Fewer than `ENOUGH` units say nothing. `dataset` may
+    be an effect.
 
     If the study says how to read people from paths, each family stands here a second time, with
     intervals over seeds and people. Its name ends in `OVER_PEOPLE`.
@@ -416,7 +417,7 @@ def differences_of(found: StudyResults) -> pd.DataFrame:
     if study.people:
         people = by_person(found.values, found.folder, study.people)
         ways[OVER_PEOPLE] = partial(over_people, people)
-    for dataset, column in product(study.shown, study.tests):
+    for dataset, column in product(study.compared, study.tests):
         for (family, texts), (ending, interval) in product(study.compare.items(), ways.items()):
             for text in _pairs(study, column, texts):
                 if one := interval(dataset, text, column):
@@ -425,7 +426,8 @@ def differences_of(found: StudyResults) -> pd.DataFrame:
                     rows.append((*place, *one, p_value(one)))
     names = ["dataset", "column", "family", "first", "second", "says", *Estimate._fields, "p"]
     table = pd.DataFrame(rows, columns=names).assign(holm=False)
-    for _, shown in table[table.n >= ENOUGH].groupby(["column", "family"]):
+    is_effect = table.dataset.isin(list(study.effects))
+    for _, shown in table[table.n >= ENOUGH].groupby(["column", "family", is_effect]):
         table.loc[shown.index, "holm"] = holm(shown.p.tolist())
     return table.drop(columns="p")
 

@@ -35,9 +35,8 @@ from mgm.report.estimates import (
     in_words,
     read_results,
     selected,
-    selected_differences,
 )
-from mgm.report.page import DIFFERENCES, Page, Shown
+from mgm.report.page import Page, Shown, table_of_differences
 from mgm.report.views import table
 from mgm.results import atomic
 
@@ -97,8 +96,7 @@ def named_table(found: StudyResults, name: str) -> str:
 def differences(found: StudyResults, family: str = "") -> str:
     """Return a table of a family's differences. Bold differs from 0 by Holm's method."""
     _named(family, found.study.compare)
-    frame = selected_differences(found, family, found.study.first_column)
-    return markdown(table.data(frame, DIFFERENCES))
+    return markdown(table_of_differences(found, family, found.study.first_column))
 
 
 def _named(name: str, known: Mapping[str, R]) -> R:

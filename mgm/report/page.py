@@ -27,7 +27,6 @@ from mgm.study.schema import View
 from mgm.study.selection import Selection
 
 VERDICTS = {"holds": "held", "refuted": "refuted", "open": "open", "not run": "not run"}
-DIFFERENCES = View(options={"head": "Difference (points)"})
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ def shown_table(found: StudyResults, name: str, view: View, title: str) -> Shown
     """Return a table with what its readers must know."""
     frame = selected(found, view)
     made = table.data(frame, view)
-    cells = frame[frame.row.isin(made.index) | (frame.n > 0)]
+    cells = frame[frame.row.isin([*made.index, *made.columns]) | (frame.n > 0)]
     notes = [*filter(None, [view.note]), *notes_of(found, cells)]
     if waits := table.not_run(frame):
         notes.append(f"Not run: {'; '.join(found.study.shown.get(name, name) for name in waits)}.")
@@ -209,14 +208,23 @@ def shown_table(found: StudyResults, name: str, view: View, title: str) -> Shown
 
 
 def shown_differences(found: StudyResults, family: str, column: str) -> Shown:
-    """Return a family's differences: a column per dataset. Bold differs from 0."""
+    """Return a family's differences, also of effects. Bold differs from 0."""
     note = (
         f"Row minus row in points, paired by {unit_of(found.study)}. Bold: it differs from 0 by "
         "Holm's method, which keeps the chance of a false difference in a family at 5 %."
     )
     title = ", ".join(filter(None, ("Paired differences", family, column)))
-    made = table.data(selected_differences(found, family, column), DIFFERENCES)
-    return Shown(title, notes=[note], table=made)
+    return Shown(title, notes=[note], table=table_of_differences(found, family, column))
+
+
+def table_of_differences(found: StudyResults, family: str, column: str) -> pd.DataFrame:
+    """Return a table that is not wider than it is high."""
+    frame = selected_differences(found, family, column)
+    options = {
+        "head": "Difference (points)",
+        "turned": frame.dataset.nunique() > frame.row.nunique(),
+    }
+    return table.data(frame, View(options=options))
 
 
 def shown_predictions(found: StudyResults, verdicts: Sequence[str], title: str) -> list[Shown]:

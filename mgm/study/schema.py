@@ -428,6 +428,12 @@ class Study(FrozenModel):
         """The datasets with results, each with its title."""
         return {name: place.title or name for name, place in self.datasets.items() if place.tested}
 
+    @property
+    def compared(self) -> dict[str, str]:
+        """The datasets with results, and the effects of factors, each with its title."""
+        effects = {name: effect.title or name for name, effect in self.effects.items()}
+        return self.shown | effects
+
     def dataset_seeds_of(self, dataset: str) -> tuple[int | None, ...]:
         """The seeds of a dataset's videos; None alone if they are not generated."""
         own = self.datasets[dataset]

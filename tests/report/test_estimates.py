@@ -15,6 +15,7 @@ from mgm.report.estimates import (
     StudyResults,
     estimate,
     selected,
+    selected_differences,
     units_of,
 )
 from mgm.report.judge import judge
@@ -275,11 +276,16 @@ def test_an_effect_is_the_mean_over_some_datasets_minus_that_over_others():
     datasets = {name: {"generate": {"quick": 1 + n}} for n, name in enumerate("abcd")}
     effects = {"rhythm": {"high": ["a", "b"], "low": ["c", "d"]}}
     says = {"in": "rhythm", "says": "MGM minus Tube above 50"}
-    study = small(dataset_seeds="1-8", datasets=datasets, effects=effects, predictions=[says])
+    families = {"Steps": ["MGM minus Tube"]}
+    fields = {"datasets": datasets, "effects": effects, "compare": families}
+    study = small(dataset_seeds="1-8", predictions=[says], **fields)
     found = findings(study)
     lead = {
         name: units_of(found, name, parse_formula("MGM minus Tube"), "Linear") for name in "abcd"
     }
     per_draw = (lead["a"] + lead["b"]) / 2 - (lead["c"] + lead["d"]) / 2
-    assert estimate(found, "rhythm", "MGM minus Tube") == over_seeds(per_draw.tolist())
+    effect = over_seeds(per_draw.tolist())
+    assert estimate(found, "rhythm", "MGM minus Tube") == effect
+    shown = selected_differences(found, "Steps", "Linear")
+    assert shown["mean"][shown.dataset == "rhythm"].tolist() == [effect.mean]
     assert found.predictions.verdict.tolist() == ["refuted"]

@@ -253,6 +253,16 @@ def test_a_row_per_row_of_the_study_and_a_column_per_column():
     assert [column.split(" (")[0] for column in shown.columns] == list(found.study.columns)
 
 
+def test_a_turned_table_has_the_same_cells():
+    found = findings(small(datasets={name: {"generate": {}} for name in "ab"}))
+    view = View(columns=("Linear",), options={"controls": False})
+    turned = View(columns=("Linear",), options={"controls": False, "turned": True})
+    upright, across = (table.data(selected(found, one), one) for one in (view, turned))
+    assert (upright.T.to_numpy() == across.to_numpy()).all()
+    assert [*across.index] == [*upright.columns]
+    assert [*across.columns] == [*upright.index]
+
+
 def test_a_new_column_stands_beside_the_others_also_in_markdown():
     columns = {"Linear": {}, "k-NN": {"kind": "knn"}, "Newest": {"data.labels_per_class": 3}}
     page = page_of(findings(small(datasets={"a": {"generate": {}}}, columns=columns)))

@@ -23,6 +23,8 @@ class Options(FrozenModel):
     controls: bool = True
     # Show the paper's numbers in columns of their own.
     paper: bool = True
+    # A line per dataset and column, and a column per row: of many datasets and few rows.
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class TableCell:
 def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
     """Return what a table shows: a `TableCell` per row of the study, and dataset and column.
 
-    Columns have two levels if several datasets and columns are shown.
+    Columns have two levels if several datasets and columns are shown, and the table is not turned.
     """
     options = options_of(view)
     # A control that is the same for all videos, such as their duration, is not measured. Numbers
@@ -81,12 +83,15 @@ def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
     rows = shown.drop_duplicates("row").sort_values("control", kind="stable")
     table = pd.DataFrame(dict(enumerate(parts)), rows.row).map(_or_empty)
     names = _names(shown, rows)
-    if rows.control.any():
+    if rows.control.any() and not options.turned:
         after = int((~rows.control).sum())
         line = pd.DataFrame([[TableCell()] * len(heads)], [CONTROLS], table.columns)
         table = pd.concat([table[:after], line, table[after:]])
         names[after:after] = [CONTROLS]
     table.index = pd.Index(names)
+    if options.turned:
+        table.columns = pd.Index([": ".join(filter(None, head)) for head in heads])
+        return table.T.rename_axis(columns=options.head)
     if any(group for group, _ in heads):
         table.columns = pd.MultiIndex.from_tuples(heads, names=["", options.head])
     else:
