@@ -1,7 +1,7 @@
 """The weights that a run starts from: those of a parent run, or external ones.
 
 External weights may have any format that `mgm.models` reads. They become a parent: a folder in the
-results with their path. A spec file names them by `"init": PATH`.
+results with their path and digest. A spec file names them by `"init": PATH`.
 """
 
 import json
@@ -17,8 +17,8 @@ from mgm.results.result import recorded_digest
 from mgm.spec import Finetune, Pretrain, read_spec
 
 INHERITING = ("finetune", "probe")
-# The names of folders for external weights, and of the file in them with their path.
-EXTERNAL, PATH = "external-", "path.json"
+# The file in a folder of external weights with their path and digest.
+EXTERNAL = "external.json"
 
 
 def complete(fields: Any, source: str, results: Path) -> Any:
@@ -46,9 +46,11 @@ def resolve_init(fields: Any, source: str, results: Path) -> Any:
     except UserError as error:
         why = str(error).partition(";")[0]
         raise UserError(f"{source}: init: {why}; correct the path") from None
-    parent = f"{EXTERNAL}{weights_digest(weights)[:8]}"
+    digest = weights_digest(weights)
+    parent = f"external-{digest[:8]}"
     # The name that was given, since files next to it say how to read the weights.
-    atomic.write(results / parent / PATH, json.dumps(str(weights.absolute())) + "\n")
+    about = {"path": str(weights.absolute()), "sha256": digest}
+    atomic.write(results / parent / EXTERNAL, json.dumps(about) + "\n")
     rest = {name: value for name, value in fields.items() if name != "init"}
     return sizes_of(weights, rest.get("stage", rest.get("verb"))) | rest | {"parent": parent}
 
@@ -110,13 +112,12 @@ def verified_weights(run: Path) -> tuple[Path, str]:
     Raises:
         UserError: there are none, or they are not those that the run wrote.
     """
-    if run.name.startswith(EXTERNAL):
-        path = Path(str(read_json(run / PATH)))
-        wanted: str | None = run.name.removeprefix(EXTERNAL)
-    else:
-        path, wanted = run / "weights.safetensors", recorded_digest(run)
+    path, wanted = run / "weights.safetensors", recorded_digest(run)
+    if (external := run / EXTERNAL).exists():
+        about = read_json(external)
+        path, wanted = Path(about["path"]), about["sha256"]
     digest = weights_digest(path)
-    if wanted and not digest.startswith(wanted):
+    if wanted and digest != wanted:
         raise UserError(
             f"{path}: its SHA-256 is {digest[:12]}, and the run wrote {wanted[:12]}; restore it, "
             f"or delete {run} and run it again"
