@@ -100,9 +100,11 @@ def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
 
 
 def not_run(frame: pd.DataFrame) -> list[str]:
-    """Return the datasets that have neither a run nor a number of the paper, if others have."""
-    empty = (frame.status == "not run") & frame.paper.isna()
-    waits = empty.groupby(frame.dataset, sort=False).all()
+    """Return the datasets whose rows have neither a result nor the paper's, if others have."""
+    rows = frame[~frame.control]
+    waiting = rows.status.isin(("not run", "running", "partial"))
+    empty = waiting & (rows.n == 0) & rows.paper.isna()
+    waits = empty.groupby(rows.dataset, sort=False).all()
     return [] if waits.all() else waits.index[waits].tolist()
 
 
