@@ -26,15 +26,6 @@ from mgm.study.quoted import quotes
 from mgm.study.recipes import RECIPES
 from mgm.study.selection import At, Numbers, Selection
 
-# Keys that studies had, and what stands in their place.
-OLD_KEYS = {
-    "draws": "`dataset_seeds`",
-    "sceptic": "`limitations`",
-    "stop": "`stopping_rule`",
-    "tables": "`views`: the key 4e is table4e there",
-    "figures": "`views`: over is kind line, against scatter, pictures are kind clips with `show`",
-}
-
 Stage = Literal["pretrain", "finetune", "probe", "measure", "visualise"]
 RESERVED = ("mlflow.db", "mlflow-artifacts")
 TARGETS = ("all", "report", "result", "prepare", "flow", *get_args(Stage), "differences", "seeds")
@@ -311,14 +302,6 @@ class Study(FrozenModel):
     # Runs per job; by default as many as the scale has.
     specs_per_job: int | None = Field(None, ge=1)
     execution: RunOptions | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_no_old_keys(cls, fields: Any) -> Any:
-        for old, new in OLD_KEYS.items():
-            if isinstance(fields, Mapping) and old in fields:
-                raise ValueError(f"{old}: is now {new}")
-        return fields
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
