@@ -66,7 +66,7 @@ class Facts(BaseModel):
         bytes, pixels: size of the file that the times belong to, and height and width of its
             frames. Those of a copy may be smaller than its source's.
         container: FFmpeg's name of the container.
-        digest: SHA-256 of that file. Tracks of older versions have none.
+        digest: SHA-256 of that file.
         source: SHA-256 of the file that it is a copy of; empty if it is none.
         weights: SHA-256 of the weights that computed the flow.
         keys, start: see `Timeline`. None: the file stores no times, and is decoded from its start.
@@ -83,7 +83,7 @@ class Facts(BaseModel):
     bytes: NonNegativeInt
     container: str
     pixels: tuple[int, int]
-    digest: str = ""
+    digest: str
     source: str = ""
     weights: str = ""
     keys: tuple[int, ...] | None = None

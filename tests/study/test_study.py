@@ -602,15 +602,6 @@ def test_a_view_of_an_unknown_kind_or_option_is_refused(view, named):
             small(views={key: {}})
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [("draws", "dataset_seeds"), ("sceptic", "limitations"), ("stop", "stopping_rule")],
-)
-def test_an_old_key_names_the_new_one(old, new):
-    with pytest.raises(ValueError, match=f"{old}: .*{new}"):
-        small(**{old: "1"})
-
-
 def test_an_expression_that_matches_nothing_is_refused_on_loading():
     with pytest.raises(ValueError, match="people"):
         small(people="(")
