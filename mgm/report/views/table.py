@@ -102,8 +102,9 @@ def data(frame: pd.DataFrame, view: View) -> pd.DataFrame:
 def not_run(frame: pd.DataFrame) -> list[str]:
     """Return the datasets whose rows have neither a result nor the paper's, if others have."""
     rows = frame[~frame.control]
-    waiting = rows.status.isin(("not run", "running", "partial"))
-    empty = waiting & (rows.n == 0) & rows.paper.isna()
+    # The runs of a dataset seed count when all are finished.
+    troubled = rows.status.isin(("failed", "altered", "quoted"))
+    empty = (rows.n == 0) & ~troubled & rows.paper.isna()
     waits = empty.groupby(rows.dataset, sort=False).all()
     return [] if waits.all() else waits.index[waits].tolist()
 
