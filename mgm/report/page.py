@@ -192,10 +192,12 @@ def tally(verdicts: Iterable[str]) -> str:
 def shown_table(found: StudyResults, name: str, view: View, title: str) -> Shown:
     """Return a table with what its readers must know."""
     frame = selected(found, view)
+    waits = table.not_run(frame)
+    frame = frame[~frame.dataset.isin(waits)]
     made = table.data(frame, view)
     cells = frame[frame.row.isin([*made.index, *made.columns]) | (frame.n > 0)]
     notes = [*filter(None, [view.note]), *notes_of(found, cells)]
-    if waits := table.not_run(frame):
+    if waits:
         notes.append(f"Not run: {'; '.join(found.study.shown.get(name, name) for name in waits)}.")
     return Shown(
         title,
@@ -232,7 +234,7 @@ def shown_predictions(found: StudyResults, verdicts: Sequence[str], title: str) 
     study, names, lines = found.study, list[str](), list[list[TableCell]]()
     told: Any = found.predictions[found.predictions.verdict.isin(verdicts)].itertuples()
     for line in told:
-        where = study.shown.get(line.dataset, line.dataset)
+        where = study.compared.get(line.dataset, line.dataset)
         where += f", {line.column}" if line.column != study.first_column else ""
         for what, numbers in (("dataset seeds", line.dataset_seeds), ("seeds", line.seeds)):
             where += f", {what} {numbers[0]} to {numbers[-1]}" if numbers else ""
