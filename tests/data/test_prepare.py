@@ -1,12 +1,16 @@
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
+from mgm.data import tracks
 from mgm.data.folder import index_folder
-from mgm.data.index import write_index
+from mgm.data.index import Video, read_index, write_index
 from mgm.data.prepare import read_params, summary
 from mgm.data.synthetic.generator import generate
 from mgm.data.synthetic.params import Synthetic
+from mgm.data.tracks import write_track
 from mgm.errors import UserError
 from tests.helpers.errors import refused
 
@@ -115,6 +119,32 @@ def test_a_file_of_the_user_is_not_replaced_by_an_index(build, tmp_path):
     assert done.exit_code == 0
     # What the masks leave visible is printed.
     assert "% of textured patches" in done.output
+
+
+@pytest.mark.parametrize("kind", ["folder", "synthetic"])
+def test_a_set_that_was_stopped_at_its_tracks_is_not_whole(build, tmp_path, monkeypatch, kind):
+    """A workflow takes a set with an index for whole, and would not prepare it again."""
+    words = ["prepare", kind, "--out", str(tmp_path / "out"), "--processes", "1"]
+    if kind == "folder":
+        words += ["--source", str(build("a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4"))]
+    else:
+        for size in ("classes=2", "train_per_class=2", "test_per_class=1", "size=32", "frames=4"):
+            words += ["--set", size]
+    written = list[Path]()
+
+    def stopped(video: Video, *rest: object) -> None:
+        if written:
+            raise KeyboardInterrupt
+        write_track(video, *rest)
+        written.append(Path(video.track))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tracks, "write_track", stopped)
+        CliRunner().invoke(app, words)
+    assert written
+    assert not (tmp_path / "out" / "index.json").exists()
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert all(map(tracks.has_track, read_index(tmp_path / "out").videos))
 
 
 def test_parameters_can_be_set_without_a_file(tmp_path):

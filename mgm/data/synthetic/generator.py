@@ -48,12 +48,11 @@ def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
     """
     out.mkdir(parents=True, exist_ok=True)
     with folder_lock(out):
-        if not _finished(params, out):
-            _generate(params, out, processes)
-        index = read_index(out)
+        known = _finished(params, out)
+        index = known or _generate(params, out, processes)
         for name, reason in missing_tracks(index, processes=processes):
             raise UserError(f"{out / name}: {reason}")
-        return index
+        return known or write_index(index, out)
 
 
 def _generate(params: Synthetic, out: Path, processes: int) -> Index:
@@ -70,9 +69,7 @@ def _generate(params: Synthetic, out: Path, processes: int) -> Index:
         shutil.rmtree(videos)
     videos.mkdir()
     np.savez(out / "boxes.npz", allow_pickle=False, **_draw_all(params, videos, processes))
-    index = _index(params, out)
-    write_index(index, out)
-    return index
+    return _index(params, out)
 
 
 def load_boxes(out: Path) -> dict[str, NDArray[np.float32]]:
@@ -156,12 +153,10 @@ def _index(params: Synthetic, out: Path) -> Index:
     videos = []
     for split, count in params.counts.items():
         for index in range(count):
-            path, label = (
-                root / "videos" / video_name(params.kind, split, index),
-                index % params.classes,
-            )
-            size = path.stat().st_size
-            videos.append(Video(str(path), label, split, path.stem, *facts, size))
+            name = f"videos/{video_name(params.kind, split, index)}"
+            path, track = root / name, str(root / "tracks" / name)
+            own = path.stem, *facts, path.stat().st_size
+            videos.append(Video(str(path), index % params.classes, split, *own, track))
     note = (
         f"{GENERATED} (seed {params.seed}), split as drawn: {params.train_per_class} train and "
         f"{params.test_per_class} test per class"
