@@ -53,9 +53,8 @@ test-all: setup ## run all tests, also of servers, Slurm, a browser and killed r
 	@$(PYTEST) -m "not ($(SLOW))"
 	@$(MAKE) --no-print-directory test-slow
 
-# Three at a time on two cores, since these tests wait for servers, queues and killed runs.
 test-slow: setup ## run the tests that `make test` leaves out; needs `make reproduce`
-	@$(PYTEST) -n 3 -m "$(SLOW)"
+	@$(PYTEST) -m "$(SLOW)"
 
 bench: setup ## compare loading and a step with peers, in reports/bench
 	@OMP_NUM_THREADS=1 $(BIN)/python bench
