@@ -67,6 +67,6 @@ def draw(points: pd.DataFrame, view: View) -> Any:
     grid.set_titles("{col_name}")
     grid.figure.legend(*axes.get_legend_handles_labels(), loc="lower left", bbox_to_anchor=(0, 1))
     grid.tight_layout()
-    text = f"A line per dataset: mean and 95 % interval over {points.unit.iloc[0]}s."
+    text = f"A line per setting: mean and 95 % interval over {points.unit.iloc[0]}s."
     longer = f" Dashed: more than {shortest:,.0f} steps." if points.steps.nunique() > 1 else ""
     return caption(grid.figure, text + longer)
