@@ -44,7 +44,7 @@ def packed(results: Path) -> dict[str, bytes]:
     return {name.split("/")[0]: data for name, data in files.items() if "result.json" in name}
 
 
-@pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [10, pytest.param(300, marks=pytest.mark.slow)])
 def test_packs_kills_and_edits_lose_no_run(tmp_path, rounds):
     chance, kept = random.Random(rounds), {name: dict[str, bytes]() for name in NAMES}
     for round_ in range(rounds):

@@ -366,9 +366,10 @@ def test_a_user_id_without_a_name_is_enough(tmp_path):
         "import pwd\ndef unknown(uid):\n    raise KeyError(uid)\npwd.getpwuid = unknown\n"
     )
     names = dict.fromkeys(("LOGNAME", "USER", "LNAME", "USERNAME"), "")
-    words = programs.snakemake(tmp_path, "-n")
+    words = programs.snakemake(tmp_path, "--", "results/smoke/jobs/prepare-ssv2")
     done = run(words, PYTHONPATH=str(tmp_path), **names)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results/smoke/jobs/prepare-ssv2").exists()
 
 
 @pytest.mark.slow
