@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mgm.data.index import SPLITS, Index, new_index, read_index, write_index
 from mgm.data.synthetic.params import Synthetic, parse_params
-from mgm.data.tracks import has_track, missing_tracks
+from mgm.data.tracks import make_tracks, missing_tracks
 from mgm.errors import UserError
 from mgm.reading import read_json, read_text
 from mgm.results.lock import folder_lock
@@ -48,16 +48,16 @@ def prepare_tracks(make: Callable[[Path], Index], out: Path, processes: int) -> 
     make(out)
     with folder_lock(out):
         index = read_index(out)
-        whole = all(map(has_track, index.videos))
-        if not whole:
+        missing = missing_tracks(index)
+        if missing:
             # A set without index.json is not whole, which a workflow sees if this is killed.
             (out / "index.json").unlink()
-        lost = dict(missing_tracks(index, processes=processes))
+        lost = dict(make_tracks(index, missing, processes=processes))
         if lost:
             videos = [video for video in index.videos if index.name(video) not in lost]
             excluded = [*index.excluded, *lost.items()]
             index = new_index(index.root, index.classes, videos, excluded, index.note)
-        if lost or not whole:
+        if missing:
             write_index(index, out)
     return index
 

@@ -55,7 +55,8 @@ def write_tracks(
         _estimate(method, weights)
         digest = file_digest(weights) if weights else ""
     with folder_lock(folder):
-        failures = missing_tracks(index, method, weights, digest, processes)
+        todo = missing_tracks(index, method, digest)
+        failures = make_tracks(index, todo, method, weights, digest, processes)
     if failures:
         name, reason = failures[0]
         raise UserError(
@@ -77,21 +78,12 @@ def marker_of(folder: Path, method: Method) -> Path:
     return folder / f"tracks-{method}.json"
 
 
-def missing_tracks(
-    index: Index,
-    method: Method = "codec",
-    weights: Path | None = None,
-    digest: str = "",
-    processes: int = 1,
-) -> list[tuple[str, str]]:
-    """Write the tracks that are missing, or not of their videos as they are now.
+def missing_tracks(index: Index, method: Method = "codec", digest: str = "") -> list[Video]:
+    """Return the videos whose track is missing, or not of its video as it is now.
 
     Args:
         index: as `read_index` returns it.
         digest: of RAFT's weights. Tracks of other weights are not mixed with these.
-
-    Returns:
-        (name, reason) of the videos that cannot be read.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         known = list(pool.map(partial(current, method=method), index.videos))
@@ -100,18 +92,34 @@ def missing_tracks(
             f"{others[0].path}: was made with weights {others[0].facts.weights[:12]}, and now they "
             f"are {digest[:12]}; pass the former, or delete the tracks of method {method}"
         )
-    todo = [video for video, track in zip(index.videos, known) if track is None]
-    if todo and method == "codec" and are_copies(index):
+    missing = [video for video, track in zip(index.videos, known) if track is None]
+    if missing and method == "codec" and are_copies(index):
         raise UserError(
-            f"{todo[0].path}: is a copy without a track of its own ({len(todo)} of {len(known)}), "
-            f"and has not its source's vectors; {AGAIN}"
+            f"{missing[0].path}: is a copy without a track of its own ({len(missing)} of "
+            f"{len(known)}), and has not its source's vectors; {AGAIN}"
         )
-    for folder in {os.path.dirname(video.track) for video in todo}:
+    return missing
+
+
+def make_tracks(
+    index: Index,
+    videos: list[Video],
+    method: Method = "codec",
+    weights: Path | None = None,
+    digest: str = "",
+    processes: int = 1,
+) -> list[tuple[str, str]]:
+    """Write the tracks of some videos of an index.
+
+    Returns:
+        (name, reason) of the videos that cannot be read.
+    """
+    for folder in {os.path.dirname(video.track) for video in videos}:
         if os.path.isdir(folder):
             remove_parts(Path(folder))
-    done = in_processes(partial(_write, method, weights, digest), todo, processes)
+    done = in_processes(partial(_write, method, weights, digest), videos, processes)
     title = f"writing {method} tracks"
-    results = progress(done, title, len(todo)) if len(todo) > processes else done
+    results = progress(done, title, len(videos)) if len(videos) > processes else done
     return sorted((index.name(video), reason) for video, reason in results if reason)
 
 
@@ -183,7 +191,7 @@ def _write(method: Method, weights: Path | None, digest: str, video: Video) -> t
 def write_track(
     video: Video, method: Method = "codec", weights: Path | None = None, digest: str = ""
 ) -> None:
-    """Write a video's track in one step. Arguments are as for `missing_tracks`."""
+    """Write a video's track in one step. Arguments are as for `make_tracks`."""
     from mgm.video.optical_flow import write_flow
     from mgm.video.vectors import write_track as write_codec
 

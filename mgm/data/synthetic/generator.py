@@ -28,7 +28,7 @@ from mgm.data.index import SPLITS, Index, Video, read_index, write_index
 from mgm.data.opening import fault, in_processes
 from mgm.data.synthetic import drawing, people
 from mgm.data.synthetic.params import Kind, Synthetic
-from mgm.data.tracks import missing_tracks
+from mgm.data.tracks import make_tracks, missing_tracks
 from mgm.errors import UserError
 from mgm.reading import read_arrays
 from mgm.results.lock import folder_lock
@@ -50,7 +50,7 @@ def generate(params: Synthetic, out: Path, processes: int = 1) -> Index:
     with folder_lock(out):
         known = _finished(params, out)
         index = known or _generate(params, out, processes)
-        for name, reason in missing_tracks(index, processes=processes):
+        for name, reason in make_tracks(index, missing_tracks(index), processes=processes):
             raise UserError(f"{out / name}: {reason}")
         return known or write_index(index, out)
 
