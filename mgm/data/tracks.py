@@ -83,7 +83,11 @@ def missing_tracks(index: Index, method: Method = "codec", digest: str = "") -> 
 
     Args:
         index: as `read_index` returns it.
-        digest: of RAFT's weights. Tracks of other weights are not mixed with these.
+        digest: of RAFT's weights.
+
+    Raises:
+        UserError: a track was made with other weights, or a copy has none: its vectors are those of
+            its source.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         known = list(pool.map(partial(current, method=method), index.videos))
