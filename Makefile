@@ -46,10 +46,10 @@ mini: setup ## run 8 minutes of scale mini (Table 4e, edge ablation, Figure 4a)
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 SLOW := slow or smoke or mlflow or postgres or chromium or slurm
 
-test: setup ## run the fast tests (2 to 4 minutes on two cores)
+test: setup ## run the fast tests (5 minutes on two cores)
 	@$(PYTEST) -m "not ($(SLOW))"
 
-test-all: setup ## run all tests, also of servers, Slurm, a browser and killed runs (20 minutes); needs `make reproduce`
+test-all: setup ## run all tests, also of servers, Slurm, a browser and killed runs (half an hour); needs `make reproduce`
 	@$(PYTEST) -m "not ($(SLOW))"
 	@$(MAKE) --no-print-directory test-slow
 
