@@ -17,13 +17,16 @@ IN_NOTE = "warning: "
 def notes_of(found: StudyResults, cells: pd.DataFrame) -> list[str]:
     """Return the videos of a table's datasets, its steps, and what its intervals are over."""
     study, titles_of, notes = found.study, dict[str, list[str]](), []
-    for dataset in cells.dataset[cells.column.isin(study.tests)].unique():
-        text = videos_of(tests_of(found, dataset))
+    for name, block in cells.groupby("dataset", sort=False):
+        dataset, tested = str(name), block.column.isin(study.tests).any()
+        parts = [videos_of(tests_of(found, dataset))] if tested else []
+        # Rows of one dataset whose steps differ have them in their names.
+        if len(steps := block.steps[block.steps > 0].unique()) == 1:
+            parts.append(f"Pretraining: {steps[0]:,.0f} steps.")
+        text = " ".join(filter(None, parts))
         titles_of.setdefault(text, []).append(study.shown.get(dataset, dataset))
     for text, titles in titles_of.items():
         notes.append(text if len(titles_of) == 1 else f"{'; '.join(titles)}: {text}" * bool(text))
-    if len(steps := cells.steps[cells.steps > 0].unique()) == 1:
-        notes.append(f"Pretraining: {steps[0]:,.0f} steps.")
     if (cells.n > 1).any():
         what = {"seed": "seeds, on the same videos", "dataset": "datasets", "run": "runs"}
         notes.append(f"Mean and 95 % interval over {what[unit_of(study)]}.")

@@ -163,6 +163,20 @@ def test_a_study_shows_chance_videos_controls_and_what_is_not_committed():
     assert "above -99" not in text
 
 
+def test_a_table_says_the_steps_of_each_of_its_settings():
+    for steps, heads in ((60, [""]), (70, ["First: ", "Second: "])):
+        longer = {"videos_of": "a", "settings": {"pretrain": {"optim.steps": steps}}}
+        datasets = {"a": {"generate": {}, "title": "First"}, "b": longer | {"title": "Second"}}
+        rows = {"Tube": {"mask": "tube"}, "MGM": {}}
+        settings = {"pretrain": {"optim.steps": 60}}
+        found = findings(small(datasets=datasets, rows=rows, settings=settings), test=300)
+        view = found.study.shown_views["tableb"].model_copy(update={"datasets": ()})
+        videos = "4 classes, 10 training and 300 test videos; chance 25.0 %."
+        assert shown_table(found, "both", view, "Both").notes[:-1] == [
+            f"{head}{videos} Pretraining: {of} steps." for head, of in zip(heads, (60, steps))
+        ]
+
+
 def test_a_page_warns_of_rows_below_chance():
     found = findings(STUDY, test=300)
     for status in found.statuses.values():
