@@ -67,8 +67,8 @@ def _cell(cell: TableCell) -> Markup:
     if cell.strong:
         number = Markup("<strong>{}</strong>").format(number)
     if cell.interval:
-        shown = '<span class="number">{} <span class="interval">{}</span></span>'
-        number = Markup(shown).format(number, words(cell.interval))
+        interval = Markup('<span class="interval">{}</span>').format(words(cell.interval))
+        number = Markup("{} {}").format(number, interval)
     parts = [status(cell.status) if cell.status else "", number]
     links = Markup("").join(
         Markup('<a href="#{0}">{0}</a> ').format(run_id) for run_id in cell.run_ids
