@@ -109,7 +109,7 @@ KINDS: dict[str, Callable[..., str]] = {"table": named_table, "differences": dif
 
 
 def page(page: Page, name: str) -> str:
-    """Return the Markdown of a page, which is short: its answer, first figure and first table."""
+    """Return the Markdown of a page, which is short: its answer, first figure and two tables."""
     texts = [f"# {plain(page.title)}", plain(page.lead), *map(plain, page.findings)]
     texts += [f"*{plain(page.caveat)}*" if page.caveat else ""]
     texts += [f"**{plain(text)}**" for text in page.warnings]
@@ -117,7 +117,7 @@ def page(page: Page, name: str) -> str:
     shown = page.sections[0].shown
     pictures = [one for one in shown if one.picture]
     tables = [one for one in shown if one.table is not None]
-    for one in (*pictures[:1], *tables[:1]):
+    for one in (*pictures[:1], *tables[:2]):
         texts += _texts(one)
     texts.append(f"Written by `mgm report {name}`, with other columns and differences as csv.")
     return "\n\n".join(filter(None, texts)) + "\n"
