@@ -1,46 +1,31 @@
-"""Results in Markdown: the page index.md, and marked blocks in README and docs.
+"""Results in Markdown: the page index.md, and numbers between marks in README and docs.
 
     python -m mgm.report.markdown README.md docs/*.md    # `make docs` calls this
 
-A block begins with a comment that says what it shows, and ends with another:
+A block is one number. It begins with a comment that says what it shows, and ends with another:
 
     <!-- study drawn | mini: MGM minus Random block -->7.8 [4.4, 11.3], n = 20<!-- end -->
 
-    <!-- study drawn | differences | family: Steps -->
-    ...
-    <!-- end -->
-
-- `DATASET: A minus B` is one number, of the first column or of `| column: ...`. A row in another
-  column is `A [COLUMN]`.
-- `table` is a table of the study by its `name`, without the controls.
-- `differences` is a table of a `family`, in the first column. Bold differs from 0 by Holm's method.
-
-A study of the paper's suite is named with its results, as `mini/table4e`. A number cannot stand in
-a table, whose cells `|` would divide.
+Its formula is `DATASET: A minus B`, in the first column or in that of `| column: ...`. A row in
+another column is `A [COLUMN]`. A study of the paper's suite is named with its results, as
+`mini/table4e`. A block cannot stand in a table, whose cells `|` would divide.
 """
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
-from mgm.errors import UserError, nearest
-from mgm.report.estimates import (
-    StudyResults,
-    estimate,
-    in_words,
-    read_results,
-    selected,
-)
-from mgm.report.page import Page, Shown, table_of_differences
+from mgm.errors import UserError
+from mgm.report.estimates import StudyResults, estimate, in_words, read_results
+from mgm.report.page import Page, Shown
 from mgm.report.views import table
 from mgm.results import atomic
 
-R = TypeVar("R")
 # A block holds no other comment, so that one without an end does not take the text after it.
 BLOCK = re.compile(
     r"(?P<start><!--\s+study\s+(?P<name>\S+)\s+\|\s+(?P<what>(?:(?!-->).)*?)\s+-->)"
@@ -75,37 +60,13 @@ def refresh(text: str, results_of: Callable[[str], StudyResults]) -> str:
 
 
 def _inside(found: StudyResults, what: str) -> str:
-    kind, *parts = what.split(" | ")
+    number, *parts = what.split(" | ")
     options = dict(option.split(": ", 1) for option in parts)
-    if kind in KINDS:
-        return f"\n\n{KINDS[kind](found, **options)}\n\n"
-    dataset, _, formula = kind.partition(": ")
+    dataset, _, formula = number.partition(": ")
     one = estimate(found, dataset, formula, **options)  # type: ignore[arg-type]
     if one is None:
         raise UserError("has no result")
     return f"{in_words(one)}, n = {one.n}" if one.has_interval else in_words(one)
-
-
-def named_table(found: StudyResults, name: str) -> str:
-    """Return a table of the study, without the controls."""
-    view = _named(name, found.study.shown_views)
-    view = view.model_copy(update={"options": {**view.options, "controls": False}})
-    return markdown(table.data(selected(found, view), view))
-
-
-def differences(found: StudyResults, family: str = "") -> str:
-    """Return a table of a family's differences. Bold differs from 0 by Holm's method."""
-    _named(family, found.study.compare)
-    return markdown(table_of_differences(found, family, found.study.first_column))
-
-
-def _named(name: str, known: Mapping[str, R]) -> R:
-    if name not in known:
-        raise UserError(f"{name!r} is unknown; {nearest(name, known)}")
-    return known[name]
-
-
-KINDS: dict[str, Callable[..., str]] = {"table": named_table, "differences": differences}
 
 
 def page(page: Page, name: str) -> str:

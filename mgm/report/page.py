@@ -216,17 +216,11 @@ def shown_differences(found: StudyResults, family: str, column: str) -> Shown:
         "Holm's method, which keeps the chance of a false difference in a family at 5 %."
     )
     title = ", ".join(filter(None, ("Paired differences", family, column)))
-    return Shown(title, notes=[note], table=table_of_differences(found, family, column))
-
-
-def table_of_differences(found: StudyResults, family: str, column: str) -> pd.DataFrame:
-    """Return a table that is not wider than it is high."""
     frame = selected_differences(found, family, column)
-    options = {
-        "head": "Difference (points)",
-        "turned": frame.dataset.nunique() > frame.row.nunique(),
-    }
-    return table.data(frame, View(options=options))
+    # So that the table is not wider than it is high.
+    turned = frame.dataset.nunique() > frame.row.nunique()
+    options = {"head": "Difference (points)", "turned": turned}
+    return Shown(title, notes=[note], table=table.data(frame, View(options=options)))
 
 
 def shown_predictions(found: StudyResults, verdicts: Sequence[str], title: str) -> list[Shown]:

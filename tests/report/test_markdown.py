@@ -27,15 +27,11 @@ def block(what: str) -> str:
     return f"<!-- study s | {what} -->x<!-- end -->"
 
 
-def test_a_block_has_the_numbers_of_the_frames():
+def test_a_block_has_the_number_of_the_frames():
     mean = f"{estimate(FOUND, 'a', 'MGM minus Tube').mean:.1f}"
-    for what in ("a: MGM minus Tube", "differences"):
-        text = refresh(block(what), lambda name: FOUND)
-        assert mean in text
-        assert refresh(text, lambda name: FOUND) == text
-    text = refresh(block("table | name: tablea"), lambda name: FOUND)
-    assert "MGM" in text
-    assert "File size" not in text
+    text = refresh(block("a: MGM minus Tube"), lambda name: FOUND)
+    assert mean in text
+    assert refresh(text, lambda name: FOUND) == text
 
 
 @pytest.mark.parametrize(
@@ -45,9 +41,7 @@ def test_a_block_has_the_numbers_of_the_frames():
         "a: MGM minus Nothing",
         "elsewhere: MGM",
         "a: MGM | column: Nothing",
-        "differences | family: Nothing",
-        "table | name: Nothing",
-        "table | nothing",
+        "nothing",
     ],
 )
 def test_a_wrong_name_is_refused_and_nothing_is_written(what):
