@@ -53,17 +53,16 @@ def refresh(text: str, results_of: Callable[[str], StudyResults]) -> str:
         name, what = block["name"], " ".join(block["what"].split())
         try:
             return block["start"] + _inside(results_of(name), what) + block["end"]
-        except (UserError, TypeError, ValueError) as error:
+        except UserError as error:
             raise UserError(f"block `study {name} | {what}`: {error}") from None
 
     return BLOCK.sub(write, text)
 
 
 def _inside(found: StudyResults, what: str) -> str:
-    number, *parts = what.split(" | ")
-    options = dict(option.split(": ", 1) for option in parts)
+    number, _, column = what.partition(" | column: ")
     dataset, _, formula = number.partition(": ")
-    one = estimate(found, dataset, formula, **options)  # type: ignore[arg-type]
+    one = estimate(found, dataset, formula, column)
     if one is None:
         raise UserError("has no result")
     return f"{in_words(one)}, n = {one.n}" if one.has_interval else in_words(one)

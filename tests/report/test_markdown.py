@@ -42,6 +42,8 @@ def test_a_block_has_the_number_of_the_frames():
         "elsewhere: MGM",
         "a: MGM | column: Nothing",
         "nothing",
+        "a: MGM | nothing",
+        "a: MGM | nothing: Nothing",
     ],
 )
 def test_a_wrong_name_is_refused_and_nothing_is_written(what):
