@@ -1,217 +1,204 @@
-"""Our work and that of peers: one generator of comparisons per bench.
+"""Compare the store and its reader with decord, torchcodec, and another checkout of mgm, in turns.
 
-Loading: a clip is 16 frames at stride 4 from a random start, cut by MultiScaleCrop and resized to
-224. All readers open the file again for each clip, and read the same frames and crop. Ours also
-reads the motion vectors, from tracks. The peers read the source files. Ours reads these, and also
-the copies that `mgm prepare --copy mp4` makes from them.
+    python bench/peers.py VIDEOS [--base CHECKOUT] [--turns 3]
+
+A clip is 16 frames at stride 4 from a random start, cut by MultiScaleCrop and scaled to 224. Every
+reader opens the file again for each clip. Ours reads the store that it writes from VIDEOS first;
+peers read VIDEOS and the store's mp4. Times are of the CPU, all threads, in milliseconds per clip.
 """
 
+import argparse
+import os
+import re
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
 import numpy as np
-import torch
-from measuring import Comparison
-from torch import Tensor
 
-from mgm.data.copies import copy_videos
-from mgm.data.folder import index_folder
-from mgm.data.index import Index, Video
-from mgm.data.prepare import prepare_tracks
-from mgm.masking import Grid, make_mask
-from mgm.models import build_mae
-from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from mgm.spec import Clips, Data, Mask, Pretrain
-from mgm.training.efficiency import set_malloc_options
-from mgm.training.optim import build_optimiser
-from mgm.video.clip import cut_frames
-from mgm.video.read import read
+from mgm.masking import Grid, mask_clips
+from mgm.spec import Clips, Mask
+from mgm.video.clip import cut
+from mgm.video.planes import no_planes
+from mgm.video.store import read_clips, read_planes, write_video
+from mgm.video.track import Track
 from mgm.video.transform import random_crop, training_indices
 
-CLIPS, TUBELET = Clips(), 2
+CLIPS, GRID, MGM = Clips(), Grid(8, 14, 14), Mask(name="mgm")
+PLANES, PIXELS = no_planes(CLIPS, 256), np.empty((1, 16, 224, 224, 3), np.uint8)
+Read = Callable[[str, int], object]  # of a video and a clip's seed
+
+# What a checkout with H.264 copies (f5da4759) does. It prints the time of a turn per line of input.
+BASE = """
+import sys, time
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from mgm.data.transcode import encode
+from mgm.masking import Grid, make_mask
+from mgm.spec import Clips, Mask
+from mgm.stages.guidance import slot_motion
+from mgm.video.decode import probe_video
+from mgm.video.planes import no_planes
+from mgm.video.read import open_track, read_pixels, read_planes
+from mgm.video.transform import random_crop, training_indices
+clips, mgm, out, copies = Clips(), Mask(name="mgm"), Path(sys.argv[1]), []
+for path in sys.argv[2:]:
+    video, stem = probe_video(path), out / Path(path).stem
+    with open(f"{stem}.codec.track", "wb") as track:
+        encode(video, stem.with_suffix(".mp4"), 256, track)
+    copy = replace(probe_video(stem.with_suffix(".mp4")), width=video.width, height=video.height)
+    copies.append(replace(copy, track=str(stem)))
+planes, pixels = no_planes(clips), np.empty((1, 16, 224, 224, 3), np.uint8)
+print("ready", flush=True)
+for line in sys.stdin:
+    start = time.process_time()
+    for number, copy in enumerate(copies):
+        seed, track = 1000 * int(line[1:]) + number, open_track(copy, "codec")
+        index_T = training_indices(clips, copy.frames, np.random.default_rng(seed))
+        crop = random_crop(clips, copy.height, copy.width, seed)
+        motion = track[index_T].cut(crop, 224, (copy.height, copy.width))
+        magnitude, shift = slot_motion(mgm, 2, 4, [motion])
+        make_mask(mgm, Grid(8, 14, 14), magnitude, np.array([seed]), shift)
+        if line[0] == "P":
+            read_planes(copy, track, [index_T], [crop], 224, planes)
+        else:
+            read_pixels(copy, track, [index_T], [crop], 224, pixels)
+    print((time.process_time() - start) / len(copies), flush=True)
+"""
 
 
-def ours(video: Video, index_T: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    crop = random_crop(CLIPS, video.height, video.width, seed)
-    (clip,) = read(video, [index_T], [crop], CLIPS.size, "codec")
-    return clip.frames_THWC, clip.known.magnitude(TUBELET)
+def lend_ffmpeg() -> None:
+    """Start this program again with PyAV's FFmpeg under its common names, for torchcodec.
+
+    torchcodec brings no FFmpeg, and the dynamic linker reads its path only at the start.
+    """
+    folder = Path(tempfile.gettempdir()) / f"mgm-ffmpeg-{os.getuid()}-{av.__version__}"
+    search = os.environ.get("LD_LIBRARY_PATH", "")
+    if str(folder) in search:
+        return
+    folder.mkdir(exist_ok=True)
+    for path in (Path(av.__file__).parents[1] / "av.libs").glob("*.so.*"):
+        if name := re.fullmatch(r"(lib(?:av|sw)\w+)-\w+\.so\.(\d+)\..*", path.name):
+            link = folder / f"{name[1]}.so.{name[2]}"
+            link.unlink(missing_ok=True)
+            link.symlink_to(path)
+    os.environ["LD_LIBRARY_PATH"] = f"{folder}:{search}"
+    os.execv(sys.executable, sys.orig_argv)
 
 
-def resized(frames_THWC: np.ndarray, seed: int) -> np.ndarray:
+def ours(planes: bool, path: str, seed: int) -> None:
+    """Read a clip and its mask from the store."""
+    track = Track(f"{path[:-4]}.npz")
+    facts, rng = track.facts, np.random.default_rng(seed)
+    index_T = training_indices(CLIPS, facts.frames, rng)
+    crop = random_crop(CLIPS, facts.height, facts.width, seed)
+    motion = track.motion(index_T).under(crop, 224, (facts.height, facts.width))
+    mask_clips(MGM, GRID, [motion], np.array([seed]), 2, 4)
+    if planes:
+        read_planes(path, track, [index_T], [crop], PLANES)
+    else:
+        read_clips(path, track, [index_T], [crop], 224, PIXELS)
+
+
+def peer(library: str, path: str, seed: int) -> None:
+    """Read a clip with another library."""
+    if library == "decord":
+        import decord
+
+        video = decord.VideoReader(path, num_threads=1)
+        index_T = training_indices(CLIPS, len(video), np.random.default_rng(seed))
+        frames_THWC = video.get_batch(index_T).asnumpy()
+    else:
+        from torchcodec.decoders import VideoDecoder
+
+        video = VideoDecoder(path, num_ffmpeg_threads=1, dimension_order="NHWC")
+        index_T = training_indices(CLIPS, len(video), np.random.default_rng(seed))
+        frames_THWC = video.get_frames_at(index_T.tolist()).data.numpy()
     crop = random_crop(CLIPS, *frames_THWC.shape[1:3], seed)
-    return cut_frames(frames_THWC, crop, CLIPS.size)
+    for frame_HWC, out_HWC in zip(frames_THWC, PIXELS[0]):
+        out_HWC[:] = cut(frame_HWC, crop, 224)
 
 
-def with_decord(video: Video, index_T: np.ndarray, seed: int) -> np.ndarray:
-    import decord
-
-    reader = decord.VideoReader(video.path, num_threads=1)
-    return resized(reader.get_batch(index_T.clip(max=len(reader) - 1)).asnumpy(), seed)
-
-
-def with_torchcodec(video: Video, index_T: np.ndarray, seed: int) -> np.ndarray:
-    from torchcodec.decoders import VideoDecoder
-
-    decoder = VideoDecoder(video.path, num_ffmpeg_threads=1, dimension_order="NHWC")
-    frames_THWC = decoder.get_frames_at(index_T.clip(max=len(decoder) - 1).tolist()).data.numpy()
-    return resized(frames_THWC, seed)
+def timed(read: Read, paths: list[str], turn: int) -> float:
+    """Return the seconds of CPU per clip of a turn: one clip of each video."""
+    start = time.process_time()
+    for number, path in enumerate(paths):
+        read(path, 1000 * turn + number)
+    return (time.process_time() - start) / len(paths)
 
 
-Reader = Callable[[Video, np.ndarray, int], object]
-# Peers that read videos, with goals: the ratio of their time to ours, if ours reads sources, and if
-# it reads copies.
-READERS = {"decord": (with_decord, 1.3, 8), "torchcodec": (with_torchcodec, 1.2, 5)}
+def of_base(process: Any, kind: str, turn: int) -> float:
+    process.stdin.write(f"{kind}{turn}\n")
+    process.stdin.flush()
+    return float(process.stdout.readline())
 
 
-def loader(repeats: int) -> Iterator[Comparison]:
-    """Compare the CPU time to read a clip.
-
-    A peer that cannot read a video is left out, with a message.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        sources = draw(place)
-
-        def turn(read: Reader, videos: Sequence[Video]) -> None:
-            rng = np.random.default_rng(0)
-            for video in videos:
-                index_T = training_indices(CLIPS, video.frames, rng)
-                read(video, index_T, int(rng.integers(1000)))
-
-        readers = dict(READERS)
-        for name, (read, *_) in READERS.items():
-            try:
-                turn(read, sources.videos)
-            except (ImportError, OSError, RuntimeError) as error:
-                print(f"{name} is left out: {str(error).splitlines()[0]}", file=sys.stderr)
-                del readers[name]
-        copies = copy_videos(sources, place / "copies")
-        kinds = {"source and track": sources, "mp4 copy and track": copies}
-        for kind, index in kinds.items():
-            against = {
-                f"{name} on the sources": (
-                    partial(turn, read, sources.videos),
-                    of_copies if index is copies else least,
-                )
-                for name, (read, least, of_copies) in readers.items()
-            }
-            mine, clips = partial(turn, ours, index.videos), len(index.videos)
-            name = f"a clip from {kind}"
-            yield Comparison(name, mine, against, repeats, time.process_time, clips)
-
-
-def draw(folder: Path) -> Index:
-    """Draw four videos like K400: 340 x 256, 300 frames, groups of 250, about 0.7 Mbit/s."""
-    height, width, frames = 256, 340, 300
-    for number in range(4):
-        rng = np.random.default_rng(number)
-        place = folder / "drawn" / f"class{number % 2}" / f"{number}.mp4"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        ground, *sprites = (texture(rng, 2 * height, 2 * width) for _ in range(3))
-        ways = rng.uniform(-1, 1, (3, 2))
-        with av.open(str(place), "w") as container:
-            stream = container.add_stream("libx264", rate=30, options={"g": "250"})
-            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-            stream.bit_rate = 700_000
-            for t in range(frames):
-                shift = np.array([[1, 0, -width / 2], [0, 1, -height / 2]], np.float32)
-                shift[:, 2] += 40 * np.sin(t / 60 + ways[0] * 6)
-                picture_HWC = cv2.warpAffine(ground, shift, (width, height))
-                for sprite, way in zip(sprites, ways[1:]):
-                    y, x = (np.array([75, 110]) + 70 * np.sin(t / 12 * way + 6 * way)).astype(int)
-                    picture_HWC[y : y + 90, x : x + 60] = sprite[y : y + 90, :60]
-                picture_HWC = picture_HWC + rng.normal(0, 2, picture_HWC.shape)
-                frame = picture_HWC.clip(0, 255).astype(np.uint8)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
-            container.mux(stream.encode(None))
-    make = partial(index_folder, folder / "drawn")
-    return prepare_tracks(make, folder / "index", processes=1)
-
-
-def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Draw noise with equal power per octave, as photographs have: (H, W, 3) uint8.
-
-    The finest octave is left out. With it, a frame takes 32 kB as JPEG, and K400's take 16 to 25.
-    """
-    sum_HWC = np.zeros((height, width, 3), np.float32)
-    for octave in range(2, 8):
-        coarse = rng.normal(0, 1, (2**octave, 2**octave, 3)).astype(np.float32)
-        sum_HWC += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    return (128 + 18 * sum_HWC).clip(0, 255).astype(np.uint8)
-
-
-def step_seconds(
-    optimiser: Any, loss_of: Callable[[], Tensor], device: torch.device, bf16: bool
-) -> float:
-    """Return the seconds of one step: `loss_of()`, its gradients, and the optimiser."""
-    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
-    wait()
-    start = time.perf_counter()
-    optimiser.zero_grad()
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        loss = loss_of()
-    loss.backward()
-    optimiser.step()
-    wait()
-    return time.perf_counter() - start
-
-
-def hugging_face(spec: Pretrain, attention: str, frames_BTHWC: Tensor, masked_BL: Tensor) -> Any:
-    """Return a fused AdamW and the loss of transformers' VideoMAE with a spec's sizes.
-
-    The frames are normalised in advance.
-    """
-    from transformers import VideoMAEConfig, VideoMAEForPreTraining
-
-    sizes = {"hidden_size": spec.model.width, "num_hidden_layers": spec.model.depth}
-    sizes |= {"num_attention_heads": spec.model.heads, "intermediate_size": 4 * spec.model.width}
-    for name, size in zip(
-        list(sizes), (spec.decoder.width, spec.decoder.depth, spec.decoder.heads)
-    ):
-        sizes[f"decoder_{name}"] = size
-    config = VideoMAEConfig(
-        image_size=spec.clips.size,
-        num_frames=spec.clips.frames,
-        use_mean_pooling=False,
-        attn_implementation=attention,
-        decoder_intermediate_size=4 * spec.decoder.width,
-        **sizes,
-    )
-    device = frames_BTHWC.device
-    model = VideoMAEForPreTraining(config).to(device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
-    mean, std = (torch.tensor(each, device=device) for each in (IMAGENET_MEAN, IMAGENET_STD))
-    pixels_BTCHW = ((frames_BTHWC / 255 - mean) / std).permute(0, 1, 4, 2, 3).contiguous()
-    return optimiser, lambda: model(pixel_values=pixels_BTCHW, bool_masked_pos=masked_BL).loss
-
-
-def step(repeats: int, size: int = 224) -> Iterator[Comparison]:
-    """Compare a pretraining step with Hugging Face's VideoMAE: same masks, one thread."""
-    # Our jobs set these options. They are the process's, so the peer has them too.
-    set_malloc_options()
-    device, mask = torch.device("cpu"), Mask(name="tube")
-    spec = Pretrain(data=Data(dataset="folder"), clips=Clips(size=size), mask=mask)
-    masked_BL = torch.from_numpy(make_mask(mask, Grid(*spec.grid), None, np.arange(1)))
-    shape = (1, spec.clips.frames, size, size, 3)
-    frames_BTHWC = torch.randint(0, 256, shape, dtype=torch.uint8)
-    weight_B = torch.ones(1)
-    model = build_mae(spec).train()
-    optimiser = build_optimiser(model, spec.optim)
-    steps = {"ours": (optimiser, lambda: model(frames_BTHWC, masked_BL, weight_B)[0])}
-    for attention in ("eager", "sdpa"):
-        steps[attention] = hugging_face(spec, attention, frames_BTHWC, masked_BL)
-    for bf16, eager in ((False, 1.5), (True, 1.2)):
-        works = {name: partial(step_seconds, *parts, device, bf16) for name, parts in steps.items()}
-        against = {
-            "transformers, eager": (works["eager"], eager),
-            "transformers, sdpa": (works["sdpa"], 1.0),
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("videos", type=Path, help="a video, or a folder of them")
+    parser.add_argument("--base", type=Path, help="a checkout of mgm with H.264 copies (f5da4759)")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--most", type=int, default=40, help="videos")
+    args = parser.parse_args()
+    cv2.setNumThreads(1)
+    files = sorted(path for path in args.videos.rglob("*") if path.suffix in (".mp4", ".avi"))
+    with tempfile.TemporaryDirectory() as name:
+        out, sources, stored, seconds = Path(name), list[str](), list[str](), 0.0
+        start = time.process_time()
+        for number, path in enumerate(islice(files or [args.videos], args.most)):
+            mp4, link = out / f"{number}.mp4", out / f"source-{number}{path.suffix}"
+            facts = write_video(path, mp4, mp4.with_suffix(".npz"))
+            seconds += facts.frames / facts.fps
+            # The base's copies have the sources' names, which may be equal.
+            link.symlink_to(path.resolve())
+            sources.append(str(link)), stored.append(str(mp4))
+        spent = time.process_time() - start
+        sizes = [sum(os.path.getsize(path) for path in paths) for paths in (sources, stored)]
+        print(f"{len(stored)} videos; the store has {sizes[1] / sizes[0]:.1f} times their bytes")
+        print(f"written at {seconds / spent:.0f} times real time on one core\n")
+        timers: dict[str, Callable[[int], float]] = {
+            "store and mask, planes": partial(timed, partial(ours, True), stored),
+            "store and mask, RGB": partial(timed, partial(ours, False), stored),
         }
-        name = f"a step of ViT-B, {'bf16' if bf16 else 'float32'}"
-        yield Comparison(name, works["ours"], against, repeats, time.process_time)
+        for library in ("decord", "torchcodec"):
+            for title, paths in {"the sources": sources, "the store": stored}.items():
+                timers[f"{library} on {title}"] = partial(timed, partial(peer, library), paths)
+        if args.base:
+            (out / "base").mkdir()
+            words = [sys.executable, "-c", BASE, str(out / "base"), *sources]
+            pipe = subprocess.PIPE
+            base = subprocess.Popen(words, cwd=args.base, text=True, stdin=pipe, stdout=pipe)
+            assert base.stdout
+            base.stdout.readline()
+            timers |= {
+                f"base, {kind}": partial(of_base, base, kind[0]) for kind in ("planes", "RGB")
+            }
+        turns = [
+            {title: timer(turn) for title, timer in timers.items()}
+            for turn in range(args.turns + 1)
+        ]
+        print("| | ms per clip | to planes | to RGB |\n|---|---|---|---|")
+        for title in timers:
+            # The first turn warms up.
+            took = [turn[title] for turn in turns[1:]]
+            ratios = [
+                statistics.median(turn[title] / turn[mine] for turn in turns[1:])
+                for mine in list(timers)[:2]
+            ]
+            numbers = f"{1e3 * statistics.median(took):.1f} | {ratios[0]:.2f} | {ratios[1]:.2f}"
+            print(f"| {title} | {numbers} |")
+
+
+if __name__ == "__main__":
+    lend_ffmpeg()
+    main()

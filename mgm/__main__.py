@@ -2,39 +2,22 @@
 
 import gc
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable
 
-from mgm.processes import end_with
-
 
 def main() -> None:
-    """Run the command line. Bad input ends it with one line and status 2.
-
-    Ctrl-C during the import of its libraries ends the process without a traceback.
-    """
-    # Daemons start programs without standard streams.
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-    if parent := os.environ.pop("MGM_PARENT", ""):
-        end_with(int(parent), signal.SIGTERM)
+    """Run the command line. Bad input ends it with one line and status 2."""
     # By default, garbage collection takes an eighth of the time to start a training.
     gc.set_threshold(50_000)
     # A terminal that cannot show a letter of a name shows a question mark.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    # No option has a single dash, so such a word is the name of a file.
-    sys.argv[1:] = [
-        f"./{word}" if re.match("-[^-]", word) and os.path.exists(word) else word
-        for word in sys.argv[1:]
-    ]
+    # Ctrl-C during the imports, which take half a second, ends the process without a traceback.
     caught = signal.getsignal(signal.SIGINT)
     if caught is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Imported here, so that Ctrl-C is quiet while this takes half a second.
     from mgm.cli import app
     from mgm.cli.base import processes
     from mgm.errors import one_line

@@ -11,28 +11,17 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Real
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mgm.errors import (
-    UserError,
-    WrongType,
-    WrongValue,
-    flag,
-    path_of,
-    several,
-    valid,
-    whole,
-)
-from mgm.masking import Grid, make_mask
-from mgm.spec import MASKS, ApplyOptions, Clips, Mask, Views
-from mgm.stages.guidance import slot_motion
-from mgm.study.recipes import MASK_RATIO
-from mgm.video.clip import Clip, Crop, Motion
+from mgm.errors import UserError, valid
+from mgm.masking import Grid, mask_clips
+from mgm.spec import Clips, Mask, Views, mask_info
+from mgm.video.clip import Clip, Crop
+from mgm.video.motion import Motion
 from mgm.video.track import SUFFIX, Track
 
 if TYPE_CHECKING:
@@ -42,7 +31,7 @@ if TYPE_CHECKING:
 def read(
     video: str | Path, frames: Sequence[int] | np.ndarray | None = None, motion: bool = True
 ) -> Clip:
-    """Decode frames of a video and their motion vectors.
+    """Decode frames of a video and their motion vectors, from the start of the file.
 
     Args:
         video: a file. With `motion`, its codec must have motion vectors.
@@ -55,39 +44,31 @@ def read(
     Raises:
         NoMotion: the codec has no motion vectors.
         UserError: the file cannot be read, or has fewer frames than requested.
-        ValueError, TypeError: `frames` are not whole numbers from 0.
     """
-    path = path_of("video", video)
+    # PyAV takes long to import, and a track does not need it.
+    from mgm.video import decode
 
-    # PyAV takes long to import.
-    from mgm.video.decode import probe_video, read_clip
-
-    return read_clip(path, range(probe_video(path).frames) if frames is None else frames, motion)
+    return decode.read(video, frames, motion)
 
 
 def track(path: str | Path) -> Track:
-    """Return the times and the motion of a video's frames, for `masks`.
+    """Return the motion of a video's frames, for `masks`.
 
     `track[frames]` is the motion of some frames, by their numbers from 0: a slice, or numbers in
     any order. A track may be pickled, and used by threads and forked processes.
 
     Args:
-        path: a track that `mgm prepare` or `mgm track` wrote, which ends in .track; or a video,
-            which is decoded once. Then its codec must have motion vectors.
+        path: a track that `mgm prepare` or `mgm track` wrote, which ends in .npz; or a video, which
+            is decoded once. Then its codec must have motion vectors.
 
     Raises:
         UserError: the file cannot be read, is not a whole track, or is a video of another codec.
     """
-    path = path_of("path", path)
-    if path.name.endswith(SUFFIX):
+    if str(path).endswith(SUFFIX):
         return Track(path)
-    # PyAV takes long to import, and reading a track does not need it.
-    from mgm.video.vectors import read_track
+    from mgm.video import decode
 
-    found = read_track(path)
-    # This refuses a codec without vectors now, and not at the first window.
-    found[:1]
-    return found
+    return decode.source_track(path)
 
 
 def masks(
@@ -112,14 +93,14 @@ def masks(
     Args:
         motion: of the clip's frames: a slice of a track, or a clip from `read`. `tubelet` divides
             its number of frames.
-        mask: a name, such as "mgm", "tube" or "block", or settings of a mask. `cells` is "max" by
-            default, eq. 6 of the paper.
+        mask: a name, such as "mgm", "tube" or "block", or settings of a mask.
         seed: of the mask's random draws.
         ratio: the share of patches to hide. Default: that of `mask`; for a name, that of its paper,
             such as 0.75 for "mgm" and 0.9 for "tube".
-        box: the crop that the model sees: top, left, height and width, in pixels of the video.
+        box: the crop that the model sees: top, left, height and width, in pixels of `frame`.
             Default: the whole frames. For a clip, use `Clip.cut`.
-        frame: height and width of the frames that the box is cut from, if a decoder scaled them.
+        frame: height and width of the frames that the box is cut from. Default: those of the
+            vectors, which are the source's.
         flip: the crop is mirrored, left to right.
         size: the side to which the crop is scaled, in pixels.
         tubelet: frames per time slot.
@@ -131,75 +112,47 @@ def masks(
 
     Raises:
         UserError: the mask does not exist, its guidance needs more than the motion, or the clip
-            does not fit the tubelets or the grid. It is a ValueError or a TypeError, too.
+            does not fit the tubelets or the grid.
     """
-    settings, flip = _settings(mask, ratio), flag("flip", flip)
-    frames_THWC, sides = None, (size, size)
+    settings = _settings(mask, ratio)
     if isinstance(motion, Clip):
         if box is not None or flip:
-            raise WrongValue("box and flip are for motion; cut the clip itself: clip.cut(...)")
-        frames_THWC, sides = motion.frames_THWC, motion.frames_THWC.shape[1:3]
-        if MASKS[settings.name].guided and settings.guidance == "vectors" and not motion.motion:
-            raise WrongValue(
+            raise UserError("box and flip are for motion; cut the clip itself: clip.cut(...)")
+        if motion.motion is None and mask_info(settings.name).guided:
+            raise UserError(
                 f"the clip was read without motion, and mask {settings.name} needs it; choose tube"
             )
         motion = motion.known
-    elif not isinstance(motion, Motion):
-        raise WrongType(f"motion is {type(motion).__name__}; pass track[frames] or a clip")
     elif box is not None or flip:
-        of = motion.frame if frame is None else _pair("frame", frame)
-        motion = motion.cut(_crop(box, flip, of), whole("size", size, 1), of)
-    elif not motion.crop:
-        sides = motion.frame
-    frames = len(motion)
-    seed, stride = whole("seed", seed), whole("stride", stride, 1)
-    if frames % (tubelet := whole("tubelet", tubelet, 1)):
-        raise WrongValue(f"the clip has {frames} frames, which tubelet {tubelet} does not divide")
-    counts = several("grid", grid, 2)
-    rows, columns = (whole("grid", count, 1, side) for count, side in zip(counts, sides))
-    allowed = ("vectors",) if frames_THWC is None else ("vectors", "difference")
-    if settings.guidance not in allowed:
-        raise WrongValue(f"guidance {settings.guidance} needs more than this; choose vectors")
-    shown = [] if frames_THWC is None else [frames_THWC]
-    magnitude, shift = slot_motion(settings, tubelet, stride, [motion], shown)
-    sizes = Grid(frames // tubelet, rows, columns)
-    masked_1L = make_mask(settings, sizes, magnitude, np.array([seed]), shift)
-    return masked_1L.reshape(-1, rows, columns)
-
-
-def _pair(name: str, sides: Any) -> tuple[int, int]:
-    """Check a height and a width."""
-    if np.shape(sides) != (2,):
-        raise WrongType(f"{name} is {sides!r}; pass height and width")
-    height, width = (whole(name, side, 1) for side in sides)
-    return height, width
-
-
-def _crop(box: Any, flip: bool, frame: tuple[int, int]) -> Crop:
-    """Return the crop of `masks`."""
-    top, left, height, width = (0, 0, *frame) if box is None else several("box", box, 4)
-    crop = Crop(top, left, height, width, flip)
-    crop.require_in(*frame, whole_pixels=False)
-    return crop
+        if motion.crop:
+            raise UserError("the motion is under a crop already; pass that of whole frames")
+        height, width = frame or motion.frame
+        crop = Crop(*(box or (0.0, 0.0, height, width)))
+        crop.require_in(height, width)
+        motion = motion.under(replace(crop, flip=flip), size, (height, width))
+    if settings.guidance != "vectors":
+        raise UserError(f"guidance {settings.guidance} needs more than this; choose vectors")
+    if len(motion) % tubelet:
+        raise UserError(
+            f"the clip has {len(motion)} frames, which tubelet {tubelet} does not divide"
+        )
+    sizes = Grid(len(motion) // tubelet, *grid)
+    masked_1L, _ = mask_clips(
+        settings, sizes, [motion], np.array([seed], np.int64), tubelet, stride
+    )
+    return masked_1L.reshape(-1, *grid)
 
 
 def _settings(mask: str | Mask | Mapping[str, Any], ratio: float | None) -> Mask:
     """Return all settings of a mask that is given by its name, its fields or its settings."""
-    if not isinstance(mask, str | Mask | Mapping):
-        raise WrongType(f"mask is {mask!r}; pass a name, such as mgm")
-    given = {"name": mask} if isinstance(mask, str) else dict(mask)
-    fields: dict[str, Any] = {"cells": "max"} | given
+    fields: dict[str, Any] = {"name": mask} if isinstance(mask, str) else dict(mask)
     if ratio is not None:
-        if not isinstance(ratio, Real):
-            raise WrongType(f"ratio is {ratio!r}; pass a number between 0 and 1")
         fields["ratio"] = ratio
-    elif (name := str(fields.get("name", "mgm"))) in MASK_RATIO:
-        fields = {"ratio": MASK_RATIO[name]} | fields
-    try:
-        with valid("mask: "):
-            return Mask.model_validate(fields)
-    except UserError as error:
-        raise WrongValue(str(error)) from None
+    with valid("mask: "):
+        known = Mask.model_validate(fields)
+        if "ratio" in fields:
+            return known
+        return Mask.model_validate(fields | {"ratio": mask_info(known.name).ratio})
 
 
 @dataclass(frozen=True, repr=False)
@@ -226,35 +179,19 @@ class LoadedModel:
         """Return the feature of a video: the mean over its clips of the encoder's mean token.
 
         Args:
-            video: a file of any codec.
+            video: a file of any codec. One that is shorter than a clip repeats its last frame.
             clips: number of clips, evenly spaced. Each is cropped to its centre.
 
         Returns:
             (D,) float32.
 
         Raises:
-            UserError: the video cannot be read, is a folder, or has fewer frames than a clip.
+            UserError: the video cannot be read, or has fewer frames than `clips`.
         """
-        path = path_of("video", video)
-        whole("clips", clips, 1)
+        from mgm.stages.apply import embed_file
 
-        import torch
-
-        from mgm.stages.apply import find_videos
-        from mgm.stages.frozen import over_videos
-
-        if path.is_dir():
-            raise UserError(f"{video}: is a folder; pass a video, or run `mgm embed` on the folder")
-        (found,) = find_videos(path)[0].values()
-        if found.frames < self.clips.frames:
-            raise UserError(
-                f"{video}: has {found.frames} frames, and a clip has {self.clips.frames}"
-            )
-        if clips > found.frames:
-            raise WrongValue(f"clips is {clips}, and {video} has {found.frames} frames; lower it")
         views = Views(temporal=clips, spatial=1)
-        batches = over_videos(self.encoder, [found], self.clips, views)
-        return torch.cat([x_BD for x_BD, _ in batches]).float().mean(0).cpu().numpy()
+        return embed_file(self.encoder, self.clips, Path(video), views)
 
 
 def load(
@@ -276,13 +213,7 @@ def load(
     Raises:
         UserError: there are no weights, or they fit no model.
     """
-    path = path_of("weights", weights)
-    sizes = {"frames": frames, "size": size, "stride": stride}
-    given = {name: whole(name, value, 1) for name, value in sizes.items() if value is not None}
-    with valid(""):
-        how = ApplyOptions(**given)
-
     from mgm.stages.apply import find_trained
 
-    trained = find_trained(path, how)
-    return LoadedModel(trained.encoder(), trained.clips)
+    trained = find_trained(Path(weights), frames, size, stride)
+    return LoadedModel(trained.encoder, trained.clips)

@@ -4,10 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import cache
 from typing import TypeVar
-
-from mgm.errors import plain
 
 T = TypeVar("T")
 LINE_S = 30.0  # seconds between lines of progress where there is no terminal
@@ -16,18 +13,12 @@ LINE_S = 30.0  # seconds between lines of progress where there is no terminal
 def show(line: str) -> None:
     """Print a line to stderr, and ignore a closed pipe."""
     with suppress(BrokenPipeError):
-        print(plain(line), file=sys.stderr, flush=True)
-
-
-@cache
-def show_once(line: str) -> None:
-    """Print a line to stderr, unless this process has printed it."""
-    show(line)
+        print(line, file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
-    """Print a result's lines to stdout, safe for a terminal whatever names they contain."""
-    print("\n".join(map(plain, text.split("\n"))), flush=True)
+    """Print a result's lines to stdout."""
+    print(text, flush=True)
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:

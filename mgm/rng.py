@@ -5,13 +5,12 @@ state: functions take a seed and return a number or a new generator.
 """
 
 import hashlib
+import operator
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-
-from mgm.errors import whole
 
 # The independent streams of random numbers of a clip. Only append: the position seeds a stream.
 STREAMS = ("order", "sample", "crop", "augment", "labels", "guide")
@@ -19,8 +18,7 @@ STREAMS = ("order", "sample", "crop", "augment", "labels", "guide")
 
 def clip_seed(run_seed: int, epoch: int, sample: int) -> int:
     """Return a clip's seed, a non-negative int64. `mgm.masking` draws the clip's mask from it."""
-    named = ("run_seed", run_seed), ("epoch", epoch), ("sample", sample)
-    text = "/".join(str(whole(name, number, -(2**63))) for name, number in named)
+    text = "/".join(str(operator.index(number)) for number in (run_seed, epoch, sample))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 

@@ -4,11 +4,9 @@ A command imports what it needs when it is called. PyAV, NumPy and PyTorch take 
 `mgm --help` needs none of them.
 """
 
-import mgm.cli.result_commands
-import mgm.cli.stage_commands
-import mgm.cli.study_commands
-import mgm.cli.video_commands
+import mgm.cli.look
+import mgm.cli.plan
+import mgm.cli.prepare
+import mgm.cli.report
+import mgm.cli.train
 from mgm.cli.base import app
-from mgm.cli.prepare_commands import prepare_app
-
-app.add_typer(prepare_app, name="prepare")

@@ -1,8 +1,7 @@
 """Parts that all commands share: the program, groups of options, and `--data`."""
 
 import os
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
@@ -20,10 +19,10 @@ from mgm.version import __version__
 
 # The commands of each group of `mgm --help`.
 GROUPS = {
-    "Look": ("show", "inspect", "vectors", "embed", "predict"),
-    "Prepare": ("prepare", "track", "new-spec", "new-study", "plan"),
-    "Train": ("pretrain", "finetune", "probe", "measure", "visualise", "export"),
-    "Report": ("report", "verify", "sync", "pack"),
+    "Look": ("show", "embed", "predict"),
+    "Prepare": ("prepare", "track", "new-study", "plan"),
+    "Train": ("run", "export"),
+    "Report": ("report", "sync", "pack"),
 }
 
 
@@ -54,7 +53,8 @@ Out = Annotated[
 Data = Annotated[
     list[str],
     typer.Option(
-        help="A dataset: its name and the folder that `mgm prepare` wrote. Repeat for more.",
+        help="A dataset: its name and the folder that `mgm prepare` wrote. Repeat for more. "
+        "Several folders of one name are told apart by their digests.",
         metavar="NAME=FOLDER",
     ),
 ]
@@ -77,13 +77,10 @@ def _options(
 ) -> None: ...
 
 
-def grouped(command: Callable[..., None], without: Collection[str] = ()) -> Callable[..., None]:
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Turn each `FrozenModel` parameter of a command into one option per field.
 
     Typer reads a command's signature, so the wrapper has one with a parameter per field.
-
-    Args:
-        without: parameters that are no options and keep their defaults.
     """
     groups: dict[str, type[FrozenModel]] = {}
     shown: list[Parameter] = []
@@ -91,7 +88,7 @@ def grouped(command: Callable[..., None], without: Collection[str] = ()) -> Call
         kind = parameter.annotation
         if isinstance(kind, type) and issubclass(kind, FrozenModel):
             groups[name] = kind
-        elif name not in without:
+        else:
             shown.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
     for group in groups.values():
         shown += [_option(*field) for field in group.model_fields.items()]
@@ -120,15 +117,19 @@ def _option(name: str, field: FieldInfo) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def places(data: list[str]) -> dict[str, Path]:
-    """Return the folder of each dataset's index, from words like NAME=FOLDER.
+def places(data: list[str]) -> dict[str, list[Path]]:
+    """Return the folders of each dataset, from words like NAME=FOLDER.
 
     Raises:
         UserError: a word is not written so.
     """
-    if wrong := next((pair for pair in data if "=" not in pair), None):
-        raise UserError(f"--data {wrong}: write it as NAME=FOLDER")
-    return {name: Path(folder) for name, _, folder in (pair.partition("=") for pair in data)}
+    folders: dict[str, list[Path]] = {}
+    for word in data:
+        name, equals, folder = word.partition("=")
+        if not equals:
+            raise UserError(f"--data {word}: write it as NAME=FOLDER")
+        folders.setdefault(name, []).append(Path(folder))
+    return folders
 
 
 def processes() -> int:
@@ -137,15 +138,3 @@ def processes() -> int:
     if not text.isdecimal():
         raise UserError(f"WORLD_SIZE is {text}; unset it, or start processes with torchrun")
     return int(text)
-
-
-@contextmanager
-def all_processes() -> Iterator[None]:
-    """Connect to the other processes that torchrun started, if any."""
-    if processes() > 1:
-        from mgm.training.collectives import process_group
-
-        with process_group():
-            yield
-    else:
-        yield

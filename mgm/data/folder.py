@@ -1,310 +1,299 @@
-"""Index a user's own videos: one folder per class, a flat folder, or a CSV.
+"""List a user's own videos: one folder per class, a flat folder, a CSV, or `path label` lists.
 
-The source is one of three:
+The source is one of these:
 
-- A folder of class folders. Every file below a class folder is a video of that class. Hidden files
-  and previews (`opening.NOT_VIDEOS`) are ignored.
-- A folder of videos without class folders. They have no labels, and are for pretraining.
 - A CSV, or a folder with a `videos.csv`. It has a header and the columns
-  `path[,label][,split][,group]`, in any order. Without labels, they are for pretraining. Paths are
-  absolute, or relative to the CSV's folder. A split is train or test.
+  `path[,label][,split][,group]`, in any order. Without labels, the videos are for pretraining.
+- A folder with lists as VideoMAE and mmaction2 have them: .csv or .txt files with `train`, `val` or
+  `test` in their names, and a path and a label number in each line. Commas, spaces or tabs separate
+  them. A number of frames may stand between the two.
+- A folder of class folders. Every video below a class folder is a video of that class. If all
+  folders are called train, val, test and the like, classes are the folders one level below.
+- A folder of videos. They have no labels, and are for pretraining.
 
-Without a split column, about a fifth of each class's videos become the test split. The seed decides
-which. Groups are never divided. They are the CSV's column `group`, or what a regular expression
-finds in the files' paths, or else the files.
-
-Every file is opened. Unreadable files are left out and listed.
+Splits are train and test. A validation split is the test split if there is no other. Without
+splits, about a fifth of the videos become the test split. A hash of a video's group decides which,
+so other videos change nothing. Groups are never divided. They are the CSV's column `group`, or
+else the files.
 """
 
+import csv
+import hashlib
 import os
-import random
 import re
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
-from typing import Annotated
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 from unicodedata import normalize
 
-from pydantic import AfterValidator, BaseModel, Field
+from mgm.data.index import SPLITS
+from mgm.errors import UserError
 
-from mgm.data.index import SPLITS, Index, Video, below, new_index, read_index, write_index
-from mgm.data.opening import files_below, is_preview, open_all, skipped
-from mgm.errors import UserError, valid
-from mgm.reading import file_digest, found_in, read_table
-
-TEST_SHARE = 0.2
 UNLABELLED = "unlabelled"  # the one class of videos without labels
-# Marks of recordings and persons in names, as in v_Biking_g01_c02 and person01_run.
-MARK = re.compile(r"(?<![a-z0-9])(?:g|s|person|subj(?:ect)?|actor|speaker)[-_ ]?\d+", re.IGNORECASE)
+HASHED = "no split given: a hash of each group, or else path, chose a fifth for the test split"
+SHOWN = 10  # absent videos that are named
+SPLIT_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"} | (
+    dict.fromkeys(("val", "valid", "validation", "validate", "eval", "dev"), "val")
+)
+SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "m2v", "ts", "mts", "m2ts"),
+        *("vob", "wmv", "asf", "flv", "3gp", "3g2", "ogv", "mxf", "rm", "rmvb", "dv", "divx"),
+        *("h264", "264", "hevc", "y4m", "gif"),
+    )
+)
+# A line of a list: a path, perhaps a number of frames, and a label.
+LINE = re.compile(r"(.+?)[,\s]\s*(?:\d+[,\s]\s*)?(\d+)\s*")
 
-Text = Annotated[str, Field(min_length=1)]
-# macOS writes ü as u and a diaeresis. One name is one class in both forms.
-Name = Annotated[Text, AfterValidator(lambda text: normalize("NFC", text))]
+
+class Row(NamedTuple):
+    """A video as a source lists it. `split` and `group` are empty if the source has none."""
+
+    path: str
+    label: str
+    split: str = ""
+    group: str = ""
 
 
-class _Listed(BaseModel, frozen=True, extra="forbid", str_strip_whitespace=True):
-    """A video as the source lists it: a row of the CSV, or a file in a class folder.
+@dataclass(frozen=True)
+class Entry:
+    """A video to prepare: its name and path as the source lists it, below its root or absolute."""
 
-    `split` and `group` are empty if the source has none.
+    name: str
+    source: str
+    label: int
+    split: str
+    group: str
+
+
+@dataclass
+class Listing:
+    """The videos of a source, before any is opened.
+
+    Attributes:
+        note: where the split comes from, and what is missing.
+        excluded: (path, reason) of listed videos that cannot be used.
     """
 
-    path: Text
-    label: Name = UNLABELLED
-    split: Annotated[str, Field(pattern="^(train|test)$")] = ""
-    group: Name = ""
+    root: Path
+    classes: tuple[str, ...]
+    entries: list[Entry]
+    note: str
+    excluded: list[tuple[str, str]] = field(default_factory=list)
 
 
-def index_folder(source: Path, out: Path, seed: int = 0, groups: str = "") -> Index:
-    """Index the videos in `source`. Write the index to folder `out` unless it is there.
+def key(path: str) -> str:
+    """Return what two names share that differ in case or in their form of Unicode alone."""
+    return normalize("NFC", normalize("NFC", path).casefold())
 
-    Only new and changed files are opened.
+
+class Files:
+    """The video files below a folder, without hidden ones. Links are followed."""
+
+    def __init__(self, root: Path):
+        self.root, self.paths, self._named = root, dict[str, None](), dict[str, list[str]]()
+        for at, folders, files in os.walk(root, followlinks=True):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(files):
+                if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+                    path = os.path.relpath(os.path.join(at, name), root).replace(os.sep, "/")
+                    self.paths[path] = None
+                    # Without its suffix, since lists may have another.
+                    self._named.setdefault(key(stem(name)), []).append(path)
+
+    def find(self, path: str) -> str | None:
+        """Return the file that a list calls `path`, or else the one file of its name."""
+        if path in self.paths or os.path.isfile(self.root / path):
+            return path
+        named = self._named.get(key(stem(path.rpartition("/")[2])), [])
+        return named[0] if len(named) == 1 else None
+
+
+def stem(path: str) -> str:
+    """Return a path without the suffix of a video."""
+    start, suffix = os.path.splitext(path)
+    return start if suffix.lower() in SUFFIXES else path
+
+
+def listing(
+    root: Path,
+    rows: Iterable[Row],
+    note: str,
+    classes: Sequence[str] = (),
+    files: Files | None = None,
+) -> Listing:
+    """Return the listing of some rows, whose files are looked up below `root`.
 
     Args:
-        groups: a regular expression of RE2 that finds the group in a file's path. It is for sources
-            without a column `group`. Empty: every file is a group.
-
-    Raises:
-        UserError: there is no source or no video, a class has no readable video, the CSV is wrong,
-            or no split keeps the groups whole.
+        classes: names by label. Empty: those in the rows, sorted.
+        files: the files below `root`, where they are known already.
     """
-    source, out = Path(os.path.abspath(source)), Path(os.path.abspath(out))
-    root, listed, unlabelled = _list(source, out)
-    listed_groups = any(row.group for row in listed.values())
-    if groups and listed_groups:
-        raise UserError(f"{source}: has a column group, so --groups would not be used")
-    stems = [str(PurePosixPath(name).with_suffix("")) for name in listed]
-    marks = dict(zip(listed, found_in(stems, f"(?i){groups}", "--groups"))) if groups else {}
-    if groups and not any(marks.values()):
-        raise UserError(f"{source}: --groups {groups!r} is found in none of the files' paths")
-    opened, unreadable = open_all(root, list(listed), out / "checked.jsonl")
-    names = {row.label for row in listed.values()}
-    # Sort classes by name, or by value if all names are numbers.
-    numbers = all(name.isdecimal() for name in names)
-    classes = tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
-    _require_every_class(source, classes, listed, dict(unreadable))
-    label_of = {name: label for label, name in enumerate(classes)}
-    grouped = bool(groups) or listed_groups
-    videos = [
-        replace(
-            video,
-            label=label_of[row.label],
-            split=row.split,
-            group=row.group or marks.get(name) or name,
-        )
-        for name, video in opened.items()
-        for row in [listed[name]]
+    base, files = os.path.join(os.path.abspath(root), ""), files or Files(root)
+    rows = [
+        row._replace(path=os.path.normpath(row.path.removeprefix(base)))
+        for row in _with_splits(list(rows))
     ]
-    videos, note = _with_split(source, videos, classes, seed, grouped)
-    if len(classes) == 1:
-        note += "; one class: these videos are for pretraining"
-    for split in SPLITS:
-        labels = {video.label for video in videos if video.split == split}
-        if without := [name for label, name in enumerate(classes) if label not in labels]:
-            note += f"; no {split} videos of {', '.join(without)}"
-    if not grouped and (mark := _shared_mark(list(opened))):
-        note += (
-            f"; warning: files share marks such as {mark}, so name groups (a column group, or "
-            "--groups REGEX) if these are recordings or persons"
-        )
-    if twice := _in_both_splits(videos):
-        note += (
-            f"; warning: {len(twice)} videos are in train and in test, such as "
-            f"{below(twice[0][0], root)} and {below(twice[0][1], root)}"
-        )
-    index = new_index(root, classes, videos, [*unlabelled, *unreadable], note)
-    # `read_index` fails if there is no index, or if it is damaged.
-    with suppress(UserError):
-        # An equal index is not written again, since other processes may be reading it.
-        if read_index(out) == index:
-            return index
-    write_index(index, out)
-    return index
+    found, absent, excluded = dict[str, Row](), list[Row](), list[tuple[str, str]]()
+    for row in rows:
+        path = files.find(row.path)
+        if path is None:
+            absent.append(row)
+        elif not path.isprintable():
+            excluded.append((ascii(path)[1:-1], "has a name that cannot be printed; rename it"))
+        elif found.setdefault(path, row)[1:] != row[1:]:
+            raise UserError(f"{root}: {path} is listed twice, with other labels or splits")
+    shown = ", ".join(row.path for row in absent[:SHOWN]) + ", ..." * (len(absent) > SHOWN)
+    if not rows:
+        raise UserError(f"{root}: has no videos")
+    if not found:
+        raise UserError(f"{root}: has 0 of the {len(rows):,} listed videos: {shown}")
+    if absent:
+        count = Counter(row.split for row in absent)
+        counts = " and ".join(f"{count[split]:,} {split}" for split in SPLITS if count[split])
+        note += f"; absent: {counts} of the {len(rows):,} listed videos ({shown})"
+    # Sort classes by name, or by value if all names are numbers.
+    names = {row.label for row in rows}
+    numbers = all(name.isdecimal() for name in names)
+    classes = classes or sorted(names, key=lambda name: (int(name) if numbers else 0, name))
+    label_of = {name: label for label, name in enumerate(classes)}
+    entries = []
+    for path, (listed, label, split, group) in found.items():
+        # A list's absolute path is of another machine.
+        name = stem(path if os.path.isabs(listed) else listed)
+        entries.append(Entry(name, path, label_of[label], split, group or path))
+    return Listing(root, tuple(classes), entries, note, excluded)
 
 
-def _in_both_splits(videos: Sequence[Video]) -> list[tuple[str, str]]:
-    """Return pairs of equal files, one in each split. Only files of equal size are read."""
-    sizes = [{v.bytes for v in videos if v.split == split} for split in SPLITS]
-    common, of_train, pairs = sizes[0] & sizes[1], dict[str, str](), list[tuple[str, str]]()
-    for video in sorted(videos, key=lambda video: video.split == "test"):
-        if video.bytes in common:
-            digest = file_digest(Path(video.path))
-            if video.split == "train":
-                of_train[digest] = video.path
-            elif digest in of_train:
-                pairs.append((of_train[digest], video.path))
-    return pairs
+def _with_splits(rows: list[Row]) -> list[Row]:
+    """Return rows that are in train or test each."""
+    splits = {row.split for row in rows}
+    if splits == {""} or splits == {"val"}:
+        return _split_by_hash(rows)
+    if "" in splits:
+        raise UserError(f"{next(row.path for row in rows if not row.split)}: has no split")
+    tested = "test" if "test" in splits else "val"
+    return [
+        row._replace(split="test" if row.split == tested else "train")
+        for row in rows
+        if row.split in ("train", tested)
+    ]
 
 
-def _list(source: Path, out: Path) -> tuple[Path, dict[str, _Listed], list[tuple[str, str]]]:
-    """List the videos of the source without opening any.
+def _split_by_hash(rows: list[Row]) -> list[Row]:
+    """Return rows of which about a fifth are in the test split, in whole groups.
 
-    Returns:
-        The root, the videos by path below the root, and (path, reason) of files without a label.
+    Of a class with several groups, at least one is tested on and at least one is trained on.
     """
+    marks = [
+        int(hashlib.sha256(os.fsencode(row.group or row.path)).hexdigest(), 16) for row in rows
+    ]
+    test = {mark for mark in marks if mark % 5 == 0}
+    of_class: dict[str, set[int]] = {}
+    for row, mark in zip(rows, marks):
+        of_class.setdefault(row.label, set()).add(mark)
+    for _, groups in sorted(of_class.items()):
+        if len(groups) > 1 and test.isdisjoint(groups):
+            test.add(min(groups))
+        elif len(groups) > 1 and test.issuperset(groups):
+            test.remove(min(groups))
+    return [
+        row._replace(split="test" if mark in test else "train") for row, mark in zip(rows, marks)
+    ]
+
+
+def list_folder(source: Path) -> Listing:
+    """List the videos of a folder or a CSV."""
     table = source / "videos.csv" if (source / "videos.csv").is_file() else source
-    if out.is_relative_to(source):
-        raise UserError(f"{out}: is inside {source}, and would count as a class; choose another")
     if table.is_file():
-        return *_list_csv(table), []
+        rows = list(read_csv(table))
+        return listing(table.parent, rows, "split as listed" if rows and rows[0].split else HASHED)
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder")
-    listed, unlabelled = dict[str, _Listed](), list[tuple[str, str]]()
-    folders = [path for path in source.iterdir() if path.is_dir() and path.name[0] != "."]
-    if all(is_preview(path.name) for path in folders):
-        names, unlabelled = files_below(source)
-        listed = {name: _Listed(path=name) for name in sorted(names)}
-        if not listed:
-            raise UserError(f"{source}: has no videos, no class folders and no videos.csv")
-        return source, listed, unlabelled
-    for label in sorted(os.listdir(source)):
-        if is_preview(label) and os.path.isdir(source / label):
-            unlabelled.append((label, skipped(source / label)))
-            continue
-        if label.startswith("."):
-            continue
-        if not os.path.isdir(source / label):
-            unlabelled.append((label, "is not in a class folder, so it has no label"))
-            continue
-        names, unusable = files_below(source, label)
-        unlabelled += unusable
-        if not names:
-            reason = f" ({unusable[0][1]})" if unusable else ""
+    if rows := label_lists(source):
+        return listing(source, rows, "lists of paths and labels")
+    files = Files(source)
+    made = listing(source, *_rows_of(source, list(files.paths)), files=files)
+    if made.classes != (UNLABELLED,):
+        loose = [path for path in files.paths if "/" not in path]
+        made.excluded += [(path, "is not in a class folder, so it has no label") for path in loose]
+    return made
+
+
+def _split_of(folder: str) -> str:
+    """Return the split that a folder's name means, also as train_set; "" if none."""
+    return SPLIT_OF.get(re.sub(r"[ _-]?(set|split)$", "", folder.casefold()), "")
+
+
+def _rows_of(source: Path, paths: Sequence[str]) -> tuple[list[Row], str]:
+    """Return the rows of the videos in a folder, and where their split comes from."""
+    folders = [path.split("/")[:-1] for path in paths]
+    tops = {names[0] for names in folders if names}
+    # Below folders of splits, classes are one level deeper.
+    level = int(bool(tops) and all(map(_split_of, tops)))
+    if not level and {"train"} < {_split_of(name) for names in folders for name in names} - {""}:
+        raise UserError(
+            f"{source}: has folders of splits, such as train, next to others or below them; pass "
+            "the folder that has the splits alone, or list the videos in a videos.csv"
+        )
+    splits = [_split_of(names[0]) if level and names else "" for names in folders]
+    # A lone folder "train" is no split.
+    given = {"train"} < {*splits} - {""}
+    labels = ["".join(names[level : level + 1]) for names in folders]
+    rows = [
+        Row(path, label or UNLABELLED, split if given else "")
+        for path, label, split in zip(paths, labels, splits)
+        if label or not any(labels)
+    ]
+    return rows, "split as the folders say" if given else HASHED
+
+
+def read_csv(path: Path) -> Iterator[Row]:
+    """Yield the rows of a CSV `path[,label][,split][,group]`."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        header = rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+        if not {"path"} <= {*header} <= {*Row._fields}:
             raise UserError(
-                f"{ascii(str(source / label))[1:-1]}: is a class folder without videos{reason}"
+                f"{path}: line 1: the columns are {','.join(header)}, not path[,label][,split]"
+                "[,group]"
             )
-        listed |= {name: _Listed(path=name, label=label) for name in sorted(names)}
-    return source, listed, unlabelled
+        for row in rows:
+            if None in row or None in row.values():
+                raise UserError(
+                    f"{path}: line {rows.line_num} has other values than the {len(header)} "
+                    "columns; quote values with commas"
+                )
+            cells = {name: cell.strip() for name, cell in row.items()}
+            split = cells.get("split", "").casefold()
+            if split and split not in SPLIT_OF:
+                raise UserError(
+                    f"{path}: line {rows.line_num}: split {split!r} is not train or test"
+                )
+            label = cells.get("label") or UNLABELLED
+            yield Row(cells["path"], label, SPLIT_OF.get(split, ""), cells.get("group", ""))
 
 
-def _list_csv(path: Path) -> tuple[Path, dict[str, _Listed]]:
-    lines = read_table(path)
-    header = [column.strip() for column in next(lines, (0, []))[1]]
-    columns = {*header}
-    if not {"path"} <= columns <= {*_Listed.model_fields} or len(columns) < len(header):
-        raise UserError(
-            f"{path}: line 1: the columns are {','.join(header)}, not path[,label][,split][,group]"
-        )
-    rows = dict[str, _Listed]()
-    for number, line in lines:
-        if not any(value.strip() for value in line):
-            continue
-        if len(line) != len(header):
-            raise UserError(
-                f"{path}: line {number} has {len(line)} values for {len(header)} columns; quote "
-                "values with commas"
-            )
-        with valid(f"{path}: line {number}: "):
-            row = _Listed.model_validate(dict(zip(header, line)))
-        file_path = _found(path.parent, row.path)
-        if file_path in rows:
-            raise UserError(f"{path}: line {number} names {row.path} a second time")
-        rows[file_path] = row
-    if not rows:
-        raise UserError(f"{path}: lists 0 videos; add lines")
-    if missing := [row.path for name, row in rows.items() if not os.path.isfile(name)]:
-        raise UserError(
-            f"{path}: {len(missing)} of {len(rows)} files do not exist, the first {missing[0]}"
-        )
-    root = path.parent
-    if not all(Path(name).is_relative_to(root) for name in rows):
-        root = Path(os.path.commonpath([os.path.dirname(name) for name in rows]))
-    return root, {below(file_path, root): row for file_path, row in rows.items()}
-
-
-def _found(folder: Path, path: str) -> str:
-    """Return the path of a listed file, which may be listed in another form of Unicode."""
-    forms = normalize("NFC", path), normalize("NFD", path)
-    paths = [os.path.normpath(folder / text) for text in (path, *forms)]
-    return next(filter(os.path.isfile, paths), paths[0])
-
-
-def _require_every_class(
-    source: Path, classes: tuple[str, ...], listed: dict[str, _Listed], reasons: dict[str, str]
-) -> None:
-    readable = {row.label for name, row in listed.items() if name not in reasons}
-    if empty := [label for label in classes if label not in readable]:
-        names = [name for name, row in listed.items() if row.label == empty[0]]
-        raise UserError(
-            f"{source}: class {empty[0]!r} has {len(names)} videos, and 0 can be read (the first: "
-            f"{names[0]}: {reasons[names[0]]})"
-        )
-
-
-def _shared_mark(names: list[str]) -> str:
-    """Return a mark that several files share, if at least half of the files have marks."""
-    marks = Counter(match[0] for name in names if (match := MARK.search(name)))
-    return marks.most_common(1)[0][0] if len(names) <= 2 * marks.total() > 2 * len(marks) else ""
-
-
-def _with_split(
-    source: Path, videos: list[Video], classes: tuple[str, ...], seed: int, grouped: bool
-) -> tuple[list[Video], str]:
-    """Return the videos with their splits, and a line on where these come from."""
-    if videos[0].split:
-        side_of = {video.group: video.split for video in videos}
-        if divided := [video.group for video in videos if side_of[video.group] != video.split]:
-            raise UserError(f"{source}: group {divided[0]!r} is in train and in test")
-        return videos, "split as given"
-    test = draw_test_groups([(classes[video.label], video.group) for video in videos], seed)
-    groups = len({video.group for video in videos})
-    note = f"no split given: drawn with seed {seed}, {len(test)} of {groups} groups for test"
-    if not grouped:
-        note += "; every video is its own group"
-    return [
-        replace(video, split="test" if video.group in test else "train") for video in videos
-    ], note
-
-
-def draw_test_groups(videos: list[tuple[str, str]], seed: int) -> set[str]:
-    """Draw the groups that become the test split.
-
-    About `TEST_SHARE` of each class's videos go to the test split, in whole groups. Of a class with
-    two or more groups, at least one is tested on and at least one is trained on. A class with one
-    group stays in training.
+def label_lists(source: Path, number: int = 1) -> list[Row]:
+    """Return the rows of the lists `path label` in a folder; none if it has no such lists.
 
     Args:
-        videos: (label, group) of each video.
+        number: the split. Lists named split_N of other splits are left out.
     """
-    order = sorted({group for _, group in videos})
-    random.Random(seed).shuffle(order)
-    rank = {group: place for place, group in enumerate(order)}
-    # Label -> group -> number of videos.
-    sizes: dict[str, Counter[str]] = {label: Counter() for label, _ in sorted(videos)}
-    labels: dict[str, set[str]] = {group: set() for group in order}
-    for label, group in videos:
-        sizes[label][group] += 1
-        labels[group].add(label)
-    # Label -> number of its groups that are still in the training split.
-    training = {label: len(groups) for label, groups in sizes.items()}
-    test: set[str] = set()
-
-    def take(group: str) -> None:
-        test.add(group)
-        training.update({label: training[label] - 1 for label in labels[group]})
-
-    def is_free(group: str) -> bool:
-        return group not in test and all(training[label] > 1 for label in labels[group])
-
-    # Classes with the fewest groups come first, since they have the least choice.
-    for label in sorted(sizes, key=lambda label: len(sizes[label])):
-        if len(sizes[label]) == 1:
+    rows = list[Row]()
+    for path in sorted([*source.glob("*.csv"), *source.glob("*.txt")]):
+        words = re.findall("[a-z]+", path.stem.lower())
+        split = next((SPLIT_OF[word] for word in words if word in SPLIT_OF), "")
+        of = re.search(r"split_?(\d)", path.stem.lower())
+        if not split or (of and int(of[1]) != number):
             continue
-        goal = TEST_SHARE * sizes[label].total()
-        taken = sum(size for group, size in sizes[label].items() if group in test)
-        for group in sorted(sizes[label], key=rank.__getitem__):
-            size = sizes[label][group]
-            if is_free(group) and abs(taken + size - goal) < abs(taken - goal):
-                take(group)
-                taken += size
-        # Every group is more than twice the goal.
-        if not taken:
-            free = [group for group in sizes[label] if is_free(group)]
-            if not free:
-                raise UserError(
-                    f"class {label!r}: each of its {len(sizes[label])} groups is the last training "
-                    "group of another class; add a column split"
-                )
-            take(min(free, key=lambda group: (sizes[label][group], rank[group])))
-    return test
+        lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        found = [LINE.fullmatch(line) for line in lines]
+        rows += [Row(line[1], line[2], split) for line in found if line] if all(found) else []
+    # Lists of a test split alone are other files.
+    splits = {row.split for row in rows}
+    if splits == {"train"}:
+        return [row._replace(split="") for row in rows]
+    return rows if "train" in splits else []

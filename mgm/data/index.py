@@ -1,44 +1,80 @@
-"""The index of a dataset: its videos, their properties and their splits.
+"""The index of a prepared dataset: its videos, their properties and their splits.
 
-An index is two files. `index.csv` has one row per video, with its path relative to the root.
-`index.json` has the rest. It is written last and in one step, so a folder without it holds no
-complete index.
+An index is two files. `index.csv` has one row per video. `index.json` has the rest. It is written
+last and in one step, so a folder without it holds no complete index.
 
 This module imports neither torch nor PyAV.
 """
 
+import csv
 import hashlib
+import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from pydantic import BaseModel
-
 from mgm.errors import UserError
-from mgm.reading import file_digest, read_json, read_table
-from mgm.results.atomic import atomic_write, table_writer, write
+from mgm.files import read_json, write_text
 from mgm.spec import Run
-from mgm.video.videos import Video
 
 T = TypeVar("T")
 SPLITS = ("train", "test")
-# Bytes. A file system has at most 255, and tracks, copies and temporary files add to a name.
-LONGEST_NAME = 200
+THREADS = 32  # that look at files. A shared file system answers many requests at a time
+AGAIN = "run `mgm prepare` again"
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A prepared video.
+
+    Attributes:
+        name: its path below OUT/videos, with slashes and without suffix. No two are equal.
+        path: of its motion JPEG. frames, fps, width, height and bytes are of this.
+        tracks: the folder of its motion (`mgm.video.track.track_path`).
+        group: videos of a group are all in the same split.
+        codec: of the source.
+        vectors: where the motion vectors are from: "source", or "h264" if the source has none.
+        interlaced: the share of the source's pictures that are interlaced.
+        source: its path below `--source`. source_bytes to source_inode are from `os.stat`.
+    """
+
+    name: str
+    path: str
+    tracks: str
+    label: int
+    split: str
+    group: str
+    frames: int = 0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    codec: str = ""
+    vectors: str = ""
+    bytes: int = 0
+    interlaced: float = 0.0
+    track_bytes: int = 0
+    source: str = ""
+    source_bytes: int = 0
+    source_mtime: int = 0
+    source_ctime: int = 0
+    source_inode: int = 0
+    source_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Index:
-    """The videos of a dataset.
+    """The videos of a prepared dataset.
 
     Attributes:
         digest: 12 hex digits that identify the content, wherever it is stored.
         note: where the split comes from.
-        excluded: (path below the root, reason) of every listed video that is not used.
+        excluded: (path, reason) of every listed video that is not used.
+        drawn: the parameters of a generated set.
     """
 
     root: Path
@@ -47,6 +83,7 @@ class Index:
     excluded: tuple[tuple[str, str], ...]
     digest: str
     note: str
+    drawn: dict[str, Any] | None = None
 
     @property
     def train(self) -> tuple[Video, ...]:
@@ -56,181 +93,129 @@ class Index:
     def test(self) -> tuple[Video, ...]:
         return tuple(video for video in self.videos if video.split == "test")
 
-    @property
-    def grouped(self) -> bool:
-        """Whether several training videos come from one source."""
-        return len({video.group for video in self.train}) < len(self.train)
 
-    def name(self, video: Video) -> str:
-        """Return the video's path below the root. It is the same on every machine."""
-        return below(video.path, self.root)
-
-
-def below(path: str, root: Path) -> str:
-    """Return a path relative to the root, with slashes."""
-    return os.path.relpath(path, root).replace(os.sep, "/")
-
-
-def new_index(
-    root: Path,
-    classes: tuple[str, ...],
-    videos: Sequence[Video],
-    excluded: Iterable[tuple[str, str]],
-    note: str,
-) -> Index:
-    """Return an index with the digest of its content."""
-    excluded = tuple(excluded)
-    for split in SPLITS:
-        if not any(video.split == split for video in videos):
-            last = f" (the last left out: {excluded[-1][0]}: {excluded[-1][1]})" if excluded else ""
-            raise UserError(
-                f"{root}: 0 of the {len(videos):,} readable videos are in the {split} split{last}"
-            )
-    digest = content_digest(root, classes, videos)
-    return Index(root, classes, tuple(videos), excluded, digest, note)
-
-
-def content_digest(root: Path, classes: tuple[str, ...], videos: Iterable[Video]) -> str:
+def content_digest(
+    classes: Sequence[str], videos: Iterable[Video], settings: dict[str, int] | None = None
+) -> str:
     """Return 12 hex digits that identify the classes and the videos.
 
-    They depend on class names and on each video's relative path, size, label and split. They do not
-    depend on the root or on file times.
-    """
-    rows = sorted(
-        [below(video.path, root), video.bytes, video.label, video.split] for video in videos
-    )
-    return hashlib.sha256(json.dumps([classes, rows], separators=(",", ":")).encode()).hexdigest()[
-        :12
-    ]
-
-
-def listed_counts(listed: Mapping[str, int], present: Mapping[str, int]) -> str:
-    """Return in words how many of the listed videos are there.
+    They depend on class names and on each video's name, label, split and source. They do not depend
+    on the folder or on file times.
 
     Args:
-        listed: the number of listed videos, by split.
-        present: the number of those that are there, by split.
+        settings: how the videos were written, if not as by default.
     """
-    counts = ", ".join(
-        f"{present[split]:,} of {listed[split]:,} {split} videos are there" for split in SPLITS
-    )
-    complete = all(present[split] == listed[split] for split in SPLITS)
-    return counts if complete else f"{counts}; the others are in missing.txt"
+    rows = sorted([video.name, video.source_sha256, video.label, video.split] for video in videos)
+    content = [list(classes), rows, *([settings] if settings else [])]
+    text = json.dumps(content, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def write_index(
-    index: Index, out: Path, missing: Iterable[str] | None = None, tracks: str = "tracks"
-) -> Index:
-    """Write `out`/index.csv and, last, `out`/index.json. Return the index.
+# The fields of index.json.
+_ABOUT = ("classes", "digest", "note", "excluded", "drawn")
 
-    A root at or below `out` is stored relative to it, so that both can be moved together. Paths of
-    videos outside the root begin with `../`.
 
-    Args:
-        missing: names for `out`/missing.txt. None: there is no such file.
-        tracks: the folder of the videos' tracks, absolute or relative to `out`; empty: there are
-            none.
+def require_splits(
+    root: Path, videos: Iterable[Any], excluded: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Check that videos or entries are in both splits."""
+    last = f" (left out: {': '.join(excluded[-1])})" if excluded else ""
+    count = Counter(video.split for video in videos)
+    for split in SPLITS:
+        if not count[split]:
+            total = count.total()
+            raise UserError(f"{root}: 0 of the {total:,} videos are in the {split} split{last}")
+
+
+def write_index(index: Index) -> None:
+    """Write index.csv and, last, index.json to the index's root."""
+    require_splits(index.root, index.videos, index.excluded)
+    (index.root / "index.json").unlink(missing_ok=True)
+    write_rows(index.root / "index.csv", index.videos)
+    about = {name: getattr(index, name) for name in _ABOUT}
+    text = json.dumps(about, indent=1, ensure_ascii=False)
+    write_text(index.root / "index.json", text + "\n")
+
+
+def read_index(folder: Path) -> Index:
+    """Read the index in a folder, and check that all of its files are there.
+
+    Raises:
+        UserError: there is no complete index, or a video's file is missing or has another size.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    if missing is not None:
-        write(out / "missing.txt", "".join(f"{name}\n" for name in missing))
-    (out / "index.json").unlink(missing_ok=True)
-    with (
-        atomic_write(out / "index.csv") as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = table_writer(file)
-        writer.writerow(_COLUMNS)
-        for video in index.videos:
-            _, *values = attrgetter(*_COLUMNS)(video)
-            writer.writerow([index.name(video), *values])
-    root, home = Path(os.path.abspath(index.root)), Path(os.path.abspath(out))
-    about = _About(
-        classes=index.classes,
-        root=root.relative_to(home).as_posix() if root.is_relative_to(home) else str(root),
-        digest=index.digest,
-        note=index.note,
-        excluded=index.excluded,
-        checksum=_checksum(index.classes, out / "index.csv"),
-        tracks=tracks,
-    )
-    text = json.dumps(about.model_dump(), indent=1, ensure_ascii=False)
-    write(out / "index.json", text + "\n")
+    folder = Path(os.path.abspath(folder))
+    if not (folder / "index.json").is_file():
+        raise UserError(f"{folder}: has no complete index; {AGAIN}")
+    about = read_json(folder / "index.json")
+    about["classes"] = tuple(about["classes"])
+    about["excluded"] = tuple(map(tuple, about["excluded"]))
+    index = Index(folder, videos=tuple(read_rows(folder / "index.csv")), **about)
+    with ThreadPoolExecutor(THREADS) as pool:
+        wrong = [path for paths in pool.map(wrong_files, index.videos) for path in paths]
+    if wrong:
+        raise UserError(
+            f"{wrong[0]}: is missing or has another size than when it was prepared, as "
+            f"{len(wrong):,} of {2 * len(index.videos):,} files; {AGAIN}"
+        )
     return index
 
 
-def read_index(out: Path) -> Index:
-    """Read the index in folder `out`."""
-    about_path, rows_path = out / "index.json", out / "index.csv"
-    again = "run `mgm prepare` again, which opens no video that is unchanged"
-    for path in (about_path, rows_path):
-        if not path.is_file():
-            raise UserError(f"{path}: no such file, so the folder has no complete index; {again}")
-    about: _About = read_json(about_path, _About, again)
-    if about.checksum != _checksum(about.classes, rows_path):
-        raise UserError(f"{rows_path}: was changed since index.json was written; {again}")
-    # Rows with this checksum are as `write_index` wrote them.
-    (_, header), *rows = read_table(rows_path)
-    if tuple(header) != _COLUMNS:
-        raise UserError(f"{rows_path}: its columns are not {','.join(_COLUMNS)}; {again}")
-    root = Path(os.path.abspath(out / about.root))
-    tracks = os.path.abspath(out / about.tracks) if about.tracks else ""
-    # Tracks are written there. A derived set has those of the dataset that it is made of.
-    of_a_dataset = Path(tracks).parent / "index.json"
-    inside_it = not tracks or Path(tracks).is_relative_to(os.path.abspath(out))
-    if not (inside_it or of_a_dataset.is_file()):
-        raise UserError(f"{about_path}: tracks is {about.tracks}, outside of any dataset; {again}")
-    videos = tuple(_video(row, root, tracks) for _, row in rows)
-    return Index(root, about.classes, videos, about.excluded, about.digest, about.note)
+# Columns of index.csv. `store` is the prepared folder that has the files, relative to the index.
+_COLUMNS = (
+    "store",
+    *(field.name for field in fields(Video) if field.name not in ("path", "tracks")),
+)
+_TYPES = [str, *(get_type_hints(Video)[name] for name in _COLUMNS[1:])]
 
 
-class _About(BaseModel):
-    """The fields of index.json."""
-
-    classes: tuple[str, ...]
-    root: str
-    digest: str
-    note: str
-    excluded: tuple[tuple[str, str], ...]
-    checksum: str
-    # Folder of the videos' tracks; empty: there are none.
-    tracks: str = "tracks"
+def row(video: Video, out: Path) -> list[Any]:
+    """Return a video's row of OUT/index.csv."""
+    name, _, tracks, *values = astuple(video)
+    return [os.path.relpath(os.path.dirname(tracks), out).replace(os.sep, "/"), name, *values]
 
 
-def _checksum(classes: Sequence[str], rows: Path) -> str:
-    """Return a digest of the classes and of index.csv. Of 250,000 videos it takes 16 ms."""
-    return hashlib.sha256((json.dumps(classes) + file_digest(rows)).encode()).hexdigest()
+def write_rows(path: Path, videos: Iterable[Video]) -> None:
+    """Write a table of videos to `path` in one step."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [_COLUMNS, *(row(video, path.parent) for video in videos)]
+    )
+    write_text(path, text.getvalue())
 
 
-_COLUMNS = tuple(field.name for field in fields(Video) if field.name != "track")
-_READ: dict[type, Callable[[str], Any]] = {
-    str: str,
-    int: int,
-    float: float,
-    bool: "True".__eq__,
-}
-_READERS = [_READ[get_type_hints(Video)[name]] for name in _COLUMNS]
+def read_rows(path: Path) -> list[Video]:
+    """Return the videos of a table. A last line that was cut short is left out."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(line for line in file if line.endswith("\n"))
+        if tuple(next(rows, ())) != _COLUMNS:
+            raise UserError(f"{path}: its columns are not {','.join(_COLUMNS)}; {AGAIN}")
+        videos = []
+        for cells in rows:
+            store, name, *values = (kind(cell) for kind, cell in zip(_TYPES, cells, strict=True))
+            folder = os.path.normpath(path.parent / store)
+            tracks = os.path.join(folder, "tracks")
+            videos.append(Video(name, video_path(folder, name), tracks, *values))
+        return videos
 
 
-def _video(row: list[str], root: Path, tracks: str) -> Video:
-    path, *values = (read(cell) for read, cell in zip(_READERS, row, strict=True))
-    track = os.path.join(tracks, inside(path)) if tracks else ""
-    return Video(os.path.normpath(os.path.join(root, path)), *values, track)  # type: ignore[call-arg]
+def video_path(out: Any, name: str) -> str:
+    """Return the path of a video's motion JPEG."""
+    return os.path.join(out, "videos", f"{name}.mp4")
 
 
-def inside(name: str) -> str:
-    """Return a path below a folder for a path that may lead outside of it, or be too long.
+def files_of(video: Video) -> list[tuple[str, int]]:
+    """Return (path, size) of a video's two files."""
+    track = os.path.join(video.tracks, f"{video.name}.npz")
+    return [(video.path, video.bytes), (track, video.track_bytes)]
 
-    The name of a path that begins with `../` gets a digest, since several could become equal. So
-    does a name to which no suffix could be added, and then it is short.
-    """
-    *folders, file = (part for part in name.split("/") if part not in ("", ".."))
-    long = len(file.encode()) > LONGEST_NAME
-    if ".." in name.split("/") or long:
-        stem, dot, suffix = file.rpartition(".")
-        stem, suffix = (stem[:32], suffix[:8]) if long else (stem, suffix)
-        file = f"{stem or suffix}.{hashlib.sha256(name.encode()).hexdigest()[:8]}{dot}{suffix}"
-    return "/".join([*folders, file])
+
+def wrong_files(video: Video) -> list[str]:
+    """Return which of a video's files are missing or have another size than the index says."""
+    return [
+        path
+        for path, size in files_of(video)
+        if not os.path.isfile(path) or os.path.getsize(path) != size
+    ]
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
@@ -240,15 +225,6 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def require_vectors(videos: Sequence[Video], mask: str) -> None:
-    """Check that all videos have motion vectors, which the mask needs."""
-    if without := [video for video in videos if not video.has_vectors]:
-        raise UserError(
-            f"{without[0].path}: codec {without[0].kind} has no motion vectors ({len(without)} "
-            f"of {len(videos)} videos), and mask {mask} needs them; transcode it to H.264"
-        )
-
-
 def require_labels(index: Index, spec: Run) -> None:
     """Check that a run's dataset has the labels that it trains with."""
     if spec.stage in ("finetune", "probe") and len(index.classes) < 2:
@@ -256,11 +232,9 @@ def require_labels(index: Index, spec: Run) -> None:
             f"{index.root}: has {len(index.classes)} class, and {spec.stage} needs at least 2; "
             "pretrain on it, and test on labelled videos"
         )
-    if not (per_class := spec.data.labels_per_class):
-        return
-    counts = Counter(video.label for video in index.train)
+    counts, per_class = Counter(video.label for video in index.train), spec.data.labels_per_class
     for label, name in enumerate(index.classes):
-        if counts[label] < per_class:
+        if per_class and counts[label] < per_class:
             raise UserError(
                 f"data.labels_per_class is {per_class}, but class {name} has {counts[label]} "
                 "training videos; lower it in the spec or in the scale's file, or add videos"

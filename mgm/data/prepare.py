@@ -1,114 +1,484 @@
-"""Indices and copies of a dataset, and what a user is shown about them.
+"""Write a dataset's store: decode each source once, and index what was written.
 
-`mgm.cli.prepare_commands` has the commands.
+    OUT/videos/NAME.mp4         every frame as a JPEG (`mgm.video.store`)
+    OUT/tracks/NAME.npz         the motion of every frame (`mgm.video.track`)
+    OUT/index.csv, index.json   a row per finished video, and the rest, which is written last
+    OUT/prepare.json            how the videos are written
+
+A file is written under a hidden name and then renamed, so a file that exists is whole. A later call
+prepares what is missing or has changed. The index has each source's size, times and inode. Where
+these differ, the hash of the content decides.
 """
 
+import csv
+import hashlib
+import json
+import multiprocessing
+import os
+import random
 import re
 import shutil
+import signal
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unicodedata import category, normalize
 
-from mgm.data.index import SPLITS, Index, new_index, read_index, write_index
-from mgm.data.synthetic.params import Synthetic, parse_params
-from mgm.data.tracks import make_tracks, missing_tracks
+from mgm.console import show, track
+from mgm.data.folder import Entry, Listing, key
+from mgm.data.index import (
+    THREADS,
+    Index,
+    Video,
+    content_digest,
+    read_index,
+    read_rows,
+    require_splits,
+    row,
+    video_path,
+    write_index,
+    write_rows,
+    wrong_files,
+)
 from mgm.errors import UserError
-from mgm.reading import read_json, read_text
-from mgm.results.lock import folder_lock
+from mgm.files import locked, read_json, write_text
+from mgm.spec import FLOWS, GENERATED, Flow
 
-# Files left out that are shown. A set of 240,000 videos may lack thousands.
-SHOWN = 20
+if TYPE_CHECKING:
+    from mgm.drawn.sets import Synthetic
+
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU per period, of a container
+LONGEST = 150  # bytes of a file's name. A file system has at most 255, and suffixes are added
+TRIED = 20  # videos that the estimate of the disk's space is from
+FEW = 25  # test videos per class, below which a top-1 accuracy says little
+SHOWN = 20  # files left out that are shown. A set of 240,000 videos may lack thousands
+DEFAULTS = {"short_side": 256, "quality": 4}
+# What a row has of the facts that `write_video` returns.
+FACTS = ("frames", "fps", "width", "height", "codec", "vectors", "bytes", "interlaced")
+# What a row has of a source that was not read, and of one that was.
+STAT = ("source", "source_bytes", "source_mtime", "source_ctime", "source_inode")
+READ = (*FACTS, "track_bytes", "source_sha256")
+# A row without READ, and the row of the last call.
+Task = tuple[Video, Video | None]
 
 
-def prepare_copies(
-    make: Callable[[Path], Index], out: Path, copy: Callable[[Index, Path], Index]
+def prepare(
+    listing: Listing,
+    out: Path,
+    short_side: int = DEFAULTS["short_side"],
+    quality: int = DEFAULTS["quality"],
+    processes: int | None = None,
+    force: bool = False,
+    drawn: "Synthetic | None" = None,
 ) -> Index:
-    """Index the sources in OUT/source, and write copies of them.
+    """Write the store of the listed videos to folder `out`, and return its index.
+
+    Videos that cannot be read are left out, and listed in the index with the reason. The next call
+    tries them again.
 
     Args:
-        make: writes the index of the sources to a folder.
-        copy: `copy_videos`, with its settings.
+        short_side, quality: see `mgm.video.store.write_video`.
+        processes: default: one per core.
+        force: begin anew.
+        drawn: the parameters of a generated set.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with folder_lock(out):
-        make(out / "source")
-        whole = copy(read_index(out / "source"), out)
-        # The index's note mentions missing.txt.
-        if (out / "source" / "missing.txt").is_file():
-            shutil.copyfile(out / "source" / "missing.txt", out / "missing.txt")
-    return whole
-
-
-def prepare_tracks(make: Callable[[Path], Index], out: Path, processes: int) -> Index:
-    """Index videos, and write their tracks. Videos without one are left out of the index.
-
-    Args:
-        make: writes the index to a folder.
-    """
-    make(out)
-    with folder_lock(out):
-        index = read_index(out)
-        missing = missing_tracks(index)
-        if missing:
-            # A set without index.json is not whole, which a workflow sees if this is killed.
-            (out / "index.json").unlink()
-        lost = dict(make_tracks(index, missing, processes=processes))
-        if lost:
-            videos = [video for video in index.videos if index.name(video) not in lost]
-            excluded = [*index.excluded, *lost.items()]
-            index = new_index(index.root, index.classes, videos, excluded, index.note)
-        if missing:
-            write_index(index, out)
+    out = Path(os.path.abspath(out))
+    settings = {"short_side": short_side, "quality": quality}
+    # Now, not after hours of decoding.
+    require_splits(listing.root, listing.entries)
+    names = store_names(listing.entries)
+    known: dict[str, Video] = {}
+    with locked(out / "prepare.lock", f"mgm prepare {out}"):
+        _claim(out, settings, force)
+        _remove_parts(out)
+        with suppress(UserError, FileNotFoundError):
+            known = {video.name: video for video in read_rows(out / "index.csv")}
+        root = out / ".drawn" if drawn else listing.root
+        with ThreadPoolExecutor(THREADS) as pool:
+            listed = [*pool.map(partial(_listed, out, root, drawn), listing.entries, names)]
+            tasks = [(video, known.get(video.name)) for video in listed]
+            kept = [*pool.map(_kept, tasks)]
+        rows = {video.name: video for video in kept if video}
+        todo = [task for task, video in zip(tasks, kept) if not video]
+        write = partial(_write, root, settings, drawn)
+        failed = _write_all(write, out, todo, rows, processes or cores()) if todo else []
+        if drawn and failed:
+            raise UserError(f"a generated video cannot be read: {failed[0][1]}")
+        videos = tuple(rows[name] for name in names if name in rows)
+        digest = content_digest(listing.classes, videos, None if settings == DEFAULTS else settings)
+        index = Index(
+            out,
+            listing.classes,
+            videos,
+            (*listing.excluded, *sorted(failed)),
+            drawn.digest if drawn else digest,
+            listing.note,
+            drawn.model_dump(mode="json") if drawn else None,
+        )
+        # An equal index is not written again, since other processes may be reading it.
+        if _read(out) != index:
+            write_index(index)
+        shutil.rmtree(out / ".drawn", ignore_errors=True)
     return index
 
 
-def require_own_index(out: Path) -> None:
-    """Check that `out` has no index.csv or index.json of the user's, which would be replaced."""
-    for name, mark in (("index.csv", "path,label,split,group,frames,"), ("index.json", '"digest"')):
-        if (out / name).exists() and mark not in read_text(out / name):
-            raise UserError(f"{out / name}: is not an index of mgm's; choose another --out")
+def list_drawn(params: "Synthetic") -> Listing:
+    """Return the listing of a generated set."""
+    from mgm.drawn.sets import place
+
+    entries = []
+    for name in params.videos:
+        split, number = place(name)
+        entries.append(Entry(name, "", number % params.classes, split, name))
+    note = (
+        f"{GENERATED} (seed {params.seed}), split as drawn: {params.train_per_class} train and "
+        f"{params.test_per_class} test per class"
+    )
+    return Listing(Path(), params.names, entries, note)
 
 
-def read_params(path: Path | None, changes: Iterable[str] = ()) -> Synthetic:
-    """Read parameters from a JSON file, then from texts such as "layout=people".
+def _claim(out: Path, settings: dict[str, int], force: bool) -> None:
+    """Write OUT/prepare.json, or check that the folder was prepared with the same settings."""
+    mark = out / "prepare.json"
+    if not mark.is_file() and ((out / "videos").exists() or (out / "index.csv").exists()):
+        raise UserError(f"{out}: is not from `mgm prepare`; choose another --out")
+    if force:
+        for name in ("index.json", "index.csv"):
+            (out / name).unlink(missing_ok=True)
+    elif mark.is_file() and (earlier := read_json(mark)) != settings:
+        raise UserError(
+            f"{out}: was prepared with {earlier}, not {settings}; choose another --out, or begin "
+            "anew by --force"
+        )
+    write_text(mark, json.dumps(settings, indent=1) + "\n")
 
-    Parameters that none of them names have their defaults.
+
+def _read(out: Path) -> Index | None:
+    with suppress(UserError):
+        return read_index(out)
+    return None
+
+
+def _remove_parts(out: Path) -> None:
+    """Remove what killed processes left under hidden names."""
+    shutil.rmtree(out / ".drawn", ignore_errors=True)
+    parts = (out.glob(".*"), (out / "videos").rglob(".*"), (out / "tracks").rglob(".*"))
+    for path in chain(*parts):
+        if re.match(r"\.\d+\.", path.name):
+            path.unlink(missing_ok=True)
+
+
+def store_names(entries: Sequence[Entry]) -> list[str]:
+    """Return each entry's name in the store.
+
+    A name gets a digest if another differs from it in case or form of Unicode alone, if it leads
+    outside of the store, if it is too long, or if it ends as the name of an optical flow does.
     """
-    fields = read_json(path) if path else {}
-    if isinstance(fields, dict):
-        fields |= dict(text.partition("=")[::2] for text in changes)
-    return parse_params(fields, str(path) if path else "--set")
+    names, taken = dict[Entry, str](), set[str]()
+    for entry in sorted(entries, key=lambda entry: (entry.name, entry.source)):
+        *folders, file = [part for part in entry.name.split("/") if part not in ("", ".", "..")]
+        name = "/".join([*folders, file])
+        long = len(os.fsencode(file)) > LONGEST
+        if name != entry.name or long or name.endswith((*FLOWS,)) or key(name) in taken:
+            mark = hashlib.sha256(os.fsencode(entry.source)).hexdigest()[:8]
+            name = "/".join([*folders, f"{file[:32] if long else file}.{mark}"])
+        taken.add(key(name))
+        names[entry] = name
+    return [names[entry] for entry in entries]
+
+
+def _listed(out: Path, root: Path, drawn: "Synthetic | None", entry: Entry, name: str) -> Video:
+    """Return the row of a video that was not read."""
+    place = video_path(out, name), str(out / "tracks"), entry.label, entry.split, entry.group
+    video = Video(name, *place, source=entry.source)
+    if drawn:
+        digest = hashlib.sha256(f"{drawn.digest} {name}".encode()).hexdigest()
+        return replace(video, source_sha256=digest)
+    try:
+        stat = os.stat(root / entry.source)
+    except OSError:  # It is left out when it is read.
+        return video
+    return replace(
+        video,
+        source_bytes=stat.st_size,
+        source_mtime=stat.st_mtime_ns,
+        source_ctime=stat.st_ctime_ns,
+        source_inode=stat.st_ino,
+    )
+
+
+def _kept(task: Task) -> Video | None:
+    """Return a video's row if its files are whole and its source is as it was."""
+    video, known = task
+    if not known or any(getattr(video, name) != getattr(known, name) for name in STAT):
+        return None
+    same = video.source_sha256 in ("", known.source_sha256) and not wrong_files(known)
+    return _copied(known, video, READ) if same else None
+
+
+def _copied(one: Any, video: Video, names: Sequence[str]) -> Video:
+    """Return a row with some fields of another object."""
+    return replace(video, **{name: getattr(one, name) for name in names})
+
+
+def _write_all(
+    write: Callable[[Task], tuple[Video, str]],
+    out: Path,
+    tasks: Sequence[Task],
+    rows: dict[str, Video],
+    processes: int,
+) -> list[tuple[str, str]]:
+    """Prepare videos. Add their rows to `rows`, and return (source, reason) of those left out."""
+    if any(known for _, known in tasks):
+        # The index does not match what is written now.
+        (out / "index.json").unlink(missing_ok=True)
+    for method in FLOWS:
+        (out / f"tracks-{method}.json").unlink(missing_ok=True)
+    failed, made = list[tuple[str, str]](), list[Video]()
+    # In random order, so that the first videos are from all of the set, for the estimate.
+    ordered = random.Random(0).sample(tasks, len(tasks))
+    results = in_processes(write, ordered, min(processes, len(tasks)))
+    for number, (video, reason) in enumerate(track(results, "preparing", len(tasks)), start=1):
+        if reason:
+            failed.append((video.source, reason))
+        else:
+            if not made:
+                (out / "index.json").unlink(missing_ok=True)
+                write_rows(out / "index.csv", rows.values())
+            rows[video.name] = video
+            made.append(video)
+            with (out / "index.csv").open("a", newline="", encoding="utf-8") as file:
+                csv.writer(file, lineterminator="\n").writerow(row(video, out))
+        # Drawn sets have no sources.
+        source_bytes = sum(video.source_bytes for video, _ in tasks) if number == TRIED else 0
+        if source_bytes and number < len(tasks):
+            _require_space(out, made, source_bytes)
+    return failed
+
+
+def _require_space(out: Path, made: Sequence[Video], source_bytes: int) -> None:
+    """Print how much the store will take. Stop if the disk has less."""
+    written = sum(video.bytes + video.track_bytes for video in made)
+    ratio = written / max(sum(video.source_bytes for video in made), 1)
+    total = ratio * source_bytes
+    free = shutil.disk_usage(out).free
+    text = f"{total / 1e9:.1f} GB, {ratio:.1f} times its sources"
+    if total - written > free:
+        raise UserError(
+            f"{out}: the store will take about {text}, and {free / 1e9:.1f} GB are free; free some "
+            "or choose another --out, or a smaller --short-side (what is done is kept)"
+        )
+    show(f"The store will take about {text}; {free / 1e9:.1f} GB are free")
+
+
+def _write(
+    root: Path, settings: dict[str, int], drawn: "Synthetic | None", task: Task
+) -> tuple[Video, str]:
+    """Write a video's files. Return its row, and why it cannot be read; empty on success."""
+    # Importing PyAV takes a fifth of a second, which an unchanged set does not need.
+    from mgm.video.store import write_video
+    from mgm.video.track import track_path
+
+    video, known = task
+    mp4, npz = Path(video.path), Path(track_path(video.tracks, video.name))
+    source = root / (video.source or f"{video.name}.mp4")
+    try:
+        if drawn:
+            from mgm.drawn.sets import draw
+
+            source.parent.mkdir(parents=True, exist_ok=True)
+            draw(drawn, video.name, source)
+        else:
+            # Opening a pipe would wait for its other end.
+            if source.exists() and not source.is_file():
+                return video, "is not a file"
+            try:
+                with source.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                return video, f"cannot be read ({error.strerror})"
+            video = replace(video, source_sha256=digest)
+        if known and known.source_sha256 == video.source_sha256 and not wrong_files(known):
+            return _copied(known, video, READ), ""
+        for method in FLOWS:
+            Path(track_path(video.tracks, video.name, method)).unlink(missing_ok=True)
+        mp4.parent.mkdir(parents=True, exist_ok=True)
+        facts = write_video(source, mp4, npz, **settings)
+        if drawn:
+            source.unlink()
+    except UserError as error:
+        return video, str(error).removeprefix(f"{source}: ")
+    except Exception as error:
+        error.add_note(f"while preparing {source}")
+        raise
+    return replace(_copied(facts, video, FACTS), track_bytes=npz.stat().st_size), ""
+
+
+def cores() -> int:
+    """Return how many cores this process may use, by its affinity and its container's quota."""
+    allowed = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    # The quota is "max" without a limit, and then no number.
+    with suppress(OSError, ValueError):
+        quota, period = map(int, CPU_MAX.read_text().split())
+        allowed = min(allowed, max(quota // period, 1))
+    return allowed
+
+
+def in_processes(work: Callable[[Any], Any], tasks: Iterable[Any], processes: int) -> Iterator[Any]:
+    """Yield `work(task)` of each task, in the order in which they finish.
+
+    With `processes` 1, the work is done in this process.
+    """
+    if processes == 1:
+        yield from map(work, tasks)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent)
+    try:
+        for future in as_completed([pool.submit(work, task) for task in tasks]):
+            yield future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process died, perhaps for lack of memory; run again with fewer --processes"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this worker process at Ctrl-C, and when its parent ends, even by SIGKILL."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    assert parent
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def write_tracks(
+    folder: Path,
+    method: Flow,
+    weights: Path | None = None,
+    processes: int | None = None,
+    force: bool = False,
+) -> None:
+    """Write the optical flow of a prepared dataset's videos where it is missing.
+
+    The marker FOLDER/tracks-METHOD.json is written last.
+
+    Args:
+        weights: RAFT-small's weights. None: torchvision's own.
+        processes: default: one per core for DIS, and one for RAFT, which uses all cores.
+        force: begin anew.
+
+    Raises:
+        UserError: a video has no flow. The others are done first.
+    """
+    from mgm.video.track import track_path
+
+    index, marker = read_index(folder), folder / f"tracks-{method}.json"
+    with locked(folder / "prepare.lock", f"mgm track {folder}"):
+        paths = {v: Path(track_path(v.tracks, v.name, method)) for v in index.videos}
+        if force:
+            for path in (marker, *paths.values()):
+                path.unlink(missing_ok=True)
+        todo = [(video, path) for video, path in paths.items() if not path.exists()]
+        processes = processes or (cores() if method == "dis" else 1)
+        done = in_processes(partial(_write_flow, method, weights), todo, processes)
+        failed = [reason for reason in track(done, f"writing {method} tracks", len(todo)) if reason]
+    if failed:
+        raise UserError(f"{failed[0]} ({len(failed)} of {len(todo)} failed; the others are done)")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else ""
+    about = {"method": method, "weights": digest, "digest": index.digest}
+    write_text(marker, json.dumps({**about, "videos": len(index.videos)}, indent=1) + "\n")
+
+
+def _write_flow(method: Flow, weights: Path | None, task: tuple[Video, Path]) -> str:
+    """Write the flow of a video. Return why it has none; empty on success."""
+    from mgm.video.flow import write_flow
+    from mgm.video.track import Track, track_path
+
+    video, path = task
+    if method == "dis":
+        import cv2
+
+        cv2.setNumThreads(1)
+    try:
+        codec = Track(track_path(video.tracks, video.name))
+        write_flow(video.path, codec, path, method, weights)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+# --- What a user is shown ---
 
 
 def summary(index: Index) -> str:
-    """Return a few lines about an index, for the terminal.
+    """Return a few lines about an index: counts, warnings, and which files were left out, and why.
 
-    They have the number of videos per split and class, where the split comes from, and which files
-    were left out, with the reasons.
+    Of a generated set they are one line.
     """
-    count = Counter((video.label, video.split) for video in index.videos)
-    present = sorted({label for label, _ in count})
-    width = max(len(index.classes[label]) for label in present)
     classes = f"{len(index.classes)} class{'es' * (len(index.classes) > 1)}"
-    lines = [
-        f"{len(index.videos)} videos of {classes} in {index.root}, digest {index.digest}",
-        *re.split(r"; (?![^(]*\))", index.note),
-        f"{'':{width}}  " + "  ".join(f"{split:>6}" for split in SPLITS),
-    ]
-    for label in present:
-        counts = "  ".join(f"{count[label, split]:>6}" for split in SPLITS)
-        lines.append(f"{index.classes[label]:{width}}  {counts}")
-    if absent := len(index.classes) - len(present):
-        lines.append(f"classes without videos: {absent}")
-    if still := sum(not video.has_vectors for video in index.videos):
-        codecs = "; ".join(sorted({video.kind for video in index.videos if not video.has_vectors}))
+    total = f"{len(index.videos):,} videos of {classes} in {index.root}, digest {index.digest}"
+    if index.drawn:
+        return total
+    splits = f"{len(index.train):,} train and {len(index.test):,} test videos"
+    lines = [total, f"{splits}; {index.note}"]
+    if encoded := [video for video in index.videos if video.vectors == "h264"]:
+        codecs = ", ".join(sorted({video.codec for video in encoded}))
         lines.append(
-            f"{still} videos have no motion vectors ({codecs}): masks that follow motion need "
-            "their optical flow (`mgm track --method dis`) or --copy mp4"
+            f"{len(encoded)} videos have no motion vectors of their own ({codecs}): theirs are "
+            "those of an H.264 encoding"
         )
+    lines += [f"warning: {line}" for line in _warnings(index)]
     if index.excluded:
-        lines.append(f"{len(index.excluded)} files left out:")
+        more = f", {SHOWN} of them shown; index.json lists all" * (len(index.excluded) > SHOWN)
+        lines.append(f"{len(index.excluded):,} files left out{more}:")
         lines += [f"  {name}: {reason}" for name, reason in index.excluded[:SHOWN]]
-    if (more := len(index.excluded) - SHOWN) > 0:
-        lines.append(f"  and {more:,} more; index.json lists all")
     return "\n".join(lines)
+
+
+def _warnings(index: Index) -> Iterator[str]:
+    for names in look_alike(index.classes):
+        yield f"the classes {' and '.join(map(ascii, names))} look alike"
+    trained = {video.source_sha256: video.name for video in index.train}
+    same = [video for video in index.test if video.source_sha256 in trained]
+    if same:
+        pair = f"{trained[same[0].source_sha256]} and {same[0].name}"
+        yield f"{len(same):,} test videos have the content of a training video, such as {pair}"
+    if fields := [video for video in index.videos if video.interlaced]:
+        yield (
+            f"{len(fields):,} videos have interlaced pictures, such as {fields[0].name}: "
+            f"{fields[0].interlaced:.0%}; deinterlace them first"
+        )
+    counts = Counter(video.label for video in index.test)
+    present = sorted({video.label for video in index.videos})
+    few = [index.classes[label] for label in present if counts[label] < FEW]
+    if few and len(index.classes) > 1:
+        yield (
+            f"{len(few)} of {len(present)} classes have fewer than {FEW} test videos, such as "
+            f"{few[0]}; accuracies will be uncertain"
+        )
+
+
+def look_alike(classes: Iterable[str]) -> list[list[str]]:
+    """Return groups of names that differ in case, spaces or unseen letters alone."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        seen = "".join(letter for letter in normalize("NFKC", name) if category(letter) != "Cf")
+        groups.setdefault(" ".join(key(seen).split()), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]

@@ -6,6 +6,5 @@
 needs only NumPy.
 """
 
-from mgm.masking.boxes import Boxes
-from mgm.masking.inputs import Grid
-from mgm.masking.make import make_boxes, make_mask
+from mgm.masking.boxes import Boxes, Grid
+from mgm.masking.make import make_boxes, make_mask, mask_clips

@@ -1,4 +1,4 @@
-"""Dense masks: one box per slot, and the patches nearest to it."""
+"""The token grid of clips, and dense masks: one box per slot, and the patches nearest to it."""
 
 import math
 from dataclasses import dataclass
@@ -6,8 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from mgm.masking import draws
-from mgm.masking.inputs import Grid
-from mgm.spec import Mask
+from mgm.spec.masks import Mask
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The token grid of a clip: `slots` in time, each of `height` x `width` patches."""
+
+    slots: int
+    height: int
+    width: int
+
+    @property
+    def patches(self) -> int:
+        """Return the number of patches per slot."""
+        return self.height * self.width
 
 
 @dataclass(frozen=True)
@@ -45,21 +58,6 @@ def constant_size(mask: Mask, grid: Grid, seed_B: np.ndarray) -> tuple[np.ndarra
     width, height = first_size(mask.ratio, grid)
     ones_BS = np.ones((len(seed_B), grid.slots), np.float32)
     return ones_BS * width, ones_BS * height
-
-
-def clamped(boxes: Boxes, grid: Grid) -> Boxes:
-    """Move the boxes inside the frame. A box that is wider than the frame is centred."""
-    return Boxes(
-        _inside(boxes.x_BS, boxes.width_BS, grid.width),
-        _inside(boxes.y_BS, boxes.height_BS, grid.height),
-        boxes.width_BS,
-        boxes.height_BS,
-    )
-
-
-def _inside(centre_BS: np.ndarray, size_BS: np.ndarray, frame: int) -> np.ndarray:
-    margin_BS = np.minimum(size_BS / 2, frame / 2)
-    return np.minimum(np.maximum(centre_BS, margin_BS), frame - margin_BS)
 
 
 def distance(boxes: Boxes, grid: Grid) -> np.ndarray:

@@ -1,15 +1,37 @@
 """Make a batch's masks: check the arguments, then call the mask's function."""
 
-from pkgutil import resolve_name
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from mgm.errors import UserError, valid
-from mgm.masking import draws
-from mgm.masking.boxes import Boxes, clamped, distance
+from mgm.masking import draws, others, paper
+from mgm.masking.boxes import Boxes, Grid, distance
 from mgm.masking.draws import sort_key, topk_mask
-from mgm.masking.inputs import Grid
-from mgm.spec import MASKS, Mask
+from mgm.spec.masks import WHOLE_CLIP, Mask, mask_info, own_mask
+
+# A function takes the mask's settings, the token grid and the seeds of a batch; if guided, also the
+# magnitude of motion; if directional, also its displacement (`make_mask`). It returns the hidden
+# patches, (B, S, patches) bool, or `Boxes` whose nearest patches are hidden.
+FUNCTIONS: dict[str, Callable[..., np.ndarray | Boxes]] = {
+    "agnostic": paper.agnostic,
+    "tube": paper.tube,
+    "block": paper.block,
+    "smm-sparse": paper.smm_sparse,
+    "smm": paper.smm,
+    "mgm-sparse": paper.mgm_sparse,
+    "mgm": paper.mgm,
+    "warped": others.warped,
+    "motion-bins": others.motion_bins,
+    "multi-block": others.multi_block,
+    "green-noise": others.green_noise,
+    "codec-keep": others.codec_keep,
+    "codec-clip": others.codec_clip,
+    "motion-blocks": others.motion_blocks,
+    "static-blocks": others.static_blocks,
+    "future": others.future,
+}
 
 
 def make_mask(
@@ -23,8 +45,8 @@ def make_mask(
 
     A mask of boxes hides the K patches nearest to each slot's box, in the box-scaled Chebyshev
     distance max(|x - cx| / w, |y - cy| / h). Ties are broken at random. So the part of a box
-    outside the frame is hidden on the other side (grow). With clamp, boxes are inside already. All
-    slots of a clip have the same random order, so a static box always hides the same patches.
+    outside the frame is hidden on the other side. All slots of a clip have the same random order,
+    so a static box always hides the same patches.
 
     Args:
         mask: the mask's settings, or the name of one with its default settings.
@@ -41,18 +63,26 @@ def make_mask(
         masked_BL: bool, slot-major, True where hidden.
 
     Raises:
-        UserError: the mask is unknown, its ratio hides nothing or everything, or the motion is
-            missing or has another shape.
+        UserError: the mask is unknown, its ratio hides nothing or everything, the motion is
+            missing or has another shape, or a mask of your own does not hide K patches in every
+            slot.
     """
-    mask, masked_BSN = _drawn(mask, grid, magnitude_BSHW, seed_B, displacement_BSHW2)
-    hidden = mask.hidden(grid.patches)
-    if isinstance(masked_BSN, Boxes):
+    mask, drawn = _drawn(mask, grid, magnitude_BSHW, seed_B, displacement_BSHW2)
+    hidden, shape = mask.hidden(grid.patches), (len(seed_B), grid.slots, grid.patches)
+    if isinstance(drawn, Boxes):
         ties_B1N = draws.bits(seed_B, draws.TIES, grid.patches)[:, None]
-        masked_BSN = topk_mask(sort_key(distance(masked_BSN, grid), ties_B1N), hidden)
-    masked_BL = masked_BSN.reshape(len(seed_B), -1)
-    if (masked_BL.sum(1) != grid.slots * hidden).any():
-        raise UserError(f"mask {mask.name!r} does not hide {grid.slots * hidden} tokens per clip")
-    return masked_BL
+        drawn = topk_mask(sort_key(distance(drawn, grid), ties_B1N), hidden)
+    drawn = np.asarray(drawn)  # a mask of your own may return anything
+    if drawn.dtype != bool or drawn.shape != shape:
+        raise UserError(
+            f"mask {mask.name}: returns {drawn.dtype} of shape {drawn.shape}, not bool of {shape}"
+        )
+    count_BS = drawn.sum(2)
+    if mask.name in WHOLE_CLIP:
+        count_BS = count_BS.mean(1, keepdims=True)
+    if (count_BS != hidden).any():
+        raise UserError(f"mask {mask.name}: does not hide {hidden} patches in every slot")
+    return drawn.reshape(len(seed_B), -1)
 
 
 def make_boxes(
@@ -67,6 +97,24 @@ def make_boxes(
     return drawn if isinstance(drawn, Boxes) else None
 
 
+def mask_clips(
+    mask: Mask, grid: Grid, motions: Sequence[Any], seed_B: np.ndarray, tubelet: int, stride: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the masks of clips, (B, L), and the magnitude that guides them, None if unguided.
+
+    Args:
+        motions: the clips' motion under their crops (`mgm.video.motion`). Unguided: ignored.
+        stride: frames of the video from one frame of a clip to the next.
+    """
+    info = mask_info(mask.name)
+    magnitude_BSHW = displacement_BSHW2 = None
+    if info.guided:
+        magnitude_BSHW = np.stack([motion.magnitude(tubelet) for motion in motions])
+    if info.directional:
+        displacement_BSHW2 = np.stack([motion.displacement(tubelet, stride) for motion in motions])
+    return make_mask(mask, grid, magnitude_BSHW, seed_B, displacement_BSHW2), magnitude_BSHW
+
+
 def _drawn(
     mask: Mask | str,
     grid: Grid,
@@ -78,7 +126,7 @@ def _drawn(
     if not isinstance(mask, Mask):
         with valid("mask "):
             mask = Mask.model_validate(mask)
-    info = MASKS[mask.name]
+    info = mask_info(mask.name)
     if min(grid.slots, grid.height, grid.width) < 1:
         raise UserError(f"mask grid {grid.slots} x {grid.height} x {grid.width} is empty")
     hidden = mask.hidden(grid.patches)
@@ -103,8 +151,5 @@ def _drawn(
             if displacement_BSHW2 is None or displacement_BSHW2.shape != (*shape, 2):
                 raise UserError(f"mask {mask.name!r} needs displacement_BSHW2 of {(*shape, 2)}")
             motion.append(displacement_BSHW2.astype(np.float32))
-    function = info.function or f"mgm.masking.{info.file or mask.name}:{mask.name}"
-    drawn = resolve_name(function.replace("-", "_"))(mask, grid, seed_B, *motion)
-    if isinstance(drawn, Boxes) and mask.edge == "clamp":
-        drawn = clamped(drawn, grid)
-    return mask, drawn
+    function = FUNCTIONS.get(mask.name) or own_mask(mask.name)
+    return mask, function(mask, grid, seed_B, *motion)

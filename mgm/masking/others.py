@@ -4,16 +4,16 @@ Sums have a fixed order, since that of an array's sum depends on its shape. DEVI
 differences from the sources.
 """
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from math import exp
 
 import numpy as np
 
 from mgm.masking import draws
-from mgm.masking.boxes import Boxes, distance
+from mgm.masking.boxes import Boxes, Grid, distance
 from mgm.masking.draws import sort_key, topk_mask
-from mgm.masking.inputs import Grid
-from mgm.spec import Mask
+from mgm.spec.masks import Mask
 
 # --- MGMAE (Huang et al., ICCV 2023, 3.2 and 3.3) ---
 # Source: MCG-NJU/MGMAE, masking_generator.py and engine_for_mgmae.py
@@ -139,9 +139,7 @@ def motion_bins(
     equal size. Each bin shows its share at random.
     """
     patches = grid.patches
-    rows, columns = FINE * grid.height, FINE * grid.width
-    motion_BSN = sum_per_patch(resampled(magnitude_BSHW, rows, columns))
-    motion_BN = sum(motion_BSN.swapaxes(0, 1)[1:], start=motion_BSN[:, 0])
+    motion_BN = _motion_of_clip(grid, magnitude_BSHW)
     rank_BN = sort_key(motion_BN, draws.bits(seed_B, draws.TIES, patches)).argsort(1).argsort(1)
     high_BN = rank_BN >= patches // 2
     draw_BN = draws.bits(seed_B, draws.SET, patches)
@@ -151,6 +149,17 @@ def motion_bins(
     high_shown_BN = topk_mask(np.where(high_BN, draw_BN, last), from_high)
     low_shown_BN = topk_mask(np.where(high_BN, last, draw_BN), shown - from_high)
     return ~(high_shown_BN | low_shown_BN)[:, None].repeat(grid.slots, 1)
+
+
+def _motion_of_clip(grid: Grid, magnitude_BSHW: np.ndarray) -> np.ndarray:
+    """Return the motion of each patch, summed over its quarters and over slots: (B, patches)."""
+    motion_BSN = _motion_of_slots(grid, magnitude_BSHW)
+    return sum(motion_BSN.swapaxes(0, 1)[1:], start=motion_BSN[:, 0])
+
+
+def _motion_of_slots(grid: Grid, magnitude_BSHW: np.ndarray) -> np.ndarray:
+    """Return the motion of each patch, summed over its 2 x 2 quarters: (B, S, patches)."""
+    return sum_per_patch(resampled(magnitude_BSHW, FINE * grid.height, FINE * grid.width))
 
 
 # --- V-JEPA (Bardes et al., 2024) ---
@@ -168,14 +177,27 @@ def multi_block(mask: Mask, grid: Grid, seed_B: np.ndarray) -> np.ndarray:
     The K patches nearest to the union are hidden, with random tie-breaking. So all blocks grow or
     shrink by the same factor until K patches are hidden.
     """
+    return _union(mask, grid, seed_B, _anywhere)
+
+
+# Take the grid, the seeds, the number of blocks, and their heights and widths, each (B, 1). Return
+# the blocks' top rows and left columns, each (B, blocks).
+Places = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
+def _union(mask: Mask, grid: Grid, seed_B: np.ndarray, places: Places) -> np.ndarray:
     long_B = draws.bits(seed_B, draws.START, 1)[:, 0] % 2 == 1
     ties_BN = draws.bits(seed_B, draws.TIES, grid.patches)
-    short_BN, far_BN = (sort_key(_to_nearest(grid, seed_B, *kind), ties_BN) for kind in KINDS)
+    short_BN, far_BN = (
+        sort_key(_to_nearest(grid, seed_B, places, *kind), ties_BN) for kind in KINDS
+    )
     key_BN = np.where(long_B[:, None], far_BN, short_BN)
     return topk_mask(key_BN, mask.hidden(grid.patches))[:, None].repeat(grid.slots, 1)
 
 
-def _to_nearest(grid: Grid, seed_B: np.ndarray, blocks: int, scale: float) -> np.ndarray:
+def _to_nearest(
+    grid: Grid, seed_B: np.ndarray, places: Places, blocks: int, scale: float
+) -> np.ndarray:
     """Return each patch's box-scaled distance to the nearest block: (B, patches).
 
     A clip's blocks have the same size, and cover whole patches.
@@ -184,11 +206,89 @@ def _to_nearest(grid: Grid, seed_B: np.ndarray, blocks: int, scale: float) -> np
     area = int(scale * grid.patches)
     height_B1 = np.rint(np.sqrt(area * aspect_B1)).clip(1, grid.height)
     width_B1 = np.rint(np.sqrt(area / aspect_B1)).clip(1, grid.width)
-    place_BK2 = draws.uniform(seed_B, draws.PLACES, 2 * blocks).reshape(-1, blocks, 2)
-    top_BK = np.floor(place_BK2[..., 0] * (grid.height - height_B1 + 1))
-    left_BK = np.floor(place_BK2[..., 1] * (grid.width - width_B1 + 1))
+    top_BK, left_BK = places(grid, seed_B, blocks, height_B1, width_B1)
     sizes = (width_B1.repeat(blocks, 1), height_B1.repeat(blocks, 1))
     return distance(Boxes(left_BK + width_B1 / 2, top_BK + height_B1 / 2, *sizes), grid).min(1)
+
+
+def _anywhere(
+    grid: Grid, seed_B: np.ndarray, blocks: int, height_B1: np.ndarray, width_B1: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    place_BK2 = draws.uniform(seed_B, draws.PLACES, 2 * blocks).reshape(-1, blocks, 2)
+    top_BK = np.floor(place_BK2[..., 0] * (grid.height - height_B1 + 1))
+    return top_BK, np.floor(place_BK2[..., 1] * (grid.width - width_B1 + 1))
+
+
+# --- V-JEPA's blocks, drawn by motion ---
+# Source: a public experiment with V-JEPA 2.1 (motion_guided_masking.py, 2026). Its modes
+# block_motion_target and block_motion_context draw blocks by the softmax of the frame differences
+# inside, or of their negative. Here motion takes the place of frame differences.
+
+TEMPERATURE = 0.2  # ours, in units of the motion inside the clip's fastest block
+
+
+def motion_blocks(
+    mask: Mask, grid: Grid, seed_B: np.ndarray, magnitude_BSHW: np.ndarray
+) -> np.ndarray:
+    """Hide blocks as `multi_block` does, drawn by the softmax of the motion inside.
+
+    A clip without motion has uniform places.
+    """
+    return _union(mask, grid, seed_B, partial(_by_motion, magnitude_BSHW, 1))
+
+
+def static_blocks(
+    mask: Mask, grid: Grid, seed_B: np.ndarray, magnitude_BSHW: np.ndarray
+) -> np.ndarray:
+    """Hide blocks as `motion_blocks` does, by the softmax of the negative motion."""
+    return _union(mask, grid, seed_B, partial(_by_motion, magnitude_BSHW, -1))
+
+
+def _by_motion(
+    magnitude_BSHW: np.ndarray,
+    sign: int,
+    grid: Grid,
+    seed_B: np.ndarray,
+    blocks: int,
+    height_B1: np.ndarray,
+    width_B1: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    motion_BN = _motion_of_clip(grid, magnitude_BSHW)
+    # Whole numbers, so that sums do not depend on their order.
+    share_BN = motion_BN / np.maximum(motion_BN.max(1, keepdims=True), np.finfo(np.float32).tiny)
+    units_BHW = np.rint(65536 * share_BN).astype(np.int64).reshape(-1, grid.height, grid.width)
+    # The motion above and to the left of each corner of a patch.
+    before_BHW = np.pad(units_BHW.cumsum(1).cumsum(2), ((0, 0), (1, 0), (1, 0)))
+    top_N, left_N = np.divmod(np.arange(grid.patches), grid.width)
+    end_BN, right_BN = top_N + height_B1.astype(int), left_N + width_B1.astype(int)
+    fits_BN = (end_BN <= grid.height) & (right_BN <= grid.width)
+    end_BN, right_BN = np.minimum(end_BN, grid.height), np.minimum(right_BN, grid.width)
+    clip_B1 = np.arange(len(seed_B))[:, None]
+    lower_BN = before_BHW[clip_B1, end_BN, right_BN] - before_BHW[clip_B1, end_BN, left_N]
+    upper_BN = before_BHW[clip_B1, top_N, right_BN] - before_BHW[clip_B1, top_N, left_N]
+    inside_BN = np.where(fits_BN, lower_BN - upper_BN, 0)
+    score_BN = sign * inside_BN / np.maximum(inside_BN.max(1, keepdims=True), 1) / TEMPERATURE
+    # The place of the largest score plus Gumbel noise is a draw from the scores' softmax.
+    draw_BN = (draws.bits(seed_B, draws.PLACES, blocks * grid.patches) + 0.5) / 2**32
+    noise_BKN = -np.log(-np.log(draw_BN)).reshape(-1, blocks, grid.patches)
+    chosen_BK = np.where(fits_BN[:, None], score_BN[:, None] + noise_BKN, -np.inf).argmax(2)
+    return top_N[chosen_BK].astype(np.float32), left_N[chosen_BK].astype(np.float32)
+
+
+# --- Future frames ---
+# Source: V-JEPA's option max_temporal_keep, which limits what the encoder sees to the first frames.
+
+
+def future(mask: Mask, grid: Grid, seed_B: np.ndarray) -> np.ndarray:
+    """Show the first slot and hide the rest.
+
+    The clip hides K patches per slot on average. So as many patches as that leaves are shown in
+    order of time. In the slot where they end, they are random.
+    """
+    later_L = np.arange(grid.slots, dtype=np.float32)[::-1].repeat(grid.patches)
+    order_BL = draws.bits(seed_B, draws.SET, len(later_L))
+    hidden_BL = topk_mask(sort_key(later_L, order_BL), grid.slots * mask.hidden(grid.patches))
+    return hidden_BL.reshape(-1, grid.slots, grid.patches)
 
 
 # --- Green3D noise (Bhowmik et al., 2025, after ColorMAE, Hinojosa et al., ECCV 2024) ---
@@ -245,7 +345,23 @@ def codec_keep(
     A patch's motion is the sum over its 2 x 2 quarters. Ties are broken in the same order in every
     slot, so a clip without motion has a tube mask. It is the opposite of MGM.
     """
-    rows, columns = FINE * grid.height, FINE * grid.width
-    motion_BSN = sum_per_patch(resampled(magnitude_BSHW, rows, columns))
+    motion_BSN = _motion_of_slots(grid, magnitude_BSHW)
     ties_B1N = draws.bits(seed_B, draws.TIES, grid.patches)[:, None]
     return topk_mask(sort_key(motion_BSN, ties_B1N), mask.hidden(grid.patches))
+
+
+def codec_clip(
+    mask: Mask, grid: Grid, seed_B: np.ndarray, magnitude_BSHW: np.ndarray
+) -> np.ndarray:
+    """Show the first slot and the patches of the whole clip that move most.
+
+    The first slot stands for the I-frame, of which OneVision-Encoder keeps every patch. The clip
+    hides K patches per slot on average, with random tie-breaking. At a ratio that leaves less than
+    a slot, part of the first slot is shown, at random.
+    """
+    motion_BSN = _motion_of_slots(grid, magnitude_BSHW)
+    motion_BSN[:, 0] = np.inf
+    motion_BL = motion_BSN.reshape(len(seed_B), -1)
+    order_BL = draws.bits(seed_B, draws.TIES, motion_BL.shape[1])
+    hidden_BL = topk_mask(sort_key(motion_BL, order_BL), grid.slots * mask.hidden(grid.patches))
+    return hidden_BL.reshape(motion_BSN.shape)

@@ -10,10 +10,9 @@ Lengths are in patches: patch (row, column) covers [column, column + 1] x [row, 
 import numpy as np
 
 from mgm.masking import draws
-from mgm.masking.boxes import Boxes, constant_size, first_centre, first_size
+from mgm.masking.boxes import Boxes, Grid, constant_size, first_centre, first_size
 from mgm.masking.draws import sort_key, topk_mask
-from mgm.masking.inputs import Grid
-from mgm.spec import Mask
+from mgm.spec.masks import Mask
 
 # The paper has no range for the next two numbers.
 SPEED = 1 / 7  # largest velocity, in frame sides per slot (2 of 14 patches)

@@ -3,12 +3,4 @@
 from mgm.models.classifier import Classifier, FrozenEncoder, build_classifier, build_frozen_encoder
 from mgm.models.encoder import attention_map
 from mgm.models.mae import MAE, build_mae, reconstruct, reconstruction_loss
-from mgm.models.weights import (
-    classes_of,
-    config_of,
-    load_encoder,
-    load_weights,
-    model_of,
-    read_weights,
-    save_weights,
-)
+from mgm.models.weights import load_encoder, load_weights, read_weights, save_weights

@@ -10,14 +10,43 @@ from torch.nn import functional as F
 
 from mgm.models.encoder import Encoder, init_from_scratch, init_pretraining
 from mgm.models.vit import patchify
-from mgm.models.weights import is_classifier, load_encoder, read_weights
+from mgm.models.weights import load_encoder, read_weights
 from mgm.spec import Finetune, Probe
 
+# Rows and columns of the parts that a probe's `pool` "grid" keeps.
+GRID = 4
 
-class _Classifier(nn.Module):
-    """A model of logits, with the loss of classification."""
 
-    label_smoothing: float
+class Classifier(nn.Module):
+    """An encoder, a pooling of its tokens and a linear layer, with the loss of classification.
+
+    Head "linear": VideoMAE's fine-tuning model. Its norm `fc_norm` comes after the mean over tokens
+    (MCG-NJU/VideoMAE, modeling_finetune.py). Head "attentive": V-JEPA's attentive probe, a frozen
+    encoder and a cross-attention block (facebookresearch/jepa at a0517b4,
+    evals/video_classification_frozen).
+    """
+
+    def __init__(self, spec: Finetune, classes: int):
+        super().__init__()
+        self.attentive, width = spec.head == "attentive", spec.model.width
+        self.label_smoothing = spec.label_smoothing
+        if self.attentive:
+            self.encoder = Encoder(spec.grid, spec.model)
+            # Random weights are the initial weights of a pretraining run.
+            init_pretraining(self.encoder)
+            self.encoder.requires_grad_(False)
+            self.pooler = AttentivePooler(width, spec.model.heads)
+            self.head = nn.Linear(width, classes)
+            return
+        self.encoder = Encoder(spec.grid, spec.model, spec.drop_path, norm=False)
+        self.fc_norm = nn.LayerNorm(width, eps=1e-6)
+        self.dropout = nn.Dropout(spec.head_dropout)
+        self.head = nn.Linear(width, classes)
+        init_from_scratch(self, spec.init_std)
+        # A head near zero keeps the first gradients of the encoder small, as in VideoMAE.
+        with torch.no_grad():
+            self.head.weight.mul_(0.001)
+            self.head.bias.mul_(0.001)
 
     def forward(
         self, frames_BTHWC: Tensor, target: Tensor | None = None, weight_B: Tensor | None = None
@@ -32,7 +61,11 @@ class _Classifier(nn.Module):
         Returns:
             The logits; or the mean cross-entropy, and the training clips' accuracy for the log.
         """
-        logits_BC = self.logits(frames_BTHWC)
+        x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
+        if self.attentive:
+            logits_BC = self.head(self.pooler(x_BLD))
+        else:
+            logits_BC = self.head(self.dropout(self.fc_norm(x_BLD.mean(dim=1))))
         if target is None or weight_B is None:
             return logits_BC
         loss_B = F.cross_entropy(
@@ -42,57 +75,6 @@ class _Classifier(nn.Module):
         label_B = target if target.ndim == 1 else target.argmax(dim=1)
         right_B = logits_BC.argmax(dim=1) == label_B
         return (loss_B * weight_B).mean(), {"train_top1": 100 * right_B.float().mean()}
-
-    def logits(self, frames_BTHWC: Tensor) -> Tensor:
-        raise NotImplementedError
-
-
-class Classifier(_Classifier):
-    """VideoMAE's fine-tuning model. Its norm `fc_norm` comes after the mean over tokens.
-
-    Source: MCG-NJU/VideoMAE, modeling_finetune.py.
-    """
-
-    def __init__(self, spec: Finetune, classes: int):
-        super().__init__()
-        self.encoder = Encoder(spec.grid, spec.model, spec.drop_path, norm=False)
-        self.fc_norm = nn.LayerNorm(spec.model.width, eps=1e-6)
-        self.dropout = nn.Dropout(spec.head_dropout)
-        self.head = nn.Linear(spec.model.width, classes)
-        self.label_smoothing = spec.label_smoothing
-        init_from_scratch(self, spec.init_std)
-        # A head near zero keeps the first gradients of the encoder small, as in VideoMAE.
-        with torch.no_grad():
-            self.head.weight.mul_(0.001)
-            self.head.bias.mul_(0.001)
-
-    def logits(self, frames_BTHWC: Tensor) -> Tensor:
-        """Return the logits (B, classes) of uint8 frames."""
-        x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
-        return self.head(self.dropout(self.fc_norm(x_BLD.mean(dim=1))))
-
-
-class AttentiveClassifier(_Classifier):
-    """V-JEPA's attentive probe: a frozen encoder, a cross-attention block and a linear layer.
-
-    Source: facebookresearch/jepa at a0517b4, evals/video_classification_frozen.
-    """
-
-    def __init__(self, spec: Finetune, classes: int):
-        super().__init__()
-        self.encoder = Encoder(spec.grid, spec.model)
-        # Random weights are the initial weights of a pretraining run.
-        init_pretraining(self.encoder)
-        self.encoder.requires_grad_(False)
-        self.pooler = AttentivePooler(spec.model.width, spec.model.heads)
-        self.head = nn.Linear(spec.model.width, classes)
-        self.label_smoothing = spec.label_smoothing
-
-    def logits(self, frames_BTHWC: Tensor) -> Tensor:
-        """Return the logits (B, classes) of uint8 frames."""
-        with torch.no_grad():
-            x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
-        return self.head(self.pooler(x_BLD))
 
 
 class AttentivePooler(nn.Module):
@@ -137,29 +119,40 @@ class AttentivePooler(nn.Module):
 
 
 class FrozenEncoder(nn.Module):
-    """The frozen encoder of a probe. Its features are the mean of the tokens after the final norm.
+    """The frozen encoder of a probe, which returns pooled tokens.
 
-    A fine-tuned encoder has its norm after the mean.
+    A fine-tuned encoder has its norm after pooling, others before.
     """
 
     def __init__(self, spec: Probe, finetuned: bool = False):
         super().__init__()
         self.encoder = Encoder(spec.grid, spec.model, norm=not finetuned)
         self.fc_norm = nn.LayerNorm(spec.model.width, eps=1e-6) if finetuned else nn.Identity()
+        self.pool = spec.pool
         # Random weights are the initial weights of a pretraining run.
         init_pretraining(self)
         self.requires_grad_(False).eval()
 
     def forward(self, frames_BTHWC: Tensor) -> Tensor:
-        """Return (B, D) features of uint8 frames."""
+        """Return features of uint8 frames.
+
+        Returns:
+            `pool` "mean": the mean of all tokens (B, D). "grid": the means of each slot's tokens
+            over `GRID` x `GRID` parts of the frame, (B, S * parts * D).
+        """
         x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
-        return self.fc_norm(x_BLD.mean(dim=1))
+        if self.pool == "mean":
+            return self.fc_norm(x_BLD.mean(dim=1))
+        _, rows, columns = self.encoder.grid
+        x_BDHW = x_BLD.view(-1, rows, columns, x_BLD.shape[2]).permute(0, 3, 1, 2)
+        x_BDHW = F.adaptive_avg_pool2d(x_BDHW, (min(GRID, rows), min(GRID, columns)))
+        return self.fc_norm(x_BDHW.permute(0, 2, 3, 1)).reshape(len(frames_BTHWC), -1)
 
 
-def build_classifier(spec: Finetune, classes: int) -> Classifier | AttentiveClassifier:
+def build_classifier(spec: Finetune, classes: int) -> Classifier:
     """Return a fine-tuning run's model, initialised from the run's seed."""
     torch.manual_seed(spec.seed)
-    return (Classifier if spec.head == "linear" else AttentiveClassifier)(spec, classes)
+    return Classifier(spec, classes)
 
 
 def build_frozen_encoder(spec: Probe, weights: Path | None = None) -> FrozenEncoder:
@@ -171,6 +164,7 @@ def build_frozen_encoder(spec: Probe, weights: Path | None = None) -> FrozenEnco
     torch.manual_seed(spec.seed)
     if weights is None:
         return FrozenEncoder(spec)
-    model = FrozenEncoder(spec, finetuned=is_classifier(read_weights(weights)))
-    load_encoder(model, weights)
+    tensors = read_weights(weights)
+    model = FrozenEncoder(spec, finetuned="fc_norm.weight" in tensors)
+    load_encoder(model, weights, tensors)
     return model

@@ -3,21 +3,20 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgm.errors import UserError
 from mgm.models.vit import (
     Block,
     DividedBlock,
     TubeletEmbedding,
     divided_attention,
     patchify,
+    run_block,
     sinusoid_table,
-    with_positions,
 )
 from mgm.spec import Model
 
@@ -34,6 +33,10 @@ class Encoder(nn.Module):
         drop_path: probability that a clip skips a branch of the last block. It is smaller in
             earlier blocks, in proportion to their depth, as in VideoMAE.
         norm: add the final norm. False for a classifier, which has its own.
+
+    Attributes:
+        recompute: compute the blocks' activations again in the backward pass, to save memory. The
+            decoder of a masked autoencoder follows it. A training loop sets it.
     """
 
     pos_embed: Tensor
@@ -43,7 +46,7 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.grid, self.tubelet, self.patch = grid, model.tubelet, model.patch
-        self.divided = model.divided
+        self.divided, self.recompute = model.divided, False
         self.patch_embed = TubeletEmbedding(model.width, model.tubelet, model.patch)
         table_1LD = sinusoid_table(math.prod(grid), model.width)
         self.register_buffer("pos_embed", table_1LD, persistent=False)
@@ -63,10 +66,11 @@ class Encoder(nn.Module):
             (B, V, D).
         """
         positions = self.pos_embed if index_BV is None else self.pos_embed[0, index_BV]
-        x_BVD = with_positions(self.patch_embed(patches_BLPC), positions)
+        x_BVD = self.patch_embed(patches_BLPC)
+        x_BVD = x_BVD + positions.to(x_BVD.dtype)
         time_and_space = divided_attention(self.grid, index_BV) if self.divided else ()
         for block in self.blocks:
-            x_BVD = block(x_BVD, *time_and_space)
+            x_BVD = run_block(block, x_BVD, *time_and_space, recompute=self.recompute)
         return self.norm(x_BVD)
 
 
@@ -81,16 +85,6 @@ def init_pretraining(model: nn.Module) -> None:
     for block in model.modules():
         if isinstance(block, Block):
             _init_linear(block, nn.init.xavier_uniform_)
-
-
-def init_pixel_head(head: nn.Linear, init: Literal["xavier", "zero"]) -> None:
-    """Initialise the decoder's last layer.
-
-    VideoMAE's is "xavier". With "zero", the first loss is that of predicting zeros, so a short run
-    needs no steps to reach it.
-    """
-    nn.init.zeros_(head.weight) if init == "zero" else nn.init.xavier_uniform_(head.weight)
-    nn.init.zeros_(head.bias)
 
 
 def init_from_scratch(model: nn.Module, std: float) -> None:
@@ -117,7 +111,7 @@ def _init_linear(model: nn.Module, draw: Callable[[Tensor], object]) -> None:
 
 
 def attention_map(encoder: Encoder, frames_BTHWC: Tensor, query: tuple[int, int, int]) -> Tensor:
-    """Return how much one token attends to every token (the paper's Figures 6 and 7).
+    """Return how much one token of a ViT attends to every token (the paper's Figures 6 and 7).
 
     The map is the mean over the heads of the last block. All tokens are visible.
 
@@ -127,32 +121,23 @@ def attention_map(encoder: Encoder, frames_BTHWC: Tensor, query: tuple[int, int,
 
     Returns:
         (B, S, H, W) float32 on the token grid. Each clip's values sum to 1.
-
-    Raises:
-        UserError: the encoder is a TimeSformer.
     """
-    if encoder.divided:
-        raise UserError("a TimeSformer has no attention over all tokens; choose a ViT's run")
     patches_BLPC = patchify(frames_BTHWC, encoder.tubelet, encoder.patch)
-    x_BLD = with_positions(encoder.patch_embed(patches_BLPC), encoder.pos_embed)
-    *blocks, last = encoder.blocks
-    assert isinstance(last, Block)
-    for block in blocks:
+    x_BLD = encoder.patch_embed(patches_BLPC)
+    x_BLD = x_BLD + encoder.pos_embed.to(x_BLD.dtype)
+    blocks: list[Any] = [*encoder.blocks]
+    *before, last = blocks
+    for block in before:
         x_BLD = block(x_BLD)
     _, rows, columns = encoder.grid
     token = (query[0] * rows + query[1]) * columns + query[2]
-    return _attention_weights(last, x_BLD, token).mean(dim=1).unflatten(1, encoder.grid)
-
-
-def _attention_weights(block: Block, x_BLD: Tensor, query: int) -> Tensor:
-    """Return a block's attention weights of one query: (B, heads, L).
-
-    The block's own forward pass does not keep them.
-    """
-    attention = block.attn
-    width = attention.proj.in_features
-    bias = torch.cat((attention.q_bias, torch.zeros_like(attention.q_bias)))
-    qk = F.linear(block.norm1(x_BLD), attention.qkv.weight[: 2 * width], bias)
-    q_BLND, k_BLND = qk.unflatten(-1, (2, attention.heads, -1)).float().unbind(2)
-    scores_BNL = torch.einsum("bnd,blnd->bnl", q_BLND[:, query], k_BLND) / q_BLND.shape[-1] ** 0.5
-    return scores_BNL.softmax(dim=-1)
+    # The block's own forward pass does not keep its weights.
+    attention = last.attn
+    x_BLD, width = last.norm1(x_BLD), x_BLD.shape[2]
+    of_queries, of_keys, _ = attention.qkv.weight.split(width)
+    q_BNE = F.linear(x_BLD[:, token], of_queries, attention.q_bias).unflatten(
+        1, (attention.heads, -1)
+    )
+    k_BLNE = F.linear(x_BLD, of_keys).unflatten(2, (attention.heads, -1))
+    score_BNL = torch.einsum("bne,blne->bnl", q_BNE, k_BLNE) / q_BNE.shape[2] ** 0.5
+    return score_BNL.softmax(dim=2).mean(dim=1).unflatten(1, encoder.grid)

@@ -8,10 +8,12 @@ Sources: MCG-NJU/VideoMAE, modeling_pretrain.py and modeling_finetune.py; Bertas
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -30,15 +32,6 @@ def sinusoid_table(tokens: int, width: int) -> Tensor:
     angle_LD[:, 0::2].sin_()
     angle_LD[:, 1::2].cos_()
     return angle_LD.float()[None]
-
-
-def with_positions(x_BLD: Tensor, table: Tensor) -> Tensor:
-    """Return tokens plus their positions, which start the residual stream.
-
-    On a GPU the stream has the precision of the tokens, half of it under autocast, as in VideoMAE.
-    On a CPU it is float32.
-    """
-    return x_BLD + (table if x_BLD.device.type == "cpu" else table.to(x_BLD.dtype))
 
 
 def patchify(frames_BTHWC: Tensor, tubelet: int, patch: int) -> Tensor:
@@ -100,26 +93,18 @@ class Attention(nn.Module):
             attn_mask_BVV: True where a query sees a key. None: everywhere.
             last: compute only the outputs of the last `last` tokens. 0: of all tokens.
         """
-        # The gradient of one product is rounded differently, and results on a CPU stay the same.
-        two = last or x_BVD.device.type == "cpu"
-        parts = self.two_products(x_BVD, last) if two else self.one_product(x_BVD)
+        width = x_BVD.shape[-1]
+        bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
+        if last:
+            of_queries, of_others = self.qkv.weight.split((width, 2 * width))
+            queries = F.linear(x_BVD[:, -last:], of_queries, self.q_bias)
+            parts = queries, *F.linear(x_BVD, of_others, bias[width:]).chunk(2, dim=-1)
+        else:
+            parts = F.linear(x_BVD, self.qkv.weight, bias).chunk(3, dim=-1)
         q_BNVD, k_BNVD, v_BNVD = map(self._heads, parts)
         mask_B1VV = None if attn_mask_BVV is None else attn_mask_BVV[:, None]
         out_BNVD = F.scaled_dot_product_attention(q_BNVD, k_BNVD, v_BNVD, attn_mask=mask_B1VV)
         return self.proj(out_BNVD.transpose(1, 2).flatten(2))
-
-    def two_products(self, x_BVD: Tensor, last: int = 0) -> tuple[Tensor, ...]:
-        """Return queries of the last `last` tokens, and keys and values of all: each (B, V, D)."""
-        width = x_BVD.shape[-1]
-        of_queries, of_others = self.qkv.weight.split((width, 2 * width))
-        queries = F.linear(x_BVD[:, -last:], of_queries, self.q_bias)
-        bias = torch.cat((torch.zeros_like(self.v_bias), self.v_bias))
-        return queries, *F.linear(x_BVD, of_others, bias).chunk(2, dim=-1)
-
-    def one_product(self, x_BVD: Tensor) -> tuple[Tensor, ...]:
-        """Return queries, keys and values of all tokens, which takes a GPU less time."""
-        bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
-        return F.linear(x_BVD, self.qkv.weight, bias).chunk(3, dim=-1)
 
     def _heads(self, x_BVD: Tensor) -> Tensor:
         return x_BVD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -163,6 +148,18 @@ class Block(nn.Module):
             return branch_BLD
         keep = 1 - self.drop_path
         return branch_BLD * branch_BLD.new_empty(len(branch_BLD), 1, 1).bernoulli_(keep) / keep
+
+
+def run_block(block: nn.Module, x_BLD: Tensor, *arguments: Any, recompute: bool = False) -> Tensor:
+    """Apply a block.
+
+    Args:
+        recompute: keep only the block's input, and compute its activations again in the backward
+            pass. This saves memory. The result is the same.
+    """
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(block, x_BLD, *arguments, use_reentrant=False)
+    return block(x_BLD, *arguments)
 
 
 # --- TimeSformer ---

@@ -1,48 +1,75 @@
-"""Load weights of mgm, of VideoMAE's official code or of Hugging Face, and save safetensors."""
+"""Read and write weights: of mgm, of VideoMAE's code and its successors, and of Hugging Face.
 
+Our names are those of VideoMAE's pretraining model. Its fine-tuning names lack our `encoder.`.
+Hugging Face has other names for all, and three matrices for queries, keys and values instead of
+one. Tensors are only cut and joined, so every round trip is bit-equal. No code in a file runs.
+"""
+
+import argparse
+import hashlib
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, BeforeValidator, Field, PositiveFloat
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
-from mgm.console import show_once
+from mgm.console import show
 from mgm.errors import UserError, valid
-from mgm.models.formats import is_huggingface, listed, to_ours
-from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
-from mgm.models.weights_file import beside, noted_config, read_tensors
-from mgm.reading import read_json
-from mgm.results.atomic import atomic_write
+from mgm.files import read_json, replacing
+from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD, sinusoid_table
 from mgm.spec import BACKBONES, Model
 
-# The first layer's weights under our names.
-KERNEL, BIAS = "encoder.patch_embed.proj.weight", "encoder.patch_embed.proj.bias"
+# In a folder: our own name, then Hugging Face's.
+IN_FOLDERS = ("weights.safetensors", "model.safetensors", "pytorch_model.bin")
+PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
+
+# Parts of our names and of Hugging Face's, replaced in this order. ^ is the start of a name.
+HUGGINGFACE = (
+    ("^encoder.patch_embed.proj.", "^videomae.embeddings.patch_embeddings.projection."),
+    ("^encoder.blocks.", "^videomae.encoder.layer."),
+    ("^encoder.norm.", "^videomae.layernorm."),
+    ("^decoder.blocks.", "^decoder.decoder_layers."),
+    ("^head.", "^classifier."),
+    (".norm1.", ".layernorm_before."),
+    (".norm2.", ".layernorm_after."),
+    (".attn.proj.", ".attention.output.dense."),
+    (".mlp.fc1.", ".intermediate.dense."),
+    (".mlp.fc2.", ".output.dense."),
+    (".attn.", ".attention.attention."),
+)
+QKV = ("query", "key", "value")
+# Parts of later methods that no model here has. They are not loaded.
+LATER = re.compile(
+    r"encoder\.(pos_embed_probs|get_token_probs\..+)"  # AdaMAE's sampler of tokens
+    r"|decoder\.\d+\..+|encoder_to_decoder\.\d+\.weight"  # MME's decoders, one per target
+    r"|prototypes|memory|memory_pred_head\..+|head\.\d+\..+"  # SIGMA's clusters and projection
+    r"|tracker_decoder\..+|encoder_to_tracker\.weight"  # TrackMAE's second decoder
+)
+POSITIONS = re.compile(r"(^|\.)(pos_embed|position_embeddings|decoder_pos_embed)$")
+NOT_ENCODER = ("decoder.", "encoder_to_decoder.", "mask_token", "head.", "pooler.")
+NORMS = ("encoder.norm.", "fc_norm.")
+
+# VideoMAE saves {"model": weights, ...}, VideoMAE V2 {"module": weights, ...}.
+WRAPPERS = ("model", "module", "state_dict")
+_scalar = np.float64(0).__reduce__()[0]
+# VideoMAE's checkpoints also hold its arguments, and learning rates as numbers of NumPy 1 or 2.
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)),
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write all parameters in float32, in one step."""
     state = model.state_dict().items()
     weights = {name: value.detach().float().contiguous().cpu() for name, value in state}
-    with atomic_write(path) as temporary:
+    with replacing(path) as temporary:
         save_file(weights, temporary)
-
-
-def read_weights(path: Path, tokens: int = 0) -> dict[str, Tensor]:
-    """Read the weights in a file or a folder, in any format of `mgm.models.formats`.
-
-    Returns:
-        Tensors under our names.
-
-    Raises:
-        UserError: they are damaged, have unknown names, or are for pixels that are not normalised
-            by `IMAGENET_MEAN` and `IMAGENET_STD`.
-    """
-    weights = read_tensors(path)
-    _require_our_pixels(path, is_huggingface(weights))
-    return to_ours(weights, path, tokens)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -51,218 +78,237 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         UserError: they are not all of the model's weights, have other shapes, or are not finite.
     """
-    tokens: int = model.encoder.pos_embed.shape[1]  # type: ignore[union-attr, index, assignment]
-    _fill(model.state_dict(), read_weights(path, tokens), path)
+    weights = read_weights(path)
+    _drop_norm(model, weights, path)
+    _fill(model, weights, path)
 
 
-def load_encoder(model: nn.Module, path: Path) -> None:
-    """Load the encoder in a file into `model.encoder`, with its final norm.
+def load_encoder(model: nn.Module, path: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Load the encoder in a file into `model.encoder`. The decoder and the head are not loaded.
 
-    The decoder and the head are not loaded. A fine-tuned encoder's norm is `fc_norm`, and a
-    pretrained one's is `encoder.norm`. It is loaded if the model has one of this name.
+    A pretrained encoder has the norm `encoder.norm`, and a fine-tuned one has `fc_norm`. It is
+    loaded if the model has one of this name.
+
+    Args:
+        weights: what `read_weights` has read of the file.
     """
-    tokens: int = model.encoder.pos_embed.shape[1]  # type: ignore[union-attr, index, assignment]
-    weights = read_weights(path, tokens)
-    absent = "encoder.norm." if is_classifier(weights) else "fc_norm."
-    own = {
+    weights = weights or read_weights(path)
+    _drop_norm(model, weights, path)
+    own = model.state_dict()
+    kept = {
         name: value
-        for name, value in model.state_dict().items()
-        if name.startswith(("encoder.", "fc_norm.")) and not name.startswith(absent)
+        for name, value in own.items()
+        if not name.startswith("encoder.") or name.startswith(NORMS)
     }
     given = {
         name: value
         for name, value in weights.items()
-        if name in own or (name.startswith("encoder.") and not name.startswith("encoder.norm."))
+        if not name.startswith(NOT_ENCODER) and (name in own or not name.startswith(NORMS))
     }
-    _fill(own, given, path)
+    _fill(model, kept | given, path)
 
 
-def is_classifier(weights: dict[str, Tensor]) -> bool:
-    """Return whether these are weights of a fine-tuned model, which has the norm `fc_norm`."""
-    return "fc_norm.weight" in weights
+def _drop_norm(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Remove the encoder's final norm if the weights have none.
 
-
-def model_of(weights: dict[str, Tensor], path: Path) -> Model:
-    """Return the encoder's sizes, from the shapes of its weights.
-
-    The number of heads does not follow from shapes. It is that of a config.json next to the
-    weights. Otherwise heads are assumed to have 64 channels, or 80 in a ViT-H, as in every
-    published ViT. If 64 does not divide the width, there is one head.
-
-    Args:
-        weights: under our names, as `read_weights` returns them.
-
-    Raises:
-        UserError: no model here has these shapes, or config.json contradicts them.
+    VideoMAEForPreTraining of transformers has none by its default, `use_mean_pooling`.
     """
-    config, kernel, blocks = config_of(path, weights), weights.get(KERNEL), _blocks(weights)
-    if kernel is None or kernel.ndim != 5 or not blocks:
-        raise UserError(f"{path}: has no {KERNEL} of 5 axes, or no blocks")
-    width, channels, tubelet, patch, columns = kernel.shape
-    if patch != columns or channels != 3:
-        raise UserError(
-            f"{path}: patches are {patch} x {columns} of {channels} channels, not squares of 3"
-        )
-    # The memory that the model takes is that of the file.
-    first = weights.get("encoder.blocks.0.attn.qkv.weight")
-    if first is None or first.shape != (3 * width, width):
-        raise UserError(f"{path}: has no encoder.blocks.0.attn.qkv.weight of width {width}")
-    divided = any("temporal_fc" in name for name in weights)
-    sizes = {
-        (width, depth): (name, heads)
-        for name, ((width, depth, heads), _) in BACKBONES.items()
-        if name != "timesformer"
-    }
-    name, heads = sizes.get((width, len(blocks)), ("vit-b", width // 64 if width % 64 == 0 else 1))
-    if config:
-        heads = config.num_attention_heads
-        if (config.tubelet_size, config.patch_size) != (tubelet, patch):
-            raise UserError(
-                f"{path}: tokens of {tubelet} x {patch} x {patch} pixels contradict config.json, "
-                f"tubelet_size {config.tubelet_size} and patch_size {config.patch_size}"
-            )
-    with valid(f"{path}: its shapes fit no model here: "):
-        return Model(
-            backbone="timesformer" if divided else name,
-            width=width,
-            depth=len(blocks),
-            heads=heads,
-            tubelet=tubelet,
-            patch=patch,
-        )
+    encoder: Any = model.encoder
+    if isinstance(encoder.norm, nn.LayerNorm) and not any(x.startswith(NORMS) for x in weights):
+        show(f"{path}: its encoder has no final norm (use_mean_pooling), so none is applied")
+        encoder.norm = nn.Identity()
 
 
-class Processor(BaseModel):
-    """The fields of transformers' VideoMAEImageProcessor that normalise pixels, and its defaults.
-
-    A normalised pixel is (factor * pixel - mean) / deviation.
-    """
-
-    do_rescale: bool = True
-    rescale_factor: float = 1 / 255
-    do_normalize: bool = True
-    image_mean: float | tuple[float, float, float] = 0.5
-    image_std: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat] = 0.5
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether it has the effect of our normalisation: (pixel / 255 - mean) / deviation."""
-        factor = 255 * (self.rescale_factor if self.do_rescale else 1.0)
-        theirs = (self.image_mean, self.image_std) if self.do_normalize else (0.0, 1.0)
-        mean_C, std_C, our_mean_C, our_std_C = (
-            np.broadcast_to(each, 3) for each in (*theirs, IMAGENET_MEAN, IMAGENET_STD)
-        )
-        black_C, our_black_C = -mean_C / std_C, -np.divide(our_mean_C, our_std_C)
-        same = np.allclose(factor / std_C, 1 / our_std_C, 1e-6)
-        return same and np.allclose(black_C, our_black_C, 1e-6)
-
-
-PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
-
-
-def _require_our_pixels(path: Path, of_huggingface: bool) -> None:
-    """Refuse weights whose folder has a processor that normalises pixels otherwise than we do."""
-    for file in filter(None, (beside(path, name) for name in PROCESSORS)):
-        fields = {name: value for name, value in read_json(file, dict).items() if value is not None}
-        with valid(f"{file}: "):
-            processor = Processor.model_validate(fields)
-        if not processor.is_ours:
-            raise UserError(
-                f"{file}: normalises pixels by mean {processor.image_mean} and deviation "
-                f"{processor.image_std}; mgm reads weights for ImageNet's, {IMAGENET_MEAN} and "
-                f"{IMAGENET_STD}"
-            )
-        return
-    if of_huggingface:
-        show_once(
-            f"{path}: has no {PROCESSORS[0]}; its pixels are normalised by ImageNet's mean and "
-            "deviation, as VideoMAE's"
-        )
-
-
-def _square(size: Any) -> Any:
-    """Return the side of a square that is given by its height and width."""
-    return size[0] if isinstance(size, list) and len(size) == 2 and size[0] == size[1] else size
-
-
-class Origin(BaseModel):
-    """What `mgm export` notes of the run that it exports."""
-
-    stride: int = Field(4, ge=1)
-
-
-class Config(BaseModel):
-    """The fields of transformers' VideoMAEConfig that shapes of weights do not tell."""
-
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    decoder_num_attention_heads: int = 6
-    hidden_act: str = "gelu"
-    num_frames: int = 16
-    # Height and width may be listed.
-    image_size: Annotated[int, BeforeValidator(_square)] = 224
-    tubelet_size: int = 2
-    patch_size: int = 16
-    mgm: Origin = Origin()
-
-
-def config_of(path: Path, weights: dict[str, Tensor]) -> Config | None:
-    """Return the configuration of weights; None if there is none, or one of another model.
-
-    It is next to them, or in a checkpoint of `mgm export`.
-
-    Args:
-        path: a file, or the folder of one.
-        weights: what it holds, under our names.
-    """
-    file = beside(path, "config.json")
-    fields = read_json(file, dict) if file else noted_config(path)
-    if fields.get("model_type") != "videomae":
-        return None
-    with valid(f"{file or path}: "):
-        config = Config.model_validate(fields)
-    width = len(weights.get(BIAS, ()))
-    if (config.hidden_size, config.num_hidden_layers) != (width, len(_blocks(weights))):
-        return None
-    if config.hidden_act != "gelu":
-        raise UserError(
-            f"{file or path}: hidden_act is {config.hidden_act}, and models here have gelu"
-        )
-    return config
-
-
-def _blocks(weights: dict[str, Tensor]) -> set[str]:
-    return {name.split(".")[2] for name in weights if name.startswith("encoder.blocks.")}
-
-
-def classes_of(weights: dict[str, Tensor], path: Path) -> int:
-    """Return the number of a classifier's classes. Raise UserError if it is no classifier."""
-    if "head.bias" not in weights:
-        raise UserError(f"{path}: has no head.bias, so it holds no classifier")
-    return weights["head.bias"].numel()
-
-
-def _fill(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:
-    _compare(own, weights, path)
-    for name in sorted(own):
-        own[name].copy_(weights[name])
-        if not torch.isfinite(own[name]).all():
+def _fill(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())[:400]}") from None
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
             raise UserError(f"{path}: {name} has values that are not finite, so its run diverged")
 
 
-def _compare(own: dict[str, Tensor], weights: dict[str, Tensor], path: Path) -> None:
-    missing, unused = own.keys() - weights.keys(), weights.keys() - own.keys()
-    faults = []
-    if missing:
-        faults.append(f"has no {listed(missing)} ({len(missing)} of {len(own)} weights missing)")
-    if unused:
-        faults.append(f"the model has no {listed(unused)} ({len(unused)} weights too many)")
-    if faults:
-        raise UserError(f"{path}: {'; '.join(faults)}; it is a checkpoint of another model")
-    for name in sorted(own):
-        if weights[name].shape != own[name].shape:
-            raise UserError(
-                f"{path}: {name} is {tuple(weights[name].shape)}, and the model's is "
-                f"{tuple(own[name].shape)}"
+# --- Files ---
+
+
+def weights_file(path: Path) -> Path:
+    """Return the weights file of a path: the path itself, or the file in a folder."""
+    if not path.is_dir():
+        return path
+    found = next((path / name for name in IN_FOLDERS if (path / name).is_file()), None)
+    if found is None:
+        raise UserError(f"{path}: holds none of {', '.join(IN_FOLDERS)}; pass the weights' file")
+    return found
+
+
+def weights_digest(path: Path) -> str:
+    """Return the SHA-256 of a weights file."""
+    with weights_file(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the weights in a file or a folder.
+
+    Returns:
+        Tensors under our names.
+
+    Raises:
+        UserError: they are damaged, hold code, have learned positions, or are for pixels that are
+            not normalised by `IMAGENET_MEAN` and `IMAGENET_STD`.
+    """
+    path = weights_file(path)
+    check_processor(path)
+    try:
+        with torch.serialization.safe_globals(HARMLESS):
+            # Read and not mapped: some file systems cannot map files.
+            weights: Any = (
+                load(path.read_bytes())
+                if path.suffix == ".safetensors"
+                else torch.load(path, map_location="cpu", weights_only=True)
             )
+    except OSError:
+        raise
+    # A damaged file, or one of another format, may raise any exception.
+    except Exception:
+        raise UserError(
+            f"{path}: is damaged, holds code or has another format; save only the model's "
+            "state_dict"
+        ) from None
+    for name in WRAPPERS:
+        if isinstance(weights, dict) and isinstance(weights.get(name), dict):
+            weights = weights[name]
+            break
+    if not isinstance(weights, dict) or not weights:
+        raise UserError(f"{path}: holds no named weights; save only the model's state_dict")
+    return to_ours(weights, path)
+
+
+# --- Names ---
+
+
+def to_ours(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return weights under our names, without fixed positions and parts of later methods."""
+    huggingface = any("patch_embeddings." in name for name in weights)
+    ours = dict[str, Tensor]()
+    for theirs, value in weights.items():
+        name = _from_huggingface(theirs) if huggingface else theirs
+        # VideoMAE's fine-tuning names.
+        name = re.sub(r"^(patch_embed|blocks|norm)\.", r"encoder.\1.", name)
+        if POSITIONS.search(name):
+            _require_fixed(value, theirs, path)
+        elif name.endswith(".attn.qkv.bias"):
+            # One bias, as in TrackMAE. That of keys adds the same number to all scores of a query,
+            # so the softmax removes it.
+            at = name.removesuffix("qkv.bias")
+            ours[f"{at}q_bias"], _, ours[f"{at}v_bias"] = value.chunk(3)
+        elif not LATER.fullmatch(name):
+            ours[name] = value
+    for name in [name for name in ours if name.endswith(".attn.query.weight")]:
+        parts = [name.replace("query", part) for part in QKV]
+        if ours.keys() >= set(parts):
+            ours[name.replace("query", "qkv")] = torch.cat([ours.pop(part) for part in parts])
+    return ours
+
+
+def to_huggingface(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return our weights under the names of transformers 4, which version 5 reads too."""
+    theirs = dict[str, Tensor]()
+    for name, value in weights.items():
+        renamed = f"^{name}"
+        for ours, other in HUGGINGFACE:
+            renamed = renamed.replace(ours, other)
+        parts = zip(QKV, value.chunk(3)) if name.endswith(".qkv.weight") else [("qkv", value)]
+        for part, tensor in parts:
+            theirs[renamed[1:].replace("qkv", part)] = tensor.contiguous()
+    return theirs
+
+
+def _from_huggingface(name: str) -> str:
+    # Names of a VideoMAEModel lack the first part.
+    bare = name.startswith(("embeddings.", "encoder.layer.", "layernorm."))
+    name = f"^videomae.{name}" if bare else f"^{name}"
+    for ours, theirs in HUGGINGFACE:
+        name = name.replace(theirs, ours)
+    # Version 5 of transformers calls the biases so, version 4 as we do.
+    return re.sub(r"\.attn\.(q|v)(uery|alue)\.bias$", r".attn.\1_bias", name[1:])
+
+
+def _require_fixed(table: Tensor, name: str, path: Path) -> None:
+    fixed = sinusoid_table(*table.shape[-2:])
+    # The tolerance is that of half precision.
+    if not torch.allclose(table.float().cpu(), fixed, atol=1e-2):
+        raise UserError(f"{path}: {name} is learned; models here have VideoMAE's fixed positions")
+
+
+# --- The model of weights, and files beside them ---
+
+
+def sizes_of(weights: dict[str, Tensor], path: Path) -> dict[str, Any]:
+    """Return the spec fields `model` and, with a decoder, `decoder` of weights.
+
+    The number of heads is that of a config.json next to the weights. Otherwise heads have 64
+    channels, or 80 in a ViT-H, as in every published ViT.
+
+    Raises:
+        UserError: no model here has these shapes.
+    """
+    kernel = weights.get("encoder.patch_embed.proj.weight")
+    depth = _depth(weights, "encoder")
+    if kernel is None or kernel.ndim != 5 or not depth:
+        raise UserError(f"{path}: holds no encoder of videos")
+    width, _, tubelet, patch, _ = kernel.shape
+    known = (name for name, (own, _) in BACKBONES.items() if own[:2] == (width, depth))
+    name, config = next(known, "vit-b"), config_of(path)
+    of_head = 80 if name == "vit-h" else 64
+    if any("temporal_fc" in weight for weight in weights):
+        name = "timesformer"
+    heads = config.get("num_attention_heads", max(width // of_head, 1))
+    sizes = {"width": width, "depth": depth, "heads": heads, "tubelet": tubelet, "patch": patch}
+    with valid(f"{path}: its shapes fit no model here: "):
+        fields = {"model": Model(backbone=name, **sizes).model_dump(mode="json")}
+    if depth := _depth(weights, "decoder"):
+        width = len(weights["encoder_to_decoder.weight"])
+        heads = config.get("decoder_num_attention_heads", max(width // of_head, 1))
+        fields["decoder"] = {"width": width, "depth": depth, "heads": heads}
+    return fields
+
+
+def _depth(weights: dict[str, Tensor], part: str) -> int:
+    return len({name.split(".")[2] for name in weights if name.startswith(f"{part}.blocks.")})
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """Return the fields of the config.json next to weights, or {} if there is none of a VideoMAE.
+
+    A link counts where it is: in Hugging Face's cache, a model's files are links in one folder.
+    """
+    file = _beside(path, "config.json")
+    config = read_json(file) if file.is_file() else {}
+    return config if config.get("model_type") == "videomae" else {}
+
+
+def check_processor(path: Path, side: int | None = None) -> None:
+    """Refuse weights whose folder has an image processor that prepares pixels otherwise than mgm.
+
+    Args:
+        side: of the model's clips. Check also that the short side is scaled to it, and that the
+            centre is cut. None: check only how pixels are normalised.
+    """
+    file = next((file for name in PROCESSORS if (file := _beside(path, name)).is_file()), None)
+    if file is None:
+        return
+    ours: dict[str, Any] = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+    ours |= {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
+    cut = {"size": {"shortest_edge": side}, "do_center_crop": True}
+    cut |= {"crop_size": {"height": side, "width": side}}
+    theirs = {"image_mean": 0.5, "image_std": 0.5, **read_json(file)}
+    for name, value in (ours | cut if side else ours).items():
+        if (other := theirs.get(name, value)) != value:
+            then = f"; to do so all the same, give the size ({side})" if name in cut else ""
+            raise UserError(f"{file}: {name} is {other}, and mgm has {value}{then}")
+
+
+def _beside(path: Path, name: str) -> Path:
+    return path / name if path.is_dir() else path.with_name(name)

@@ -1,259 +1,246 @@
-"""What the page of a study, or of the paper's suite, shows: sections of views."""
+"""`mgm report`: tables, figures and the page from the results that exist.
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+It never trains. Runs that are missing are named.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from os.path import relpath
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 
-from mgm.report.estimates import (
-    StudyResults,
-    filled,
-    interval_of,
-    is_share,
-    run_ids_of,
-    selected,
-    selected_differences,
-    unit_of,
+from mgm.errors import UserError, nearest
+from mgm.files import read_json, write_text
+from mgm.report.cells import cells, differences, printed, verdicts
+from mgm.report.claims import claims
+from mgm.report.tables import (
+    Table,
+    claims_table,
+    differences_table,
+    paper_table,
+    predictions_table,
+    quotes,
+    study_table,
+    write_csv,
 )
-from mgm.report.views import table
-from mgm.report.views.table import TableCell
-from mgm.report.warnings import notes_of, of_page, warnings_of
-from mgm.spec import PUBLISHED, Spec
-from mgm.study.formula import parse_statement
-from mgm.study.schema import View
-from mgm.study.selection import Selection
+from mgm.results.frame import Published, load
+from mgm.study.schema import Study, View
 
-VERDICTS = {"holds": "held", "refuted": "refuted", "open": "open", "not run": "not run"}
+NOTHING = "None of its runs is finished."
+CLAIMS = (
+    "Each claim is a difference of two numbers: what the text says, what the paper's tables give, "
+    "and ours."
+)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A view as it is shown: a table, a picture, or why there is neither.
+    """A table or a figure on the page, or why there is none. `files` are paths from the page."""
 
-    Attributes:
-        name: the view's target; empty for what is no target.
-        picture: an svg, or a png of frames of clips.
-        alt: what a reader who does not see the picture is told.
-        why: why it has neither a picture nor a table.
-    """
-
-    title: str = ""
-    name: str = ""
-    notes: Sequence[str] = ()
-    warnings: Sequence[str] = ()
-    table: pd.DataFrame | None = None
-    picture: Path | None = None
-    alt: str = ""
+    key: str
+    title: str
+    note: str = ""
+    table: Table | None = None
     why: str = ""
     files: Sequence[str] = ()
-    run_ids: Sequence[str] = ()
-
-    @property
-    def is_chart(self) -> bool:
-        """Whether its picture has lines and marks, and no frames of clips."""
-        return self.picture is not None and self.picture.suffix == ".svg"
 
 
-@dataclass(frozen=True)
-class Section:
-    """Views below a title. What is folded is not in Markdown, so that it stays short."""
-
-    shown: Sequence[Shown]
-    title: str = ""
-    folded: bool = False
-
-
-@dataclass(frozen=True)
-class Page:
-    """The page of results.
-
-    Attributes:
-        findings: the answer, as sentences with numbers.
-        caveat: what the numbers do not show.
-        warnings: what is wrong with the runs.
-    """
-
-    title: str
-    sections: Sequence[Section]
-    lead: str = ""
-    findings: Sequence[str] = ()
-    caveat: str = ""
-    warnings: Sequence[str] = ()
-    tally: str = ""
-
-
-def study_page(found: StudyResults, views: Mapping[str, Shown], pictures: Sequence[Shown]) -> Page:
-    """Return the page of a study: a figure, a table, the first differences, what was refuted.
-
-    All else is folded, and written as csv.
+def build_report(
+    name: str,
+    results: Path = Path("results"),
+    reports: Path = Path("reports"),
+    only: str = "",
+    draw: bool = True,
+) -> Path:
+    """Write tables, figures and index.html to `reports`/NAME.
 
     Args:
-        views: the tables of the study, by key.
-        pictures: its figures, and that of every run.
+        only: a table or figure, such as table4e: write only that.
+        draw: whether to draw figures.
+
+    Returns:
+        The page's path, or the path of the table or figure.
+
+    Raises:
+        UserError: there are no such results, or `only` has nothing to show.
     """
-    study, tables = found.study, list(views.values())
-    first, *others = tables
-    if not any(name in study.views for name in views) and len(views) > 1:
-        # A table per dataset is implied. Its first column stands on the page for all datasets.
-        column = study.first_column
-        title = column + " (%)" * is_share(study, "", column)
-        first, others = shown_table(found, "", View(columns=(column,)), title), tables
-    families = found.differences[found.differences.n > 1][["family", "column"]].drop_duplicates()
-    differences = [
-        shown_differences(found, family, column) for family, column in families.to_numpy(str)
-    ]
-    refuted = shown_predictions(found, ["refuted"], "Refuted predictions")
-    told = shown_predictions(found, ["holds", "open", "not run"], "Predictions")
-    asked = [*study.limitations.items(), ("When the runs stop", study.stopping_rule)]
-    notes = [f"**{title}.** {said}" for title, text in asked if (said := filled(found, text))]
-    return Page(
-        study.question,
-        [
-            Section([*pictures[:1], first, *differences[:1], *refuted]),
-            *folded("All tables", others),
-            *folded("Other figures", pictures[1:]),
-            *folded("Other differences", differences[1:]),
-            *folded("Other predictions", told),
-            *folded("Notes", [Shown(notes=notes)] if notes else []),
-        ],
-        findings=answers(found),
-        caveat=caveat_of(found),
-        warnings=of_page(found),
-        tally=tally(found.predictions.verdict),
-    )
+    report = Report(load(name, results), reports / name, draw)
+    return report.write_one(only) if only else report.write()
 
 
-def suite_page(
-    found: Mapping[str, StudyResults],
-    tables: Mapping[str, Mapping[str, Shown]],
-    pictures: Mapping[str, Sequence[Shown]],
-    claims: pd.DataFrame,
-) -> Page:
-    """Return the page of the paper's suite. Studies with an answer come first."""
-    first = next(iter(found.values()))
-    order = sorted(found.values(), key=lambda one: not one.study.answer)
-    sections = list[Section]()
-    for one in order:
-        name = one.study.study
-        # Figures of seeds show the numbers of the tables once more.
-        declared = [shown for shown in pictures[name] if shown.name in one.study.views]
-        charts = [shown for shown in declared if not shown.picture or shown.is_chart]
-        own = list(tables[name].values())
-        if parts := [*own[:1], *charts, *own[1:]]:
-            sections.append(Section(parts, one.study.question))
-        sections += folded("Pictures", [shown for shown in declared if shown not in charts])
-    return Page(
-        "Motion-Guided Masking, rerun",
-        [*sections, *folded("The paper's claims", shown_claims(claims))],
-        lead=f"The experiments of Fan et al. (ICCV 2023) and their baselines, at scale "
-        f"{first.folder.name}{stand_ins(first.plan.specs.values())}.",
-        findings=[text for one in order for text in answers(one)],
-        caveat=caveat_of(first),
-        warnings=of_page(first),
-    )
+@dataclass(frozen=True)
+class Report:
+    """Writes what the page shows of studies."""
 
+    published: Published
+    folder: Path
+    draw: bool = True
 
-def folded(title: str, shown: Sequence[Shown]) -> list[Section]:
-    return [Section(shown, title, folded=True)] if shown else []
+    @cached_property
+    def numbers(self) -> pd.DataFrame:
+        """The cells of all studies, with the number that the paper prints for the same run."""
+        numbers, keys = cells(self.published.frame), ["study", "dataset", "row", "column"]
+        quoted = self.quoted.dropna(subset="row").drop_duplicates(keys)
+        numbers = numbers.merge(quoted[[*keys, "paper"]], how="left", on=keys)
+        same_runs = numbers.run_ids.where(numbers.run_ids != "")
+        same = numbers.groupby(same_runs).paper.transform("first")
+        return numbers.assign(paper=numbers.paper.fillna(same))
 
+    @cached_property
+    def quoted(self) -> pd.DataFrame:
+        """The numbers that the paper prints in the tables of these studies."""
+        parts = [
+            quotes(printed(key)).assign(study=name)
+            for name, study in self.published.studies.items()
+            for key, view in study.shown_views.items()
+            if view.kind == "paper"
+        ]
+        names = ["study", "dataset", "row", "column", "line", "epochs", "paper"]
+        return pd.concat([pd.DataFrame(columns=names), *parts]).astype({"paper": float})
 
-def answers(found: StudyResults) -> list[str]:
-    """Return the sentences of an answer: the first, and others whose numbers have intervals."""
-    first, *others = found.study.answer or [""]
-    texts = [filled(found, first), *(filled(found, one, intervals=True) for one in others)]
-    return [text for text in texts if text]
+    def write(self) -> Path:
+        """Write everything. The files of views that are gone go too."""
+        for kind in ("tables", "figures"):
+            shutil.rmtree(self.folder / kind, ignore_errors=True)
+        studies, found = self.published.studies, None
+        sections = [self.section(study) for study in studies.values()]
+        write_csv(self.numbers, self.folder / "tables/cells.csv")
+        if len(self.quoted):
+            about = Shown("claims", "The paper's claims", CLAIMS)
+            found = self._table(about, claims_table(claims(self.published.frame, studies)))
+        write_text(self.folder / "index.html", self.html(sections, found))
+        return self.folder / "index.html"
 
+    def write_one(self, key: str) -> Path:
+        """Write a table or a figure, and return its path."""
+        studies = self.published.studies.values()
+        views = {name: (view, one) for one in studies for name, view in one.shown_views.items()}
+        if key not in views:
+            raise UserError(f"{key}: no such table or figure; {nearest(key, views)}")
+        shown = self.show(key, *views[key])
+        if not shown.files:
+            raise UserError(f"{key}: {shown.why}")
+        return self.folder / shown.files[0]
 
-def caveat_of(found: StudyResults) -> str:
-    """Return what the numbers of a study, or of its scale, do not show."""
-    return (found.study.caveat or found.plan.caveat).strip()
+    def section(self, study: Study) -> dict[str, Any]:
+        """Return the views of a study, tables first, and its differences and predictions."""
+        frame, frozen = self.published.frame, self.published.frozen
+        shown = [self.show(key, view, study) for key, view in study.shown_views.items()]
+        found: dict[str, Any] = {
+            "study": study,
+            "shown": sorted(shown, key=lambda one: one.table is None),
+        }
+        end = f"-{study.study}" if len(self.published.studies) > 1 else ""
+        if study.predictions:
+            table = predictions_table(verdicts(frame, study, frozen))
+            found["predictions"] = self._table(Shown(f"predictions{end}", "Predictions"), table)
+        if len(compared := differences(frame, study)):
+            about = Shown(f"differences{end}", "Paired differences")
+            found["differences"] = self._table(about, differences_table(compared))
+        return found
 
+    def show(self, key: str, view: View, study: Study) -> Shown:
+        """Return a view of a study, and write its files."""
+        about, own = Shown(key, view.title or key, view.note), self.numbers
+        own = own[own.study == study.study]
+        if view.kind == "paper":
+            # At the paper's size, its numbers compare with ours.
+            alike = self.published.scale.name == "paper"
+            return self._table(about, paper_table(printed(key), own, alike))
+        if view.kind == "table":
+            part = selected(own, view)
+            if part.empty:
+                return replace(about, why=NOTHING)
+            return self._table(about, study_table(part, view.turned))
+        if not self.draw:
+            return replace(about, why="Not drawn.")
+        return self._clips(about, view) if view.show else self._chart(about, view, study, own)
 
-def stand_ins(specs: Iterable[Spec]) -> str:
-    """Return which models and videos stand in for those that the runs are named after."""
-    specs = [*specs]
-    toys = ["toy models"] * any(spec.model.misnamed for spec in specs)
-    # A published set has no digest, and one that is drawn in its place has one.
-    drawn = any(spec.data.digest and spec.data.dataset in PUBLISHED for spec in specs)
-    words = " on ".join([*toys, *["drawn videos"] * drawn])
-    return f" ({words})" * bool(words)
+    def _chart(self, about: Shown, view: View, study: Study, own: pd.DataFrame) -> Shown:
+        """Draw cells, or their differences from a row, as marks with intervals."""
+        from mgm.report import charts
 
+        own = selected(own, view)
+        if view.minus:
+            pairs = [(row, view.minus) for row in study.rows if row != view.minus]
+            found = differences(self.published.frame, study, pairs)
+            place = ["dataset", "row", "column"]
+            facts = own[[*place, "line", "epochs", "ratio", "steps", "control"]]
+            own = found.merge(facts, on=place)
+        if view.minus or not view.quoted:
+            own = own.assign(paper=np.nan)
+        elif view.x == "epochs" and not view.rows:
+            # Methods that the paper prints, and that are not rerun.
+            alone = self.quoted[(self.quoted.study == study.study) & self.quoted.row.isna()]
+            alone = alone.assign(row=alone.line, title=alone.dataset, metric="top1", share=True)
+            alone = selected(alone[alone.epochs.notna()], view)
+            own = pd.concat([own, alone.assign(control=False)], ignore_index=True)
+        if not own["mean"].notna().any():
+            return replace(about, why=NOTHING)
+        points = charts.points_of(own, view, self.published.scale.name == "paper")
+        return self._figure(about, lambda: charts.draw(points, view.x, view.minus))
 
-def tally(verdicts: Iterable[str]) -> str:
-    """Return "Predictions: 3 held, 1 refuted."; empty without any."""
-    counts = Counter(verdicts)
-    parts = [f"{counts[name]} {words}" for name, words in VERDICTS.items() if counts[name]]
-    return f"Predictions: {', '.join(parts)}." if parts else ""
+    def _clips(self, about: Shown, view: View) -> Shown:
+        """Draw what a run of the view's own has measured, or its arrays."""
+        from mgm.report import charts, clips
 
+        run_id, folder = self.published.pictures.get(about.key, ""), self.published.folder
+        if not folder:
+            return replace(about, why="A csv.xz has numbers alone. Run the study for this figure.")
+        path = folder / run_id / ("result.json" if view.show == "coverage" else "arrays.npz")
+        if not path.is_file():
+            return replace(about, why=f"Run {run_id} is not finished.")
+        note = f"Scale {self.published.scale.name}, run {run_id}."
+        if view.show == "coverage":
+            metrics = read_json(path)["metrics"]
+            return self._figure(about, lambda: charts.coverage(metrics, note))
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        return self._figure(about, lambda: clips.DRAW[view.show](arrays, note), "png")
 
-def shown_table(found: StudyResults, name: str, view: View, title: str) -> Shown:
-    """Return a table with what its readers must know."""
-    frame = selected(found, view)
-    waits = table.not_run(frame)
-    frame = frame[~frame.dataset.isin(waits)]
-    made = table.data(frame, view)
-    cells = frame[frame.row.isin([*made.index, *made.columns]) | (frame.n > 0)]
-    notes = [*filter(None, [view.note]), *notes_of(found, cells)]
-    if waits:
-        notes.append(f"Not run: {'; '.join(found.study.shown.get(name, name) for name in waits)}.")
-    return Shown(
-        title,
-        name,
-        notes=notes,
-        warnings=warnings_of(found, cells),
-        table=made,
-        files=[f"tables/{name}.{ending}" for ending in ("csv", "md", "tex")] if name else [],
-    )
+    def _table(self, about: Shown, table: Table) -> Shown:
+        table.write(self.folder / "tables" / about.key, f"{about.title}. {about.note}")
+        files = [f"tables/{about.key}.{ending}" for ending in ("csv", "md", "tex")]
+        return replace(about, table=table, files=files)
 
+    def _figure(self, about: Shown, draw: Callable[[], Any], ending: str = "svg") -> Shown:
+        from mgm.report import style
 
-def shown_differences(found: StudyResults, family: str, column: str) -> Shown:
-    """Return a family's differences, also of effects. Bold differs from 0."""
-    note = (
-        f"Row minus row in points, paired by {unit_of(found.study)}. Bold: it differs from 0 by "
-        "Holm's method, which keeps the chance of a false difference in a family at 5 %."
-    )
-    title = ", ".join(filter(None, ("Paired differences", family, column)))
-    frame = selected_differences(found, family, column)
-    # So that the table is not wider than it is high.
-    turned = frame.dataset.nunique() > frame.row.nunique()
-    options = {"head": "Difference (points)", "turned": turned}
-    return Shown(title, notes=[note], table=table.data(frame, View(options=options)))
+        file = f"figures/{about.key}.{ending}"
+        style.write(draw, self.folder / file)
+        return replace(about, files=[file])
 
-
-def shown_predictions(found: StudyResults, verdicts: Sequence[str], title: str) -> list[Shown]:
-    """Return what predictions with these verdicts came to, with the commits that wrote them."""
-    study, names, lines = found.study, list[str](), list[list[TableCell]]()
-    told: Any = found.predictions[found.predictions.verdict.isin(verdicts)].itertuples()
-    for line in told:
-        where = study.compared.get(line.dataset, line.dataset)
-        where += f", {line.column}" if line.column != study.first_column else ""
-        for what, numbers in (("dataset seeds", line.dataset_seeds), ("seeds", line.seeds)):
-            where += f", {what} {numbers[0]} to {numbers[-1]}" if numbers else ""
-        number, small = TableCell(status="not run"), (f"n = {line.n}",)
-        if line.n:
-            formula = parse_statement(line.says).formula
-            seeds = Selection(dataset_seeds=line.dataset_seeds, seeds=line.seeds)
-            runs = tuple(run_ids_of(found, line.dataset, formula, line.column, seeds).split())
-            number = TableCell(f"{line.mean:z.1f}", interval_of(line), small, run_ids=runs)
-        verdict = TableCell(status=line.verdict, small=tuple(filter(None, [line.why])))
-        names.append(line.says)
-        lines.append(
-            [TableCell(where), TableCell(line.since[:7] or "not committed"), number, verdict]
+    def html(self, sections: Sequence[Mapping[str, Any]], found: Shown | None) -> str:
+        """Return the page."""
+        place = FileSystemLoader(Path(__file__).parent)
+        environment = Environment(loader=place, autoescape=True, trim_blocks=True)
+        every = [one for part in sections for one in (*part["shown"], part.get("differences"))]
+        lows = [one.table.csv.low.astype(float) for one in every if one and one.table]
+        frame, folder = self.published.frame, self.published.folder
+        # A dataset that is a mean of others has no runs of its own.
+        runs = frame[~frame.run_id.str.contains(" ")].drop_duplicates("run_id")
+        return environment.get_template("page.html.j2").render(
+            name=self.published.name,
+            published=self.published,
+            sections=sections,
+            intervals=sum(int(np.isfinite(low).sum()) for low in lows),
+            claims=found,
+            runs=runs.to_dict("records"),
+            began=min(filter(None, runs.started), default=""),
+            place=quote(relpath(folder, self.folder)) if folder else "",
+            html=lambda table: Markup(table.html()),
         )
-    columns = pd.Index(["Where", "Commit", "Found", "Verdict"], name="Predicted")
-    made = pd.DataFrame(lines, names, columns)
-    return [Shown(title, table=made)] if lines else []
 
 
-def shown_claims(claims: pd.DataFrame) -> list[Shown]:
-    """Return the paper's claims by verdict, each against the paper's own tables."""
-    made = []
-    for verdict, part in claims.groupby("verdict", sort=False):
-        index = pd.Index(part.claim, name=None)
-        lines = pd.DataFrame({"The paper's tables": map(TableCell, part.quoted)}, index)
-        title = f"{verdict}: {len(part)}".capitalize()
-        made.append(Shown(title, table=lines.rename_axis(columns="Claim")))
-    return made
+def selected(numbers: pd.DataFrame, view: View) -> pd.DataFrame:
+    """Return the numbers that a view shows."""
+    places = numbers[["dataset", "row", "column"]].to_numpy()
+    return numbers[np.array([view.shows(*place) for place in places], bool)]

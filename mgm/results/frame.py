@@ -1,152 +1,278 @@
-"""Results as one pandas table: the plan, joined with the runs' files."""
+"""Results as one pandas table: the numbers that studies want, joined with the runs' files.
 
-from collections.abc import Mapping
-from math import isfinite, nan
+The numbers are those of the runs in results/NAME, or, in a clone without them, of
+results/NAME.csv.xz. The frozen study, results/NAME/study.yaml, is written before the first run. It
+shows which predictions are older than the runs.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from math import nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
-from mgm.results.plan import Cell, RunPlan, read_plan
-from mgm.results.result import RunStatus, examine
-from mgm.spec import Finetune, Measure, Pretrain, Spec, parents
+from mgm.errors import UserError, nearest, valid
+from mgm.files import replacing, write_text
+from mgm.results.run import git_commit, status
+from mgm.spec import Spec
+from mgm.study import CONFIG, STUDIES
+from mgm.study.expand import Expansion, expand
+from mgm.study.scales import Scale, file_of, load_scale, of_paper
+from mgm.study.schema import Study, load_study, read_yaml
 
-# What a run's own fields are called in the frame.
-WORDS = ("mask", "guidance", "backbone")
-NUMBERS = ("ratio", "epochs", "steps", "size")
-# What a run's result says of its videos and of what was learnt.
-FACTS = ("classes", "train", "test", "groups", "chance", "failed", "learnt", "lead")
+FROZEN = "study.yaml"
+# Types of the columns that are not text.
+FLOATS = ("ratio", "epochs", "steps", "value", "n_test", "wall_s")
+FLAGS = ("control", "dirty")
+TYPES: dict[Any, Any] = dict.fromkeys(FLOATS, float) | dict.fromkeys(FLAGS, bool)
+TYPES |= dict.fromkeys(("dataset_seed", "seed"), int)
+# Fields of a study that decide all its runs.
+STUDY_FIELDS = ("scale", "epochs", "backbone", "settings")
+# What a run's files add to the columns of an expansion.
+FACTS = ("value", "status", "why", "n_test", "commit", "dirty", "started", "device", "wall_s")
+NO_FACTS: dict[str, Any] = {"commit": "", "dirty": False, "started": "", "device": ""}
 
 
-def read_frame(results: Path) -> pd.DataFrame:
-    """Read every number that a folder of results wants, one row per number.
+@dataclass(frozen=True)
+class Frozen:
+    """Studies as they were before the first run, at `commit` and `date`."""
 
-    It reads the plan and the runs' files, and expands no study. `frame_of` is its second half, for
-    what has the plan and the statuses already.
+    commit: str
+    date: str
+    studies: dict[str, Study]
+    scale: dict[str, Any]
+    # Of prepared datasets, by key.
+    digests: dict[str, str]
+    # The file that a user named. Empty: one of this package.
+    file: str = ""
 
-    Columns:
-        study, dataset, title, row, column, stage, metric, run_id, pretraining: as in
-            `mgm.results.plan.Cell`.
-        dataset_seed: -1 for a dataset that is not drawn. seed. control: a number without a model.
-        views: keys, joined by spaces.
-        mask, guidance, backbone: of the run's pretraining, or of the run itself (`own_fields`).
-        ratio, epochs, steps, size: numbers of the same; NaN without pretraining.
-        value: the number; NaN unless the state is finished.
-        state: finished, altered, failed, running or not run.
-        why: what is wrong, in every state except finished.
-        commit: as in `git describe --dirty`; empty if not finished. dirty: whether its tree was.
-        classes, train, test, groups: counts of classes, of videos, and of groups of test videos.
-        chance: the chance accuracy (%), measured by controls. failed: videos that were not read.
-        learnt: what the run's pretraining explains of its loss (%).
-        lead: what a measured model explains minus what the mean of the visible neighbours does.
-        about: notes on the data.
 
-    A control that cannot be measured on a dataset, such as the duration of videos that are equally
-    long, has no row once its run is finished. Pictures are no numbers: they have no row.
+@dataclass(frozen=True)
+class Published:
+    """Studies with their results.
+
+    Attributes:
+        frame: a row per number, with the columns of `Expansion.cells`, and: `value`, NaN unless
+            `status` is finished; `why` it is not; `n_test`, videos of the test; `commit`, `dirty`,
+            `started`, `device` and `wall_s` of the run. A run without a number of its own, such as
+            a pretraining, has one row, whose column is empty. A dataset that is a mean of others
+            has their run ids, joined by spaces.
+        frozen: None if the studies were never frozen.
+        specs: specs by run id; empty if the numbers come from NAME.csv.xz.
+        folder: of the runs; None if the numbers come from NAME.csv.xz.
+        pictures: the run whose arrays a view shows, by the view's key.
+        problems: what was left out, a sentence each.
     """
-    plan = read_plan(results)
-    return frame_of(plan, examine_all(results, plan.specs))
+
+    name: str
+    studies: dict[str, Study]
+    scale: Scale
+    frame: pd.DataFrame
+    frozen: Frozen | None = None
+    specs: dict[str, Spec] = field(default_factory=dict)
+    folder: Path | None = None
+    pictures: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
 
 
-def frame_of(plan: RunPlan, statuses: Mapping[str, RunStatus]) -> pd.DataFrame:
-    """Return a plan's numbers, joined with the statuses of its runs (`read_frame`)."""
-    own = {run_id: own_fields(spec, plan.specs) for run_id, spec in plan.specs.items()}
-    rows = []
-    for cell in plan.cells:
-        if cell.metric and (row := _row(cell, statuses[cell.run_id])):
-            start = statuses.get(cell.pretraining, RunStatus("not run")).result or {}
-            learnt = start.get("metrics", {}).get("explained")
-            rows.append(row | own[cell.run_id] | {"learnt": learnt})
-    return pd.DataFrame(rows).astype(dict.fromkeys(("value", *NUMBERS, *FACTS), "float64"))
+def read_frame(name: str, results: Path = Path("results")) -> pd.DataFrame:
+    """Return every number of the studies `name`, as `Published.frame` has them."""
+    return load(name, results).frame
 
 
-def own_fields(spec: Spec, specs: Mapping[str, Spec]) -> dict[str, Any]:
-    """Return what a reader compares runs by: of the pretraining, or of a measured mask."""
-    fields = dict.fromkeys(WORDS, "") | dict.fromkeys(NUMBERS, nan)
-    start: Spec | None = pretraining_of(spec, specs)
-    fields |= {"backbone": spec.model.backbone}
-    if isinstance(spec, Measure) and spec.name == "visible":
-        start = spec
-    if isinstance(start, Pretrain | Measure):
-        fields |= {"mask": start.mask.name, "guidance": start.mask.guidance}
-        fields |= {"ratio": start.mask.ratio, "size": start.clips.size}
-    if isinstance(start, Pretrain):
-        fields |= {"epochs": start.optim.epochs, "steps": start.optim.steps}
-    return fields
-
-
-def _row(cell: Cell, status: RunStatus) -> dict[str, Any] | None:
-    result: Mapping[str, Any] = status.result or {}
-    value, state, why = result.get("metrics", {}).get(cell.metric), status.state, status.why
-    if result and cell.control and value is None:
-        return None
-    if result and not (isinstance(value, int | float) and isfinite(value)):
-        state, why = "altered", f"{cell.run_id}: metrics.{cell.metric} is {str(value)[:40]}"
-        value = nan
-    data, metrics = result.get("data", {}), result.get("metrics", {})
-    lead = metrics["explained"] - metrics["neighbours"] if "neighbours" in metrics else nan
-    return {
-        **cell._asdict(),
-        "views": " ".join(cell.views),
-        "value": value,
-        "state": state,
-        "why": why,
-        "commit": commit_of(result) if result else "",
-        "dirty": bool(result.get("dirty")),
-        **{name: data.get(name) for name in ("classes", "train", "test")},
-        "groups": data.get("groups", data.get("test")),
-        "chance": metrics.get("chance"),
-        "failed": len(result.get("failed_videos", ())),
-        "lead": lead,
-        "about": data.get("note", ""),
-    }
-
-
-def of_every_run(frame: pd.DataFrame, specs: Mapping[str, Spec]) -> pd.DataFrame:
-    """Return the rows of a frame once more for each run that a row's run starts from."""
-    above: dict[str, list[str]] = {}
-    for run_id, spec in specs.items():
-        known = [parent for parent in parents(spec) if parent in above]
-        above[run_id] = [run_id, *dict.fromkeys(name for one in known for name in above[one])]
-    return frame.assign(run_id=frame.run_id.map(above)).explode("run_id")
-
-
-def examine_all(
-    results: Path,
-    specs: Mapping[str, Spec],
-    weights: bool = False,
-) -> dict[str, RunStatus]:
-    """Return the status of each run.
-
-    If a run is altered, the runs that start from it are altered too, since the origin of their
-    weights is unknown.
+def load(name: str, results: Path = Path("results")) -> Published:
+    """Read the studies `name` and their results.
 
     Args:
-        specs: specs by run id, parents before children.
-        weights: verify the weights too, as `examine` does.
+        name: of a study in studies/, of a scale, or of a folder of results.
+
+    Raises:
+        UserError: there is no such study, or it cannot be read.
     """
-    statuses: dict[str, RunStatus] = {}
-    for run_id, spec in specs.items():
-        statuses[run_id] = examine(results / run_id, spec, weights)
-        above = [parent for parent in parents(spec) if parent in statuses]
-        if altered := [parent for parent in above if statuses[parent].state == "altered"]:
-            why = f"{run_id}: its parent {altered[0]} is altered"
-            statuses[run_id] = RunStatus("altered", why)
-    return statuses
+    folder, packed = results / name, results / f"{name}.csv.xz"
+    if packed.is_file() and not folder.is_dir():
+        frozen = read_frozen(results / f"{name}.{FROZEN}")
+        studies, scale = _studies_of(name, frozen)
+        table = read_table(packed)
+        problems = _leave_out_edited(table, studies, frozen) if frozen else []
+        frame = with_means(table, studies)
+        return Published(name, studies, scale, frame, frozen, problems=problems)
+    frozen = read_frozen(folder / FROZEN)
+    studies, scale = _studies_of(name, frozen)
+    found = expand([*studies.values()], scale, frozen.digests if frozen else None, lenient=True)
+    frame, more = with_means(joined(found, folder), studies), (found.pictures, found.problems)
+    return Published(name, studies, scale, frame, frozen, found.specs, folder, *more)
 
 
-def pretraining_of(spec: Spec, specs: Mapping[str, Spec]) -> Pretrain | None:
-    """Return the pretraining run that a run is or starts from; None if it has none or several."""
-    while not isinstance(spec, Pretrain):
-        above = [specs[parent] for parent in parents(spec) if parent in specs]
-        if isinstance(spec, Finetune):
-            above = above[:1]
-        if len(above) != 1:
-            return None
-        [spec] = above
-    return spec
+def _studies_of(name: str, frozen: Frozen | None) -> tuple[dict[str, Study], Scale]:
+    """Return the studies `name` as their files are now, and their scale."""
+    places = [Path(frozen.file)] if frozen and frozen.file else []
+    places += [folder / f"{name}.yaml" for folder in (STUDIES, CONFIG)]
+    path = next(filter(Path.is_file, places), None)
+    if path and "study" in read_yaml(path, "study"):
+        studies = [load_study(path)]
+        scale = load_scale(file_of(studies[0].scale, CONFIG))
+    elif path:
+        studies = of_paper(scale := load_scale(path))
+    elif frozen:
+        studies, scale = [*frozen.studies.values()], Scale.model_validate(frozen.scale)
+    else:
+        known = {file.stem for place in (STUDIES, CONFIG) for file in place.glob("*.yaml")}
+        raise UserError(f"{name}: no such study or scale; {nearest(name, sorted(known))}")
+    return {study.study: study for study in studies}, scale
 
 
-def commit_of(result: Mapping[str, Any]) -> str:
-    """Return the commit of a result, in the format of `git describe --dirty`."""
-    return result["commit"] + ("-dirty" if result["dirty"] else "")
+def freeze(
+    folder: Path, studies: Sequence[Study], scale: Scale, expansion: Expansion, file: str = ""
+) -> None:
+    """Write the frozen study of a folder of results, unless it is there."""
+    if (path := folder / FROZEN).exists():
+        return
+    commit, dirty = git_commit()
+    fields = {
+        "commit": commit + "-dirty" * dirty,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "file": file,
+        "digests": {key: one.digest for key, one in expansion.datasets.items() if one.root},
+        "scale": _dump(scale),
+        "studies": [_dump(study) for study in studies],
+    }
+    head = "# Written before the first run. The page judges these predictions.\n"
+    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
+    write_text(path, head + text)
+
+
+def _dump(model: Any) -> dict[str, Any]:
+    return model.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def read_frozen(path: Path) -> Frozen | None:
+    """Read a frozen study; None if there is none."""
+    if not path.is_file():
+        return None
+    fields = read_yaml(path, "frozen study")
+    with valid(f"{path}: studies."):
+        studies = [Study.model_validate(one) for one in fields["studies"]]
+    return Frozen(**fields | {"studies": {study.study: study for study in studies}})
+
+
+def joined(found: Expansion, folder: Path) -> pd.DataFrame:
+    """Return the cells of an expansion with their results, and the runs that have no cell."""
+    states = {run_id: status(folder / run_id, spec) for run_id, spec in found.specs.items()}
+    cells, none = found.cells, dict.fromkeys(("column", "metric", "pretraining", "views"), "")
+    starts = cells[cells.pretraining != ""].drop_duplicates("pretraining")
+    starts = starts.assign(run_id=starts.pretraining, stage="pretrain", **none)
+    shown = {*cells.run_id, *starts.run_id}
+    others = [
+        {"run_id": run_id, "stage": spec.stage, "seed": spec.seed, "title": spec.data.dataset}
+        for run_id, spec in found.specs.items()
+        if run_id not in shown
+    ]
+    table = pd.concat([cells, starts, pd.DataFrame(others)], ignore_index=True)
+    empty = dict.fromkeys(table.columns.difference([*TYPES]), "")
+    table = table.fillna({**empty, "dataset_seed": -1, "control": False})
+    facts = []
+    for run_id, metric in zip(table.run_id, table.metric):
+        result, own = states[run_id].result, {**NO_FACTS, "status": states[run_id].state}
+        own["why"] = states[run_id].why
+        if result:
+            own |= {name: getattr(result, name) for name in FACTS[3:]}
+            own["value"] = result.metrics.get(metric, nan)
+            if metric and metric not in result.metrics:
+                own |= {"status": "not run", "why": f"no {metric}"}
+        facts.append(own)
+    table = table.join(pd.DataFrame(facts, columns=[*FACTS])).astype(TYPES)
+    # A control that a dataset does not have, such as the duration of videos of equal length.
+    return table[~table.control | (table.why != "no " + table.metric)]
+
+
+def with_means(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFrame:
+    """Return a frame with the rows of datasets that are means of others."""
+    tables = [frame]
+    for name, study in studies.items():
+        cells = frame[(frame.study == name) & (frame.column != "")]
+        for key, place in study.datasets.items():
+            if not place.mean_of:
+                continue
+            signs = dict.fromkeys(place.mean_of, 1 / len(place.mean_of))
+            signs |= {other: -1 / len(place.minus_mean_of) for other in place.minus_mean_of}
+            used = cells[cells.dataset.isin([*signs])]
+            used = used.assign(value=used.value * used.dataset.map(signs))
+            same = used.groupby(["row", "column", "dataset_seed", "seed"], sort=False)
+            first: Any = dict.fromkeys(frame.columns, "first")
+            mean = same.agg(first | {"run_id": lambda run_ids: " ".join(run_ids.unique())})
+            # A number that lacks a dataset is no mean.
+            mean["value"] = same.value.sum(min_count=len(signs))
+            whole = same.dataset.nunique() == len(signs)
+            mean = mean[whole].reset_index(drop=True)
+            mean.loc[mean.value.isna(), "status"] = "not run"
+            # Its videos are of several tests, so no interval is over them.
+            title = place.title or key
+            tables.append(mean.assign(dataset=key, title=title, views="", n_test=0.0))
+    return pd.concat(tables, ignore_index=True).astype(TYPES)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read results/NAME.csv.xz. Names such as None, NA and 007 stay what they are."""
+    table = read_csv(path)
+    floats = {name: pd.to_numeric(table[name]) for name in FLOATS}
+    return table.assign(**floats, **{name: table[name] == "1" for name in FLAGS}).astype(TYPES)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a csv file as text. An empty field is an empty text."""
+    return pd.read_csv(path, dtype=object, keep_default_na=False)
+
+
+def pack(name: str, results: Path = Path("results")) -> Path:
+    """Write results/NAME.csv.xz from the runs in results/NAME, and the frozen study beside it.
+
+    Raises:
+        UserError: there are no finished runs.
+    """
+    folder, path = results / name, results / f"{name}.csv.xz"
+    published = load(name, results)
+    # Means are computed again.
+    table = published.frame[~published.frame.run_id.str.contains(" ")]
+    if not published.folder or not (table.status == "finished").any():
+        raise UserError(f"{folder}: no run is finished; run `snakemake` first")
+    table = table.astype(dict.fromkeys(FLAGS, int))
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    if published.frozen:
+        shutil.copyfile(folder / FROZEN, results / f"{name}.{FROZEN}")
+    return path
+
+
+def _leave_out_edited(
+    table: pd.DataFrame, studies: Mapping[str, Study], frozen: Frozen
+) -> list[str]:
+    """Mark numbers as not run whose row, column or dataset was edited since the runs.
+
+    Returns:
+        A sentence for each that was edited.
+    """
+    problems = []
+    for name, study in studies.items():
+        old = frozen.studies.get(name, study)
+        every = any(getattr(old, one) != getattr(study, one) for one in STUDY_FIELDS)
+        for part in ("datasets", "rows", "columns"):
+            before = getattr(old, part)
+            for key, now in getattr(study, part).items():
+                if key in before and (every or _recipe(before[key]) != _recipe(now)):
+                    why = f"{part}.{key} was edited since the runs"
+                    chosen = (table.study == name) & (table[part[:-1]] == key)
+                    for column, text in (("value", nan), ("status", "not run"), ("why", why)):
+                        table.loc[chosen, column] = text
+                    problems.append(f"study {name}: {why}")
+    return problems
+
+
+def _recipe(part: Any) -> Any:
+    """Return the fields of a part of a study that decide its runs."""
+    return part.model_dump(exclude={"title", "only", "tested", "rows", "dataset_seeds"})

@@ -5,8 +5,7 @@ Only matrix products count, as in papers.
 
 import math
 
-from mgm.spec.run_specs import Finetune, Pretrain, Probe
-from mgm.spec.values import Model
+from mgm.spec.run_specs import Finetune, Model, Pretrain, Probe
 
 # FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets: with float32 accumulation and
 # without sparsity. The V100 has no bf16, so this is its fp16.

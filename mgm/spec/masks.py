@@ -1,19 +1,25 @@
 """The settings of a mask, and the table of all masks. `mgm.masking` computes them.
 
-To add a mask, write mgm/masking/NAME.py with a function NAME, and add a line to MASKS. A hyphen in
-the name is an underscore in the file's name. The function takes the mask's settings, the token grid
-and the seeds of a batch; if guided, also the magnitude of motion; if directional, also its
-displacement (`mgm.masking.make_mask`). It returns the hidden patches, (B, S, patches) bool, or
-`Boxes` whose nearest patches are hidden.
+To add a mask to the package, write its function (`mgm.masking.paper` and `mgm.masking.others` have
+examples), and add a line to MASKS and one to `mgm.masking.make.FUNCTIONS`. A mask of your own needs
+no line: its name is `module:function`.
 """
 
-from importlib.metadata import entry_points
+import inspect
+import re
+from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from mgm.errors import nearest
-from mgm.spec.values import FrozenModel
+from mgm.errors import UserError, nearest
+
+
+class FrozenModel(BaseModel):
+    """An immutable value that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class MaskInfo(NamedTuple):
@@ -22,49 +28,74 @@ class MaskInfo(NamedTuple):
     row: str = ""  # its row in Table 4e; empty: none
     guided: bool = False  # reads motion
     directional: bool = False  # and the motion's direction
-    largest: bool = False  # looks for the largest motion (eq. 6), so it reads `Mask.cells`
     # The method's paper, if it is not the MGM paper. Then the study `masks` lists its row.
     source: str = ""
     # Raise this number when the same spec makes another mask, so that its runs get other ids.
     version: int = 1
-    # The module of `mgm.masking` with the mask's function. Empty: the mask's name.
-    file: str = ""
-    # The function of an installed package, as MODULE:NAME.
-    function: str = ""
+    # The usual share of hidden patches.
+    ratio: float = 0.75
 
 
-Edge = Literal["grow", "clamp"]
-EDGES = get_args(Edge)
+# Ratios. P: the paper (4.5, Figure 4a) states 0.75 for MGM alone. V: VideoMAE, scripts.
 MASKS = {
-    "agnostic": MaskInfo(file="paper"),
-    "tube": MaskInfo("Random Tube", file="paper"),
-    "block": MaskInfo("Random Block", file="paper"),
-    "smm-sparse": MaskInfo("SMM (Sparse)", file="paper"),
-    "smm": MaskInfo("SMM (Dense)", file="paper"),
-    "mgm-sparse": MaskInfo("MGM (Sparse)", guided=True, largest=True, file="paper"),
-    "mgm": MaskInfo("MGM (Dense)", guided=True, largest=True, file="paper"),
-    "warped": MaskInfo("Warped (MGMAE)", True, True, source="MGMAE", version=2, file="others"),
+    "agnostic": MaskInfo(ratio=0.9),  # ST-MAE's abstract
+    "tube": MaskInfo("Random Tube", ratio=0.9),  # V
+    "block": MaskInfo("Random Block"),
+    "smm-sparse": MaskInfo("SMM (Sparse)"),
+    "smm": MaskInfo("SMM (Dense)"),
+    "mgm-sparse": MaskInfo("MGM (Sparse)", guided=True),
+    "mgm": MaskInfo("MGM (Dense)", guided=True),  # P
+    # MGMAE: scripts/mgmae/*.sh
+    "warped": MaskInfo("Warped (MGMAE)", True, True, source="MGMAE", version=2, ratio=0.9),
+    # TrackMAE: README.md
     "motion-bins": MaskInfo(
-        "Motion Bins (TrackMAE)", True, source="TrackMAE", version=2, file="others"
+        "Motion Bins (TrackMAE)", True, source="TrackMAE", version=2, ratio=0.8
     ),
-    "multi-block": MaskInfo("Multi-Block (V-JEPA)", source="V-JEPA", file="others"),
+    # V-JEPA: "an average masking ratio of about 90 %"
+    "multi-block": MaskInfo("Multi-Block (V-JEPA)", source="V-JEPA", ratio=0.9),
+    # As tube masking, which it replaces.
     "green-noise": MaskInfo(
-        "Green Noise (Green3D)", source="Structured-Noise Masked Modeling", file="others"
+        "Green Noise (Green3D)", source="Structured-Noise Masked Modeling", ratio=0.9
     ),
-    "codec-keep": MaskInfo(
-        "Codec Keep (OneVision-Encoder)", True, source="OneVision-Encoder", file="others"
-    ),
+    "codec-keep": MaskInfo("Codec Keep (OneVision-Encoder)", True, source="OneVision-Encoder"),
+    "codec-clip": MaskInfo("Codec Clip (OneVision-Encoder)", True, source="OneVision-Encoder"),
+    # As multi-block, whose blocks they place.
+    "motion-blocks": MaskInfo("Motion Blocks (V-JEPA 2.1)", True, source="V-JEPA 2.1", ratio=0.9),
+    "static-blocks": MaskInfo("Static Blocks (V-JEPA 2.1)", True, source="V-JEPA 2.1", ratio=0.9),
+    # One of eight slots is visible.
+    "future": MaskInfo("Future Frames (V-JEPA)", source="V-JEPA", ratio=0.875),
 }
 
-# Masks of installed packages, which are not imported here (docs/extend.md).
-for _group, _guided in (("mgm.masks", False), ("mgm.masks.guided", True)):
-    for _point in entry_points(group=_group):
-        MASKS.setdefault(_point.name, MaskInfo(guided=_guided, function=_point.value))
+# Masks whose slots may hide different numbers of patches. Every clip still hides S * K.
+WHOLE_CLIP = ("agnostic", "codec-clip", "future")
+
+# The name of a mask of your own.
+OWN = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+
+
+def own_mask(name: str) -> Callable[..., Any]:
+    """Return the function that the name of a mask, `module:function`, names."""
+    try:
+        return resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"mask {name}: {error}; its module must be on the Python path") from None
+
+
+def mask_info(name: str) -> MaskInfo:
+    """Return the facts about a mask.
+
+    A mask of your own is imported. It is guided if its function takes the magnitude of motion as
+    its fourth argument, and directional if it takes displacements as its fifth.
+    """
+    if name in MASKS:
+        return MASKS[name]
+    arguments = len(inspect.signature(own_mask(name)).parameters)
+    return MaskInfo(guided=arguments > 3, directional=arguments > 4)
 
 
 def _known(name: str) -> str:
-    if name not in MASKS:
-        raise ValueError(f"no such mask; {nearest(name, MASKS)}")
+    if name not in MASKS and not re.fullmatch(OWN, name):
+        raise ValueError(f"no such mask; {nearest(name, MASKS)}; one of your own: module:function")
     return name
 
 
@@ -72,40 +103,21 @@ MaskName = Annotated[str, AfterValidator(_known)]
 Flow = Literal["raft-small", "dis"]  # RAFT-small from torchvision, DIS from OpenCV
 # What a track holds (`mgm.video.track`): the codec's motion vectors, or optical flow.
 Method = Literal["codec", Flow]
-Guidance = Literal["vectors", Flow, "shuffled", "difference"]
+Guidance = Literal["vectors", Flow, "shuffled"]
 FLOWS = get_args(Flow)
-CODEC = ("vectors", "shuffled")  # guidance by the motion vectors that the codec stored
-Distance = Literal["estimated", "none"]
-Compensate = Literal["none", "median", "affine"]
-Cells = Literal["centre", "max"]
 
 
 class Mask(FrozenModel):
     """All settings of a mask."""
 
     name: MaskName = "mgm"
-    # The share of patches hidden in every slot (`hidden`). Agnostic: in the clip.
+    # The share of patches hidden in every slot (`hidden`). WHOLE_CLIP masks: in the clip.
     ratio: float = Field(0.75, gt=0, lt=1)
-    # The part of a box outside the frame is hidden on the other side (grow), or the box is moved
-    # inside (clamp).
-    edge: Edge = "grow"
     # Whether mgm's box changes its aspect ratio from slot to slot (eq. 7).
     jitter: bool = True
-    # The codec's motion vectors, or optical flow (`mgm.video.optical_flow`). Shuffled is a control:
-    # the codec's motion vectors of another training video. Difference is a control without a
-    # codec: how much the clip's pixels change from frame to frame.
+    # The codec's motion vectors, or optical flow (`mgm.video.flow`). Shuffled is a control: the
+    # codec's motion vectors of another training video.
     guidance: Guidance = "vectors"
-    # Whether a vector is divided by the frames to its reference. None is eq. 6 as printed. Optical
-    # flow is never divided.
-    distance: Distance = "estimated"
-    # How the camera's motion is subtracted before the magnitude is computed: not (the paper), as
-    # the median vector of each frame, or as an affine fit to each frame's vectors (pan, zoom and
-    # rotation), which holds while objects cover less than 25 % of the frame.
-    compensate: Compensate = "none"
-    # The motion of a cell of 8 x 8 pixels of the clip: that of the video's cell at its centre, or
-    # the largest of the video's cells that it covers. Max is eq. 6 to the letter: a crop of a large
-    # frame has more cells than the clip. Masks without `MaskInfo.largest` always have "centre".
-    cells: Cells = "centre"
     # The version of the mask's definition. Default: the one that this code computes.
     version: int = Field(1, ge=1, le=10**9)
 
@@ -116,14 +128,17 @@ class Mask(FrozenModel):
 
     @model_validator(mode="after")
     def _is_what_this_code_makes(self):
-        if "version" not in self.model_fields_set:
+        if "version" not in self.model_fields_set and self.name in MASKS:
             self.__dict__["version"] = MASKS[self.name].version
-        if not MASKS[self.name].largest:
-            self.__dict__["cells"] = "centre"
         return self
 
+    @property
+    def method(self) -> Method:
+        """Return which tracks guide the mask."""
+        return self.guidance if self.guidance in FLOWS else "codec"  # type: ignore[return-value]
+
     def hidden(self, patches: int) -> int:
-        """Return K, how many patches of a slot are hidden. For `agnostic`, it is the average.
+        """Return K, how many patches of a slot are hidden. Of WHOLE_CLIP masks, it is the average.
 
         Masks round the number of hidden patches down, as VideoMAE does. MGMAE's code rounds the
         number of visible patches down, here to at least one. At 0.9 it shows 19 of 196 patches, and

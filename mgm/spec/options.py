@@ -1,12 +1,16 @@
-"""Options of how a command computes: threads, workers and so on. No option changes a result."""
+"""Options of how a command computes: threads, workers and so on. No option changes a result.
+
+The table of controls stands here too, since studies, measures and reports share it.
+"""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from mgm.errors import MOST_PROCESSES
-from mgm.spec.values import Clips, FrozenModel, Views
+from mgm.spec.masks import FrozenModel
+
+MOST_PROCESSES = 1024  # also the most threads per process
 
 
 class ReadOptions(FrozenModel):
@@ -17,21 +21,13 @@ class ReadOptions(FrozenModel):
         None,
         ge=0,
         le=MOST_PROCESSES,
-        description="Worker processes that decode videos, per training process; 0: none. "
+        description="Worker processes that read videos, per training process; 0: none. "
         "Default: on a GPU all cores but one, otherwise 0.",
     )
 
 
-class LoadOptions(ReadOptions):
-    """Options of stages that read a dataset."""
-
-    cache_mb: int = Field(
-        0, ge=0, description="Memory for decoded videos (MB), useful for small datasets."
-    )
-
-
-class RunOptions(LoadOptions):
-    """Options of training runs. They do not change a result, so they are no part of a run's id.
+class RunOptions(ReadOptions):
+    """Options of runs. They do not change a result, so they are no part of a run's id.
 
     The command line, the files of scales and clusters, and the training loop share this value.
     To add an option, add a field here and the line that reads it.
@@ -68,7 +64,7 @@ class ApplyOptions(ReadOptions):
     """Options of `mgm embed`: how videos are cut into clips and read."""
 
     temporal: int = Field(2, ge=1, description="Clips per video, evenly spaced.")
-    spatial: int = Field(1, description="Crops per clip, 1 or 3.")
+    spatial: Literal[1, 3] = Field(1, description="Crops per clip, 1 or 3.")
     frames: int | None = Field(
         None,
         ge=1,
@@ -87,15 +83,6 @@ class ApplyOptions(ReadOptions):
     )
     force: bool = Field(False, description="Replace an existing file.")
 
-    def clips(self, frames: int = 16, size: int = 224, stride: int = 4) -> Clips:
-        """Return the clips for weights that come without a run. Options replace the arguments."""
-        frames, size, stride = self.frames or frames, self.size or size, self.stride or stride
-        return Clips(frames=frames, size=size, stride=stride, sampling="window")
-
-    def views(self) -> Views:
-        """Return the views per video."""
-        return Views(temporal=self.temporal, spatial=self.spatial)  # type: ignore[arg-type]
-
 
 class PredictOptions(ApplyOptions):
     """Options of `mgm predict`."""
@@ -103,3 +90,32 @@ class PredictOptions(ApplyOptions):
     split: Literal["train", "test"] | None = Field(
         None, description="Index: only videos of this split; print their top-1."
     )
+
+
+class Control(NamedTuple):
+    """A set of features that classifies videos without a trained model.
+
+    `name` is a metric of a run of `Measure(name="controls")`.
+    """
+
+    name: str
+    title: str
+    kind: Literal["file", "picture", "motion", "model"]
+
+
+CONTROLS = (
+    Control("frames", "Number of frames", "file"),
+    Control("duration", "Duration", "file"),
+    Control("bytes", "File size", "file"),
+    Control("picture_size", "Picture size", "file"),
+    Control("file_facts", "File facts", "file"),
+    Control("middle_frame", "Middle frame, 12 x 12", "picture"),
+    Control("mean_frame", "Mean frame, 12 x 12", "picture"),
+    Control("frame_difference", "Frame differences, 12 x 12", "picture"),
+    Control("vector_mean", "Mean motion vector, 2 numbers", "motion"),
+    Control("vector_four", "Motion in four directions, 4 numbers", "motion"),
+    Control("vector_trajectory", "Trajectory of the largest motion", "motion"),
+    Control("vector_histogram", "Histogram of motion vectors, 81 numbers", "motion"),
+    Control("vector_quadrants", "Histogram by quadrant, 324 numbers", "motion"),
+    Control("random_weights", "Random weights", "model"),
+)

@@ -1,4 +1,7 @@
-"""The specs of runs, one class per stage: validated, hashed and named."""
+"""The specs of runs, one class per stage, and their parts: validated, hashed and named.
+
+A default never changes, since run ids leave it out. A new field with a default changes no run id.
+"""
 
 import hashlib
 import json
@@ -8,51 +11,198 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import Field, model_validator
 
-from mgm.errors import UserError, valid
-from mgm.reading import read_json
-from mgm.spec.masks import MASKS, Compensate, Mask
-from mgm.spec.values import (
-    LARGE,
-    Augment,
-    Clips,
-    Data,
-    Decoder,
-    FinetuneOptim,
-    FrozenModel,
-    Model,
-    Name,
-    Optim,
-    ProbeKind,
-    Views,
-    sized,
-)
+from mgm.errors import UserError, nearest, valid
+from mgm.files import read_json
+from mgm.spec.masks import MASKS, FrozenModel, Mask
 
+LARGE = 10**9  # the largest integer in a spec
 MOST_TOKENS = 10**6  # per clip; the paper's clips have 1,568
+
+# A part of a path.
+Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")]
+
+# Width, depth and heads of the encoder, then of the decoder.
+# Sources: VideoMAE's modeling_finetune.py, modeling_pretrain.py, and
+# scripts/kinetics/videomae_vit_{base,large,huge}_*/pretrain.sh for the decoder's depth.
+BACKBONES = {
+    "vit-s": ((384, 12, 6), (192, 4, 3)),
+    "vit-b": ((768, 12, 12), (384, 4, 6)),
+    "vit-l": ((1024, 24, 16), (512, 12, 8)),
+    "vit-h": ((1280, 32, 16), (640, 12, 8)),
+    # ViT-B's sizes (paper, 4.2). The paper does not describe the decoder; here it attends jointly.
+    "timesformer": ((768, 12, 12), (384, 4, 6)),
+}
+
+# A name of BACKBONES, or another one for other sizes. "timesformer-..." has divided attention too.
+BackboneName = Annotated[str, Field(pattern="^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=40)]
+KnownBackbone = Annotated[str, Field(pattern=f"^({'|'.join(BACKBONES)})$")]
+SIZES = ("width", "depth", "heads")
+Count = Annotated[int, Field(ge=1, le=LARGE)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Data(FrozenModel):
+    """The videos of a run."""
+
+    dataset: Name
+    # Digest of the index of a user's folder or of a generated dataset; empty for published ones.
+    digest: str = ""
+    # Training videos per class. 0: every labelled training video.
+    labels_per_class: int = Field(0, ge=0, le=LARGE)
+
+
+class Clips(FrozenModel):
+    """How a clip of `frames` x `size` x `size` is cut from a video."""
+
+    frames: int = Field(16, ge=1, le=4096)
+    size: int = Field(224, ge=8, le=4096)
+    sampling: Literal["stride", "segments", "window"] = "stride"
+    stride: Count = 4
+    crop: Literal["multiscale", "resized", "centre"] = "multiscale"
+    flip: bool = True
+
+
+class Model(FrozenModel):
+    """The encoder: a ViT, or a TimeSformer (divided attention).
+
+    The name of a backbone in `BACKBONES` determines its sizes. A name of your own needs all three.
+    A token is a tubelet of `tubelet` x `patch` x `patch` pixels.
+    """
+
+    backbone: BackboneName = "vit-b"
+    width: int = Field(768, ge=8, le=LARGE)
+    depth: Count = 12
+    heads: Count = 12
+    tubelet: Count = 2
+    patch: Count = 16
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_backbone(cls, fields: Any) -> Any:
+        """Complete the sizes by those of the backbone."""
+        if not isinstance(fields, dict):
+            return fields
+        name = fields.get("backbone")
+        known = not isinstance(name, str) or name in BACKBONES
+        if not known and (absent := [size for size in SIZES if size not in fields]):
+            raise ValueError(
+                f"backbone {name} is not one of {', '.join(BACKBONES)}, and has no {absent[0]}"
+            )
+        return sized(fields, name, 0)
+
+    @property
+    def divided(self) -> bool:
+        """Whether attention is divided: over time, then over space."""
+        return self.backbone.partition("-")[0] == "timesformer"
+
+    @property
+    def misnamed(self) -> str:
+        """The first size that differs from the backbone's, in words; empty if none does."""
+        if self.backbone not in BACKBONES:
+            return ""
+        for size, known in zip(SIZES, BACKBONES[self.backbone][0]):
+            if getattr(self, size) != known:
+                return f"{size} is {getattr(self, size)}, and {self.backbone} has {known}"
+        return ""
+
+    @model_validator(mode="after")
+    def _check(self):
+        return _heads_divide_width(self)
+
+
+class Decoder(FrozenModel):
+    """The decoder, a small ViT over all tokens."""
+
+    width: int = Field(384, ge=8, le=LARGE)
+    depth: Count = 4
+    heads: Count = 6
+
+    @model_validator(mode="after")
+    def _check(self):
+        return _heads_divide_width(self)
+
+
+def _heads_divide_width(part):
+    if part.width % part.heads:
+        raise ValueError(f"width {part.width} is not a multiple of heads {part.heads}")
+    return part
+
+
+def sized(fields: dict[str, Any], backbone: Any, part: int) -> dict[str, Any]:
+    """Complete width, depth and heads of an encoder (part 0) or a decoder (part 1)."""
+    if not isinstance(backbone, str) or backbone not in BACKBONES:
+        return fields
+    return dict(zip(SIZES, BACKBONES[backbone][part], strict=True)) | fields
+
+
+class Optim(FrozenModel):
+    """AdamW with linear warm-up and cosine decay.
+
+    The learning rate of a step of `batch` clips is lr * batch / 256.
+    """
+
+    lr: float = Field(1.5e-4, gt=0)
+    min_lr: float = Field(1e-5, ge=0)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    weight_decay: float = Field(0.05, ge=0)
+    batch: Count = 512
+    # Epochs over the data. They are part of the run's name.
+    epochs: Count = 800
+    # Steps in place of `epochs`; warm-up keeps its share of them. 0: none, train for `epochs`.
+    steps: int = Field(0, ge=0, le=LARGE)
+    warmup_epochs: float = Field(40, ge=0)
+    # Largest norm of the gradient. 0: no clipping.
+    clip_grad: float = Field(0.0, ge=0)
+    precision: Literal["float32", "bf16"] = "bf16"
+
+
+class FinetuneOptim(Optim):
+    """The optimiser with the defaults of fine-tuning."""
+
+    lr: float = Field(5e-4, gt=0)
+    min_lr: float = Field(1e-6, ge=0)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    batch: Count = 128
+    epochs: Count = 100
+    warmup_epochs: float = Field(5, ge=0)
+
+
+class Augment(FrozenModel):
+    """Augmentation in fine-tuning, in addition to crop and flip. By default it is off."""
+
+    # RandAugment in timm's notation. Empty: none.
+    rand: str = Field("", pattern=r"^(rand-m\d+-n\d+(-mstd\d+(\.\d+)?)?(-inc[01])?)?$")
+    # Probability that a box of the clip is erased.
+    erasing: float = Field(0.0, ge=0, le=1)
+    # Parameter a of Beta(a, a). 0: off. If MixUp and CutMix are both on, each has half the steps.
+    mixup: float = Field(0.0, ge=0)
+    cutmix: float = Field(0.0, ge=0)
+    # Clips per video and step, from one decoding pass. The learning rate does not count them.
+    repeats: Count = 1
+
+
+class Views(FrozenModel):
+    """Test views of a video; their softmax scores are averaged."""
+
+    temporal: Count = 5
+    spatial: Literal[1, 3] = 3
 
 
 class Run(FrozenModel):
-    """Fields of every run. `run_id` names the run and the folder of its results.
+    """Fields of every run. `run_id` names the run and the folder of its results."""
 
-    In files, the field `stage` is called `verb`. Run ids depend on this older name.
-    """
-
-    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
-
+    stage: str
     data: Data
     clips: Clips = Clips()
     model: Model = Model()
     seed: int = Field(0, ge=0, lt=2**63)
-    stage: str = Field(alias="verb")
 
     # Cached, because reports read it a hundred thousand times.
     @cached_property
     def hash(self) -> str:
-        """Eight hex digits of the SHA-256 of the fields that differ from their defaults.
-
-        The fields are canonical JSON. A new field with a default changes no run id.
-        """
+        """Eight hex digits of the SHA-256 of the fields that differ from their defaults."""
         text = json.dumps(changed_fields(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -97,7 +247,7 @@ class Run(FrozenModel):
 class Pretrain(Run):
     """Masked autoencoding (the paper's Table 5)."""
 
-    stage: Literal["pretrain"] = Field("pretrain", alias="verb")
+    stage: Literal["pretrain"] = "pretrain"
     # Run id of the pretraining run to start from. Empty: from scratch.
     parent: Name = ""
     decoder: Decoder = Decoder()
@@ -109,7 +259,7 @@ class Pretrain(Run):
     head_init: Literal["xavier", "zero"] = "xavier"
     # Clips per video and step, from one decoding pass, each with its own crop, flip and mask. The
     # learning rate does not count them. VideoMAE V2 and MAE-ST take 4.
-    repeats: int = Field(1, ge=1, le=LARGE)
+    repeats: Count = 1
 
     @model_validator(mode="before")
     @classmethod
@@ -125,34 +275,30 @@ class Pretrain(Run):
 
     def slug(self) -> list[str]:
         stage, *rest = super().slug()
-        return [stage, self.mask.name, *rest, f"e{self.optim.epochs}"]
+        mask = self.mask.name.rpartition(":")[2].replace("_", "-")
+        return [stage, mask, *rest, f"e{self.optim.epochs}"]
 
     @property
     def hidden(self) -> int:
-        """Patches hidden per time slot; for agnostic masking, their mean."""
+        """Patches hidden per time slot. Masks that count over the clip: their mean."""
         _, height, width = self.grid
         return self.mask.hidden(height * width)
-
-    @model_validator(mode="after")
-    def _has_directions(self):
-        if MASKS[self.mask.name].directional and self.mask.guidance == "difference":
-            raise ValueError(
-                f"mask {self.mask.name} reads directions, and mask.guidance difference has none"
-            )
-        return self
 
     @model_validator(mode="after")
     def _mask_hides_some(self):
         _, height, width = self.grid
         patches, hidden = height * width, self.hidden
-        if patches < 2:
-            raise ValueError(
-                f"clips.size {self.clips.size} is one patch of model.patch {self.model.patch}"
-            )
         if not 0 < hidden < patches:
+            raise ValueError(f"mask.ratio {self.mask.ratio} hides {hidden} of {patches} patches")
+        return self
+
+    @model_validator(mode="after")
+    def _frames_are_evenly_spaced(self):
+        info = MASKS.get(self.mask.name)
+        if info and info.directional and self.clips.sampling == "segments":
             raise ValueError(
-                f"mask.ratio {self.mask.ratio} hides {hidden} of {patches} patches per slot; "
-                f"choose one that hides 1 to {patches - 1}"
+                f"mask {self.mask.name} moves by whole strides, and clips.sampling segments has "
+                "none; choose stride or window"
             )
         return self
 
@@ -160,7 +306,7 @@ class Pretrain(Run):
 class Finetune(Run):
     """Supervised training, from a parent or from scratch (the paper's Table 6)."""
 
-    stage: Literal["finetune"] = Field("finetune", alias="verb")
+    stage: Literal["finetune"] = "finetune"
     # Run id of the pretraining run. Empty: from scratch.
     parent: Name = ""
     # linear: train all weights. attentive: freeze the encoder, and train V-JEPA's attentive probe.
@@ -178,71 +324,66 @@ class Finetune(Run):
 
     def slug(self) -> list[str]:
         scratch = "scratch" if self.head == "linear" else "random"
-        return [
-            *super().slug(),
-            f"e{self.optim.epochs}",
-            self.parent.rsplit("-", 1)[-1] or scratch,
-        ]
+        parent = self.parent.rsplit("-", 1)[-1] or scratch
+        return [*super().slug(), f"e{self.optim.epochs}", parent]
 
     @model_validator(mode="after")
     def _frozen_encoder_has_no_settings(self):
         for name in ("init_std", "layer_decay", "drop_path", "head_dropout"):
             default = type(self).model_fields[name].default
             if self.head == "attentive" and getattr(self, name) != default:
-                raise ValueError(
-                    f"{name} is for head linear, since head attentive freezes the encoder; leave "
-                    "it out"
-                )
+                raise ValueError(f"{name} is for head linear; head attentive freezes the encoder")
         return self
 
     @model_validator(mode="after")
     def _has_clips_to_mix(self):
         clips = self.optim.batch * self.augment.repeats
         if clips < 2 and (self.augment.mixup or self.augment.cutmix):
-            raise ValueError(
-                f"augment.mixup and augment.cutmix mix a step's clips, but it has {clips}"
-            )
+            raise ValueError(f"augment.mixup and augment.cutmix need two clips; a step has {clips}")
         return self
 
 
 class Probe(Run):
-    """Linear classification of frozen features, of a parent run or of random weights.
+    """Logistic regression on frozen features, of a parent run or of random weights.
 
-    The paper does not state its recipe.
+    The penalty is chosen on a fifth of the training videos. The paper does not state its recipe.
     """
 
-    stage: Literal["probe"] = Field("probe", alias="verb")
+    stage: Literal["probe"] = "probe"
     # Run id of the pretraining run. Empty: random weights.
     parent: Name = ""
     # Clips per training video, evenly spaced.
-    train_clips: int = Field(1, ge=1, le=LARGE)
-    # Draws of `data.labels_per_class`, each fitted and tested. Top-1 is their mean.
-    label_draws: int = Field(1, ge=1, le=1000)
-    # The classifier; `mgm.stages.probe_kinds` has one function per kind.
-    kind: ProbeKind = "logistic"
-    # knn: neighbours that vote.
-    neighbours: int = Field(20, ge=1, le=LARGE)
-    # Hold out a fifth of the training videos, or of their groups, to choose a penalty or a learning
-    # rate. With groups, the classifier is not fitted to videos of a held-out source.
-    held_out: Literal["videos", "groups"] = "videos"
+    train_clips: Count = 1
+    # mean: the mean of all tokens. grid: the means of 4 x 4 regions per time slot, or of single
+    # tokens if the token grid is smaller, so that a feature keeps its place and time.
+    pool: Literal["mean", "grid"] = "mean"
     views: Views = Views()
 
     def slug(self) -> list[str]:
         return [*super().slug(), self.parent.rsplit("-", 1)[-1] or "random"]
 
-    @model_validator(mode="after")
-    def _has_labels_to_draw(self):
-        if self.label_draws > 1 and not self.data.labels_per_class:
-            raise ValueError(
-                f"label_draws is {self.label_draws}, but data.labels_per_class 0 takes all labels"
-            )
-        return self
+
+class Measure(Run):
+    """A number from the papers' text, or a control without a trained model."""
+
+    stage: Literal["measure"] = "measure"
+    name: Literal["saliency", "coverage", "controls"]
+    # coverage: the settings of all masks except name, ratio and guidance.
+    mask: Mask = Mask()
+    # Test videos to measure, evenly spaced. 0: all.
+    videos: int = Field(0, ge=0, le=LARGE)
+    # controls: the fields of a probe.
+    train_clips: Count = 1
+    views: Views = Views()
+
+    def slug(self) -> list[str]:
+        return [self.stage, self.name, self.data.dataset]
 
 
-class Visualise(Run):
-    """Arrays of a figure that shows clips; `mgm.report.figures.draw` draws them."""
+class Sample(Run):
+    """Arrays of a figure that shows clips; `mgm.report.clips` draws them."""
 
-    stage: Literal["visualise"] = Field("visualise", alias="verb")
+    stage: Literal["sample"] = "sample"
     figure: Literal["5", "6", "7", "8"] = "5"
     # Run ids of the pretraining runs that the figure shows.
     parents: tuple[Name, ...] = ()
@@ -253,59 +394,27 @@ class Visualise(Run):
         return [self.stage, f"figure{self.figure}", self.data.dataset]
 
 
-class Measure(Run):
-    """A number from the papers' text, or one that explains their masks.
-
-    `mgm.stages.measure` computes it.
-    """
-
-    stage: Literal["measure"] = Field("measure", alias="verb")
-    name: Literal[
-        "saliency",
-        "coverage",
-        "visible",
-        "explained",
-        "controls",
-    ]
-    # explained: run id of the pretraining run.
-    parent: Name = ""
-    # visible: the mask. coverage: the settings of all masks except name, ratio and guidance.
-    mask: Mask = Mask()
-    # Videos to measure, evenly spaced. 0: all. They are test videos, and training videos for
-    # visible.
-    videos: int = Field(0, ge=0, le=LARGE)
-    # coverage: subtract the camera's motion in this way. Guided masks are measured with and
-    # without it.
-    compensate: Compensate = "none"
-    # controls: the fields of a probe.
-    train_clips: int = Field(1, ge=1, le=LARGE)
-    label_draws: int = Field(1, ge=1, le=1000)
-    held_out: Literal["videos", "groups"] = "videos"
-    views: Views = Views()
-
-    def slug(self) -> list[str]:
-        mask = [self.mask.name] if self.name == "visible" else []
-        parent = [self.parent.rsplit("-", 1)[-1]] if self.parent else []
-        return [self.stage, self.name, *mask, self.data.dataset, *parent]
-
-
-Spec = Pretrain | Finetune | Probe | Visualise | Measure
-_adapter: TypeAdapter[Spec] = TypeAdapter(Annotated[Spec, Field(discriminator="stage")])
+Spec = Pretrain | Finetune | Probe | Measure | Sample
+STAGES: dict[str, type[Run]] = {
+    kind.model_fields["stage"].default: kind
+    for kind in (Pretrain, Finetune, Probe, Measure, Sample)
+}
 
 
 def parse(fields: dict[str, Any], source: str) -> Spec:
     """Return the spec that `fields` describe.
 
     Args:
-        fields: the fields of a spec file. The stage may be called `stage` or `verb`.
         source: the file's name, for the error.
 
     Raises:
         UserError: a field is unknown, missing or invalid. The error names it.
     """
-    # The first part of a fault's path is the stage.
-    with valid(f"{source}: ", below=1):
-        return _adapter.validate_python(fields)
+    stage = fields.get("stage") if isinstance(fields, dict) else None
+    if stage not in STAGES:
+        raise UserError(f"{source}: stage {stage!r}: {nearest(str(stage), STAGES)}")
+    with valid(f"{source}: "):
+        return STAGES[stage].model_validate(fields)  # type: ignore[return-value]
 
 
 def read_spec(place: Path) -> Spec:
@@ -320,9 +429,9 @@ def read_spec(place: Path) -> Spec:
     return parse(read_json(path), str(path))
 
 
-def parents(spec: Spec) -> tuple[str, ...]:
+def parents(spec: Run) -> tuple[str, ...]:
     """Return the ids of the runs that `spec` starts from."""
-    if isinstance(spec, Visualise):
+    if isinstance(spec, Sample):
         return spec.parents
     parent = getattr(spec, "parent", "")
     return (parent,) if parent else ()
@@ -330,16 +439,15 @@ def parents(spec: Spec) -> tuple[str, ...]:
 
 def changed_fields(spec: Run) -> dict[str, Any]:
     """Return the fields of `spec` that differ from their defaults, and its stage."""
-    return {**spec.model_dump(mode="json", exclude_defaults=True), "verb": spec.stage}
+    return {**spec.model_dump(mode="json", exclude_defaults=True), "stage": spec.stage}
 
 
 def dotted(fields: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Return nested fields by their dotted names."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
-        flat |= (
-            dotted(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
-        )
+        key = before + name
+        flat |= dotted(value, f"{key}.") if isinstance(value, dict) else {key: value}
     return flat
 
 

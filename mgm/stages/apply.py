@@ -1,284 +1,289 @@
-"""`mgm embed` and `mgm predict`: run a trained model over videos, and write one file."""
+"""Apply a trained model to videos: `mgm.load`, `mgm embed` and `mgm predict`."""
 
+import csv
 import io
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mgm.console import show, show_once, track
-from mgm.data.copies import check_files
-from mgm.data.index import Index, Video, read_index
-from mgm.data.opening import files_below, open_all
+from mgm.console import show
+from mgm.data.index import Index, read_index
 from mgm.errors import UserError, require_new, valid
-from mgm.models import (
-    FrozenEncoder,
-    build_classifier,
-    build_frozen_encoder,
-    classes_of,
-    config_of,
-    load_weights,
-    model_of,
-    read_weights,
+from mgm.files import replacing, write_text
+from mgm.models import FrozenEncoder, build_classifier, build_frozen_encoder, load_weights
+from mgm.models.weights import check_processor, config_of, read_weights, sizes_of
+from mgm.results.run import read_result
+from mgm.spec import (
+    ApplyOptions,
+    Clips,
+    Data,
+    Finetune,
+    Model,
+    PredictOptions,
+    Pretrain,
+    Probe,
+    Views,
+    read_spec,
 )
-from mgm.reading import read_text
-from mgm.results.atomic import atomic_write, table_text, write
-from mgm.spec import ApplyOptions, Clips, Data, Finetune, Model, PredictOptions, Probe
-from mgm.stages.evaluate import recorded_classes, softmax_mean
-from mgm.stages.frozen import over_videos
-from mgm.stages.job import CLIPS, best_device, readers
-from mgm.stages.parents import trained_spec, verified_weights
+from mgm.stages.evaluate import CLIPS, computed, merged, over_videos, softmax
+from mgm.stages.run import best_device, readers, verified_weights
+from mgm.video.decode import probe, read
+from mgm.video.transform import test_crop, view_indices
+
+DATA = Data(dataset="folder")
+
+
+@contextmanager
+def usual_torch() -> Iterator[None]:
+    """Build and compute in float32 from the CPU, whatever a notebook has set for other models."""
+    kind = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(kind)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights, and the clips and the model that they were trained with."""
+    """Weights, with the clips and the model that they were trained with."""
 
     weights: Path
     clips: Clips
     model: Model
 
+    @cached_property
     def encoder(self) -> FrozenEncoder:
-        """Return the frozen encoder, on the best device."""
-        spec = Probe(data=Data(dataset="folder"), clips=self.clips, model=self.model)
-        return build_frozen_encoder(spec, self.weights).to(best_device())
+        """The frozen encoder, on the best device: uint8 (B, T, H, W, C) to features (B, D)."""
+        spec = Probe(data=DATA, clips=self.clips, model=self.model)
+        with usual_torch():
+            return build_frozen_encoder(spec, self.weights).to(best_device())
 
 
-def find_trained(path: Path, options: ApplyOptions) -> Trained:
+def find_trained(
+    path: Path, frames: int | None = None, size: int | None = None, stride: int | None = None
+) -> Trained:
     """Return the weights at `path`, with their clips and model.
 
     Args:
         path: a run's folder with a spec, or the weights in it, or weights in any format. The
             shapes of such weights determine the model, and a config.json next to them its heads
             and clips.
-        options: the clips for weights without a spec. Options that are set replace config.json's.
+        frames, size, stride: the clips, for weights without a spec. They replace config.json's.
     """
     run = path.parent if path.name == "weights.safetensors" else path
-    if (run / "spec.json").exists():
+    if (run / "spec.json").is_file():
         spec = trained_spec(run)
         return Trained(verified_weights(run)[0], spec.clips, spec.model)
-    if not path.exists():
-        where = "names of a hub are not resolved, pass a folder"
-        if path.parts[:1] == ("weights",):
-            where = "the models of weights/ are in a clone of the repository; pass their path there"
-        raise UserError(f"{path}: no such weights; {where}")
-    weights = read_weights(path)
-    model = model_of(weights, path)
-    config = config_of(path, weights)
+    model, config = sizes_of(read_weights(path), path)["model"], config_of(path)
+    if not config and None in (frames, size, stride):
+        show(f"{path}: has no config.json, so unless given, a clip is 16 frames of 224, 4 apart")
+    if size is None:
+        size = config.get("image_size", 224)
+        check_processor(path, size)
+    fields = {
+        "frames": frames or config.get("num_frames", 16),
+        "size": size,
+        "stride": stride or config.get("mgm", {}).get("stride", 4),
+    }
     with valid(f"{path}: "):
-        given = (config.num_frames, config.image_size, config.mgm.stride) if config else ()
-        clips = options.clips(*given)
-    if config is None and None in (options.frames, options.size, options.stride):
-        show_once(
-            f"{path}: has no config.json of its model, so a clip is {clips.frames} frames of "
-            f"{clips.size} x {clips.size} pixels, {clips.stride} apart, and a head has "
-            f"{model.width // model.heads} channels; frames, size and stride can be given"
-        )
-    with valid(f"{path}: --frames {clips.frames} --size {clips.size} --stride {clips.stride}: "):
-        Probe(data=Data(dataset="folder"), clips=clips, model=model)
-    return Trained(path, clips, model)
+        # A probe checks that the clips have whole tokens.
+        whole = Probe(data=DATA, clips=Clips(**fields, sampling="window"), model=Model(**model))
+    return Trained(path, whole.clips, whole.model)
 
 
-def find_videos(source: Path) -> tuple[dict[str, Video], list[tuple[str, str]], Index | None]:
-    """Find the videos of an index, of a folder or of one file.
+def trained_spec(run: Path) -> Pretrain | Finetune:
+    """Return the spec of a run that has weights of its own."""
+    spec = read_spec(run)
+    if not isinstance(spec, Pretrain | Finetune):
+        raise UserError(f"{run}: is a {spec.stage} run; pass a pretraining or fine-tuning run")
+    return spec
+
+
+# --- Videos ---
+
+
+def embed_file(encoder: FrozenEncoder, clips: Clips, video: Path, views: Views) -> np.ndarray:
+    """Return the feature of a video file, (D,) float32: the mean over its views."""
+    with usual_torch():
+        return _of_file(encoder, clips, views, video).mean(axis=0)
+
+
+def _of_file(
+    compute: Callable[[Tensor], Tensor], clips: Clips, views: Views, video: Path
+) -> np.ndarray:
+    """Return what a model computes of the views of a video file, (V, D) float32."""
+    about, count = probe(video), views.temporal
+    index_VT = [view_indices(clips, about.frames, view, count) for view in range(count)]
+    clip = read(video, np.concatenate(index_VT), motion=False)
+    crops = [test_crop(clip.height, clip.width, x, views.spatial) for x in range(views.spatial)]
+    # Of each view in time, all views in space.
+    views_T = np.split(np.arange(len(clip.frames_THWC)), count)
+    cuts = [clip[own_T].cut(crop, clips.size).frames_THWC for own_T in views_T for crop in crops]
+    parts = torch.from_numpy(np.stack(cuts)).split(CLIPS)
+    return np.concatenate([computed(compute, part, best_device()) for part in parts])
+
+
+def _apply(
+    compute: Callable[[Tensor], Tensor], clips: Clips, source: Path, options: ApplyOptions
+) -> tuple[dict[str, list], np.ndarray, np.ndarray, Index | None]:
+    """Compute values of all views of the videos in `source`.
+
+    A prepared video that cannot be read is left out, and shown with the reason.
 
     Returns:
-        {name: video}, (name, reason) of the files that cannot be read, and the index if there is
-        one.
+        Columns that describe the videos: path, and of a prepared dataset label, class and split.
+        value_ND: of the views. sample_N: each view's video, without gaps. And the index.
     """
-    if (source / "index.json").is_file():
-        index = read_index(source)
-        check_files(source, index)
-        return {index.name(video): video for video in index.videos}, list(index.excluded), index
-    if not source.exists():
-        raise UserError(f"{source}: no such folder, index or video; correct the path")
-    root = source if source.is_dir() else source.parent
-    names, unusable = files_below(source) if source.is_dir() else ([source.name], [])
-    videos, unreadable = open_all(root, sorted(names))
-    if not videos:
-        reason = f"; {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
-        raise UserError(f"{source}: holds no video that can be read{reason}")
-    return videos, unusable + unreadable, None
+    torch.set_num_threads(options.threads)
+    views = Views(temporal=options.temporal, spatial=options.spatial)
+    if not source.is_dir():
+        value_VD = _of_file(compute, clips, views, source)
+        return {"path": [source.name]}, value_VD, np.zeros(len(value_VD), int), None
+    index, split = read_index(source), getattr(options, "split", None)
+    videos = [video for video in index.videos if split in (None, video.split)]
+    failed = dict[int, UserError]()
+    where = clips, views, best_device()
+    value_ND, sample_N = over_videos(
+        compute, videos, *where, workers=readers(options), failed=failed, progress=True
+    )
+    for number, error in failed.items():
+        show(f"left out: {videos[number].name}: {error}")
+    if not len(value_ND):
+        raise UserError(f"{source}: has no video of the split that can be read")
+    kept, sample_N = np.unique(sample_N, return_inverse=True)
+    videos = [videos[number] for number in kept]
+    columns: dict[str, list] = {
+        "path": [video.name for video in videos],
+        "label": [video.label for video in videos],
+        "class": [index.classes[video.label] for video in videos],
+        "split": [video.split for video in videos],
+    }
+    return columns, value_ND, sample_N, index
 
 
+@usual_torch()
 def embed(source: Path, weights: Path, out: Path, options: ApplyOptions) -> str:
     """Write the encoder's feature of every video to an npz file.
 
-    The file has path_N and feature_ND (float32), and of an index label_N, class_N and split_N. A
-    clip's feature is the mean of its tokens after the final norm. A fine-tuned encoder applies its
-    own norm to the tokens' mean. A video's feature is the mean over its views.
+    The file has path_N and feature_ND (float32), and of a prepared dataset label_N, class_N and
+    split_N. A clip's feature is the mean of its tokens after the final norm. A fine-tuned encoder
+    applies its own norm to the tokens' mean. A video's feature is the mean over its views.
 
     Args:
-        source: a video, a folder of videos, or an index.
+        source: a video, or a folder that `mgm prepare` wrote.
         weights: a run's folder, or weights in any format.
-        options: clips and views.
 
     Returns:
         A line about what was written.
-
-    Raises:
-        UserError: there are no videos or no weights, or `out` exists or has another file format.
     """
     _require_new(out, ".npz", options.force)
-    trained = find_trained(weights, options)
-    videos, unreadable, index = find_videos(source)
-    feature_of, left_out = _apply(trained.encoder(), trained, videos, unreadable, options)
-    columns = _columns(feature_of, videos, index)
-    feature_ND = np.stack([x_VD.mean(0) for x_VD in feature_of.values()])
-    with atomic_write(out) as temporary, temporary.open("wb") as file:
-        arrays: dict[str, Any] = {f"{name}_N": np.array(column) for name, column in columns.items()}
-        np.savez(file, **arrays, feature_ND=feature_ND)
-    count, width = feature_ND.shape
-    return f"wrote {out}: features of {count} videos, width {width}{left_out}"
+    trained = find_trained(weights, options.frames, options.size, options.stride)
+    columns, value_ND, sample_N, _ = _apply(trained.encoder, trained.clips, source, options)
+    feature_ND = merged(value_ND, sample_N).astype(np.float32)
+    arrays = {f"{name}_N": np.array(column) for name, column in columns.items()}
+    with replacing(out) as temporary:
+        np.savez(temporary, feature_ND=feature_ND, **arrays)  # type: ignore[arg-type]
+    return f"wrote {out}: features of {len(feature_ND)} videos, width {feature_ND.shape[1]}"
 
 
+@usual_torch()
 def predict(
     source: Path, weights: Path, out: Path, classes: Path | None, options: PredictOptions
 ) -> str:
     """Write the classes of every video to a CSV file.
 
-    Its columns are path, of an index label, class and split, then prediction, and `score CLASS` per
-    class: the mean over the video's views of the softmax.
+    Its columns are path, of a prepared dataset label, class and split, then prediction, and
+    `score CLASS` per class: the mean over the video's views of the softmax. Classes have the names
+    of `class_names`, else those of the prepared dataset if it has as many.
 
     Args:
-        source: a video, a folder of videos, or an index.
+        source: a video, or a folder that `mgm prepare` wrote.
         weights: a fine-tuning run's folder, or a classifier's weights in any format.
-        classes: an index, or a file with a class name per line, in the order of labels.
-        options: clips, views, and the split of an index.
+        classes: a prepared dataset, or a file of class names (`class_names`).
 
     Returns:
-        A line about what was written, with the top-1 of a split.
-
-    Raises:
-        UserError: there are no videos or no classifier, the names do not fit its classes, or `out`
-            exists or has another file format.
+        A line about what was written, with the top-1 of a split with the weights' classes.
     """
     _require_new(out, ".csv", options.force)
-    trained = find_trained(weights, options)
+    trained = find_trained(weights, options.frames, options.size, options.stride)
     tensors = read_weights(trained.weights)
-    count = classes_of(tensors, trained.weights)
-    videos, unreadable, index = find_videos(source)
-    names = _class_names(classes, count, recorded_classes(weights), index)
-    if options.split:
-        if index is None or names != list(index.classes):
-            known = f"has {', '.join(index.classes[:3])}" if index else "is no index"
-            raise UserError(
-                f"--split {options.split}: {source} {known}, and the weights distinguish {count} "
-                f"classes ({', '.join(names[:3])}); pass an index with these, in this order"
-            )
-        videos = {name: video for name, video in videos.items() if video.split == options.split}
-        if not videos:
-            raise UserError(f"{source}: has no {options.split} videos")
-    spec = Finetune(
-        data=Data(dataset="folder"),
-        clips=trained.clips,
-        model=trained.model,
-        head="attentive" if "pooler.query" in tensors else "linear",
-    )
+    if "head.bias" not in tensors:
+        raise UserError(f"{weights}: has no head.bias, so it holds no classifier")
+    count, head = len(tensors["head.bias"]), "attentive" if "pooler.query" in tensors else "linear"
+    names = class_names(classes, weights, count)
+    spec = Finetune(data=DATA, clips=trained.clips, model=trained.model, head=head)  # type: ignore[arg-type]
     model = build_classifier(spec, count)
     load_weights(model, trained.weights)
     model.to(best_device()).eval()
-    logits_of, left_out = _apply(model, trained, videos, unreadable, options)
-    score_NC = np.stack([softmax_mean(logits_VC) for logits_VC in logits_of.values()])
-    columns = _columns(logits_of, videos, index)
-    header = [*columns, "prediction", *(f"score {name}" for name in names)]
-    rows = [
-        [*about, names[score_C.argmax()], *score_C.tolist()]
-        for about, score_C in zip(zip(*columns.values()), score_NC)
-    ]
-    write(out, table_text(header, rows))
-    told = f"wrote {out}: {len(rows)} videos, {count} classes{left_out}"
-    if options.split:
-        right_N = score_NC.argmax(1) == columns["label"]
-        told += f"; top-1 {100 * right_N.mean():.2f}"
+    columns, logits_NC, sample_N, index = _apply(model, trained.clips, source, options)
+    score_MC = merged(softmax(logits_NC), sample_N)
+    names = names or list(index.classes if index else ())
+    if len(names) != count:
+        names = [f"class {number}" for number in range(count)]
+    told = f"wrote {out}: {len(score_MC)} videos, {count} classes"
+    if options.split and index and list(index.classes) == names:
+        told += f"; top-1 {100 * (score_MC.argmax(1) == columns['label']).mean():.2f}"
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*columns, "prediction", *(f"score {name}" for name in names)])
+    for about, score_C in zip(zip(*columns.values()), score_MC):
+        table.writerow([*about, names[score_C.argmax()], *score_C.tolist()])
+    write_text(out, text.getvalue())
     return told
 
 
 def _require_new(out: Path, suffix: str, force: bool) -> None:
-    """Check the output's name before anything is computed."""
     if out.suffix != suffix:
         raise UserError(f"{out}: the output is one {suffix} file; name it so")
     require_new(out, force)
 
 
-def _apply(
-    compute: Callable[[Tensor], Tensor],
-    trained: Trained,
-    videos: Mapping[str, Video],
-    unreadable: list[tuple[str, str]],
-    options: ApplyOptions,
-) -> tuple[dict[str, np.ndarray], str]:
-    """Return {name: values of the views (V, D)}, and how many videos were left out, in words.
+def class_names(classes: Path | None, weights: Path, count: int) -> list[str]:
+    """Return the names of a classifier's outputs; empty if none are known.
 
-    Each video that is left out is shown with the reason.
+    Args:
+        classes: a prepared dataset, or a file with a name per line, in the order of the labels. If
+            every line has a number, before or after the name, the names are in their order.
+        weights: of the classifier. Its run or its config.json may record names.
     """
-    torch.set_num_threads(options.threads)
-    with valid(f"--temporal {options.temporal} --spatial {options.spatial}: "):
-        views = options.views()
-    longest = max(video.frames for video in videos.values())
-    if views.temporal > longest:
-        raise UserError(
-            f"--temporal {views.temporal}: the longest video has {longest} frames; lower it"
-        )
-    names, failed = list(videos), dict[int, UserError]()
-    batches = -(-len(names) // max(CLIPS // (views.temporal * views.spatial), 1))
-    values = dict[str, np.ndarray]()
-    loop = over_videos(
-        compute,
-        list(videos.values()),
-        trained.clips,
-        views,
-        workers=readers(options),
-        failed=failed,
-    )
-    for value_BD, sample_B in track(loop, "batches", batches):
-        of_batch_ND, sample_N = value_BD.float().cpu().numpy(), sample_B.numpy()
-        for sample in np.unique(sample_N).tolist():
-            values[names[sample]] = of_batch_ND[sample_N == sample]
-    reasons = unreadable + [(names[sample], str(error)) for sample, error in failed.items()]
-    for name in [name for name, value_VD in values.items() if not np.isfinite(value_VD).all()]:
-        del values[name]
-        reasons.append((name, "the weights compute numbers for it that are not finite"))
-    for name, reason in reasons:
-        show(f"left out: {name}: {reason}")
-    if not values:
-        raise UserError(f"0 of {len(reasons)} videos have a result; the first: {reasons[0][1]}")
-    return values, f"; {len(reasons)} were left out, listed above" if reasons else ""
-
-
-def _columns(
-    names: Mapping[str, object], videos: Mapping[str, Video], index: Index | None
-) -> dict[str, list]:
-    """Return the columns that describe videos."""
-    columns: dict[str, list] = {"path": list(names)}
-    if index:
-        columns["label"] = [videos[name].label for name in names]
-        columns["class"] = [index.classes[videos[name].label] for name in names]
-        columns["split"] = [videos[name].split for name in names]
-    return columns
-
-
-def _class_names(
-    classes: Path | None, count: int, recorded: list[str], index: Index | None
-) -> list[str]:
-    """Return the names that are given, or those of the weights, or those of the videos' index."""
+    recorded = recorded_classes(weights)
     if classes is None:
-        numbers = [f"class {label}" for label in range(count)]
-        of_index = list(index.classes) if index else []
-        return next((names for names in (recorded, of_index) if len(names) == count), numbers)
+        return recorded
     if classes.is_dir():
         names = list(read_index(classes).classes)
     else:
-        # str.splitlines would split names at further characters.
-        names = [line.rstrip("\r\n") for line in io.StringIO(read_text(classes), newline=None)]
-    if len(names) != count or len(set(names)) != count or recorded not in ([], names):
+        lines = classes.read_text(encoding="utf-8-sig").splitlines()
+        names = [line.strip() for line in lines if line.strip()]
+    # From 0, or from 1 as in UCF101's classInd.txt.
+    numbers = [[*range(first, first + len(names))] for first in (0, 1)]
+    for pattern in (r"(?P<name>.+)[\s,]+(?P<number>\d+)", r"(?P<number>\d+)[\s,]+(?P<name>.+)"):
+        found = [re.fullmatch(pattern, name) for name in names]
+        named = {int(one["number"]): one["name"].strip() for one in found if one}
+        if sorted(named) in numbers and len({*named.values()}) == len(names):
+            names = [named[number] for number in sorted(named)]
+            break
+    if not len({*names}) == len(names) == count or recorded not in ([], names):
         raise UserError(
-            f"{classes}: has {len(set(names))} names ({', '.join(names[:3])}), the weights "
-            f"distinguish {count} classes ({', '.join(recorded[:3])}); "
-            "pass the names of the classes that they were trained on"
+            f"{classes}: has {len({*names})} names, {', '.join(names[:3])}; the weights have "
+            f"{count} classes, {', '.join(recorded[:3]) or 'without names'}; write a name per line "
+            "in their order, or each with its number"
         )
     return names
+
+
+def recorded_classes(weights: Path) -> list[str]:
+    """Return the class names that a classifier's run or config.json records; empty if none."""
+    if result := read_result(weights if weights.is_dir() else weights.parent):
+        return result.data.classes if isinstance(result.data.classes, list) else []
+    known = config_of(weights).get("id2label") or {}
+    names = [known[number] for number in sorted(known, key=int)]
+    return [] if "LABEL_0" in names else names

@@ -1,44 +1,60 @@
-"""`mgm finetune`: train with labels, then run the multi-view test."""
+"""Train a classifier with labels, then test it with several views per video."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Generator, Sequence
 
 from torch import Tensor
 
 from mgm import rng
-from mgm.models import build_classifier, load_encoder
+from mgm.data.loader import on_device, training_batches
+from mgm.models import build_classifier, load_encoder, save_weights
 from mgm.spec import Finetune
-from mgm.stages.evaluate import check_views, test
-from mgm.stages.fit import fit
-from mgm.stages.job import Job
-from mgm.training import collectives, mix
-from mgm.video.loader import Batch
+from mgm.stages.evaluate import test
+from mgm.stages.run import RunContext
+from mgm.training import distributed
+from mgm.training.loop import train
+from mgm.training.mixing import mix
 
 
-def finetune(job: Job[Finetune]) -> dict[str, Any]:
+def finetune(spec: Finetune, run: RunContext) -> dict[str, float]:
     """Train from the parent's encoder, or from scratch. Return the test of the last weights."""
-    spec = job.spec
-    videos = job.training_videos()
-    classes = len(job.index.classes)
-    check_views(job)
+    videos, classes, augment = run.training_videos(spec), len(run.index.classes), spec.augment
     model = build_classifier(spec, classes)
     if spec.parent:
-        load_encoder(model, job.weights(spec.parent))
-    model.to(job.device)
-    augment = spec.augment
+        load_encoder(model, run.weights(spec.parent))
+    model.encoder.recompute = run.options.recompute
+    model.to(run.device)
+    gpu, rank = run.device.type == "cuda", distributed.rank()
 
-    def inputs(step: int, batch: Batch, weight_B: Tensor) -> Sequence[Tensor]:
-        """Apply mixup and CutMix to the batch.
+    def batches(
+        first_step: int,
+    ) -> Generator[tuple[Sequence[Tensor], dict[str, Tensor]], None, None]:
+        """Yield frames, targets and weights of each step's clips, after mixup and CutMix."""
+        loader = training_batches(
+            videos,
+            spec.clips,
+            spec.seed,
+            spec.optim.batch,
+            first_step=first_step,
+            augment=augment,
+            share=(rank, distributed.world_size()),
+            workers=run.workers,
+            planes=gpu
+            and spec.clips.crop == "multiscale"
+            and not (augment.rand or augment.erasing),
+            pin=gpu,
+        )
+        for step, (batch, host) in enumerate(
+            on_device(loader, spec.clips.size, run.device), first_step
+        ):
+            frames_BTHWC, target = batch["frames_BTHWC"], batch["label_B"]
+            if augment.mixup or augment.cutmix:
+                draw = rng.generator(rng.clip_seed(spec.seed, step, -1 - rank), "augment")
+                how = classes, augment.mixup, augment.cutmix, draw
+                frames_BTHWC, target = mix(frames_BTHWC, target, host["weight_B"], *how)
+            yield (frames_BTHWC, target, batch["weight_B"]), host
 
-        Draws depend only on the run's seed, the step and the rank, so a resumed run repeats them.
-        """
-        frames_BTHWC, target = batch.frames_BTHWC, batch.label_B
-        if augment.mixup or augment.cutmix:
-            draw = rng.generator(rng.clip_seed(spec.seed, step, -1 - collectives.rank()), "augment")
-            shares = augment.mixup, augment.cutmix
-            frames_BTHWC, target = mix(frames_BTHWC, target, weight_B, classes, *shares, draw)
-        return frames_BTHWC, target, batch.weight_B
-
-    fit(job, model, videos, inputs, augment)
-    model.eval()
-    return test(job, model)
+    names = [video.name for video in videos]
+    run.failed = train(spec, model, names, batches, run.folder, run.options)
+    if distributed.is_main():
+        save_weights(model, run.folder / "weights.safetensors")
+    return test(spec, run, model)

@@ -1,43 +1,53 @@
-"""`mgm pretrain`: train a masked autoencoder on the training split, and write its weights."""
+"""Train a masked autoencoder on the training split, and write its weights."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Generator, Sequence
 
 from torch import Tensor
 
-from mgm.console import show
-from mgm.models import build_mae, load_weights
-from mgm.results.result import last_losses, learnt_nothing, log_lines
+from mgm.data.loader import on_device, training_batches
+from mgm.masking import Grid
+from mgm.models import build_mae, load_weights, save_weights
 from mgm.spec import Augment, Pretrain
-from mgm.stages.fit import fit
-from mgm.stages.guidance import guided
-from mgm.stages.job import Job
-from mgm.training import collectives
-from mgm.video.loader import Batch
+from mgm.stages.run import RunContext
+from mgm.training import distributed
+from mgm.training.loop import train
 
 
-def pretrain(job: Job[Pretrain]) -> dict[str, Any]:
-    """Train from the parent's weights, or from scratch, and write weights.safetensors.
-
-    Returns:
-        explained: the share of the trivial loss that the model explains at the end, in per cent.
-    """
-    spec = job.spec
-    videos = job.training_videos()
-    masks = guided(spec.mask, spec.clips, spec.model)
+def pretrain(spec: Pretrain, run: RunContext) -> dict[str, float]:
+    """Train from the parent's weights, or from scratch, and write weights.safetensors."""
+    videos = run.training_videos(spec)
     model = build_mae(spec)
     if spec.parent:
-        load_weights(model, job.weights(spec.parent))
-    model.to(job.device)
+        load_weights(model, run.weights(spec.parent))
+    model.encoder.recompute = run.options.recompute
+    model.to(run.device)
+    gpu = run.device.type == "cuda"
 
-    def inputs(step: int, batch: Batch, weight_B: Tensor) -> Sequence[Tensor]:
-        given = batch.frames_BTHWC, batch.masked_BL, batch.weight_B, batch.motion_BSHW
-        return [x for x in given if x is not None]
+    def batches(
+        first_step: int,
+    ) -> Generator[tuple[Sequence[Tensor], dict[str, Tensor]], None, None]:
+        """Yield frames, masks and weights of each step's clips."""
+        loader = training_batches(
+            videos,
+            spec.clips,
+            spec.seed,
+            spec.optim.batch,
+            first_step=first_step,
+            mask=spec.mask,
+            grid=Grid(*spec.grid),
+            tubelet=spec.model.tubelet,
+            augment=Augment(repeats=spec.repeats),
+            share=(distributed.rank(), distributed.world_size()),
+            workers=run.workers,
+            # A GPU converts and scales pixels.
+            planes=gpu and spec.clips.crop == "multiscale",
+            pin=gpu,
+        )
+        for batch, host in on_device(loader, spec.clips.size, run.device):
+            yield (batch["frames_BTHWC"], batch["masked_BL"], batch["weight_B"]), host
 
-    fit(job, model, videos, inputs, Augment(repeats=spec.repeats), **masks)
-    if not collectives.is_main():
-        return {}
-    loss, trivial = last_losses(log_lines(job.folder))
-    if text := learnt_nothing(loss, trivial):
-        show(f"{spec.run_id}: {text}")
-    return {"explained": 100 * (1 - loss / trivial)} if trivial else {}
+    names = [video.name for video in videos]
+    run.failed = train(spec, model, names, batches, run.folder, run.options)
+    if distributed.is_main():
+        save_weights(model, run.folder / "weights.safetensors")
+    return {}

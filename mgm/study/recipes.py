@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 from mgm.errors import UserError
 from mgm.spec import (
     BACKBONES,
-    MASKS,
     PUBLISHED,
     Augment,
     Clips,
@@ -35,17 +34,8 @@ from mgm.spec import (
     Pretrain,
     Probe,
     Views,
+    mask_info,
 )
-
-MASK_RATIO: dict[str, float] = {
-    **dict.fromkeys(MASKS, 0.75),  # P 4.5, Figure 4a, for MGM; P does not state the others
-    "tube": 0.9,  # V: scripts/*/pretrain.sh
-    "agnostic": 0.9,  # ST-MAE's abstract
-    "warped": 0.9,  # MGMAE: scripts/mgmae/*.sh
-    "motion-bins": 0.8,  # TrackMAE: README.md
-    "multi-block": 0.9,  # V-JEPA: "an average masking ratio of about 90 %"
-    "green-noise": 0.9,  # as tube masking, which it replaces
-}
 
 MODELS = {name: Model(backbone=name) for name in BACKBONES}
 DECODERS = {
@@ -211,7 +201,7 @@ def pretrain(
         clips=recipe_of(dataset).pretrain_clips,
         model=MODELS[backbone],
         decoder=DECODERS[backbone],
-        mask=Mask(name=mask, ratio=MASK_RATIO[mask]),
+        mask=Mask(name=mask, ratio=mask_info(mask).ratio),
         optim=PRETRAIN_OPTIM.model_copy(update={"epochs": epochs}),
     )
 
@@ -233,17 +223,16 @@ def supervised(dataset: str) -> Finetune:
 def probe(dataset: str) -> Probe:
     """Return a linear probe on frozen features, tested with fine-tuning's views.
 
-    The paper has no recipe for its probe; this one is MAE's.
+    The paper has no recipe for its probe.
     """
     same = _tested(dataset)
     same["clips"] = same["clips"].model_copy(update={"crop": "centre"})
-    grouped = dataset in PUBLISHED and PUBLISHED[dataset].grouped
-    return Probe(held_out="groups" if grouped else "videos", **same)
+    return Probe(**same)
 
 
 def controls(like: Probe) -> Measure:
     """Return the run that classifies a probe's videos, with its labels, without a model."""
-    same = {"data", "clips", "model", "seed", "train_clips", "label_draws", "held_out", "views"}
+    same = {"data", "clips", "model", "seed", "train_clips", "views"}
     return Measure(name="controls", **like.model_dump(include=same))
 
 

@@ -1,6 +1,6 @@
-"""Scales: the paper's experiments at other sizes.
+"""Scales: the paper's experiments at other sizes, as differences from the paper.
 
-A scale lists only what differs from the paper.
+`workflow/config/NAME.yaml` holds one.
 """
 
 from collections.abc import Mapping
@@ -10,44 +10,41 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from mgm.errors import UserError, nearest, valid
-from mgm.reading import read_yaml
 from mgm.spec import Flow, FrozenModel, KnownBackbone, RunOptions
-from mgm.spec.values import SIZES
-from mgm.study.schema import Name, ResultsName, Stage
-from mgm.study.selection import Numbers
+from mgm.study.schema import Name, Numbers, Stage, Study, read_yaml
+
+# The paper's studies, in the order of its tables.
+PAPER = Path(__file__).with_name("paper")
+NAMES = ("table1", "table2", "table3", "table4", "table4e", "measured")
 
 
 class ScaleDataset(FrozenModel):
-    """The origin of a dataset, one of three.
+    """Where the videos of a dataset come from: one of `generate`, `adapt`, `root`."""
 
-    Our generator draws it with the parameters `generate`. Or jobs make it from two other datasets
-    for domain adaptation (`adapt`: source, target). Or the user prepared it in the folder `root`.
-    """
-
+    # Parameters of a drawn dataset (`mgm.drawn`).
     generate: dict[str, Any] = Field(default_factory=dict)
+    # The source and the target of partial domain adaptation.
     adapt: tuple[()] | tuple[str, str] = ()
+    # A folder that `mgm prepare` wrote.
     root: str = ""
     # Its name in specs; by default its name in the scale.
     name: str = ""
     # The dataset whose recipe its runs have (`mgm.study.recipes`); by default its own.
     recipe: str = ""
-    # `mgm.study.videos` fills in the digest of generated datasets and of a user's folder, and
-    # whether several of the folder's videos come from one source.
+    # Filled in by `mgm.study.expand`. Published datasets have none.
     digest: str = ""
-    grouped: bool = False
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
-        if not (self.generate or self.adapt or self.root):
-            raise ValueError("needs `root` (a folder with an index), `generate` or `adapt`")
+        if sum(map(bool, (self.generate, self.adapt, self.root))) != 1:
+            raise ValueError("needs one of generate, adapt, root")
         return self
 
 
 class Steps(FrozenModel):
-    """The number of steps of a scale's runs: steps = factor * epochs ** power.
+    """The number of training steps: factor * epochs ** power, where a stage has no `optim.steps`.
 
-    `optim.steps` in a stage's overrides has precedence. `warmup` is the share of the steps that
-    warms up.
+    `warmup` is the share of the steps that warms up.
     """
 
     factor: float = Field(gt=0)
@@ -56,44 +53,52 @@ class Steps(FrozenModel):
 
     def of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the steps of a run with these fields; nothing if it does not train by epochs."""
-        # A spec refuses what is not a whole number.
-        if type(epochs := fields.get("optim.epochs")) is not int:
+        epochs = fields.get("optim.epochs")
+        if not epochs:
             return {}
-        return {
-            "optim.steps": fields["optim.steps"] or round(self.factor * epochs**self.power),
-            "optim.warmup_epochs": self.warmup * epochs,
-        }
+        steps = fields["optim.steps"] or round(self.factor * float(epochs) ** self.power)
+        return {"optim.steps": steps, "optim.warmup_epochs": self.warmup * float(epochs)}
 
 
 class Scale(FrozenModel):
     """The experiments at one size, as differences from the paper."""
 
-    name: ResultsName
-    # What its numbers allow to conclude. It is shown with every table.
-    caveat: str
-    # Cost of the whole DAG, printed before it starts.
-    expected_cost: str
-    seeds: Numbers = Field(min_length=1)
-    # Seeds of a study's columns where they are others, as in {table4e: {Linear probe: 0-53}}.
-    seeds_of: dict[str, dict[str, Numbers]] = Field(default_factory=dict)
+    name: Name
+    # What its numbers allow to conclude. Every page shows it.
+    caveat: str = ""
+    # Cost of all its runs, printed before they start.
+    expected_cost: str = ""
+    # Seeds of runs.
+    seeds: Numbers = (0,)
+    # Seeds of every generated dataset. Then a run has the seed of its dataset, and intervals are
+    # over datasets.
+    dataset_seeds: Numbers = ()
     # None: steps follow from the paper's epochs.
     steps: Steps | None = None
-    # Each stage with its {dotted field: value}.
+    # Fields of each stage that differ from the recipes.
     overrides: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
-    # Fields of the encoder that replace a backbone's. `backbone` is the name of the new sizes. It
-    # may be the paper's, as the ids of mini's runs have it.
+    # Fields of the encoder that replace a backbone's. Empty: full sizes.
     backbones: dict[KnownBackbone, dict[str, int | str]] = Field(default_factory=dict)
-    datasets: dict[Name, ScaleDataset]
+    datasets: dict[Name, ScaleDataset] = Field(default_factory=dict)
     # Method of the optical flow of Table 4b.
     flow: Flow = "raft-small"
-    # Studies of the paper's suite that this scale leaves out.
-    without: tuple[str, ...] = ()
+    # What this scale changes in the paper's studies: fields that are merged into theirs. A field,
+    # or a study, that is null is left out. `"*": null` leaves out all fields of a mapping.
+    studies: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
     specs_per_job: int = Field(1, ge=1)
     execution: RunOptions = RunOptions()
 
 
-# What a study without a scale has: the defaults of a spec.
-UNSCALED = Scale(name="none", caveat="", expected_cost="", seeds=(0,), datasets={})
+def merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested fields with `changes`. A change to None leaves the field out; "*" is all."""
+    result = {} if "*" in changes else dict(fields)
+    for name, change in changes.items():
+        old = result.pop(name, None)
+        if isinstance(old, Mapping) and isinstance(change, Mapping):
+            result[name] = merged(old, change)
+        elif change is not None:
+            result[name] = change
+    return result
 
 
 def file_of(name: str, folder: Path) -> Path:
@@ -101,22 +106,12 @@ def file_of(name: str, folder: Path) -> Path:
     return Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
 
 
-def read_named(path: Path, what: str) -> dict[str, Any]:
-    """Read the fields of the YAML file of a scale or a study.
-
-    Raises:
-        UserError: there is no such file, or it is not YAML.
-    """
-    if not path.exists():
-        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        raise UserError(f"{path}: no such {what}; name a YAML file, or {nearest(path.stem, known)}")
-    return read_yaml(path)
-
-
-def parse_scale(fields: dict[str, Any], source: str) -> Scale:
-    """Return the scale that `fields` describe."""
-    with valid(f"{source}: "):
-        return Scale.model_validate(fields)
+def _fields(path: Path) -> dict[str, Any]:
+    """Return the fields of a scale, merged into those of the scale that `base` names."""
+    fields = read_yaml(path, "scale")
+    if base := fields.pop("base", ""):
+        return merged(_fields(file_of(str(base), path.parent)), fields)
+    return fields
 
 
 def load_scale(path: Path) -> Scale:
@@ -125,11 +120,25 @@ def load_scale(path: Path) -> Scale:
     Raises:
         UserError: there is no such scale, or a field is unknown, missing or invalid.
     """
-    scale = parse_scale(read_named(path, "scale"), str(path))
-    for name, own in scale.backbones.items():
-        if {*SIZES} & own.keys() and "backbone" not in own:
-            raise UserError(
-                f"{path}: backbones.{name} has other sizes than {name}; add "
-                f"backbone: {name}-{scale.name.lower()} to it, to name them"
-            )
-    return scale
+    fields = _fields(path)
+    with valid(f"{path}: "):
+        return Scale.model_validate(fields)
+
+
+def of_paper(scale: Scale) -> list[Study]:
+    """Return the paper's studies as a scale has them.
+
+    Raises:
+        UserError: the scale changes a study so that it is invalid, or names one that is not there.
+    """
+    if unknown := scale.studies.keys() - {*NAMES}:
+        name = min(unknown)
+        raise UserError(f"scale {scale.name}: studies.{name} is unknown; {nearest(name, NAMES)}")
+    studies = []
+    for name in NAMES:
+        changes = scale.studies.get(name, {})
+        if changes is not None:
+            fields = merged(read_yaml(PAPER / f"{name}.yaml", "study"), changes)
+            with valid(f"scale {scale.name}: studies.{name}."):
+                studies.append(Study.model_validate(fields))
+    return studies

@@ -4,41 +4,26 @@ A checkpoint is a file of torch.save, followed by the SHA-256 of its bytes in he
 """
 
 import hashlib
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
+from mgm.console import show
 from mgm.errors import UserError
-from mgm.results.atomic import atomic_write
+from mgm.files import replacing
 
 NEWEST, BEFORE = "checkpoint.pt", "checkpoint.before.pt"
+FORMAT = 2  # raise this number when the meaning of a field changes
 DIGEST = 64  # bytes at the end
 
 
-class _Checkpoint(BaseModel):
-    """The fields of a checkpoint. Raise `format` when their meaning changes."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
-
-    format: Literal[1]
-    run_id: str
-    step: Annotated[int, Field(ge=0)]
-    model: dict[str, torch.Tensor]
-    optimiser: dict[str, Any]
-    rng: torch.Tensor
-    failed: list[str]
-
-
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state`, the fields of a checkpoint, as the newest one, and keep the previous one."""
+    """Write `state` as the newest checkpoint, and keep the previous one."""
     newest = folder / NEWEST
     try:
-        with atomic_write(newest) as part:
-            torch.save({"format": 1, **state}, part)
+        with replacing(newest) as part:
+            torch.save({"format": FORMAT, **state}, part)
             with part.open("rb+") as file:
                 # This moves to the end of the file.
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -47,56 +32,56 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
                 newest.replace(folder / BEFORE)
     # torch turns some OSErrors into RuntimeErrors.
     except (OSError, RuntimeError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-        free = shutil.disk_usage(folder).free / 1e6
         raise UserError(
-            f"{newest}: cannot be written ({why}; {free:.0f} MB are free); make room and run again"
+            f"{newest}: cannot be written ({error}); make room and run again"
         ) from error
 
 
-def load_checkpoint(
-    folder: Path, run_id: str, steps: int, show: Callable[[str], None] = print
-) -> dict[str, Any] | None:
+def load_checkpoint(folder: Path, run_id: str) -> dict[str, Any] | None:
     """Load the newest checkpoint that is not damaged; None if there is no checkpoint.
 
-    A damaged newest checkpoint is deleted. Otherwise the next save would replace the good previous
-    one by it.
+    Every process of a run reads it. A damaged one is left for `drop_damaged`.
 
-    Args:
-        steps: of the run. A checkpoint of a later step is damaged.
+    Raises:
+        UserError: all are damaged, or the newest belongs to another run.
     """
     checkpoints = [path for path in (folder / NEWEST, folder / BEFORE) if path.exists()]
     for path in checkpoints:
+        # A damaged file, or another program's, may raise any exception.
         try:
             state = _read(path)
-        # A damaged file, or another program's file, may raise any exception.
         except Exception:
             continue
         if state["run_id"] != run_id:
             raise UserError(f"{path}: belongs to run {state['run_id']}, not to {run_id}")
-        if state["step"] > steps:
-            continue
-        if path != checkpoints[0]:
-            show(f"{checkpoints[0]}: is damaged, so {run_id} goes back to the previous checkpoint")
-            checkpoints[0].unlink()
-        return state
+        return state | {"path": path}
     if checkpoints:
-        raise UserError(
-            f"{checkpoints[0]}: all {len(checkpoints)} checkpoints are damaged, or from another "
-            "version of mgm; delete them"
-        )
+        raise UserError(f"{checkpoints[0]}: is damaged, or from another version; delete it")
     return None
 
 
+def drop_damaged(folder: Path, path: Path) -> None:
+    """Delete a newest checkpoint that `load_checkpoint` did not return.
+
+    Otherwise the next checkpoint would replace the good previous one by it.
+    """
+    if path.name == BEFORE and (folder / NEWEST).exists():
+        show(f"{folder / NEWEST}: is damaged; goes back to the previous checkpoint")
+        (folder / NEWEST).unlink()
+
+
 def _read(path: Path) -> dict[str, Any]:
-    """Return the fields of a checkpoint after checking its digest and their types."""
+    """Return the state after checking the file's digest."""
     with path.open("rb") as file:
         size, digest = path.stat().st_size - DIGEST, hashlib.sha256()
         while block := file.read(min(2**20, max(size - file.tell(), 0))):
             digest.update(block)
         if file.read().decode() != digest.hexdigest():
             raise ValueError("the digest differs")
-    return dict(_Checkpoint.model_validate(torch.load(path, map_location="cpu", weights_only=True)))
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["format"] != FORMAT:
+        raise ValueError("another format")
+    return state
 
 
 def remove_checkpoints(folder: Path) -> None:

@@ -7,8 +7,6 @@ from torch.nn import functional as F
 
 from mgm.rng import seeded
 
-PAIRS = 8  # mixed at a time
-
 
 def mix(
     frames_BTHWC: Tensor,
@@ -34,8 +32,7 @@ def mix(
         rng: the source of all randomness.
 
     Returns:
-        frames_BTHWC: uint8. Mixup rounds pixels to integers (as timm's `FastCollateMixup`), so that
-            clips need little memory.
+        frames_BTHWC: uint8. Mixup rounds pixels to integers (as timm's `FastCollateMixup`).
         target_BC: float32, each clip's share of each class. With CutMix it is exactly the share of
             its pixels.
     """
@@ -44,29 +41,17 @@ def mix(
 
     target_BC = F.one_hot(label_B, classes).float()
     readable = weight_B.nonzero()[:, 0]
-    paired = readable[: len(readable) // 2 * 2]
+    paired = readable[: len(readable) // 2 * 2].to(frames_BTHWC.device, non_blocking=True)
     if not len(paired):
         return frames_BTHWC, target_BC
-    mixed = paired.to(frames_BTHWC.device, non_blocking=True)
     # Label smoothing is part of the loss.
     timm = Mixup(mixup, cutmix, label_smoothing=0.0, num_classes=classes)
-    frames, label = frames_BTHWC[mixed], label_B[mixed]
-    seed, count = int(rng.integers(2**32)), len(label)
-    target = F.one_hot(label, classes).float()
-    # Float32 frames take four times the memory, so few pairs are mixed at a time. Each draws the
-    # same numbers.
-    for start in range(0, count // 2, PAIRS):
-        stop = min(start + PAIRS, count // 2)
-        front, back = slice(start, stop), slice(count - stop, count - start)
-        pairs = torch.cat((frames[front], frames[back]))
-        B, T, H, W, C = pairs.shape
-        # Frames become channels, so that CutMix cuts the same box from all frames.
-        folded_BCHW = pairs.float().permute(0, 1, 4, 2, 3).reshape(B, T * C, H, W)
-        with seeded(seed):
-            mixed_BCHW, mixed_BC = timm(folded_BCHW, torch.cat((label[front], label[back])))
-        mixed_BTHWC = mixed_BCHW.view(B, T, C, H, W).permute(0, 1, 3, 4, 2)
-        mixed_BTHWC = mixed_BTHWC.round().to(torch.uint8)
-        half = stop - start
-        frames[front], frames[back] = mixed_BTHWC[:half], mixed_BTHWC[half:]
-        target[front], target[back] = mixed_BC[:half], mixed_BC[half:]
-    return frames_BTHWC.index_copy(0, mixed, frames), target_BC.index_copy(0, mixed, target)
+    # Frames become channels, so that CutMix cuts the same box from all frames.
+    frames_BTCHW = frames_BTHWC[paired].permute(0, 1, 4, 2, 3)
+    with seeded(int(rng.integers(2**32))):
+        mixed_BXHW, mixed_BC = timm(frames_BTCHW.flatten(1, 2).float(), label_B[paired])
+    mixed_BTCHW = mixed_BXHW.round().to(torch.uint8).view(frames_BTCHW.shape)
+    mixed_BTHWC = mixed_BTCHW.permute(0, 1, 3, 4, 2)
+    return frames_BTHWC.index_copy(0, paired, mixed_BTHWC), target_BC.index_copy(
+        0, paired, mixed_BC
+    )

@@ -1,170 +1,344 @@
-"""Decode chosen frames of a video file and their motion vectors, in one pass.
+"""Decode a video file that mgm did not write, once and from its start.
 
-Quarter turns and mirroring in metadata are applied to frames and vectors, as players do. Pixels of
-any depth become 8-bit RGB. Sample aspect ratios are ignored.
+Frame i is the i-th picture that FFmpeg shows, whatever its time. Quarter turns and mirroring in
+metadata are applied to frames and vectors, as players do. Pixels of any depth become 8-bit RGB.
+Sample aspect ratios are ignored.
+
+Decoding uses one thread. With frame threads, the exported vectors differ from run to run, and a
+decoder that stops early can hang.
 """
 
-import os
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from contextlib import closing
+from functools import partial
+from io import BytesIO
+from itertools import product
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
+from av.video.frame import PictureType
+from av.video.reformatter import VideoReformatter
 
-from mgm.errors import UserError, WrongValue, flag, path_of, several, whole
-from mgm.video.clip import Clip, Motion
-from mgm.video.container import DecodedFrame, VideoReader, open_video
-from mgm.video.motion import cell_distance, reference_distance
-from mgm.video.videos import Video
+from mgm.errors import NoMotion, UserError
+from mgm.video.clip import Clip
+from mgm.video.motion import UPRIGHT, Rotation, rasterise
+from mgm.video.track import B_PICTURES, Facts, Track, TrackWriter
+
+EXPORT_VECTORS = 1 << 28  # AV_CODEC_FLAG2_EXPORT_MVS
+# AV_CODEC_FLAG_UNALIGNED: crop exactly. Otherwise FFmpeg crops less, for aligned memory.
+UNALIGNED = 1
+# FFmpeg's decoders of these codecs export motion vectors. Those of HEVC, VP8, VP9 and AV1 do not,
+# although the paper names H.265.
+CODECS_WITH_VECTORS = frozenset(
+    [
+        *("h264", "mpeg1video", "mpeg2video", "mpeg4", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2"),
+        *("h261", "h263", "flv1", "rv10", "rv20", "snow"),
+    ]
+)
+# Before PyAV 19, a title in Latin-1 raises an error without "replace". PyAV 19 has no such option.
+open_file = (
+    partial(av.open, metadata_errors="replace")
+    if int(av.__version__.split(".")[0]) < 19
+    else av.open
+)
+MESSAGES = 100  # bytes: larger packets have a picture
+MOST_DAMAGED = 0.05  # share of a file's packets that may not decode
 
 
-def wanted_pictures(
-    video: VideoReader, wanted_N: np.ndarray, motion: bool = False
-) -> Iterator[tuple[int | None, DecodedFrame]]:
-    """Yield picture `wanted_N[n]` with n, and other pictures with None, mostly in order.
+class Picture:
+    """A decoded picture.
 
-    With `motion`, they include all to which the wanted ones may refer.
-
-    Args:
-        wanted_N: numbers of frames, sorted and without repeats.
-
-    Raises:
-        UserError: a picture does not decode.
+    Attributes:
+        kind: picture type: "I", "P", "B" or another of FFmpeg's.
+        rotation: how the picture is turned and mirrored to be shown upright.
+        vectors: exported motion vectors. None: the picture has no motion information.
     """
-    place_of = {index: n for n, index in enumerate(wanted_N.tolist())}
-    missing, decoded = dict(place_of), 0
-    first, last = int(wanted_N[0]), int(wanted_N[-1])
-    # If frames are missing, decode once more with all packets. Some files do not store how far they
-    # reorder frames. FFmpeg then learns it while it decodes.
-    for wanted in (place_of, None):
-        for picture in video.pictures(first, motion, wanted):
-            decoded = picture.index + 1
-            yield missing.pop(picture.index, None), picture
-            # The distances of the last B-frames depend on the next reference.
-            if picture.index >= last and (not motion or picture.is_reference):
-                break
-        if not missing or not video.skips_nonref:
-            break
-    if missing:
-        raise UserError(_too_few(video, min(missing), decoded))
+
+    def __init__(
+        self,
+        frame: av.VideoFrame,
+        codec: str,
+        rotation: Rotation = UPRIGHT,
+        corner: tuple[int, int] = (0, 0),
+    ):
+        self.frame, self.kind = frame, PictureType(frame.pict_type).name
+        # `frame.side_data` would create a reference cycle with the frame. Then pictures would stay
+        # in memory until Python's cycle collector runs.
+        data: Any = SideDataContainer(frame)  # type: ignore[call-arg]
+        self.rotation = _rotation(data.get("DISPLAYMATRIX")) or rotation
+        self.vectors: np.ndarray | None = None
+        # FFmpeg exports zeros for B-pictures of MPEG-4.
+        blind = self.kind == "I" or (codec == "mpeg4" and self.kind in B_PICTURES)
+        if not blind and (vectors := data.get("MOTION_VECTORS")) is not None:
+            self.vectors = vectors.to_ndarray()
+            if corner != (0, 0):
+                self.vectors = self.vectors.copy()
+                self.vectors["dst_x"] -= corner[0]
+                self.vectors["dst_y"] -= corner[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return height and width as shown."""
+        height, width = self.frame.height, self.frame.width
+        return (width, height) if self.rotation.swapped else (height, width)
+
+    def rgb(self, reformatter: VideoReformatter) -> np.ndarray:
+        """Return the pixels as shown, (H, W, 3) uint8, in the reformatter's own buffer."""
+        plane = reformatter.reformat(self.frame, format="rgb24", threads=1).planes[0]
+        return self.rotation.apply(plane_pixels(plane, 3))
+
+    def cells(self) -> tuple[np.ndarray, ...]:
+        """Return motion_HW2 and future_HW of the frame as shown (`rasterise`), if it has motion."""
+        if self.vectors is None:
+            return ()
+        return rasterise(self.vectors, self.frame.height, self.frame.width, self.rotation)
 
 
-def read_clip(
-    path: str | Path, frame_indices: Sequence[int] | np.ndarray, motion: bool = True
+class Source:
+    """A video file that is decoded once: iterating yields its pictures in order.
+
+    Attributes:
+        rate: pictures per second, as the file states them.
+        size: height and width of the pictures as shown.
+        kinds, times: types of the pictures so far, and their times in seconds.
+        interlaced: how many of them are.
+        packets, damaged: how many packets were read so far, and how many did not decode.
+    """
+
+    def __init__(self, path: str | Path, motion: bool = True, **options: str):
+        """Open the file. `options` are those of FFmpeg's decoder."""
+        self.path, self.motion = Path(path), motion
+        if not self.path.is_file():
+            raise UserError(f"{path}: is not a file")
+        only_files = {"protocol_whitelist": "file"}
+        try:
+            # Without "file:", the name `http:...` would be an address.
+            self.container: Any = open_file(f"file:{path}", options=only_files)
+        except (av.FFmpegError, OSError) as error:
+            raise UserError(f"{path}: cannot be read as a video ({error.strerror})") from None
+        name, cover = self.container.format.name, av.stream.Disposition.attached_pic
+        streams = [
+            stream
+            for stream in self.container.streams.video
+            if stream.codec_context and not stream.disposition & cover
+        ]
+        # FFmpeg also opens text and pictures.
+        if not streams or name in ("tty", "image2") or name.endswith("_pipe"):
+            self.container.close()
+            raise UserError(f"{path}: has no video that FFmpeg decodes")
+        best = self.container.streams.best("video")
+        self.stream = best if best in streams else streams[0]
+        context = self.stream.codec_context
+        context.thread_count, context.options = 1, options
+        context.flags |= UNALIGNED
+        if motion:
+            context.flags2 |= EXPORT_VECTORS
+        self.codec: str = context.codec.canonical_name
+        # They cannot be read when the file is closed.
+        self.rate = float(self.stream.average_rate or self.stream.guessed_rate or 25)
+        self.listed = self.stream.frames
+        self.size, self.kinds, self.times, self.interlaced = (0, 0), list[str](), list[float](), 0
+        self.packets, self.damaged, self.cut_off = 0, 0, False
+
+    def __iter__(self) -> Iterator[Picture]:
+        """Yield the pictures, and close the file. Its end is checked too."""
+        rotation, corner = UPRIGHT, (0, 0)
+        with closing(self.container):
+            for frame in self._frames():
+                if not self.kinds:
+                    try:
+                        frame.reformat(16, 16, "rgb24")
+                    except av.FFmpegError:  # such as BT.2020 with constant luminance
+                        space = f"(space {frame.colorspace})"
+                        raise UserError(
+                            f"{self.path}: FFmpeg cannot convert its colours {space} to RGB"
+                        ) from None
+                    corner = self._corner(frame) if self.motion else corner
+                picture = Picture(frame, self.codec, rotation, corner)
+                if not self.kinds:
+                    self.size, rotation = picture.size, picture.rotation
+                if (picture.size, picture.rotation) != (self.size, rotation):
+                    raise UserError(
+                        f"{self.path}: the size or the rotation of its pictures changes at picture "
+                        f"{len(self.kinds)}"
+                    )
+                self.kinds.append(picture.kind)
+                self.times.append(frame.time if frame.time is not None else np.nan)
+                self.interlaced += frame.interlaced_frame
+                yield picture
+        if not self.kinds:
+            raise UserError(f"{self.path}: no picture decodes")
+        # MP4 lists all packets, also those that were cut off, and those that an edit list hides.
+        total = max(self.packets, self.listed) if self.cut_off else self.packets
+        if (lost := self.damaged + total - self.packets) > MOST_DAMAGED * total:
+            raise UserError(f"{self.path}: {lost:,} of {total:,} packets do not decode")
+
+    def _frames(self) -> Iterator[av.VideoFrame]:
+        """Yield all frames that decode. A packet that does not is skipped, as players do."""
+        demuxed: Any = self.container.demux(self.stream)
+        try:
+            # A PyAV generator that is not closed leaks 150 bytes.
+            with closing(demuxed) as packets:
+                for packet in packets:
+                    if packet.has_sidedata("encryption_info"):
+                        raise UserError(f"{self.path}: is encrypted")
+                    if packet.size:
+                        self.packets, self.cut_off = self.packets + 1, packet.is_corrupt
+                    try:
+                        frames = self.stream.decode(packet)
+                    except av.FFmpegError:
+                        # Delimiters and messages alone are an error too, but no picture is lost.
+                        self.damaged += packet.size > MESSAGES or not any(bytes(packet))
+                        continue
+                    yield from frames
+        except av.FFmpegError:
+            self.cut_off = True
+
+    def _corner(self, shown: av.VideoFrame) -> tuple[int, int]:
+        """Return left and top of the shown picture in the coded one, in pixels.
+
+        Vectors are exported in coordinates of the coded picture. H.264 may cut off any side. FFmpeg
+        does not say which, so this decodes the first picture once more without cropping, and
+        compares.
+        """
+        context = self.stream.codec_context
+        down, across = context.coded_height - shown.height, context.coded_width - shown.width
+        if context.name != "h264" or (down <= 0 and across <= 0):
+            return 0, 0
+        uncropped = Source(self.path, motion=False, apply_cropping="0")
+        with closing(uncropped.container):
+            coded = next(uncropped._frames())
+        luma_HW, whole_HW = (plane_pixels(frame.planes[0])[..., 0] for frame in (shown, coded))
+        for top, left in product(range(down + 1), range(across + 1)):
+            part_HW = whole_HW[top : top + shown.height, left : left + shown.width]
+            if np.array_equal(part_HW, luma_HW):
+                return left, top
+        return 0, 0
+
+    @property
+    def has_vectors(self) -> bool:
+        """Return whether the file has motion vectors, as far as the pictures so far tell."""
+        all_intra = len(self.kinds) > 1 and {*self.kinds} == {"I"}
+        return self.codec in CODECS_WITH_VECTORS and not all_intra
+
+    def require_vectors(self) -> None:
+        """Check that the file has motion vectors."""
+        if not self.has_vectors:
+            kind = f"{self.codec}, I-frames alone" if self.kinds else self.codec
+            raise NoMotion(
+                f"{self.path}: has no motion vectors that FFmpeg exports ({kind}); prepare it by "
+                "`mgm prepare`, or choose a mask without motion"
+            )
+
+    @property
+    def fps(self) -> float:
+        """Return the mean rate of the pictures so far.
+
+        It is the file's own rate, unless the pictures' times contradict it by more than a tenth.
+        Browsers' recordings state the clock's rate, and fields count twice.
+        """
+        seconds = float(np.ptp(self.times))
+        measured = (len(self.times) - 1) / seconds if seconds > 0 else self.rate
+        return self.rate if abs(self.rate / measured - 1) <= 0.1 else measured
+
+    def facts(self, vectors: str) -> Facts:
+        """Return the facts of the pictures so far."""
+        (height, width), count = self.size, len(self.kinds)
+        sizes = width, height, width, height
+        return Facts(count, self.fps, *sizes, self.codec, vectors, self.interlaced / count, 0)
+
+
+def pictures(path: str | Path, motion: bool = True) -> Iterator[Picture]:
+    """Yield the pictures of a video file."""
+    yield from Source(path, motion)
+
+
+def read(
+    path: str | Path,
+    frame_indices: Sequence[int] | np.ndarray | None = None,
+    motion: bool = True,
 ) -> Clip:
-    """Decode chosen frames and their motion vectors, in one pass. No track is needed.
-
-    A frame does not depend on which other frames are requested, unless the file is damaged. Then
-    the decoder fills gaps from earlier pictures, so the frame depends on where decoding started.
+    """Decode a video file from its start, and return chosen frames and their motion vectors.
 
     Args:
-        path: a video file.
-        frame_indices: frame numbers from 0, in presentation order. They may be in any order, and
-            may repeat.
-        motion: export vectors. If False, any codec can be read, and `has_motion_T` is all False.
-
-    Returns:
-        A `Clip` of one frame per index.
+        frame_indices: frame numbers from 0, in any order. They may repeat. None: all frames.
+        motion: export vectors. If False, any codec can be read.
 
     Raises:
-        NoMotion: `motion`, and the codec has none.
+        NoMotion: `motion`, and the file has none.
         UserError: the file cannot be read, or has fewer frames than requested.
-        ValueError, TypeError: the frames are not whole numbers from 0, or there are none.
     """
-    path, motion = path_of("path", path), flag("motion", motion)
-    numbers = [whole(f"{path}: frame", number) for number in several("frames", frame_indices)]
-    if not numbers:
-        raise WrongValue(f"{path}: frames is empty; pass whole numbers, such as range(16)")
-    index_T = np.array(numbers)
-    wanted_N, place_T = np.unique(index_T, return_inverse=True)
-    frame_of, cells_of = dict[int, np.ndarray](), dict[int, tuple[np.ndarray, np.ndarray]]()
-    has_mv_N, references = np.zeros(len(wanted_N), bool), set[int]()
-    with open_video(path) as video:
-        for n, picture in wanted_pictures(video, wanted_N, motion):
-            if picture.is_reference:
-                references.add(picture.index)
-            if n is not None:
-                frame_of[n] = np.array(video.pixels(picture))
-                if motion:
-                    cells_of[n] = picture.cells()
-                    has_mv_N[n] = picture.vectors is not None
-    frames_NHWC = np.stack([frame_of[n] for n in range(len(wanted_N))])
-    if not motion:
-        return Clip(frames_NHWC[place_T], None)
-    still_N = Motion.none(len(wanted_N), *frames_NHWC.shape[1:3])
-    vectors_NHW2, distance_NHW = still_N.vectors_THW2.copy(), still_N.distance_THW.copy()
-    distances = reference_distance(wanted_N, np.array(sorted(references), int))
-    for n, (moved_HW2, future_HW) in cells_of.items():
-        vectors_NHW2[n] = moved_HW2
-        if has_mv_N[n]:
-            own = (each_N[n : n + 1] for each_N in distances)
-            distance_NHW[n] = cell_distance(future_HW[None], *own)[0]
-    motion_N = Motion(vectors_NHW2, distance_NHW, has_mv_N, still_N.frame)
-    return Clip(frames_NHWC[place_T], motion_N[place_T])
+    every = frame_indices is None
+    index_T = np.arange(1) if frame_indices is None else np.atleast_1d(np.asarray(frame_indices))
+    if index_T.dtype.kind not in "iu" or not len(index_T) or index_T.min() < 0:
+        raise UserError(f"{path}: frames are {frame_indices}; pass whole numbers from 0")
+    source, writer, reformatter = Source(path, motion), TrackWriter(), VideoReformatter()
+    if motion:
+        source.require_vectors()
+    frame_of, wanted = dict[int, np.ndarray](), set(index_T.tolist())
+    for index, picture in enumerate(source):
+        chosen = every or index in wanted
+        if chosen:
+            frame_of[index] = np.array(picture.rgb(reformatter))
+        writer.add(picture.kind, *(picture.cells() if chosen else ()))
+        # The distances of the last B-frames depend on the next reference.
+        done = not every and len(frame_of) == len(wanted)
+        if done and (not motion or picture.kind not in B_PICTURES):
+            break
+    if every:
+        index_T = np.arange(len(frame_of))
+    if len(source.kinds) <= index_T.max():
+        raise UserError(f"{path}: has {len(source.kinds)} frames, and no frame {index_T.max()}")
+    frames_THWC = np.stack([frame_of[index] for index in index_T.tolist()])
+    return Clip(frames_THWC, _track(source, writer).motion(index_T) if motion else None)
 
 
-def read_pictures(
-    path: str | Path, motion: bool = False
-) -> Iterator[tuple[DecodedFrame, np.ndarray]]:
-    """Yield every picture of a video file that decodes, and its pixels.
+def source_track(path: str | Path) -> Track:
+    """Return the motion of all frames of a video file.
 
     Raises:
-        UserError: the file cannot be read, or its frames change their size.
+        NoMotion: the codec has none, or all pictures are I-frames.
+        UserError: the file cannot be read.
     """
-    with open_video(path) as video:
-        for picture in video.pictures(motion=motion):
-            yield picture, np.ascontiguousarray(video.pixels(picture))
+    source, writer = Source(path), TrackWriter()
+    source.require_vectors()
+    for picture in source:
+        writer.add(picture.kind, *picture.cells())
+    return _track(source, writer)
 
 
-def probe_video(path: str | Path) -> Video:
-    """Return the properties of a file. Decode only what is needed to count its frames.
+def _track(source: Source, writer: TrackWriter) -> Track:
+    """Return a track in memory, which belongs to no store."""
+    source.require_vectors()
+    writer.write(file := BytesIO(), source.facts("source"))
+    return Track(source.path, file.getvalue())
 
-    MP4 and Matroska list their frames, so one frame is decoded as a check. Other containers, and
-    files of key frames alone, are decoded to the end.
 
-    Raises:
-        UserError: the file cannot be read, or no frame of it decodes.
+def probe(path: str | Path) -> Facts:
+    """Return the facts of a video file, which is decoded to its end.
+
+    `vectors` is "source" if it has motion vectors, else "none".
     """
-    with open_video(path) as video:
-        pictures = video.pictures(motion=False)
-        first = next(pictures, None)
-        if first is None:
-            raise UserError(_too_few(video, 0, 0))
-        moves, timeline = video.has_vectors, video.timeline
-        times = [] if timeline is None else timeline.times_T.tolist()
-        # Some writers mark every picture as a key frame.
-        if timeline is None or (moves and np.isin(timeline.times_T, timeline.key_K).all()):
-            decoded = [(picture.frame.pts, picture.kind) for picture in chain([first], pictures)]
-            times = times or [time for time, _ in decoded]
-            moves = moves and (len(decoded) == 1 or {kind for _, kind in decoded} != {"I"})
-        fps = video.rate([time for time in times if time is not None])
-        return _described(path, len(times), fps, first.size, video.codec, moves)
+    source = Source(path, motion=False)
+    for _ in source:
+        pass
+    return source.facts("source" if source.has_vectors else "none")
 
 
-def is_interlaced(path: str | Path) -> bool:
-    """Return whether the first picture of a file has fields.
-
-    FFmpeg exports half or twice the vertical motion of blocks that are coded as fields, and does
-    not tell which these are.
-    """
-    with open_video(path) as video:
-        picture = next(video.pictures(motion=False), None)
-        return picture is not None and picture.frame.interlaced_frame
+def plane_pixels(plane: Any, channels: int = 1) -> np.ndarray:
+    """Return the pixels of a plane, (H, W, channels) uint8, in FFmpeg's own buffer."""
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    return lines[:, : channels * plane.width].reshape(plane.height, plane.width, channels)
 
 
-def _described(
-    path: str | Path, frames: int, fps: float, size: tuple[int, int], codec: str, moves: bool
-) -> Video:
-    height, width = size
-    facts = frames, fps, width, height, codec, moves
-    return Video(str(path), 0, "", "", *facts, os.path.getsize(path))
-
-
-def _too_few(video: VideoReader, asked: int, decoded: int) -> str:
-    fault = f"the video ends after {decoded} frames"
-    if asked < decoded:
-        fault = "it does not decode, but later frames do"
-    return (
-        f"{video.path}: frame {asked} was requested, and {fault}; request fewer, or replace the "
-        "file if it is damaged"
-    )
+def _rotation(matrix: Any) -> Rotation | None:
+    """Return how a display matrix turns and mirrors: it maps (x, y) to (a x + c y, b x + d y)."""
+    if matrix is None:
+        return None
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return Rotation(False, d < 0, a < 0)
+    return Rotation(True, b < 0, c < 0)

@@ -6,25 +6,168 @@ frames away, in the past or in the future. `rasterise` turns vectors forward in 
 vector's length by that distance. This module needs only NumPy.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mgm.spec import Compensate
+if TYPE_CHECKING:
+    from mgm.video.clip import Crop
 
-VECTOR = np.dtype(
-    [
-        (name, np.int32)
-        for name in ("source", "w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")
-    ]
-)
 CELL = 8  # pixels: the smallest block for which FFmpeg exports a vector
 
 
 def cells(pixels: int) -> int:
     """Return the number of cells along an axis. The last cell may reach beyond the edge."""
     return -(-pixels // CELL)
+
+
+@dataclass(frozen=True, repr=False)
+class Motion:
+    """The motion of frames, in cells of 8 x 8 pixels.
+
+    Args:
+        vectors_THW2: float32 (dx, dy) in pixels from the reference frame, forward in time. Zero
+            without a vector. H = ceil(height / 8), W = ceil(width / 8).
+        distance_THW: float32, estimated distance to the reference frame in frames, at least 1.
+        has_mv_T: True for frames with motion information. I-frames have none. B-frames of MPEG-4
+            have none, since FFmpeg exports zeros for them. A P-frame with zero vectors has motion
+            information: nothing moved.
+        frame: height and width of the frames whose pixels the vectors are in.
+        crop: the part of these frames that counts. None: all.
+        size: side of the crop after scaling, in pixels.
+    """
+
+    vectors_THW2: np.ndarray
+    distance_THW: np.ndarray
+    has_mv_T: np.ndarray
+    frame: tuple[int, int]
+    crop: "Crop | None" = None
+    size: int = 0
+
+    @classmethod
+    def none(cls, frames: int, height: int, width: int) -> "Motion":
+        """Return the motion of frames that have no motion information."""
+        shape = frames, cells(height), cells(width)
+        vectors_THW2 = np.broadcast_to(np.float32(0), (*shape, 2))
+        distance_THW = np.broadcast_to(np.float32(1), shape)
+        return cls(vectors_THW2, distance_THW, np.zeros(frames, bool), (height, width))
+
+    def __len__(self) -> int:
+        return len(self.has_mv_T)
+
+    def __repr__(self) -> str:
+        (height, width), count = self.frame, int(self.has_mv_T.sum())
+        return f"Motion({count} of {len(self)} frames of {height} x {width} pixels)"
+
+    def __getitem__(self, index: Any) -> "Motion":
+        """Return the motion of some of the frames."""
+        parts = self.vectors_THW2[index], self.distance_THW[index], self.has_mv_T[index]
+        return Motion(*parts, self.frame, self.crop, self.size)
+
+    @property
+    def speed(self) -> np.ndarray:
+        """Return the vectors' lengths / distances, (T, H, W) float32: pixels per frame."""
+        return np.hypot(self.vectors_THW2[..., 0], self.vectors_THW2[..., 1]) / self.distance_THW
+
+    def under(self, crop: "Crop", size: int, frame: tuple[int, int] | None = None) -> "Motion":
+        """Return the motion under a crop that is scaled to `size` x `size` pixels.
+
+        Args:
+            frame: height and width of the frames in whose pixels the crop is. Default: the frames
+                of the vectors.
+        """
+        height, width = frame or self.frame
+        down, across = self.frame[0] / height, self.frame[1] / width
+        own = replace(crop, top=crop.top * down, left=crop.left * across)
+        own = replace(own, height=crop.height * down, width=crop.width * across)
+        return replace(self, crop=own, size=size)
+
+    @property
+    def scale(self) -> np.ndarray:
+        """Pixels of the scaled crop per pixel of the video, in x and y. Mirrored: x is negative."""
+        assert self.crop
+        across = -self.size if self.crop.flip else self.size
+        return np.array([across / self.crop.width, self.size / self.crop.height], np.float32)
+
+    @cached_property
+    def at_centres(self) -> "Motion":
+        """The motion at the centre of each of the crop's cells, in pixels of the scaled crop."""
+        if not (crop := self.crop):
+            return self
+        count = max(self.size // CELL, 1)
+        centre = (np.arange(count) + 0.5) / count
+        row_H = (crop.top + centre * crop.height).astype(np.int64) // CELL
+        column_W = (crop.left + centre * crop.width).astype(np.int64) // CELL
+        part = np.s_[:, row_H[:, None], column_W[::-1] if crop.flip else column_W]
+        moved = self.vectors_THW2[part] * self.scale, self.distance_THW[part]
+        return Motion(*moved, self.has_mv_T, (self.size, self.size))
+
+    def magnitude(self, tubelet: int) -> np.ndarray:
+        """Return the magnitude of each slot's motion for masks, (S, H, W) float32.
+
+        Under a crop, it is the largest of the video's cells under each of the crop's cells (eq. 6).
+        A crop of a large frame has more cells than the scaled crop.
+        """
+        if not (crop := self.crop):
+            return slot_magnitude(self.vectors_THW2, self.distance_THW, self.has_mv_T, tubelet)
+        rows, columns = self.distance_THW.shape[1:]
+        row_H2 = covered_cells(crop.top, crop.height, self.size, rows)
+        column_W2 = covered_cells(crop.left, crop.width, self.size, columns)
+        if crop.flip:
+            column_W2 = column_W2[::-1]
+        part = np.s_[:, row_H2.min() : row_H2.max(), column_W2.min() : column_W2.max()]
+        moved = self.vectors_THW2[part] * self.scale, self.distance_THW[part], self.has_mv_T
+        magnitude_SHW = largest(slot_magnitude(*moved, tubelet), row_H2 - row_H2.min(), 1)
+        return largest(magnitude_SHW, column_W2 - column_W2.min(), 2)
+
+    def displacement(self, tubelet: int, stride: int) -> np.ndarray:
+        """Return how far each slot's content has moved since the previous slot, forward in time.
+
+        The content is assumed to move at the mean speed of the slot's frames.
+
+        Args:
+            tubelet: frames per slot. Divides T.
+            stride: frames of the video from one frame of the clip to the next.
+
+        Returns:
+            (S, H, W, 2) float32: dx in units of the width, dy in units of the height. A slot
+            without motion information is all zero.
+        """
+        moved, has_mv_T111 = self.at_centres, self.has_mv_T[:, None, None, None]
+        speed_THW2 = moved.vectors_THW2 / moved.distance_THW[..., None] * has_mv_T111
+        sum_SHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:]).sum(1, dtype=np.float32)
+        has_mv_S = np.maximum(self.has_mv_T.reshape(-1, tubelet).sum(1), 1)
+        frames_S = np.float32(tubelet * stride) / has_mv_S.astype(np.float32)
+        height, width = moved.frame
+        return sum_SHW2 * frames_S[:, None, None, None] / np.array([width, height], np.float32)
+
+
+def largest(values: np.ndarray, ranges_N2: np.ndarray, axis: int) -> np.ndarray:
+    """Return the largest value of each range along an axis."""
+    first_N, last_N = ranges_N2[:, 0], ranges_N2[:, 1] - 1
+    found = values.take(first_N, axis)
+    for step in range(1, (last_N - first_N).max() + 1):
+        np.maximum(found, values.take(np.minimum(first_N + step, last_N), axis), out=found)
+    return found
+
+
+def covered_cells(start: float, length: float, size: int, cells: int) -> np.ndarray:
+    """Return the first cell of the video, and the end, under each cell of a crop's axis: (N, 2).
+
+    An overlap of a billionth of a cell is a rounding error.
+
+    Args:
+        start, length: of the crop, in pixels.
+        size: its side once scaled, in pixels.
+        cells: of the video.
+    """
+    count = max(size // CELL, 1)
+    edge_N = (start + np.arange(count + 1) * length / count) / CELL
+    first_N = np.floor(edge_N[:-1] + 1e-9).astype(np.int64).clip(0, cells - 1)
+    end_N = np.ceil(edge_N[1:] - 1e-9).astype(np.int64).clip(max=cells)
+    return np.stack([first_N, np.maximum(end_N, first_N + 1)], 1)
 
 
 class Rotation(NamedTuple):
@@ -49,27 +192,22 @@ UPRIGHT = Rotation(False, False, False)
 
 
 def rasterise(
-    vectors: np.ndarray,
-    counts_T: Sequence[int],
-    height: int,
-    width: int,
-    rotation: Rotation = UPRIGHT,
+    vectors: np.ndarray, height: int, width: int, rotation: Rotation = UPRIGHT
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rasterise the motion vectors of frames into cells, and turn them upright.
+    """Rasterise the motion vectors of a frame into cells, and turn them upright.
 
     A bi-predicted block has two vectors. The one with the past reference is used (the paper does
     not specify this). Blocks are cut off at the frame's edge.
 
     Args:
-        vectors: all vectors, frame by frame, as FFmpeg's `AVMotionVector` (`VECTOR`). A block's
-            centre is (dst_x, dst_y), and its source is at dst + motion / motion_scale.
-        counts_T: the number of vectors of each frame.
-        height, width: of the frames as coded, in pixels.
-        rotation: how the frames are shown.
+        vectors: as FFmpeg's `AVMotionVector`. A block's centre is (dst_x, dst_y), and
+            its source is at dst + motion / motion_scale.
+        height, width: of the frame as coded, in pixels.
+        rotation: how the frame is shown.
 
     Returns:
-        motion_THW2: (dx, dy) in pixels, forward in time. Zero without a vector.
-        future_THW: True if the vector refers to a future frame.
+        motion_HW2: (dx, dy) in pixels, forward in time. Zero without a vector.
+        future_HW: True if the vector refers to a future frame.
     """
     rows, columns = cells(height), cells(width)
     # A margin of two cells on each side takes the parts of blocks outside the frame.
@@ -79,11 +217,10 @@ def rasterise(
     # begin between cells.
     row_N = (vectors["dst_y"] - (height_N >> 1) + CELL // 2 - 1) // CELL
     column_N = (vectors["dst_x"] - (width_N >> 1) + CELL // 2 - 1) // CELL
-    row_N = row_N.clip(-2, rows) + np.repeat(np.arange(len(counts_T)) * (rows + 4) + 2, counts_T)
-    cell_N = row_N * line + column_N.clip(-2, columns) + 2
+    cell_N = (row_N.clip(-2, rows) + 2) * line + column_N.clip(-2, columns) + 2
     wide_N, tall_N, future_N = width_N > CELL, height_N > CELL, vectors["source"] > 0
     block_N, none = np.arange(len(vectors)), len(vectors)
-    owner_L = np.full(len(counts_T) * (rows + 4) * line, none)
+    owner_L = np.full((rows + 4) * line, none)
     # Past references come last, so that they overwrite future ones.
     for chosen_N in (future_N, ~future_N) if future_N.any() else (slice(None),):
         cell, block = cell_N[chosen_N], block_N[chosen_N]
@@ -93,7 +230,7 @@ def rasterise(
         owner_L[cell[wide] + 1] = block[wide]
         owner_L[cell[tall] + line] = block[tall]
         owner_L[cell[both] + line + 1] = block[both]
-    owner_THW = owner_L.reshape(-1, rows + 4, line)[:, 2:-2, 2:-2]
+    owner_HW = owner_L.reshape(-1, line)[2:-2, 2:-2]
     scale_N = np.maximum(vectors["motion_scale"], 1).astype(np.float32)
     # A block with a past reference to its left has moved to the right.
     scale_N[~future_N] *= -1
@@ -102,71 +239,54 @@ def rasterise(
     np.divide(vectors["motion_x"], scale_N, out=shift_N2[:-1, 0], casting="same_kind")
     np.divide(vectors["motion_y"], scale_N, out=shift_N2[:-1, 1], casting="same_kind")
     shift_N2 += 0  # turns -0 into 0
-    return rotated(
-        shift_N2.take(owner_THW, 0),
-        np.append(future_N, False).take(owner_THW),
-        height,
-        width,
-        rotation,
-    )
+    motion_HW2, future_HW = shift_N2[owner_HW], np.append(future_N, False)[owner_HW]
+    return rotated(motion_HW2, future_HW, height, width, rotation)
 
 
 def rotated(
-    motion_THW2: np.ndarray, future_THW: np.ndarray, height: int, width: int, rotation: Rotation
+    motion_HW2: np.ndarray, future_HW: np.ndarray, height: int, width: int, rotation: Rotation
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Turn the cells of frames as `Rotation.apply` turns frames of `height` x `width` pixels.
+    """Turn the cells of a frame as `Rotation.apply` turns a frame of `height` x `width` pixels.
 
     Cells are counted from the top left corner, before and after. If a side is not a multiple of 8,
     each new cell takes the vector of the old cell at its centre.
     """
     if rotation == UPRIGHT:
-        return motion_THW2, future_THW
-    frames, rows, columns = future_THW.shape
-    cell_HW = np.arange(rows * columns).reshape(rows, columns).repeat(CELL, 0).repeat(CELL, 1)
-    cell_HW = rotation.apply(cell_HW[:height, :width])
-    centres = [np.minimum(np.arange(0, side, CELL) + CELL // 2, side - 1) for side in cell_HW.shape]
+        return motion_HW2, future_HW
+    cell_HW = np.arange(future_HW.size).reshape(future_HW.shape)
+    cell_HW = rotation.apply(cell_HW.repeat(CELL, 0).repeat(CELL, 1)[:height, :width])
+    centres = [
+        np.minimum(np.arange(0, side, CELL) + CELL // 2, side - 1)
+        for side in map(int, cell_HW.shape)
+    ]
     cell_HW = cell_HW[np.ix_(*centres)]
-    motion_THW2 = motion_THW2.reshape(frames, -1, 2)[:, cell_HW]
+    turned_HW2 = motion_HW2.reshape(-1, 2)[cell_HW]
     if rotation.swapped:
-        motion_THW2 = motion_THW2[..., ::-1]
+        turned_HW2 = turned_HW2[..., ::-1]
     signs = np.array([-1 if rotation.across else 1, -1 if rotation.down else 1], np.float32)
-    return motion_THW2 * signs, future_THW.reshape(frames, -1)[:, cell_HW]
+    return turned_HW2 * signs, future_HW.ravel()[cell_HW]
 
 
-def reference_distance(
-    index_T: np.ndarray, references: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate the distance, in frames, from a frame to the references of its vectors.
+def reference_distance(is_reference_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Estimate the distance, in frames, from each frame to the references of its vectors.
 
     FFmpeg does not export it. The past reference is taken to be the last I- or P-picture before
     the frame in presentation order. The future reference is taken to be the first after it. The
     estimate is wrong if a B-picture is a reference, or if a P-picture refers further back.
 
     Args:
-        index_T: indices of frames.
-        references: sorted indices of all I- and P-pictures around them.
+        is_reference_T: True for I- and P-pictures.
 
     Returns:
-        past_T, future_T: 1 if no such picture is known.
+        past_T, future_T: 1 if there is no such picture.
     """
-    index_T, references = np.asarray(index_T), np.asarray(references)
+    index_T, references = np.arange(len(is_reference_T)), np.flatnonzero(is_reference_T)
     before = np.searchsorted(references, index_T) - 1
     after = np.searchsorted(references, index_T, side="right")
     padded = np.append(references, 0)  # position -1 and one past the end
     past_T = np.where(before >= 0, index_T - padded[before], 1)
     future_T = np.where(after < len(references), padded[after] - index_T, 1)
     return past_T, future_T
-
-
-def cell_distance(future_NHW: np.ndarray, past_N: np.ndarray, future_N: np.ndarray) -> np.ndarray:
-    """Return the distance to the reference frame of each cell's vector, (N, H, W) float32.
-
-    Args:
-        future_NHW: True if the vector refers to a future frame.
-        past_N, future_N: the frames' distances (`reference_distance`).
-    """
-    distance_NHW = np.where(future_NHW, future_N[:, None, None], past_N[:, None, None])
-    return distance_NHW.astype(np.float32)
 
 
 def slot_magnitude(
@@ -190,125 +310,3 @@ def slot_magnitude(
     magnitude_THW = np.sqrt(dx_THW * dx_THW + dy_THW * dy_THW)
     speed_THW = magnitude_THW / distance_THW * has_motion_T[:, None, None]
     return speed_THW.reshape(-1, tubelet, *speed_THW.shape[1:]).sum(1, dtype=np.float32)
-
-
-def frame_difference(frames_THWC: np.ndarray, tubelet: int) -> np.ndarray:
-    """Return how much the brightness of each cell changes, per slot.
-
-    It is the mean of |frame - previous frame of the clip| over a cell's pixels (ITU-R BT.601),
-    summed over the slot's frames. The first frame adds nothing. A side of n pixels has n // 8
-    cells, at least one. They divide it as evenly as pixels allow.
-
-    Args:
-        frames_THWC: uint8 RGB.
-        tubelet: frames per slot. Divides T.
-
-    Returns:
-        (S, H, W) float32, in steps of 8 bits.
-    """
-    grey_THW = frames_THWC @ np.array([0.299, 0.587, 0.114], np.float32)
-    change_THW = np.abs(np.diff(grey_THW, axis=0, prepend=grey_THW[:1]))
-    for axis in (1, 2):
-        side = change_THW.shape[axis]
-        cells = max(side // CELL, 1)
-        starts = np.arange(cells) * side // cells
-        widths = np.diff(starts, append=side).astype(np.float32)
-        shape = [-1 if other == axis else 1 for other in range(3)]
-        change_THW = np.add.reduceat(change_THW, starts, axis) / widths.reshape(shape)
-    return change_THW.reshape(-1, tubelet, *change_THW.shape[1:]).sum(1, dtype=np.float32)
-
-
-def slot_displacement(
-    motion_THW2: np.ndarray,
-    distance_THW: np.ndarray,
-    has_motion_T: np.ndarray,
-    tubelet: int,
-    stride: int,
-) -> np.ndarray:
-    """Return how far each slot's content has moved since the previous slot.
-
-    The content is assumed to move at the mean speed of the slot's frames.
-
-    Args:
-        motion_THW2, distance_THW, has_motion_T: as for `slot_magnitude`.
-        tubelet: frames per slot. Divides T.
-        stride: frames of the video from one frame of the clip to the next.
-
-    Returns:
-        (S, H, W, 2) float32, (dx, dy) in pixels, forward in time. A slot without motion information
-        is all zero.
-    """
-    speed_THW2 = motion_THW2 / distance_THW[..., None] * has_motion_T[:, None, None, None]
-    has_mv_S = np.maximum(has_motion_T.reshape(-1, tubelet).sum(1), 1)
-    sum_SHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:]).sum(1, dtype=np.float32)
-    frames_S = np.float32(tubelet * stride) / has_mv_S.astype(np.float32)
-    return sum_SHW2 * frames_S[:, None, None, None]
-
-
-# --- The camera's motion ---
-
-ROUNDS = 8  # of reweighting
-NOISE = 0.1  # pixels per frame: the smallest spread of vectors around the camera's motion
-# Pixels per frame. Shorter residuals are rounding errors, since codecs store quarters of a pixel.
-NOTHING = 0.01
-RIDGE_33 = 1e-9 * np.eye(3)  # for grids of one row or column
-
-
-def compensated(
-    motion_THW2: np.ndarray, distance_THW: np.ndarray, method: Compensate
-) -> np.ndarray:
-    """Subtract the camera's motion from each frame's vectors.
-
-    The camera's motion is estimated from most cells. An affine fit finds it while moving objects
-    cover less than 25 % of the frame. A cell without a vector counts as static. Vectors of one
-    frame may refer to different frames, so they are compared as velocities.
-
-    Args:
-        motion_THW2: pixels from the reference frame.
-        distance_THW: frames to the reference frame, >= 1.
-        method: "median" subtracts the median velocity of each frame, which removes a pan. "affine"
-            subtracts a robust fit of v = a + b x + c y, which removes zoom and rotation too.
-
-    Returns:
-        The residual vectors, like motion_THW2. Residuals shorter than `NOTHING` are zero.
-    """
-    frames, rows, columns, _ = motion_THW2.shape
-    velocity_THW2 = motion_THW2.astype(np.float64) / distance_THW[..., None]
-    velocity_TN2 = velocity_THW2.reshape(frames, -1, 2)
-    camera_TN2 = np.median(velocity_TN2, axis=1, keepdims=True)
-    if method == "affine":
-        camera_TN2 = _affine_fit(velocity_TN2, camera_TN2, rows, columns)
-    residual_TN2 = velocity_TN2 - camera_TN2
-    residual_TN2[np.linalg.norm(residual_TN2, axis=2) < NOTHING] = 0
-    residual_THW2 = residual_TN2.reshape(motion_THW2.shape) * distance_THW[..., None]
-    return residual_THW2.astype(np.float32)
-
-
-def _affine_fit(
-    velocity_TN2: np.ndarray, camera_TN2: np.ndarray, rows: int, columns: int
-) -> np.ndarray:
-    """Fit v = a + b x + c y to each frame by iteratively reweighted least squares.
-
-    Let r be a cell's distance from the last fit. Let s be the frame's spread, 1.48 times the median
-    of r. For normal errors, s is their standard deviation. The cell's weight is that of Geman and
-    McClure, (1 + r^2 / s^2)^-2. So the weights of moving objects soon approach zero.
-
-    Args:
-        camera_TN2: the first fit.
-    """
-    terms_N3 = _affine_terms(rows, columns)
-    pairs_N9 = (terms_N3[:, :, None] * terms_N3[:, None]).reshape(-1, 9)
-    for _ in range(ROUNDS):
-        away_TN = np.linalg.norm(velocity_TN2 - camera_TN2, axis=2)
-        spread_T1 = np.maximum(1.48 * np.median(away_TN, axis=1, keepdims=True), NOISE)
-        weight_TN = (1 + (away_TN / spread_T1) ** 2) ** -2
-        normal_T33 = (weight_TN @ pairs_N9).reshape(-1, 3, 3)
-        right_T32 = terms_N3.T @ (weight_TN[..., None] * velocity_TN2)
-        camera_TN2 = terms_N3 @ np.linalg.solve(normal_T33 + RIDGE_33, right_T32)
-    return camera_TN2
-
-
-def _affine_terms(rows: int, columns: int) -> np.ndarray:
-    """Return 1, x and y of each cell, (N, 3), with x and y from -1 to 1."""
-    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
-    return np.stack([np.ones(x.size), x.ravel(), y.ravel()], 1)

@@ -1,125 +1,101 @@
-"""Tracks: the times and the motion of a video's frames, in one file per video and method.
+"""Tracks: the motion of a video's frames, and where each frame lies in the store's mp4.
 
-    packed cells of frame 0, of frame 1, ...    none for a frame without motion information
-    table                                       zlib: a line of JSON (`Facts`), then columns
-    END
+A track is an .npz file, which `numpy.load` opens too:
 
-A slice reads the end of the file and the cells of its frames by `pread`, and verifies their
-checksums. It needs NumPy alone, so any program can use it, whatever decodes the pixels.
+    motion.npy    the cells of frame 0, of frame 1, ... Each frame is compressed by zlib, so a clip
+                  reads its own frames only
+    frames.npy    a row per frame (`FRAME`)
+    facts.json    `Facts`
 
-Methods: "codec" has the vectors that the file stores. "dis" and "raft-small" have optical flow
-(`mgm.video.optical_flow`).
+Methods: "codec" has the motion vectors of the source. "dis" and "raft-small" have optical flow
+(`mgm.video.flow`). Reading a track needs NumPy alone.
 """
 
+import json
 import os
-import struct
+import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import BinaryIO
+from zipfile import ZipInfo
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from numpy.lib.format import write_array
 
 from mgm.errors import NoMotion, UserError
-from mgm.reading import file_digest
-from mgm.spec import Method
-from mgm.video.clip import Motion
-from mgm.video.motion import cell_distance, cells, reference_distance
-from mgm.video.packets import Timeline
-from mgm.video.videos import CODECS_WITH_VECTORS
+from mgm.video.motion import Motion, cells, reference_distance
 
-if TYPE_CHECKING:
-    from mgm.video.container import VideoReader
-
-SUFFIX = ".track"
-MAGIC = b"mgmtrk02"
-END = struct.Struct("<II8s")  # length and CRC-32 of the table, magic and version
-# Columns of the table, a value per frame.
-COLUMNS = (
-    ("size", "<u4"),  # bytes of the packed cells
-    ("crc", "<u4"),
-    ("past", "<u4"),  # distances to the references, in frames
-    ("future", "<u4"),
-    ("kind", "S4"),
+SUFFIX = ".npz"
+# Picture types of B-frames. Other pictures may be references.
+B_PICTURES = ("B", "BI")
+FRAME = np.dtype(
+    [
+        ("kind", "S4"),  # picture type: "I", "P", "B" or another of FFmpeg's
+        ("packed", "<u4"),  # bytes in motion.npy. 0: no motion information
+        ("past", "<u4"),  # distances to the references in frames
+        ("future", "<u4"),
+        ("offset", "<u8"),  # of the JPEG in the store's mp4
+        ("size", "<u4"),
+    ]
 )
-# More columns of a file that stores presentation times.
-TIMES = ("time", "<i8"), ("packet", "<i4"), ("disposable", "?")
 UNITS = 4  # per pixel. No codec for which FFmpeg exports vectors has finer ones
 LEVEL = 4  # of zlib: nearly as small as 6, in half of the time
-PAIR = np.dtype("<u4")  # dx and dy of a cell
-_LAST_READ = 1 << 14  # bytes, enough for the table of some 1,000 frames
-_LARGEST_TABLE = 1 << 30
-Read = Callable[[int, int], bytes]  # maps a number of bytes and where they start to the bytes
-AGAIN = "run the same `mgm prepare` again"
 
 
-class Facts(BaseModel):
-    """What a track says of its video.
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts about a video of the store.
 
     Args:
-        codec: of the video that the vectors come from.
-        height, width: of its frames as shown. Vectors are in these pixels.
-        vectors: whether the codec has motion vectors. True for optical flow.
-        bytes, pixels: size of the file that the times belong to, and height and width of its
-            frames. Those of a copy may be smaller than its source's.
-        container: FFmpeg's name of the container.
-        digest: SHA-256 of that file.
-        source: SHA-256 of the file that it is a copy of; empty if it is none.
-        weights: SHA-256 of the weights that computed the flow.
-        keys, start: see `Timeline`. None: the file stores no times, and is decoded from its start.
+        fps: the source's mean rate.
+        width, height, bytes: of the store's mp4. bytes is 0 if the track belongs to no store.
+        source_width, source_height, codec: of the source as shown.
+        vectors: where the motion is from. "source": the source's motion vectors, in its pixels.
+            "h264": those of an H.264 encoding at the store's size. "dis", "raft-small": flow.
+            "none": there is no motion (`mgm.video.decode.probe`).
+        interlaced: share of the source's frames that are interlaced.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: Method
+    frames: int
+    fps: float
+    width: int
+    height: int
+    source_width: int
+    source_height: int
     codec: str
-    frames: NonNegativeInt
-    height: PositiveInt
-    width: PositiveInt
-    vectors: bool
-    bytes: NonNegativeInt
-    container: str
-    pixels: tuple[int, int]
-    digest: str
-    source: str = ""
-    weights: str = ""
-    keys: tuple[int, ...] | None = None
-    start: int = 0
+    vectors: str
+    interlaced: float
+    bytes: int
 
     @property
-    def kind(self) -> str:
-        """Return the codec, and whether it lacks vectors because all frames are I-frames."""
-        intra = not self.vectors and self.codec in CODECS_WITH_VECTORS
-        return f"{self.codec}, all I-frames," if intra else self.codec
+    def size(self) -> tuple[int, int]:
+        """Return height and width of the frames whose pixels the vectors are in."""
+        if self.vectors == "source":
+            return self.source_height, self.source_width
+        return self.height, self.width
 
 
-def track_path(stem: str, method: Method) -> str:
-    """Return the path of a video's track.
-
-    Args:
-        stem: `Video.track`.
-    """
-    return f"{stem}.{method}{SUFFIX}"
+def track_path(folder: str | Path, name: str, method: str = "codec") -> str:
+    """Return the path of a video's track, such as FOLDER/NAME.npz or FOLDER/NAME.dis.npz."""
+    return os.path.join(folder, f"{name}{'' if method == 'codec' else f'.{method}'}{SUFFIX}")
 
 
 class Track:
-    """The times and the motion of a video's frames.
+    """The motion of a video's frames, and where they lie in the store.
 
-    `track[frames]` returns the motion of some frames, by numbers from 0. A track may be pickled,
-    and used by threads and forked processes.
+    A track may be pickled, and used by threads and forked processes.
 
     Attributes:
-        facts: the video, its size and the method.
-        kinds_T: picture types, "I", "P", "B" or another of FFmpeg's; "" if it did not decode.
+        facts: the video's facts.
         has_mv_T: True for frames with motion information.
-        timeline: see `mgm.video.packets`.
+        offset_N, size_N: of each frame's JPEG in the store's mp4.
     """
 
     def __init__(self, path: str | Path, data: bytes | None = None):
-        """Read the table of a track.
+        """Read all but the motion.
 
         Args:
             data: the content of the file, if it is in memory. Then `path` is its name in messages.
@@ -128,243 +104,149 @@ class Track:
             NoMotion: the file is missing or not a whole track.
         """
         self.path, self.data = str(path), data
-        with self._opened() as (read, size):
-            end = read(_LAST_READ, max(size - _LAST_READ, 0))
-            last = end[-END.size :]
-            if len(last) < END.size or not last.endswith(MAGIC):
-                raise NoMotion(f"{self.path}: is not a whole track; delete it, and {AGAIN}")
-            length, crc, _ = END.unpack(last)
-            whole = min(length + END.size, size)
-            if whole > len(end):
-                end = read(whole, size - whole)
-        packed = end[-whole : -END.size]
         try:
-            if zlib.crc32(packed) != crc:
-                raise ValueError
-            table = zlib.decompressobj().decompress(packed, _LARGEST_TABLE)
-            line, _, columns = table.partition(b"\n")
-            self.facts = facts = Facts.model_validate_json(line)
-            T, at, column_of = facts.frames, 0, dict[str, np.ndarray]()
-            for name, kind in COLUMNS if facts.keys is None else COLUMNS + TIMES:
-                column_of[name] = np.frombuffer(columns, kind, T, at)
-                at += T * np.dtype(kind).itemsize
-            size_T = column_of["size"].astype(np.int64)
-            if size_T.sum() != size - whole or at != len(columns):
-                raise ValueError
-        except (ValueError, zlib.error, ValidationError):
-            raise NoMotion(
-                f"{self.path}: has changed since it was written; delete it, and {AGAIN}"
-            ) from None
-        self._size_T, self._offset_T = size_T, np.cumsum(size_T) - size_T
-        self._crc_T = column_of["crc"]
-        self._past_T, self._future_T = column_of["past"], column_of["future"]
-        self._kind_T = column_of["kind"]
-        self.has_mv_T = size_T > 0
-        self.timeline: Timeline | None = None
-        if facts.keys is not None:
-            times_T, keys = np.cumsum(column_of["time"]), np.array(facts.keys, np.int64)
-            of_packets = column_of["packet"], column_of["disposable"]
-            self.timeline = Timeline(times_T, *of_packets, keys, facts.start)
+            with self._open() as file, zipfile.ZipFile(file) as archive:
+                self.facts = Facts(**json.loads(archive.read("facts.json")))
+                # An .npy file ends with the values.
+                table, own = archive.read("frames.npy"), self.facts.frames * FRAME.itemsize
+                frames = np.frombuffer(table, FRAME, offset=len(table) - own)
+                # A member that is not compressed lies in the file as it is.
+                info = archive.getinfo("motion.npy")
+                file.seek(info.header_offset + 26)
+                name, extra = np.frombuffer(file.read(4), "<u2").tolist()
+                end = info.header_offset + 30 + name + extra + info.file_size
+        except OSError as error:
+            raise NoMotion(f"{self.path}: cannot be read ({error.strerror})") from None
+        except Exception as error:  # zipfile, zlib, json and NumPy raise many kinds
+            raise NoMotion(f"{self.path}: is not a whole track ({error})") from None
+        self._frames, packed_N = frames, frames["packed"].astype(np.int64)
+        self._start_N = end - np.cumsum(packed_N[::-1])[::-1]
+        self.has_mv_T = packed_N > 0
+        self.offset_N, self.size_N = frames["offset"], frames["size"]
 
     def __len__(self) -> int:
         return self.facts.frames
 
     def __repr__(self) -> str:
-        facts = self.facts
+        height, width = self.facts.size
         return (
-            f"Track({self.path}: {facts.method}, {facts.frames} frames of {facts.height} x "
-            f"{facts.width}, {int(self.has_mv_T.sum())} with motion)"
+            f"Track({self.path}: {self.facts.vectors}, {len(self)} frames of {height} x {width}, "
+            f"{int(self.has_mv_T.sum())} with motion)"
         )
 
     def __getitem__(self, frames: slice | int | Sequence[int] | np.ndarray) -> Motion:
-        """Return the motion of some frames.
+        """Return the motion of some frames: a slice, or numbers from 0."""
+        return self.motion(np.arange(len(self))[frames] if isinstance(frames, slice) else frames)
+
+    def motion(self, frames: int | Sequence[int] | np.ndarray) -> Motion:
+        """Return the motion of frames, by their numbers from 0 in any order.
 
         Raises:
-            NoMotion: the video's codec has no motion vectors, or the file has changed.
+            NoMotion: the file has changed.
             UserError: there is no such frame.
         """
-        index_T = self._numbers(frames)
-        facts = self.facts
-        if not facts.vectors:
-            raise NoMotion(
-                f"{self.path}: {facts.kind} has no motion vectors that FFmpeg exports; copy "
-                "the videos (`mgm prepare --copy mp4`), use flow (`mgm track --method dis`) or an "
-                "unguided mask"
-            )
-        rows, columns = cells(facts.height), cells(facts.width)
-        moved = self.has_mv_T[index_T]
-        with self._opened() as (read, _):
-            packed = [self._frame(read, t) for t in index_T[moved].tolist()]
-        pair_NHW, future_NHW = self._unpacked(packed, rows, columns)
-        kind, scale = ("<i2", 1 / UNITS) if facts.method == "codec" else ("<f2", 1)
-        vectors_THW2 = np.zeros((len(index_T), rows, columns, 2), np.float32)
-        pairs_NHW2 = pair_NHW.view(kind).reshape(len(packed), rows, columns, 2)
-        vectors_THW2[moved] = np.multiply(pairs_NHW2, np.float32(scale), dtype=np.float32)
+        index_T = np.atleast_1d(frames)
+        whole = index_T.dtype.kind in "iu" or not len(index_T)
+        if not whole or not ((index_T >= 0) & (index_T < len(self))).all():
+            raise UserError(f"{self.path}: has frames 0 to {len(self) - 1}, and not {index_T}")
+        index_T = index_T.astype(np.int64)
+        height, width = self.facts.size
+        rows, columns = cells(height), cells(width)
+        moved_T = self.has_mv_T[index_T]
+        moved_N = index_T[moved_T]
+        table = self._frames[moved_N]
+        kind, scale = ("<i2", 1 / UNITS) if self.facts.vectors in ("source", "h264") else ("<f2", 1)
+        stored_N2HW = np.empty((len(moved_N), 2, rows, columns), kind)
+        future_NHW = np.zeros((len(moved_N), rows, columns), bool)
+        try:
+            with self._open() as file:
+                for n, start in enumerate(self._start_N[moved_N].tolist()):
+                    file.seek(start)
+                    data = zlib.decompress(file.read(table["packed"][n]))
+                    vectors, flags = data[: stored_N2HW[n].nbytes], data[stored_N2HW[n].nbytes :]
+                    stored_N2HW[n] = np.frombuffer(vectors, kind).reshape(2, rows, columns)
+                    if flags:
+                        bits = np.unpackbits(np.frombuffer(flags, np.uint8), count=rows * columns)
+                        future_NHW[n] = bits.reshape(rows, columns)
+        except (OSError, ValueError, zlib.error) as error:
+            raise NoMotion(f"{self.path}: its motion cannot be read ({error})") from None
+        # dx and dy lie apart in memory, which is faster to compute with.
+        vectors_2THW = np.zeros((2, len(index_T), rows, columns), np.float32)
+        moved_2NHW = np.multiply(stored_N2HW.swapaxes(0, 1), np.float32(scale), dtype=np.float32)
+        vectors_2THW[:, moved_T] = moved_2NHW
+        past_N11, future_N11 = table["past"][:, None, None], table["future"][:, None, None]
         distance_THW = np.ones((len(index_T), rows, columns), np.float32)
-        past_N, future_N = (each[index_T[moved]] for each in (self._past_T, self._future_T))
-        distance_THW[moved] = cell_distance(future_NHW, past_N, future_N)
-        return Motion(vectors_THW2, distance_THW, moved, (facts.height, facts.width))
+        distance_THW[moved_T] = np.where(future_NHW, future_N11, past_N11)
+        return Motion(np.moveaxis(vectors_2THW, 0, 3), distance_THW, moved_T, (height, width))
 
-    def _numbers(self, frames: slice | int | Sequence[int] | np.ndarray) -> np.ndarray:
-        if isinstance(frames, slice):
-            return np.arange(self.facts.frames)[frames]
-        index_T = np.atleast_1d(np.asarray(frames))
-        if not index_T.size:
-            index_T = index_T.astype(int)
-        if index_T.ndim != 1 or index_T.dtype.kind not in "iu":
-            raise UserError(f"{self.path}: frames are {frames}; pass whole numbers from 0")
-        count = self.facts.frames
-        if len(index_T) and not 0 <= index_T.min() <= index_T.max() < count:
-            wrong = index_T.min() if index_T.min() < 0 else index_T.max()
-            raise UserError(
-                f"{self.path}: frame {wrong} was requested, and the video has frames 0 to "
-                f"{count - 1}"
-            )
-        return index_T
-
-    @contextmanager
-    def _opened(self) -> Iterator[tuple[Read, int]]:
-        """Yield a function that reads bytes of the file, and the file's size."""
-        if (data := self.data) is not None:
-            yield lambda count, start: data[start : start + count], len(data)
-            return
-        try:
-            # Opening a pipe does not wait, and reading it is refused.
-            file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            raise NoMotion(f"{self.path}: no such track; {AGAIN}") from None
-        except ValueError:
-            raise NoMotion(f"{self.path}: contains a NUL character; correct the path") from None
-        except OSError as error:
-            raise NoMotion(f"{self.path}: cannot be opened ({error.strerror})") from None
-        try:
-            yield partial(os.pread, file), os.fstat(file).st_size
-        except OSError as error:
-            raise NoMotion(f"{self.path}: cannot be read ({error.strerror})") from None
-        finally:
-            os.close(file)
-
-    @property
-    def kinds_T(self) -> tuple[str, ...]:
-        return tuple(kind.decode() for kind in self._kind_T.tolist())
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Return height and width of the frames, whose pixels the vectors are in."""
-        return self.facts.height, self.facts.width
-
-    def _frame(self, read: Read, t: int) -> bytes:
-        data = read(int(self._size_T[t]), int(self._offset_T[t]))
-        if zlib.crc32(data) != self._crc_T[t]:
-            raise NoMotion(
-                f"{self.path}: the motion of frame {t} has changed; delete the file, and {AGAIN}"
-            )
-        with suppress(zlib.error):
-            return zlib.decompressobj().decompress(data, 1 << 28)
-        return b""
-
-    def _unpacked(
-        self, packed: Sequence[bytes], rows: int, columns: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return dx and dy of frames as pairs, (N, H, W), and where they refer to the future."""
-        paired = -(-rows // 2), columns, 2
-        cells_Z = paired[0] * columns * 2
-        bits, plain = -(-cells_Z // 8), -(-rows * columns // 8)
-        flags = np.frombuffer(b"".join(each[:bits] for each in packed), np.uint8)
-        if flags.size != bits * len(packed):
-            raise NoMotion(f"{self.path}: its cells do not fit its size; delete it, and {AGAIN}")
-        new_NZ = np.unpackbits(flags.reshape(len(packed), bits), axis=1, count=cells_Z)
-        stop_N = bits + PAIR.itemsize * new_NZ.sum(1, dtype=np.int64)
-        values, future_NP = list[bytes](), np.zeros((len(packed), plain), np.uint8)
-        for n, (each, stop) in enumerate(zip(packed, stop_N.tolist())):
-            values.append(each[bits:stop])
-            if len(each) != stop:
-                future_NP[n] = np.frombuffer(each, np.uint8, offset=stop)
-        value_V = np.frombuffer(b"".join(values), PAIR)
-        pair_NZ = value_V[new_NZ.ravel().cumsum(dtype=np.int64) - 1].reshape(len(packed), *paired)
-        pair_NHW = pair_NZ.swapaxes(2, 3).reshape(len(packed), 2 * paired[0], columns)[:, :rows]
-        future_NL = np.unpackbits(future_NP, axis=1, count=rows * columns)
-        future_NHW = future_NL.view(bool).reshape(len(packed), rows, columns)
-        return np.ascontiguousarray(pair_NHW), future_NHW
+    def _open(self) -> BinaryIO:
+        return open(self.path, "rb", 0) if self.data is None else BytesIO(self.data)
 
 
 class TrackWriter:
-    """Writes a track to an open binary file: `add` a frame after the other, then `finish`."""
+    """Gathers a track's frames in order, and writes the file."""
 
-    def __init__(self, file: BinaryIO):
-        self.file = file
-        self.rows, self.references = list[tuple[int, int, str]](), list[int]()
+    def __init__(self) -> None:
+        self.kinds, self.packed = list[str](), list[bytes]()
 
-    def add(self, index: int, kind: str, reference: bool, packed: bytes) -> None:
-        """Add a frame. Frames that are left out have no motion information.
-
-        Args:
-            index: its number, larger than the last one's.
-            kind: the picture type.
-            reference: whether other frames may refer to it.
-            packed: `pack_cells`; empty without motion information.
-        """
-        self.rows += [(0, 0, "")] * (index - len(self.rows))
-        self.rows.append((len(packed), zlib.crc32(packed), kind))
-        self.references += [index] if reference else []
-        self.file.write(packed)
-
-    def finish(self, file: "VideoReader", frames: int, size: tuple[int, int], **facts: Any) -> None:
-        """Write the table and the end.
+    def add(
+        self, kind: str, motion_HW2: np.ndarray | None = None, future_HW: np.ndarray | None = None
+    ) -> None:
+        """Add a frame.
 
         Args:
-            file: from which the pixels are read. The times are this file's.
-            size: height and width of the frames that the vectors are of.
-            facts: method, codec, vectors, and what differs: weights, source, and the file's pixels.
+            kind: its picture type.
+            motion_HW2: (dx, dy) per cell. float32 of a codec is stored in quarters of a pixel,
+                float16 of flow as it is. None: the frame has no motion information.
+            future_HW: True if the vector refers to a future frame. None: nowhere.
         """
-        timeline, (height, width) = file.timeline, size
-        facts = {"frames": frames, "height": height, "width": width, "pixels": size} | facts
-        facts |= {"bytes": os.path.getsize(file.path), "container": file.format}
-        facts |= {"digest": file_digest(Path(file.path))}
-        rows = self.rows + [(0, 0, "")] * (frames - len(self.rows))
-        size_T, crc_T, kind_T = zip(*rows) if rows else ((), (), ())
-        past_T, future_T = reference_distance(np.arange(len(rows)), np.array(self.references, int))
-        values = [size_T, crc_T, past_T, future_T, kind_T]
-        if timeline is not None:
-            facts |= {"keys": tuple(timeline.key_K.tolist()), "start": timeline.start}
-            steps_T = np.diff(timeline.times_T, prepend=0)
-            values += [steps_T, timeline.packet_T, timeline.disposable_T]
-        kinds = COLUMNS if timeline is None else COLUMNS + TIMES
-        columns = [np.array(column, kind) for column, (_, kind) in zip(values, kinds, strict=True)]
-        line = Facts.model_validate(facts).model_dump_json().encode()
-        table = zlib.compress(b"\n".join([line, b"".join(x.tobytes() for x in columns)]))
-        self.file.write(table + END.pack(len(table), zlib.crc32(table), MAGIC))
+        self.kinds.append(kind)
+        self.packed.append(b"" if motion_HW2 is None else _packed(motion_HW2, future_HW))
+
+    def write(
+        self,
+        file: str | Path | BinaryIO,
+        facts: Facts,
+        offsets: Sequence[int] = (),
+        sizes: Sequence[int] = (),
+    ) -> None:
+        """Write the track.
+
+        Args:
+            offsets, sizes: of the JPEGs in the store's mp4. Empty: there is none.
+        """
+        frames = np.zeros(len(self.kinds), FRAME)
+        frames["kind"], frames["packed"] = self.kinds, [len(data) for data in self.packed]
+        is_reference_T = np.array([kind not in B_PICTURES for kind in self.kinds])
+        frames["past"], frames["future"] = reference_distance(is_reference_T)
+        if len(offsets):
+            frames["offset"], frames["size"] = offsets, sizes
+        motion = np.frombuffer(b"".join(self.packed), np.uint8)
+        # Equal tracks are equal files: `ZipInfo` has no time of writing.
+        with zipfile.ZipFile(file, "w") as archive:
+            about = json.dumps(asdict(facts))
+            archive.writestr(ZipInfo("facts.json"), about, zipfile.ZIP_DEFLATED)
+            archive.writestr(ZipInfo("motion.npy"), _npy(motion))
+            archive.writestr(ZipInfo("frames.npy"), _npy(frames), zipfile.ZIP_DEFLATED)
 
 
-def pack_cells(motion_HW2: np.ndarray, future_HW: np.ndarray | None = None) -> bytes:
-    """Pack a frame's cells without loss.
+def _npy(array: np.ndarray) -> bytes:
+    """Return the content of an .npy file."""
+    write_array(file := BytesIO(), array, (1, 0))
+    return file.getvalue()
 
-    Cells are taken in pairs of rows, column by column, since blocks of 16 x 16 pixels are common. A
-    bit per cell says whether it differs from the one before. Then come the cells that do. At the
-    end is a bit per cell for a future reference, if there is any. All is compressed with zlib.
 
-    Args:
-        motion_HW2: (dx, dy). Of a codec: float32 in pixels, stored in quarters of a pixel. Of
-            optical flow: float16, stored as it is.
-        future_HW: None: all references are past.
-    """
-    if motion_HW2.dtype == np.float16:
-        stored_HW2 = np.ascontiguousarray(motion_HW2, "<f2")
-    else:
+def _packed(motion_HW2: np.ndarray, future_HW: np.ndarray | None) -> bytes:
+    """Pack a frame's cells without loss: vectors, then a bit per cell if any is of the future."""
+    stored_HW2 = motion_HW2
+    if motion_HW2.dtype == np.float32:
         quarters_HW2 = motion_HW2 * np.float32(UNITS)
         with np.errstate(invalid="ignore"):
             stored_HW2 = quarters_HW2.astype("<i2")
         if not (stored_HW2 == quarters_HW2).all():
             raise UserError("a motion vector is finer than a quarter pixel, or longer than 8,191")
-    pair_HW = stored_HW2.view(PAIR)[..., 0]
-    rows, columns = pair_HW.shape
-    # np.pad and np.append take longer than compressing.
-    if rows % 2:
-        pair_HW = np.concatenate([pair_HW, pair_HW[-1:]])
-    pair_Z = pair_HW.reshape(-1, 2, columns).swapaxes(1, 2).ravel()
-    new_Z = np.ones(len(pair_Z), bool)
-    np.not_equal(pair_Z[1:], pair_Z[:-1], out=new_Z[1:])
-    data = np.packbits(new_Z).tobytes() + pair_Z[new_Z].tobytes()
+    # All of dx, then all of dy.
+    data = np.moveaxis(stored_HW2, 2, 0).tobytes()
     if future_HW is not None and future_HW.any():
         data += np.packbits(future_HW).tobytes()
     return zlib.compress(data, LEVEL)

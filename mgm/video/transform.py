@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
-import torch
 
 from mgm.rng import generator, seeded
 from mgm.spec import Augment, Clips
@@ -94,10 +93,7 @@ def segment_view(n_frames: int, frames: int, view: int, views: int) -> np.ndarra
     return (offset + tick * np.arange(frames)).astype(np.int64)
 
 
-# --- Choose a crop ---
-# Crops are scaled as in VideoMAE. Crops for pretraining are scaled as by Pillow: bilinear, with
-# antialiasing. Crops for fine-tuning are scaled as by torch.nn.functional.interpolate, and test
-# views as by OpenCV: both bilinear, without antialiasing.
+# --- Choose a crop, in whole pixels ---
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
 
@@ -110,7 +106,7 @@ def random_crop(clips: Clips, height: int, width: int, seed: int) -> Crop:
     elif clips.crop == "resized":
         crop = resized(height, width, rng)
     else:
-        crop = test_crop(height, width, 0, 1, clips.size)
+        crop = test_crop(height, width, 0, 1)
     return replace(crop, flip=bool(clips.flip and rng.random() < 0.5))
 
 
@@ -145,21 +141,20 @@ def resized(
         w, h = round((pixels * aspect) ** 0.5), round((pixels / aspect) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
             top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-            return Crop(int(top), int(left), h, w, scaling="plain")
+            return Crop(int(top), int(left), h, w)
     h, w = min(height, round(width / ratio[0])), min(width, round(height * ratio[1]))
-    return Crop((height - h) // 2, (width - w) // 2, h, w, scaling="plain")
+    return Crop((height - h) // 2, (width - w) // 2, h, w)
 
 
-def test_crop(height: int, width: int, view: int, views: int, size: int) -> Crop:
-    """Return spatial test view `view` of `views` (MCG-NJU/VideoMAE, kinetics.py).
+def test_crop(height: int, width: int, view: int, views: int) -> Crop:
+    """Return spatial test view `view` of `views`: a square of the short side.
 
-    The frame is scaled to a short side of `size`, then a square is cut.
+    Source: MCG-NJU/VideoMAE, kinetics.py.
     """
-    tall, wide = (size * side // min(height, width) for side in (height, width))
-    offset = spread(max(tall, wide) - size, view, views)
+    side = min(height, width)
+    offset = spread(max(height, width) - side, view, views)
     top, left = (offset, 0) if height > width else (0, offset)
-    down, across = height / tall, width / wide
-    return Crop(top * down, left * across, size * down, size * across, scaling="first")
+    return Crop(top, left, side, side)
 
 
 # --- Augmentation ---
@@ -175,7 +170,8 @@ class ClipAugmentation:
     """
 
     def __init__(self, augment: Augment):
-        # The imports take seconds, so the training process does them before it starts workers.
+        # Optional packages, which take seconds to import.
+        import torch
         from timm.data.auto_augment import rand_augment_transform
         from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
         from timm.data.random_erasing import RandomErasing
@@ -185,7 +181,8 @@ class ClipAugmentation:
         bicubic = {"interpolation": str_to_pil_interp("bicubic")}
         self._rand = rand_augment_transform(augment.rand, bicubic) if augment.rand else None
         self._to_image = to_pil_image
-        self._erase = RandomErasing(augment.erasing, device="cpu")
+        erase = RandomErasing(augment.erasing, device="cpu")
+        self._kept = lambda *sides: erase(torch.ones(1, *sides))[0].bool().numpy()
         self._mean = 255 * np.array(IMAGENET_DEFAULT_MEAN)
         self._std = 255 * np.array(IMAGENET_DEFAULT_STD)
 
@@ -209,7 +206,7 @@ class ClipAugmentation:
         standard deviation (VideoMAE's "pixel" mode), rounded to whole values.
         """
         with seeded(int(rng.integers(2**32))):
-            kept_HW = self._erase(torch.ones(1, *frames_THWC.shape[1:3]))[0].bool().numpy()
+            kept_HW = self._kept(*frames_THWC.shape[1:3])
         if kept_HW.all():
             return frames_THWC
         erased_THWC = frames_THWC.copy()

@@ -1,10 +1,10 @@
-"""Kill the whole DAG at random moments and run it again.
+"""Kill Snakemake, its group or a job, and call it again: nothing is lost or trained twice.
 
-Its files are bit-equal to those of an undisturbed run.
+Its weights are bit-equal to those of an undisturbed study.
 """
 
+import hashlib
 import os
-import random
 import signal
 import subprocess
 import time
@@ -12,63 +12,84 @@ from pathlib import Path
 
 import pytest
 
-from mgm.reading import file_digest
-from tests.helpers.own_videos import own_study
+from mgm.results.run import log_lines
 from tests.helpers.programs import ENVIRONMENT, snakemake
+from tests.helpers.tiny_study import tiny_study
 
-KILLS = 4
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    """Folder with own videos and a scale of few steps."""
-    folder = tmp_path_factory.mktemp("chaos")
-    own_study(folder, factor=8, specs_per_job=4, train=12)
-    return folder
-
-
-def start(place: Path, here: Path, *words: str) -> subprocess.Popen:
-    """Start `snakemake` in its own session, so that a kill reaches all its processes."""
-    here.mkdir(exist_ok=True)
-    command = snakemake(here, "--config", f"study={place / 'mine.yaml'}", *words)
-    return subprocess.Popen(
-        command,
-        stderr=(here / "said").open("a"),
-        stdout=subprocess.DEVNULL,
-        env=ENVIRONMENT,
-        start_new_session=True,
-    )
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.usefixtures("cpu")]
+STEPS = 100
+# Who gets which signal. A study is disturbed by all of them, one after another.
+# The last ones let jobs that run end their batches.
+KILLS = [
+    ("group", signal.SIGINT),
+    ("group", signal.SIGTERM),
+    ("group", signal.SIGKILL),
+    ("job", signal.SIGKILL),
+    ("job", signal.SIGTERM),
+    ("process", signal.SIGTERM),
+    ("process", signal.SIGKILL),
+]
 
 
-def kept(here: Path) -> list[Path]:
-    """Return the weights and predictions that there are."""
-    runs = here / "results" / "mine"
-    return [*runs.glob("*/weights.safetensors"), *runs.glob("*/predictions.csv")]
-
-
-def outcome(here: Path) -> dict[str, object]:
-    """Return the digests of all weights and predictions. The page must be there."""
-    assert (here / "reports" / "mine" / "index.html").exists()
-    results = here / "results" / "mine"
-    return {str(path.relative_to(results)): file_digest(path) for path in kept(here)}
-
-
-@pytest.mark.slow
-def test_the_dag_killed_at_random_moments_ends_with_the_same_weights(place, tmp_path):
-    whole, here, draw = tmp_path / "whole", tmp_path / "killed", random.Random(0)
-    started = time.monotonic()
-    assert start(place, whole).wait() == 0, (whole / "said").read_text()
-    lasts, files = time.monotonic() - started, len(kept(whole))
-    for part in range(KILLS):
-        process = start(place, here)
-        # Kills come by progress, not by time alone, so that work is left on any machine.
-        while process.poll() is None and len(kept(here)) < files * part / (KILLS + 1):
-            time.sleep(0.05)
-        time.sleep(draw.uniform(0, lasts / 8))
-        assert process.poll() is None, (
-            "the DAG ended before the kill: " + (here / "said").read_text()
+def start(here: Path) -> subprocess.Popen:
+    """Start Snakemake in its own session, so that a signal reaches all its processes."""
+    words = snakemake(here, "--config", f"study={here / 'tiny.yaml'}", "--until", "pretrain")
+    with (here / "said.txt").open("a") as said:
+        return subprocess.Popen(
+            words, env=ENVIRONMENT, stdout=said, stderr=said, start_new_session=True
         )
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert start(place, here).wait() == 0, (here / "said").read_text()
-    assert outcome(here) == outcome(whole)
+
+
+def jobs(here: Path) -> list[int]:
+    """Return the processes of `mgm run` in a folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "cmdline").read_bytes().split(b"\0")
+            if b"run" in words[1:3] and Path(os.readlink(place / "cwd")) == here:
+                found.append(int(place.name))
+        except OSError:  # it has ended
+            pass
+    return sorted(found)
+
+
+def results(here: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in here.glob("results/tiny/*/result.json")}
+
+
+def weights(here: Path) -> dict[str, str]:
+    files = here.glob("results/tiny/*/weights.safetensors")
+    return {path.parent.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def in_training(here: Path) -> bool:
+    """Return whether a run has logged a step in this call, and is not done."""
+    logs = here.glob("results/tiny/*/log.jsonl")
+    return bool(jobs(here)) and any(not (log.parent / "result.json").exists() for log in logs)
+
+
+def test_however_it_is_killed_the_same_command_continues(tmp_path):
+    here, alone = tmp_path / "here", tmp_path / "alone"
+    for folder in (here, alone):
+        tiny_study(folder, steps=STEPS, specs_per_job=2, seeds="0-7")
+    for whom, number in KILLS:
+        before = results(here)
+        dag = start(here)
+        while dag.poll() is None and not in_training(here):
+            time.sleep(0.02)
+        time.sleep(0.3)
+        assert dag.poll() is None, "the study is too short"
+        target = jobs(here)[0] if whom == "job" else dag.pid
+        (os.killpg if whom == "group" else os.kill)(target, number)
+        dag.wait(300)
+        # A finished run stays as it is.
+        assert before.items() <= results(here).items(), (whom, number)
+    for folder in (here, alone):
+        assert start(folder).wait(600) == 0, (folder / "said.txt").read_text()[-3000:]
+    assert not jobs(here)
+    assert weights(here) == weights(alone)
+    assert len(weights(here)) == len(results(here))
+    for run_id in results(here):
+        steps = [line["step"] for line in log_lines(here / "results" / "tiny" / run_id)]
+        assert steps == sorted({*steps})
+        assert steps[-1] == STEPS

@@ -1,43 +1,89 @@
-import json
-import shutil
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
-from mgm.data.synthetic.generator import generate
-from mgm.data.synthetic.params import Synthetic
+from mgm.data.index import Video
 
 
 @pytest.fixture(scope="session")
-def generated(tmp_path_factory):
-    """Return (folder, index) of a small generated set: 18 videos of 8 frames (0.7 s)."""
-    out = tmp_path_factory.mktemp("generated") / "set"
-    params = Synthetic(classes=3, train_per_class=5, test_per_class=1, size=32, frames=8)
-    return out, generate(params, out)
+def clip(tmp_path_factory):
+    """Return a function that writes a small video of a content, and returns its path.
+
+    A content is a number: a bright square that moves over noise. Equal contents are equal bytes.
+    """
+    folder = tmp_path_factory.mktemp("clips")
+
+    def clip(path: Path, content: int, codec="libx264", frames=8, size=48) -> Path:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = folder / f"{content}-{codec}-{frames}-{size}{path.suffix}"
+        if not made.exists():
+            _encode(made, content, codec, frames, size)
+        path.write_bytes(made.read_bytes())
+        return path
+
+    return clip
+
+
+def _encode(path: Path, content: int, codec: str, frames: int, size: int) -> None:
+    rng = np.random.default_rng(content)
+    picture_HWC = rng.integers(0, 120, (size // 4, size // 4, 3)).repeat(4, 0).repeat(4, 1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height = stream.width = size
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        for t in range(frames):
+            frame_HWC = picture_HWC.astype(np.uint8)
+            place = (content * 3 + 2 * t) % (size - 12)
+            frame_HWC[10:22, place : place + 12] = 240
+            frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
 
 
 @pytest.fixture
-def build(tmp_path, generated):
-    """Return a function that builds a folder with copies of a video and with lists.
+def touch(tmp_path):
+    """Return a function that makes empty files below a folder, and returns the folder."""
 
-    Lists are texts or JSON values, by path. Each call empties the folder first.
-    """
-    video = generated[1].videos[0].path
+    def touch(*names: str, below: str = "source") -> Path:
+        for name in names:
+            (tmp_path / below / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / below / name).touch()
+        return tmp_path / below
 
-    def build(*videos: str, lists=None) -> Path:
-        source = tmp_path / "source"
-        shutil.rmtree(source, ignore_errors=True)
-        for name in videos:
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(video, source / name)
-        for name, value in (lists or {}).items():
-            if value is not None:
-                (source / name).parent.mkdir(parents=True, exist_ok=True)
-                (source / name).write_text(
-                    value if isinstance(value, str) else json.dumps(value),
-                    encoding="utf-8",
-                    newline="",
-                )
-        return source
+    return touch
 
-    return build
+
+@pytest.fixture
+def mgm():
+    """Return a function that runs `mgm` in a process of its own."""
+
+    def mgm(*words: object, **options) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "mgm", *map(str, words)]
+        env = os.environ | options.pop("env", {})
+        return subprocess.run(command, capture_output=True, text=True, env=env, **options)
+
+    return mgm
+
+
+@pytest.fixture
+def stored():
+    """Return a function that makes a row of an index, with the two files of a video."""
+
+    def stored(out: Path, name: str, **fields) -> Video:
+        mp4, npz = out / "videos" / f"{name}.mp4", out / "tracks" / f"{name}.npz"
+        for path in (mp4, npz):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"12345")
+        facts = {"label": 0, "split": "train", "group": name, "frames": 8, "fps": 25.0}
+        facts |= {"width": 48, "height": 48, "codec": "h264", "vectors": "source", "bytes": 5}
+        facts |= {"track_bytes": 5, "source": f"{name}.avi", "source_sha256": name}
+        return Video(name, str(mp4), str(out / "tracks"), **{**facts, **fields})
+
+    return stored

@@ -1,154 +1,431 @@
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from mgm.cli import app
-from mgm.data import tracks
-from mgm.data.folder import index_folder
-from mgm.data.index import Video, read_index, write_index
-from mgm.data.prepare import read_params, summary
-from mgm.data.synthetic.generator import generate
-from mgm.data.synthetic.params import Synthetic
-from mgm.data.tracks import write_track
+from mgm.data import prepare as module
+from mgm.data.folder import list_folder
+from mgm.data.index import files_of, read_index
+from mgm.data.prepare import cores, in_processes, prepare, summary, write_tracks
 from mgm.errors import UserError
-from tests.helpers.errors import refused
+from mgm.files import locked
+from mgm.video.decode import source_track
+from mgm.video.store import read_clips
+from mgm.video.track import Track, track_path
+
+
+@pytest.fixture
+def source(tmp_path, clip):
+    """Return a folder of two classes of five videos. Contents count from 0."""
+    for content in range(10):
+        clip(tmp_path / "source" / "ab"[content % 2] / f"{content}.mp4", content)
+    return tmp_path / "source"
+
+
+def made(source: Path, out: Path, **options):
+    return prepare(list_folder(source), out, processes=1, **options)
+
+
+def track_of(video) -> Track:
+    return Track(track_path(video.tracks, video.name))
+
+
+def vectors(track: Track) -> np.ndarray:
+    return track.motion(np.arange(len(track))).vectors_THW2
+
+
+def written(index) -> dict[str, int]:
+    """Return when each file of the videos was written."""
+    return {
+        path: os.stat(path).st_mtime_ns for video in index.videos for path, _ in files_of(video)
+    }
+
+
+def same_content(video, path: Path) -> bool:
+    """Return whether a video's motion is that of a source."""
+    return np.array_equal(vectors(track_of(video)), vectors(source_track(path)))
+
+
+def test_a_folder_is_decoded_once_into_videos_tracks_and_an_index(source, tmp_path):
+    index = made(source, tmp_path / "out")
+    assert read_index(tmp_path / "out") == index
+    assert index.classes == ("a", "b")
+    assert [video.name for video in index.videos] == sorted(
+        f"{'ab'[content % 2]}/{content}" for content in range(10)
+    )
+    for video in index.videos:
+        assert (video.frames, video.fps, video.width, video.height) == (8, 25, 48, 48)
+        assert (video.codec, video.vectors) == ("h264", "source")
+        assert same_content(video, source / video.source)
+    frames = read_clips(index.videos[0].path, track_of(index.videos[0]), [np.arange(8)], None, 0)
+    assert frames.shape == (1, 8, 48, 48, 3)
+
+
+def test_a_second_call_writes_nothing(source, tmp_path, monkeypatch):
+    index = made(source, tmp_path / "out")
+    before, about = written(index), os.stat(tmp_path / "out" / "index.json").st_mtime_ns
+    monkeypatch.setattr(module, "_write_all", None)
+    assert made(source, tmp_path / "out") == index
+    assert written(index) == before
+    assert os.stat(tmp_path / "out" / "index.json").st_mtime_ns == about
+
+
+def test_videos_that_changed_places_are_prepared_anew(source, tmp_path):
+    first = made(source, tmp_path / "out")
+    one, other = source / "a/0.mp4", source / "b/1.mp4"
+    one.rename(source / "x")
+    other.rename(one)
+    (source / "x").rename(other)
+    index = made(source, tmp_path / "out")
+    assert index.digest != first.digest
+    assert all(same_content(video, source / video.source) for video in index.videos)
+    changed = {path for path, when in written(index).items() if written(first).get(path) != when}
+    assert changed <= {path for video in index.videos for path, _ in files_of(video)}
+
+
+def test_content_that_changed_at_equal_size_and_time_is_prepared_anew(source, tmp_path):
+    path = source / "a/0.mp4"
+    first = made(source, tmp_path / "out")
+    stat, data = path.stat(), bytearray(path.read_bytes())
+    # Turn the picture by 180 degrees, in the header.
+    at = data.find(b"tkhd") + 44
+    data[at : at + 36] = b"".join(
+        number.to_bytes(4, "big", signed=True)
+        for number in (-1 << 16, 0, 0, 0, -1 << 16, 0, 48 << 16, 48 << 16, 1 << 30)
+    )
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    old = vectors(track_of(first.videos[0]))
+    new = vectors(track_of(made(source, tmp_path / "out").videos[0]))
+    np.testing.assert_array_equal(new, -old[:, ::-1, ::-1])
+
+
+def test_equal_content_with_other_times_is_kept(source, tmp_path):
+    index = made(source, tmp_path / "out")
+    before = written(index)
+    for path in source.rglob("*.mp4"):
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data)
+    again = made(source, tmp_path / "out")
+    assert written(again) == before
+    assert again.digest == index.digest
+    assert again.videos[0].source_ctime > index.videos[0].source_ctime
+
+
+def test_labels_may_change_without_decoding(source, tmp_path):
+    index = made(source, tmp_path / "out")
+    (source / "videos.csv").write_text(
+        "path,label\n" + "".join(f"{video.source},x\n" for video in index.videos)
+    )
+    before = written(index)
+    again = made(source, tmp_path / "out")
+    assert (again.classes, written(again)) == (("x",), before)
+
+
+def test_a_store_needs_no_source_and_force_begins_anew(source, tmp_path):
+    index = made(source, tmp_path / "out")
+    before = written(index)
+    forced = made(source, tmp_path / "out", force=True)
+    assert forced == index
+    assert all(when > before[path] for path, when in written(forced).items())
+    source.rename(tmp_path / "gone")
+    assert read_index(tmp_path / "out") == index
+
+
+def test_force_that_was_stopped_keeps_nothing_old(source, tmp_path, monkeypatch):
+    made(source, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_write_all", None)
+        with pytest.raises(TypeError):
+            made(source, tmp_path / "out", short_side=32, force=True)
+    with pytest.raises(UserError, match="no complete index"):
+        read_index(tmp_path / "out")
+    index = made(source, tmp_path / "out", short_side=32)
+    assert {video.width for video in index.videos} == {32}
+
+
+def test_a_lost_file_is_written_again(source, tmp_path):
+    index = made(source, tmp_path / "out")
+    before = written(index)
+    Path(index.videos[3].path).unlink()
+    Path(index.videos[4].tracks, f"{index.videos[4].name}.npz").write_bytes(b"")
+    again = made(source, tmp_path / "out")
+    assert again == index
+    changed = {path for path, when in written(again).items() if when != before[path]}
+    assert changed == {path for video in index.videos[3:5] for path, _ in files_of(video)}
+
+
+def test_videos_that_cannot_be_read_are_left_out_and_listed(source, tmp_path, clip):
+    whole = (source / "a/0.mp4").read_bytes()
+    bad = {"a/empty.mp4": b"", "a/text.mp4": b"no video", "b/half.mp4": whole[: len(whole) // 2]}
+    for name, data in bad.items():
+        (source / name).write_bytes(data)
+    (source / "b/link.mp4").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(source / "b/pipe.mp4")
+    index = made(source, tmp_path / "out")
+    reasons = dict(index.excluded)
+    assert {*reasons} == {*bad, "b/link.mp4", "b/pipe.mp4"}
+    assert all(reason and str(source) not in reason for reason in reasons.values())
+    assert len(index.videos) == 10
+    assert "5 files left out:" in summary(index)
+    assert not {path.name for path in (tmp_path / "out").rglob("*half*")}
+    # They are tried again. An equal index is not written again.
+    about = os.stat(tmp_path / "out" / "index.json").st_mtime_ns
+    assert made(source, tmp_path / "out") == index
+    assert os.stat(tmp_path / "out" / "index.json").st_mtime_ns == about
+    clip(source / "a/empty.mp4", 77)
+    again = made(source, tmp_path / "out")
+    assert len(again.videos) == 11
+    assert "a/empty.mp4" not in dict(again.excluded)
+
+
+def test_a_source_without_vectors_gets_those_of_an_encoding(tmp_path, clip):
+    for content in range(4):
+        clip(tmp_path / "source" / f"{content}.webm", content, codec="libvpx-vp9")
+    index = made(tmp_path / "source", tmp_path / "out")
+    assert {(video.codec, video.vectors) for video in index.videos} == {("vp9", "h264")}
+    assert track_of(index.videos[0]).has_mv_T.any()
+    assert "4 videos have no motion vectors of their own (vp9)" in summary(index)
+
+
+def test_names_that_differ_in_case_alone_are_two_videos(tmp_path, clip):
+    for content, name in enumerate(("Clip", "clip", "x", "y")):
+        clip(tmp_path / "source" / f"{name}.mp4", content)
+    index = made(tmp_path / "source", tmp_path / "out")
+    assert len({video.name.casefold() for video in index.videos}) == 4
+    assert all(same_content(video, tmp_path / "source" / video.source) for video in index.videos)
+
+
+def test_a_set_without_test_videos_is_refused_before_any_is_decoded(source, tmp_path):
+    (source / "videos.csv").write_text("path,split\na/0.mp4,train\nb/1.mp4,train\n")
+    with pytest.raises(UserError, match="0 of the 2 videos are in the test split"):
+        made(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["videos/mine.mp4", "index.csv"])
+def test_files_of_others_are_not_touched(source, tmp_path, name):
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(UserError, match="is not from `mgm prepare`; choose another --out"):
+        made(source, tmp_path / "out")
+    assert path.read_text() == "mine"
+
+
+def test_other_settings_need_force(source, tmp_path):
+    first = made(source, tmp_path / "out")
+    with pytest.raises(UserError, match="was prepared with .*; choose another --out, or .*--force"):
+        made(source, tmp_path / "out", short_side=32)
+    index = made(source, tmp_path / "out", short_side=32, force=True)
+    assert {(video.width, video.height) for video in index.videos} == {(32, 32)}
+    assert index.digest != first.digest
+    assert made(source, tmp_path / "out", short_side=32) == index
+
+
+def test_warnings(source, tmp_path, clip):
+    clip(source / "A/same.mp4", 0)
+    (source / "videos.csv").write_text(
+        "path,label,split,group\na/0.mp4,a,train,g\nA/same.mp4,A,test,g\nb/1.mp4,b,train,h\n"
+    )
+    index = made(source, tmp_path / "out")
+    index = replace(index, videos=(*index.videos[:-1], replace(index.videos[-1], interlaced=0.75)))
+    lines = [line for line in summary(index).splitlines() if line.startswith("warning: ")]
+    assert [line.split(": ", 1)[1] for line in lines] == [
+        "the classes 'A' and 'a' look alike",
+        "1 test videos have the content of a training video, such as a/0 and A/same",
+        "1 videos have interlaced pictures, such as b/1: 75%; deinterlace them first",
+        "3 of 3 classes have fewer than 25 test videos, such as A; accuracies will be uncertain",
+    ]
+
+
+def test_the_space_is_told_from_the_first_videos(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "TRIED", 3)
+    made(source, tmp_path / "enough")
+    assert "The store will take about 0.0 GB" in capsys.readouterr().err
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage(100))
+    with pytest.raises(UserError, match="the store will take about .* and 0.0 GB are free"):
+        made(source, tmp_path / "full")
+    monkeypatch.undo()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "full").rglob("*.mp4")}
+    assert len(before) == 3
+    index = made(source, tmp_path / "full")
+    assert len(index.videos) == 10
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+
+
+def test_a_full_disk_is_one_line_and_the_next_call_goes_on(source, tmp_path, mgm, clip):
+    clip(source / "a/long.mp4", 3, frames=60, size=96)
+    words = "prepare", "folder", "--source", source, "--out", tmp_path / "out"
+    code = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000));"
+        "sys.argv[0] = 'mgm'; runpy.run_module('mgm', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, *map(str, words), "--processes", "1"]
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert failed.returncode == 2, failed.stderr
+    assert "out/videos/a/" in failed.stderr.splitlines()[-1]
+    assert mgm(*words).returncode == 0
+    assert len(read_index(tmp_path / "out").videos) == 11
+
+
+def test_a_killed_call_leaves_whole_files_and_the_next_goes_on(tmp_path, clip):
+    """The main process is killed at random moments, while two workers write."""
+    for number in range(24):
+        clip(tmp_path / "source" / "ab"[number % 2] / f"{number}.mp4", number, frames=24, size=96)
+    words = ["prepare", "folder", "--source", tmp_path / "source", "--processes", "2", "--out"]
+    command = [sys.executable, "-m", "mgm", *map(str, words)]
+    whole = contents(tmp_path / "once", command)
+    rng, out, early = random.Random(0), tmp_path / "killed", 0
+    for _ in range(6):
+        process = subprocess.Popen([*command, str(out)], stderr=subprocess.DEVNULL)
+        there = len(files(out))
+        while len(files(out)) == there and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.1))
+        process.kill()
+        process.wait()
+        assert all(content(path) == whole[name] for name, path in files(out).items())
+        early += len(files(out)) < len(whole)
+    assert early >= 2
+    assert contents(out, command) == whole
+    assert not [*out.rglob(".*")]
+
+
+def files(out: Path) -> dict[str, Path]:
+    """Return the videos and tracks below a folder, by their paths in it."""
+    return {
+        path.relative_to(out).as_posix(): path
+        for path in out.rglob("[!.]*")
+        if path.suffix in (".mp4", ".npz")
+    }
+
+
+def contents(out: Path, command: list[str]) -> dict[str, object]:
+    """Prepare, and return the content of each video and track, by path."""
+    subprocess.run([*command, str(out)], check=True, capture_output=True)
+    read_index(out)
+    return {name: content(path) for name, path in files(out).items()}
+
+
+def content(path: Path) -> object:
+    """Return a file's bytes. Those of a zip file include times, so return its members' instead."""
+    if path.suffix == ".mp4":
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_workers_end_with_their_parent(tmp_path, source):
+    code = (
+        "import time; from mgm.data.prepare import in_processes; import os;"
+        "print(*in_processes(time.sleep, [60, 60], 2))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 20
+    while len(children := children_of(parent.pid)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    parent.kill()
+    parent.wait()
+    while any(map(alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert children
+    assert not any(map(alive, children))
+
+
+def children_of(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+def alive(pid: int) -> bool:
+    path = Path(f"/proc/{pid}/stat")
+    return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_worker_that_dies_is_one_line():
+    with pytest.raises(UserError, match="a worker process died"):
+        list(in_processes(os._exit, [1, 1], 2))
+
+
+def test_two_callers_wait_for_one_another(source, tmp_path):
+    results = []
+    with locked(tmp_path / "out" / "prepare.lock", "the test"):
+        thread = threading.Thread(target=lambda: results.append(made(source, tmp_path / "out")))
+        thread.start()
+        time.sleep(0.5)
+        assert not results
+        assert not (tmp_path / "out" / "videos").exists()
+    thread.join(60)
+    assert len(results[0].videos) == 10
+
+
+def test_prepare_works_where_torch_cannot_be_loaded(source, tmp_path, mgm):
+    (tmp_path / "broken" / "torch").mkdir(parents=True)
+    (tmp_path / "broken" / "torch" / "__init__.py").write_text("raise OSError('cannot map')")
+    path = f"{tmp_path / 'broken'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    words = "prepare", "folder", "--source", source, "--out", tmp_path / "out"
+    done = mgm(*words, env={"PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+    assert "10 videos of 2 classes" in done.stdout
+
+
+def test_the_output_may_not_be_inside_the_source(source, mgm):
+    done = mgm("prepare", "folder", "--source", source, "--out", source / "out")
+    assert done.returncode == 2
+    assert "is inside" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("words", "said"),
     [
-        ("{", "not JSON"),
-        ("[]", "Input should be a valid dictionary"),
-        ('{"sprite": 2}', "sprite is not a field"),
-        ('{"kind": "ucf11"}', "kind:"),
-        ('{"classes": 13}', "classes:"),
-        ('{"kind": "hmdb51", "classes": 15}', "classes:"),
-        ('{"size": 40}', "size:"),
-        ('{"layout": "jump"}', "layout"),
-        ('{"quick": 15}', "quick"),
+        (["ucf10"], "ucf10: no such dataset; did you mean ucf101?"),
+        (["folder"], "folder: needs --source"),
+        (["folder", "--source", "nowhere"], "nowhere: no such file or folder"),
     ],
 )
-def test_bad_parameters_name_file_and_field(tmp_path, text, says):
-    path = tmp_path / "params.json"
-    path.write_text(text)
-    with refused(f"{path}: ", says):
-        read_params(path)
+def test_wrong_words_are_one_line(tmp_path, mgm, words, said):
+    done = mgm("prepare", *words, "--out", tmp_path / "out")
+    assert (done.returncode, said in done.stderr) == (2, True)
 
 
-def test_parameters_from_a_file_make_the_set_and_its_summary(tmp_path):
-    (tmp_path / "params.json").write_text(
-        '{"classes": 2, "train_per_class": 2, "test_per_class": 1, "size": 32, "frames": 4}'
-    )
-    index = generate(read_params(tmp_path / "params.json"), tmp_path / "set")
-    assert index.digest == read_params(tmp_path / "params.json").digest
-    first, second, head, left, right = summary(index).splitlines()
-    assert first.startswith("6 videos of 2 classes in ")
-    assert "seed 0" in second
-    assert head.split() == ["train", "test"]
-    assert (left.split()[-2:], right.split()[-2:]) == (["2", "1"], ["2", "1"])
+def test_flow_is_written_and_forgotten_with_its_video(source, tmp_path, clip):
+    index = made(source, out := tmp_path / "out")
+    write_tracks(out, "dis", processes=1)
+    flows = {
+        video.name: Path(track_path(video.tracks, video.name, "dis")) for video in index.videos
+    }
+    assert all(path.is_file() for path in flows.values())
+    assert Track(flows["a/0"]).facts.vectors == "dis"
+    before = {name: path.stat().st_mtime_ns for name, path in flows.items()}
+    write_tracks(out, "dis", processes=1)
+    assert {name: path.stat().st_mtime_ns for name, path in flows.items()} == before
+    clip(source / "a/0.mp4", 50)
+    made(source, out)
+    assert not flows["a/0"].exists()
+    assert not (out / "tracks-dis.json").exists()
+    write_tracks(out, "dis", processes=1)
+    assert flows["a/0"].exists()
+    assert flows["a/2"].stat().st_mtime_ns == before["a/2"]
+    assert (out / "tracks-dis.json").exists()
 
 
-def test_derived_indices_are_prepared_from_the_command_line(tmp_path):
-    """Derived indices are made from the given folders; bad folders are refused with one line."""
-    for kind in ("ucf101", "hmdb51"):
-        generate(
-            Synthetic(kind=kind, train_per_class=1, test_per_class=1, size=32, frames=2),
-            tmp_path / kind,
-        )
-    command = [
-        "prepare",
-        "hmdb14-ucf7",
-        "--source",
-        f"{tmp_path}/hmdb51",
-        "--target",
-        f"{tmp_path}/ucf101",
-    ]
-    result = CliRunner().invoke(app, [*command, "--out", f"{tmp_path}/pda"])
-    assert result.exit_code == 0, result.output
-    assert result.output.startswith("21 videos of 14 classes in ")
-    assert (tmp_path / "pda" / "index.json").is_file()
-    result = CliRunner().invoke(
-        app, ["prepare", "mini-k200", "--source", f"{tmp_path}/ucf101", "--out", f"{tmp_path}/mini"]
-    )
-    assert "0 of its 28 files are named ID_START_END.ext" in str(result.exception)
-    result = CliRunner().invoke(
-        app,
-        [
-            "prepare",
-            "hmdb51",
-            "--source",
-            f"{tmp_path}/hmdb51/videos",
-            "--out",
-            f"{tmp_path}/x",
-            "--split",
-            "2",
-        ],
-    )
-    assert "has no lists *_test_split2.txt" in str(result.exception)
-
-
-def test_the_summary_lists_what_was_left_out(generated):
-    from dataclasses import replace
-
-    index = generated[1]
-    still = tuple(replace(video, codec="vp9", has_vectors=False) for video in index.videos[:3])
-    text = summary(
-        replace(index, videos=(*still, *index.videos[3:]), excluded=(("a/x.mp4", "is empty"),))
-    )
-    assert "3 videos have no motion vectors (vp9)" in text
-    assert text.endswith("1 files left out:\n  a/x.mp4: is empty")
-
-
-def test_a_file_of_the_user_is_not_replaced_by_an_index(build, tmp_path):
-    source, out = build("a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4"), tmp_path / "out"
-    command = ["prepare", "folder", "--source", str(source), "--out", str(out)]
-    out.mkdir()
-    for name, text in (
-        ("index.csv", "path,label,split,group\na.mp4,a,train,g\n"),
-        ("index.json", "{}"),
-    ):
-        (out / name).write_text(text)
-        assert f"{out / name}: is not an index" in str(CliRunner().invoke(app, command).exception)
-        assert (out / name).read_text() == text
-        (out / name).unlink()
-    # The rows of a killed call are replaced.
-    write_index(index_folder(source, tmp_path / "other"), out)
-    (out / "index.json").unlink()
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 0
-    # What the masks leave visible is printed.
-    assert "% of textured patches" in done.output
-
-
-@pytest.mark.parametrize("kind", ["folder", "synthetic"])
-def test_a_set_that_was_stopped_at_its_tracks_is_not_whole(build, tmp_path, monkeypatch, kind):
-    """A workflow takes a set with an index for whole, and would not prepare it again."""
-    words = ["prepare", kind, "--out", str(tmp_path / "out"), "--processes", "1"]
-    if kind == "folder":
-        words += ["--source", str(build("a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4"))]
-    else:
-        for size in ("classes=2", "train_per_class=2", "test_per_class=1", "size=32", "frames=4"):
-            words += ["--set", size]
-    written = list[Path]()
-
-    def stopped(video: Video, *rest: object) -> None:
-        if written:
-            raise KeyboardInterrupt
-        write_track(video, *rest)
-        written.append(Path(video.track))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tracks, "write_track", stopped)
-        CliRunner().invoke(app, words)
-    assert written
-    assert not (tmp_path / "out" / "index.json").exists()
-    assert CliRunner().invoke(app, words).exit_code == 0
-    assert all(map(tracks.has_track, read_index(tmp_path / "out").videos))
-
-
-def test_parameters_can_be_set_without_a_file(tmp_path):
-    params = read_params(None, ["layout=people", "size=96"])
-    assert params == Synthetic(layout="people", size=96)
-    with pytest.raises(UserError, match="layuot"):
-        read_params(None, ["layuot=people"])
+def test_cores_follow_the_quota_of_a_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CPU_MAX", tmp_path / "cpu.max")
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    assert cores() == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert cores() >= 1

@@ -1,306 +1,230 @@
-"""Published datasets, in the layouts that their users have.
+"""Published datasets in their official layouts, with the lists that the package carries."""
 
-Videos that are there are indexed; missing ones are listed and counted.
-"""
-
-from functools import partial
-from pathlib import Path
+import json
+from collections import Counter
 
 import pytest
 
-from mgm.data.index import read_index
-from mgm.data.prepare import summary
-from mgm.data.published import index_published
-from mgm.data.published.json_lists import index_ssv2
-from mgm.data.published.k400 import index_k400
-from mgm.data.published.text_lists import carried_hmdb51_lists as hmdb51_lists
-from mgm.data.published.text_lists import carried_ucf101_lists as carried_lists
-from mgm.data.published.text_lists import index_hmdb51, index_ucf101
-from mgm.spec import PUBLISHED
-from tests.helpers.errors import refused
+from mgm.data.folder import stem
+from mgm.data.index import Index, read_index, write_index
+from mgm.data.published import READERS, carried, derive, list_published, task_digest
+from mgm.drawn.sets import CLASSES, Synthetic
+from mgm.errors import UserError
+from mgm.spec import GENERATED, PUBLISHED
 
 
-def rows(index) -> list[tuple[str, int, str, str]]:
-    return [(index.name(video), video.label, video.split, video.group) for video in index.videos]
+def rows(listing) -> list[tuple[str, str, str, str]]:
+    """Return (name, class, split, group) of each entry."""
+    return [
+        (entry.name, listing.classes[entry.label], entry.split, entry.group)
+        for entry in listing.entries
+    ]
 
 
-def missing(out: Path) -> list[str]:
-    return (out / "missing.txt").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("name", ["ucf101", "hmdb51", "diving48"])
+def test_the_carried_lists_have_the_official_counts(tmp_path, name):
+    classes, listed = READERS[name](tmp_path, 1)
+    counts, official = Counter(row.split for row in listed), PUBLISHED[name]
+    assert (counts["train"], counts["test"]) == (official.train, official.test)
+    assert len(classes) == official.classes
+    assert {row.label for row in listed} <= {*classes}
+    groups = {(row.group, row.split) for row in listed}
+    assert len(groups) == len({group for group, _ in groups})
+
+
+def test_every_official_split_of_ucf101_is_carried(tmp_path):
+    counts = [Counter(row.split for row in READERS["ucf101"](tmp_path, n)[1]) for n in (1, 2, 3)]
+    assert [(count["train"], count["test"]) for count in counts] == [
+        (9_537, 3_783), (9_586, 3_734), (9_624, 3_696),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("below", ["", "UCF-101/", "deep/er/"])
+@pytest.mark.parametrize("folder", ["HandstandPushups", "HandStandPushups"])
+def test_ucf101_in_any_folder_and_either_spelling(touch, below, folder):
+    archery = f"{below}Archery/v_Archery_g01_c01.avi"
+    source = touch(archery, f"{below}{folder}/v_HandStandPushups_g08_c02.avi", f"{below}x.avi")
+    listing = list_published("ucf101", source)
+    assert [(name.casefold(), *rest[:2]) for name, *rest in rows(listing)] == [
+        ("archery/v_archery_g01_c01", "Archery", "test"),
+        ("handstandpushups/v_handstandpushups_g08_c02", "HandstandPushups", "train"),
+    ]
+    assert "absent: 9,536 train and 3,782 test of the 13,320 listed videos" in listing.note
+
+
+def test_ucf101_with_its_own_lists(touch):
+    source = touch("UCF-101/A/v_A_g01_c01.avi", "UCF-101/B/v_B_g08_c01.mp4")
+    lists = source / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "classInd.txt").write_bytes(b"1 A\r\n2 B\r\n")
+    (lists / "trainlist02.txt").write_bytes(b"B/v_B_g08_c01.avi 2\r\n")
+    (lists / "testlist02.txt").write_bytes(b"A/v_A_g01_c01.avi\r\n")
+    assert rows(list_published("ucf101", source, 2)) == [
+        ("B/v_B_g08_c01", "B", "train", "B/v_B_g08"), ("A/v_A_g01_c01", "A", "test", "A/v_A_g01"),
+    ]  # fmt: skip
+
+
+def test_hmdb51(touch):
+    line = carried("hmdb51_split1.txt.xz").splitlines()[0]
+    path = line.split()[0]
+    assert rows(list_published("hmdb51", touch(f"hmdb51_org/{path}")))[0][:3] == (
+        stem(path), "brush_hair", "train",
+    )  # fmt: skip
+    source = touch("jump/Film_jump_1.avi", "jump/Film_jump_2.avi", "jump/Other_jump_1.avi")
+    (source / "splits").mkdir()
+    (source / "splits" / "jump_test_split2.txt").write_text(
+        "Film_jump_1.avi 1 \nFilm_jump_2.avi 0 \nOther_jump_1.avi 2 \n"
+    )
+    assert rows(list_published("hmdb51", source, 2)) == [
+        ("jump/Film_jump_1", "jump", "train", "jump/Film"),
+        ("jump/Other_jump_1", "jump", "test", "jump/Other"),
+    ]
+    with pytest.raises(UserError, match="split 1 only"):
+        list_published("hmdb51", source, 3)
+
+
+def test_diving48(touch):
+    name = json.loads(carried("diving48_v2.json.xz"))["Diving48_V2_test"][0]["vid_name"]
+    ((found, _, split, group),) = rows(list_published("diving48", touch(f"rgb/{name}.mp4")))
+    assert (found, split, group) == (f"rgb/{name}", "test", name.rpartition("_")[0])
 
 
 @pytest.mark.parametrize("folder", ["labels/", ""])
 @pytest.mark.parametrize("prefix", ["", "something-something-v2-"])
-def test_ssv2_lists_of_either_name_are_read(build, tmp_path, folder, prefix):
-    closing, moving = (
-        {"template": template, "label": "x"}
-        for template in ("Closing [something]", "Moving [something] away")
-    )
-    lists = {
+def test_ssv2(touch, folder, prefix):
+    source = touch("20bn/41.webm", "20bn/50.mp4", "20bn/5.webm", "20bn/7.webm")
+    closing, moving = {"template": "Closing [something]"}, {"template": "Moving [something] away"}
+    for name, value in {
         "labels": {"Closing something": "1", "Moving something away": "0"},
         "train": [{"id": "41"} | moving, {"id": "50"} | closing, {"id": "51"} | closing],
         "validation": [{"id": "5"} | closing],
-        "test": [{"id": "7"}, {"id": "8"}],
-    }
-    lists = {f"{folder}{prefix}{name}.json": value for name, value in lists.items()}
-    index = index_ssv2(
-        build("v/41.mp4", "v/50.mp4", "v/5.mp4", "v/7.mp4", lists=lists), tmp_path / "out"
+        "test": [{"id": "7"}],
+    }.items():
+        path = source / f"{folder}{prefix}{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(value))
+    listing = list_published("ssv2", source)
+    assert listing.classes == ("Moving something away", "Closing something")
+    assert [row[:3] for row in rows(listing)] == [
+        ("41", "Moving something away", "train"), ("50", "Closing something", "train"),
+        ("5", "Closing something", "test"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", ["annotations/", ""])
+def test_k400(touch, folder):
+    source = touch(
+        "train/abcdefghijk_000001_000011.mp4", "class folder/-bcdefghijk_000010_000020.mkv"
     )
-    assert index.classes == ("Moving something away", "Closing something")
-    assert rows(index) == [
-        ("v/41.mp4", 0, "train", "41"),
-        ("v/50.mp4", 1, "train", "50"),
-        ("v/5.mp4", 1, "test", "5"),
+    (source / folder).mkdir(exist_ok=True)
+    header = "label,youtube_id,time_start,time_end,split,is_cc\n"
+    (source / f"{folder}train.csv").write_text(
+        header + 'air drumming,abcdefghijk,1,11,train,0\n"air, drumming",gone5678901,1,11,train,1\n'
+    )
+    (source / f"{folder}validate.csv").write_text(header + "zumba,-bcdefghijk,10,20,val,0\n")
+    (source / f"{folder}test.csv").write_text(header + "zumba,tbcdefghijk,10,20,test,0\n")
+    listing = list_published("k400", source)
+    assert listing.classes == ("air drumming", "air, drumming", "zumba")
+    assert rows(listing) == [
+        ("train/abcdefghijk_000001_000011", "air drumming", "train", "abcdefghijk"),
+        ("val/-bcdefghijk_000010_000020", "zumba", "test", "-bcdefghijk"),
     ]
-    assert (index.excluded, missing(tmp_path / "out")) == ((), ["51.webm"])
-    for said in (
-        "2 of 3 train videos are there, 1 of 1 test videos are there",
-        "the lists in the source differ from the official 168,913 train and 24,777 test videos",
-        "1 others are in neither split",
-    ):
-        assert said in index.note
 
 
-def test_diving48_by_its_own_lists_and_by_the_carried_ones(build, tmp_path):
-    def dive(name, label) -> dict:
-        return {"vid_name": name, "label": label, "start_frame": 0, "end_frame": 8}
-
-    names, index_diving48 = (
-        ("-a_b_00001", "-a_b_00002", "c_00001"),
-        partial(index_published, "diving48"),
-    )
-    lists = {
-        "Diving48_V2_train.json": [dive(names[0], 0), dive(names[1], 1), dive("d_00007", 0)],
-        "Diving48_V2_test.json": [dive(names[2], 1)],
-        "Diving48_vocab.json": [
-            ["Back", "15som", "NoTwis", "PIKE"],
-            ["Forward", "15som", "NoTwis", "TUCK"],
-        ],
-    }
-    index = index_diving48(
-        build(*(f"rgb/{name}.mp4" for name in names), lists=lists), tmp_path / "out"
-    )
-    assert index.classes == ("Back, 15som, NoTwis, PIKE", "Forward, 15som, NoTwis, TUCK")
-    assert [row[1:] for row in rows(index)] == [
-        (0, "train", "-a_b"),
-        (1, "train", "-a_b"),
-        (1, "test", "c"),
-    ]
-    assert missing(tmp_path / "out") == ["rgb/d_00007.mp4"]
-    assert "differ from the official 15,027 train and 1,970 test videos" in index.note
-    assert "shorter" not in index.note
-
-    index = index_diving48(
-        build("rgb/-mmq0PT-u8k_00155.mp4", "rgb/8qRmKunCjtY_00016.mp4"), tmp_path / "carried"
-    )
-    assert [row[1:] for row in rows(index)] == [
-        (0, "train", "-mmq0PT-u8k"),
-        (0, "test", "8qRmKunCjtY"),
-    ]
-    assert "1 of 15,027 train videos are there, 1 of 1,970 test videos are there" in index.note
-    assert "official" not in index.note
-    assert (
-        "2 videos are shorter than the lists say (rgb/-mmq0PT-u8k_00155.mp4 has 8 of 48 frames)"
-        in index.note
-    )
+def test_lists_of_paths_and_labels_go_before_the_carried_ones(touch):
+    source = touch("a.avi", "b.avi")
+    for number, (train, val) in enumerate([("a", "b"), ("b", "a")], start=1):
+        (source / f"ucf101_train_split_{number}_videos.txt").write_text(f"{train}.avi 0\n")
+        (source / f"ucf101_val_split_{number}_videos.txt").write_text(f"{val}.avi 1\n")
+    assert [row[:3] for row in rows(list_published("ucf101", source, 2))] == [
+        ("b", "0", "train"), ("a", "1", "test"),
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("below", ["hmdb51_org/", "", "hmdb51/videos/"])
-def test_a_part_of_hmdb51_is_indexed_by_the_carried_lists(build, tmp_path, below):
-    lists = hmdb51_lists()
-    # One video for each odd character; more would be opened in several processes.
-    odd = {
-        char: entry
-        for entry in lists.entries.values()
-        for char in set(entry.name) & set("()[]#;!&+@")
-    }
-    assert len(odd) == 10
-    some = [
-        *dict.fromkeys(odd.values()),
-        next(entry for entry in lists.entries.values() if entry.split == "test"),
-    ]
-    names = [entry.name for entry in some] + [f"{sorted(lists.unused)[0]}.avi"]
-    index = index_hmdb51(build(*(below + name for name in names)), tmp_path / "out")
-    assert (index.classes, index.excluded) == (lists.classes, ())
-    assert set(rows(index)) == {
-        (below + entry.name, entry.label, entry.split, entry.group) for entry in some
-    }
-    assert "1 others are in neither split, as the lists say" in index.note
-    assert len(missing(tmp_path / "out")) == sum(PUBLISHED["hmdb51"].official) - len(some)
-
-
-@pytest.mark.parametrize("split", [1, 2])
-def test_hmdb51_lists_beside_the_videos_are_followed_with_their_marks(build, tmp_path, split):
-    lists = {
-        "jump": "a_jump_0.avi 1 \r\nb_jump_0.avi 2 \r\nc_jump_0.avi 0 \r\n",
-        "hug": "a b_hug_0.avi 1\n\nd_hug_0.avi 2\n",
-    }
-    names = (
-        "jump/a_jump_0.avi",
-        "jump/b_jump_0.avi",
-        "jump/c_jump_0.avi",
-        "hug/a b_hug_0.avi",
-        "hug/d_hug_0.mp4",
-    )
-    source = build(
-        *names, lists={f"splits/{name}_test_split{split}.txt": text for name, text in lists.items()}
-    )
-    index = index_hmdb51(source, tmp_path / "out", split)
-    assert index.classes == ("hug", "jump")
-    assert set(rows(index)) == {
-        (names[0], 1, "train", "jump/a"),
-        (names[1], 1, "test", "jump/b"),
-        (names[3], 0, "train", "hug/a b"),
-        (names[4], 0, "test", "hug/d"),
-    }
-    assert (
-        "the lists in the source differ from the official 3,570 train and 1,530 test videos"
-        in index.note
-    )
-    with refused("*_test_split3.txt"):
-        index_hmdb51(source, tmp_path / "out", 3)
-
-
-HERE = (
-    "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi",
-    "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c02.avi",
-    "HandstandPushups/v_HandStandPushups_g07_c01.avi",
-    "YoYo/v_YoYo_g25_c01.avi",
-)
-
-
-@pytest.mark.parametrize("below", ["UCF-101/", ""])
-def test_a_part_of_ucf101_is_indexed_and_the_rest_is_listed(build, tmp_path, below):
-    source = build(*(below + name for name in HERE))
-    index = index_ucf101(source, tmp_path / "out")
-    assert index == read_index(tmp_path / "out")
-    assert len(index.classes) == 101
-    assert rows(index) == [
-        (HERE[0], 0, "test", "v_ApplyEyeMakeup_g01"),
-        (HERE[1], 0, "train", "v_ApplyEyeMakeup_g08"),
-        (HERE[2], 36, "test", "v_HandStandPushups_g07"),  # 37 in classInd.txt, which counts from 1
-        (HERE[3], 100, "train", "v_YoYo_g25"),
-    ]
-    assert len(missing(tmp_path / "out")) == 13_320 - 4
-    assert {*missing(tmp_path / "out"), *HERE} == {
-        entry.name for entry in carried_lists(1).entries.values()
-    }
-    assert (
-        "2 of 9,537 train videos are there, 2 of 3,783 test videos are there; the others are in "
-        "missing.txt" in index.note
-    )
-    assert summary(index).endswith("classes without videos: 98")
-    other = {
-        video.path: video.split for video in index_ucf101(source, tmp_path / "two", split=2).videos
-    }
-    assert [other[video.path] for video in index.videos] == ["train", "test", "train", "train"]
-
-
-K400 = (  # class, id, start, split
-    ("massaging person's head", "-Ab_0#x1234", 7, "train"),
-    ("massaging person's head", "AAAAAAAAAAA", 110, "train"),
-    ("petting animal (not cat)", "BBBBBB_12_3", 0, "train"),
-    ("petting animal (not cat)", "CCCCCCCCCCC", 0, "val"),
-)
-HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
-ANNOTATIONS = HEADER + "".join(
-    f"{label},{name},{start},{start + 1},{split},0\n" for label, name, start, split in K400
-)
-ARRANGEMENTS = {
-    "class folders": "{split}/{label}/{name}_{start:06}_{end:06}.mp4",
-    "underscores": "{split}/{under}/{name}_{start:06}_{end:06}.mkv",
-    "flat": "{split}/{name}_{start:06}_{end:06}.mp4",
-    "one folder": "videos/{name}_{start}_{end}.webm",
-    "classes alone": "{label}/{name}_{start:06}_{end:06}.MP4",
-}
+def test_a_source_without_lists_or_videos_is_one_line(touch):
+    with pytest.raises(UserError, match="no lists of SSv2"):
+        list_published("ssv2", touch("1.webm"))
+    with pytest.raises(UserError, match="0 of the 13,320 listed videos: ApplyEyeMakeup"):
+        list_published("ucf101", touch("x.avi"))
 
 
 @pytest.fixture
-def k400(build, tmp_path):
-    """Return a function that indexes videos of K400 with these annotations."""
-    return lambda *names, text=ANNOTATIONS, **more: index_k400(
-        build(*names, lists={"annotations/a.csv": text} | more), tmp_path / "out"
-    )
+def prepared(tmp_path, stored):
+    """Return a function that writes an index: videos are (name, class, split)."""
 
-
-@pytest.mark.parametrize("pattern", ARRANGEMENTS.values(), ids=ARRANGEMENTS)
-def test_every_arrangement_of_k400_is_read_alike(k400, pattern):
-    names = [
-        pattern.format(
-            label=label,
-            under=label.replace(" ", "_"),
-            name=name,
-            start=start,
-            end=start + 1,
-            split=split,
+    def prepared(folder, classes, videos, drawn=None, digest="d"):
+        out = tmp_path / folder
+        made = tuple(
+            stored(out, name, label=classes.index(label), split=split)
+            for name, label, split in videos
         )
-        for label, name, start, split in K400
+        write_index(Index(out, tuple(classes), made, (), digest, "", drawn))
+        return out
+
+    return prepared
+
+
+def test_mini_k200_is_a_part_of_k400(prepared, tmp_path):
+    train, test = (carried(f"mini_k200_{split}.txt.xz").split()[0] for split in ("train", "test"))
+    videos = [
+        (f"train/{train}_000001_000011", "a", "train"), (f"val/{test}_000001_000011", "b", "test"),
+        ("train/other678901_000001_000011", "b", "train"), (f"val/{train}_000002_000012", "a", "test"),
+    ]  # fmt: skip
+    index = derive("mini-k200", prepared("k400", ["a", "b"], videos), None, tmp_path / "mini")
+    assert [video.name for video in index.videos] == [name for name, _, _ in videos[:2]]
+    assert index == read_index(tmp_path / "mini")
+    assert "2 videos of 85,000 listed ids" in index.note
+
+
+def test_domain_adaptation_follows_the_published_lists(prepared, tmp_path):
+    ucf = [
+        ("UCF-101/Biking/v_Biking_g08_c01", "Biking", "train"),
+        ("RockClimbingIndoor/v_RockClimbingIndoor_g08_c01", "RockClimbingIndoor", "train"),
+        ("Archery/v_Archery_g01_c01", "Archery", "test"),
     ]
-    index = k400(*names)
-    assert index.classes == ("massaging person's head", "petting animal (not cat)")
-    assert rows(index) == [
-        (name, int(label.startswith("petting")), "test" if split == "val" else "train", identity)
-        for name, (label, identity, _, split) in zip(names, K400, strict=True)
+    listed = [
+        line.split(",")
+        for line in carried("pda.csv.xz").splitlines()
+        if "ucf14-hmdb7,test,1" in line
     ]
-    assert index.excluded == ()
-    assert "3 of 3 train videos are there, 1 of 1 test videos are there" in index.note
+    hmdb = [(stem(listed[0][3]), "dive", "test"), ("dive/unlisted", "dive", "train")]
+    source = prepared("ucf101", ["Archery", "Biking", "RockClimbingIndoor"], ucf, digest="one")
+    target = prepared("hmdb51", ["dive"], hmdb, digest="two")
+    index = derive("ucf14-hmdb7", source, target, tmp_path / "out")
+    assert index.classes[:2] == ("RockClimbingIndoor", "Diving")
+    assert index.classes[7:10] == ("Punch", "PushUps", "Biking")
+    assert [(index.classes[video.label], video.split) for video in index.videos] == [
+        ("Biking", "train"), ("RockClimbingIndoor", "train"), ("Diving", "test"),
+    ]  # fmt: skip
+    assert index.digest == task_digest("ucf14-hmdb7", "one", "two")
+    with pytest.raises(UserError, match="--target"):
+        derive("ucf14-hmdb7", source, None, tmp_path / "other")
 
 
-def test_dead_links_of_k400_are_counted_and_listed(k400, tmp_path):
-    """Rows of the test split are ignored, with or without their clips and classes.
-
-    Other tables are ignored too.
-    """
-    lists = {
-        "annotations/test.csv": HEADER + ",DDDDDDDDDDD,5,15,test,0\n,EEEEEEEEEEE,5,15,test,0\n",
-        "annotations/x.csv": "path,label\n",
+@pytest.mark.parametrize("task", ["ucf14-hmdb7", "hmdb14-ucf7"])
+def test_generated_sets_share_their_classes_by_name(prepared, tmp_path, task):
+    folders, params = [], []
+    for kind in PUBLISHED[task].derived_from:
+        drawn = Synthetic(kind=kind)
+        videos = [
+            (f"{split}{n}", name, split)
+            for n, name in enumerate(drawn.names)
+            for split in ("train", "test")
+        ]
+        fields = drawn.model_dump(mode="json")
+        folders.append(prepared(kind, drawn.names, videos, fields, drawn.digest))
+        params.append(drawn)
+    index = derive(task, *folders, tmp_path / "out")
+    assert index.classes == CLASSES[params[0].kind]
+    assert (len(index.train), len(index.test)) == (14, 7)
+    goal = read_index(folders[1])
+    assert {index.classes[video.label] for video in index.test} == {*goal.classes} & {
+        *index.classes
     }
-    here, aside = (
-        ["train/AAAAAAAAAAA_000110_000111.mp4", "val/CCCCCCCCCCC_000000_000001.mp4"],
-        "test/DDDDDDDDDDD_000005_000015.mp4",
-    )
-    index = k400(*here, aside, "train/FFFFFFFFFFF_000000_000010.mp4", "train/holiday.mp4", **lists)
-    assert [row[:2] for row in rows(index)] == [(here[0], 0), (here[1], 1)]
-    assert missing(tmp_path / "out") == [
-        "train/massaging person's head/-Ab_0#x1234_000007_000008.mp4",
-        "train/petting animal (not cat)/BBBBBB_12_3_000000_000001.mp4",
-    ]
-    assert (
-        "1 of 3 train videos are there, 1 of 1 test videos are there; the others are in missing.txt"
-        in index.note
-    )
-    assert "1 others are in neither split" in index.note
-    assert dict(index.excluded) == {
-        "train/FFFFFFFFFFF_000000_000010.mp4": "is not in the lists of Kinetics-400",
-        "train/holiday.mp4": "is not named as this dataset's videos are",
-    }
+    # The digest is known before anything is drawn.
+    assert index.digest == task_digest(task, *(each.digest for each in params))
+    assert index.note.startswith(GENERATED)
 
 
-def test_a_file_in_the_folder_of_another_class_is_left_out(k400):
-    names = [
-        f"train/petting animal (not cat)/{K400[0][1]}_7_8.mp4",
-        "AAAAAAAAAAA_110_111.mp4",
-        "any/CCCCCCCCCCC_0_1.mp4",
-    ]
-    index = k400(*names)
-    assert [row[0] for row in rows(index)] == names[1:]
-    ((name, reason),) = index.excluded
-    assert name == names[0]
-    assert reason.startswith(
-        "is in the folder of class petting animal (not cat), but is annotated as massaging "
-        "person's head"
-    )
-
-
-def test_short_files_and_videos_on_both_sides_are_counted(k400):
-    text = (
-        ANNOTATIONS.replace(",110,111,", ",110,120,")
-        + "petting animal (not cat),AAAAAAAAAAA,30,31,val,0\n"
-    )
-    note = k400(
-        "AAAAAAAAAAA_110_120.mp4", "AAAAAAAAAAA_30_31.mp4", "CCCCCCCCCCC_0_1.mp4", text=text
-    ).note
-    assert (
-        "1 videos are shorter than the lists say (AAAAAAAAAAA_110_120.mp4 lasts 0.7 "
-        "of 10 s)" in note
-    )
-    assert "1 source videos have clips on both sides of the split, as the lists say" in note
+def test_a_task_keeps_its_digest():
+    assert task_digest("ucf14-hmdb7", "8bdfbb08085a", "ab1118cbe121") == "72e68e22bdb7"

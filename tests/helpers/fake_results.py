@@ -1,137 +1,120 @@
-"""Result folders like those of jobs, for tests of the code that reads them.
+"""Result folders like those of runs, for tests of the code that reads them.
 
 The numbers are made up. No model was trained.
 """
 
-import hashlib
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mgm.reading import file_digest
-from mgm.results.plan import RunPlan
-from mgm.results.result import read_result, write_result
-from mgm.spec import Finetune, Measure, Pretrain, Probe, Spec, parents
-from mgm.study.scales import Scale, ScaleDataset, load_scale
-from mgm.study.schema import CONTROLS
-from tests.helpers.plans import plan_at
+from mgm.results.run import append_log, write_result
+from mgm.spec import CONTROLS, Finetune, Measure, Pretrain, Probe, Spec, parents
+from mgm.study import CONFIG
+from mgm.study.expand import Expansion, expand
+from mgm.study.scales import Scale, load_scale, of_paper
+from mgm.study.schema import Study
 
-CONFIG = Path(__file__).parents[2] / "workflow/config"
-DIGEST = "0123456789ab"
-WEIGHTS_SHA256 = hashlib.sha256(b"weights").hexdigest()
+VIDEOS, CLASSES = 240, 12
+STARTED = "2026-01-01T10:00:00+00:00"
 
 
-def smoke(
-    seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes
-) -> Scale:
-    """Return the smoke scale. Digests of its generated datasets are filled in."""
+def smoke(seeds: tuple[int, ...] = (0, 1, 2), studies: tuple[str, ...] = ("table4e",)) -> Scale:
+    """Return the smoke scale with these studies of the paper."""
     scale = load_scale(CONFIG / "smoke.yaml")
-    filled = {
-        name: ScaleDataset(generate=scale.datasets["ssv2"].generate, digest=DIGEST)
-        for name in datasets
-    }
-    return scale.model_copy(
-        update={
-            **{"datasets": filled, "seeds": seeds, "without": ()},
-            **changes,
+    others = {study.study: None for study in of_paper(scale) if study.study not in studies}
+    return scale.model_copy(update={"seeds": seeds, "studies": others})
+
+
+def suite(seeds: tuple[int, ...] = (0, 1, 2), studies: tuple[str, ...] = ("table4e",)) -> Expansion:
+    scale = smoke(seeds, studies)
+    return expand(of_paper(scale), scale)
+
+
+def study_of(**fields: Any) -> Study:
+    """Return a small study on two drawn datasets, with changed fields."""
+    return Study.model_validate(
+        {
+            "study": "small",
+            "question": "Which mask?",
+            "scale": "smoke",
+            "datasets": {
+                "one": {"title": "One disc", "generate": {"sprites": 1}},
+                "three": {"title": "Three discs", "generate": {"sprites": 3}},
+            },
+            "dataset_seeds": "1-8",
+            "rows": {"No pretraining": "none", "Tube": {"mask": "tube"}, "MGM": {}},
+            "columns": {"Linear probe": {}, "Fine-tuned": {"stage": "finetune"}},
+            "controls": ["Linear probe"],
+            "compare": [["MGM", "Tube"]],
+            **fields,
         }
     )
 
 
-def suite(
-    seeds: tuple[int, ...] = (0, 1, 2), datasets: tuple[str, ...] = ("ssv2",), **changes
-) -> RunPlan:
-    return plan_at(smoke(seeds, datasets, **changes))
+def result_of(spec: Spec, top1: float = 60.0, **fields: Any) -> dict[str, Any]:
+    """Return the fields of a finished run's result."""
+    metrics, n_test = {"loss": 0.5}, 0
+    if isinstance(spec, Finetune | Probe):
+        n_test = VIDEOS
+        metrics = {"top1": top1, "outside": 0.0}
+    elif isinstance(spec, Measure):
+        n_test = VIDEOS if spec.name == "controls" else 0
+        metrics = {control.name: 40.0 for control in CONTROLS} | {"chance": 100 / CLASSES}
+        metrics |= {"saliency": 1.3, "coverage_tube": 88.6, "coverage_mgm": 85.2, "videos": 60.0}
+    return {
+        "run_id": spec.run_id,
+        "stage": spec.stage,
+        "spec": spec.model_dump(mode="json"),
+        "metrics": metrics,
+        "seed": spec.seed,
+        "parents": dict.fromkeys(parents(spec), "0" * 64),
+        "data": {
+            "dataset": spec.data.dataset,
+            "digest": spec.data.digest,
+            "note": "generated videos (seed 0), split as drawn",
+            "classes": CLASSES,
+            "train": 960,
+            "test": VIDEOS,
+        },
+        "n_test": n_test,
+        "commit": "d67827d" + "0" * 33,
+        "dirty": False,
+        "device": "cpu",
+        "versions": {"python": "3.11"},
+        "started": STARTED,
+        "finished": "2026-01-01T10:00:12+00:00",
+        "wall_s": 12.5,
+        "weights_sha256": "0" * 64 if isinstance(spec, Pretrain | Finetune) else None,
+        **fields,
+    }
 
 
-def run_of(known: RunPlan, row: str, column: str = "Fine-tuned", study: str = "table4e") -> Spec:
-    """Return the first run of a cell."""
-    at = (study, row, column)
-    cells = (cell for cell in known.cells if (cell.study, cell.row, cell.column) == at)
-    return known.specs[next(cells).run_id]
-
-
-def finish(
-    results: Path, spec: Spec, top1: float = 60.0, steps: int = 30, videos: int = 240
-) -> Path:
-    """Write the result folder of a finished run. `top1` is rounded to a whole number of videos."""
+def finish(results: Path, spec: Spec, top1: float = 60.0, steps: int = 30, **fields: Any) -> Path:
+    """Write the folder of a finished run."""
     folder = results / spec.run_id
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "spec.json").write_text(spec.model_dump_json())
-    files, metrics, n_test = {}, {}, 0
-    if isinstance(spec, Pretrain | Finetune | Probe):
+    if isinstance(spec, Pretrain | Finetune):
         write_log(folder, steps, steps)
-        metrics["loss"] = 0.5
-    if isinstance(spec, Finetune | Probe):
-        correct = round(top1 / 100 * videos)
-        labels = np.arange(videos) % 12
-        rows = [
-            f"v{i}.mp4,{label},{label if i < correct else (label + 1) % 12}"
-            for i, label in enumerate(labels)
-        ]
-        (folder / "predictions.csv").write_text("path,label,prediction\n" + "\n".join(rows) + "\n")
-        files["predictions.csv"] = file_digest(folder / "predictions.csv")
-        metrics |= {"top1": 100 * correct / videos, "outside": 0.0}
-        n_test = videos
-    if isinstance(spec, Measure) and spec.name == "controls":
-        metrics |= dict.fromkeys(CONTROLS.values(), 40.0) | {"chance": 8.25}
-    elif isinstance(spec, Measure):
-        metrics |= {"saliency": 1.3, "vectors_ms": 5.0, "flow_ms": 50.0, "speedup": 2.0}
-    about = {
-        "run_id": spec.run_id,
-        "verb": spec.stage,
-        "spec": spec.model_dump(mode="json"),
-        "seed": spec.seed,
-        "parents": list(parents(spec)),
-        "metrics": metrics,
-        "n_test": n_test,
-        "failed_videos": [],
-        "files": files,
-        "weights_sha256": WEIGHTS_SHA256 if isinstance(spec, Pretrain | Finetune) else None,
-        "commit": "d67827d" + "0" * 33,
-        "dirty": False,
-        "versions": {"python": "3.11", "torch": "2.8"},
-        "device": "cpu",
-        "threads": 1,
-        "wall_s": 12.5,
-        "started": "2026-01-01T10:00:00+00:00",
-        "finished": "2026-01-01T10:00:12+00:00",
-    }
-    data = {
-        "dataset": spec.data.dataset,
-        "digest": spec.data.digest,
-        "classes": 12,
-        "train": 960,
-        "test": n_test or 240,
-        "note": "generated videos (seed 0), split as drawn",
-    }
-    write_result(folder, {**about, "data": data})
+    write_result(folder, result_of(spec, top1, **fields))
     return folder
 
 
+def finish_all(results: Path, specs: Mapping[str, Spec], steps: int = 3) -> None:
+    """Finish every run. Accuracies vary between runs, without randomness."""
+    for position, spec in enumerate(specs.values()):
+        finish(results, spec, top1=100 * (96 + 7 * position % 84) / VIDEOS, steps=steps)
+
+
 def write_log(folder: Path, done: int, steps: int) -> None:
+    """Write the log of a run that is at step `done`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "log.jsonl", "w") as file:
-        for step in range(1, done + 1):
-            line = {
-                "step": step,
-                "steps": steps,
-                "loss": 0.4 + 1.5 / step**0.5,
-                "lr": 1e-3,
-                "grad_norm": 1.0,
-                "clips_per_s": 500.0,
-            }
-            file.write(
-                json.dumps({**line, "memory_mb": 400.0, "coverage": 0.75, "time": 1e9 + step})
-                + "\n"
-            )
-
-
-def finish_all(results: Path, known: RunPlan, steps: int = 30) -> None:
-    """Finish every run of `known`. Accuracies vary between runs, without randomness."""
-    for position, spec in enumerate(known.specs.values()):
-        finish(results, spec, top1=40 + (7 * position) % 35, steps=steps)
+    for step in range(1, done + 1):
+        line = {"step": step, "steps": steps, "loss": 0.4 + 1.5 / step**0.5, "lr": 1e-3}
+        line |= {"grad_norm": 1.0, "clips_per_s": 500.0, "coverage": 0.75, "time": 1e9 + step}
+        append_log(folder, line)
 
 
 def clip_arrays(slots: int, masks: tuple[str, ...] = ("tube", "mgm")) -> dict[str, np.ndarray]:
@@ -155,9 +138,7 @@ def clip_arrays(slots: int, masks: tuple[str, ...] = ("tube", "mgm")) -> dict[st
     }
 
 
-def draw_arrays(results, known: RunPlan):
-    """Write the arrays of the visualise job: three slots of a made-up clip."""
-    folder = finish(results, known.specs[known.targets["figure5"][0]])
+def draw_arrays(results: Path, known: Expansion) -> None:
+    """Finish the run of Figure 5, with the arrays of three slots of a made-up clip."""
+    folder = finish(results, known.specs[known.pictures["figure5"]])
     np.savez(folder / "arrays.npz", **clip_arrays(3))
-    result = read_result(folder)
-    write_result(folder, {**result, "files": {"arrays.npz": file_digest(folder / "arrays.npz")}})

@@ -1,6 +1,6 @@
 """Third-party services that tests run for real.
 
-A test that needs one has its marker, such as `@pytest.mark.postgres`. If the service is missing,
+A test that needs one has its marker, such as `@pytest.mark.mlflow`. If the service is missing,
 the test is skipped with one line. With MGM_CI=1 it fails instead. `tests/conftest.py` does this,
 and prints the number of tests that used each service.
 """
@@ -8,45 +8,28 @@ and prints the number of tests that used each service.
 import os
 import shutil
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
-SERVICES = ("mlflow", "postgres", "chromium", "slurm")
+SERVICES = ("mlflow", "chromium", "slurm")
 # A user's path may lack the folders of daemons.
 PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"))
-
-
-def postgres_bin() -> Path | None:
-    """Return the folder of PostgreSQL's initdb and postgres, or None.
-
-    Debian installs them outside the path. Without one on the path, its newest version is used.
-    """
-    initdb = shutil.which("initdb")
-    debian = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3])
-    )
-    return Path(initdb).parent if initdb else debian[-1].parent if debian else None
 
 
 def lacking(service: str) -> str:
     """Return the programs and modules that `service` needs and this machine lacks, as text."""
     programs = {
         "mlflow": (),
-        "postgres": (),
         "chromium": ("chromium",),
         "slurm": ("slurmctld", "slurmd", "sbatch", "munged"),
     }[service]
     modules = {
         "mlflow": ("mlflow",),
-        "postgres": ("psycopg2",),
         "chromium": ("playwright",),
         "slurm": (),
     }[service]
     missing = [name for name in programs if not shutil.which(name, path=PATH)]
     missing += [f"Python's {name}" for name in modules if not find_spec(name)]
-    if service == "postgres" and not postgres_bin():
-        missing.append("initdb (Debian: apt-get install postgresql)")
     return ", ".join(missing)
 
 

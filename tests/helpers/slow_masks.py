@@ -117,20 +117,13 @@ def mgm_boxes(grid, ratio, seed, motion, jitter):
     return boxes
 
 
-def inside(centre, size, frame):
-    margin = min(size / f(2), f(frame / 2))
-    return min(max(centre, margin), f(frame) - margin)
-
-
-def dense(grid, ratio, seed, boxes, edge):
+def dense(grid, ratio, seed, boxes):
     hidden = int(ratio * (grid.height * grid.width))
     n = grid.height * grid.width
     # All slots have the same random order.
     ties = bits(seed, TIES, n)
     mask = np.zeros((grid.slots, n), bool)
     for t, (cx, cy, w, h) in enumerate(boxes):
-        if edge == "clamp":
-            cx, cy = inside(cx, w, grid.width), inside(cy, h, grid.height)
         near = []
         for patch in range(n):
             row, column = divmod(patch, grid.width)
@@ -267,27 +260,11 @@ def warped(grid, ratio, seed, motion, displacement):
 
 def motion_bins(grid, ratio, seed, motion):
     n = grid.height * grid.width
-    rows, columns = motion.shape[1:]
     ties, draw = bits(seed, TIES, n), bits(seed, SET, n)
-    moves = []
-    for patch in range(n):
-        row, column = (2 * side for side in divmod(patch, grid.width))
-        total = f(0)
-        for t in range(grid.slots):
-            of_slot = f(0)
-            # Add the motion at the centres of the patch's quarters.
-            for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
-                of_slot = (
-                    of_slot
-                    + motion[
-                        t,
-                        (2 * (row + y) + 1) * rows // (4 * grid.height),
-                        (2 * (column + x) + 1) * columns // (4 * grid.width),
-                    ]
-                )
-            total = total + of_slot
-        moves.append((total, ties[patch], patch))
-    order = [patch for _, _, patch in sorted(moves)]
+    total = [f(0)] * n
+    for t in range(grid.slots):
+        total = [a + b for a, b in zip(total, quarters(grid, motion[t]))]
+    order = [patch for _, _, patch in sorted(zip(total, ties, range(n)))]
     shown = n - int(ratio * n)
     low, high = (
         sorted(half, key=lambda patch: draw[patch]) for half in (order[: n // 2], order[n // 2 :])
@@ -297,29 +274,101 @@ def motion_bins(grid, ratio, seed, motion):
     return mask
 
 
-def multi_block(grid, ratio, seed, motion):
+def multi_block(grid, ratio, seed, motion, sign=0):
+    """Hide V-JEPA's blocks: anywhere (sign 0), or by the softmax of the motion inside."""
     n = grid.height * grid.width
     blocks, scale = ((8, 0.15), (2, 0.7))[bits(seed, START, 1)[0] % 2]
     aspect = f(0.75) + f(0.75) * uniform(seed, SIZES, 1)[0]
     area = f(int(scale * n))
     h = f(min(max(round(float(np.sqrt(area * aspect))), 1), grid.height))
     w = f(min(max(round(float(np.sqrt(area / aspect))), 1), grid.width))
-    places, ties = uniform(seed, PLACES, 2 * blocks), bits(seed, TIES, n)
+    ties = bits(seed, TIES, n)
+    if sign:
+        corners = corners_by_motion(grid, seed, motion, sign, blocks, int(h), int(w))
+    else:
+        places = uniform(seed, PLACES, 2 * blocks)
+        corners = [
+            (int(y * (f(grid.height) - h + f(1))), int(x * (f(grid.width) - w + f(1))))
+            for y, x in zip(places[::2], places[1::2])
+        ]
     near = []
     for patch in range(n):
         row, column = divmod(patch, grid.width)
         away = []
-        for k in range(blocks):
-            top, left = (
-                int(places[2 * k] * (f(grid.height) - h + f(1))),
-                int(places[2 * k + 1] * (f(grid.width) - w + f(1))),
-            )
+        for top, left in corners:
             cy, cx = f(top) + h / f(2), f(left) + w / f(2)
             away.append(max(abs(f(column + 0.5) - cx) / w, abs(f(row + 0.5) - cy) / h))
         near.append((min(away), ties[patch], patch))
     mask = np.zeros((grid.slots, n), bool)
     mask[:, [patch for _, _, patch in sorted(near)[: int(ratio * n)]]] = True
     return mask
+
+
+def corners_by_motion(grid, seed, motion, sign, blocks, h, w):
+    n = grid.height * grid.width
+    total = [f(0)] * n
+    for t in range(grid.slots):
+        total = [a + b for a, b in zip(total, quarters(grid, motion[t]))]
+    largest = max(max(total), np.finfo(f).tiny)
+    units = [int(np.rint(f(65536) * (x / largest))) for x in total]
+    inside = {}
+    for top in range(grid.height - h + 1):
+        for left in range(grid.width - w + 1):
+            patches = [(y, x) for y in range(top, top + h) for x in range(left, left + w)]
+            inside[top, left] = sum(units[y * grid.width + x] for y, x in patches)
+    most = max(1, *inside.values())
+    random, corners = bits(seed, PLACES, blocks * n), []
+    for k in range(blocks):
+        scores = {}
+        for (top, left), moves in inside.items():
+            draw = (random[k * n + top * grid.width + left] + 0.5) / 2**32
+            scores[top, left] = sign * moves / most / 0.2 - math.log(-math.log(draw))
+        corners.append(max(scores, key=scores.get))
+    return corners
+
+
+def quarters(grid, motion_HW):
+    """Return each patch's motion: the sum at the centres of its quarters."""
+    rows, columns = motion_HW.shape
+    moves = []
+    for patch in range(grid.height * grid.width):
+        row, column = (2 * side for side in divmod(patch, grid.width))
+        total = f(0)
+        for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            place = (
+                (2 * (row + y) + 1) * rows // (4 * grid.height),
+                (2 * (column + x) + 1) * columns // (4 * grid.width),
+            )
+            total = total + motion_HW[place]
+        moves.append(total)
+    return moves
+
+
+def motion_blocks(grid, ratio, seed, motion):
+    return multi_block(grid, ratio, seed, motion, 1)
+
+
+def static_blocks(grid, ratio, seed, motion):
+    return multi_block(grid, ratio, seed, motion, -1)
+
+
+def future(grid, ratio, seed, motion):
+    n = grid.height * grid.width
+    order = bits(seed, SET, grid.slots * n)
+    tokens = sorted(range(grid.slots * n), key=lambda token: (-(token // n), order[token]))
+    mask = np.zeros(grid.slots * n, bool)
+    mask[tokens[: grid.slots * int(ratio * n)]] = True
+    return mask.reshape(grid.slots, n)
+
+
+def codec_clip(grid, ratio, seed, motion):
+    n = grid.height * grid.width
+    order = bits(seed, TIES, grid.slots * n)
+    moves = [math.inf] * n + [x for slot in motion[1:] for x in quarters(grid, slot)]
+    tokens = sorted(range(grid.slots * n), key=lambda token: (moves[token], order[token]))
+    mask = np.zeros(grid.slots * n, bool)
+    mask[tokens[: grid.slots * int(ratio * n)]] = True
+    return mask.reshape(grid.slots, n)
 
 
 def green_noise(grid, ratio, seed, motion):
@@ -344,21 +393,10 @@ def green_noise(grid, ratio, seed, motion):
 
 def codec_keep(grid, ratio, seed, motion):
     n = grid.height * grid.width
-    rows, columns = motion.shape[1:]
     ties, mask = bits(seed, TIES, n), np.ones((grid.slots, n), bool)
     for slot in range(grid.slots):
-        moves = []
-        for patch in range(n):
-            row, column = (2 * side for side in divmod(patch, grid.width))
-            total = f(0)
-            for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
-                place = (
-                    (2 * (row + y) + 1) * rows // (4 * grid.height),
-                    (2 * (column + x) + 1) * columns // (4 * grid.width),
-                )
-                total = total + motion[slot][place]
-            moves.append((total, ties[patch], patch))
-        mask[slot, [patch for _, _, patch in sorted(moves)[int(ratio * n) :]]] = False
+        moves = sorted(zip(quarters(grid, motion[slot]), ties, range(n)))
+        mask[slot, [patch for _, _, patch in moves[int(ratio * n) :]]] = False
     return mask
 
 
@@ -369,13 +407,17 @@ SPARSE |= {
     "multi-block": multi_block,
     "green-noise": green_noise,
     "codec-keep": codec_keep,
+    "codec-clip": codec_clip,
+    "motion-blocks": motion_blocks,
+    "static-blocks": static_blocks,
+    "future": future,
 }
 CARRIED = {"warped": warped}
 
 
-def mask(name, grid, ratio, seed, motion, edge, jitter, displacement):
+def mask(name, grid, ratio, seed, motion, jitter, displacement):
     if name in CARRIED:
         return CARRIED[name](grid, ratio, seed, motion, displacement)
     if name in SPARSE:
         return SPARSE[name](grid, ratio, seed, motion)
-    return dense(grid, ratio, seed, BOXES[name](grid, ratio, seed, motion, jitter), edge)
+    return dense(grid, ratio, seed, BOXES[name](grid, ratio, seed, motion, jitter))

@@ -3,24 +3,19 @@
 They show a textured square on a textured background, in any codec that PyAV can write.
 """
 
-import hashlib
-import os
 import struct
-from contextlib import suppress
-from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 
-from mgm.data.tracks import current, write_track
-from mgm.errors import UserError
-from mgm.video import Video, probe_video
+from mgm.video import store
+from mgm.video.track import Track
 
 ROOT = Path(__file__).parents[2]
-TRACKS = TemporaryDirectory()
 # A real scene (docs/walk.mp4), and small files of other codecs and structures.
 CARRIED = (
     ROOT / "docs" / "walk.mp4",
@@ -30,21 +25,11 @@ CARRIED = (
 REPORTED = Path(__file__).parents[1] / "data" / "reported"
 
 
-def indexed(path: str, frames: int, label: int = 0) -> Video:
-    """Return a video as an index describes it. Facts of a file that cannot be read are unknown."""
-    facts = Video(str(path), label, "train", "", frames, 25.0, 64, 64, "h264", True, 0)
-    with suppress(UserError):
-        facts = tracked(replace(probe_video(path), label=label, split="train"))
-    return replace(facts, frames=frames)
-
-
-def tracked(video: Video) -> Video:
-    """Return a video that has a track, in a folder that lasts as long as the tests."""
-    mark = hashlib.sha256(f"{video.path} {video.bytes} {os.stat(video.path).st_mtime_ns}".encode())
-    video = replace(video, track=f"{TRACKS.name}/{mark.hexdigest()}")
-    if not current(video, "codec"):
-        write_track(video)
-    return video
+def stored(path, folder, short_side: int = 256) -> tuple[str, Track]:
+    """Write a video to the store, and return its mp4 and its track."""
+    mp4, npz = (Path(folder) / f"{Path(path).stem}.stored.{suffix}" for suffix in ("mp4", "npz"))
+    store.write_video(Path(path), mp4, npz, short_side)
+    return str(mp4), Track(npz)
 
 
 def moving_square(frames=24, height=64, width=64, step=(4, 0), side=24, seed=0) -> np.ndarray:
@@ -116,17 +101,6 @@ def write_matrix(path, a: int, b: int, c: int, d: int) -> str:
     return str(path)
 
 
-def write_clap(path, out, width: int, height: int) -> None:
-    """Copy an MP4 and add a box to its video by which players crop it to this size."""
-    data = bytearray(Path(path).read_bytes())
-    box = struct.pack(">I4s8i", 40, b"clap", width, 1, height, 1, 0, 1, 0, 1)
-    boxes = [data.rindex(name) - 4 for name in b"moov trak mdia minf stbl stsd avc1".split()]
-    for at in boxes:
-        data[at : at + 4] = struct.pack(">I", struct.unpack_from(">I", data, at)[0] + len(box))
-    end = boxes[-1] + struct.unpack_from(">I", data, boxes[-1])[0] - len(box)
-    Path(out).write_bytes(data[:end] + box + data[end:])
-
-
 def encrypt(path, out) -> None:
     """Copy an MP4's packets, encrypted as streaming services do (common encryption)."""
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "76" * 16}
@@ -137,3 +111,28 @@ def encrypt(path, out) -> None:
             if packet.dts is not None:
                 packet.stream = stream
                 target.mux(packet)
+
+
+def copied(source, out, change=None, bitstream=None, first=0, options=None) -> Path:
+    """Copy the packets of a video to another file, as `ffmpeg -c copy` does.
+
+    Args:
+        first: the first packet that is copied.
+        change: takes a packet and its number, and returns the packet to write.
+        bitstream: an FFmpeg bitstream filter.
+    """
+    number = 0
+    with av.open(str(source)) as given, av.open(str(out), "w", options=options) as written:
+        stream = written.add_stream_from_template(given.streams.video[0])
+        chain = bitstream and BitStreamFilterContext(bitstream, given.streams.video[0], stream)
+        for packet in islice(given.demux(video=0), first, None):
+            flushes = not packet.size
+            if flushes and not chain:
+                break
+            for each in chain.filter(None if flushes else packet) if chain else [packet]:
+                if change:
+                    each = change(each, number)
+                each.stream = stream
+                written.mux(each)
+                number += 1
+    return Path(out)

@@ -1,4 +1,6 @@
 import re
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,14 +12,15 @@ from mgm.errors import UserError
 from mgm.masking import Grid
 from mgm.masking import make_boxes as boxes_of
 from mgm.masking import make_mask as make
-from mgm.spec import EDGES, MASKS, Mask
+from mgm.masking.paper import agnostic, tube
+from mgm.spec import MASKS, Mask, mask_info
+from mgm.spec.masks import WHOLE_CLIP
 from tests.helpers import slow_masks as slow
 
 GRID = Grid(8, 14, 14)
 DENSE = ["block", "smm", "mgm"]
-# The masks of this package, without those that a user's copy adds.
 SLOW = [*slow.SPARSE, *slow.BOXES, *slow.CARRIED]
-names, edges = st.sampled_from(list(MASKS)), st.sampled_from(EDGES)
+names = st.sampled_from(list(MASKS))
 
 
 def moved(motion):
@@ -60,24 +63,24 @@ def problems(draw, max_clips=4):
 
 
 @settings(max_examples=150, deadline=None)
-@given(problems(), names, edges, st.booleans())
-def test_counts_are_exact(problem, name, edge, jitter):
+@given(problems(), names, st.booleans())
+def test_counts_are_exact(problem, name, jitter):
     grid, ratio, seeds, motion = problem
-    masked_BL = make_mask(name, grid, ratio, seeds, motion, edge=edge, jitter=jitter)
+    masked_BL = make_mask(name, grid, ratio, seeds, motion, jitter=jitter)
     assert masked_BL.shape == (len(seeds), grid.slots * grid.patches)
     assert masked_BL.dtype == bool
     hidden = int(ratio * grid.patches)
     if name == "warped":  # as in MGMAE, the number of visible patches is rounded down
         hidden = grid.patches - max(1, int((1 - ratio) * grid.patches))
-    if name == "agnostic":
+    if name in WHOLE_CLIP:
         assert (masked_BL.sum(1) == grid.slots * hidden).all()
     else:
         assert (masked_BL.reshape(len(seeds), grid.slots, -1).sum(2) == hidden).all()
 
 
 @settings(max_examples=150, deadline=None)
-@given(problems(), st.sampled_from(SLOW), edges, st.booleans())
-def test_equals_the_slow_transcription(problem, name, edge, jitter):
+@given(problems(), st.sampled_from(SLOW), st.booleans())
+def test_equals_the_slow_transcription(problem, name, jitter):
     grid, ratio, seeds, motion = problem
     fast = make_mask(
         name,
@@ -85,7 +88,6 @@ def test_equals_the_slow_transcription(problem, name, edge, jitter):
         ratio,
         seeds,
         motion,
-        edge=edge,
         jitter=jitter,
     ).reshape(len(seeds), grid.slots, -1)
     for clip, seed in enumerate(seeds.tolist()):
@@ -95,7 +97,6 @@ def test_equals_the_slow_transcription(problem, name, edge, jitter):
             ratio,
             seed,
             motion[clip],
-            edge,
             jitter,
             moved(motion)[clip],
         )
@@ -103,10 +104,10 @@ def test_equals_the_slow_transcription(problem, name, edge, jitter):
 
 
 @settings(max_examples=60, deadline=None)
-@given(problems(max_clips=6), names, edges)
-def test_a_clips_mask_ignores_its_batch(problem, name, edge):
+@given(problems(max_clips=6), names)
+def test_a_clips_mask_ignores_its_batch(problem, name):
     grid, ratio, seeds, motion = problem
-    together = make_mask(name, grid, ratio, seeds, motion, edge=edge)
+    together = make_mask(name, grid, ratio, seeds, motion)
     for i in range(len(seeds)):
         alone = make_mask(
             name,
@@ -114,7 +115,6 @@ def test_a_clips_mask_ignores_its_batch(problem, name, edge):
             ratio,
             seeds[i : i + 1],
             motion[i : i + 1],
-            edge=edge,
             displacement=moved(motion)[i : i + 1],
         )
         assert np.array_equal(alone[0], together[i])
@@ -124,7 +124,6 @@ def test_a_clips_mask_ignores_its_batch(problem, name, edge):
         ratio,
         seeds[::-1],
         motion[::-1],
-        edge=edge,
         displacement=moved(motion)[::-1],
     )
     assert np.array_equal(turned[::-1], together)
@@ -138,12 +137,35 @@ def _clips(n, rows=28):
 @pytest.mark.parametrize("name", MASKS)
 def test_seeds_matter_and_unguided_masks_ignore_motion(name):
     seeds, motion = _clips(8)
-    masks = make_mask(name, GRID, 0.75, seeds, np.zeros_like(motion))
+    masks = make_mask(name, GRID, MASKS[name].ratio, seeds, np.zeros_like(motion))
     assert len({tuple(m.tolist()) for m in masks}) > 1
     if not MASKS[name].guided:
         assert np.array_equal(
             make_mask(name, GRID, 0.75, seeds, motion), make_mask(name, GRID, 0.75, seeds)
         )
+
+
+def test_blocks_are_drawn_where_the_clip_moves_or_where_it_does_not():
+    motion = np.zeros((200, 8, 14, 14), np.float32)
+    motion[:, :, :7, :7] = 1
+    hidden = {
+        name: make_mask(name, GRID, 0.5, np.arange(200), motion).reshape(200, 8, 14, 14)
+        for name in ("motion-blocks", "static-blocks", "multi-block")
+    }
+    moving = {name: masked[..., :7, :7].mean() for name, masked in hidden.items()}
+    assert moving["motion-blocks"] > moving["multi-block"] + 0.1
+    assert moving["static-blocks"] < moving["multi-block"] - 0.1
+
+
+def test_the_first_slot_is_shown_before_the_rest():
+    seeds, motion = _clips(8)
+    for name in ("future", "codec-clip"):
+        masked = make_mask(name, GRID, 0.75, seeds, motion).reshape(8, 8, 196)
+        assert not masked[:, 0].any()
+        masked = make_mask(name, GRID, 0.9, seeds, motion).reshape(8, 8, 196)
+        assert masked[:, 1:].all()
+        assert (masked[:, 0].sum(1) == 196 - 8 * 20).all()
+    assert make_mask("future", GRID, 0.75, seeds).reshape(8, 8, 196)[:, 2:].all()
 
 
 def test_random_masks_are_what_they_say():
@@ -159,15 +181,15 @@ def test_random_masks_are_what_they_say():
 
 
 @settings(max_examples=150, deadline=None)
-@given(problems(), st.sampled_from(DENSE), edges)
-def test_a_box_that_holds_still_hides_the_same_patches(problem, name, edge):
+@given(problems(), st.sampled_from(DENSE))
+def test_a_box_that_holds_still_hides_the_same_patches(problem, name):
     """The mask is static while its box is.
 
     The box of "block" never moves: it is the control without motion of Table 4e.
     """
     grid, ratio, seeds, motion = problem
-    boxes = make_boxes(name, grid, ratio, seeds, motion, edge=edge, jitter=False)
-    masked_BSN = make_mask(name, grid, ratio, seeds, motion, edge=edge, jitter=False).reshape(
+    boxes = make_boxes(name, grid, ratio, seeds, motion, jitter=False)
+    masked_BSN = make_mask(name, grid, ratio, seeds, motion, jitter=False).reshape(
         len(seeds), grid.slots, -1
     )
     still_BS = (boxes.x_BS[:, 1:] == boxes.x_BS[:, :-1]) & (boxes.y_BS[:, 1:] == boxes.y_BS[:, :-1])
@@ -253,8 +275,57 @@ def test_bad_input_gives_one_clear_line(arguments, message):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"ratio": 0.0}, {"ratio": 1.0}, {"ratio": float("nan")}, {"edge": "wrap"}], ids=str
+    "setting", [{"ratio": 0.0}, {"ratio": 1.0}, {"ratio": float("nan")}], ids=str
 )
 def test_a_mask_refuses_bad_settings(setting):
     with pytest.raises(ValidationError, match=next(iter(setting))):
         Mask(**setting)
+
+
+def stripes(mask, grid, seed_B, magnitude_BSHW):
+    """Hide the first K patches of every slot."""
+    masked_BSN = np.zeros((len(seed_B), grid.slots, grid.patches), bool)
+    masked_BSN[..., : mask.hidden(grid.patches)] = True
+    return masked_BSN
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """Put a module with masks of one's own on the path."""
+    module = ModuleType("my_masks")
+    module.stripes = stripes
+    module.counts = lambda mask, grid, seed_B: tube(mask, grid, seed_B) | True
+    # As many in a clip, but not in each of its slots.
+    module.uneven = agnostic
+    module.numbers = lambda mask, grid, seed_B: tube(mask, grid, seed_B).astype(np.int8)
+    module.flat = lambda mask, grid, seed_B: tube(mask, grid, seed_B).reshape(len(seed_B), -1)
+    module.lists = lambda mask, grid, seed_B: [[True]]
+    module.nothing = lambda mask, grid, seed_B: None
+    monkeypatch.setitem(sys.modules, "my_masks", module)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_mask_of_ones_own_is_named_by_its_module_and_function():
+    mask = Mask(name="my_masks:stripes", ratio=0.5)
+    assert mask_info(mask.name).guided
+    assert not mask_info("my_masks:counts").guided
+    motion = np.zeros((2, 8, 28, 28))
+    assert make(mask, GRID, motion, SEEDS).reshape(2, 8, 196)[..., :98].all()
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("counts", "does not hide 147 patches in every slot"),
+        ("uneven", "does not hide 147 patches in every slot"),
+        ("numbers", "int8 of shape"),
+        ("flat", "bool of shape (2, 1568)"),
+        ("lists", "bool of shape (1, 1)"),
+        ("nothing", "object of shape ()"),
+        ("missing", "on the Python path"),
+    ],
+)
+def test_a_wrong_mask_of_ones_own_is_refused(name, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        make(f"my_masks:{name}", GRID, None, SEEDS)

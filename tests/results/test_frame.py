@@ -1,93 +1,190 @@
-"""The plan's files, and the table of its numbers joined with the runs'."""
+"""The frame: what a study wants, joined with its runs, from a folder or from NAME.csv.xz."""
+
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from mgm.errors import UserError
-from mgm.results.frame import read_frame
-from mgm.results.plan import read_plan
-from mgm.results.result import read_result, write_result
-from mgm.spec import parents
-from tests.helpers.fake_results import finish_all, run_of, suite
+from mgm.results import frame as frames
+from mgm.results.frame import freeze, joined, load, pack, read_frame, with_means
+from mgm.study import CONFIG
+from mgm.study.expand import expand
+from mgm.study.scales import load_scale
+from tests.helpers.fake_results import finish, finish_all, study_of
 
-KNOWN = suite(seeds=(0, 1))
+SMOKE = load_scale(CONFIG / "smoke.yaml")
 
 
 @pytest.fixture
-def results(tmp_path):
-    KNOWN.write(tmp_path)
+def place(tmp_path, monkeypatch):
+    """A folder of studies and a folder of results."""
+    monkeypatch.setattr(frames, "STUDIES", tmp_path / "studies")
+    (tmp_path / "studies").mkdir()
     return tmp_path
 
 
-def test_a_plan_is_read_as_it_was_written(results):
-    assert read_plan(results) == KNOWN
-    seen = set[str]()
-    for run_id, spec in read_plan(results).specs.items():
-        assert {*parents(spec)} <= seen
-        seen.add(run_id)
+def write(place, study):
+    fields = study.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    (place / "studies/small.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
 
 
-def test_a_frame_has_a_row_per_number_with_its_run_and_its_state(results):
-    finish_all(results, KNOWN)
-    lost = run_of(KNOWN, "Random Tube")
-    (results / lost.run_id / "result.json").unlink()
-    frame = read_frame(results)
-    assert len(frame) == sum(bool(cell.metric) for cell in KNOWN.cells)
-    rows = frame[frame.study.eq("table4e") & frame.row.eq("Random Tube") & frame.seed.eq(0)]
-    rows = rows.set_index("column")
-    assert rows.state["Fine-tuned"] != "finished"
-    assert pd.isna(rows.value["Fine-tuned"])
-    assert rows.state["Linear probe"] == "finished"
-    assert rows.value["Linear probe"] > 0
-    assert rows.pretraining.nunique() == 1
-    assert "table4e" in rows.views["Fine-tuned"].split()
-    ratio = frame[frame.row == "MGM at ratio 0.6"].iloc[0]
-    assert (ratio["ratio"], ratio.views) == (0.6, "figure4a")
-    assert frame[frame.row == "No pretraining"]["ratio"].isna().all()
+def run(place, study, **fields):
+    """Freeze a study, and finish its runs."""
+    write(place, study)
+    found = expand([study], SMOKE)
+    freeze(place / "results/small", [study], SMOKE, found)
+    finish_all(place / "results/small", found.specs, **fields)
+    return found
 
 
-def test_runs_that_start_from_an_altered_run_are_altered(results):
-    finish_all(results, KNOWN)
-    child = run_of(KNOWN, "Random Tube")
-    (results / child.parent / "result.json").write_text("{}")
-    frame = read_frame(results).set_index("run_id")
-    assert frame.state[child.run_id] == "altered"
+def test_each_number_has_its_run(place):
+    found = run(place, study_of(dataset_seeds="1-2"))
+    table = read_frame("small", place / "results")
+    assert {*table.status} == {"finished"}
+    assert {*table.run_id} == {*found.specs}
+    numbers = table[table.column != ""]
+    assert len(numbers) == len(found.cells)
+    assert numbers.value.notna().all()
+    assert {*table[table.column == ""].stage} == {"pretrain"}
+    assert {*table.commit} == {"d67827d" + "0" * 33}
 
 
-def test_a_number_that_a_result_lacks_is_altered(tmp_path):
-    known = suite(seeds=(0,), datasets=("ssv2", "k400"))
-    known.write(results := tmp_path)
-    finish_all(results, known)
-    run = known.specs[next(cell.run_id for cell in known.cells if cell.metric == "saliency")]
-    result = read_result(results / run.run_id)
-    write_result(results / run.run_id, result | {"metrics": {"loss": 1.0}})
-    frame = read_frame(results)
-    row = frame[frame.run_id == run.run_id].iloc[0]
-    assert row.state == "altered"
-    assert "metrics.saliency" in row.why
+def test_runs_that_did_not_finish_say_why(place):
+    found = run(place, study_of(dataset_seeds="1-2"))
+    first, second = found.cells.run_id[~found.cells.control].iloc[:2]
+    (place / "results/small" / first / "result.json").unlink()
+    (place / "results/small" / second / "result.json").write_text("{")
+    table = read_frame("small", place / "results").set_index("run_id")
+    assert (table.status[first], table.status[second]) == ("running", "not run")
+    assert second in table.why[second]
+    assert table.value[[first, second]].isna().all()
+
+
+def test_a_control_that_a_dataset_does_not_have_has_no_row(place):
+    study = study_of(dataset_seeds="1-2")
+    found = run(place, study)
+    control = found.cells[found.cells.control].iloc[0]
+    finish(place / "results/small", found.specs[control.run_id], metrics={"frames": 40.0})
+    table = read_frame("small", place / "results")
+    assert [*table[table.run_id == control.run_id].row] == ["Number of frames"]
+
+
+def test_an_edited_row_is_not_run(place):
+    study = study_of(dataset_seeds="1-2")
+    run(place, study)
+    rows = {"No pretraining": "none", "Tube": {"mask": "tube"}, "MGM": {"mask.ratio": 0.6}}
+    for packed in (False, True):
+        if packed:
+            pack_and_leave(place, study)
+        write(place, study_of(dataset_seeds="1-2", rows=rows))
+        table = read_frame("small", place / "results")
+        numbers = table[table.column != ""]
+        assert {*numbers[numbers.row == "MGM"].status} == {"not run"}
+        assert {*numbers[numbers.row == "Tube"].status} == {"finished"}
+    assert load("small", place / "results").problems == [
+        "study small: rows.MGM was edited since the runs"
+    ]
+
+
+def pack_and_leave(place, study):
+    write(place, study)
+    pack("small", place / "results")
+    shutil.rmtree(place / "results/small")
+
+
+def test_a_packed_study_is_read_back(place):
+    study = study_of(dataset_seeds="1-2")
+    run(place, study)
+    before = load("small", place / "results")
+    pack_and_leave(place, study)
+    after = load("small", place / "results")
+    pd.testing.assert_frame_equal(
+        before.frame.astype({"dataset": str}), after.frame, check_dtype=False
+    )
+    assert after.frozen == before.frozen
+    assert after.folder is None
+
+
+def test_names_that_look_like_missing_values_stay_names(place):
+    rows = {name: {"optim.steps": 10 + at} for at, name in enumerate(("None", "NA", "null", "007"))}
+    study = study_of(dataset_seeds="1-2", rows=rows, compare=[["NA", "007"]])
+    run(place, study)
+    pack_and_leave(place, study)
+    table = read_frame("small", place / "results")
+    assert [*table[~table.control & (table.column != "")].row.unique()] == [*rows]
+
+
+def test_a_study_is_frozen_once(place):
+    study = study_of(dataset_seeds="1-2", predictions=[{"row": "MGM", "minus": "Tube", "above": 0}])
+    run(place, study)
+    later = study_of(dataset_seeds="1-2")
+    run(place, later)
+    frozen = load("small", place / "results").frozen
+    assert [one.says for one in frozen.studies["small"].predictions] == ["MGM minus Tube above 0"]
+
+
+def test_a_users_own_file_is_found_again(place):
+    study = study_of(dataset_seeds="1-2")
+    found = expand([study], SMOKE)
+    own = place / "own.yaml"
+    fields = study.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    own.write_text(yaml.safe_dump(fields | {"question": "Mine?"}))
+    freeze(place / "results/small", [study], SMOKE, found, str(own))
+    assert load("small", place / "results").studies["small"].question == "Mine?"
+    own.unlink()
+    assert load("small", place / "results").studies["small"].question == "Which mask?"
+
+
+def test_a_scale_has_the_papers_studies(tmp_path):
+    published = load("smoke", tmp_path)
+    assert [*published.studies] == ["table1", "table2", "table3", "table4", "table4e", "measured"]
+    assert {*published.frame.status} == {"not run"}
+
+
+def test_a_mean_of_datasets_is_computed_per_seed(place):
+    study = study_of(
+        datasets={
+            "one": {"generate": {"sprites": 1}},
+            "three": {"generate": {"sprites": 3}},
+            "both": {"title": "Both", "mean_of": ["one", "three"]},
+            "effect": {"mean_of": ["three"], "minus_mean_of": ["one"]},
+        },
+        dataset_seeds="1-3",
+    )
+    found = run(place, study)
+    table = with_means(joined(found, place / "results/small"), {"small": study})
+    wide = table[table.column == "Fine-tuned"].pivot_table(
+        index=["row", "seed"], columns="dataset", values="value"
+    )
+    assert (wide.both - (wide.one + wide.three) / 2).abs().max() < 1e-9
+    assert (wide.effect - (wide.three - wide.one)).abs().max() < 1e-9
+    # A number that lacks a dataset has no mean.
+    gone = table[(table.dataset == "one") & (table.seed == 2) & (table.row == "MGM")].iloc[0]
+    shutil.rmtree(place / "results/small" / gone.run_id)
+    table = with_means(joined(found, place / "results/small"), {"small": study})
+    lost = table[(table.dataset == "both") & (table.seed == 2) & (table.row == "MGM")]
+    assert lost[lost.column == gone.column].value.isna().all()
+
+
+def test_what_is_not_there_is_refused(place):
+    with pytest.raises(UserError, match="no such study or scale"):
+        load("smal", place / "results")
+    write(place, study_of())
+    with pytest.raises(UserError, match="no run is finished"):
+        pack("small", place / "results")
 
 
 @pytest.mark.parametrize(
-    ("name", "change"),
-    [
-        ("cells.csv", lambda text: text.replace("Random Tube", "MGM (Dense)", 1)),
-        ("cells.csv", lambda text: text[: len(text) // 2]),
-        ("specs.json", lambda text: text[: len(text) // 2]),
-        ("specs.json", lambda text: text.replace('"ratio":0.75', '"ratio":0.5', 1)),
-        ("specs.json", lambda text: "[]"),
-        ("specs.json", lambda text: text.replace('"cells": "', '"cells": "0')),
-    ],
+    "path", sorted(Path("results").glob("*.csv.xz")), ids=lambda path: path.name
 )
-def test_a_plan_that_is_cut_or_edited_is_one_line(results, name, change):
-    path = results / "plan" / name
-    path.write_text(change(path.read_text()))
-    with pytest.raises(UserError, match="plan") as error:
-        read_plan(results)
-    assert "\n" not in str(error.value)
-
-
-def test_a_folder_without_a_plan_names_the_command_that_writes_one(tmp_path):
-    with pytest.raises(UserError, match="snakemake --cores 1 report"):
-        read_plan(tmp_path)
-    with pytest.raises(UserError, match=f"{tmp_path / 'absent'}: no such folder"):
-        read_plan(tmp_path / "absent")
+def test_committed_numbers_name_their_runs_and_their_frozen_study(path):
+    found = load(path.name.removesuffix(".csv.xz"))
+    assert found.problems == []
+    assert found.frozen.commit
+    done = found.frame[found.frame.status == "finished"]
+    assert done.commit.str.fullmatch("[0-9a-f]{40}").all()
+    assert not done.dirty.any()
+    assert (done.started > found.frozen.date[:19]).all()

@@ -1,10 +1,7 @@
-"""The Snakefile on a real Slurm of two nodes.
+"""The Snakefile on a real Slurm of two nodes, whose jobs are cancelled and reach their time limit."""
 
-Its jobs are killed, stopped by their time limit, or refused.
-"""
-
-import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -17,15 +14,24 @@ import yaml
 from safetensors.torch import load_file
 
 from mgm.dag.workflow import Workflow
+from mgm.results.run import log_lines
 from tests.helpers import programs
 from tests.helpers.cluster import cluster, unfit
-from tests.helpers.own_videos import own_study
 from tests.helpers.programs import BIN, ROOT
+from tests.helpers.tiny_study import tiny_study
 
 ENVIRONMENT = programs.ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
+STEPS = 60
 
-# 1500 s: a job runs into its time limit of a minute and waits until Slurm starts it again.
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
+# A job runs into its time limit of two minutes and waits until Slurm starts it again.
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500), pytest.mark.usefixtures("cpu")]
+
+
+class Plain(yaml.SafeDumper):
+    """YAML without aliases."""
+
+    def ignore_aliases(self, data):
+        return True
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,149 +42,129 @@ def slurm(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    """A folder with a study of own videos, in a hundred steps, and a cluster file."""
-    folder = tmp_path_factory.mktemp("here")
-    own_study(folder, factor=32, specs_per_job=1, train=16)
-    small = {"nodes": 1, "gpus": 0, "cpus": 1, "mem_gb": 1.5, "hours": 0.1}
-    # Copies, so that the YAML file has no aliases.
-    jobs = {
-        "pretrain": small | {"nodes": 2, "gpus": 1, "hours": 1 / 60},
-        "finetune": dict(small),
-        "probe": dict(small),
+def profile(folder: Path) -> Path:
+    """Write the profile with small jobs, of which pretraining has two nodes. Return its folder."""
+    fields = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+    small = {"nodes": 1, "gpus": 0, "cpus_per_task": 1, "mem_mb": 1500, "runtime": 10}
+    gpu = {"gpus": 1, "gres": "gpu:1", "tasks_per_gpu": 0}
+    asked = fields["set-resources"]
+    assert {*asked} == {"prepare", "flow", "pretrain", "finetune", "probe", "measure", "sample"}
+    pretrain = asked["pretrain"] | small | gpu | {"nodes": 2, "tasks": 2, "runtime": 2}
+    # Slurm may warn a minute too early, so here the time limit itself sends the signal.
+    del pretrain["slurm_extra"]
+    fields |= {
+        "set-threads": {"prepare": 1, "flow": 1},
+        "set-resources": dict.fromkeys(asked, small) | {"pretrain": pretrain},
+        "configfile": [str(ROOT / "workflow/profiles/slurm/options.yaml")],
+        # Look at the jobs after a second, to save time.
+        "slurm-init-seconds-before-status-checks": 1,
     }
-    # A shell would run these commands. Slurm stores them as an address and sends no mail.
-    hostile = '--mail-user=$(touch pwned); `touch pwned` "x" | y'
-    (folder / "cluster.yaml").write_text(yaml.safe_dump({"jobs": jobs, "sbatch": [hostile]}))
-    return folder
+    fields["set-resources"]["probe"] = small | gpu
+    (folder / "small").mkdir(parents=True)
+    (folder / "small" / "config.yaml").write_text(yaml.dump(fields, Dumper=Plain))
+    return folder / "small"
 
 
-def config(place: Path, **more: str) -> list[str]:
-    options = {"study": place / "mine.yaml", "cluster": place / "cluster.yaml"} | more
-    return ["--config", *(f"{name}={value}" for name, value in options.items())]
+def squeue() -> list[list[str]]:
+    """Return the id and the comment of each job that runs."""
+    words = ["squeue", "--noheader", "--states=R", "--Format=JobID:10,Comment:200"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return [line.split() for line in told.splitlines()]
 
 
-def snakemake(
-    place: Path, *words: str, environment=ENVIRONMENT, timeout=700, **more: str
-) -> subprocess.CompletedProcess:
-    """Run `snakemake --profile slurm` in the repository's root, with results in `place`.
-
-    It checks the jobs' status after one second, to save time.
-    """
-    command = [
-        BIN / "snakemake",
-        "--profile",
-        "slurm",
-        "--directory",
-        place,
-        "--slurm-init-seconds-before-status-checks",
-        "1",
-    ]
-    return subprocess.run(
-        [*map(str, command), *config(place, **more), "--", *words],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
-def when_saved(folder: Path, number: signal.Signals) -> None:
-    """Send the run's writer a signal once it has saved its first checkpoint."""
-    while not (folder / "checkpoint.pt").exists():
+def wait_for_checkpoint(folder: Path) -> None:
+    while not list(folder.glob("checkpoint*")):
         time.sleep(0.02)
-    os.kill(json.loads((folder / "writer.lock").read_text())["pid"], number)
 
 
-def test_killed_and_timed_out_jobs_end_as_if_undisturbed(place):
-    workflow = Workflow(
-        {"study": str(place / "mine.yaml")},
-        *(place / name for name in ("results", "reports", "data")),
-    )
-    finetuned = next(
-        spec
-        for spec in workflow.plan.specs.values()
-        if spec.stage == "finetune" and "mgm" in str(spec.parent)
-    )
-    killed = next(run_id for run_id in workflow.plan.specs if run_id.startswith("pretrain-block"))
-    ids = [str(finetuned.parent), finetuned.run_id, killed]
-    results = place / "results" / "mine"
+def hang_when_saved(folder: Path) -> None:
+    """Stop a run's process. At the time limit Slurm continues and ends it."""
+    wait_for_checkpoint(folder)
+    [pid] = re.findall(r"process (\d+) on", (folder / "run.lock").read_text())
+    os.kill(int(pid), signal.SIGSTOP)
+
+
+def cancel_when_saved(folder: Path, cancelled: list[str]) -> None:
+    """Cancel the job of a run once it has saved a checkpoint."""
+    wait_for_checkpoint(folder)
+    [job] = [job for job, comment, *_ in squeue() if folder.name in comment]
+    subprocess.run(["scancel", job], check=True)
+    cancelled.append(job)
+
+
+def test_cancelled_and_timed_out_jobs_end_as_if_undisturbed(tmp_path):
+    """One pretraining on two nodes is cancelled. Another one hangs until its time limit."""
+    study = Workflow({"study": str(tiny_study(tmp_path, steps=STEPS)), "slurm": True})
+    runs = [run_id for run_id in study.specs if run_id.startswith("pretrain")]
+    probes = [run_id for run_id, spec in study.specs.items() if spec.stage == "probe"]
+    results, cancelled = tmp_path / "results" / "tiny", list[str]()
     watchers = [
-        threading.Thread(target=when_saved, args=(results / run_id, number), daemon=True)
-        # The stopped job hangs until its time limit of a minute. Then Slurm continues and ends it.
-        for run_id, number in ((killed, signal.SIGKILL), (str(finetuned.parent), signal.SIGSTOP))
+        threading.Thread(
+            target=cancel_when_saved, args=(results / runs[0], cancelled), daemon=True
+        ),
+        threading.Thread(target=hang_when_saved, args=(results / runs[1],), daemon=True),
     ]
     for watcher in watchers:
         watcher.start()
-    done = snakemake(place, *(f"results/mine/{run_id}/result.json" for run_id in ids))
-    assert done.returncode == 0, done.stderr
+    words = [BIN / "snakemake", "--snakefile", ROOT / "workflow/Snakefile", "--directory", tmp_path]
+    words += ["--profile", profile(tmp_path), "--config", f"study={tmp_path / 'tiny.yaml'}"]
+    words += ["--", *(f"results/tiny/{run_id}/result.json" for run_id in [*runs, *probes])]
+    done = subprocess.run(
+        [*map(str, words)],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     assert not any(watcher.is_alive() for watcher in watchers)
-    assert "Trying to restart job" in done.stderr  # the killed one
     jobs = subprocess.run(
         ["scontrol", "show", "job", "--oneliner"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    # The time limit stopped the other job at least once.
+    [job] = [job for job in jobs if job.startswith(f"JobId={cancelled[0]} ")]
+    assert "JobState=CANCELLED" in job
+    assert "Restarts=0" in job
     assert [job for job in jobs if "NumNodes=2" in job and "Restarts=0" not in job], jobs
+    for run_id in runs:
+        assert [line["step"] for line in log_lines(results / run_id)][-1] == STEPS
 
-    workflow.start()
-    # The same runs here, undisturbed, with the same numbers of processes.
-    alone = place / "alone"
-    for run_id, processes in zip(ids, (2, 1, 2)):
-        command = (
-            [BIN / "torchrun", "--standalone", "--nproc-per-node", str(processes), "-m", "mgm"]
-            if processes > 1
-            else [BIN / "mgm"]
+    # The same runs here, undisturbed, with as many processes.
+    [data] = (tmp_path / "data").iterdir()
+    for run_id in runs:
+        words = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "-m", "mgm", "run"]
+        words += [results / "specs" / f"{run_id}.json", "--data", f"ssv2={data}"]
+        words += ["--out", tmp_path / "alone", "--checkpoint-s", "0"]
+        done = subprocess.run(
+            [*map(str, words)], env=ENVIRONMENT, capture_output=True, text=True, check=False
         )
-        verb = run_id.split("-")[0]
-        spec, data = results / "specs" / f"{run_id}.json", f"clips={place / 'data'}"
-        run = subprocess.run(
-            [*map(str, command), verb, str(spec), "--data", data, "--out", str(alone)],
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
-        assert run.returncode == 0, run.stderr
+        assert done.returncode == 0, done.stderr
         there, here = (
-            load_file(folder / run_id / "weights.safetensors") for folder in (results, alone)
+            load_file(folder / run_id / "weights.safetensors")
+            for folder in (results, tmp_path / "alone")
         )
-        # After a restart, two processes sum float32 numbers in buckets of other sizes, and so in
-        # another order.
         for name in here:
+            # After a restart, two processes sum float32 numbers in another order.
             torch.testing.assert_close(there[name], here[name], rtol=1e-3, atol=1e-4)
 
 
-def test_what_the_cluster_refuses_fails_with_its_reason(place, tmp_path):
-    cluster = yaml.safe_load((place / "cluster.yaml").read_text())
-    cluster["jobs"]["pretrain"] |= {"gpus": 4, "mem_gb": 1}
-    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))
-    done = snakemake(place, "all", cluster=tmp_path / "cluster.yaml")
-    assert done.returncode != 0, done.stderr
-    assert "a batch of 6 " in done.stderr
-    assert "has been submitted" not in done.stderr
-    cluster["jobs"]["probe"] |= {"gpus": 3}  # a node has two
-    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(cluster))
-    study = yaml.safe_load((place / "mine.yaml").read_text()) | {"study": "refused"}
-    (tmp_path / "refused.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    known = Workflow({"study": str(tmp_path / "refused.yaml")}).plan.specs
-    run = next(
-        run_id for run_id, spec in known.items() if spec.stage == "probe" and not spec.parent
+def test_what_slurm_refuses_fails_with_its_reason(tmp_path):
+    tiny_study(tmp_path, steps=2)
+    folder = profile(tmp_path)
+    fields = yaml.safe_load((folder / "config.yaml").read_text())
+    fields["set-resources"]["prepare"] |= {"gres": "gpu:3"}  # a node has two
+    (folder / "config.yaml").write_text(yaml.dump(fields | {"retries": 0}, Dumper=Plain))
+    words = [BIN / "snakemake", "--snakefile", ROOT / "workflow/Snakefile", "--directory", tmp_path]
+    words += ["--profile", folder, "--config", f"study={tmp_path / 'tiny.yaml'}"]
+    done = subprocess.run(
+        [*map(str, words)],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    words = [f"results/refused/{run}/result.json"]
-    files = {"study": tmp_path / "refused.yaml", "cluster": tmp_path / "cluster.yaml"}
-    done = snakemake(place, *words, **files)
-    assert done.returncode != 0, done.stderr
+    assert done.returncode != 0
     assert "Requested node configuration is not available" in done.stderr
-
-
-def test_without_slurm_one_line_says_so(place, tmp_path):
-    for name in ("bash", "sh", "which"):
-        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
-    done = snakemake(place, "all", environment=ENVIRONMENT | {"PATH": f"{BIN}:{tmp_path}"})
-    assert done.returncode != 0, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("mgm: ")]
-    assert "no Slurm" in line
+    assert os.listdir(tmp_path / "results" / "tiny")

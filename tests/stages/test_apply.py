@@ -1,225 +1,214 @@
-"""`mgm embed`, `mgm predict` and the one loop of a frozen model over videos."""
+"""`mgm.load`, `mgm embed`, `mgm predict` and `mgm export`."""
 
-import re
-import shlex
+import csv
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from safetensors.torch import save_file
+import transformers
 from typer.testing import CliRunner
 
 import mgm
 from mgm.cli import app
-from mgm.data.synthetic.generator import generate
-from mgm.data.synthetic.params import Synthetic
+from mgm.data.index import read_index
 from mgm.errors import UserError
-from mgm.models import (
-    build_classifier,
-    build_frozen_encoder,
-    build_mae,
-    model_of,
-    read_weights,
-    save_weights,
-)
-from mgm.spec import (
-    ApplyOptions,
-    Clips,
-    Data,
-    Decoder,
-    Finetune,
-    Model,
-    PredictOptions,
-    Pretrain,
-    Probe,
-    Views,
-)
-from mgm.stages import apply as applied
-from mgm.stages.apply import embed, predict
-from mgm.stages.evaluate import recorded_classes
-from mgm.video.loader import test_loader as views_loader
-from tests.helpers.videos import moving_square, write_video
+from mgm.models import build_classifier, load_weights, save_weights
+from mgm.spec import ApplyOptions, Finetune, Model, PredictOptions
+from mgm.stages.apply import class_names, embed, find_trained, predict
+from mgm.stages.export import export
+from tests.helpers.small_runs import ATTENTIVE, PRETRAIN
+from tests.stages.conftest import TUNED
 
-# Features on a GPU are in half precision.
-pytestmark = pytest.mark.usefixtures("cpu")
-SMALL = {
-    "data": Data(dataset="folder"),
-    "clips": Clips(frames=4, size=24, stride=2),
-    "model": Model(width=16, depth=2, heads=2, patch=8),
-}
-FINETUNE, PRETRAIN = (
-    Finetune(**SMALL),
-    Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2)),
-)
+ROOT = Path(__file__).parents[2]
+WALK = ROOT / "docs" / "walk.mp4"
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, videos) -> Path:
-    """Return a folder with a fine-tuned run, a pretrained run and generated clips.
-
-    Four clips are in `videos`, next to a broken file; one is `film.mp4`.
-    """
-    for name, spec, model in (
-        ("run", FINETUNE, build_classifier(FINETUNE, 3)),
-        ("pretrained", PRETRAIN, build_mae(PRETRAIN)),
-    ):
-        torch.manual_seed(0)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(0.2 * torch.randn_like(parameter))
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "spec.json").write_text(spec.model_dump_json())
-        save_weights(model, tmp_path / name / "weights.safetensors")
-    for path in sorted(videos.rglob("*.mp4"))[:4]:
-        (tmp_path / "videos" / "deep").mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, tmp_path / "videos" / "deep" / path.name)
-    shutil.copy(path, tmp_path / "film.mp4")
-    (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
-    (tmp_path / "classes.txt").write_text("up\ndown\naside\n")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def tuned(trained):
+    return trained.results / TUNED.run_id
 
 
-def features_of(spec, weights, views):
-    model = build_frozen_encoder(Probe(data=spec.data, clips=spec.clips, model=spec.model), weights)
-    found, *_ = applied.find_videos(Path("videos"))
-    batches = views_loader(list(found.values()), spec.clips, views, batch=1)
-    with torch.inference_mode():
-        return np.stack([model(batch.frames_BTHWC).numpy() for batch in batches])
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def test_features_are_the_means_over_views_and_name_what_was_left_out(place):
-    words = ["embed", "videos", "--weights", "run", "--out", "features.npz", "--temporal", "2"]
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == 0, (done.output, done.exception)
-    file = np.load("features.npz")
-    assert file["path_N"].tolist() == sorted(
-        f"deep/{path.name}" for path in Path("videos/deep").iterdir()
-    )
-    expected_NVD = features_of(
-        FINETUNE, Path("run/weights.safetensors"), Views(temporal=2, spatial=1)
-    )
-    # Sums of products in batches may have another order.
-    np.testing.assert_allclose(file["feature_ND"], expected_NVD.mean(1), rtol=1e-4, atol=1e-6)
-    assert "4 videos, width 16; 1 were left out" in done.output
-    assert "left out: broken.mp4: " in done.output
-    one = mgm.load("run").embed(f"videos/{file['path_N'][2]}", clips=2)
-    np.testing.assert_allclose(one, file["feature_ND"][2], rtol=1e-4, atol=1e-6)
+def test_features_of_a_dataset_are_those_of_its_files(trained, tmp_path):
+    """The store's files are MP4, so they are loose videos, too."""
+    weights = trained.results / PRETRAIN.run_id
+    embed(trained.data, weights, tmp_path / "a.npz", ApplyOptions(workers=0))
+    found, videos = np.load(tmp_path / "a.npz"), trained.index.videos
+    assert found["path_N"].tolist() == [video.name for video in videos]
+    assert found["split_N"].tolist() == [video.split for video in videos]
+    classes = [trained.index.classes[video.label] for video in videos]
+    assert found["class_N"].tolist() == classes
+    embed(Path(videos[2].path), weights, tmp_path / "b.npz", ApplyOptions())
+    one = np.load(tmp_path / "b.npz")
+    assert {*one} == {"path_N", "feature_ND"}
+    np.testing.assert_allclose(one["feature_ND"][0], found["feature_ND"][2], atol=1e-5)
+    feature_D = mgm.load(weights).embed(videos[2].path)
+    np.testing.assert_allclose(feature_D, found["feature_ND"][2], atol=1e-5)
 
 
-def test_predictions_are_one_table(place):
-    assert "4 videos, 3 classes" in predict(
-        Path("videos"), Path("run"), Path("p.csv"), Path("classes.txt"), HOW
-    )
-    table = pd.read_csv("p.csv")
-    scores = table[["score up", "score down", "score aside"]]
-    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=2e-4)
-    assert (scores.idxmax(axis=1) == "score " + table.prediction).all()
-    assert table.path.is_monotonic_increasing
+def test_predictions_repeat_the_runs_own_test(trained, tuned, tmp_path):
+    out, options = tmp_path / "p.csv", PredictOptions(split="test", workers=0)
+    said = predict(trained.data, tuned, out, None, options)
+    own = rows_of(tuned / "predictions.csv")
+    rows = rows_of(out)
+    assert [row["prediction"] for row in rows] == [row["prediction"] for row in own]
+    top1 = 100 * np.mean([row["prediction"] == row["class"] for row in rows])
+    assert said.endswith(f"top-1 {top1:.2f}")
+    scores = [[float(row[f"score {name}"]) for name in trained.index.classes] for row in rows]
+    np.testing.assert_allclose(np.sum(scores, 1), 1, rtol=1e-6)
+    with pytest.raises(UserError, match=r"p\.csv: exists"):
+        predict(trained.data, tuned, out, None, options)
 
 
-def test_a_video_that_is_damaged_after_it_was_found_is_left_out(place, monkeypatch):
-    damaged, found = sorted(Path("videos/deep").iterdir())[2], applied.find_videos(Path("videos"))
-    embed(Path("videos"), Path("run"), Path("all.npz"), HOW)
-    damaged.write_bytes(b"no video")
-    monkeypatch.setattr(applied, "find_videos", lambda source: found)
-    assert "2 were left out" in embed(Path("videos"), Path("run"), Path("some.npz"), HOW)
-    whole, some = np.load("all.npz"), np.load("some.npz")
-    kept = whole["path_N"] != f"deep/{damaged.name}"
-    assert some["path_N"].tolist() == whole["path_N"][kept].tolist()
-    np.testing.assert_allclose(some["feature_ND"], whole["feature_ND"][kept], rtol=1e-4, atol=1e-6)
+def test_an_attentive_probe_predicts(trained, tmp_path):
+    model = build_classifier(ATTENTIVE, 3)
+    (folder := tmp_path / "run").mkdir()
+    save_weights(model, folder / "weights.safetensors")
+    (folder / "spec.json").write_text(ATTENTIVE.model_dump_json())
+    said = predict(trained.data, folder, tmp_path / "p.csv", None, PredictOptions())
+    assert "3 classes" in said
+    with pytest.raises(UserError, match="attentive probe"):
+        export(folder, tmp_path / "hf")
 
 
-HOW = PredictOptions(temporal=2, spatial=1)
+def test_a_video_that_cannot_be_read_is_left_out_and_named(trained, tuned, tmp_path, capsys):
+    shutil.copytree(trained.data, tmp_path / "data")
+    lost = read_index(tmp_path / "data").test[1]
+    content = Path(lost.path).read_bytes()
+    Path(lost.path).write_bytes(bytes(len(content)))
+    options = PredictOptions(split="test", workers=0)
+    predict(tmp_path / "data", tuned, tmp_path / "p.csv", None, options)
+    names = [video.name for video in trained.index.test if video.name != lost.name]
+    assert [row["path"] for row in rows_of(tmp_path / "p.csv")] == names
+    assert f"left out: {lost.name}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("text", "names"),
     [
-        "embed film.mp4 --weights run --out mine.npz",
-        "predict film.mp4 --weights run --out mine.csv",
+        ("walk\nrun\njump\n\n", ["walk", "run", "jump"]),
+        ("jump 2\r\nrun 1\r\nwalk 0\r\n", ["walk", "run", "jump"]),
+        ("0,walk\n2,jump\n1,run\n", ["walk", "run", "jump"]),
+        ("3 jump\n1 walk\n2 run\n", ["walk", "run", "jump"]),
+        ("\ufeffwalk\nrun\njump\n", ["walk", "run", "jump"]),
+        ("class 0\nclass 1\nclass 2\n", ["class 0", "class 1", "class 2"]),
+        ("walk\nwalk\nrun\n", None),
     ],
 )
-def test_only_force_replaces_a_file(place, command):
-    out = Path(command.rpartition(" ")[2])
-    out.write_text("years of work")
-    refused = CliRunner().invoke(app, shlex.split(command))
-    assert f"{out}: exists" in str(refused.exception)
-    assert out.read_text() == "years of work"
-    assert CliRunner().invoke(app, [*shlex.split(command), "--force"]).exit_code == 0
-    assert out.read_bytes() != b"years of work"
+def test_a_file_of_classes_may_number_them(tmp_path, text, names):
+    file = tmp_path / "classes.txt"
+    file.write_bytes(text.encode())
+    if names:
+        assert class_names(file, tmp_path, 3) == names
+    else:
+        with pytest.raises(UserError, match=r"classes\.txt: .* number"):
+            class_names(file, tmp_path, 3)
 
 
-def test_the_order_of_classes_is_that_of_their_numbers(tmp_path):
-    """Hugging Face sorts the keys of id2label as text: 0, 1, 10, 11, 2."""
-    names = [f"class {label}" for label in range(12)]
-    pairs = sorted((str(label), name) for label, name in enumerate(names))
-    (tmp_path / "config.json").write_text(pd.io.json.ujson_dumps({"id2label": dict(pairs)}))
-    assert recorded_classes(tmp_path) == names
-    (tmp_path / "config.json").write_text('{"id2label": {"0": "a", "2": "b"}}')
-    with pytest.raises(UserError, match=r"config\.json: id2label"):
-        recorded_classes(tmp_path)
+# --- Weights of a run, and of others ---
 
 
-def test_a_video_shorter_than_a_clip_has_no_feature(place):
-    write_video(place / "short.mp4", moving_square(3, 32, 32))
-    with pytest.raises(UserError, match=r"short\.mp4: has 3 frames, .* 4"):
-        mgm.load("run").embed("short.mp4")
+def test_a_features_is_the_same_after_a_notebook_has_set_pytorchs_defaults():
+    wanted = mgm.load(ROOT / "weights" / "mgm").embed(WALK)
+    assert wanted.shape == (48,)
+    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_device("meta")
+    try:
+        found = mgm.load(ROOT / "weights" / "mgm").embed(WALK)
+        assert torch.get_default_dtype() == torch.bfloat16
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    np.testing.assert_array_equal(found, wanted)
 
 
-def test_weights_alone_say_their_model_and_bad_input_is_one_line(place):
-    weights = Path("pretrained/weights.safetensors")
-    assert model_of(read_weights(weights), weights) == SMALL["model"].model_copy(
-        update={"heads": 1}
+@pytest.mark.parametrize(("edge", "cut"), [(32, True), (40, True), (32, False)])
+def test_a_processor_that_cuts_otherwise_is_refused_unless_the_size_is_given(tmp_path, edge, cut):
+    config = transformers.VideoMAEConfig(
+        **{"hidden_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4},
+        **{"intermediate_size": 512, "image_size": 32, "num_frames": 4},
     )
-    how = ApplyOptions(frames=4, size=24, stride=2, force=True)
-    assert "4 videos, width 16" in embed(Path("videos"), weights, Path("f.npz"), how)
-    for call, line in (
-        (lambda: embed(Path("videos"), weights, Path("f.txt"), how), "f.txt: "),
-        (
-            lambda: embed(Path("nowhere"), weights, Path("f.npz"), how),
-            "nowhere",
-        ),
-        (
-            lambda: embed(Path("videos/broken.mp4"), weights, Path("f.npz"), how),
-            "; broken.mp4: ",
-        ),
-        (
-            lambda: predict(Path("videos"), weights, Path("p.csv"), None, HOW),
-            "weights.safetensors: has no head.bias",
-        ),
-        (
-            lambda: predict(
-                Path("videos"), Path("run"), Path("p.csv"), Path("videos/broken.mp4"), how
-            ),
-            "broken.mp4",
-        ),
+    transformers.VideoMAEForVideoClassification(config).save_pretrained(tmp_path)
+    transformers.VideoMAEImageProcessor(
+        **{"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
+        **{"size": {"shortest_edge": edge}, "crop_size": {"height": 32, "width": 32}},
+        do_center_crop=cut,
+    ).save_pretrained(tmp_path)
+    if (edge, cut) != (32, True):
+        with pytest.raises(UserError, match=r"preprocessor_config\.json: .* the size \(32\)"):
+            find_trained(tmp_path)
+    found = find_trained(tmp_path, size=None if (edge, cut) == (32, True) else 32)
+    assert (found.clips.frames, found.clips.size) == (4, 32)
+    assert found.model == Model(backbone="vit-b", width=128, depth=1, heads=4)
+
+
+def test_the_options_decide_without_a_config(tmp_path, capsys):
+    model = build_classifier(Finetune(**{**TUNED.model_dump(), "head_dropout": 0}), 3)
+    save_weights(model, tmp_path / "w.safetensors")
+    found = find_trained(tmp_path / "w.safetensors", 4, 24, 2)
+    assert (found.clips.frames, found.clips.size, found.clips.stride) == (4, 24, 2)
+    assert "config.json" not in capsys.readouterr().err
+    assert find_trained(tmp_path / "w.safetensors").clips.size == 224
+    assert "has no config.json" in capsys.readouterr().err
+    with pytest.raises(UserError, match="patch 8"):
+        find_trained(tmp_path / "w.safetensors", 4, 25, 2)
+
+
+# --- Export ---
+
+
+@torch.inference_mode()
+def test_an_exported_classifier_has_the_same_logits(trained, tuned, tmp_path):
+    said = export(tuned, tmp_path / "hf")
+    assert "VideoMAEForVideoClassification.from_pretrained" in said
+    theirs = transformers.VideoMAEForVideoClassification.from_pretrained(tmp_path / "hf").eval()
+    theirs.fc_norm.eps = 1e-6
+    assert [*theirs.config.id2label.values()] == list(trained.index.classes)
+    ours = build_classifier(TUNED, 3).eval()
+    load_weights(ours, tuned / "weights.safetensors")
+    frames_BTHWC = torch.randint(0, 256, (2, 4, 24, 24, 3), dtype=torch.uint8)
+    processor = transformers.VideoMAEImageProcessor.from_pretrained(tmp_path / "hf")
+    videos = [list(frames.permute(0, 3, 1, 2)) for frames in frames_BTHWC]
+    pixels = processor(videos, return_tensors="pt").pixel_values
+    torch.testing.assert_close(theirs(pixels).logits, ours(frames_BTHWC), atol=1e-5, rtol=1e-4)
+    # And back: the folder has the class names and the clips.
+    back = find_trained(tmp_path / "hf")
+    assert (back.clips.frames, back.clips.size, back.clips.stride) == (4, 24, 2)
+    out = tmp_path / "p.csv"
+    predict(trained.data, tmp_path / "hf", out, None, PredictOptions(split="test"))
+    own = [row["prediction"] for row in rows_of(tuned / "predictions.csv")]
+    assert [row["prediction"] for row in rows_of(out)] == own
+
+
+def test_an_exported_pretraining_loads_with_its_norm(trained, tmp_path):
+    export(trained.results / PRETRAIN.run_id, tmp_path)
+    model, about = transformers.VideoMAEForPreTraining.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not any(about[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert model.videomae.layernorm is not None
+    assert json.loads((tmp_path / "config.json").read_text())["mgm"]["run"] == PRETRAIN.run_id
+    with pytest.raises(UserError, match="exists"):
+        export(trained.results / PRETRAIN.run_id, tmp_path)
+
+
+def test_the_commands(trained, tuned, tmp_path):
+    data, out = str(trained.data), str(tmp_path / "a")
+    for words in (
+        ["embed", data, "--weights", str(tuned), "--out", f"{out}.npz", "--temporal", "1"],
+        ["predict", data, "--weights", str(tuned), "--out", f"{out}.csv", "--split", "test"],
+        ["export", str(tuned), "--out", out],
     ):
-        with pytest.raises(UserError, match=re.escape(line)) as caught:
-            call()
-        assert "\n" not in str(caught.value)
-
-
-def test_features_of_an_index_name_class_and_split(place):
-    index = generate(
-        Synthetic(classes=2, train_per_class=1, test_per_class=1, size=32, frames=16), place / "set"
-    )
-    embed(Path("set"), Path("run"), Path("of_index.npz"), ApplyOptions())
-    file = np.load("of_index.npz")
-    assert sorted(file["split_N"]) == ["test", "test", "train", "train"]
-    assert [index.classes[label] for label in file["label_N"]] == file["class_N"].tolist()
-    predict(Path("set"), Path("run"), Path("of_index.csv"), None, PredictOptions())
-    assert pd.read_csv("of_index.csv")["class"].tolist() == file["class_N"].tolist()
-
-
-def test_weights_that_overflow_have_no_predictions(place):
-    path = place / "run" / "weights.safetensors"
-    weights = read_weights(path)
-    weights["head.weight"].fill_(3.4e38)
-    save_file(weights, place / "huge.safetensors")
-    how = PredictOptions(frames=4, size=24, stride=2)
-    with pytest.raises(UserError, match=r"0 of 1 .*not finite"):
-        predict(place / "film.mp4", place / "huge.safetensors", place / "told.csv", None, how)
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+        assert "wrote" in done.output
+    words = ["predict", data, "--weights", str(tuned), "--out", f"{out}.csv"]
+    assert "exists" in str(CliRunner().invoke(app, words).exception)
+    assert "one .csv file" in str(CliRunner().invoke(app, [*words[:-1], "a.txt"]).exception)

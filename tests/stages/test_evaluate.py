@@ -1,84 +1,71 @@
-"""`mgm predict --split test` repeats the test of a fine-tuning run."""
+from dataclasses import replace
 
-import csv
-import json
-
+import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from mgm.cli import app
-from mgm.data.index import read_index
-from mgm.models import build_classifier, save_weights
-from mgm.spec import PredictOptions, Views, read_spec
-from mgm.stages import frozen
-from mgm.stages.apply import predict
-from mgm.stages.export import export
-from mgm.stages.finetune import finetune
-from mgm.stages.runner import run_all
-from tests.helpers.errors import refused
-from tests.helpers.small_runs import SMALL
-
-# Weights without a run have no clips.
-CLIPS = {"frames": 4, "size": 24, "stride": 2}
+from mgm.errors import UserError
+from mgm.models import build_classifier, load_weights
+from mgm.spec import Views
+from mgm.stages import evaluate
+from mgm.stages.evaluate import merged, over_videos, record, softmax
+from mgm.video.clip import Crop
+from mgm.video.store import read_clips
+from mgm.video.track import Track, track_path
+from mgm.video.transform import view_indices
+from tests.stages.conftest import TUNED
 
 
-@pytest.fixture
-def run(execution, finetuning):
-    """Return the folder of a run that was fine-tuned from scratch."""
-    spec = finetuning.model_copy(update={"parent": ""})
-    run_all([spec], finetune, execution)
-    return execution.results / spec.run_id
+def test_the_test_is_the_mean_softmax_of_each_videos_views(trained, tmp_path):
+    """The test equals a slow loop over videos and views."""
+    model = build_classifier(TUNED, 3)
+    load_weights(model, trained.results / TUNED.run_id / "weights.safetensors")
+    metrics = evaluate.test(TUNED, trained.context(tmp_path), model)
+    right = []
+    for video in trained.index.test:
+        track = Track(track_path(video.tracks, video.name))
+        index_VT = [view_indices(TUNED.clips, video.frames, view, 2) for view in range(2)]
+        crops = [Crop.centre(video.height, video.width)] * 2
+        frames_VTHWC = read_clips(video.path, track, index_VT, crops, TUNED.clips.size)
+        with torch.inference_mode():
+            scores_C = model(torch.from_numpy(frames_VTHWC)).softmax(1).mean(0)
+        right.append(int(scores_C.argmax()) == video.label)
+    assert metrics == {"top1": pytest.approx(100 * np.mean(right))}
 
 
-def columns(path, *names):
-    with path.open() as file:
-        return [[row[name] for name in names] for row in csv.DictReader(file)]
+def test_views_are_merged_by_the_mean_of_probabilities():
+    logits_NC = np.array([[9.0, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 2.0]])
+    score_NC = softmax(logits_NC)
+    np.testing.assert_allclose(score_NC, torch.from_numpy(logits_NC).softmax(1))
+    found = merged(score_NC, np.array([1, 0, 1, 0]))
+    np.testing.assert_allclose(found, [score_NC[[1, 3]].mean(0), score_NC[[0, 2]].mean(0)])
 
 
-def test_predictions_and_top1_are_those_of_the_run(run, videos, tmp_path):
-    words = ["predict", videos, "--weights", run, "--out", tmp_path / "p.csv", "--split", "test"]
-    words += ["--temporal", 2, "--spatial", 1]
-    done = CliRunner().invoke(app, list(map(str, words)))
-    top1 = json.loads((run / "result.json").read_text())["metrics"]["top1"]
-    assert done.output.endswith(f"p.csv: 12 videos, 3 classes; top-1 {top1:.2f}\n")
-    written = columns(tmp_path / "p.csv", "path", "class", "prediction")
-    assert written == columns(run / "predictions.csv", "path", "label", "prediction")
-    assert "label" not in " ".join(map(str, written))
+def test_predictions_of_classes_without_test_videos_are_counted(trained, tmp_path):
+    run = trained.context(tmp_path)
+    run.index = replace(run.index, classes=(*run.index.classes, "outside, say"))
+    count = len(run.index.test)
+    score_NC = np.eye(4)[[video.label for video in run.index.test]]
+    score_NC[:3] = [0, 0, 0, 1]
+    metrics = record(run, score_NC, np.arange(count))
+    share = 100 * 3 / count
+    assert metrics == {"top1": pytest.approx(100 - share), "outside": pytest.approx(share)}
+    assert '"outside, say"' in (tmp_path / "predictions.csv").read_text()
 
 
-def test_other_weights_views_and_splits(run, videos, tmp_path):
-    how = PredictOptions(temporal=2, spatial=1, split="test")
-    line = predict(videos, run, tmp_path / "own.csv", None, how)
-    for to in ("hf", "videomae"):
-        export(run, to, tmp_path / to)
-        named = how.model_copy(update=CLIPS)
-        out = tmp_path / f"{to}.csv"
-        assert predict(videos, tmp_path / to, out, videos, named).endswith(line.rpartition(";")[2])
-    model = build_classifier(read_spec(run), classes=3)
-    with torch.no_grad():
-        # Always predict the second class.
-        model.head.bias[1] += 100
-    save_weights(model, tmp_path / "one.safetensors")
-    one = PredictOptions(split="train", temporal=1, **CLIPS)
-    told = predict(videos, tmp_path / "one.safetensors", tmp_path / "one.csv", None, one)
-    assert "24 videos" in told
-    assert told.endswith("top-1 33.33")
+def test_an_unreadable_video_is_left_out_or_an_error(trained, tmp_path):
+    videos = list(trained.index.test[:4])
+    (tmp_path / "lost.mp4").write_bytes(b"")
+    videos[1] = replace(videos[1], path=str(tmp_path / "lost.mp4"))
+    how = TUNED.clips, Views(temporal=1, spatial=1), "cpu"
 
+    def sums(frames_BTHWC):
+        return frames_BTHWC.float().mean((1, 2, 3))
 
-def test_a_split_needs_an_index_with_the_classes_of_the_weights(run, videos, tmp_path):
-    how = PredictOptions(split="test", **CLIPS)
-    with refused("--split test", "is no index"):
-        predict(next(videos.rglob("*.mp4")), run, tmp_path / "p.csv", None, how)
-    save_weights(build_classifier(read_spec(run), classes=5), tmp_path / "five.safetensors")
-    with refused("--split test", "5 classes"):
-        predict(videos, tmp_path / "five.safetensors", tmp_path / "p.csv", None, how)
-
-
-def test_batches_from_workers_keep_their_videos(videos, monkeypatch):
-    """Workers write later batches into the memory of earlier ones."""
-    monkeypatch.setattr(frozen, "CLIPS", 1)
-    test, views = read_index(videos).test, Views(temporal=1, spatial=1)
-    clips = SMALL["clips"]
-    found = list(frozen.over_videos(torch.clone, test, clips, views, workers=1))
-    assert [sample_B.tolist() for _, sample_B in found] == [[n] for n in range(len(test))]
+    failed = {}
+    values, sample_N = over_videos(sums, videos, *how, failed=failed)
+    assert (sample_N.tolist(), [*failed]) == ([0, 2, 3], [1])
+    whole, _ = over_videos(sums, trained.index.test[:4], *how)
+    np.testing.assert_array_equal(values, np.delete(whole, 1, 0))
+    with pytest.raises(UserError, match="lost"):
+        over_videos(sums, videos, *how)

@@ -1,132 +1,87 @@
-"""An error in a scale's file is one line that names the file and the field."""
+"""A scale's file: what it changes in the paper's studies, and one line for what is wrong."""
 
 import pytest
 import yaml
 
-from mgm.dag.workflow import Workflow
+from mgm.drawn.sets import world
 from mgm.errors import UserError
 from mgm.study import CONFIG
-
-TEXT = (CONFIG / "smoke.yaml").read_text()
-TOY = {"width": 48, "depth": 2, "heads": 4}
+from mgm.study.scales import Steps, load_scale, merged, of_paper
 
 
-def changed(**fields) -> str:
-    return yaml.safe_dump({**yaml.safe_load(TEXT), **fields}, sort_keys=False)
+def written(folder, **fields):
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump({"base": str(CONFIG / "smoke.yaml"), "name": "own", **fields}))
+    return path
 
 
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        *((text, "contains no fields") for text in ("", "- smoke\n", "smoke\n")),
-        ("name: smoke\n\tseeds: [0]\n", "line 2"),
-        ("seeds: [0\nname: x\n", "line 2"),
-        (b"name: \xff\n", "is not text in UTF-8 (byte 0xff at 6"),
-        ("name: \0\n", "contains a NUL character"),
-        ("name: &a [*a]\n", "*a is an alias"),
-        (
-            "".join(
-                f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9 if n else 'x')}]\n" for n in range(9)
-            ),
-            "*l0 is an alias",
-        ),
-        ("name: 2026-13-45\n", "caveat: Field required"),
-        (f"name: {'9' * 5000}\n", "not YAML (Exceeds"),
-        ("name: " + "[" * 3000, "not YAML"),
-        (f"{TEXT}---\n{TEXT}", "line"),
-        (f"{TEXT}\nname: other\n", "name is given twice"),
-        (changed(seedz=1), "seedz"),
-        (changed(seeds=[]), "seeds"),
-        *(
-            (changed(name=name), "name")
-            for name in (
-                "",
-                "n" * 300,
-                "$(touch X)x",
-                "tiny;touch X #",
-                "../../evil",
-                "/evil",
-                "..",
-                "-n",
-                5,
-            )
-        ),
-        (changed(datasets={"../x": {"root": "x"}}), "datasets"),
-        (changed(datasets={"ssv2": {}}), "datasets.ssv2"),
-        (changed(datasets={"ssv2": {"generate": {"clases": 2}}}), "datasets.ssv2.generate: clases"),
-        (
-            changed(datasets={"ssv2": {"generate": {"classes": "many"}}}),
-            "datasets.ssv2.generate: classes",
-        ),
-        (changed(overrides={"pretrian": {"optim.lr": 1}}), "overrides.pretrian"),
-        (changed(overrides={"pretrain": {"optim.lrr": 1}}), "overrides.pretrain.optim.lrr"),
-        (changed(overrides={"pretrain": {"optim.lr": float("inf")}}), "optim.lr"),
-        (changed(steps={"factor": float("nan"), "power": 1, "warmup": 0}), "steps.factor"),
-        (changed(backbones={"vit-x": {"width": 8}}), "vit-x"),
-        (
-            changed(backbones={"vit-b": TOY | {"backbone": "toy"}}),
-            "backbones lacks vit-s",
-        ),
-        (
-            changed(name="mine", backbones={"vit-b": TOY}),
-            "backbones.vit-b has other sizes than vit-b; add backbone: vit-b-mine",
-        ),
-        (changed(seeds_of={"table9": {"a": [0]}}), "seeds_of.table9"),
-        (TEXT.replace("labels_per_class: 20", "labels_per_class: 41"), "labels_per_class 41"),
-        (changed(overrides={"finetune": {"optim.epochs": [1]}}), "optim.epochs"),
-        (changed(datasets={}), "dataset"),
-    ],
-)
-def test_a_bad_scale_is_one_line(content, named, tmp_path):
-    path = tmp_path / "s.yaml"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError) as error:
-        Workflow({"scale": str(path)})
-    assert named in str(error.value)
-    assert "\n" not in str(error.value)
-    assert "s.yaml: " in str(error.value) or "scale smoke: " in str(error.value)
+def test_a_scale_has_the_fields_of_its_base(tmp_path):
+    own = load_scale(written(tmp_path, overrides={"pretrain": {"optim.lr": 1.0}}))
+    smoke = load_scale(CONFIG / "smoke.yaml")
+    assert own.overrides["pretrain"] == {**smoke.overrides["pretrain"], "optim.lr": 1.0}
+    assert own.datasets == smoke.datasets
 
 
-def test_a_scales_own_backbones_name_its_runs(tmp_path):
-    names = ("vit-b", "vit-s", "timesformer")
-    (tmp_path / "s.yaml").write_text(
-        changed(name="mine", backbones={name: {"backbone": f"{name}-toy"} | TOY for name in names})
-    )
-    names = {
-        spec.model.backbone
-        for spec in Workflow({"scale": str(tmp_path / "s.yaml")}).plan.specs.values()
+def test_a_scale_changes_and_leaves_out_studies(tmp_path):
+    changes = {
+        "table2": None,
+        "table4e": {
+            "rows": {"*": None, "MGM": {}, "Tube": {"mask": "tube"}},
+            "compare": [["MGM", "Tube"]],
+            "views": None,
+        },
     }
-    assert names >= {"vit-b-toy", "timesformer-toy"}
-    assert not names & {"vit-s", "timesformer"}
+    studies = {
+        study.study: study for study in of_paper(load_scale(written(tmp_path, studies=changes)))
+    }
+    assert "table2" not in studies
+    assert [*studies["table4e"].rows] == ["MGM", "Tube"]
+    assert next(iter(studies["table1"].rows)) == "MGM, 200"
 
 
 @pytest.mark.parametrize(
-    ("config", "named"),
+    ("fields", "named"),
     [
-        ({"scale": "huge"}, "huge.yaml:"),
-        ({"scale": "/nowhere/mine.yaml"}, "/nowhere/mine.yaml:"),
-        # Snakemake's numbers.
-        ({"study": 202311}, "--config study: .*202311"),
-        ({"scale": 7}, "--config scale: .*7"),
-        ({"scale": True}, "--config scale: true is not"),
-        ({"ucf101": 1.5}, "--config sources.ucf101: .*1.5"),
-        ({"study": "drawn", "scale": "mini"}, "--config study=drawn .*scale=mini"),
-        ({"scale": "mini", "ucf101": "."}, "sources: ucf101: mini"),
-        ({"gpu": "24gb"}, "--config gpu is not"),
-        ({"epochs": 3}, "--config epochs"),
+        ({"seedz": 1}, "seedz is not a field"),
+        ({"name": "../evil"}, "name"),
+        ({"datasets": {"x": {}}}, "needs one of generate, adapt, root"),
+        ({"overrides": {"train": {}}}, "overrides.train"),
+        ({"studies": {"table5": None}}, "studies.table5 is unknown"),
+        ({"studies": {"table4e": {"epochs": 0}}}, "studies.table4e.epochs"),
     ],
 )
-def test_a_bad_option_is_one_line(config, named):
-    with pytest.raises(UserError, match=named) as error:
-        Workflow(config)
-    assert "\n" not in str(error.value)
+def test_a_wrong_scale_is_refused_in_one_line(tmp_path, fields, named):
+    with pytest.raises(UserError) as caught:
+        of_paper(load_scale(written(tmp_path, **fields)))
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_stages_own_steps_win_over_the_rule(tmp_path):
-    fields = yaml.safe_load(TEXT)
-    fields["overrides"]["finetune"]["optim.steps"] = 7
-    (path := tmp_path / "x.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
-    specs = Workflow({"scale": str(path)}).plan.specs.values()
-    assert {spec.optim.steps for spec in specs if spec.stage == "finetune"} == {7}
-    rule = round(fields["steps"]["factor"] * 200 ** fields["steps"]["power"])
-    assert rule in {spec.optim.steps for spec in specs if spec.stage == "pretrain"}
+def test_merging_null_leaves_a_field_out():
+    fields = {"a": {"b": 1, "c": 2}, "d": 3}
+    assert merged(fields, {"a": {"b": None, "e": 4}}) == {"a": {"c": 2, "e": 4}, "d": 3}
+    assert merged(fields, {"a": {"*": None, "e": 4}, "d": None}) == {"a": {"e": 4}}
+
+
+def test_steps_follow_from_epochs_unless_a_stage_has_its_own():
+    steps = Steps(factor=14, power=1, warmup=0.1)
+    assert steps.of({"optim.epochs": 600, "optim.steps": 0}) == {
+        "optim.steps": 8400,
+        "optim.warmup_epochs": 60,
+    }
+    assert steps.of({"optim.epochs": 600, "optim.steps": 5})["optim.steps"] == 5
+    assert steps.of({}) == {}
+
+
+def words(seed):
+    drawn = world(seed)
+    discs, quick = drawn.get("sprites"), drawn.get("quick")
+    what = f"{discs} disc{'s' * (discs > 1)}, back in {quick} of 30 frames" if discs else "a person"
+    return f"{seed}: {what}, contrast {drawn['contrast']} %{', pan' * bool(drawn['pan'])}"
+
+
+def test_mini_lists_its_worlds():
+    mini = load_scale(CONFIG / "mini.yaml")
+    [study] = (study for study in of_paper(mini) if study.study == "table4e")
+    seeds = sorted({*mini.dataset_seeds, *study.datasets["people"].dataset_seeds})
+    assert study.limitations["Worlds"] == "; ".join(map(words, seeds)) + "."

@@ -1,263 +1,226 @@
 """The loop on a toy model: resuming, checkpoints and failures.
 
-Tests of the jobs do the same with real videos.
+Tests of stopped runs do the same with real videos.
 """
 
 import json
-import os
 import resource
 import signal
-import time
-from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
-from mgm.errors import UserError
-from mgm.spec import RunOptions
-from mgm.training import load_checkpoint, save_checkpoint
-from mgm.training.log import TrainingLog
-from mgm.training.loop import _caught_signals
-from mgm.training.optim import learning_rate
-from tests.helpers.small_runs import Toy, ToyModel, toy_clips, toy_spec
+from mgm.errors import LostWorkers, UserError
+from mgm.spec import Optim, Pretrain, RunOptions
+from mgm.training.checkpoint import load_checkpoint, save_checkpoint
+from mgm.training.loop import train
+from tests.helpers.small_runs import SMALL
+
+STEPS = 24
 
 
-class Stop(Exception):
+class Stop(LostWorkers):
     pass
 
 
-def toy(steps=24, dropout=0.5, stop_at=None, spoil_at=None, failing=(), videos=1000) -> Toy:
-    def batches(first, waits):
+class ToyModel(nn.Sequential):
+    """Learn the sum of four numbers."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__(nn.Linear(4, 8), nn.GELU(), nn.Dropout(), nn.Linear(8, 1))
+
+    def forward(self, x_B4):
+        loss = (super().forward(x_B4) - x_B4.sum(dim=1, keepdim=True)).square().mean()
+        return loss, {"first": x_B4[0, 0]}
+
+
+def toy_spec(**optim) -> Pretrain:
+    sizes = {"batch": 8, "epochs": 10, "warmup_epochs": 1, "precision": "float32"}
+    return Pretrain(**SMALL, optim=Optim(lr=0.5, min_lr=0.01, steps=STEPS, **sizes, **optim))
+
+
+RUN = toy_spec().run_id
+
+
+def trained(
+    folder, options=RunOptions(), model=None, stop_at=None, spoil_at=None, failing=(), **optim
+) -> tuple[torch.Tensor, list[str]]:
+    """Train a toy. Return its weights, and the videos that could not be read.
+
+    Args:
+        stop_at: the step whose batch does not come, as when workers are lost.
+        spoil_at: the step whose batch is infinite.
+        failing: (step, video) that cannot be read.
+    """
+    model = model or ToyModel()
+
+    def batches(first):
         for step in range(first, 10**9):
             if step == stop_at:
-                raise Stop
-            x_B4 = toy_clips(step)
-            if step == spoil_at:
-                x_B4 = x_B4 / 0
-            yield [x_B4], [name for at, name in failing if at == step]
+                raise Stop("lost")
+            x_B4 = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+            lost = [video for at, video in failing if at == step]
+            host = {"sample_B": torch.arange(8), "weight_B": torch.ones(8)}
+            for row, video in enumerate(lost):
+                host["sample_B"][row], host["weight_B"][row] = video, 0
+            yield [x_B4 / 0 if step == spoil_at else x_B4], host
 
-    return Toy(toy_spec(steps), ToyModel(dropout), batches, videos)
+    videos = [f"video {number}" for number in range(1000)]
+    folder.mkdir(exist_ok=True)
+    failed = train(toy_spec(**optim), model, videos, batches, folder, options)
+    return torch.cat([x.detach().flatten() for x in model.parameters()]), failed
 
 
-RUN = toy().spec.run_id
+def log(folder) -> list[list[float]]:
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [[line[name] for name in ("step", "loss", "lr", "grad_norm", "first")] for line in lines]
 
 
-def test_stopped_at_any_step_and_resumed_the_weights_are_bit_equal(tmp_path):
-    whole = toy()
-    (tmp_path / "a").mkdir()
-    whole.train(tmp_path / "a")
-    for step in range(1, 24):
+def test_stopped_at_any_step_and_resumed_weights_and_log_are_bit_equal(tmp_path):
+    """A checkpoint that an error leaves has the random numbers of the step after it."""
+    whole, _ = trained(tmp_path / "whole")
+    for step in range(1, STEPS):
         folder = tmp_path / f"stopped-{step}"
-        folder.mkdir()
         with pytest.raises(Stop):
-            toy(stop_at=step).train(folder, RunOptions(checkpoint_s=0))
-        resumed = toy()
-        resumed.train(folder)
-        assert torch.equal(resumed.weights(), whole.weights()), step
-        steps = [
-            json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()
-        ]
-        assert steps == list(range(1, 25))
+            trained(folder, stop_at=step)
+        assert load_checkpoint(folder, RUN)["step"] == step
+        assert torch.equal(trained(folder)[0], whole), step
+        assert log(folder) == log(tmp_path / "whole")
+    assert [line[0] for line in log(folder)] == list(range(1, STEPS + 1))
+
+
+def test_accumulation_is_the_same_up_to_rounding(tmp_path):
+    """Without dropout, which draws per micro-batch."""
+    models = [ToyModel() for _ in range(2)]
+    for model in models:
+        model[2].p = 0.0
+    one, _ = trained(tmp_path / "1", model=models[0])
+    four, _ = trained(tmp_path / "4", RunOptions(accumulate=4), models[1])
+    torch.testing.assert_close(one, four, rtol=1e-3, atol=1e-4)
+    with pytest.raises(UserError, match=r"--accumulate 3 .*optim\.batch 8"):
+        trained(tmp_path / "3", RunOptions(accumulate=3))
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_next_step_named(tmp_path):
     with pytest.raises(UserError, match=f"{RUN}: .* step 7"):
-        toy(spoil_at=7).train(tmp_path)
+        trained(tmp_path, spoil_at=7)
 
 
 def test_the_last_update_is_checked_too(tmp_path, monkeypatch):
     """No loss follows it."""
-    run = toy()
-    real = learning_rate
     monkeypatch.setattr(
         "mgm.training.loop.learning_rate",
-        lambda step, steps, optim: 1e300 if step == steps - 1 else real(step, steps, optim),
+        lambda step, steps, optim: 1e300 if step == steps - 1 else 0.1,
     )
     with pytest.raises(UserError, match=f"{RUN}: .*weight .* step 24"):
-        run.train(tmp_path)
+        trained(tmp_path)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
-def test_a_torn_checkpoint_gives_way_to_the_one_before_and_all_agrees(tmp_path, share):
-    """The run goes back to the previous checkpoint, and ends as if it had not been stopped.
+def test_an_infinite_gradient_changes_no_other(tmp_path):
+    """Without clipping, the gradients of the other weights are used as they are."""
+    model = ToyModel()
+    model[3].bias.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(UserError, match="gradient inf"):
+        trained(tmp_path, model=model)
+    assert torch.isfinite(model[0].weight.grad).all()
 
-    The newest checkpoint is cut to a share of its bytes. The run then stops before the next
-    checkpoint, and again after it.
+
+def test_an_error_of_a_step_is_raised_as_it_is_and_costs_no_step(tmp_path):
+    """The step is not tried again. With another error, of the model or of the GPU, too."""
+    whole, _ = trained(tmp_path / "whole")
+    model, calls = ToyModel(), []
+
+    def fail(*_):
+        calls.append(0)
+        if len(calls) == 6:
+            raise RuntimeError("an illegal memory access")
+
+    model.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="an illegal memory access"):
+        trained(tmp_path / "run", model=model)
+    assert len(calls) == 6
+    assert load_checkpoint(tmp_path / "run", RUN)["step"] == 5
+    assert torch.equal(trained(tmp_path / "run")[0], whole)
+
+
+def test_unreadable_videos_are_counted_and_too_many_end_the_run(tmp_path):
+    failing = [(3, 5), (3, 2), (9, 5), (11, 7)]
+    with pytest.raises(Stop):
+        trained(tmp_path / "a", failing=failing, stop_at=10)
+    _, failed = trained(tmp_path / "a", failing=failing)
+    assert failed == ["video 5", "video 2", "video 7"]
+    many = [(step, video) for step in range(2) for video in range(step, 8 * step + 8, step + 1)]
+    with pytest.raises(UserError, match="11 of 1000 training videos .* more than 1 %: video 0"):
+        trained(tmp_path / "b", failing=[*many[:8], (1, 20), (1, 21), (1, 22)])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path, share, capsys):
+    """The run goes on from the previous checkpoint, and ends as if it had not been stopped.
+
+    It then stops before the next checkpoint, and again after it.
     """
-    whole, said = toy(), []
-    (tmp_path / "whole").mkdir()
-    whole.train(tmp_path / "whole")
+    whole, _ = trained(tmp_path / "whole")
+    run = tmp_path / "run"
     with pytest.raises(Stop):
-        toy(stop_at=9).train(tmp_path, RunOptions(checkpoint_s=0))
-    newest = tmp_path / "checkpoint.pt"
+        trained(run, RunOptions(checkpoint_s=0), stop_at=9)
+    newest = run / "checkpoint.pt"
     newest.write_bytes(newest.read_bytes()[: int(share * newest.stat().st_size)])
+    # The checkpoints are of steps 9 (the error's) and 9 (the last step's).
     with pytest.raises(Stop):
-        toy(stop_at=8).train(tmp_path, RunOptions(checkpoint_s=0), said.append)
-    assert said == [
-        f"{newest}: is damaged, so {RUN} goes back to the previous checkpoint",
-        f"{RUN}: continues at step 8 of 24",
-    ]
-    assert not newest.exists()  # otherwise the next checkpoint would move it over the good one
+        trained(run, stop_at=9)
+    assert f"{newest}: is damaged" in capsys.readouterr().err
     with pytest.raises(Stop):
-        toy(stop_at=10).train(tmp_path, RunOptions(checkpoint_s=0))
-    resumed = toy()
-    resumed.train(tmp_path, show=said.append)
-    assert said[2:] == [f"{RUN}: continues at step 10 of 24"]
-    assert torch.equal(resumed.weights(), whole.weights())
-    logs = [
-        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        for folder in (tmp_path, tmp_path / "whole")
-    ]
-    numbers = [
-        [[line[name] for name in ("step", "loss", "lr", "grad_norm")] for line in log]
-        for log in logs
-    ]
-    assert numbers[0] == numbers[1]
+        trained(run, RunOptions(checkpoint_s=0), stop_at=12)
+    assert torch.equal(trained(run)[0], whole)
+    assert log(run) == log(tmp_path / "whole")
 
 
-def state(**changes):
-    empty = {"model": {}, "optimiser": {}, "rng": torch.zeros(3), "failed": []}
-    return {"run_id": "run-1", "step": 1, **empty, **changes}
-
-
-def test_two_torn_checkpoints_stop_with_the_next_step_named(tmp_path):
-    for step in (1, 2):
-        save_checkpoint(tmp_path, state(step=step))
-    assert load_checkpoint(tmp_path, "run-1", 2)["step"] == 2
-    for name in ("checkpoint.pt", "checkpoint.before.pt"):
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(UserError, match=r"checkpoint\.pt: all 2 "):
-        load_checkpoint(tmp_path, "run-1", 2)
+def state(step: int) -> dict:
+    return {"run_id": "run-1", "step": step, "model": {}, "optimiser": {}, "failed": []}
 
 
 def test_a_flipped_bit_anywhere_gives_way_to_the_checkpoint_before(tmp_path):
-    save_checkpoint(tmp_path, state(step=1))
-    save_checkpoint(tmp_path, state(step=2, rng=torch.arange(200)))
+    for step in (1, 2):
+        save_checkpoint(tmp_path, state(step))
     newest = tmp_path / "checkpoint.pt"
     whole = newest.read_bytes()
     for bit in range(0, 8 * len(whole), 8 * len(whole) // 97):
         changed = bytearray(whole)
         changed[bit // 8] ^= 1 << bit % 8
         newest.write_bytes(changed)
-        assert load_checkpoint(tmp_path, "run-1", 2, print)["step"] == 1
+        assert load_checkpoint(tmp_path, "run-1")["step"] == 1
     newest.write_bytes(whole)
-    assert load_checkpoint(tmp_path, "run-1", 2)["step"] == 2
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"step": 10**9},
-        {"step": -1},
-        {"step": 1.5},
-        {"step": True},
-        {"format": 2},
-        {"failed": "none"},
-        {"model": {"a": 1}},
-        {"rng": None},
-        {"more": 1},
-    ],
-)
-def test_a_checkpoint_with_an_impossible_field_is_damaged(tmp_path, changes):
-    save_checkpoint(tmp_path, state())
-    save_checkpoint(tmp_path, state(**({"step": 2} | changes)))
-    assert load_checkpoint(tmp_path, "run-1", 24, print)["step"] == 1
+    assert load_checkpoint(tmp_path, "run-1")["step"] == 2
+    with pytest.raises(UserError, match="belongs to run run-1, not to run-2"):
+        load_checkpoint(tmp_path, "run-2")
+    for path in (newest, tmp_path / "checkpoint.before.pt"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"checkpoint\.pt: is damaged"):
+        load_checkpoint(tmp_path, "run-1")
 
 
 def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path):
     with pytest.raises(Stop):
-        toy(stop_at=3).train(tmp_path, RunOptions(checkpoint_s=0))
-    limits, ignored = (
-        resource.getrlimit(resource.RLIMIT_FSIZE),
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
-    )
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (3000, limits[1])
-    )  # a write past the limit fails as on a full disk
+        trained(tmp_path, RunOptions(checkpoint_s=0), stop_at=3)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    # A write past the limit fails as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
     try:
-        with pytest.raises(UserError, match=r"checkpoint\.pt: "):
-            toy().train(tmp_path, RunOptions(checkpoint_s=0))
+        with pytest.raises(UserError, match=r"checkpoint\.pt: cannot be written"):
+            trained(tmp_path, RunOptions(checkpoint_s=0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
     assert not list(tmp_path.glob(".*"))
-    assert load_checkpoint(tmp_path, RUN, 24)["step"] == 3
+    assert load_checkpoint(tmp_path, RUN)["step"] == 3
 
 
-def test_an_infinite_gradient_changes_no_other(tmp_path):
-    """Without clipping, the gradients of the other weights are used as they are."""
-    run = toy(steps=2, dropout=0.0)
-    run.model[3].bias.register_hook(lambda gradient: gradient * torch.inf)
-    with pytest.raises(UserError, match="gradient inf"):
-        run.train(tmp_path)
-    assert torch.isfinite(run.model[0].weight.grad).all()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_leaves_a_checkpoint_of_its_step_and_its_status(tmp_path, number, monkeypatch):
-    """The signal comes at a middle step, at the last step, or after the last step's check.
-
-    workflow/profiles/slurm/run.sh needs the marker, because torchrun itself exits with 1.
-    """
-    monkeypatch.setenv("MGM_STOPPED", str(tmp_path / "stopped"))
-    before = signal.signal(number, signal.SIG_DFL)
-    for at in (5, 23):
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        run, seen = toy(), []
-
-        def kill(*_, at=at, seen=seen):
-            seen.append(at)
-            if len(seen) == at + 1:
-                os.kill(os.getpid(), number)
-
-        run.model.register_forward_hook(kill)
-        with pytest.raises(SystemExit) as stop:
-            run.train(folder)
-        assert stop.value.code == 128 + number
-        assert load_checkpoint(folder, RUN, 24)["step"] == at + 1
-        assert signal.getsignal(number) == signal.SIG_DFL
-    assert (tmp_path / "stopped").exists()
-    with pytest.raises(SystemExit) as stop, _caught_signals():
-        os.kill(os.getpid(), number)
-    assert stop.value.code == 128 + number
-    signal.signal(number, before)
-
-
-def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    with pytest.raises(Stop):
-        toy(stop_at=3).train(tmp_path, RunOptions(checkpoint_s=0))
-    other = replace(toy(), spec=toy_spec(24, clip_grad=1.0))
-    with pytest.raises(UserError, match=f"{RUN}.*{other.spec.run_id}"):
-        other.train(tmp_path)
-
-
-@pytest.mark.parametrize(("reading", "computing", "lines"), [(0.05, 0.0, 1), (0.0, 0.2, 0)])
-def test_a_run_that_waits_for_its_loader_says_so_once(
-    tmp_path, monkeypatch, reading, computing, lines
-):
-    monkeypatch.setattr("mgm.training.log.JUDGE_S", 0)
-    run, said = toy(steps=8), []
-
-    def slow(*how, batches=run.batches):
-        for batch in batches(*how):
-            time.sleep(reading)
-            yield batch
-
-    run.model.register_forward_hook(lambda *_: time.sleep(computing))
-    replace(run, batches=slow).train(tmp_path, show=said.append)
-    assert sum("--copy mp4" in line for line in said) == lines
-
-
-def test_the_time_left_does_not_count_the_start(tmp_path, monkeypatch):
-    """Workers that start in 40 s would make an hour of a run that takes a minute."""
-    clock, said = [0.0], []
-    monkeypatch.setattr(
-        "mgm.training.log.time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time)
-    )
-    log = TrainingLog(tmp_path, "run-1", 0, 100, 8, said.append)
-    for step in range(1, 21):
-        clock[0] += 40 if step == 1 else 1
-        log.write(step, {"loss": 1.0})
-    assert [line.split(", ")[-1] for line in said] == ["2 min left", "88 s left"]
+@pytest.mark.slow
+def test_a_compiled_model_is_the_same_up_to_rounding(tmp_path):
+    plain, _ = trained(tmp_path / "plain")
+    compiled, _ = trained(tmp_path / "compiled", RunOptions(compile="on"))
+    torch.testing.assert_close(plain, compiled, rtol=1e-3, atol=1e-4)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mgm.rng import generator
-from mgm.training import mix
+from mgm.training.mixing import mix
 
 B, T, SIDE = 6, 4, 20
 WHOLE = torch.ones(B)

@@ -4,8 +4,7 @@ import pytest
 
 from mgm.models import build_classifier, build_mae
 from mgm.spec import Clips, Data, Finetune, Model, Optim, Pretrain
-from mgm.training import build_optimiser, learning_rate, parameter_groups
-from mgm.training.optim import set_learning_rate
+from mgm.training.optim import build_optimiser, learning_rate, parameter_groups, set_learning_rate
 
 SMALL = {
     "data": Data(dataset="ssv2"),

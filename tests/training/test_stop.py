@@ -1,93 +1,82 @@
-"""A run that is stopped saves its last step, whoever gets the signal, and then ends bit-equal."""
+"""A run that is stopped or killed, at any time and by any means, ends bit-equal."""
 
+import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
-from dataclasses import replace
 from itertools import product
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-import torch
 
-from mgm.data.synthetic.generator import generate
+from mgm.data import loader
 from mgm.errors import one_line
-from mgm.results.result import examine
-from mgm.spec import Decoder, Finetune, FinetuneOptim, Optim, Pretrain, RunOptions, Views
-from mgm.stages.finetune import finetune
-from mgm.stages.job import Workplace
-from mgm.stages.pretrain import pretrain
-from mgm.stages.runner import run_all
-from tests.helpers.small_runs import PARAMS, SMALL
+from mgm.spec import Finetune, Pretrain, RunOptions
+from mgm.stages.run import run_specs
+from tests.helpers.small_runs import ATTENTIVE, FINETUNE, PRETRAIN, small_set
 
-SPEC = Pretrain(
-    **SMALL,
-    decoder=Decoder(width=8, depth=1, heads=2),
-    optim=Optim(lr=0.064, min_lr=1e-4, batch=4, steps=60, precision="float32"),
-    std_floor=0.1,
-)
-ATTENTIVE = Finetune(
-    **SMALL,
-    head="attentive",
-    optim=FinetuneOptim(lr=0.064, min_lr=1e-4, batch=4, steps=60, precision="float32"),
-    views=Views(temporal=1, spatial=1),
-)
-COMPUTE = {"pretrain": pretrain, "finetune": finetune}
 pytestmark = pytest.mark.usefixtures("cpu")
+Spec = Pretrain | Finetune
+LONG = {"steps": 60}
+SPECS = [
+    spec.model_copy(update={"optim": spec.optim.model_copy(update=LONG)})
+    for spec in (PRETRAIN, FINETUNE, ATTENTIVE)
+]
 # A process that has computed gradients cannot always be forked.
 STARTER = multiprocessing.get_context("forkserver")
-STARTER.set_forkserver_preload(["mgm.stages.finetune", "mgm.stages.pretrain", "mgm.stages.runner"])
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STARTER.set_forkserver_preload(["mgm.stages.finetune", "mgm.stages.pretrain", "timm.data.mixup"])
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+TRAINING = ("step", "loss", "lr", "grad_norm")
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory) -> Workplace:
-    folder = tmp_path_factory.mktemp("stop")
-    generate(PARAMS, folder / "ssv2")
-    # Importing torch takes seconds.
-    first = STARTER.Process(target=os.getpid)
-    first.start()
-    first.join()
-    return Workplace(folder / "results", {"ssv2": folder / "ssv2"})
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    small_set(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def whole(workplace) -> bytes:
-    """Return the weights of a run that nothing disturbed."""
-    torch.set_num_threads(1)
-    run_all([SPEC], pretrain, workplace)
-    return weights(workplace)
+def whole(data, tmp_path_factory) -> dict[str, tuple]:
+    """Return weights and logs of runs that nothing disturbed."""
+    results = tmp_path_factory.mktemp("whole")
+    run_specs(SPECS, {"ssv2": [data]}, results)
+    return {spec.run_id: outcome(results, spec) for spec in SPECS}
 
 
-def weights(workplace: Workplace, spec: Pretrain | Finetune = SPEC) -> bytes:
-    return (workplace.results / spec.run_id / "weights.safetensors").read_bytes()
+def outcome(results: Path, spec: Spec) -> tuple[bytes, list]:
+    """Return the bytes of a run's weights, and what its log says of each step."""
+    folder = results / spec.run_id
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    log = [[line[name] for name in TRAINING] for line in lines]
+    return (folder / "weights.safetensors").read_bytes(), log
 
 
-def job(workplace: Workplace, spec: Pretrain | Finetune) -> None:
+def job(spec: Spec, data: Path, results: Path, options: RunOptions) -> None:
     """Run the spec in a process group of its own, with its errors in a file."""
     os.setsid()
-    os.dup2(os.open(workplace.results / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.dup2(os.open(results / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    loader.HANGS_S = 4
     with one_line():
-        run_all([spec], COMPUTE[spec.stage], workplace)
+        run_specs([spec], {"ssv2": [data]}, results, options)
 
 
-def started(workplace: Workplace, spec: Pretrain | Finetune = SPEC) -> BaseProcess:
+def started(spec: Spec, data: Path, results: Path, **options) -> BaseProcess:
     """Start or continue the run, and wait until it has made a few steps."""
-    folder = workplace.results / spec.run_id
+    folder = results / spec.run_id
     before = steps(folder)
-    process = STARTER.Process(target=job, args=(workplace, spec))
+    process = STARTER.Process(target=job, args=(spec, data, results, RunOptions(**options)))
     process.start()
     wait_for(lambda: steps(folder) > before + 2 or not process.is_alive())
     return process
 
 
 def steps(folder: Path) -> int:
-    """Return the last step that a run has logged."""
+    """Return how many steps a run has logged."""
     path = folder / "log.jsonl"
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
@@ -110,46 +99,66 @@ def is_alive(pid: int) -> bool:
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_nothing(data, whole, tmp_path, workers):
+    run_specs(SPECS, {"ssv2": [data]}, tmp_path, RunOptions(workers=workers))
+    for spec in SPECS:
+        assert outcome(tmp_path, spec) == whole[spec.run_id]
+
+
+WAYS = list(product((os.killpg, os.kill), SIGNALS))
+
+
+@pytest.mark.parametrize(("workers", "ways"), [(0, WAYS[2:5]), (2, WAYS)], ids=["0", "2"])
 def test_each_signal_leaves_a_checkpoint_and_the_run_ends_bit_equal(
-    workplace, whole, workers, tmp_path
+    data, whole, workers, ways, tmp_path
 ):
-    here = replace(workplace, results=tmp_path, options=RunOptions(workers=workers))
-    for send, number in product((os.killpg, os.kill), SIGNALS):
-        process = started(here)
-        reading = children(process.pid)
-        assert len(reading) == workers
-        send(process.pid, number)
-        process.join(60)
-        assert process.exitcode == 128 + number
-        assert (tmp_path / SPEC.run_id / "checkpoint.pt").exists()
-        assert examine(tmp_path / SPEC.run_id, SPEC).state != "failed"
-        assert not any(map(is_alive, reading))
-    run_all([SPEC], pretrain, here)
-    assert weights(here) == whole
+    """To the process or to its group. Every spec is stopped by some of the signals."""
+    for number, spec in enumerate(SPECS):
+        for send, stop in ways[number::3]:
+            process = started(spec, data, tmp_path, workers=workers)
+            reading = children(process.pid)
+            assert len(reading) == workers
+            send(process.pid, stop)
+            process.join(60)
+            assert process.exitcode == 128 + stop
+            assert (tmp_path / spec.run_id / "checkpoint.pt").exists()
+            assert not (tmp_path / spec.run_id / "error.txt").exists()
+            assert not any(map(is_alive, reading))
+        run_specs([spec], {"ssv2": [data]}, tmp_path)
+        assert outcome(tmp_path, spec) == whole[spec.run_id]
 
 
-def test_an_attentive_probe_that_is_stopped_ends_bit_equal(workplace, tmp_path):
-    torch.set_num_threads(1)
-    run_all([ATTENTIVE], finetune, workplace)
-    here = replace(workplace, results=tmp_path)
-    process = started(here, ATTENTIVE)
-    os.kill(process.pid, signal.SIGTERM)
-    process.join(60)
-    assert process.exitcode == 128 + signal.SIGTERM
-    assert (tmp_path / ATTENTIVE.run_id / "checkpoint.pt").exists()
-    run_all([ATTENTIVE], finetune, here)
-    assert weights(here, ATTENTIVE) == weights(workplace, ATTENTIVE)
+@pytest.mark.parametrize("spec", SPECS, ids=["pretrain", "finetune", "attentive"])
+def test_a_killed_run_takes_its_workers_along_and_ends_bit_equal(data, whole, spec, tmp_path):
+    process = started(spec, data, tmp_path, workers=2, checkpoint_s=0.05)
+    wait_for((tmp_path / spec.run_id / "checkpoint.pt").exists)
+    reading = children(process.pid)
+    assert len(reading) == 2
+    # Even a worker that cannot run.
+    os.kill(reading[0], signal.SIGSTOP)
+    process.kill()
+    process.join()
+    wait_for(lambda: not any(map(is_alive, reading)))
+    assert not any(map(is_alive, reading))
+    run_specs([spec], {"ssv2": [data]}, tmp_path)
+    assert outcome(tmp_path, spec) == whole[spec.run_id]
 
 
 @pytest.mark.parametrize(
-    ("to_worker", "to_run", "status"),
-    [(signal.SIGKILL, 0, 2), (signal.SIGSTOP, signal.SIGTERM, 128 + signal.SIGTERM)],
+    ("spec", "to_worker", "to_run", "status", "says"),
+    [
+        (SPECS[0], signal.SIGKILL, 0, 2, "a worker process ended with -9"),
+        (SPECS[1], signal.SIGKILL, 0, 2, "a worker process ended with -9"),
+        (SPECS[1], signal.SIGSTOP, 0, 2, "no worker process has read a clip for 4 s"),
+        (SPECS[0], signal.SIGSTOP, signal.SIGTERM, 128 + signal.SIGTERM, "stopped at step"),
+    ],
+    ids=["killed", "killed in fine-tuning", "hangs", "hangs and the run is stopped"],
 )
-def test_a_worker_that_is_lost_costs_no_step(workplace, whole, tmp_path, to_worker, to_run, status):
-    """It is killed, as for lack of memory, or it hangs, and then the run is stopped."""
-    here = replace(workplace, results=tmp_path, options=RunOptions(workers=2))
-    process = started(here)
+def test_a_worker_that_is_lost_costs_no_step(
+    data, whole, tmp_path, spec, to_worker, to_run, status, says
+):
+    process = started(spec, data, tmp_path, workers=2)
     for worker in children(process.pid):
         os.kill(worker, to_worker)
     os.kill(process.pid, to_run)
@@ -157,54 +166,7 @@ def test_a_worker_that_is_lost_costs_no_step(workplace, whole, tmp_path, to_work
     assert process.exitcode == status
     said = (tmp_path / "stderr").read_text()
     assert "Traceback" not in said
-    assert said.count("mgm: a worker process was killed") == (status == 2)
-    assert (tmp_path / SPEC.run_id / "checkpoint.pt").exists()
-    run_all([SPEC], pretrain, here)
-    assert weights(here) == whole
-
-
-def test_workers_end_with_a_run_that_is_killed(workplace, tmp_path):
-    process = started(replace(workplace, results=tmp_path, options=RunOptions(workers=2)))
-    reading = children(process.pid)
-    assert len(reading) == 2
-    # Even one that cannot run.
-    os.kill(reading[0], signal.SIGSTOP)
-    process.kill()
-    process.join()
-    wait_for(lambda: not any(map(is_alive, reading)))
-    assert not any(map(is_alive, reading))
-
-
-def torchrun(workplace: Workplace, results: Path) -> subprocess.Popen:
-    """Start the run in two processes, each with a worker."""
-    path = results.with_suffix(".json")
-    path.write_text(SPEC.model_dump_json())
-    program = Path(sys.executable).with_name("torchrun")
-    words = [program, "--standalone", "--nproc-per-node", 2, "--no-python"]
-    words += [program.with_name("mgm"), "pretrain", path, "--workers", 1]
-    words += ["--out", results, "--data", f"ssv2={workplace.data['ssv2']}"]
-    return subprocess.Popen(list(map(str, words)), start_new_session=True)
-
-
-@pytest.mark.slow
-def test_a_run_of_two_processes_keeps_its_steps(workplace, tmp_path):
-    """Signals to all processes, and torchrun killed alone, leave a checkpoint. It ends bit-equal."""
-    places = [replace(workplace, results=tmp_path / name) for name in ("stopped", "whole")]
-    stopped, undisturbed = places
-    assert torchrun(workplace, undisturbed.results).wait(200) == 0
-    folder = stopped.results / SPEC.run_id
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
-        before = steps(folder)
-        process = torchrun(workplace, stopped.results)
-        wait_for(lambda before=before: steps(folder) > before + 2)
-        ranks = children(process.pid)
-        (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
-        # torchrun has a status of its own.
-        assert process.wait(60)
-        wait_for(lambda ranks=ranks: not any(map(is_alive, ranks)))
-        assert not any(map(is_alive, ranks))
-        newest = folder / "checkpoint.pt"
-        assert torch.load(newest, weights_only=True)["step"] > before + 2
-        newest.with_name("checkpoint.before.pt").unlink(missing_ok=True)
-    assert torchrun(workplace, stopped.results).wait(200) == 0
-    assert weights(stopped) == weights(undisturbed)
+    assert says in said
+    assert (tmp_path / spec.run_id / "checkpoint.pt").exists()
+    run_specs([spec], {"ssv2": [data]}, tmp_path)
+    assert outcome(tmp_path, spec) == whole[spec.run_id]

@@ -1,0 +1,90 @@
+"""Commands that look at videos, and that apply or export weights."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mgm.cli.base import app, grouped
+from mgm.console import say
+from mgm.errors import UserError
+from mgm.spec import MASKS, ApplyOptions, PredictOptions
+
+SOURCE = "A video, or a folder that `mgm prepare` wrote."
+Source = Annotated[Path, typer.Argument(help=SOURCE, metavar="VIDEO|DATASET")]
+WEIGHTS = (
+    "A run's folder, or a file or folder of weights: of mgm, VideoMAE, Hugging Face or a later "
+    "method."
+)
+Weights = Annotated[Path, typer.Option(help=WEIGHTS)]
+
+
+@app.command()
+def show(
+    source: Source,
+    out: Annotated[
+        Path, typer.Option(help="The picture of a video: .gif, or .png with a row per mask.")
+    ] = Path("show.gif"),
+    masks: Annotated[
+        str, typer.Option(help="Masks, separated by commas; or all.")
+    ] = "block,tube,mgm",
+) -> None:
+    """Draw a video, its motion and what masks hide. Print how much of the motion they hide.
+
+    Of a dataset, print the mean over its videos.
+    """
+    from mgm.stages.samples import show as look
+
+    if out.suffix not in (".gif", ".png"):
+        raise UserError(f"{out}: the picture is a .gif, or a .png; name it so")
+    say("\n".join(look(source, [*MASKS] if masks == "all" else masks.split(","), out)))
+
+
+@app.command()
+@grouped
+def embed(
+    options: ApplyOptions,
+    source: Source,
+    weights: Weights,
+    out: Annotated[Path, typer.Option(help="The file to write, .npz: path_N and feature_ND.")],
+) -> None:
+    """Write a feature per video to one file."""
+    from mgm.stages.apply import embed as compute
+
+    say(compute(source, weights, out, options))
+
+
+@app.command()
+@grouped
+def predict(
+    options: PredictOptions,
+    source: Source,
+    weights: Weights,
+    out: Annotated[Path, typer.Option(help="The file to write, .csv: a row per video.")],
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Class names: a folder that `mgm prepare` wrote, or a file with a name per line, "
+            "in the order of the labels or with their numbers. Default: those of the weights."
+        ),
+    ] = None,
+) -> None:
+    """Write the class of each video, and its scores, to one file."""
+    from mgm.stages.apply import predict as compute
+
+    say(compute(source, weights, out, classes, options))
+
+
+@app.command()
+def export(
+    run: Annotated[
+        Path,
+        typer.Argument(help="The folder of a pretraining or fine-tuning run.", metavar="RUN"),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace files.")] = False,
+) -> None:
+    """Write a run's weights as a folder for Hugging Face's transformers."""
+    from mgm.stages.export import export as write
+
+    say(write(run, out, force))

@@ -1,0 +1,112 @@
+"""The commands that make a dataset ready: `mgm prepare` and `mgm track`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mgm.cli.base import app
+from mgm.console import say
+from mgm.errors import UserError, nearest
+from mgm.files import read_json
+from mgm.spec import FLOWS, PUBLISHED, Flow
+
+DATASETS = ("folder", "drawn", *PUBLISHED)
+Processes = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="Worker processes. Default: one per core.")
+]
+
+
+@app.command()
+def prepare(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="folder: your own videos. drawn: generated ones. Or a published dataset: "
+            f"{', '.join(PUBLISHED)}.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write videos, tracks and index to.")],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            help="The videos. folder: class folders, a flat folder, lists of `path label`, or a "
+            "CSV path[,label][,split][,group]. Published: a folder with the official files. "
+            "Derived sets: the prepared set that they are made of.",
+        ),
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option(help="Domain adaptation: the prepared set to test on.")
+    ] = None,
+    params: Annotated[
+        Path | None, typer.Option(help="drawn: a JSON file with the generator's parameters.")
+    ] = None,
+    split: Annotated[
+        int, typer.Option(min=1, max=3, help="ucf101, hmdb51: the official split.")
+    ] = 1,
+    short_side: Annotated[
+        int, typer.Option(min=16, max=4096, help="Most pixels of a video's short side.")
+    ] = 256,
+    quality: Annotated[
+        int, typer.Option(min=2, max=31, help="Of JPEG: 2 is the best and largest.")
+    ] = 4,
+    processes: Processes = None,
+    force: Annotated[bool, typer.Option("--force", help="Begin anew.")] = False,
+) -> None:
+    """Decode each video once, and write what training reads. Run it again to continue."""
+    from mgm.data.prepare import list_drawn, summary
+    from mgm.data.prepare import prepare as write
+
+    if dataset not in DATASETS:
+        raise UserError(f"{dataset}: no such dataset; {nearest(dataset, DATASETS)}")
+    if dataset == "drawn":
+        from mgm.drawn.sets import parse_params
+
+        drawn = parse_params(read_json(params) if params else {}, str(params or "drawn"))
+        # Their size is a parameter.
+        side = max(short_side, drawn.size)
+        say(summary(write(list_drawn(drawn), out, side, quality, processes, force, drawn)))
+        return
+    if source is None:
+        raise UserError(f"{dataset}: needs --source, the folder of the videos")
+    if dataset in PUBLISHED and PUBLISHED[dataset].derived_from:
+        from mgm.data.published import derive
+
+        say(summary(derive(dataset, source, target, out)))
+        return
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{out}: is inside {source}, so it would be a source; choose another --out")
+    if dataset == "folder":
+        from mgm.data.folder import list_folder
+
+        listing = list_folder(source)
+    else:
+        from mgm.data.published import list_published
+
+        listing = list_published(dataset, source, split)
+    say(summary(write(listing, out, short_side, quality, processes, force)))
+
+
+@app.command()
+def track(
+    folder: Annotated[
+        Path, typer.Argument(help="A folder that `mgm prepare` wrote.", metavar="FOLDER")
+    ],
+    method: Annotated[
+        Flow,
+        typer.Option(help="raft-small: RAFT-small of torchvision; dis: OpenCV's, with no weights."),
+    ],
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="A state_dict of torchvision's raft_small; default: download it."),
+    ] = None,
+    processes: Processes = None,
+    force: Annotated[bool, typer.Option("--force", help="Begin anew.")] = False,
+) -> None:
+    """Write the optical flow of a dataset's videos, which masks may follow."""
+    from mgm.data.prepare import write_tracks
+
+    assert method in FLOWS
+    write_tracks(folder, method, weights, processes, force)
+    say(f"{folder}: {method} tracks of all videos are there")

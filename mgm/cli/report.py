@@ -1,0 +1,74 @@
+"""Commands that read results: report, sync, pack."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mgm.cli.base import app
+from mgm.console import say
+from mgm.errors import UserError
+
+Name = Annotated[
+    str, typer.Argument(help="Name of the results: the folder in --results, such as smoke.")
+]
+Results = Annotated[Path, typer.Option(help="Folder that contains the folder NAME of results.")]
+Reports = Annotated[Path, typer.Option(help="Folder that contains the folder NAME of the report.")]
+
+
+@app.command()
+def report(
+    name: Name = "smoke",
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+    only: Annotated[
+        str, typer.Option(help="One table or figure, such as table4e. Default: all, with the page.")
+    ] = "",
+    draw: Annotated[bool, typer.Option(help="Draw figures.")] = True,
+) -> None:
+    """Write tables, figures and the page from existing results.
+
+    Results are the runs in results/NAME, or results/NAME.csv.xz. This never trains.
+    """
+    from mgm.report.page import build_report
+
+    say(f"wrote {build_report(name, results, reports, only, draw)}")
+
+
+@app.command()
+def sync(
+    name: Annotated[
+        str, typer.Argument(help="Name of the results. Default: all that are in --results.")
+    ] = "",
+    results: Results = Path("results"),
+    uri: Annotated[
+        str, typer.Option(help="MLflow's tracking URI; default: a database in --results.")
+    ] = "",
+    every: Annotated[
+        float, typer.Option(help="Copy again every so many seconds; default: once.", min=0)
+    ] = 0,
+) -> None:
+    """Copy results to MLflow.
+
+    MLflow is only a copy of the files: if it is down, nothing is lost.
+    """
+    from mgm.report import mlflow
+
+    if every:
+        mlflow.follow(results, name, uri, every)
+    if not (found := mlflow.folders(results, name)):
+        raise UserError(f"{results / name}: has no runs; run a study first")
+    for folder in found:
+        say(f"{folder}: {mlflow.sync(folder, uri)}")
+
+
+@app.command()
+def pack(name: Name, results: Results = Path("results")) -> None:
+    """Write results/NAME.csv.xz: every number, with its run, commit and start time.
+
+    `mgm report NAME` shows the study from it in a clone that has no runs.
+    """
+    from mgm.results.frame import pack as write
+
+    path = write(name, results)
+    say(f"wrote {path}, {path.stat().st_size / 1000:,.0f} kB")

@@ -1,0 +1,130 @@
+"""`mgm run`: train, fine-tune, probe, measure and sample, as specs say."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+from mgm.cli.base import Data, Out, app, grouped, places, processes
+from mgm.console import say, show
+from mgm.errors import UserError, nearest
+from mgm.files import read_json, write_text
+from mgm.results.run import read_result
+from mgm.spec import MASKS, STAGES, RunOptions, Spec, parents, parse, read_spec
+
+EXTERNAL = "external.json"  # path and digest of weights that no run here trained
+DISTRIBUTED = ("pretrain", "finetune")  # stages that several processes share
+
+Specs = Annotated[
+    list[Path],
+    typer.Argument(help="Spec files (JSON), run one after another.", metavar="SPEC.json..."),
+]
+Fields = Annotated[
+    str, typer.Option(help="Print the fields of a stage's spec, with their defaults, and exit.")
+]
+
+
+@app.command()
+@grouped
+def run(
+    options: RunOptions,
+    specs: Specs = [],  # noqa: B006
+    data: Data = [],  # noqa: B006
+    out: Out = Path("results"),
+    fields: Fields = "",
+) -> None:
+    """Run specs: pretraining, fine-tuning, probes, measurements and samples.
+
+    A spec is a JSON file with the field `stage` and, at least, `data.dataset`. A finished run is
+    skipped, and a stopped run continues. Start `mgm run` with torchrun to train in several
+    processes.
+    """
+    if fields:
+        if fields not in STAGES:
+            raise UserError(f"--fields {fields}: {nearest(fields, STAGES)}")
+        say("\n".join(fields_of(STAGES[fields])))
+        return
+    if not specs:
+        raise UserError("mgm run: no spec; `mgm run --fields pretrain` lists what it may contain")
+    wanted = [complete(read_json(path), str(path), out) for path in specs]
+    # A finished run should not cost an import of PyTorch.
+    to_do = [spec for spec in wanted if not read_result(out / spec.run_id)]
+    for spec in wanted:
+        if spec not in to_do:
+            show(f"{spec.run_id}: already done")
+    for spec in to_do:
+        if spec.stage not in DISTRIBUTED and processes() > 1:
+            raise UserError(f"{spec.run_id}: a {spec.stage} runs in one process, without torchrun")
+        if not parents(spec) and spec.model.misnamed:
+            show(f"note: model.{spec.model.misnamed}; a name of your own, such as toy, says so")
+    if to_do:
+        where = places(data)
+        from mgm.stages.run import run_specs
+        from mgm.training.distributed import process_group
+
+        with process_group():
+            run_specs(to_do, where, out, options)
+
+
+def fields_of(kind: type[BaseModel], before: str = "") -> list[str]:
+    """Return a line per field of a spec: its dotted name, its default and what it may be."""
+    lines, schema = list[str](), kind.model_json_schema()["properties"]
+    for name, field in kind.model_fields.items():
+        default = None if field.is_required() else field.default
+        group = type(default) if isinstance(default, BaseModel) else field.annotation
+        if isinstance(group, type) and issubclass(group, BaseModel):
+            lines += fields_of(group, f"{before}{name}.")
+            continue
+        facts = schema[name]
+        choices = MASKS if (before, name) == ("mask.", "name") else facts.get("enum")
+        about = " | ".join(map(str, choices)) if choices else facts.get("type", "")
+        for bound, sign in (
+            ("minimum", ">="),
+            ("exclusiveMinimum", ">"),
+            ("exclusiveMaximum", "<"),
+        ):
+            about += f" {sign} {facts[bound]:g}" if bound in facts else ""
+        value = "(required)" if field.is_required() else json.dumps(default)
+        lines.append(f"{before}{name}: {value}  # {about}")
+    return lines
+
+
+def complete(fields: Any, source: str, results: Path) -> Spec:
+    """Return the spec of a file's fields.
+
+    `init: PATH` starts from external weights, of any format that `mgm.models` reads. Fields of
+    `model` and `clips` that are missing are those of the parent, or of these weights.
+    """
+    if not isinstance(fields, dict):
+        raise UserError(f"{source}: is no spec; write the fields as a JSON object")
+    given = dict(fields)
+    if path := given.pop("init", None):
+        if given.get("parent"):
+            raise UserError(f"{source}: has both init and parent; remove one")
+        from mgm.models.weights import weights_digest
+
+        about = {"path": str(Path(path).absolute()), "sha256": weights_digest(Path(path))}
+        given["parent"] = f"external-{about['sha256'][:8]}"
+        write_text(results / given["parent"] / EXTERNAL, json.dumps(about) + "\n")
+    if given.get("parent") and given.get("stage") in ("pretrain", "finetune", "probe"):
+        for name, part in _of_parent(results / str(given["parent"]), given["stage"]).items():
+            if isinstance(own := given.get(name, {}), dict):
+                given[name] = {**part, **own}
+    return parse(given, source)
+
+
+def _of_parent(place: Path, stage: str) -> Mapping[str, Any]:
+    """Return the groups of fields that a run takes from its parent, if that is there."""
+    if (place / EXTERNAL).exists():
+        from mgm.models.weights import read_weights, sizes_of
+
+        path = Path(read_json(place / EXTERNAL)["path"])
+        sizes = sizes_of(read_weights(path), path)
+        return {name: sizes[name] for name in sizes if name == "model" or stage == "pretrain"}
+    if stage == "pretrain" or not (place / "spec.json").exists():
+        return {}
+    parent = read_spec(place).model_dump(mode="json")
+    return {name: parent[name] for name in ("model", "clips")}

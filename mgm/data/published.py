@@ -1,0 +1,243 @@
+"""List the videos of published datasets from their official files.
+
+A function per dataset returns its class names and its rows. Where a source lacks the official
+lists, those that this package carries are used (`lists/`), or else lists `path label` as VideoMAE
+and mmaction2 have them. Videos are looked up below the source as the lists say, then by file name.
+
+The sets derived from prepared ones refer to the same files: Mini-K200, and the two tasks of partial
+domain adaptation (Table 3). A task trains on 14 classes of a source dataset, and tests on videos of
+a target dataset, of the 7 classes that both share.
+
+This module is light to import, since a study calls `task_digest` before any set is drawn.
+"""
+
+import csv
+import hashlib
+import json
+import lzma
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from mgm.data.folder import Files, Listing, Row, key, label_lists, listing, stem
+from mgm.data.index import SPLITS, Index, Video, content_digest, read_index, write_index
+from mgm.errors import UserError
+from mgm.files import read_json
+from mgm.spec import GENERATED, PUBLISHED
+
+LISTS = Path(__file__).parent / "lists"
+Lists = tuple[tuple[str, ...], list[Row]]
+
+
+def carried(name: str) -> str:
+    """Return the text of a list in this package."""
+    data = (LISTS / name).read_bytes()
+    return (lzma.decompress(data) if name.endswith(".xz") else data).decode()
+
+
+def k400(source: Path, split: int) -> Lists:
+    """Kinetics-400: annotations/*.csv or *.csv, and files ID_START_END.mp4 of six-digit seconds.
+
+    The test split is the validation split. Clips of a YouTube video are a group.
+    """
+    split_of = {"train": "train", "val": "test", "validate": "test", "validation": "test"}
+    rows = list[Row]()
+    for path in sorted([*source.glob("*.csv"), *source.glob("annotations/*.csv")]):
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            official = {"label", "youtube_id", "time_start", "time_end", "split"}
+            for line in table if official <= {*(table.fieldnames or ())} else ():
+                if line["split"] in split_of:
+                    start, end = (int(float(line[f"time_{at}"])) for at in ("start", "end"))
+                    name = f"{line['split']}/{line['youtube_id']}_{start:06}_{end:06}.mp4"
+                    side = split_of[line["split"]]
+                    rows.append(Row(name, line["label"], side, line["youtube_id"]))
+    return tuple(sorted({row.label for row in rows})), rows
+
+
+def ssv2(source: Path, split: int) -> Lists:
+    """Something-Something v2: labels.json, train.json, validation.json, and ID.webm.
+
+    The lists are in the source or in its folder labels, and may begin with their former
+    "something-something-v2-". The test split is the validation split.
+    """
+    lists = {
+        path.stem.removeprefix("something-something-v2-"): path
+        for path in (*source.glob("*.json"), *source.glob("labels/*.json"))
+    }
+    if not {"labels", "train", "validation"} <= lists.keys():
+        return (), []
+    number_of = {name: int(number) for name, number in read_json(lists["labels"]).items()}
+    return tuple(sorted(number_of, key=number_of.__getitem__)), [
+        Row(f"{line['id']}.webm", re.sub(r"[][]", "", line["template"]), side)
+        for side, name in (("train", "train"), ("test", "validation"))
+        for line in read_json(lists[name])
+    ]
+
+
+def ucf101(source: Path, split: int) -> Lists:
+    """UCF101: ucfTrainTestlist, or the carried counts of clips, and CLASS/v_CLASS_gNN_cMM.avi.
+
+    Clips of a class and a group come from the same source video. Split N tests groups 7N-6 to 7N.
+    """
+    folder = source / "ucfTrainTestlist"
+    if folder.is_dir():
+        lines = (folder / "classInd.txt").read_text().split()
+        classes, rows = tuple(lines[1::2]), list[tuple[str, str]]()
+        for side in SPLITS:
+            listed = (folder / f"{side}list{split:02}.txt").read_text().splitlines()
+            rows += [(line.split()[0], side) for line in listed if line.strip()]
+    else:
+        counts = dict(list(csv.reader(carried("ucf101.csv").splitlines()))[1:])
+        classes = tuple(counts)
+        rows = [
+            (f"{name}/v_{name}_g{group:02}_c{clip:02}.avi", SPLITS[(group - 1) // 7 == split - 1])
+            for name, clips in counts.items()
+            for group, count in enumerate(clips, start=1)
+            for clip in range(1, int(count) + 1)
+        ]
+    return classes, [
+        Row(path, path.partition("/")[0], side, stem(path).rpartition("_")[0])
+        for path, side in rows
+    ]
+
+
+def hmdb51(source: Path, split: int) -> Lists:
+    """HMDB51: CLASS_test_splitN.txt, or the carried lists of split 1, and CLASS/NAME.avi.
+
+    A name begins with the film that it is from. Marks are 0 for unused, 1 for train and 2 for test.
+    """
+    end = f"_test_split{split}.txt"
+    lines = [
+        f"{path.name.removesuffix(end)}/{line}"
+        for path in sorted([*source.glob(f"*{end}"), *source.glob(f"*/*{end}")])
+        for line in path.read_text().splitlines()
+        if line.strip()
+    ]
+    if not lines and split > 1:
+        raise UserError(f"{source}: has no lists *{end}, and mgm has those of split 1 only")
+    rows = list[Row]()
+    for line in lines or carried("hmdb51_split1.txt.xz").splitlines():
+        path, mark = line.rsplit(maxsplit=1)
+        label = path.partition("/")[0]
+        film = stem(path).rpartition(f"_{label}_")[0] or path
+        if mark != "0":
+            rows.append(Row(path, label, SPLITS[int(mark) - 1], film))
+    return tuple(sorted({row.label for row in rows})), rows
+
+
+def diving48(source: Path, split: int) -> Lists:
+    """Diving48, version 2 of its labels: Diving48_*.json, or the carried lists, and rgb/ID_N.mp4.
+
+    ID is the video of a competition. One of the 48 classes has no video.
+    """
+    lists = json.loads(carried("diving48_v2.json.xz"))
+    if (source / "Diving48_vocab.json").is_file():
+        lists = {name: read_json(source / f"{name}.json") for name in lists}
+    classes = tuple(", ".join(parts) for parts in lists["Diving48_vocab"])
+    return classes, [
+        Row(f"rgb/{name}.mp4", classes[line["label"]], side, name.rpartition("_")[0] or name)
+        for side in SPLITS
+        for line in lists[f"Diving48_V2_{side}"]
+        for name in [line["vid_name"]]
+    ]
+
+
+READERS: dict[str, Callable[[Path, int], Lists]] = {
+    "k400": k400,
+    "ssv2": ssv2,
+    "ucf101": ucf101,
+    "hmdb51": hmdb51,
+    "diving48": diving48,
+}
+
+
+def list_published(name: str, source: Path, split: int = 1) -> Listing:
+    """List the videos of a published dataset that are below `source`.
+
+    Args:
+        split: the official split, of UCF101 and HMDB51.
+    """
+    title = PUBLISHED[name].title + (f" split {split}" if name in ("ucf101", "hmdb51") else "")
+    if rows := label_lists(source, split):
+        return listing(source, rows, f"{title}: lists of paths and labels")
+    classes, rows = READERS[name](source, split)
+    if not rows:
+        raise UserError(f"{source}: has no lists of {title}; put the official ones there")
+    return listing(source, rows, f"{title}: official lists", classes, Files(source))
+
+
+def mini_k200(source: Path, out: Path) -> Index:
+    """Derive Mini-K200 from the prepared K400 in `source`, by its published YouTube ids."""
+    whole = read_index(source)
+    ids = {split: {*carried(f"mini_k200_{split}.txt.xz").split()} for split in SPLITS}
+    # A name is SPLIT/ID_START_END. An id has 11 letters.
+    videos = [v for v in whole.videos if os.path.basename(v.name)[:11] in ids[v.split]]
+    listed, digest = sum(map(len, ids.values())), content_digest(whole.classes, videos)
+    note = f"Mini-K200: {len(videos):,} videos of {listed:,} listed ids are there"
+    return Index(out, whole.classes, tuple(videos), (), digest, note)
+
+
+def task_digest(task: str, source: str, target: str) -> str:
+    """Return the digest of a task's index (12 hex digits), from its source's and its target's."""
+    return hashlib.sha256(json.dumps([task, source, target, 1]).encode()).hexdigest()[:12]
+
+
+def adaptation(task: str, source: Path, target: Path, out: Path) -> Index:
+    """Derive a task of partial domain adaptation from two prepared sets.
+
+    The classes are the source's 14, the shared ones first. The published lists name videos and
+    labels. They are those of the official split 1. Generated sets share classes of equal names.
+    """
+    sides = {"train": read_index(source), "test": read_index(target)}
+    table = csv.DictReader(carried("pda.csv.xz").splitlines())
+    rows = [row for row in table if row["task"] == task]
+    names = {
+        int(row["label"]): row["path"].partition("/")[0] for row in rows if row["split"] == "train"
+    }
+    classes = tuple(names[label] for label in sorted(names))
+    if all(index.drawn for index in sides.values()):
+        return _of_shared_names(task, sides["train"], sides["test"], out)
+    label_of = {(row["split"], _tail(row["path"])): int(row["label"]) for row in rows}
+    videos = [
+        replace(video, label=label_of[split, _tail(video.name)], split=split)
+        for split, index in sides.items()
+        for video in index.videos
+        if (split, _tail(video.name)) in label_of
+    ]
+    note = f"published lists of {task}: {len(videos):,} of {len(rows):,} videos are there"
+    digest = task_digest(task, *(index.digest for index in sides.values()))
+    return Index(out, classes, tuple(videos), (), digest, note)
+
+
+def _tail(path: str) -> str:
+    """Return what identifies a file of UCF101 or HMDB51: its class and its name."""
+    return key("/".join(stem(path).split("/")[-2:]))
+
+
+def _of_shared_names(task: str, origin: Index, goal: Index, out: Path) -> Index:
+    shared = [name for name in origin.classes if name in goal.classes]
+    classes = (*shared, *(name for name in origin.classes if name not in shared))
+
+    def of(index: Index, videos: Iterable[Video], names: Iterable[str]) -> list[Video]:
+        labels = {index.classes.index(name): classes.index(name) for name in names}
+        return [replace(v, label=labels[v.label]) for v in videos if v.label in labels]
+
+    videos = (*of(origin, origin.train, classes), *of(goal, goal.test, shared))
+    digest, note = task_digest(task, origin.digest, goal.digest), f"{GENERATED} of {task}"
+    return Index(out, classes, videos, (), digest, f"{note}: classes shared by name")
+
+
+def derive(name: str, source: Path, target: Path | None, out: Path) -> Index:
+    """Write the index of a dataset that is made of prepared ones, and return it."""
+    out = Path(os.path.abspath(out))
+    if name == "mini-k200":
+        index = mini_k200(source, out)
+    elif target is None:
+        raise UserError(f"{name}: needs --target, the folder of {PUBLISHED[name].derived_from[1]}")
+    else:
+        index = adaptation(name, source, target, out)
+    write_index(index)
+    return read_index(out)

@@ -1,0 +1,1 @@
+"""Generated videos whose classes are motions."""

@@ -1,0 +1,81 @@
+"""Whole files and locks: a reader sees the old file or the new one, never a part of it."""
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from mgm.console import show
+from mgm.errors import UserError
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a hidden name next to `path`. Rename it to `path` if the block succeeds.
+
+    The hidden name keeps the suffix, since some libraries choose the format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` in one step."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        UserError: the file is not JSON. The error names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error})") from None
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path` until the block ends. Wait if another process holds it.
+
+    The kernel frees the lock when its process ends. On a file system without locks, print a warning
+    and go on.
+
+    Args:
+        what: what the lock guards, for the line that says for whom this process waits.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            show(f"mgm: {what}: waits for {path.read_text() or 'another process'}")
+            lock.acquire()
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        show(f"mgm: {path}: this file system has no locks; run one process at a time")
+    try:
+        yield
+    finally:
+        lock.release()

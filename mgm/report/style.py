@@ -1,0 +1,72 @@
+"""Style and output files of all figures."""
+
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from mgm.files import replacing
+
+# Figures are drawn without a screen.
+mpl.use("agg")
+INK, QUIET, HIDDEN = "#1a1a1a", "#5f5f5f", "#dde2ea"
+# Vermilion of Okabe and Ito's palette, which colour-blind readers can distinguish.
+ACCENT = "#d55e00"
+# Colours of methods, dark enough for text. The first is MGM's in all figures.
+COLOURS = (ACCENT, "#0072b2", "#117a5b", "#7d4a86", "#8a6d00", "#a0265a", "#3b8bbd", "#4d4d4d")
+# Marks of methods, so that they also differ in grey.
+MARKS = "osD^vP<X"
+DPI = 200  # of PNG files
+STYLE: dict[Any, Any] = {
+    # A $ in a name is a $.
+    "text.parse_math": False,
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.pad_inches": 0.08,
+    "svg.hashsalt": "mgm",  # the same figure has the same ids
+}
+
+
+def colours_of(names: Sequence[str]) -> dict[str, str]:
+    """Return a colour per name. MGM has the same in all figures."""
+    others = iter(COLOURS[1:] * len(names))
+    return {name: ACCENT if name in ("MGM", "MGM (Dense)") else next(others) for name in names}
+
+
+@mpl.rc_context(STYLE)
+def write(draw: Callable[[], Figure], path: Path) -> None:
+    """Draw a figure, and write it as svg or png. The same figure gives the same bytes."""
+    figure = draw()
+    with replacing(path) as temporary:
+        clock = {"Date" if path.suffix == ".svg" else "Software": None}
+        figure.savefig(temporary, dpi=DPI, metadata=clock, bbox_inches="tight")
+    # pyplot would keep the figure.
+    plt.close(figure)
+
+
+def caption(figure: Figure, text: str) -> Figure:
+    """Write paragraphs below a figure."""
+    width = int((figure.get_figwidth() - 0.2) * 17.2)
+    lines = [line for part in text.split("\n") for line in textwrap.wrap(part, width)]
+    lowest = (figure.get_tightbbox().y0 - 0.1) / figure.get_figheight()
+    look: dict[str, Any] = {"size": 7.5, "color": QUIET, "va": "top", "linespacing": 1.25}
+    figure.text(0.01, lowest, "\n".join(lines), **look)
+    return figure

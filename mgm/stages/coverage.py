@@ -1,0 +1,132 @@
+"""Coverage: the share of moving pixels that each mask hides.
+
+The papers do not measure it, but it is the purpose of motion guidance. `mgm show` prints it. This
+module does not need torch.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mgm.data.index import Video, spread
+from mgm.errors import UserError
+from mgm.masking import Grid, mask_clips
+from mgm.rng import clip_seed
+from mgm.spec import MASKS, Clips, Mask, Measure
+from mgm.video.clip import Clip, Crop
+from mgm.video.motion import slot_magnitude
+from mgm.video.store import read_clips
+from mgm.video.track import Track, track_path
+from mgm.video.transform import view_indices
+
+if TYPE_CHECKING:
+    from mgm.stages.run import RunContext
+
+MOVES = 0.5  # pixels per slot. Less is noise, since codecs search in quarters of a pixel
+
+
+def coverage(spec: Measure, run: "RunContext") -> dict[str, float]:
+    """Return `coverage_MASK` of every mask at its usual ratio, in per cent, and `videos`.
+
+    `videos` is the number of measured test videos in which something moves.
+    """
+    videos = spread(run.index.test, spec.videos or len(run.index.test))
+    grid, tubelet, masks = Grid(*spec.grid), spec.model.tubelet, usual_masks(spec.mask.jitter)
+    share_VN = hidden_motion(videos, spec.clips, grid, tubelet, masks, spec.seed)
+    numbers = {f"coverage_{mask.name}": x for mask, x in zip(masks, share_VN.mean(0).tolist())}
+    return numbers | {"videos": float(len(share_VN))}
+
+
+def usual_masks(jitter: bool) -> list[Mask]:
+    """Return every mask at its usual ratio."""
+    return [Mask(name=name, ratio=info.ratio, jitter=jitter) for name, info in MASKS.items()]
+
+
+def hidden_motion(
+    videos: Sequence[Video],
+    clips: Clips,
+    grid: Grid,
+    tubelet: int,
+    masks: Sequence[Mask],
+    seed: int = 0,
+) -> np.ndarray:
+    """Return the share of the moving pixels that each mask hides of each video, in per cent.
+
+    Clips are the centre crops of each video's middle clip. Videos in which nothing moves are left
+    out.
+
+    Returns:
+        (videos, masks).
+
+    Raises:
+        UserError: nothing moves in any video.
+    """
+    shares = []
+    for sample, video in enumerate(videos):
+        clip, _ = middle_clip(video, clips)
+        own_seed = clip_seed(seed, 0, sample)
+        masked_NSHW = masks_of(clip, masks, grid, tubelet, clips.stride, own_seed)
+        shares.append(hidden_shares(clip, masked_NSHW, tubelet))
+    share_VN = np.array(shares).reshape(len(videos), len(masks))
+    share_VN = share_VN[np.isfinite(share_VN).all(axis=1)]
+    if not len(share_VN):
+        raise UserError(f"in {len(videos)} videos nothing moves {MOVES} pixels; choose others")
+    return share_VN
+
+
+def hidden_shares(clip: Clip, masked_NSHW: np.ndarray, tubelet: int) -> np.ndarray:
+    """Return the share of a clip's moving pixels that each mask hides, in per cent.
+
+    A pixel moves if its motion in a slot is at least MOVES pixels larger than the slot's median.
+    The median is the camera's motion if objects cover less than half of the frame. Slots without
+    moving pixels do not count.
+
+    Returns:
+        (N,): means over slots, NaN if nothing moves.
+    """
+    moves = clip.motion_THW2, clip.distance_THW, clip.has_motion_T
+    magnitude_SHW = slot_magnitude(*moves, tubelet)
+    moving_SHW = magnitude_SHW - np.median(magnitude_SHW, axis=(1, 2), keepdims=True) >= MOVES
+    kept_S = moving_SHW.any(axis=(1, 2))
+    if not kept_S.any():
+        return np.full(len(masked_NSHW), np.nan)
+    sides = clip.frames_THWC.shape[1:3]
+    moving_SHW = enlarged(moving_SHW[kept_S], *sides)
+    count_S = moving_SHW.sum(axis=(1, 2))
+    hidden_NS = [
+        (enlarged(masked_SHW[kept_S], *sides) & moving_SHW).sum((1, 2))
+        for masked_SHW in masked_NSHW
+    ]
+    return 100 * (np.array(hidden_NS) / count_S).mean(axis=1)
+
+
+def enlarged(x_SHW: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return values per patch or cell as values per pixel of a frame, (S, height, width).
+
+    A pixel is in the patch, or in the cell, of its top left corner.
+    """
+    rows, columns = x_SHW.shape[1:]
+    row_H, column_W = np.arange(height) * rows // height, np.arange(width) * columns // width
+    return x_SHW[:, row_H][:, :, column_W]
+
+
+def masks_of(
+    clip: Clip, masks: Sequence[Mask], grid: Grid, tubelet: int, stride: int, seed: int
+) -> np.ndarray:
+    """Return what masks hide of a clip: (N, S, H, W) bool, True where hidden."""
+    masked_NL = [
+        mask_clips(mask, grid, [clip.known], np.array([seed]), tubelet, stride)[0] for mask in masks
+    ]
+    shape = len(masks), grid.slots, grid.height, grid.width
+    return np.array(masked_NL, bool).reshape(shape)
+
+
+def middle_clip(video: Video, clips: Clips) -> tuple[Clip, np.ndarray]:
+    """Return the centre crop of a prepared video's middle clip, and its frames' numbers."""
+    index_T = view_indices(clips, video.frames, view=0, views=1)
+    crop = Crop.centre(video.height, video.width)
+    track = Track(track_path(video.tracks, video.name))
+    (frames_THWC,) = read_clips(video.path, track, index_T[None], [crop], clips.size)
+    motion = track.motion(index_T).under(crop, clips.size, (video.height, video.width))
+    return Clip(frames_THWC, motion), index_T

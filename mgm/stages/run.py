@@ -1,0 +1,281 @@
+"""Run specs in their folders, one after another, and record their results."""
+
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+from mgm import rng
+from mgm.console import duration, show
+from mgm.data.index import Index, Video, read_index, require_labels
+from mgm.data.prepare import cores
+from mgm.errors import UserError, as_user_error
+from mgm.files import locked, read_json, write_text
+from mgm.models.weights import weights_digest
+from mgm.results.run import git_commit, read_result, write_result
+from mgm.spec import MASKS, ApplyOptions, Mask, Measure, Run, RunOptions, Spec
+from mgm.training import distributed
+from mgm.training.checkpoint import remove_checkpoints
+from mgm.version import __version__
+
+EXTERNAL = "external.json"  # path and digest of weights that no run here trained
+
+
+@dataclass
+class RunContext:
+    """What a run has besides its spec.
+
+    Attributes:
+        folder: of the run. `results` is the folder of all runs.
+        index: the videos of its dataset.
+        workers: processes that read videos, per training process.
+        failed: names of the training videos that could not be read.
+        parents: {run id: SHA-256 of its weights}, of the weights that were loaded.
+    """
+
+    folder: Path
+    results: Path
+    index: Index
+    options: RunOptions
+    device: torch.device
+    workers: int
+    failed: list[str] = field(default_factory=list)
+    parents: dict[str, str] = field(default_factory=dict)
+
+    def weights(self, run_id: str) -> Path:
+        """Return the path of a parent's weights (`verified_weights`)."""
+        path, self.parents[run_id] = verified_weights(self.results / run_id)
+        return path
+
+    def training_videos(self, spec: Run) -> list[Video]:
+        """Return the training videos, with as many labels per class as `spec.data` asks for.
+
+        The draw depends only on the run's seed, so runs that are compared see the same labels.
+        """
+        videos, per_class = list(self.index.train), spec.data.labels_per_class
+        require_labels(self.index, spec)
+        if not per_class:
+            return videos
+        draw = rng.generator(rng.clip_seed(spec.seed, 0, -1), "labels")
+        kept, seen = list[int](), Counter[int]()
+        for position in draw.permutation(len(videos)).tolist():
+            seen[videos[position].label] += 1
+            if seen[videos[position].label] <= per_class:
+                kept.append(position)
+        return [videos[position] for position in sorted(kept)]
+
+
+def verified_weights(folder: Path) -> tuple[Path, str]:
+    """Return the path and the SHA-256 of a run's weights. They must be those that it wrote.
+
+    Args:
+        folder: of the run, or of weights that no run here trained.
+    """
+    path, result = folder / "weights.safetensors", read_result(folder)
+    wanted = result and result.weights_sha256
+    if (folder / EXTERNAL).exists():
+        about = read_json(folder / EXTERNAL)
+        path, wanted = Path(about["path"]), about["sha256"]
+    if not path.exists():
+        raise UserError(f"{path}: no such weights; run {folder.name} first")
+    digest = weights_digest(path)
+    if wanted and digest != wanted:
+        raise UserError(
+            f"{path}: its SHA-256 is {digest[:12]}, and the run wrote {wanted[:12]}; restore it, "
+            f"or delete {folder} and run it again"
+        )
+    return path, digest
+
+
+def run_specs(
+    specs: Sequence[Spec],
+    data: Mapping[str, Sequence[Path]],
+    out: Path,
+    options: RunOptions = RunOptions(),
+) -> None:
+    """Run each spec in its folder out/RUN_ID.
+
+    Finished runs are skipped. With several specs, a failed run does not stop the others: each
+    cause is printed once, and the error at the end counts the failures. With several processes,
+    each computes its share of each run, and a failure ends all.
+
+    Args:
+        data: folders of prepared datasets by name. A spec takes the one with its digest.
+    """
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(options.threads)
+    if distributed.is_main():
+        say_device()
+    failed = dict[str, str]()  # run id: why
+    for spec in specs:
+        folder = out / spec.run_id
+        try:
+            with _to_do(folder, spec.run_id) as to_do:
+                if to_do:
+                    with _recorded(folder):
+                        _run_one(spec, folder, data, options)
+        except Exception as error:
+            known = as_user_error(error)
+            if known is None or distributed.world_size() > 1 or len(specs) == 1:
+                raise
+            same = next((run_id for run_id, why in failed.items() if why == str(known)), None)
+            failed[spec.run_id] = str(known)
+            show(f"{spec.run_id}: failed, as {same}" if same else f"{spec.run_id}: failed: {known}")
+    if failed:
+        raise UserError(f"{len(failed)} of {len(specs)} runs failed, for the reasons above")
+
+
+@contextmanager
+def _to_do(folder: Path, run_id: str) -> Iterator[bool]:
+    """Hold the lock of a run. Yield whether it must be computed: False if it is finished."""
+    with ExitStack() as lock:
+        done = False
+        if distributed.is_main():
+            lock.enter_context(locked(folder / "run.lock", run_id))
+            # What a killed process was writing, as large as a checkpoint.
+            for part in folder.glob(".[0-9]*.*"):
+                part.unlink()
+            if done := read_result(folder) is not None:
+                remove_checkpoints(folder)
+                show(f"{run_id}: already done")
+        yield not distributed.gather(done)[0]
+
+
+@contextmanager
+def _recorded(folder: Path) -> Iterator[None]:
+    """Write an error of the block to error.txt, for reports, and raise it again.
+
+    Of several processes, only one with an error for the user writes, since the others have lost it.
+    """
+    if distributed.is_main():
+        (folder / "error.txt").unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        known = as_user_error(error)
+        if known or distributed.world_size() == 1:
+            # The error counts, even if it cannot be written.
+            with suppress(OSError):
+                text = str(known or f"{type(error).__name__}: {error}")
+                write_text(folder / "error.txt", f"{text}\n")
+        raise
+
+
+def _run_one(
+    spec: Spec, folder: Path, data: Mapping[str, Sequence[Path]], options: RunOptions
+) -> None:
+    """Compute one run, or this process's share of it. Rank 0 writes the result."""
+    started, clock = datetime.now(UTC), time.monotonic()
+    mask: Mask | None = getattr(spec, "mask", None)
+    if mask and mask.name in MASKS and mask.version != MASKS[mask.name].version:
+        raise UserError(
+            f"{spec.run_id}: mask.version is {mask.version}, and this code makes version "
+            f"{MASKS[mask.name].version} of {mask.name}; remove the field for a new run"
+        )
+    if distributed.is_main():
+        write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
+    run = RunContext(
+        folder, folder.parent, find_index(spec, data), options, best_device(), readers(options)
+    )
+    # Each stage has imports of its own.
+    name = spec.name if isinstance(spec, Measure) else spec.stage
+    module = import_module("mgm.stages.samples" if name == "sample" else f"mgm.stages.{name}")
+    metrics = getattr(module, name)(spec, run)
+    if not distributed.is_main():
+        return
+    # The machine's clock may have been set back meanwhile.
+    wall_s = round(time.monotonic() - clock, 3)
+    weights, index = folder / "weights.safetensors", run.index
+    fields = {
+        "run_id": spec.run_id,
+        "stage": spec.stage,
+        "spec": spec.model_dump(mode="json"),
+        "metrics": metrics,
+        "seed": spec.seed,
+        "parents": run.parents,
+        "data": {
+            "dataset": spec.data.dataset,
+            "digest": index.digest,
+            "note": index.note,
+            # The meaning of a classifier's outputs.
+            "classes": list(index.classes) if spec.stage == "finetune" else len(index.classes),
+            "train": len(index.train),
+            "test": len(index.test),
+        },
+        "n_test": len(index.test) if "top1" in metrics else 0,
+        **provenance(),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": (started + timedelta(seconds=wall_s)).isoformat(timespec="seconds"),
+        "wall_s": wall_s,
+        "weights_sha256": weights_digest(weights) if weights.exists() else None,
+        "failed_videos": run.failed,
+    }
+    write_result(folder, fields)
+    remove_checkpoints(folder)
+    text = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    show(f"{spec.run_id}: {text or 'done'} in {duration(wall_s)}")
+
+
+def find_index(spec: Run, data: Mapping[str, Sequence[Path]]) -> Index:
+    """Return the index of the spec's dataset, with its digest if it names one."""
+    name, wanted = spec.data.dataset, spec.data.digest
+    indices = [read_index(folder) for folder in data.get(name, ())]
+    if not indices:
+        raise UserError(f"{spec.run_id}: dataset {name} has no folder; pass --data {name}=FOLDER")
+    if found := next((index for index in indices if wanted in ("", index.digest)), None):
+        return found
+    digests = ", ".join(f"{index.root} has {index.digest}" for index in indices)
+    raise UserError(f"{spec.run_id}: needs {name} with digest {wanted}, and {digests}")
+
+
+# --- The machine and the code ---
+
+
+def best_device() -> torch.device:
+    """Return the GPU, or the CPU if there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def say_device() -> None:
+    """Print what this process computes on, since a GPU that PyTorch does not see is slow."""
+    if torch.cuda.is_available():
+        show(f"device: {torch.cuda.get_device_name()}")
+        return
+    promised = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip() not in ("", "-1", "none")
+    why = ", though CUDA_VISIBLE_DEVICES names GPUs: check the driver and PyTorch's build"
+    show(f"device: CPU; PyTorch sees no GPU{why if promised else ''}")
+
+
+def readers(options: RunOptions | ApplyOptions) -> int:
+    """Return the number of worker processes that read videos for this process."""
+    if options.workers is not None:
+        return options.workers
+    if best_device().type != "cuda":
+        return 0
+    return max(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1, 0)
+
+
+def provenance() -> dict[str, Any]:
+    """Return the code, the packages and the machine of this process, for a result."""
+    commit, dirty = git_commit()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    packages = {name: version(name) for name in ("torch", "av", "numpy")}
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "versions": {"mgm": __version__, "python": platform.python_version(), **packages},
+        "device": gpu or platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "processes": distributed.world_size(),
+    }

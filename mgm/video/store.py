@@ -1,0 +1,285 @@
+"""The store: every frame of a video as a JPEG in an mp4 file, and its motion in a track.
+
+`mgm prepare` writes both with `write_video`. Training reads them with `read_clips` or
+`read_planes`: the track says where each JPEG lies, so no container is opened and nothing is sought.
+FFmpeg, decord and torchcodec read the same mp4.
+
+Frames are upright, 4:2:0 in the full range of BT.601 (as JPEG files are), and have even sides.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import Any
+
+import av
+import numpy as np
+from av.video.frame import PictureType
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from mgm.errors import UserError
+from mgm.files import replacing
+from mgm.video.clip import Crop, cut
+from mgm.video.decode import (
+    EXPORT_VECTORS,
+    Picture,
+    Source,
+    plane_pixels,
+)
+from mgm.video.motion import UPRIGHT
+from mgm.video.planes import write_planes
+from mgm.video.track import Facts, Track, TrackWriter
+
+QP2LAMBDA = 118  # FF_QP2LAMBDA: FFmpeg's unit of quality
+IN_MEMORY = 1 << 26  # bytes of JPEGs that wait in memory. More wait on disk
+
+# --- Write ---
+
+
+def write_video(
+    source: Path, mp4: Path, npz: Path, short_side: int = 256, quality: int = 4
+) -> Facts:
+    """Decode a video once, and write its frames and its track, whole.
+
+    Frame i of the store is picture i of the source, even if the source's frame rate varies. Frames
+    are never enlarged. Sound is dropped.
+
+    Args:
+        short_side: most pixels of the frames' short side.
+        quality: of JPEG, from 2 (best) to 31.
+
+    Raises:
+        UserError: the source cannot be read to its end. The error names the reason.
+    """
+    video, writer, sizes = Source(source), TrackWriter(), list[int]()
+    encoder = recoded = None
+    # The rate is known at the end.
+    with SpooledTemporaryFile(IN_MEMORY, dir=str(mp4.parent)) as jpegs:
+        for picture in video:
+            if encoder is None:
+                height, width = fitted(*picture.size, short_side)
+                encoder = _jpeg_encoder(height, width, quality)
+                if not video.has_vectors:
+                    recoded = Recoder(height, width, video.rate)
+            if recoded:
+                recoded.add(picture)
+            else:
+                writer.add(picture.kind, *picture.cells())
+            frame = upright(picture, height, width, ColorRange.JPEG)
+            frame.pts, frame.time_base = len(sizes), encoder.time_base
+            for packet in encoder.encode(frame):
+                sizes.append(jpegs.write(bytes(packet)))
+        if not recoded and not video.has_vectors:
+            # All of its pictures are I-frames.
+            recoded = Recoder(height, width, video.rate)
+            for picture in Source(source, motion=False):
+                recoded.add(picture)
+        if recoded:
+            writer = recoded.finish()
+        jpegs.seek(0)
+        with replacing(mp4) as temporary:
+            rate = Fraction(video.fps).limit_denominator(100_000)
+            offsets = _write_mp4(temporary, jpegs, sizes, height, width, rate)
+            facts = replace(
+                video.facts("h264" if recoded else "source"),
+                fps=float(rate),
+                width=width,
+                height=height,
+                bytes=temporary.stat().st_size,
+            )
+        with replacing(npz) as temporary:
+            writer.write(temporary, facts, offsets, sizes)
+    return facts
+
+
+def fitted(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Return a size with a short side of at most `short_side`.
+
+    The sides are even and do not exceed the source's, but are at least 2.
+    """
+    scale = min(1.0, short_side / min(height, width))
+    height, width = (
+        max(2, min(round(side * scale / 2) * 2, side // 2 * 2)) for side in (height, width)
+    )
+    return height, width
+
+
+def upright(picture: Picture, height: int, width: int, colours: ColorRange) -> av.VideoFrame:
+    """Scale a picture to an upright 4:2:0 frame of a range, in BT.601 if that is the full one."""
+    rotation, full = picture.rotation, colours == ColorRange.JPEG
+    frame = picture.frame.reformat(
+        *((height, width) if rotation.swapped else (width, height)),
+        "yuvj420p" if full else "yuv420p",
+        dst_colorspace=Colorspace.ITU601 if full else None,
+        interpolation=Interpolation.BICUBIC,
+        dst_color_range=colours,
+        threads=1,
+    )
+    if rotation != UPRIGHT:
+        turned = av.VideoFrame(width, height, frame.format.name)
+        for old, new in zip(frame.planes, turned.planes):
+            plane_pixels(new)[..., 0] = rotation.apply(plane_pixels(old)[..., 0])
+        frame = turned
+    # Let encoders choose the picture type. Otherwise they would repeat the source's.
+    frame.pict_type = PictureType.NONE
+    return frame
+
+
+def _jpeg_encoder(height: int, width: int, quality: int) -> Any:
+    encoder: Any = av.CodecContext.create("mjpeg", "w")
+    encoder.height, encoder.width, encoder.pix_fmt = height, width, "yuvj420p"
+    encoder.time_base, encoder.thread_count = Fraction(1, 25), 1
+    encoder.options = {"qmin": str(quality), "qmax": str(quality)}
+    encoder.qscale = True
+    encoder.global_quality = quality * QP2LAMBDA
+    return encoder
+
+
+def _write_mp4(
+    path: Path, jpegs: Any, sizes: Sequence[int], height: int, width: int, rate: Fraction
+) -> list[int]:
+    """Write JPEGs as an mp4 file, and return where each begins in it."""
+    with av.open(path, "w", format="mp4") as container:
+        stream: Any = container.add_mux_stream("mjpeg", rate, width=width, height=height)
+        stream.time_base = 1 / rate
+        for index, size in enumerate(sizes):
+            packet = av.Packet(jpegs.read(size))
+            packet.stream, packet.time_base = stream, 1 / rate
+            packet.pts = packet.dts = index
+            packet.duration, packet.is_keyframe = 1, True
+            container.mux(packet)
+    with av.open(path) as container:
+        return [packet.pos or 0 for packet in container.demux(video=0) if packet.size]
+
+
+# I BBBBB P BBBBB P ... No frame refers to a B-frame, and every vector refers to the nearest I- or
+# P-frame, so its distance in frames is known. The stream is the same on every call and machine:
+# x264 uses one thread, and no macroblock tree, since the tree's AVX-512 code is not deterministic.
+GOP = 36
+ENCODING = {
+    "preset": "medium",
+    "crf": "19",
+    "tune": "fastdecode",  # no CABAC, no deblocking, no weighted prediction
+    "x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:bframes=5:b-adapt=0:b-pyramid=none:"
+    "ref=1:weightp=0:mbtree=0:threads=1",
+}
+
+
+class Recoder:
+    """Motion vectors of pictures whose codec has none: those of an H.264 encoding in memory."""
+
+    def __init__(self, height: int, width: int, fps: float):
+        encoder: Any = av.CodecContext.create("libx264", "w")
+        encoder.height, encoder.width, encoder.pix_fmt = height, width, "yuv420p"
+        rate = Fraction(fps).limit_denominator(100_000)
+        encoder.framerate, encoder.time_base, encoder.options = rate, 1 / rate, ENCODING
+        decoder: Any = av.CodecContext.create("h264", "r")
+        decoder.flags2 |= EXPORT_VECTORS
+        decoder.thread_count = 1
+        self.encoder, self.decoder, self.count = encoder, decoder, 0
+        self.writer = TrackWriter()
+
+    def add(self, picture: Picture) -> None:
+        frame = upright(picture, self.encoder.height, self.encoder.width, ColorRange.MPEG)
+        frame.pts, frame.time_base = self.count, self.encoder.time_base
+        self.count += 1
+        self._take(self.encoder.encode(frame))
+
+    def finish(self) -> TrackWriter:
+        self._take([*self.encoder.encode(None), None])
+        return self.writer
+
+    def _take(self, packets: Iterable[av.Packet | None]) -> None:
+        for packet in packets:
+            for frame in self.decoder.decode(packet):
+                picture = Picture(frame, "h264")
+                self.writer.add(picture.kind, *picture.cells())
+
+
+# --- Read ---
+
+START, END = b"\xff\xd8", b"\xff\xd9"  # of a JPEG
+
+
+def read_clips(
+    path: str,
+    track: Track,
+    index_VT: Sequence[np.ndarray] | np.ndarray,
+    crops: Sequence[Crop] | None,
+    size: int,
+    out_VTHWC: np.ndarray | None = None,
+) -> np.ndarray:
+    """Read clips of a video: (V, T, H, W, C) uint8 RGB. A frame of several clips is decoded once.
+
+    Args:
+        index_VT: frame numbers of each clip.
+        crops: one per clip, scaled to `size` x `size` pixels. None: whole frames.
+        out_VTHWC: where the pixels are written. None: a new array.
+
+    Raises:
+        UserError: the file is missing, or is not the one that the track belongs to.
+    """
+    facts, index_VT = track.facts, np.asarray(index_VT)
+    if out_VTHWC is None:
+        sides = (size, size) if crops else (facts.height, facts.width)
+        out_VTHWC = np.empty((*index_VT.shape, *sides, 3), np.uint8)
+    reformatter = VideoReformatter()
+    for frame, places in _frames(path, track, index_VT):
+        plane = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+        frame_HWC = plane_pixels(plane, 3)
+        for v, t in places:
+            out_VTHWC[v, t] = cut(frame_HWC, crops[v], size) if crops else frame_HWC
+    return out_VTHWC
+
+
+def read_planes(
+    path: str,
+    track: Track,
+    index_VT: Sequence[np.ndarray] | np.ndarray,
+    crops: Sequence[Crop],
+    arrays: Mapping[str, np.ndarray],
+) -> None:
+    """Read clips of a video as planes (`mgm.video.planes`).
+
+    Args:
+        index_VT, crops: see `read_clips`.
+        arrays: those of `no_planes`, of all clips.
+    """
+    for frame, places in _frames(path, track, np.asarray(index_VT)):
+        planes = [plane_pixels(plane)[..., 0] for plane in frame.planes]
+        for v, t in places:
+            write_planes(planes, crops[v], {name: array[v] for name, array in arrays.items()}, t)
+
+
+def _frames(
+    path: str, track: Track, index_VT: np.ndarray
+) -> Iterator[tuple[av.VideoFrame, list[tuple[int, int]]]]:
+    """Yield each frame that clips show, and its places: the clip, and the frame in it."""
+    wanted_N, inverse = np.unique(index_VT, return_inverse=True)
+    if wanted_N[0] < 0 or wanted_N[-1] >= len(track):
+        raise UserError(f"{path}: has frames 0 to {len(track) - 1}, and no frame {wanted_N[-1]}")
+    places = [list[tuple[int, int]]() for _ in wanted_N]
+    for place, number in enumerate(inverse.ravel().tolist()):
+        places[number].append(divmod(place, index_VT.shape[1]))
+    shape, decoder = (track.facts.height, track.facts.width), av.CodecContext.create("mjpeg", "r")
+    decoder.thread_count = 1
+    try:
+        with open(path, "rb", 0) as file:
+            if (found := os.fstat(file.fileno()).st_size) != track.facts.bytes:
+                raise UserError(
+                    f"{path}: has {found:,} bytes, and its track says {track.facts.bytes:,}; run "
+                    "the same `mgm prepare` again"
+                )
+            for n, index in enumerate(wanted_N.tolist()):
+                data = os.pread(file.fileno(), int(track.size_N[index]), int(track.offset_N[index]))
+                # A decoder takes parts of a JPEG too, and fills in the rest.
+                whole = data[:2] == START and data[-2:] == END
+                frames = decoder.decode(av.Packet(data)) if whole else []
+                if len(frames) != 1 or (frames[0].height, frames[0].width) != shape:
+                    raise UserError(f"{path}: frame {index} is not a JPEG of its track's size")
+                yield frames[0], places[n]
+    except (OSError, av.FFmpegError) as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None

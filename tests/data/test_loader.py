@@ -1,0 +1,269 @@
+"""Batches of training clips and test views, read from a store."""
+
+import shutil
+import sys
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mgm.data import loader
+from mgm.data.index import Video, read_index
+from mgm.data.loader import open_track, test_batches, training_batches
+from mgm.errors import NoMotion, UserError
+from mgm.masking import Grid, make_mask
+from mgm.masking.paper import tube
+from mgm.rng import clip_seed, generator
+from mgm.spec import Augment, Clips, Mask, Views
+from mgm.video import store
+from mgm.video.clip import cut
+from mgm.video.planes import frames_of
+from mgm.video.store import read_clips
+from mgm.video.transform import ClipAugmentation, random_crop, training_indices
+from tests.helpers.small_runs import small_set
+
+CLIPS = Clips(frames=4, size=24, stride=2)
+GRID = Grid(2, 3, 3)
+MASKED = {"mask": Mask(name="mgm", ratio=0.5), "grid": GRID}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    small_set(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def videos(root) -> tuple[Video, ...]:
+    return read_index(root).train[:7]
+
+
+@pytest.fixture
+def copied(root, tmp_path) -> tuple[Video, ...]:
+    """Return the videos of a copy that a test may damage."""
+    shutil.copytree(root, tmp_path / "data")
+    open_track.cache_clear()
+    return read_index(tmp_path / "data").train[:7]
+
+
+def batches(videos, count=4, batch=3, clips=CLIPS, seed=5, **options) -> list[dict]:
+    """Return the first batches. Their memory is used again, so they are copied."""
+    every = islice(training_batches(videos, clips, seed, batch, **options), count)
+    # As on a GPU: of planes, only the crop counts.
+    return list(map(as_frames, every))
+
+
+def as_frames(batch):
+    own = {name: x.clone() for name, x in batch.items()}
+    if "luma_BTHW" in own:
+        own["frames_BTHWC"] = frames_of(24, *(own.pop(name) for name in loader.PLANES))
+    return own
+
+
+def assert_same(ones, others):
+    assert len(ones) == len(others)
+    for one, other in zip(ones, others):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert torch.equal(one[name], other[name]), name
+
+
+def motion_of(video, seed, index_T=None):
+    if index_T is None:
+        index_T = training_indices(CLIPS, video.frames, generator(seed, "sample"))
+    crop = random_crop(CLIPS, video.height, video.width, seed)
+    motion = open_track(video).motion(index_T).under(crop, 24, (video.height, video.width))
+    return index_T, crop, motion
+
+
+@pytest.mark.parametrize("guidance", ["vectors", "shuffled"])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_a_clip_is_a_function_of_seed_epoch_and_sample(videos, guidance, repeats):
+    """Each clip is made again from its parts, and each epoch has each video once."""
+    mask = MASKED["mask"].model_copy(update={"guidance": guidance})
+    how = {"mask": mask, "grid": GRID, "augment": Augment(repeats=repeats)}
+    rows = [
+        {name: x[row] for name, x in batch.items()}
+        for batch in batches(videos, count=7, **how)
+        for row in range(3 * repeats)
+    ]
+    for position, row in enumerate(rows):
+        epoch, sample = position // repeats // 7, int(row["sample_B"])
+        video, seed, repeat = videos[sample], clip_seed(5, epoch, sample), position % repeats
+        index_T = training_indices(CLIPS, video.frames, generator(seed, "sample"))
+        if repeat:
+            seed = clip_seed(seed, repeat, sample)
+        _, crop, motion = motion_of(video, seed, index_T)
+        if guidance == "shuffled":
+            other = int(generator(seed, "guide").integers(6))
+            other += other >= sample
+            assert other != sample
+            _, _, motion = motion_of(videos[other], clip_seed(seed, 0, other))
+        magnitude_1SHW = motion.magnitude(2)[None]
+        masked_BL = make_mask(mask, GRID, magnitude_1SHW, np.array([seed]))
+        assert (row["seed_B"], row["label_B"], row["weight_B"]) == (seed, video.label, 1)
+        (frames_THWC,) = read_clips(video.path, open_track(video), [index_T], [crop], 24)
+        assert np.array_equal(row["frames_BTHWC"].numpy(), frames_THWC)
+        assert np.array_equal(row["masked_BL"].numpy(), masked_BL[0])
+        # A patch has 8 x 8 pixels, so it is a cell.
+        share = (magnitude_1SHW.ravel() * masked_BL[0]).sum() / magnitude_1SHW.sum()
+        assert row["coverage_B"] == pytest.approx(share if magnitude_1SHW.any() else 4 / 9)
+    samples = [int(row["sample_B"]) for row in rows[::repeats]]
+    for epoch in range(3):
+        assert sorted(samples[7 * epoch : 7 * epoch + 7]) == list(range(7))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_and_the_first_step_change_nothing(videos, workers):
+    """Batches of one and of several parts. The pool is used several times."""
+    for options in (
+        {"batch": 3, **MASKED},
+        {"batch": 20, "augment": Augment(repeats=2), **MASKED},
+        {"batch": 2, "planes": True},
+        {"batch": 5, "augment": Augment(rand="rand-m7-n4", erasing=0.5, repeats=2)},
+    ):
+        whole = batches(videos, 20, **options)
+        assert_same(batches(videos, 20, workers=workers, **options), whole)
+        later = batches(videos, 9, first_step=11, workers=workers, **options)
+        assert_same(later, whole[11:])
+
+
+def test_workers_read_after_opencv_has_used_threads(videos, monkeypatch):
+    """Its threads do not survive a fork."""
+    monkeypatch.setattr(loader, "HANGS_S", 30)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    cv2.GaussianBlur(np.zeros((1000, 1000, 3), np.uint8), (9, 9), 2)
+    try:
+        assert_same(batches(videos, workers=2), batches(videos))
+        assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def test_processes_have_parts_of_each_batch(videos):
+    whole = batches(videos, batch=5, **MASKED)
+    parts = [batches(videos, batch=5, share=(rank, 2), **MASKED) for rank in range(2)]
+    joined = [{name: torch.cat([one[name], two[name]]) for name in one} for one, two in zip(*parts)]
+    assert_same(joined, whole)
+
+
+def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
+    """Each augmented clip equals one that is made again step by step."""
+    augment = Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.9, repeats=2)
+    augmentation = ClipAugmentation(augment)
+    for batch in batches(videos, augment=augment):
+        for row, seed in enumerate(batch["seed_B"].tolist()):
+            video = videos[batch["sample_B"][row]]
+            first = batch["seed_B"][row // 2 * 2].item()
+            index_T = training_indices(CLIPS, video.frames, generator(first, "sample"))
+            (whole_THWC,) = read_clips(video.path, open_track(video), [index_T], None, 0)
+            rng, crop = generator(seed, "augment"), random_crop(CLIPS, 32, 32, seed)
+            drawn_THWC = augmentation.rand(whole_THWC, rng)
+            cut_THWC = np.stack([cut(frame, crop, 24) for frame in drawn_THWC])
+            erased_THWC = augmentation.erase(cut_THWC, rng)
+            assert np.array_equal(batch["frames_BTHWC"][row].numpy(), erased_THWC)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("planes", [False, True])
+def test_a_video_that_cannot_be_read_has_weight_0_and_changes_no_other(copied, workers, planes):
+    """A file of another size, and one that is gone, as on a disk that fails."""
+    options = {"batch": 14, "count": 2, "workers": workers, "planes": planes, **MASKED}
+    whole = batches(copied, **options)
+    path = Path(copied[2].path)
+    path.write_bytes(path.read_bytes()[:-1])
+    Path(copied[4].path).unlink()
+    for before, after in zip(whole, batches(copied, **options)):
+        lost_B = (after["sample_B"] == 2) | (after["sample_B"] == 4)
+        assert torch.equal(after["weight_B"], 1.0 - lost_B.float())
+        assert lost_B.sum() == 4
+        for name in before.keys() - {"weight_B"}:
+            if name == "frames_BTHWC":
+                assert len(after[name][lost_B].flatten(0, 3).unique(dim=0)) == 1
+            else:
+                assert torch.equal(after[name], before[name])
+            assert torch.equal(after[name][~lost_B], before[name][~lost_B])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_missing_track_ends_a_guided_run(copied, workers):
+    Path(copied[3].tracks, f"{copied[3].name}.npz").write_bytes(b"")
+    with pytest.raises(NoMotion, match=copied[3].name) as error:
+        batches(copied, workers=workers, batch=7, **MASKED)
+    assert "\n" not in str(error.value)
+    unguided = {"mask": Mask(name="tube", ratio=0.5), "grid": GRID}
+    (batch,) = batches(copied, 1, batch=7, workers=workers, **unguided)
+    assert batch["weight_B"].sum() == 6
+
+
+def test_guidance_that_cannot_be_is_refused(videos, monkeypatch):
+    shuffled = MASKED | {"mask": Mask(name="mgm", ratio=0.5, guidance="shuffled")}
+    with pytest.raises(UserError, match="two training videos"):
+        batches(videos[:1], **shuffled)
+    module = ModuleType("my_masks")
+    module.carried = lambda mask, grid, seed_B, magnitude, displacement: tube(mask, grid, seed_B)
+    monkeypatch.setitem(sys.modules, "my_masks", module)
+    carried = MASKED | {"mask": Mask(name="my_masks:carried", ratio=0.5)}
+    assert len(batches(videos, **carried)) == 4
+    with pytest.raises(UserError, match=r"clips\.sampling"):
+        batches(videos, clips=CLIPS.model_copy(update={"sampling": "segments"}), **carried)
+
+
+def test_an_error_in_a_worker_keeps_its_kind_and_its_place(videos, monkeypatch):
+    monkeypatch.setattr(loader, "read_clips", lambda *_: {}["no such key"])
+    with pytest.raises(KeyError, match="in write"):
+        batches(videos, workers=1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("sampling", ["stride", "segments"])
+@pytest.mark.parametrize("batch", [1, 13])
+def test_views_come_whole_and_in_order_and_are_decoded_once(
+    videos, sampling, batch, workers, monkeypatch
+):
+    clips, views = CLIPS.model_copy(update={"sampling": sampling}), Views(temporal=2, spatial=3)
+    decoded, real = [], open
+    monkeypatch.setattr(
+        store, "open", lambda path, *how: decoded.append(path) or real(path, *how), raising=False
+    )
+    every = views_of(videos, clips, views, batch, workers=workers)
+    assert workers or decoded == [video.path for video in videos]
+    rows = {name: torch.cat([one[name] for one in every]) for name in every[0]}
+    assert rows["sample_B"].tolist() == [n for n in range(7) for _ in range(6)]
+    assert rows["label_B"].tolist() == [video.label for video in videos for _ in range(6)]
+    row = 0
+    for video in videos:
+        for index_T, crop in loader.test_views(video, clips, views):
+            (frames_THWC,) = read_clips(video.path, open_track(video), [index_T], [crop], 24)
+            assert np.array_equal(rows["frames_BTHWC"][row].numpy(), frames_THWC)
+            row += 1
+    for rank in range(2):
+        how = {"share": (rank, 2), "workers": workers}
+        assert_same(views_of(videos, clips, views, batch, **how), every[rank::2])
+
+
+def views_of(*how, **options) -> list[dict]:
+    """Return the batches of test views, without the rows of weight 0."""
+    return [
+        {name: x[one["weight_B"] > 0] for name, x in one.items()}
+        for one in test_batches(*how, **options)
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_test_video_that_cannot_be_read_is_raised_or_told(copied, workers):
+    videos = [*copied[:3], replace(copied[3], path="nowhere.mp4"), *copied[4:]]
+    how = CLIPS, Views(temporal=1, spatial=1), 2
+    with pytest.raises(UserError, match=r"nowhere\.mp4"):
+        list(test_batches(videos, *how, workers=workers))
+    failed = {}
+    every = views_of(videos, *how, workers=workers, failed=failed)
+    assert [batch["sample_B"].tolist() for batch in every] == [[0, 1], [2], [4, 5], [6]]
+    assert list(failed) == [3]

@@ -1,0 +1,34 @@
+"""Every "x [a, b]" in README and docs is a number that a report shows."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mgm.report.cells import cells, differences
+from mgm.results.frame import load
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "results.md"]
+NUMBER = re.compile(r"-?\d+\.\d \[-?\d+\.\d, -?\d+\.\d\]")
+
+
+@pytest.fixture(scope="module")
+def shown() -> set[str]:
+    """Return the means and intervals of all cells and differences of the published studies."""
+    texts = set()
+    for file in sorted((ROOT / "results").glob("*.csv.xz")):
+        published = load(file.name.removesuffix(".csv.xz"), ROOT / "results")
+        for study in published.studies.values():
+            own = published.frame[published.frame.study == study.study]
+            for table in (cells(own), differences(own, study)):
+                for mean, low, high in zip(table["mean"], table.low, table.high):
+                    texts.add(f"{mean:.1f} [{low:.1f}, {high:.1f}]".replace("-0.0", "0.0"))
+    return texts
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_numbers_of_a_page_are_those_of_the_results(page, shown):
+    numbers = set(NUMBER.findall(page.read_text()))
+    assert page.name == "README.md" or numbers
+    assert numbers <= shown, numbers - shown

@@ -1,0 +1,212 @@
+"""The recipes of docs/recipes and of docs/masks-and-weights.md, on real videos and models."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset
+from typer.testing import CliRunner
+
+import mgm
+from mgm.cli import app
+from mgm.video.clip import Clip
+from mgm.video.motion import Motion
+from mgm.video.store import read_clips
+from tests.helpers.videos import moving_square, stored, write_video
+
+ROOT = Path(__file__).parents[2]
+RECIPES = ROOT / "docs" / "recipes"
+PAGE = ROOT / "docs" / "masks-and-weights.md"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return a page's blocks of code."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def recipe(name: str):
+    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_v_jepas_collator_splits_all_tokens(keep, tmp_path):
+    path = tmp_path / "video.mp4"
+    write_video(str(path), moving_square(40, 256, 256, side=64))
+    track, samples = mgm.track(path), []
+    for n in range(3):
+        index_T = np.arange(n, n + 32, 2)
+        masked_L = mgm.masks(track[index_T], "mgm", seed=n, grid=(16, 16)).reshape(-1)
+        samples.append(([torch.zeros(3, 16, 8, 8)], n, masked_L, [index_T]))
+    ((batch, (encoder,), (predictor,)),) = recipe("vjepa").MaskCollator(keep=keep)(samples)
+    buffers, labels, clip_indices = batch
+    assert buffers[0].shape == (3, 3, 16, 8, 8)
+    assert labels.tolist() == [0, 1, 2]
+    assert len(clip_indices[0]) == 3
+    masked_BL = np.stack([sample[2] for sample in samples])
+    hidden = encoder if keep else predictor
+    assert torch.equal(hidden, torch.from_numpy(np.nonzero(masked_BL)[1].reshape(3, -1)))
+    both = torch.cat([encoder, predictor], 1).sort(1).values
+    assert torch.equal(both, torch.arange(8 * 256).repeat(3, 1))
+
+
+@pytest.fixture
+def videos(tmp_path, monkeypatch) -> list[str]:
+    """Return videos with and without B-frames, and without vectors, in the store."""
+    monkeypatch.chdir(tmp_path)
+    write_video("video.mp4", moving_square(40, 300, 400, (6, 2), side=64), bf=2, g=12)
+    write_video("plain.mkv", moving_square(40, 256, 340, (-4, 4), side=64), bf=0)
+    write_video("vp9.webm", moving_square(40, 256, 340, (4, 0), side=64), codec="libvpx-vp9")
+    return [stored(path, ".")[0] for path in ("video.mp4", "plain.mkv", "vp9.webm")]
+
+
+def tracks_of(videos: list[str]) -> list[str]:
+    return [video.replace(".mp4", ".npz") for video in videos]
+
+
+def test_decords_clips_have_the_masks_of_our_own(videos):
+    pytest.importorskip("decord")
+    clips = recipe("decoders").Clips(videos, tracks_of(videos), "decord")
+    for n, (video, (crop_THWC, masked_L)) in enumerate(zip(videos, clips)):
+        rng, track = np.random.default_rng(n), mgm.track(tracks_of(videos)[n])
+        index_T = rng.integers(10) + np.arange(0, 32, 2)
+        clip = Clip(read_clips(video, track, [index_T], None, 0)[0], track[index_T])
+        height, width = clip.frames_THWC.shape[1:3]
+        top, left = rng.integers(height - 199), rng.integers(width - 199)
+        own_THWC = clip.frames_THWC[:, top : top + 200, left : left + 200]
+        # swscale of decord's FFmpeg rounds differently.
+        assert np.abs(crop_THWC.astype(int) - own_THWC).mean() < 2, video
+        known_SHW = mgm.masks(clip.cut(mgm.Crop(top, left, 200, 200), 224), "mgm", seed=n)
+        np.testing.assert_array_equal(masked_L, known_SHW.ravel())
+
+
+@pytest.mark.slow
+def test_torchcodecs_clips_have_the_masks_of_decords(videos):
+    """torchcodec brings no FFmpeg, so `bench` lends it PyAV's."""
+    pytest.importorskip("decord")
+    clips = recipe("decoders").Clips(videos, tracks_of(videos), "decord")
+    np.save("known.npy", np.stack([masked_L for _, masked_L in clips]))
+    program = (
+        "from peers import lend_ffmpeg\nlend_ffmpeg()\nimport numpy as np\n"
+        f"from decoders import Clips\nclips = Clips({videos}, {tracks_of(videos)})\n"
+        "own = np.stack([clips[n][1] for n in range(3)])\n"
+        "assert (own == np.load('known.npy')).all()\n"
+    )
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "bench", RECIPES)))
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_pipeline_of_frames_and_crops_has_the_masks_of_our_own_clips(tmp_path, monkeypatch):
+    """`Samples` has the one method of WebDataset's that the page calls."""
+    monkeypatch.chdir(tmp_path)
+
+    class Samples(IterableDataset):
+        def __init__(self, samples, change=None):
+            self.samples, self.change = samples, change
+
+        def map(self, change):
+            return Samples(self.samples, change)
+
+        def __iter__(self):
+            return map(self.change, self.samples)
+
+    videos = [write_video(f"{n}.mp4", moving_square(40, 256, 340, seed=n)) for n in range(2)]
+    given = [
+        {"__key__": video, "frames": np.arange(n, n + 16), "box": (n, 20, 200, 180), "seed": n}
+        for n, video in enumerate(videos)
+    ]
+    scope = {"mgm": mgm, "samples": Samples(given)}
+    code = next(code for code in blocks(PAGE, "python") if "def mask_of" in code)
+    (mapped,) = (code for code in blocks(PAGE, "py") if "samples.map" in code)
+    exec(compile(code + mapped, PAGE.name, "exec"), scope)
+    for sample in DataLoader(scope["samples"], batch_size=None, num_workers=1):
+        clip = mgm.read(sample["__key__"], sample["frames"])
+        box = mgm.Crop(*(int(side) for side in sample["box"]))
+        known_SHW = mgm.masks(clip.cut(box, 224), "mgm", seed=sample["seed"])
+        np.testing.assert_array_equal(sample["mask"], known_SHW.ravel())
+
+
+def test_motion_of_tokens_is_the_mean_velocity_in_pixels_of_the_crop():
+    """Cells of 16 pixels move by (6, 2) and (-3, 1) per frame; the second frame has no motion."""
+    vectors_THW2 = np.zeros((4, 16, 16, 2), np.float32)
+    vectors_THW2[:, :, :8], vectors_THW2[:, :, 8:] = (6, 2), (-3, 1)
+    # The last frame refers to two frames before.
+    distance_THW = np.ones((4, 16, 16), np.float32)
+    vectors_THW2[3], distance_THW[3] = 2 * vectors_THW2[3], 2
+    has_mv_T = np.array([True, False, True, True])
+    motion = Motion(vectors_THW2, distance_THW, has_mv_T, (128, 128))
+    code = next(code for code in blocks(PAGE, "python") if "def motion_of_tokens" in code)
+    scope = {"mgm": mgm, "np": np}
+    exec(compile(code.partition("\n\n\n")[0], PAGE.name, "exec"), scope)
+    target_SHW2, known_S = scope["motion_of_tokens"](motion, (0, 0, 128, 128), size=256)
+    assert target_SHW2.shape == (2, 16, 16, 2)
+    np.testing.assert_allclose(target_SHW2[:, :, :8] - [12, 4], 0)
+    np.testing.assert_allclose(target_SHW2[:, :, 8:] - [-6, 2], 0)
+    assert known_S.all()
+    # Patches at the border between them have the mean of both.
+    border_SHW2, _ = scope["motion_of_tokens"](motion, (0, 56, 64, 64), size=64)
+    np.testing.assert_allclose(border_SHW2[:, :, 0] - [1.5, 1.5], 0)
+    still = Motion(vectors_THW2, distance_THW, np.zeros(4, bool), (128, 128))
+    target_SHW2, known_S = scope["motion_of_tokens"](still, (0, 0, 128, 128))
+    assert not target_SHW2.any()
+    assert not known_S.any()
+
+
+@pytest.mark.slow
+def test_the_trainer_pretrains_on_a_prepared_folder(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    for n in range(5):
+        (tmp_path / "source").mkdir(exist_ok=True)
+        write_video(str(tmp_path / f"source/{n}.mp4"), moving_square(40, 64, 64, seed=n))
+    words = [
+        "prepare",
+        "folder",
+        "--source",
+        str(tmp_path / "source"),
+        "--out",
+        str(tmp_path / "mine"),
+    ]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    small = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    small |= {"decoder_hidden_size": 48, "decoder_num_hidden_layers": 1}
+    config = transformers.VideoMAEConfig(use_mean_pooling=False, intermediate_size=64, **small)
+    trainer = recipe("trainer").train(
+        *(tmp_path / "mine", str(tmp_path / "out"), config),
+        **{"max_steps": 2, "per_device_train_batch_size": 2, "report_to": "none"},
+    )
+    assert np.isfinite(trainer.state.log_history[-1]["train_loss"])
+
+
+@pytest.mark.slow
+def test_the_notebook_shows_masks_and_a_falling_loss(monkeypatch):
+    """Run the code of its cells in one scope, in the folder of the notebook, as Jupyter does."""
+    monkeypatch.chdir(RECIPES)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    cells = json.loads((RECIPES / "start.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") for cell in cells)
+    scope = {}
+    for number, cell in enumerate(code):
+        exec(compile(cell, f"start.ipynb, code {number}", "exec"), scope)
+    assert Image.open(scope["OUT"] / "masks.png").size[0] > 800
+    losses, tenth = scope["losses"], scope["tenth"]
+    assert sum(losses[-tenth:]) < 0.95 * sum(losses[:tenth])
+    assert scope["feature_D"].shape == (48,)
+    shutil.rmtree(scope["OUT"])

@@ -1,0 +1,180 @@
+"""Cells, differences and verdicts, against a plain computation with pandas and scipy."""
+
+import shutil
+from math import isinf
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mgm.report.cells import cells, differences, verdicts
+from mgm.results.frame import Frozen, joined, load
+from mgm.results.statistics import binomial
+from mgm.study import CONFIG
+from mgm.study.expand import expand
+from mgm.study.scales import load_scale
+from mgm.study.schema import Prediction
+from tests.helpers.fake_results import STARTED, finish_all, study_of, suite
+
+SMOKE = load_scale(CONFIG / "smoke.yaml")
+
+
+def plain(values):
+    """Student's interval of a series."""
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std() / len(values) ** 0.5
+    return values.mean(), max(values.mean() - half, -100), min(values.mean() + half, 100)
+
+
+def test_the_ladder_is_what_pandas_computes():
+    """All means, intervals and paired differences of 2,136 runs."""
+    table = pd.read_csv("results/ladder.csv.xz", keep_default_na=False)
+    table["value"] = table.value.astype(float)
+    table = table[table.column.isin(["Linear probe", "Fine-tuned, 3 labels"])]
+    found = load("ladder")
+    own = cells(found.frame).set_index(["dataset", "row", "column"])
+    for place, values in table.groupby(["dataset", "row", "column"]).value:
+        one = own.loc[place]
+        assert (one["mean"], one.low, one.high) == pytest.approx(plain(values))
+        assert (one.n, one.unit, one.status) == (8, "datasets", "finished")
+    wide = table.pivot_table(index=["dataset", "column", "seed"], columns="row", values="value")
+    pairs = [("MGM", "Random tube"), ("SMM", "File size"), ("MGM", "SMM")]
+    drawn = [name for name, place in found.studies["ladder"].datasets.items() if not place.mean_of]
+    compared = differences(found.frame, found.studies["ladder"], pairs)
+    checked = 0
+    for one in compared[compared.dataset.isin(drawn)].itertuples():
+        values = (wide[one.row] - wide[one.minus])[one.dataset, one.column].dropna()
+        assert (one.mean, one.low, one.high) == pytest.approx(plain(values))
+        checked += 1
+    assert checked == 10 * 2 * 2 + 10
+
+
+def test_the_ladders_means_over_settings():
+    """Each step averaged over its eight settings of discs, as an audit computed it."""
+    found = load("ladder")
+    table = differences(found.frame, found.studies["ladder"])
+    table = table[table.dataset == "discs-mean"].set_index(["column", "row", "minus"])
+    one = table.loc["Linear probe", "Random block", "Random tube"]
+    assert [round(one[name], 1) for name in ("mean", "low", "high")] == [5.9, 4.7, 7.1]
+    one = table.loc["Fine-tuned, 3 labels", "MGM", "Random tube"]
+    assert [round(one[name], 1) for name in ("mean", "low", "high")] == [8.7, 7.1, 10.4]
+    assert (one.n, one.unit) == (8, "datasets")
+
+
+def test_the_ladders_predictions_keep_their_verdicts():
+    found = load("ladder")
+    table = verdicts(found.frame, found.studies["ladder"], found.frozen)
+    assert table.verdict.value_counts().to_dict() == {"open": 21, "holds": 19, "refuted": 2}
+    assert {*table.note} == {""}
+
+
+def frame_of(tmp_path, study):
+    found = expand([study], SMOKE)
+    finish_all(tmp_path, found.specs)
+    return joined(found, tmp_path), found
+
+
+def test_one_run_has_the_interval_of_its_test_videos(tmp_path):
+    found = suite(seeds=(0,))
+    finish_all(tmp_path, found.specs)
+    frame = joined(found, tmp_path)
+    one = cells(frame).iloc[2]
+    exact = binomial(one["mean"], 240)
+    assert (one.low, one.high) == (exact.low, exact.high)
+    assert (one.n, one.unit, one.wanted) == (240, "test videos", 1)
+    study = load("smoke").studies["table4e"]
+    difference = differences(frame, study).iloc[0]
+    assert difference.unit == "test videos"
+    assert difference.low < difference["mean"] < difference.high
+
+
+def test_units_are_seeds_or_datasets(tmp_path):
+    found = suite(seeds=(0, 1, 2))
+    finish_all(tmp_path, found.specs)
+    table = cells(joined(found, tmp_path))
+    tests = table[~table.control]
+    assert {*tests.unit} == {"seeds"}
+    assert {*tests.n} == {3}
+    # Controls are measured once.
+    assert {*table[table.control].unit} == {"test videos"}
+    frame, _ = frame_of(tmp_path / "drawn", study_of())
+    assert {*cells(frame).unit} == {"datasets"}
+
+
+def test_two_units_have_no_interval_and_none_no_number(tmp_path):
+    study = study_of(dataset_seeds="1-2")
+    frame, found = frame_of(tmp_path, study)
+    assert cells(frame).low.map(isinf).all()
+    shutil.rmtree(tmp_path)
+    table = cells(joined(found, tmp_path))
+    assert table["mean"].isna().all()
+    assert {*table.status} == {"not run"}
+    assert differences(joined(found, tmp_path), study).empty
+
+
+def test_a_part_of_the_runs_is_paired(tmp_path):
+    study = study_of()
+    frame, found = frame_of(tmp_path, study)
+    lost = frame[(frame.row == "Tube") & frame.seed.isin((1, 2)) & (frame.column != "")]
+    for run_id in lost.run_id:
+        shutil.rmtree(tmp_path / run_id)
+    frame = joined(found, tmp_path)
+    assert {*cells(frame)[cells(frame).row == "Tube"].status} == {"partial"}
+    assert {*differences(frame, study).n} == {6}
+
+
+def test_a_lines_name_has_no_number():
+    table = cells(load("smoke").frame)
+    lines = dict(zip(table.row, table.line))
+    assert lines["MGM, 400"] == lines["MGM, 2400"] == "MGM"
+    assert lines["MGM (Dense) at ratio 0.6"] == lines["MGM (Dense)"] == "MGM (Dense)"
+
+
+PREDICTED = [
+    ({"above": -200}, "holds"),
+    ({"above": 200}, "refuted"),
+    ({"below": 200}, "holds"),
+    ({"within": 300}, "holds"),
+    ({"than": ["Tube", "MGM"], "within": 400}, "holds"),
+]
+
+
+@pytest.mark.parametrize(("fields", "verdict"), PREDICTED)
+def test_a_verdict_compares_the_interval_with_the_bounds(tmp_path, fields, verdict):
+    study = study_of(predictions=[{"row": "MGM", "minus": "Tube", **fields}])
+    frame, _ = frame_of(tmp_path, study)
+    [one] = verdicts(frame, study).itertuples()
+    assert (one.verdict, one.n, one.unit) == (verdict, 8, "datasets")
+
+
+def test_a_verdict_is_open_where_the_interval_has_both_and_with_few_units(tmp_path):
+    predictions = [{"row": "MGM", "minus": "Tube", "above": 0}]
+    study = study_of(predictions=predictions)
+    frame, _ = frame_of(tmp_path, study)
+    middle = float(differences(frame, study)["mean"].iloc[0])
+    study = study_of(predictions=[{"row": "MGM", "minus": "Tube", "above": middle}])
+    assert verdicts(frame, study).verdict[0] == "open"
+    few = study_of(
+        dataset_seeds="1-5", predictions=[{"row": "MGM", "minus": "Tube", "above": -200}]
+    )
+    frame, _ = frame_of(tmp_path / "few", few)
+    [one] = verdicts(frame, few).itertuples()
+    assert (one.verdict, one.why) == ("open", "5 datasets; a verdict needs 6 datasets or seeds")
+
+
+def test_predictions_that_were_added_after_the_runs_are_marked(tmp_path):
+    before = Prediction(row="MGM", minus="Tube", above=0)
+    after = Prediction(row="MGM", minus="Tube", above=1)
+    study = study_of(predictions=[before, after])
+    frame, _ = frame_of(tmp_path, study)
+    old = study_of(predictions=[before])
+
+    def notes(date):
+        return [*verdicts(frame, study, Frozen("c", date, {"small": old}, {}, {})).note]
+
+    assert notes("2025-12-31T00:00:00+00:00") == ["", "added after runs began"]
+    assert notes(STARTED.replace("2026", "2027")) == ["added after runs began"] * 2
+    assert [*verdicts(frame, study).note] == ["added after runs began"] * 2
+    # One that was taken out of the file is judged all the same.
+    gone = study_of(predictions=[after])
+    table = verdicts(frame, gone, Frozen("c", "2025", {"small": old}, {}, {}))
+    assert [*table.says] == ["MGM minus Tube above 0", "MGM minus Tube above 1"]

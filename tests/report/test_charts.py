@@ -1,0 +1,139 @@
+"""Charts and figures of clips show what they are given."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from mgm.report import charts
+from mgm.report.clips import DRAW
+from mgm.report.style import ACCENT, write
+from mgm.study.schema import View
+from tests.helpers.fake_results import clip_arrays
+
+COLUMNS = ("row", "line", "epochs", "mean", "low", "high", "paper")
+NAN, INF = float("nan"), float("inf")
+
+
+def numbers(*rows):
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    same = {"dataset": "ssv2", "title": "SSv2", "column": "Fine-tuned", "control": False}
+    return table.assign(**same, metric="top1", share=True, n=8, unit="datasets")
+
+
+ROWS = numbers(
+    ("MGM, 400", "MGM", 400, 66.0, 64.0, 68.0, 69.6),
+    ("MGM, 2400", "MGM", 2400, 70.0, -INF, INF, 72.1),
+    ("VideoMAE, 800", "VideoMAE", 800, 61.0, 60.0, 62.0, 69.6),
+    ("No pretraining", "No pretraining", NAN, 50.0, 49.0, 51.0, NAN),
+)
+EPOCHS = View(kind="chart", x="epochs", hue="line", panel="column", quoted=True)
+
+
+def marks_of(axes):
+    """Return the places, fills and colours of marks."""
+    marks = [line for line in axes.lines if line.get_marker() in "osD^vP<X"]
+    marks = [line for line in marks if len(line.get_xydata())]
+    return [
+        (line.get_xydata().tolist(), to_hex(line.get_color()), line.get_mfc()) for line in marks
+    ]
+
+
+def test_marks_stand_at_their_epochs_and_the_papers_are_open():
+    figure = charts.draw(charts.points_of(ROWS, EPOCHS, True), "epochs")
+    (axes,) = figure.axes
+    marks = marks_of(axes)
+    ours = [[400.0, 66.0], [2400.0, 70.0]]
+    assert (ours, ACCENT, ACCENT) in marks
+    assert ([[400.0, 69.6], [2400.0, 72.1]], ACCENT, "white") in marks
+    assert any(places == [[800.0, 61.0]] and colour != ACCENT for places, colour, _ in marks)
+    texts = " ".join(" ".join(text.get_text() for text in figure.texts).split())
+    assert "over 8 datasets" in texts
+    assert "Dotted: No pretraining" in texts
+    assert "Open marks: the paper's numbers" in texts
+
+
+def test_numbers_of_another_size_of_experiment_have_a_panel_of_their_own():
+    figure = charts.draw(charts.points_of(ROWS, EPOCHS), "epochs")
+    ours, paper = figure.axes
+    assert all(fill != "white" for _, _, fill in marks_of(ours))
+    assert all(fill == "white" for _, _, fill in marks_of(paper))
+
+
+def test_names_stand_in_their_order_with_intervals():
+    view = View(kind="chart", x="row", minus="No pretraining")
+    points = charts.points_of(ROWS.assign(paper=NAN), view)
+    figure = charts.draw(points, "row", "No pretraining")
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == [*ROWS.row]
+    assert axes.get_xlabel() == "Gain over No pretraining (points of top-1)"
+    # An infinite interval has no bar.
+    bars = [path.vertices[:, 0].tolist() for part in axes.collections for path in part.get_paths()]
+    assert [64.0, 68.0] in bars
+    assert np.isfinite([end for bar in bars for end in bar if end == end]).all()
+
+
+def arrays_of(kind, slots=1):
+    """Return made-up arrays of a figure, as its run writes them."""
+    rng = np.random.default_rng(1)
+    attention_BSHW = rng.random((2, slots, 6, 6), dtype=np.float32)
+    attention_BSHW /= attention_BSHW.sum((1, 2, 3), keepdims=True)
+    one, query_3 = clip_arrays(slots, ("mgm",)), np.array([slots // 2, 3, 3])
+    if kind in ("masks", "attention"):
+        objects = np.array([[0.2, 0.3, 0.6, 0.8], [np.nan] * 4], np.float32)
+        more = {"attention_SHW": attention_BSHW[0], "query_3": query_3}
+        more |= {"objects_SK4": np.tile(objects, (slots, 1, 1))}
+        return clip_arrays(slots) if kind == "masks" else one | more
+    shown = {
+        "frames_BSHWC": rng.integers(0, 256, (2, slots, 48, 48, 3), dtype=np.uint8),
+        "index_BS": np.arange(2 * slots).reshape(2, slots),
+        "class_B": np.array(["going sideways and dropping"] * 2),
+    }
+    if kind == "overlays":
+        return {**shown, "attention_BSHW": attention_BSHW, "query_B3": np.array([query_3] * 2)}
+    return {
+        **shown,
+        "masked_BPSHW": rng.random((2, 2, slots, 6, 6)) < 0.75,
+        "reconstructed_BPSHWC": rng.integers(0, 256, (2, 2, slots, 48, 48, 3), dtype=np.uint8),
+        "names_P": np.array(["mgm", "tube"]),
+        "ratio_P": np.array([0.75, 0.9]),
+    }
+
+
+@pytest.mark.parametrize("kind", DRAW)
+def test_other_arrays_give_another_picture(kind):
+    def png(arrays):
+        file = io.BytesIO()
+        figure = DRAW[kind](arrays, "")
+        figure.savefig(file, dpi=20, format="png", metadata={"Software": None})
+        return file.getvalue()
+
+    known = arrays_of(kind)
+    before = png(known)
+    assert png(arrays_of(kind)) == before
+    for name in known:
+        value = known[name].copy()
+        if name.startswith(("boxes", "objects", "query")):
+            value[np.isfinite(value)] += 1 if name.startswith("query") else 0.25
+        elif value.dtype.kind in "Ub":
+            value.flat[0] = "block" if value.dtype.kind == "U" else not value.flat[0]
+        else:
+            value[-1] = 255 - value[-1] if value.dtype == np.uint8 else 2 * value[-1] + 1
+        assert png({**known, name: value}) != before, name
+
+
+def test_coverage_shows_each_mask_and_the_same_figure_has_the_same_bytes(tmp_path):
+    metrics = {"coverage_tube": 88.6, "coverage_mgm": 85.2, "videos": 60.0}
+    figure = charts.coverage(metrics)
+    (axes,) = figure.axes
+    places = {tuple(line.get_xydata()[0]): line.get_mfc() for line in axes.lines}
+    assert places[85.2, 1.0] == ACCENT
+    assert places[75.0, 1.0] == places[90.0, 0.0] == "white"
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["Random Tube", "MGM (Dense)"]
+    for ending in ("svg", "png"):
+        paths = [tmp_path / f"{name}.{ending}" for name in "ab"]
+        for path in paths:
+            write(lambda: charts.coverage(metrics), path)
+        assert paths[0].read_bytes() == paths[1].read_bytes()

@@ -1,0 +1,107 @@
+"""Saliency and coverage against slow loops."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from mgm.data.index import read_index
+from mgm.errors import UserError
+from mgm.masking import Grid, mask_clips
+from mgm.rng import clip_seed
+from mgm.spec import MASKS, Mask, Measure
+from mgm.stages.coverage import MOVES, coverage, hidden_shares
+from mgm.stages.saliency import inside, read_boxes, saliency
+from mgm.video.clip import Clip, Crop
+from mgm.video.motion import Motion
+from mgm.video.store import read_clips
+from mgm.video.track import Track, track_path
+from mgm.video.transform import view_indices
+from tests.helpers.small_runs import SMALL
+
+
+def test_saliency_is_the_ratio_of_mean_motion(trained, tmp_path):
+    found = saliency(Measure(**SMALL, name="saliency"), trained.context(tmp_path))
+    boxes, sums, counts = read_boxes(trained.index), [0.0, 0.0], [0, 0]
+    for video in trained.index.test:
+        track = Track(track_path(video.tracks, video.name))
+        for t in np.flatnonzero(track.has_mv_T):
+            motion = track.motion([t])
+            for row in range(32):
+                for column in range(32):
+                    within = any(
+                        top <= row + 0.5 < bottom and left <= column + 0.5 < right
+                        for top, left, bottom, right in boxes[video.name][t]
+                    )
+                    sums[within] += float(motion.speed[0, row // 8, column // 8])
+                    counts[within] += 1
+    out, within = (total / count for total, count in zip(sums, counts))
+    assert found["saliency"] == pytest.approx(within / out, rel=1e-5)
+    assert (found["inside"], found["outside"]) == pytest.approx((within, out), rel=1e-5)
+    assert found["videos"] == len(trained.index.test)
+
+
+def test_boxes_of_ones_own_are_in_a_csv(trained, tmp_path):
+    shutil.copytree(trained.data, tmp_path / "data")
+    index, path = read_index(tmp_path / "data"), tmp_path / "data" / "boxes.csv"
+    name, header = index.test[0].name, "path,frame,top,left,bottom,right\n"
+    path.write_text(f"{header}{name},3,0,1.5,8,9\n{name},3,4,4,5,5\n{name},4,0,0,1,1\n")
+    boxes = read_boxes(index)
+    assert boxes[name][3].tolist() == [[0, 1.5, 8, 9], [4, 4, 5, 5]]
+    assert boxes.keys() == {name}
+    run = trained.context(tmp_path / "run")
+    run.index = index
+    assert saliency(Measure(**SMALL, name="saliency"), run)["videos"] == 1
+    path.write_text(f"{header}{name},3,0,1.5,8\n")
+    with pytest.raises(UserError, match=r"boxes\.csv: .* columns are path,frame"):
+        read_boxes(index)
+    path.write_text(f"{header}other,3,0,0,1,1\n")
+    with pytest.raises(UserError, match="boxes of 0 videos"):
+        saliency(Measure(**SMALL, name="saliency"), run)
+
+
+def test_a_pixel_is_inside_if_its_centre_is():
+    found = inside(np.array([[0.5, 1, 2, 2.6]]), 3, 4)
+    assert np.argwhere(found).tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
+
+
+def slow_share(clip, masked_SHW, tubelet):
+    """Return the share of moving pixels that are hidden, pixel by pixel."""
+    speed_THW = np.hypot(*np.moveaxis(clip.motion_THW2, -1, 0)) / clip.distance_THW
+    size, shares = clip.height, []
+    for slot, masked_HW in enumerate(masked_SHW):
+        frames = [t for t in range(slot * tubelet, (slot + 1) * tubelet) if clip.has_motion_T[t]]
+        speed_HW = sum((speed_THW[t] for t in frames), np.zeros(speed_THW.shape[1:]))
+        moves_HW = speed_HW - np.median(speed_HW) >= MOVES
+        hidden = [
+            masked_HW[y * len(masked_HW) // size, x * len(masked_HW) // size]
+            for y in range(size)
+            for x in range(size)
+            if moves_HW[y * len(moves_HW) // size, x * len(moves_HW) // size]
+        ]
+        shares += [100 * np.mean(hidden)] if hidden else []
+    return np.mean(shares) if shares else np.nan
+
+
+def test_coverage_is_the_share_of_moving_pixels_under_each_mask(trained, tmp_path):
+    spec, index = Measure(**SMALL, name="coverage"), trained.index
+    found = coverage(spec, trained.context(tmp_path))
+    for name in ("mgm", "tube", "warped"):
+        mask, shares = Mask(name=name, ratio=MASKS[name].ratio), []
+        for sample, video in enumerate(index.test):
+            track = Track(track_path(video.tracks, video.name))
+            index_T = view_indices(spec.clips, video.frames, 0, 1)
+            crop = Crop.centre(video.height, video.width)
+            frames = read_clips(video.path, track, [index_T], [crop], 24)[0]
+            clip = Clip(frames, track.motion(index_T).under(crop, 24, (32, 32)))
+            seed_1 = np.array([clip_seed(0, 0, sample)])
+            masked_1L, _ = mask_clips(mask, Grid(*spec.grid), [clip.known], seed_1, 2, 2)
+            shares.append(slow_share(clip, masked_1L.reshape(spec.grid), 2))
+        assert found[f"coverage_{name}"] == pytest.approx(np.nanmean(shares))
+    assert found["videos"] == np.isfinite(shares).sum()
+    assert len(found) == len(MASKS) + 1
+
+
+def test_a_clip_without_motion_has_no_share():
+    clip = Clip(np.zeros((4, 24, 24, 3), np.uint8), Motion.none(4, 24, 24))
+    assert np.isnan(hidden_shares(clip, np.ones((2, 2, 3, 3), bool), 2)).all()

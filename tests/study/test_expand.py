@@ -1,0 +1,180 @@
+"""A study at a scale becomes cells and runs: which, with which fields, and in which order."""
+
+import pytest
+
+from mgm.errors import UserError
+from mgm.spec import Finetune, Measure, Pretrain, Probe, dotted, parents
+from mgm.study import CONFIG, STUDIES
+from mgm.study.expand import expand, with_parents
+from mgm.study.scales import load_scale, of_paper
+from mgm.study.schema import CONTROL_ROWS, load_study
+from tests.helpers.fake_results import study_of
+
+SMOKE = load_scale(CONFIG / "smoke.yaml")
+
+
+def expanded(**fields):
+    return expand([study_of(**fields)], SMOKE)
+
+
+def cell(found, **place):
+    chosen = found.cells
+    for name, value in place.items():
+        chosen = chosen[chosen[name] == value]
+    return chosen.iloc[0]
+
+
+def test_it_is_a_cross_join_with_controls():
+    found = expanded()
+    own = found.cells[~found.cells.control]
+    assert len(own) == 2 * 8 * 3 * 2
+    assert {*found.cells[found.cells.control].row} == {*CONTROL_ROWS}
+    assert (own.dataset_seed == own.seed).all()
+    assert {*found.datasets} == {
+        f"{name}-{seed}" for name in ("one", "three") for seed in range(1, 9)
+    }
+
+
+def test_parents_stand_before_their_runs():
+    found = expanded()
+    seen = set()
+    for run_id, spec in found.specs.items():
+        assert {*parents(spec)} <= seen
+        seen.add(run_id)
+    last = found.cells.run_id.iloc[-1]
+    assert [spec.run_id for spec in with_parents(found.specs, [last])][-1] == last
+
+
+def test_layers_change_a_recipe_from_the_scale_to_the_row():
+    found = expanded(
+        settings={"pretrain": {"optim.lr": 0.1, "optim.batch": 8, "clips.stride": 3}},
+        datasets={"one": {"generate": {}, "settings": {"pretrain": {"optim.batch": 10}}}},
+        rows={"Tube": {"mask": "tube", "clips.stride": 1, "optim.steps": 7}, "MGM": {}},
+    )
+    spec = found.specs[cell(found, row="Tube").pretraining]
+    fields = dotted(spec.model_dump(mode="json"))
+    assert fields["mask.name"] == "tube"
+    assert fields["mask.ratio"] == 0.9  # the recipe's
+    assert fields["model.patch"] == 8  # the scale's
+    assert fields["optim.lr"] == 0.1  # the study's
+    assert fields["optim.batch"] == 10  # the dataset's
+    assert fields["clips.stride"] == 1  # the row's
+    assert fields["optim.steps"] == 7
+    assert found.specs[cell(found, row="MGM").pretraining].optim.steps == 399  # by its epochs
+
+
+def test_a_test_has_the_model_of_its_pretraining_and_starts_from_it():
+    found = expanded()
+    for column, kind in {"Linear probe": Probe, "Fine-tuned": Finetune}.items():
+        one = cell(found, row="MGM", column=column)
+        spec = found.specs[one.run_id]
+        assert isinstance(spec, kind)
+        assert spec.parent == one.pretraining
+        assert spec.model == found.specs[one.pretraining].model
+        none = found.specs[cell(found, row="No pretraining", column=column).run_id]
+        assert none.parent == ""
+    start = found.specs[one.pretraining]
+    assert isinstance(start, Pretrain)
+    assert (one["mask"], one.ratio, one.epochs, one.steps) == ("mgm", 0.75, 200, 399)
+
+
+def test_equal_runs_are_one_run():
+    rows = {"MGM": {}, "MGM, longer": {"from": "MGM"}}
+    found = expanded(rows=rows, compare=[])
+    longer = found.specs[cell(found, row="MGM, longer").pretraining]
+    assert longer.parent == cell(found, row="MGM").pretraining
+
+
+def test_only_limits_rows_and_columns():
+    found = expanded(
+        rows={"Tube": {"mask": "tube", "only": {"datasets": ["one"]}}, "MGM": {}},
+        columns={"A": {"only": {"rows": ["MGM"]}}, "B": {"stage": "finetune"}},
+        controls=[],
+    )
+    places = found.cells[["dataset", "row", "column"]].drop_duplicates()
+    assert [*places.itertuples(index=False, name=None)] == [
+        ("one", "Tube", "B"),
+        ("one", "MGM", "A"),
+        ("one", "MGM", "B"),
+        ("three", "MGM", "A"),
+        ("three", "MGM", "B"),
+    ]
+
+
+def test_a_field_that_is_not_there_is_named_with_its_place():
+    with pytest.raises(UserError, match=r"rows.MGM: maskk is not a field of a spec"):
+        expanded(rows={"MGM": {"maskk": 1}}, compare=[])
+    with pytest.raises(UserError, match=r"settings.probe: optim.lr is not a field of a spec"):
+        expanded(settings={"probe": {"optim.lr": 1}})
+    with pytest.raises(UserError, match="did you mean tube"):
+        expanded(rows={"MGM": {"mask": "tubee"}}, compare=[])
+
+
+def test_a_row_whose_mask_is_gone_is_left_out_and_named():
+    study = study_of(rows={"Old": {"mask": "gone"}, "MGM": {}}, compare=[])
+    found = expand([study], SMOKE, lenient=True)
+    assert {*found.cells[~found.cells.control].row} == {"MGM"}
+    [problem] = found.problems
+    assert "rows.Old" in problem
+
+
+def test_a_prepared_folder_has_a_named_recipe():
+    datasets = {"mine": {"root": "clips/mine", "recipe": "k400"}}
+    study = study_of(datasets=datasets, seeds="3", controls=[])
+    found = expand([study], SMOKE, {"mine": "0123456789ab"})
+    spec = found.specs[cell(found, row="Tube").pretraining]
+    assert (spec.data.dataset, spec.data.digest, spec.seed) == ("mine", "0123456789ab", 3)
+    assert spec.mask.ratio == 0.9
+
+
+def test_a_scale_may_draw_each_dataset_once_per_seed():
+    mini = load_scale(CONFIG / "mini.yaml")
+    found = expand(of_paper(mini), mini)
+    own = found.cells[(found.cells.study == "table4e") & (found.cells.dataset == "ssv2")]
+    assert {*own.dataset_seed} == {*range(2001, 2017)}
+    assert (own.dataset_seed == own.seed).all()
+    digests = {found.specs[run].data.digest for run in own.run_id}
+    assert len(digests) == 16
+    # The same runs stand in several datasets of the study.
+    people = found.cells[(found.cells.dataset == "people") & (found.cells.row == "Random Block")]
+    assert len({*people.run_id} & {*own.run_id}) == 4 * 1
+
+
+@pytest.mark.parametrize("name", ["smoke", "paper", "mini"])
+def test_the_paper_expands_at_each_scale(name):
+    scale = load_scale(CONFIG / f"{name}.yaml")
+    found = expand(of_paper(scale), scale)
+    assert {"table4e", "figure1", "figure4a", "table4a", "all"} <= found.targets.keys()
+    assert {*found.pictures} >= {"figure5", "coverage"}
+    for run_id in found.pictures.values():
+        assert found.specs[run_id].stage in ("sample", "measure")
+
+
+def test_shared_runs_of_the_paper_are_one_run():
+    scale = load_scale(CONFIG / "paper.yaml")
+    found = expand(of_paper(scale), scale)
+    mgm = {
+        ("table4e", "MGM (Dense)"),
+        ("table4", "MGM (ViT-B, vectors, jitter)"),
+        ("table1", "MGM, 200"),
+    }
+    tuned = found.cells[(found.cells.dataset == "ssv2") & (found.cells.column == "Fine-tuned")]
+    runs = {one.run_id for one in tuned.itertuples() if (one.study, one.row) in mgm}
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("name", ["ladder", "masks", "rates", "day"])
+def test_our_studies_expand(name):
+    study = load_study(STUDIES / f"{name}.yaml")
+    found = expand([study], load_scale(CONFIG / f"{study.scale}.yaml"))
+    assert {*study.shown} == {*found.cells.dataset} | {
+        key for key, place in study.datasets.items() if place.mean_of
+    }
+
+
+def test_controls_have_the_labels_of_their_column():
+    found = expanded()
+    control = found.specs[cell(found, row="File size", column="Linear probe").run_id]
+    probe = found.specs[cell(found, row="MGM", column="Linear probe").run_id]
+    assert isinstance(control, Measure)
+    assert (control.data, control.views, control.seed) == (probe.data, probe.views, probe.seed)

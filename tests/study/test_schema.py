@@ -1,0 +1,86 @@
+"""A study's file: what it says, and one line for what is wrong."""
+
+from math import inf
+
+import pytest
+import yaml
+
+from mgm.errors import UserError
+from mgm.study import STUDIES
+from mgm.study.schema import Prediction, load_study, new_study
+from tests.helpers.fake_results import study_of
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"rowz": {}}, "rowz is not a field"),
+        ({"compare": [["MGM", "Tub"]]}, "'Tub' is unknown; did you mean Tube?"),
+        ({"controls": ["Probe"]}, "'Probe' is unknown"),
+        ({"views": {"t": {"datasets": ["two"]}}}, "views.t: 'two' is unknown"),
+        ({"views": {"t": {"kind": "ladder"}}}, "views.t.kind"),
+        ({"columns": {"A": {"stage": "prob"}}}, "columns.A.stage"),
+        ({"rows": {"A": {"from": "B"}, "B": {}}}, "rows.A.from: 'B' is unknown"),
+        ({"rows": {"File size": {}, "MGM": {}, "Tube": {}}}, "File size is a control"),
+        ({"dataset_seeds": "8-x"}, "dataset_seeds"),
+        ({"dataset_seeds": ()}, "add dataset_seeds"),
+        ({"datasets": {"a": {"title": "A"}}}, "needs one of use, generate, root"),
+        ({"predictions": [{"row": "MGM", "minus": "Tube"}]}, "needs one of above, below, within"),
+        ({"predictions": [{"in": "two", "row": "MGM", "above": 0}]}, "'two' is unknown"),
+    ],
+)
+def test_a_wrong_study_is_refused_in_one_line(tmp_path, fields, named):
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(study_of().model_dump(mode="json", by_alias=True) | fields))
+    with pytest.raises(UserError) as caught:
+        load_study(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [\n", ""])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
+    path = tmp_path / "small.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"small.yaml: is not"):
+        load_study(path)
+
+
+def test_the_nearest_study_is_named(tmp_path):
+    (tmp_path / "small.yaml").write_text("study: small")
+    with pytest.raises(UserError, match="did you mean small"):
+        load_study(tmp_path / "smal.yaml")
+
+
+@pytest.mark.parametrize(
+    ("fields", "bounds", "says"),
+    [
+        ({"above": 5}, (5, inf), "MGM minus Tube above 5"),
+        ({"below": -0.5}, (-inf, -0.5), "MGM minus Tube below -0.5"),
+        ({"within": 3}, (-3, 3), "MGM minus Tube within 3"),
+        ({"above": 0, "than": ("A", "B")}, (0, inf), "MGM minus Tube minus (A minus B) above 0"),
+    ],
+)
+def test_a_prediction_has_bounds_and_a_sentence(fields, bounds, says):
+    one = Prediction(row="MGM", minus="Tube", **fields)
+    assert (one.bounds, one.says) == (bounds, says)
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_study_is_valid(path):
+    study = load_study(path)
+    assert study.study == path.stem
+    assert study.caveat
+    assert not any(sign.isdigit() for sign in study.answer)
+
+
+@pytest.mark.parametrize("test", [None, "clips/labelled"])
+def test_a_new_study_is_valid(tmp_path, test):
+    from pathlib import Path
+
+    path = tmp_path / "mine.yaml"
+    path.write_text(new_study(path, Path("clips/mine"), test and Path(test)))
+    study = load_study(path)
+    assert study.study == "mine"
+    assert [*study.shown] == (["mine-test"] if test else ["mine"])

@@ -1,0 +1,124 @@
+"""Training in two processes that torchrun starts on this machine (gloo)."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mgm.results.run import read_result, status
+from mgm.spec import Augment, RunOptions, Views
+from mgm.stages.run import run_specs
+from tests.helpers.small_runs import FINETUNE, PRETRAIN, small_set
+from tests.training.test_stop import children, is_alive, steps, wait_for
+
+pytestmark = [pytest.mark.usefixtures("cpu"), pytest.mark.slow]
+TORCHRUN = Path(sys.executable).with_name("torchrun")
+# Each process drops and mixes on its own. Test batches are uneven: 5, 5 and 2 videos.
+TUNED = FINETUNE.model_copy(
+    update={
+        "drop_path": 0.0,
+        "head_dropout": 0.0,
+        "augment": Augment(repeats=2),
+        "views": Views(temporal=4, spatial=3),
+        "optim": FINETUNE.optim.model_copy(update={"clip_grad": 0.02}),
+    }
+)
+LONG = PRETRAIN.model_copy(update={"optim": PRETRAIN.optim.model_copy(update={"steps": 60})})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    small_set(folder)
+    return folder
+
+
+def torchrun(specs, data: Path, results: Path, *words: str) -> subprocess.Popen:
+    """Start the runs in two processes, each with a worker."""
+    results.mkdir(exist_ok=True)
+    paths = [results / f"{spec.run_id}.json" for spec in specs]
+    for path, spec in zip(paths, specs):
+        path.write_text(spec.model_dump_json())
+    command = [TORCHRUN, "--standalone", "--nproc-per-node", 2, "-m", "mgm", "run", *paths]
+    command += ["--workers", 1, "--out", results, "--data", f"ssv2={data}", *words]
+    return subprocess.Popen(
+        list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def log(folder: Path) -> list[dict]:
+    timing = ("clips_per_s", "waiting", "memory_mb", "seconds", "time")
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [{name: line[name] for name in line if name not in timing} for line in lines]
+
+
+def test_two_processes_train_what_one_trains(data, tmp_path):
+    """Losses are float32 means of the same numbers in another order."""
+    one, two, specs = tmp_path / "one", tmp_path / "two", [PRETRAIN, TUNED]
+    run_specs(specs, {"ssv2": [data]}, one, RunOptions(accumulate=2))
+    process = torchrun(specs, data, two)
+    assert process.wait(200) == 0, process.stderr.read()
+    for spec in specs:
+        for mine, theirs in zip(log(one / spec.run_id), log(two / spec.run_id), strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-4)
+        ours, theirs = (load_file(of / spec.run_id / "weights.safetensors") for of in (one, two))
+        for name in ours:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4)
+    name = f"{TUNED.run_id}/predictions.csv"
+    assert (one / name).read_bytes() == (two / name).read_bytes()
+    assert read_result(one / TUNED.run_id).metrics == read_result(two / TUNED.run_id).metrics
+
+
+def test_a_run_of_two_processes_keeps_its_steps(data, tmp_path):
+    """Signals to all processes, and torchrun killed alone, leave a checkpoint. It ends bit-equal."""
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    assert torchrun([LONG], data, whole).wait(200) == 0
+    folder = stopped / LONG.run_id
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        before = steps(folder)
+        process = torchrun([LONG], data, stopped)
+        wait_for(lambda before=before: steps(folder) > before + 2)
+        ranks = children(process.pid)
+        (os.kill if number == signal.SIGKILL else os.killpg)(process.pid, number)
+        # torchrun has a status of its own.
+        assert process.wait(60)
+        wait_for(lambda ranks=ranks: not any(map(is_alive, ranks)))
+        assert not any(map(is_alive, ranks))
+        assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] > before + 2
+    assert torchrun([LONG], data, stopped).wait(200) == 0
+    name = f"{LONG.run_id}/weights.safetensors"
+    assert (stopped / name).read_bytes() == (whole / name).read_bytes()
+    assert log(folder) == log(whole / LONG.run_id)
+
+
+def test_a_killed_process_ends_the_other_and_is_no_failure(data, tmp_path):
+    process = torchrun([LONG], data, tmp_path, "--checkpoint-s", "0.05")
+    folder = tmp_path / LONG.run_id
+    wait_for((folder / "checkpoint.pt").exists)
+    started = time.monotonic()
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+    assert process.wait(60)
+    assert time.monotonic() - started < 30
+    assert status(folder, LONG).state != "failed"
+
+
+def test_an_error_is_one_line_and_ends_both(data, tmp_path):
+    """Only rank 1 sees it: a test video that is gone, while rank 0 waits for the scores."""
+    video = sorted((data / "videos").glob("2*.mp4"))[6]
+    hidden = video.rename(video.with_suffix(".gone"))
+    hidden.with_suffix(".mp4").write_bytes(b"x" * hidden.stat().st_size)
+    try:
+        _, said = torchrun([TUNED], data, tmp_path).communicate(timeout=100)
+    finally:
+        hidden.replace(video)
+    (line,) = [line for line in said.splitlines() if line.startswith("mgm: ")]
+    assert video.name in line
+    assert (tmp_path / TUNED.run_id / "error.txt").read_text() == line.removeprefix("mgm: ") + "\n"
+    assert not (tmp_path / TUNED.run_id / "result.json").exists()

@@ -1,0 +1,171 @@
+"""The inputs and commands of jobs, and the GPUs that they get."""
+
+import json
+import os
+import subprocess
+import uuid
+
+import pytest
+
+from mgm.dag import workflow as dag
+from mgm.dag.workflow import Workflow, visible_gpus
+from mgm.errors import UserError
+from mgm.spec import parents, parse
+from tests.helpers.programs import ROOT
+from tests.helpers.tiny_study import tiny_study
+
+
+@pytest.fixture(scope="module")
+def smoke() -> Workflow:
+    return Workflow({})
+
+
+def test_a_run_needs_its_data_its_parents_and_never_its_own_job(smoke):
+    for first, batch in smoke.batches.items():
+        assert smoke.makes(first)[0].run_id == first
+        assert len({spec.stage for spec in smoke.makes(first)}) == 1
+        needed = smoke.needs(first)
+        for spec in smoke.makes(first):
+            assert smoke.result(spec.run_id) not in needed
+            assert {smoke.result(parent) for parent in parents(spec)} <= {*needed}
+            assert f"{smoke.places[smoke.key(spec)]}/index.json" in needed
+        for other in batch[1:]:
+            # The job of the batch makes it, or it is made alone.
+            assert smoke.result(first) in smoke.needs(other)
+            assert [spec.run_id for spec in smoke.makes(other)] == [other]
+    assert sorted(run for batch in smoke.batches.values() for run in batch) == sorted(smoke.specs)
+
+
+def test_flow_is_needed_by_masks_that_follow_it_alone(smoke):
+    specs = [spec for spec in smoke.specs.values() if spec.stage == "pretrain"]
+    followers = {spec.run_id for spec in specs if spec.mask.guidance == "dis"}
+    assert followers
+    for first in smoke.batches:
+        waits = any("tracks-dis.json" in file for file in smoke.needs(first))
+        assert waits == any(spec.run_id in followers for spec in smoke.makes(first))
+
+
+def test_a_table_has_its_runs_and_all_has_every_run(smoke):
+    assert {*smoke.targets["all"]} == {*map(smoke.result, smoke.specs)}
+    assert {*smoke.targets["table4e"]} < {*smoke.targets["all"]}
+
+
+def test_commands_name_each_dataset_and_its_folder():
+    paper = Workflow({"scale": "paper", "ucf101": "/downloads"})
+    assert "ucf101 --source /downloads" in paper.prepare("data/ucf101", 8)
+    derived = paper.prepare("data/ucf14-hmdb7")
+    assert "--source data/ucf101 --target data/hmdb51" in derived
+    assert paper.made_from("data/ucf14-hmdb7") == [
+        "data/ucf101/index.json",
+        "data/hmdb51/index.json",
+    ]
+    run = next(run_id for run_id, spec in paper.specs.items() if spec.data.dataset == "k400")
+    assert "--data k400=data/k400" in paper.run(run)
+    with pytest.raises(UserError, match="mgm prepare ssv2 --source DIR --out data/ssv2"):
+        paper.start(["data/ssv2"])
+
+
+def test_under_slurm_a_job_makes_one_run(tmp_path):
+    study = tiny_study(tmp_path)
+    assert {len(batch) for batch in Workflow({"study": str(study)}).batches.values()} > {1}
+    slurm = Workflow({"study": str(study), "slurm": True})
+    assert {len(batch) for batch in slurm.batches.values()} == {1}
+
+
+def test_the_start_writes_specs_and_freezes_the_study_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = Workflow({"study": str(tiny_study(tmp_path))})
+    study.start([])
+    specs = [*(tmp_path / "results" / "tiny" / "specs").iterdir()]
+    frozen = (tmp_path / "results" / "tiny" / "study.yaml").read_text()
+    assert {path.stem for path in specs} == {*study.specs}
+    for path in specs:
+        assert parse(json.loads(path.read_text()), "").run_id == path.stem
+    (tmp_path / "tiny.yaml").write_text(
+        (tmp_path / "tiny.yaml").read_text().replace("Which mask?", "Another question?")
+    )
+    Workflow({"study": str(tmp_path / "tiny.yaml")}).start([])
+    assert (tmp_path / "results" / "tiny" / "study.yaml").read_text() == frozen
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"scales": "smoke"}, "scale, study, sources"),
+        ({"scale": "smoky"}, "did you mean smoke"),
+        ({"study": "laddr"}, "did you mean ladder"),
+        ({"study": "ladder", "ucf101": "/downloads"}, "ucf101"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(config, says):
+    with pytest.raises(UserError, match=says):
+        Workflow(config)
+
+
+def test_a_run_that_is_unknown_is_named(smoke):
+    with pytest.raises(UserError, match="has no run pretrain-x"):
+        smoke.needs("pretrain-x")
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus"),
+    [
+        (None, ["0", "1", "2"]),
+        ("", []),
+        ("2,0", ["2", "0"]),
+        ("-1", []),
+        ("none", []),
+        ("NoDevFiles", []),
+        ("0,1,", ["0", "1"]),
+        ("1,-1,0", ["1"]),
+        ("0,7,1", ["0"]),
+        ("1,1", []),
+        ("GPU-5ae3, GPU-77b1", ["GPU-5ae3", "GPU-77b1"]),
+        ("MIG-GPU-5ae3/1/0", ["MIG-GPU-5ae3/1/0"]),
+    ],
+)
+def test_gpus_are_those_that_cuda_sees(visible, gpus, tmp_path, monkeypatch):
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text("#!/bin/sh\nfor i in 0 1 2; do echo \"GPU $i: H200\"; echo '  MIG 1g'; done\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_gpus() == gpus
+
+
+def test_a_hanging_nvidia_smi_is_left_alone(tmp_path, monkeypatch, capsys):
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text("#!/bin/sh\nexec sleep 60\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(dag, "SMI_S", 0.2)
+    assert visible_gpus() == []
+    assert "nvidia-smi does not answer" in capsys.readouterr().err
+
+
+def test_each_job_has_a_gpu_of_its_own_and_the_next_one_waits():
+    """The GPUs are names that no machine has. A slash may be in old names of MIG slices."""
+    mark = uuid.uuid4().hex
+    gpus = [f"MIG-GPU-{mark}/1/0", f"GPU-{mark}"]
+    environment = os.environ | {"MGM_GPUS": ",".join(gpus)}
+    pipe, wait = subprocess.PIPE, "echo $CUDA_VISIBLE_DEVICES; read -r _ || exit 0"
+
+    def start() -> subprocess.Popen:
+        words = ["bash", str(ROOT / "workflow" / "gpu.sh"), "bash", "-c", wait]
+        return subprocess.Popen(words, env=environment, stdin=pipe, stdout=pipe, text=True)
+
+    running = list[subprocess.Popen]()
+    for gpu in gpus:
+        running.append(start())
+        assert running[-1].stdout.readline().strip() == gpu
+    third = start()
+    with pytest.raises(subprocess.TimeoutExpired):
+        third.wait(1.5)
+    running[1].kill()
+    running[1].wait()
+    assert third.stdout.readline().strip() == gpus[1]
+    for process in (running[0], third):
+        process.communicate("\n")
