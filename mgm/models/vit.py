@@ -164,8 +164,9 @@ def run_block(block: nn.Module, x_BLD: Tensor, *arguments: Any, recompute: bool 
 
 # --- TimeSformer ---
 # Attention over time is among the visible tokens of a position. Attention over space is among the
-# visible tokens of a slot. Their number varies between positions, and between slots with agnostic
-# masks. There is no class token. Positions are the ViT's fixed 1-D table over all tokens.
+# visible tokens of a slot. Their number varies between positions, and between slots if the mask
+# counts over the whole clip. There is no class token. Positions are the ViT's fixed 1-D table over
+# all tokens.
 # TimeSformer learns one table for positions in space and one for slots instead.
 
 # Applies an attention to x_BVD, over time or over space.
