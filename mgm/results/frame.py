@@ -1,8 +1,8 @@
 """Results as one pandas table: the numbers that studies want, joined with the runs' files.
 
-The numbers are those of the runs in results/NAME, or, in a clone without them, of
-results/NAME.csv.xz. The frozen study, results/NAME/study.yaml, is written before the first run. It
-shows which predictions are older than the runs.
+The numbers are those of the runs in results/NAME, and of results/NAME.csv.xz for runs that are not
+there: a clone shows all, and can add more. The frozen study, results/NAME/study.yaml, is written
+before the first run. It shows which predictions are older than the runs.
 """
 
 import shutil
@@ -105,7 +105,10 @@ def load(name: str, results: Path = Path("results")) -> Published:
     frozen = read_frozen(folder / FROZEN)
     studies, scale = _studies_of(name, frozen)
     found = expand([*studies.values()], scale, frozen.digests if frozen else None, lenient=True)
-    frame, more = with_means(joined(found, folder), studies), (found.pictures, found.problems)
+    table = joined(found, folder)
+    if packed.is_file():
+        table = _with_packed(table, read_table(packed))
+    frame, more = with_means(table, studies), (found.pictures, found.problems)
     return Published(name, studies, scale, frame, frozen, found.specs, folder, *more)
 
 
@@ -130,8 +133,15 @@ def _studies_of(name: str, frozen: Frozen | None) -> tuple[dict[str, Study], Sca
 def freeze(
     folder: Path, studies: Sequence[Study], scale: Scale, expansion: Expansion, file: str = ""
 ) -> None:
-    """Write the frozen study of a folder of results, unless it is there."""
-    if (path := folder / FROZEN).exists():
+    """Write the frozen study of a folder of results, unless it is there.
+
+    A packed study stays as it was frozen before its first run.
+    """
+    path, packed = folder / FROZEN, folder.with_name(f"{folder.name}.{FROZEN}")
+    if path.exists():
+        return
+    if packed.exists():
+        write_text(path, packed.read_text(encoding="utf-8"))
         return
     commit, dirty = git_commit()
     fields = {
@@ -189,6 +199,18 @@ def joined(found: Expansion, folder: Path) -> pd.DataFrame:
     table = table.join(pd.DataFrame(facts, columns=[*FACTS])).astype(TYPES)
     # A control that a dataset does not have, such as the duration of videos of equal length.
     return table[~table.control | (table.why != "no " + table.metric)]
+
+
+def _with_packed(table: pd.DataFrame, packed: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame with the packed numbers of the runs that are not finished here."""
+    keys = ["run_id", "metric"]
+    known = packed[packed.status == "finished"].drop_duplicates(keys).set_index(keys)[[*FACTS]]
+    wanted = pd.MultiIndex.from_frame(table[keys])
+    lacks = (table.status != "finished") & wanted.isin(known.index)
+    table.loc[lacks, [*FACTS]] = known.reindex(wanted[lacks]).to_numpy()
+    # A control that a packed dataset does not have.
+    lacks = table.control & table.run_id.isin(packed.run_id) & (table.status != "finished")
+    return table[~lacks].astype(TYPES)
 
 
 def with_means(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFrame:

@@ -108,6 +108,27 @@ def test_a_packed_study_is_read_back(place):
     assert after.folder is None
 
 
+def test_a_packed_study_is_continued_elsewhere(place):
+    wins = {"row": "MGM", "minus": "Tube", "above": 0}
+    study = study_of(dataset_seeds="1-2", predictions=[wins])
+    found = run(place, study)
+    before = load("small", place / "results")
+    pack_and_leave(place, study)
+    folder, changed = place / "results/small", study_of(dataset_seeds="1-2")
+    last = found.cells.run_id[found.cells.column == "Fine-tuned"].iloc[0]
+    freeze(folder, [changed], SMOKE, found)
+    finish(folder, found.specs[last], top1=12.5)
+    after = load("small", place / "results")
+    assert after.frozen == before.frozen
+    is_last = before.frame.run_id == last
+    assert {*after.frame.value[is_last]} == {12.5}
+    pd.testing.assert_frame_equal(before.frame[~is_last], after.frame[~is_last], check_dtype=False)
+    # Packing adds to what is packed.
+    pack("small", place / "results")
+    shutil.rmtree(folder)
+    assert (load("small", place / "results").frame.status == "finished").all()
+
+
 def test_names_that_look_like_missing_values_stay_names(place):
     rows = {name: {"optim.steps": 10 + at} for at, name in enumerate(("None", "NA", "null", "007"))}
     study = study_of(dataset_seeds="1-2", rows=rows, compare=[["NA", "007"]])
