@@ -34,7 +34,7 @@ from mgm.spec import (
 )
 from mgm.study import recipes
 from mgm.study.scales import Scale, ScaleDataset
-from mgm.study.schema import CONTROL_ROWS, Row, Study, View
+from mgm.study.schema import CONTROL_ROWS, SEED, Row, Study, View
 
 # The paper's figures, by what their clips show.
 FIGURES = {"masks": "5", "attention": "6", "overlays": "7", "reconstructions": "8"}
@@ -59,7 +59,7 @@ class Expansion:
         pictures: the run whose arrays a view shows, by the view's key.
         problems: rows that are left out, and why.
         cells: a row per number, with the columns `COLUMNS`. `dataset_seed` is -1 for a dataset that
-            is not drawn. `pretraining` is the run that `run_id` starts from, or empty. `views` has
+            has none. `pretraining` is the run that `run_id` starts from, or empty. `views` has
             the keys of the views that show the number, joined by spaces. `mask` to `steps` are
             fields of the pretraining.
     """
@@ -108,7 +108,7 @@ def expand(
 
 
 class At(NamedTuple):
-    """The place of a run in a study. `dataset_seed` is None if the dataset is not drawn."""
+    """The place of a run in a study. `dataset_seed` is None if its videos have none."""
 
     dataset: str
     dataset_seed: int | None
@@ -162,7 +162,7 @@ class _Runs:
         study, scale = self.study, self.scale
         place = study.datasets[study.datasets[name].videos_of or name]
         source = scale.datasets.get(place.use)
-        if place.generate is None and not (source and not source.root and scale.dataset_seeds):
+        if not place.seeded and not (source and not source.root and scale.dataset_seeds):
             return [At(name, None, seed) for seed in study.seeds or scale.seeds]
         seeds = place.dataset_seeds or study.dataset_seeds or scale.dataset_seeds
         return [At(name, seed, seed) for seed in seeds]
@@ -324,12 +324,15 @@ class _Runs:
             if not like:
                 raise UserError(f"scale {scale.name}: draws no videos; name one that does")
             return self._drawn(name, like, scale.datasets[like].generate | place.generate, seed)
-        if name not in known:
-            digest = "" if name in PUBLISHED else self.digests.get(name, "")
-            if name not in PUBLISHED and not digest:
-                digest = read_index(Path(place.root)).digest
-            known[name] = ScaleDataset(root=place.root, recipe=place.recipe, digest=digest)
-        return name, known[name]
+        root = place.root.replace(SEED, str(seed))
+        # Datasets of the same folders share their runs.
+        key = Path(root).name if place.seeded else name
+        if key not in known:
+            digest = "" if key in PUBLISHED else self.digests.get(key, "")
+            if key not in PUBLISHED and not digest:
+                digest = read_index(Path(root)).digest
+            known[key] = ScaleDataset(root=root, recipe=place.recipe, digest=digest)
+        return key, known[key]
 
     def _of_scale(self, name: str, seed: int | None) -> tuple[str, ScaleDataset]:
         """Return the key and the origin of a dataset of the scale."""

@@ -16,6 +16,7 @@ from mgm.errors import UserError, nearest, valid
 from mgm.spec import CONTROLS, FrozenModel, KnownBackbone, RunOptions
 
 Stage = Literal["pretrain", "finetune", "probe", "measure", "sample"]
+SEED = "{seed}"
 # The loader in C is ten times faster.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Can be the name of a folder and of a Snakemake target, and is one word for a shell.
@@ -62,7 +63,8 @@ class Dataset(FrozenModel):
     use: str = ""
     # Fields of the scale's first generated dataset that this one changes.
     generate: dict[str, Any] | None = None
-    # The folder of a prepared dataset.
+    # The folder of a prepared dataset. With {seed} in it, there is one per dataset seed, such as a
+    # fold: data/mine-{seed}.
     root: str = ""
     # With a root: the published dataset whose recipe its runs have, such as ssv2.
     recipe: str = ""
@@ -89,6 +91,11 @@ class Dataset(FrozenModel):
         if sum(map(bool, given)) != 1:
             raise ValueError("needs one of use, generate, root, videos_of, mean_of")
         return self
+
+    @property
+    def seeded(self) -> bool:
+        """Whether its videos depend on the dataset seed."""
+        return self.generate is not None or SEED in self.root
 
 
 class Changes(FrozenModel):
@@ -246,8 +253,8 @@ class Study(FrozenModel):
         if clash := self.rows.keys() & CONTROL_ROWS.keys():
             raise ValueError(f"rows: {min(clash)} is a control; choose another name")
         for name, dataset in self.datasets.items():
-            if dataset.generate is not None and not (dataset.dataset_seeds or self.dataset_seeds):
-                raise ValueError(f"datasets.{name}: is generated; add dataset_seeds")
+            if dataset.seeded and not (dataset.dataset_seeds or self.dataset_seeds):
+                raise ValueError(f"datasets.{name}: has no seeds; add dataset_seeds")
         return self
 
     def _references(self) -> Iterator[tuple[str, str, Iterable[str]]]:

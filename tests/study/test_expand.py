@@ -35,6 +35,23 @@ def test_it_is_a_cross_join_with_controls():
     }
 
 
+def test_folds_are_units_and_datasets_share_their_runs():
+    folds = {"root": "clips/mine-{seed}", "recipe": "ssv2"}
+    datasets = {
+        "gate": {**folds, "dataset_seeds": "0-1", "rows": ["MGM"]},
+        "folds": {**folds, "dataset_seeds": "0-3"},
+    }
+    study = study_of(datasets=datasets, controls=[])
+    found = expand([study], SMOKE, {f"mine-{seed}": f"{seed}" * 12 for seed in range(4)})
+    assert {key: one.root for key, one in found.datasets.items()} == {
+        f"mine-{seed}": f"clips/mine-{seed}" for seed in range(4)
+    }
+    gate, cells = (found.cells[found.cells.dataset == name] for name in ("gate", "folds"))
+    assert [*gate.dataset_seed.unique()] == [0, 1]
+    assert len(cells) == 4 * 3 * 2 == cells.run_id.nunique()
+    assert {*gate.run_id} < {*cells.run_id}
+
+
 def test_parents_stand_before_their_runs():
     found = expanded()
     seen = set()
