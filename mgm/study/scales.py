@@ -93,10 +93,12 @@ def merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     """Return nested fields with `changes`. A change to None leaves the field out; "*" is all."""
     result = {} if "*" in changes else dict(fields)
     for name, change in changes.items():
-        old = result.pop(name, None)
-        if isinstance(old, Mapping) and isinstance(change, Mapping):
+        old = result.get(name)
+        if change is None:
+            result.pop(name, None)
+        elif isinstance(old, Mapping) and isinstance(change, Mapping):
             result[name] = merged(old, change)
-        elif change is not None:
+        else:
             result[name] = change
     return result
 
