@@ -89,19 +89,19 @@ class Workflow:
         self._first = {one: first for first, batch in self.batches.items() for one in batch}
 
     def _batches(self, most: int) -> dict[str, list[str]]:
-        """Return batches of up to `most` runs of one study and stage.
+        """Return batches of up to `most` runs of one stage.
 
-        The runs of a batch have the same depth in the DAG, so none depends on another.
+        The runs of a batch have the same depth in the DAG, so none depends on another, and the same
+        tables and figures need them: a table makes no run of others.
         """
-        study_of = {
-            spec.run_id: name
-            for name, cells in reversed([*self.expansion.cells.groupby("study", sort=False)])
-            for spec in with_parents(self.specs, cells.run_id.unique())
-        }
+        targets_of = dict.fromkeys(self.specs, "")
+        for target, run_ids in self.expansion.targets.items():
+            for spec in with_parents(self.specs, run_ids):
+                targets_of[spec.run_id] += f" {target}"
         depths, groups = dict[str, int](), dict[tuple[Any, ...], list[str]]()
         for run_id, spec in self.specs.items():
             depths[run_id] = 1 + max((depths[parent] for parent in parents(spec)), default=-1)
-            key = depths[run_id], spec.stage, study_of.get(run_id)
+            key = depths[run_id], spec.stage, targets_of[run_id]
             groups.setdefault(key, []).append(run_id)
         batches = dict[str, list[str]]()
         for group in groups.values():

@@ -270,7 +270,7 @@ def _require_space(out: Path, made: Sequence[Video], source_bytes: int) -> None:
     ratio = written / max(sum(video.source_bytes for video in made), 1)
     total = ratio * source_bytes
     free = shutil.disk_usage(out).free
-    text = f"{total / 1e9:.1f} GB, {ratio:.1f} times its sources"
+    text = f"{total / 1e9:,.3f} GB, {ratio:.1f} times its sources"
     if total - written > free:
         raise UserError(
             f"{out}: the store will take about {text}, and {free / 1e9:.1f} GB are free; free some "

@@ -11,6 +11,7 @@ from mgm.dag import workflow as dag
 from mgm.dag.workflow import Workflow, visible_gpus
 from mgm.errors import UserError
 from mgm.spec import parents, parse
+from mgm.study.expand import with_parents
 from tests.helpers.programs import ROOT
 from tests.helpers.tiny_study import tiny_study
 
@@ -48,6 +49,13 @@ def test_flow_is_needed_by_masks_that_follow_it_alone(smoke):
 def test_a_table_has_its_runs_and_all_has_every_run(smoke):
     assert {*smoke.targets["all"]} == {*map(smoke.result, smoke.specs)}
     assert {*smoke.targets["table4e"]} < {*smoke.targets["all"]}
+
+
+def test_a_table_makes_no_run_of_others(smoke):
+    for run_ids in smoke.expansion.targets.values():
+        wanted = {spec.run_id for spec in with_parents(smoke.specs, run_ids)}
+        for batch in smoke.batches.values():
+            assert {*batch} <= wanted or wanted.isdisjoint(batch)
 
 
 def test_commands_name_each_dataset_and_its_folder():
