@@ -369,10 +369,12 @@ def coverage(masked_BL: np.ndarray, magnitude_BSHW: np.ndarray, grid: Grid) -> n
     return (motion_BL * masked_BL).sum(1) / motion_BL.sum(1)
 
 
-@lru_cache(1000)
 def open_track(video: Video, method: str = "codec") -> Track:
     """Return a video's track. The last ones are kept, since small sets read them again."""
-    return Track(track_path(video.tracks, video.name, method))
+    return read_track(track_path(video.tracks, video.name, method))
+
+
+read_track = lru_cache(1000)(Track)
 
 
 def part_of(arrays: Arrays, start: int, rows: int) -> Arrays:

@@ -7,7 +7,7 @@ vector's length by that distance. This module needs only NumPy.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -153,6 +153,8 @@ def largest(values: np.ndarray, ranges_N2: np.ndarray, axis: int) -> np.ndarray:
     return found
 
 
+# Clips of one size often have one crop.
+@lru_cache(1000)
 def covered_cells(start: float, length: float, size: int, cells: int) -> np.ndarray:
     """Return the first cell of the video, and the end, under each cell of a crop's axis: (N, 2).
 
