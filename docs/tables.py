@@ -1,0 +1,73 @@
+"""Write the tables of scale mini in README.md and docs/results.md from results/mini.csv.xz.
+
+python docs/tables.py
+"""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from mgm.report.cells import cells, printed, verdicts
+from mgm.report.tables import signed, texts_of
+from mgm.results.frame import load
+from mgm.study.schema import Study
+
+ROOT = Path(__file__).parents[1]
+# Ours: the paper's table lacks them.
+CONTROLS = ["Random Tube at ratio 0.75", "MGM (Dense), shuffled", "No pretraining"]
+
+
+def pages() -> dict[Path, str]:
+    """Return both pages with each table between its two comments."""
+    published = load("mini", ROOT / "results")
+    study = published.studies["table4e"]
+    frame = published.frame[published.frame.study == "table4e"]
+    paper = printed("table4e").set_index("Mask").Acc.astype(float)
+    tables = {
+        "table4e": table4e(cells(frame), paper),
+        "predictions": predictions(verdicts(frame, study, published.frozen), study, paper),
+    }
+    texts = {page: page.read_text() for page in (ROOT / "README.md", ROOT / "docs/results.md")}
+    for name, table in tables.items():
+        block = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", re.DOTALL)
+        shown = table.to_markdown(index=False, disable_numparse=True) + "\n"
+        texts = {page: block.sub(shown.replace("\\", "\\\\"), text) for page, text in texts.items()}
+    return texts
+
+
+def table4e(found: pd.DataFrame, paper: pd.Series) -> pd.DataFrame:
+    """Return the paper's numbers beside ours."""
+    found = found[found.dataset == "ssv2"].set_index(["row", "column"])
+    rows = [*paper.index, *CONTROLS]
+    shown = pd.DataFrame({"Mask": rows, "Paper": [paper.get(row, "") for row in rows]})
+    for column in ("Fine-tuned", "Linear probe"):
+        own = found.loc[[(row, column) for row in rows]]
+        [n] = {*own.n}
+        texts = [text.partition(" (n")[0] for text in texts_of(own)]
+        shown[f"Ours, {column.lower()} (n = {n:.0f})"] = texts
+    return shown
+
+
+def predictions(found: pd.DataFrame, study: Study, paper: pd.Series) -> pd.DataFrame:
+    """Return the predictions whose runs are finished, with the paper's difference."""
+    found = found[found["mean"].notna()]
+    said = {
+        one.says: signed(paper[one.row] - paper[one.minus])
+        for one in study.predictions
+        if {one.row, one.minus} <= {*paper.index} and not one.than
+    }
+    return pd.DataFrame(
+        {
+            "Prediction": found.says,
+            "Paper": found.says.map(said).fillna(""),
+            "Found": [text.partition(" (n")[0] for text in texts_of(found)],
+            "By": found.column.str.lower() + ", n = " + found.n.astype(int).astype(str),
+            "Verdict": found.verdict,
+        }
+    )
+
+
+if __name__ == "__main__":
+    for page, text in pages().items():
+        page.write_text(text)
