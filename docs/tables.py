@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgm.report.cells import cells, printed, verdicts
+from mgm.report.cells import cells, differences, printed, verdicts
 from mgm.report.tables import signed, texts_of
 from mgm.results.frame import load
 from mgm.study.schema import Study
@@ -25,7 +25,7 @@ def pages() -> dict[Path, str]:
     frame = published.frame[published.frame.study == "table4e"]
     paper = printed("table4e").set_index("Mask").Acc.astype(float)
     tables = {
-        "table4e": table4e(cells(frame), paper),
+        "table4e": table4e(frame, study, paper),
         "predictions": predictions(verdicts(frame, study, published.frozen), study, paper),
     }
     texts = {page: page.read_text() for page in (ROOT / "README.md", ROOT / "docs/results.md")}
@@ -36,16 +36,31 @@ def pages() -> dict[Path, str]:
     return texts
 
 
-def table4e(found: pd.DataFrame, paper: pd.Series) -> pd.DataFrame:
-    """Return the paper's numbers beside ours."""
-    found = found[found.dataset == "ssv2"].set_index(["row", "column"])
-    rows = [*paper.index, *CONTROLS]
-    shown = pd.DataFrame({"Mask": rows, "Paper": [paper.get(row, "") for row in rows]})
+def table4e(frame: pd.DataFrame, study: Study, paper: pd.Series) -> pd.DataFrame:
+    """Return the paper's accuracies beside ours, each with its difference from the tube.
+
+    Accuracies differ more between worlds than between masks, so intervals are of differences, which
+    are paired by world.
+    """
+    tube, rows = "Random Tube", [*paper.index, *CONTROLS]
+    said = [
+        f"{value:.1f}" + f" ({signed(value - paper[tube])})" * (row != tube)
+        for row, value in paper.items()
+    ]
+    shown = pd.DataFrame({"Mask": rows, "Paper": said + [""] * len(CONTROLS)})
+    pairs = [(row, tube) for row in rows if row != tube]
+    found, minus = cells(frame), differences(frame, study, pairs)
     for column in ("Fine-tuned", "Linear probe"):
-        own = found.loc[[(row, column) for row in rows]]
+        own, less = (
+            one[(one.dataset == "ssv2") & (one.column == column)].set_index("row").reindex(rows)
+            for one in (found, minus)
+        )
         [n] = {*own.n}
-        texts = [text.partition(" (n")[0] for text in texts_of(own)]
-        shown[f"Ours, {column.lower()} (n = {n:.0f})"] = texts
+        texts = less.fillna({"share": True}).assign(n=n)
+        shown[f"Ours, {column.lower()} (n = {n:.0f})"] = [
+            f"{mean:.1f}" + f" ({'+' * (difference >= 0.05)}{text})" * (row != tube)
+            for row, mean, difference, text in zip(rows, own["mean"], less["mean"], texts_of(texts))
+        ]
     return shown
 
 
@@ -64,6 +79,7 @@ def predictions(found: pd.DataFrame, study: Study, paper: pd.Series) -> pd.DataF
             "Found": [text.partition(" (n")[0] for text in texts_of(found)],
             "By": found.column.str.lower() + ", n = " + found.n.astype(int).astype(str),
             "Verdict": found.verdict,
+            "Contradicts most (world)": found.against,
         }
     )
 

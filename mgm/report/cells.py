@@ -110,29 +110,33 @@ def by_unit(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.drop_duplicates([*UNIT, "row"]).set_index([*UNIT, "row"]).value.unstack()
 
 
-def difference(
-    wide: pd.DataFrame, rows: Sequence[str], metric: str, n_test: float
-) -> tuple[Estimate | None, str]:
-    """Return the interval of a row, of a row minus another, or of a difference minus another.
+def paired(wide: pd.DataFrame, rows: Sequence[str]) -> pd.Series:
+    """Return each unit's number of a row, of a row minus another, or of two such differences.
 
     Args:
         wide: of `by_unit`.
         rows: one, two or four. Of four, it is first minus second minus (third minus fourth).
-        n_test: videos of the test.
-
-    Returns:
-        The estimate and its unit; None if no unit has all rows.
     """
-    if not {*rows} <= {*wide.columns}:
-        return None, ""
-    units, share = pd.Series(0.0, wide.index), metric in SHARES
+    wide = wide.reindex(columns=[*dict.fromkeys(rows)])
+    units = pd.Series(0.0, wide.index)
     for sign, row in zip((1, -1, -1, 1), rows):
         numbers = wide[row]
         # A control is measured once per dataset, and stands for each of its seeds.
         if row in CONTROL_ROWS and len(rows) > 1:
             numbers = numbers.groupby(level="dataset_seed").transform("mean")
         units += sign * numbers
-    units = units.dropna()
+    return units.dropna()
+
+
+def difference(
+    wide: pd.DataFrame, rows: Sequence[str], metric: str, n_test: float
+) -> tuple[Estimate | None, str]:
+    """Return the interval of what `paired` returns, and its unit; None if no unit has all rows.
+
+    Args:
+        n_test: videos of the test.
+    """
+    units, share = paired(wide, rows), metric in SHARES
     if units.empty:
         return None, ""
     unit = "datasets" if units.index[0][0] >= 0 else "seeds"
@@ -150,8 +154,8 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
     A prediction holds if the interval lies within what it allows, and is refuted if it lies
     outside. Otherwise, or with fewer than six units, it is open.
 
-    Columns: dataset, title, column, metric, share, says, mean, low, high, n, unit, verdict, why and
-    note.
+    Columns: dataset, title, column, metric, share, says, mean, low, high, n, unit, verdict, why,
+    against (the number that contradicts most, and its dataset seed or seed) and note.
     """
     old = frozen.studies.get(study.study) if frozen else None
     own = frame[frame.study == study.study]
@@ -170,8 +174,13 @@ def _judged(frame: pd.DataFrame, study: Study, one: Prediction) -> dict[str, Any
     metric = study.columns[column].metric
     runs = frame[(frame.dataset == dataset) & (frame.column == column)]
     rows = [row for row in (one.row, one.minus, *(one.than or ())) if row]
-    number, unit = difference(by_unit(runs), rows, metric, runs.n_test.max())
-    low, high = one.bounds
+    wide, (low, high) = by_unit(runs), one.bounds
+    number, unit = difference(wide, rows, metric, runs.n_test.max())
+    units, against = paired(wide, rows), ""
+    if len(units) > 1:
+        worst = int(pd.concat([units - low, high - units], axis=1).min(axis=1).argmin())
+        dataset_seed, seed = units.index[worst]
+        against = f"{units.iloc[worst]:.1f} ({seed if dataset_seed < 0 else dataset_seed})"
     verdict, why = "open", ""
     if number is None:
         verdict, number = "not run", Estimate(nan, n=0)
@@ -184,7 +193,7 @@ def _judged(frame: pd.DataFrame, study: Study, one: Prediction) -> dict[str, Any
     return {
         **{"dataset": dataset, "title": study.shown.get(dataset, dataset), "column": column},
         **{"metric": metric, "share": metric in SHARES, "says": one.says, **number._asdict()},
-        **{"unit": unit, "verdict": verdict, "why": why},
+        **{"unit": unit, "verdict": verdict, "why": why, "against": against},
     }
 
 

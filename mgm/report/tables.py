@@ -174,6 +174,7 @@ def predictions_table(verdicts: pd.DataFrame) -> Table:
             "Videos": verdicts.title,
             "Found [95 %]": texts_of(verdicts),
             "Verdict": verdicts.verdict + np.where(notes != "", " (" + notes + ")", ""),
+            "Contradicts most": verdicts.against,
             "By": verdicts.column,
         }
     )

@@ -31,7 +31,9 @@ def shown() -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_numbers_of_a_page_are_those_of_the_results(page, shown):
-    numbers = set(NUMBER.findall(page.read_text()))
+    # Generated tables have a test of their own.
+    text = re.sub(r"<!-- \w+ -->.*?<!-- end -->", "", page.read_text(), flags=re.DOTALL)
+    numbers = set(NUMBER.findall(text))
     assert page.name == "README.md" or numbers
     assert numbers <= shown, numbers - shown
 
