@@ -221,7 +221,8 @@ def _text_of(cell: Mapping[Any, Any], counted: bool) -> str:
     if np.isfinite(cell["low"]):
         text += f" [{form.format(cell['low'])}, {form.format(cell['high'])}]"
     if status == "partial":
-        return f"{text} (n = {cell['n']:,.0f} of {cell['wanted']:,.0f})"
+        done = 1 if cell["unit"] == "test videos" else cell["n"]
+        return f"{text} (n = {done:,.0f} of {cell['wanted']:,.0f})"
     return text if counted else f"{text} (n = {cell['n']:,.0f})"
 
 
