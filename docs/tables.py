@@ -15,7 +15,7 @@ from mgm.study.schema import Study
 
 ROOT = Path(__file__).parents[1]
 # Ours: the paper's table lacks them.
-CONTROLS = ["Random Tube at ratio 0.75", "MGM (Dense), shuffled", "No pretraining"]
+CONTROLS = ["MGM (Dense), shuffled", "No pretraining"]
 
 
 def pages() -> dict[Path, str]:
