@@ -111,11 +111,15 @@ class Report:
         for kind in ("tables", "figures"):
             shutil.rmtree(self.folder / kind, ignore_errors=True)
         studies, found = self.published.studies, None
-        sections = [self.section(study) for study in studies.values()]
+        # What has run comes first.
+        frame = self.published.frame
+        done = (frame.status == "finished").groupby(frame.study).mean()
+        ordered = sorted(studies.values(), key=lambda study: -done.get(study.study, 0.0))
+        sections = [self.section(study) for study in ordered]
         write_csv(self.numbers, self.folder / "tables/cells.csv")
         if len(self.quoted):
             about = Shown("claims", "The paper's claims", CLAIMS)
-            found = self._table(about, claims_table(claims(self.published.frame, studies)))
+            found = self._table(about, claims_table(claims(frame, studies)))
         write_text(self.folder / "index.html", self.html(sections, found))
         return self.folder / "index.html"
 
