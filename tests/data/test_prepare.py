@@ -253,7 +253,7 @@ def test_warnings(source, tmp_path, clip):
 def test_the_space_is_told_from_the_first_videos(source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "TRIED", 3)
     made(source, tmp_path / "enough")
-    assert "The store will take about 0.0 GB" in capsys.readouterr().err
+    assert "The store will take about 0.000 GB" in capsys.readouterr().err
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage(100))
     with pytest.raises(UserError, match="the store will take about .* and 0.0 GB are free"):
