@@ -10,24 +10,20 @@ import pandas as pd
 
 from mgm.report.cells import cells, differences, printed, verdicts
 from mgm.report.tables import signed, texts_of
-from mgm.results.frame import load
+from mgm.results.frame import Published, load
 from mgm.study.schema import Study
 
 ROOT = Path(__file__).parents[1]
 # Ours: the paper's table lacks them.
 CONTROLS = ["MGM (Dense), shuffled", "No pretraining"]
+# The studies whose predictions are shown.
+STUDIES = ["table4e", "table1", "table4"]
 
 
 def pages() -> dict[Path, str]:
     """Return both pages with each table between its two comments."""
     published = load("mini", ROOT / "results")
-    study = published.studies["table4e"]
-    frame = published.frame[published.frame.study == "table4e"]
-    paper = printed("table4e").set_index("Mask").Acc.astype(float)
-    tables = {
-        "table4e": table4e(frame, study, paper),
-        "predictions": predictions(verdicts(frame, study, published.frozen), study, paper),
-    }
+    tables = {"table4e": table4e(published), "predictions": predictions(published)}
     texts = {page: page.read_text() for page in (ROOT / "README.md", ROOT / "docs/results.md")}
     for name, table in tables.items():
         block = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", re.DOTALL)
@@ -36,12 +32,15 @@ def pages() -> dict[Path, str]:
     return texts
 
 
-def table4e(frame: pd.DataFrame, study: Study, paper: pd.Series) -> pd.DataFrame:
+def table4e(published: Published) -> pd.DataFrame:
     """Return the paper's accuracies beside ours, each with its difference from the tube.
 
     Accuracies differ more between worlds than between masks, so intervals are of differences, which
     are paired by world.
     """
+    study = published.studies["table4e"]
+    frame = published.frame[published.frame.study == "table4e"]
+    paper = printed("table4e").set_index("Mask").Acc.astype(float)
     tube, rows = "Random Tube", [*paper.index, *CONTROLS]
     said = [
         f"{value:.1f}" + f" ({signed(value - paper[tube])})" * (row != tube)
@@ -64,24 +63,47 @@ def table4e(frame: pd.DataFrame, study: Study, paper: pd.Series) -> pd.DataFrame
     return shown
 
 
-def predictions(found: pd.DataFrame, study: Study, paper: pd.Series) -> pd.DataFrame:
-    """Return the predictions whose runs are finished, with the paper's difference."""
-    found = found[found["mean"].notna()]
-    said = {
-        one.says: signed(paper[one.row] - paper[one.minus])
-        for one in study.predictions
-        if {one.row, one.minus} <= {*paper.index} and not one.than
-    }
-    return pd.DataFrame(
-        {
-            "Prediction": found.says,
-            "Paper": found.says.map(said).fillna(""),
-            "Found": [text.partition(" (n")[0] for text in texts_of(found)],
-            "By": found.column.str.lower() + ", n = " + found.n.astype(int).astype(str),
-            "Verdict": found.verdict,
-            "Contradicts most (world)": found.against,
+def predictions(published: Published) -> pd.DataFrame:
+    """Return the predictions of `STUDIES` whose runs are finished, with the paper's difference."""
+    tables = []
+    for name in STUDIES:
+        study = published.studies[name]
+        frame = published.frame[published.frame.study == name]
+        found = verdicts(frame, study, published.frozen)
+        found = found[found["mean"].notna()]
+        paper = accuracies(study)
+        said = {
+            one.says: signed(paper[one.row] - paper[one.minus])
+            for one in study.predictions
+            if {one.row, one.minus} <= {*paper} and not one.than
         }
-    )
+        tables.append(
+            pd.DataFrame(
+                {
+                    "Prediction": found.says,
+                    "Paper": [said.get(says, "") for says in found.says],
+                    "Found": [text.partition(" (n")[0] for text in texts_of(found)],
+                    "By": found.column.str.lower() + ", n = " + found.n.astype(int).astype(str),
+                    "Verdict": found.verdict,
+                    "Contradicts most (world)": found.against,
+                }
+            )
+        )
+    return pd.concat(tables)
+
+
+def accuracies(study: Study) -> dict[str, float]:
+    """Return the fine-tuned accuracies on SSv2 that the paper prints, by row of a study."""
+    found = {}
+    for key, view in study.views.items():
+        if view.kind == "paper":
+            table = printed(key)
+            for ours in table.filter(like=": ours"):
+                for cell, value in zip(table[ours], table[ours.removesuffix(": ours")]):
+                    dataset, _, row = cell.removesuffix("/Fine-tuned").partition("/")
+                    if dataset == "ssv2":
+                        found[row] = float(value)
+    return found
 
 
 if __name__ == "__main__":
