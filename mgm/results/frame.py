@@ -263,6 +263,8 @@ def pack(name: str, results: Path = Path("results")) -> Path:
     table = published.frame[~published.frame.run_id.str.contains(" ")]
     if not published.folder or not (table.status == "finished").any():
         raise UserError(f"{folder}: no run is finished; run `snakemake` first")
+    # Elsewhere nothing runs.
+    table.loc[table.status == "running", ["status", "why"]] = "not run", ""
     table = table.astype(dict.fromkeys(FLAGS, int))
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")

@@ -70,7 +70,7 @@ def test_the_page_links_to_what_is_there_and_escapes_what_it_shows(suite):
     assert "out of memory &lt;script&gt;" in text
     # A run without a result is named, with its file.
     assert f"{runs[1].run_id}/result.json" in unescape(text)
-    assert "2 runs need a look" in text
+    assert "Runs that need a look: 2" in text
 
 
 def test_one_table_or_figure_is_written_alone_or_says_what_it_lacks(suite, tmp_path):

@@ -53,7 +53,8 @@ def test_each_number_has_its_run(place):
 
 
 def test_runs_that_did_not_finish_say_why(place):
-    found = run(place, study_of(dataset_seeds="1-2"))
+    study = study_of(dataset_seeds="1-2")
+    found = run(place, study)
     first, second = found.cells.run_id[~found.cells.control].iloc[:2]
     (place / "results/small" / first / "result.json").unlink()
     (place / "results/small" / second / "result.json").write_text("{")
@@ -61,6 +62,10 @@ def test_runs_that_did_not_finish_say_why(place):
     assert (table.status[first], table.status[second]) == ("running", "not run")
     assert second in table.why[second]
     assert table.value[[first, second]].isna().all()
+    # Where the study is read back, nothing runs.
+    pack_and_leave(place, study)
+    table = read_frame("small", place / "results").set_index("run_id")
+    assert (table.status[first], table.why[first]) == ("not run", "")
 
 
 def test_a_control_that_a_dataset_does_not_have_has_no_row(place):
