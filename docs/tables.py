@@ -3,7 +3,6 @@
 python docs/tables.py
 """
 
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +13,12 @@ from mgm.results.frame import Published, load
 from mgm.study.schema import Study
 
 ROOT = Path(__file__).parents[1]
-# Ours: the paper's table lacks them.
-CONTROLS = ["MGM (Dense), shuffled", "No pretraining"]
+# The views that are shown as tables, with the row that is subtracted from the others.
+TABLES = {
+    "masks": "Random Tube",
+    "figure1": "VideoMAE, 200",
+    "figure4a": "MGM (Dense)",
+}
 # The studies whose predictions are shown.
 STUDIES = ["table4e", "table1", "table4"]
 
@@ -23,41 +26,48 @@ STUDIES = ["table4e", "table1", "table4"]
 def pages() -> dict[Path, str]:
     """Return both pages with each table between its two comments."""
     published = load("mini", ROOT / "results")
-    tables = {"table4e": table4e(published), "predictions": predictions(published)}
+    tables = {key: accuracies(published, key, base) for key, base in TABLES.items()}
+    tables["predictions"] = predictions(published)
     texts = {page: page.read_text() for page in (ROOT / "README.md", ROOT / "docs/results.md")}
     for name, table in tables.items():
-        block = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", re.DOTALL)
         shown = table.to_markdown(index=False, disable_numparse=True) + "\n"
-        texts = {page: block.sub(shown.replace("\\", "\\\\"), text) for page, text in texts.items()}
+        for page, text in texts.items():
+            before, mark, rest = text.partition(f"<!-- {name} -->\n")
+            if mark:
+                texts[page] = before + mark + shown + rest[rest.index("<!-- end -->") :]
     return texts
 
 
-def table4e(published: Published) -> pd.DataFrame:
-    """Return the paper's accuracies beside ours, each with its difference from the tube.
+def accuracies(published: Published, key: str, base: str) -> pd.DataFrame:
+    """Return a view's accuracies beside the paper's, each with its difference from the row `base`.
 
     Accuracies differ more between worlds than between masks, so intervals are of differences, which
     are paired by world.
     """
-    study = published.studies["table4e"]
-    frame = published.frame[published.frame.study == "table4e"]
-    paper = printed("table4e").set_index("Mask").Acc.astype(float)
-    tube, rows = "Random Tube", [*paper.index, *CONTROLS]
-    said = [
-        f"{value:.1f}" + f" ({signed(value - paper[tube])})" * (row != tube)
-        for row, value in paper.items()
-    ]
-    shown = pd.DataFrame({"Mask": rows, "Paper": said + [""] * len(CONTROLS)})
-    pairs = [(row, tube) for row in rows if row != tube]
+    study = next(study for study in published.studies.values() if key in study.views)
+    view, frame = study.views[key], published.frame[published.frame.study == study.study]
+    dataset = next(iter(view.datasets or study.datasets))
+    rows = [*view.rows] or [*frame[~frame.control & (frame.row != "")].row.unique()]
+    paper = printed_of(study)
+    shown = pd.DataFrame({"Pretraining": rows})
+    if len({*rows} & {*paper}) > 1:
+        shown["Paper"] = [
+            f"{paper[row]:.1f}" + f" ({signed(paper[row] - paper[base])})" * (row != base)
+            if row in paper
+            else ""
+            for row in rows
+        ]
+    pairs = [(row, base) for row in rows if row != base]
     found, minus = cells(frame), differences(frame, study, pairs)
     for column in ("Fine-tuned", "Linear probe"):
         own, less = (
-            one[(one.dataset == "ssv2") & (one.column == column)].set_index("row").reindex(rows)
+            one[(one.dataset == dataset) & (one.column == column)].set_index("row").reindex(rows)
             for one in (found, minus)
         )
         [n] = {*own.n}
         texts = less.fillna({"share": True}).assign(n=n)
         shown[f"Ours, {column.lower()} (n = {n:.0f})"] = [
-            f"{mean:.1f}" + f" ({'+' * (difference >= 0.05)}{text})" * (row != tube)
+            f"{mean:.1f}" + f" ({'+' * (difference >= 0.05)}{text})" * (row != base)
             for row, mean, difference, text in zip(rows, own["mean"], less["mean"], texts_of(texts))
         ]
     return shown
@@ -71,7 +81,7 @@ def predictions(published: Published) -> pd.DataFrame:
         frame = published.frame[published.frame.study == name]
         found = verdicts(frame, study, published.frozen)
         found = found[found["mean"].notna()]
-        paper = accuracies(study)
+        paper = printed_of(study)
         said = {
             one.says: signed(paper[one.row] - paper[one.minus])
             for one in study.predictions
@@ -92,7 +102,7 @@ def predictions(published: Published) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def accuracies(study: Study) -> dict[str, float]:
+def printed_of(study: Study) -> dict[str, float]:
     """Return the fine-tuned accuracies on SSv2 that the paper prints, by row of a study."""
     found = {}
     for key, view in study.views.items():
