@@ -18,6 +18,7 @@ TABLES = {
     "masks": "Random Tube",
     "figure1": "VideoMAE, 200",
     "figure4a": "MGM (Dense)",
+    "ablations": "MGM (ViT-B, vectors, jitter)",
 }
 # The studies whose predictions are shown.
 STUDIES = ["table4e", "table1", "table4"]
