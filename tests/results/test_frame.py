@@ -213,4 +213,6 @@ def test_committed_numbers_name_their_runs_and_their_frozen_study(path):
     done = found.frame[found.frame.status == "finished"]
     assert done.commit.str.fullmatch("[0-9a-f]{40}").all()
     assert not done.dirty.any()
-    assert (done.started > found.frozen.date[:19]).all()
+    # A study that chooses settings predicts nothing.
+    if any(study.predictions for study in found.studies.values()):
+        assert (done.started > found.frozen.date[:19]).all()
