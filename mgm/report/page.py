@@ -111,10 +111,10 @@ class Report:
         for kind in ("tables", "figures"):
             shutil.rmtree(self.folder / kind, ignore_errors=True)
         studies, found = self.published.studies, None
-        # What has run comes first.
+        # What has mostly run comes first, in the order of the paper.
         frame = self.published.frame
         done = (frame.status == "finished").groupby(frame.study).mean()
-        ordered = sorted(studies.values(), key=lambda study: -done.get(study.study, 0.0))
+        ordered = sorted(studies.values(), key=lambda study: done.get(study.study, 0.0) < 0.5)
         sections = [self.section(study) for study in ordered]
         write_csv(self.numbers, self.folder / "tables/cells.csv")
         if len(self.quoted):
