@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgm.report.cells import cells, differences, printed, verdicts
+from mgm.report.cells import cells, differences, verdicts
+from mgm.report.page import Report
 from mgm.report.tables import signed, texts_of
 from mgm.results.frame import Published, load
-from mgm.study.schema import Study
 
 ROOT = Path(__file__).parents[1]
 # The views that are shown as tables, with the row that is subtracted from the others.
@@ -49,7 +49,7 @@ def accuracies(published: Published, key: str, base: str) -> pd.DataFrame:
     view, frame = study.views[key], published.frame[published.frame.study == study.study]
     dataset = next(iter(view.datasets or study.datasets))
     rows = [*view.rows] or [*frame[~frame.control & (frame.row != "")].row.unique()]
-    paper = printed_of(study)
+    paper = printed_of(published, study.study)
     shown = pd.DataFrame({"Pretraining": rows})
     if len({*rows} & {*paper}) > 1:
         shown["Paper"] = [
@@ -82,7 +82,7 @@ def predictions(published: Published) -> pd.DataFrame:
         frame = published.frame[published.frame.study == name]
         found = verdicts(frame, study, published.frozen)
         found = found[found["mean"].notna()]
-        paper = printed_of(study)
+        paper = printed_of(published, name)
         said = {
             one.says: signed(paper[one.row] - paper[one.minus])
             for one in study.predictions
@@ -103,18 +103,11 @@ def predictions(published: Published) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def printed_of(study: Study) -> dict[str, float]:
+def printed_of(published: Published, study: str) -> dict[str, float]:
     """Return the fine-tuned accuracies on SSv2 that the paper prints, by row of a study."""
-    found = {}
-    for key, view in study.views.items():
-        if view.kind == "paper":
-            table = printed(key)
-            for ours in table.filter(like=": ours"):
-                for cell, value in zip(table[ours], table[ours.removesuffix(": ours")]):
-                    dataset, _, row = cell.removesuffix("/Fine-tuned").partition("/")
-                    if dataset == "ssv2":
-                        found[row] = float(value)
-    return found
+    quoted = Report(published, ROOT).quoted
+    own = quoted[(quoted.study == study) & (quoted.dataset == "ssv2")]
+    return dict(zip(own.row, own.paper))
 
 
 if __name__ == "__main__":
