@@ -145,7 +145,7 @@ def read_index(folder: Path) -> Index:
     """
     folder = Path(os.path.abspath(folder))
     if not (folder / "index.json").is_file():
-        raise UserError(f"{folder}: has no complete index; {AGAIN}")
+        raise UserError(f"{folder}: has no complete index; `mgm prepare` writes one")
     about = read_json(folder / "index.json")
     about["classes"] = tuple(about["classes"])
     about["excluded"] = tuple(map(tuple, about["excluded"]))
