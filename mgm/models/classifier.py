@@ -13,7 +13,7 @@ from mgm.models.vit import patchify
 from mgm.models.weights import load_encoder, read_weights
 from mgm.spec import Finetune, Probe
 
-# Rows and columns of the parts that a probe's `pool` "grid" keeps.
+# Rows and columns of the parts that a probe's `pool` keeps, unless it is "mean".
 GRID = 4
 
 
@@ -138,7 +138,8 @@ class FrozenEncoder(nn.Module):
 
         Returns:
             `pool` "mean": the mean of all tokens (B, D). "grid": the means of each slot's tokens
-            over `GRID` x `GRID` parts of the frame, (B, S * parts * D).
+            over `GRID` x `GRID` parts of the frame, (B, S * parts * D). "change": each of these
+            minus its mean over the slots, so that a scene that does not change adds little.
         """
         x_BLD = self.encoder(patchify(frames_BTHWC, self.encoder.tubelet, self.encoder.patch))
         if self.pool == "mean":
@@ -146,7 +147,11 @@ class FrozenEncoder(nn.Module):
         _, rows, columns = self.encoder.grid
         x_BDHW = x_BLD.view(-1, rows, columns, x_BLD.shape[2]).permute(0, 3, 1, 2)
         x_BDHW = F.adaptive_avg_pool2d(x_BDHW, (min(GRID, rows), min(GRID, columns)))
-        return self.fc_norm(x_BDHW.permute(0, 2, 3, 1)).reshape(len(frames_BTHWC), -1)
+        x_BHWD = self.fc_norm(x_BDHW.permute(0, 2, 3, 1))
+        x_BSN = x_BHWD.reshape(len(frames_BTHWC), self.encoder.grid[0], -1)
+        if self.pool == "change":
+            x_BSN = x_BSN - x_BSN.mean(dim=1, keepdim=True)
+        return x_BSN.flatten(1)
 
 
 def build_classifier(spec: Finetune, classes: int) -> Classifier:

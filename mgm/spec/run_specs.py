@@ -355,8 +355,9 @@ class Probe(Run):
     # Clips per training video, evenly spaced.
     train_clips: Count = 1
     # mean: the mean of all tokens. grid: the means of 4 x 4 regions per time slot, or of single
-    # tokens if the token grid is smaller, so that a feature keeps its place and time.
-    pool: Literal["mean", "grid"] = "mean"
+    # tokens if the token grid is smaller, so that a feature keeps its place and time. change: grid
+    # minus each region's mean over time, which is mostly of the scene.
+    pool: Literal["mean", "grid", "change"] = "mean"
     views: Views = Views()
 
     def slug(self) -> list[str]:

@@ -118,6 +118,10 @@ def test_a_grid_of_features_keeps_place_and_time():
     features = encoder(frames).view(2, 2, 4, 4, 16)
     part = tokens_BSHWD[:, 1, 4:6, 2:4].mean((1, 2))
     torch.testing.assert_close(features[:, 1, 2, 1], part)
+    # The other pooling subtracts what all slots share.
+    change = build_frozen_encoder(spec.model_copy(update={"pool": "change"}))
+    both = features.flatten(2)
+    torch.testing.assert_close(change(frames).view(both.shape), both - both.mean(1, keepdim=True))
 
 
 def test_drop_path_drops_whole_clips_more_often_in_deeper_blocks():
