@@ -1,9 +1,8 @@
-"""Write the tables of README.md and docs/results.md from results/*.csv.xz.
+"""Write the tables of scale mini in README.md and docs/results.md from results/mini.csv.xz.
 
 python docs/tables.py
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,31 +13,22 @@ from mgm.report.tables import signed, texts_of
 from mgm.results.frame import Published, load
 
 ROOT = Path(__file__).parents[1]
-# Views that are shown as tables: their results, and the row that is subtracted from the others.
-VIEWS = {
-    "masks": ("mini", "Random Tube"),
-    "figure1": ("mini", "VideoMAE, 200"),
-    "figure4a": ("mini", "MGM (Dense)"),
-    "ablations": ("mini", "MGM (ViT-B, vectors, jitter)"),
-    "folds": ("hands", "Random Tube"),
-}
-COLUMNS = {
-    "mini": ["Fine-tuned", "Linear probe"],
-    "hands": ["Linear probe, 4 x 4", "Linear probe"],
+# The views that are shown as tables, with the row that is subtracted from the others.
+TABLES = {
+    "masks": "Random Tube",
+    "figure1": "VideoMAE, 200",
+    "figure4a": "MGM (Dense)",
+    "ablations": "MGM (ViT-B, vectors, jitter)",
 }
 # The studies whose predictions are shown.
-STUDIES = {"mini": ["table4e", "table1", "table4"], "hands": ["hands"]}
+STUDIES = ["table4e", "table1", "table4"]
 
 
 def pages() -> dict[Path, str]:
     """Return both pages with each table between its two comments."""
-    results = {name: load(name, ROOT / "results") for name in STUDIES}
-    tables = {
-        key: accuracies(results[name], key, base, COLUMNS[name])
-        for key, (name, base) in VIEWS.items()
-    }
-    for name, studies in STUDIES.items():
-        tables[f"predictions of {name}"] = predictions(results[name], studies)
+    published = load("mini", ROOT / "results")
+    tables = {key: accuracies(published, key, base) for key, base in TABLES.items()}
+    tables["predictions"] = predictions(published)
     texts = {page: page.read_text() for page in (ROOT / "README.md", ROOT / "docs/results.md")}
     for name, table in tables.items():
         shown = table.to_markdown(index=False, disable_numparse=True) + "\n"
@@ -49,9 +39,7 @@ def pages() -> dict[Path, str]:
     return texts
 
 
-def accuracies(
-    published: Published, key: str, base: str, columns: Sequence[str]
-) -> pd.DataFrame:
+def accuracies(published: Published, key: str, base: str) -> pd.DataFrame:
     """Return a view's accuracies beside the paper's, each with its difference from the row `base`.
 
     Accuracies differ more between worlds than between masks, so intervals are of differences, which
@@ -72,7 +60,7 @@ def accuracies(
         ]
     pairs = [(row, base) for row in rows if row != base]
     found, minus = cells(frame), differences(frame, study, pairs)
-    for column in columns:
+    for column in ("Fine-tuned", "Linear probe"):
         own, less = (
             one[(one.dataset == dataset) & (one.column == column)].set_index("row").reindex(rows)
             for one in (found, minus)
@@ -86,10 +74,10 @@ def accuracies(
     return shown
 
 
-def predictions(published: Published, studies: Sequence[str]) -> pd.DataFrame:
-    """Return the predictions whose runs are finished, with the paper's difference."""
+def predictions(published: Published) -> pd.DataFrame:
+    """Return the predictions of `STUDIES` whose runs are finished, with the paper's difference."""
     tables = []
-    for name in studies:
+    for name in STUDIES:
         study = published.studies[name]
         frame = published.frame[published.frame.study == name]
         found = verdicts(frame, study, published.frozen)
@@ -100,19 +88,19 @@ def predictions(published: Published, studies: Sequence[str]) -> pd.DataFrame:
             for one in study.predictions
             if {one.row, one.minus} <= {*paper} and not one.than
         }
-        table = pd.DataFrame(
-            {
-                "Prediction": found.says,
-                "Paper": [said.get(says, "") for says in found.says],
-                "Found": [text.partition(" (n")[0] for text in texts_of(found)],
-                "By": found.column.str.lower() + ", n = " + found.n.astype(int).astype(str),
-                "Verdict": found.verdict,
-                "Contradicts most (world)": found.against,
-            }
+        tables.append(
+            pd.DataFrame(
+                {
+                    "Prediction": found.says,
+                    "Paper": [said.get(says, "") for says in found.says],
+                    "Found": [text.partition(" (n")[0] for text in texts_of(found)],
+                    "By": found.column.str.lower() + ", n = " + found.n.astype(int).astype(str),
+                    "Verdict": found.verdict,
+                    "Contradicts most (world)": found.against,
+                }
+            )
         )
-        tables.append(table)
-    whole = pd.concat(tables)
-    return whole if whole.Paper.any() else whole.drop(columns="Paper")
+    return pd.concat(tables)
 
 
 def printed_of(published: Published, study: str) -> dict[str, float]:
