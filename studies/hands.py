@@ -1,11 +1,12 @@
-"""Prepare the five folds of study hands: EgoGestAR's finger gestures, filmed by phone.
+"""Prepare the folds of study hands: EgoGestAR's finger gestures, filmed by phone.
 
     git clone https://github.com/varunj/EgoGestAR     # 220 MB with its history
     python studies/hands.py EgoGestAR                 # 3 minutes
 
-Writes data/hands-0 to data/hands-4. hands.csv lists each video with its class, its scene (found by
-colour histograms) and its fold. No scene is in two folds. The repository states no licence, so this
-project has none of its videos.
+Writes data/hands-0 to data/hands-9. hands.csv lists each video with its class, its scene (found by
+colour histograms) and its fold, 0 to 4 in a first division of the scenes and 5 to 9 in another. No
+scene is in two folds of a division. The repository states no licence, so this project has none of
+its videos.
 
 Each clip is 32 frames, spread evenly over the gesture, of 96 x 96 pixels: a class is the path of a
 finger over the whole picture, at any speed.
@@ -74,9 +75,10 @@ def main(clone: str, data: str = "data") -> None:
             (folder / "part.mp4").rename(folder / names[-1])
     source.unlink(missing_ok=True)
     listed = videos.assign(path=names)[["path", "label", "group"]]
-    for fold in sorted(videos.fold.unique()):
+    divisions = [(column, fold) for column in ("fold", "again") for fold in videos[column].unique()]
+    for column, fold in divisions:
         table = folder / f"fold-{fold}.csv"
-        split = np.where(videos.fold == fold, "test", "train")
+        split = np.where(videos[column] == fold, "test", "train")
         listed.assign(split=split).to_csv(table, index=False)
         out = Path(data, f"hands-{fold}")
         command = ["mgm", "prepare", "folder", "--source", str(table), "--out", str(out)]

@@ -161,6 +161,9 @@ class _Runs:
         """Return a dataset's places, one per run of a cell."""
         study, scale = self.study, self.scale
         place = study.datasets[study.datasets[name].videos_of or name]
+        if place.root and not place.seeded and place.pretrained_on:
+            # One test of all models, which have the seeds.
+            place = study.datasets[place.pretrained_on]
         source = scale.datasets.get(place.use)
         if not place.seeded and not (source and not source.root and scale.dataset_seeds):
             return [At(name, None, seed) for seed in study.seeds or scale.seeds]

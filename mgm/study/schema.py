@@ -74,7 +74,8 @@ class Dataset(FrozenModel):
     # the mean of those in `minus_mean_of`. It has no runs of its own.
     mean_of: tuple[str, ...] = ()
     minus_mean_of: tuple[str, ...] = ()
-    # Another dataset of the study, whose videos pretrain the models tested here.
+    # Another dataset of the study, whose videos pretrain the models tested here. A root without
+    # {seed} tests one model per dataset seed of that other.
     pretrained_on: str = ""
     # False: only pretrain here.
     tested: bool = True

@@ -40,6 +40,7 @@ def test_folds_are_units_and_datasets_share_their_runs():
     datasets = {
         "gate": {**folds, "dataset_seeds": "0-1", "rows": ["MGM"]},
         "folds": {**folds, "dataset_seeds": "0-3"},
+        "mine-2": {"root": "clips/mine-2", "recipe": "ssv2", "pretrained_on": "folds"},
     }
     study = study_of(datasets=datasets, controls=[])
     found = expand([study], SMOKE, {f"mine-{seed}": f"{seed}" * 12 for seed in range(4)})
@@ -50,6 +51,13 @@ def test_folds_are_units_and_datasets_share_their_runs():
     assert [*gate.dataset_seed.unique()] == [0, 1]
     assert len(cells) == 4 * 3 * 2 == cells.run_id.nunique()
     assert {*gate.run_id} < {*cells.run_id}
+    # One fold tests the models of all folds. That of its own is the same run.
+    tests = found.cells[found.cells.dataset == "mine-2"]
+    assert {*tests.pretraining} == {*cells.pretraining}
+    assert [*tests.dataset_seed.unique()] == [0, 1, 2, 3]
+    assert {found.specs[run_id].data.digest for run_id in tests.run_id} == {"2" * 12}
+    same = {*tests.run_id} & {*cells.run_id}
+    assert same == {*tests.run_id[tests.dataset_seed == 2]} and len(same) == 3 * 2
 
 
 def test_parents_stand_before_their_runs():
