@@ -57,7 +57,8 @@ def test_folds_are_units_and_datasets_share_their_runs():
     assert [*tests.dataset_seed.unique()] == [0, 1, 2, 3]
     assert {found.specs[run_id].data.digest for run_id in tests.run_id} == {"2" * 12}
     same = {*tests.run_id} & {*cells.run_id}
-    assert same == {*tests.run_id[tests.dataset_seed == 2]} and len(same) == 3 * 2
+    assert same == {*tests.run_id[tests.dataset_seed == 2]}
+    assert len(same) == 3 * 2
 
 
 def test_parents_stand_before_their_runs():
