@@ -47,14 +47,14 @@ def resized(frame: av.VideoFrame) -> NDArray[np.uint8]:
 def retimed(source: Path, out: Path) -> None:
     """Write at most `FRAMES` frames of a video, evenly spread, with motion vectors."""
     with av.open(str(source)) as container:
-        frames = [resized(frame) for frame in container.decode(video=0)]
+        frames = [*container.decode(video=0)]
     chosen = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)
     with av.open(str(out), "w") as container:
         stream = container.add_stream("libx264", rate=16, options=ENCODING)
         stream.width = stream.height = SIDE
         stream.pix_fmt = "yuv420p"
         for index in chosen:
-            frame = av.VideoFrame.from_ndarray(frames[index], format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(resized(frames[index]), format="yuv420p")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
