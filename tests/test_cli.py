@@ -42,17 +42,12 @@ def test_nothing_heavy_is_imported_before_it_is_used(module, heavy):
     assert done.stdout.strip() == "set()"
 
 
-def test_help_lists_every_command_and_imports_nothing_heavy(mgm):
+def test_help_lists_every_command(mgm):
     status, text, _ = mgm("--help")
     listed = [name for names in GROUPS.values() for name in names]
     assert status == 0
     assert sorted(get_command(app).commands) == sorted(listed)
     assert all(f"  {name} " in text for name in listed)
-    command = [sys.executable, "-X", "importtime", "-m", "mgm", "--help"]
-    imported = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    names = {line.rpartition("|")[2].strip() for line in imported.splitlines()}
-    assert "mgm.cli" in names
-    assert not names & {"torch", "av", "numpy", "pandas", "sklearn"}
 
 
 @pytest.mark.parametrize("command", [name for names in GROUPS.values() for name in names])
