@@ -9,7 +9,7 @@ from mgm.cli.base import app
 from mgm.console import say
 from mgm.errors import UserError, nearest
 from mgm.files import read_json
-from mgm.spec import FLOWS, PUBLISHED, Flow
+from mgm.spec import PUBLISHED, Flow
 
 DATASETS = ("folder", "drawn", *PUBLISHED)
 Processes = Annotated[
@@ -107,6 +107,5 @@ def track(
     """Write the optical flow of a dataset's videos, which masks may follow."""
     from mgm.data.prepare import write_tracks
 
-    assert method in FLOWS
     write_tracks(folder, method, weights, processes, force)
     say(f"{folder}: {method} tracks of all videos are there")

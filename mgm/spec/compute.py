@@ -57,18 +57,6 @@ def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
     )
 
 
-def official_multiply_adds(spec: Pretrain) -> int:
-    """Return the multiply-adds of one clip in VideoMAE's own code.
-
-    ViT-B takes 57.4e9 at mask ratio 0.75, and 35.4e9 at 0.9. That code embeds masked tubelets
-    before it drops them. Its last decoder block also computes outputs of visible tokens, which
-    are not used.
-    """
-    tokens, masked, width = math.prod(spec.grid), spec.grid[0] * spec.hidden, spec.decoder.width
-    unread = _block(tokens, width) - _block(tokens, width, masked)
-    return multiply_adds(spec) + masked * _pixels(spec.model) * spec.model.width + unread
-
-
 def encoder_multiply_adds(model: Model, grid: tuple[int, int, int], visible: int = 0) -> int:
     """Return the encoder's multiply-adds of one clip, with all or `visible` tokens of the grid."""
     width, (slots, rows, columns) = model.width, grid

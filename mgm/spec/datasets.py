@@ -26,7 +26,6 @@ class Published:
             first, `--target` that of the second.
         recipe: the dataset whose fine-tuning recipe, sampling and test views it follows
             (`mgm.study.recipes`). Empty: its own.
-        grouped: whether several training videos come from one source.
     """
 
     name: str
@@ -37,7 +36,6 @@ class Published:
     classes: int
     derived_from: tuple[str, ...] = ()
     recipe: str = ""
-    grouped: bool = False
 
 
 # Counts are those of the authors' lists, with these exceptions. ssv2 and k400: the test split is
@@ -52,16 +50,16 @@ PUBLISHED = {
         Published(
             "mini-k200", "Mini-K200", "the prepared k400", 80_000, 5_000, 400, ("k400",), "k400"
         ),
-        Published("ucf101", "UCF101", "UCF-101", 9_537, 3_783, 101, grouped=True),
-        Published("hmdb51", "HMDB51", "the class folders", 3_570, 1_530, 51, grouped=True),
-        Published("diving48", "Diving48", "rgb", 15_027, 1_970, 48, grouped=True),
+        Published("ucf101", "UCF101", "UCF-101", 9_537, 3_783, 101),
+        Published("hmdb51", "HMDB51", "the class folders", 3_570, 1_530, 51),
+        Published("diving48", "Diving48", "rgb", 15_027, 1_970, 48),
         Published(
             *("ucf14-hmdb7", "UCF14 → HMDB7", "the prepared ucf101", 1_324, 210, 14),
-            *(("ucf101", "hmdb51"), "ucf101", True),
+            *(("ucf101", "hmdb51"), "ucf101"),
         ),
         Published(
             *("hmdb14-ucf7", "HMDB14 → UCF7", "the prepared hmdb51", 980, 266, 14),
-            *(("hmdb51", "ucf101"), "hmdb51", True),
+            *(("hmdb51", "ucf101"), "hmdb51"),
         ),
     )
 }

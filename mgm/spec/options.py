@@ -44,11 +44,6 @@ class RunOptions(ReadOptions):
         "auto", description="Use torch.compile for the model and its loss; auto: only on a GPU."
     )
 
-    def changed(self, by: "RunOptions") -> "RunOptions":
-        """Return these options, updated by the fields that `by` sets."""
-        names = RunOptions.model_fields.keys() & by.model_fields_set
-        return self.model_copy(update={name: getattr(by, name) for name in names})
-
     def words(self, names: Iterable[str]) -> list[str]:
         """Return the words of the command line for the options in `names`, without defaults."""
         words: list[str] = []

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mgm.console import show
+from mgm.data.loader import STOPS
 from mgm.errors import LostWorkers, UserError
 from mgm.rng import clip_seed
 from mgm.spec import Finetune, Pretrain, RunOptions
@@ -26,7 +27,6 @@ from mgm.training.optim import build_optimiser, learning_rate, set_learning_rate
 
 LOGGED = 100  # steps of a run that are logged, about
 GRACE_S = 5  # that a stopped run still waits for a batch, to end its step
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 # `batches(first_step)` yields, per step, what the model's forward pass takes of this process's
 # clips, on the device, and the batch on the host (`mgm.data.loader.training_batches`).

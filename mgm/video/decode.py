@@ -251,11 +251,6 @@ class Source:
         return Facts(count, self.fps, *sizes, self.codec, vectors, self.interlaced / count, 0)
 
 
-def pictures(path: str | Path, motion: bool = True) -> Iterator[Picture]:
-    """Yield the pictures of a video file."""
-    yield from Source(path, motion)
-
-
 def read(
     path: str | Path,
     frame_indices: Sequence[int] | np.ndarray | None = None,
