@@ -444,7 +444,7 @@ def _done(
             # Otherwise it would draw from the run's generator.
             generator=torch.Generator(),
         )
-        done = iter(loader)
+        done: Any = iter(loader)
     cv2.setNumThreads(threads)
     started = [one for one in multiprocessing.active_children() if one not in before]
     # PyTorch's handler raises when a worker dies, wherever this process is, as in an update.
@@ -470,6 +470,8 @@ def _done(
         for worker in started:
             worker.kill()
             worker.join()
+        # The iterator sets an event as it ends. A killed worker can leave its lock taken for ever.
+        done._workers_done_event = multiprocessing.Event()
         for address in pinned:
             torch.cuda.cudart().cudaHostUnregister(address)
 

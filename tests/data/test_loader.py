@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import threading
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -145,6 +146,19 @@ def test_workers_read_after_opencv_has_used_threads(videos, monkeypatch):
         assert cv2.getNumThreads() == 4
     finally:
         cv2.setNumThreads(threads)
+
+
+def test_a_worker_that_is_killed_with_a_lock_does_not_hold_up_the_end(videos):
+    """Each worker takes the lock of PyTorch's event before each part."""
+    dataset = loader.TestClips(videos, CLIPS, Views(temporal=1, spatial=1), 7)
+    dataset.pool = [dataset.example()] * 7
+    done = loader._done(dataset, ((0, 0, part) for part in range(7)), 2, False)
+    assert next(done) is None
+    assert done.gi_frame.f_locals["done"]._workers_done_event._cond.acquire(timeout=10)
+    ends = threading.Thread(target=done.close, daemon=True)
+    ends.start()
+    ends.join(30)
+    assert not ends.is_alive()
 
 
 def test_processes_have_parts_of_each_batch(videos):
