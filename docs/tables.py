@@ -1,8 +1,9 @@
-"""Write the tables of scale mini in README.md and docs/results.md from results/mini.csv.xz.
+"""Write the tables of README.md and docs/results.md from results/*.csv.xz.
 
 python docs/tables.py
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,22 +14,34 @@ from mgm.report.tables import signed, texts_of
 from mgm.results.frame import Published, load
 
 ROOT = Path(__file__).parents[1]
-# The views that are shown as tables, with the row that is subtracted from the others.
-TABLES = {
-    "masks": "Random Tube",
-    "figure1": "VideoMAE, 200",
-    "figure4a": "MGM (Dense)",
-    "ablations": "MGM (ViT-B, vectors, jitter)",
+# Views that are shown as tables: their results, and the row that is subtracted from the others.
+VIEWS = {
+    "masks": ("mini", "Random Tube"),
+    "figure1": ("mini", "VideoMAE, 200"),
+    "figure4a": ("mini", "MGM (Dense)"),
+    "ablations": ("mini", "MGM (ViT-B, vectors, jitter)"),
+    "folds": ("hands", "Random weights"),
 }
+# Columns of a table: dataset and column. Without a dataset, it is the view's first one.
+COLUMNS = [("", "Fine-tuned"), ("", "Linear probe")]
+OF_HANDS = [
+    ("all", "Linear probe, change"),
+    ("folds", "Fine-tuned"),
+    ("folds", "Linear probe, 4 x 4"),
+]
 # The studies whose predictions are shown.
-STUDIES = ["table4e", "table1", "table4"]
+STUDIES = {"mini": ["table4e", "table1", "table4"], "hands": ["hands"]}
 
 
 def pages() -> dict[Path, str]:
     """Return both pages with each table between its two comments."""
-    published = load("mini", ROOT / "results")
-    tables = {key: accuracies(published, key, base) for key, base in TABLES.items()}
-    tables["predictions"] = predictions(published)
+    results = {name: load(name, ROOT / "results") for name in STUDIES}
+    tables = {
+        key: accuracies(results[name], key, base, OF_HANDS if key == "folds" else COLUMNS)
+        for key, (name, base) in VIEWS.items()
+    }
+    for name, studies in STUDIES.items():
+        tables[f"predictions of {name}"] = predictions(results[name], studies)
     texts = {page: page.read_text() for page in (ROOT / "README.md", ROOT / "docs/results.md")}
     for name, table in tables.items():
         shown = table.to_markdown(index=False, disable_numparse=True) + "\n"
@@ -39,16 +52,26 @@ def pages() -> dict[Path, str]:
     return texts
 
 
-def accuracies(published: Published, key: str, base: str) -> pd.DataFrame:
+def accuracies(
+    published: Published, key: str, base: str, columns: Sequence[tuple[str, str]]
+) -> pd.DataFrame:
     """Return a view's accuracies beside the paper's, each with its difference from the row `base`.
 
     Accuracies differ more between worlds than between masks, so intervals are of differences, which
-    are paired by world.
+    are paired by world. Rows that did not run as often as the others are left out.
     """
     study = next(study for study in published.studies.values() if key in study.views)
     view, frame = study.views[key], published.frame[published.frame.study == study.study]
-    dataset = next(iter(view.datasets or study.datasets))
+    first = next(iter(view.datasets or study.datasets))
     rows = [*view.rows] or [*frame[~frame.control & (frame.row != "")].row.unique()]
+    found = cells(frame)
+    of_columns = {
+        column: found[(found.dataset == (dataset or first)) & (found.column == column)]
+        .set_index("row")
+        .reindex(rows)
+        for dataset, column in columns
+    }
+    rows = [row for row in rows if all(own.n[row] == own.n[base] for own in of_columns.values())]
     paper = printed_of(published, study.study)
     shown = pd.DataFrame({"Pretraining": rows})
     if len({*rows} & {*paper}) > 1:
@@ -59,25 +82,22 @@ def accuracies(published: Published, key: str, base: str) -> pd.DataFrame:
             for row in rows
         ]
     pairs = [(row, base) for row in rows if row != base]
-    found, minus = cells(frame), differences(frame, study, pairs)
-    for column in ("Fine-tuned", "Linear probe"):
-        own, less = (
-            one[(one.dataset == dataset) & (one.column == column)].set_index("row").reindex(rows)
-            for one in (found, minus)
-        )
-        [n] = {*own.n}
-        texts = less.fillna({"share": True}).assign(n=n)
-        shown[f"Ours, {column.lower()} (n = {n:.0f})"] = [
+    minus = differences(frame, study, pairs)
+    for column, own in of_columns.items():
+        less = minus[(minus.dataset == own.dataset[base]) & (minus.column == column)]
+        less = less.set_index("row").reindex(rows)
+        texts = texts_of(less.fillna({"share": True}).assign(n=own.n[base]))
+        shown[f"Ours, {column.lower()} (n = {own.n[base]:.0f})"] = [
             f"{mean:.1f}" + f" ({'+' * (difference >= 0.05)}{text})" * (row != base)
-            for row, mean, difference, text in zip(rows, own["mean"], less["mean"], texts_of(texts))
+            for row, mean, difference, text in zip(rows, own["mean"][rows], less["mean"], texts)
         ]
     return shown
 
 
-def predictions(published: Published) -> pd.DataFrame:
-    """Return the predictions of `STUDIES` whose runs are finished, with the paper's difference."""
+def predictions(published: Published, studies: Sequence[str]) -> pd.DataFrame:
+    """Return the predictions whose runs are finished, with the paper's difference."""
     tables = []
-    for name in STUDIES:
+    for name in studies:
         study = published.studies[name]
         frame = published.frame[published.frame.study == name]
         found = verdicts(frame, study, published.frozen)
@@ -88,19 +108,19 @@ def predictions(published: Published) -> pd.DataFrame:
             for one in study.predictions
             if {one.row, one.minus} <= {*paper} and not one.than
         }
-        tables.append(
-            pd.DataFrame(
-                {
-                    "Prediction": found.says,
-                    "Paper": [said.get(says, "") for says in found.says],
-                    "Found": [text.partition(" (n")[0] for text in texts_of(found)],
-                    "By": found.column.str.lower() + ", n = " + found.n.astype(int).astype(str),
-                    "Verdict": found.verdict,
-                    "Contradicts most (world)": found.against,
-                }
-            )
+        table = pd.DataFrame(
+            {
+                "Prediction": found.says,
+                "Paper": [said.get(says, "") for says in found.says],
+                "Found": [text.partition(" (n")[0] for text in texts_of(found)],
+                "By": found.column.str.lower() + ", n = " + found.n.astype(int).astype(str),
+                "Verdict": found.verdict,
+                "Contradicts most (seed)": found.against,
+            }
         )
-    return pd.concat(tables)
+        tables.append(table)
+    whole = pd.concat(tables)
+    return whole if whole.Paper.any() else whole.drop(columns="Paper")
 
 
 def printed_of(published: Published, study: str) -> dict[str, float]:
