@@ -22,7 +22,7 @@ from mgm.masking import Grid, mask_clips
 from mgm.spec import Clips, Mask, Views, mask_info
 from mgm.video.clip import Clip, Crop
 from mgm.video.motion import Motion
-from mgm.video.track import SUFFIX, Track
+from mgm.video.track import Track
 
 if TYPE_CHECKING:
     from mgm.models import FrozenEncoder
@@ -64,7 +64,7 @@ def track(path: str | Path) -> Track:
     Raises:
         UserError: the file cannot be read, is not a whole track, or is a video of another codec.
     """
-    if str(path).endswith(SUFFIX):
+    if str(path).endswith(".npz"):
         return Track(path)
     from mgm.video import decode
 

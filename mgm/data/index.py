@@ -33,9 +33,9 @@ class Video:
     """A prepared video.
 
     Attributes:
-        name: its path below OUT/videos, with slashes and without suffix. No two are equal.
-        path: of its motion JPEG. frames, fps, width, height and bytes are of this.
-        tracks: the folder of its motion (`mgm.video.track.track_path`).
+        store: the prepared folder that has its files.
+        name: its path below STORE/videos, with slashes and without suffix. No two are equal.
+        frames, fps, width, height, bytes: of its motion JPEG.
         group: videos of a group are all in the same split.
         codec: of the source.
         vectors: where the motion vectors are from: "source", or "h264" if the source has none.
@@ -43,9 +43,8 @@ class Video:
         source: its path below `--source`. source_bytes to source_inode are from `os.stat`.
     """
 
+    store: str
     name: str
-    path: str
-    tracks: str
     label: int
     split: str
     group: str
@@ -64,6 +63,16 @@ class Video:
     source_ctime: int = 0
     source_inode: int = 0
     source_sha256: str = ""
+
+    @property
+    def path(self) -> str:
+        """The path of its motion JPEG."""
+        return os.path.join(self.store, "videos", f"{self.name}.mp4")
+
+    def track(self, method: str = "codec") -> str:
+        """Return the path of its motion: of the codec's vectors, or of an optical flow."""
+        end = ".npz" if method == "codec" else f".{method}.npz"
+        return os.path.join(self.store, "tracks", self.name + end)
 
 
 @dataclass(frozen=True)
@@ -160,18 +169,15 @@ def read_index(folder: Path) -> Index:
     return index
 
 
-# Columns of index.csv. `store` is the prepared folder that has the files, relative to the index.
-_COLUMNS = (
-    "store",
-    *(field.name for field in fields(Video) if field.name not in ("path", "tracks")),
-)
-_TYPES = [str, *(get_type_hints(Video)[name] for name in _COLUMNS[1:])]
+# Columns of index.csv, where `store` is relative to the index.
+_COLUMNS = tuple(field.name for field in fields(Video))
+_TYPES = [get_type_hints(Video)[name] for name in _COLUMNS]
 
 
 def row(video: Video, out: Path) -> list[Any]:
     """Return a video's row of OUT/index.csv."""
-    name, _, tracks, *values = astuple(video)
-    return [os.path.relpath(os.path.dirname(tracks), out).replace(os.sep, "/"), name, *values]
+    store, *values = astuple(video)
+    return [os.path.relpath(store, out).replace(os.sep, "/"), *values]
 
 
 def write_rows(path: Path, videos: Iterable[Video]) -> None:
@@ -191,22 +197,14 @@ def read_rows(path: Path) -> list[Video]:
             raise UserError(f"{path}: its columns are not {','.join(_COLUMNS)}; {AGAIN}")
         videos = []
         for cells in rows:
-            store, name, *values = (kind(cell) for kind, cell in zip(_TYPES, cells, strict=True))
-            folder = os.path.normpath(path.parent / store)
-            tracks = os.path.join(folder, "tracks")
-            videos.append(Video(name, video_path(folder, name), tracks, *values))
+            store, *values = (kind(cell) for kind, cell in zip(_TYPES, cells, strict=True))
+            videos.append(Video(os.path.normpath(path.parent / store), *values))
         return videos
-
-
-def video_path(out: Any, name: str) -> str:
-    """Return the path of a video's motion JPEG."""
-    return os.path.join(out, "videos", f"{name}.mp4")
 
 
 def files_of(video: Video) -> list[tuple[str, int]]:
     """Return (path, size) of a video's two files."""
-    track = os.path.join(video.tracks, f"{video.name}.npz")
-    return [(video.path, video.bytes), (track, video.track_bytes)]
+    return [(video.path, video.bytes), (video.track(), video.track_bytes)]
 
 
 def wrong_files(video: Video) -> list[str]:

@@ -37,7 +37,7 @@ from mgm.spec import Augment, Clips, Mask, Views, mask_info
 from mgm.video.clip import Crop, cut
 from mgm.video.planes import frames_of, no_planes
 from mgm.video.store import read_clips, read_planes
-from mgm.video.track import Track, track_path
+from mgm.video.track import Track
 from mgm.video.transform import (
     ClipAugmentation,
     random_crop,
@@ -371,7 +371,7 @@ def coverage(masked_BL: np.ndarray, magnitude_BSHW: np.ndarray, grid: Grid) -> n
 
 def open_track(video: Video, method: str = "codec") -> Track:
     """Return a video's track. The last ones are kept, since small sets read them again."""
-    return read_track(track_path(video.tracks, video.name, method))
+    return read_track(video.track(method))
 
 
 read_track = lru_cache(1000)(Track)

@@ -43,7 +43,6 @@ from mgm.data.index import (
     read_rows,
     require_splits,
     row,
-    video_path,
     write_index,
     write_rows,
     wrong_files,
@@ -197,8 +196,8 @@ def store_names(entries: Sequence[Entry]) -> list[str]:
 
 def _listed(out: Path, root: Path, drawn: "Synthetic | None", entry: Entry, name: str) -> Video:
     """Return the row of a video that was not read."""
-    place = video_path(out, name), str(out / "tracks"), entry.label, entry.split, entry.group
-    video = Video(name, *place, source=entry.source)
+    place = str(out), name, entry.label, entry.split, entry.group
+    video = Video(*place, source=entry.source)
     if drawn:
         digest = hashlib.sha256(f"{drawn.digest} {name}".encode()).hexdigest()
         return replace(video, source_sha256=digest)
@@ -285,10 +284,9 @@ def _write(
     """Write a video's files. Return its row, and why it cannot be read; empty on success."""
     # Importing PyAV takes a fifth of a second, which an unchanged set does not need.
     from mgm.video.store import write_video
-    from mgm.video.track import track_path
 
     video, known = task
-    mp4, npz = Path(video.path), Path(track_path(video.tracks, video.name))
+    mp4, npz = Path(video.path), Path(video.track())
     source = root / (video.source or f"{video.name}.mp4")
     try:
         if drawn:
@@ -309,7 +307,7 @@ def _write(
         if known and known.source_sha256 == video.source_sha256 and not wrong_files(known):
             return _copied(known, video, READ), ""
         for method in FLOWS:
-            Path(track_path(video.tracks, video.name, method)).unlink(missing_ok=True)
+            Path(video.track(method)).unlink(missing_ok=True)
         mp4.parent.mkdir(parents=True, exist_ok=True)
         facts = write_video(source, mp4, npz, **settings)
         if drawn:
@@ -387,11 +385,9 @@ def write_tracks(
     Raises:
         UserError: a video has no flow. The others are done first.
     """
-    from mgm.video.track import track_path
-
     index, marker = read_index(folder), folder / f"tracks-{method}.json"
     with locked(folder / "prepare.lock", f"mgm track {folder}"):
-        paths = {v: Path(track_path(v.tracks, v.name, method)) for v in index.videos}
+        paths = {v: Path(v.track(method)) for v in index.videos}
         if force:
             for path in (marker, *paths.values()):
                 path.unlink(missing_ok=True)
@@ -409,7 +405,7 @@ def write_tracks(
 def _write_flow(method: Flow, weights: Path | None, task: tuple[Video, Path]) -> str:
     """Write the flow of a video. Return why it has none; empty on success."""
     from mgm.video.flow import write_flow
-    from mgm.video.track import Track, track_path
+    from mgm.video.track import Track
 
     video, path = task
     if method == "dis":
@@ -417,7 +413,7 @@ def _write_flow(method: Flow, weights: Path | None, task: tuple[Video, Path]) ->
 
         cv2.setNumThreads(1)
     try:
-        codec = Track(track_path(video.tracks, video.name))
+        codec = Track(video.track())
         write_flow(video.path, codec, path, method, weights)
     except UserError as error:
         return str(error)

@@ -26,7 +26,7 @@ from mgm.stages.probe import classify, features
 from mgm.stages.run import RunContext
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
-from mgm.video.track import Track, track_path
+from mgm.video.track import Track
 
 SIDE = 12  # rows and columns of a small picture
 POINTS = 16  # points of a trajectory
@@ -89,7 +89,7 @@ def model_free(
 
 def _features(video: Video) -> dict[str, np.ndarray]:
     """Return the features of a video, which is decoded once."""
-    track = Track(track_path(video.tracks, video.name))
+    track = Track(video.track())
     count = min(video.frames, MOST_FRAMES)
     index_T = np.arange(count) + (video.frames - count) // 2
     facts = {

@@ -17,7 +17,7 @@ from mgm.spec import MASKS, Clips, Mask, Measure
 from mgm.video.clip import Clip, Crop
 from mgm.video.motion import slot_magnitude
 from mgm.video.store import read_clips
-from mgm.video.track import Track, track_path
+from mgm.video.track import Track
 from mgm.video.transform import view_indices
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def middle_clip(video: Video, clips: Clips) -> tuple[Clip, np.ndarray]:
     """Return the centre crop of a prepared video's middle clip, and its frames' numbers."""
     index_T = view_indices(clips, video.frames, view=0, views=1)
     crop = Crop.centre(video.height, video.width)
-    track = Track(track_path(video.tracks, video.name))
+    track = Track(video.track())
     (frames_THWC,) = read_clips(video.path, track, index_T[None], [crop], clips.size)
     motion = track.motion(index_T).under(crop, clips.size, (video.height, video.width))
     return Clip(frames_THWC, motion), index_T

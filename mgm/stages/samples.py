@@ -27,7 +27,7 @@ from mgm.stages.coverage import (
 )
 from mgm.stages.saliency import read_boxes
 from mgm.video.clip import Clip, resize
-from mgm.video.track import Track, track_path
+from mgm.video.track import Track
 from mgm.video.transform import view_indices
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _objects(run: "RunContext", video: Video, index_S: np.ndarray) -> np.ndarray
     boxes = read_boxes(run.index).get(video.name, {}) if known else {}
     of_slots = [boxes.get(int(frame), np.empty((0, 4))) for frame in index_S]
     shown_SK4 = np.full((len(of_slots), max(map(len, of_slots)), 4), np.nan, np.float32)
-    facts = Track(track_path(video.tracks, video.name)).facts
+    facts = Track(video.track()).facts
     height, width = facts.source_height, facts.source_width
     side = min(height, width)
     corner_4 = np.tile([(height - side) / 2, (width - side) / 2], 2)

@@ -12,7 +12,6 @@ Methods: "codec" has the motion vectors of the source. "dis" and "raft-small" ha
 """
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -28,7 +27,6 @@ from numpy.lib.format import write_array
 from mgm.errors import NoMotion, UserError
 from mgm.video.motion import Motion, cells, reference_distance
 
-SUFFIX = ".npz"
 # Picture types of B-frames. Other pictures may be references.
 B_PICTURES = ("B", "BI")
 FRAME = np.dtype(
@@ -76,11 +74,6 @@ class Facts:
         if self.vectors == "source":
             return self.source_height, self.source_width
         return self.height, self.width
-
-
-def track_path(folder: str | Path, name: str, method: str = "codec") -> str:
-    """Return the path of a video's track, such as FOLDER/NAME.npz or FOLDER/NAME.dis.npz."""
-    return os.path.join(folder, f"{name}{'' if method == 'codec' else f'.{method}'}{SUFFIX}")
 
 
 class Track:

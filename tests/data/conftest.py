@@ -84,6 +84,6 @@ def stored():
         facts = {"label": 0, "split": "train", "group": name, "frames": 8, "fps": 25.0}
         facts |= {"width": 48, "height": 48, "codec": "h264", "vectors": "source", "bytes": 5}
         facts |= {"track_bytes": 5, "source": f"{name}.avi", "source_sha256": name}
-        return Video(name, str(mp4), str(out / "tracks"), **{**facts, **fields})
+        return Video(str(out), name, **{**facts, **fields})
 
     return stored

@@ -56,7 +56,8 @@ def test_an_index_may_refer_to_the_videos_of_another_set(index, tmp_path):
         (tmp_path / name).rename(tmp_path / "moved" / name)
     video = read_index(tmp_path / "moved/part").videos[0]
     assert video.path == str(tmp_path / "moved/set/videos/007/train.mp4")
-    assert video.tracks == str(tmp_path / "moved/set/tracks")
+    assert video.track() == str(tmp_path / "moved/set/tracks/007/train.npz")
+    assert video.track("dis") == str(tmp_path / "moved/set/tracks/007/train.dis.npz")
 
 
 @pytest.mark.parametrize("kind", ["videos/007/test.mp4", "tracks/None/train.npz"])
@@ -88,7 +89,7 @@ def test_a_row_that_was_cut_short_is_left_out(index, tmp_path):
 def test_the_digest_knows_the_content_and_not_the_place(index):
     classes, videos = index.classes, index.videos
     assert content_digest(classes, videos) == content_digest(classes, videos[::-1])
-    moved = [replace(video, path="elsewhere", source_mtime=7, bytes=1) for video in videos]
+    moved = [replace(video, store="elsewhere", source_mtime=7, bytes=1) for video in videos]
     assert content_digest(classes, moved) == index.digest
     for change in ({"label": 1}, {"split": "test"}, {"source_sha256": "x"}, {"name": "y"}):
         assert content_digest(classes, [replace(videos[0], **change), *videos[1:]]) != index.digest

@@ -20,7 +20,7 @@ from mgm.errors import UserError
 from mgm.files import locked
 from mgm.video.decode import source_track
 from mgm.video.store import read_clips
-from mgm.video.track import Track, track_path
+from mgm.video.track import Track
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def made(source: Path, out: Path, **options):
 
 
 def track_of(video) -> Track:
-    return Track(track_path(video.tracks, video.name))
+    return Track(video.track())
 
 
 def vectors(track: Track) -> np.ndarray:
@@ -159,7 +159,7 @@ def test_a_lost_file_is_written_again(source, tmp_path):
     index = made(source, tmp_path / "out")
     before = written(index)
     Path(index.videos[3].path).unlink()
-    Path(index.videos[4].tracks, f"{index.videos[4].name}.npz").write_bytes(b"")
+    Path(index.videos[4].track()).write_bytes(b"")
     again = made(source, tmp_path / "out")
     assert again == index
     changed = {path for path, when in written(again).items() if when != before[path]}
@@ -405,9 +405,7 @@ def test_wrong_words_are_one_line(tmp_path, mgm, words, said):
 def test_flow_is_written_and_forgotten_with_its_video(source, tmp_path, clip):
     index = made(source, out := tmp_path / "out")
     write_tracks(out, "dis", processes=1)
-    flows = {
-        video.name: Path(track_path(video.tracks, video.name, "dis")) for video in index.videos
-    }
+    flows = {video.name: Path(video.track("dis")) for video in index.videos}
     assert all(path.is_file() for path in flows.values())
     assert Track(flows["a/0"]).facts.vectors == "dis"
     before = {name: path.stat().st_mtime_ns for name, path in flows.items()}

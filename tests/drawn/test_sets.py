@@ -26,7 +26,7 @@ from mgm.drawn.sets import yuv420 as planes_of
 from mgm.errors import UserError
 from mgm.spec import GENERATED
 from mgm.video.store import read_clips
-from mgm.video.track import Track, track_path
+from mgm.video.track import Track
 
 TINY = Synthetic(classes=3, train_per_class=2, test_per_class=1, size=32, frames=6)
 
@@ -36,7 +36,7 @@ def made(params: Synthetic, out: Path, processes=1):
 
 
 def pixels(video) -> np.ndarray:
-    track = Track(track_path(video.tracks, video.name))
+    track = Track(video.track())
     return read_clips(video.path, track, [np.arange(len(track))], None, 0)[0]
 
 

@@ -1,8 +1,9 @@
 """A very small dataset and specs of small runs, shared by the tests of training and stages."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from mgm.data.index import Index
+from mgm.data.index import Index, Video
 from mgm.data.prepare import list_drawn, prepare
 from mgm.drawn.sets import Synthetic
 from mgm.spec import (
@@ -52,3 +53,9 @@ ATTENTIVE = Finetune(
 def small_set(out: Path) -> Index:
     """Prepare the small set in this process."""
     return prepare(list_drawn(PARAMS), out, processes=1, drawn=PARAMS)
+
+
+def without_file(video: Video, folder: Path) -> Video:
+    """Return a video whose track is there, and whose frames are not."""
+    (folder / "tracks").symlink_to(Path(video.store, "tracks"))
+    return replace(video, store=str(folder))

@@ -11,8 +11,9 @@ from mgm.stages import evaluate
 from mgm.stages.evaluate import merged, over_videos, record, softmax
 from mgm.video.clip import Crop
 from mgm.video.store import read_clips
-from mgm.video.track import Track, track_path
+from mgm.video.track import Track
 from mgm.video.transform import view_indices
+from tests.helpers.small_runs import without_file
 from tests.stages.conftest import TUNED
 
 
@@ -23,7 +24,7 @@ def test_the_test_is_the_mean_softmax_of_each_videos_views(trained, tmp_path):
     metrics = evaluate.test(TUNED, trained.context(tmp_path), model)
     right = []
     for video in trained.index.test:
-        track = Track(track_path(video.tracks, video.name))
+        track = Track(video.track())
         index_VT = [view_indices(TUNED.clips, video.frames, view, 2) for view in range(2)]
         crops = [Crop.centre(video.height, video.width)] * 2
         frames_VTHWC = read_clips(video.path, track, index_VT, crops, TUNED.clips.size)
@@ -55,8 +56,7 @@ def test_predictions_of_classes_without_test_videos_are_counted(trained, tmp_pat
 
 def test_an_unreadable_video_is_left_out_or_an_error(trained, tmp_path):
     videos = list(trained.index.test[:4])
-    (tmp_path / "lost.mp4").write_bytes(b"")
-    videos[1] = replace(videos[1], path=str(tmp_path / "lost.mp4"))
+    videos[1] = without_file(videos[1], tmp_path)
     how = TUNED.clips, Views(temporal=1, spatial=1), "cpu"
 
     def sums(frames_BTHWC):
@@ -67,5 +67,5 @@ def test_an_unreadable_video_is_left_out_or_an_error(trained, tmp_path):
     assert (sample_N.tolist(), [*failed]) == ([0, 2, 3], [1])
     whole, _ = over_videos(sums, trained.index.test[:4], *how)
     np.testing.assert_array_equal(values, np.delete(whole, 1, 0))
-    with pytest.raises(UserError, match="lost"):
+    with pytest.raises(UserError, match=f"{tmp_path}.*{videos[1].name}"):
         over_videos(sums, videos, *how)

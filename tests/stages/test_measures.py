@@ -15,7 +15,7 @@ from mgm.stages.saliency import inside, read_boxes, saliency
 from mgm.video.clip import Clip, Crop
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
-from mgm.video.track import Track, track_path
+from mgm.video.track import Track
 from mgm.video.transform import view_indices
 from tests.helpers.small_runs import SMALL
 
@@ -24,7 +24,7 @@ def test_saliency_is_the_ratio_of_mean_motion(trained, tmp_path):
     found = saliency(Measure(**SMALL, name="saliency"), trained.context(tmp_path))
     boxes, sums, counts = read_boxes(trained.index), [0.0, 0.0], [0, 0]
     for video in trained.index.test:
-        track = Track(track_path(video.tracks, video.name))
+        track = Track(video.track())
         for t in np.flatnonzero(track.has_mv_T):
             motion = track.motion([t])
             for row in range(32):
@@ -89,7 +89,7 @@ def test_coverage_is_the_share_of_moving_pixels_under_each_mask(trained, tmp_pat
     for name in ("mgm", "tube", "warped"):
         mask, shares = Mask(name=name, ratio=MASKS[name].ratio), []
         for sample, video in enumerate(index.test):
-            track = Track(track_path(video.tracks, video.name))
+            track = Track(video.track())
             index_T = view_indices(spec.clips, video.frames, 0, 1)
             crop = Crop.centre(video.height, video.width)
             frames = read_clips(video.path, track, [index_T], [crop], 24)[0]

@@ -24,7 +24,7 @@ from mgm.stages import run as runs
 from mgm.stages.pretrain import pretrain
 from mgm.stages.run import RunContext, best_device, run_specs
 from tests.helpers.errors import refused
-from tests.helpers.small_runs import FINETUNE, PRETRAIN, SMALL, small_set
+from tests.helpers.small_runs import FINETUNE, PRETRAIN, SMALL, small_set, without_file
 
 TUNED = FINETUNE.model_copy(update={"parent": PRETRAIN.run_id})
 PROBE = Probe(**SMALL, parent=PRETRAIN.run_id, views=Views(temporal=2, spatial=1))
@@ -144,8 +144,7 @@ def context(data, folder: Path, **changes) -> RunContext:
 
 def test_an_unreadable_training_video_is_counted_and_listed(data, tmp_path):
     index = read_index(data["ssv2"][0])
-    gone = replace(index.train[0], path=str(tmp_path / "gone.mp4"), name="gone")
-    gone = replace(gone, tracks=index.train[0].tracks, name=index.train[0].name)
+    gone = without_file(index.train[0], tmp_path)
     once = PRETRAIN.model_copy(
         update={"optim": PRETRAIN.optim.model_copy(update={"steps": 31}), "repeats": 1}
     )

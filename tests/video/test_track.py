@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mgm.errors import NoMotion, UserError
 from mgm.video.decode import read
-from mgm.video.track import Facts, Track, TrackWriter, track_path
+from mgm.video.track import Facts, Track, TrackWriter
 from tests.helpers.videos import moving_square, stored, write_video
 
 SIDE = st.integers(1, 60)
@@ -108,8 +108,3 @@ import mgm
 mgm.masks(mgm.track(sys.argv[1])[:16], "mgm")
 """
     subprocess.run([sys.executable, "-c", code, video[1].path], check=True)
-
-
-def test_tracks_of_a_video_lie_side_by_side():
-    assert track_path("t", "a/b.c") == "t/a/b.c.npz"
-    assert track_path("t", "a/b.c", "dis") == "t/a/b.c.dis.npz"
