@@ -40,6 +40,18 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
+def read_text(path: Path) -> str:
+    """Return a text file that a user wrote.
+
+    Raises:
+        UserError: the file is not UTF-8. The error names it.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not text in UTF-8 ({error}); convert it") from None
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
@@ -79,3 +91,16 @@ def locked(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def held(path: Path) -> bool:
+    """Return whether a process holds the lock file `path`, as far as the file system tells."""
+    if not path.is_file():
+        return False
+    try:
+        with FileLock(path, blocking=False, fallback_to_soft=False):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False

@@ -24,12 +24,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
 from mgm.data.index import SPLITS
 from mgm.errors import UserError
+from mgm.files import read_text
 
 UNLABELLED = "unlabelled"  # the one class of videos without labels
 HASHED = "no split given: a hash of each group, or else path, chose a fifth for the test split"
@@ -95,7 +97,13 @@ class Files:
 
     def __init__(self, root: Path):
         self.root, self.paths, self._named = root, dict[str, None](), dict[str, list[str]]()
+        seen = set[str]()
         for at, folders, files in os.walk(root, followlinks=True):
+            # A link may lead to a folder that was seen, such as its own parent.
+            if (place := os.path.realpath(at)) in seen:
+                folders.clear()
+                continue
+            seen.add(place)
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(files):
                 if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
@@ -155,7 +163,7 @@ def listing(
         counts = " and ".join(f"{count[split]:,} {split}" for split in SPLITS if count[split])
         note += f"; absent: {counts} of the {len(rows):,} listed videos ({shown})"
     # Sort classes by name, or by value if all names are numbers.
-    names = {row.label for row in rows}
+    names = {row.label for row in rows if row.label.isprintable()}
     numbers = all(name.isdecimal() for name in names)
     classes = classes or sorted(names, key=lambda name: (int(name) if numbers else 0, name))
     label_of = {name: label for label, name in enumerate(classes)}
@@ -185,7 +193,8 @@ def _with_splits(rows: list[Row]) -> list[Row]:
 def _split_by_hash(rows: list[Row]) -> list[Row]:
     """Return rows of which about a fifth are in the test split, in whole groups.
 
-    Of a class with several groups, at least one is tested on and at least one is trained on.
+    Of a class with several groups, at least one is tested on and at least one is trained on, unless
+    that takes another class out of a split.
     """
     marks = [
         int(hashlib.sha256(os.fsencode(row.group or row.path)).hexdigest(), 16) for row in rows
@@ -194,11 +203,17 @@ def _split_by_hash(rows: list[Row]) -> list[Row]:
     of_class: dict[str, set[int]] = {}
     for row, mark in zip(rows, marks):
         of_class.setdefault(row.label, set()).add(mark)
-    for _, groups in sorted(of_class.items()):
-        if len(groups) > 1 and test.isdisjoint(groups):
-            test.add(min(groups))
-        elif len(groups) > 1 and test.issuperset(groups):
-            test.remove(min(groups))
+    several = [groups for _, groups in sorted(of_class.items()) if len(groups) > 1]
+
+    def lacking(test: set[int]) -> set[int]:
+        """Return which classes are in one split alone."""
+        return {n for n, own in enumerate(several) if len(own & test) in (0, len(own))}
+
+    # Move a group of such a class, if that takes no other class out of a split.
+    for number in sorted(lacking(test)):
+        for mark in sorted(several[number]):
+            if number in (now := lacking(test)) and lacking(test ^ {mark}) < now:
+                test ^= {mark}
     return [
         row._replace(split="test" if mark in test else "train") for row, mark in zip(rows, marks)
     ]
@@ -209,6 +224,9 @@ def list_folder(source: Path) -> Listing:
     table = source / "videos.csv" if (source / "videos.csv").is_file() else source
     if table.is_file():
         rows = list(read_csv(table))
+        unlabelled = [row.path for row in rows if row.label == UNLABELLED]
+        if 0 < len(unlabelled) < len(rows):
+            raise UserError(f"{table}: {unlabelled[0]} has no label, and others have one")
         return listing(table.parent, rows, "split as listed" if rows and rows[0].split else HASHED)
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder")
@@ -252,7 +270,7 @@ def _rows_of(source: Path, paths: Sequence[str]) -> tuple[list[Row], str]:
 
 def read_csv(path: Path) -> Iterator[Row]:
     """Yield the rows of a CSV `path[,label][,split][,group]`."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with StringIO(read_text(path)) as file:
         rows = csv.DictReader(file)
         header = rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
         if not {"path"} <= {*header} <= {*Row._fields}:
@@ -289,7 +307,7 @@ def label_lists(source: Path, number: int = 1) -> list[Row]:
         of = re.search(r"split_?(\d)", path.stem.lower())
         if not split or (of and int(of[1]) != number):
             continue
-        lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        lines = [line for line in read_text(path).splitlines() if line.strip()]
         found = [LINE.fullmatch(line) for line in lines]
         rows += [Row(line[1], line[2], split) for line in found if line] if all(found) else []
     # Lists of a test split alone are other files.

@@ -231,6 +231,8 @@ def require_labels(index: Index, spec: Run) -> None:
             "pretrain on it, and test on labelled videos"
         )
     counts, per_class = Counter(video.label for video in index.train), spec.data.labels_per_class
+    if spec.stage in ("finetune", "probe") and len(counts) < 2:
+        raise UserError(f"{index.root}: has training videos of {len(counts)} class; add others")
     for label, name in enumerate(index.classes):
         if per_class and counts[label] < per_class:
             raise UserError(

@@ -9,6 +9,7 @@ Workers write parts of a batch into arrays that they share with this process, so
 or copied. The arrays of a batch are valid until the next one is asked for.
 """
 
+import atexit
 import math
 import mmap
 import multiprocessing
@@ -437,7 +438,6 @@ def _done(
             sampler=items,
             num_workers=workers,
             prefetch_factor=AHEAD,
-            collate_fn=_same,
             worker_init_fn=partial(_started, os.getpid()),
             multiprocessing_context="fork",
             timeout=1,
@@ -447,12 +447,16 @@ def _done(
         done: Any = iter(loader)
     cv2.setNumThreads(threads)
     started = [one for one in multiprocessing.active_children() if one not in before]
+    # A traceback may keep this generator until Python ends, which waits for all workers.
+    end = partial(_end, started)
+    atexit.register(end)
     # PyTorch's handler raises when a worker dies, wherever this process is, as in an update.
     with suppress(ValueError, TypeError):  # in another thread, and where C code has set one
         signal.signal(signal.SIGCHLD, handler)
-    pinned = [_pin(array) for own in dataset.pool for array in own.values() if pin]
-    waited = 0
+    pinned, waited = list[int](), 0
     try:
+        if pin:
+            pinned += [_pin(array) for own in dataset.pool for array in own.values()]
         while True:
             try:
                 error = next(done)
@@ -467,13 +471,18 @@ def _done(
             waited = 0
             yield error
     finally:
-        for worker in started:
-            worker.kill()
-            worker.join()
+        end()
+        atexit.unregister(end)
         # The iterator sets an event as it ends. A killed worker can leave its lock taken for ever.
         done._workers_done_event = multiprocessing.Event()
         for address in pinned:
             torch.cuda.cudart().cudaHostUnregister(address)
+
+
+def _end(workers: Sequence[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()
+        worker.join()
 
 
 def _require_alive(workers: Sequence[BaseProcess], waited: int) -> None:
@@ -487,10 +496,6 @@ def _require_alive(workers: Sequence[BaseProcess], waited: int) -> None:
             f"no worker process has read a clip for {HANGS_S} s; see whether the disk answers, "
             "then run again"
         )
-
-
-def _same(error: Any) -> Any:
-    return error
 
 
 def _started(parent: int, worker: int) -> None:

@@ -21,10 +21,10 @@ import shutil
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -244,22 +244,22 @@ def _write_all(
     failed, made = list[tuple[str, str]](), list[Video]()
     # In random order, so that the first videos are from all of the set, for the estimate.
     ordered = random.Random(0).sample(tasks, len(tasks))
-    results = in_processes(write, ordered, min(processes, len(tasks)))
-    for number, (video, reason) in enumerate(track(results, "preparing", len(tasks)), start=1):
-        if reason:
-            failed.append((video.source, reason))
-        else:
-            if not made:
-                (out / "index.json").unlink(missing_ok=True)
-                write_rows(out / "index.csv", rows.values())
-            rows[video.name] = video
-            made.append(video)
-            with (out / "index.csv").open("a", newline="", encoding="utf-8") as file:
-                csv.writer(file, lineterminator="\n").writerow(row(video, out))
-        # Drawn sets have no sources.
-        source_bytes = sum(video.source_bytes for video, _ in tasks) if number == TRIED else 0
-        if source_bytes and number < len(tasks):
-            _require_space(out, made, source_bytes)
+    with closing(in_processes(write, ordered, min(processes, len(tasks)))) as results:
+        for number, (video, reason) in enumerate(track(results, "preparing", len(tasks)), start=1):
+            if reason:
+                failed.append((video.source, reason))
+            else:
+                if not made:
+                    (out / "index.json").unlink(missing_ok=True)
+                    write_rows(out / "index.csv", rows.values())
+                rows[video.name] = video
+                made.append(video)
+                with (out / "index.csv").open("a", newline="", encoding="utf-8") as file:
+                    csv.writer(file, lineterminator="\n").writerow(row(video, out))
+            # Drawn sets have no sources.
+            source_bytes = sum(video.source_bytes for video, _ in tasks) if number == TRIED else 0
+            if source_bytes and number < len(tasks):
+                _require_space(out, made, source_bytes)
     return failed
 
 
@@ -332,7 +332,9 @@ def cores() -> int:
     return allowed
 
 
-def in_processes(work: Callable[[Any], Any], tasks: Iterable[Any], processes: int) -> Iterator[Any]:
+def in_processes(
+    work: Callable[[Any], Any], tasks: Iterable[Any], processes: int
+) -> Generator[Any]:
     """Yield `work(task)` of each task, in the order in which they finish.
 
     With `processes` 1, the work is done in this process.
@@ -383,21 +385,27 @@ def write_tracks(
         force: begin anew.
 
     Raises:
-        UserError: a video has no flow. The others are done first.
+        UserError: a video has no flow. The others are done first. Or other weights have written
+            some of the tracks.
     """
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else ""
     index, marker = read_index(folder), folder / f"tracks-{method}.json"
     with locked(folder / "prepare.lock", f"mgm track {folder}"):
         paths = {v: Path(v.track(method)) for v in index.videos}
+        used = folder / f"tracks-{method}.weights"
         if force:
-            for path in (marker, *paths.values()):
+            for path in (marker, used, *paths.values()):
                 path.unlink(missing_ok=True)
+        if used.is_file() and used.read_text() != digest:
+            raise UserError(f"{folder}: has tracks of other weights; begin anew by --force")
+        write_text(used, digest)
         todo = [(video, path) for video, path in paths.items() if not path.exists()]
         processes = processes or (cores() if method == "dis" else 1)
-        done = in_processes(partial(_write_flow, method, weights), todo, processes)
-        failed = [reason for reason in track(done, f"writing {method} tracks", len(todo)) if reason]
+        with closing(in_processes(partial(_write_flow, method, weights), todo, processes)) as done:
+            reasons = [*track(done, f"writing {method} tracks", len(todo))]
+        failed = [reason for reason in reasons if reason]
     if failed:
         raise UserError(f"{failed[0]} ({len(failed)} of {len(todo)} failed; the others are done)")
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else ""
     about = {"method": method, "weights": digest, "digest": index.digest}
     write_text(marker, json.dumps({**about, "videos": len(index.videos)}, indent=1) + "\n")
 

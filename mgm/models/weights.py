@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from mgm.console import show
@@ -69,7 +69,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
     state = model.state_dict().items()
     weights = {name: value.detach().float().contiguous().cpu() for name, value in state}
     with replacing(path) as temporary:
-        save_file(weights, temporary)
+        temporary.write_bytes(save(weights))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -164,7 +164,9 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
     rows = []
     for one in dict.fromkeys((*before, *study.predictions)):
         late = bool(began) and one not in before
-        rows.append(_judged(own, study, one) | {"note": "added after runs began" * late})
+        # The first dataset and column are those of its time.
+        judged = _judged(own, old if old and one in before else study, one)
+        rows.append(judged | {"note": "added after runs began" * late})
     return pd.DataFrame(rows)
 
 

@@ -91,7 +91,7 @@ class Report:
         quoted = self.quoted.dropna(subset="row").drop_duplicates(keys)
         numbers = numbers.merge(quoted[[*keys, "paper"]], how="left", on=keys)
         same_runs = numbers.run_ids.where(numbers.run_ids != "")
-        same = numbers.groupby(same_runs).paper.transform("first")
+        same = numbers.groupby([same_runs, "metric"]).paper.transform("first")
         return numbers.assign(paper=numbers.paper.fillna(same))
 
     @cached_property
@@ -143,9 +143,9 @@ class Report:
             "shown": sorted(shown, key=lambda one: one.table is None),
         }
         end = f"-{study.study}" if len(self.published.studies) > 1 else ""
-        if study.predictions:
-            table = predictions_table(verdicts(frame, study, frozen))
-            found["predictions"] = self._table(Shown(f"predictions{end}", "Predictions"), table)
+        if len(judged := verdicts(frame, study, frozen)):
+            about = Shown(f"predictions{end}", "Predictions")
+            found["predictions"] = self._table(about, predictions_table(judged))
         if len(compared := differences(frame, study)):
             about = Shown(f"differences{end}", "Paired differences")
             found["differences"] = self._table(about, differences_table(compared))

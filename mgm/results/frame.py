@@ -107,7 +107,10 @@ def load(name: str, results: Path = Path("results")) -> Published:
     found = expand([*studies.values()], scale, frozen.digests if frozen else None, lenient=True)
     table = joined(found, folder)
     if packed.is_file():
-        table = _with_packed(table, read_table(packed))
+        older = read_table(packed)
+        if others := _others(older, table):
+            found.problems.append(f"{packed}: has {others} runs that {name} does not want any more")
+        table = _with_packed(table, older)
     frame, more = with_means(table, studies), (found.pictures, found.problems)
     return Published(name, studies, scale, frame, frozen, found.specs, folder, *more)
 
@@ -207,10 +210,17 @@ def _with_packed(table: pd.DataFrame, packed: pd.DataFrame) -> pd.DataFrame:
     known = packed[packed.status == "finished"].drop_duplicates(keys).set_index(keys)[[*FACTS]]
     wanted = pd.MultiIndex.from_frame(table[keys])
     lacks = (table.status != "finished") & wanted.isin(known.index)
-    table.loc[lacks, [*FACTS]] = known.reindex(wanted[lacks]).to_numpy()
+    if lacks.any():
+        table.loc[lacks, [*FACTS]] = known.reindex(wanted[lacks]).to_numpy()
     # A control that a packed dataset does not have.
     lacks = table.control & table.run_id.isin(packed.run_id) & (table.status != "finished")
     return table[~lacks].astype(TYPES)
+
+
+def _others(packed: pd.DataFrame, table: pd.DataFrame) -> int:
+    """Return how many finished runs of a packed table are not in another table."""
+    finished = packed[packed.status == "finished"].run_id
+    return finished[~finished.isin(table.run_id)].nunique()
 
 
 def with_means(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFrame:
@@ -255,7 +265,7 @@ def pack(name: str, results: Path = Path("results")) -> Path:
     """Write results/NAME.csv.xz from the runs in results/NAME, and the frozen study beside it.
 
     Raises:
-        UserError: there are no finished runs.
+        UserError: there are no finished runs, or NAME.csv.xz has runs that would be lost.
     """
     folder, path = results / name, results / f"{name}.csv.xz"
     published = load(name, results)
@@ -263,6 +273,11 @@ def pack(name: str, results: Path = Path("results")) -> Path:
     table = published.frame[~published.frame.run_id.str.contains(" ")]
     if not published.folder or not (table.status == "finished").any():
         raise UserError(f"{folder}: no run is finished; run `snakemake` first")
+    if path.is_file() and (others := _others(read_table(path), table)):
+        raise UserError(
+            f"{path}: has {others} runs that {name} does not want any more; move it elsewhere, or "
+            "rename the study"
+        )
     # Elsewhere nothing runs.
     table.loc[table.status == "running", ["status", "why"]] = "not run", ""
     table = table.astype(dict.fromkeys(FLAGS, int))

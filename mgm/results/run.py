@@ -7,7 +7,6 @@ weights.safetensors or predictions.csv, and at the end result.json, written in o
 import json
 import shutil
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mgm.errors import UserError, valid
-from mgm.files import write_text
+from mgm.files import held, write_text
 from mgm.spec import Spec
 
-RESULT = "result.json"
+RESULT, LOCK = "result.json", "run.lock"
 State = Literal["finished", "running", "failed", "not run"]
-# A run whose log has not grown for this many seconds has stopped.
-QUIET_S = 600
 
 
 class Facts(BaseModel):
@@ -117,12 +114,11 @@ def status(folder: Path, spec: Spec) -> Status:
         return Status("finished", result=result)
     if (error_file := folder / "error.txt").is_file():
         return Status("failed", " ".join(error_file.read_text(errors="replace").split()))
-    files = [path for name in ("spec.json", "log.jsonl") if (path := folder / name).is_file()]
-    if not files:
+    if not (folder / "spec.json").is_file():
         return Status("not run")
     lines = log_lines(folder)
     step = f"step {lines[-1]['step']} of {lines[-1].get('steps', '?')}" if lines else "step 0"
-    if time.time() - max(path.stat().st_mtime for path in files) < QUIET_S:
+    if held(folder / LOCK):
         return Status("running", step)
     return Status("not run", f"stopped at {step}; run it again to continue")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from mgm.console import show
 from mgm.data.index import Index, read_index
 from mgm.errors import UserError, require_new, valid
-from mgm.files import replacing, write_text
+from mgm.files import read_text, replacing, write_text
 from mgm.models import FrozenEncoder, build_classifier, build_frozen_encoder, load_weights
 from mgm.models.weights import check_processor, config_of, read_weights, sizes_of
 from mgm.results.run import read_result
@@ -261,7 +261,7 @@ def class_names(classes: Path | None, weights: Path, count: int) -> list[str]:
     if classes.is_dir():
         names = list(read_index(classes).classes)
     else:
-        lines = classes.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(classes).splitlines()
         names = [line.strip() for line in lines if line.strip()]
     # From 0, or from 1 as in UCF101's classInd.txt.
     numbers = [[*range(first, first + len(names))] for first in (0, 1)]

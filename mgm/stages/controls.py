@@ -95,7 +95,7 @@ def _features(video: Video) -> dict[str, np.ndarray]:
     facts = {
         "frames": [video.frames],
         "duration": [video.frames / video.fps if video.fps else 0.0],
-        "bytes": [video.source_bytes],
+        "bytes": [video.source_bytes or video.bytes],  # a drawn video has no source
         "picture_size": [track.facts.source_width, track.facts.source_height],
     }
     return (

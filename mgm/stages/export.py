@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from mgm.errors import UserError, require_new
 from mgm.files import replacing, write_text
@@ -55,7 +55,7 @@ def export(run: Path, out: Path, force: bool = False) -> str:
     write_text(out / "preprocessor_config.json", json.dumps(processor, indent=2) + "\n")
     with replacing(out / "model.safetensors") as temporary:
         # transformers refuses a file that does not name its format.
-        save_file(to_huggingface(weights), temporary, metadata={"format": "pt"})
+        temporary.write_bytes(save(to_huggingface(weights), metadata={"format": "pt"}))
     norm = "fc_norm" if isinstance(spec, Finetune) else "decoder.norm"
     return (
         f'wrote {out}: model = transformers.{NAMES[spec.stage]}.from_pretrained("{out}")\n'

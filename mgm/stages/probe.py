@@ -78,11 +78,12 @@ def classify(
     groups = [video.group or video.name for video in videos]
     held_N = np.isin(np.array(groups)[sample_N], held_out(groups, seed))
     with threadpool_limits(threads):
-        tried = path(x_ND[~held_N], label_N[~held_N], x_ND[held_N], classes, PENALTIES)
-        right = {
-            penalty: (score_HC.argmax(axis=1) == label_N[held_N]).sum()
-            for penalty, score_HC in tried.items()
-        }
+        right = dict.fromkeys(PENALTIES, 0)
+        # In very small sets, what is left can be of one class. Then no penalty is better.
+        if len({*label_N[~held_N]}) > 1:
+            tried = path(x_ND[~held_N], label_N[~held_N], x_ND[held_N], classes, PENALTIES)
+            for penalty, score_HC in tried.items():
+                right[penalty] = (score_HC.argmax(axis=1) == label_N[held_N]).sum()
         best = max(PENALTIES, key=lambda penalty: (right[penalty], penalty))
         return path(x_ND, label_N, query_MD, classes, (best,))[best], best
 

@@ -23,7 +23,7 @@ from mgm.data.prepare import cores
 from mgm.errors import UserError, as_user_error
 from mgm.files import locked, read_json, write_text
 from mgm.models.weights import weights_digest
-from mgm.results.run import git_commit, read_result, write_result
+from mgm.results.run import LOCK, git_commit, read_result, write_result
 from mgm.spec import MASKS, ApplyOptions, Mask, Measure, Run, RunOptions, Spec
 from mgm.training import distributed
 from mgm.training.checkpoint import remove_checkpoints
@@ -142,7 +142,7 @@ def _to_do(folder: Path, run_id: str) -> Iterator[bool]:
     with ExitStack() as lock:
         done = False
         if distributed.is_main():
-            lock.enter_context(locked(folder / "run.lock", run_id))
+            lock.enter_context(locked(folder / LOCK, run_id))
             # What a killed process was writing, as large as a checkpoint.
             for part in folder.glob(".[0-9]*.*"):
                 part.unlink()

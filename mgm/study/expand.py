@@ -74,11 +74,12 @@ class Expansion:
     def targets(self) -> dict[str, list[str]]:
         """The runs, without those that they start from, by study and by view. "all" has all."""
         shown = self.cells.assign(view=self.cells.views.str.split()).explode("view")
-        targets = {"all": [*self.specs]}
+        targets = dict[str, list[str]]()
         for place in ("study", "view"):
             runs = shown.groupby(place, sort=False).run_id.unique()
             targets |= {str(key): [*run_ids] for key, run_ids in runs.items()}
-        return targets | {key: [run_id] for key, run_id in self.pictures.items()}
+        targets |= {key: [run_id] for key, run_id in self.pictures.items()}
+        return targets | {"all": [*self.specs]}
 
 
 def expand(
@@ -286,11 +287,13 @@ class _Runs:
         )
         for layer in layers:
             self._change(fields, *layer)
-        fields |= scale.steps.of(fields) if scale.steps else {}
         fields |= {"data.dataset": videos.name or key, "data.digest": videos.digest}
         fields["seed"] = at.seed
         for layer in own:
             self._change(fields, *layer)
+        steps = scale.steps.of(fields) if scale.steps else {}
+        chosen = {name for _, layer in own for name in dotted(layer)}
+        fields |= {name: value for name, value in steps.items() if name not in chosen}
         run = type(recipe).model_validate(nested(fields))
         self.made[run.run_id] = run
         return run
@@ -331,11 +334,19 @@ class _Runs:
         # Datasets of the same folders share their runs.
         key = Path(root).name if place.seeded else name
         if key not in known:
-            digest = "" if key in PUBLISHED else self.digests.get(key, "")
-            if key not in PUBLISHED and not digest:
-                digest = read_index(Path(root)).digest
+            digest = "" if key in PUBLISHED else self._digest(key, Path(root))
             known[key] = ScaleDataset(root=root, recipe=place.recipe, digest=digest)
+        elif known[key].root != root:
+            raise UserError(
+                f"study {study.study}: {root} and {known[key].root} have the same name; rename one"
+            )
         return key, known[key]
+
+    def _digest(self, key: str, folder: Path) -> str:
+        """Return the digest of a prepared dataset, whose folder may be gone."""
+        if key in self.digests and not (folder / "index.json").is_file():
+            return self.digests[key]
+        return read_index(folder).digest
 
     def _of_scale(self, name: str, seed: int | None) -> tuple[str, ScaleDataset]:
         """Return the key and the origin of a dataset of the scale."""

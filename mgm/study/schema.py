@@ -36,7 +36,10 @@ def _numbers(value: Any) -> Any:
     if not re.fullmatch(r"\s*\d+(-\d+)?(\s*,\s*\d+(-\d+)?)*\s*", value):
         raise ValueError("is not a number, or a range such as 701-720")
     ranges = [[int(end) for end in part.split("-")] for part in value.split(",")]
-    return tuple(number for ends in ranges for number in range(ends[0], ends[-1] + 1))
+    if any(ends[0] > ends[-1] for ends in ranges):
+        raise ValueError("has a range that goes down")
+    # A number counts once.
+    return (*dict.fromkeys(n for ends in ranges for n in range(ends[0], ends[-1] + 1)),)
 
 
 Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
@@ -189,6 +192,8 @@ class Prediction(FrozenModel):
     def _has_one_bound(self) -> Self:
         if sum(bound is not None for bound in (self.above, self.below, self.within)) != 1:
             raise ValueError("needs one of above, below, within")
+        if self.than and not self.minus:
+            raise ValueError("than needs minus")
         return self
 
     @property

@@ -169,8 +169,10 @@ def train(
                 # The weights are still those of the step before.
                 if is_main and step > first:
                     save_at(step)
-                if isinstance(error, SystemExit):
+                # Of several processes that stop, one may end first, and the others lose it.
+                if stops.number and (processes > 1 or isinstance(error, SystemExit)):
                     _say_stopped(spec.run_id, step, steps)
+                    sys.exit(128 + stops.number)
                 raise
             if failed:
                 failures |= dict.fromkeys(
@@ -233,10 +235,10 @@ def _require_finite(spec: Pretrain | Finetune, step: int, steps: int, **numbers:
 
 
 def _say_stopped(run_id: str, step: int, steps: int) -> None:
+    # This file tells the workflow that the run was stopped and did not fail.
+    if marker := os.environ.get("MGM_STOPPED"):
+        Path(marker).touch()
     if distributed.is_main():
-        # This file tells the workflow that the run was stopped and did not fail.
-        if marker := os.environ.get("MGM_STOPPED"):
-            Path(marker).touch()
         show(f"{run_id}: stopped at step {step} of {steps}; run again to continue")
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import os
 from unicodedata import normalize
 
 import pytest
@@ -95,6 +96,39 @@ def test_groups_are_never_divided(tmp_path):
     assert {len(of) for of in splits.values()} == {1}
 
 
+def test_persons_of_several_classes_leave_no_class_in_one_split(tmp_path):
+    """Moving one class's person may not take another class out of a split."""
+    for layout in range(50):
+        persons = [f"{layout}-{n}" for n in range(5)]
+        of_class = {
+            f"c{n}": [persons[n], persons[(n + 1) % 5], persons[(n + 2) % 5]] for n in range(5)
+        }
+        listed = [
+            Row(touched(tmp_path, f"{label}-{person}.mp4"), label, "", person)
+            for label, own in of_class.items()
+            for person in own
+        ]
+        splits = {}
+        for entry in listing(tmp_path, listed, "").entries:
+            splits.setdefault(entry.label, set()).add(entry.split)
+        assert {*map(len, splits.values())} == {2}
+
+
+def test_a_link_to_its_own_parent_adds_no_video(touch):
+    source = touch("a/1.mp4", "b/2.mp4")
+    (source / "a/up").symlink_to(source)
+    assert {*rows(list_folder(source))} == {"a/1", "b/2"}
+
+
+def test_a_class_whose_name_cannot_be_printed_is_left_out(touch):
+    source = touch("a/1.mp4", "b/2.mp4")
+    (source / os.fsdecode(b"caf\xe9")).mkdir()
+    (source / os.fsdecode(b"caf\xe9/3.mp4")).touch()
+    made = list_folder(source)
+    assert made.classes == ("a", "b")
+    assert len(made.excluded) == 1
+
+
 def touched(folder, name) -> str:
     (folder / name).touch()
     return name
@@ -124,12 +158,14 @@ def test_a_csv(touch):
         ("path,split\na.mp4,later\n", "line 2: split 'later'"),
         ("path,split\na.mp4,train\nb.mp4,\n", "b.mp4: has no split"),
         ("path,label\na.mp4,x\na.mp4,y\n", "a.mp4 is listed twice"),
+        ("path,label\na.mp4,x\nb.mp4,\n", "b.mp4 has no label"),
+        ("path,label\na.mp4,caf\xe9\n", "is not text in UTF-8"),
         ("path,label\nno.mp4,x\n", "0 of the 1 listed videos: no.mp4"),
     ],
 )
 def test_a_wrong_csv_is_one_line(touch, text, fault):
     source = touch("a.mp4", "b.mp4")
-    (source / "videos.csv").write_text(text)
+    (source / "videos.csv").write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=fault):
         list_folder(source)
 

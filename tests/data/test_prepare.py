@@ -419,6 +419,9 @@ def test_flow_is_written_and_forgotten_with_its_video(source, tmp_path, clip):
     assert flows["a/0"].exists()
     assert flows["a/2"].stat().st_mtime_ns == before["a/2"]
     assert (out / "tracks-dis.json").exists()
+    (tmp_path / "weights").write_bytes(b"others")
+    with pytest.raises(UserError, match="has tracks of other weights"):
+        write_tracks(out, "dis", tmp_path / "weights", processes=1)
 
 
 def test_cores_follow_the_quota_of_a_container(tmp_path, monkeypatch):

@@ -176,5 +176,14 @@ def test_predictions_that_were_added_after_the_runs_are_marked(tmp_path):
     assert [*verdicts(frame, study).note] == ["added after runs began"] * 2
     # One that was taken out of the file is judged all the same.
     gone = study_of(predictions=[after])
-    table = verdicts(frame, gone, Frozen("c", "2025", {"small": old}, {}, {}))
+    frozen = Frozen("c", "2025", {"small": old}, {}, {})
+    table = verdicts(frame, gone, frozen)
     assert [*table.says] == ["MGM minus Tube above 0", "MGM minus Tube above 1"]
+    # A frozen one stays one of its column, which may have another place or name now.
+    columns = {"Fine-tuned": {"stage": "finetune"}, "Linear probe": {}}
+    table = verdicts(frame, study_of(columns=columns, predictions=[]), frozen)
+    assert [*table.column] == ["Linear probe"]
+    del columns["Linear probe"]
+    renamed = study_of(columns=columns, controls=[])
+    lost = frame[frame.column != "Linear probe"]
+    assert [*verdicts(lost, renamed, frozen).verdict] == ["not run"]

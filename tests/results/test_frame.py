@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from mgm.errors import UserError
+from mgm.files import locked
 from mgm.results import frame as frames
 from mgm.results.frame import freeze, joined, load, pack, read_frame, with_means
+from mgm.results.run import LOCK
 from mgm.study import CONFIG
 from mgm.study.expand import expand
 from mgm.study.scales import load_scale
@@ -58,12 +60,13 @@ def test_runs_that_did_not_finish_say_why(place):
     first, second = found.cells.run_id[~found.cells.control].iloc[:2]
     (place / "results/small" / first / "result.json").unlink()
     (place / "results/small" / second / "result.json").write_text("{")
-    table = read_frame("small", place / "results").set_index("run_id")
-    assert (table.status[first], table.status[second]) == ("running", "not run")
-    assert second in table.why[second]
-    assert table.value[[first, second]].isna().all()
-    # Where the study is read back, nothing runs.
-    pack_and_leave(place, study)
+    with locked(place / "results/small" / first / LOCK, first):
+        table = read_frame("small", place / "results").set_index("run_id")
+        assert (table.status[first], table.status[second]) == ("running", "not run")
+        assert second in table.why[second]
+        assert table.value[[first, second]].isna().all()
+        # Where the study is read back, nothing runs.
+        pack_and_leave(place, study)
     table = read_frame("small", place / "results").set_index("run_id")
     assert (table.status[first], table.why[first]) == ("not run", "")
 
@@ -132,6 +135,28 @@ def test_a_packed_study_is_continued_elsewhere(place):
     pack("small", place / "results")
     shutil.rmtree(folder)
     assert (load("small", place / "results").frame.status == "finished").all()
+
+
+def test_packing_loses_no_run_that_the_study_does_not_want_any_more(place):
+    study = study_of(dataset_seeds="1-2")
+    found = run(place, study)
+    path = pack("small", place / "results")
+    packed = path.read_bytes()
+    # All runs are in the folder too.
+    assert load("small", place / "results").problems == []
+    edited = study_of(
+        dataset_seeds="1-2", rows={"MGM": {"mask.ratio": 0.6}, "Tube": study.rows["Tube"]}
+    )
+    write(place, edited)
+    more = expand([edited], SMOKE)
+    finish_all(place / "results/small", more.specs)
+    lost = len({*found.specs} - {*more.specs})
+    assert load("small", place / "results").problems == [
+        f"{path}: has {lost} runs that small does not want any more"
+    ]
+    with pytest.raises(UserError, match=f"{path}: has {lost} runs"):
+        pack("small", place / "results")
+    assert path.read_bytes() == packed
 
 
 def test_names_that_look_like_missing_values_stay_names(place):

@@ -1,16 +1,14 @@
 """The files of a run's folder: what counts as its result, and its state."""
 
 import json
-import os
-import time
 
 import pytest
 
 from mgm.errors import UserError
+from mgm.files import locked
 from mgm.results.run import (
-    QUIET_S,
+    LOCK,
     append_log,
-    git_commit,
     log_lines,
     read_result,
     rewind_log,
@@ -65,14 +63,12 @@ def test_a_damaged_result_is_not_run_and_names_its_file(tmp_path, damage):
     assert "\n" not in found.why
 
 
-def test_a_run_that_logs_is_running_and_one_that_stopped_is_not(tmp_path):
+def test_a_run_that_holds_its_lock_is_running_and_one_that_stopped_is_not(tmp_path):
     folder = tmp_path / SPEC.run_id
-    write_log(folder, 3, 30)
-    (folder / "spec.json").write_text(SPEC.model_dump_json())
-    assert (status(folder, SPEC).state, status(folder, SPEC).why) == ("running", "step 3 of 30")
-    long_ago = time.time() - 2 * QUIET_S
-    for path in (*folder.iterdir(), folder):
-        os.utime(path, (long_ago, long_ago))
+    with locked(folder / LOCK, "the run"):
+        write_log(folder, 3, 30)
+        (folder / "spec.json").write_text(SPEC.model_dump_json())
+        assert (status(folder, SPEC).state, status(folder, SPEC).why) == ("running", "step 3 of 30")
     found = status(folder, SPEC)
     assert found.state == "not run"
     assert "step 3 of 30" in found.why
@@ -89,9 +85,3 @@ def test_a_log_leaves_out_half_lines_and_keeps_the_last_of_a_step(tmp_path):
     rewind_log(tmp_path, 2)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
-
-
-def test_the_commit_is_that_of_this_checkout():
-    commit, dirty = git_commit()
-    assert len(commit) in (0, 40)
-    assert isinstance(dirty, bool)

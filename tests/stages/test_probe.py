@@ -53,6 +53,17 @@ def test_the_penalty_is_chosen_on_a_fifth_of_the_groups(trained):
     assert chosen == max(p for p in PENALTIES if right[p] == max(right.values()))
 
 
+def test_the_penalty_of_a_set_too_small_to_choose_is_the_strongest(trained):
+    """Without the held-out videos, one class or none is left."""
+    one, other = (next(v for v in trained.index.train if v.label == label) for label in (0, 1))
+    for groups in (("a", "b"), ("a", "a")):
+        videos = [replace(video, group=group) for video, group in zip((one, other), groups)]
+        x_ND, _ = drawn(2, 6)
+        score_NC, chosen = classify(videos, x_ND, np.arange(2), x_ND, 3, 5)
+        assert chosen == max(PENALTIES)
+        assert np.isfinite(score_NC).all()
+
+
 def test_a_probe_is_its_parts(trained, tmp_path):
     spec = PROBE.model_copy(update={"train_clips": 2, "pool": "grid"})
     run = trained.context(tmp_path)

@@ -61,6 +61,27 @@ def test_folds_are_units_and_datasets_share_their_runs():
     assert len(same) == 3 * 2
 
 
+def test_two_folders_of_one_name_are_refused():
+    roots = {name: {"root": f"{name}/mine-{{seed}}", "recipe": "ssv2"} for name in ("red", "blue")}
+    study = study_of(datasets=roots, controls=[])
+    with pytest.raises(UserError, match="blue/mine-1 and red/mine-1 have the same name"):
+        expand([study], SMOKE, {f"mine-{seed}": "0" * 12 for seed in range(1, 9)})
+
+
+def test_a_row_of_more_epochs_trains_for_more_steps():
+    rows = {"MGM": {}, "long": {"optim.epochs": 600}, "own": {"epochs": 600}}
+    found = expanded(rows=rows, compare=[])
+    steps = {row: cell(found, row=row).steps for row in rows}
+    assert steps["MGM"] < steps["long"] == steps["own"]
+
+
+def test_seeds_count_once_and_a_view_may_have_any_name():
+    views = {"all": {"columns": ["Linear probe"]}}
+    found = expanded(dataset_seeds="1-3, 3, 2-4", views=views)
+    assert [*found.cells.dataset_seed.unique()] == [1, 2, 3, 4]
+    assert found.targets["all"] == [*found.specs]
+
+
 def test_parents_stand_before_their_runs():
     found = expanded()
     seen = set()

@@ -23,9 +23,11 @@ from tests.helpers.fake_results import study_of
         ({"rows": {"A": {"from": "B"}, "B": {}}}, "rows.A.from: 'B' is unknown"),
         ({"rows": {"File size": {}, "MGM": {}, "Tube": {}}}, "File size is a control"),
         ({"dataset_seeds": "8-x"}, "dataset_seeds"),
+        ({"dataset_seeds": "8-1"}, "dataset_seeds: has a range that goes down"),
         ({"dataset_seeds": ()}, "add dataset_seeds"),
         ({"datasets": {"a": {"title": "A"}}}, "needs one of use, generate, root"),
         ({"predictions": [{"row": "MGM", "minus": "Tube"}]}, "needs one of above, below, within"),
+        ({"predictions": [{"row": "MGM", "than": ["A", "B"], "above": 0}]}, "than needs minus"),
         ({"predictions": [{"in": "two", "row": "MGM", "above": 0}]}, "'two' is unknown"),
     ],
 )

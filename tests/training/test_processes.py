@@ -98,6 +98,24 @@ def test_a_run_of_two_processes_keeps_its_steps(data, tmp_path):
     assert log(folder) == log(whole / LONG.run_id)
 
 
+def test_a_stopped_process_that_gets_no_batch_is_no_failure(data, tmp_path, monkeypatch):
+    """It ends first, and the other one loses it."""
+    monkeypatch.setenv("MGM_STOPPED", str(tmp_path / "stopped"))
+    process = torchrun([LONG], data, tmp_path, "--checkpoint-s", "0.05")
+    folder = tmp_path / LONG.run_id
+    wait_for((folder / "checkpoint.pt").exists)
+    ranks = children(process.pid)
+    # Then its worker reads nothing.
+    [worker] = children(ranks[1])
+    os.kill(worker, signal.SIGSTOP)
+    for rank in ranks:
+        os.kill(rank, signal.SIGTERM)
+    assert process.wait(60)
+    assert (tmp_path / "stopped").exists()
+    assert "stopped at step" in process.stderr.read()
+    assert status(folder, LONG).state == "not run"
+
+
 def test_a_killed_process_ends_the_other_and_is_no_failure(data, tmp_path):
     process = torchrun([LONG], data, tmp_path, "--checkpoint-s", "0.05")
     folder = tmp_path / LONG.run_id
