@@ -25,7 +25,6 @@ from mgm.models import build_mae
 from mgm.spec import Clips, Data, Mask, Model, Pretrain, RunOptions
 from mgm.spec.compute import multiply_adds, peak_of
 from mgm.stages.run import best_device, readers
-from mgm.study.recipes import DECODERS, MODELS
 from mgm.training import distributed
 from mgm.training.optim import build_optimiser
 
@@ -33,7 +32,6 @@ TINY = {
     "model": Model(backbone="toy", width=48, depth=2, heads=4, patch=8),
     "clips": Clips(frames=4, size=32),
 }
-USUAL = {"model": MODELS["vit-b"], "decoder": DECODERS["vit-b"]}
 
 
 def random_clips(spec: Pretrain, batch: int, device: torch.device) -> tuple[Tensor, ...]:
@@ -74,7 +72,7 @@ def main() -> None:
     args = parser.parse_args()
     with distributed.process_group():
         device, mask = best_device(), Mask(name="mgm", ratio=0.9)
-        spec = Pretrain(data=Data(dataset="folder"), mask=mask, **(TINY if args.tiny else USUAL))
+        spec = Pretrain(data=Data(dataset="folder"), mask=mask, **(TINY if args.tiny else {}))
         gpu = torch.cuda.get_device_name() if device.type == "cuda" else ""
         model = step = build_mae(spec).to(device).train()
         if gpu:

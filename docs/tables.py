@@ -102,7 +102,8 @@ def predictions(published: Published, studies: Sequence[str]) -> pd.DataFrame:
         frame = published.frame[published.frame.study == name]
         found = verdicts(frame, study, published.frozen)
         found = found[found["mean"].notna()]
-        paper = printed_of(published, name)
+        paper, first = printed_of(published, name), found.dataset.iloc[0]
+        others = (" (" + found.title.str.lower() + ")").where(found.dataset != first, "")
         said = {
             one.says: signed(paper[one.row] - paper[one.minus])
             for one in study.predictions
@@ -113,8 +114,11 @@ def predictions(published: Published, studies: Sequence[str]) -> pd.DataFrame:
                 "Prediction": found.says,
                 "Paper": [said.get(says, "") for says in found.says],
                 "Found": [text.partition(" (n")[0] for text in texts_of(found)],
-                "By": found.column.str.lower() + ", n = " + found.n.astype(int).astype(str),
-                "Verdict": found.verdict,
+                "By": found.column.str.lower()
+                + others
+                + ", n = "
+                + found.n.astype(int).astype(str),
+                "Verdict": found.verdict + (" (" + found.note + ")").where(found.note != "", ""),
                 "Contradicts most (seed)": found.against,
             }
         )

@@ -54,7 +54,7 @@ def plan(options: PlanOptions) -> None:
     workflow = Workflow({"scale": scale, "study": options.study})
     if options.gpu == "cpu":
         flops, at_once = timed_flops(workflow), os.cpu_count() or 1
-        at_once //= workflow.execution.threads
+        at_once = max(at_once // workflow.execution.threads, 1)
         unit, seconds = "min", 60
         say(f"{workflow.name} on this machine, {at_once} runs at once, by a step that was timed.")
     else:
@@ -63,7 +63,7 @@ def plan(options: PlanOptions) -> None:
             f"{workflow.name} on {at_once} {options.gpu}, at {100 * options.mfu:g} % of "
             f"{PEAK[options.gpu] / 1e12:,.0f} TFLOP/s. Computed; nothing ran."
         )
-    table = costs(workflow, flops, seconds, unit, max(at_once, 1))
+    table = costs(workflow, flops, seconds, unit, at_once)
     say(table.to_string(float_format=lambda x: "<0.1" if 0 < x < 0.05 else f"{x:,.1f}"))
 
 

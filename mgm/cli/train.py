@@ -12,10 +12,9 @@ from mgm.cli.base import Data, Out, app, grouped, places, processes
 from mgm.console import say, show
 from mgm.errors import UserError, nearest
 from mgm.files import read_json, write_text
-from mgm.results.run import read_result
+from mgm.results.run import EXTERNAL, read_result
 from mgm.spec import MASKS, STAGES, RunOptions, Spec, parents, parse, read_spec
 
-EXTERNAL = "external.json"  # path and digest of weights that no run here trained
 DISTRIBUTED = ("pretrain", "finetune")  # stages that several processes share
 
 Specs = Annotated[

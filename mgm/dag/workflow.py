@@ -10,9 +10,9 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from mgm.console import show
 from mgm.drawn.sets import parse_params
@@ -37,17 +37,14 @@ class DagOptions(FrozenModel):
     scale: str = ""
     # A study of studies/, or a YAML file, in place of the paper's experiments.
     study: str = ""
-    # Published datasets with the folders of their downloads. `ucf101=DIR` is one of them.
-    sources: dict[str, str] = Field(default_factory=dict)
     # Set by the profile slurm: jobs start through its launch.sh.
     slurm: bool = False
 
-    @model_validator(mode="before")
-    @classmethod
-    def _sources_by_name(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        own = {name: fields[name] for name in DOWNLOADS if name in fields}
-        rest = {name: value for name, value in fields.items() if name not in own}
-        return {"sources": own} | rest if own else rest
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.scale and self.study:
+            raise ValueError("a study has a scale of its own; leave out scale or study")
+        return self
 
 
 class Workflow:
@@ -56,12 +53,16 @@ class Workflow:
     Attributes:
         specs: every run by its id, parents before children.
         places: the folder of each dataset, by key.
+        sources: folders of downloads by published dataset, as `--config ucf101=DIR` names them.
         batches: the runs that each run's job makes, by the id of the first.
     """
 
     def __init__(self, config: Mapping[str, Any], data: str = "data"):
-        with valid("--config ", f"the options are {', '.join(DagOptions.model_fields)}"):
-            self.options = options = DagOptions.model_validate(dict(config))
+        self.sources = {name: str(config[name]) for name in DOWNLOADS if name in config}
+        own = {name: value for name, value in config.items() if name not in self.sources}
+        names = ", ".join([*DagOptions.model_fields, *DOWNLOADS])
+        with valid("--config ", f"the options are {names}"):
+            self.options = options = DagOptions.model_validate(own)
         if options.study:
             study = load_study(file_of(options.study, STUDIES))
             self.scale = load_scale(file_of(study.scale, CONFIG))
@@ -81,7 +82,7 @@ class Workflow:
         self.places = {key: _place(key, one, data) for key, one in self.datasets.items()}
         self.keys = {str(place): key for key, place in self.places.items()}
         self._key_of = {(one.name or key, one.digest): key for key, one in self.datasets.items()}
-        for name in options.sources:
+        for name in self.sources:
             if name not in self.datasets:
                 raise UserError(f"--config {name}: {self.name} does not use this dataset")
         # A Slurm job per run: jobs wait in the queue, not for each other.
@@ -157,7 +158,7 @@ class Workflow:
         for key in dict.fromkeys(map(self.key, specs)):
             words += ["--data", f"{self.datasets[key].name or key}={self.places[key]}"]
         words += ["--out", str(self.results)]
-        return shlex.join([*words, *self.execution.words(type(self.execution).model_fields)])
+        return shlex.join([*words, *self.execution.words()])
 
     def made_from(self, place: str) -> list[str]:
         """Return the indices that a dataset is made from."""
@@ -180,7 +181,7 @@ class Workflow:
             folders = (str(self.places[part]) for part in parts)
             words = [dataset.name or key, *sum(zip(("--source", "--target"), folders), ())]
         elif key in PUBLISHED:
-            words = [key, "--source", self.options.sources.get(key, "DIR")]
+            words = [key, "--source", self.sources.get(key, "DIR")]
         else:
             words = ["folder", "--source", "DIR"]
         if processes and not parts:

@@ -1,1 +1,1 @@
-"""What people read: tables, figures, claims, the page, MLflow and archives to share."""
+"""What people read: tables, figures, claims, the page and MLflow."""

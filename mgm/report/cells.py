@@ -72,7 +72,8 @@ def _of_cell(runs: pd.DataFrame, share: bool) -> tuple[Estimate, str]:
     values = runs.value.tolist()
     if len(values) == 1 and share and runs.n_test.iloc[0] > 0:
         return binomial(values[0], int(runs.n_test.iloc[0])), "test videos"
-    limits = (0.0, 100.0) if share and min(values) >= 0 else (-100.0, 100.0)
+    # A mean of datasets, of which others may be subtracted, has the ids of several runs.
+    limits = (-100.0 if " " in runs.run_id.iloc[0] or min(values) < 0 else 0.0, 100.0)
     unit = "datasets" if (runs.dataset_seed >= 0).all() else "seeds"
     return student(values, *(limits if share else ())), unit
 

@@ -130,7 +130,8 @@ def _tags(
     tags["mlflow.runName"] = " / ".join(filter(None, words))
     last = lines[-1]["step"] if lines else 0
     tags[STATE] = f"{now.state} {last} {result.finished if result else ''}"
-    return {key: text[:LONGEST] for key, text in tags.items() if text}
+    # MLflow keeps a tag that is left out, such as why a run had failed.
+    return {key: text[:LONGEST] for key, text in tags.items() if text or key == "why"}
 
 
 def _write(

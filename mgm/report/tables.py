@@ -158,10 +158,13 @@ def differences_table(differences: pd.DataFrame) -> Table:
         text=texts_of(differences),
         head=differences.column + np.where(differences.share, " (points)", ""),
     )
-    keys = ["Difference", *(["title"] if table.title.nunique() > 1 else [])]
+    keys = ["Difference", "dataset", "title"]
     order = table[keys].drop_duplicates()
     shown = table.pivot_table("text", keys, "head", aggfunc="first", sort=False).reset_index()
-    shown = order.merge(shown).fillna("").rename(columns={"title": "Videos"})
+    shown = order.merge(shown).fillna("").drop(columns="dataset")
+    shown = shown.rename(columns={"title": "Videos"})
+    if table.title.nunique() == 1:
+        shown = shown.drop(columns="Videos")
     return Table(shown, differences.drop(columns="title"), note_of(differences, POINTS))
 
 
@@ -234,8 +237,10 @@ def signed(difference: float) -> str:
 def one_count(cells: pd.DataFrame) -> str:
     """Return the number of units of all numbers, such as "16 datasets"; empty if they differ."""
     known = cells[cells["mean"].notna()]
-    counts = {f"{n:,.0f} {unit}" for n, unit in zip(known.n, known.unit)}
-    return (counts.pop() if len(counts) == 1 else "").replace("1 seeds", "1 seed")
+    counts = {
+        (n, unit.removesuffix("s") if n == 1 else unit) for n, unit in zip(known.n, known.unit)
+    }
+    return "{:,.0f} {}".format(*counts.pop()) if len(counts) == 1 else ""
 
 
 def note_of(cells: pd.DataFrame, unit: str = SHARE) -> str:

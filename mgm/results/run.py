@@ -19,6 +19,7 @@ from mgm.files import held, write_text
 from mgm.spec import Spec
 
 RESULT, LOCK = "result.json", "run.lock"
+EXTERNAL = "external.json"  # path and digest of weights that no run here trained
 State = Literal["finished", "running", "failed", "not run"]
 
 

@@ -70,16 +70,10 @@ def title_of(dataset: str) -> str:
     return PUBLISHED[dataset].title if dataset in PUBLISHED else dataset
 
 
-def data_name(data: "Data", note: str = "") -> str:
-    """Return a dataset's name for readers. Generated data is marked.
+def data_name(data: "Data") -> str:
+    """Return a dataset's name for readers. A set that is drawn in a published one's place says so.
 
-    Args:
-        note: the note of the run's index, as its result has it. Empty: unknown.
+    A published set has no digest in a spec, and a drawn one has.
     """
-    published = data.dataset in PUBLISHED
-    # In a spec, a published set has no digest, and a set that is generated in its place has one.
-    generated = note.startswith(GENERATED) if note else published and data.digest
-    title = title_of(data.dataset)
-    if not generated:
-        return title
-    return f"{title} stand-in (generated)" if published else f"{title} (generated)"
+    drawn = data.dataset in PUBLISHED and data.digest
+    return title_of(data.dataset) + " stand-in (generated)" * bool(drawn)

@@ -3,7 +3,6 @@
 The table of controls stands here too, since studies, measures and reports share it.
 """
 
-from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -29,7 +28,7 @@ class ReadOptions(FrozenModel):
 class RunOptions(ReadOptions):
     """Options of runs. They do not change a result, so they are no part of a run's id.
 
-    The command line, the files of scales and clusters, and the training loop share this value.
+    The command line, the files of scales, and the training loop share this value.
     To add an option, add a field here and the line that reads it.
     """
 
@@ -44,14 +43,12 @@ class RunOptions(ReadOptions):
         "auto", description="Use torch.compile for the model and its loss; auto: only on a GPU."
     )
 
-    def words(self, names: Iterable[str]) -> list[str]:
-        """Return the words of the command line for the options in `names`, without defaults."""
+    def words(self) -> list[str]:
+        """Return the words of the command line for the options that differ from the defaults."""
         words: list[str] = []
-        for name in names:
-            value = getattr(self, name)
-            if value != RunOptions.model_fields[name].default:
-                text = f"{value:g}" if isinstance(value, float) else str(value)
-                words += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
+        for name, value in self.model_dump(exclude_defaults=True).items():
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
         return words
 
 

@@ -201,24 +201,15 @@ class Run(FrozenModel):
 
     # Cached, because reports read it a hundred thousand times.
     @cached_property
-    def hash(self) -> str:
-        """Eight hex digits of the SHA-256 of the fields that differ from their defaults."""
-        text = json.dumps(changed_fields(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-    def __hash__(self) -> int:
-        # Equal runs have equal ids; pydantic's own hash fails on a field that is a dict.
-        return hash(self.run_id)
-
-    @cached_property
     def run_id(self) -> str:
-        return "-".join([*self.slug(), self.hash])
+        """A name, and eight hex digits of the SHA-256 of the fields that differ from defaults."""
+        text = json.dumps(changed_fields(self), sort_keys=True, separators=(",", ":"))
+        return "-".join([*self.slug(), hashlib.sha256(text.encode()).hexdigest()[:8]])
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with changed fields and a new run id."""
         copy = super().model_copy(update=update, deep=deep)
-        for name in ("hash", "run_id"):
-            copy.__dict__.pop(name, None)
+        copy.__dict__.pop("run_id", None)
         return copy
 
     def slug(self) -> list[str]:

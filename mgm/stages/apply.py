@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 
 from mgm.console import show
@@ -32,7 +33,7 @@ from mgm.spec import (
     Views,
     read_spec,
 )
-from mgm.stages.evaluate import CLIPS, computed, merged, over_videos, softmax
+from mgm.stages.evaluate import CLIPS, computed, merged, over_videos
 from mgm.stages.run import best_device, readers, verified_weights
 from mgm.video.decode import probe, read
 from mgm.video.transform import test_crop, view_indices
@@ -225,7 +226,7 @@ def predict(
     load_weights(model, trained.weights)
     model.to(best_device()).eval()
     columns, logits_NC, sample_N, index = _apply(model, trained.clips, source, options)
-    score_MC = merged(softmax(logits_NC), sample_N)
+    score_MC = merged(softmax(logits_NC, axis=1), sample_N)
     names = names or list(index.classes if index else ())
     if len(names) != count:
         names = [f"class {number}" for number in range(count)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from mgm.console import track
@@ -89,7 +90,7 @@ def test(spec: Finetune, run: RunContext, model: nn.Module) -> dict[str, float]:
     if not distributed.is_main():
         return {}
     logits_NC, sample_N = (np.concatenate(parts) for parts in zip(*every))
-    return record(run, softmax(logits_NC), sample_N)
+    return record(run, softmax(logits_NC, axis=1), sample_N)
 
 
 # Not a test of pytest.
@@ -134,9 +135,3 @@ def merged(score_NC: np.ndarray, sample_N: np.ndarray) -> np.ndarray:
     sum_MC = np.zeros((len(samples), score_NC.shape[1]))
     np.add.at(sum_MC, place_N, score_NC)
     return sum_MC / views_M[:, None]
-
-
-def softmax(logits_NC: np.ndarray) -> np.ndarray:
-    """Return probabilities (N, C) of logits."""
-    shifted_NC = np.exp(logits_NC - logits_NC.max(axis=1, keepdims=True))
-    return shifted_NC / shifted_NC.sum(axis=1, keepdims=True)

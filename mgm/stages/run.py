@@ -23,13 +23,11 @@ from mgm.data.prepare import cores
 from mgm.errors import UserError, as_user_error
 from mgm.files import locked, read_json, write_text
 from mgm.models.weights import weights_digest
-from mgm.results.run import LOCK, git_commit, read_result, write_result
+from mgm.results.run import EXTERNAL, LOCK, git_commit, read_result, write_result
 from mgm.spec import MASKS, ApplyOptions, Mask, Measure, Run, RunOptions, Spec
 from mgm.training import distributed
 from mgm.training.checkpoint import remove_checkpoints
 from mgm.version import __version__
-
-EXTERNAL = "external.json"  # path and digest of weights that no run here trained
 
 
 @dataclass
@@ -213,7 +211,7 @@ def _run_one(
             "train": len(index.train),
             "test": len(index.test),
         },
-        "n_test": len(index.test) if "top1" in metrics else 0,
+        "n_test": len(index.test) if "top1" in metrics or name == "controls" else 0,
         **provenance(),
         "started": started.isoformat(timespec="seconds"),
         "finished": (started + timedelta(seconds=wall_s)).isoformat(timespec="seconds"),

@@ -154,9 +154,15 @@ class _Runs:
         for key, view in self.study.views.items():
             if view.show:
                 name = next(iter(view.datasets or self.study.datasets))
-                with valid(f"study {self.study.study}: views.{key}: "):
-                    run = self._picture(self._seeds(name)[0], view)
-                self.found.pictures[key] = self._add(run).run_id
+                try:
+                    with valid(f"study {self.study.study}: views.{key}: "):
+                        run = self._picture(self._seeds(name)[0], view)
+                except UserError as error:
+                    if not self.lenient:
+                        raise
+                    self.found.problems.append(str(error))
+                else:
+                    self.found.pictures[key] = self._add(run).run_id
 
     def _seeds(self, name: str) -> list[At]:
         """Return a dataset's places, one per run of a cell."""
@@ -196,10 +202,17 @@ class _Runs:
                 yield self._row(at, title, column, run, metric) | {"control": True}
 
     def _row(self, at: At, row: str, column: str, run: Spec, metric: str) -> dict[str, Any]:
+        # Means of datasets need the numbers of each.
+        places = self.study.datasets.items()
+        names = [
+            name
+            for name, place in places
+            if at.dataset in (name, *place.mean_of, *place.minus_mean_of)
+        ]
         views = (
             key
             for key, view in self.study.shown_views.items()
-            if not view.show and view.shows(at.dataset, row, column)
+            if not view.show and any(view.shows(name, row, column) for name in names)
         )
         own: dict[str, Any] = {
             "study": self.study.study,

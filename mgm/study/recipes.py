@@ -19,12 +19,10 @@ from typing import Any, NamedTuple
 
 from mgm.errors import UserError
 from mgm.spec import (
-    BACKBONES,
     PUBLISHED,
     Augment,
     Clips,
     Data,
-    Decoder,
     Finetune,
     FinetuneOptim,
     Mask,
@@ -36,12 +34,6 @@ from mgm.spec import (
     Views,
     mask_info,
 )
-
-MODELS = {name: Model(backbone=name) for name in BACKBONES}
-DECODERS = {
-    name: Decoder(width=width, depth=depth, heads=heads)
-    for name, (_, (width, depth, heads)) in BACKBONES.items()
-}
 
 PRETRAIN_OPTIM = Optim(
     lr=1.5e-4,  # P Table 5, for a batch of 256
@@ -199,8 +191,7 @@ def pretrain(
     return Pretrain(
         data=Data(dataset=dataset),
         clips=recipe_of(dataset).pretrain_clips,
-        model=MODELS[backbone],
-        decoder=DECODERS[backbone],
+        model=Model(backbone=backbone),
         mask=Mask(name=mask, ratio=mask_info(mask).ratio),
         optim=PRETRAIN_OPTIM.model_copy(update={"epochs": epochs}),
     )

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from mgm.errors import UserError, nearest, valid
 from mgm.spec import Flow, FrozenModel, KnownBackbone, RunOptions
+from mgm.study import CONFIG
 from mgm.study.schema import Name, Numbers, Stage, Study, read_yaml
 
 # The paper's studies, in the order of its tables.
@@ -112,7 +113,10 @@ def _fields(path: Path) -> dict[str, Any]:
     """Return the fields of a scale, merged into those of the scale that `base` names."""
     fields = read_yaml(path, "scale")
     if base := fields.pop("base", ""):
-        return merged(_fields(file_of(str(base), path.parent)), fields)
+        own = file_of(str(base), path.parent)
+        # A user's file may have the name of the scale that it changes.
+        found = own if own.is_file() and not (path.exists() and own.samefile(path)) else None
+        return merged(_fields(found or file_of(str(base), CONFIG)), fields)
     return fields
 
 

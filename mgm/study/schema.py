@@ -344,12 +344,13 @@ def new_study(path: Path, root: Path, test: Path | None = None) -> str:
         root: the folder of a prepared dataset, whose videos pretrain.
         test: the folder of another one, whose videos are tested on. None: `root`.
     """
-    name = root.name or "mine"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).strip(".-") or "mine"
     tested = f"{name}-test" if test else name
-    datasets = f"  {name}: {{title: My videos, root: {root}, recipe: ssv2}}"
+    # In quotes, since YAML reads names such as 2024 or on as other things than text.
+    datasets = f'  "{name}": {{title: My videos, root: "{root}", recipe: ssv2}}'
     if test:
-        datasets = datasets[:-1] + f", tested: false}}\n  {tested}: {{title: My labelled videos, "
-        datasets += f"root: {test}, recipe: ssv2, pretrained_on: {name}}}"
+        datasets = datasets[:-1] + f', tested: false}}\n  "{tested}": {{title: My labelled videos, '
+        datasets += f'root: "{test}", recipe: ssv2, pretrained_on: "{name}"}}'
     template = Path(__file__).with_name("template.yaml").read_text(encoding="utf-8")
     return template.format(
         name=path.stem, path=path, dataset=name, tested=tested, datasets=datasets

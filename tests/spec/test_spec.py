@@ -164,13 +164,12 @@ def test_a_mask_that_was_mended_is_another_run_and_the_old_spec_is_still_read():
     assert parse(_with(fields, ("mask", "version"), 1), "spec.json").run_id != run.run_id
 
 
-def test_a_digest_alone_does_not_make_videos_generated():
-    """The user's own videos have a digest too. The index's note tells them apart."""
+def test_videos_that_are_drawn_in_a_published_sets_place_say_so():
+    """The user's own videos have a digest too."""
 
-    def told(name, note="", digest="0123456789ab"):
-        return data_name(Data(dataset=name, digest=digest), note)
+    def told(name, digest="0123456789ab"):
+        return data_name(Data(dataset=name, digest=digest))
 
-    assert told("mine", "split as given") == told("mine") == "mine"
-    assert told("any", "generated videos (seed 1), split as drawn") == "any (generated)"
+    assert told("mine") == "mine"
     assert told("ssv2") == "SSv2 stand-in (generated)"
     assert told("ssv2", digest="") == "SSv2"

@@ -22,6 +22,12 @@ def test_a_scale_has_the_fields_of_its_base(tmp_path):
     assert own.datasets == smoke.datasets
 
 
+def test_a_scale_may_have_the_name_of_its_base(tmp_path):
+    path = tmp_path / "smoke.yaml"
+    path.write_text(yaml.safe_dump({"base": "smoke", "name": "own"}))
+    assert load_scale(path).datasets == load_scale(CONFIG / "smoke.yaml").datasets
+
+
 def test_a_scale_changes_and_leaves_out_studies(tmp_path):
     changes = {
         "table2": None,

@@ -1,6 +1,7 @@
 """A study's file: what it says, and one line for what is wrong."""
 
 from math import inf
+from pathlib import Path
 
 import pytest
 import yaml
@@ -78,11 +79,14 @@ def test_each_study_is_valid(path):
 
 
 @pytest.mark.parametrize("test", [None, "clips/labelled"])
-def test_a_new_study_is_valid(tmp_path, test):
-    from pathlib import Path
-
-    path = tmp_path / "mine.yaml"
-    path.write_text(new_study(path, Path("clips/mine"), test and Path(test)))
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("mine", "mine"), ("2024", "2024"), ("on", "on"), ("my videos: {1}", "my-videos-1")],
+)
+def test_a_new_study_is_valid(tmp_path, test, folder, name):
+    path = tmp_path / "007.yaml"
+    path.write_text(new_study(path, Path("clips", folder), test and Path(test)))
     study = load_study(path)
-    assert study.study == "mine"
-    assert [*study.shown] == (["mine-test"] if test else ["mine"])
+    assert study.study == "007"
+    assert [*study.shown] == ([f"{name}-test"] if test else [name])
+    assert study.datasets[name].root == f"clips/{folder}"

@@ -99,7 +99,8 @@ def test_the_start_writes_specs_and_freezes_the_study_once(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"scales": "smoke"}, "scale, study, sources"),
+        ({"scales": "smoke"}, "scale, study, slurm"),
+        ({"scale": "smoke", "study": "ladder"}, "leave out scale or study"),
         ({"scale": "smoky"}, "did you mean smoke"),
         ({"study": "laddr"}, "did you mean ladder"),
         ({"study": "ladder", "ucf101": "/downloads"}, "ucf101"),
