@@ -32,10 +32,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from mgm.data.index import Video
 from mgm.errors import LostWorkers, UserError
-from mgm.masking import Grid, make_mask
+from mgm.masking import Grid, mask_clips
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Mask, Views, mask_info
 from mgm.video.clip import Crop, cut
+from mgm.video.motion import Motion
 from mgm.video.planes import frames_of, no_planes
 from mgm.video.store import read_clips, read_planes
 from mgm.video.track import Track
@@ -132,34 +133,27 @@ class TrainingClips(Dataset):
         slot, step, part = item
         places = self.parts[part]
         first = (places.start - self.own.start) * self.repeats
-        own = part_of(self.pool[slot], first, len(places) * self.repeats)
-        # What guides the masks. A clip without motion has zeros.
-        cells = (self.grid.slots, *2 * (max(self.clips.size // 8, 1),))
-        guides = [np.zeros((len(own["seed_B"]), *cells, *more), np.float32) for more in ((), (2,))]
+        own, motions = part_of(self.pool[slot], first, len(places) * self.repeats), list[Any]()
         try:
             for number, place in enumerate(places):
                 epoch, position = divmod(step * self.batch + place, len(self.videos))
                 sample, row = int(self.order(epoch)[position]), number * self.repeats
-                of_video = [guide[row : row + self.repeats] for guide in guides]
-                self.write(sample, epoch, part_of(own, row, self.repeats), *of_video)
+                motions += self.write(sample, epoch, part_of(own, row, self.repeats))
             if self.mask:
-                how = self.mask, self.grid, guides[0], own["seed_B"], guides[1]
-                own["masked_BL"][:] = make_mask(*how)
-            if self.info.guided:
-                own["coverage_B"][:] = coverage(own["masked_BL"], guides[0], self.grid)
+                how = self.mask, self.grid, motions, own["seed_B"], self.tubelet, self.clips.stride
+                own["masked_BL"][:], magnitude_BSHW = mask_clips(*how)
+                if magnitude_BSHW is not None:
+                    own["coverage_B"][:] = coverage(own["masked_BL"], magnitude_BSHW, self.grid)
         except UserError as error:
             return error
         return None
 
-    def write(
-        self,
-        sample: int,
-        epoch: int,
-        own: Arrays,
-        magnitude_BSHW: np.ndarray,
-        displacement_BSHW2: np.ndarray,
-    ) -> None:
-        """Write a video's clip, and its repeats: of the same frames, each with its own crop."""
+    def write(self, sample: int, epoch: int, own: Arrays) -> list[Motion]:
+        """Write a video's clip, and its repeats: of the same frames, each with its own crop.
+
+        Returns:
+            The motion that guides each mask; nothing if the mask needs none.
+        """
         video, clips, size = self.videos[sample], self.clips, self.clips.size
         first = clip_seed(self.seed, epoch, sample)
         seeds = [first, *(clip_seed(first, repeat, sample) for repeat in range(1, self.repeats))]
@@ -167,13 +161,11 @@ class TrainingClips(Dataset):
         own["weight_B"][:] = 1
         index_T = training_indices(clips, video.frames, generator(first, "sample"))
         crops = [random_crop(clips, video.height, video.width, seed) for seed in seeds]
-        if self.info.guided:
-            for repeat, (seed, crop) in enumerate(zip(seeds, crops)):
-                motion = self.motion(sample, seed, index_T, crop)
-                magnitude_BSHW[repeat] = motion.magnitude(self.tubelet)
-                if self.info.directional:
-                    moved_SHW2 = motion.displacement(self.tubelet, clips.stride)
-                    displacement_BSHW2[repeat] = moved_SHW2
+        motions = [
+            self.motion(sample, seed, index_T, crop)
+            for seed, crop in zip(seeds, crops)
+            if self.info.guided
+        ]
         index_VT = [index_T] * self.repeats
         try:
             track = open_track(video)
@@ -196,8 +188,9 @@ class TrainingClips(Dataset):
             for name, nothing in self.example().items():
                 if name in ("frames_BTHWC", *PLANES):
                     own[name][:] = nothing
+        return motions
 
-    def motion(self, sample: int, seed: int, index_T: np.ndarray, crop: Crop) -> Any:
+    def motion(self, sample: int, seed: int, index_T: np.ndarray, crop: Crop) -> Motion:
         """Return the motion under a clip's crop.
 
         With shuffled guidance, it is that of a training clip of another video, drawn from the
