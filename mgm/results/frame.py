@@ -31,8 +31,8 @@ FLOATS = ("ratio", "epochs", "steps", "value", "n_test", "wall_s")
 FLAGS = ("control", "dirty")
 TYPES: dict[Any, Any] = dict.fromkeys(FLOATS, float) | dict.fromkeys(FLAGS, bool)
 TYPES |= dict.fromkeys(("dataset_seed", "seed"), int)
-# Fields of a study that decide all its runs.
-STUDY_FIELDS = ("scale", "epochs", "backbone", "settings")
+# The place of a number.
+CELL = ["study", "dataset", "dataset_seed", "seed", "row", "column", "metric"]
 # What a run's files add to the columns of an expansion.
 FACTS = ("value", "status", "why", "n_test", "commit", "dirty", "started", "device", "wall_s")
 NO_FACTS: dict[str, Any] = {"commit": "", "dirty": False, "started": "", "device": ""}
@@ -99,7 +99,7 @@ def load(name: str, results: Path = Path("results")) -> Published:
         frozen = read_frozen(results / f"{name}.{FROZEN}")
         studies, scale = _studies_of(name, frozen)
         table = read_table(packed)
-        problems = _leave_out_edited(table, studies, frozen) if frozen else []
+        problems = _leave_out_edited(table, studies, scale, frozen) if frozen else []
         frame = with_means(table, studies)
         return Published(name, studies, scale, frame, frozen, problems=problems)
     frozen = read_frozen(folder / FROZEN)
@@ -289,29 +289,20 @@ def pack(name: str, results: Path = Path("results")) -> Path:
 
 
 def _leave_out_edited(
-    table: pd.DataFrame, studies: Mapping[str, Study], frozen: Frozen
+    table: pd.DataFrame, studies: Mapping[str, Study], scale: Scale, frozen: Frozen
 ) -> list[str]:
-    """Mark numbers as not run whose row, column or dataset was edited since the runs.
+    """Mark numbers as not run whose runs are others, as the studies' files are now.
 
     Returns:
-        A sentence for each that was edited.
+        A sentence for each row with such numbers.
     """
-    problems = []
-    for name, study in studies.items():
-        old = frozen.studies.get(name, study)
-        every = any(getattr(old, one) != getattr(study, one) for one in STUDY_FIELDS)
-        for part in ("datasets", "rows", "columns"):
-            before = getattr(old, part)
-            for key, now in getattr(study, part).items():
-                if key in before and (every or _recipe(before[key]) != _recipe(now)):
-                    why = f"{part}.{key} was edited since the runs"
-                    chosen = (table.study == name) & (table[part[:-1]] == key)
-                    for column, text in (("value", nan), ("status", "not run"), ("why", why)):
-                        table.loc[chosen, column] = text
-                    problems.append(f"study {name}: {why}")
-    return problems
-
-
-def _recipe(part: Any) -> Any:
-    """Return the fields of a part of a study that decide its runs."""
-    return part.model_dump(exclude={"title", "only", "tested", "rows", "dataset_seeds"})
+    old, new = (
+        expand([*own.values()], scale, frozen.digests, lenient=True).cells
+        for own in (frozen.studies, studies)
+    )
+    both = new.merge(old, on=CELL, suffixes=("", "_old"))
+    edited = both[both.run_id != both.run_id_old]
+    chosen = pd.MultiIndex.from_frame(table[CELL]).isin(pd.MultiIndex.from_frame(edited[CELL]))
+    table.loc[chosen, ["value", "status", "why"]] = nan, "not run", "was edited since the runs"
+    rows = edited[["study", "row"]].drop_duplicates().itertuples(index=False)
+    return [f"study {study}: row {row} was edited since the runs" for study, row in rows]

@@ -81,19 +81,21 @@ def test_a_control_that_a_dataset_does_not_have_has_no_row(place):
 
 
 def test_an_edited_row_is_not_run(place):
-    study = study_of(dataset_seeds="1-2")
+    rows = {"Tube": {"mask": "tube"}, "MGM": {}, "Longer": {"from": "MGM"}}
+    study = study_of(dataset_seeds="1-2", rows=rows)
     run(place, study)
-    rows = {"No pretraining": "none", "Tube": {"mask": "tube"}, "MGM": {"mask.ratio": 0.6}}
+    rows["MGM"] = {"mask.ratio": 0.6}
     for packed in (False, True):
         if packed:
             pack_and_leave(place, study)
         write(place, study_of(dataset_seeds="1-2", rows=rows))
         table = read_frame("small", place / "results")
         numbers = table[table.column != ""]
-        assert {*numbers[numbers.row == "MGM"].status} == {"not run"}
+        # "Longer" starts from its runs.
+        assert {*numbers[numbers.row.isin(("MGM", "Longer"))].status} == {"not run"}
         assert {*numbers[numbers.row == "Tube"].status} == {"finished"}
     assert load("small", place / "results").problems == [
-        "study small: rows.MGM was edited since the runs"
+        f"study small: row {row} was edited since the runs" for row in ("MGM", "Longer")
     ]
 
 
