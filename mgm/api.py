@@ -186,7 +186,7 @@ class LoadedModel:
             (D,) float32.
 
         Raises:
-            UserError: the video cannot be read, or has fewer frames than `clips`.
+            UserError: the video cannot be read.
         """
         from mgm.stages.apply import embed_file
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from mgm.errors import UserError
 from mgm.files import replacing
 from mgm.spec import Flow
 from mgm.video.motion import CELL
@@ -105,13 +106,17 @@ def _raft_small(weights: Path | None) -> Estimate:
     import torch
     from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
-    state = (
-        torch.load(weights, map_location="cpu", weights_only=True)
-        if weights
-        else Raft_Small_Weights.DEFAULT.get_state_dict(progress=False, check_hash=True)
-    )
     model = raft_small()
-    model.load_state_dict(state)
+    if weights:
+        try:
+            model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        # What torch raises depends on what else the file is.
+        except Exception as error:
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{weights}: are not the weights of RAFT-small ({why})") from error
+    else:
+        own = Raft_Small_Weights.DEFAULT
+        model.load_state_dict(own.get_state_dict(progress=False, check_hash=True))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.requires_grad_(False).eval().to(device)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchvision.models.optical_flow import raft_small
 
+from mgm.errors import UserError
 from mgm.video.flow import SHORT, cell_means, estimator, flow, write_flow
 from mgm.video.track import Track
 from tests.helpers.videos import moving_square, stored, write_video
@@ -67,3 +68,8 @@ def test_raft_small_runs_with_given_weights(tmp_path, weights):
     with torch.no_grad():
         known = -model.eval()(pair_TCHW[1:], pair_TCHW[:1])[-1].permute(0, 2, 3, 1)
     np.testing.assert_allclose(found, known.numpy(), rtol=1e-4, atol=1e-4)
+    (tmp_path / "others").write_bytes(b"text")
+    torch.save({"head.weight": torch.zeros(2)}, tmp_path / "model")
+    for name in ("others", "model"):
+        with pytest.raises(UserError, match=f"{name}: are not the weights of RAFT-small"):
+            estimator("raft-small", tmp_path / name)
