@@ -2,7 +2,7 @@
 
 import pytest
 
-from mgm.spec import Augment, Views
+from mgm.spec import Views
 from mgm.study import recipes
 from tests.helpers.errors import refused
 
@@ -90,26 +90,6 @@ def test_repeated_augmentation_is_what_table_6_prints_with_k400_read_as_ssv2():
         == REPEATED_AUGMENTATION[:1] + REPEATED_AUGMENTATION[2:]
     )
     assert repeats["k400"] == repeats["ssv2"]
-
-
-@pytest.mark.parametrize("dataset", recipes.RECIPES)
-def test_what_the_paper_takes_from_videomae(dataset):
-    run = recipes.finetune(dataset)
-    assert run.augment.model_copy(update={"repeats": 1}) == Augment(
-        rand="rand-m7-n4-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0
-    )
-    assert (run.label_smoothing, run.optim.min_lr, run.optim.clip_grad, run.clips.crop) == (
-        0.1,
-        1e-6,
-        0,
-        "resized",
-    )
-    assert run.head_dropout == (0.5 if dataset == "ucf101" else 0)
-    assert (run.clips.frames, run.clips.size) == (16, 224)
-    assert (run.clips.sampling, run.clips.stride) == (
-        ("segments", 2) if dataset == "ssv2" else ("window", 4)
-    )
-    assert (run.views.temporal, run.views.spatial) == ((2, 3) if dataset == "ssv2" else (5, 3))
 
 
 def test_pretraining_clips_and_ratios():
