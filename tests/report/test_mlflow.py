@@ -13,6 +13,7 @@ from mgm.files import locked
 from mgm.report import mlflow
 from mgm.report.mlflow import folders, sync
 from mgm.results.frame import freeze
+from mgm.results.run import LOCK
 from mgm.study.expand import expand
 from mgm.study.scales import of_paper
 from tests.helpers.fake_results import finish, smoke, write_log
@@ -103,7 +104,8 @@ def test_a_run_has_its_curve_and_numbers_named_by_their_column(place):
 def test_a_run_that_grows_stays_the_same_run(place):
     write_log(place / PARENT.run_id, 4, 9)
     (place / PARENT.run_id / "spec.json").write_text(PARENT.model_dump_json())
-    sync(place)
+    with locked(place / PARENT.run_id / LOCK, PARENT.run_id):
+        sync(place)
     first = shown(place)[1][PARENT.run_id]
     assert first.info.status == "RUNNING"
     finish(place, PARENT, steps=9)
@@ -111,6 +113,7 @@ def test_a_run_that_grows_stays_the_same_run(place):
     client, runs = shown(place)
     assert runs[PARENT.run_id].info.run_id == first.info.run_id
     assert runs[PARENT.run_id].info.status == "FINISHED"
+    assert runs[PARENT.run_id].data.tags["why"] == ""
     history = client.get_metric_history(first.info.run_id, "train/loss")
     assert sorted(point.step for point in history) == [*range(1, 10)]
 
