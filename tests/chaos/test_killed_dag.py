@@ -71,7 +71,7 @@ def in_training(here: Path) -> bool:
 def test_however_it_is_killed_the_same_command_continues(tmp_path):
     here, alone = tmp_path / "here", tmp_path / "alone"
     for folder in (here, alone):
-        tiny_study(folder, steps=STEPS, specs_per_job=2, seeds="0-7")
+        tiny_study(folder, steps=STEPS, specs_per_job=2, seeds="0-9")
     for whom, number in KILLS:
         before = results(here)
         dag = start(here)
