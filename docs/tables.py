@@ -14,21 +14,22 @@ from mgm.report.tables import signed, texts_of
 from mgm.results.frame import Published, load
 
 ROOT = Path(__file__).parents[1]
-# Views that are shown as tables: their results, and the row that is subtracted from the others.
-VIEWS = {
-    "masks": ("mini", "Random Tube"),
-    "figure1": ("mini", "VideoMAE, 200"),
-    "figure4a": ("mini", "MGM (Dense)"),
-    "ablations": ("mini", "MGM (ViT-B, vectors, jitter)"),
-    "folds": ("hands", "Random weights"),
-}
 # Columns of a table: dataset and column. Without a dataset, it is the view's first one.
-COLUMNS = [("", "Fine-tuned"), ("", "Linear probe")]
+OF_MINI = [("", "Fine-tuned"), ("", "Linear probe")]
 OF_HANDS = [
     ("all", "Linear probe, change"),
     ("folds", "Fine-tuned"),
     ("folds", "Linear probe, 4 x 4"),
 ]
+# Views that are shown as tables: their results, the row that is subtracted from the others, and
+# their columns.
+VIEWS = {
+    "masks": ("mini", "Random Tube", OF_MINI),
+    "figure1": ("mini", "VideoMAE, 200", OF_MINI),
+    "figure4a": ("mini", "MGM (Dense)", OF_MINI),
+    "ablations": ("mini", "MGM (ViT-B, vectors, jitter)", OF_MINI),
+    "folds": ("hands", "Random weights", OF_HANDS),
+}
 # The studies whose predictions are shown.
 STUDIES = {"mini": ["table4e", "table1", "table4"], "hands": ["hands"]}
 
@@ -37,8 +38,8 @@ def pages() -> dict[Path, str]:
     """Return both pages with each table between its two comments."""
     results = {name: load(name, ROOT / "results") for name in STUDIES}
     tables = {
-        key: accuracies(results[name], key, base, OF_HANDS if key == "folds" else COLUMNS)
-        for key, (name, base) in VIEWS.items()
+        key: accuracies(results[name], key, base, columns)
+        for key, (name, base, columns) in VIEWS.items()
     }
     for name, studies in STUDIES.items():
         tables[f"predictions of {name}"] = predictions(results[name], studies)

@@ -31,8 +31,8 @@ FLOATS = ("ratio", "epochs", "steps", "value", "n_test", "wall_s")
 FLAGS = ("control", "dirty")
 TYPES: dict[Any, Any] = dict.fromkeys(FLOATS, float) | dict.fromkeys(FLAGS, bool)
 TYPES |= dict.fromkeys(("dataset_seed", "seed"), int)
-# The place of a number.
-CELL = ["study", "dataset", "dataset_seed", "seed", "row", "column", "metric"]
+# What tells a number from the others.
+NUMBER = ["study", "dataset", "dataset_seed", "seed", "row", "column", "metric"]
 # What a run's files add to the columns of an expansion.
 FACTS = ("value", "status", "why", "n_test", "commit", "dirty", "started", "device", "wall_s")
 NO_FACTS: dict[str, Any] = {"commit": "", "dirty": False, "started": "", "device": ""}
@@ -300,9 +300,9 @@ def _leave_out_edited(
         expand([*own.values()], scale, frozen.digests, lenient=True).cells
         for own in (frozen.studies, studies)
     )
-    both = new.merge(old, on=CELL, suffixes=("", "_old"))
+    both = new.merge(old, on=NUMBER, suffixes=("", "_old"))
     edited = both[both.run_id != both.run_id_old]
-    chosen = pd.MultiIndex.from_frame(table[CELL]).isin(pd.MultiIndex.from_frame(edited[CELL]))
+    chosen = pd.MultiIndex.from_frame(table[NUMBER]).isin(pd.MultiIndex.from_frame(edited[NUMBER]))
     table.loc[chosen, ["value", "status", "why"]] = nan, "not run", "was edited since the runs"
     rows = edited[["study", "row"]].drop_duplicates().itertuples(index=False)
     return [f"study {study}: row {row} was edited since the runs" for study, row in rows]

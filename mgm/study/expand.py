@@ -6,6 +6,7 @@ the study, of its dataset, and of the row or the column. Equal runs are one run.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
@@ -135,15 +136,8 @@ class _Runs:
             for row, column in product(study.rows, study.columns):
                 if not study.has(at.dataset, row, column):
                     continue
-                try:
-                    with valid(f"study {study.study}: rows.{row}: "):
-                        cell = self._cell(at, row, column)
-                except UserError as error:
-                    if not self.lenient:
-                        raise
-                    self.found.problems.append(str(error))
-                else:
-                    yield cell
+                with self._left_out(f"rows.{row}"):
+                    yield self._cell(at, row, column)
             # Controls have no model, so one seed of a dataset's videos is enough.
             if at.dataset_seed is not None or at == self._seeds(at.dataset)[0]:
                 for column in study.controls:
@@ -154,15 +148,20 @@ class _Runs:
         for key, view in self.study.views.items():
             if view.show:
                 name = next(iter(view.datasets or self.study.datasets))
-                try:
-                    with valid(f"study {self.study.study}: views.{key}: "):
-                        run = self._picture(self._seeds(name)[0], view)
-                except UserError as error:
-                    if not self.lenient:
-                        raise
-                    self.found.problems.append(str(error))
-                else:
+                with self._left_out(f"views.{key}"):
+                    run = self._picture(self._seeds(name)[0], view)
                     self.found.pictures[key] = self._add(run).run_id
+
+    @contextmanager
+    def _left_out(self, where: str) -> Iterator[None]:
+        """Name the place in errors. If lenient, keep them as problems, and go on."""
+        try:
+            with valid(f"study {self.study.study}: {where}: "):
+                yield
+        except UserError as error:
+            if not self.lenient:
+                raise
+            self.found.problems.append(str(error))
 
     def _seeds(self, name: str) -> list[At]:
         """Return a dataset's places, one per run of a cell."""

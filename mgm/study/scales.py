@@ -115,8 +115,9 @@ def _fields(path: Path) -> dict[str, Any]:
     if base := fields.pop("base", ""):
         own = file_of(str(base), path.parent)
         # A user's file may have the name of the scale that it changes.
-        found = own if own.is_file() and not (path.exists() and own.samefile(path)) else None
-        return merged(_fields(found or file_of(str(base), CONFIG)), fields)
+        if not own.is_file() or own.samefile(path):
+            own = file_of(str(base), CONFIG)
+        return merged(_fields(own), fields)
     return fields
 
 
