@@ -1,5 +1,6 @@
 """Run `mgm` as a module: `python -m mgm`, or `torchrun ... -m mgm`."""
 
+import atexit
 import gc
 import os
 import signal
@@ -11,6 +12,8 @@ def main() -> None:
     """Run the command line. Bad input ends it with one line and status 2."""
     # By default, garbage collection takes an eighth of the time to start a training.
     gc.set_threshold(50_000)
+    # Nor need it look at all modules at the end.
+    atexit.register(gc.freeze)
     # A terminal that cannot show a letter of a name shows a question mark.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]

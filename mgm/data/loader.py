@@ -38,7 +38,7 @@ from mgm.spec import Augment, Clips, Mask, Views, mask_info
 from mgm.video.clip import Crop, cut
 from mgm.video.motion import Motion
 from mgm.video.planes import frames_of, no_planes
-from mgm.video.store import read_clips, read_planes
+from mgm.video.store import SMALL, read_clips, read_planes
 from mgm.video.track import Track
 from mgm.video.transform import (
     ClipAugmentation,
@@ -205,7 +205,9 @@ class TrainingClips(Dataset):
             index_T = training_indices(self.clips, video.frames, generator(seed, "sample"))
             crop = random_crop(self.clips, video.height, video.width, seed)
         video = self.videos[sample]
-        whole = open_track(video, self.mask.method).motion(index_T)
+        track = open_track(video, self.mask.method)
+        small = 3 * video.frames * video.height * video.width <= SMALL
+        whole = whole_motion(track)[index_T] if small else track.motion(index_T)
         return whole.under(crop, self.clips.size, (video.height, video.width))
 
 
@@ -369,6 +371,12 @@ def open_track(video: Video, method: str = "codec") -> Track:
 
 
 read_track = lru_cache(1000)(Track)
+
+
+@lru_cache(1000)
+def whole_motion(track: Track) -> Motion:
+    """Return the motion of all frames of a small video."""
+    return track[:]
 
 
 def part_of(arrays: Arrays, start: int, rows: int) -> Arrays:

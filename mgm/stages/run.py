@@ -1,5 +1,6 @@
 """Run specs in their folders, one after another, and record their results."""
 
+import ctypes
 import os
 import platform
 import time
@@ -28,6 +29,9 @@ from mgm.spec import MASKS, ApplyOptions, Mask, Measure, Run, RunOptions, Spec
 from mgm.training import distributed
 from mgm.training.checkpoint import remove_checkpoints
 from mgm.version import __version__
+
+# Of malloc.h: M_TRIM_THRESHOLD, and M_MMAP_THRESHOLD with the largest value that it takes.
+MALLOPT = {-1: 1 << 30, -3: 1 << 25}
 
 
 @dataclass
@@ -113,6 +117,10 @@ def run_specs(
     """
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
+    # glibc gives large blocks back to the system, and each step would fault them in again.
+    with suppress(AttributeError):
+        for parameter, value in MALLOPT.items():
+            ctypes.CDLL(None).mallopt(parameter, value)
     if distributed.is_main():
         say_device()
     failed = dict[str, str]()  # run id: why
@@ -175,6 +183,8 @@ def _run_one(
 ) -> None:
     """Compute one run, or this process's share of it. Rank 0 writes the result."""
     started, clock = datetime.now(UTC), time.monotonic()
+    # The code of the run's start: it may be changed meanwhile.
+    code = provenance()
     mask: Mask | None = getattr(spec, "mask", None)
     if mask and mask.name in MASKS and mask.version != MASKS[mask.name].version:
         raise UserError(
@@ -212,7 +222,7 @@ def _run_one(
             "test": len(index.test),
         },
         "n_test": len(index.test) if "top1" in metrics or name == "controls" else 0,
-        **provenance(),
+        **code,
         "started": started.isoformat(timespec="seconds"),
         "finished": (started + timedelta(seconds=wall_s)).isoformat(timespec="seconds"),
         "wall_s": wall_s,

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Any
@@ -201,6 +202,8 @@ class Recoder:
 
 # --- Read ---
 
+# Bytes of a video's pixels, up to which all its frames are kept once one is read.
+SMALL = 500_000
 START, END = b"\xff\xd8", b"\xff\xd9"  # of a JPEG
 
 
@@ -226,13 +229,42 @@ def read_clips(
     if out_VTHWC is None:
         sides = (size, size) if crops else (facts.height, facts.width)
         out_VTHWC = np.empty((*index_VT.shape, *sides, 3), np.uint8)
-    reformatter = VideoReformatter()
-    for frame, places in _frames(path, track, index_VT):
-        plane = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
-        frame_HWC = plane_pixels(plane, 3)
+    for frame_HWC, places in _small(path, track, index_VT) or _rgb(path, track, index_VT):
         for v, t in places:
             out_VTHWC[v, t] = cut(frame_HWC, crops[v], size) if crops else frame_HWC
     return out_VTHWC
+
+
+def _rgb(
+    path: str, track: Track, index_VT: np.ndarray
+) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
+    """Yield the pixels of each frame that clips show, and its places."""
+    reformatter = VideoReformatter()
+    for frame, places in _frames(path, track, index_VT):
+        plane = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+        yield plane_pixels(plane, 3), places
+
+
+def _small(
+    path: str, track: Track, index_VT: np.ndarray
+) -> list[tuple[np.ndarray, list[tuple[int, int]]]] | None:
+    """Return what `_rgb` yields, of a small video that is whole. None: read its frames."""
+    facts = track.facts
+    if 3 * facts.frames * facts.height * facts.width > SMALL:
+        return None
+    try:
+        whole_NHWC = _whole(path, track, os.stat(path).st_mtime_ns)
+    except (OSError, UserError):  # other frames may be damaged
+        return None
+    return [(whole_NHWC[n], places) for n, places in _places(path, track, index_VT)]
+
+
+# Toy sets are read thousands of times. The key changes when a file is written again.
+@lru_cache(1000)
+def _whole(path: str, track: Track, mtime_ns: int) -> np.ndarray:
+    """Return all frames of a small video: (N, H, W, C) uint8 RGB."""
+    frames = _rgb(path, track, np.arange(len(track))[None])
+    return np.stack([frame_HWC.copy() for frame_HWC, _ in frames])
 
 
 def read_planes(
@@ -254,16 +286,24 @@ def read_planes(
             write_planes(planes, crops[v], {name: array[v] for name, array in arrays.items()}, t)
 
 
-def _frames(
+def _places(
     path: str, track: Track, index_VT: np.ndarray
-) -> Iterator[tuple[av.VideoFrame, list[tuple[int, int]]]]:
-    """Yield each frame that clips show, and its places: the clip, and the frame in it."""
+) -> list[tuple[int, list[tuple[int, int]]]]:
+    """Return each frame that clips show, in order, and its places: the clip, the frame in it."""
     wanted_N, inverse = np.unique(index_VT, return_inverse=True)
     if wanted_N[0] < 0 or wanted_N[-1] >= len(track):
         raise UserError(f"{path}: has frames 0 to {len(track) - 1}, and no frame {wanted_N[-1]}")
     places = [list[tuple[int, int]]() for _ in wanted_N]
     for place, number in enumerate(inverse.ravel().tolist()):
         places[number].append(divmod(place, index_VT.shape[1]))
+    return list(zip(wanted_N.tolist(), places))
+
+
+def _frames(
+    path: str, track: Track, index_VT: np.ndarray
+) -> Iterator[tuple[av.VideoFrame, list[tuple[int, int]]]]:
+    """Yield each frame that clips show, and its places."""
+    wanted = _places(path, track, index_VT)
     shape, decoder = (track.facts.height, track.facts.width), av.CodecContext.create("mjpeg", "r")
     decoder.thread_count = 1
     try:
@@ -273,13 +313,13 @@ def _frames(
                     f"{path}: has {found:,} bytes, and its track says {track.facts.bytes:,}; run "
                     "the same `mgm prepare` again"
                 )
-            for n, index in enumerate(wanted_N.tolist()):
+            for index, places in wanted:
                 data = os.pread(file.fileno(), int(track.size_N[index]), int(track.offset_N[index]))
                 # A decoder takes parts of a JPEG too, and fills in the rest.
                 whole = data[:2] == START and data[-2:] == END
                 frames = decoder.decode(av.Packet(data)) if whole else []
                 if len(frames) != 1 or (frames[0].height, frames[0].width) != shape:
                     raise UserError(f"{path}: frame {index} is not a JPEG of its track's size")
-                yield frames[0], places[n]
+                yield frames[0], places
     except (OSError, av.FFmpegError) as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None

@@ -261,6 +261,7 @@ def test_views_come_whole_and_in_order_and_are_decoded_once(
 ):
     clips, views = CLIPS.model_copy(update={"sampling": sampling}), Views(temporal=2, spatial=3)
     decoded, real = [], open
+    store._whole.cache_clear()
     monkeypatch.setattr(
         store, "open", lambda path, *how: decoded.append(path) or real(path, *how), raising=False
     )
@@ -278,6 +279,24 @@ def test_views_come_whole_and_in_order_and_are_decoded_once(
     for rank in range(2):
         how = {"share": (rank, 2), "workers": workers}
         assert_same(views_of(videos, clips, views, batch, **how), every[rank::2])
+
+
+@pytest.mark.parametrize("options", [MASKED, {"augment": Augment(rand="rand-m7-n4", repeats=2)}])
+def test_small_videos_that_are_kept_give_the_same_clips(videos, options, monkeypatch):
+    kept = batches(videos, **options)
+    monkeypatch.setattr(store, "SMALL", 0)
+    monkeypatch.setattr(loader, "SMALL", 0)
+    assert_same(batches(videos, **options), kept)
+
+
+def test_a_video_that_is_written_again_is_read_again(copied, videos):
+    wanted, path = batches(copied), Path(copied[3].path)
+    real, moved = path.read_bytes(), path.with_suffix(".old")
+    path.rename(moved)
+    path.write_bytes(b"\0" * len(real))
+    assert not all(one["weight_B"].all() for one in batches(copied))
+    moved.replace(path)
+    assert_same(batches(copied), wanted)
 
 
 def views_of(*how, **options) -> list[dict]:
