@@ -1,0 +1,162 @@
+"""Worker processes: `in_order` for readers of clips, `as_done` for work on whole videos.
+
+Workers ignore the signals that stop a run, since its last step may need them. They end with the
+call's generator, and with their parent, even if that is killed.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mgm.errors import LostWorkers
+
+T = TypeVar("T")
+R = TypeVar("R")
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU per period, of a container
+AHEAD = 2  # items that are done or in work per worker
+HANGS_S = 600  # seconds without a result after which readers are given up
+# Signals that stop a run.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+
+
+def cores() -> int:
+    """Return how many cores this process may use, by its affinity and its container's quota."""
+    allowed = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    # The quota is "max" without a limit, and then no number.
+    with suppress(OSError, ValueError):
+        quota, period = map(int, CPU_MAX.read_text().split())
+        allowed = min(allowed, max(quota // period, 1))
+    return allowed
+
+
+def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R]:
+    """Yield `work(item)` of each item, in order. Workers are `AHEAD` items ahead each.
+
+    Workers are forked: they start at once, share memory that was mapped before, and need nothing
+    pickled but items and results.
+
+    Args:
+        workers: 0: this process does the work.
+
+    Raises:
+        LostWorkers: a worker died, or the next result has not come for `HANGS_S` seconds.
+    """
+    if not workers:
+        yield from map(work, items)
+        return
+    import cv2
+
+    # Workers inherit the number. OpenCV's threads do not survive a fork, and ending them hangs.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with _pool(work, workers, "fork") as submit:
+            waiting = deque[Future[R]]()
+            for item in items:
+                waiting.append(submit(item))
+                if len(waiting) > AHEAD * workers:
+                    yield _next(waiting)
+            while waiting:
+                yield _next(waiting)
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def as_done(work: Callable[[T], R], items: Iterable[T], processes: int) -> Generator[R]:
+    """Yield `work(item)` of each item, in the order in which they finish.
+
+    Workers are new processes ("spawn"), since libraries that whole videos need (OpenCV, x264,
+    PyTorch) may have threads in this one, which a fork would not copy. So `work` is pickled.
+
+    Args:
+        processes: 1: this process does the work.
+
+    Raises:
+        LostWorkers: a worker died.
+    """
+    if processes == 1:
+        yield from map(work, items)
+        return
+    with _pool(work, processes, "spawn") as submit:
+        pending = set[Future[R]]()
+        for item in items:
+            pending.add(submit(item))
+            if len(pending) > AHEAD * processes:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        yield from (future.result() for future in as_completed(pending))
+
+
+def _next(waiting: "deque[Future[R]]") -> R:
+    """Return the oldest result."""
+    oldest = waiting.popleft()
+    if not wait([oldest], HANGS_S).done:
+        raise LostWorkers(
+            f"no worker process has read a clip for {HANGS_S} s; see whether the disk answers, "
+            "then run again"
+        )
+    return oldest.result()
+
+
+@contextmanager
+def _pool(work: Callable[[T], R], workers: int, start: str) -> Iterator[Callable[[T], "Future[R]"]]:
+    """Yield a function that submits an item. Workers end with the block, busy or not."""
+    context = multiprocessing.get_context(start)
+    pool = ProcessPoolExecutor(workers, context, _begin, (os.getpid(), work))
+
+    def submit(item: T) -> "Future[R]":
+        # This may start workers, which must not meet the signals before they ignore them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        try:
+            return pool.submit(_do, item)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    try:
+        yield submit
+    except BrokenProcessPool:
+        raise LostWorkers(
+            "a worker process died, perhaps for lack of memory; run again, with fewer worker "
+            "processes if so"
+        ) from None
+    finally:
+        # Python 3.14 has `kill_workers`.
+        for worker in [*(pool._processes or {}).values()]:
+            worker.kill()
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(parent: int, work: Callable[[Any], Any]) -> None:
+    """Prepare a worker: it ends with its parent, and does `work` in one thread."""
+    global _work
+    _work = work
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    # Other systems than Linux have no such call.
+    with suppress(AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    # PyTorch's threads do not survive a fork either.
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+def _do(item: Any) -> Any:
+    return _work(item)
+
+
+_work: Callable[[Any], Any]

@@ -1,0 +1,142 @@
+"""Worker processes: order, errors, and how they end."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mgm import processes
+from mgm.errors import LostWorkers
+from mgm.processes import AHEAD, as_done, cores, in_order
+
+BOTH = pytest.mark.parametrize("apply", [in_order, as_done])
+
+
+def later(number: int) -> int:
+    time.sleep(0.002 * (number % 3))
+    return number * number
+
+
+def test_in_order_is_map_and_runs_ahead_by_so_many_items():
+    assert [*in_order(later, range(20), 0)] == [*in_order(later, range(20), 3)]
+    taken = []
+    done = in_order(later, (taken.append(n) or n for n in range(100)), 2)
+    assert [next(done) for _ in range(5)] == [0, 1, 4, 9, 16]
+    assert len(taken) == 5 + AHEAD * 2
+    done.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_as_done_does_everything_once(workers):
+    assert sorted(as_done(later, range(20), workers)) == [n * n for n in range(20)]
+
+
+@BOTH
+def test_an_error_keeps_its_kind_and_its_place(apply):
+    with pytest.raises(ZeroDivisionError) as error:
+        list(apply(partial(divmod, 1), [1, 0, 1], 2))
+    assert "_do" in str(error.value.__cause__)
+
+
+@BOTH
+def test_a_worker_that_dies_is_one_line(apply):
+    with pytest.raises(LostWorkers, match="a worker process died") as error:
+        list(apply(os._exit, [1, 1], 2))
+    assert "\n" not in str(error.value)
+
+
+def test_a_worker_that_hangs_is_lost(monkeypatch):
+    monkeypatch.setattr(processes, "HANGS_S", 0.5)
+    with pytest.raises(LostWorkers, match=r"for 0\.5 s"):
+        list(in_order(time.sleep, [0, 60, 0], 2))
+
+
+def stop(number: int) -> int:
+    """Stop this worker, which then cannot run."""
+    if number:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return os.getpid()
+
+
+def test_workers_end_with_the_generator_even_if_they_cannot_run():
+    done = in_order(stop, [0, 1, 1, 1, 1, 1], 2)
+    pid = next(done)
+    ends = threading.Thread(target=done.close, daemon=True)
+    ends.start()
+    ends.join(30)
+    assert not ends.is_alive()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def ignored(number: int) -> bool:
+    os.kill(os.getpid(), number)
+    return signal.getsignal(number) == signal.SIG_IGN
+
+
+@BOTH
+def test_workers_ignore_what_stops_a_run(apply):
+    assert all(apply(ignored, processes.STOPS, 2))
+
+
+@pytest.mark.parametrize("name", ["in_order", "as_done"])
+def test_workers_end_with_a_parent_that_is_killed(name):
+    code = f"import time; from mgm.processes import *; [*{name}(time.sleep, [60, 60], 2)]"
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    deadline, children = time.monotonic() + 20, ()
+    while len(children) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+        children = workers_of(parent.pid)
+    time.sleep(0.5)
+    parent.kill()
+    parent.wait()
+    while any(map(alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(children) == 2
+    assert not any(map(alive, children))
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the processes that a process has started, without Python's tracker of resources."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    children = path.read_text().split() if path.exists() else []
+    commands = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+    return [child for child, command in commands.items() if b"resource_tracker" not in command]
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process runs. A zombie has ended."""
+    path = Path(f"/proc/{pid}/stat")
+    return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def blurred(_: int) -> int:
+    return int(cv2.GaussianBlur(np.full((500, 500, 3), 7, np.uint8), (9, 9), 2).max())
+
+
+def test_workers_work_after_opencv_has_used_threads(monkeypatch):
+    """Its threads do not survive a fork."""
+    monkeypatch.setattr(processes, "HANGS_S", 30)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    blurred(0)
+    try:
+        assert [*in_order(blurred, range(4), 2)] == [7] * 4
+        assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def test_cores_follow_the_quota_of_a_container(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "CPU_MAX", tmp_path / "cpu.max")
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    assert cores() == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert cores() >= 1
