@@ -33,7 +33,7 @@ def show(
 
     Of a dataset, print the mean over its videos.
     """
-    from mgm.stages.samples import show as look
+    from mgm.stages.show import show as look
 
     if out.suffix not in (".gif", ".png"):
         raise UserError(f"{out}: the picture is a .gif, or a .png; name it so")

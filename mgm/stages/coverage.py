@@ -130,3 +130,12 @@ def middle_clip(video: Video, clips: Clips) -> tuple[Clip, np.ndarray]:
     (frames_THWC,) = read_clips(video.path, track, index_T[None], [crop], clips.size)
     motion = track.motion(index_T).under(crop, clips.size, (video.height, video.width))
     return Clip(frames_THWC, motion), index_T
+
+
+def slot_motion(clip: Clip, tubelet: int) -> np.ndarray:
+    """Return (dx, dy) in pixels per frame, the mean over each slot's frames with motion."""
+    has_mv_T = clip.has_motion_T
+    speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None] * has_mv_T[:, None, None, None]
+    sum_SHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:]).sum(1, dtype=np.float32)
+    count_S = has_mv_T.reshape(-1, tubelet).sum(1).clip(min=1).astype(np.float32)
+    return sum_SHW2 / count_S[:, None, None, None]

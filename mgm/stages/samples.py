@@ -1,34 +1,25 @@
-"""Clips to look at: the arrays of Figures 5 to 8, and the picture of `mgm show`.
+"""Clips to look at: the arrays of Figures 5 to 8.
 
 A run of stage `sample` writes arrays.npz, and `mgm.report.clips` draws it, on a machine without the
-data. `mgm show` needs neither torch nor matplotlib.
+data.
 """
 
 from collections.abc import Sequence
 from dataclasses import astuple
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mgm.data.index import Video, read_index, spread
-from mgm.errors import UserError, valid
+from mgm.data.index import Video
+from mgm.errors import UserError
 from mgm.files import replacing
 from mgm.masking import Grid, make_boxes
 from mgm.rng import clip_seed, generator
-from mgm.spec import Clips, Mask, Pretrain, Sample, mask_info, read_spec
-from mgm.stages.coverage import (
-    enlarged,
-    hidden_motion,
-    hidden_shares,
-    masks_of,
-    middle_clip,
-    usual_masks,
-)
+from mgm.spec import Mask, Pretrain, Sample, mask_info, read_spec
+from mgm.stages.coverage import masks_of, middle_clip, slot_motion, usual_masks
 from mgm.stages.saliency import read_boxes
-from mgm.video.clip import Clip, resize
+from mgm.video.clip import Clip
 from mgm.video.track import Track
-from mgm.video.transform import view_indices
 
 if TYPE_CHECKING:
     from mgm.models import MAE
@@ -36,9 +27,6 @@ if TYPE_CHECKING:
 
 CLIPS = {"5": 1, "6": 1, "7": 4, "8": 2}
 Arrays = dict[str, Any]
-
-
-# --- Figures 5 to 8 ---
 
 
 def sample(spec: Sample, run: "RunContext") -> dict[str, float]:
@@ -158,15 +146,6 @@ def _by_models(models: "Sequence[MAE]", clip: Clip, masked_PSHW: np.ndarray, fig
     return {"attention_SHW": map_SHW.cpu().numpy(), "query_3": np.array(query)}
 
 
-def slot_motion(clip: Clip, tubelet: int) -> np.ndarray:
-    """Return (dx, dy) in pixels per frame, the mean over each slot's frames with motion."""
-    has_mv_T = clip.has_motion_T
-    speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None] * has_mv_T[:, None, None, None]
-    sum_SHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:]).sum(1, dtype=np.float32)
-    count_S = has_mv_T.reshape(-1, tubelet).sum(1).clip(min=1).astype(np.float32)
-    return sum_SHW2 / count_S[:, None, None, None]
-
-
 def _objects(run: "RunContext", video: Video, index_S: np.ndarray) -> np.ndarray:
     """Return (S, K, 4) bounding boxes of objects in the centre crop, NaN where there is none."""
     known = run.index.drawn or (run.index.root / "boxes.csv").is_file()
@@ -182,148 +161,3 @@ def _objects(run: "RunContext", video: Video, index_S: np.ndarray) -> np.ndarray
         inside_K = (share_K4[:, 2:].clip(0, 1) > share_K4[:, :2].clip(0, 1)).all(1)
         shown_K4[: len(share_K4)] = np.where(inside_K[:, None], share_K4, np.nan)
     return shown_SK4
-
-
-# --- mgm show ---
-
-FRAMES, TUBELET, PATCHES = 16, 2, 14  # of the paper's ViT; patches along the short side
-TITLES = {"block": "Random block", "tube": "Random tube", "mgm": "MGM"}
-SHOWN = 200  # videos of a prepared dataset that are measured
-MOMENTS = range(1, FRAMES, 4)  # the frames that a .png shows
-PANEL, LINE, GAP = 320, 20, 12  # pixels: width of a panel, height of a line of text, gap
-INK, HIDDEN, ACCENT = "#1a1a1a", (221, 226, 234), (213, 94, 0)
-
-
-def show(source: Path, names: Sequence[str], out: Path) -> list[str]:
-    """Return lines on what share of the moving pixels masks hide, and draw a picture of a file.
-
-    Args:
-        source: a video, or a folder that `mgm prepare` wrote. Of a folder nothing is drawn.
-        names: of masks. Each hides the share of the patches that its paper hides.
-        out: the picture: a moving .gif, or a .png with a row per mask.
-    """
-    with valid("--masks: "):
-        known = [Mask(name=name) for name in names]
-    masks = [mask.model_copy(update={"ratio": mask_info(mask.name).ratio}) for mask in known]
-    if source.is_dir():
-        videos = spread(read_index(source).videos, SHOWN)
-        clips = _clips(int(np.median([video.frames for video in videos])))
-        grid = Grid(FRAMES // TUBELET, PATCHES, PATCHES)
-        share_VN = hidden_motion(videos, clips, grid, TUBELET, masks)
-        return [_line(mask, share) for mask, share in zip(masks, share_VN.mean(0))]
-    from mgm.video.decode import probe, read
-
-    about = probe(source)
-    clips = _clips(about.frames)
-    clip = read(source, view_indices(clips, about.frames, view=0, views=1))
-    short = min(clip.height, clip.width)
-    rows, columns = (round(PATCHES * side / short) for side in (clip.height, clip.width))
-    grid = Grid(FRAMES // TUBELET, rows, columns)
-    masked_NSHW = masks_of(clip, masks, grid, TUBELET, clips.stride, seed=0)
-    lines = [_line(*own) for own in zip(masks, hidden_shares(clip, masked_NSHW, TUBELET))]
-    draw(clip, masks, masked_NSHW, out)
-    return [*lines, f"wrote {out}"]
-
-
-def _clips(frames: int) -> Clips:
-    """Return the clips of a video: every second frame as in the paper on SSv2, if it has enough."""
-    return Clips(frames=FRAMES, stride=2 if frames > 2 * (FRAMES - 1) else 1)
-
-
-def _line(mask: Mask, share: float) -> str:
-    moving = "; nothing moves" if np.isnan(share) else f" and {share:.0f} % of the moving pixels"
-    name = TITLES.get(mask.name, mask.name)
-    return f"{name:<14}hides {100 * mask.ratio:.0f} % of the patches{moving}"
-
-
-def draw(clip: Clip, masks: Sequence[Mask], masked_NSHW: np.ndarray, out: Path) -> None:
-    """Draw a clip's motion and what masks hide, as a moving .gif or as a .png of four frames."""
-    from PIL import Image
-
-    height = round(PANEL * clip.height / clip.width)
-    frames_THWC = np.stack([resize(frame, height, PANEL) for frame in clip.frames_THWC])
-    motion_SHW2 = slot_motion(clip, TUBELET)
-    speed_SHW = np.hypot(motion_SHW2[..., 0], motion_SHW2[..., 1])
-    # A few outliers do not hide the rest.
-    share_SHW = (speed_SHW / max(np.quantile(speed_SHW, 0.995), 1e-9)).clip(max=1) ** 0.7
-    glow_SHW = enlarged(share_SHW, height, PANEL)
-    titles = [("Motion vectors", "")]
-    known = {} if out.suffix == ".png" else TITLES
-    titles += [(known.get(m.name, m.name), f"{100 * m.ratio:.3g} % hidden") for m in masks]
-    veils_NSHW = [enlarged(masked_SHW, height, PANEL) for masked_SHW in masked_NSHW]
-    panels_TP = list[list[np.ndarray]]()
-    for number, frame_HWC in enumerate(frames_THWC):
-        slot = number // TUBELET
-        grey_HW1 = 140 + 0.45 * frame_HWC.mean(axis=2, keepdims=True)
-        glow_HW1 = 0.85 * glow_SHW[slot, ..., None]
-        panels = [(grey_HW1 * (1 - glow_HW1) + np.array(ACCENT) * glow_HW1).astype(np.uint8)]
-        _arrows(panels[0], motion_SHW2[slot], speed_SHW.max())
-        for veil_SHW in veils_NSHW:
-            veil_HW1 = 0.9 * veil_SHW[slot, ..., None]
-            panels.append(
-                (frame_HWC * (1 - veil_HW1) + np.array(HIDDEN) * veil_HW1).astype(np.uint8)
-            )
-        panels_TP.append(panels)
-    with replacing(out) as temporary:
-        if out.suffix == ".png":
-            _rows([panels_TP[number] for number in MOMENTS], titles).save(temporary)
-            return
-        pictures = [_page(panels, titles) for panels in panels_TP]
-        # With one palette for all frames, pixels that do not change take no space.
-        every = Image.fromarray(np.concatenate([np.asarray(own)[::3, ::3] for own in pictures]))
-        palette = every.quantize(256, Image.Quantize.FASTOCTREE)
-        first, *others = (own.quantize(palette=palette, dither=0) for own in pictures)
-        first.save(temporary, save_all=True, append_images=others, loop=0, duration=100)
-
-
-def _arrows(picture_HWC: np.ndarray, motion_HW2: np.ndarray, longest: float) -> None:
-    """Draw the largest vector of each field of a picture. A field is a ninth of its width."""
-    import cv2
-
-    side = PANEL / 9
-    scale = np.divide(picture_HWC.shape[:2], motion_HW2.shape[:2])
-    speed_HW = np.hypot(motion_HW2[..., 0], motion_HW2[..., 1])
-    place_HW2 = (np.moveaxis(np.indices(speed_HW.shape), 0, -1) + 0.5) * scale
-    field_HW = (place_HW2 // side).astype(int) @ [100, 1]
-    for field in np.unique(field_HW[speed_HW > 0.15 * longest]):
-        cell = np.unravel_index(np.where(field_HW == field, speed_HW, -1).argmax(), speed_HW.shape)
-        tail = place_HW2[cell][::-1]
-        tip = tail + motion_HW2[cell] * side / longest
-        start, end = (tuple(map(int, place.round())) for place in (tail, tip))
-        cv2.arrowedLine(picture_HWC, start, end, (26, 26, 26), 1, cv2.LINE_AA, tipLength=0.35)
-
-
-def _page(panels: Sequence[np.ndarray], titles: Sequence[tuple[str, str]]) -> Any:
-    """Return panels, two in a row if there are more than three, with a title above each."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    tall, wide = panels[0].shape[:2]
-    columns = 2 if len(panels) > 3 else len(panels)
-    rows, head = -(-len(panels) // columns), LINE + GAP
-    page = Image.new("RGB", (columns * (wide + GAP) + GAP, rows * (tall + head) + GAP), "white")
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(15)
-    for number, (panel, title) in enumerate(zip(panels, titles)):
-        left = GAP + number % columns * (wide + GAP)
-        top = number // columns * (tall + head) + head
-        page.paste(Image.fromarray(panel), (left, top))
-        pen.text((left, top - 4), ": ".join(filter(None, title)), INK, font, anchor="ls")
-    return page
-
-
-def _rows(panels_TP: Sequence[Sequence[np.ndarray]], titles: Sequence[tuple[str, str]]) -> Any:
-    """Return a row per title, with its panels in order of time, at half their size."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    tall, wide, left = panels_TP[0][0].shape[0] // 2, PANEL // 2, PANEL // 2 + GAP
-    cell, row = wide + GAP // 2, max(tall, 2 * LINE + GAP) + GAP // 2
-    size = left + len(panels_TP) * cell + GAP // 2, len(titles) * row + GAP // 2
-    page = Image.new("RGB", size, "white")
-    pen, large, small = ImageDraw.Draw(page), ImageFont.load_default(22), ImageFont.load_default(17)
-    for number, (title, note) in enumerate(titles):
-        top = GAP // 2 + number * row
-        pen.text((GAP // 2, top + row / 2 - 4), title, INK, large, anchor="ls")
-        pen.text((GAP // 2, top + row / 2 + 4), note, INK, small, anchor="lt")
-        for moment, panels in enumerate(panels_TP):
-            panel = Image.fromarray(panels[number]).resize((wide, tall))
-            page.paste(panel, (left + moment * cell, top))
-    return page.quantize(256, Image.Quantize.FASTOCTREE)

@@ -1,26 +1,16 @@
-"""The arrays of Figures 5 to 8, and `mgm show`."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""The arrays of Figures 5 to 8."""
 
 import numpy as np
 import pytest
-from PIL import Image
-from typer.testing import CliRunner
 
-from mgm.cli import app
-from mgm.errors import UserError, as_user_error
+from mgm.errors import UserError
 from mgm.masking import Grid, make_boxes
 from mgm.rng import clip_seed
 from mgm.spec import MASKS, Mask, Sample
-from mgm.stages.samples import CLIPS, draw, sample, show, slot_motion
-from mgm.video.clip import Clip
-from mgm.video.motion import Motion
+from mgm.stages.samples import CLIPS, sample
 from tests.helpers.small_runs import PRETRAIN, SMALL
 from tests.stages.conftest import TUBE, TUNED
 
-WALK = Path(__file__).parents[2] / "docs" / "walk.mp4"
 PARENTS = {"5": (), "6": (PRETRAIN,), "7": (PRETRAIN,), "8": (PRETRAIN, TUBE)}
 
 
@@ -75,86 +65,3 @@ def test_a_figure_of_a_run_without_masks_is_refused(trained, tmp_path):
     spec = Sample(**SMALL, figure="7", parents=(TUNED.run_id,))
     with pytest.raises(UserError, match="no pretraining run"):
         sample(spec, trained.context(tmp_path))
-
-
-def test_slots_have_the_mean_motion_of_their_frames():
-    vectors_THW2 = np.zeros((4, 3, 3, 2), np.float32)
-    vectors_THW2[:, 1, 2] = [[4, 0], [8, 2], [9, 9], [6, -6]]
-    has_mv_T = np.array([True, True, False, True])
-    distance_THW = np.full((4, 3, 3), 2, np.float32)
-    motion = Motion(vectors_THW2, distance_THW, has_mv_T, (24, 24))
-    found = slot_motion(Clip(np.zeros((4, 24, 24, 3), np.uint8), motion), 2)
-    assert found[:, 1, 2].tolist() == [[3, 0.5], [3, -3]]
-    assert not found[:, 0].any()
-
-
-# --- mgm show ---
-
-
-def test_show_prints_what_masks_hide_of_the_motion_and_draws_it(tmp_path):
-    done = CliRunner().invoke(app, ["show", str(WALK), "--out", str(tmp_path / "a.gif")])
-    assert done.exit_code == 0, done.output
-    lines = done.output.splitlines()
-    assert [line.split(" hides")[0].strip() for line in lines[:3]] == [
-        "Random block",
-        "Random tube",
-        "MGM",
-    ]
-    assert all("% of the moving pixels" in line for line in lines[:3])
-    with Image.open(tmp_path / "a.gif") as picture:
-        assert picture.n_frames == 16
-
-
-def test_show_of_a_dataset_prints_means(trained, tmp_path):
-    lines = show(trained.data, ["block", "mgm"], tmp_path / "none.gif")
-    assert len(lines) == 2
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_picture_has_motion_and_pale_hidden_patches(tmp_path):
-    vectors_THW2 = np.zeros((16, 4, 4, 2), np.float32)
-    vectors_THW2[:, 0, 0] = 5
-    motion = Motion(vectors_THW2, np.ones((16, 4, 4), np.float32), np.ones(16, bool), (32, 32))
-    clip = Clip(np.full((16, 32, 32, 3), 90, np.uint8), motion)
-    masked_NSHW = np.zeros((1, 8, 2, 2), bool)
-    masked_NSHW[:, :, 1, 1] = True
-    draw(clip, [Mask(name="tube")], masked_NSHW, tmp_path / "x.png")
-    page = np.asarray(Image.open(tmp_path / "x.png").convert("RGB")).astype(int)
-    upper, lower = page[6:166, 172:332], page[172:332, 172:332]
-    red, _, blue = upper[10, 10]
-    assert red > blue + 60
-    assert np.ptp(upper[100, 100]) < 5
-    assert np.abs(lower[10, 10] - 90).max() < 5
-    assert lower[150, 150].min() > 190
-
-
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        ([str(WALK), "--out", "a.jpg"], "a.jpg: the picture"),
-        ([str(WALK), "--masks", "tub"], "tube"),
-        (["no.mp4"], "no.mp4"),
-    ],
-)
-def test_a_wrong_call_of_show_is_an_error_for_the_user(tmp_path, monkeypatch, words, why):
-    monkeypatch.chdir(tmp_path)
-    error = CliRunner().invoke(app, ["show", *words]).exception
-    assert why in str(as_user_error(error))
-    assert not list(tmp_path.iterdir())
-
-
-def test_show_needs_no_torch_and_no_drawing_library(tmp_path):
-    hide = """
-import sys
-class Hidden:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "matplotlib", "sklearn", "scipy", "pandas"):
-            raise ModuleNotFoundError(name=name)
-sys.meta_path.insert(0, Hidden())
-from mgm.__main__ import main
-main()
-"""
-    words = ["show", str(WALK), "--masks", "all", "--out", str(tmp_path / "a.png")]
-    done = subprocess.run([sys.executable, "-c", hide, *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path / "a.png").size[1] == (1 + len(MASKS)) * 74 + 6
