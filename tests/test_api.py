@@ -11,9 +11,9 @@ import mgm
 from mgm.errors import NoMotion, UserError
 from mgm.masking import Grid, make_mask
 from mgm.spec import MASKS, Clips, Mask
-from mgm.video.clip import Crop
+from mgm.video.crop import Crop
 from mgm.video.decode import read
-from mgm.video.motion import Motion, slot_magnitude
+from mgm.video.motion import Motion
 from mgm.video.transform import random_crop
 from tests.helpers.videos import moving_square, stored, write_video
 
@@ -31,7 +31,7 @@ def test_read_and_masks_are_the_parts(video):
     known = read(video, index_T)
     np.testing.assert_array_equal(clip.frames_THWC, known.frames_THWC)
     assert len(mgm.read(video).frames_THWC) == len(mgm.track(video)) == 40
-    motion_SHW = slot_magnitude(known.motion_THW2, known.distance_THW, known.has_motion_T, 2)
+    motion_SHW = known.motion.magnitude(2)
     masked_1L = make_mask("mgm", Grid(8, 14, 14), motion_SHW[None], np.array([3]))
     assert np.array_equal(mgm.masks(clip, seed=3).ravel(), masked_1L[0])
     for name in MASKS:

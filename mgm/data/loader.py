@@ -39,12 +39,12 @@ from mgm.video.clip import Crop, cut
 from mgm.video.motion import Motion
 from mgm.video.planes import frames_of, no_planes
 from mgm.video.store import SMALL, read_clips, read_planes
-from mgm.video.track import Track
+from mgm.video.track import Track, read_track
 from mgm.video.transform import (
     ClipAugmentation,
     random_crop,
-    test_crop,
     training_indices,
+    view_crop,
     view_indices,
 )
 
@@ -207,8 +207,10 @@ class TrainingClips(Dataset):
         video = self.videos[sample]
         track = open_track(video, self.mask.method)
         small = 3 * video.frames * video.height * video.width <= SMALL
-        whole = whole_motion(track)[index_T] if small else track.motion(index_T)
-        return whole.under(crop, self.clips.size, (video.height, video.width))
+        under = crop, self.clips.size, (video.height, video.width)
+        return (
+            whole_motion(track)[index_T].under(*under) if small else track.motion(index_T, *under)
+        )
 
 
 class TestClips(Dataset):
@@ -349,7 +351,7 @@ def on_device(
 def test_views(video: Video, clips: Clips, views: Views) -> list[tuple[np.ndarray, Crop]]:
     """Return frames and crop of a video's test views: each spatial view of each temporal view."""
     height, width, spatial, temporal = video.height, video.width, views.spatial, views.temporal
-    crops = [test_crop(height, width, view, spatial) for view in range(spatial)]
+    crops = [view_crop(height, width, view, spatial) for view in range(spatial)]
     frames = [view_indices(clips, video.frames, view, temporal) for view in range(temporal)]
     return list(product(frames, crops))
 
@@ -368,9 +370,6 @@ def coverage(masked_BL: np.ndarray, magnitude_BSHW: np.ndarray, grid: Grid) -> n
 def open_track(video: Video, method: str = "codec") -> Track:
     """Return a video's track. The last ones are kept, since small sets read them again."""
     return read_track(video.track(method))
-
-
-read_track = lru_cache(1000)(Track)
 
 
 @lru_cache(1000)

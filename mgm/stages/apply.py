@@ -36,7 +36,7 @@ from mgm.spec import (
 from mgm.stages.evaluate import CLIPS, computed, merged, over_videos
 from mgm.stages.run import best_device, readers, verified_weights
 from mgm.video.decode import probe, read
-from mgm.video.transform import test_crop, view_indices
+from mgm.video.transform import view_crop, view_indices
 
 DATA = Data(dataset="folder")
 
@@ -125,7 +125,7 @@ def _of_file(
     about, count = probe(video), views.temporal
     index_VT = [view_indices(clips, about.frames, view, count) for view in range(count)]
     clip = read(video, np.concatenate(index_VT), motion=False)
-    crops = [test_crop(clip.height, clip.width, x, views.spatial) for x in range(views.spatial)]
+    crops = [view_crop(clip.height, clip.width, x, views.spatial) for x in range(views.spatial)]
     # Of each view in time, all views in space.
     views_T = np.split(np.arange(len(clip.frames_THWC)), count)
     cuts = [clip[own_T].cut(crop, clips.size).frames_THWC for own_T in views_T for crop in crops]

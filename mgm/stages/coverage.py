@@ -14,11 +14,10 @@ from mgm.errors import UserError
 from mgm.masking import Grid, mask_clips
 from mgm.rng import clip_seed
 from mgm.spec import MASKS, Clips, Mask, Measure
-from mgm.video.clip import Clip, Crop
-from mgm.video.motion import slot_magnitude
+from mgm.video.clip import Clip
 from mgm.video.store import read_clips
 from mgm.video.track import Track
-from mgm.video.transform import view_indices
+from mgm.video.transform import view_crop, view_indices
 
 if TYPE_CHECKING:
     from mgm.stages.run import RunContext
@@ -78,15 +77,15 @@ def hidden_motion(
 def hidden_shares(clip: Clip, masked_NSHW: np.ndarray, tubelet: int) -> np.ndarray:
     """Return the share of a clip's moving pixels that each mask hides, in per cent.
 
-    A pixel moves if its motion in a slot is at least MOVES pixels larger than the slot's median.
+    A pixel moves if its motion in a slot, as masks see it, is at least MOVES pixels larger than the
+    slot's median.
     The median is the camera's motion if objects cover less than half of the frame. Slots without
     moving pixels do not count.
 
     Returns:
         (N,): means over slots, NaN if nothing moves.
     """
-    moves = clip.motion_THW2, clip.distance_THW, clip.has_motion_T
-    magnitude_SHW = slot_magnitude(*moves, tubelet)
+    magnitude_SHW = clip.known.magnitude(tubelet)
     moving_SHW = magnitude_SHW - np.median(magnitude_SHW, axis=(1, 2), keepdims=True) >= MOVES
     kept_S = moving_SHW.any(axis=(1, 2))
     if not kept_S.any():
@@ -125,17 +124,8 @@ def masks_of(
 def middle_clip(video: Video, clips: Clips) -> tuple[Clip, np.ndarray]:
     """Return the centre crop of a prepared video's middle clip, and its frames' numbers."""
     index_T = view_indices(clips, video.frames, view=0, views=1)
-    crop = Crop.centre(video.height, video.width)
+    crop = view_crop(video.height, video.width)
     track = Track(video.track())
     (frames_THWC,) = read_clips(video.path, track, index_T[None], [crop], clips.size)
-    motion = track.motion(index_T).under(crop, clips.size, (video.height, video.width))
+    motion = track.motion(index_T, crop, clips.size, (video.height, video.width))
     return Clip(frames_THWC, motion), index_T
-
-
-def slot_motion(clip: Clip, tubelet: int) -> np.ndarray:
-    """Return (dx, dy) in pixels per frame, the mean over each slot's frames with motion."""
-    has_mv_T = clip.has_motion_T
-    speed_THW2 = clip.motion_THW2 / clip.distance_THW[..., None] * has_mv_T[:, None, None, None]
-    sum_SHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:]).sum(1, dtype=np.float32)
-    count_S = has_mv_T.reshape(-1, tubelet).sum(1).clip(min=1).astype(np.float32)
-    return sum_SHW2 / count_S[:, None, None, None]

@@ -16,7 +16,7 @@ from mgm.files import replacing
 from mgm.masking import Grid, make_boxes
 from mgm.rng import clip_seed, generator
 from mgm.spec import Mask, Pretrain, Sample, mask_info, read_spec
-from mgm.stages.coverage import masks_of, middle_clip, slot_motion, usual_masks
+from mgm.stages.coverage import masks_of, middle_clip, usual_masks
 from mgm.stages.saliency import read_boxes
 from mgm.video.clip import Clip
 from mgm.video.track import Track
@@ -95,7 +95,7 @@ def _arrays(
     if spec.figure in ("5", "6"):
         magnitude_SHW = clip.known.magnitude(tubelet)
         arrays |= {
-            "motion_SHW2": slot_motion(clip, tubelet),
+            "motion_SHW2": clip.known.mean_velocity(tubelet),
             "magnitude_SHW": magnitude_SHW,
             "has_motion_S": clip.has_motion_T.reshape(-1, tubelet).any(1),
             "names_N": np.array([mask.name for mask in masks]),

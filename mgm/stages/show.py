@@ -14,7 +14,7 @@ from mgm.errors import valid
 from mgm.files import replacing
 from mgm.masking import Grid
 from mgm.spec import Clips, Mask, mask_info
-from mgm.stages.coverage import enlarged, hidden_motion, hidden_shares, masks_of, slot_motion
+from mgm.stages.coverage import enlarged, hidden_motion, hidden_shares, masks_of
 from mgm.video.clip import Clip, resize
 from mgm.video.transform import view_indices
 
@@ -74,7 +74,7 @@ def draw(clip: Clip, masks: Sequence[Mask], masked_NSHW: np.ndarray, out: Path) 
 
     height = round(PANEL * clip.height / clip.width)
     frames_THWC = np.stack([resize(frame, height, PANEL) for frame in clip.frames_THWC])
-    motion_SHW2 = slot_motion(clip, TUBELET)
+    motion_SHW2 = clip.known.mean_velocity(TUBELET)
     speed_SHW = np.hypot(motion_SHW2[..., 0], motion_SHW2[..., 1])
     # A few outliers do not hide the rest.
     share_SHW = (speed_SHW / max(np.quantile(speed_SHW, 0.995), 1e-9)).clip(max=1) ** 0.7

@@ -1,4 +1,4 @@
-"""A crop of a video, and the frames and the motion under it."""
+"""A clip: frames of a video and their motion, whole or under a crop."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -6,35 +6,10 @@ from typing import Any, Literal
 import numpy as np
 
 from mgm.errors import UserError
+from mgm.spec import Clips
+from mgm.video.crop import Crop
 from mgm.video.motion import Motion
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A part of a video's frames, in pixels.
-
-    Args:
-        flip: mirror the crop, left to right.
-    """
-
-    top: float
-    left: float
-    height: float
-    width: float
-    flip: bool = False
-
-    @classmethod
-    def centre(cls, height: int, width: int) -> "Crop":
-        """Return the largest square in the middle of a frame."""
-        side = min(height, width)
-        return cls((height - side) // 2, (width - side) // 2, side, side)
-
-    def require_in(self, height: int, width: int) -> None:
-        """Check that the crop is in a frame. A millionth of a pixel is a rounding error."""
-        bottom, right = self.top + self.height, self.left + self.width
-        inside = min(self.top, self.left) >= 0 and bottom <= height + 1e-6 and right <= width + 1e-6
-        if not (inside and min(self.height, self.width) > 0):
-            raise UserError(f"{self} is not in a frame of {height} x {width} pixels")
+from mgm.video.transform import random_crop, view_crop
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,7 +80,7 @@ class Clip:
 
     def cut_to(self, size: int) -> "Clip":
         """Cut the largest square out of the middle, and scale it to `size` x `size` pixels."""
-        return self.cut(Crop.centre(self.height, self.width), size)
+        return self.cut(view_crop(self.height, self.width), size)
 
     def cut_at_random(
         self,
@@ -124,9 +99,6 @@ class Clip:
                 (resized), or the middle.
             flip: whether it may be mirrored.
         """
-        from mgm.spec import Clips
-        from mgm.video.transform import random_crop
-
         clips = Clips(size=max(size, 8), crop=crop, flip=flip)
         return self.cut(random_crop(clips, self.height, self.width, seed), size)
 

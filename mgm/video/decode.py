@@ -308,7 +308,7 @@ def source_track(path: str | Path) -> Track:
 def _track(source: Source, writer: TrackWriter) -> Track:
     """Return a track in memory, which belongs to no store."""
     source.require_vectors()
-    writer.write(file := BytesIO(), source.facts("source"))
+    writer.write(file := BytesIO(), source.facts("source"), {"time": source.times})
     return Track(source.path, file.getvalue())
 
 

@@ -53,7 +53,8 @@ def write_flow(
             writer.add("", cell_means(flow_HW2).astype(np.float16))
     facts = replace(track.facts, vectors=method)
     with replacing(npz) as temporary:
-        writer.write(temporary, facts, track.offset_N.tolist(), track.size_N.tolist())
+        places = {"offset": track.offset_N, "size": track.size_N, "crc": track.crc_N}
+        writer.write(temporary, facts, {"time": track.time_T, **places})
 
 
 def flow(frames_THWC: np.ndarray, estimate: Estimate, short: int) -> np.ndarray:

@@ -2,18 +2,18 @@
 
 A vector points to the block's position in its *reference* frame. The reference may be several
 frames away, in the past or in the future. `rasterise` turns vectors forward in time.
-`reference_distance` estimates the distance to the reference in frames. `slot_magnitude` divides the
-vector's length by that distance. This module needs only NumPy.
+`reference_distance` estimates the distance to the reference in frames. Vectors are divided by that
+distance. This module needs only NumPy.
 """
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from mgm.video.clip import Crop
+from mgm.errors import UserError
+from mgm.video.crop import Crop
 
 CELL = 8  # pixels: the smallest block for which FFmpeg exports a vector
 
@@ -29,7 +29,8 @@ class Motion:
 
     Args:
         vectors_THW2: float32 (dx, dy) in pixels from the reference frame, forward in time. Zero
-            without a vector. H = ceil(height / 8), W = ceil(width / 8).
+            without a vector. H = ceil(height / 8), W = ceil(width / 8). Under a crop, the cells
+            that it touches, still in pixels of the frame.
         distance_THW: float32, estimated distance to the reference frame in frames, at least 1.
         has_mv_T: True for frames with motion information. I-frames have none. B-frames of MPEG-4
             have none, since FFmpeg exports zeros for them. A P-frame with zero vectors has motion
@@ -37,14 +38,18 @@ class Motion:
         frame: height and width of the frames whose pixels the vectors are in.
         crop: the part of these frames that counts. None: all.
         size: side of the crop after scaling, in pixels.
+        kind_T, time_T: picture types, and times in seconds (`mgm.video.track.Track`). None: not
+            known.
     """
 
     vectors_THW2: np.ndarray
     distance_THW: np.ndarray
     has_mv_T: np.ndarray
     frame: tuple[int, int]
-    crop: "Crop | None" = None
+    crop: Crop | None = None
     size: int = 0
+    kind_T: np.ndarray | None = None
+    time_T: np.ndarray | None = None
 
     @classmethod
     def none(cls, frames: int, height: int, width: int) -> "Motion":
@@ -63,69 +68,89 @@ class Motion:
 
     def __getitem__(self, index: Any) -> "Motion":
         """Return the motion of some of the frames."""
-        parts = self.vectors_THW2[index], self.distance_THW[index], self.has_mv_T[index]
-        return Motion(*parts, self.frame, self.crop, self.size)
+        names = "vectors_THW2", "distance_THW", "has_mv_T", "kind_T", "time_T"
+        known = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: x[index] for name, x in known.items() if x is not None})
 
-    @property
-    def speed(self) -> np.ndarray:
-        """Return the vectors' lengths / distances, (T, H, W) float32: pixels per frame."""
-        return np.hypot(self.vectors_THW2[..., 0], self.vectors_THW2[..., 1]) / self.distance_THW
-
-    def under(self, crop: "Crop", size: int, frame: tuple[int, int] | None = None) -> "Motion":
+    def under(self, crop: Crop, size: int, frame: tuple[int, int] | None = None) -> "Motion":
         """Return the motion under a crop that is scaled to `size` x `size` pixels.
 
         Args:
             frame: height and width of the frames in whose pixels the crop is. Default: the frames
                 of the vectors.
+
+        Raises:
+            UserError: the motion is under a crop already.
         """
-        height, width = frame or self.frame
-        down, across = self.frame[0] / height, self.frame[1] / width
-        own = replace(crop, top=crop.top * down, left=crop.left * across)
-        own = replace(own, height=crop.height * down, width=crop.width * across)
-        return replace(self, crop=own, size=size)
+        if self.crop:
+            raise UserError("the motion is under a crop already; pass that of whole frames")
+        crop = scaled_to(crop, frame or self.frame, self.frame)
+        part = (slice(None), *touched(crop, size, self.frame))
+        vectors_THW2, distance_THW = self.vectors_THW2[part], self.distance_THW[part]
+        own = {"vectors_THW2": vectors_THW2, "distance_THW": distance_THW}
+        return replace(self, **own, crop=crop, size=size)
 
     @property
-    def scale(self) -> np.ndarray:
-        """Pixels of the scaled crop per pixel of the video, in x and y. Mirrored: x is negative."""
-        assert self.crop
-        across = -self.size if self.crop.flip else self.size
-        return np.array([across / self.crop.width, self.size / self.crop.height], np.float32)
+    def velocity_THW2(self) -> np.ndarray:
+        """Return vectors / distances, float32: pixels per frame. Zero without motion information.
+
+        Under a crop, it is in pixels of the scaled crop.
+        """
+        has_mv_T111 = self.has_mv_T[:, None, None, None]
+        return self._scaled(self.vectors_THW2) / self.distance_THW[..., None] * has_mv_T111
+
+    @property
+    def speed_THW(self) -> np.ndarray:
+        """Return the length of the velocity, float32."""
+        vectors_THW2 = self._scaled(self.vectors_THW2)
+        dx_THW, dy_THW = vectors_THW2[..., 0], vectors_THW2[..., 1]
+        length_THW = np.sqrt(dx_THW * dx_THW + dy_THW * dy_THW)
+        return length_THW / self.distance_THW * self.has_mv_T[:, None, None]
+
+    def _scaled(self, vectors_THW2: np.ndarray) -> np.ndarray:
+        """Return vectors in pixels of the scaled crop. Mirrored: x is negative."""
+        if not (crop := self.crop):
+            return vectors_THW2
+        across = -self.size if crop.flip else self.size
+        return vectors_THW2 * np.array([across / crop.width, self.size / crop.height], np.float32)
 
     @cached_property
     def at_centres(self) -> "Motion":
         """The motion at the centre of each of the crop's cells, in pixels of the scaled crop."""
-        if not (crop := self.crop):
+        if not self.crop:
             return self
-        count = max(self.size // CELL, 1)
-        centre = (np.arange(count) + 0.5) / count
-        row_H = (crop.top + centre * crop.height).astype(np.int64) // CELL
-        column_W = (crop.left + centre * crop.width).astype(np.int64) // CELL
-        part = np.s_[:, row_H[:, None], column_W[::-1] if crop.flip else column_W]
-        moved = self.vectors_THW2[part] * self.scale, self.distance_THW[part]
-        return Motion(*moved, self.has_mv_T, (self.size, self.size))
+        vectors_THW2 = self._scaled(sampled(self.vectors_THW2, self, "centre"))
+        distance_THW = sampled(self.distance_THW, self, "centre")
+        own = {"vectors_THW2": vectors_THW2, "distance_THW": distance_THW, "crop": None}
+        return replace(self, **own, frame=(self.size, self.size))
 
     def magnitude(self, tubelet: int) -> np.ndarray:
         """Return the magnitude of each slot's motion for masks, (S, H, W) float32.
 
+        It is the sum of the speeds of the slot's frames, in pixels per frame. The paper does not
+        specify how frames are combined. A slot without motion information is all zero.
+
         Under a crop, it is the largest of the video's cells under each of the crop's cells (eq. 6).
         A crop of a large frame has more cells than the scaled crop.
+
+        Args:
+            tubelet: frames per slot. Divides T.
         """
-        if not (crop := self.crop):
-            return slot_magnitude(self.vectors_THW2, self.distance_THW, self.has_mv_T, tubelet)
-        rows, columns = self.distance_THW.shape[1:]
-        row_H2 = covered_cells(crop.top, crop.height, self.size, rows)
-        column_W2 = covered_cells(crop.left, crop.width, self.size, columns)
-        if crop.flip:
-            column_W2 = column_W2[::-1]
-        part = np.s_[:, row_H2.min() : row_H2.max(), column_W2.min() : column_W2.max()]
-        moved = self.vectors_THW2[part] * self.scale, self.distance_THW[part], self.has_mv_T
-        magnitude_SHW = largest(slot_magnitude(*moved, tubelet), row_H2 - row_H2.min(), 1)
-        return largest(magnitude_SHW, column_W2 - column_W2.min(), 2)
+        return sampled(per_slot(self.speed_THW, tubelet), self, "largest")
+
+    def mean_velocity(self, tubelet: int) -> np.ndarray:
+        """Return the mean velocity of each slot's frames with motion information, (S, H, W, 2).
+
+        Under a crop, it is that at the centres of the crop's cells, in its pixels per frame.
+        """
+        count_S = per_slot(self.has_mv_T, tubelet).clip(min=1)
+        velocity_SHW2 = per_slot(self.at_centres.velocity_THW2, tubelet)
+        return velocity_SHW2 / count_S[:, None, None, None]
 
     def displacement(self, tubelet: int, stride: int) -> np.ndarray:
         """Return how far each slot's content has moved since the previous slot, forward in time.
 
-        The content is assumed to move at the mean speed of the slot's frames.
+        The content is assumed to move at the mean velocity of the slot's frames.
 
         Args:
             tubelet: frames per slot. Divides T.
@@ -135,16 +160,53 @@ class Motion:
             (S, H, W, 2) float32: dx in units of the width, dy in units of the height. A slot
             without motion information is all zero.
         """
-        moved, has_mv_T111 = self.at_centres, self.has_mv_T[:, None, None, None]
-        speed_THW2 = moved.vectors_THW2 / moved.distance_THW[..., None] * has_mv_T111
-        sum_SHW2 = speed_THW2.reshape(-1, tubelet, *speed_THW2.shape[1:]).sum(1, dtype=np.float32)
-        has_mv_S = np.maximum(self.has_mv_T.reshape(-1, tubelet).sum(1), 1)
-        frames_S = np.float32(tubelet * stride) / has_mv_S.astype(np.float32)
-        height, width = moved.frame
-        return sum_SHW2 * frames_S[:, None, None, None] / np.array([width, height], np.float32)
+        height, width = self.at_centres.frame
+        moved_SHW2 = self.mean_velocity(tubelet) * np.float32(tubelet * stride)
+        return moved_SHW2 / np.array([width, height], np.float32)
 
 
-def largest(values: np.ndarray, ranges_N2: np.ndarray, axis: int) -> np.ndarray:
+def per_slot(values_T: np.ndarray, tubelet: int) -> np.ndarray:
+    """Return the sum over each slot's frames, float32."""
+    return values_T.reshape(-1, tubelet, *values_T.shape[1:]).sum(1, dtype=np.float32)
+
+
+# --- Cells under a crop ---
+
+
+def scaled_to(crop: Crop, own: tuple[int, int], frame: tuple[int, int]) -> Crop:
+    """Return a crop of frames of size `own`, (height, width), in pixels of those of `frame`."""
+    return crop.scaled(frame[0] / own[0], frame[1] / own[1])
+
+
+def touched(crop: Crop, size: int, frame: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the rows and columns of the frame's cells that a crop touches."""
+    row_H2 = covered_cells(crop.top, crop.height, size, cells(frame[0]))
+    column_W2 = covered_cells(crop.left, crop.width, size, cells(frame[1]))
+    return slice(row_H2[0, 0], row_H2[-1, 1]), slice(column_W2[0, 0], column_W2[-1, 1])
+
+
+def sampled(
+    values_NHW: np.ndarray, motion: Motion, how: Literal["largest", "centre"]
+) -> np.ndarray:
+    """Return a value per cell of the motion's scaled crop, from values per cell that it touches.
+
+    Args:
+        values_NHW: may have more axes.
+        how: the largest of the cells under each of the crop's cells, or the one at its centre.
+    """
+    if not (crop := motion.crop):
+        return values_NHW
+    axes = (crop.top, crop.height), (crop.left, crop.width)
+    for axis, (start, length) in enumerate(axes, start=1):
+        given = start, length, motion.size, cells(motion.frame[axis - 1])
+        range_N2 = covered_cells(*given) if how == "largest" else central_cells(*given)
+        if axis == 2 and crop.flip:
+            range_N2 = range_N2[::-1]
+        values_NHW = _largest(values_NHW, range_N2 - covered_cells(*given)[0, 0], axis)
+    return values_NHW
+
+
+def _largest(values: np.ndarray, ranges_N2: np.ndarray, axis: int) -> np.ndarray:
     """Return the largest value of each range along an axis."""
     first_N, last_N = ranges_N2[:, 0], ranges_N2[:, 1] - 1
     found = values.take(first_N, axis)
@@ -170,6 +232,15 @@ def covered_cells(start: float, length: float, size: int, cells: int) -> np.ndar
     first_N = np.floor(edge_N[:-1] + 1e-9).astype(np.int64).clip(0, cells - 1)
     end_N = np.ceil(edge_N[1:] - 1e-9).astype(np.int64).clip(max=cells)
     return np.stack([first_N, np.maximum(end_N, first_N + 1)], 1)
+
+
+@lru_cache(1000)
+def central_cells(start: float, length: float, size: int, cells: int) -> np.ndarray:
+    """Return the same of the cell at the centre of each cell alone: (N, 2)."""
+    count = max(size // CELL, 1)
+    centre_N = (np.arange(count) + 0.5) / count
+    cell_N = (start + centre_N * length).astype(np.int64) // CELL
+    return np.stack([cell_N, cell_N + 1], 1)
 
 
 class Rotation(NamedTuple):
@@ -289,26 +360,3 @@ def reference_distance(is_reference_T: np.ndarray) -> tuple[np.ndarray, np.ndarr
     past_T = np.where(before >= 0, index_T - padded[before], 1)
     future_T = np.where(after < len(references), padded[after] - index_T, 1)
     return past_T, future_T
-
-
-def slot_magnitude(
-    motion_THW2: np.ndarray, distance_THW: np.ndarray, has_motion_T: np.ndarray, tubelet: int
-) -> np.ndarray:
-    """Return each slot's motion: the sum over its frames of |motion| / reference distance.
-
-    The paper does not specify how the frames of a slot are combined. We sum them.
-
-    Args:
-        motion_THW2: pixels from the reference frame.
-        distance_THW: frames to the reference frame, >= 1.
-        has_motion_T: frames with motion information. The others add nothing.
-        tubelet: frames per slot. Divides T.
-
-    Returns:
-        (S, H, W) float32, pixels per frame, summed over `tubelet` frames. A slot without motion
-        information is all zero.
-    """
-    dx_THW, dy_THW = motion_THW2[..., 0], motion_THW2[..., 1]
-    magnitude_THW = np.sqrt(dx_THW * dx_THW + dy_THW * dy_THW)
-    speed_THW = magnitude_THW / distance_THW * has_motion_T[:, None, None]
-    return speed_THW.reshape(-1, tubelet, *speed_THW.shape[1:]).sum(1, dtype=np.float32)

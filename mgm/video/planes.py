@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mgm.spec import Clips
-from mgm.video.clip import Crop
+from mgm.video.crop import Crop
 
 if TYPE_CHECKING:
     from torch import Tensor

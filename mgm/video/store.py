@@ -8,6 +8,8 @@ Frames are upright, 4:2:0 in the full range of BT.601 (as JPEG files are), and h
 """
 
 import os
+import threading
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -23,13 +25,9 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from mgm.errors import UserError
 from mgm.files import replacing
-from mgm.video.clip import Crop, cut
-from mgm.video.decode import (
-    EXPORT_VECTORS,
-    Picture,
-    Source,
-    plane_pixels,
-)
+from mgm.video.clip import cut
+from mgm.video.crop import Crop
+from mgm.video.decode import EXPORT_VECTORS, Picture, Source, plane_pixels
 from mgm.video.motion import UPRIGHT
 from mgm.video.planes import write_planes
 from mgm.video.track import Facts, Track, TrackWriter
@@ -55,7 +53,8 @@ def write_video(
     Raises:
         UserError: the source cannot be read to its end. The error names the reason.
     """
-    video, writer, sizes = Source(source), TrackWriter(), list[int]()
+    video, writer, scaler = Source(source), TrackWriter(), VideoReformatter()
+    sizes, crcs = list[int](), list[int]()
     encoder = recoded = None
     # The rate is known at the end.
     with SpooledTemporaryFile(IN_MEMORY, dir=str(mp4.parent)) as jpegs:
@@ -69,10 +68,11 @@ def write_video(
                 recoded.add(picture)
             else:
                 writer.add(picture.kind, *picture.cells())
-            frame = upright(picture, height, width, ColorRange.JPEG)
+            frame = upright(picture, height, width, ColorRange.JPEG, scaler)
             frame.pts, frame.time_base = len(sizes), encoder.time_base
             for packet in encoder.encode(frame):
-                sizes.append(jpegs.write(bytes(packet)))
+                crcs.append(zlib.crc32(packet))
+                sizes.append(jpegs.write(packet))
         if not recoded and not video.has_vectors:
             # All of its pictures are I-frames.
             recoded = Recoder(height, width, video.rate)
@@ -82,7 +82,7 @@ def write_video(
             writer = recoded.finish()
         jpegs.seek(0)
         with replacing(mp4) as temporary:
-            rate = Fraction(video.fps).limit_denominator(100_000)
+            rate = fraction(video.fps)
             offsets = _write_mp4(temporary, jpegs, sizes, height, width, rate)
             facts = replace(
                 video.facts("h264" if recoded else "source"),
@@ -92,7 +92,8 @@ def write_video(
                 bytes=temporary.stat().st_size,
             )
         with replacing(npz) as temporary:
-            writer.write(temporary, facts, offsets, sizes)
+            columns = {"time": video.times, "offset": offsets, "size": sizes, "crc": crcs}
+            writer.write(temporary, facts, columns)
     return facts
 
 
@@ -108,10 +109,18 @@ def fitted(height: int, width: int, short_side: int) -> tuple[int, int]:
     return height, width
 
 
-def upright(picture: Picture, height: int, width: int, colours: ColorRange) -> av.VideoFrame:
+def fraction(rate: float) -> Fraction:
+    """Return a rate that FFmpeg can state. Pictures may lie days apart."""
+    return max(Fraction(rate).limit_denominator(100_000), Fraction(1, 100_000))
+
+
+def upright(
+    picture: Picture, height: int, width: int, colours: ColorRange, scaler: VideoReformatter
+) -> av.VideoFrame:
     """Scale a picture to an upright 4:2:0 frame of a range, in BT.601 if that is the full one."""
     rotation, full = picture.rotation, colours == ColorRange.JPEG
-    frame = picture.frame.reformat(
+    frame = scaler.reformat(
+        picture.frame,
         *((height, width) if rotation.swapped else (width, height)),
         "yuvj420p" if full else "yuv420p",
         dst_colorspace=Colorspace.ITU601 if full else None,
@@ -175,16 +184,17 @@ class Recoder:
     def __init__(self, height: int, width: int, fps: float):
         encoder: Any = av.CodecContext.create("libx264", "w")
         encoder.height, encoder.width, encoder.pix_fmt = height, width, "yuv420p"
-        rate = Fraction(fps).limit_denominator(100_000)
+        rate = fraction(fps)
         encoder.framerate, encoder.time_base, encoder.options = rate, 1 / rate, ENCODING
         decoder: Any = av.CodecContext.create("h264", "r")
         decoder.flags2 |= EXPORT_VECTORS
         decoder.thread_count = 1
         self.encoder, self.decoder, self.count = encoder, decoder, 0
-        self.writer = TrackWriter()
+        self.writer, self.scaler = TrackWriter(), VideoReformatter()
 
     def add(self, picture: Picture) -> None:
-        frame = upright(picture, self.encoder.height, self.encoder.width, ColorRange.MPEG)
+        sides = self.encoder.height, self.encoder.width
+        frame = upright(picture, *sides, ColorRange.MPEG, self.scaler)
         frame.pts, frame.time_base = self.count, self.encoder.time_base
         self.count += 1
         self._take(self.encoder.encode(frame))
@@ -204,7 +214,18 @@ class Recoder:
 
 # Bytes of a video's pixels, up to which all its frames are kept once one is read.
 SMALL = 500_000
-START, END = b"\xff\xd8", b"\xff\xd9"  # of a JPEG
+
+
+class _Tools(threading.local):
+    """A thread's decoder and converter. New ones for each clip would take 2 % of its time."""
+
+    def __init__(self) -> None:
+        self.decoder: Any = av.CodecContext.create("mjpeg", "r")
+        self.decoder.thread_count = 1
+        self.converter = VideoReformatter()
+
+
+TOOLS = _Tools()
 
 
 def read_clips(
@@ -223,7 +244,7 @@ def read_clips(
         out_VTHWC: where the pixels are written. None: a new array.
 
     Raises:
-        UserError: the file is missing, or is not the one that the track belongs to.
+        UserError: the file is missing, is not the one that the track belongs to, or is damaged.
     """
     facts, index_VT = track.facts, np.asarray(index_VT)
     if out_VTHWC is None:
@@ -239,9 +260,8 @@ def _rgb(
     path: str, track: Track, index_VT: np.ndarray
 ) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
     """Yield the pixels of each frame that clips show, and its places."""
-    reformatter = VideoReformatter()
     for frame, places in _frames(path, track, index_VT):
-        plane = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+        plane = TOOLS.converter.reformat(frame, format="rgb24", threads=1).planes[0]
         yield plane_pixels(plane, 3), places
 
 
@@ -304,8 +324,21 @@ def _frames(
 ) -> Iterator[tuple[av.VideoFrame, list[tuple[int, int]]]]:
     """Yield each frame that clips show, and its places."""
     wanted = _places(path, track, index_VT)
-    shape, decoder = (track.facts.height, track.facts.width), av.CodecContext.create("mjpeg", "r")
-    decoder.thread_count = 1
+    shape = track.facts.height, track.facts.width
+    try:
+        for (index, places), data in zip(
+            wanted, _jpegs(path, track, [index for index, _ in wanted])
+        ):
+            frames = TOOLS.decoder.decode(av.Packet(data))
+            if len(frames) != 1 or (frames[0].height, frames[0].width) != shape:
+                raise UserError(f"{path}: frame {index} is not a JPEG of its track's size")
+            yield frames[0], places
+    except av.FFmpegError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _jpegs(path: str, track: Track, index_N: Iterable[int]) -> Iterator[bytes]:
+    """Yield the JPEGs of frames. They are what was written, to the bit."""
     try:
         with open(path, "rb", 0) as file:
             if (found := os.fstat(file.fileno()).st_size) != track.facts.bytes:
@@ -313,13 +346,21 @@ def _frames(
                     f"{path}: has {found:,} bytes, and its track says {track.facts.bytes:,}; run "
                     "the same `mgm prepare` again"
                 )
-            for index, places in wanted:
+            for index in index_N:
                 data = os.pread(file.fileno(), int(track.size_N[index]), int(track.offset_N[index]))
-                # A decoder takes parts of a JPEG too, and fills in the rest.
-                whole = data[:2] == START and data[-2:] == END
-                frames = decoder.decode(av.Packet(data)) if whole else []
-                if len(frames) != 1 or (frames[0].height, frames[0].width) != shape:
-                    raise UserError(f"{path}: frame {index} is not a JPEG of its track's size")
-                yield frames[0], places
-    except (OSError, av.FFmpegError) as error:
+                # A decoder takes damaged JPEGs too, and fills in the rest.
+                if zlib.crc32(data) != track.crc_N[index]:
+                    raise UserError(f"{path}: frame {index} is damaged; run `mgm prepare --check`")
+                yield data
+    except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def check_video(path: str, track: Track) -> None:
+    """Check that all frames of a stored video, and all of its motion, are what was written.
+
+    Raises:
+        UserError: the first that is not, by the file's name.
+    """
+    for index, _ in enumerate(_jpegs(path, track, range(len(track)))):
+        track.motion(index)

@@ -5,17 +5,19 @@ A track is an .npz file, which `numpy.load` opens too:
     motion.npy    the cells of frame 0, of frame 1, ... Each frame is compressed by zlib, so a clip
                   reads its own frames only
     frames.npy    a row per frame (`FRAME`)
-    facts.json    `Facts`
+    facts.json    the format's number, and `Facts`
 
 Methods: "codec" has the motion vectors of the source. "dis" and "raft-small" have optical flow
 (`mgm.video.flow`). Reading a track needs NumPy alone.
 """
 
 import json
+import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -25,8 +27,11 @@ import numpy as np
 from numpy.lib.format import write_array
 
 from mgm.errors import NoMotion, UserError
-from mgm.video.motion import Motion, cells, reference_distance
+from mgm.video.crop import Crop
+from mgm.video.motion import Motion, cells, reference_distance, scaled_to, touched
 
+# Of the store: tracks, and the mp4 files that they belong to. Others are prepared anew.
+FORMAT = 2
 # Picture types of B-frames. Other pictures may be references.
 B_PICTURES = ("B", "BI")
 FRAME = np.dtype(
@@ -35,8 +40,10 @@ FRAME = np.dtype(
         ("packed", "<u4"),  # bytes in motion.npy. 0: no motion information
         ("past", "<u4"),  # distances to the references in frames
         ("future", "<u4"),
+        ("time", "<f8"),  # of the source's picture, in seconds. NaN: not known
         ("offset", "<u8"),  # of the JPEG in the store's mp4
         ("size", "<u4"),
+        ("crc", "<u4"),  # CRC-32 of the JPEG
     ]
 )
 UNITS = 4  # per pixel. No codec for which FFmpeg exports vectors has finer ones
@@ -48,7 +55,7 @@ class Facts:
     """Facts about a video of the store.
 
     Args:
-        fps: the source's mean rate.
+        fps: the source's rate (`mgm.video.decode.Source.fps`).
         width, height, bytes: of the store's mp4. bytes is 0 if the track belongs to no store.
         source_width, source_height, codec: of the source as shown.
         vectors: where the motion is from. "source": the source's motion vectors, in its pixels.
@@ -84,7 +91,8 @@ class Track:
     Attributes:
         facts: the video's facts.
         has_mv_T: True for frames with motion information.
-        offset_N, size_N: of each frame's JPEG in the store's mp4.
+        time_T: times of the source's pictures in seconds, as FFmpeg shows them. NaN: it has none.
+        offset_N, size_N, crc_N: of each frame's JPEG in the store's mp4.
     """
 
     def __init__(self, path: str | Path, data: bytes | None = None):
@@ -94,12 +102,18 @@ class Track:
             data: the content of the file, if it is in memory. Then `path` is its name in messages.
 
         Raises:
-            NoMotion: the file is missing or not a whole track.
+            NoMotion: the file is missing, is not a whole track, or is of another format.
         """
         self.path, self.data = str(path), data
         try:
             with self._open() as file, zipfile.ZipFile(file) as archive:
-                self.facts = Facts(**json.loads(archive.read("facts.json")))
+                facts = json.loads(archive.read("facts.json"))
+                if (found := facts.pop("format", 1)) != FORMAT:
+                    raise NoMotion(
+                        f"{self.path}: has format {found}, and this mgm reads {FORMAT}; run the "
+                        "same `mgm prepare` again"
+                    )
+                self.facts = Facts(**facts)
                 # An .npy file ends with the values.
                 table, own = archive.read("frames.npy"), self.facts.frames * FRAME.itemsize
                 frames = np.frombuffer(table, FRAME, offset=len(table) - own)
@@ -108,6 +122,8 @@ class Track:
                 file.seek(info.header_offset + 26)
                 name, extra = np.frombuffer(file.read(4), "<u2").tolist()
                 end = info.header_offset + 30 + name + extra + info.file_size
+        except NoMotion:
+            raise
         except OSError as error:
             raise NoMotion(f"{self.path}: cannot be read ({error.strerror})") from None
         except Exception as error:  # zipfile, zlib, json and NumPy raise many kinds
@@ -115,7 +131,21 @@ class Track:
         self._frames, packed_N = frames, frames["packed"].astype(np.int64)
         self._start_N = end - np.cumsum(packed_N[::-1])[::-1]
         self.has_mv_T = packed_N > 0
+        self.time_T, self.crc_N = frames["time"], frames["crc"]
         self.offset_N, self.size_N = frames["offset"], frames["size"]
+
+    @cached_property
+    def kind_T(self) -> np.ndarray:
+        """The picture type of each frame: "I", "P", "B" or another of FFmpeg's.
+
+        It is that of the stream that has the vectors. Flow has no types: they are empty.
+        """
+        return self._frames["kind"].astype(str)
+
+    @property
+    def fps(self) -> float:
+        """Return the source's frames per second."""
+        return self.facts.fps
 
     def __len__(self) -> int:
         return self.facts.frames
@@ -131,49 +161,78 @@ class Track:
         """Return the motion of some frames: a slice, or numbers from 0."""
         return self.motion(np.arange(len(self))[frames] if isinstance(frames, slice) else frames)
 
-    def motion(self, frames: int | Sequence[int] | np.ndarray) -> Motion:
+    def motion(
+        self,
+        frames: int | Sequence[int] | np.ndarray,
+        crop: Crop | None = None,
+        size: int = 0,
+        frame: tuple[int, int] | None = None,
+    ) -> Motion:
         """Return the motion of frames, by their numbers from 0 in any order.
+
+        Args:
+            crop, size, frame: return it under a crop, as `Motion.under` does, in half of the time.
 
         Raises:
             NoMotion: the file has changed.
             UserError: there is no such frame.
         """
         index_T = np.atleast_1d(frames)
-        whole = index_T.dtype.kind in "iu" or not len(index_T)
+        whole = index_T.ndim == 1 and (index_T.dtype.kind in "iu" or not len(index_T))
         if not whole or not ((index_T >= 0) & (index_T < len(self))).all():
-            raise UserError(f"{self.path}: has frames 0 to {len(self) - 1}, and not {index_T}")
+            raise UserError(f"{self.path}: has frames 0 to {len(self) - 1}, and not {frames}")
         index_T = index_T.astype(np.int64)
-        height, width = self.facts.size
-        rows, columns = cells(height), cells(width)
+        sides = self.facts.size
+        rows, columns = map(cells, sides)
+        part = slice(0, rows), slice(0, columns)
+        if crop:
+            crop = scaled_to(crop, frame or sides, sides)
+            part = touched(crop, size, sides)
         moved_T = self.has_mv_T[index_T]
         moved_N = index_T[moved_T]
         table = self._frames[moved_N]
         kind, scale = ("<i2", 1 / UNITS) if self.facts.vectors in ("source", "h264") else ("<f2", 1)
-        stored_N2HW = np.empty((len(moved_N), 2, rows, columns), kind)
-        future_NHW = np.zeros((len(moved_N), rows, columns), bool)
+        shape = part[0].stop - part[0].start, part[1].stop - part[1].start
+        # dx and dy lie apart in memory, which is faster to compute with.
+        stored_2NHW = np.empty((2, len(moved_N), *shape), kind)
+        future_NHW = np.zeros((len(moved_N), *shape), bool)
         try:
             with self._open() as file:
                 for n, start in enumerate(self._start_N[moved_N].tolist()):
                     file.seek(start)
                     data = zlib.decompress(file.read(table["packed"][n]))
-                    vectors, flags = data[: stored_N2HW[n].nbytes], data[stored_N2HW[n].nbytes :]
-                    stored_N2HW[n] = np.frombuffer(vectors, kind).reshape(2, rows, columns)
-                    if flags:
+                    vectors_2HW = np.frombuffer(data, kind, 2 * rows * columns)
+                    stored_2NHW[:, n] = vectors_2HW.reshape(2, rows, columns)[:, *part]
+                    if flags := data[vectors_2HW.nbytes :]:
                         bits = np.unpackbits(np.frombuffer(flags, np.uint8), count=rows * columns)
-                        future_NHW[n] = bits.reshape(rows, columns)
+                        future_NHW[n] = bits.reshape(rows, columns)[part]
         except (OSError, ValueError, zlib.error) as error:
             raise NoMotion(f"{self.path}: its motion cannot be read ({error})") from None
-        # dx and dy lie apart in memory, which is faster to compute with.
-        vectors_2THW = np.zeros((2, len(index_T), rows, columns), np.float32)
-        moved_2NHW = np.multiply(stored_N2HW.swapaxes(0, 1), np.float32(scale), dtype=np.float32)
-        vectors_2THW[:, moved_T] = moved_2NHW
+        vectors_2THW = np.zeros((2, len(index_T), *shape), np.float32)
+        vectors_2THW[:, moved_T] = np.multiply(stored_2NHW, np.float32(scale), dtype=np.float32)
         past_N11, future_N11 = table["past"][:, None, None], table["future"][:, None, None]
-        distance_THW = np.ones((len(index_T), rows, columns), np.float32)
+        distance_THW = np.ones((len(index_T), *shape), np.float32)
         distance_THW[moved_T] = np.where(future_NHW, future_N11, past_N11)
-        return Motion(np.moveaxis(vectors_2THW, 0, 3), distance_THW, moved_T, (height, width))
+        about = {"kind_T": self.kind_T[index_T], "time_T": self.time_T[index_T]}
+        vectors_THW2 = np.moveaxis(vectors_2THW, 0, 3)
+        return Motion(vectors_THW2, distance_THW, moved_T, sides, crop, size, **about)
 
     def _open(self) -> BinaryIO:
         return open(self.path, "rb", 0) if self.data is None else BytesIO(self.data)
+
+
+def read_track(path: str) -> Track:
+    """Return a track, from memory if its file has not changed. Small sets read them again."""
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise NoMotion(f"{path}: cannot be read ({error.strerror})") from None
+    return _kept(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(1000)
+def _kept(path: str, size: int, mtime_ns: int) -> Track:
+    return Track(path)
 
 
 class TrackWriter:
@@ -200,24 +259,23 @@ class TrackWriter:
         self,
         file: str | Path | BinaryIO,
         facts: Facts,
-        offsets: Sequence[int] = (),
-        sizes: Sequence[int] = (),
+        columns: Mapping[str, Sequence[float] | np.ndarray],
     ) -> None:
         """Write the track.
 
         Args:
-            offsets, sizes: of the JPEGs in the store's mp4. Empty: there is none.
+            columns: of `FRAME`: time, and offset, size and crc if the track belongs to an mp4.
         """
         frames = np.zeros(len(self.kinds), FRAME)
         frames["kind"], frames["packed"] = self.kinds, [len(data) for data in self.packed]
         is_reference_T = np.array([kind not in B_PICTURES for kind in self.kinds])
         frames["past"], frames["future"] = reference_distance(is_reference_T)
-        if len(offsets):
-            frames["offset"], frames["size"] = offsets, sizes
+        for name, values in columns.items():
+            frames[name] = values
         motion = np.frombuffer(b"".join(self.packed), np.uint8)
         # Equal tracks are equal files: `ZipInfo` has no time of writing.
         with zipfile.ZipFile(file, "w") as archive:
-            about = json.dumps(asdict(facts))
+            about = json.dumps({"format": FORMAT, **asdict(facts)})
             archive.writestr(ZipInfo("facts.json"), about, zipfile.ZIP_DEFLATED)
             archive.writestr(ZipInfo("motion.npy"), _npy(motion))
             archive.writestr(ZipInfo("frames.npy"), _npy(frames), zipfile.ZIP_DEFLATED)

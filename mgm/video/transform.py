@@ -10,7 +10,7 @@ import numpy as np
 
 from mgm.rng import generator, seeded
 from mgm.spec import Augment, Clips
-from mgm.video.clip import Crop
+from mgm.video.crop import Crop
 
 # --- Choose frames. T is the clip's number of frames. ---
 # Source: VideoMAE's datasets (MCG-NJU/VideoMAE: kinetics.py, ssv2.py). The paper refers to them
@@ -106,7 +106,7 @@ def random_crop(clips: Clips, height: int, width: int, seed: int) -> Crop:
     elif clips.crop == "resized":
         crop = resized(height, width, rng)
     else:
-        crop = test_crop(height, width, 0, 1)
+        crop = view_crop(height, width)
     return replace(crop, flip=bool(clips.flip and rng.random() < 0.5))
 
 
@@ -146,8 +146,8 @@ def resized(
     return Crop((height - h) // 2, (width - w) // 2, h, w)
 
 
-def test_crop(height: int, width: int, view: int, views: int) -> Crop:
-    """Return spatial test view `view` of `views`: a square of the short side.
+def view_crop(height: int, width: int, view: int = 0, views: int = 1) -> Crop:
+    """Return spatial test view `view` of `views`: a square of the short side. One is central.
 
     Source: MCG-NJU/VideoMAE, kinetics.py.
     """

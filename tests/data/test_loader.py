@@ -15,7 +15,7 @@ import torch
 
 from mgm.data import loader
 from mgm.data.index import Video, read_index
-from mgm.data.loader import open_track, read_track, test_batches, training_batches
+from mgm.data.loader import open_track, test_batches, training_batches
 from mgm.errors import NoMotion, UserError
 from mgm.masking import Grid, make_mask
 from mgm.masking.paper import tube
@@ -49,7 +49,6 @@ def videos(root) -> tuple[Video, ...]:
 def copied(root, tmp_path) -> tuple[Video, ...]:
     """Return the videos of a copy that a test may damage."""
     shutil.copytree(root, tmp_path / "data")
-    read_track.cache_clear()
     return read_index(tmp_path / "data").train[:7]
 
 

@@ -9,10 +9,9 @@ from mgm.models import build_classifier, load_weights
 from mgm.spec import Views
 from mgm.stages import evaluate
 from mgm.stages.evaluate import merged, over_videos, record
-from mgm.video.clip import Crop
 from mgm.video.store import read_clips
 from mgm.video.track import Track
-from mgm.video.transform import view_indices
+from mgm.video.transform import view_crop, view_indices
 from tests.helpers.small_runs import without_file
 from tests.stages.conftest import TUNED
 
@@ -26,7 +25,7 @@ def test_the_test_is_the_mean_softmax_of_each_videos_views(trained, tmp_path):
     for video in trained.index.test:
         track = Track(video.track())
         index_VT = [view_indices(TUNED.clips, video.frames, view, 2) for view in range(2)]
-        crops = [Crop.centre(video.height, video.width)] * 2
+        crops = [view_crop(video.height, video.width)] * 2
         frames_VTHWC = read_clips(video.path, track, index_VT, crops, TUNED.clips.size)
         with torch.inference_mode():
             scores_C = model(torch.from_numpy(frames_VTHWC)).softmax(1).mean(0)

@@ -12,11 +12,11 @@ from mgm.rng import clip_seed
 from mgm.spec import MASKS, Mask, Measure
 from mgm.stages.coverage import MOVES, coverage, hidden_shares
 from mgm.stages.saliency import inside, read_boxes, saliency
-from mgm.video.clip import Clip, Crop
+from mgm.video.clip import Clip
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
 from mgm.video.track import Track
-from mgm.video.transform import view_indices
+from mgm.video.transform import view_crop, view_indices
 from tests.helpers.small_runs import SMALL
 
 
@@ -33,7 +33,7 @@ def test_saliency_is_the_ratio_of_mean_motion(trained, tmp_path):
                         top <= row + 0.5 < bottom and left <= column + 0.5 < right
                         for top, left, bottom, right in boxes[video.name][t]
                     )
-                    sums[within] += float(motion.speed[0, row // 8, column // 8])
+                    sums[within] += float(motion.speed_THW[0, row // 8, column // 8])
                     counts[within] += 1
     out, within = (total / count for total, count in zip(sums, counts))
     assert found["saliency"] == pytest.approx(within / out, rel=1e-5)
@@ -67,11 +67,9 @@ def test_a_pixel_is_inside_if_its_centre_is():
 
 def slow_share(clip, masked_SHW, tubelet):
     """Return the share of moving pixels that are hidden, pixel by pixel."""
-    speed_THW = np.hypot(*np.moveaxis(clip.motion_THW2, -1, 0)) / clip.distance_THW
     size, shares = clip.height, []
-    for slot, masked_HW in enumerate(masked_SHW):
-        frames = [t for t in range(slot * tubelet, (slot + 1) * tubelet) if clip.has_motion_T[t]]
-        speed_HW = sum((speed_THW[t] for t in frames), np.zeros(speed_THW.shape[1:]))
+    # The cells that masks follow, under the crop.
+    for masked_HW, speed_HW in zip(masked_SHW, clip.motion.magnitude(tubelet)):
         moves_HW = speed_HW - np.median(speed_HW) >= MOVES
         hidden = [
             masked_HW[y * len(masked_HW) // size, x * len(masked_HW) // size]
@@ -91,7 +89,7 @@ def test_coverage_is_the_share_of_moving_pixels_under_each_mask(trained, tmp_pat
         for sample, video in enumerate(index.test):
             track = Track(video.track())
             index_T = view_indices(spec.clips, video.frames, 0, 1)
-            crop = Crop.centre(video.height, video.width)
+            crop = view_crop(video.height, video.width)
             frames = read_clips(video.path, track, [index_T], [crop], 24)[0]
             clip = Clip(frames, track.motion(index_T).under(crop, 24, (32, 32)))
             seed_1 = np.array([clip_seed(0, 0, sample)])

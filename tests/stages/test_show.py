@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.errors import as_user_error
 from mgm.spec import MASKS, Mask
-from mgm.stages.coverage import slot_motion
 from mgm.stages.show import draw, show
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
@@ -26,7 +25,7 @@ def test_slots_have_the_mean_motion_of_their_frames():
     has_mv_T = np.array([True, True, False, True])
     distance_THW = np.full((4, 3, 3), 2, np.float32)
     motion = Motion(vectors_THW2, distance_THW, has_mv_T, (24, 24))
-    found = slot_motion(Clip(np.zeros((4, 24, 24, 3), np.uint8), motion), 2)
+    found = motion.mean_velocity(2)
     assert found[:, 1, 2].tolist() == [[3, 0.5], [3, -3]]
     assert not found[:, 0].any()
 

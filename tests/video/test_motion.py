@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgm.video import transform
-from mgm.video.clip import Crop
+from mgm.video.crop import Crop
 from mgm.video.decode import read
 from mgm.video.motion import (
     Motion,
@@ -13,7 +13,6 @@ from mgm.video.motion import (
     rasterise,
     reference_distance,
     rotated,
-    slot_magnitude,
 )
 from tests.helpers.videos import moving_square, write_video
 
@@ -109,7 +108,7 @@ def test_reference_distance_matches_the_slow_version(kinds):
         assert future[t] == (after[0] - t if after else 1)
 
 
-def test_slot_magnitude_divides_by_distance_and_skips_uninformed_frames():
+def test_the_magnitude_of_slots_divides_by_distance_and_skips_uninformed_frames():
     rng = np.random.default_rng(0)
     motion, distance = (
         rng.normal(size=(6, 2, 3, 2)).astype(np.float32),
@@ -120,7 +119,7 @@ def test_slot_magnitude_divides_by_distance_and_skips_uninformed_frames():
     for t in range(6):
         if has_motion[t]:
             slow[t // 2] += (motion[t, ..., 0] ** 2 + motion[t, ..., 1] ** 2) ** 0.5 / distance[t]
-    fast = slot_magnitude(motion, distance, has_motion, 2)
+    fast = Motion(motion, distance, has_motion, (16, 24)).magnitude(2)
     assert fast.dtype == np.float32
     np.testing.assert_allclose(fast, slow, rtol=1e-6)
     assert not fast[2].any()
@@ -189,7 +188,7 @@ def test_the_largest_motion_under_a_cell_is_that_of_its_pixels(seed):
     box = (
         transform.multiscale(height, width, size, rng)
         if seed < 4
-        else transform.test_crop(height, width, 0, 1)
+        else transform.view_crop(height, width)
     )
     box = Crop(box.top, box.left, box.height, box.width, flip)
     found = motion.under(box, size).magnitude(2)

@@ -193,11 +193,41 @@ def test_a_file_that_was_replaced_is_not_read(tmp_path):
     with pytest.raises(UserError, match=r"v\.stored\.mp4: has .* bytes, and its track says"):
         store.read_clips(mp4, track, [[0]], None, 0)
     Path(mp4).write_bytes(good[:200] + good[150:-50])
-    with pytest.raises(UserError, match="frame 3 is not a JPEG"):
+    with pytest.raises(UserError, match="frame 3 is damaged"):
         store.read_clips(mp4, track, [[3]], None, 0)
     Path(mp4).unlink()
     with pytest.raises(UserError, match=r"v\.stored\.mp4: cannot be read \(No such file"):
         store.read_clips(mp4, track, [[3]], None, 0)
+
+
+def test_every_flipped_bit_of_a_frame_is_found(tmp_path):
+    """A decoder would take most of them, and show another picture."""
+    mp4, track = stored(write_video(tmp_path / "v.mp4", moving_square(8)), tmp_path)
+    store.check_video(mp4, track)
+    good, rng = Path(mp4).read_bytes(), np.random.default_rng(0)
+    for index in rng.integers(8, size=40):
+        data = bytearray(good)
+        place = int(track.offset_N[index]) + int(rng.integers(track.size_N[index]))
+        data[place] ^= 1 << int(rng.integers(8))
+        Path(mp4).write_bytes(data)
+        others = [[n for n in range(8) if n != index]]
+        assert store.read_clips(mp4, track, others, None, 0).shape[1] == 7
+        reads = (
+            lambda: store.read_clips(mp4, track, [[0, index]], None, 0),  # noqa: B023
+            lambda: store.check_video(mp4, track),
+        )
+        for work in reads:
+            with pytest.raises(UserError, match=rf"v\.stored\.mp4: frame {index} is damaged"):
+                work()
+
+
+def test_a_check_reads_all_of_the_motion(tmp_path):
+    mp4, track = stored(write_video(tmp_path / "v.mp4", moving_square(8)), tmp_path)
+    data = bytearray(Path(track.path).read_bytes())
+    data[int(track._start_N[5]) + 4] ^= 1
+    Path(track.path).write_bytes(data)
+    with pytest.raises(UserError, match=r"v\.stored\.npz: its motion cannot be read"):
+        store.check_video(mp4, Track(track.path))
 
 
 def test_a_copy_of_the_store_is_read_wherever_it_lies(walk, tmp_path):

@@ -3,18 +3,23 @@
 import pickle
 import subprocess
 import sys
+import zipfile
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.video.frame import PictureType
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mgm
 from mgm.errors import NoMotion, UserError
+from mgm.video.crop import Crop
 from mgm.video.decode import read
-from mgm.video.track import Facts, Track, TrackWriter
+from mgm.video.track import Facts, Track, TrackWriter, read_track
 from tests.helpers.videos import moving_square, stored, write_video
 
 SIDE = st.integers(1, 60)
@@ -52,7 +57,8 @@ def test_cells_of_any_shape_are_kept_without_loss(height, width, vectors, seed):
     writer, file = TrackWriter(), BytesIO()
     for kind, motion_HW2, future_HW in zip("IPBP", motion_THW2, future_THW):
         writer.add(kind, *((motion_HW2, future_HW) if kind != "I" else ()))
-    writer.write(file, Facts(4, 25.0, width, height, width, height, "h264", vectors, 0.0, 0))
+    facts = Facts(4, 25.0, width, height, width, height, "h264", vectors, 0.0, 0)
+    writer.write(file, facts, {})
     motion = Track("memory", file.getvalue())[:]
     np.testing.assert_array_equal(motion.vectors_THW2[1:], motion_THW2[1:].astype(np.float32))
     # Kinds I P B P: the past reference is one frame before, the future one, one after.
@@ -85,6 +91,50 @@ def test_every_flipped_byte_of_the_motion_and_a_cut_file_are_found(video, tmp_pa
             Track(path)
     with pytest.raises(NoMotion, match=r"none\.npz: cannot be read"):
         Track(tmp_path / "none.npz")
+
+
+def test_another_format_says_to_prepare_again(video, tmp_path):
+    with zipfile.ZipFile(video[1].path) as own, zipfile.ZipFile(tmp_path / "old.npz", "w") as old:
+        for name in own.namelist():
+            # Format 1 did not state its number.
+            old.writestr(name, own.read(name).replace(b'"format": 2, ', b""))
+    with pytest.raises(NoMotion, match=r"old\.npz: .*run the same `mgm prepare` again"):
+        Track(tmp_path / "old.npz")
+
+
+def test_a_cut_motion_is_that_under_the_crop(video):
+    """Before vectors become floats, or after."""
+    track, rng = video[1], np.random.default_rng(0)
+    for n in range(20):
+        index_T, flip, frame = rng.integers(24, size=6), bool(n % 2), (96 // (1 + n % 3), 128)
+        top, left = rng.uniform(0, frame[0] - 20), rng.uniform(0, frame[1] - 20)
+        crop = Crop(top, left, rng.uniform(1, 20), rng.uniform(1, 20), flip)
+        size = int(rng.integers(8, 300))
+        one = track.motion(index_T, crop, size, frame)
+        two = track.motion(index_T).under(crop, size, frame)
+        for name, array in vars(two).items():
+            np.testing.assert_array_equal(getattr(one, name), array, err_msg=name)
+        np.testing.assert_array_equal(one.magnitude(2), two.magnitude(2))
+        np.testing.assert_array_equal(one.displacement(2, 4), two.displacement(2, 4))
+
+
+def test_kinds_and_times_are_those_that_ffmpeg_shows(video):
+    path, track = video
+    with av.open(str(path)) as container:
+        shown = [(PictureType(f.pict_type).name, f.time) for f in container.decode(video=0)]
+    for known in (track, mgm.track(path)):
+        assert list(zip(known.kind_T.tolist(), known.time_T.tolist())) == shown
+        assert known.fps == 25
+        motion = known[5:21:2]
+        assert list(zip(motion.kind_T.tolist(), motion.time_T.tolist())) == shown[5:21:2]
+        assert motion[1:3].time_T.tolist() == known.time_T[[7, 9]].tolist()
+
+
+def test_a_track_that_is_written_again_is_read_again(tmp_path):
+    for frames in (8, 12):
+        _, track = stored(write_video(tmp_path / "v.mp4", moving_square(frames)), tmp_path)
+        assert len(read_track(track.path)) == frames
+        assert read_track(track.path) is read_track(track.path)
 
 
 def test_a_track_is_pickled_and_read_by_forks(video):

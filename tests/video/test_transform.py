@@ -95,7 +95,7 @@ def test_crops_that_shrink_little_are_scaled_as_videomaes_opencv_does(size):
 @pytest.mark.parametrize("views", [1, 3])
 def test_test_views_are_squares_along_the_long_side(height, width, views):
     """As in VideoMAE's kinetics.py, which scales the frame before."""
-    crops = [transform.test_crop(height, width, view, views) for view in range(views)]
+    crops = [transform.view_crop(height, width, view, views) for view in range(views)]
     short, slack = min(height, width), abs(height - width)
     offsets = [crop.top + crop.left for crop in crops]
     assert offsets == ([slack // 2] if views == 1 else [0, slack // 2, slack])
