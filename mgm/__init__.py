@@ -1,7 +1,7 @@
 """Motion-Guided Masking (Fan et al., ICCV 2023) and its baselines for video masked autoencoders.
 
-`mgm.load`, `mgm.masks`, `mgm.read` and `mgm.track` are the short way in (`mgm.api`). `mgm.Crop` is
-a crop, and `mgm.rng.clip_seed` draws the seeds of clips.
+The functions of `mgm.api` are the short way in. `mgm.Crop` is a crop, and `mgm.rng.clip_seed` draws
+the seeds of clips.
 
 Shape suffixes, used after an underscore everywhere (`frames_THWC`, `masked_BL`):
 
@@ -16,11 +16,23 @@ from mgm.version import __version__
 
 if TYPE_CHECKING:
     from mgm import rng
-    from mgm.api import load, masks, read, track
-    from mgm.video.clip import Crop
+    from mgm.api import blocks, load, masks, packets, patch_positions, read, track
+    from mgm.video.crop import Crop
 
-_PLACES = dict.fromkeys(("load", "masks", "read", "track"), "mgm.api") | {"Crop": "mgm.video.clip"}
-__all__ = ["Crop", "__version__", "load", "masks", "read", "rng", "track"]
+_FUNCTIONS = ("blocks", "load", "masks", "packets", "patch_positions", "read", "track")
+_PLACES = dict.fromkeys(_FUNCTIONS, "mgm.api") | {"Crop": "mgm.video.crop"}
+__all__ = [
+    "Crop",
+    "__version__",
+    "blocks",
+    "load",
+    "masks",
+    "packets",
+    "patch_positions",
+    "read",
+    "rng",
+    "track",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The short Python interface: `mgm.load`, `mgm.masks`, `mgm.read` and `mgm.track`.
+"""The short Python interface: what `mgm.NAME` has.
 
     model = mgm.load("RUN")                          # or weights in any format
     features = model.embed("video.mp4")
@@ -7,7 +7,10 @@
     track = mgm.track("video.mp4")                   # its motion alone, for any decoder's pixels
     masked_SHW = mgm.masks(track[0:32:2], "mgm", box=(top, left, height, width))
 
-`read`, `track` and `masks` need only the base of the package. `load` needs the extra `train`.
+    positions_V3 = mgm.patch_positions(masked_SHW, range(0, 32, 2))
+    mgm.packets("video.mp4"), mgm.blocks("video.mp4", [5, 6])    # what the codec has
+
+`load` needs the extra `train`. All else needs only the base of the package.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mgm.errors import UserError, valid
+from mgm.errors import UserError, require_count, user_errors, valid
 from mgm.masking import Grid, mask_clips
 from mgm.spec import Clips, Mask, Views, mask_info
 from mgm.video.clip import Clip, Crop
@@ -49,6 +52,66 @@ def read(
     from mgm.video import decode
 
     return decode.read(video, frames, motion)
+
+
+def packets(video: str | Path) -> np.ndarray:
+    """Return the packets of a video, in the order of the file, without decoding: any codec.
+
+    Returns:
+        a structured array (N,): time_s, when its picture is shown in seconds (NaN: not stated);
+        size in bytes; key, True for a keyframe; position of its first byte, -1 if unknown.
+
+    Raises:
+        UserError: the file cannot be read, or has no video.
+    """
+    from mgm.video import decode
+
+    return decode.packets(video)
+
+
+def blocks(video: str | Path, indices: Sequence[int] | np.ndarray) -> list[np.ndarray]:
+    """Return the blocks of frames and their motion vectors, as the codec has them.
+
+    They are in pixels of the coded picture: not turned, not mirrored, not cropped. FFmpeg exports
+    zeros for B-frames of MPEG-4.
+
+    Args:
+        indices: frame numbers from 0, in any order.
+
+    Returns:
+        per frame (blocks, 10) int32, with the columns of motion-vector-extractor: source, w, h,
+        src_x, src_y, dst_x, dst_y, motion_x, motion_y, motion_scale. I-frames have no blocks.
+
+    Raises:
+        NoMotion: FFmpeg exports no vectors of the file.
+        UserError: the file cannot be read, or has fewer frames than requested.
+    """
+    from mgm.video import decode
+
+    return decode.blocks(video, indices)
+
+
+def patch_positions(masked_SHW: np.ndarray, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return the positions of the tokens that stay visible, in the order of tokens.
+
+    Args:
+        masked_SHW: of one clip, as `masks` returns it.
+        indices: numbers of the clip's frames, (T,).
+
+    Returns:
+        (V, 3) int64: the number of the token's first frame, its row and its column.
+
+    Raises:
+        UserError: the frames are not a whole number per slot.
+    """
+    masked_SHW, index_T = np.asarray(masked_SHW), np.asarray(indices)
+    if masked_SHW.ndim != 3 or masked_SHW.dtype != bool:
+        raise UserError("masked_SHW: pass one clip's mask, (slots, rows, columns) of bool")
+    if index_T.ndim != 1 or not len(index_T) or len(index_T) % max(len(masked_SHW), 1):
+        raise UserError(f"indices: pass the clip's frames, for {len(masked_SHW)} slots")
+    position_V3 = np.argwhere(~masked_SHW)
+    position_V3[:, 0] = index_T.reshape(len(masked_SHW), -1)[position_V3[:, 0], 0]
+    return position_V3
 
 
 def track(path: str | Path) -> Track:
@@ -115,6 +178,15 @@ def masks(
             does not fit the tubelets or the grid.
     """
     settings = _settings(mask, ratio)
+    if not isinstance(motion, Clip | Motion):
+        kind = type(motion).__name__
+        raise UserError(
+            f"motion: is of type {kind}; pass a clip, or frames of a track: track[0:16]"
+        )
+    for name, value in {"size": size, "tubelet": tubelet, "stride": stride}.items():
+        require_count(name, value)
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise UserError(f"seed: is {seed}; pass a whole number from 0 to 2**63 - 1")
     if isinstance(motion, Clip):
         if box is not None or flip:
             raise UserError("box and flip are for motion; cut the clip itself: clip.cut(...)")
@@ -124,9 +196,9 @@ def masks(
             )
         motion = motion.known
     elif box is not None or flip:
-        if motion.crop:
-            raise UserError("the motion is under a crop already; pass that of whole frames")
         height, width = frame or motion.frame
+        if box is not None and np.shape(box) != (4,):
+            raise UserError(f"box: is {box}; pass (top, left, height, width)")
         crop = Crop(*(box or (0.0, 0.0, height, width)))
         crop.require_in(height, width)
         motion = motion.under(replace(crop, flip=flip), size, (height, width))
@@ -136,6 +208,8 @@ def masks(
         raise UserError(
             f"the clip has {len(motion)} frames, which tubelet {tubelet} does not divide"
         )
+    if not (np.isfinite(motion.vectors_THW2).all() and (motion.distance_THW > 0).all()):
+        raise UserError("motion: has vectors that are not finite, or a distance of 0")
     sizes = Grid(len(motion) // tubelet, *grid)
     masked_1L, _ = mask_clips(
         settings, sizes, [motion], np.array([seed], np.int64), tubelet, stride
@@ -188,10 +262,12 @@ class LoadedModel:
         Raises:
             UserError: the video cannot be read.
         """
-        from mgm.stages.apply import embed_file
+        require_count("clips", clips)
+        with user_errors():
+            from mgm.stages.apply import embed_file
 
-        views = Views(temporal=clips, spatial=1)
-        return embed_file(self.encoder, self.clips, Path(video), views)
+            views = Views(temporal=clips, spatial=1)
+            return embed_file(self.encoder, self.clips, Path(video), views)
 
 
 def load(
@@ -211,9 +287,13 @@ def load(
             the weights, or 16, 224 and 4.
 
     Raises:
-        UserError: there are no weights, or they fit no model.
+        UserError: there are no weights, they fit no model, or the extra is not installed.
     """
-    from mgm.stages.apply import find_trained
+    for name, value in {"frames": frames, "size": size, "stride": stride}.items():
+        if value is not None:
+            require_count(name, value)
+    with user_errors():
+        from mgm.stages.apply import find_trained
 
-    trained = find_trained(Path(weights), frames, size, stride)
+        trained = find_trained(Path(weights), frames, size, stride)
     return LoadedModel(trained.encoder, trained.clips)

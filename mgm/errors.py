@@ -2,8 +2,10 @@
 
 import difflib
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 # The modules that each extra of the package installs.
@@ -41,6 +43,13 @@ def require_new(path: Path, force: bool) -> None:
     """Check that an output does not exist yet, or may be replaced."""
     if path.exists() and not force:
         raise UserError(f"{path}: exists; choose another --out, or replace it by --force")
+
+
+def require_count(name: str, value: object) -> None:
+    """Check that an argument is a whole number from 1."""
+    # NumPy's integers have an index too.
+    if not hasattr(value, "__index__") or value.__index__() < 1:
+        raise UserError(f"{name}: is {value}; pass a whole number from 1")
 
 
 @contextmanager
@@ -82,10 +91,29 @@ def as_user_error(error: BaseException) -> UserError | None:
                 return UserError(
                     f"{module} is not installed; run pip install '.[{extra}]' in a clone"
                 )
+    if isinstance(error, ImportError):
+        # The linker's errors do not name the module. It is the one that was being imported.
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        module = frames[-1].f_globals.get("__name__", "").partition(".")[0] if frames else ""
+        if module in chain(*EXTRAS.values()):
+            why = " ".join(str(error).split())
+            return UserError(f"{module} is installed, but does not load ({why}); install it again")
     if isinstance(error, OSError):
         parts = (error.filename, error.strerror or error)
         return UserError(": ".join(str(part) for part in parts if part))
     return None
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn errors for the user into `UserError`, for callers in Python."""
+    try:
+        yield
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None or known is error:
+            raise
+        raise known from error
 
 
 @contextmanager

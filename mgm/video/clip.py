@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mgm.errors import UserError
+from mgm.errors import UserError, require_count, valid
 from mgm.spec import Clips
 from mgm.video.crop import Crop
 from mgm.video.motion import Motion
@@ -30,7 +30,8 @@ class Clip:
         return f"Clip({frames}, {has_mv} with motion)"
 
     def __getitem__(self, index: Any) -> "Clip":
-        """Return the clip of some of the frames."""
+        """Return the clip of some of the frames; of one, by its number."""
+        index = [index] if isinstance(index, int | np.integer) else index
         return Clip(self.frames_THWC[index], self.motion and self.motion[index])
 
     @property
@@ -69,8 +70,10 @@ class Clip:
         The motion is in pixels of the new size, on size // 8 cells per side.
 
         Raises:
-            UserError: the crop is not in the frame, or the clip is cut already.
+            UserError: the crop is not in the frame, the clip is cut already, or the size is no
+                number of pixels.
         """
+        require_count("size", size)
         crop.require_in(self.height, self.width)
         if self.motion and self.motion.crop:
             raise UserError("the clip is cut already; cut that of whole frames")
@@ -99,7 +102,9 @@ class Clip:
                 (resized), or the middle.
             flip: whether it may be mirrored.
         """
-        clips = Clips(size=max(size, 8), crop=crop, flip=flip)
+        require_count("size", size)
+        with valid("cut_at_random: "):
+            clips = Clips(size=max(size, 8), crop=crop, flip=flip)
         return self.cut(random_crop(clips, self.height, self.width, seed), size)
 
 

@@ -8,8 +8,11 @@ Decoding uses one thread. With frame threads, the exported vectors differ from r
 decoder that stops early can hang.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+import struct
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from fractions import Fraction
 from functools import partial
 from io import BytesIO
 from itertools import product
@@ -44,6 +47,12 @@ open_file = (
     if int(av.__version__.split(".")[0]) < 19
     else av.open
 )
+# Fields of FFmpeg's AVMotionVector, as motion-vector-extractor orders them.
+COLUMNS = (
+    *("source", "w", "h", "src_x", "src_y", "dst_x", "dst_y"),
+    *("motion_x", "motion_y", "motion_scale"),
+)
+PACKET = np.dtype([("time_s", "<f8"), ("size", "<u4"), ("key", "?"), ("position", "<i8")])
 MESSAGES = 100  # bytes: larger packets have a picture
 MOST_DAMAGED = 0.05  # share of a file's packets that may not decode
 
@@ -70,10 +79,11 @@ class Picture:
         data: Any = SideDataContainer(frame)  # type: ignore[call-arg]
         self.rotation = _rotation(data.get("DISPLAYMATRIX")) or rotation
         self.vectors: np.ndarray | None = None
+        self.exported = data.get("MOTION_VECTORS")
         # FFmpeg exports zeros for B-pictures of MPEG-4.
         blind = self.kind == "I" or (codec == "mpeg4" and self.kind in B_PICTURES)
-        if not blind and (vectors := data.get("MOTION_VECTORS")) is not None:
-            self.vectors = vectors.to_ndarray()
+        if not blind and self.exported is not None:
+            self.vectors = self.exported.to_ndarray()
             if corner != (0, 0):
                 self.vectors = self.vectors.copy()
                 self.vectors["dst_x"] -= corner[0]
@@ -84,6 +94,14 @@ class Picture:
         """Return height and width as shown."""
         height, width = self.frame.height, self.frame.width
         return (width, height) if self.rotation.swapped else (height, width)
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """Return the blocks as FFmpeg exports them, (N, 10) int32 (`COLUMNS`)."""
+        if self.exported is None:
+            return np.empty((0, len(COLUMNS)), np.int32)
+        vectors = self.exported.to_ndarray()
+        return np.stack([vectors[name] for name in COLUMNS], 1, dtype=np.int32, casting="unsafe")
 
     def rgb(self, reformatter: VideoReformatter) -> np.ndarray:
         """Return the pixels as shown, (H, W, 3) uint8, in the reformatter's own buffer."""
@@ -139,9 +157,9 @@ class Source:
         self.codec: str = context.codec.canonical_name
         # They cannot be read when the file is closed.
         self.rate = float(self.stream.average_rate or self.stream.guessed_rate or 25)
-        self.listed = self.stream.frames
+        self.listed, self.stated = self.stream.frames, self._stated(name)
         self.size, self.kinds, self.times, self.interlaced = (0, 0), list[str](), list[float](), 0
-        self.packets, self.damaged, self.cut_off = 0, 0, False
+        self.packets, self.damaged, self.cut_off, self.end = 0, 0, False, 0.0
 
     def __iter__(self) -> Iterator[Picture]:
         """Yield the pictures, and close the file. Its end is checked too."""
@@ -175,13 +193,48 @@ class Source:
         total = max(self.packets, self.listed) if self.cut_off else self.packets
         if (lost := self.damaged + total - self.packets) > MOST_DAMAGED * total:
             raise UserError(f"{self.path}: {lost:,} of {total:,} packets do not decode")
+        if self.end < (1 - MOST_DAMAGED) * self.stated:
+            raise UserError(
+                f"{self.path}: is cut off after {self.end:.1f} of the {self.stated:.1f} s that it "
+                "states"
+            )
+
+    def _stated(self, form: str) -> float:
+        """Return the duration in seconds that the file's head states, if it lists no packets."""
+        if form == "matroska,webm":
+            return (self.container.duration or 0) / 1e6
+        if form == "flv":
+            # If it states none, FFmpeg guesses it from the bit rate.
+            with self.path.open("rb") as file:
+                found = re.search(rb"\x00\x08duration\x00(.{8})", file.read(4096), re.DOTALL)
+            return struct.unpack(">d", found[1])[0] if found else 0.0
+        return 0.0
+
+    def demux(self) -> Generator[av.Packet]:
+        """Yield the packets of the video."""
+        # Sound may go on after the last picture, and all of it is stated.
+        demuxed: Any = self.container.demux(*([] if self.stated else [self.stream]))
+        delays, last, longest = dict[int, int](), 0.0, 0.0
+        # A PyAV generator that is not closed leaks 150 bytes.
+        with closing(demuxed) as packets:
+            for packet in packets:
+                own = packet.stream_index == self.stream.index
+                if self.stated and None not in (packet.pts, packet.dts):
+                    # P-frames come before B-frames that are shown earlier.
+                    delay = delays.setdefault(packet.stream_index, packet.pts - packet.dts)
+                    shown = float((packet.dts + delay) * packet.time_base)
+                    if own:
+                        last, longest = shown, max(longest, shown - last)
+                    # The last picture may not state how long it is shown.
+                    seconds = float((packet.duration or 0) * packet.time_base)
+                    self.end = max(self.end, shown + (seconds or longest))
+                if own:
+                    yield packet
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         """Yield all frames that decode. A packet that does not is skipped, as players do."""
-        demuxed: Any = self.container.demux(self.stream)
         try:
-            # A PyAV generator that is not closed leaks 150 bytes.
-            with closing(demuxed) as packets:
+            with closing(self.demux()) as packets:
                 for packet in packets:
                     if packet.has_sidedata("encryption_info"):
                         raise UserError(f"{self.path}: is encrypted")
@@ -235,13 +288,15 @@ class Source:
 
     @property
     def fps(self) -> float:
-        """Return the mean rate of the pictures so far.
+        """Return the rate of the pictures so far.
 
-        It is the file's own rate, unless the pictures' times contradict it by more than a tenth.
-        Browsers' recordings state the clock's rate, and fields count twice.
+        It is the file's own rate, unless it differs by more than a tenth from the median time from
+        one picture to the next. Browsers' recordings state the clock's rate, fields count twice,
+        and the times of joined files jump.
         """
-        seconds = float(np.ptp(self.times))
-        measured = (len(self.times) - 1) / seconds if seconds > 0 else self.rate
+        steps = np.diff(self.times)
+        steps = steps[steps > 0]
+        measured = 1 / float(np.median(steps)) if len(steps) else self.rate
         return self.rate if abs(self.rate / measured - 1) <= 0.1 else measured
 
     def facts(self, vectors: str) -> Facts:
@@ -267,9 +322,7 @@ def read(
         UserError: the file cannot be read, or has fewer frames than requested.
     """
     every = frame_indices is None
-    index_T = np.arange(1) if frame_indices is None else np.atleast_1d(np.asarray(frame_indices))
-    if index_T.dtype.kind not in "iu" or not len(index_T) or index_T.min() < 0:
-        raise UserError(f"{path}: frames are {frame_indices}; pass whole numbers from 0")
+    index_T = np.arange(1) if frame_indices is None else _indices(path, frame_indices)
     source, writer, reformatter = Source(path, motion), TrackWriter(), VideoReformatter()
     if motion:
         source.require_vectors()
@@ -279,14 +332,14 @@ def read(
         if chosen:
             frame_of[index] = np.array(picture.rgb(reformatter))
         writer.add(picture.kind, *(picture.cells() if chosen else ()))
-        # The distances of the last B-frames depend on the next reference.
+        # The distances of the last B-frames depend on the next reference. A file of I-frames alone
+        # is known at its second kind of picture.
         done = not every and len(frame_of) == len(wanted)
-        if done and (not motion or picture.kind not in B_PICTURES):
+        if done and (not motion or picture.kind not in ("I", *B_PICTURES)):
             break
     if every:
         index_T = np.arange(len(frame_of))
-    if len(source.kinds) <= index_T.max():
-        raise UserError(f"{path}: has {len(source.kinds)} frames, and no frame {index_T.max()}")
+    _require_frames(source, index_T)
     frames_THWC = np.stack([frame_of[index] for index in index_T.tolist()])
     return Clip(frames_THWC, _track(source, writer).motion(index_T) if motion else None)
 
@@ -321,6 +374,81 @@ def probe(path: str | Path) -> Facts:
     for _ in source:
         pass
     return source.facts("source" if source.has_vectors else "none")
+
+
+def packets(path: str | Path) -> np.ndarray:
+    """Return the packets of a video, in the order of the file, without decoding: any codec.
+
+    Returns:
+        a structured array (N,): time_s, when its picture is shown in seconds (NaN: not stated);
+        size in bytes; key, True for a keyframe; position of its first byte, -1 if unknown.
+
+    Raises:
+        UserError: the file cannot be read, or has no video.
+    """
+    source, nothing = Source(path, motion=False), float("nan")
+    rows, base = list[tuple[float, int, bool, int]](), source.stream.time_base or Fraction(1)
+    numerator, denominator = base.numerator, base.denominator
+    with closing(source.container), closing(source.demux()) as found:
+        try:
+            for packet in found:
+                if packet.size:
+                    shown = packet.pts
+                    time_s = nothing if shown is None else shown * numerator / denominator
+                    place = -1 if packet.pos is None else packet.pos
+                    rows.append((time_s, packet.size, packet.is_keyframe, place))
+        except av.FFmpegError as error:
+            raise UserError(f"{path}: packet {len(rows)}: {error.strerror}") from None
+    if not rows:
+        raise UserError(f"{path}: has no packets of video")
+    return np.array(rows, PACKET)
+
+
+def blocks(path: str | Path, indices: Sequence[int] | np.ndarray) -> list[np.ndarray]:
+    """Return the blocks of frames and their motion vectors, as the codec has them.
+
+    They are in pixels of the coded picture: not turned, not mirrored, not cropped. FFmpeg exports
+    zeros for B-frames of MPEG-4.
+
+    Args:
+        indices: frame numbers from 0, in any order.
+
+    Returns:
+        per frame (blocks, 10) int32, with the columns of motion-vector-extractor: source, w, h,
+        src_x, src_y, dst_x, dst_y, motion_x, motion_y, motion_scale. I-frames have no blocks.
+
+    Raises:
+        NoMotion: FFmpeg exports no vectors of the file.
+        UserError: the file cannot be read, or has fewer frames than requested.
+    """
+    index_T = _indices(path, indices)
+    source = Source(path)
+    source.require_vectors()
+    wanted, found = set(index_T.tolist()), dict[int, np.ndarray]()
+    for index, picture in enumerate(source):
+        if index in wanted:
+            found[index] = picture.blocks
+        # A file of I-frames alone is known at its second kind of picture.
+        if len(found) == len(wanted) and picture.kind != "I":
+            break
+    source.require_vectors()
+    _require_frames(source, index_T)
+    return [found[index] for index in index_T.tolist()]
+
+
+def _indices(path: str | Path, frames: Any) -> np.ndarray:
+    """Return frame numbers as an array."""
+    index_T = np.atleast_1d(np.asarray(frames))
+    whole = index_T.ndim == 1 and index_T.dtype.kind in "iu" and len(index_T)
+    if not whole or index_T.min() < 0:
+        raise UserError(f"{path}: frames are {frames}; pass whole numbers from 0")
+    return index_T
+
+
+def _require_frames(source: Source, index_T: np.ndarray) -> None:
+    """Check that the pictures so far are all that were asked for."""
+    if (count := len(source.kinds)) <= index_T.max():
+        raise UserError(f"{source.path}: has {count} frames, and no frame {index_T.max()}")
 
 
 def plane_pixels(plane: Any, channels: int = 1) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mgm.errors import UserError
+from mgm.errors import UserError, require_count
 from mgm.video.crop import Crop
 
 CELL = 8  # pixels: the smallest block for which FFmpeg exports a vector
@@ -67,9 +67,10 @@ class Motion:
         return f"Motion({count} of {len(self)} frames of {height} x {width} pixels)"
 
     def __getitem__(self, index: Any) -> "Motion":
-        """Return the motion of some of the frames."""
+        """Return the motion of some of the frames; of one, by its number."""
+        index = [index] if isinstance(index, int | np.integer) else index
         names = "vectors_THW2", "distance_THW", "has_mv_T", "kind_T", "time_T"
-        known = {name: getattr(self, name) for name in names}
+        known: dict[str, Any] = {name: getattr(self, name) for name in names}
         return replace(self, **{name: x[index] for name, x in known.items() if x is not None})
 
     def under(self, crop: Crop, size: int, frame: tuple[int, int] | None = None) -> "Motion":
@@ -80,15 +81,16 @@ class Motion:
                 of the vectors.
 
         Raises:
-            UserError: the motion is under a crop already.
+            UserError: the motion is under a crop already, or the size is no number of pixels.
         """
         if self.crop:
             raise UserError("the motion is under a crop already; pass that of whole frames")
+        require_count("size", size)
         crop = scaled_to(crop, frame or self.frame, self.frame)
         part = (slice(None), *touched(crop, size, self.frame))
         vectors_THW2, distance_THW = self.vectors_THW2[part], self.distance_THW[part]
-        own = {"vectors_THW2": vectors_THW2, "distance_THW": distance_THW}
-        return replace(self, **own, crop=crop, size=size)
+        about: dict[str, Any] = {"kind_T": self.kind_T, "time_T": self.time_T}
+        return Motion(vectors_THW2, distance_THW, self.has_mv_T, self.frame, crop, size, **about)
 
     @property
     def velocity_THW2(self) -> np.ndarray:
@@ -121,8 +123,9 @@ class Motion:
             return self
         vectors_THW2 = self._scaled(sampled(self.vectors_THW2, self, "centre"))
         distance_THW = sampled(self.distance_THW, self, "centre")
-        own = {"vectors_THW2": vectors_THW2, "distance_THW": distance_THW, "crop": None}
-        return replace(self, **own, frame=(self.size, self.size))
+        about: dict[str, Any] = {"kind_T": self.kind_T, "time_T": self.time_T}
+        frame = self.size, self.size
+        return Motion(vectors_THW2, distance_THW, self.has_mv_T, frame, **about)
 
     def magnitude(self, tubelet: int) -> np.ndarray:
         """Return the magnitude of each slot's motion for masks, (S, H, W) float32.

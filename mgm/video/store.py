@@ -63,7 +63,7 @@ def write_video(
                 height, width = fitted(*picture.size, short_side)
                 encoder = _jpeg_encoder(height, width, quality)
                 if not video.has_vectors:
-                    recoded = Recoder(height, width, video.rate)
+                    recoded = Recoder(source, height, width, video.rate)
             if recoded:
                 recoded.add(picture)
             else:
@@ -75,7 +75,7 @@ def write_video(
                 sizes.append(jpegs.write(packet))
         if not recoded and not video.has_vectors:
             # All of its pictures are I-frames.
-            recoded = Recoder(height, width, video.rate)
+            recoded = Recoder(source, height, width, video.rate)
             for picture in Source(source, motion=False):
                 recoded.add(picture)
         if recoded:
@@ -92,7 +92,12 @@ def write_video(
                 bytes=temporary.stat().st_size,
             )
         with replacing(npz) as temporary:
-            columns = {"time": video.times, "offset": offsets, "size": sizes, "crc": crcs}
+            columns: dict[str, Any] = {
+                "time": video.times,
+                "offset": offsets,
+                "size": sizes,
+                "crc": crcs,
+            }
             writer.write(temporary, facts, columns)
     return facts
 
@@ -169,6 +174,7 @@ def _write_mp4(
 # P-frame, so its distance in frames is known. The stream is the same on every call and machine:
 # x264 uses one thread, and no macroblock tree, since the tree's AVX-512 code is not deterministic.
 GOP = 36
+MOST_PIXELS = 16_384  # of a side, that x264 takes
 ENCODING = {
     "preset": "medium",
     "crf": "19",
@@ -181,7 +187,12 @@ ENCODING = {
 class Recoder:
     """Motion vectors of pictures whose codec has none: those of an H.264 encoding in memory."""
 
-    def __init__(self, height: int, width: int, fps: float):
+    def __init__(self, source: Path, height: int, width: int, fps: float):
+        if max(height, width) > MOST_PIXELS:
+            raise UserError(
+                f"{source}: its frames would have {width} x {height} pixels, and a side has at "
+                f"most {MOST_PIXELS:,}"
+            )
         encoder: Any = av.CodecContext.create("libx264", "w")
         encoder.height, encoder.width, encoder.pix_fmt = height, width, "yuv420p"
         rate = fraction(fps)
