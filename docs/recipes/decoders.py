@@ -1,4 +1,4 @@
-"""Keep your decoder: a dataset on torchcodec or decord whose masks come from mgm.
+"""Keep your decoder: torchcodec or decord has the frames, mgm their masks and their motion.
 
 Both decoders number frames as mgm does, on your own files and on the store's mp4 files.
 """
@@ -43,6 +43,16 @@ class Clips(Dataset):
         crop_THWC = frames_THWC[:, top : top + self.side, left : left + self.side]
         crop = {"box": (top, left, self.side, self.side), "frame": (height, width)}
         return crop_THWC, mgm.masks(track[index_T], "mgm", seed=n, **crop).reshape(-1)
+
+
+def frames_and_motion(
+    video: str, index_T: np.ndarray, decoder: Literal["torchcodec", "decord"] = "torchcodec"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the decoder's frames, and (dx, dy) in pixels per frame of each 8 x 8 pixels of them.
+
+    For many clips of a video, keep the track.
+    """
+    return read(video, index_T, decoder), mgm.track(video)[index_T].velocity_THW2
 
 
 def read(video: str, index_T: np.ndarray, decoder: str) -> np.ndarray:

@@ -41,6 +41,31 @@ def show(
 
 
 @app.command()
+def motion(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder that `mgm prepare` wrote; or a video, or a folder of videos, which are "
+            "decoded.",
+            metavar="DIR",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--csv", help="The file to write. Default: stdout.")
+    ] = None,
+) -> None:
+    """Measure how much moves in each video, to sort out static and shaky ones.
+
+    A row per video: mean speed and pan (pixels of the source per frame), the share of cells that
+    move, the share of I-frames, and seconds.
+    """
+    from mgm.stages.motion import table
+
+    for line in table(source, out):
+        say(line)
+
+
+@app.command()
 @grouped
 def embed(
     options: ApplyOptions,

@@ -91,6 +91,39 @@ def test_decords_clips_have_the_masks_of_our_own(videos):
         np.testing.assert_array_equal(masked_L, known_SHW.ravel())
 
 
+def test_decords_frames_have_the_motion_of_our_own(videos):
+    pytest.importorskip("decord")
+    index_T = np.array([0, 3, 9, 31])
+    own = mgm.read("video.mp4", index_T)
+    frames_THWC, velocity_THW2 = recipe("decoders").frames_and_motion(
+        "video.mp4", index_T, "decord"
+    )
+    assert np.abs(frames_THWC.astype(int) - own.frames_THWC).mean() < 2
+    np.testing.assert_array_equal(velocity_THW2, own.motion.velocity_THW2)
+    assert velocity_THW2.any()
+
+
+def test_an_encoder_sees_the_kept_patches_alone_and_where_they_lie(tmp_path):
+    """Pixels of hidden patches and the order of tokens change nothing; places do."""
+    index_T, module = range(0, 16, 2), recipe("onevision")
+    path = write_video(tmp_path / "video.mp4", moving_square(16, 224, 224, side=64), g=16)
+    pixels_VD, position_V3 = module.kept_patches(path, index_T)
+    clip = mgm.read(path, index_T)
+    assert 0 < len(position_V3) < 0.3 * 8 * 196
+    for pixels_D, (t, row, column) in zip(pixels_VD, position_V3.tolist()):
+        frame_HWC = clip.frames_THWC[index_T.index(t)]
+        part = frame_HWC[16 * row : 16 * row + 16, 16 * column : 16 * column + 16]
+        np.testing.assert_array_equal((255 * pixels_D).round().numpy(), part.ravel())
+    torch.manual_seed(0)
+    encoder = module.Encoder().eval()
+    feature_1D = encoder(pixels_VD[None], position_V3[None])
+    order = torch.randperm(len(position_V3))
+    other_1D = encoder(pixels_VD[order][None], position_V3[order][None])
+    torch.testing.assert_close(other_1D, feature_1D, rtol=1e-4, atol=1e-5)
+    moved_1D = encoder(pixels_VD[None], position_V3[order][None])
+    assert (moved_1D - feature_1D).abs().max() > 1e-3
+
+
 @pytest.mark.slow
 def test_torchcodecs_clips_have_the_masks_of_decords(videos):
     """torchcodec brings no FFmpeg, so `bench` lends it PyAV's."""
@@ -102,6 +135,11 @@ def test_torchcodecs_clips_have_the_masks_of_decords(videos):
         f"from decoders import Clips\nclips = Clips({videos}, {tracks_of(videos)})\n"
         "own = np.stack([clips[n][1] for n in range(3)])\n"
         "assert (own == np.load('known.npy')).all()\n"
+        "from decoders import frames_and_motion\nimport mgm\n"
+        "frames_THWC, moved = frames_and_motion('video.mp4', np.array([3, 7]))\n"
+        "known = mgm.read('video.mp4', [3, 7])\n"
+        "assert np.abs(frames_THWC.astype(int) - known.frames_THWC).mean() < 2\n"
+        "assert (moved == known.motion.velocity_THW2).all()\n"
     )
     path = os.pathsep.join(map(str, (ROOT, ROOT / "bench", RECIPES)))
     done = subprocess.run(
