@@ -8,9 +8,10 @@ order, and after a column C of printed numbers a column "C: ours". It names the 
 each number, as DATASET/ROW/COLUMN of the study whose views have the key; empty: it is quoted alone.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from math import inf, nan
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -36,8 +37,11 @@ PLACE = ["study", "dataset", "title", "column", "metric"]
 NUMBER = r"(,| at ratio) [\d.,]+( %| steps| epochs)?$"
 
 
-def cells(frame: pd.DataFrame) -> pd.DataFrame:
+def cells(frame: pd.DataFrame, studies: Mapping[str, Study] = MappingProxyType({})) -> pd.DataFrame:
     """Return a row per cell, finished or not, in the order of the frame.
+
+    Args:
+        studies: by name. Those with an `overlap` have wider intervals.
 
     Columns:
         study, dataset, title, row, column, control, metric; share: whether it is in per cent.
@@ -51,7 +55,8 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, runs in frame[frame.column != ""].groupby(CELL, sort=False):
         first, done = runs.iloc[0], runs[runs.value.notna()]
-        one, unit = _of_cell(done, first.metric in SHARES)
+        overlap = studies[first.study].overlap if first.study in studies else 0.0
+        one, unit = _of_cell(done, first.metric in SHARES, overlap)
         row = first[SAME].to_dict() | one._asdict() | {"unit": unit, "wanted": len(runs)}
         row["status"] = "finished" if len(done) == len(runs) else "partial"
         if done.empty:
@@ -66,7 +71,7 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
     return table.assign(line=line, share=table.metric.isin(SHARES))
 
 
-def _of_cell(runs: pd.DataFrame, share: bool) -> tuple[Estimate, str]:
+def _of_cell(runs: pd.DataFrame, share: bool, overlap: float) -> tuple[Estimate, str]:
     if runs.empty:
         return Estimate(nan, n=0), ""
     values = runs.value.tolist()
@@ -74,8 +79,14 @@ def _of_cell(runs: pd.DataFrame, share: bool) -> tuple[Estimate, str]:
         return binomial(values[0], int(runs.n_test.iloc[0])), "test videos"
     # A mean of datasets, of which others may be subtracted, has the ids of several runs.
     limits = (-100.0 if " " in runs.run_id.iloc[0] or min(values) < 0 else 0.0, 100.0)
-    unit = "datasets" if (runs.dataset_seed >= 0).all() else "seeds"
-    return student(values, *(limits if share else ())), unit
+    unit = _unit(bool((runs.dataset_seed >= 0).all()), overlap)
+    return student(values, *(limits if share else (-inf, inf)), overlap), unit
+
+
+def _unit(datasets: bool, overlap: float) -> str:
+    if overlap:
+        return "folds, corrected (Nadeau-Bengio)"
+    return "datasets" if datasets else "seeds"
 
 
 def differences(
@@ -97,7 +108,8 @@ def differences(
     for _, runs in own.groupby(["dataset", "column"], sort=False):
         wide, place = by_unit(runs), runs.iloc[0][PLACE].to_dict()
         for row, minus in pairs:
-            one, unit = difference(wide, (row, minus), place["metric"], runs.n_test.max())
+            n_test = runs.n_test.max()
+            one, unit = difference(wide, (row, minus), place["metric"], n_test, study.overlap)
             if one:
                 ids = runs[runs.row.isin((row, minus)) & runs.value.notna()].run_id.unique()
                 two = {"row": row, "minus": minus, "share": place["metric"] in SHARES}
@@ -130,23 +142,24 @@ def paired(wide: pd.DataFrame, rows: Sequence[str]) -> pd.Series:
 
 
 def difference(
-    wide: pd.DataFrame, rows: Sequence[str], metric: str, n_test: float
+    wide: pd.DataFrame, rows: Sequence[str], metric: str, n_test: float, overlap: float = 0.0
 ) -> tuple[Estimate | None, str]:
     """Return the interval of what `paired` returns, and its unit; None if no unit has all rows.
 
     Args:
         n_test: videos of the test.
+        overlap: of the study.
     """
     units, share = paired(wide, rows), metric in SHARES
     if units.empty:
         return None, ""
-    unit = "datasets" if units.index[0][0] >= 0 else "seeds"
+    unit = _unit(units.index[0][0] >= 0, overlap)
     if len(units) == 1 and len(rows) == 2 and share and n_test > 0:
         one, other = (float(wide[row][units.index[0]]) for row in rows)
         if min(one, other) >= 0:
             return binomial_difference(one, other, int(n_test)), "test videos"
     limit = 100.0 * max(1, len(rows) // 2) if share else inf
-    return student(units.tolist(), -limit, limit), unit
+    return student(units.tolist(), -limit, limit, overlap), unit
 
 
 def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) -> pd.DataFrame:
@@ -156,7 +169,8 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
     outside. Otherwise, or with fewer than six units, it is open.
 
     Columns: dataset, title, column, metric, share, says, mean, low, high, n, unit, verdict, why,
-    against (the number that contradicts most, and its dataset seed or seed) and note.
+    against (the number that contradicts most, and its dataset seed or seed), note, and `row` and
+    `minus` of the prediction, or neither if it has four rows.
     """
     old = frozen.studies.get(study.study) if frozen else None
     own = frame[frame.study == study.study]
@@ -166,7 +180,8 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
     for one in dict.fromkeys((*before, *study.predictions)):
         late = bool(began) and one not in before
         # The first dataset and column are those of its time.
-        judged = _judged(own, old if old and one in before else study, one)
+        then = old if old and one in before else study
+        judged = _judged(own, then.model_copy(update={"overlap": study.overlap}), one)
         rows.append(judged | {"note": "added after runs began" * late})
     return pd.DataFrame(rows)
 
@@ -178,7 +193,7 @@ def _judged(frame: pd.DataFrame, study: Study, one: Prediction) -> dict[str, Any
     runs = frame[(frame.dataset == dataset) & (frame.column == column)]
     rows = [row for row in (one.row, one.minus, *(one.than or ())) if row]
     wide, (low, high) = by_unit(runs), one.bounds
-    number, unit = difference(wide, rows, metric, runs.n_test.max())
+    number, unit = difference(wide, rows, metric, runs.n_test.max(), study.overlap)
     units, against = paired(wide, rows), ""
     if len(units) > 1:
         worst = int(pd.concat([units - low, high - units], axis=1).min(axis=1).argmin())
@@ -197,6 +212,7 @@ def _judged(frame: pd.DataFrame, study: Study, one: Prediction) -> dict[str, Any
         **{"dataset": dataset, "title": study.shown.get(dataset, dataset), "column": column},
         **{"metric": metric, "share": metric in SHARES, "says": one.says, **number._asdict()},
         **{"unit": unit, "verdict": verdict, "why": why, "against": against},
+        **({"row": "", "minus": ""} if one.than else {"row": one.row, "minus": one.minus}),
     }
 
 

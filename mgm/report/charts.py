@@ -1,9 +1,9 @@
-"""Charts of cells and of paired differences: a mark with its interval per number.
+"""Charts: paired differences with their intervals, and accuracies over a number such as epochs.
 
-One chart has names on its vertical axis, or a number such as epochs on its horizontal axis. Marks
-stand at their true places. MGM has the same colour everywhere.
+Marks stand at their true places. MGM has the same colour everywhere.
 """
 
+import re
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,22 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import blended_transform_factory
 
 from mgm.report.style import ACCENT, COLOURS, INK, MARKS, caption, colours_of
 from mgm.spec import MASKS
 from mgm.study.schema import View
 
 # Inches. A phone shows a figure of this width at its full size, so panels stand below one another.
-WIDTH, HEIGHT, ROW = 4.2, 2.5, 0.24  # of a figure, a panel, a name with its mark
-AXES = {"epochs": "Pretraining epochs", "ratio": "Mask ratio", "steps": "Pretraining steps"}
+WIDTH, HEIGHT = 4.2, 2.5  # of a figure, a panel of curves
+TITLE, ROW = 0.32, 0.22  # of a title, a name with its mark
+LETTERS = 27  # of a line of a name
+AXES = {
+    "epochs": "Pretraining epochs",
+    "ratio": "Mask ratio",
+    "steps": "Pretraining steps",
+    "computing": "Multiply-adds of pretraining",
+}
 COVERAGE = (
     "Filled: share of the moving pixels that each mask hides, mean over {:,.0f} test videos. Open: "
     "share of all patches. A mask that ignores motion hides about as much of both. Orange: masks "
@@ -33,8 +41,7 @@ def points_of(numbers: pd.DataFrame, view: View, together: bool = False) -> pd.D
     """Return a mark per number, with its `panel`, `hue` and place `x`.
 
     Args:
-        numbers: cells, or paired differences with the same columns. `paper` is the paper's number,
-            NaN if there is none.
+        numbers: cells. `paper` is the paper's number, NaN if there is none.
         together: whether the paper's numbers are of the same size of experiment, so that they can
             share a panel with ours. Else they have one of their own.
     """
@@ -57,62 +64,29 @@ def points_of(numbers: pd.DataFrame, view: View, together: bool = False) -> pd.D
     return pd.concat([ours.replace({"panel": {"": "Ours"}}), quoted], ignore_index=True)
 
 
-def draw(points: pd.DataFrame, x: str = "", minus: str = "") -> Figure:
-    """Draw marks that have a `panel`, a `hue` and a place `x`.
+def draw(points: pd.DataFrame, x: str) -> Figure:
+    """Draw a line per `hue` over a number, in a panel per `panel`.
 
     Args:
-        x: epochs, ratio or steps, for a horizontal axis of numbers. Else `points.x` are names.
-        minus: the row that was subtracted.
+        x: a name of AXES.
     """
     # A level over all of a horizontal axis has no mark.
     hues = list(dict.fromkeys(points.hue[points.x.notna()]))
     colours, marks = colours_of(hues), dict(zip(hues, MARKS * len(hues)))
-    numeric, panels = x in AXES, points.panel.nunique()
-    names = points.groupby("panel", sort=False).x.nunique()
-    line = ROW * (1 + 0.35 * (len(hues) - 1))
-    heights = [HEIGHT] * panels if numeric else (line * (names + 0.5) + 0.45).tolist()
-    grid = sns.FacetGrid(
-        points,
-        row="panel",
-        sharex=bool(minus) and not numeric,
-        sharey=False,
-        gridspec_kws={"height_ratios": heights},
-    )
+    grid = sns.FacetGrid(points, row="panel", sharex=False, sharey=False)
     for panel, axes in grid.axes_dict.items():
-        part = points[points.panel == panel]
-        (_curves if numeric else _names)(axes, part, colours, marks)
-        if minus:
-            zero = axes.axhline if numeric else axes.axvline
-            zero(0, color=INK, linewidth=0.8, zorder=0)
-    amount = _amount(points, minus)
-    grid.set_axis_labels(*((AXES[x], amount) if numeric else (amount, "")))
+        _curves(axes, points[points.panel == panel], colours, marks)
+    same = (points.metric == "top1").all()
+    grid.set_axis_labels(AXES[x], "Top-1 accuracy (%)" if same else points.column.iloc[0])
     grid.set_titles("{row_name}")
-    grid.figure.set_size_inches(WIDTH, sum(heights) + 0.25)
+    grid.figure.set_size_inches(WIDTH, HEIGHT * points.panel.nunique() + 0.25)
     grid.tight_layout()
     if any(hues):
         handles = [axes.errorbar([], [], fmt=marks[hue], color=colours[hue], ms=5) for hue in hues]
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
         place |= {"ncols": 1 if max(map(len, hues)) > 24 else 2}
         grid.figure.legend(handles, hues, **place)
-    return caption(grid.figure, _key(points, numeric))
-
-
-def _names(axes: Axes, points: pd.DataFrame, colours: Mapping, marks: Mapping) -> None:
-    """Draw a line per name, and marks of several colours below one another."""
-    names, hues = list(dict.fromkeys(points.x)), list(colours)
-    room = 0.6 / max(len(hues) - 1, 2) if len(hues) > 1 else 0
-    for hue, own in points.groupby("hue", sort=False):
-        shift = room * (hues.index(hue) - (len(hues) - 1) / 2)
-        # Without a colour's meaning, orange is MGM in all its variants.
-        guided = own.x.str.startswith("MGM") if not hue else own.x.isna()
-        for colour, part in ((colours[hue], own[~guided]), (ACCENT, own[guided])):
-            places = part.x.map(names.index).astype(float) + shift
-            _marks(axes, part, part["mean"], places, colour, marks[hue], "xerr")
-            axes.plot(part.paper, places, marks[hue], color=colour, mfc="white", ms=5.5, zorder=3)
-    axes.set_yticks(range(len(names)), [textwrap.fill(name, 28) for name in names], size=8)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x")
+    return caption(grid.figure, _key(points))
 
 
 def _curves(axes: Axes, points: pd.DataFrame, colours: Mapping, marks: Mapping) -> None:
@@ -124,43 +98,116 @@ def _curves(axes: Axes, points: pd.DataFrame, colours: Mapping, marks: Mapping) 
         ours, paper = own[own["mean"].notna()], own[own.paper.notna()]
         look: dict[str, Any] = {"color": colours[hue], "linewidth": 1}
         axes.plot(ours.x, ours["mean"], **look)
-        _marks(axes, ours, ours.x, ours["mean"], colours[hue], marks[hue], "yerr")
+        # Without an interval, its ends are infinite.
+        reach = ours[["low", "high"]].sub(ours["mean"], axis=0).abs().to_numpy(float).T
+        bars: dict[str, Any] = {"yerr": np.where(np.isfinite(reach), reach, np.nan)}
+        bars |= {"markersize": 5, "elinewidth": 1.1, "zorder": 4, "color": colours[hue]}
+        axes.errorbar(ours.x, ours["mean"], fmt=marks[hue], **bars)
         axes.plot(paper.x, paper.paper, marks[hue], mfc="white", ms=5.5, ls="--", **look)
     ticks = sorted(points.x.unique())
     if ticks and ticks[-1] > 20 * ticks[0] > 0:
         axes.set_xscale("log")
-    # Labels of neighbours would overlap.
+    # Labels of neighbours would overlap, and those of measured numbers are too long.
     apart = [x for n, x in enumerate(ticks) if not n or x - ticks[n - 1] > 0.06 * np.ptp(ticks)]
-    axes.set_xticks(apart, [f"{x:,g}" for x in apart], rotation=45 if len(apart) > 5 else 0)
+    if max(len(f"{x:g}") for x in [*ticks, 0]) < 6:
+        axes.set_xticks(apart, [f"{x:,g}" for x in apart], rotation=45 if len(apart) > 5 else 0)
     axes.minorticks_off()
     axes.grid(axis="y")
 
 
-def _marks(axes: Axes, own: pd.DataFrame, x: Any, y: Any, colour: str, mark: str, bar: str) -> None:
-    reach = own[["low", "high"]].sub(own["mean"], axis=0).abs().to_numpy(float).T
-    # Without an interval, its ends are infinite.
-    reach = np.where(np.isfinite(reach), reach, np.nan)
-    look: dict[str, Any] = {"markersize": 5, "elinewidth": 1.1, "zorder": 4, bar: reach}
-    axes.errorbar(x, y, fmt=mark, color=colour, **look)
-
-
-def _amount(points: pd.DataFrame, minus: str) -> str:
-    """Return the title of the axis of the numbers, with its unit."""
-    if minus:
-        return f"Gain over {minus} (points of {points.metric.iloc[0].replace('top1', 'top-1')})"
-    return "Top-1 accuracy (%)" if (points.metric == "top1").all() else points.column.iloc[0]
-
-
-def _key(points: pd.DataFrame, numeric: bool) -> str:
+def _key(points: pd.DataFrame) -> str:
     """Return how to read the marks."""
-    ours, parts = points[points["mean"].notna()], []
+    ours = points[points["mean"].notna()]
+    key = f"Marks: means.{_bars(ours)}"
+    if len(levels := ours[ours.x.isna()]):
+        key += f" Dotted: {', '.join(levels.row.unique())}."
+    return key + " Open marks: the paper's numbers." * bool(points.paper.notna().any())
+
+
+def _bars(ours: pd.DataFrame) -> str:
+    """Return what the intervals are over."""
+    parts = []
     for unit, own in ours[np.isfinite(ours.low)].groupby("unit", sort=False):
         ends = dict.fromkeys((f"{own.n.min():,.0f}", f"{own.n.max():,.0f}"))
         parts.append(f"{' to '.join(ends)} {unit}")
-    key = "Marks: means." + f" Bars: 95 % intervals over {'; '.join(parts)}." * bool(parts)
-    if numeric and len(levels := ours[ours.x.isna()]):
-        key += f" Dotted: {', '.join(levels.row.unique())}."
-    return key + " Open marks: the paper's numbers." * bool(points.paper.notna().any())
+    return f" Bars: 95 % intervals over {'; '.join(parts)}." * bool(parts)
+
+
+def differences(lines: pd.DataFrame, minus: str = "") -> Figure:
+    """Draw paired differences, a line per difference, with its numbers.
+
+    Args:
+        lines: in their order, with `panel`, `name`, `row`, `mean`, `low`, `high`, `n`, `unit`,
+            `metric`, `predicted` (before the runs) and `paper` (its difference, or NaN).
+        minus: the row that all others are subtracted from, if it is one.
+    """
+    panels = list(dict.fromkeys(lines.panel))
+    lines = lines.assign(name=[_wrapped(name) for name in lines.name])
+    longest = max(len(part) for name in lines.name for part in name.split("\n"))
+    left, right = (0.2 + 0.06 * longest) / WIDTH, 1 - 1.15 / WIDTH
+    figure = plt.figure(figsize=(WIDTH, 1.0))
+    # Inches of a panel: its title, and per difference one line or as many as its name has.
+    inner = [sum(_height(name) for name in lines.name[lines.panel == panel]) for panel in panels]
+    titles = [textwrap.fill(panel, 58) for panel in panels]
+    above = [TITLE + 0.14 * title.count("\n") for title in titles]
+    height = sum(inner) + sum(above) + 0.45
+    figure.set_figheight(height)
+    top, first = height, None
+    for panel, title, own, room in zip(panels, titles, inner, above):
+        top -= room + own
+        place = (left, top / height, right - left, own / height)
+        axes = figure.add_axes(place, sharex=first)
+        first = first or axes
+        axes.tick_params(axis="x", labelbottom=panel == panels[-1])
+        _differences(axes, lines[lines.panel == panel])
+        at = blended_transform_factory(figure.transFigure, axes.transAxes)
+        axes.text(0.01, 1.0, title, size=9, transform=at, va="bottom", weight="bold")
+    unit = "points" if (lines.metric == "top1").all() else lines.metric.iloc[0]
+    axes.set_xlabel(f"Difference from {minus} ({unit})" if minus else f"Difference ({unit})")
+    key = "Marks: mean paired differences of top-1 accuracy." + _bars(lines)
+    if lines.predicted.any():
+        key += " Filled: predicted before the runs."
+        key += " Hollow: not predicted." * (not lines.predicted.all())
+    key += " Diamonds: the paper's differences." * bool(lines.paper.notna().any())
+    return caption(figure, key)
+
+
+def _wrapped(name: str) -> str:
+    """Break a long name, first where one row is subtracted from another."""
+    if len(name) <= LETTERS:
+        return name
+    parts = name.replace(" minus ", "\nminus ").split("\n")
+    return "\n".join(textwrap.fill(part, LETTERS) for part in parts)
+
+
+def _height(name: str) -> float:
+    """Return the room of a line in inches."""
+    return ROW + 0.12 * name.count("\n")
+
+
+def _differences(axes: Axes, lines: pd.DataFrame) -> None:
+    heights = [_height(name) for name in lines.name]
+    places = np.cumsum(heights) - np.array(heights) / 2
+    for place, line in zip(places, lines.to_dict("records")):
+        colour = ACCENT if line["row"].startswith("MGM") else COLOURS[1]
+        ends, said = [line["low"], line["high"]], f"{line['mean']:.1f}"
+        if np.isfinite(ends).all():
+            axes.plot(ends, [place] * 2, color=colour, linewidth=1.3, zorder=3)
+            said += " [{:.1f}, {:.1f}]".format(*ends)
+        axes.plot(line["paper"], place, "D", color=INK, mfc="none", ms=4.5, zorder=5)
+        fill = colour if line["predicted"] else "white"
+        axes.plot(line["mean"], place, "o", color=colour, mfc=fill, ms=5.5, zorder=4)
+        # A mean of -0.04 is 0.0.
+        said = re.sub(r"-0\.0\b", "0.0", said)
+        axes.annotate(
+            said, (1.04, place), xycoords=axes.get_yaxis_transform(), va="center", size=7.5
+        )
+    axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
+    axes.set_yticks(places, lines.name, size=8)
+    axes.set_ylim(sum(heights), 0)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
 
 
 def coverage(metrics: Mapping[str, float], note: str = "") -> Figure:

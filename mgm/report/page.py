@@ -87,7 +87,8 @@ class Report:
     @cached_property
     def numbers(self) -> pd.DataFrame:
         """The cells of all studies, with the number that the paper prints for the same run."""
-        numbers, keys = cells(self.published.frame), ["study", "dataset", "row", "column"]
+        numbers = cells(self.published.frame, self.published.studies)
+        keys = ["study", "dataset", "row", "column"]
         quoted = self.quoted.dropna(subset="row").drop_duplicates(keys)
         numbers = numbers.merge(quoted[[*keys, "paper"]], how="left", on=keys)
         same_runs = numbers.run_ids.where(numbers.run_ids != "")
@@ -166,20 +167,18 @@ class Report:
             return self._table(about, study_table(part, view.turned))
         if not self.draw:
             return replace(about, why="Not drawn.")
-        return self._clips(about, view) if view.show else self._chart(about, view, study, own)
+        if view.kind == "clips":
+            return self._clips(about, view)
+        if view.kind == "chart" and view.x in ("epochs", "ratio", "steps"):
+            return self._chart(about, view, study, own)
+        return self._differences(about, view, study)
 
     def _chart(self, about: Shown, view: View, study: Study, own: pd.DataFrame) -> Shown:
-        """Draw cells, or their differences from a row, as marks with intervals."""
+        """Draw cells over a number, such as epochs."""
         from mgm.report import charts
 
         own = selected(own, view)
-        if view.minus:
-            pairs = [(row, view.minus) for row in study.rows if row != view.minus]
-            found = differences(self.published.frame, study, pairs)
-            place = ["dataset", "row", "column"]
-            facts = own[[*place, "line", "epochs", "ratio", "steps", "control"]]
-            own = found.merge(facts, on=place)
-        if view.minus or not view.quoted:
+        if not view.quoted:
             own = own.assign(paper=np.nan)
         elif view.x == "epochs" and not view.rows:
             # Methods that the paper prints, and that are not rerun.
@@ -190,7 +189,50 @@ class Report:
         if not own["mean"].notna().any():
             return replace(about, why=NOTHING)
         points = charts.points_of(own, view, self.published.scale.name == "paper")
-        return self._figure(about, lambda: charts.draw(points, view.x, view.minus))
+        return self._figure(about, lambda: charts.draw(points, view.x))
+
+    def _differences(self, about: Shown, view: View, study: Study) -> Shown:
+        """Draw paired differences, and those that the paper prints."""
+        from mgm.report import charts
+
+        lines = self.differences(study, view)
+        if lines.empty:
+            return replace(about, why=NOTHING)
+        return self._figure(about, lambda: charts.differences(lines, view.minus))
+
+    def differences(self, study: Study, view: View) -> pd.DataFrame:
+        """Return a line per difference of a view, as `charts.differences` draws it."""
+        pairs = [*study.compare]
+        if view.minus:
+            pairs = [(row, view.minus) for row in view.rows or study.rows if row != view.minus]
+        frame, frozen = self.published.frame, self.published.frozen
+        lines = selected(differences(frame, study, pairs), view)
+        places = ["dataset", "column", "row", "minus"]
+        judged = verdicts(frame, study, frozen).to_dict("records")
+        known = {tuple(one[place] for place in places) for one in judged if not one["note"]}
+        # A prediction of A minus B is one of B minus A.
+        known |= {(*place, minus, row) for *place, row, minus in known}
+        found = [*lines[places].itertuples(index=False, name=None)]
+        cells = self.numbers[self.numbers.study == study.study]
+        paper = cells.set_index(["dataset", "column", "row"]).paper.to_dict()
+        printed = [
+            paper.get((*place, row), np.nan) - paper.get((*place, minus), np.nan)
+            for *place, row, minus in found
+        ]
+        lines = lines.assign(
+            name=lines.row if view.minus else lines.row + " minus " + lines.minus,
+            panel=lines.column,
+            predicted=[line in known for line in found],
+            paper=printed if view.quoted else np.nan,
+        )
+        if lines.title.nunique() == 1:
+            return lines
+        # A panel with a single difference has its datasets as lines.
+        if not lines.duplicated(["dataset", "column"]).any():
+            return lines.assign(name=lines.title)
+        lines = lines.assign(panel=lines.column + ": " + lines.title)
+        order = [*study.datasets]
+        return lines.sort_values("dataset", key=lambda names: names.map(order.index), kind="stable")
 
     def _clips(self, about: Shown, view: View) -> Shown:
         """Draw what a run of the view's own has measured, or its arrays."""

@@ -25,8 +25,13 @@ class Estimate(NamedTuple):
         return isfinite(self.low)
 
 
-def student(values: Sequence[float], low: float = -inf, high: float = inf) -> Estimate:
+def student(
+    values: Sequence[float], low: float = -inf, high: float = inf, overlap: float = 0.0
+) -> Estimate:
     """Return Student's t interval of the mean of independent units, with n - 1 degrees of freedom.
+
+    With an `overlap` of tested over training videos, units are folds that share training videos,
+    and the variance of their mean is larger (Nadeau and Bengio, 2003).
 
     Fewer than three units have no interval. Equal units have none either, since its width would
     be 0. The part of an interval outside `low` and `high` is left out, since no mean lies there.
@@ -35,7 +40,8 @@ def student(values: Sequence[float], low: float = -inf, high: float = inf) -> Es
 
     n = len(values)
     mean = sum(values) / n
-    error = sqrt(sum((value - mean) ** 2 for value in values) / (n - 1) / n) if n > 1 else 0.0
+    squares = sum((value - mean) ** 2 for value in values)
+    error = sqrt(squares / (n - 1) * (1 / n + overlap)) if n > 1 else 0.0
     if n < FEWEST or error < EQUAL:
         return Estimate(mean, n=n)
     half = float(stdtrit(n - 1, 0.975)) * error

@@ -147,16 +147,18 @@ class View(Selection):
     """A table or figure of the study's page. Its key is the name of its files, and a target.
 
     Kinds: `paper` is a table in the paper's layout (`mgm/study/paper/KEY.csv`). `table` has a line
-    per row, or per dataset if `turned`. `chart` has marks with intervals. `clips` shows arrays that
-    a run of its own writes.
+    per row, or per dataset if `turned`. `chart` has accuracies over a number. `differences` has
+    paired differences from the row `minus`, or those of `compare` whose first row is in `rows`.
+    `clips` shows arrays that a run of its own writes.
     """
 
-    kind: Literal["paper", "table", "chart", "clips"] = "table"
+    kind: Literal["paper", "table", "chart", "differences", "clips"] = "table"
     title: str = ""
     note: str = ""
     turned: bool = False
     controls: bool = True
     # Charts: the axis, the colours, the panels, and the row that all others are subtracted from.
+    # Studies frozen before there were `differences` have `row` and `dataset` as axes of charts.
     x: Literal["row", "dataset", "epochs", "ratio", "steps"] = "row"
     hue: Literal["", "row", "line", "dataset", "column"] = ""
     panel: Literal["", "dataset", "column"] = ""
@@ -233,6 +235,9 @@ class Study(FrozenModel):
     datasets: dict[Name, Dataset] = Field(min_length=1)
     # Seeds of generated datasets. A run has the seed of its dataset.
     dataset_seeds: Numbers = ()
+    # Of datasets that are folds of the same videos, test videos over training videos: 0.25 of five
+    # folds. Intervals are then those of Nadeau and Bengio (2003), since folds are not independent.
+    overlap: float = Field(0, ge=0)
     # Seeds of runs on other datasets. Empty: the scale's.
     seeds: Numbers = ()
     rows: dict[str, Row] = Field(min_length=1)

@@ -6,10 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from scipy import stats
 
 from mgm.report import charts
 from mgm.report.clips import DRAW
+from mgm.report.page import Report
 from mgm.report.style import ACCENT, write
+from mgm.results.frame import load
 from mgm.study.schema import View
 from tests.helpers.fake_results import clip_arrays
 
@@ -62,17 +65,73 @@ def test_numbers_of_another_size_of_experiment_have_a_panel_of_their_own():
     assert all(fill == "white" for _, _, fill in marks_of(paper))
 
 
-def test_names_stand_in_their_order_with_intervals():
-    view = View(kind="chart", x="row", minus="No pretraining")
-    points = charts.points_of(ROWS.assign(paper=NAN), view)
-    figure = charts.draw(points, "row", "No pretraining")
-    (axes,) = figure.axes
-    assert [text.get_text() for text in axes.get_yticklabels()] == [*ROWS.row]
-    assert axes.get_xlabel() == "Gain over No pretraining (points of top-1)"
-    # An infinite interval has no bar.
-    bars = [path.vertices[:, 0].tolist() for part in axes.collections for path in part.get_paths()]
-    assert [64.0, 68.0] in bars
-    assert np.isfinite([end for bar in bars for end in bar if end == end]).all()
+def test_each_difference_is_a_line_with_its_interval_its_numbers_and_the_papers_mark():
+    facts = {"n": 16, "unit": "datasets", "metric": "top1"}
+    lines = pd.DataFrame(
+        [
+            ("Fine-tuned", "Block", 2.8, -0.2, 5.7, False, -2.1),
+            ("Fine-tuned", "MGM", 2.1, -1.6, 5.7, True, 2.3),
+            ("Linear probe", "MGM", -0.04, -INF, INF, False, NAN),
+        ],
+        columns=["panel", "name", "mean", "low", "high", "predicted", "paper"],
+    ).assign(**facts, row=lambda table: table.name)
+    figure = charts.differences(lines, "Random Tube")
+    tuned, probed = figure.axes
+    assert [text.get_text() for text in tuned.get_yticklabels()] == ["Block", "MGM"]
+    block, mgm = [mark for mark in marks_of(tuned) if mark[2] != "none"]
+    assert (block[0][0][0], block[2]) == (2.8, "white")
+    assert (mgm[0][0][0], mgm[2]) == (2.1, ACCENT)
+    papers = [line for line in tuned.lines if line.get_marker() == "D"]
+    assert [line.get_xdata()[0] for line in papers] == [-2.1, 2.3]
+    assert {line.get_mfc() for line in papers} == {"none"}
+    bars = [[*line.get_xdata()] for line in tuned.lines if line.get_marker() == "None"]
+    assert [-0.2, 5.7] in bars
+    assert [-1.6, 5.7] in bars
+    # An infinite interval has no bar, and -0.04 is 0.0.
+    assert [text.get_text() for text in probed.texts] == ["0.0", "Linear probe"]
+    assert probed.get_xlabel() == "Difference from Random Tube (points)"
+    words = " ".join(" ".join(text.get_text() for text in figure.texts).split())
+    for said in ("over 16 datasets", "Filled: predicted", "Diamonds: the paper's"):
+        assert said in words
+
+
+def test_lines_know_the_papers_differences_and_what_was_predicted(tmp_path):
+    published = load("mini")
+    study = published.studies["table4e"]
+    lines = Report(published, tmp_path).differences(study, study.views["minus-tube"])
+    lines = lines[lines.panel == "Fine-tuned"].set_index("row")
+    assert lines.paper.round(1)["MGM (Dense)"] == 2.3
+    assert lines.paper.isna()["Random Tube at ratio 0.75"]
+    # The prediction is of the tube minus SMM.
+    predicted = {*lines.index[lines.predicted]}
+    assert predicted == {"SMM (Sparse)", "MGM (Sparse)", "MGM (Dense)"}
+    # One difference per panel: its datasets are lines.
+    places = {"datasets": ("discs", "people"), "rows": ("Random Block",)}
+    view = View(kind="differences", minus="Random Tube at ratio 0.75", **places)
+    lines = Report(published, tmp_path).differences(study, view)
+    assert [*lines.name] == ["The twelve worlds of discs", "Six worlds of a drawn person"]
+
+
+def test_folds_have_wider_intervals_and_a_late_prediction_is_none(tmp_path):
+    published = load("hands")
+    study = published.studies["hands"]
+    lines = Report(published, tmp_path).differences(study, study.views["differences"])
+    table = pd.read_csv("results/hands.csv.xz", keep_default_na=False)
+    table = table[(table.dataset == "folds") & (table.column == "Fine-tuned")]
+    wide = table.assign(value=pd.to_numeric(table.value)).pivot(
+        index="dataset_seed", columns="row", values="value"
+    )
+    folds = (wide["MGM"] - wide["Random Tube"]).dropna()
+    half = stats.t.ppf(0.975, 5) * np.sqrt(folds.var() * (1 / 6 + 1 / 4))
+    [one] = lines[
+        (lines.column == "Fine-tuned") & (lines.row == "MGM") & (lines.minus == "Random Tube")
+    ].to_dict("records")
+    assert (one["low"], one["high"]) == pytest.approx((folds.mean() - half, folds.mean() + half))
+    assert "Nadeau" in one["unit"]
+    assert not one["predicted"]
+    assert lines[
+        (lines.dataset == "all") & (lines["name"] == "MGM minus Random Tube")
+    ].predicted.all()
 
 
 def arrays_of(kind, slots=1):

@@ -18,6 +18,13 @@ def test_student_is_scipys(n):
     assert one.n == n
 
 
+def test_units_that_overlap_have_the_interval_of_nadeau_and_bengio():
+    values = np.random.default_rng(0).normal(60, 5, 6)
+    one = student(values.tolist(), overlap=0.25)
+    half = stats.t.ppf(0.975, 5) * np.sqrt((1 / 6 + 0.25) * values.var(ddof=1))
+    assert (one.low, one.high) == pytest.approx((values.mean() - half, values.mean() + half))
+
+
 @pytest.mark.parametrize("values", [[60.0], [60.0, 61.0], [60.0, 60.0, 60.0]])
 def test_one_two_or_equal_units_have_no_interval(values):
     one = student(values)
