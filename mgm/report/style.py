@@ -41,6 +41,9 @@ STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "savefig.pad_inches": 0.08,
+    # Text stays text, which is found, read aloud, and a fifth of the bytes. Verdana is as wide.
+    "svg.fonttype": "none",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
     "svg.hashsalt": "mgm",  # the same figure has the same ids
 }
 

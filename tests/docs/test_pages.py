@@ -111,10 +111,35 @@ def test_cheap_commands_run(page, place):
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python")], ids=lambda p: p.name
 )
-def test_python_examples_run(page, place):
+def test_python_examples_run_and_print_what_the_page_shows(page, place, capsys):
     if page.name == "masks-and-weights.md":
         pytest.importorskip("transformers")
     exec(compile("\n".join(blocks(page, "python")), page.name, "exec"), {})
+    for said in blocks(page, "text"):
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("page", "most", "whole"),
+    [("README.md", 600, False), ("docs/results.md", 1200, True), ("DEVIATIONS.md", 2400, True)],
+)
+def test_pages_are_short(page, most, whole):
+    text = (ROOT / page).read_text()
+    if not whole:
+        # Blocks and tables are looked up, not read.
+        text = re.sub(r"^\|.*$", "", FENCE.sub("", text), flags=re.MULTILINE)
+    assert len(text.split()) <= most
+
+
+def test_readme_names_the_commands_of_the_suite():
+    text = (ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)", text))
+    assert {"setup", "reproduce", "test", "dashboard"} <= named <= targets
+    known = typer.main.get_command(app).commands
+    for line in re.findall(r"`mgm (\w[^`]*)`", text):
+        name, *words = shlex.split(line)
+        known[name].make_context(name, words)
 
 
 @pytest.mark.slow
@@ -129,6 +154,8 @@ def test_the_site_builds_without_a_network(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     first = (tmp_path / "index.html").read_text()
-    pictures = re.findall(r'<img [^>]*src="([^"]+)"', first)
-    assert pictures
-    assert all((tmp_path / picture).is_file() for picture in pictures)
+    files = re.findall(r'<img [^>]*src="([^"]+)"', first)
+    files += re.findall(r'href="(reports/[^"]+)"', first)
+    assert {"show.gif", "charts/findings.svg", "reports/mini/index.html"} <= {*files}
+    files += re.findall(r'href="(reports/[^"]+)"', (tmp_path / "results.html").read_text())
+    assert all((tmp_path / file).is_file() for file in files)
