@@ -52,7 +52,7 @@ def points_of(numbers: pd.DataFrame, view: View, together: bool = False) -> pd.D
     for part in ("panel", "hue"):
         column = names.get(kind := getattr(view, part), kind)
         points = points.assign(**{part: points[column] if column else ""})
-    points = points.assign(x=points[names.get(view.x, view.x)])
+    points = points.assign(x=points[view.x])
     if together or not view.quoted:
         return points
     quoted = points[points.paper.notna()].assign(mean=np.nan, panel="As the paper prints it")

@@ -35,6 +35,8 @@ from mgm.results.frame import Published, load
 from mgm.study.schema import Study, View
 
 NOTHING = "None of its runs is finished."
+# Of a study's views: what was found, then all numbers, then the rest.
+ORDER = {"differences": 0, "paper": 1, "table": 1}
 CLAIMS = (
     "Each claim is a difference of two numbers: what the text says, what the paper's tables give, "
     "and ours."
@@ -136,13 +138,11 @@ class Report:
         return self.folder / shown.files[0]
 
     def section(self, study: Study) -> dict[str, Any]:
-        """Return the views of a study, tables first, and its differences and predictions."""
+        """Return the views of a study in their order, and its differences and predictions."""
         frame, frozen = self.published.frame, self.published.frozen
-        shown = [self.show(key, view, study) for key, view in study.shown_views.items()]
-        found: dict[str, Any] = {
-            "study": study,
-            "shown": sorted(shown, key=lambda one: one.table is None),
-        }
+        views = sorted(study.shown_views.items(), key=lambda item: ORDER.get(item[1].kind, 2))
+        shown = [self.show(key, view, study) for key, view in views]
+        found: dict[str, Any] = {"study": study, "shown": shown}
         end = f"-{study.study}" if len(self.published.studies) > 1 else ""
         if len(judged := verdicts(frame, study, frozen)):
             about = Shown(f"predictions{end}", "Predictions")

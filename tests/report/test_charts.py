@@ -115,7 +115,7 @@ def test_lines_know_the_papers_differences_and_what_was_predicted(tmp_path):
 def test_folds_have_wider_intervals_and_a_late_prediction_is_none(tmp_path):
     published = load("hands")
     study = published.studies["hands"]
-    lines = Report(published, tmp_path).differences(study, study.views["differences"])
+    lines = Report(published, tmp_path).differences(study, study.views["masks"])
     table = pd.read_csv("results/hands.csv.xz", keep_default_na=False)
     table = table[(table.dataset == "folds") & (table.column == "Fine-tuned")]
     wide = table.assign(value=pd.to_numeric(table.value)).pivot(
