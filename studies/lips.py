@@ -102,7 +102,8 @@ def with_vectors(index: Index, vectors: dict[str, TrackWriter]) -> Index:
         made = Track(path)
         own = {"codec": "mpeg1video", "vectors": "source"}
         facts = replace(made.facts, source_width=SIDE, source_height=SIDE, **own)
-        vectors[video.name].write(path, facts, made.offset_N, made.size_N)
+        places = {"offset": made.offset_N, "size": made.size_N, "crc": made.crc_N}
+        vectors[video.name].write(path, facts, {"time": made.time_T, **places})
         videos.append(replace(video, track_bytes=path.stat().st_size, **own))
     return replace(index, videos=tuple(videos))
 
