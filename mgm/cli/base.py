@@ -19,7 +19,7 @@ from mgm.version import __version__
 
 # The commands of each group of `mgm --help`.
 GROUPS = {
-    "Look": ("show", "motion", "embed", "predict"),
+    "Look": ("show", "motion", "controls", "embed", "predict"),
     "Prepare": ("prepare", "track", "new-study", "plan"),
     "Train": ("run", "export"),
     "Report": ("report", "sync", "pack"),

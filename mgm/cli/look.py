@@ -7,7 +7,7 @@ import typer
 
 from mgm.cli.base import app, grouped
 from mgm.console import say
-from mgm.errors import UserError
+from mgm.errors import UserError, require_new
 from mgm.spec import MASKS, ApplyOptions, PredictOptions
 
 SOURCE = "A video, or a folder that `mgm prepare` wrote."
@@ -113,3 +113,26 @@ def export(
     from mgm.stages.export import export as write
 
     say(write(run, out, force))
+
+
+@app.command()
+def controls(
+    folder: Annotated[
+        Path, typer.Argument(help="A labelled folder that `mgm prepare` wrote.", metavar="FOLDER")
+    ],
+    csv: Annotated[Path | None, typer.Option(help="Write the numbers to this file too.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Worker processes. Default: one per core.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Print what tells the class without a model: file facts, one frame, motion statistics.
+
+    Where a fact about the file or one frame is far above guessing, accuracies on these videos say
+    little about motion.
+    """
+    from mgm.stages.controls import look
+
+    if csv:
+        require_new(csv, force)
+    say(look(folder, csv, processes))

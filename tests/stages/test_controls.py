@@ -1,8 +1,28 @@
+import csv
+import re
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from mgm.data.index import read_index, write_index
+from mgm.errors import UserError
 from mgm.spec import CONTROLS, Measure, Views
-from mgm.stages.controls import EDGES, binned, controls, model_free, motion_features
+from mgm.stages.controls import (
+    APPEARANCE,
+    EDGES,
+    WEIGHTS,
+    Score,
+    appearance_features,
+    binned,
+    controls,
+    interval,
+    look,
+    meaning,
+    model_free,
+    motion_features,
+)
 from mgm.video.motion import Motion
 from tests.helpers.small_runs import SMALL
 
@@ -31,9 +51,9 @@ def test_every_control_is_measured_and_motion_tells_the_classes(trained, tmp_pat
     assert metrics["vector_histogram"] > 60
 
 
-def test_features_do_not_depend_on_workers(trained):
+def test_features_do_not_depend_on_processes(trained):
     train, test = trained.index.train[:5], trained.index.test[:3]
-    one, two = (model_free(train, test, workers) for workers in (0, 2))
+    one, two = (model_free(train, test, processes) for processes in (1, 2))
     for a, b in zip(one, two):
         assert a.keys() == b.keys() == {c.name for c in CONTROLS if c.kind != "model"}
         assert all(np.array_equal(a[name], b[name]) for name in a)
@@ -66,3 +86,107 @@ def test_motion_features_are_statistics_of_vectors():
     np.testing.assert_allclose(one["vector_mean"], [1.5, -0.75])
     for values in motion_features(still()).values():
         assert np.isfinite(values).all()
+
+
+def test_a_prepared_folder_has_the_numbers_of_the_measurement(trained, tmp_path):
+    spec = Measure(**SMALL, name="controls")
+    metrics = controls(spec, trained.context(tmp_path))
+    text = look(trained.data, tmp_path / "table.csv", processes=1)
+    rows = {row["control"]: row for row in csv.DictReader((tmp_path / "table.csv").open())}
+    of_files = {control.name for control in CONTROLS if control.kind != "model"}
+    assert {*rows} - {APPEARANCE.name} == {"chance"} | of_files
+    for name in of_files:
+        found = [float(rows[name][key]) for key in ("low", "top1", "high")]
+        assert found == sorted(found)
+        assert found[1] == pytest.approx(metrics[name], abs=0.01)
+    # The best come first, and the sentence says that it is motion alone.
+    shown = [float(line.split("  ")[-2]) for line in text.splitlines() if line.endswith("]")]
+    assert shown == sorted(shown, reverse=True)
+    assert len(shown) >= len(of_files)
+    assert "but motion" in text.splitlines()[-1]
+
+
+def leaking(trained, folder, **fields):
+    """Copy a dataset in which fields of a video follow from its class."""
+    shutil.copytree(trained.data, folder)
+    index = read_index(folder)
+    videos = tuple(
+        replace(video, **{name: of(video.label) for name, of in fields.items()})
+        for video in index.videos
+    )
+    write_index(replace(index, videos=videos))
+    return folder
+
+
+def test_a_leak_of_the_files_size_is_found(trained, tmp_path):
+    folder = leaking(trained, tmp_path / "data", source_bytes=lambda label: 1000 + 500 * label)
+    text = look(folder, processes=1)
+    assert "File size  " in text.splitlines()[1] + text.splitlines()[2]
+    assert "100 %, from the file alone: the split or the encoder leaks" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"label": lambda label: 0}, "training videos of one class"),
+        ({"split": lambda label: "train"}, "0 of .* videos are in the test split"),
+    ],
+)
+def test_a_folder_that_cannot_be_judged_is_one_line(trained, tmp_path, fields, says):
+    with pytest.raises(UserError, match=says):
+        look(leaking(trained, tmp_path / "data", **fields))
+
+
+def test_a_folder_that_is_not_prepared_is_named(tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path}: has no complete index"):
+        look(tmp_path)
+
+
+def test_intervals_are_exact():
+    # R: binom.test(8, 20)
+    np.testing.assert_allclose(interval(8, 20), (40, 19.119, 63.946), atol=1e-3)
+    assert interval(0, 10)[1] == 0
+    assert interval(10, 10)[2] == 100
+
+
+@pytest.mark.parametrize(
+    ("top1_of", "says"),
+    [
+        (
+            {"bytes": 31, "middle_frame": 60},
+            "File size 31 %, from the file alone.* pictures .*60 %",
+        ),
+        ({"middle_frame": 60, "vector_histogram": 90}, "^Pictures without motion .*60 %"),
+        ({"frame_difference": 40, "vector_four": 50}, "but motion .*directions, 4 numbers 50 %"),
+        # Four points more, or an interval that has guessing.
+        ({"bytes": 14}, "^Nothing here is shown"),
+        ({"bytes": (20, 9)}, "^Nothing here is shown"),
+    ],
+)
+def test_the_sentence_names_what_tells_the_class(top1_of, says):
+    scores = []
+    for control in CONTROLS:
+        top1 = top1_of.get(control.name, 10)
+        top1, low = top1 if isinstance(top1, tuple) else (top1, top1 - 3)
+        scores.append(Score(control, top1, low, top1 + 3))
+    scores.sort(key=lambda score: -score.top1)
+    text = meaning(scores, 10)
+    assert re.search(says, text), text
+
+
+def test_appearance_is_the_classifiers_own():
+    """The package's weights in timm's model give the logits of the model that they are of."""
+    pytest.importorskip(WEIGHTS)
+    import torch
+
+    from mgm.stages.controls import _seeing
+
+    # The package efficientnet-lite-pytorch computed the expected numbers.
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 224, 224) * 2 - 1
+    with torch.inference_mode():
+        logits = _seeing()(x)
+    expected = [[-2.9129, 0.2042, 0.9092], [-2.7531, 0.2231, 1.0583]]
+    np.testing.assert_allclose(logits[:, :3], expected, atol=1e-3)
+    frames_THWC = np.zeros((9, 40, 60, 3), np.uint8)
+    assert appearance_features(frames_THWC).shape == (1280,)
