@@ -14,9 +14,9 @@ import numpy as np
 from mgm.console import show, track
 from mgm.data.folder import Files
 from mgm.data.index import read_index
-from mgm.data.prepare import cores, in_processes
 from mgm.errors import UserError
 from mgm.files import replacing
+from mgm.processes import as_done, cores
 from mgm.video.track import Track
 
 MOVES = 0.5  # pixels per frame. Less is noise, since codecs search in quarters of a pixel
@@ -98,7 +98,7 @@ def table(source: Path, out: Path | None) -> list[str]:
     tasks = _tasks(source)
     workers = min(cores(), len(tasks))
     rows, without = list[Row](), 0
-    for found in track(in_processes(measure, tasks, workers), "measuring", len(tasks)):
+    for found in track(as_done(measure, tasks, workers), "measuring", len(tasks)):
         if isinstance(found, UserError):
             show(f"mgm: {found}")
             without += 1
