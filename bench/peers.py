@@ -102,7 +102,7 @@ def ours(planes: bool, path: str, seed: int) -> None:
     facts, rng = track.facts, np.random.default_rng(seed)
     index_T = training_indices(CLIPS, facts.frames, rng)
     crop = random_crop(CLIPS, facts.height, facts.width, seed)
-    motion = track.motion(index_T).under(crop, 224, (facts.height, facts.width))
+    motion = track.motion(index_T, crop, 224, (facts.height, facts.width))
     mask_clips(MGM, GRID, [motion], np.array([seed]), 2, 4)
     if planes:
         read_planes(path, track, [index_T], [crop], PLANES)

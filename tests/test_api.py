@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,86 @@ def test_what_a_mask_cannot_have_is_one_line(video, settings, says):
         mgm.masks(clip.motion, box=(0, 0, 65, 8))
 
 
+def test_wrong_calls_name_the_argument(video):
+    clip, track = mgm.read(video, range(8)), mgm.track(video)
+    moved = track[:4]
+    vectors_THW2 = moved.vectors_THW2.copy()
+    vectors_THW2[:, 0, 0] = np.nan
+    box = (0, 0, 8, 8)
+    calls = {
+        "frames are": lambda: mgm.read(video, [[0, 1]]),
+        "frames 0 to 39": lambda: track[[[0, 1]]],
+        "size: is 0": lambda: clip.cut(Crop(*box), 0),
+        "size: is 8.5": lambda: clip.cut(Crop(*box), 8.5),
+        "not in a frame": lambda: clip.cut(Crop(63.9, 95.9, 0.1, 0.1), 8),
+        "crop: .*multiscale": lambda: clip.cut_at_random(8, 0, "x"),
+        "motion: is of type Track": lambda: mgm.masks(track),
+        "motion: is of type ndarray": lambda: mgm.masks(vectors_THW2),
+        "1 frames, which tubelet 2": lambda: mgm.masks(clip[0]),
+        "tubelet: is 0": lambda: mgm.masks(moved, tubelet=0),
+        r"box: is \(0, 0, 8\)": lambda: mgm.masks(moved, box=(0, 0, 8)),
+        "size: is -8": lambda: mgm.masks(moved, box=box, size=-8),
+        "stride: is 0": lambda: mgm.masks(moved, "warped", stride=0),
+        "seed: is .*2\\*\\*63 - 1": lambda: mgm.masks(moved, seed=2**63),
+        "motion: .*not finite": lambda: mgm.masks(replace(moved, vectors_THW2=vectors_THW2)),
+        "masked_SHW: ": lambda: mgm.patch_positions(np.zeros((2, 4, 4)), range(4)),
+        "indices: ": lambda: mgm.patch_positions(np.zeros((2, 4, 4), bool), range(5)),
+        "absent: No such file": lambda: mgm.load("absent"),
+        "frames: is 0": lambda: mgm.load(WEIGHTS, frames=0),
+    }
+    for says, call in calls.items():
+        with pytest.raises(UserError, match=says):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        ("ModuleNotFoundError(name='torch')", "torch is not installed; run pip install '.[train]'"),
+        ("ImportError('libtorch.so: cannot map')", "torch is installed, but does not load (libto"),
+    ],
+)
+def test_a_model_without_torch_is_one_line(error, says):
+    """Python and the command line say it. A package of this name stands for the broken one."""
+    code = f"""
+import sys, tempfile
+from pathlib import Path
+folder = Path(tempfile.mkdtemp())
+(folder / "torch.py").write_text("raise {error}")
+sys.path.insert(0, str(folder))
+import mgm
+from mgm.errors import UserError
+try:
+    mgm.load("weights/mgm")
+except UserError as error:
+    print(error)
+from mgm.errors import one_line
+from mgm.cli import app
+with one_line():
+    app(["embed", "docs/walk.mp4", "--weights", "weights/mgm", "--out", str(folder / "x.npz")],
+        standalone_mode=False)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stdout
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr
+
+
+def test_positions_are_those_of_visible_tokens(video):
+    index_T = range(0, 32, 2)
+    masked_SHW = mgm.masks(mgm.track(video)[index_T], grid=(6, 5))
+    known = [
+        [index_T[2 * slot], row, column]
+        for slot in range(8)
+        for row in range(6)
+        for column in range(5)
+        if not masked_SHW[slot, row, column]
+    ]
+    assert mgm.patch_positions(masked_SHW, index_T).tolist() == known
+    assert mgm.patch_positions(masked_SHW, range(8))[:, 0].max() == 7
+
+
 def test_a_clip_without_motion_has_unguided_masks(tmp_path):
     path = write_video(tmp_path / "v.webm", moving_square(8, 64, 96), codec="libvpx-vp9")
     clip = mgm.read(path, motion=False)
@@ -130,10 +211,16 @@ def test_the_base_needs_no_extra(video):
     """Reading, tracks, crops and every mask work without torch, with the same masks."""
     code = """
 import sys
+from pathlib import Path
 sys.modules.update(dict.fromkeys(("torch", "PIL", "pandas", "scipy")))
 import mgm, numpy as np
 from mgm.spec import MASKS
 clip, track = mgm.read(sys.argv[1], range(16)), mgm.track(sys.argv[1])
+assert len(mgm.packets(sys.argv[1])) == len(track) == len(track.kind_T) == 40
+assert len(mgm.blocks(sys.argv[1], [1])[0])
+assert len(mgm.patch_positions(mgm.masks(clip), range(16))) == 8 * 49
+from mgm.stages.motion import table
+table(Path(sys.argv[1]), None)
 assert clip.cut_to(32).cut_to is not None
 assert clip.cut_at_random(32, 0).frames_THWC.shape == (16, 32, 32, 3)
 drawn = [mgm.masks(motion, name, grid=(6, 6)) for name in MASKS for motion in (clip, track[:16])]
@@ -173,4 +260,4 @@ def test_what_is_printed_is_short(video):
     for value in (clip, clip.motion, mgm.track(video), clip.cut_to(32), mgm.load(WEIGHTS)):
         assert len(repr(value)) < 150
         assert type(value).__name__ in repr(value)
-    assert {"load", "masks", "read", "track", "Crop"} <= set(dir(mgm))
+    assert {"load", "masks", "packets", "read", "track", "Crop"} <= set(dir(mgm))

@@ -55,6 +55,8 @@ COLUMNS = (
 PACKET = np.dtype([("time_s", "<f8"), ("size", "<u4"), ("key", "?"), ("position", "<i8")])
 MESSAGES = 100  # bytes: larger packets have a picture
 MOST_DAMAGED = 0.05  # share of a file's packets that may not decode
+REORDERED = 16  # most pictures that come earlier in a file than one that is shown before them
+JUMP = 10  # medians of the time between pictures. Longer ones are pauses, or joined files
 
 
 class Picture:
@@ -193,11 +195,8 @@ class Source:
         total = max(self.packets, self.listed) if self.cut_off else self.packets
         if (lost := self.damaged + total - self.packets) > MOST_DAMAGED * total:
             raise UserError(f"{self.path}: {lost:,} of {total:,} packets do not decode")
-        if self.end < (1 - MOST_DAMAGED) * self.stated:
-            raise UserError(
-                f"{self.path}: is cut off after {self.end:.1f} of the {self.stated:.1f} s that it "
-                "states"
-            )
+        if self.stated:
+            self._require_whole()
 
     def _stated(self, form: str) -> float:
         """Return the duration in seconds that the file's head states, if it lists no packets."""
@@ -214,22 +213,36 @@ class Source:
         """Yield the packets of the video."""
         # Sound may go on after the last picture, and all of it is stated.
         demuxed: Any = self.container.demux(*([] if self.stated else [self.stream]))
-        delays, last, longest = dict[int, int](), 0.0, 0.0
         # A PyAV generator that is not closed leaks 150 bytes.
         with closing(demuxed) as packets:
             for packet in packets:
-                own = packet.stream_index == self.stream.index
-                if self.stated and None not in (packet.pts, packet.dts):
-                    # P-frames come before B-frames that are shown earlier.
-                    delay = delays.setdefault(packet.stream_index, packet.pts - packet.dts)
-                    shown = float((packet.dts + delay) * packet.time_base)
-                    if own:
-                        last, longest = shown, max(longest, shown - last)
-                    # The last picture may not state how long it is shown.
-                    seconds = float((packet.duration or 0) * packet.time_base)
-                    self.end = max(self.end, shown + (seconds or longest))
-                if own:
+                if self.stated and packet.pts is not None:
+                    ends = packet.pts + (packet.duration or 0)
+                    self.end = max(self.end, float(ends * packet.time_base))
+                # Empty packets, which end a stream, have no `stream_index`.
+                if packet.stream.index == self.stream.index:
                     yield packet
+
+    def _require_whole(self) -> None:
+        """Check that the file goes on for as long as it states.
+
+        The last pictures may lack one that comes later in the file. If all others are evenly
+        spaced, pictures are counted.
+        """
+        time_T = np.sort(self.times)
+        steps, end = np.diff(time_T), self.end
+        if len(steps) > REORDERED:
+            step = float(np.median(steps))
+            even = (np.abs(steps[:-REORDERED] / step - 1) < 0.5).all()
+            # A longer gap is a pause.
+            if even and steps.max() <= (REORDERED + 1) * step:
+                end = min(end, float(time_T[0]) + len(time_T) * step)
+        # The last picture may not state how long it is shown.
+        longest = float(steps.max(initial=0)) if end == time_T[-1] else 0.0
+        if end + longest < (1 - MOST_DAMAGED) * self.stated:
+            raise UserError(
+                f"{self.path}: is cut off after {end:.1f} of the {self.stated:.1f} s that it states"
+            )
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         """Yield all frames that decode. A packet that does not is skipped, as players do."""
@@ -290,13 +303,15 @@ class Source:
     def fps(self) -> float:
         """Return the rate of the pictures so far.
 
-        It is the file's own rate, unless it differs by more than a tenth from the median time from
-        one picture to the next. Browsers' recordings state the clock's rate, fields count twice,
+        It is the file's own rate, unless it differs by more than a tenth from the mean rate of the
+        pictures, jumps left out. Browsers' recordings state the clock's rate, fields count twice,
         and the times of joined files jump.
         """
         steps = np.diff(self.times)
         steps = steps[steps > 0]
-        measured = 1 / float(np.median(steps)) if len(steps) else self.rate
+        measured = self.rate
+        if len(steps):
+            measured = 1 / float(steps[steps <= JUMP * np.median(steps)].mean())
         return self.rate if abs(self.rate / measured - 1) <= 0.1 else measured
 
     def facts(self, vectors: str) -> Facts:

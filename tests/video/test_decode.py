@@ -10,9 +10,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.frame import PictureType
 
 from mgm.errors import NoMotion, UserError
-from mgm.video.decode import probe, read, source_track
+from mgm.video.decode import COLUMNS, blocks, packets, probe, read, source_track
 from tests.helpers.videos import (
     CARRIED,
     REPORTED,
@@ -162,13 +163,96 @@ def test_packets_without_a_picture_are_not_counted(tmp_path):
     assert probe(path).frames == len(source_track(path)) == len(read(path).frames_THWC) == count
 
 
-def test_the_rate_is_the_mean_of_the_pictures(tmp_path):
-    """Of a recording without a rate, of fields, and of one with a pause."""
+def test_the_rate_is_the_mean_of_the_pictures_without_jumps(tmp_path):
+    """Of a recording without a rate, of fields, with a pause, and of joined files."""
     assert probe(REPORTED / "recorder-vp8.webm").fps == pytest.approx(89 / 5.816)
     assert probe(REPORTED / "paff.mp4").fps == pytest.approx(25)
     times = np.cumsum([0, *[20] * 11, 3000, *[20] * 11])
-    paused = probe(write_video(tmp_path / "v.mp4", moving_square(24), times=times))
-    assert paused.frames / paused.fps == pytest.approx(3.46, rel=0.05)
+    paused = write_video(tmp_path / "v.mp4", moving_square(24), times=times)
+    assert probe(paused).fps == pytest.approx(50)
+    assert probe(of_parts(tmp_path / "back.ts", 64, 64)).fps == pytest.approx(25)
+    # Recorded a day apart.
+    days = np.append(np.arange(12) * 40, np.arange(12) * 40 + 86_400_000)
+    apart = write_video(tmp_path / "days.mkv", moving_square(24), times=days, rate=25)
+    assert probe(apart).fps == pytest.approx(25)
+
+
+def test_frames_before_the_first_p_frame_are_read_as_those_of_the_track(tmp_path):
+    """That a file has I-frames alone is not known from the first ones."""
+    x264 = "keyint=24:force-cfr=1:scenecut=0"
+    plain = write_video(tmp_path / "plain.mp4", moving_square(12), g=1)
+    other = write_video(tmp_path / "other.mp4", moving_square(12), bf=2, x264_params=x264)
+    parts = [copied(path, f"{path}.ts").read_bytes() for path in (plain, other)]
+    (tmp_path / "v.ts").write_bytes(b"".join(parts))
+    known = source_track(tmp_path / "v.ts")
+    assert known.kind_T[:13].tolist() == ["I"] * 13
+    for frames in ([0], [0, 1], [3, 11], [14, 0]):
+        clip = read(tmp_path / "v.ts", frames)
+        for name, array in vars(known[frames]).items():
+            np.testing.assert_array_equal(getattr(clip.motion, name), array, err_msg=name)
+        assert [len(part) > 0 for part in blocks(tmp_path / "v.ts", frames)] == [
+            bool(has_mv) for has_mv in known.has_mv_T[frames]
+        ]
+    for work in (read, blocks):
+        with pytest.raises(NoMotion, match="I-frames alone"):
+            work(plain, [0, 1])
+
+
+@pytest.mark.parametrize("path", CARRIED, ids=lambda path: path.name)
+def test_packets_blocks_kinds_and_times_are_those_of_a_plain_program(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        plain = [
+            (float(p.pts * p.time_base), p.size, p.is_keyframe, p.pos)
+            for p in container.demux(stream)
+            if p.size
+        ]
+    assert [tuple(row) for row in packets(path).tolist()] == plain
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        stream.codec_context.flags2 |= 1 << 28
+        frames = list(container.decode(stream))
+        exported = [frame.side_data.get("MOTION_VECTORS") for frame in frames]
+        index_T = np.random.default_rng(0).integers(len(frames), size=8)
+        for index, found_N10 in zip(index_T, blocks(path, index_T)):
+            assert found_N10.dtype == np.int32
+            assert found_N10.shape[1] == 10
+            data = exported[index]
+            known = data.to_ndarray() if data else np.empty(0, [(name, int) for name in COLUMNS])
+            columns = [known[name] for name in COLUMNS]
+            np.testing.assert_array_equal(found_N10, np.stack(columns, 1))
+    track = source_track(path)
+    assert track.time_T.tolist() == [frame.time for frame in frames]
+    assert track.kind_T.tolist() == [PictureType(frame.pict_type).name for frame in frames]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("v.webm", "libvpx-vp9"), ("v.mp4", "libx265"), ("v.mkv", "libsvtav1")]
+)
+def test_packets_need_no_codec_with_vectors(tmp_path, name, codec):
+    quiet = {"x265_params": "log-level=none"} if codec == "libx265" else {}
+    path = write_video(tmp_path / name, moving_square(10), codec=codec, **quiet)
+    table = packets(path)
+    assert table["key"][0]
+    assert sorted(table["time_s"].round(2)) == pytest.approx([t / 25 for t in range(10)])
+    assert (table["size"] > 0).all()
+    with pytest.raises(NoMotion, match=name):
+        blocks(path, [0])
+
+
+@pytest.mark.parametrize("name", ["v.webm", "v.mkv", "v.flv"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_half_a_download_says_how_much_is_there(tmp_path, name, share):
+    """These files list no packets, but state how long they are."""
+    codec = "libvpx" if name == "v.webm" else "libx264"
+    path = write_video(tmp_path / name, moving_square(48, 128, 128), codec=codec)
+    assert probe(path).frames == 48
+    data = Path(path).read_bytes()
+    Path(path).write_bytes(data[: int(share * len(data))])
+    for work in (probe, lambda path: read(path, motion=False)):
+        with pytest.raises(UserError, match=rf"{name}: (is cut off after .* of the|.* packets)"):
+            work(path)
 
 
 @pytest.mark.parametrize(
@@ -244,14 +328,14 @@ def audio_file(path):
         container.mux(stream.encode())
 
 
-def of_two_sizes(path):
+def of_parts(path, *sides):
+    """Join files of 6 frames. Their times begin anew."""
     parts = [
-        Path(
-            write_video(path.with_suffix(f".{side}.ts"), moving_square(6, side, side))
-        ).read_bytes()
-        for side in (64, 96)
+        Path(write_video(path.with_suffix(f".{n}.ts"), moving_square(6, side, side))).read_bytes()
+        for n, side in enumerate(sides)
     ]
     path.write_bytes(b"".join(parts))
+    return path
 
 
 def turned_twice(path):
@@ -297,7 +381,10 @@ BAD = {
     "sound.m4a": (audio_file, "has no video"),
     "list.mp4": (lambda path: path.write_text("ffconcat version 1.0\nfile a.ts\n"), "cannot be"),
     "fifo.mp4": (os.mkfifo, "is not a file"),
-    "sizes.ts": (of_two_sizes, "size or the rotation of its pictures changes at picture 6"),
+    "sizes.ts": (
+        lambda path: of_parts(path, 64, 96),
+        "size or the rotation of its pictures changes at picture 6",
+    ),
     "turns.h264": (turned_twice, "size or the rotation of its pictures changes at picture 4"),
     "cut.mp4": (cut_off, "of 48 packets do not decode"),
     "zeros.mp4": (half_zeros, "of 24 packets do not decode"),
@@ -313,7 +400,11 @@ BAD = {
 def test_a_bad_file_is_one_line_that_names_it(tmp_path, name):
     make, says = BAD[name]
     make(tmp_path / name)
-    for work in (probe, source_track, lambda path: read(path, motion=False)):
+    works = (probe, source_track, lambda path: read(path, motion=False))
+    # Packets are not decoded.
+    if name in ("missing.mp4", "empty.mp4", "noise.mp4", "notes.txt", "sound.m4a"):
+        works += (packets, lambda path: blocks(path, [0]))
+    for work in works:
         with pytest.raises(UserError, match=f"{name}: .*{says}") as error:
             work(tmp_path / name)
         assert "\n" not in str(error.value)

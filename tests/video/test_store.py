@@ -200,6 +200,23 @@ def test_a_file_that_was_replaced_is_not_read(tmp_path):
         store.read_clips(mp4, track, [[3]], None, 0)
 
 
+def test_a_side_that_x264_does_not_take_is_one_line(tmp_path):
+    path = write_video(
+        tmp_path / "v.avi", moving_square(2, 32, 16_416), codec="mjpeg", pix_fmt="yuvj420p"
+    )
+    with pytest.raises(UserError, match=r"v\.avi: .* 16416 x 32 pixels, and a side has at most"):
+        stored(path, tmp_path)
+
+
+def test_a_store_keeps_the_times_of_its_source(tmp_path):
+    times = np.cumsum(np.random.default_rng(0).integers(10, 90, 24))
+    for name, codec in (("v.mkv", "libx264"), ("v.webm", "libvpx-vp9")):
+        path = write_video(tmp_path / name, moving_square(), codec=codec, times=times)
+        track = stored(path, tmp_path)[1]
+        np.testing.assert_allclose(track.time_T, times / 1000, atol=1e-6)
+        assert track.kind_T[0] == "I"
+
+
 def test_every_flipped_bit_of_a_frame_is_found(tmp_path):
     """A decoder would take most of them, and show another picture."""
     mp4, track = stored(write_video(tmp_path / "v.mp4", moving_square(8)), tmp_path)
