@@ -1,8 +1,8 @@
 """Decode a video file that mgm did not write, once and from its start.
 
-Frame i is the i-th picture that FFmpeg shows, whatever its time. Quarter turns and mirroring in
-metadata are applied to frames and vectors, as players do. Pixels of any depth become 8-bit RGB.
-Sample aspect ratios are ignored.
+Frame i is the i-th picture that FFmpeg shows, whatever its time. Quarter turns, mirroring and clean
+apertures in metadata are applied to frames and vectors, as players do. Pixels of any depth become
+8-bit RGB. Sample aspect ratios are ignored.
 
 Decoding uses one thread. With frame threads, the exported vectors differ from run to run, and a
 decoder that stops early can hang.
@@ -17,7 +17,7 @@ from functools import partial
 from io import BytesIO
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -117,6 +117,79 @@ class Picture:
         return rasterise(self.vectors, self.frame.height, self.frame.width, self.rotation)
 
 
+class Aperture:
+    """The clean aperture of an MP4 file: the part of its pictures that players show.
+
+    FFmpeg's program crops to it, but its decoders do not.
+
+    Attributes:
+        left, top: of the part, in pixels.
+    """
+
+    def __init__(self, left: int = 0, top: int = 0):
+        self.left, self.top, self._graph = left, top, av.filter.Graph()
+        self._push: Any = None
+
+    @classmethod
+    def of(cls, path: Path, frame: av.VideoFrame) -> "Aperture":
+        """Return the aperture of a file whose first frame is given: all of it if it states none."""
+        found = _clap(path)
+        if not found:
+            return cls()
+        wide, wide_of, tall, tall_of, right, right_of, down, down_of = found
+        if min(wide, wide_of, tall, tall_of, right_of, down_of) < 1:
+            return cls()
+        width, height = wide // wide_of, tall // tall_of
+        left = int((frame.width - width) / 2 + right / right_of)
+        top = int((frame.height - height) / 2 + down / down_of)
+        inside = left + width <= frame.width and top + height <= frame.height
+        if min(left, top) < 0 or not inside or (width, height) == (frame.width, frame.height):
+            return cls()
+        # FFmpeg crops at whole pixels of chroma.
+        left -= left % (16 // frame.format.chroma_width(16))
+        top -= top % (16 // frame.format.chroma_height(16))
+        own, graph = cls(left, top), av.filter.Graph()
+        own._graph = graph
+        own._push = graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=frame.time_base or Fraction(1, 1000),
+        )
+        crop = graph.add("crop", f"w={width}:h={height}:x={left}:y={top}")
+        own._push.link_to(crop)
+        crop.link_to(graph.add("buffersink"))
+        graph.configure()
+        return own
+
+    def cut(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Return the part of a frame, with the frame's vectors."""
+        if self._push is None:
+            return frame
+        self._graph.push(frame)
+        return cast(av.VideoFrame, self._graph.pull())
+
+
+def _clap(path: Path) -> tuple[int, ...] | None:
+    """Return the numbers of an MP4's box `clap` (ISO 14496-12), if it has one.
+
+    They are numerator and denominator of width, height, and the offsets of its centre.
+    """
+    with path.open("rb") as file:
+        while len(head := file.read(8)) == 8:
+            size, kind = struct.unpack(">I4s", head)
+            # Large boxes have a size of 8 bytes after their kind.
+            rest = int.from_bytes(file.read(8)) - 16 if size == 1 else size - 8
+            if kind == b"moov":
+                found = re.search(rb"\0\0\0\x28clap(.{32})", file.read(max(rest, 0)), re.DOTALL)
+                return struct.unpack(">8i", found[1]) if found else None
+            # Other files, and a box that goes on to the end.
+            if rest < 0 or not kind.isalnum():
+                return None
+            file.seek(rest, 1)
+    return None
+
+
 class Source:
     """A video file that is decoded once: iterating yields its pictures in order.
 
@@ -165,7 +238,7 @@ class Source:
 
     def __iter__(self) -> Iterator[Picture]:
         """Yield the pictures, and close the file. Its end is checked too."""
-        rotation, corner = UPRIGHT, (0, 0)
+        rotation, corner, aperture = UPRIGHT, (0, 0), Aperture()
         with closing(self.container):
             for frame in self._frames():
                 if not self.kinds:
@@ -177,7 +250,9 @@ class Source:
                             f"{self.path}: FFmpeg cannot convert its colours {space} to RGB"
                         ) from None
                     corner = self._corner(frame) if self.motion else corner
-                picture = Picture(frame, self.codec, rotation, corner)
+                    aperture = Aperture.of(self.path, frame)
+                    corner = (corner[0] + aperture.left, corner[1] + aperture.top)
+                picture = Picture(aperture.cut(frame), self.codec, rotation, corner)
                 if not self.kinds:
                     self.size, rotation = picture.size, picture.rotation
                 if (picture.size, picture.rotation) != (self.size, rotation):
