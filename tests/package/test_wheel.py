@@ -110,6 +110,14 @@ def test_the_base_looks_at_videos_and_prepares_them_without_torch(wheel, tmp_pat
     words = "prepare folder --source videos --out data --processes 1"
     environment.run("mgm", *words.split(), cwd=tmp_path)
     assert (tmp_path / "data" / "index.json").exists()
+    codec = "import mgm; v = 'videos/train/right/one.mp4'; t = mgm.track(v); p = mgm.packets(v); "
+    codec += "assert len(p) == len(t.kind_T) == 40 and len(mgm.blocks(v, [1])[0]); "
+    codec += "assert len(mgm.patch_positions(mgm.masks(t[:16]), range(16))) == 8 * 49"
+    environment.run("python", "-c", codec, cwd=tmp_path)
+    for folder in ("videos", "data"):
+        table = environment.run("mgm", "motion", folder, cwd=tmp_path).stdout.splitlines()
+        assert len(table) == 3
+    environment.run("mgm", "show", "data", "--bias", "bias.png", cwd=tmp_path)
     masks = "import mgm, numpy as np; x = mgm.track('videos/train/right/one.mp4')[:16]"
     environment.run("python", "-c", masks + "; np.save('x', mgm.masks(x, seed=3))", cwd=tmp_path)
     known_SHW = mgm.masks(mgm.track(video)[:16], seed=3)
