@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import torch
@@ -20,14 +20,26 @@ import torch
 from mgm import rng
 from mgm.console import duration, show
 from mgm.data.index import Index, Video, read_index, require_labels
-from mgm.data.prepare import cores
+from mgm.data.loader import Batch, on_device, training_batches
 from mgm.errors import UserError, as_user_error
 from mgm.files import locked, read_json, write_text
 from mgm.models.weights import weights_digest
+from mgm.processes import cores
 from mgm.results.run import EXTERNAL, LOCK, git_commit, read_result, write_result
-from mgm.spec import MASKS, ApplyOptions, Mask, Measure, Run, RunOptions, Spec
+from mgm.spec import (
+    MASKS,
+    ApplyOptions,
+    Augment,
+    Finetune,
+    Mask,
+    Measure,
+    Pretrain,
+    Run,
+    RunOptions,
+    Spec,
+)
 from mgm.training import distributed
-from mgm.training.checkpoint import remove_checkpoints
+from mgm.training.checkpoint import remove_checkpoint
 from mgm.version import __version__
 
 # Of malloc.h: M_TRIM_THRESHOLD, and M_MMAP_THRESHOLD with the largest value that it takes.
@@ -42,6 +54,8 @@ class RunContext:
         folder: of the run. `results` is the folder of all runs.
         index: the videos of its dataset.
         workers: processes that read videos, per training process.
+        pixels: of its training clips: "rgb", or "planes" that a GPU converts and scales. They
+            differ by rounding and by how they are scaled.
         failed: names of the training videos that could not be read.
         parents: {run id: SHA-256 of its weights}, of the weights that were loaded.
     """
@@ -52,6 +66,7 @@ class RunContext:
     options: RunOptions
     device: torch.device
     workers: int
+    pixels: Literal["rgb", "planes"] = "rgb"
     failed: list[str] = field(default_factory=list)
     parents: dict[str, str] = field(default_factory=dict)
 
@@ -76,6 +91,37 @@ class RunContext:
             if seen[videos[position].label] <= per_class:
                 kept.append(position)
         return [videos[position] for position in sorted(kept)]
+
+    def batches(
+        self,
+        spec: Pretrain | Finetune,
+        videos: Sequence[Video],
+        first_step: int,
+        failed: dict[int, UserError],
+        **options: Any,
+    ) -> Iterator[tuple[Batch, Batch]]:
+        """Yield this process's training batches on the device, and the same on the host.
+
+        Args:
+            failed, options: see `training_batches`.
+        """
+        augment, gpu = options.get("augment", Augment()), self.device.type == "cuda"
+        if gpu and spec.clips.crop == "multiscale" and not (augment.rand or augment.erasing):
+            self.pixels = "planes"
+        loader = training_batches(
+            videos,
+            spec.clips,
+            spec.seed,
+            spec.optim.batch,
+            first_step=first_step,
+            share=(distributed.rank(), distributed.world_size()),
+            workers=self.workers,
+            pin=gpu,
+            failed=failed,
+            planes=self.pixels == "planes",
+            **options,
+        )
+        return on_device(loader, spec.clips.size, self.device)
 
 
 def verified_weights(folder: Path) -> tuple[Path, str]:
@@ -153,7 +199,7 @@ def _to_do(folder: Path, run_id: str) -> Iterator[bool]:
             for part in folder.glob(".[0-9]*.*"):
                 part.unlink()
             if done := read_result(folder) is not None:
-                remove_checkpoints(folder)
+                remove_checkpoint(folder)
                 show(f"{run_id}: already done")
         yield not distributed.gather(done)[0]
 
@@ -221,6 +267,7 @@ def _run_one(
             "train": len(index.train),
             "test": len(index.test),
         },
+        "pixels": run.pixels,
         "n_test": len(index.test) if "top1" in metrics or name == "controls" else 0,
         **code,
         "started": started.isoformat(timespec="seconds"),
@@ -230,7 +277,7 @@ def _run_one(
         "failed_videos": run.failed,
     }
     write_result(folder, fields)
-    remove_checkpoints(folder)
+    remove_checkpoint(folder)
     text = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     show(f"{spec.run_id}: {text or 'done'} in {duration(wall_s)}")
 

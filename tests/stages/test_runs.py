@@ -152,7 +152,8 @@ def test_an_unreadable_training_video_is_counted_and_listed(data, tmp_path):
     pretrain(once, many)
     assert many.failed == [gone.name]
     few = context(data, tmp_path / "b", videos=(gone, *index.train, *index.test))
-    with refused(f"1 of 25 training videos could not be read, more than 1 %: {gone.name}"):
+    says = "1 of 25 training videos could not be read, more than 1 %; the first: "
+    with refused(says, f"{gone.name}.mp4: cannot be read"):
         pretrain(once, few)
 
 
