@@ -66,6 +66,7 @@ def test_a_chain_of_runs_leaves_believable_results(results, data):
             12,
         )
         assert parse(result.spec, "result.json") == spec
+        assert result.pixels == "rgb"
     digest = read_result(results / PRETRAIN.run_id).weights_sha256
     for spec in (TUNED, PROBE):
         result = read_result(results / spec.run_id)
