@@ -80,7 +80,7 @@ class Training:
         if mask:
             self.blank["masked_BL"] = np.zeros((1, self.grid.slots * self.grid.patches), bool)
         if self.guided:
-            self.blank["coverage_B"] = np.zeros(1, np.float32)
+            self.blank["guide_hidden_B"] = np.zeros(1, np.float32)
 
 
 def blank_clip(clips: Clips) -> Arrays:
@@ -151,7 +151,7 @@ def training_clips(
             of.mask, of.grid, motions, out["seed_B"], of.tubelet, of.clips.stride
         )
         if magnitude_BSHW is not None:
-            out["coverage_B"][:] = coverage(out["masked_BL"], magnitude_BSHW, of.grid)
+            out["guide_hidden_B"][:] = guide_hidden(out["masked_BL"], magnitude_BSHW, of.grid)
     return lost
 
 
@@ -223,8 +223,8 @@ def views_of(video: Video, clips: Clips, views: Views) -> list[tuple[np.ndarray,
     return list(product(frames, crops))
 
 
-def coverage(masked_BL: np.ndarray, magnitude_BSHW: np.ndarray, grid: Grid) -> np.ndarray:
-    """Return the share of each clip's motion under its mask: (B,).
+def guide_hidden(masked_BL: np.ndarray, magnitude_BSHW: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return the share of the guiding motion that each clip's mask hides: (B,).
 
     For a clip without motion, it is the share of hidden tokens.
     """

@@ -65,7 +65,7 @@ def training_batches(
     Yields:
         frames_BTHWC uint8 RGB, or luma_BTHW, chroma_BT2HW and place_B5; label_B, sample_B (the
         video's position) and seed_B int64; weight_B float32; with masks also masked_BL, True where
-        hidden, and if they are guided, coverage_B, the share of the motion under the mask.
+        hidden, and if they are guided, guide_hidden_B, the share of the motion under the mask.
 
     Raises:
         LostWorkers: a worker died, or none has answered for `mgm.processes.HANGS_S` seconds.

@@ -222,8 +222,8 @@ def _means(computed: Sequence[dict[str, Tensor]], host: dict[str, Tensor]) -> di
     """Return the means of numbers over equal micro-batches, and over all processes."""
     every = {name: torch.stack([one[name] for one in computed]) for name in computed[0]}
     means = {name: x.float().mean() for name, x in every.items()}
-    if "coverage_B" in host:
-        means["coverage"] = host["coverage_B"].mean().to(means["loss"].device)
+    if "guide_hidden_B" in host:
+        means["coverage"] = host["guide_hidden_B"].mean().to(means["loss"].device)
     mean_N = distributed.sum_of(torch.stack(list(means.values()))) / distributed.world_size()
     return dict(zip(means, mean_N.tolist()))
 
