@@ -29,7 +29,6 @@ from mgm.results.run import EXTERNAL, LOCK, git_commit, read_result, write_resul
 from mgm.spec import (
     MASKS,
     ApplyOptions,
-    Augment,
     Finetune,
     Mask,
     Measure,
@@ -54,8 +53,6 @@ class RunContext:
         folder: of the run. `results` is the folder of all runs.
         index: the videos of its dataset.
         workers: processes that read videos, per training process.
-        pixels: of its training clips: "rgb", or "planes" that a GPU converts and scales. They
-            differ by rounding and by how they are scaled.
         failed: names of the training videos that could not be read.
         parents: {run id: SHA-256 of its weights}, of the weights that were loaded.
     """
@@ -66,7 +63,6 @@ class RunContext:
     options: RunOptions
     device: torch.device
     workers: int
-    pixels: Literal["rgb", "planes"] = "rgb"
     failed: list[str] = field(default_factory=list)
     parents: dict[str, str] = field(default_factory=dict)
 
@@ -92,6 +88,16 @@ class RunContext:
                 kept.append(position)
         return [videos[position] for position in sorted(kept)]
 
+    def pixels(self, spec: Spec) -> Literal["rgb", "planes"]:
+        """Return what the clips of a run are: RGB, or planes that a GPU converts and scales.
+
+        Their pixels differ by rounding and by how they are scaled. So a result names them.
+        """
+        if self.device.type != "cuda" or not isinstance(spec, Pretrain | Finetune):
+            return "rgb"
+        augmented = isinstance(spec, Finetune) and (spec.augment.rand or spec.augment.erasing)
+        return "planes" if spec.clips.crop == "multiscale" and not augmented else "rgb"
+
     def batches(
         self,
         spec: Pretrain | Finetune,
@@ -105,9 +111,6 @@ class RunContext:
         Args:
             failed, options: see `training_batches`.
         """
-        augment, gpu = options.get("augment", Augment()), self.device.type == "cuda"
-        if gpu and spec.clips.crop == "multiscale" and not (augment.rand or augment.erasing):
-            self.pixels = "planes"
         loader = training_batches(
             videos,
             spec.clips,
@@ -116,9 +119,9 @@ class RunContext:
             first_step=first_step,
             share=(distributed.rank(), distributed.world_size()),
             workers=self.workers,
-            pin=gpu,
+            pin=self.device.type == "cuda",
             failed=failed,
-            planes=self.pixels == "planes",
+            planes=self.pixels(spec) == "planes",
             **options,
         )
         return on_device(loader, spec.clips.size, self.device)
@@ -267,7 +270,7 @@ def _run_one(
             "train": len(index.train),
             "test": len(index.test),
         },
-        "pixels": run.pixels,
+        "pixels": run.pixels(spec),
         "n_test": len(index.test) if "top1" in metrics or name == "controls" else 0,
         **code,
         "started": started.isoformat(timespec="seconds"),

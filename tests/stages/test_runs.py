@@ -158,6 +158,20 @@ def test_an_unreadable_training_video_is_counted_and_listed(data, tmp_path):
         pretrain(once, few)
 
 
+def test_a_gpu_takes_planes_where_no_worker_needs_rgb(data, tmp_path):
+    """RandAugment and erasing need it. The device of a context needs no driver."""
+
+    def pixels(spec, crop, device="cuda") -> str:
+        run = replace(context(data, tmp_path), device=torch.device(device))
+        clips = spec.clips.model_copy(update={"crop": crop})
+        return run.pixels(spec.model_copy(update={"clips": clips}))
+
+    erased = FINETUNE.model_copy(update={"augment": Augment(erasing=0.25)})
+    assert [pixels(spec, "multiscale") for spec in (PRETRAIN, FINETUNE)] == ["planes"] * 2
+    assert [pixels(spec, "multiscale") for spec in (erased, PROBE)] == ["rgb"] * 2
+    assert pixels(PRETRAIN, "centre") == pixels(PRETRAIN, "multiscale", "cpu") == "rgb"
+
+
 def test_few_labels_are_the_same_for_all_runs_of_a_seed(data, tmp_path):
     few, run = Data(dataset="ssv2", labels_per_class=3), context(data, tmp_path / "a")
 
