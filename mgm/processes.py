@@ -104,7 +104,7 @@ def _next(waiting: "deque[Future[R]]") -> R:
     oldest = waiting.popleft()
     if not wait([oldest], HANGS_S).done:
         raise LostWorkers(
-            f"no worker process has read a clip for {HANGS_S} s; see whether the disk answers, "
+            f"worker processes have read nothing for {HANGS_S} s; see whether the disk answers, "
             "then run again"
         )
     return oldest.result()

@@ -125,7 +125,7 @@ def _size(workflow: "Workflow", key: str) -> tuple[int, int, int]:
     """Return the numbers of training videos, test videos and classes of a dataset."""
     dataset = workflow.datasets[key]
     if dataset.generate:
-        from mgm.drawn.sets import parse_params
+        from mgm.drawn.params import parse_params
 
         drawn = parse_params(dataset.generate, key)
         return drawn.counts["train"], drawn.counts["test"], drawn.classes

@@ -61,7 +61,7 @@ def prepare(
     if dataset not in DATASETS:
         raise UserError(f"{dataset}: no such dataset; {nearest(dataset, DATASETS)}")
     if dataset == "drawn":
-        from mgm.drawn.sets import parse_params
+        from mgm.drawn.params import parse_params
 
         drawn = parse_params(read_json(params) if params else {}, str(params or "drawn"))
         # Their size is a parameter.

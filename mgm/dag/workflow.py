@@ -15,7 +15,7 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from mgm.console import show
-from mgm.drawn.sets import parse_params
+from mgm.drawn.params import parse_params
 from mgm.errors import UserError, nearest, valid
 from mgm.files import locked, write_text
 from mgm.results.frame import freeze

@@ -52,7 +52,7 @@ from mgm.files import locked, read_json, write_text
 from mgm.spec import FLOWS, GENERATED, Flow
 
 if TYPE_CHECKING:
-    from mgm.drawn.sets import Synthetic
+    from mgm.drawn.params import Synthetic
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU per period, of a container
 LONGEST = 150  # bytes of a file's name. A file system has at most 255, and suffixes are added
@@ -131,7 +131,7 @@ def prepare(
 
 def list_drawn(params: "Synthetic") -> Listing:
     """Return the listing of a generated set."""
-    from mgm.drawn.sets import place
+    from mgm.drawn.params import place
 
     entries = []
     for name in params.videos:

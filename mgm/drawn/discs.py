@@ -26,7 +26,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mgm.drawn.sets import KINDS, MOTIONS, SPLITS, Kind, Synthetic
+from mgm.drawn.params import KINDS, MOTIONS, SPLITS, Kind, Synthetic
 
 SUB = 256  # positions and mixing weights are multiples of 1/256
 _PERIOD = 30  # frames to go to and fro once

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgm.drawn.discs import SUB, bank, ground, stream
-from mgm.drawn.sets import KINDS, SPLITS, Synthetic
+from mgm.drawn.params import KINDS, SPLITS, Synthetic
 
 RATE = 30  # positions per second in motions.npz
 PROPORTION = 0.15  # limbs are up to 15 % shorter or longer

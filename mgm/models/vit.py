@@ -101,13 +101,12 @@ class Attention(nn.Module):
             parts = queries, *F.linear(x_BVD, of_others, bias[width:]).chunk(2, dim=-1)
         else:
             parts = F.linear(x_BVD, self.qkv.weight, bias).chunk(3, dim=-1)
-        q_BNVD, k_BNVD, v_BNVD = map(self._heads, parts)
+        q_BNVD, k_BNVD, v_BNVD = (
+            x_BVD.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x_BVD in parts
+        )
         mask_B1VV = None if attn_mask_BVV is None else attn_mask_BVV[:, None]
         out_BNVD = F.scaled_dot_product_attention(q_BNVD, k_BNVD, v_BNVD, attn_mask=mask_B1VV)
         return self.proj(out_BNVD.transpose(1, 2).flatten(2))
-
-    def _heads(self, x_BVD: Tensor) -> Tensor:
-        return x_BVD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class Mlp(nn.Module):

@@ -23,7 +23,7 @@ EXTERNAL = "external.json"  # path and digest of weights that no run here traine
 State = Literal["finished", "running", "failed", "not run"]
 
 
-class Facts(BaseModel):
+class Dataset(BaseModel):
     """The dataset of a run. `classes` are their names, or how many there are."""
 
     model_config = ConfigDict(extra="allow")
@@ -47,7 +47,7 @@ class Result(BaseModel):
     metrics: dict[str, float]
     seed: int
     parents: dict[str, str | None] = {}
-    data: Facts
+    data: Dataset
     # Test videos that the metrics count. 0: it is no test.
     n_test: int = 0
     commit: str

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mgm.console import track
 from mgm.data.index import Video
-from mgm.data.loader import test_batches
+from mgm.data.loader import view_batches
 from mgm.errors import UserError
 from mgm.files import write_text
 from mgm.spec import Clips, Finetune, Views
@@ -58,7 +58,7 @@ def over_videos(
         value_ND: float32. sample_N: int64.
     """
     values, samples = [], []
-    batches: Iterable[dict[str, Tensor]] = test_batches(
+    batches: Iterable[dict[str, Tensor]] = view_batches(
         videos, clips, views, CLIPS, workers=workers, share=share, failed=failed
     )
     if progress:

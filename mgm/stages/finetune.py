@@ -1,17 +1,13 @@
 """Train a classifier with labels, then test it with several views per video."""
 
-from collections.abc import Generator, Sequence
-
-from torch import Tensor
-
 from mgm import rng
-from mgm.data.loader import on_device, training_batches
+from mgm.errors import UserError
 from mgm.models import build_classifier, load_encoder, save_weights
 from mgm.spec import Finetune
 from mgm.stages.evaluate import test
 from mgm.stages.run import RunContext
 from mgm.training import distributed
-from mgm.training.loop import train
+from mgm.training.loop import Batches, train
 from mgm.training.mixing import mix
 
 
@@ -23,29 +19,12 @@ def finetune(spec: Finetune, run: RunContext) -> dict[str, float]:
         load_encoder(model, run.weights(spec.parent))
     model.encoder.recompute = run.options.recompute
     model.to(run.device)
-    gpu, rank = run.device.type == "cuda", distributed.rank()
+    rank = distributed.rank()
 
-    def batches(
-        first_step: int,
-    ) -> Generator[tuple[Sequence[Tensor], dict[str, Tensor]], None, None]:
+    def batches(first_step: int, failed: dict[int, UserError]) -> Batches:
         """Yield frames, targets and weights of each step's clips, after mixup and CutMix."""
-        loader = training_batches(
-            videos,
-            spec.clips,
-            spec.seed,
-            spec.optim.batch,
-            first_step=first_step,
-            augment=augment,
-            share=(rank, distributed.world_size()),
-            workers=run.workers,
-            planes=gpu
-            and spec.clips.crop == "multiscale"
-            and not (augment.rand or augment.erasing),
-            pin=gpu,
-        )
-        for step, (batch, host) in enumerate(
-            on_device(loader, spec.clips.size, run.device), first_step
-        ):
+        made = run.batches(spec, videos, first_step, failed, augment=augment)
+        for step, (batch, host) in enumerate(made, first_step):
             frames_BTHWC, target = batch["frames_BTHWC"], batch["label_B"]
             if augment.mixup or augment.cutmix:
                 draw = rng.generator(rng.clip_seed(spec.seed, step, -1 - rank), "augment")

@@ -81,11 +81,11 @@ def classify(
         right = dict.fromkeys(PENALTIES, 0)
         # In very small sets, what is left can be of one class. Then no penalty is better.
         if len({*label_N[~held_N]}) > 1:
-            tried = path(x_ND[~held_N], label_N[~held_N], x_ND[held_N], classes, PENALTIES)
+            tried = fitted(x_ND[~held_N], label_N[~held_N], x_ND[held_N], classes, PENALTIES)
             for penalty, score_HC in tried.items():
                 right[penalty] = (score_HC.argmax(axis=1) == label_N[held_N]).sum()
         best = max(PENALTIES, key=lambda penalty: (right[penalty], penalty))
-        return path(x_ND, label_N, query_MD, classes, (best,))[best], best
+        return fitted(x_ND, label_N, query_MD, classes, (best,))[best], best
 
 
 def held_out(groups: Sequence[str], seed: int) -> list[str]:
@@ -96,7 +96,7 @@ def held_out(groups: Sequence[str], seed: int) -> list[str]:
     return [names[number] for number in held]
 
 
-def path(
+def fitted(
     x_ND: np.ndarray,
     label_N: np.ndarray,
     query_MD: np.ndarray,

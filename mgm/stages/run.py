@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import torch
@@ -20,14 +20,25 @@ import torch
 from mgm import rng
 from mgm.console import duration, show
 from mgm.data.index import Index, Video, read_index, require_labels
-from mgm.data.prepare import cores
+from mgm.data.loader import Batch, on_device, training_batches
 from mgm.errors import UserError, as_user_error
 from mgm.files import locked, read_json, write_text
 from mgm.models.weights import weights_digest
+from mgm.processes import cores
 from mgm.results.run import EXTERNAL, LOCK, git_commit, read_result, write_result
-from mgm.spec import MASKS, ApplyOptions, Mask, Measure, Run, RunOptions, Spec
+from mgm.spec import (
+    MASKS,
+    ApplyOptions,
+    Finetune,
+    Mask,
+    Measure,
+    Pretrain,
+    Run,
+    RunOptions,
+    Spec,
+)
 from mgm.training import distributed
-from mgm.training.checkpoint import remove_checkpoints
+from mgm.training.checkpoint import remove_checkpoint
 from mgm.version import __version__
 
 # Of malloc.h: M_TRIM_THRESHOLD, and M_MMAP_THRESHOLD with the largest value that it takes.
@@ -76,6 +87,44 @@ class RunContext:
             if seen[videos[position].label] <= per_class:
                 kept.append(position)
         return [videos[position] for position in sorted(kept)]
+
+    def pixels(self, spec: Spec) -> Literal["rgb", "planes"]:
+        """Return what the clips of a run are: RGB, or planes that a GPU converts and scales.
+
+        Their pixels differ by rounding and by how they are scaled. So a result names them.
+        """
+        if self.device.type != "cuda" or not isinstance(spec, Pretrain | Finetune):
+            return "rgb"
+        augmented = isinstance(spec, Finetune) and (spec.augment.rand or spec.augment.erasing)
+        return "planes" if spec.clips.crop == "multiscale" and not augmented else "rgb"
+
+    def batches(
+        self,
+        spec: Pretrain | Finetune,
+        videos: Sequence[Video],
+        first_step: int,
+        failed: dict[int, UserError],
+        **options: Any,
+    ) -> Iterator[tuple[Batch, Batch]]:
+        """Yield this process's training batches on the device, and the same on the host.
+
+        Args:
+            failed, options: see `training_batches`.
+        """
+        loader = training_batches(
+            videos,
+            spec.clips,
+            spec.seed,
+            spec.optim.batch,
+            first_step=first_step,
+            share=(distributed.rank(), distributed.world_size()),
+            workers=self.workers,
+            pin=self.device.type == "cuda",
+            failed=failed,
+            planes=self.pixels(spec) == "planes",
+            **options,
+        )
+        return on_device(loader, spec.clips.size, self.device)
 
 
 def verified_weights(folder: Path) -> tuple[Path, str]:
@@ -153,7 +202,7 @@ def _to_do(folder: Path, run_id: str) -> Iterator[bool]:
             for part in folder.glob(".[0-9]*.*"):
                 part.unlink()
             if done := read_result(folder) is not None:
-                remove_checkpoints(folder)
+                remove_checkpoint(folder)
                 show(f"{run_id}: already done")
         yield not distributed.gather(done)[0]
 
@@ -221,6 +270,7 @@ def _run_one(
             "train": len(index.train),
             "test": len(index.test),
         },
+        "pixels": run.pixels(spec),
         "n_test": len(index.test) if "top1" in metrics or name == "controls" else 0,
         **code,
         "started": started.isoformat(timespec="seconds"),
@@ -230,7 +280,7 @@ def _run_one(
         "failed_videos": run.failed,
     }
     write_result(folder, fields)
-    remove_checkpoints(folder)
+    remove_checkpoint(folder)
     text = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     show(f"{spec.run_id}: {text or 'done'} in {duration(wall_s)}")
 

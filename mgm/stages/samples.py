@@ -73,6 +73,11 @@ def _parent(spec: Sample, run: "RunContext", run_id: str) -> "tuple[Pretrain, MA
     trained = read_spec(run.results / run_id)
     if not isinstance(trained, Pretrain) or trained.mask.guidance != "vectors":
         raise UserError(f"{spec.run_id}: {run_id} is no pretraining run guided by motion vectors")
+    if spec.figure in ("6", "7") and trained.model.divided:
+        raise UserError(
+            f"{spec.run_id}: {run_id} is a TimeSformer, whose attention is divided; figure "
+            f"{spec.figure} shows that of a ViT"
+        )
     model = build_mae(trained)
     load_weights(model, run.weights(run_id))
     return trained, model.to(run.device).eval()

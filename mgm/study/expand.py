@@ -18,7 +18,7 @@ import pandas as pd
 
 from mgm.data.index import read_index
 from mgm.data.published import task_digest
-from mgm.drawn.sets import parse_params
+from mgm.drawn.params import parse_params
 from mgm.errors import UserError, nearest, valid
 from mgm.spec import (
     PUBLISHED,

@@ -15,29 +15,29 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mgm.console import show
-from mgm.data.loader import STOPS
-from mgm.errors import LostWorkers, UserError
+from mgm.errors import UserError
+from mgm.processes import STOPS
 from mgm.rng import clip_seed
 from mgm.spec import Finetune, Pretrain, RunOptions
 from mgm.spec.compute import multiply_adds, passes
 from mgm.training import distributed
-from mgm.training.checkpoint import drop_damaged, load_checkpoint, save_checkpoint
+from mgm.training.checkpoint import load_checkpoint, save_checkpoint
 from mgm.training.log import TrainingLog
 from mgm.training.optim import build_optimiser, learning_rate, set_learning_rate, steps_of
 
 LOGGED = 100  # steps of a run that are logged, about
 GRACE_S = 5  # that a stopped run still waits for a batch, to end its step
 
-# `batches(first_step)` yields, per step, what the model's forward pass takes of this process's
-# clips, on the device, and the batch on the host (`mgm.data.loader.training_batches`).
-Batches = Callable[[int], Generator[tuple[Sequence[Tensor], dict[str, Tensor]], None, None]]
+# Per step, what the model's forward pass takes of this process's clips, on the device, and the
+# batch on the host (`mgm.data.loader.training_batches`).
+Batches = Generator[tuple[Sequence[Tensor], dict[str, Tensor]], None, None]
 
 
 def train(
     spec: Pretrain | Finetune,
     model: nn.Module,
     videos: Sequence[str],
-    batches: Batches,
+    batches: Callable[[int, dict[int, UserError]], Batches],
     folder: Path,
     options: RunOptions = RunOptions(),
 ) -> list[str]:
@@ -57,6 +57,8 @@ def train(
     Args:
         model: on the device. Its forward pass returns the mean loss of clips, and numbers for the
             log.
+        batches: yields the batches from a step on, and enters the videos that cannot be read in a
+            dict: {position: why}.
         videos: names of the training videos. At most 1 % of them may fail.
 
     Returns:
@@ -66,6 +68,8 @@ def train(
         UserError: the batch cannot be divided equally among processes and micro-batches, the loss
             is not finite, more than 1 % of the videos could not be read, or a GPU's memory is full.
         SystemExit: one of these signals came.
+
+    Before any error but that of a loss, the steps that are done are saved.
     """
     optim, steps, parts = spec.optim, steps_of(spec.optim, len(videos)), options.accumulate
     rank, processes, is_main = distributed.rank(), distributed.world_size(), distributed.is_main()
@@ -82,19 +86,18 @@ def train(
     precision = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
     layer_decay = spec.layer_decay if isinstance(spec, Finetune) else 1.0
     optimiser = build_optimiser(model, optim, layer_decay)
-    # The videos that failed are the keys of a dict, in order.
-    first, failures = 0, dict[str, None]()
+    # The videos that failed, and why, in order.
+    first, failures, unread = 0, dict[str, str](), dict[int, UserError]()
 
     # --- Restore the state of the last checkpoint ---
     state = load_checkpoint(folder, spec.run_id)
-    if len({*distributed.gather(state and (state["step"], state["path"].name))}) > 1:
+    if len({*distributed.gather(state and state["step"])}) > 1:
         raise UserError(f"{folder}: the processes see different checkpoints; run again")
     if state:
-        first, failures = state["step"], dict.fromkeys(state["failed"])
+        first, failures = state["step"], state["failed"]
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         if is_main:
-            drop_damaged(folder, state["path"])
             show(f"{spec.run_id}: continues at step {first} of {steps}")
     # It is as large as the model and the optimiser.
     del state
@@ -107,7 +110,7 @@ def train(
                 "step": step,
                 "model": model.state_dict(),
                 "optimiser": optimiser.state_dict(),
-                "failed": list(failures),
+                "failed": failures,
             },
         )
 
@@ -127,7 +130,11 @@ def train(
     log = TrainingLog(folder, spec.run_id, first, steps, clips, flops) if is_main else None
 
     waited, saved_at = 0.0, time.monotonic()
-    with _caught_signals() as stops, _advice(spec.run_id), closing(batches(first)) as loader:
+    with (
+        _caught_signals() as stops,
+        _advice(spec.run_id),
+        closing(batches(first, unread)) as loader,
+    ):
         for step in range(first, steps):
             torch.manual_seed(clip_seed(spec.seed, step, -3 - rank))
             try:
@@ -160,29 +167,28 @@ def train(
                     norm = torch.nn.utils.get_total_norm(gradients)
 
                 # --- Agree with the other processes on what to do next ---
-                unread_B = host["sample_B"][host["weight_B"] == 0]
-                unread = list(dict.fromkeys(videos[sample] for sample in unread_B.tolist()))
+                lost = {videos[sample]: str(why) for sample, why in unread.items()}
+                unread.clear()
                 due = is_main and time.monotonic() - saved_at >= options.checkpoint_s
-                stop, save, failed = distributed.largest(stops.number, due, bool(unread))
-            # Workers or another process are gone, or the batch of a stopped run does not come.
-            except (LostWorkers, RuntimeError, SystemExit) as error:
+                stop, save, failed = distributed.largest(stops.number, due, bool(lost))
+                if failed:
+                    lost = {
+                        name: why for own in distributed.gather(lost) for name, why in own.items()
+                    }
+                    _require_most(spec, failures | lost, len(videos))
+            # Workers, another process, files or the GPU are gone, or the batch of a stopped run
+            # does not come.
+            except (Exception, SystemExit) as error:
                 # The weights are still those of the step before.
                 if is_main and step > first:
-                    save_at(step)
+                    _save_anyway(save_at, step)
                 # Of several processes that stop, one may end first, and the others lose it.
-                if stops.number and (processes > 1 or isinstance(error, SystemExit)):
+                gone = (SystemExit, RuntimeError) if processes > 1 else SystemExit
+                if stops.number and isinstance(error, gone):
                     _say_stopped(spec.run_id, step, steps)
                     sys.exit(128 + stops.number)
                 raise
-            if failed:
-                failures |= dict.fromkeys(
-                    name for own in distributed.gather(unread) for name in own
-                )
-                if len(failures) > 0.01 * len(videos):
-                    raise UserError(
-                        f"{spec.run_id}: {len(failures)} of {len(videos)} training videos could "
-                        f"not be read, more than 1 %: {next(iter(failures))} first"
-                    )
+            failures |= lost
 
             # --- Log. Only some steps read numbers, since reading waits for a GPU. ---
             due_log = (step + 1) % log_every == 0 or step + 1 == steps
@@ -216,13 +222,29 @@ def _means(computed: Sequence[dict[str, Tensor]], host: dict[str, Tensor]) -> di
     """Return the means of numbers over equal micro-batches, and over all processes."""
     every = {name: torch.stack([one[name] for one in computed]) for name in computed[0]}
     means = {name: x.float().mean() for name, x in every.items()}
-    if "coverage_B" in host:
-        means["coverage"] = host["coverage_B"].mean().to(means["loss"].device)
+    if "guide_hidden_B" in host:
+        means["coverage"] = host["guide_hidden_B"].mean().to(means["loss"].device)
     mean_N = distributed.sum_of(torch.stack(list(means.values()))) / distributed.world_size()
     return dict(zip(means, mean_N.tolist()))
 
 
 # --- What ends a run early ---
+
+
+def _save_anyway(save_at: Callable[[int], None], step: int) -> None:
+    """Save a run that ends by an error. If that fails too, the first error counts."""
+    try:
+        save_at(step)
+    except Exception as error:
+        show(f"step {step} could not be saved: {error}")
+
+
+def _require_most(spec: Pretrain | Finetune, failures: dict[str, str], videos: int) -> None:
+    if len(failures) > 0.01 * videos:
+        raise UserError(
+            f"{spec.run_id}: {len(failures)} of {videos} training videos could not be read, more "
+            f"than 1 %; the first: {next(iter(failures.values()))}"
+        )
 
 
 def _require_finite(spec: Pretrain | Finetune, step: int, steps: int, **numbers: float) -> None:
@@ -249,12 +271,16 @@ class _Stops:
         self.number, self.waiting = 0, False
 
     def came(self, number: int, frame: Any) -> None:
-        self.number = self.number or number
-        signal.alarm(GRACE_S)
+        # One period of grace, however many signals.
+        if not self.number:
+            self.number = number
+            signal.alarm(GRACE_S)
 
     def late(self, number: int, frame: Any) -> None:
         if self.waiting:
             sys.exit(128 + self.number)
+        # The step is computed, and may yet wait for the next batch.
+        signal.alarm(1)
 
     @contextmanager
     def may_interrupt(self) -> Iterator[None]:

@@ -68,7 +68,7 @@ def segments(n_frames: int, frames: int, rng: np.random.Generator) -> np.ndarray
     return length * np.arange(frames) + rng.integers(length, size=frames)
 
 
-def spread(slack: int, view: int, views: int) -> int:
+def view_start(slack: int, view: int, views: int) -> int:
     """Return where view number `view` of `views` begins, from 0 to `slack`. One is central."""
     return slack // 2 if views == 1 else slack * view // (views - 1)
 
@@ -78,7 +78,7 @@ def stride_view(n_frames: int, frames: int, step: int, view: int, views: int) ->
 
     A single view is in the middle.
     """
-    start = spread(max(-(-n_frames // step) - frames, 0), view, views)  # in steps
+    start = view_start(max(-(-n_frames // step) - frames, 0), view, views)  # in steps
     return np.minimum(step * (start + np.arange(frames)), n_frames - 1)
 
 
@@ -152,7 +152,7 @@ def view_crop(height: int, width: int, view: int = 0, views: int = 1) -> Crop:
     Source: MCG-NJU/VideoMAE, kinetics.py.
     """
     side = min(height, width)
-    offset = spread(max(height, width) - side, view, views)
+    offset = view_start(max(height, width) - side, view, views)
     top, left = (offset, 0) if height > width else (0, offset)
     return Crop(top, left, side, side)
 

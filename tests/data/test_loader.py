@@ -3,20 +3,21 @@
 import shutil
 import subprocess
 import sys
-import threading
+import zipfile
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
-from mgm.data import loader
+from mgm.data import clips as module
+from mgm.data.clips import PLANES, views_of
 from mgm.data.index import Video, read_index
-from mgm.data.loader import open_track, test_batches, training_batches
-from mgm.errors import NoMotion, UserError
+from mgm.data.loader import training_batches, view_batches
+from mgm.data.prepare import list_drawn, prepare
+from mgm.errors import UserError
 from mgm.masking import Grid, make_mask
 from mgm.masking.paper import tube
 from mgm.rng import clip_seed, generator
@@ -25,8 +26,9 @@ from mgm.video import store
 from mgm.video.clip import cut
 from mgm.video.planes import frames_of
 from mgm.video.store import read_clips
+from mgm.video.track import read_track
 from mgm.video.transform import ClipAugmentation, random_crop, training_indices
-from tests.helpers.small_runs import small_set
+from tests.helpers.small_runs import PARAMS, small_set
 
 CLIPS = Clips(frames=4, size=24, stride=2)
 GRID = Grid(2, 3, 3)
@@ -62,7 +64,7 @@ def batches(videos, count=4, batch=3, clips=CLIPS, seed=5, **options) -> list[di
 def as_frames(batch):
     own = {name: x.clone() for name, x in batch.items()}
     if "luma_BTHW" in own:
-        own["frames_BTHWC"] = frames_of(24, *(own.pop(name) for name in loader.PLANES))
+        own["frames_BTHWC"] = frames_of(24, *(own.pop(name) for name in PLANES))
     return own
 
 
@@ -78,7 +80,7 @@ def motion_of(video, seed, index_T=None):
     if index_T is None:
         index_T = training_indices(CLIPS, video.frames, generator(seed, "sample"))
     crop = random_crop(CLIPS, video.height, video.width, seed)
-    motion = open_track(video).motion(index_T).under(crop, 24, (video.height, video.width))
+    motion = read_track(video.track()).motion(index_T).under(crop, 24, (video.height, video.width))
     return index_T, crop, motion
 
 
@@ -108,19 +110,18 @@ def test_a_clip_is_a_function_of_seed_epoch_and_sample(videos, guidance, repeats
         magnitude_1SHW = motion.magnitude(2)[None]
         masked_BL = make_mask(mask, GRID, magnitude_1SHW, np.array([seed]))
         assert (row["seed_B"], row["label_B"], row["weight_B"]) == (seed, video.label, 1)
-        (frames_THWC,) = read_clips(video.path, open_track(video), [index_T], [crop], 24)
+        (frames_THWC,) = read_clips(video.path, read_track(video.track()), [index_T], [crop], 24)
         assert np.array_equal(row["frames_BTHWC"].numpy(), frames_THWC)
         assert np.array_equal(row["masked_BL"].numpy(), masked_BL[0])
         # A patch has 8 x 8 pixels, so it is a cell.
         share = (magnitude_1SHW.ravel() * masked_BL[0]).sum() / magnitude_1SHW.sum()
-        assert row["coverage_B"] == pytest.approx(share if magnitude_1SHW.any() else 4 / 9)
+        assert row["guide_hidden_B"] == pytest.approx(share if magnitude_1SHW.any() else 4 / 9)
     samples = [int(row["sample_B"]) for row in rows[::repeats]]
     for epoch in range(3):
         assert sorted(samples[7 * epoch : 7 * epoch + 7]) == list(range(7))
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_workers_and_the_first_step_change_nothing(videos, workers):
+def test_workers_and_the_first_step_change_nothing(videos):
     """Batches of one and of several parts. The pool is used several times."""
     for options in (
         {"batch": 3, **MASKED},
@@ -128,36 +129,9 @@ def test_workers_and_the_first_step_change_nothing(videos, workers):
         {"batch": 2, "planes": True},
         {"batch": 5, "augment": Augment(rand="rand-m7-n4", erasing=0.5, repeats=2)},
     ):
-        whole = batches(videos, 20, **options)
-        assert_same(batches(videos, 20, workers=workers, **options), whole)
-        later = batches(videos, 9, first_step=11, workers=workers, **options)
-        assert_same(later, whole[11:])
-
-
-def test_workers_read_after_opencv_has_used_threads(videos, monkeypatch):
-    """Its threads do not survive a fork."""
-    monkeypatch.setattr(loader, "HANGS_S", 30)
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(4)
-    cv2.GaussianBlur(np.zeros((1000, 1000, 3), np.uint8), (9, 9), 2)
-    try:
-        assert_same(batches(videos, workers=2), batches(videos))
-        assert cv2.getNumThreads() == 4
-    finally:
-        cv2.setNumThreads(threads)
-
-
-def test_a_worker_that_is_killed_with_a_lock_does_not_hold_up_the_end(videos):
-    """Each worker takes the lock of PyTorch's event before each part."""
-    dataset = loader.TestClips(videos, CLIPS, Views(temporal=1, spatial=1), 7)
-    dataset.pool = [dataset.example()] * 7
-    done = loader._done(dataset, ((0, 0, part) for part in range(7)), 2, False)
-    assert next(done) is None
-    assert done.gi_frame.f_locals["done"]._workers_done_event._cond.acquire(timeout=10)
-    ends = threading.Thread(target=done.close, daemon=True)
-    ends.start()
-    ends.join(30)
-    assert not ends.is_alive()
+        whole = batches(videos, 14, **options)
+        assert_same(batches(videos, 14, workers=1, **options), whole)
+        assert_same(batches(videos, 9, first_step=5, workers=3, **options), whole[5:])
 
 
 def test_python_ends_while_a_loader_waits(root):
@@ -193,7 +167,7 @@ def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
             video = videos[batch["sample_B"][row]]
             first = batch["seed_B"][row // 2 * 2].item()
             index_T = training_indices(CLIPS, video.frames, generator(first, "sample"))
-            (whole_THWC,) = read_clips(video.path, open_track(video), [index_T], None, 0)
+            (whole_THWC,) = read_clips(video.path, read_track(video.track()), [index_T], None, 0)
             rng, crop = generator(seed, "augment"), random_crop(CLIPS, 32, 32, seed)
             drawn_THWC = augmentation.rand(whole_THWC, rng)
             cut_THWC = np.stack([cut(frame, crop, 24) for frame in drawn_THWC])
@@ -223,14 +197,36 @@ def test_a_video_that_cannot_be_read_has_weight_0_and_changes_no_other(copied, w
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_missing_track_ends_a_guided_run(copied, workers):
-    Path(copied[3].track()).write_bytes(b"")
-    with pytest.raises(NoMotion, match=copied[3].name) as error:
-        batches(copied, workers=workers, batch=7, **MASKED)
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize("guidance", ["vectors", "shuffled"])
+def test_a_video_without_motion_has_weight_0_and_is_told(copied, workers, guidance):
+    """A track that is not there, and one whose motion is damaged. Pixels need the first alone."""
+    mask = MASKED["mask"].model_copy(update={"guidance": guidance})
+    options = {"batch": 7, "workers": workers, "mask": mask, "grid": GRID}
+    whole, lost = batches(copied, 2, **options), {}
+    Path(copied[3].track()).unlink()
+    damage(Path(copied[5].track()))
+    for before, after in zip(whole, batches(copied, 2, failed=lost, **options)):
+        read_B = after["weight_B"] == 1
+        assert 2 <= (~read_B).sum() <= 4
+        if guidance == "vectors":
+            assert sorted(after["sample_B"][~read_B].tolist()) == [3, 5]
+        for name in before:
+            assert torch.equal(after[name][read_B], before[name][read_B])
+    assert sorted(lost) == [3, 5]
+    assert all(copied[sample].name in str(why) for sample, why in lost.items())
     unguided = {"mask": Mask(name="tube", ratio=0.5), "grid": GRID}
     (batch,) = batches(copied, 1, batch=7, workers=workers, **unguided)
     assert batch["weight_B"].sum() == 6
+
+
+def damage(track: Path) -> None:
+    """Overwrite the motion in a track, and nothing else."""
+    with zipfile.ZipFile(track) as archive:
+        start = archive.getinfo("motion.npy").header_offset + 200
+        size = archive.getinfo("motion.npy").file_size - 200
+    data = bytearray(track.read_bytes())
+    data[start : start + size] = bytes(size)
+    track.write_bytes(data)
 
 
 def test_guidance_that_cannot_be_is_refused(videos, monkeypatch):
@@ -246,12 +242,6 @@ def test_guidance_that_cannot_be_is_refused(videos, monkeypatch):
         batches(videos, clips=CLIPS.model_copy(update={"sampling": "segments"}), **carried)
 
 
-def test_an_error_in_a_worker_keeps_its_kind_and_its_place(videos, monkeypatch):
-    monkeypatch.setattr(loader, "read_clips", lambda *_: {}["no such key"])
-    with pytest.raises(KeyError, match="in write"):
-        batches(videos, workers=1)
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("sampling", ["stride", "segments"])
 @pytest.mark.parametrize("batch", [1, 13])
@@ -264,31 +254,42 @@ def test_views_come_whole_and_in_order_and_are_decoded_once(
     monkeypatch.setattr(
         store, "open", lambda path, *how: decoded.append(path) or real(path, *how), raising=False
     )
-    every = views_of(videos, clips, views, batch, workers=workers)
+    every = whole_views(videos, clips, views, batch, workers=workers)
     assert workers or decoded == [video.path for video in videos]
     rows = {name: torch.cat([one[name] for one in every]) for name in every[0]}
     assert rows["sample_B"].tolist() == [n for n in range(7) for _ in range(6)]
     assert rows["label_B"].tolist() == [video.label for video in videos for _ in range(6)]
     row = 0
     for video in videos:
-        for index_T, crop in loader.test_views(video, clips, views):
-            (frames_THWC,) = read_clips(video.path, open_track(video), [index_T], [crop], 24)
+        for index_T, crop in views_of(video, clips, views):
+            (frames_THWC,) = read_clips(
+                video.path, read_track(video.track()), [index_T], [crop], 24
+            )
             assert np.array_equal(rows["frames_BTHWC"][row].numpy(), frames_THWC)
             row += 1
     for rank in range(2):
         how = {"share": (rank, 2), "workers": workers}
-        assert_same(views_of(videos, clips, views, batch, **how), every[rank::2])
+        assert_same(whole_views(videos, clips, views, batch, **how), every[rank::2])
 
 
 @pytest.mark.parametrize("options", [MASKED, {"augment": Augment(rand="rand-m7-n4", repeats=2)}])
 def test_small_videos_that_are_kept_give_the_same_clips(videos, options, monkeypatch):
     kept = batches(videos, **options)
     monkeypatch.setattr(store, "SMALL", 0)
-    monkeypatch.setattr(loader, "SMALL", 0)
+    monkeypatch.setattr(module, "SMALL", 0)
     assert_same(batches(videos, **options), kept)
 
 
-def test_a_video_that_is_written_again_is_read_again(copied, videos):
+def test_a_store_that_is_written_again_is_read_again(copied, tmp_path):
+    """Pixels and tracks, within one process, as in a notebook."""
+    batches(copied, **MASKED)
+    shutil.rmtree(tmp_path / "data")
+    prepare(list_drawn(PARAMS), tmp_path / "data", quality=12, processes=1, drawn=PARAMS)
+    again = read_index(tmp_path / "data").train[:7]
+    assert all(one["weight_B"].all() for one in batches(again, **MASKED))
+
+
+def test_a_video_that_is_written_again_is_read_again(copied):
     wanted, path = batches(copied), Path(copied[3].path)
     real, moved = path.read_bytes(), path.with_suffix(".old")
     path.rename(moved)
@@ -298,11 +299,11 @@ def test_a_video_that_is_written_again_is_read_again(copied, videos):
     assert_same(batches(copied), wanted)
 
 
-def views_of(*how, **options) -> list[dict]:
+def whole_views(*how, **options) -> list[dict]:
     """Return the batches of test views, without the rows of weight 0."""
     return [
         {name: x[one["weight_B"] > 0] for name, x in one.items()}
-        for one in test_batches(*how, **options)
+        for one in view_batches(*how, **options)
     ]
 
 
@@ -312,8 +313,8 @@ def test_a_test_video_that_cannot_be_read_is_raised_or_told(copied, workers):
     path.unlink()
     how = CLIPS, Views(temporal=1, spatial=1), 2
     with pytest.raises(UserError, match=path.name):
-        list(test_batches(copied, *how, workers=workers))
+        list(view_batches(copied, *how, workers=workers))
     failed = {}
-    every = views_of(copied, *how, workers=workers, failed=failed)
+    every = whole_views(copied, *how, workers=workers, failed=failed)
     assert [batch["sample_B"].tolist() for batch in every] == [[0, 1], [2], [4, 5], [6]]
     assert list(failed) == [3]

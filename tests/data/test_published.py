@@ -8,7 +8,7 @@ import pytest
 from mgm.data.folder import stem
 from mgm.data.index import Index, read_index, write_index
 from mgm.data.published import READERS, carried, derive, list_published, task_digest
-from mgm.drawn.sets import CLASSES, Synthetic
+from mgm.drawn.params import CLASSES, Synthetic
 from mgm.errors import UserError
 from mgm.spec import GENERATED, PUBLISHED
 

@@ -6,7 +6,7 @@ import pytest
 
 from mgm.drawn import discs
 from mgm.drawn.discs import STYLES, boxes, draw, scene, tracks
-from mgm.drawn.sets import CLASSES, MOTIONS, Synthetic
+from mgm.drawn.params import CLASSES, MOTIONS, Synthetic
 
 KINDS = tuple(CLASSES)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mgm.drawn import people
-from mgm.drawn.sets import ACTIONS, Synthetic
+from mgm.drawn.params import ACTIONS, Synthetic
 
 PARAMS = Synthetic(layout="people", size=96)
 

@@ -11,17 +11,8 @@ import pytest
 from mgm.data.index import files_of, read_index
 from mgm.data.prepare import list_drawn, prepare
 from mgm.drawn import discs, people
-from mgm.drawn.sets import (
-    ACTIONS,
-    CLASSES,
-    Synthetic,
-    draw,
-    encode,
-    load_boxes,
-    parse_params,
-    place,
-    world,
-)
+from mgm.drawn.params import ACTIONS, CLASSES, Synthetic, parse_params, place, world
+from mgm.drawn.sets import draw, encode, load_boxes
 from mgm.drawn.sets import yuv420 as planes_of
 from mgm.errors import UserError
 from mgm.spec import GENERATED
@@ -168,7 +159,7 @@ def test_worlds_cover_what_they_are_drawn_from():
 
 def test_parameters_and_worlds_need_neither_pyav_nor_torch():
     code = (
-        "import sys; from mgm.drawn.sets import parse_params, world; world(1);"
+        "import sys; from mgm.drawn.params import parse_params, world; world(1);"
         "parse_params({'kind': 'world'}, '').digest; print({'av', 'torch'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

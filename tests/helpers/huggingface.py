@@ -6,13 +6,16 @@ blocks, and 1e-5 in `decoder.norm` and `fc_norm`.
 """
 
 import re
+from typing import TYPE_CHECKING
 
 import torch
-import transformers
 from torch import Tensor, nn
 
 from mgm.models import MAE, Classifier
 from mgm.spec import Finetune, Pretrain
+
+if TYPE_CHECKING:
+    import transformers
 
 BLOCK = {
     "norm1": "layernorm_before",
@@ -87,6 +90,8 @@ def sharpened(model: nn.Module, std: float) -> None:
 def their_pretraining(
     ours: MAE, spec: Pretrain, attention: str
 ) -> "transformers.VideoMAEForPreTraining":
+    import transformers
+
     decoder = spec.decoder
     config = _config(
         spec,
@@ -103,11 +108,15 @@ def their_pretraining(
 def their_classifier(
     ours: Classifier, spec: Finetune, attention: str
 ) -> "transformers.VideoMAEForVideoClassification":
+    import transformers
+
     config = _config(spec, attn_implementation=attention, num_labels=ours.head.out_features)
     return _with_weights(transformers.VideoMAEForVideoClassification(config), ours)
 
 
 def _config(spec: Pretrain | Finetune, **more) -> "transformers.VideoMAEConfig":
+    import transformers
+
     model = spec.model
     return transformers.VideoMAEConfig(
         image_size=spec.clips.size,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mgm.data.index import Index, Video
 from mgm.data.prepare import list_drawn, prepare
-from mgm.drawn.sets import Synthetic
+from mgm.drawn.params import Synthetic
 from mgm.spec import (
     Augment,
     Clips,

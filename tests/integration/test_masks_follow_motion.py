@@ -4,7 +4,8 @@ import numpy as np
 
 import mgm
 from mgm.drawn import discs
-from mgm.drawn.sets import Synthetic, draw, place
+from mgm.drawn.params import Synthetic, place
+from mgm.drawn.sets import draw
 from mgm.masking import Grid, make_boxes
 
 SIZE, FRAMES = 224, 24

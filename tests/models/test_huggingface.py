@@ -6,7 +6,6 @@ Predictions, loss, logits and gradients are compared.
 import numpy as np
 import pytest
 import torch
-import transformers
 from torch.nn import functional as F
 
 from mgm.masking import Grid, make_mask
@@ -107,6 +106,8 @@ def test_classification(size):
 @torch.inference_mode()
 def test_pretraining_as_transformers_makes_it_by_default_has_no_final_norm(tmp_path, capsys):
     """`use_mean_pooling` is True by default, which leaves the norm out of VideoMAEForPreTraining."""
+    import transformers
+
     fields, decoder, _, _ = SIZES["small"]
     torch.manual_seed(0)
     sizes = {"image_size": 48, "patch_size": 8, "num_frames": 6, "hidden_size": 48}

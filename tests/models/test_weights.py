@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import transformers
 from safetensors.torch import save_file
 
 from mgm.errors import UserError
@@ -102,6 +101,8 @@ def test_round_trips_are_bit_equal(tmp_path):
 
 @pytest.mark.parametrize("name", ["mae", "classifier", "encoder"])
 def test_hugging_faces_own_files_arrive_whole(tmp_path, name):
+    import transformers
+
     how = {} if name == "classifier" else {"use_mean_pooling": False}
     config = transformers.VideoMAEConfig(**SIZES, **DECODER, **how, num_labels=5)
     theirs, ours = {

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import transformers
 from typer.testing import CliRunner
 
 import mgm
@@ -131,6 +130,8 @@ def test_a_features_is_the_same_after_a_notebook_has_set_pytorchs_defaults():
 
 @pytest.mark.parametrize(("edge", "cut"), [(32, True), (40, True), (32, False)])
 def test_a_processor_that_cuts_otherwise_is_refused_unless_the_size_is_given(tmp_path, edge, cut):
+    import transformers
+
     config = transformers.VideoMAEConfig(
         **{"hidden_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4},
         **{"intermediate_size": 512, "image_size": 32, "num_frames": 4},
@@ -166,6 +167,8 @@ def test_the_options_decide_without_a_config(tmp_path, capsys):
 
 @torch.inference_mode()
 def test_an_exported_classifier_has_the_same_logits(trained, tuned, tmp_path):
+    import transformers
+
     said = export(tuned, tmp_path / "hf")
     assert "VideoMAEForVideoClassification.from_pretrained" in said
     theirs = transformers.VideoMAEForVideoClassification.from_pretrained(tmp_path / "hf").eval()
@@ -188,6 +191,8 @@ def test_an_exported_classifier_has_the_same_logits(trained, tuned, tmp_path):
 
 
 def test_an_exported_pretraining_loads_with_its_norm(trained, tmp_path):
+    import transformers
+
     export(trained.results / PRETRAIN.run_id, tmp_path)
     model, about = transformers.VideoMAEForPreTraining.from_pretrained(
         tmp_path, output_loading_info=True

@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from mgm.stages.evaluate import merged
-from mgm.stages.probe import HELD_OUT, PENALTIES, classify, features, held_out, path, probe
+from mgm.stages.probe import HELD_OUT, PENALTIES, classify, features, fitted, held_out, probe
 from tests.stages.conftest import PROBE
 
 
@@ -25,7 +25,7 @@ def drawn(clips, numbers, classes=3, seed=0):
 def test_the_optimum_is_that_of_the_penalised_cross_entropy(numbers, penalty):
     x_ND, label_N = drawn(40, numbers)
     query_MD, _ = drawn(20, numbers, seed=1)
-    found = path(x_ND, label_N, query_MD, 4, (1.0, penalty))[penalty]
+    found = fitted(x_ND, label_N, query_MD, 4, (1.0, penalty))[penalty]
     assert not found[:, 3].any()
     mean, scale = x_ND.mean(0), np.sqrt(x_ND.var(0) + 1e-6)
     plain = LogisticRegression(C=1 / (40 * penalty), tol=1e-9, max_iter=20_000)
@@ -47,7 +47,7 @@ def test_the_penalty_is_chosen_on_a_fifth_of_the_groups(trained):
     held_N = np.isin(np.array(groups)[sample_N], held)
     right = {}
     for penalty in PENALTIES:
-        found = path(x_ND[~held_N], label_N[~held_N], x_ND[held_N], 3, (penalty,))[penalty]
+        found = fitted(x_ND[~held_N], label_N[~held_N], x_ND[held_N], 3, (penalty,))[penalty]
         right[penalty] = (found.argmax(1) == label_N[held_N]).mean()
     _, chosen = classify(videos, x_ND, sample_N, x_ND, 3, 5)
     assert chosen == max(p for p in PENALTIES if right[p] == max(right.values()))

@@ -66,6 +66,7 @@ def test_a_chain_of_runs_leaves_believable_results(results, data):
             12,
         )
         assert parse(result.spec, "result.json") == spec
+        assert result.pixels == "rgb"
     digest = read_result(results / PRETRAIN.run_id).weights_sha256
     for spec in (TUNED, PROBE):
         result = read_result(results / spec.run_id)
@@ -152,8 +153,23 @@ def test_an_unreadable_training_video_is_counted_and_listed(data, tmp_path):
     pretrain(once, many)
     assert many.failed == [gone.name]
     few = context(data, tmp_path / "b", videos=(gone, *index.train, *index.test))
-    with refused(f"1 of 25 training videos could not be read, more than 1 %: {gone.name}"):
+    says = "1 of 25 training videos could not be read, more than 1 %; the first: "
+    with refused(says, f"{gone.name}.mp4: cannot be read"):
         pretrain(once, few)
+
+
+def test_a_gpu_takes_planes_where_no_worker_needs_rgb(data, tmp_path):
+    """RandAugment and erasing need it. The device of a context needs no driver."""
+
+    def pixels(spec, crop, device="cuda") -> str:
+        run = replace(context(data, tmp_path), device=torch.device(device))
+        clips = spec.clips.model_copy(update={"crop": crop})
+        return run.pixels(spec.model_copy(update={"clips": clips}))
+
+    erased = FINETUNE.model_copy(update={"augment": Augment(erasing=0.25)})
+    assert [pixels(spec, "multiscale") for spec in (PRETRAIN, FINETUNE)] == ["planes"] * 2
+    assert [pixels(spec, "multiscale") for spec in (erased, PROBE)] == ["rgb"] * 2
+    assert pixels(PRETRAIN, "centre") == pixels(PRETRAIN, "multiscale", "cpu") == "rgb"
 
 
 def test_few_labels_are_the_same_for_all_runs_of_a_seed(data, tmp_path):

@@ -1,9 +1,12 @@
 """The arrays of Figures 5 to 8."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mgm.errors import UserError
+from mgm.files import write_text
 from mgm.masking import Grid, make_boxes
 from mgm.rng import clip_seed
 from mgm.spec import MASKS, Mask, Sample
@@ -65,3 +68,13 @@ def test_a_figure_of_a_run_without_masks_is_refused(trained, tmp_path):
     spec = Sample(**SMALL, figure="7", parents=(TUNED.run_id,))
     with pytest.raises(UserError, match="no pretraining run"):
         sample(spec, trained.context(tmp_path))
+
+
+@pytest.mark.parametrize("number", ["6", "7"])
+def test_a_figure_of_attention_of_a_timesformer_is_refused(trained, tmp_path, number):
+    model = PRETRAIN.model.model_copy(update={"backbone": "timesformer-toy"})
+    parent = PRETRAIN.model_copy(update={"model": model})
+    run = replace(trained.context(tmp_path), results=tmp_path)
+    write_text(tmp_path / parent.run_id / "spec.json", parent.model_dump_json())
+    with pytest.raises(UserError, match="is a TimeSformer"):
+        sample(Sample(**SMALL, figure=number, parents=(parent.run_id,)), run)

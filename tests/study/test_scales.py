@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from mgm.drawn.sets import world
+from mgm.drawn.params import world
 from mgm.errors import UserError
 from mgm.study import CONFIG
 from mgm.study.scales import Steps, load_scale, merged, of_paper

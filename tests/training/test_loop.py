@@ -6,6 +6,7 @@ Tests of stopped runs do the same with real videos.
 import json
 import resource
 import signal
+from contextlib import contextmanager, suppress
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 from mgm.errors import LostWorkers, UserError
 from mgm.spec import Optim, Pretrain, RunOptions
-from mgm.training.checkpoint import load_checkpoint, save_checkpoint
+from mgm.training.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from mgm.training.loop import train
 from tests.helpers.small_runs import SMALL
 
@@ -56,16 +57,15 @@ def trained(
     """
     model = model or ToyModel()
 
-    def batches(first):
+    def batches(first, failed):
         for step in range(first, 10**9):
             if step == stop_at:
                 raise Stop("lost")
             x_B4 = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-            lost = [video for at, video in failing if at == step]
-            host = {"sample_B": torch.arange(8), "weight_B": torch.ones(8)}
-            for row, video in enumerate(lost):
-                host["sample_B"][row], host["weight_B"][row] = video, 0
-            yield [x_B4 / 0 if step == spoil_at else x_B4], host
+            for at, video in failing:
+                if at == step:
+                    failed[video] = UserError(f"{video}.mp4: is gone")
+            yield [x_B4 / 0 if step == spoil_at else x_B4], {}
 
     videos = [f"video {number}" for number in range(1000)]
     folder.mkdir(exist_ok=True)
@@ -152,71 +152,73 @@ def test_unreadable_videos_are_counted_and_too_many_end_the_run(tmp_path):
     _, failed = trained(tmp_path / "a", failing=failing)
     assert failed == ["video 5", "video 2", "video 7"]
     many = [(step, video) for step in range(2) for video in range(step, 8 * step + 8, step + 1)]
-    with pytest.raises(UserError, match="11 of 1000 training videos .* more than 1 %: video 0"):
+    with pytest.raises(UserError, match="11 of 1000 training videos .* 1 %; the first: 0.mp4"):
         trained(tmp_path / "b", failing=[*many[:8], (1, 20), (1, 21), (1, 22)])
+    # The steps before are kept, and without the videos of a step that was not made.
+    state = load_checkpoint(tmp_path / "b", RUN)
+    assert (state["step"], len(state["failed"])) == (1, 8)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
-def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path, share, capsys):
-    """The run goes on from the previous checkpoint, and ends as if it had not been stopped.
-
-    It then stops before the next checkpoint, and again after it.
-    """
-    whole, _ = trained(tmp_path / "whole")
-    run = tmp_path / "run"
-    with pytest.raises(Stop):
-        trained(run, RunOptions(checkpoint_s=0), stop_at=9)
-    newest = run / "checkpoint.pt"
-    newest.write_bytes(newest.read_bytes()[: int(share * newest.stat().st_size)])
-    # The checkpoints are of steps 9 (the error's) and 9 (the last step's).
-    with pytest.raises(Stop):
-        trained(run, stop_at=9)
-    assert f"{newest}: is damaged" in capsys.readouterr().err
-    with pytest.raises(Stop):
-        trained(run, RunOptions(checkpoint_s=0), stop_at=12)
-    assert torch.equal(trained(run)[0], whole)
-    assert log(run) == log(tmp_path / "whole")
-
-
-def state(step: int) -> dict:
-    return {"run_id": "run-1", "step": step, "model": {}, "optimiser": {}, "failed": []}
-
-
-def test_a_flipped_bit_anywhere_gives_way_to_the_checkpoint_before(tmp_path):
-    for step in (1, 2):
-        save_checkpoint(tmp_path, state(step))
-    newest = tmp_path / "checkpoint.pt"
-    whole = newest.read_bytes()
+def test_a_torn_checkpoint_or_a_flipped_bit_anywhere_is_refused(tmp_path):
+    state = {"run_id": "run-1", "step": 2, "model": {"x": torch.ones(9)}, "failed": {}}
+    save_checkpoint(tmp_path, state)
+    path = tmp_path / "checkpoint.pt"
+    whole = path.read_bytes()
     for bit in range(0, 8 * len(whole), 8 * len(whole) // 97):
         changed = bytearray(whole)
         changed[bit // 8] ^= 1 << bit % 8
-        newest.write_bytes(changed)
-        assert load_checkpoint(tmp_path, "run-1")["step"] == 1
-    newest.write_bytes(whole)
-    assert load_checkpoint(tmp_path, "run-1")["step"] == 2
-    with pytest.raises(UserError, match="belongs to run run-1, not to run-2"):
-        load_checkpoint(tmp_path, "run-2")
-    for path in (newest, tmp_path / "checkpoint.before.pt"):
-        path.write_bytes(b"")
+        path.write_bytes(changed)
+        # Bits between the parts of the file have no meaning.
+        with suppress(UserError):
+            found = load_checkpoint(tmp_path, "run-1")
+            assert torch.equal(found["model"].pop("x"), torch.ones(9))
+            assert found == {**state, "model": {}, "format": FORMAT}
+    for share in (0.0, 0.5, 0.999):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(UserError, match=r"checkpoint\.pt: is damaged"):
+            load_checkpoint(tmp_path, "run-1")
+    changed = bytearray(whole)
+    changed[whole.index(torch.ones(9).numpy().tobytes())] ^= 4
+    path.write_bytes(changed)
     with pytest.raises(UserError, match=r"checkpoint\.pt: is damaged"):
         load_checkpoint(tmp_path, "run-1")
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match="belongs to run run-1, not to run-2"):
+        load_checkpoint(tmp_path, "run-2")
+
+
+@contextmanager
+def full_disk():
+    """Let writes past 3,000 bytes fail as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path):
     with pytest.raises(Stop):
         trained(tmp_path, RunOptions(checkpoint_s=0), stop_at=3)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    # A write past the limit fails as on a full disk.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
-    try:
-        with pytest.raises(UserError, match=r"checkpoint\.pt: cannot be written"):
-            trained(tmp_path, RunOptions(checkpoint_s=0))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, ignored)
+    with full_disk(), pytest.raises(UserError, match=r"checkpoint\.pt: cannot be written"):
+        trained(tmp_path, RunOptions(checkpoint_s=0))
     assert not list(tmp_path.glob(".*"))
     assert load_checkpoint(tmp_path, RUN)["step"] == 3
+
+
+def test_an_error_keeps_its_words_where_saving_fails_too(tmp_path, capsys):
+    def fail(*_):
+        if (tmp_path / "log.jsonl").read_bytes().count(b"\n") == 3:
+            raise RuntimeError("an illegal memory access")
+
+    model = ToyModel()
+    model.register_forward_hook(fail)
+    with full_disk(), pytest.raises(RuntimeError, match="an illegal memory access"):
+        trained(tmp_path, model=model)
+    assert "step 3 could not be saved" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mgm.data import loader
+from mgm import processes
 from mgm.errors import one_line
 from mgm.spec import Finetune, Pretrain, RunOptions
 from mgm.stages.run import run_specs
@@ -54,22 +54,22 @@ def outcome(results: Path, spec: Spec) -> tuple[bytes, list]:
     return (folder / "weights.safetensors").read_bytes(), log
 
 
-def job(spec: Spec, data: Path, results: Path, options: RunOptions) -> None:
+def job(spec: Spec, data: Path, results: Path, options: RunOptions, hangs: float) -> None:
     """Run the spec in a process group of its own, with its errors in a file."""
     os.setsid()
     os.dup2(os.open(results / "stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    loader.HANGS_S = 4
+    processes.HANGS_S = hangs
     with one_line():
         run_specs([spec], {"ssv2": [data]}, results, options)
 
 
-def started(spec: Spec, data: Path, results: Path, **options) -> BaseProcess:
+def started(spec: Spec, data: Path, results: Path, hangs: float = 4, **options) -> BaseProcess:
     """Start or continue the run, and wait until it has made a few steps."""
     folder = results / spec.run_id
     before = steps(folder)
-    process = STARTER.Process(target=job, args=(spec, data, results, RunOptions(**options)))
+    process = STARTER.Process(target=job, args=(spec, data, results, RunOptions(**options), hangs))
     process.start()
     wait_for(lambda: steps(folder) > before + 2 or not process.is_alive())
     return process
@@ -148,9 +148,9 @@ def test_a_killed_run_takes_its_workers_along_and_ends_bit_equal(data, whole, sp
 @pytest.mark.parametrize(
     ("spec", "to_worker", "to_run", "status", "says"),
     [
-        (SPECS[0], signal.SIGKILL, 0, 2, "a worker process ended with -9"),
-        (SPECS[1], signal.SIGKILL, 0, 2, "a worker process ended with -9"),
-        (SPECS[1], signal.SIGSTOP, 0, 2, "no worker process has read a clip for 4 s"),
+        (SPECS[0], signal.SIGKILL, 0, 2, "a worker process died"),
+        (SPECS[1], signal.SIGKILL, 0, 2, "a worker process died"),
+        (SPECS[1], signal.SIGSTOP, 0, 2, "worker processes have read nothing for 4 s"),
         (SPECS[0], signal.SIGSTOP, signal.SIGTERM, 128 + signal.SIGTERM, "stopped at step"),
     ],
     ids=["killed", "killed in fine-tuning", "hangs", "hangs and the run is stopped"],
@@ -170,3 +170,17 @@ def test_a_worker_that_is_lost_costs_no_step(
     assert (tmp_path / spec.run_id / "checkpoint.pt").exists()
     run_specs([spec], {"ssv2": [data]}, tmp_path)
     assert outcome(tmp_path, spec) == whole[spec.run_id]
+
+
+def test_a_run_that_waits_for_a_batch_is_stopped_however_often_it_is_told(data, tmp_path):
+    """Each further Ctrl-C leaves the period of grace as it is."""
+    process = started(SPECS[0], data, tmp_path, hangs=100, workers=2)
+    for worker in children(process.pid):
+        os.kill(worker, signal.SIGSTOP)
+    time.sleep(1)
+    deadline = time.monotonic() + 30
+    while process.is_alive() and time.monotonic() < deadline:
+        os.kill(process.pid, signal.SIGINT)
+        process.join(1)
+    assert process.exitcode == 128 + signal.SIGINT
+    assert (tmp_path / SPECS[0].run_id / "checkpoint.pt").exists()

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchvision.models.optical_flow import raft_small
 
 from mgm.errors import UserError
 from mgm.video.flow import SHORT, cell_means, estimator, flow, write_flow
@@ -15,6 +14,8 @@ from tests.helpers.videos import moving_square, stored, write_video
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
+    from torchvision.models.optical_flow import raft_small
+
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("raft") / "raft.pth"
     torch.save(raft_small().state_dict(), path)
@@ -58,6 +59,8 @@ def test_a_track_of_flow_lies_next_to_the_codecs(tmp_path):
 
 
 def test_raft_small_runs_with_given_weights(tmp_path, weights):
+    from torchvision.models.optical_flow import raft_small
+
     mp4, track = stored(write_video(tmp_path / "v.mp4", moving_square(3)), tmp_path)
     write_flow(mp4, track, tmp_path / "v.raft-small.npz", "raft-small", weights)
     frames_THWC = np.stack([np.zeros((128, 128, 3)), np.full((128, 128, 3), 9)]).astype(np.uint8)
