@@ -248,6 +248,18 @@ def _checked_rows(path: Path, about: About) -> list[Video]:
     )
 
 
+def whole_rows(folder: Path) -> list[Video]:
+    """Return the rows of a folder's index, also of one that is being written.
+
+    Raises:
+        UserError: there is an index.json, and index.csv is not the one that it belongs to.
+    """
+    table = folder / "index.csv"
+    if (folder / "index.json").exists():
+        return _checked_rows(table, read_about(folder))
+    return read_rows(table) if table.is_file() else []
+
+
 def missing_files(videos: Iterable[Video]) -> list[str]:
     """Return which files are not there. Folders are listed, which is faster than a look at each."""
 
@@ -293,17 +305,17 @@ def read_rows(path: Path) -> list[Video]:
     videos, number = list[Video](), 1
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.reader(line for line in file if line.endswith("\n"))
-            if tuple(next(rows, ())) != _COLUMNS:
+            table = csv.reader(line for line in file if line.endswith("\n"))
+            if tuple(next(table, ())) != _COLUMNS:
                 raise UserError(f"{path}: its columns are not {','.join(_COLUMNS)}; {AGAIN}")
-            for number, cells in enumerate(rows, start=2):
+            for number, cells in enumerate(table, start=2):
                 if len(cells) != len(_COLUMNS):
                     raise UserError(
                         f"{path}: line {number} has {len(cells)} cells, not {len(_COLUMNS)}; "
                         f"{AGAIN}"
                     )
-                row = ArgsKwargs((absolute(cells[0]), *cells[1:]))
-                videos.append(_ROW.validate_python(row))
+                values = ArgsKwargs((absolute(cells[0]), *cells[1:]))
+                videos.append(_ROW.validate_python(values))
     except ValidationError as error:
         first = error.errors()[0]
         (place,) = first["loc"] or (0,)
@@ -319,15 +331,6 @@ def read_rows(path: Path) -> list[Video]:
 def files_of(video: Video) -> list[tuple[str, int]]:
     """Return (path, size) of a video's two files."""
     return [(video.path, video.bytes), (video.track(), video.track_bytes)]
-
-
-def wrong_files(video: Video) -> list[str]:
-    """Return which of a video's files are missing or have another size than the index says."""
-    return [
-        path
-        for path, size in files_of(video)
-        if not os.path.isfile(path) or os.path.getsize(path) != size
-    ]
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:

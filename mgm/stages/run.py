@@ -20,10 +20,10 @@ import torch
 from mgm import rng
 from mgm.console import duration, show
 from mgm.data.index import Index, Video, read_index, require_labels
-from mgm.data.prepare import cores
 from mgm.errors import UserError, as_user_error
 from mgm.files import locked, read_json, write_text
 from mgm.models.weights import weights_digest
+from mgm.processes import cores
 from mgm.results.run import EXTERNAL, LOCK, git_commit, read_result, write_result
 from mgm.spec import MASKS, ApplyOptions, Mask, Measure, Run, RunOptions, Spec
 from mgm.training import distributed
