@@ -200,7 +200,8 @@ def listing(
         raise UserError(f"{root}: has 0 of the {count:,} listed videos: {shown}{why}")
     if absent:
         lacking = Counter(row.split for row in absent)
-        counts = " and ".join(f"{number:,} {split}".strip() for split, number in lacking.items())
+        order = ("train", "test", "")
+        counts = " and ".join(f"{lacking[one]:,} {one}".strip() for one in order if lacking[one])
         notes.append(f"absent: {counts} of the {count:,} listed videos ({shown})")
     if not any(row.split for row in rows):
         kept = sum(path in choices.known for path in own)
@@ -240,7 +241,11 @@ def _found(
     owned = {row.path for row, has in zip(rows, there) if has}
     # A list of absolute paths that was made on another machine, in folders with other names.
     elsewhere = [row.path for row, has in zip(rows, there) if not has and os.path.isabs(row.path)]
-    shared = os.path.dirname(os.path.commonpath(map(os.path.dirname, elsewhere))) if elsewhere else ""
+    places = {os.path.dirname(path) for path in elsewhere}
+    shared = os.path.commonpath(places) if places else ""
+    if shared in places:
+        # Each keeps a folder.
+        shared = os.path.dirname(shared)
     found, absent, excluded, searched = list[tuple[str, Row]](), list[Row](), [], 0
     for row, has in zip(rows, there):
         path: str | None = row.path

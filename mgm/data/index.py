@@ -13,7 +13,8 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -242,10 +243,9 @@ def _checked_rows(path: Path, about: About) -> list[Video]:
         return read_rows(path)
     # Name a bad cell, or else what can be counted.
     count = len(read_rows(path))
-    raise UserError(
-        f"{path}: was changed after it was written: it has {count:,} rows, and index.json says "
-        f"{about.rows:,}; {AGAIN}"
-    )
+    rows = f"it has {count:,} rows, and index.json says {about.rows:,}"
+    other = rows if count != about.rows else "its SHA-256 is not the one in index.json"
+    raise UserError(f"{path}: was changed after it was written: {other}; {AGAIN}")
 
 
 def whole_rows(folder: Path) -> list[Video]:
@@ -338,6 +338,28 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     if len(items) <= count:
         return list(items)
     return [items[i * len(items) // count] for i in range(count)]
+
+
+def require_same_data(
+    run_id: str, dataset: str, digest: str, data: Mapping[str, Sequence[Path]]
+) -> None:
+    """Check that a finished run saw the videos that its dataset's folders have now.
+
+    Args:
+        dataset, digest: those of its result.
+        data: folders by dataset. Without one for this dataset, there is nothing to compare.
+    """
+    found = dict[Path, str]()
+    for folder in data.get(dataset, ()):
+        # A run that needs the folder says what is wrong with it.
+        with suppress(UserError):
+            found[folder] = read_about(folder).digest
+    if found and digest not in found.values():
+        have = ", ".join(f"{folder} has {digest}" for folder, digest in found.items())
+        raise UserError(
+            f"{run_id}: was run on another preparation of {dataset} (digest {digest}, and {have}); "
+            "move its folder away, or prepare as then"
+        )
 
 
 def require_labels(index: Index, spec: Run) -> None:

@@ -71,7 +71,7 @@ def unseen(text: str) -> str:
     """
     for letter in text:
         if category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-            return f"U+{ord(letter):04X} ({name(letter, 'unnamed').lower()})"
+            return f"U+{ord(letter):04X} ({name(letter, 'control character').lower()})"
     return ""
 
 

@@ -184,8 +184,8 @@ def _claim(out: Path, settings: dict[str, int], force: bool) -> None:
         earlier_format = written.pop("format", 1)
         if written != settings:
             raise UserError(
-                f"{mark}: says {written or earlier}, not {settings}; choose another --out, or "
-                "begin anew by --force"
+                f"{out}: was prepared with {written or earlier}, not {settings}; choose another "
+                "--out, or begin anew by --force"
             )
         if earlier_format != FORMAT:
             show(f"{out}: is of format {earlier_format}. All videos are prepared anew")

@@ -15,7 +15,7 @@ import pytest
 from mgm.data import prepare as module
 from mgm.data.folder import list_folder
 from mgm.data.index import files_of, read_index
-from mgm.data.prepare import cores, in_processes, prepare, summary, write_tracks
+from mgm.data.prepare import prepare, summary, write_tracks
 from mgm.errors import UserError
 from mgm.files import locked
 from mgm.video.decode import source_track
@@ -237,7 +237,7 @@ def test_other_settings_need_force(source, tmp_path):
 def test_warnings(source, tmp_path, clip):
     clip(source / "A/same.mp4", 0)
     (source / "videos.csv").write_text(
-        "path,label,split,group\na/0.mp4,a,train,g\nA/same.mp4,A,test,g\nb/1.mp4,b,train,h\n"
+        "path,label,split\na/0.mp4,a,train\nA/same.mp4,A,test\nb/1.mp4,b,train\n"
     )
     index = made(source, tmp_path / "out")
     index = replace(index, videos=(*index.videos[:-1], replace(index.videos[-1], interlaced=0.75)))
@@ -328,39 +328,6 @@ def content(path: Path) -> object:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def test_workers_end_with_their_parent(tmp_path, source):
-    code = (
-        "import time; from mgm.data.prepare import in_processes; import os;"
-        "print(*in_processes(time.sleep, [60, 60], 2))"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 20
-    while len(children := children_of(parent.pid)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(1)
-    parent.kill()
-    parent.wait()
-    while any(map(alive, children)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert children
-    assert not any(map(alive, children))
-
-
-def children_of(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()] if path.exists() else []
-
-
-def alive(pid: int) -> bool:
-    path = Path(f"/proc/{pid}/stat")
-    return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def test_a_worker_that_dies_is_one_line():
-    with pytest.raises(UserError, match="a worker process died"):
-        list(in_processes(os._exit, [1, 1], 2))
-
-
 def test_two_callers_wait_for_one_another(source, tmp_path):
     results = []
     with locked(tmp_path / "out" / "prepare.lock", "the test"):
@@ -422,11 +389,3 @@ def test_flow_is_written_and_forgotten_with_its_video(source, tmp_path, clip):
     (tmp_path / "weights").write_bytes(b"others")
     with pytest.raises(UserError, match="has tracks of other weights"):
         write_tracks(out, "dis", tmp_path / "weights", processes=1)
-
-
-def test_cores_follow_the_quota_of_a_container(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CPU_MAX", tmp_path / "cpu.max")
-    (tmp_path / "cpu.max").write_text("100000 100000\n")
-    assert cores() == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert cores() >= 1
