@@ -61,7 +61,9 @@ def prepare(
     ] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Read all that was written, and prepare anew what is damaged."),
+        typer.Option(
+            "--check", help="Read all that was written, and prepare anew what is damaged."
+        ),
     ] = False,
 ) -> None:
     """Decode each video once, and write what training reads. Run it again to continue."""

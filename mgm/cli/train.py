@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from mgm.cli.base import Data, Out, app, grouped, places, processes
 from mgm.console import say, show
+from mgm.data.index import require_same_data
 from mgm.errors import UserError, nearest
 from mgm.files import read_json, write_text
-from mgm.data.index import require_same_data
 from mgm.results.run import EXTERNAL, External, external, own_result
 from mgm.spec import MASKS, STAGES, RunOptions, Spec, parents, parse, read_spec
 

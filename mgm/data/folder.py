@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
 
-from mgm.data.index import SPLITS
 from mgm.data.lists import (
     SPLIT_OF,
     SUFFIXES,
@@ -92,6 +91,9 @@ class Choices:
     test: str = ""
     first: bool = False
     known: Mapping[str, str] = field(default_factory=dict)
+
+
+USUAL = Choices()
 
 
 def key(path: str) -> str:
@@ -162,7 +164,7 @@ def listing(
     note: str,
     classes: Sequence[str] = (),
     files: Files | None = None,
-    choices: Choices = Choices(),
+    choices: Choices = USUAL,
 ) -> Listing:
     """Return the listing of some rows, whose files are looked up below `root`.
 
@@ -278,7 +280,7 @@ def _used(rows: list[Row], test: str = "") -> tuple[list[Row], Counter[str]]:
     return [row._replace(split="train" if row.split == "train" else "test") for row in used], unused
 
 
-def _with_splits(rows: list[Row], choices: Choices = Choices()) -> list[Row]:
+def _with_splits(rows: list[Row], choices: Choices = USUAL) -> list[Row]:
     """Return rows that are in train or test each."""
     rows, _ = _used(rows)
     return rows if any(row.split for row in rows) else _split_by_hash(rows, choices.known)
@@ -346,9 +348,9 @@ def _require_whole_groups(root: Path, rows: Iterable[Row]) -> None:
 # --- Sources ---
 
 
-def list_folder(source: Path, choices: Choices = Choices()) -> Listing:
+def list_folder(source: Path, choices: Choices = USUAL) -> Listing:
     """List the videos of a folder, a table or a list."""
-    table = source / "videos.csv"
+    table, used = source / "videos.csv", tuple[Path, ...]()
     if not source.is_dir():
         table = source
         if not source.is_file():
@@ -363,11 +365,13 @@ def list_folder(source: Path, choices: Choices = Choices()) -> Listing:
         made = listing(source, lists.rows, lists.note, choices=choices)
         made.excluded += lists.excluded
     else:
-        used, files = (), Files(source)
+        files = Files(source)
         rows, note = _rows_of(source, list(files.paths))
         if count := files.skipped.total():
             names = ", ".join(sorted(+files.skipped)[:SHOWN])
-            note = "; ".join(filter(None, (note, f"{count:,} hidden videos are not used ({names})")))
+            note = "; ".join(
+                filter(None, (note, f"{count:,} hidden videos are not used ({names})"))
+            )
         made = listing(source, rows, note, files=files, choices=choices)
         if made.classes != (UNLABELLED,):
             loose = [path for path in files.paths if "/" not in path]
@@ -441,14 +445,16 @@ def split_lists(source: Path, number: int = 1) -> Lists | None:
         (split,) = splits
         rows = read_list(path)
         if listed := next((row for row in rows if row.split not in ("", split)), None):
-            raise UserError(f"{listed.where} is of {listed.split}, and the file's name says {split}")
+            raise UserError(
+                f"{listed.where} is of {listed.split}, and the file's name says {split}"
+            )
         per_list[path] = [row._replace(split=split) for row in rows]
     if not per_list:
         return None
     splits = {row.split for rows in per_list.values() for row in rows}
     if "train" not in splits:
-        names = ", ".join(path.name for path in per_list)
-        raise UserError(f"{source}: has lists ({names}), and none of train; add one, or move them")
+        shown = ", ".join(path.name for path in per_list)
+        raise UserError(f"{source}: has lists ({shown}), and none of train; add one, or move them")
     names, note = _class_names(source, per_list)
     rows = _labelled(per_list, names)
     if splits == {"train"}:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
@@ -54,7 +54,7 @@ class Video:
     store: str
     name: Annotated[str, Field(min_length=1)]
     label: Count
-    split: Literal["train", "test"]
+    split: Annotated[str, Field(pattern=f"^({'|'.join(SPLITS)})$")]
     group: str
     frames: Count = 0
     fps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0

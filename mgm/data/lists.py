@@ -109,7 +109,10 @@ def read_names(path: Path) -> dict[str, str]:
     """Return {number: name} of a file such as UCF101's classInd.txt; empty if it is none."""
     found = dict[str, str]()
     for _, line in _lines(path):
-        for form in (r"(?P<number>[0-9]+)[\s,;]+(?P<name>.+)", r"(?P<name>.+?)[\s,;]+(?P<number>[0-9]+)"):
+        for form in (
+            r"(?P<number>[0-9]+)[\s,;]+(?P<name>.+)",
+            r"(?P<name>.+?)[\s,;]+(?P<number>[0-9]+)",
+        ):
             if one := re.fullmatch(form, line):
                 found[str(int(one["number"]))] = one["name"].strip()
                 break
@@ -147,7 +150,7 @@ def _cells(line: str, separator: str, where: str) -> list[str]:
 
 
 def _whole(text: str) -> str:
-    """Return a number without zeros behind a point, which pandas writes, and other text as it is."""
+    """Return a number without the zeros behind a point that pandas writes, and other text as is."""
     return number[1] if (number := WHOLE.fullmatch(text)) and "." in text else text
 
 

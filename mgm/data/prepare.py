@@ -112,7 +112,9 @@ def prepare(
             kept = [*pool.map(_kept, tasks)]
             rows = {video.name: video for video in kept if video}
             newer = partial(_newer, -math.inf if check else _written_ns(out))
-            suspects = [v for v, newer in zip(rows.values(), pool.map(newer, rows.values())) if newer]
+            suspects = [
+                v for v, newer in zip(rows.values(), pool.map(newer, rows.values())) if newer
+            ]
         damaged = _damaged(suspects, processes)
         for name, reason in damaged.items():
             show(f"{reason}: prepared anew")
@@ -303,8 +305,10 @@ def _newer(written_ns: float, video: Video) -> bool:
 
 def _damaged(videos: Sequence[Video], processes: int) -> dict[str, str]:
     """Return {name: reason} of the videos whose files are not what was written."""
-    with closing(as_done(_damage, videos, min(processes, len(videos) or 1))) as found:
-        found = track(found, "reading the store", len(videos)) if videos else found
+    if not videos:
+        return {}
+    with closing(as_done(_damage, videos, min(processes, len(videos)))) as done:
+        found = track(done, "reading the store", len(videos))
         return {name: reason for name, reason in found if reason}
 
 

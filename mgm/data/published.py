@@ -25,7 +25,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from mgm.data.folder import Choices, Files, Listing, key, listing, split_lists, stem
+from mgm.data.folder import USUAL, Choices, Files, Listing, key, listing, split_lists, stem
 from mgm.data.index import SPLITS, Index, Video, content_digest, read_index, write_index
 from mgm.data.lists import UNLABELLED, Row, read_list, read_names
 from mgm.errors import UserError, valid
@@ -169,14 +169,16 @@ def diving48(source: Path, split: int) -> Lists:
     """
     lists, vocabulary = json.loads(carried("diving48_v2.json.xz")), "Diving48_vocab"
     if own := (source / f"{vocabulary}.json").is_file():
-        kinds = {name: list[_Dive] for name in lists} | {vocabulary: list[list[str]]}
+        kinds = dict.fromkeys(lists, list[_Dive]) | {vocabulary: list[list[str]]}
         lists = {name: _json(source / f"{name}.json", kinds[name]) for name in lists}
     classes, rows = tuple(", ".join(parts) for parts in lists[vocabulary]), list[Row]()
     for side in SPLITS:
         for line in lists[f"Diving48_V2_{side}"]:
             dive = line if own else _Dive(**line)
             if dive.label >= len(classes):
-                raise UserError(f"{source}: {dive.vid_name} has label {dive.label}, which has no name")
+                raise UserError(
+                    f"{source}: {dive.vid_name} has label {dive.label}, which has no name"
+                )
             name, label = dive.vid_name, classes[dive.label]
             group = name.rpartition("_")[0] or name
             rows.append(Row(f"{name}.mp4", label, side, group, name=f"rgb/{name}"))
@@ -192,9 +194,7 @@ READERS: dict[str, Callable[[Path, int], Lists]] = {
 }
 
 
-def list_published(
-    name: str, source: Path, split: int = 1, choices: Choices = Choices()
-) -> Listing:
+def list_published(name: str, source: Path, split: int = 1, choices: Choices = USUAL) -> Listing:
     """List the videos of a published dataset that are below `source`.
 
     Args:

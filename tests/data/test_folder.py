@@ -150,7 +150,9 @@ def test_a_link_to_its_own_parent_adds_no_video(touch):
     assert {*rows(list_folder(source))} == {"a/1", "b/2"}
 
 
-@pytest.mark.parametrize("name", ["走る\u3000人", "jump\u00a0rope", "a\u202fb", "ü", "👍🏽", "#1", "a;b"])
+@pytest.mark.parametrize(
+    "name", ["走る\u3000人", "jump\u00a0rope", "a\u202fb", "ü", "👍🏽", "#1", "a;b"]
+)
 def test_a_class_may_have_any_letter_that_is_seen(touch, name):
     made = list_folder(touch(f"{name}/1.mp4", f"{name}/2.mp4", "b/3.mp4"))
     assert {*made.classes} == {name, "b"}
@@ -179,7 +181,9 @@ def test_hidden_folders_and_those_of_systems_are_counted(touch):
     touch("lost+found/4.mp4", ".trash/5.mp4", "a/._1.mp4", "a/.notes.txt")
     made = list_folder(source)
     assert made.classes == ("a", "b")
-    assert "5 hidden videos are not used (#recycle, ._1.mp4, .trash, @eaDir, lost+found)" in made.note
+    assert (
+        "5 hidden videos are not used (#recycle, ._1.mp4, .trash, @eaDir, lost+found)" in made.note
+    )
 
 
 def touched(folder, name) -> str:
@@ -259,7 +263,9 @@ def test_an_absent_video_is_replaced_by_no_other(touch):
     (source / "videos.csv").write_text("\n".join(["path,label,split", *listed]))
     made = list_folder(source)
     assert [entry.source for entry in made.entries] == ["cat/1.mp4", "dog/4.mp4"]
-    assert "absent: 2 train and 1 test of the 5 listed videos (dog/3.mp4, 5.mp4, 4.mp4)" in made.note
+    assert (
+        "absent: 2 train and 1 test of the 5 listed videos (dog/3.mp4, 5.mp4, 4.mp4)" in made.note
+    )
 
 
 def test_lists_of_absolute_paths(touch):
@@ -276,7 +282,9 @@ def test_a_clip_in_two_lists_is_named_with_the_way_out(touch):
     source = touch("a.mp4", "b.mp4")
     (source / "train.txt").write_text("a.mp4 0\nb.mp4 1\n")
     (source / "test.txt").write_text("b.mp4 1\na.mp4 0\na.mp4 0\n")
-    with pytest.raises(UserError, match=r"train.txt: line 1: lists a.mp4 .*test.txt: line 2 .*--first"):
+    with pytest.raises(
+        UserError, match=r"train.txt: line 1: lists a.mp4 .*test.txt: line 2 .*--first"
+    ):
         list_folder(source)
     (source / "train.txt").write_text("a.mp4 0\n")
     made = list_folder(source, Choices(first=True))

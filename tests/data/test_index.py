@@ -113,7 +113,16 @@ def test_a_changed_table_is_one_line(index, change, fault):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[]", "null", "{", "[" * 100_000, "version https://git-lfs.github.com/spec/v1\n", "\xff"],
+    [
+        "",
+        "{}",
+        "[]",
+        "null",
+        "{",
+        "[" * 100_000,
+        "version https://git-lfs.github.com/spec/v1\n",
+        "\xff",
+    ],
 )
 def test_a_broken_index_is_one_line(index, text):
     path = index.root / "index.json"
