@@ -32,7 +32,7 @@ def prepare(
         Path | None,
         typer.Option(
             help="The videos. folder: class folders, a flat folder, lists of `path label`, or a "
-            "CSV path[,label][,split][,group]. Published: a folder with the official files. "
+            "table path[,label][,split][,group]. Published: a folder with the official files. "
             "Derived sets: the prepared set that they are made of.",
         ),
     ] = None,
