@@ -14,6 +14,10 @@ def main() -> None:
     gc.set_threshold(50_000)
     # Nor need it look at all modules at the end.
     atexit.register(gc.freeze)
+    # A closed stream would give its number to the next file, which lines would then be written to.
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
     # A terminal that cannot show a letter of a name shows a question mark.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ from typer.main import get_command
 from mgm.__main__ import main
 from mgm.cli import app
 from mgm.cli.base import GROUPS, places
+from mgm.cli.train import complete
 from mgm.errors import UserError
 from tests.helpers.tiny_study import tiny_study
 
@@ -84,6 +85,26 @@ def test_a_missing_extra_names_what_to_install(mgm, monkeypatch, tmp_path):
         monkeypatch.delitem(sys.modules, name)
     [line] = mgm("plan")[2].splitlines()
     assert "pip install '.[report]'" in line
+
+
+@pytest.mark.parametrize(("words", "status"), [(["--help"], 0), (["report", "nowhere"], 2)])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_status(words, status, closed):
+    command = f"exec {sys.executable} -m mgm {' '.join(words)} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
+    """Shells expand none after =, and nothing expands one in a file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert places(["a=~/x"]) == {"a": [tmp_path / "x"]}
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"damaged")
+    for init, fault in (("~/w.safetensors", f"{weights}: is damaged"), (5, "init is 5, not")):
+        with pytest.raises(UserError, match=fault):
+            complete({"stage": "probe", "init": init}, "x.json", tmp_path)
 
 
 def test_several_folders_of_one_dataset():

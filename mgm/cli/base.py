@@ -128,7 +128,7 @@ def places(data: list[str]) -> dict[str, list[Path]]:
         name, equals, folder = word.partition("=")
         if not equals:
             raise UserError(f"--data {word}: write it as NAME=FOLDER")
-        folders.setdefault(name, []).append(Path(folder))
+        folders.setdefault(name, []).append(Path(folder).expanduser())
     return folders
 
 

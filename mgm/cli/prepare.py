@@ -32,7 +32,7 @@ def prepare(
         Path | None,
         typer.Option(
             help="The videos. folder: class folders, a flat folder, lists of `path label`, or a "
-            "CSV path[,label][,split][,group]. Published: a folder with the official files. "
+            "table path[,label][,split][,group]. Published: a folder with the official files. "
             "Derived sets: the prepared set that they are made of.",
         ),
     ] = None,
@@ -53,9 +53,22 @@ def prepare(
     ] = 4,
     processes: Processes = None,
     force: Annotated[bool, typer.Option("--force", help="Begin anew.")] = False,
+    test: Annotated[
+        str, typer.Option(help="The split to test on: test or val. Default: test, or else val.")
+    ] = "",
+    first: Annotated[
+        bool, typer.Option("--first", help="Of a video that is listed twice, keep the first row.")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Read all that was written, and prepare anew what is damaged."
+        ),
+    ] = False,
 ) -> None:
     """Decode each video once, and write what training reads. Run it again to continue."""
-    from mgm.data.prepare import list_drawn, summary
+    from mgm.data.folder import Choices
+    from mgm.data.prepare import known_videos, list_drawn, summary
     from mgm.data.prepare import prepare as write
 
     if dataset not in DATASETS:
@@ -66,7 +79,7 @@ def prepare(
         drawn = parse_params(read_json(params) if params else {}, str(params or "drawn"))
         # Their size is a parameter.
         side = max(short_side, drawn.size)
-        say(summary(write(list_drawn(drawn), out, side, quality, processes, force, drawn)))
+        say(summary(write(list_drawn(drawn), out, side, quality, processes, force, drawn, check)))
         return
     if source is None:
         raise UserError(f"{dataset}: needs --source, the folder of the videos")
@@ -77,15 +90,19 @@ def prepare(
         return
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{out}: is inside {source}, so it would be a source; choose another --out")
+    if test not in ("", "test", "val"):
+        raise UserError(f"--test {test}: choose test or val")
+    known = {} if force else {v.source: v.split for v in known_videos(out)[0].values()}
+    choices = Choices(test, first, known)
     if dataset == "folder":
         from mgm.data.folder import list_folder
 
-        listing = list_folder(source)
+        listing = list_folder(source, choices)
     else:
         from mgm.data.published import list_published
 
-        listing = list_published(dataset, source, split)
-    say(summary(write(listing, out, short_side, quality, processes, force)))
+        listing = list_published(dataset, source, split, choices)
+    say(summary(write(listing, out, short_side, quality, processes, force, check=check)))
 
 
 @app.command()

@@ -10,9 +10,10 @@ from pydantic import BaseModel
 
 from mgm.cli.base import Data, Out, app, grouped, places, processes
 from mgm.console import say, show
+from mgm.data.index import require_same_data
 from mgm.errors import UserError, nearest
 from mgm.files import read_json, write_text
-from mgm.results.run import EXTERNAL, read_result
+from mgm.results.run import EXTERNAL, External, external, own_result
 from mgm.spec import MASKS, STAGES, RunOptions, Spec, parents, parse, read_spec
 
 DISTRIBUTED = ("pretrain", "finetune")  # stages that several processes share
@@ -50,17 +51,19 @@ def run(
         raise UserError("mgm run: no spec; `mgm run --fields pretrain` lists what it may contain")
     wanted = [complete(read_json(path), str(path), out) for path in specs]
     # A finished run should not cost an import of PyTorch.
-    to_do = [spec for spec in wanted if not read_result(out / spec.run_id)]
+    to_do, where = list[Spec](), places(data)
     for spec in wanted:
-        if spec not in to_do:
+        if result := own_result(out / spec.run_id):
+            require_same_data(spec.run_id, spec.data.dataset, result.data.digest, where)
             show(f"{spec.run_id}: already done")
+        else:
+            to_do.append(spec)
     for spec in to_do:
         if spec.stage not in DISTRIBUTED and processes() > 1:
             raise UserError(f"{spec.run_id}: a {spec.stage} runs in one process, without torchrun")
         if not parents(spec) and spec.model.misnamed:
             show(f"note: model.{spec.model.misnamed}; a name of your own, such as toy, says so")
     if to_do:
-        where = places(data)
         from mgm.stages.run import run_specs
         from mgm.training.distributed import process_group
 
@@ -105,9 +108,12 @@ def complete(fields: Any, source: str, results: Path) -> Spec:
             raise UserError(f"{source}: has both init and parent; remove one")
         from mgm.models.weights import weights_digest
 
-        about = {"path": str(Path(path).absolute()), "sha256": weights_digest(Path(path))}
-        given["parent"] = f"external-{about['sha256'][:8]}"
-        write_text(results / given["parent"] / EXTERNAL, json.dumps(about) + "\n")
+        if not isinstance(path, str):
+            raise UserError(f"{source}: init is {path!r}, not the path of weights")
+        place = Path(path).expanduser()
+        about = External(path=str(place.absolute()), sha256=weights_digest(place))
+        given["parent"] = f"external-{about.sha256[:8]}"
+        write_text(results / given["parent"] / EXTERNAL, about.model_dump_json() + "\n")
     if given.get("parent") and given.get("stage") in ("pretrain", "finetune", "probe"):
         for name, part in _of_parent(results / str(given["parent"]), given["stage"]).items():
             if isinstance(own := given.get(name, {}), dict):
@@ -117,10 +123,10 @@ def complete(fields: Any, source: str, results: Path) -> Spec:
 
 def _of_parent(place: Path, stage: str) -> Mapping[str, Any]:
     """Return the groups of fields that a run takes from its parent, if that is there."""
-    if (place / EXTERNAL).exists():
+    if about := external(place):
         from mgm.models.weights import read_weights, sizes_of
 
-        path = Path(read_json(place / EXTERNAL)["path"])
+        path = Path(about.path)
         sizes = sizes_of(read_weights(path), path)
         return {name: sizes[name] for name in sizes if name == "model" or stage == "pretrain"}
     if stage == "pretrain" or not (place / "spec.json").exists():

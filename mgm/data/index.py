@@ -1,7 +1,8 @@
 """The index of a prepared dataset: its videos, their properties and their splits.
 
-An index is two files. `index.csv` has one row per video. `index.json` has the rest. It is written
-last and in one step, so a folder without it holds no complete index.
+An index is two files. `index.csv` has one row per video. `index.json` has the rest, with the
+SHA-256 of index.csv and its own. It is written last and in one step, so a folder without it holds
+no complete index.
 
 This module imports neither torch nor PyAV.
 """
@@ -12,20 +13,27 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 
-from mgm.errors import UserError
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic_core import ArgsKwargs
+
+from mgm.errors import UserError, valid
 from mgm.files import read_json, write_text
-from mgm.spec import Run
+from mgm.spec import FrozenModel, Run
 
 T = TypeVar("T")
 SPLITS = ("train", "test")
-THREADS = 32  # that look at files. A shared file system answers many requests at a time
-AGAIN = "run `mgm prepare` again"
+# Of the index and of the files that it lists. Raise it with `mgm.video.track.FORMAT`.
+FORMAT = 2
+DEFAULTS = {"short_side": 256, "quality": 4}  # how videos are written
+AGAIN = "run the same `mgm prepare` again"
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +52,24 @@ class Video:
     """
 
     store: str
-    name: str
-    label: int
-    split: str
+    name: Annotated[str, Field(min_length=1)]
+    label: Count
+    split: Annotated[str, Field(pattern=f"^({'|'.join(SPLITS)})$")]
     group: str
-    frames: int = 0
-    fps: float = 0.0
-    width: int = 0
-    height: int = 0
+    frames: Count = 0
+    fps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    width: Count = 0
+    height: Count = 0
     codec: str = ""
     vectors: str = ""
-    bytes: int = 0
-    interlaced: float = 0.0
-    track_bytes: int = 0
+    bytes: Count = 0
+    interlaced: Annotated[float, Field(ge=0, le=1)] = 0.0
+    track_bytes: Count = 0
     source: str = ""
-    source_bytes: int = 0
+    source_bytes: Count = 0
     source_mtime: int = 0
     source_ctime: int = 0
-    source_inode: int = 0
+    source_inode: Count = 0
     source_sha256: str = ""
 
     @property
@@ -84,6 +92,7 @@ class Index:
         note: where the split comes from.
         excluded: (path, reason) of every listed video that is not used.
         drawn: the parameters of a generated set.
+        settings: how the videos were written.
     """
 
     root: Path
@@ -93,6 +102,7 @@ class Index:
     digest: str
     note: str
     drawn: dict[str, Any] | None = None
+    settings: dict[str, int] = field(default_factory=DEFAULTS.copy)
 
     @property
     def train(self) -> tuple[Video, ...]:
@@ -104,7 +114,7 @@ class Index:
 
 
 def content_digest(
-    classes: Sequence[str], videos: Iterable[Video], settings: dict[str, int] | None = None
+    classes: Sequence[str], videos: Iterable[Video], settings: dict[str, int] = DEFAULTS
 ) -> str:
     """Return 12 hex digits that identify the classes and the videos.
 
@@ -112,16 +122,58 @@ def content_digest(
     on the folder or on file times.
 
     Args:
-        settings: how the videos were written, if not as by default.
+        settings: how the videos were written. The defaults change nothing.
     """
     rows = sorted([video.name, video.source_sha256, video.label, video.split] for video in videos)
-    content = [list(classes), rows, *([settings] if settings else [])]
+    content = [list(classes), rows, *([settings] if settings != DEFAULTS else [])]
     text = json.dumps(content, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-# The fields of index.json.
-_ABOUT = ("classes", "digest", "note", "excluded", "drawn")
+class About(FrozenModel):
+    """What index.json says.
+
+    Attributes:
+        rows, sha256: of index.csv.
+        seal: the SHA-256 of the other fields.
+    """
+
+    format: int
+    settings: dict[str, int]
+    rows: Count
+    sha256: str
+    classes: tuple[str, ...]
+    digest: str
+    note: str
+    excluded: tuple[tuple[str, str], ...]
+    drawn: dict[str, Any] | None
+    seal: str
+
+    def computed(self) -> str:
+        """Return the seal that the fields should have."""
+        text = json.dumps(self.model_dump(exclude={"seal"}), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_about(folder: Path) -> About:
+    """Read index.json alone.
+
+    Raises:
+        UserError: the file is missing, of another version, or was changed.
+    """
+    path = folder / "index.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: has no complete index; `mgm prepare` writes one")
+    fields = read_json(path)
+    if isinstance(fields, dict) and fields.get("format", 1) != FORMAT:
+        raise UserError(
+            f"{path}: is of format {fields.get('format', 1)}, and this mgm reads {FORMAT}; {AGAIN}"
+        )
+    with valid(f"{path}: ", AGAIN):
+        about = About.model_validate(fields)
+    if about.computed() != about.seal:
+        raise UserError(f"{path}: was changed after it was written; {AGAIN}")
+    return about
 
 
 def require_splits(
@@ -140,38 +192,88 @@ def write_index(index: Index) -> None:
     """Write index.csv and, last, index.json to the index's root."""
     require_splits(index.root, index.videos, index.excluded)
     (index.root / "index.json").unlink(missing_ok=True)
-    write_rows(index.root / "index.csv", index.videos)
-    about = {name: getattr(index, name) for name in _ABOUT}
-    text = json.dumps(about, indent=1, ensure_ascii=False)
+    write_rows(table := index.root / "index.csv", index.videos)
+    about = About(
+        format=FORMAT,
+        settings=index.settings,
+        rows=len(index.videos),
+        sha256=hashlib.sha256(table.read_bytes()).hexdigest(),
+        classes=index.classes,
+        digest=index.digest,
+        note=index.note,
+        excluded=index.excluded,
+        drawn=index.drawn,
+        seal="",
+    )
+    about = about.model_copy(update={"seal": about.computed()})
+    text = json.dumps(about.model_dump(), indent=1, ensure_ascii=False)
     write_text(index.root / "index.json", text + "\n")
 
 
 def read_index(folder: Path) -> Index:
-    """Read the index in a folder, and check that all of its files are there.
+    """Read the index in a folder, and check that it is whole and that all of its files are there.
+
+    Sizes are checked when a video is opened (`mgm.video.store`).
 
     Raises:
-        UserError: there is no complete index, or a video's file is missing or has another size.
+        UserError: there is no complete index, it was changed, or a video's file is missing.
     """
     folder = Path(os.path.abspath(folder))
-    if not (folder / "index.json").is_file():
-        raise UserError(f"{folder}: has no complete index; `mgm prepare` writes one")
-    about = read_json(folder / "index.json")
-    about["classes"] = tuple(about["classes"])
-    about["excluded"] = tuple(map(tuple, about["excluded"]))
-    index = Index(folder, videos=tuple(read_rows(folder / "index.csv")), **about)
-    with ThreadPoolExecutor(THREADS) as pool:
-        wrong = [path for paths in pool.map(wrong_files, index.videos) for path in paths]
-    if wrong:
+    about = read_about(folder)
+    videos = tuple(_checked_rows(folder / "index.csv", about))
+    strange = next((video for video in videos if video.label >= len(about.classes)), None)
+    if strange:
+        raise UserError(f"{folder}: {strange.name} has label {strange.label} of no class; {AGAIN}")
+    if absent := missing_files(videos):
         raise UserError(
-            f"{wrong[0]}: is missing or has another size than when it was prepared, as "
-            f"{len(wrong):,} of {2 * len(index.videos):,} files; {AGAIN}"
+            f"{absent[0]}: is missing, as {len(absent):,} of {2 * len(videos):,} files; {AGAIN}"
         )
-    return index
+    return Index(
+        *(folder, about.classes, videos, about.excluded, about.digest),
+        *(about.note, about.drawn, about.settings),
+    )
+
+
+def _checked_rows(path: Path, about: About) -> list[Video]:
+    """Return the rows of index.csv. They must be those that were written."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {AGAIN}")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() == about.sha256:
+        return read_rows(path)
+    # Name a bad cell, or else what can be counted.
+    count = len(read_rows(path))
+    rows = f"it has {count:,} rows, and index.json says {about.rows:,}"
+    other = rows if count != about.rows else "its SHA-256 is not the one in index.json"
+    raise UserError(f"{path}: was changed after it was written: {other}; {AGAIN}")
+
+
+def whole_rows(folder: Path) -> list[Video]:
+    """Return the rows of a folder's index, also of one that is being written.
+
+    Raises:
+        UserError: there is an index.json, and index.csv is not the one that it belongs to.
+    """
+    table = folder / "index.csv"
+    if (folder / "index.json").exists():
+        return _checked_rows(table, read_about(folder))
+    return read_rows(table) if table.is_file() else []
+
+
+def missing_files(videos: Iterable[Video]) -> list[str]:
+    """Return which files are not there. Folders are listed, which is faster than a look at each."""
+
+    @cache
+    def there(folder: str) -> set[str]:
+        return {*os.listdir(folder)} if os.path.isdir(folder) else set()
+
+    paths = (path for video in videos for path in (video.path, video.track()))
+    return [path for path in paths if os.path.basename(path) not in there(os.path.dirname(path))]
 
 
 # Columns of index.csv, where `store` is relative to the index.
 _COLUMNS = tuple(field.name for field in fields(Video))
-_TYPES = [get_type_hints(Video)[name] for name in _COLUMNS]
+_ROW = TypeAdapter(Video)
 
 
 def row(video: Video, out: Path) -> list[Any]:
@@ -190,16 +292,40 @@ def write_rows(path: Path, videos: Iterable[Video]) -> None:
 
 
 def read_rows(path: Path) -> list[Video]:
-    """Return the videos of a table. A last line that was cut short is left out."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(line for line in file if line.endswith("\n"))
-        if tuple(next(rows, ())) != _COLUMNS:
-            raise UserError(f"{path}: its columns are not {','.join(_COLUMNS)}; {AGAIN}")
-        videos = []
-        for cells in rows:
-            store, *values = (kind(cell) for kind, cell in zip(_TYPES, cells, strict=True))
-            videos.append(Video(os.path.normpath(path.parent / store), *values))
-        return videos
+    """Return the videos of a table. A last line that was cut short is left out.
+
+    Raises:
+        UserError: a cell is not of its column. The error names the line and the column.
+    """
+
+    @cache
+    def absolute(store: str) -> str:
+        return os.path.normpath(path.parent / store)
+
+    videos, number = list[Video](), 1
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = csv.reader(line for line in file if line.endswith("\n"))
+            if tuple(next(table, ())) != _COLUMNS:
+                raise UserError(f"{path}: its columns are not {','.join(_COLUMNS)}; {AGAIN}")
+            for number, cells in enumerate(table, start=2):
+                if len(cells) != len(_COLUMNS):
+                    raise UserError(
+                        f"{path}: line {number} has {len(cells)} cells, not {len(_COLUMNS)}; "
+                        f"{AGAIN}"
+                    )
+                values = ArgsKwargs((absolute(cells[0]), *cells[1:]))
+                videos.append(_ROW.validate_python(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        (place,) = first["loc"] or (0,)
+        column = _COLUMNS[place] if isinstance(place, int) else place
+        raise UserError(
+            f"{path}: line {number}: {column}: {first['msg']} (got {first['input']!r}); {AGAIN}"
+        ) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: line {number + 1}: {error}; {AGAIN}") from None
+    return videos
 
 
 def files_of(video: Video) -> list[tuple[str, int]]:
@@ -207,20 +333,33 @@ def files_of(video: Video) -> list[tuple[str, int]]:
     return [(video.path, video.bytes), (video.track(), video.track_bytes)]
 
 
-def wrong_files(video: Video) -> list[str]:
-    """Return which of a video's files are missing or have another size than the index says."""
-    return [
-        path
-        for path, size in files_of(video)
-        if not os.path.isfile(path) or os.path.getsize(path) != size
-    ]
-
-
 def spread(items: Sequence[T], count: int) -> list[T]:
     """Return at most `count` items, evenly spread."""
     if len(items) <= count:
         return list(items)
     return [items[i * len(items) // count] for i in range(count)]
+
+
+def require_same_data(
+    run_id: str, dataset: str, digest: str, data: Mapping[str, Sequence[Path]]
+) -> None:
+    """Check that a finished run saw the videos that its dataset's folders have now.
+
+    Args:
+        dataset, digest: those of its result.
+        data: folders by dataset. Without one for this dataset, there is nothing to compare.
+    """
+    found = dict[Path, str]()
+    for folder in data.get(dataset, ()):
+        # A run that needs the folder says what is wrong with it.
+        with suppress(UserError):
+            found[folder] = read_about(folder).digest
+    if found and digest not in found.values():
+        have = ", ".join(f"{folder} has {digest}" for folder, digest in found.items())
+        raise UserError(
+            f"{run_id}: was run on another preparation of {dataset} (digest {digest}, and {have}); "
+            "move its folder away, or prepare as then"
+        )
 
 
 def require_labels(index: Index, spec: Run) -> None:

@@ -11,19 +11,17 @@ these differ, the hash of the content decides.
 """
 
 import csv
+import errno
 import hashlib
 import json
-import multiprocessing
+import math
 import os
 import random
 import re
 import shutil
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -35,31 +33,34 @@ from unicodedata import category, normalize
 from mgm.console import show, track
 from mgm.data.folder import Entry, Listing, key
 from mgm.data.index import (
-    THREADS,
+    DEFAULTS,
+    FORMAT,
     Index,
     Video,
     content_digest,
+    files_of,
     read_index,
-    read_rows,
     require_splits,
     row,
+    whole_rows,
     write_index,
     write_rows,
-    wrong_files,
 )
 from mgm.errors import UserError
 from mgm.files import locked, read_json, write_text
+from mgm.processes import as_done, cores
 from mgm.spec import FLOWS, GENERATED, Flow
 
 if TYPE_CHECKING:
     from mgm.drawn.params import Synthetic
 
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU per period, of a container
+THREADS = 32  # that look at files. A shared file system answers many requests at a time
 LONGEST = 150  # bytes of a file's name. A file system has at most 255, and suffixes are added
+# Errors of disks and memory, also from FFmpeg.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOMEM, errno.EIO)
 TRIED = 20  # videos that the estimate of the disk's space is from
 FEW = 25  # test videos per class, below which a top-1 accuracy says little
 SHOWN = 20  # files left out that are shown. A set of 240,000 videos may lack thousands
-DEFAULTS = {"short_side": 256, "quality": 4}
 # What a row has of the facts that `write_video` returns.
 FACTS = ("frames", "fps", "width", "height", "codec", "vectors", "bytes", "interlaced")
 # What a row has of a source that was not read, and of one that was.
@@ -77,6 +78,7 @@ def prepare(
     processes: int | None = None,
     force: bool = False,
     drawn: "Synthetic | None" = None,
+    check: bool = False,
 ) -> Index:
     """Write the store of the listed videos to folder `out`, and return its index.
 
@@ -88,43 +90,63 @@ def prepare(
         processes: default: one per core.
         force: begin anew.
         drawn: the parameters of a generated set.
+        check: read all of the store, and prepare anew what is damaged. Without it, only files that
+            are newer than the index are read.
     """
     out = Path(os.path.abspath(out))
     settings = {"short_side": short_side, "quality": quality}
     # Now, not after hours of decoding.
     require_splits(listing.root, listing.entries)
     names = store_names(listing.entries)
-    known: dict[str, Video] = {}
+    processes = processes or cores()
     with locked(out / "prepare.lock", f"mgm prepare {out}"):
         _claim(out, settings, force)
         _remove_parts(out)
-        with suppress(UserError, FileNotFoundError):
-            known = {video.name: video for video in read_rows(out / "index.csv")}
+        known, why = known_videos(out)
+        if why:
+            show(f"{why}. All videos are prepared anew")
         root = out / ".drawn" if drawn else listing.root
         with ThreadPoolExecutor(THREADS) as pool:
             listed = [*pool.map(partial(_listed, out, root, drawn), listing.entries, names)]
             tasks = [(video, known.get(video.name)) for video in listed]
             kept = [*pool.map(_kept, tasks)]
-        rows = {video.name: video for video in kept if video}
-        todo = [task for task, video in zip(tasks, kept) if not video]
+            rows = {video.name: video for video in kept if video}
+            newer = partial(_newer, -math.inf if check else _written_ns(out))
+            suspects = [
+                v for v, newer in zip(rows.values(), pool.map(newer, rows.values())) if newer
+            ]
+        damaged = _damaged(suspects, processes)
+        for name, reason in damaged.items():
+            show(f"{reason}: prepared anew")
+            del rows[name]
+        todo = [
+            (video, None if video.name in damaged else earlier)
+            for video, earlier in tasks
+            if video.name not in rows
+        ]
         write = partial(_write, root, settings, drawn)
-        failed = _write_all(write, out, todo, rows, processes or cores()) if todo else []
+        failed = _write_all(write, out, todo, rows, processes) if todo else []
         if drawn and failed:
             raise UserError(f"a generated video cannot be read: {failed[0][1]}")
         videos = tuple(rows[name] for name in names if name in rows)
-        digest = content_digest(listing.classes, videos, None if settings == DEFAULTS else settings)
         index = Index(
             out,
             listing.classes,
             videos,
             (*listing.excluded, *sorted(failed)),
-            drawn.digest if drawn else digest,
+            drawn_digest(drawn, settings)
+            if drawn
+            else content_digest(listing.classes, videos, settings),
             listing.note,
             drawn.model_dump(mode="json") if drawn else None,
+            settings,
         )
         # An equal index is not written again, since other processes may be reading it.
         if _read(out) != index:
             write_index(index)
+        elif suspects:
+            # They were read, and need not be read again.
+            os.utime(out / "index.json")
         shutil.rmtree(out / ".drawn", ignore_errors=True)
     return index
 
@@ -144,20 +166,44 @@ def list_drawn(params: "Synthetic") -> Listing:
     return Listing(Path(), params.names, entries, note)
 
 
+def drawn_digest(params: "Synthetic", settings: dict[str, int]) -> str:
+    """Return the digest of a generated set: its parameters', unless it is written otherwise."""
+    usual = settings["short_side"] >= params.size, settings["quality"] == DEFAULTS["quality"]
+    if all(usual):
+        return params.digest
+    return hashlib.sha256(json.dumps([params.digest, settings]).encode()).hexdigest()[:12]
+
+
 def _claim(out: Path, settings: dict[str, int], force: bool) -> None:
     """Write OUT/prepare.json, or check that the folder was prepared with the same settings."""
-    mark = out / "prepare.json"
-    if not mark.is_file() and ((out / "videos").exists() or (out / "index.csv").exists()):
+    mark, index = out / "prepare.json", [out / "index.json", out / "index.csv"]
+    if not mark.is_file() and ((out / "videos").exists() or index[1].exists()):
         raise UserError(f"{out}: is not from `mgm prepare`; choose another --out")
+    earlier = settings | {"format": FORMAT}
+    if mark.is_file() and not force:
+        earlier = read_json(mark)
+        written = {**earlier} if isinstance(earlier, dict) else {}
+        earlier_format = written.pop("format", 1)
+        if written != settings:
+            raise UserError(
+                f"{out}: was prepared with {written or earlier}, not {settings}; choose another "
+                "--out, or begin anew by --force"
+            )
+        if earlier_format != FORMAT:
+            show(f"{out}: is of format {earlier_format}. All videos are prepared anew")
+            force = True
     if force:
-        for name in ("index.json", "index.csv"):
-            (out / name).unlink(missing_ok=True)
-    elif mark.is_file() and (earlier := read_json(mark)) != settings:
-        raise UserError(
-            f"{out}: was prepared with {earlier}, not {settings}; choose another --out, or begin "
-            "anew by --force"
-        )
-    write_text(mark, json.dumps(settings, indent=1) + "\n")
+        for path in index:
+            path.unlink(missing_ok=True)
+    write_text(mark, json.dumps({"format": FORMAT, **settings}, indent=1) + "\n")
+
+
+def known_videos(out: Path) -> tuple[dict[str, Video], str]:
+    """Return the videos of the last call by name, and why there are none if its index is broken."""
+    try:
+        return {video.name: video for video in whole_rows(out)}, ""
+    except UserError as error:
+        return {}, str(error)
 
 
 def _read(out: Path) -> Index | None:
@@ -171,7 +217,7 @@ def _remove_parts(out: Path) -> None:
     shutil.rmtree(out / ".drawn", ignore_errors=True)
     parts = (out.glob(".*"), (out / "videos").rglob(".*"), (out / "tracks").rglob(".*"))
     for path in chain(*parts):
-        if re.match(r"\.\d+\.", path.name):
+        if re.match(r"\.\d+\.", path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
 
 
@@ -179,19 +225,34 @@ def store_names(entries: Sequence[Entry]) -> list[str]:
     """Return each entry's name in the store.
 
     A name gets a digest if another differs from it in case or form of Unicode alone, if it leads
-    outside of the store, if it is too long, or if it ends as the name of an optical flow does.
+    outside of the store, if it is hidden or too long, or if it could be that of another file of the
+    store.
     """
     names, taken = dict[Entry, str](), set[str]()
     for entry in sorted(entries, key=lambda entry: (entry.name, entry.source)):
-        *folders, file = [part for part in entry.name.split("/") if part not in ("", ".", "..")]
+        parts = [part for part in entry.name.split("/") if part not in ("", ".", "..")]
+        *folders, file = [_visible(part) for part in parts]
+        # A folder may not have the name of a video's file or of a track.
+        folders = [
+            _marked(part, part) if part.lower().endswith((".mp4", ".npz")) else part
+            for part in folders
+        ]
         name = "/".join([*folders, file])
         long = len(os.fsencode(file)) > LONGEST
-        if name != entry.name or long or name.endswith((*FLOWS,)) or key(name) in taken:
-            mark = hashlib.sha256(os.fsencode(entry.source)).hexdigest()[:8]
-            name = "/".join([*folders, f"{file[:32] if long else file}.{mark}"])
+        if parts != entry.name.split("/") or long or name.endswith((*FLOWS,)) or key(name) in taken:
+            name = "/".join([*folders, _marked(file[:32] if long else file, entry.source)])
         taken.add(key(name))
         names[entry] = name
     return [names[entry] for entry in entries]
+
+
+def _marked(name: str, source: str) -> str:
+    return f"{name}.{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
+
+
+def _visible(part: str) -> str:
+    """Return a part of a name that is not hidden. Hidden files are those that are being written."""
+    return f"{_marked('', part)[1:]}{part}" if part.startswith(".") else part
 
 
 def _listed(out: Path, root: Path, drawn: "Synthetic | None", entry: Entry, name: str) -> Video:
@@ -219,8 +280,47 @@ def _kept(task: Task) -> Video | None:
     video, known = task
     if not known or any(getattr(video, name) != getattr(known, name) for name in STAT):
         return None
-    same = video.source_sha256 in ("", known.source_sha256) and not wrong_files(known)
+    same = video.source_sha256 in ("", known.source_sha256) and _right_sizes(known)
     return _copied(known, video, READ) if same else None
+
+
+def _right_sizes(video: Video) -> bool:
+    """Return whether a video's files are there, with the sizes that the index says."""
+    with suppress(OSError):
+        return all(os.stat(path).st_size == size for path, size in files_of(video))
+    return False
+
+
+def _written_ns(out: Path) -> float:
+    """Return when the index was written. Without one, all files were written whole."""
+    with suppress(OSError):
+        return os.stat(out / "index.json").st_mtime_ns
+    return math.inf
+
+
+def _newer(written_ns: float, video: Video) -> bool:
+    """Return whether one of a video's files was changed after the index was written."""
+    return any(os.stat(path).st_mtime_ns > written_ns for path, _ in files_of(video))
+
+
+def _damaged(videos: Sequence[Video], processes: int) -> dict[str, str]:
+    """Return {name: reason} of the videos whose files are not what was written."""
+    if not videos:
+        return {}
+    with closing(as_done(_damage, videos, min(processes, len(videos)))) as done:
+        found = track(done, "reading the store", len(videos))
+        return {name: reason for name, reason in found if reason}
+
+
+def _damage(video: Video) -> tuple[str, str]:
+    from mgm.video.store import check_video
+    from mgm.video.track import Track
+
+    try:
+        check_video(video.path, Track(video.track()))
+    except UserError as error:
+        return video.name, str(error)
+    return video.name, ""
 
 
 def _copied(one: Any, video: Video, names: Sequence[str]) -> Video:
@@ -244,7 +344,7 @@ def _write_all(
     failed, made = list[tuple[str, str]](), list[Video]()
     # In random order, so that the first videos are from all of the set, for the estimate.
     ordered = random.Random(0).sample(tasks, len(tasks))
-    with closing(in_processes(write, ordered, min(processes, len(tasks)))) as results:
+    with closing(as_done(write, ordered, min(processes, len(tasks)))) as results:
         for number, (video, reason) in enumerate(track(results, "preparing", len(tasks)), start=1):
             if reason:
                 failed.append((video.source, reason))
@@ -304,7 +404,7 @@ def _write(
             except OSError as error:
                 return video, f"cannot be read ({error.strerror})"
             video = replace(video, source_sha256=digest)
-        if known and known.source_sha256 == video.source_sha256 and not wrong_files(known):
+        if known and known.source_sha256 == video.source_sha256 and _right_sizes(known):
             return _copied(known, video, READ), ""
         for method in FLOWS:
             Path(video.track(method)).unlink(missing_ok=True)
@@ -315,57 +415,19 @@ def _write(
     except UserError as error:
         return video, str(error).removeprefix(f"{source}: ")
     except Exception as error:
-        error.add_note(f"while preparing {source}")
-        raise
+        if _of_machine(error):
+            raise
+        # What content brings about, in FFmpeg or here.
+        return video, f"cannot be read ({type(error).__name__}: {error})"
     return replace(_copied(facts, video, FACTS), track_bytes=npz.stat().st_size), ""
 
 
-def cores() -> int:
-    """Return how many cores this process may use, by its affinity and its container's quota."""
-    allowed = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-    # The quota is "max" without a limit, and then no number.
-    with suppress(OSError, ValueError):
-        quota, period = map(int, CPU_MAX.read_text().split())
-        allowed = min(allowed, max(quota // period, 1))
-    return allowed
-
-
-def in_processes(
-    work: Callable[[Any], Any], tasks: Iterable[Any], processes: int
-) -> Generator[Any]:
-    """Yield `work(task)` of each task, in the order in which they finish.
-
-    With `processes` 1, the work is done in this process.
-    """
-    if processes == 1:
-        yield from map(work, tasks)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent)
-    try:
-        for future in as_completed([pool.submit(work, task) for task in tasks]):
-            yield future.result()
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process died, perhaps for lack of memory; run again with fewer --processes"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """End this worker process at Ctrl-C, and when its parent ends, even by SIGKILL."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    assert parent
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _of_machine(error: Exception) -> bool:
+    """Return whether an error is the machine's, such as a full disk: it will not end by itself."""
+    if isinstance(error, MemoryError):
+        return True
+    ours = type(error).__module__.partition(".")[0] != "av"
+    return isinstance(error, OSError) and (ours or error.errno in DISK)
 
 
 def write_tracks(
@@ -401,7 +463,7 @@ def write_tracks(
         write_text(used, digest)
         todo = [(video, path) for video, path in paths.items() if not path.exists()]
         processes = processes or (cores() if method == "dis" else 1)
-        with closing(in_processes(partial(_write_flow, method, weights), todo, processes)) as done:
+        with closing(as_done(partial(_write_flow, method, weights), todo, processes)) as done:
             reasons = [*track(done, f"writing {method} tracks", len(todo))]
         failed = [reason for reason in reasons if reason]
     if failed:

@@ -1,7 +1,7 @@
 """List the videos of published datasets from their official files.
 
 A function per dataset returns its class names and its rows. Where a source lacks the official
-lists, those that this package carries are used (`lists/`), or else lists `path label` as VideoMAE
+lists, those that this package carries are used (`carried/`), or else lists `path label` as VideoMAE
 and mmaction2 have them. Videos are looked up below the source as the lists say, then by file name.
 
 The sets derived from prepared ones refer to the same files: Mini-K200, and the two tasks of partial
@@ -13,6 +13,7 @@ This module is light to import, since a study calls `task_digest` before any set
 
 import csv
 import hashlib
+import io
 import json
 import lzma
 import os
@@ -20,15 +21,20 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from mgm.data.folder import Files, Listing, Row, key, label_lists, listing, stem
+from pydantic import BaseModel, Field, TypeAdapter
+
+from mgm.data.folder import USUAL, Choices, Files, Listing, key, listing, split_lists, stem
 from mgm.data.index import SPLITS, Index, Video, content_digest, read_index, write_index
-from mgm.errors import UserError
-from mgm.files import read_json
+from mgm.data.lists import UNLABELLED, Row, read_list, read_names
+from mgm.errors import UserError, valid
+from mgm.files import read_json, read_text
 from mgm.spec import GENERATED, PUBLISHED
 
-LISTS = Path(__file__).parent / "lists"
+LISTS = Path(__file__).parent / "carried"
 Lists = tuple[tuple[str, ...], list[Row]]
+T = TypeVar("T")
 
 
 def carried(name: str) -> str:
@@ -45,16 +51,39 @@ def k400(source: Path, split: int) -> Lists:
     split_of = {"train": "train", "val": "test", "validate": "test", "validation": "test"}
     rows = list[Row]()
     for path in sorted([*source.glob("*.csv"), *source.glob("annotations/*.csv")]):
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            official = {"label", "youtube_id", "time_start", "time_end", "split"}
-            for line in table if official <= {*(table.fieldnames or ())} else ():
-                if line["split"] in split_of:
+        table = csv.DictReader(io.StringIO(read_text(path)))
+        official = {"label", "youtube_id", "time_start", "time_end", "split"}
+        for line in table if official <= {*(table.fieldnames or ())} else ():
+            where = f"{path}: line {table.line_num}"
+            if None in line or None in line.values():
+                raise UserError(f"{where} has other values than the columns")
+            if side := split_of.get(line["split"]):
+                try:
                     start, end = (int(float(line[f"time_{at}"])) for at in ("start", "end"))
-                    name = f"{line['split']}/{line['youtube_id']}_{start:06}_{end:06}.mp4"
-                    side = split_of[line["split"]]
-                    rows.append(Row(name, line["label"], side, line["youtube_id"]))
+                except (ValueError, OverflowError):
+                    raise UserError(f"{where}: a time is no number") from None
+                name = f"{line['youtube_id']}_{start:06}_{end:06}"
+                place = f"{line['split']}/{name}"
+                rows.append(
+                    Row(f"{name}.mp4", line["label"], side, line["youtube_id"], where, place)
+                )
     return tuple(sorted({row.label for row in rows})), rows
+
+
+class _Something(BaseModel):
+    id: int | str
+    template: str
+
+
+class _Dive(BaseModel):
+    vid_name: str
+    label: int = Field(ge=0)
+
+
+def _json(path: Path, kind: type[T]) -> T:
+    """Return the content of a JSON file, as a type that pydantic checks."""
+    with valid(f"{path}: "):
+        return TypeAdapter(kind).validate_python(read_json(path))
 
 
 def ssv2(source: Path, split: int) -> Lists:
@@ -69,11 +98,11 @@ def ssv2(source: Path, split: int) -> Lists:
     }
     if not {"labels", "train", "validation"} <= lists.keys():
         return (), []
-    number_of = {name: int(number) for name, number in read_json(lists["labels"]).items()}
+    number_of = _json(lists["labels"], dict[str, int])
     return tuple(sorted(number_of, key=number_of.__getitem__)), [
-        Row(f"{line['id']}.webm", re.sub(r"[][]", "", line["template"]), side)
+        Row(f"{line.id}.webm", re.sub(r"[][]", "", line.template), side, where=str(lists[name]))
         for side, name in (("train", "train"), ("test", "validation"))
-        for line in read_json(lists[name])
+        for line in _json(lists[name], list[_Something])
     ]
 
 
@@ -84,11 +113,14 @@ def ucf101(source: Path, split: int) -> Lists:
     """
     folder = source / "ucfTrainTestlist"
     if folder.is_dir():
-        lines = (folder / "classInd.txt").read_text().split()
-        classes, rows = tuple(lines[1::2]), list[tuple[str, str]]()
+        names = read_names(folder / "classInd.txt")
+        classes, rows = tuple(names[number] for number in sorted(names, key=int)), []
         for side in SPLITS:
-            listed = (folder / f"{side}list{split:02}.txt").read_text().splitlines()
-            rows += [(line.split()[0], side) for line in listed if line.strip()]
+            for row in read_list(folder / f"{side}list{split:02}.txt"):
+                named = names.get(row.label, "no class") if row.label != UNLABELLED else ""
+                if named and named != row.path.partition("/")[0]:
+                    raise UserError(f"{row.where}: label {row.label} is {named} in classInd.txt")
+                rows.append((row.path, side))
     else:
         counts = dict(list(csv.reader(carried("ucf101.csv").splitlines()))[1:])
         classes = tuple(counts)
@@ -113,14 +145,16 @@ def hmdb51(source: Path, split: int) -> Lists:
     lines = [
         f"{path.name.removesuffix(end)}/{line}"
         for path in sorted([*source.glob(f"*{end}"), *source.glob(f"*/*{end}")])
-        for line in path.read_text().splitlines()
+        for line in read_text(path).split("\n")
         if line.strip()
     ]
     if not lines and split > 1:
         raise UserError(f"{source}: has no lists *{end}, and mgm has those of split 1 only")
     rows = list[Row]()
     for line in lines or carried("hmdb51_split1.txt.xz").splitlines():
-        path, mark = line.rsplit(maxsplit=1)
+        if not (parts := re.fullmatch(r"(.+?)\s+([012])\s*", line)):
+            raise UserError(f"{source}: the lists *{end} have {line!r}, not NAME and 0, 1 or 2")
+        path, mark = parts.groups()
         label = path.partition("/")[0]
         film = stem(path).rpartition(f"_{label}_")[0] or path
         if mark != "0":
@@ -133,16 +167,22 @@ def diving48(source: Path, split: int) -> Lists:
 
     ID is the video of a competition. One of the 48 classes has no video.
     """
-    lists = json.loads(carried("diving48_v2.json.xz"))
-    if (source / "Diving48_vocab.json").is_file():
-        lists = {name: read_json(source / f"{name}.json") for name in lists}
-    classes = tuple(", ".join(parts) for parts in lists["Diving48_vocab"])
-    return classes, [
-        Row(f"rgb/{name}.mp4", classes[line["label"]], side, name.rpartition("_")[0] or name)
-        for side in SPLITS
-        for line in lists[f"Diving48_V2_{side}"]
-        for name in [line["vid_name"]]
-    ]
+    lists, vocabulary = json.loads(carried("diving48_v2.json.xz")), "Diving48_vocab"
+    if own := (source / f"{vocabulary}.json").is_file():
+        kinds = dict.fromkeys(lists, list[_Dive]) | {vocabulary: list[list[str]]}
+        lists = {name: _json(source / f"{name}.json", kinds[name]) for name in lists}
+    classes, rows = tuple(", ".join(parts) for parts in lists[vocabulary]), list[Row]()
+    for side in SPLITS:
+        for line in lists[f"Diving48_V2_{side}"]:
+            dive = line if own else _Dive(**line)
+            if dive.label >= len(classes):
+                raise UserError(
+                    f"{source}: {dive.vid_name} has label {dive.label}, which has no name"
+                )
+            name, label = dive.vid_name, classes[dive.label]
+            group = name.rpartition("_")[0] or name
+            rows.append(Row(f"{name}.mp4", label, side, group, name=f"rgb/{name}"))
+    return classes, rows
 
 
 READERS: dict[str, Callable[[Path, int], Lists]] = {
@@ -154,19 +194,21 @@ READERS: dict[str, Callable[[Path, int], Lists]] = {
 }
 
 
-def list_published(name: str, source: Path, split: int = 1) -> Listing:
+def list_published(name: str, source: Path, split: int = 1, choices: Choices = USUAL) -> Listing:
     """List the videos of a published dataset that are below `source`.
 
     Args:
         split: the official split, of UCF101 and HMDB51.
     """
     title = PUBLISHED[name].title + (f" split {split}" if name in ("ucf101", "hmdb51") else "")
-    if rows := label_lists(source, split):
-        return listing(source, rows, f"{title}: lists of paths and labels")
+    if lists := split_lists(source, split):
+        made = listing(source, lists.rows, f"{title}: {lists.note}", choices=choices)
+        made.excluded += lists.excluded
+        return made
     classes, rows = READERS[name](source, split)
     if not rows:
         raise UserError(f"{source}: has no lists of {title}; put the official ones there")
-    return listing(source, rows, f"{title}: official lists", classes, Files(source))
+    return listing(source, rows, f"{title}: official lists", classes, Files(source), choices)
 
 
 def mini_k200(source: Path, out: Path) -> Index:
@@ -175,9 +217,10 @@ def mini_k200(source: Path, out: Path) -> Index:
     ids = {split: {*carried(f"mini_k200_{split}.txt.xz").split()} for split in SPLITS}
     # A name is SPLIT/ID_START_END. An id has 11 letters.
     videos = [v for v in whole.videos if os.path.basename(v.name)[:11] in ids[v.split]]
-    listed, digest = sum(map(len, ids.values())), content_digest(whole.classes, videos)
+    digest = content_digest(whole.classes, videos, whole.settings)
+    listed = sum(map(len, ids.values()))
     note = f"Mini-K200: {len(videos):,} videos of {listed:,} listed ids are there"
-    return Index(out, whole.classes, tuple(videos), (), digest, note)
+    return Index(out, whole.classes, tuple(videos), (), digest, note, settings=whole.settings)
 
 
 def task_digest(task: str, source: str, target: str) -> str:

@@ -9,10 +9,11 @@ import argparse
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field, PositiveInt
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -180,7 +181,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(weights, dict) and isinstance(weights.get(name), dict):
             weights = weights[name]
             break
-    if not isinstance(weights, dict) or not weights:
+    names = weights if isinstance(weights, dict) else {}
+    if not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: holds no named weights; save only the model's state_dict")
     return to_ours(weights, path)
 
@@ -194,6 +196,11 @@ def to_ours(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     ours = dict[str, Tensor]()
     for theirs, value in weights.items():
         name = _from_huggingface(theirs) if huggingface else theirs
+        if LATER.fullmatch(name):
+            continue
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(f"{path}: {theirs} is {kind}, and weights are floating-point tensors")
         # VideoMAE's fine-tuning names.
         name = re.sub(r"^(patch_embed|blocks|norm)\.", r"encoder.\1.", name)
         if POSITIONS.search(name):
@@ -201,9 +208,11 @@ def to_ours(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         elif name.endswith(".attn.qkv.bias"):
             # One bias, as in TrackMAE. That of keys adds the same number to all scores of a query,
             # so the softmax removes it.
+            if value.ndim != 1 or len(value) % 3:
+                raise UserError(f"{path}: {theirs} has the shape {tuple(value.shape)}")
             at = name.removesuffix("qkv.bias")
             ours[f"{at}q_bias"], _, ours[f"{at}v_bias"] = value.chunk(3)
-        elif not LATER.fullmatch(name):
+        else:
             ours[name] = value
     for name in [name for name in ours if name.endswith(".attn.query.weight")]:
         parts = [name.replace("query", part) for part in QKV]
@@ -236,9 +245,10 @@ def _from_huggingface(name: str) -> str:
 
 
 def _require_fixed(table: Tensor, name: str, path: Path) -> None:
-    fixed = sinusoid_table(*table.shape[-2:])
+    flat = table.ndim < 2
+    fixed = table if flat else sinusoid_table(*table.shape[-2:])
     # The tolerance is that of half precision.
-    if not torch.allclose(table.float().cpu(), fixed, atol=1e-2):
+    if flat or not torch.allclose(table.float().cpu(), fixed, atol=1e-2):
         raise UserError(f"{path}: {name} is learned; models here have VideoMAE's fixed positions")
 
 
@@ -260,17 +270,17 @@ def sizes_of(weights: dict[str, Tensor], path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: holds no encoder of videos")
     width, _, tubelet, patch, _ = kernel.shape
     known = (name for name, (own, _) in BACKBONES.items() if own[:2] == (width, depth))
-    name, config = next(known, "vit-b"), config_of(path)
+    name, config = next(known, "vit-b"), config_of(path) or Config()
     of_head = 80 if name == "vit-h" else 64
     if any("temporal_fc" in weight for weight in weights):
         name = "timesformer"
-    heads = config.get("num_attention_heads", max(width // of_head, 1))
+    heads = config.num_attention_heads or max(width // of_head, 1)
     sizes = {"width": width, "depth": depth, "heads": heads, "tubelet": tubelet, "patch": patch}
     with valid(f"{path}: its shapes fit no model here: "):
         fields = {"model": Model(backbone=name, **sizes).model_dump(mode="json")}
-    if depth := _depth(weights, "decoder"):
+    if (depth := _depth(weights, "decoder")) and "encoder_to_decoder.weight" in weights:
         width = len(weights["encoder_to_decoder.weight"])
-        heads = config.get("decoder_num_attention_heads", max(width // of_head, 1))
+        heads = config.decoder_num_attention_heads or max(width // of_head, 1)
         fields["decoder"] = {"width": width, "depth": depth, "heads": heads}
     return fields
 
@@ -279,14 +289,49 @@ def _depth(weights: dict[str, Tensor], part: str) -> int:
     return len({name.split(".")[2] for name in weights if name.startswith(f"{part}.blocks.")})
 
 
-def config_of(path: Path) -> dict[str, Any]:
-    """Return the fields of the config.json next to weights, or {} if there is none of a VideoMAE.
+class _Ours(BaseModel):
+    stride: PositiveInt = 4
+
+
+class Config(BaseModel):
+    """What a VideoMAE's config.json says. The last four fields are what models here are.
+
+    VideoMAE has an epsilon of 1e-6, and Hugging Face's files say 1e-12; neither changes a feature.
+    """
+
+    num_attention_heads: PositiveInt | None = None
+    decoder_num_attention_heads: PositiveInt | None = None
+    image_size: PositiveInt = 224
+    num_frames: PositiveInt = 16
+    mgm: _Ours = _Ours()
+    id2label: dict[int, str] = {}
+    hidden_act: Literal["gelu", "gelu_python"] = "gelu"
+    layer_norm_eps: float = Field(1e-6, ge=0, le=1e-5)
+    qkv_bias: Literal[True] = True
+    num_channels: Literal[3] = 3
+
+
+def config_of(path: Path) -> Config | None:
+    """Return the config.json next to weights; None if there is none of a VideoMAE.
 
     A link counts where it is: in Hugging Face's cache, a model's files are links in one folder.
+
+    Raises:
+        UserError: it is of a model that mgm does not have.
     """
-    file = _beside(path, "config.json")
-    config = read_json(file) if file.is_file() else {}
-    return config if config.get("model_type") == "videomae" else {}
+    fields = _fields(_beside(path, "config.json"))
+    if fields.get("model_type") != "videomae":
+        return None
+    with valid(f"{_beside(path, 'config.json')}: "):
+        return Config.model_validate(fields)
+
+
+def _fields(file: Path) -> dict[str, Any]:
+    """Return the fields of a JSON file; none if it is not there."""
+    fields = read_json(file) if file.is_file() else {}
+    if not isinstance(fields, dict):
+        raise UserError(f"{file}: is no JSON object of fields")
+    return fields
 
 
 def check_processor(path: Path, side: int | None = None) -> None:
@@ -301,9 +346,15 @@ def check_processor(path: Path, side: int | None = None) -> None:
         return
     ours: dict[str, Any] = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
     ours |= {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
-    cut = {"size": {"shortest_edge": side}, "do_center_crop": True}
+    cut = {"do_resize": True, "size": {"shortest_edge": side}, "do_center_crop": True}
     cut |= {"crop_size": {"height": side, "width": side}}
-    theirs = {"image_mean": 0.5, "image_std": 0.5, **read_json(file)}
+    theirs = {"image_mean": 0.5, "image_std": 0.5, **_fields(file)}
+    # Files of 2022 have numbers, which mean the same.
+    if isinstance(size := theirs.get("size"), int):
+        theirs["size"] = {"shortest_edge": size}
+        theirs.setdefault("crop_size", size)
+    if isinstance(size := theirs.get("crop_size"), int):
+        theirs["crop_size"] = {"height": size, "width": size}
     for name, value in (ours | cut if side else ours).items():
         if (other := theirs.get(name, value)) != value:
             then = f"; to do so all the same, give the size ({side})" if name in cut else ""

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mgm.errors import UserError, valid
-from mgm.files import held, write_text
-from mgm.spec import Spec
+from mgm.files import held, read_json, write_text
+from mgm.spec import FrozenModel, Spec
 
 RESULT, LOCK = "result.json", "run.lock"
 EXTERNAL = "external.json"  # path and digest of weights that no run here trained
@@ -34,6 +34,13 @@ class Dataset(BaseModel):
     classes: int | list[str]
     train: int
     test: int
+
+
+class External(FrozenModel):
+    """Weights that no run here trained."""
+
+    path: str
+    sha256: str
 
 
 class Result(BaseModel):
@@ -84,10 +91,10 @@ def write_result(folder: Path, fields: Mapping[str, Any]) -> None:
 
 
 def read_result(folder: Path) -> Result | None:
-    """Return a run's result; None if it is not there.
+    """Return the result in a folder of any name; None if it is not there.
 
     Raises:
-        UserError: the file is half written, or of another run.
+        UserError: the file is half written.
     """
     path = folder / RESULT
     try:
@@ -98,15 +105,36 @@ def read_result(folder: Path) -> Result | None:
         first = error.errors()[0]
         why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
         raise UserError(f"{path}: {why}; delete it, and run it again") from None
-    if result.run_id != folder.name:
-        raise UserError(f"{path}: is of {result.run_id}; delete it, and run {folder.name} again")
+    return result
+
+
+def external(folder: Path) -> External | None:
+    """Return what a folder says of weights that no run here trained; None if it says nothing."""
+    path = folder / EXTERNAL
+    if not path.exists():
+        return None
+    with valid(f"{path}: ", "delete its folder, and run again"):
+        return External.model_validate(read_json(path))
+
+
+def own_result(folder: Path) -> Result | None:
+    """Return the result of the run that a folder is named by.
+
+    Raises:
+        UserError: the file is half written, or of another run.
+    """
+    result = read_result(folder)
+    if result and result.run_id != folder.name:
+        raise UserError(
+            f"{folder / RESULT}: is of {result.run_id}; delete it, and run {folder.name} again"
+        )
     return result
 
 
 def status(folder: Path, spec: Spec) -> Status:
     """Return the state of a run. A result of another spec or dataset does not count."""
     try:
-        result = read_result(folder)
+        result = own_result(folder)
     except (UserError, OSError) as error:
         return Status("not run", str(error))
     if result and spec.data.digest not in ("", result.data.digest):
@@ -134,7 +162,7 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
         try:
             line = json.loads(text)
             lines[int(line["step"])] = line
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
     return [lines[step] for step in sorted(lines)]
 

@@ -76,9 +76,26 @@ OWN = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 def own_mask(name: str) -> Callable[..., Any]:
     """Return the function that the name of a mask, `module:function`, names."""
     try:
-        return resolve_name(name)
+        found = resolve_name(name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"mask {name}: {error}; its module must be on the Python path") from None
+    # Nothing is called that is no mask, such as os:system.
+    if not 3 <= len(_arguments(found)) <= 5:
+        raise UserError(
+            f"mask {name}: is no mask; a mask is a function of mask, grid and seed_B, and if it "
+            "follows motion, of magnitude_BSHW and displacement_BSHW2"
+        )
+    return found
+
+
+def _arguments(found: Any) -> list[inspect.Parameter]:
+    """Return the arguments of a function whose first three are needed; none of anything else."""
+    if not callable(found) or inspect.isclass(found) or inspect.isbuiltin(found):
+        return []
+    arguments = [*inspect.signature(found).parameters.values()]
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = all(one.default is inspect.Parameter.empty for one in arguments[:3])
+    return arguments if needed and all(one.kind in by_place for one in arguments) else []
 
 
 def mask_info(name: str) -> MaskInfo:
@@ -89,7 +106,7 @@ def mask_info(name: str) -> MaskInfo:
     """
     if name in MASKS:
         return MASKS[name]
-    arguments = len(inspect.signature(own_mask(name)).parameters)
+    arguments = len(_arguments(own_mask(name)))
     return MaskInfo(guided=arguments > 3, directional=arguments > 4)
 
 

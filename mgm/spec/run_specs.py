@@ -403,7 +403,7 @@ def parse(fields: dict[str, Any], source: str) -> Spec:
         UserError: a field is unknown, missing or invalid. The error names it.
     """
     stage = fields.get("stage") if isinstance(fields, dict) else None
-    if stage not in STAGES:
+    if not isinstance(stage, str) or stage not in STAGES:
         raise UserError(f"{source}: stage {stage!r}: {nearest(str(stage), STAGES)}")
     with valid(f"{source}: "):
         return STAGES[stage].model_validate(fields)  # type: ignore[return-value]

@@ -19,7 +19,7 @@ from mgm.data.index import Index, read_index
 from mgm.errors import UserError, require_new, valid
 from mgm.files import read_text, replacing, write_text
 from mgm.models import FrozenEncoder, build_classifier, build_frozen_encoder, load_weights
-from mgm.models.weights import check_processor, config_of, read_weights, sizes_of
+from mgm.models.weights import Config, check_processor, config_of, read_weights, sizes_of
 from mgm.results.run import read_result
 from mgm.spec import (
     ApplyOptions,
@@ -84,16 +84,17 @@ def find_trained(
     if (run / "spec.json").is_file():
         spec = trained_spec(run)
         return Trained(verified_weights(run)[0], spec.clips, spec.model)
-    model, config = sizes_of(read_weights(path), path)["model"], config_of(path)
-    if not config and None in (frames, size, stride):
+    model, found = sizes_of(read_weights(path), path)["model"], config_of(path)
+    if not found and None in (frames, size, stride):
         show(f"{path}: has no config.json, so unless given, a clip is 16 frames of 224, 4 apart")
+    config = found or Config()
     if size is None:
-        size = config.get("image_size", 224)
+        size = config.image_size
         check_processor(path, size)
     fields = {
-        "frames": frames or config.get("num_frames", 16),
+        "frames": config.num_frames if frames is None else frames,
         "size": size,
-        "stride": stride or config.get("mgm", {}).get("stride", 4),
+        "stride": config.mgm.stride if stride is None else stride,
     }
     with valid(f"{path}: "):
         # A probe checks that the clips have whole tokens.
@@ -285,6 +286,6 @@ def recorded_classes(weights: Path) -> list[str]:
     """Return the class names that a classifier's run or config.json records; empty if none."""
     if result := read_result(weights if weights.is_dir() else weights.parent):
         return result.data.classes if isinstance(result.data.classes, list) else []
-    known = config_of(weights).get("id2label") or {}
-    names = [known[number] for number in sorted(known, key=int)]
+    known = (config_of(weights) or Config()).id2label
+    names = [known[number] for number in sorted(known)]
     return [] if "LABEL_0" in names else names

@@ -19,13 +19,13 @@ import torch
 
 from mgm import rng
 from mgm.console import duration, show
-from mgm.data.index import Index, Video, read_index, require_labels
+from mgm.data.index import Index, Video, read_index, require_labels, require_same_data
 from mgm.data.loader import Batch, on_device, training_batches
 from mgm.errors import UserError, as_user_error
-from mgm.files import locked, read_json, write_text
+from mgm.files import locked, write_text
 from mgm.models.weights import weights_digest
 from mgm.processes import cores
-from mgm.results.run import EXTERNAL, LOCK, git_commit, read_result, write_result
+from mgm.results.run import LOCK, external, git_commit, own_result, read_result, write_result
 from mgm.spec import (
     MASKS,
     ApplyOptions,
@@ -55,6 +55,7 @@ class RunContext:
         workers: processes that read videos, per training process.
         failed: names of the training videos that could not be read.
         parents: {run id: SHA-256 of its weights}, of the weights that were loaded.
+        data: folders of prepared datasets by name.
     """
 
     folder: Path
@@ -65,10 +66,17 @@ class RunContext:
     workers: int
     failed: list[str] = field(default_factory=list)
     parents: dict[str, str] = field(default_factory=dict)
+    data: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
     def weights(self, run_id: str) -> Path:
-        """Return the path of a parent's weights (`verified_weights`)."""
-        path, self.parents[run_id] = verified_weights(self.results / run_id)
+        """Return the path of a parent's weights (`verified_weights`).
+
+        If the folder of its dataset is given, it must have the videos that the parent saw.
+        """
+        folder = self.results / run_id
+        if result := own_result(folder):
+            require_same_data(run_id, result.data.dataset, result.data.digest, self.data)
+        path, self.parents[run_id] = verified_weights(folder)
         return path
 
     def training_videos(self, spec: Run) -> list[Video]:
@@ -135,9 +143,8 @@ def verified_weights(folder: Path) -> tuple[Path, str]:
     """
     path, result = folder / "weights.safetensors", read_result(folder)
     wanted = result and result.weights_sha256
-    if (folder / EXTERNAL).exists():
-        about = read_json(folder / EXTERNAL)
-        path, wanted = Path(about["path"]), about["sha256"]
+    if other := external(folder):
+        path, wanted = Path(other.path), other.sha256
     if not path.exists():
         raise UserError(f"{path}: no such weights; run {folder.name} first")
     digest = weights_digest(path)
@@ -176,7 +183,7 @@ def run_specs(
     for spec in specs:
         folder = out / spec.run_id
         try:
-            with _to_do(folder, spec.run_id) as to_do:
+            with _to_do(folder, spec, data) as to_do:
                 if to_do:
                     with _recorded(folder):
                         _run_one(spec, folder, data, options)
@@ -192,18 +199,23 @@ def run_specs(
 
 
 @contextmanager
-def _to_do(folder: Path, run_id: str) -> Iterator[bool]:
-    """Hold the lock of a run. Yield whether it must be computed: False if it is finished."""
+def _to_do(folder: Path, spec: Spec, data: Mapping[str, Sequence[Path]]) -> Iterator[bool]:
+    """Hold the lock of a run. Yield whether it must be computed: False if it is finished.
+
+    A finished run must have seen the videos that its dataset has now.
+    """
     with ExitStack() as lock:
         done = False
         if distributed.is_main():
-            lock.enter_context(locked(folder / LOCK, run_id))
+            lock.enter_context(locked(folder / LOCK, spec.run_id))
             # What a killed process was writing, as large as a checkpoint.
             for part in folder.glob(".[0-9]*.*"):
                 part.unlink()
-            if done := read_result(folder) is not None:
+            if result := own_result(folder):
+                require_same_data(spec.run_id, spec.data.dataset, result.data.digest, data)
+                done = True
                 remove_checkpoint(folder)
-                show(f"{run_id}: already done")
+                show(f"{spec.run_id}: already done")
         yield not distributed.gather(done)[0]
 
 
@@ -245,6 +257,7 @@ def _run_one(
     run = RunContext(
         folder, folder.parent, find_index(spec, data), options, best_device(), readers(options)
     )
+    run.data = data
     # Each stage has imports of its own.
     name = spec.name if isinstance(spec, Measure) else spec.stage
     module = import_module("mgm.stages.samples" if name == "sample" else f"mgm.stages.{name}")

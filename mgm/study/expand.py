@@ -5,6 +5,7 @@ one run. A run is a recipe with layers of fields, of which a later one wins: tho
 the study, of its dataset, and of the row or the column. Equal runs are one run.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mgm.data.index import read_index
+from mgm.data.index import read_about
 from mgm.data.published import task_digest
 from mgm.drawn.params import parse_params
 from mgm.errors import UserError, nearest, valid
@@ -342,7 +343,7 @@ class _Runs:
             if not like:
                 raise UserError(f"scale {scale.name}: draws no videos; name one that does")
             return self._drawn(name, like, scale.datasets[like].generate | place.generate, seed)
-        root = place.root.replace(SEED, str(seed))
+        root = os.path.expanduser(place.root.replace(SEED, str(seed)))
         # Datasets of the same folders share their runs.
         key = Path(root).name if place.seeded else name
         if key not in known:
@@ -358,7 +359,7 @@ class _Runs:
         """Return the digest of a prepared dataset, whose folder may be gone."""
         if key in self.digests and not (folder / "index.json").is_file():
             return self.digests[key]
-        return read_index(folder).digest
+        return read_about(folder).digest
 
     def _of_scale(self, name: str, seed: int | None) -> tuple[str, ScaleDataset]:
         """Return the key and the origin of a dataset of the scale."""

@@ -1,10 +1,12 @@
-import hashlib
 import os
+import random
+from collections import Counter
 from unicodedata import normalize
 
 import pytest
 
-from mgm.data.folder import Row, list_folder, listing
+from mgm.data.folder import Choices, list_folder, listing
+from mgm.data.lists import Row
 from mgm.data.prepare import look_alike, store_names
 from mgm.errors import UserError
 
@@ -50,9 +52,16 @@ def test_folders_of_splits_elsewhere_are_no_classes(touch, where):
         list_folder(touch("more/a/1.mp4", *(f"{place}/1.mp4" for place in places)))
 
 
-def test_a_validation_split_is_left_out_next_to_a_test_split(touch):
-    made = list_folder(touch("train/a/1.mp4", "val/a/2.mp4", "test/a/3.mp4"))
-    assert set(rows(made)) == {"train/a/1", "test/a/3"}
+def test_of_val_and_test_one_is_tested_on_and_the_other_is_counted(touch):
+    source = touch("train/a/1.mp4", "val/a/2.mp4", "test/a/3.mp4", "test/a/4.mp4")
+    made = list_folder(source)
+    assert set(rows(made)) == {"train/a/1", "test/a/3", "test/a/4"}
+    assert "val: 1 videos are not used" in made.note
+    made = list_folder(source, Choices(test="val"))
+    assert rows(made) == {"train/a/1": ("a", "train"), "val/a/2": ("a", "test")}
+    assert "test: 2 videos are not used" in made.note
+    with pytest.raises(UserError, match="--test val"):
+        list_folder(touch("train/a/1.mp4", "test/a/3.mp4", below="two"), Choices(test="val"))
 
 
 def test_a_lone_split_folder_or_a_class_called_train_is_no_split(touch):
@@ -63,16 +72,37 @@ def test_a_lone_split_folder_or_a_class_called_train_is_no_split(touch):
     assert vehicles.classes == ("bus", "train")
 
 
-def test_a_hash_of_the_group_chooses_a_fifth(touch, tmp_path):
-    names = [f"c{label}/{n}.mp4" for label in range(4) for n in range(100)]
-    whole = rows(list_folder(touch(*names)))
-    test = [name for name, (_, split) in whole.items() if split == "test"]
-    assert 55 < len(test) < 105
-    # Another video changes no other's split.
-    more = rows(list_folder(touch("c0/new.mp4")))
-    assert {name: more[name] for name in whole} == whole
-    first = next(name for name in names if name[:-4] in test)
-    assert int(hashlib.sha256(first.encode()).hexdigest(), 16) % 5 == 0
+def test_a_fifth_of_each_class_is_tested_on(touch):
+    made = list_folder(touch(*(f"c{label}/{n:02}.mp4" for label in range(4) for n in range(40))))
+    test = [name for name, (_, split) in rows(made).items() if split == "test"]
+    assert Counter(name[:2] for name in test) == {f"c{label}": 8 for label in range(4)}
+    # Not every class has the same places.
+    assert len({name[3:] for name in test}) > 8
+
+
+def test_new_videos_move_no_known_ones(touch):
+    names = [f"c{label}/{n}.mp4" for label in range(4) for n in range(1, 30, 3)]
+    source = touch(*names)
+    known = {entry.source: entry.split for entry in list_folder(source).entries}
+    draw = random.Random(0)
+    for _ in range(10):
+        touch(*(f"c{draw.randrange(5)}/{draw.randrange(1000)}.mp4" for _ in range(3)))
+        made = list_folder(source, Choices(known=known))
+        now = {entry.source: entry.split for entry in made.entries}
+        assert {path: now[path] for path in known} == known
+        assert f"{len(known)} known videos keep theirs" in made.note
+        known = now
+    test = sum(split == "test" for split in known.values())
+    assert 0.15 < test / len(known) < 0.3
+
+
+def test_a_known_group_that_is_in_both_splits_is_drawn_anew(tmp_path):
+    listed = [Row(touched(tmp_path, f"{n}.mp4"), "a", "", f"g{n // 2}") for n in range(8)]
+    known = {"0.mp4": "test", "1.mp4": "train", "4.mp4": "test"}
+    made = listing(tmp_path, listed, "", choices=Choices(known=known))
+    split = {entry.source: entry.split for entry in made.entries}
+    assert split["0.mp4"] == split["1.mp4"]
+    assert split["4.mp4"] == split["5.mp4"] == "test"
 
 
 def test_every_class_of_several_groups_is_trained_and_tested_on(touch):
@@ -120,13 +150,40 @@ def test_a_link_to_its_own_parent_adds_no_video(touch):
     assert {*rows(list_folder(source))} == {"a/1", "b/2"}
 
 
-def test_a_class_whose_name_cannot_be_printed_is_left_out(touch):
-    source = touch("a/1.mp4", "b/2.mp4")
-    (source / os.fsdecode(b"caf\xe9")).mkdir()
-    (source / os.fsdecode(b"caf\xe9/3.mp4")).touch()
+@pytest.mark.parametrize(
+    "name", ["走る\u3000人", "jump\u00a0rope", "a\u202fb", "ü", "👍🏽", "#1", "a;b"]
+)
+def test_a_class_may_have_any_letter_that_is_seen(touch, name):
+    made = list_folder(touch(f"{name}/1.mp4", f"{name}/2.mp4", "b/3.mp4"))
+    assert {*made.classes} == {name, "b"}
+    assert not made.excluded
+
+
+@pytest.mark.parametrize(
+    ("name", "mark"),
+    [
+        (b"caf\xe9", "U+DCE9"), (b"a\tb", "U+0009"), ("a\u200bb".encode(), "U+200B"),
+        ("a\u202eb".encode(), "U+202E"), ("a\u2028b".encode(), "U+2028"),
+    ],
+)  # fmt: skip
+def test_a_name_with_an_unseen_letter_is_left_out_with_its_code_point(touch, name, mark):
+    source = touch("a/1.mp4", "a/2.mp4", "b/2.mp4")
+    (source / os.fsdecode(name)).mkdir()
+    (source / os.fsdecode(name) / "3.mp4").touch()
     made = list_folder(source)
     assert made.classes == ("a", "b")
-    assert len(made.excluded) == 1
+    ((_, reason),) = made.excluded
+    assert mark in reason
+
+
+def test_hidden_folders_and_those_of_systems_are_counted(touch):
+    source = touch("a/1.mp4", "b/2.mp4", "a/@eaDir/1.mp4/thumb.mp4", "#recycle/a/3.mp4")
+    touch("lost+found/4.mp4", ".trash/5.mp4", "a/._1.mp4", "a/.notes.txt")
+    made = list_folder(source)
+    assert made.classes == ("a", "b")
+    assert (
+        "5 hidden videos are not used (#recycle, ._1.mp4, .trash, @eaDir, lost+found)" in made.note
+    )
 
 
 def touched(folder, name) -> str:
@@ -154,13 +211,14 @@ def test_a_csv(touch):
     ("text", "fault"),
     [
         ("file,label\na.mp4,x\n", "line 1: the columns are file,label"),
-        ("path,label\na.mp4,x,y\n", "line 2 has other values than the 2 columns"),
+        ("path,label\na.mp4,x,y\n", "line 2 has 3 values, and the header has 2 columns"),
         ("path,split\na.mp4,later\n", "line 2: split 'later'"),
-        ("path,split\na.mp4,train\nb.mp4,\n", "b.mp4: has no split"),
-        ("path,label\na.mp4,x\na.mp4,y\n", "a.mp4 is listed twice"),
-        ("path,label\na.mp4,x\nb.mp4,\n", "b.mp4 has no label"),
+        ("path,split\na.mp4,train\nb.mp4,\n", "line 3 has no split"),
+        ("path,label\na.mp4,x\na.mp4,y\n", "line 3: lists a.mp4 as y, and .*line 2 as x.*--first"),
+        ("path,label\na.mp4,x\nb.mp4,\n", "line 3 has no label"),
         ("path,label\na.mp4,caf\xe9\n", "is not text in UTF-8"),
         ("path,label\nno.mp4,x\n", "0 of the 1 listed videos: no.mp4"),
+        ("path,split,group\na.mp4,train,g\nb.mp4,test,g\n", "line 3: group g is in train"),
     ],
 )
 def test_a_wrong_csv_is_one_line(touch, text, fault):
@@ -170,18 +228,18 @@ def test_a_wrong_csv_is_one_line(touch, text, fault):
         list_folder(source)
 
 
-@pytest.mark.parametrize("separator", [" ", ",", "\t", ", "])
+@pytest.mark.parametrize("separator", [" ", ",", "\t", ", ", ";"])
 @pytest.mark.parametrize("frames", ["", "120"])
 @pytest.mark.parametrize("suffix", ["csv", "txt"])
 def test_lists_of_paths_and_labels(touch, separator, frames, suffix):
-    """Lists as VideoMAE (csv) and mmaction2 (txt) have them, of files that lie elsewhere."""
+    """Lists as VideoMAE (csv) and mmaction2 (txt) have them."""
     source = touch("deep/my clip.mp4", "deep/b.mkv", "deep/c.mp4", "deep/twice.mp4", "twice.mp4")
 
     def line(*cells):
         return separator.join(filter(None, (cells[0], frames, cells[1])))
 
     for name, lines in {
-        f"kinetics_train_list_videos.{suffix}": [line("x/my clip.mp4", "10"), line("x/b.mp4", "9")],
+        f"kinetics_train_list_videos.{suffix}": [line("my clip.mp4", "10"), line("b.mp4", "9")],
         f"kinetics_val_list_videos.{suffix}": [
             *(line("deep/c", "9"), line("gone.mp4", "9"), line("x/twice.mp4", "10"))
         ],
@@ -190,18 +248,97 @@ def test_lists_of_paths_and_labels(touch, separator, frames, suffix):
     made = list_folder(source)
     assert made.classes == ("9", "10")
     assert rows(made) == {
-        "x/my clip": ("10", "train"), "x/b": ("9", "train"), "deep/c": ("9", "test"),
+        "my clip": ("10", "train"), "b": ("9", "train"), "deep/c": ("9", "test"),
     }  # fmt: skip
     assert [entry.source for entry in made.entries][:2] == ["deep/my clip.mp4", "deep/b.mkv"]
     assert "absent: 2 test of the 5 listed videos (gone.mp4, x/twice.mp4)" in made.note
+    assert "2 videos were found in other folders than listed" in made.note
+
+
+def test_an_absent_video_is_replaced_by_no_other(touch):
+    """The folder is given; the name has two files; or another row lists the only file."""
+    source = touch("cat/1.mp4", "cat/3.mp4", "dog/4.mp4", "x/5.mp4", "y/5.mp4", "old/1.mp4")
+    listed = ["cat/1.mp4,cat,train", "dog/3.mp4,dog,train", "dog/4.mp4,dog,test"]
+    listed += ["5.mp4,dog,train", "4.mp4,cat,test"]
+    (source / "videos.csv").write_text("\n".join(["path,label,split", *listed]))
+    made = list_folder(source)
+    assert [entry.source for entry in made.entries] == ["cat/1.mp4", "dog/4.mp4"]
+    assert (
+        "absent: 2 train and 1 test of the 5 listed videos (dog/3.mp4, 5.mp4, 4.mp4)" in made.note
+    )
 
 
 def test_lists_of_absolute_paths(touch):
     """VideoMAE's lists have the paths of the machine that they were made on."""
-    source = touch("train/a.mp4", "val/b.mp4")
+    source = touch("train/a.mp4", "val/b.mp4", "val/c.mp4")
     (source / "train.csv").write_text(f"{source}/train/a.mp4 0\n")
-    (source / "val.csv").write_text("/of/another/machine/b.mp4 1\n")
-    assert rows(list_folder(source)) == {"train/a": ("0", "train"), "val/b": ("1", "test")}
+    (source / "val.csv").write_text("/of/another/val/b.mp4 1\n/of/another/train/c.mp4 1\n")
+    made = list_folder(source)
+    assert rows(made) == {"train/a": ("0", "train"), "val/b": ("1", "test")}
+    assert "absent: 1 test of the 3" in made.note
+
+
+def test_a_clip_in_two_lists_is_named_with_the_way_out(touch):
+    source = touch("a.mp4", "b.mp4")
+    (source / "train.txt").write_text("a.mp4 0\nb.mp4 1\n")
+    (source / "test.txt").write_text("b.mp4 1\na.mp4 0\na.mp4 0\n")
+    with pytest.raises(
+        UserError, match=r"train.txt: line 1: lists a.mp4 .*test.txt: line 2 .*--first"
+    ):
+        list_folder(source)
+    (source / "train.txt").write_text("a.mp4 0\n")
+    made = list_folder(source, Choices(first=True))
+    assert rows(made) == {"b": ("1", "test"), "a": ("0", "test")}
+    assert "2 rows list a video again" in made.note
+
+
+def test_lists_as_ucf101_has_them(touch):
+    """Numbered lists, class names in a file, and a list of a test split without labels."""
+    source = touch("A/1.avi", "A/2.avi", "B/3.avi", "B/4.avi")
+    (source / "classInd.txt").write_bytes(b"1 A\r\n2 B\r\n")
+    (source / "trainlist01.txt").write_text("A/1.avi 1\nB/3.avi 2\n")
+    (source / "testlist01.txt").write_text("A/2.avi\nB/4.avi\n")
+    (source / "trainlist02.txt").write_text("A/2.avi 1\n")
+    made = list_folder(source)
+    assert rows(made) == {
+        "A/1": ("A", "train"), "B/3": ("B", "train"), "A/2": ("A", "test"), "B/4": ("B", "test"),
+    }  # fmt: skip
+    assert made.excluded == [("trainlist02.txt", "is of split 2, and not used")]
+    # Without names, the folders still say which label is which.
+    (source / "classInd.txt").unlink()
+    assert rows(list_folder(source))["B/4"] == ("2", "test")
+    (source / "testlist01.txt").write_text("A/2.avi\nC/4.avi\n")
+    with pytest.raises(UserError, match=r"testlist01.txt: line 2 has no label"):
+        list_folder(source)
+
+
+def test_class_names_that_contradict_the_folders_are_refused(touch):
+    """As mmaction2's lists, which count from 0, with UCF101's names, which count from 1."""
+    source = touch("A/1.avi", "B/2.avi", "C/3.avi")
+    (source / "classInd.txt").write_text("1 A\n2 B\n3 C\n")
+    (source / "train.txt").write_text("B/2.avi 1\n")
+    (source / "test.txt").write_text("C/3.avi 2\n")
+    with pytest.raises(UserError, match=r"test.txt: line 1: label 2 is class B, in folder C"):
+        list_folder(source)
+    (source / "train.txt").write_text("A/1.avi 0\nB/2.avi 1\n")
+    made = list_folder(source)
+    assert "classInd.txt has other numbers, and is not used" in made.note
+    assert made.classes == ("0", "1", "2")
+
+
+def test_a_list_is_used_or_named(touch):
+    source = touch("a/1.mp4", "a/2.mp4", "b/3.mp4", "b/4.mp4", "notes.txt", "train_log.txt")
+    (source / "labels.txt").write_text("a/1.mp4 0\n")
+    (source / "train_log.txt").write_text("began\nended\n")
+    made = list_folder(source)
+    assert made.classes == ("a", "b")
+    assert [name for name, _ in made.excluded] == ["labels.txt"]
+    (source / "test.txt").write_text("a/1.mp4 0\n")
+    with pytest.raises(UserError, match=r"has lists \(test.txt\), and none of train"):
+        list_folder(source)
+    (source / "train.txt").write_text("a/2.mp4 0\nb/3.mp4\n")
+    with pytest.raises(UserError, match="train.txt: line 2 has 0 values"):
+        list_folder(source)
 
 
 def test_ten_absent_videos_are_named(tmp_path):
@@ -249,3 +386,16 @@ def test_names_stay_inside_the_store(tmp_path):
     )
     assert len({*names}) == 2
     assert not any(".." in name or name.startswith("/") for name in names)
+
+
+def test_no_name_is_that_of_a_folder_or_of_a_hidden_file(touch):
+    names = ["k/x.avi", "k/x.mp4/y.mp4", "k/x.NPZ/z.mp4", ".5.x/a.mp4", ".6.b.mp4"]
+    source = touch(*names)
+    (source / "videos.csv").write_text("\n".join(["path", *names]))
+    made = store_names(list_folder(source).entries)
+    files = {f"{name}{end}" for name in made for end in (".mp4", ".npz", ".dis.npz")}
+    folders = {name.rpartition("/")[0] for name in made}
+    assert not files & folders
+    assert not any(part.startswith(".") for name in made for part in name.split("/"))
+    assert made[0] == "k/x"
+    assert len({*made}) == len(names)

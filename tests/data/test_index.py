@@ -1,11 +1,21 @@
 import csv
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mgm.data.index import Index, content_digest, read_index, read_rows, write_index, write_rows
+from mgm.data.index import (
+    About,
+    Index,
+    content_digest,
+    read_index,
+    read_rows,
+    require_same_data,
+    write_index,
+    write_rows,
+)
 from mgm.errors import UserError
 
 
@@ -61,12 +71,90 @@ def test_an_index_may_refer_to_the_videos_of_another_set(index, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["videos/007/test.mp4", "tracks/None/train.npz"])
-@pytest.mark.parametrize("content", [None, b"123456"])
-def test_a_missing_or_changed_file_is_one_line(index, kind, content):
+def test_a_missing_file_is_one_line(index, kind):
     path = index.root / kind
-    path.write_bytes(content) if content else path.unlink()
+    path.unlink()
     with pytest.raises(UserError, match=f"{path}: .*mgm prepare"):
         read_index(index.root)
+
+
+def written_again(index, **changes) -> None:
+    """Write index.json with other fields, and the seal that belongs to them."""
+    path = index.root / "index.json"
+    about = About.model_validate(json.loads(path.read_text()) | changes)
+    path.write_text(about.model_copy(update={"seal": about.computed()}).model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda text: text[:-9], "it has 3 rows, and index.json says 4"),
+        (lambda text: "".join(text.splitlines(True)[:-2]), "it has 2 rows"),
+        (lambda text: text.replace(",train,", ",test,"), "its SHA-256"),
+        (lambda text: text.replace("007/train,0", "007/train,1", 1), "its SHA-256"),
+        (lambda text: text.replace(",train,", ",Train,", 1), "line 2: split: "),
+        (lambda text: text.replace("007/train,0", "007/train,x", 1), "line 2: label: "),
+        (lambda text: text.replace(",25.0,", ",nan,", 1), "line 2: fps: "),
+        (lambda text: text.replace(",5,", ",5.50E+00,", 1), "line 2: bytes: "),
+        (lambda text: text.replace(",25.0", "", 1), "line 2 has 19 cells, not 20"),
+        (lambda text: text.replace("store", "shop", 1), "its columns are not store,name"),
+        (lambda text: "", "its columns are not"),
+        (lambda text: text.encode("utf-16"), "invalid start byte"),
+        (lambda text: "version https://git-lfs.github.com/spec/v1\n", "its columns are not"),
+    ],
+)
+def test_a_changed_table_is_one_line(index, change, fault):
+    path = index.root / "index.csv"
+    data = change(path.read_text())
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    with pytest.raises(UserError, match=f"{path}: .*{fault}.*mgm prepare"):
+        read_index(index.root)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        "null",
+        "{",
+        "[" * 100_000,
+        "version https://git-lfs.github.com/spec/v1\n",
+        "\xff",
+    ],
+)
+def test_a_broken_index_is_one_line(index, text):
+    path = index.root / "index.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=f"{path}: ") as caught:
+        read_index(index.root)
+    assert "\n" not in str(caught.value)
+
+
+def test_changed_fields_are_found_by_the_seal(index):
+    path = index.root / "index.json"
+    text = path.read_text()
+    for old, new in (("007", "008"), ("a note", "another"), ("no video", "none"), ("256", "128")):
+        path.write_text(text.replace(old, new, 1))
+        with pytest.raises(UserError, match="index.json: was changed after it was written"):
+            read_index(index.root)
+    path.write_text(text)
+    written_again(index, format=1)
+    with pytest.raises(UserError, match="is of format 1, and this mgm reads 2"):
+        read_index(index.root)
+    written_again(index, format=2, classes=["007"])
+    with pytest.raises(UserError, match="None/train has label 1 of no class"):
+        read_index(index.root)
+
+
+def test_done_means_the_same_videos(index):
+    data = {"mine": [index.root]}
+    require_same_data("run", "mine", index.digest, data)
+    require_same_data("run", "other", "0123456789ab", data)
+    require_same_data("run", "mine", "0123456789ab", {"mine": [index.root / "gone"]})
+    with pytest.raises(UserError, match="run: was run on another preparation of mine"):
+        require_same_data("run", "mine", "0123456789ab", data)
 
 
 def test_a_folder_without_a_complete_index_is_refused(index):

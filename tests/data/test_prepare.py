@@ -9,15 +9,18 @@ from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from mgm.data import prepare as module
 from mgm.data.folder import list_folder
 from mgm.data.index import files_of, read_index
-from mgm.data.prepare import cores, in_processes, prepare, summary, write_tracks
+from mgm.data.prepare import drawn_digest, prepare, summary, write_tracks
+from mgm.drawn.sets import Synthetic
 from mgm.errors import UserError
 from mgm.files import locked
+from mgm.video import store
 from mgm.video.decode import source_track
 from mgm.video.store import read_clips
 from mgm.video.track import Track
@@ -237,7 +240,7 @@ def test_other_settings_need_force(source, tmp_path):
 def test_warnings(source, tmp_path, clip):
     clip(source / "A/same.mp4", 0)
     (source / "videos.csv").write_text(
-        "path,label,split,group\na/0.mp4,a,train,g\nA/same.mp4,A,test,g\nb/1.mp4,b,train,h\n"
+        "path,label,split\na/0.mp4,a,train\nA/same.mp4,A,test\nb/1.mp4,b,train\n"
     )
     index = made(source, tmp_path / "out")
     index = replace(index, videos=(*index.videos[:-1], replace(index.videos[-1], interlaced=0.75)))
@@ -328,39 +331,6 @@ def content(path: Path) -> object:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def test_workers_end_with_their_parent(tmp_path, source):
-    code = (
-        "import time; from mgm.data.prepare import in_processes; import os;"
-        "print(*in_processes(time.sleep, [60, 60], 2))"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 20
-    while len(children := children_of(parent.pid)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(1)
-    parent.kill()
-    parent.wait()
-    while any(map(alive, children)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert children
-    assert not any(map(alive, children))
-
-
-def children_of(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()] if path.exists() else []
-
-
-def alive(pid: int) -> bool:
-    path = Path(f"/proc/{pid}/stat")
-    return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def test_a_worker_that_dies_is_one_line():
-    with pytest.raises(UserError, match="a worker process died"):
-        list(in_processes(os._exit, [1, 1], 2))
-
-
 def test_two_callers_wait_for_one_another(source, tmp_path):
     results = []
     with locked(tmp_path / "out" / "prepare.lock", "the test"):
@@ -424,9 +394,121 @@ def test_flow_is_written_and_forgotten_with_its_video(source, tmp_path, clip):
         write_tracks(out, "dis", tmp_path / "weights", processes=1)
 
 
-def test_cores_follow_the_quota_of_a_container(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CPU_MAX", tmp_path / "cpu.max")
-    (tmp_path / "cpu.max").write_text("100000 100000\n")
-    assert cores() == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert cores() >= 1
+@pytest.mark.parametrize("broken", ["index.csv", "index.json"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", "a,b\n"])
+def test_a_broken_index_is_repaired(source, tmp_path, broken, text, capsys):
+    index = made(source, tmp_path / "out")
+    (tmp_path / "out" / broken).write_text(text)
+    assert made(source, tmp_path / "out") == index
+    assert f"{broken}: " in capsys.readouterr().err
+    assert read_index(tmp_path / "out") == index
+
+
+def test_swapped_labels_in_an_index_are_put_right(source, tmp_path):
+    index = made(source, tmp_path / "out")
+    path = tmp_path / "out" / "index.csv"
+    text = path.read_text().replace("a/0,0,", "a/0,1,").replace("b/1,1,", "b/1,0,")
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"index\.csv: was changed"):
+        read_index(tmp_path / "out")
+    assert made(source, tmp_path / "out") == index
+
+
+def damage(video) -> None:
+    """Turn a bit of a stored picture, without a change of size or time."""
+    path, stat = Path(video.path), os.stat(video.path)
+    data = bytearray(path.read_bytes())
+    data[int(track_of(video).offset_N[3]) + 200] ^= 4
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_check_reads_all_and_prepares_anew_what_is_damaged(source, tmp_path, capsys):
+    index = made(source, tmp_path / "out")
+    before, whole = written(index), Path(index.videos[2].path).read_bytes()
+    damage(index.videos[2])
+    # Nothing tells that the file has changed.
+    assert made(source, tmp_path / "out") == index
+    assert Path(index.videos[2].path).read_bytes() != whole
+    assert made(source, tmp_path / "out", check=True) == index
+    assert Path(index.videos[2].path).read_bytes() == whole
+    assert f"{index.videos[2].path}: frame 3 is damaged" in capsys.readouterr().err
+    changed = {path for path, when in written(index).items() if before[path] != when}
+    assert changed == {path for path, _ in files_of(index.videos[2])}
+    made(source, tmp_path / "out", check=True)
+    assert "damaged" not in capsys.readouterr().err
+
+
+def test_files_that_are_newer_than_the_index_are_read(source, tmp_path, monkeypatch):
+    index = made(source, tmp_path / "out")
+    whole = Path(index.videos[2].path).read_bytes()
+    damage(index.videos[2])
+    os.utime(index.videos[2].path)
+    os.utime(index.videos[3].track())
+    assert made(source, tmp_path / "out") == index
+    assert Path(index.videos[2].path).read_bytes() == whole
+    # They are not read once more.
+    monkeypatch.setattr(module, "_damage", None)
+    assert made(source, tmp_path / "out") == index
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("0"), OverflowError("big"), IndexError("9")])
+def test_what_content_brings_about_leaves_one_video_out(source, tmp_path, monkeypatch, error):
+    fail_at(source / "a/2.mp4", error, monkeypatch)
+    index = made(source, tmp_path / "out")
+    assert index.excluded == (("a/2.mp4", f"cannot be read ({type(error).__name__}: {error})"),)
+    assert len(index.videos) == 9
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), MemoryError(), av.error.OSError(28, "full")]
+)
+def test_what_the_machine_brings_about_ends_the_call(source, tmp_path, monkeypatch, error):
+    fail_at(source / "a/2.mp4", error, monkeypatch)
+    with pytest.raises(type(error)):
+        made(source, tmp_path / "out")
+    monkeypatch.undo()
+    assert len(made(source, tmp_path / "out").videos) == 10
+
+
+def fail_at(path: Path, error: Exception, monkeypatch) -> None:
+    write = store.write_video
+
+    def failing(source, *rest, **settings):
+        if source == path:
+            raise error
+        return write(source, *rest, **settings)
+
+    monkeypatch.setattr(store, "write_video", failing)
+
+
+def test_known_videos_keep_their_split(source, tmp_path, mgm, clip):
+    words = "prepare", "folder", "--source", source, "--out", tmp_path / "out"
+    assert mgm(*words).returncode == 0
+    before = {video.source: video.split for video in read_index(tmp_path / "out").videos}
+    for n in range(3):
+        clip(source / "a" / f"-{n}.mp4", 20 + n)
+    done = mgm(*words)
+    after = {video.source: video.split for video in read_index(tmp_path / "out").videos}
+    assert before.items() < after.items()
+    assert "10 known videos keep theirs" in done.stdout
+
+
+def test_a_store_of_another_format_is_prepared_anew(source, tmp_path):
+    index = made(source, tmp_path / "out")
+    before = written(index)
+    (tmp_path / "out/prepare.json").write_text('{"short_side": 256, "quality": 4}')
+    assert made(source, tmp_path / "out") == index
+    assert all(when > before[path] for path, when in written(index).items())
+    (tmp_path / "out/prepare.json").write_text("[]")
+    with pytest.raises(UserError, match="was prepared with"):
+        made(source, tmp_path / "out")
+
+
+def test_the_digest_of_a_drawn_set_is_its_parameters_unless_it_is_written_otherwise():
+    small, large = Synthetic(size=64), Synthetic(size=512)
+    for params, side in ((small, 256), (small, 64), (large, 512)):
+        assert drawn_digest(params, {"short_side": side, "quality": 4}) == params.digest
+    others = [drawn_digest(large, {"short_side": 256, "quality": 4})]
+    others += [drawn_digest(params, {"short_side": 512, "quality": 2}) for params in (small, large)]
+    assert len({*others, small.digest, large.digest}) == 5

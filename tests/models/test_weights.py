@@ -25,7 +25,15 @@ from mgm.models import (
     save_weights,
 )
 from mgm.models.vit import sinusoid_table
-from mgm.models.weights import LATER, sizes_of, to_huggingface, to_ours
+from mgm.models.weights import (
+    LATER,
+    Config,
+    check_processor,
+    config_of,
+    sizes_of,
+    to_huggingface,
+    to_ours,
+)
 from mgm.spec import BACKBONES, Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
 from tests.helpers.huggingface import sharpened, translated
 
@@ -136,6 +144,58 @@ def test_a_processor_that_normalises_otherwise_is_refused_by_name(tmp_path):
         file.write_text(json.dumps(fields))
         with pytest.raises(UserError, match=rf"preprocessor_config\.json: {name}"):
             read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"size": 224}, {"size": 224, "crop_size": 224, "do_resize": True},
+        {"size": {"shortest_edge": 224}, "crop_size": 224},
+        {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}},
+    ],
+)  # fmt: skip
+def test_processor_files_of_all_years_are_read(tmp_path, fields):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(IMAGENET | fields))
+    check_processor(tmp_path, 224)
+    with pytest.raises(UserError, match="size is"):
+        check_processor(tmp_path, 96)
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"do_resize": False}, "do_resize is False"), ({"size": 256, "crop_size": 224}, "size is"),
+        ({"size": 224, "crop_size": 196}, "crop_size is"), ({"do_center_crop": False}, "do_center"),
+        ({"size": {"height": 224, "width": 224}}, "size is"),
+    ],
+)  # fmt: skip
+def test_a_processor_of_other_pixels_is_refused(tmp_path, fields, fault):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(IMAGENET | fields))
+    with pytest.raises(UserError, match=fault):
+        check_processor(tmp_path, 224)
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"hidden_act": "relu"}, "hidden_act"), ({"layer_norm_eps": 0.1}, "layer_norm_eps"),
+        ({"qkv_bias": False}, "qkv_bias"), ({"num_channels": 4}, "num_channels"),
+        ({"num_attention_heads": 0}, "num_attention_heads"), ({"mgm": []}, "mgm"),
+    ],
+)  # fmt: skip
+def test_a_config_of_another_model_is_refused(tmp_path, fields, fault):
+    file = tmp_path / "config.json"
+    usual = {"model_type": "videomae", "hidden_act": "gelu", "layer_norm_eps": 1e-12}
+    file.write_text(json.dumps(usual))
+    assert config_of(tmp_path) == Config(layer_norm_eps=1e-12)
+    file.write_text(json.dumps(usual | fields))
+    with pytest.raises(UserError, match=rf"config\.json: {fault}"):
+        config_of(tmp_path)
+    file.write_text("[]")
+    with pytest.raises(UserError, match="no JSON object"):
+        config_of(tmp_path)
+    file.write_text(json.dumps({"model_type": "vit"} | fields))
+    assert config_of(tmp_path) is None
 
 
 def shapes_of(name):
@@ -262,7 +322,12 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     torch.save(mae, path)
     refused(path.read_bytes()[:-500], "damaged")
     refused(torch.zeros(3), "no named weights")
-    refused({"optimizer": {"state": {}}, "epoch": 3}, "Missing")
+    refused({"optimizer": {"state": {}}, "epoch": 3}, "optimizer is dict, and weights are")
+    refused(mae | {3: torch.zeros(2)}, "no named weights")
+    refused(mae | {"encoder.pos_embed": torch.zeros(16)}, "pos_embed is learned")
+    refused(mae | {"encoder.blocks.0.attn.qkv.bias": torch.zeros(2)}, r"has the shape \(2,\)")
+    for kind in (torch.complex64, torch.bool, torch.int8):
+        refused(mae | {"mask_token": torch.zeros(1, 1, 8, dtype=kind)}, f"mask_token is {kind}")
     refused(mae | {"x": torch.zeros(2)}, "Unexpected .*x")
     classes = build_classifier(FINETUNE, 5)
     refused(mae | {"cls_token": torch.zeros(2)}, "cls_token", classes, load_encoder)

@@ -157,6 +157,28 @@ def test_a_backbone_has_its_sizes_by_its_name():
         assert model.divided is divided
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os:system",
+        "os:setresuid",
+        "os:sep",
+        "shutil:move",
+        "subprocess:call",
+        "collections:Counter",
+    ],
+)
+def test_what_is_no_mask_is_refused_before_it_is_called(name):
+    with pytest.raises(UserError, match=f"mask {name}: is no mask; a mask is a function of mask"):
+        mask_info(name)
+
+
+@pytest.mark.parametrize("fields", [{"stage": ["a"]}, {"stage": {}}, {"stage": None}, [], 3])
+def test_a_stage_that_is_no_name_is_one_line(fields):
+    with pytest.raises(UserError, match="x.json: stage"):
+        parse(fields, "x.json")
+
+
 def test_a_mask_that_was_mended_is_another_run_and_the_old_spec_is_still_read():
     run = Pretrain(data=SSV2, mask="warped")
     fields = json.loads(run.model_dump_json())

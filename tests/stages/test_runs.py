@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,11 +19,12 @@ from mgm.cli.train import complete, fields_of
 from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.files import locked
-from mgm.results.run import read_result, status
+from mgm.results.run import own_result, read_result, status
 from mgm.spec import STAGES, Augment, Data, Mask, Model, Probe, RunOptions, Views, parse, read_spec
 from mgm.stages import run as runs
+from mgm.stages.apply import find_trained, recorded_classes
 from mgm.stages.pretrain import pretrain
-from mgm.stages.run import RunContext, best_device, run_specs
+from mgm.stages.run import RunContext, best_device, run_specs, verified_weights
 from tests.helpers.errors import refused
 from tests.helpers.small_runs import FINETUNE, PRETRAIN, SMALL, small_set, without_file
 
@@ -95,6 +97,44 @@ def test_a_finished_run_is_never_trained_again(results, data, monkeypatch, capsy
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
     assert not any(path.exists() for path in left)
     assert "already done" in capsys.readouterr().err
+
+
+def test_done_means_the_same_videos(results, data, tmp_path):
+    """A published set has no digest in a spec. A run or a parent of another preparation is named."""
+    spec = PRETRAIN.model_copy(update={"data": Data(dataset="ssv2")})
+    (tmp_path / spec.run_id).mkdir()
+    text = (results / PRETRAIN.run_id / "result.json").read_text()
+    own = text.replace(PRETRAIN.run_id, spec.run_id)
+    (tmp_path / spec.run_id / "result.json").write_text(own)
+    run_specs([spec], data, tmp_path)
+    other = own.replace(PRETRAIN.data.digest, "0123456789ab")
+    (tmp_path / spec.run_id / "result.json").write_text(other)
+    with refused(f"{spec.run_id}: was run on another preparation of ssv2"):
+        run_specs([spec], data, tmp_path)
+    child = PROBE.model_copy(update={"parent": spec.run_id, "data": spec.data})
+    with refused(f"{spec.run_id}: was run on another preparation of ssv2"):
+        run_specs([child], data, tmp_path)
+    # Without its folder, there is nothing to compare.
+    run_specs([spec], {}, tmp_path)
+
+
+def test_a_copied_or_renamed_run_is_a_model(results, tmp_path):
+    folder = tmp_path / "my best model"
+    shutil.copytree(results / TUNED.run_id, folder)
+    path, digest = verified_weights(folder)
+    assert (path.parent, digest) == (folder, read_result(results / TUNED.run_id).weights_sha256)
+    assert recorded_classes(folder) == read_result(folder).data.classes
+    assert find_trained(folder).model == TUNED.model
+    # Where its name is read, it is another run.
+    with refused(f"is of {TUNED.run_id}"):
+        own_result(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"path": 3, "sha256": ""}'])
+def test_a_broken_record_of_external_weights_is_one_line(tmp_path, text):
+    (tmp_path / "external.json").write_text(text)
+    with refused(f"{tmp_path / 'external.json'}: "):
+        verified_weights(tmp_path)
 
 
 def test_a_second_process_waits_for_the_first(results, data, capsys, tmp_path):

@@ -1,0 +1,274 @@
+"""Read a list of videos strictly: a table with a header, or lines of a path and a label.
+
+- A table has the columns `path[,label][,split][,group]` in any order, between commas, semicolons
+  or tabs. A column `frames`, and the numbers that pandas writes before each row, are not used.
+- A list has lines `PATH`, `PATH LABEL` or `PATH FRAMES LABEL`, between commas, semicolons, tabs or
+  spaces. All lines have the same form. Labels are whole numbers, or all are names.
+
+Files are UTF-8, with or without a byte order mark. Blank rows are skipped, and lines that begin
+with "# ". A label -1 is none. What is not understood is an error with the file and the line.
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+from unicodedata import category, name
+
+from mgm.errors import UserError
+from mgm.files import read_text
+
+UNLABELLED = "unlabelled"  # the one class of videos without labels
+SPLIT_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"} | (
+    dict.fromkeys(("val", "valid", "validation", "validate", "eval", "dev"), "val")
+)
+SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "m2v", "ts", "mts", "m2ts"),
+        *("vob", "wmv", "asf", "flv", "3gp", "3g2", "ogv", "mxf", "rm", "rmvb", "dv", "divx"),
+        *("h264", "264", "hevc", "y4m", "gif"),
+    )
+)
+FORM = "path[,label][,split][,group]"
+COLUMNS = ("path", "label", "split", "group")
+UNUSED = ("frames", "", "unnamed: 0")  # columns of a table that are read over
+SEPARATORS = ",;\t"
+_SUFFIX = rf"\.(?:{'|'.join(sorted(suffix[1:] for suffix in SUFFIXES))})"
+# A path that ends as videos do, and what follows it.
+VIDEO = re.compile(rf"(.+{_SUFFIX})(?:([\s,;]+)(.*))?", re.IGNORECASE)
+TWO = re.compile(rf".+{_SUFFIX}[\s,;].+", re.IGNORECASE)
+QUOTED = re.compile(r'"((?:[^"]|"")+)"(?:([\s,;]+)(.*))?')
+# Another path, and numbers.
+NUMBERED = re.compile(r"(.+?)([\s,;]+)(-?[0-9]+(?:\.0+)?(?:[\s,;]+-?[0-9]+(?:\.0+)?)*)")
+WHOLE = re.compile(r"(-?[0-9]+)(?:\.0+)?")
+
+
+class Row(NamedTuple):
+    """A video as a source lists it.
+
+    Attributes:
+        split, group: empty if the source has none.
+        where: the list and the line.
+        name: in the store. Empty: the path without its suffix.
+    """
+
+    path: str
+    label: str
+    split: str = ""
+    group: str = ""
+    where: str = ""
+    name: str = ""
+
+
+def unseen(text: str) -> str:
+    """Return the first letter that names may not have, as "U+200B (ZERO WIDTH SPACE)".
+
+    Names have neither control characters, marks of direction or of no width, line separators, nor
+    bytes that are not UTF-8. Empty: there is none.
+    """
+    for letter in text:
+        if category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+            return f"U+{ord(letter):04X} ({name(letter, 'control character').lower()})"
+    return ""
+
+
+def read_list(path: Path) -> list[Row]:
+    """Return the rows of a table or of a list.
+
+    Raises:
+        UserError: a line is not understood. The error names it.
+    """
+    lines = _lines(path)
+    if lines and (header := _header(lines[0][1])):
+        return _table(path, lines[0][0], *header, lines[1:])
+    return _plain(path, lines)
+
+
+def read_table(path: Path) -> list[Row]:
+    """Return the rows of a table, which must have a header."""
+    lines = _lines(path)
+    if not lines or not (header := _header(lines[0][1])):
+        shown = lines[0][1] if lines else "nothing"
+        raise UserError(f"{path}: line 1: the columns are {shown}, not {FORM}")
+    return _table(path, lines[0][0], *header, lines[1:])
+
+
+def is_list(path: Path) -> bool:
+    """Return whether a file of text seems to list videos: it has a header, or names a video."""
+    try:
+        lines = [line for _, line in _lines(path)]
+    except (UserError, OSError):
+        return False
+    return bool(lines) and bool(_header(lines[0]) or any(map(VIDEO.fullmatch, lines)))
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Return {number: name} of a file such as UCF101's classInd.txt; empty if it is none."""
+    found = dict[str, str]()
+    for _, line in _lines(path):
+        for form in (
+            r"(?P<number>[0-9]+)[\s,;]+(?P<name>.+)",
+            r"(?P<name>.+?)[\s,;]+(?P<number>[0-9]+)",
+        ):
+            if one := re.fullmatch(form, line):
+                found[str(int(one["number"]))] = one["name"].strip()
+                break
+        else:
+            return {}
+    return found
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines that say something, with their numbers."""
+    lines = list[tuple[int, str]]()
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        line = line.strip(" \r\ufeff")
+        if not line.strip(f"{SEPARATORS} ") or line == "#" or line.startswith("# "):
+            continue
+        if line.startswith("#"):
+            raise UserError(
+                f"{path}: line {number} begins with #; write `# ` before a remark, and ./# before "
+                "the name of a file"
+            )
+        # Tabs separate cells.
+        if mark := unseen(line.replace("\t", "")):
+            raise UserError(f"{path}: line {number} has {mark}; remove it")
+        lines.append((number, line))
+    return lines
+
+
+def _cells(line: str, separator: str, where: str) -> list[str]:
+    """Return the cells of one line. Quotes may not reach beyond it."""
+    try:
+        (cells,) = csv.reader([line], delimiter=separator, strict=True, skipinitialspace=True)
+    except csv.Error as error:
+        raise UserError(f"{where}: {error}; put quotes around whole cells") from None
+    return [cell.strip() for cell in cells]
+
+
+def _whole(text: str) -> str:
+    """Return a number without the zeros behind a point that pandas writes, and other text as is."""
+    return number[1] if (number := WHOLE.fullmatch(text)) and "." in text else text
+
+
+def _label(text: str) -> str:
+    label = _whole(text)
+    return UNLABELLED if label in ("", "-1") else label
+
+
+# --- Tables ---
+
+
+def _header(line: str) -> tuple[str, list[str]] | None:
+    """Return the separator and the columns of a header."""
+    for separator in (*SEPARATORS, " "):
+        cells = [cell.strip(' "').casefold() for cell in line.split(separator)]
+        known = separator != " " or {*cells} <= {*COLUMNS, *UNUSED}
+        if "path" in cells and known:
+            return separator, cells
+    return None
+
+
+def _table(
+    path: Path, first: int, separator: str, columns: list[str], lines: Iterable[tuple[int, str]]
+) -> list[Row]:
+    unknown = {*columns} - {*COLUMNS, *UNUSED}
+    if unknown or any(columns.count(column) > 1 for column in COLUMNS):
+        raise UserError(
+            f"{path}: line {first}: the columns are {','.join(columns)}, not {FORM}; remove "
+            "or rename the others"
+        )
+    rows = list[Row]()
+    for number, line in lines:
+        where = f"{path}: line {number}"
+        cells = _cells(line, separator, where)
+        if len(cells) != len(columns):
+            raise UserError(
+                f"{where} has {len(cells)} values, and the header has {len(columns)} columns; put "
+                "quotes around values with separators"
+            )
+        for column, cell in zip(columns, cells):
+            if column in UNUSED and cell and not WHOLE.fullmatch(cell):
+                raise UserError(f"{where}: {cell!r} is in a column without a name that mgm knows")
+        row = dict(zip(columns, cells))
+        split = row.get("split", "").casefold()
+        if split and split not in SPLIT_OF:
+            raise UserError(f"{where}: split {split!r} is not train, val or test")
+        if not row["path"]:
+            raise UserError(f"{where} has no path")
+        label, group = _label(row.get("label", "")), row.get("group", "")
+        if mark := unseen(row["path"] + label + group):
+            raise UserError(f"{where} has {mark}; remove it")
+        rows.append(Row(row["path"], label, SPLIT_OF.get(split, ""), group, where))
+    _all_or_none(rows, "label", [row.label != UNLABELLED for row in rows])
+    _all_or_none(rows, "split", [bool(row.split) for row in rows])
+    return rows
+
+
+def _all_or_none(rows: list[Row], what: str, has: list[bool]) -> None:
+    if any(has) and not all(has):
+        raise UserError(f"{rows[has.index(False)].where} has no {what}, and others have one")
+
+
+# --- Lists ---
+
+
+def _plain(path: Path, lines: Iterable[tuple[int, str]]) -> list[Row]:
+    found = list[tuple[str, str, list[str]]]()
+    for number, line in lines:
+        where = f"{path}: line {number}"
+        video, values = _of_line(line, where)
+        found.append((where, video, values))
+    counts = Counter(len(values) for _, _, values in found)
+    usual = counts.most_common(1)[0][0] if counts else 0
+    for where, _, values in found:
+        if len(values) != usual:
+            raise UserError(
+                f"{where} has {len(values)} values after the path, and other lines have {usual}"
+            )
+    if usual > 2:
+        raise UserError(
+            f"{found[0][0]} has {usual} values after the path; write PATH LABEL or PATH FRAMES "
+            "LABEL: a video has one label here"
+        )
+    whole = [bool(values) and bool(WHOLE.fullmatch(values[-1])) for _, _, values in found]
+    numbers = 2 * sum(whole) >= len(whole)
+    rows = list[Row]()
+    for (where, video, values), is_number in zip(found, whole):
+        if len(values) == 2 and not re.fullmatch("[0-9]+", _whole(values[0])):
+            raise UserError(f"{where}: {values[0]!r} is no number of frames")
+        if not values:
+            rows.append(Row(video, UNLABELLED, where=where))
+            continue
+        label = _whole(values[-1])
+        if is_number != numbers:
+            other = "no number, and others are" if numbers else "a number, and others are names"
+            raise UserError(f"{where}: label {label!r} is {other}")
+        if is_number:
+            label = str(int(label))
+        elif not VIDEO.fullmatch(video):
+            raise UserError(f"{where}: {video!r} does not end as a video's name does")
+        if (is_number and int(label) < -1) or (not is_number and not re.search("[^-+.0-9]", label)):
+            raise UserError(f"{where}: label {label!r} is neither a name nor a number from 0")
+        rows.append(Row(video, _label(label), where=where))
+    _all_or_none(rows, "label", [row.label != UNLABELLED for row in rows])
+    return rows
+
+
+def _of_line(line: str, where: str) -> tuple[str, list[str]]:
+    """Return the path and the values of a line."""
+    line = line.strip()
+    quoted = line.startswith('"')
+    found = QUOTED.fullmatch(line) if quoted else VIDEO.fullmatch(line) or NUMBERED.fullmatch(line)
+    if not found:
+        raise UserError(f"{where} is not PATH, PATH LABEL or PATH FRAMES LABEL: {line!r}")
+    video, between, rest = found[1], found[2] or "", found[3] or ""
+    if quoted:
+        video = video.replace('""', '"')
+    elif TWO.fullmatch(video):
+        raise UserError(f"{where} names two videos; if it is one, put quotes around its path")
+    separator = next((one for one in SEPARATORS if one in between), " ")
+    return video, _cells(rest, separator, where) if rest else []
