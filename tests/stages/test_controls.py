@@ -99,10 +99,10 @@ def test_a_prepared_folder_has_the_numbers_of_the_measurement(trained, tmp_path)
         assert found == sorted(found)
         assert found[1] == pytest.approx(metrics[name], abs=0.01)
     # The best come first, and the sentence says that it is motion alone.
-    shown = [float(line.split("  ")[-2]) for line in text.splitlines() if line.endswith("]")]
+    shown = [float(line.split("  ")[-2]) for line in text.splitlines()[2:] if "  [" in line]
     assert shown == sorted(shown, reverse=True)
     assert len(shown) >= len(of_files)
-    assert "but motion" in text.splitlines()[-1]
+    assert "but motion" in " ".join(text.splitlines()[-2:])
 
 
 def leaking(trained, folder, **fields):
@@ -120,8 +120,8 @@ def leaking(trained, folder, **fields):
 def test_a_leak_of_the_files_size_is_found(trained, tmp_path):
     folder = leaking(trained, tmp_path / "data", source_bytes=lambda label: 1000 + 500 * label)
     text = look(folder, processes=1)
-    assert "File size  " in text.splitlines()[1] + text.splitlines()[2]
-    assert "100 %, from the file alone: the split or the encoder leaks" in text.splitlines()[-1]
+    assert "File size  " in text.splitlines()[2] + text.splitlines()[3]
+    assert "(File size: 100 %): the split or the encoder leaks" in " ".join(text.splitlines()[-2:])
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,10 @@ def test_a_folder_that_is_not_prepared_is_named(tmp_path):
     [
         (
             {"bytes": 31, "middle_frame": 60},
-            "File size 31 %, from the file alone.* pictures .*60 %",
+            "File size: 31 %.* pictures .*60 %",
         ),
         ({"middle_frame": 60, "vector_histogram": 90}, "^Pictures without motion .*60 %"),
-        ({"frame_difference": 40, "vector_four": 50}, "but motion .*directions, 4 numbers 50 %"),
+        ({"frame_difference": 40, "vector_four": 50}, "but motion .*directions: 50 %"),
         # Four points more, or an interval that has guessing.
         ({"bytes": 14}, "^Nothing here is shown"),
         ({"bytes": (20, 9)}, "^Nothing here is shown"),
