@@ -17,7 +17,7 @@ from mgm.data import prepare as module
 from mgm.data.folder import list_folder
 from mgm.data.index import files_of, read_index
 from mgm.data.prepare import drawn_digest, prepare, summary, write_tracks
-from mgm.drawn.sets import Synthetic
+from mgm.drawn.params import Synthetic
 from mgm.errors import UserError
 from mgm.files import locked
 from mgm.video import store
