@@ -41,7 +41,7 @@ reproduce: setup ## run every experiment at toy scale: tables, figures and page 
 	@echo "The page: $(CURDIR)/reports/smoke/index.html"
 
 mini: setup ## run 8 minutes of Table 4e at scale mini; again continues
-	@timeout --signal=TERM 470 $(BIN)/snakemake --cores all --quiet all --config scale=mini -- table4e || test $$? = 124
+	@timeout --signal=TERM 470 $(BIN)/snakemake --cores all --quiet all --config study=mini -- table4e || test $$? = 124
 	@$(BIN)/mgm report mini
 
 # A file's tests run in one process, so that its fixtures are made once.

@@ -62,9 +62,9 @@ def test_each_command_has_help(mgm, command):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["report", "nowhere"], "nowhere: no such study or scale"),
+        (["report", "nowhere"], "nowhere: no such study"),
         (["run", "nowhere.json"], "nowhere.json: No such file"),
-        (["plan", "--scale", "smoky"], "did you mean smoke?"),
+        (["plan", "--study", "smoky"], "did you mean smoke?"),
         (["prepare", "ucf11", "--out", "x"], "did you mean ucf101?"),
         (["show", "nowhere.mp4"], "nowhere.mp4"),
     ],

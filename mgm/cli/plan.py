@@ -4,10 +4,7 @@ A training step counts as three forward passes, or as one with a frozen encoder,
 as two FLOPs. Only matrix products count, and reading videos takes no time.
 """
 
-import os
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +12,7 @@ import typer
 from pydantic import Field
 
 from mgm.cli.base import app, grouped
-from mgm.console import duration, say
+from mgm.console import say
 from mgm.errors import UserError
 from mgm.spec import PUBLISHED, Finetune, FrozenModel, Pretrain, Probe, Spec
 
@@ -28,10 +25,9 @@ STAGES = ("pretrain", "finetune", "probe")
 class PlanOptions(FrozenModel):
     """What to plan, and the machine."""
 
-    scale: str = Field("", description="A scale (paper, mini, smoke), or a YAML file.")
-    study: str = Field("", description="A study, such as ladder; or a YAML file.")
-    gpu: Literal["v100", "a100", "h100", "h200", "rtx4090", "a5000", "cpu"] = Field(
-        "h100", description="The GPU; cpu: this machine's processor, by a step that is timed now."
+    study: str = Field("paper", description="A study, such as mini or day; or a YAML file.")
+    gpu: Literal["v100", "a100", "h100", "h200", "rtx4090", "a5000"] = Field(
+        "h100", description="The GPU."
     )
     mfu: float = Field(
         0.25, ge=0.001, le=1, description="Share of the GPU's peak FLOP/s that training reaches."
@@ -44,35 +40,27 @@ class PlanOptions(FrozenModel):
 def plan(options: PlanOptions) -> None:
     """Print the GPU hours and the disk space of each table and figure.
 
-    Default: scale paper. The numbers are computed; nothing runs. A table counts all runs that it
+    Default: the paper. The numbers are computed; nothing runs. A table counts all runs that it
     needs. GB are of weights and checkpoints, without videos.
     """
     from mgm.dag.workflow import Workflow
     from mgm.spec.compute import PEAK
 
-    scale = options.scale or ("" if options.study else "paper")
-    workflow = Workflow({"scale": scale, "study": options.study})
-    if options.gpu == "cpu":
-        flops, at_once = timed_flops(workflow), os.cpu_count() or 1
-        at_once = max(at_once // workflow.execution.threads, 1)
-        unit, seconds = "min", 60
-        say(f"{workflow.name} on this machine, {at_once} runs at once, by a step that was timed.")
-    else:
-        flops, at_once, unit, seconds = PEAK[options.gpu] * options.mfu, options.gpus, "h", 3600
-        say(
-            f"{workflow.name} on {at_once} {options.gpu}, at {100 * options.mfu:g} % of "
-            f"{PEAK[options.gpu] / 1e12:,.0f} TFLOP/s. Computed; nothing ran."
-        )
-    table = costs(workflow, flops, seconds, unit, at_once)
+    workflow = Workflow({"study": options.study})
+    flops, at_once = PEAK[options.gpu] * options.mfu, options.gpus
+    say(
+        f"{workflow.name} on {at_once} {options.gpu}, at {100 * options.mfu:g} % of "
+        f"{PEAK[options.gpu] / 1e12:,.0f} TFLOP/s. Computed; nothing ran."
+    )
+    table = costs(workflow, flops, at_once)
     say(table.to_string(float_format=lambda x: "<0.1" if 0 < x < 0.05 else f"{x:,.1f}"))
 
 
-def costs(workflow: "Workflow", flops: float, seconds: int, unit: str, at_once: int) -> Any:
-    """Return a table: the time of each stage, all of it, and GB on disk, of each target.
+def costs(workflow: "Workflow", flops: float, at_once: int) -> Any:
+    """Return a table: the hours of each stage, all of it, and GB on disk, of each target.
 
     Args:
         flops: FLOP/s of a run.
-        seconds: per `unit` of time.
         at_once: runs that go on at the same time.
     """
     import pandas as pd
@@ -90,9 +78,9 @@ def costs(workflow: "Workflow", flops: float, seconds: int, unit: str, at_once: 
         row: dict[str, float] = {"runs": len(specs)}
         for stage in STAGES:
             taken = sum(time_of[spec.run_id] for spec in specs if spec.stage == stage)
-            row[f"{stage} {unit}"] = taken / seconds
-        row[f"total {unit}"] = sum(row[f"{stage} {unit}"] for stage in STAGES)
-        row[f"wall {unit}"] = row[f"total {unit}"] / at_once
+            row[f"{stage} h"] = taken / 3600
+        row["total h"] = sum(row[f"{stage} h"] for stage in STAGES)
+        row["wall h"] = row["total h"] / at_once
         trained = [
             parameters(spec, size_of[spec.run_id][2])
             for spec in specs
@@ -138,48 +126,6 @@ def _size(workflow: "Workflow", key: str) -> tuple[int, int, int]:
     return len(index.train), len(index.test), len(index.classes)
 
 
-def timed_flops(workflow: "Workflow") -> float:
-    """Return the FLOP/s of this machine in training steps of the workflow's first pretraining."""
-    import torch
-
-    from mgm.models import build_mae
-    from mgm.spec.compute import multiply_adds, passes
-    from mgm.training.optim import build_optimiser
-
-    spec = next((spec for spec in workflow.specs.values() if isinstance(spec, Pretrain)), None)
-    if spec is None:
-        raise UserError(f"{workflow.name}: pretrains nothing, so there is no step to time")
-    torch.set_num_threads(workflow.execution.threads)
-    model, batch = build_mae(spec), min(spec.optim.batch, 16)
-    optimiser = build_optimiser(model, spec.optim)
-    side = spec.clips.size
-    frames = torch.randint(0, 256, (batch, spec.clips.frames, side, side, 3), dtype=torch.uint8)
-    slots, rows, columns = spec.grid
-    masked = torch.zeros(batch, slots, rows * columns, dtype=torch.bool)
-    masked[..., : spec.hidden] = True
-
-    def step() -> None:
-        loss, _ = model(frames, masked.flatten(1), torch.ones(batch))
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-
-    taken = _seconds_of(step)
-    return passes(spec) * batch * 2.0 * multiply_adds(spec) / taken
-
-
-def _seconds_of(step: Callable[[], None]) -> float:
-    """Return the median time of a step, after one that warms up."""
-    times = list[float]()
-    step()
-    until = time.perf_counter() + 2
-    while len(times) < 3 or (time.perf_counter() < until and len(times) < 50):
-        started = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - started)
-    return sorted(times)[len(times) // 2]
-
-
 @app.command("new-study")
 def new_study(
     root: Annotated[
@@ -193,7 +139,7 @@ def new_study(
         typer.Option(help="Folder of labelled videos to test on, if those have none."),
     ] = None,
 ) -> None:
-    """Write a study (YAML) of three masks on your own videos, and say what it takes."""
+    """Write a study (YAML) of three masks on your own videos, and say what runs it has."""
     from mgm.dag.workflow import Workflow
     from mgm.data.index import read_index
     from mgm.data.prepare import FEW
@@ -214,8 +160,4 @@ def new_study(
     counts = Counter(video.label for video in tested.test)
     if few := [name for label, name in enumerate(tested.classes) if counts[label] < FEW]:
         say(f"{len(few)} classes have fewer than {FEW} test videos, such as {few[0]}: uncertain")
-    table = costs(workflow, timed_flops(workflow), 1, "s", os.cpu_count() or 1)
-    say(
-        f"It takes at least {duration(table.loc['all', 'wall s'])} on this machine's processor, as "
-        f"timed now, without reading videos. Next: snakemake --cores all --config study={out}"
-    )
+    say(f"Next: snakemake --cores all --config study={out}")

@@ -25,14 +25,23 @@ def report(
         str, typer.Option(help="One table or figure, such as table4e. Default: all, with the page.")
     ] = "",
     draw: Annotated[bool, typer.Option(help="Draw figures.")] = True,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help="End with status 1 if a run that it shows is not finished."),
+    ] = False,
 ) -> None:
     """Write tables, figures and the page from existing results.
 
     Results are the runs in results/NAME, or results/NAME.csv.xz. This never trains.
     """
-    from mgm.report.page import build_report
+    from mgm.report.page import Report
+    from mgm.results.frame import load
 
-    say(f"wrote {build_report(name, results, reports, only, draw)}")
+    made = Report(load(name, results), reports / name, draw)
+    say(f"wrote {made.write_only(only) if only else made.write()}")
+    if whole and (lacks := made.missing(only)):
+        say("\n".join(lacks))
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from mgm.cli.base import Data, Out, app, grouped, places, processes
 from mgm.console import say, show
 from mgm.data.index import require_same_data
-from mgm.errors import UserError, nearest
+from mgm.errors import UserError, as_user_error, nearest
 from mgm.files import read_json, write_text
-from mgm.results.run import EXTERNAL, External, external, own_result
+from mgm.results.run import EXTERNAL, RESULT, External, external, own_result
 from mgm.spec import MASKS, STAGES, RunOptions, Spec, parents, parse, read_spec
 
 DISTRIBUTED = ("pretrain", "finetune")  # stages that several processes share
@@ -35,6 +35,12 @@ def run(
     data: Data = [],  # noqa: B006
     out: Out = Path("results"),
     fields: Fields = "",
+    mark: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file to write when each run has ended. Then failed runs end with status 0."
+        ),
+    ] = None,
 ) -> None:
     """Run specs: pretraining, fine-tuning, probes, measurements and samples.
 
@@ -58,6 +64,12 @@ def run(
             show(f"{spec.run_id}: already done")
         else:
             to_do.append(spec)
+    if mark:
+        # A failed run holds up the runs that start from it alone.
+        for spec in [*to_do]:
+            if lacks := [one for one in parents(spec) if not (out / one / RESULT).is_file()]:
+                show(f"{spec.run_id}: waits for {lacks[0]}, which has no result")
+                to_do.remove(spec)
     for spec in to_do:
         if spec.stage not in DISTRIBUTED and processes() > 1:
             raise UserError(f"{spec.run_id}: a {spec.stage} runs in one process, without torchrun")
@@ -68,7 +80,20 @@ def run(
         from mgm.training.distributed import process_group
 
         with process_group():
-            run_specs(to_do, where, out, options)
+            try:
+                run_specs(to_do, where, out, options)
+            except Exception as error:
+                # The error.txt of a failed run says why; a study is told at its end.
+                if not mark or not all(map(_ended, (out / spec.run_id for spec in to_do))):
+                    raise
+                show(f"mgm: {as_user_error(error) or error}")
+    if mark:
+        write_text(mark, "".join(f"{spec.run_id}\n" for spec in wanted))
+
+
+def _ended(folder: Path) -> bool:
+    """Return whether a run is finished or has failed."""
+    return (folder / RESULT).is_file() or (folder / "error.txt").is_file()
 
 
 def fields_of(kind: type[BaseModel], before: str = "") -> list[str]:

@@ -1,29 +1,31 @@
-"""The runs of a scale or a study as Snakemake's rules need them: inputs, commands and targets.
+"""The runs of a suite as Snakemake's rules need them: batches, inputs, commands and targets.
+
+A batch is the runs of one job. Its mark, results/NAME/batches/BATCH.done, says that each of them
+has ended, finished or failed: a failed run holds up the runs that start from it alone.
 
 The Snakefile builds a `Workflow` in every process, so importing this must not import torch.
 """
 
+import hashlib
 import os
 import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any, Self
-
-from pydantic import model_validator
+from typing import Any
 
 from mgm.console import show
 from mgm.drawn.params import parse_params
 from mgm.errors import UserError, nearest, valid
 from mgm.files import locked, write_text
-from mgm.results.frame import freeze
+from mgm.results.frozen import freeze
+from mgm.results.run import RESULT
 from mgm.spec import FLOWS, PUBLISHED, FrozenModel, Pretrain, Spec, parents
-from mgm.study import CONFIG, STUDIES
+from mgm.study import STUDIES
 from mgm.study.expand import expand, with_parents
-from mgm.study.scales import ScaleDataset, file_of, load_scale, of_paper
-from mgm.study.schema import load_study
+from mgm.study.scales import ScaleDataset, load_suite
 
 # Datasets that `mgm prepare` reads from a download.
 DOWNLOADS = [name for name, dataset in PUBLISHED.items() if not dataset.derived_from]
@@ -33,28 +35,20 @@ SMI_S = 20  # seconds that nvidia-smi may take
 class DagOptions(FrozenModel):
     """Options of `snakemake --config`. All may be left out."""
 
-    # smoke, mini, paper, or a YAML file. Default: smoke, and with the profile slurm paper.
-    scale: str = ""
-    # A study of studies/, or a YAML file, in place of the paper's experiments.
+    # A name in studies/, or a YAML file. Default: smoke, and with the profile slurm paper.
     study: str = ""
     # Set by the profile slurm: jobs start through its launch.sh.
     slurm: bool = False
 
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if self.scale and self.study:
-            raise ValueError("a study has a scale of its own; leave out scale or study")
-        return self
-
 
 class Workflow:
-    """The runs of one scale or study, their datasets, and the commands that make both.
+    """The runs of one suite, their datasets, and the commands that make both.
 
     Attributes:
         specs: every run by its id, parents before children.
         places: the folder of each dataset, by key.
         sources: folders of downloads by published dataset, as `--config ucf101=DIR` names them.
-        batches: the runs that each run's job makes, by the id of the first.
+        batches: the run ids of each batch, by its name. The name begins with the stage.
     """
 
     def __init__(self, config: Mapping[str, Any], data: str = "data"):
@@ -63,20 +57,12 @@ class Workflow:
         names = ", ".join([*DagOptions.model_fields, *DOWNLOADS])
         with valid("--config ", f"the options are {names}"):
             self.options = options = DagOptions.model_validate(own)
-        if options.study:
-            study = load_study(file_of(options.study, STUDIES))
-            self.scale = load_scale(file_of(study.scale, CONFIG))
-            self.studies, self.name = [study], study.study
-            self.cost = study.expected_cost
-            self.execution = study.execution or self.scale.execution
-            most = study.specs_per_job or self.scale.specs_per_job
-        else:
-            name = options.scale or ("paper" if options.slurm else "smoke")
-            self.scale = load_scale(file_of(name, CONFIG))
-            self.studies, self.name = of_paper(self.scale), self.scale.name
-            self.cost, self.execution = self.scale.expected_cost, self.scale.execution
-            most = self.scale.specs_per_job
+        self.suite = suite = load_suite(options.study or ("paper" if options.slurm else "smoke"))
+        self.studies, self.scale, self.name = suite.studies, suite.scale, suite.name
+        alone = suite.studies[0].execution if len(suite.studies) == 1 else None
+        self.execution = alone or suite.scale.execution
         self.results, self.logs = Path("results", self.name), Path("logs", self.name)
+        self.reports = Path("reports", self.name)
         self.expansion = expand(self.studies, self.scale)
         self.specs, self.datasets = self.expansion.specs, self.expansion.datasets
         self.places = {key: _place(key, one, data) for key, one in self.datasets.items()}
@@ -86,8 +72,8 @@ class Workflow:
             if name not in self.datasets:
                 raise UserError(f"--config {name}: {self.name} does not use this dataset")
         # A Slurm job per run: jobs wait in the queue, not for each other.
-        self.batches = self._batches(1 if options.slurm else most)
-        self._first = {one: first for first, batch in self.batches.items() for one in batch}
+        self.batches = self._batches(1 if options.slurm else suite.scale.specs_per_job)
+        self._batch_of = {one: name for name, batch in self.batches.items() for one in batch}
 
     def _batches(self, most: int) -> dict[str, list[str]]:
         """Return batches of up to `most` runs of one stage.
@@ -108,57 +94,98 @@ class Workflow:
         for group in groups.values():
             count = -(-len(group) // most)
             for start, end in pairwise(len(group) * part // count for part in range(count + 1)):
-                batches[group[start]] = group[start:end]
+                batch = group[start:end]
+                digest = hashlib.sha256(" ".join(batch).encode()).hexdigest()
+                batches[f"{self.specs[batch[0]].stage}-batch-{digest[:10]}"] = batch
         return batches
+
+    @property
+    def pages(self) -> dict[str, str]:
+        """The file that each target writes: of all the page, of a study its cells."""
+        pages = dict[str, str]()
+        for study in self.studies:
+            files = {}
+            for key, view in study.shown_views.items():
+                kind = "tables" if view.kind in ("table", "paper") else "figures"
+                drawn = "png" if view.show not in ("", "coverage") else "svg"
+                ending = "csv" if kind == "tables" else drawn
+                files[key] = str(self.reports / kind / f"{key}.{ending}")
+            cells = str(self.reports / "tables" / f"cells-{study.study}.csv")
+            pages = {study.study: cells, **pages, **files}
+        # The first rule is what Snakemake makes by default.
+        return {"all": str(self.reports / "index.html"), **pages}
+
+    @property
+    def targets(self) -> dict[str, list[str]]:
+        """The marks of each study, table and figure, by name. "all" has every one."""
+        marks = dict[str, list[str]]()
+        for target, run_ids in self.expansion.targets.items():
+            specs = with_parents(self.specs, run_ids)
+            batches = dict.fromkeys(self._batch_of[spec.run_id] for spec in specs)
+            marks[target] = [*map(self.mark, batches)]
+        return marks
+
+    def forget(self) -> None:
+        """Delete the marks of batches that lack a result, and of the pages that show them.
+
+        So the next jobs make it. Call it before Snakemake plans jobs.
+        """
+        lacks = set[str]()
+        for name, batch in self.batches.items():
+            if not all(Path(self.result(run_id)).is_file() for run_id in batch):
+                lacks.add(self.mark(name))
+        targets = self.targets
+        pages = (self.mark(name) for name in targets if not lacks.isdisjoint(targets[name]))
+        for mark in (*lacks, *pages):
+            Path(mark).unlink(missing_ok=True)
 
     def key(self, spec: Spec) -> str:
         """Return the key of a run's dataset."""
         return self._key_of[spec.data.dataset, spec.data.digest]
 
-    def makes(self, run_id: str) -> list[Spec]:
-        """Return the runs that a run's job makes: its batch if it is the first, else itself.
+    def makes(self, batch: str) -> list[Spec]:
+        """Return the runs of a batch. A run's id is a batch of this run alone.
 
         Raises:
-            UserError: there is no such run.
+            UserError: there is no such batch or run.
         """
-        if run_id not in self.specs:
-            raise UserError(f"{self.name}: has no run {run_id}; {nearest(run_id, self.specs)}")
-        return [self.specs[one] for one in self.batches.get(run_id, [run_id])]
+        if batch not in self.batches and batch not in self.specs:
+            raise UserError(f"{self.name}: has no run {batch}; {nearest(batch, self.specs)}")
+        return [self.specs[one] for one in self.batches.get(batch, [batch])]
 
-    def needs(self, run_id: str) -> list[str]:
-        """Return the input files of a run's job."""
-        specs = self.makes(run_id)
-        files = set() if run_id in self.batches else {self.result(self._first[run_id])}
-        for spec in specs:
-            files.add(str(self.places[self.key(spec)] / "index.json"))
-            files.update(map(self.result, parents(spec)))
+    def needs(self, batch: str) -> list[str]:
+        """Return the input files of a batch's job: its data, and the marks of its parents."""
+        files = set[str]()
+        for spec in self.makes(batch):
+            place = self.places[self.key(spec)]
+            files.add(str(place / "index.json"))
+            alone = batch not in self.batches
+            for parent in parents(spec):
+                files.add(self.mark(parent if alone else self._batch_of[parent]))
             if isinstance(spec, Pretrain) and spec.mask.guidance in FLOWS:
-                files.add(str(self.places[self.key(spec)] / f"tracks-{spec.mask.guidance}.json"))
+                files.add(str(place / f"tracks-{spec.mask.guidance}.json"))
         return sorted(files)
 
-    @property
-    def batched(self) -> str:
-        """A regular expression of the runs that are not the first of their batch."""
-        others = (re.escape(run_id) for run_id in self.specs if run_id not in self.batches)
-        return "|".join(others) or "(?!)"
+    def mark(self, batch: str) -> str:
+        """Return the file that says that a batch has ended, or that a target is whole."""
+        return str(self.results / "batches" / f"{batch}.done")
 
     def result(self, run_id: str) -> str:
-        return str(self.results / run_id / "result.json")
+        return str(self.results / run_id / RESULT)
 
-    @property
-    def targets(self) -> dict[str, list[str]]:
-        """The results of each study, table and figure, by name. "all" has every one."""
-        targets = self.expansion.targets
-        return {name: [*map(self.result, run_ids)] for name, run_ids in targets.items()}
+    def run(self, batch: str) -> str:
+        """Return the command of a batch's job, which writes its mark.
 
-    def run(self, run_id: str) -> str:
-        """Return the command of a run's job."""
-        specs = self.makes(run_id)
+        A run of its own that fails leaves no mark, and its job fails.
+        """
+        specs = self.makes(batch)
         words = ["mgm", "run", *(str(self._spec_file(spec.run_id)) for spec in specs)]
         for key in dict.fromkeys(map(self.key, specs)):
             words += ["--data", f"{self.datasets[key].name or key}={self.places[key]}"]
-        words += ["--out", str(self.results)]
-        return shlex.join([*words, *self.execution.words()])
+        words += ["--out", str(self.results), *self.execution.words()]
+        if batch in self.batches:
+            return shlex.join([*words, "--mark", self.mark(batch)])
+        return f"{shlex.join(words)} && touch {shlex.quote(self.mark(batch))}"
 
     def made_from(self, place: str) -> list[str]:
         """Return the indices that a dataset is made from."""
@@ -200,9 +227,13 @@ class Workflow:
         for place in places:
             command = self.prepare(place)
             if "--source DIR" in command:
+                # A study may have a script that prepares its videos.
+                for script in STUDIES.glob("*.py"):
+                    if f"{self.keys[place]}-".startswith(f"{script.stem}-"):
+                        command = f"python studies/{script.name} DIR"
                 raise UserError(f"{place}/index.json: is missing; run `{command}`")
         with locked(self.results / "start.lock", f"{self.name}: the start"):
-            file = self.options.study or self.options.scale
+            file = self.options.study
             own = file if file.endswith((".yaml", ".yml")) else ""
             freeze(self.results, self.studies, self.scale, self.expansion, own)
             files = {
@@ -216,7 +247,7 @@ class Workflow:
             for path, text in files.items():
                 if not path.exists() or path.read_text(encoding="utf-8") != text:
                     write_text(path, text)
-        cost = f" All of it takes {self.cost}." if self.cost else ""
+        cost = f" All of it takes {self.suite.cost}." if self.suite.cost else ""
         show(f"{self.name}: you can stop at any time; the same command continues.{cost}")
 
     def _spec_file(self, run_id: str) -> Path:
@@ -236,36 +267,20 @@ def _place(key: str, dataset: ScaleDataset, data: str) -> Path:
 def visible_gpus() -> list[str]:
     """Return the GPUs that runs on this machine may use, as CUDA_VISIBLE_DEVICES names them.
 
-    The rule is CUDA's: names count up to the first that is none, such as -1, and a name that is
-    given twice leaves no GPU.
+    Without it they are those that nvidia-smi lists.
     """
-    listed = _count()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return [*map(str, range(listed))]
-    names = list[str]()
-    for name in map(str.strip, visible.split(",")):
-        number = re.match(r"\d+", name)
-        if not number and not name.startswith(("GPU-", "MIG-")):
-            break
-        if number and listed and int(number[0]) >= listed:
-            break
-        names.append(number[0] if number else name)
-    return names if len({*names}) == len(names) else []
-
-
-def _count() -> int:
-    """Return how many NVIDIA GPUs nvidia-smi lists; 0 without it."""
+    if visible is not None:
+        # As CUDA does, count up to the first that is no name of a GPU, such as -1 or none.
+        names = map(str.strip, visible.split(","))
+        return [*takewhile(re.compile(r"\d+$|GPU-|MIG-").match, names)]
     try:
-        smi = subprocess.Popen(["nvidia-smi", "-L"], stdout=subprocess.PIPE, text=True)
-    except OSError:
-        return 0
-    try:
-        return sum(
-            line.startswith("GPU ") for line in smi.communicate(timeout=SMI_S)[0].split("\n")
-        )
-    except subprocess.TimeoutExpired:
         # It may hang in the driver, where no signal ends it, so do not wait for its end.
-        smi.kill()
+        smi = subprocess.Popen(["nvidia-smi", "-L"], stdout=subprocess.PIPE, text=True)
+        lines = smi.communicate(timeout=SMI_S)[0]
+    except OSError:
+        return []
+    except subprocess.TimeoutExpired:
         show(f"mgm: nvidia-smi does not answer in {SMI_S} s; runs start without GPUs of their own")
-        return 0
+        return []
+    return [str(n) for n in range(len(re.findall("^GPU ", lines, re.MULTILINE)))]

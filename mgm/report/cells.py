@@ -1,7 +1,7 @@
 """Cells, paired differences and verdicts, from the frame of `mgm.results.frame`.
 
-A unit is what an interval is over: drawn datasets (one run each), seeds of a dataset, or, with a
-single run, the videos of its test.
+A unit is what an interval is over: worlds, folds or datasets (one run each), seeds of a dataset,
+or, with a single run, the videos of its test.
 
 The paper's tables stand in `mgm/study/paper/KEY.csv`, as printed: the printed columns in their
 order, and after a column C of printed numbers a column "C: ours". It names the cell that we run for
@@ -28,6 +28,8 @@ from mgm.results.statistics import (
 from mgm.study.scales import PAPER
 from mgm.study.schema import CONTROL_ROWS, SHARES, Prediction, Study
 
+# Folds share training videos, so their intervals are wider.
+CORRECTED = ", corrected (Nadeau-Bengio)"
 CELL = ["study", "dataset", "row", "column"]
 UNIT = ["dataset_seed", "seed"]
 # What all runs of a cell have.
@@ -77,16 +79,10 @@ def _of_cell(runs: pd.DataFrame, share: bool, overlap: float) -> tuple[Estimate,
     values = runs.value.tolist()
     if len(values) == 1 and share and runs.n_test.iloc[0] > 0:
         return binomial(values[0], int(runs.n_test.iloc[0])), "test videos"
-    # A mean of datasets, of which others may be subtracted, has the ids of several runs.
-    limits = (-100.0 if " " in runs.run_id.iloc[0] or min(values) < 0 else 0.0, 100.0)
-    unit = _unit(bool((runs.dataset_seed >= 0).all()), overlap)
+    # From a mean of datasets others may be subtracted.
+    limits = (-100.0 if runs.derived.iloc[0] or min(values) < 0 else 0.0, 100.0)
+    unit = runs.unit.iloc[0] + CORRECTED * bool(overlap)
     return student(values, *(limits if share else (-inf, inf)), overlap), unit
-
-
-def _unit(datasets: bool, overlap: float) -> str:
-    if overlap:
-        return "folds, corrected (Nadeau-Bengio)"
-    return "datasets" if datasets else "seeds"
 
 
 def differences(
@@ -102,14 +98,13 @@ def differences(
     compared.
     """
     rows = []
-    pairs = [*(study.compare if pairs is None else pairs)]
+    pairs = dict.fromkeys(study.compare if pairs is None else pairs)
     tests = [name for name, column in study.columns.items() if column.stage != "measure"]
     own = frame[(frame.study == study.study) & frame.column.isin(tests)]
     for _, runs in own.groupby(["dataset", "column"], sort=False):
         wide, place = by_unit(runs), runs.iloc[0][PLACE].to_dict()
         for row, minus in pairs:
-            n_test = runs.n_test.max()
-            one, unit = difference(wide, (row, minus), place["metric"], n_test, study.overlap)
+            one, unit = difference(wide, (row, minus), runs, study.overlap)
             if one:
                 ids = runs[runs.row.isin((row, minus)) & runs.value.notna()].run_id.unique()
                 two = {"row": row, "minus": minus, "share": place["metric"] in SHARES}
@@ -142,18 +137,20 @@ def paired(wide: pd.DataFrame, rows: Sequence[str]) -> pd.Series:
 
 
 def difference(
-    wide: pd.DataFrame, rows: Sequence[str], metric: str, n_test: float, overlap: float = 0.0
+    wide: pd.DataFrame, rows: Sequence[str], runs: pd.DataFrame, overlap: float = 0.0
 ) -> tuple[Estimate | None, str]:
     """Return the interval of what `paired` returns, and its unit; None if no unit has all rows.
 
     Args:
-        n_test: videos of the test.
+        wide: of `by_unit`.
+        runs: the numbers that `wide` has.
         overlap: of the study.
     """
-    units, share = paired(wide, rows), metric in SHARES
+    units = paired(wide, rows)
     if units.empty:
         return None, ""
-    unit = _unit(units.index[0][0] >= 0, overlap)
+    share, n_test = runs.metric.iloc[0] in SHARES, runs.n_test.max()
+    unit = runs.unit.iloc[0] + CORRECTED * bool(overlap)
     if len(units) == 1 and len(rows) == 2 and share and n_test > 0:
         one, other = (float(wide[row][units.index[0]]) for row in rows)
         if min(one, other) >= 0:
@@ -166,11 +163,12 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
     """Return a row per prediction: those of the frozen study, then those that were added since.
 
     A prediction holds if the interval lies within what it allows, and is refuted if it lies
-    outside. Otherwise, or with fewer than six units, it is open.
+    outside. Otherwise, or with fewer than six units, it is open. A frozen one is judged by the runs
+    that the frozen study wanted.
 
     Columns: dataset, title, column, metric, share, says, mean, low, high, n, unit, verdict, why,
-    against (the number that contradicts most, and its dataset seed or seed), note, and `row` and
-    `minus` of the prediction, or neither if it has four rows.
+    against (the number that contradicts most, with its seed), note, and `row` and `minus` of the
+    prediction, or neither if it has four rows.
     """
     old = frozen.studies.get(study.study) if frozen else None
     own = frame[frame.study == study.study]
@@ -181,19 +179,23 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
         late = bool(began) and one not in before
         # The first dataset and column are those of its time.
         then = old if old and one in before else study
-        judged = _judged(own, then.model_copy(update={"overlap": study.overlap}), one)
+        then = then.model_copy(update={"overlap": study.overlap})
+        judged = _judged(own[own.as_frozen] if one in before else own, then, one)
+        if judged["verdict"] == "not run" and _judged(own, then, one)["verdict"] != "not run":
+            judged["verdict"] = "not run as frozen"
         rows.append(judged | {"note": "added after runs began" * late})
     return pd.DataFrame(rows)
 
 
 def _judged(frame: pd.DataFrame, study: Study, one: Prediction) -> dict[str, Any]:
+    """Return a prediction's number and verdict, by the numbers of a frame."""
     dataset = one.dataset or next(iter(study.shown))
     column = one.column or next(iter(study.columns))
     metric = study.columns[column].metric
     runs = frame[(frame.dataset == dataset) & (frame.column == column)]
     rows = [row for row in (one.row, one.minus, *(one.than or ())) if row]
     wide, (low, high) = by_unit(runs), one.bounds
-    number, unit = difference(wide, rows, metric, runs.n_test.max(), study.overlap)
+    number, unit = difference(wide, rows, runs, study.overlap)
     units, against = paired(wide, rows), ""
     if len(units) > 1:
         worst = int(pd.concat([units - low, high - units], axis=1).min(axis=1).argmin())
@@ -203,7 +205,7 @@ def _judged(frame: pd.DataFrame, study: Study, one: Prediction) -> dict[str, Any
     if number is None:
         verdict, number = "not run", Estimate(nan, n=0)
     elif number.n < ENOUGH or unit == "test videos":
-        why = f"{number.n} {unit}; a verdict needs {ENOUGH} datasets or seeds"
+        why = f"{number.n} {unit}; a verdict needs {ENOUGH} units of training"
     elif low - EQUAL <= number.low and number.high <= high + EQUAL and number.has_interval:
         verdict = "holds"
     elif number.high < low - EQUAL or number.low > high + EQUAL:

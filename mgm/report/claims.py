@@ -38,8 +38,7 @@ def claims(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFrame:
         paper = round(one - other, 6)
         ours, unit, ids, status = Estimate(nan, n=0), "", "", "not rerun"
         if own and its:
-            ours, unit, ids = _ours(frame, studies, ((first[0], own), (second[0], its)))
-            status = "finished" if ours.n else "not run"
+            ours, unit, ids, status = _ours(frame, studies, ((first[0], own), (second[0], its)))
         about = {"metric": "top1", "share": True, "unit": unit, "run_ids": ids, "status": status}
         judged = {"paper": paper, "agrees": holds(claim["says"], paper)}
         rows.append(claim | judged | ours._asdict() | about)
@@ -66,14 +65,19 @@ def number_of(table: str, column: str, row: str) -> tuple[float, str]:
 
 def _ours(
     frame: pd.DataFrame, studies: Mapping[str, Study], cells: Iterable[tuple[str, str]]
-) -> tuple[Estimate, str, str]:
-    """Return our difference of two cells (table, DATASET/ROW/COLUMN), its unit and its runs."""
-    parts = []
+) -> tuple[Estimate, str, str, str]:
+    """Return our difference of two cells (table, DATASET/ROW/COLUMN), its unit, runs and status.
+
+    A cell that these studies do not want is not rerun.
+    """
+    parts, wanted = [], True
     for name, (table, cell) in zip("ab", cells):
         study = next((one.study for one in studies.values() if table in one.views), "")
-        own = frame[(frame.study == study) & frame.value.notna()]
-        places = own.dataset + "/" + own.row + "/" + own.column
-        parts.append(own[places == cell].assign(row=name))
+        own = frame[frame.study == study]
+        own = own[own.dataset + "/" + own.row + "/" + own.column == cell]
+        wanted = wanted and len(own) > 0
+        parts.append(own[own.value.notna()].assign(row=name))
     runs = pd.concat(parts)
-    one, unit = difference(by_unit(runs), "ab", "top1", runs.n_test.min())
-    return one or Estimate(nan, n=0), unit, " ".join(runs.run_id.unique())
+    one, unit = difference(by_unit(runs), "ab", runs.assign(n_test=runs.n_test.min()))
+    status = "finished" if one else "not run" if wanted else "not rerun"
+    return one or Estimate(nan, n=0), unit, " ".join(runs.run_id.unique()), status

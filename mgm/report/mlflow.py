@@ -1,8 +1,9 @@
 """Copy runs to MLflow, whose pages list and compare them.
 
 The files are the source: if the tracker is down or deleted, nothing is lost. A results folder is an
-experiment. Each run has two tags: its id, and the random id of its folder. So two people who share
-a tracker touch only their own runs. A run that has grown gets its new lines.
+experiment, which its tag names. Each run has two tags: its id, and the random id of its folder. So
+two people who share a tracker touch only their own runs. A run that has grown gets its new lines,
+one that was begun anew is copied anew, and one that is gone goes.
 """
 
 import os
@@ -20,12 +21,15 @@ import pandas as pd
 
 from mgm.console import show, track
 from mgm.errors import UserError
+from mgm.files import held as is_held
 from mgm.files import locked, write_text
-from mgm.results.frame import FROZEN, load
-from mgm.results.run import Status, log_lines, status
+from mgm.results.frame import load
+from mgm.results.frozen import FROZEN
+from mgm.results.run import LOCK, RESULT, Status, log_lines, status
 from mgm.spec import Spec, dotted
 
 RUN, FOLDER, STEP, STATE = "mgm.run", "mgm.folder", "mgm.step", "mgm.state"
+NAME, BORN = "mgm.name", "mgm.born"
 LOGGED = ("loss", "lr", "grad_norm", "coverage", "trivial_loss", "clips_per_s", "memory_mb")
 STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "not run": "KILLED"}
 BATCH = 900  # metrics per call; MLflow takes 1000
@@ -62,46 +66,80 @@ def sync(folder: Path, uri: str = "") -> str:
         published, own = load(folder.name, folder.parent), _id_of(folder)
         cells = dict([*published.frame.groupby("run_id", sort=False)])
         client, experiment = _open(uri, folder.name)
+        from mlflow.exceptions import MlflowException
+
         mine = f"tags.`{FOLDER}` = '{own}'"
         found = client.search_runs([experiment], mine, max_results=MOST_RUNS)
         held = {run.data.tags[RUN]: run for run in found}
         specs = published.specs
         states = {run_id: status(folder / run_id, spec) for run_id, spec in specs.items()}
         begun = [run_id for run_id, now in states.items() if now != Status("not run")]
+        for run_id in held.keys() - begun:
+            client.delete_run(held[run_id].info.run_id)
+            counts["deleted"] += 1
         for run_id in track(begun, "runs copied to MLflow", len(begun)):
-            spec, run, shown = (
-                specs[run_id],
-                held.get(run_id),
-                cells.get(run_id, published.frame[:0]),
-            )
+            spec, run = specs[run_id], held.get(run_id)
+            shown = cells.get(run_id, published.frame[:0])
             now, lines = states[run_id], log_lines(folder / run_id)
-            tags = _tags(spec, now, lines, shown) | {RUN: run_id, FOLDER: own}
+            born = str(lines[0]["time"] if lines else now.result.started if now.result else "")
+            if run and born != run.data.tags.get(BORN, born):
+                client.delete_run(run.info.run_id)
+                run = None
+            tags = _tags(spec, now, lines, shown) | {RUN: run_id, FOLDER: own, BORN: born}
             if run and tags.items() <= run.data.tags.items():
                 counts["unchanged"] += 1
-            else:
+                continue
+            try:
                 counts["updated" if run else "created"] += 1
                 if run is None:
                     started = now.result.started if now.result else lines[0]["time"] if lines else 0
-                    first = {RUN: run_id, FOLDER: own}
+                    first = {RUN: run_id, FOLDER: own, BORN: born}
                     run = client.create_run(experiment, _milliseconds(started), first)
                 _write(client, run, lines, spec, now, tags, shown)
-    words = ", ".join(f"{counts[name]} {name}" for name in ("created", "updated", "unchanged"))
+            except MlflowException as error:
+                # One run that the tracker refuses does not stop the others.
+                if error.error_code != "INVALID_PARAMETER_VALUE":
+                    raise
+                counts["refused"] += 1
+                show(f"{run_id}: refused by MLflow: {' '.join(str(error).split())[:300]}")
+    usual, more = ("created", "updated", "unchanged"), ("deleted", "refused")
+    words = ", ".join(f"{counts[n]} {n}" for n in (*usual, *filter(counts.get, more)))
     return f"runs in MLflow: {words}; #/experiments/{experiment}"
 
 
 def follow(results: Path, name: str = "", uri: str = "", every: float = 10) -> None:
-    """Copy again and again, also studies that begin later. Print a line per change."""
-    last = dict[Path, str]()
+    """Copy what changes, also studies that begin later. Print a line per change."""
+    last, copied = dict[Path, str](), dict[Path, Any]()
     while True:
         for folder in folders(results, name):
+            now = _state(folder)
+            if copied.get(folder) == now:
+                continue
             try:
                 line = sync(folder, uri)
+                copied[folder] = now
             except UserError as error:
                 line = str(error)
             if line != last.get(folder) and "0 created, 0 updated" not in line:
                 show(f"{folder}: {line}")
             last[folder] = line
         time.sleep(every)
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """Return the sizes and times of what the copy of a folder reads, and which runs go on."""
+    found = dict[str, Any]()
+    for path in [
+        *folder.glob("*/*.json"),
+        *folder.glob("*/log.jsonl"),
+        *folder.glob("*/error.txt"),
+    ]:
+        about = path.stat()
+        found[str(path)] = about.st_size, about.st_mtime_ns
+    for lock in folder.glob(f"*/{LOCK}"):
+        if not (lock.parent / RESULT).exists():
+            found[str(lock)] = is_held(lock)
+    return found
 
 
 def folders(results: Path, name: str = "") -> list[Path]:
@@ -182,7 +220,8 @@ def _shown(
         own: list[Any] = [*cells[cells.metric == metric].itertuples()]
         names = {f"{cell.column} {cell.row if cell.control else words}" for cell in own}
         for name in sorted(names) or [f"{spec.stage} {words}"]:
-            yield re.sub(r"[^\w\-. :/]", "", name), value
+            # MLflow refuses other signs, and names that are paths such as "..".
+            yield re.sub(r"[^\w\-. :]", "", name)[:250].strip(" .") or spec.stage, value
 
 
 def _milliseconds(moment: str | float) -> int:
@@ -197,13 +236,19 @@ def _open(uri: str, name: str) -> tuple[Any, str]:
         os.environ.setdefault(setting, value)
     # MLflow takes seconds to import, and reads these settings when it is imported.
     from mlflow import MlflowClient
+    from mlflow.entities import ViewType
 
     client = MlflowClient(tracking_uri=uri)
-    if experiment := client.get_experiment_by_name(name):
-        return client, experiment.experiment_id
+    named = client.search_experiments(ViewType.ALL, filter_string=f"tags.`{NAME}` = '{name}'")
+    if found := next(iter(named), None) or client.get_experiment_by_name(name):
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        # It stays the folder's if a reader renames it.
+        client.set_experiment_tag(found.experiment_id, NAME, name)
+        return client, found.experiment_id
     # Else the page opens as one for traces of language models.
-    kind_of_page = {"mlflow.experimentKind": "custom_model_development"}
-    return client, client.create_experiment(name, tags=kind_of_page)
+    tags = {"mlflow.experimentKind": "custom_model_development", NAME: name}
+    return client, client.create_experiment(name, tags=tags)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 It never trains. Runs that are missing are named.
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,8 +31,10 @@ from mgm.report.tables import (
     write_csv,
 )
 from mgm.results.frame import Published, load
+from mgm.study.expand import with_parents
 from mgm.study.schema import Study, View
 
+EXTRA = ("predictions", "differences")
 NOTHING = "None of its runs is finished."
 # Of a study's views: what was found, then all numbers, then the rest.
 ORDER = {"differences": 0, "paper": 1, "table": 1}
@@ -75,7 +76,7 @@ def build_report(
         UserError: there are no such results, or `only` has nothing to show.
     """
     report = Report(load(name, results), reports / name, draw)
-    return report.write_one(only) if only else report.write()
+    return report.write_only(only) if only else report.write()
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,6 @@ class Report:
 
     def write(self) -> Path:
         """Write everything. The files of views that are gone go too."""
-        for kind in ("tables", "figures"):
-            shutil.rmtree(self.folder / kind, ignore_errors=True)
         studies, found = self.published.studies, None
         # What has mostly run comes first, in the order of the paper.
         frame = self.published.frame
@@ -120,22 +119,58 @@ class Report:
         ordered = sorted(studies.values(), key=lambda study: done.get(study.study, 0.0) < 0.5)
         sections = [self.section(study) for study in ordered]
         write_csv(self.numbers, self.folder / "tables/cells.csv")
+        for name in studies:
+            self.write_cells(name)
         if len(self.quoted):
             about = Shown("claims", "The paper's claims", CLAIMS)
             found = self._table(about, claims_table(claims(frame, studies)))
+        shown = [one for part in sections for one in (*part["shown"], *map(part.get, EXTRA))]
+        known = {"tables/cells.csv", *(f"tables/cells-{name}.csv" for name in studies)}.union(
+            *(one.files for one in (*shown, found) if one)
+        )
+        for path in [*self.folder.glob("tables/*"), *self.folder.glob("figures/*")]:
+            if str(path.relative_to(self.folder)) not in known:
+                path.unlink()
         write_text(self.folder / "index.html", self.html(sections, found))
         return self.folder / "index.html"
 
-    def write_one(self, key: str) -> Path:
-        """Write a table or a figure, and return its path."""
-        studies = self.published.studies.values()
-        views = {name: (view, one) for one in studies for name, view in one.shown_views.items()}
-        if key not in views:
-            raise UserError(f"{key}: no such table or figure; {nearest(key, views)}")
-        shown = self.show(key, *views[key])
-        if not shown.files:
-            raise UserError(f"{key}: {shown.why}")
-        return self.folder / shown.files[0]
+    def write_only(self, key: str) -> Path:
+        """Write a table or a figure, or all of a study. Return the path of the first."""
+        studies = self.published.studies
+        views = {
+            name: (view, one) for one in studies.values() for name, view in one.shown_views.items()
+        }
+        if key not in views and key not in studies:
+            raise UserError(
+                f"{key}: no such study, table or figure; {nearest(key, [*views, *studies])}"
+            )
+        keys = [key] if key in views else [*studies[key].shown_views]
+        parts = [self.show(one, *views[one]) for one in keys]
+        if not (files := [file for shown in parts for file in shown.files]):
+            raise UserError(f"{key}: {parts[0].why}")
+        return self.folder / files[0] if key in views else self.write_cells(key)
+
+    def write_cells(self, study: str) -> Path:
+        """Write all numbers of a study, and return the path."""
+        path = self.folder / "tables" / f"cells-{study}.csv"
+        write_csv(self.numbers[self.numbers.study == study], path)
+        return path
+
+    def missing(self, only: str = "") -> list[str]:
+        """Return a line per run that has failed, and one that counts those that wait.
+
+        Args:
+            only: a study, table or figure.
+        """
+        published = self.published
+        specs = with_parents(published.specs, published.targets.get(only, published.specs))
+        frame = published.frame[~published.frame.derived]
+        runs = frame[frame.run_id.isin([spec.run_id for spec in specs])]
+        lacks = runs[runs.status != "finished"].drop_duplicates("run_id")
+        said = lacks[lacks.why != ""]
+        lines = [f"{run.run_id}: {run.status}: {run.why}" for run in said.itertuples()]
+        waiting = len(lacks) - len(said)
+        return lines + [f"{waiting} more runs have no result"] * bool(waiting)
 
     def section(self, study: Study) -> dict[str, Any]:
         """Return the views of a study in their order, and its differences and predictions."""
@@ -145,6 +180,9 @@ class Report:
         found: dict[str, Any] = {"study": study, "shown": shown}
         end = f"-{study.study}" if len(self.published.studies) > 1 else ""
         if len(judged := verdicts(frame, study, frozen)):
+            paper = self.numbers[self.numbers.study == study.study].groupby("row").paper.first()
+            one, other = judged.row.map(paper), judged["minus"].map(paper)
+            judged["paper"] = one - other
             about = Shown(f"predictions{end}", "Predictions")
             found["predictions"] = self._table(about, predictions_table(judged))
         if len(compared := differences(frame, study)):
@@ -164,7 +202,11 @@ class Report:
             part = selected(own, view)
             if part.empty:
                 return replace(about, why=NOTHING)
-            return self._table(about, study_table(part, view.turned))
+            gains = None
+            if view.minus:
+                pairs = [(row, view.minus) for row in study.rows if row != view.minus]
+                gains = selected(differences(self.published.frame, study, pairs), view)
+            return self._table(about, study_table(part, view.turned, gains))
         if not self.draw:
             return replace(about, why="Not drawn.")
         if view.kind == "clips":
@@ -254,7 +296,7 @@ class Report:
 
     def _table(self, about: Shown, table: Table) -> Shown:
         table.write(self.folder / "tables" / about.key, f"{about.title}. {about.note}")
-        files = [f"tables/{about.key}.{ending}" for ending in ("csv", "md", "tex")]
+        files = [f"tables/{about.key}.{ending}" for ending in ("csv", "md")]
         return replace(about, table=table, files=files)
 
     def _figure(self, about: Shown, draw: Callable[[], Any], ending: str = "svg") -> Shown:
@@ -269,15 +311,18 @@ class Report:
         place = FileSystemLoader(Path(__file__).parent)
         environment = Environment(loader=place, autoescape=True, trim_blocks=True)
         every = [one for part in sections for one in (*part["shown"], part.get("differences"))]
-        lows = [one.table.csv.low.astype(float) for one in every if one and one.table]
+        # A table, the differences and the predictions may have the same interval.
+        names = ["mean", "low", "high"]
+        parts = [one.table.csv[names].astype(float) for one in every if one and one.table]
+        ends = pd.concat([pd.DataFrame(columns=names), *parts]).drop_duplicates()
         frame, folder = self.published.frame, self.published.folder
         # A dataset that is a mean of others has no runs of its own.
-        runs = frame[~frame.run_id.str.contains(" ")].drop_duplicates("run_id")
+        runs = frame[~frame.derived].drop_duplicates("run_id")
         return environment.get_template("page.html.j2").render(
             name=self.published.name,
             published=self.published,
             sections=sections,
-            intervals=sum(int(np.isfinite(low).sum()) for low in lows),
+            intervals=int(np.isfinite(ends.low.astype(float)).sum()),
             claims=found,
             runs=runs.to_dict("records"),
             began=min(filter(None, runs.started), default=""),

@@ -1,9 +1,10 @@
 """Tables of cells: in the paper's layout, or with a line per row of a study.
 
-A table is written as csv for programs, and as md, tex and html for readers.
+A table is written as csv for programs, and as md and html for readers.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ OURS = ": ours"
 COLUMNS = ["mean", "low", "high", "n", "unit", "status", "run_ids", "commit"]
 NOT_RERUN = "not rerun"
 SHARE, POINTS = "top-1 accuracy in %", "points of top-1 accuracy"
-TEX = {"\N{CHECK MARK}": r"\checkmark", "\N{RIGHTWARDS ARROW}": r"$\to$"}
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,12 @@ class Table:
             return made.to_html(index=False, border=0, justify="inherit")
 
     def write(self, stem: Path, caption: str) -> None:
-        """Write `stem`.csv, .md and .tex (for booktabs and amssymb)."""
+        """Write `stem`.csv and .md."""
         text = f"{caption} {self.note}".strip()
         cells = self.shown.map(_in_markdown)
         heads = [_in_markdown(head) for head in self.shown.columns]
         table = cells.to_markdown(index=False, headers=heads, disable_numparse=True)
         write_text(stem.with_suffix(".md"), f"{_in_markdown(text)}\n\n{table}\n")
-        style = self.shown.style.hide(axis="index").format(escape="latex")
-        style = style.format_index(escape="latex", axis="columns")
-        caption = re.sub(r"([&%$#_{}])", r"\\\1", " ".join(text.split()))
-        tex = style.to_latex(caption=caption, hrules=True, position_float="centering")
-        for sign, command in TEX.items():
-            tex = tex.replace(sign, command)
-        write_text(stem.with_suffix(".tex"), tex)
         write_csv(self.csv, stem.with_suffix(".csv"))
 
 
@@ -122,49 +115,98 @@ def quotes(printed: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def study_table(cells: pd.DataFrame, turned: bool = False) -> Table:
+def study_table(
+    cells: pd.DataFrame, turned: bool = False, gains: pd.DataFrame | None = None
+) -> Table:
     """Return a table with a line per row of the study, or per dataset if it is turned.
 
     Controls that no row loses to stand below the rows, the others above.
+
+    Args:
+        gains: differences of the rows from one of them, which stand after their numbers.
     """
     models, controls = cells[~cells.control], cells[cells.control & (cells.n > 0) & (not turned)]
     lowest = models.groupby(["dataset", "column"])["mean"].min().rename("lowest")
     beats = controls["mean"] > controls.join(lowest, on=["dataset", "column"]).lowest
     is_above = controls.row.isin(controls.row[beats])
-    controls = controls.assign(row="Control: " + controls.row)
     ordered = pd.concat([controls[is_above], models, controls[~is_above]])
-    place = ordered[["dataset", "column"]].drop_duplicates().to_numpy().tolist()
-    several = [ordered[name].nunique() > 1 for name in ("dataset", "column")]
-    heads = []
-    for dataset, column in place:
-        one = ordered[(ordered.dataset == dataset) & (ordered.column == column)].iloc[0]
-        words = [one.title] * several[0] + [column] * (several[1] or not several[0])
-        heads.append(": ".join(words) + " (%)" * (bool(one.share) and not turned))
-    texts = ordered.assign(text=texts_of(ordered, models))
-    shown = texts.pivot(index="row", columns=["dataset", "column"], values="text").fillna("")
-    shown = shown.loc[ordered.row.unique(), [tuple(one) for one in place]].set_axis(heads, axis=1)
-    shown = (shown.T if turned else shown).rename_axis(None, axis="columns")
-    shown = shown.rename_axis("Videos" if turned else "Pretraining").reset_index()
+    words = _gains(ordered, gains) if gains is not None else texts_of(ordered, models)
+    place = ["dataset", "column"]
+    texts = dict(zip(ordered[[*place, "row"]].itertuples(index=False, name=None), words))
+    rows = {
+        row: "Control: " * bool(control) + row for row, control in zip(ordered.row, ordered.control)
+    }
+    heads = _heads(ordered, percent=not turned)
+    table = [[texts.get((*at, row), "") for row in rows] for at in heads]
+    shown = pd.DataFrame(table, columns=[*rows.values()])
+    shown.insert(0, "Videos", [*heads.values()], allow_duplicates=True)
+    if not turned:
+        shown = shown.iloc[:, 1:].T.set_axis([*heads.values()], axis=1)
+        shown.insert(0, "Pretraining", shown.index, allow_duplicates=True)
+    quotes = dict[Any, float]()
+    if gains is not None and len(gains):
+        quotes = cells.groupby("row").paper.first().dropna().to_dict()
+    if gains is not None and len(quotes) > 1 and (base := gains["minus"].iloc[0]) in quotes:
+        quoted = [
+            f"{quotes[row]:.1f}" + f" ({signed(quotes[row] - quotes[base])})" * (row != base)
+            if row in quotes
+            else ""
+            for row in rows
+        ]
+        shown.insert(1, "Paper", quoted, allow_duplicates=True)
     note = note_of(models)
     if len(controls):
         note += " Controls use no model. Those above the rows beat at least one of them."
-    return Table(shown, ordered[["dataset", "row", "column", *COLUMNS]], note)
+    numbers = ordered[["dataset", "row", "column", *COLUMNS]]
+    if gains is not None and len(gains):
+        own = gains[["dataset", "row", "column", "minus", "mean", "low", "high", "n"]]
+        numbers = numbers.merge(own, "left", ["dataset", "row", "column"], suffixes=("", "_minus"))
+        note += f" In brackets: minus {gains['minus'].iloc[0]}, over what both have."
+    return Table(shown.reset_index(drop=True), numbers, note)
+
+
+def _heads(cells: pd.DataFrame, percent: bool) -> dict[tuple[str, str], str]:
+    """Return the name of each pair of dataset and column, as far as they differ."""
+    several = [cells[name].nunique() > 1 for name in ("dataset", "column")]
+    heads = dict[tuple[str, str], str]()
+    names = ["dataset", "column", "title", "share"]
+    for dataset, column, title, share in cells[names].drop_duplicates(names[:2]).to_numpy():
+        words = [title] * several[0] + [column] * (several[1] or not several[0])
+        heads[dataset, column] = ": ".join(words) + " (%)" * (bool(share) and percent)
+    return heads
+
+
+def _gains(cells: pd.DataFrame, gains: pd.DataFrame) -> list[str]:
+    """Return each number without its interval, and its difference from another row with it."""
+    place = ["dataset", "column", "row"]
+    words = texts_of(gains, gains)
+    found = {
+        at: f"{'+' * (mean >= 0.05)}{text}"
+        for at, mean, text in zip(gains[place].itertuples(index=False), gains["mean"], words)
+    }
+    texts = zip(texts_of(cells.assign(low=-np.inf)), cells[place].itertuples(index=False))
+    return [text + (f" ({found[at]})" if at in found else "") for text, at in texts]
 
 
 def differences_table(differences: pd.DataFrame) -> Table:
     """Return a line per difference and dataset, with a column per column of the study."""
-    table = differences.assign(
-        Difference=differences.row + " minus " + differences["minus"],
-        text=texts_of(differences),
-        head=differences.column + np.where(differences.share, " (points)", ""),
+    keys = ["row", "minus", "dataset"]
+    lines = differences.drop_duplicates(keys)
+    texts = dict(
+        zip(
+            differences[[*keys, "column"]].itertuples(index=False, name=None),
+            texts_of(differences),
+        )
     )
-    keys = ["Difference", "dataset", "title"]
-    order = table[keys].drop_duplicates()
-    shown = table.pivot_table("text", keys, "head", aggfunc="first", sort=False).reset_index()
-    shown = order.merge(shown).fillna("").drop(columns="dataset")
-    shown = shown.rename(columns={"title": "Videos"})
-    if table.title.nunique() == 1:
-        shown = shown.drop(columns="Videos")
+    places = [*lines[keys].itertuples(index=False, name=None)]
+    shown = pd.DataFrame({"Difference": [f"{one} minus {other}" for one, other, _ in places]})
+    if lines.dataset.nunique() > 1:
+        shown["Videos"] = lines.title.tolist()
+    own = differences.drop_duplicates("column")
+    for name, share in zip(own.column.tolist(), own.share.tolist()):
+        head = name + " (points)" * bool(share)
+        column = [texts.get((*place, name), "") for place in places]
+        shown.insert(shown.shape[1], head, column, allow_duplicates=True)
     return Table(shown, differences.drop(columns="title"), note_of(differences, POINTS))
 
 
@@ -174,6 +216,7 @@ def predictions_table(verdicts: pd.DataFrame) -> Table:
     shown = pd.DataFrame(
         {
             "Prediction": verdicts.says,
+            "Paper": verdicts.paper.map(signed).where(verdicts.paper.notna(), ""),
             "Videos": verdicts.title,
             "Found [95 %]": texts_of(verdicts),
             "Verdict": verdicts.verdict + np.where(notes != "", " (" + notes + ")", ""),
@@ -181,14 +224,15 @@ def predictions_table(verdicts: pd.DataFrame) -> Table:
             "By": verdicts.column,
         }
     )
-    same = [name for name in ("Videos", "By") if shown[name].nunique() == 1]
+    same = [name for name in ("Videos", "By", "Paper") if shown[name].nunique() == 1]
     counts = [f"{verdict}: {n}" for verdict, n in verdicts.verdict.value_counts().items()]
     note = f"{note_of(verdicts, POINTS)} Verdicts: {', '.join(counts)}."
     return Table(shown.drop(columns=same), verdicts, note)
 
 
 def claims_table(claims: pd.DataFrame) -> Table:
-    """Return a line per claim of the paper: its text, its own tables, and ours."""
+    """Return a line per claim of the paper that is rerun: its text, its own tables, and ours."""
+    every, claims = claims, claims[claims.status != NOT_RERUN]
     agrees = np.where(claims.agrees, "", " (differs)")
     # A second number of another table.
     minus = claims["minus"].str.replace("table(.*?)/(.*)/(.*)", r"\3 of Table \1, \2", regex=True)
@@ -202,20 +246,27 @@ def claims_table(claims: pd.DataFrame) -> Table:
             "Ours [95 %]": texts_of(claims),
         }
     )
-    return Table(shown, claims, note_of(claims, POINTS))
+    note = note_of(claims, POINTS)
+    if others := len(every) - len(claims):
+        agree = int(every.agrees[every.status == NOT_RERUN].sum())
+        note += (
+            f" {others} other claims are of numbers that are not rerun here; the paper's own "
+            f"tables agree with {agree} of them (claims.csv)."
+        )
+    return Table(shown, every, note)
 
 
 def texts_of(cells: pd.DataFrame, among: pd.DataFrame | None = None) -> list[str]:
     """Return each number with its interval, or why there is none.
 
     Args:
-        among: cells of the same table. If their `n` differ, each number has its own.
+        among: cells of the same table. A number has its own `n` if most of them have another.
     """
-    counted = bool(one_count(cells if among is None else among))
-    return [_text_of(cell, counted) for cell in cells.to_dict("records")]
+    usual = usual_count(cells if among is None else among)
+    return [_text_of(cell, usual) for cell in cells.to_dict("records")]
 
 
-def _text_of(cell: Mapping[Any, Any], counted: bool) -> str:
+def _text_of(cell: Mapping[Any, Any], usual: tuple[Any, ...]) -> str:
     status = cell.get("status")
     if not np.isfinite(cell["mean"]):
         return status if isinstance(status, str) else "not run"
@@ -223,24 +274,29 @@ def _text_of(cell: Mapping[Any, Any], counted: bool) -> str:
     text = form.format(cell["mean"])
     if np.isfinite(cell["low"]):
         text += f" [{form.format(cell['low'])}, {form.format(cell['high'])}]"
-    if status == "partial":
-        done = 1 if cell["unit"] == "test videos" else cell["n"]
-        return f"{text} (n = {done:,.0f} of {cell['wanted']:,.0f})"
-    return text if counted else f"{text} (n = {cell['n']:,.0f})"
+    n, wanted, unit = own = _count(cell)
+    if own == usual:
+        return text
+    if wanted and unit == "test videos":
+        return f"{text} (n = 1 of {wanted:,.0f}, over {n:,.0f} test videos)"
+    of = f" of {wanted:,.0f}" if wanted else ""
+    return f"{text} (n = {n:,.0f}{of}{f' {unit}' if unit != usual[2] else ''})"
+
+
+def _count(cell: Mapping[Any, Any]) -> tuple[Any, ...]:
+    """Return the number of units of a cell, of how many if some are missing, and their name."""
+    return cell["n"], cell["wanted"] if cell.get("status") == "partial" else 0, cell["unit"]
+
+
+def usual_count(cells: pd.DataFrame) -> tuple[Any, ...]:
+    """Return the count of units that most numbers have."""
+    counts = Counter(map(_count, cells[cells["mean"].notna()].to_dict("records")))
+    return counts.most_common(1)[0][0] if counts else (0, 0, "")
 
 
 def signed(difference: float) -> str:
     """Return a difference with its sign, and without one if it rounds to zero."""
     return "0.0" if abs(difference) < 0.05 else f"{difference:+.1f}"
-
-
-def one_count(cells: pd.DataFrame) -> str:
-    """Return the number of units of all numbers, such as "16 datasets"; empty if they differ."""
-    known = cells[cells["mean"].notna()]
-    counts = {
-        (n, unit.removesuffix("s") if n == 1 else unit) for n, unit in zip(known.n, known.unit)
-    }
-    return "{:,.0f} {}".format(*counts.pop()) if len(counts) == 1 else ""
 
 
 def note_of(cells: pd.DataFrame, unit: str = SHARE) -> str:
@@ -249,9 +305,11 @@ def note_of(cells: pd.DataFrame, unit: str = SHARE) -> str:
     if known.empty:
         return "No run is finished."
     what = f"{unit}, " if (known.metric == "top1").all() else ""
-    over = one_count(cells)
-    over = f" over {over}." if over else f" (n = {' or '.join(dict.fromkeys(known.unit))})."
-    return f"Ours: {what}mean [95 % interval]{over}"
+    n, wanted, units = usual = usual_count(cells)
+    units = units.removesuffix("s") if n == 1 and not wanted else units
+    over = f"{n:,.0f}{f' of {wanted:,.0f}' if wanted else ''} {units}"
+    others = {*map(_count, known.to_dict("records"))} != {usual}
+    return f"Ours: {what}mean [95 % interval] over {over}{', or n as it stands' * others}."
 
 
 def _typeset(text: Any) -> str:

@@ -1,8 +1,9 @@
 """Expand studies at a scale: a row per number that they want, and the spec of every run.
 
 A study is a cross join: datasets x dataset seeds x seeds x rows x columns. Each cell is a number of
-one run. A run is a recipe with layers of fields, of which a later one wins: those of the scale, of
-the study, of its dataset, and of the row or the column. Equal runs are one run.
+one run. A run is a recipe with layers of fields, of which a later one wins: the scale's rule of
+steps, its other fields, those of the study, of its dataset, and of the row or the column. Equal
+runs are one run.
 """
 
 import os
@@ -46,7 +47,7 @@ ANY = Data(dataset="any")
 Layer = tuple[str, Mapping[str, Any]]
 COLUMNS = (
     *("study", "dataset", "title", "dataset_seed", "seed", "row", "column", "stage", "metric"),
-    *("control", "run_id", "pretraining", "views"),
+    *("control", "run_id", "pretraining", "unit"),
     *("mask", "guidance", "backbone", "ratio", "epochs", "steps"),
 )
 
@@ -60,28 +61,19 @@ class Expansion:
         datasets: the datasets of the runs by key, with their digests.
         pictures: the run whose arrays a view shows, by the view's key.
         problems: rows that are left out, and why.
+        targets: the runs, without those that they start from, by study and by view; "all" has all.
         cells: a row per number, with the columns `COLUMNS`. `dataset_seed` is -1 for a dataset that
-            has none. `pretraining` is the run that `run_id` starts from, or empty. `views` has
-            the keys of the views that show the number, joined by spaces. `mask` to `steps` are
-            fields of the pretraining.
+            has none. `pretraining` is the run that `run_id` starts from, or empty. `unit` is what
+            an interval is over: worlds, folds, datasets or seeds. `mask` to `steps` are fields of
+            the pretraining.
     """
 
     specs: dict[str, Spec] = field(default_factory=dict)
     datasets: dict[str, ScaleDataset] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    targets: dict[str, list[str]] = field(default_factory=dict)
     cells: pd.DataFrame = field(default_factory=pd.DataFrame)
-
-    @property
-    def targets(self) -> dict[str, list[str]]:
-        """The runs, without those that they start from, by study and by view. "all" has all."""
-        shown = self.cells.assign(view=self.cells.views.str.split()).explode("view")
-        targets = dict[str, list[str]]()
-        for place in ("study", "view"):
-            runs = shown.groupby(place, sort=False).run_id.unique()
-            targets |= {str(key): [*run_ids] for key, run_ids in runs.items()}
-        targets |= {key: [run_id] for key, run_id in self.pictures.items()}
-        return targets | {"all": [*self.specs]}
 
 
 def expand(
@@ -107,7 +99,29 @@ def expand(
     numbers = dict.fromkeys(("ratio", "epochs", "steps"), "float64")
     found.cells = pd.DataFrame(rows, columns=[*COLUMNS]).astype(numbers)
     found.problems = [*dict.fromkeys(found.problems)]
+    found.targets = _targets(studies, found)
     return found
+
+
+def _targets(studies: Sequence[Study], found: Expansion) -> dict[str, list[str]]:
+    targets, of_views = dict[str, list[str]](), dict[str, list[str]]()
+    for study in studies:
+        cells = found.cells[found.cells.study == study.study]
+        runs = [*cells.run_id.unique()]
+        places = cells[["dataset", "row", "column", "run_id"]].to_numpy().tolist()
+        for key, view in study.shown_views.items():
+            if view.show:
+                shown = [found.pictures[key]] if key in found.pictures else []
+                runs += shown
+            else:
+                shown = [
+                    run_id
+                    for dataset, row, column, run_id in places
+                    if any(view.shows(name, row, column) for name in study.keys_with(dataset))
+                ]
+            of_views[key] = [*dict.fromkeys(shown)]
+        targets[study.study] = [*dict.fromkeys(runs)]
+    return targets | of_views | {"all": [*found.specs]}
 
 
 class At(NamedTuple):
@@ -148,7 +162,8 @@ class _Runs:
         """Add the runs that write the arrays of views, at the first seeds."""
         for key, view in self.study.views.items():
             if view.show:
-                name = next(iter(view.datasets or self.study.datasets))
+                sets = [name for name, one in self.study.datasets.items() if not one.mean_of]
+                name = next(iter(view.datasets or sets))
                 with self._left_out(f"views.{key}"):
                     run = self._picture(self._seeds(name)[0], view)
                     self.found.pictures[key] = self._add(run).run_id
@@ -167,14 +182,16 @@ class _Runs:
     def _seeds(self, name: str) -> list[At]:
         """Return a dataset's places, one per run of a cell."""
         study, scale = self.study, self.scale
-        place = study.datasets[study.datasets[name].videos_of or name]
+        own = study.datasets[name]
+        place = study.datasets[own.videos_of or name]
         if place.root and not place.seeded and place.pretrained_on:
             # One test of all models, which have the seeds.
             place = study.datasets[place.pretrained_on]
         source = scale.datasets.get(place.use)
         if not place.seeded and not (source and not source.root and scale.dataset_seeds):
             return [At(name, None, seed) for seed in study.seeds or scale.seeds]
-        seeds = place.dataset_seeds or study.dataset_seeds or scale.dataset_seeds
+        seeds = own.dataset_seeds or place.dataset_seeds
+        seeds = seeds or study.dataset_seeds or scale.dataset_seeds
         return [At(name, seed, seed) for seed in seeds]
 
     def _cell(self, at: At, row: str, column: str) -> dict[str, Any]:
@@ -202,29 +219,23 @@ class _Runs:
                 yield self._row(at, title, column, run, metric) | {"control": True}
 
     def _row(self, at: At, row: str, column: str, run: Spec, metric: str) -> dict[str, Any]:
-        # Means of datasets need the numbers of each.
-        places = self.study.datasets.items()
-        names = [
-            name
-            for name, place in places
-            if at.dataset in (name, *place.mean_of, *place.minus_mean_of)
-        ]
-        views = (
-            key
-            for key, view in self.study.shown_views.items()
-            if not view.show and any(view.shows(name, row, column) for name in names)
-        )
-        own: dict[str, Any] = {
-            "study": self.study.study,
-            "dataset": at.dataset,
-            "row": row,
-            "column": column,
-        }
         seed = -1 if at.dataset_seed is None else at.dataset_seed
+        own: dict[str, Any] = dict.fromkeys(("pretraining", "mask", "guidance"), "")
+        own |= {"study": self.study.study, "dataset": at.dataset, "row": row, "column": column}
         own |= {"title": self._title(at.dataset), "dataset_seed": seed, "seed": at.seed}
         own |= {"stage": run.stage, "metric": metric, "control": False, "run_id": run.run_id}
-        own |= {"views": " ".join(views), "backbone": run.model.backbone}
-        return dict.fromkeys(("pretraining", "mask", "guidance"), "") | own
+        return own | {"unit": self._unit(at), "backbone": run.model.backbone}
+
+    def _unit(self, at: At) -> str:
+        """Return what an interval over a dataset's runs is over."""
+        if at.dataset_seed is None:
+            return "seeds"
+        place = self.study.datasets[self.study.datasets[at.dataset].videos_of or at.dataset]
+        if place.root:
+            return "folds"
+        like = self.scale.datasets.get(place.use)
+        drawn = (like.generate if like else {}) | (place.generate or {})
+        return "worlds" if drawn.get("kind") == "world" else "datasets"
 
     def _add(self, spec: Spec) -> Spec:
         """Add a run after those that it starts from. Return it, or the equal run that is there."""
@@ -236,12 +247,14 @@ class _Runs:
     def _start(self, at: At, name: str) -> Pretrain:
         """Return the pretraining of a row. Controls and pictures have the study's plain one."""
         row, source = self.study.rows.get(name, Row()), self._source(at)
-        Mask(name=row.mask)
         backbone, epochs = row.backbone or self.study.backbone, row.epochs or self.study.epochs
+        mask = row.mask or "mgm"
+        Mask(name=mask)
         if self.scale.backbones and backbone not in self.scale.backbones:
             raise UserError(f"scale {self.scale.name}: backbones lacks {backbone}; add its sizes")
-        recipe = recipes.pretrain(self._recipe(at, source), row.mask, epochs, backbone)
-        own = dict(row.changes)
+        recipe = recipes.pretrain(self._recipe(at, source), mask, epochs, backbone)
+        own: dict[str, Any] = {"mask.name": row.mask} if row.mask else {}
+        own |= ({"optim.epochs": row.epochs} if row.epochs else {}) | row.changes
         if own.get("mask.guidance") == "flow":
             own["mask.guidance"] = self.scale.flow
         if row.start not in ("", "none"):
@@ -291,28 +304,28 @@ class _Runs:
         key, videos = self._videos(dataset, at.dataset_seed)
         sizes = scale.backbones.get(recipe.model.backbone, {})
         place = study.datasets[at.dataset].settings
-        fields = dict(_fields(recipe))
         layers: tuple[Layer, ...] = (
             (f"scale {scale.name}: overrides.{stage}", scale.overrides.get(stage, {})),
             (f"scale {scale.name}: backbones", dotted(sizes, "model.")),
             (f"settings.{stage}", study.settings.get(stage, {})),
             (f"datasets.{at.dataset}.settings.{stage}", place.get(stage, {})),
+            ("", {"data.dataset": videos.name or key, "data.digest": videos.digest}),
+            ("", {"seed": at.seed}),
+            *own,
         )
-        for layer in layers:
-            self._change(fields, *layer)
-        fields |= {"data.dataset": videos.name or key, "data.digest": videos.digest}
-        fields["seed"] = at.seed
-        for layer in own:
-            self._change(fields, *layer)
-        steps = scale.steps.of(fields) if scale.steps else {}
-        chosen = {name for _, layer in own for name in dotted(layer)}
-        fields |= {name: value for name, value in steps.items() if name not in chosen}
-        run = type(recipe).model_validate(nested(fields))
+        known, given = _fields(recipe), dict[str, Any]()
+        for where, layer in layers:
+            given |= self._known(known, where, layer)
+        epochs = (known | given).get("optim.epochs")
+        steps = scale.steps.of(epochs) if scale.steps and epochs else {}
+        run = type(recipe).model_validate(nested({**known, **steps, **given}))
         self.made[run.run_id] = run
         return run
 
-    def _change(self, fields: dict[str, Any], where: str, layer: Mapping[str, Any]) -> None:
-        """Change fields by a layer. `where` names it in errors."""
+    def _known(
+        self, fields: Mapping[str, Any], where: str, layer: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return a layer by dotted names, which are all of `fields`. `where` names it in errors."""
         layer = dotted(layer)
         if unknown := layer.keys() - fields.keys():
             name = min(unknown)
@@ -320,7 +333,7 @@ class _Runs:
                 f"study {self.study.study}: {where}: {name} is not a field of a spec; "
                 f"{nearest(name, fields)}"
             )
-        fields |= layer
+        return layer
 
     def _source(self, at: At) -> str:
         """Return the dataset whose videos pretrain for a place."""
@@ -408,7 +421,7 @@ def _after(start: Pretrain, parent: str) -> Layer:
 
 
 @cache
-def _fields(recipe: Spec) -> Mapping[str, Any]:
+def _fields(recipe: Spec) -> dict[str, Any]:
     return dotted(recipe.model_dump(mode="json"))
 
 

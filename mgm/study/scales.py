@@ -1,22 +1,29 @@
-"""Scales: the paper's experiments at other sizes, as differences from the paper.
+"""Scales, which are sizes of experiments, and suites, which are studies at a scale.
 
-`workflow/config/NAME.yaml` holds one.
+`workflow/config/NAME.yaml` holds a scale, as differences from the paper's recipes.
+`studies/NAME.yaml` holds a suite: one study, or a list of studies with their scale.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from mgm.errors import UserError, nearest, valid
+from mgm.errors import UserError, valid
 from mgm.spec import Flow, FrozenModel, KnownBackbone, RunOptions
-from mgm.study import CONFIG
-from mgm.study.schema import Name, Numbers, Stage, Study, read_yaml
-
-# The paper's studies, in the order of its tables.
-PAPER = Path(__file__).with_name("paper")
-NAMES = ("table1", "table2", "table3", "table4", "table4e", "measured")
+from mgm.study import CONFIG, STUDIES
+from mgm.study.schema import (
+    PAPER,
+    Name,
+    Numbers,
+    Stage,
+    Study,
+    load_study,
+    read_yaml,
+    require_names,
+)
 
 
 class ScaleDataset(FrozenModel):
@@ -43,32 +50,27 @@ class ScaleDataset(FrozenModel):
 
 
 class Steps(FrozenModel):
-    """The number of training steps: factor * epochs ** power, where a stage has no `optim.steps`.
+    """The number of training steps of a stage that trains by epochs: factor * epochs ** power.
 
-    `warmup` is the share of the steps that warms up.
+    `warmup` is the share of the steps that warms up. Every other field of a run goes before these.
     """
 
     factor: float = Field(gt=0)
     power: float = Field(gt=0, le=1)
     warmup: float = Field(ge=0, lt=1)
 
-    def of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the steps of a run with these fields; nothing if it does not train by epochs."""
-        epochs = fields.get("optim.epochs")
-        if not epochs:
-            return {}
-        steps = fields["optim.steps"] or round(self.factor * float(epochs) ** self.power)
+    def of(self, epochs: float) -> dict[str, Any]:
+        """Return the fields of a run that trains for so many epochs."""
+        steps = round(self.factor * float(epochs) ** self.power)
         return {"optim.steps": steps, "optim.warmup_epochs": self.warmup * float(epochs)}
 
 
 class Scale(FrozenModel):
-    """The experiments at one size, as differences from the paper."""
+    """The size of experiments, as differences from the paper's recipes."""
 
     name: Name
     # What its numbers allow to conclude. Every page shows it.
     caveat: str = ""
-    # Cost of all its runs, printed before they start.
-    expected_cost: str = ""
     # Seeds of runs.
     seeds: Numbers = (0,)
     # Seeds of every generated dataset. Then a run has the seed of its dataset, and intervals are
@@ -83,25 +85,9 @@ class Scale(FrozenModel):
     datasets: dict[Name, ScaleDataset] = Field(default_factory=dict)
     # Method of the optical flow of Table 4b.
     flow: Flow = "raft-small"
-    # What this scale changes in the paper's studies: fields that are merged into theirs. A field,
-    # or a study, that is null is left out. `"*": null` leaves out all fields of a mapping.
-    studies: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    # Runs per job.
     specs_per_job: int = Field(1, ge=1)
     execution: RunOptions = RunOptions()
-
-
-def merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested fields with `changes`. A change to None leaves the field out; "*" is all."""
-    result = {} if "*" in changes else dict(fields)
-    for name, change in changes.items():
-        old = result.get(name)
-        if change is None:
-            result.pop(name, None)
-        elif isinstance(old, Mapping) and isinstance(change, Mapping):
-            result[name] = merged(old, change)
-        else:
-            result[name] = change
-    return result
 
 
 def file_of(name: str, folder: Path) -> Path:
@@ -110,15 +96,27 @@ def file_of(name: str, folder: Path) -> Path:
 
 
 def _fields(path: Path) -> dict[str, Any]:
-    """Return the fields of a scale, merged into those of the scale that `base` names."""
+    """Return the fields of a scale, which replace those of the scale that `base` names.
+
+    Overrides and backbones are merged.
+    """
     fields = read_yaml(path, "scale")
     if base := fields.pop("base", ""):
         own = file_of(str(base), path.parent)
         # A user's file may have the name of the scale that it changes.
         if not own.is_file() or own.samefile(path):
             own = file_of(str(base), CONFIG)
-        return merged(_fields(own), fields)
+        old = _fields(own)
+        for name in ("overrides", "backbones"):
+            fields[name] = _merged(old.get(name, {}), fields.get(name, {}))
+        return old | fields
     return fields
+
+
+def _merged(old: Any, new: Any) -> Any:
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return new
+    return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
 
 
 def load_scale(path: Path) -> Scale:
@@ -132,20 +130,68 @@ def load_scale(path: Path) -> Scale:
         return Scale.model_validate(fields)
 
 
-def of_paper(scale: Scale) -> list[Study]:
-    """Return the paper's studies as a scale has them.
+class _Suite(FrozenModel):
+    """The file of a suite of several studies."""
+
+    scale: str
+    expected_cost: str = ""
+    # Studies of the paper by name, or fields of studies as in a file of their own.
+    studies: tuple[str | dict[str, Any], ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Studies at a scale.
+
+    Attributes:
+        name: of its results, reports and logs.
+        cost: of all its runs, in words.
+        files: what it was read from.
+    """
+
+    name: str
+    studies: list[Study]
+    scale: Scale
+    cost: str
+    files: list[Path]
+
+
+def load_suite(name: str) -> Suite:
+    """Read a suite: of studies/, or a YAML file of a user.
 
     Raises:
-        UserError: the scale changes a study so that it is invalid, or names one that is not there.
+        UserError: there is no such file, or a field is unknown, missing or invalid.
     """
-    if unknown := scale.studies.keys() - {*NAMES}:
-        name = min(unknown)
-        raise UserError(f"scale {scale.name}: studies.{name} is unknown; {nearest(name, NAMES)}")
-    studies = []
-    for name in NAMES:
-        changes = scale.studies.get(name, {})
-        if changes is not None:
-            fields = merged(read_yaml(PAPER / f"{name}.yaml", "study"), changes)
-            with valid(f"scale {scale.name}: studies.{name}."):
-                studies.append(Study.model_validate(fields))
-    return studies
+    path = file_of(name, STUDIES)
+    fields = read_yaml(path, "study")
+    if "studies" not in fields:
+        study = load_study(path)
+        if study.study in study.views:
+            raise UserError(f"{path}: views.{study.study}: is the study's name; choose another")
+        return _suite(study.study, [study], study.scale, study.expected_cost, path)
+    with valid(f"{path}: "):
+        suite = _Suite.model_validate(fields)
+    studies, views = list[Study](), dict[str, str]()
+    for at, one in enumerate(suite.studies):
+        if isinstance(one, str):
+            study = load_study(PAPER / f"{one}.yaml")
+        else:
+            with valid(f"{path}: studies.{one.get('study', at)}."):
+                study = Study.model_validate({"scale": suite.scale, **one})
+            require_names(study, f"{path}: studies.{study.study}.")
+        if study.study in [other.study for other in studies]:
+            raise UserError(f"{path}: studies: {study.study} is there twice; remove one")
+        for key in study.shown_views:
+            if key in views:
+                raise UserError(
+                    f"{path}: studies.{study.study}.views.{key}: {views[key]} has a view of that "
+                    "name; rename one"
+                )
+            views[key] = study.study
+        studies.append(study)
+    return _suite(path.stem, studies, suite.scale, suite.expected_cost, path)
+
+
+def _suite(name: str, studies: list[Study], scale: str, cost: str, path: Path) -> Suite:
+    file = file_of(scale, CONFIG)
+    return Suite(name, studies, load_scale(file), cost, [path, file])

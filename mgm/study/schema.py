@@ -1,10 +1,11 @@
 """A study: a comparison as data, from which its runs, tables, page and verdicts follow.
 
-`studies/NAME.yaml` holds one. Those of `mgm/study/paper` are the paper's tables.
+`studies/NAME.yaml` holds one, or several at a scale. `mgm/study/paper` has the paper's tables.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,12 +16,19 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from mgm.errors import UserError, nearest, valid
 from mgm.spec import CONTROLS, FrozenModel, KnownBackbone, RunOptions
 
+# The paper's studies and printed tables.
+PAPER = Path(__file__).with_name("paper")
+
 Stage = Literal["pretrain", "finetune", "probe", "measure", "sample"]
 SEED = "{seed}"
 # The loader in C is ten times faster.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Can be the name of a folder and of a Snakemake target, and is one word for a shell.
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
+# The Snakefile's rules, and files that each page has. No study and no view has such a name.
+RULES = ("all", "report", "prepare", "flow", "result", "pretrain", "finetune", "probe", "measure")
+PREFIXES = ("cells-", "differences-", "predictions-")
+RESERVED = (*RULES, "sample", "cells", "claims", "differences", "predictions", "runs")
 # The metric of each control without a model, by its title.
 CONTROL_ROWS = {control.title: control.name for control in CONTROLS if control.kind != "model"}
 # Metrics that are shares of test videos or of predictions, in per cent.
@@ -28,18 +36,36 @@ SHARES = {"top1", "outside", *CONTROL_ROWS.values()}
 
 
 def _numbers(value: Any) -> Any:
-    """Return the numbers of "701-720", or of several ranges: "0-3, 7"."""
-    if isinstance(value, int):
-        return (value,)
-    if not isinstance(value, str):
-        return value
-    if not re.fullmatch(r"\s*\d+(-\d+)?(\s*,\s*\d+(-\d+)?)*\s*", value):
-        raise ValueError("is not a number, or a range such as 701-720")
-    ranges = [[int(end) for end in part.split("-")] for part in value.split(",")]
-    if any(ends[0] > ends[-1] for ends in ranges):
-        raise ValueError("has a range that goes down")
-    # A number counts once.
-    return (*dict.fromkeys(n for ends in ranges for n in range(ends[0], ends[-1] + 1)),)
+    """Return the numbers of "701-720", of several ranges such as "0-3, 7", or of a list."""
+    if isinstance(value, str):
+        if not re.fullmatch(r"\s*\d+(-\d+)?(\s*,\s*\d+(-\d+)?)*\s*", value):
+            raise ValueError("is not a number, or a range such as 701-720")
+        ranges = [[int(end) for end in part.split("-")] for part in value.split(",")]
+        if any(ends[0] > ends[-1] for ends in ranges):
+            raise ValueError("has a range that goes down")
+        value = [n for ends in ranges for n in range(ends[0], ends[-1] + 1)]
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError("is not a number from 0, a range such as 701-720, or a list of numbers")
+    _once(numbers)
+    return tuple(numbers)
+
+
+def _once(names: Iterable[Any]) -> Any:
+    """Return names, of which none may be there twice."""
+    names = [*names]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"has {twice[0]} twice; remove one")
+    return names
+
+
+@contextmanager
+def _within(where: str) -> Iterator[None]:
+    """Name the place of an error."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
@@ -94,7 +120,17 @@ class Dataset(FrozenModel):
         given = (self.generate is not None, self.root, self.videos_of, self.use, self.mean_of)
         if sum(map(bool, given)) != 1:
             raise ValueError("needs one of use, generate, root, videos_of, mean_of")
+        if re.search("[{}]", self.root.replace(SEED, "")):
+            raise ValueError(f"root: {self.root} has braces; only {SEED} may have them")
+        if self.minus_mean_of and not self.mean_of:
+            raise ValueError("minus_mean_of needs mean_of")
+        _once([*self.mean_of, *self.minus_mean_of])
         return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The datasets that it is a mean of, or that are subtracted."""
+        return self.mean_of + self.minus_mean_of
 
     @property
     def seeded(self) -> bool:
@@ -126,8 +162,8 @@ class Changes(FrozenModel):
 class Row(Changes):
     """A kind of pretraining, as differences from the study's."""
 
-    # They choose the recipe, which the scale then changes. All other fields replace the scale's.
-    mask: str = "mgm"
+    # They choose the recipe, which the scale then changes. Default: mgm, and those of the study.
+    mask: str = ""
     epochs: int | None = Field(None, ge=1)
     backbone: KnownBackbone | None = None
     # none: random weights. A row above: go on from its weights.
@@ -157,12 +193,14 @@ class View(Selection):
     note: str = ""
     turned: bool = False
     controls: bool = True
-    # Charts: the axis, the colours, the panels, and the row that all others are subtracted from.
-    # Studies frozen before there were `differences` have `row` and `dataset` as axes of charts.
+    # Charts, differences and tables: the row that is subtracted from all others. A table has the
+    # differences after its numbers, and the paper's numbers for its rows.
+    minus: str = ""
+    # Charts: the axis, the colours and the panels. Studies frozen before there were `differences`
+    # have `row` and `dataset` as axes of charts.
     x: Literal["row", "dataset", "epochs", "ratio", "steps"] = "row"
     hue: Literal["", "row", "line", "dataset", "column"] = ""
     panel: Literal["", "dataset", "column"] = ""
-    minus: str = ""
     # Charts: show the numbers that the paper prints, too.
     quoted: bool = False
     show: Literal["", "masks", "coverage", "attention", "overlays", "reconstructions"] = ""
@@ -186,9 +224,9 @@ class Prediction(FrozenModel):
     minus: str = ""
     # Two rows. Their difference is subtracted too.
     than: tuple[str, str] | None = None
-    above: float | None = None
-    below: float | None = None
-    within: float | None = Field(None, gt=0)
+    above: float | None = Field(None, allow_inf_nan=False)
+    below: float | None = Field(None, allow_inf_nan=False)
+    within: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _has_one_bound(self) -> Self:
@@ -252,8 +290,6 @@ class Study(FrozenModel):
     # When it stops, in words, and what an attentive reader would ask.
     stopping_rule: str = ""
     limitations: dict[str, str] = Field(default_factory=dict)
-    # Runs per job; by default as many as the scale has.
-    specs_per_job: int | None = Field(None, ge=1)
     execution: RunOptions | None = None
 
     @model_validator(mode="after")
@@ -263,9 +299,20 @@ class Study(FrozenModel):
                 raise ValueError(f"{where}: {name!r} is unknown; {nearest(name, known)}")
         if clash := self.rows.keys() & CONTROL_ROWS.keys():
             raise ValueError(f"rows: {min(clash)} is a control; choose another name")
+        titles = [place.title for place in self.datasets.values() if place.title and place.tested]
+        with _within("datasets: titles"):
+            _once(titles)
         for name, dataset in self.datasets.items():
             if dataset.seeded and not (dataset.dataset_seeds or self.dataset_seeds):
                 raise ValueError(f"datasets.{name}: has no seeds; add dataset_seeds")
+            for part in (self.datasets[part] for part in dataset.parts):
+                if part.mean_of or not part.tested:
+                    raise ValueError(f"datasets.{name}.mean_of: has a mean, or one without tests")
+        for key, view in self.views.items():
+            if view.kind == "paper" and not (PAPER / f"{key}.csv").is_file():
+                raise ValueError(f"views.{key}.kind: paper is for the paper's tables; use table")
+            if view.show and any(self.datasets[name].mean_of for name in view.datasets):
+                raise ValueError(f"views.{key}.datasets: a mean has no videos; name another")
         return self
 
     def _references(self) -> Iterator[tuple[str, str, Iterable[str]]]:
@@ -281,8 +328,7 @@ class Study(FrozenModel):
         for name, row in self.rows.items():
             yield f"rows.{name}.from", row.start, ["none", *rows[: rows.index(name)]]
         for name, dataset in self.datasets.items():
-            others = (*dataset.mean_of, *dataset.minus_mean_of)
-            for other in (dataset.pretrained_on, dataset.videos_of, *others):
+            for other in (dataset.pretrained_on, dataset.videos_of, *dataset.parts):
                 yield f"datasets.{name}", other, self.datasets
             yield from ((f"datasets.{name}.rows", row, rows) for row in dataset.rows)
         yield from (("controls", name, self.columns) for name in self.controls)
@@ -304,6 +350,11 @@ class Study(FrozenModel):
         """The datasets with results, each with its title."""
         return {name: place.title or name for name, place in self.datasets.items() if place.tested}
 
+    def keys_with(self, dataset: str) -> list[str]:
+        """Return the datasets that show a dataset's numbers: itself, and means of it."""
+        places = self.datasets.items()
+        return [name for name, place in places if dataset in (name, *place.parts)]
+
     @property
     def shown_views(self) -> dict[str, View]:
         """The views by key. Without a table, each dataset is one."""
@@ -311,6 +362,23 @@ class Study(FrozenModel):
             return self.views
         tables = {f"table-{key}": View(title=t, datasets=(key,)) for key, t in self.shown.items()}
         return tables | self.views
+
+
+class Loader(LOADER):  # type: ignore[misc, valid-type]
+    """Reads YAML, and refuses a key that is there twice."""
+
+
+def _mapping(loader: Any, node: Any) -> Iterator[Any]:
+    seen = set[Any]()
+    for key, _ in node.value:
+        if (name := (key.tag, str(key.value))) in seen and not key.tag.endswith(":merge"):
+            what = f"{key.value} is there twice"
+            raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+        seen.add(name)
+    yield from loader.construct_yaml_map(node)
+
+
+Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
@@ -323,8 +391,8 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise UserError(f"{path}: no such {what}; name a YAML file, or {nearest(path.stem, known)}")
     try:
-        fields = yaml.load(path.read_text(encoding="utf-8"), LOADER)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        fields = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(fields, dict):
         raise UserError(f"{path}: is not a mapping of fields; write `study: NAME` and so on")
@@ -339,7 +407,17 @@ def load_study(path: Path) -> Study:
     """
     fields = read_yaml(path, "study")
     with valid(f"{path}: "):
-        return Study.model_validate(fields)
+        study = Study.model_validate(fields)
+    require_names(study, f"{path}: ")
+    return study
+
+
+def require_names(study: Study, before: str) -> None:
+    """Check that no name of a study is one of the Snakefile or of each page."""
+    names = {"study": study.study} | {f"views.{key}": key for key in study.views}
+    for where, name in names.items():
+        if name in RESERVED or name.startswith(PREFIXES):
+            raise UserError(f"{before}{where}: {name} is a reserved name; choose another")
 
 
 def new_study(path: Path, root: Path, test: Path | None = None) -> str:
@@ -349,6 +427,9 @@ def new_study(path: Path, root: Path, test: Path | None = None) -> str:
         root: the folder of a prepared dataset, whose videos pretrain.
         test: the folder of another one, whose videos are tested on. None: `root`.
     """
+    for folder in filter(None, (root, test)):
+        if re.search("[{}]", str(folder)):
+            raise UserError(f"{folder}: has braces, which a study cannot have; rename it")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).strip(".-") or "mine"
     tested = f"{name}-test" if test else name
     # In quotes, since YAML reads names such as 2024 or on as other things than text.

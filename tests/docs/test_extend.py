@@ -29,9 +29,8 @@ from mgm.data.published import list_published
 from mgm.masking import Grid, make_mask
 from mgm.models import build_mae
 from mgm.spec import Data, Model, Pretrain
-from mgm.study import CONFIG
 from mgm.study.expand import expand, with_parents
-from mgm.study.scales import load_scale, of_paper
+from mgm.study.scales import load_suite
 from tests.helpers.videos import moving_square, write_video
 
 write_video("video.mp4", moving_square(16, 64, 64))
@@ -43,8 +42,8 @@ row_H1, column_W = np.arange(14)[:, None], np.arange(14)
 for clip in masked_BSHW:
     assert any(clip[:, (row_H1 + column_W) % 2 == colour].all() for colour in (0, 1))
 
-scale = load_scale(CONFIG / "smoke.yaml")
-suite = expand(of_paper(scale), scale)
+smoke = load_suite("smoke")
+suite = expand(smoke.studies, smoke.scale)
 runs = with_parents(suite.specs, suite.targets["figure4e"])
 runs = [run for run in runs if run.stage == "pretrain"]
 assert {"checkerboard", "mgm"} <= {run.mask.name for run in runs}

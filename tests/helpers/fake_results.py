@@ -13,23 +13,25 @@ from mgm.results.run import append_log, write_result
 from mgm.spec import CONTROLS, Finetune, Measure, Pretrain, Probe, Spec, parents
 from mgm.study import CONFIG
 from mgm.study.expand import Expansion, expand
-from mgm.study.scales import Scale, load_scale, of_paper
+from mgm.study.scales import Scale, load_scale, load_suite
 from mgm.study.schema import Study
 
 VIDEOS, CLASSES = 240, 12
 STARTED = "2026-01-01T10:00:00+00:00"
 
 
-def smoke(seeds: tuple[int, ...] = (0, 1, 2), studies: tuple[str, ...] = ("table4e",)) -> Scale:
-    """Return the smoke scale with these studies of the paper."""
-    scale = load_scale(CONFIG / "smoke.yaml")
-    others = {study.study: None for study in of_paper(scale) if study.study not in studies}
-    return scale.model_copy(update={"seeds": seeds, "studies": others})
+def smoke(seeds: tuple[int, ...] = (0, 1, 2)) -> Scale:
+    """Return the smoke scale with these seeds."""
+    return load_scale(CONFIG / "smoke.yaml").model_copy(update={"seeds": seeds})
+
+
+def of_paper(*names: str) -> list[Study]:
+    """Return studies of the paper."""
+    return [study for study in load_suite("smoke").studies if study.study in names]
 
 
 def suite(seeds: tuple[int, ...] = (0, 1, 2), studies: tuple[str, ...] = ("table4e",)) -> Expansion:
-    scale = smoke(seeds, studies)
-    return expand(of_paper(scale), scale)
+    return expand(of_paper(*studies), smoke(seeds))
 
 
 def study_of(**fields: Any) -> Study:

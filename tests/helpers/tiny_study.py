@@ -32,7 +32,6 @@ def tiny_study(
     scale |= {"name": "tinyscale", "specs_per_job": specs_per_job}
     scale |= {"datasets": {"ssv2": {"generate": DRAWN}}}
     scale["execution"] |= {"checkpoint_s": 0}
-    scale.pop("studies", None)
     few = {"data.labels_per_class": 4}
     study = {
         "study": name,

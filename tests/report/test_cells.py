@@ -3,12 +3,13 @@
 import shutil
 from math import isinf
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from mgm.report.cells import cells, differences, verdicts
-from mgm.results.frame import Frozen, joined, load
+from mgm.results.frame import Frozen, joined, load, with_means
 from mgm.results.statistics import binomial
 from mgm.study import CONFIG
 from mgm.study.expand import expand
@@ -100,6 +101,49 @@ def test_units_are_seeds_or_datasets(tmp_path):
     assert {*cells(frame).unit} == {"datasets"}
 
 
+def test_a_control_stands_for_each_seed_of_its_videos(tmp_path):
+    found = suite(seeds=(0, 1, 2))
+    finish_all(tmp_path, found.specs)
+    study = load("smoke").studies["table4e"]
+    pairs = [("MGM (Dense)", "File size")]
+    [one] = differences(joined(found, tmp_path), study, pairs).itertuples()
+    assert (one.n, one.unit, one.column) == (3, "seeds", "Linear probe")
+
+
+def test_a_mean_minus_a_mean_may_be_negative(tmp_path):
+    known = {"one": {"generate": {"sprites": 1}}, "three": {"generate": {"sprites": 3}}}
+    effect = {"mean_of": ["one"], "minus_mean_of": ["three"]}
+    study = study_of(datasets=known | {"effect": effect})
+    frame, _ = frame_of(tmp_path, study)
+    # Made-up numbers around zero, whose interval reaches below it.
+    ups = frame.dataset_seed.map(lambda seed: 50.0 + 5 * (seed % 3))
+    frame["value"] = frame.value.where(frame.dataset != "one", ups)
+    frame["value"] = frame.value.where(frame.dataset != "three", 55.0)
+    table = cells(with_means(frame[frame.column != ""], {"small": study}))
+    effects = table[(table.dataset == "effect") & ~table.control]
+    assert (effects.low < 0).all()
+    assert (effects.high < 100).all()
+
+
+def test_the_difference_of_two_tests_has_newcombes_interval(tmp_path):
+    found = suite(seeds=(0,))
+    finish_all(tmp_path, found.specs)
+    frame = joined(found, tmp_path)
+    study, pair = load("smoke").studies["table4e"], ("MGM (Dense)", "Random Tube")
+    table = differences(frame, study, [pair]).set_index("column")
+    own = frame.set_index(["column", "row"]).value
+    for column in ("Linear probe", "Fine-tuned"):
+        shares = [own[column, row] for row in pair]
+        ends = [
+            stats.binomtest(round(2.4 * share), 240).proportion_ci(0.95, "exact")
+            for share in shares
+        ]
+        (one, other), (first, second) = shares, ends
+        low = one - other - np.hypot(one - 100 * first.low, 100 * second.high - other)
+        high = one - other + np.hypot(100 * first.high - one, other - 100 * second.low)
+        assert (table.low[column], table.high[column]) == pytest.approx((low, high))
+
+
 def test_two_units_have_no_interval_and_none_no_number(tmp_path):
     study = study_of(dataset_seeds="1-2")
     frame, found = frame_of(tmp_path, study)
@@ -158,7 +202,7 @@ def test_a_verdict_is_open_where_the_interval_has_both_and_with_few_units(tmp_pa
     )
     frame, _ = frame_of(tmp_path / "few", few)
     [one] = verdicts(frame, few).itertuples()
-    assert (one.verdict, one.why) == ("open", "5 datasets; a verdict needs 6 datasets or seeds")
+    assert (one.verdict, one.why) == ("open", "5 datasets; a verdict needs 6 units of training")
 
 
 def test_predictions_that_were_added_after_the_runs_are_marked(tmp_path):

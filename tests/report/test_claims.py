@@ -5,9 +5,9 @@ import pytest
 from mgm.report.claims import claims, holds, number_of
 from mgm.report.tables import claims_table
 from mgm.results.frame import joined, read_csv
-from mgm.study import CONFIG
 from mgm.study.expand import expand
-from mgm.study.scales import PAPER, load_scale, of_paper
+from mgm.study.scales import load_suite
+from mgm.study.schema import PAPER
 from tests.helpers.fake_results import finish_all
 
 # What the paper's text says and its tables contradict.
@@ -20,9 +20,9 @@ CONTRADICTED = {
 
 
 def test_the_papers_tables_contradict_four_of_its_claims(tmp_path):
-    scale = load_scale(CONFIG / "paper.yaml")
-    studies = {study.study: study for study in of_paper(scale)}
-    found = expand([*studies.values()], scale)
+    suite = load_suite("paper")
+    studies = {study.study: study for study in suite.studies}
+    found = expand(suite.studies, suite.scale)
     table = claims(joined(found, tmp_path), studies)
     assert len(table) == len(read_csv(PAPER / "claims.csv"))
     assert {*table[~table.agrees].quote} == CONTRADICTED
@@ -34,9 +34,10 @@ def test_the_papers_tables_contradict_four_of_its_claims(tmp_path):
 
 
 def test_ours_stands_beside_with_its_interval(tmp_path):
-    scale = load_scale(CONFIG / "paper.yaml").model_copy(update={"seeds": (0, 1, 2)})
-    studies = {study.study: study for study in of_paper(scale)}
-    found = expand([*studies.values()], scale)
+    suite = load_suite("paper")
+    scale = suite.scale.model_copy(update={"seeds": (0, 1, 2)})
+    studies = {study.study: study for study in suite.studies}
+    found = expand(suite.studies, scale)
     finish_all(tmp_path, found.specs)
     frame = joined(found, tmp_path)
     table = claims(frame, studies)

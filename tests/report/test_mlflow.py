@@ -2,26 +2,29 @@
 
 import contextlib
 import multiprocessing
+import posixpath
 import re
+import shutil
 import threading
 import time
 
+import pandas as pd
 import pytest
 
 from mgm.errors import UserError
 from mgm.files import locked
 from mgm.report import mlflow
 from mgm.report.mlflow import folders, sync
-from mgm.results.frame import freeze
+from mgm.results.frozen import freeze
 from mgm.results.run import LOCK
 from mgm.study.expand import expand
-from mgm.study.scales import of_paper
-from tests.helpers.fake_results import finish, smoke, write_log
+from tests.helpers.fake_results import finish, of_paper, smoke, write_log
 from tests.helpers.tracking import Server
 
 pytestmark = pytest.mark.mlflow
 SCALE = smoke((0,))
-KNOWN = expand(of_paper(SCALE), SCALE)
+STUDIES = of_paper("table4e")
+KNOWN = expand(STUDIES, SCALE)
 CHILD = next(spec for spec in KNOWN.specs.values() if spec.stage == "finetune" and spec.parent)
 PARENT = KNOWN.specs[CHILD.parent]
 
@@ -47,7 +50,7 @@ def place(tmp_path, empty):
 
 def begin(folder):
     folder.mkdir(parents=True)
-    freeze(folder, of_paper(SCALE), SCALE, KNOWN)
+    freeze(folder, STUDIES, SCALE, KNOWN)
 
 
 def shown(folder, uri=""):
@@ -116,6 +119,65 @@ def test_a_run_that_grows_stays_the_same_run(place):
     assert runs[PARENT.run_id].data.tags["why"] == ""
     history = client.get_metric_history(first.info.run_id, "train/loss")
     assert sorted(point.step for point in history) == [*range(1, 10)]
+
+
+def test_a_run_that_is_begun_anew_has_its_new_curve_and_one_that_is_gone_goes(place):
+    finish(place, PARENT, steps=20)
+    finish(place, CHILD, steps=5)
+    sync(place)
+    shutil.rmtree(place / PARENT.run_id)
+    shutil.rmtree(place / CHILD.run_id)
+    finish(place, PARENT, steps=3)
+    log = place / PARENT.run_id / "log.jsonl"
+    log.write_text(log.read_text().replace('"time": 1', '"time": 2'))
+    assert counts(place) == (1, 0, 0)
+    client, runs = shown(place)
+    [run] = runs.values()
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert sorted(point.step for point in history) == [1, 2, 3]
+
+
+def test_an_experiment_that_is_renamed_or_deleted_is_found(place):
+    finish(place, PARENT, steps=3)
+    sync(place)
+    client, _ = shown(place)
+    [own] = client.search_experiments(filter_string="name = 'made'")
+    client.rename_experiment(own.experiment_id, "mine")
+    assert counts(place) == (0, 0, 1)
+    client.delete_experiment(own.experiment_id)
+    finish(place, CHILD, steps=3)
+    assert counts(place) in [(1, 0, 1), (2, 0, 0)]
+    assert client.get_experiment(own.experiment_id).lifecycle_stage == "active"
+
+
+def test_a_name_that_mlflow_refuses_is_made_valid(place):
+    for name in ("../x", "a/b", ".", "x" * 400, "ok"):
+        cells = pd.DataFrame([{"metric": "top1", "column": name, "row": "", "control": False}])
+        [(written, value)] = mlflow._shown({"top1": 1.0}, CHILD, cells)
+        assert value == 1.0
+        assert posixpath.normpath(written) == written
+        assert len(written) <= 250
+        assert "/" not in written
+
+
+def test_nothing_is_copied_while_nothing_changes(place, monkeypatch):
+    finish(place, PARENT, steps=3)
+    copies = []
+    monkeypatch.setattr(
+        mlflow, "sync", lambda *words: copies.append(words) or "0 created, 0 updated"
+    )
+    turns = iter([None, lambda: finish(place, CHILD, steps=3), None])
+
+    def sleep(_):
+        if (turn := next(turns, KeyboardInterrupt)) is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        if turn:
+            turn()
+
+    monkeypatch.setattr(mlflow.time, "sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        mlflow.follow(place.parent)
+    assert len(copies) == 2
 
 
 def test_two_people_share_a_tracker_and_touch_only_their_own_runs(place, tmp_path):

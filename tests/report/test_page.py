@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.errors import UserError
 from mgm.report.page import build_report
-from mgm.results.frame import freeze, pack
+from mgm.results.frame import pack
+from mgm.results.frozen import freeze
 from mgm.study import CONFIG
 from mgm.study.expand import expand
-from mgm.study.scales import load_scale, of_paper
+from mgm.study.scales import load_scale
 from tests.helpers.browser import chromium
-from tests.helpers.fake_results import draw_arrays, finish_all, smoke, study_of
+from tests.helpers.fake_results import draw_arrays, finish_all, of_paper, smoke, study_of
 
 SMOKE = load_scale(CONFIG / "smoke.yaml")
 HOSTILE = "<script>alert(1)</script>\nA & B"
@@ -35,8 +36,8 @@ def results_of(results, name, studies, scale):
 def suite(tmp_path_factory):
     """Results and report of parts of the paper, with a run that failed and one half written."""
     place = tmp_path_factory.mktemp("suite")
-    scale = smoke((0, 1, 2), ("table1", "table2", "table4e"))
-    known = results_of(place / "results", "made", of_paper(scale), scale)
+    studies, scale = of_paper("table1", "table2", "table4e"), smoke()
+    known = results_of(place / "results", "made", studies, scale)
     draw_arrays(place / "results/made", known)
     runs = [spec for spec in known.specs.values() if spec.stage == "finetune"]
     (place / "results/made" / runs[0].run_id / "result.json").unlink()
@@ -49,7 +50,7 @@ def test_what_is_shown_has_fixed_places(suite):
     _, report, _ = suite
     tables = {path.name for path in (report / "tables").iterdir()}
     keys = ("table1", "table2a", "table2b", "table2c", "table2d", "table4e")
-    assert {f"{key}.{end}" for key in keys for end in ("csv", "md", "tex")} <= tables
+    assert {f"{key}.{end}" for key in keys for end in ("csv", "md")} <= tables
     figures = {path.name for path in (report / "figures").iterdir()}
     assert {"figure1.svg", "figure4a.svg", "figure4b.svg", "figure5.png"} <= figures
     found = pd.read_csv(report / "tables/claims.csv")
@@ -78,7 +79,9 @@ def test_one_table_or_figure_is_written_alone_or_says_what_it_lacks(suite, tmp_p
     for key in ("table4e", "figure5"):
         path = build_report("made", place / "results", tmp_path / key, key)
         assert {file.stem for file in path.parent.iterdir()} == {key}
-    with pytest.raises(UserError, match=r"table4x: no such table or figure; did you mean table4e"):
+    with pytest.raises(
+        UserError, match=r"table4x: no such study, table or figure; did you mean table4e"
+    ):
         build_report("made", place / "results", tmp_path, "table4x")
     with pytest.raises(UserError, match="figure6"):
         build_report("made", place / "results", tmp_path, "figure6")
@@ -102,7 +105,7 @@ def test_a_study_judges_its_predictions_and_marks_later_ones(tmp_path):
     (tmp_path / "small.yaml").write_text(study_text(study_of(predictions=later, views=views)))
     frozen = tmp_path / "results/small/study.yaml"
     old = re.sub(r"date: .*", "date: '2025-12-31T00:00:00+00:00'", frozen.read_text())
-    frozen.write_text(f"{old}file: {tmp_path / 'small.yaml'}\n")
+    frozen.write_text(re.sub("file: .*", f"file: {tmp_path / 'small.yaml'}", old))
     assert (page.parent / "tables/table-one.csv").exists()
     build_report("small", tmp_path / "results", tmp_path / "reports", draw=False)
     assert not (page.parent / "tables/table-one.csv").exists()

@@ -9,8 +9,10 @@ import yaml
 
 from mgm.errors import UserError
 from mgm.files import locked
+from mgm.report.cells import cells
 from mgm.results import frame as frames
-from mgm.results.frame import freeze, joined, load, pack, read_frame, with_means
+from mgm.results.frame import joined, load, pack, read_frame, read_table, with_means
+from mgm.results.frozen import freeze
 from mgm.results.run import LOCK
 from mgm.study import CONFIG
 from mgm.study.expand import expand
@@ -89,14 +91,109 @@ def test_an_edited_row_is_not_run(place):
         if packed:
             pack_and_leave(place, study)
         write(place, study_of(dataset_seeds="1-2", rows=rows))
-        table = read_frame("small", place / "results")
-        numbers = table[table.column != ""]
+        found = load("small", place / "results")
+        numbers = found.frame[found.frame.column != ""]
         # "Longer" starts from its runs.
         assert {*numbers[numbers.row.isin(("MGM", "Longer"))].status} == {"not run"}
         assert {*numbers[numbers.row == "Tube"].status} == {"finished"}
-    assert load("small", place / "results").problems == [
-        f"study small: row {row} was edited since the runs" for row in ("MGM", "Longer")
-    ]
+        assert found.changes == {"small": ["settings changed of: Longer; MGM"]}
+        # Its runs are counted, not forgotten.
+        [problem] = found.problems
+        assert "has 24 runs that are not wanted any more" in problem
+
+
+CHANGES = [
+    ({"rows": {"Tube": {"mask": "tube"}}}, ["rows gone: MGM; No pretraining"]),
+    ({"dataset_seeds": "1-4"}, ["seeds changed of: one; three"]),
+    ({"settings": {"pretrain": {"optim.lr": 0.1}}}, ["settings changed of: MGM; Tube"]),
+    (
+        {"datasets": {"one": {"generate": {"sprites": 1}}, "new": {"generate": {"sprites": 2}}}},
+        ["datasets added: new", "datasets gone: three"],
+    ),
+    (
+        {"columns": {"Linear probe": {"metric": "outside"}, "Other": {"stage": "finetune"}}},
+        ["columns added: Other", "columns gone: Fine-tuned", "metric changed of: Linear probe"],
+    ),
+    ({"question": "Another?", "answer": "Yes.", "views": {}}, []),
+]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("fields", "lines"), CHANGES)
+def test_what_has_changed_since_the_freeze_is_named(place, fields, lines, packed):
+    study = study_of(dataset_seeds="1-2", compare=[])
+    run(place, study)
+    if packed:
+        pack_and_leave(place, study)
+    write(place, study_of(**{"dataset_seeds": "1-2", "compare": []} | fields))
+    found = load("small", place / "results")
+    assert found.changes == ({"small": lines} if lines else {})
+
+
+def test_the_archive_hides_no_failure_and_counts_a_run_once(place):
+    study = study_of(dataset_seeds="1-2")
+    found = run(place, study)
+    path = pack("small", place / "results")
+    lost = found.cells.run_id[~found.cells.control].iloc[0]
+    folder = place / "results/small" / lost
+    (folder / "result.json").unlink()
+    (folder / "error.txt").write_text("out of memory")
+    # Two packs that were joined by hand.
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    pd.concat([table, table]).to_csv(path, index=False)
+    frame = load("small", place / "results").frame
+    assert {*frame.status[frame.run_id == lost]} == {"failed"}
+    assert len(frame) == len(table)
+    # Where it was never run, the archive has its number.
+    shutil.rmtree(folder)
+    assert {*load("small", place / "results").frame.status} == {"finished"}
+
+
+def test_results_without_their_frozen_study_have_the_packed_one(place):
+    study = study_of(dataset_seeds="1-2", predictions=[{"row": "MGM", "minus": "Tube", "above": 0}])
+    run(place, study)
+    pack("small", place / "results")
+    before = load("small", place / "results").frozen
+    (place / "results/small/study.yaml").unlink()
+    assert load("small", place / "results").frozen == before
+
+
+def test_another_study_of_the_same_name_does_not_replace_it(place):
+    study = study_of(dataset_seeds="1-2")
+    own = place / "own.yaml"
+    fields = study.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    own.write_text(yaml.safe_dump(fields))
+    freeze(place / "results/small", [study], SMOKE, expand([study], SMOKE), str(own))
+    # The user's file has another study now, and this package has one of the same name.
+    own.write_text(yaml.safe_dump(fields | {"study": "other"}))
+    write(place, study_of(question="Of the package?"))
+    assert load("small", place / "results").studies["small"].question == "Which mask?"
+
+
+BROKEN = {
+    "small.csv.xz": [b"", b"version https://git-lfs.github.com/spec/v1\n", "half", "column"],
+    "small.study.yaml": [b"", b"[]", b"study: small\n", "half"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [(name, one) for name, many in BROKEN.items() for one in many]
+)
+def test_a_damaged_file_is_one_line_with_its_path(place, name, content):
+    study = study_of(dataset_seeds="1-2")
+    run(place, study)
+    pack_and_leave(place, study)
+    path = place / "results" / name
+    if content == "half":
+        content = path.read_bytes()[: path.stat().st_size // 2]
+    elif content == "column":
+        pd.read_csv(path, dtype=str).drop(columns="n_test").to_csv(path, index=False)
+        content = path.read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        load("small", place / "results")
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
 
 
 def pack_and_leave(place, study):
@@ -111,9 +208,7 @@ def test_a_packed_study_is_read_back(place):
     before = load("small", place / "results")
     pack_and_leave(place, study)
     after = load("small", place / "results")
-    pd.testing.assert_frame_equal(
-        before.frame.astype({"dataset": str}), after.frame, check_dtype=False
-    )
+    pd.testing.assert_frame_equal(before.frame, after.frame)
     assert after.frozen == before.frozen
     assert after.folder is None
 
@@ -147,15 +242,18 @@ def test_packing_loses_no_run_that_the_study_does_not_want_any_more(place):
     # All runs are in the folder too.
     assert load("small", place / "results").problems == []
     edited = study_of(
-        dataset_seeds="1-2", rows={"MGM": {"mask.ratio": 0.6}, "Tube": study.rows["Tube"]}
+        dataset_seeds="1-2", rows={"MGM": {"mask.ratio": 0.6}, "Tube": {"mask": "tube"}}
     )
     write(place, edited)
     more = expand([edited], SMOKE)
     finish_all(place / "results/small", more.specs)
     lost = len({*found.specs} - {*more.specs})
-    assert load("small", place / "results").problems == [
-        f"{path}: has {lost} runs that small does not want any more"
-    ]
+    what = f"has {lost} runs that are not wanted any more, and does not show them: "
+    folder, archive = load("small", place / "results").problems
+    assert folder.startswith(f"{place}/results/small: {what}")
+    # Of the archive, the rows are known.
+    assert archive.startswith(f"{path}: {what}")
+    assert "of row No pretraining" in archive
     with pytest.raises(UserError, match=f"{path}: has {lost} runs"):
         pack("small", place / "results")
     assert path.read_bytes() == packed
@@ -191,7 +289,7 @@ def test_a_users_own_file_is_found_again(place):
     assert load("small", place / "results").studies["small"].question == "Which mask?"
 
 
-def test_a_scale_has_the_papers_studies(tmp_path):
+def test_a_suite_has_the_papers_studies(tmp_path):
     published = load("smoke", tmp_path)
     assert [*published.studies] == ["table1", "table2", "table3", "table4", "table4e", "measured"]
     assert {*published.frame.status} == {"not run"}
@@ -222,8 +320,24 @@ def test_a_mean_of_datasets_is_computed_per_seed(place):
     assert lost[lost.column == gone.column].value.isna().all()
 
 
+def test_a_mean_counts_the_seeds_of_all_its_parts(place):
+    """A seed that one part lacks is wanted and has no number, also after packing."""
+    datasets = {"one": {"generate": {"sprites": 1}, "dataset_seeds": "1-4"}}
+    datasets |= {"three": {"generate": {"sprites": 3}, "dataset_seeds": "3-8"}}
+    datasets |= {"both": {"mean_of": ["one", "three"]}, "alone": {"mean_of": ["three"]}}
+    study = study_of(datasets=datasets, controls=[])
+    run(place, study)
+    for packed in (False, True):
+        if packed:
+            pack_and_leave(place, study)
+        frame = read_frame("small", place / "results")
+        means = cells(frame[frame.derived]).set_index("dataset")
+        assert {*zip(means.n["both"], means.wanted["both"])} == {(2, 8)}
+        assert {*zip(means.n["alone"], means.wanted["alone"])} == {(6, 6)}
+
+
 def test_what_is_not_there_is_refused(place):
-    with pytest.raises(UserError, match="no such study or scale"):
+    with pytest.raises(UserError, match="no such study"):
         load("smal", place / "results")
     write(place, study_of())
     with pytest.raises(UserError, match="no run is finished"):
@@ -236,6 +350,8 @@ def test_what_is_not_there_is_refused(place):
 def test_committed_numbers_name_their_runs_and_their_frozen_study(path):
     found = load(path.name.removesuffix(".csv.xz"))
     assert found.problems == []
+    packed = read_table(path)
+    assert {*packed.run_id} <= found.specs.keys()
     assert found.frozen.commit
     done = found.frame[found.frame.status == "finished"]
     assert done.commit.str.fullmatch("[0-9a-f]{40}").all()

@@ -6,7 +6,8 @@ from mgm.errors import UserError
 from mgm.spec import Finetune, Measure, Pretrain, Probe, dotted, parents
 from mgm.study import CONFIG, STUDIES
 from mgm.study.expand import expand, with_parents
-from mgm.study.scales import load_scale, of_paper
+from mgm.study.recipes import SUPERVISED
+from mgm.study.scales import load_scale, load_suite
 from mgm.study.schema import CONTROL_ROWS, load_study
 from tests.helpers.fake_results import study_of
 
@@ -75,13 +76,6 @@ def test_a_row_of_more_epochs_trains_for_more_steps():
     assert steps["MGM"] < steps["long"] == steps["own"]
 
 
-def test_seeds_count_once_and_a_view_may_have_any_name():
-    views = {"all": {"columns": ["Linear probe"]}}
-    found = expanded(dataset_seeds="1-3, 3, 2-4", views=views)
-    assert [*found.cells.dataset_seed.unique()] == [1, 2, 3, 4]
-    assert found.targets["all"] == [*found.specs]
-
-
 def test_parents_stand_before_their_runs():
     found = expanded()
     seen = set()
@@ -108,6 +102,39 @@ def test_layers_change_a_recipe_from_the_scale_to_the_row():
     assert fields["clips.stride"] == 1  # the row's
     assert fields["optim.steps"] == 7
     assert found.specs[cell(found, row="MGM").pretraining].optim.steps == 399  # by its epochs
+
+
+STEPS = ["optim.steps", "optim.warmup_epochs", "optim.epochs"]
+
+
+@pytest.mark.parametrize(
+    ("place", "row", "fields"),
+    [
+        ("settings", {}, (399, 7, 200)),
+        ("settings", {"optim.warmup_epochs": 9}, (399, 9, 200)),
+        # The rule has the epochs that are left in the end, and the row's are the last.
+        ("epochs", {"epochs": 800}, (544, 7, 800)),
+        ("epochs", {}, (466, 7, 400)),
+    ],
+)
+def test_the_rule_of_steps_is_the_first_layer(place, row, fields):
+    own = {"optim.warmup_epochs": 7} | ({"optim.epochs": 400} if place == "epochs" else {})
+    found = expanded(settings={"pretrain": own}, rows={"MGM": row}, compare=[])
+    spec = dotted(found.specs[cell(found, row="MGM").pretraining].model_dump(mode="json"))
+    assert tuple(spec[name] for name in STEPS) == fields
+
+
+def test_a_mask_that_a_row_names_wins():
+    rows = {"Tube": {"mask": "tube"}, "Default": {}}
+    found = expanded(settings={"pretrain": {"mask.name": "block"}}, rows=rows, compare=[])
+    masks = {row: cell(found, row=row, column="Linear probe")["mask"] for row in rows}
+    assert masks == {"Tube": "tube", "Default": "block"}
+
+
+def test_videos_of_another_dataset_may_have_seeds_of_their_own():
+    datasets = {"one": {"generate": {}}, "few": {"videos_of": "one", "dataset_seeds": "2-3"}}
+    found = expanded(datasets=datasets)
+    assert [*found.cells[found.cells.dataset == "few"].dataset_seed.unique()] == [2, 3]
 
 
 def test_a_test_has_the_model_of_its_pretraining_and_starts_from_it():
@@ -148,6 +175,47 @@ def test_only_limits_rows_and_columns():
     ]
 
 
+def test_a_row_may_train_with_labels_before_it_is_tested():
+    rows = {"Supervised": {"from": "none", "then": "supervised"}, "Tuned": {"then": "finetune"}}
+    found = expanded(rows=rows, compare=[])
+    last = {}
+    for row in rows:
+        one = cell(found, row=row, column="Linear probe")
+        last[row] = found.specs[found.specs[one.run_id].parent]
+        assert isinstance(last[row], Finetune)
+    assert last["Supervised"].parent == ""
+    assert last["Tuned"].parent == cell(found, row="Tuned").pretraining
+    assert last["Supervised"].label_smoothing == SUPERVISED["label_smoothing"]
+
+
+def test_stand_ins_for_published_datasets_say_so():
+    datasets = {"ssv2": {"use": "ssv2"}, "own": {"use": "ssv2", "title": "Mine"}}
+    study = study_of(datasets=datasets, seeds="0", controls=[])
+    titles = {scale: titles_of(study, scale) for scale in ("smoke", "paper")}
+    assert titles["smoke"] == {"ssv2": "SSv2 stand-in (generated)", "own": "Mine"}
+    assert titles["paper"]["ssv2"] == "SSv2"
+
+
+def titles_of(study, scale):
+    cells = expand([study], load_scale(CONFIG / f"{scale}.yaml")).cells
+    return dict(zip(cells.dataset, cells.title))
+
+
+def test_a_column_has_controls_where_it_has_cells():
+    found = expanded(columns={"A": {"only": {"datasets": ["one"]}}, "B": {}}, controls=["A", "B"])
+    controls = found.cells[found.cells.control]
+    places = {*controls[["dataset", "column"]].itertuples(index=False, name=None)}
+    assert places == {("one", "A"), ("one", "B"), ("three", "B")}
+
+
+def test_a_view_of_a_mean_needs_the_runs_of_its_parts():
+    mean = {"mean_of": ["one", "three"]}
+    study = study_of()
+    datasets = {"mean": mean, **study.model_dump(exclude_defaults=True)["datasets"]}
+    found = expanded(datasets=datasets, views={"means": {"datasets": ["mean"]}})
+    assert {*found.targets["means"]} == {*found.cells.run_id}
+
+
 def test_a_field_that_is_not_there_is_named_with_its_place():
     with pytest.raises(UserError, match=r"rows.MGM: maskk is not a field of a spec"):
         expanded(rows={"MGM": {"maskk": 1}}, compare=[])
@@ -175,8 +243,8 @@ def test_a_prepared_folder_has_a_named_recipe():
 
 
 def test_a_scale_may_draw_each_dataset_once_per_seed():
-    mini = load_scale(CONFIG / "mini.yaml")
-    found = expand(of_paper(mini), mini)
+    mini = load_suite("mini")
+    found = expand(mini.studies, mini.scale)
     own = found.cells[(found.cells.study == "table4e") & (found.cells.dataset == "ssv2")]
     assert {*own.dataset_seed} == {*range(2001, 2017)}
     assert (own.dataset_seed == own.seed).all()
@@ -189,8 +257,8 @@ def test_a_scale_may_draw_each_dataset_once_per_seed():
 
 @pytest.mark.parametrize("name", ["smoke", "paper", "mini"])
 def test_the_paper_expands_at_each_scale(name):
-    scale = load_scale(CONFIG / f"{name}.yaml")
-    found = expand(of_paper(scale), scale)
+    suite = load_suite(name)
+    found = expand(suite.studies, suite.scale)
     assert {"table4e", "figure1", "figure4a", "table4a", "all"} <= found.targets.keys()
     assert {*found.pictures} >= {"figure5", "coverage"}
     for run_id in found.pictures.values():
@@ -198,8 +266,8 @@ def test_the_paper_expands_at_each_scale(name):
 
 
 def test_shared_runs_of_the_paper_are_one_run():
-    scale = load_scale(CONFIG / "paper.yaml")
-    found = expand(of_paper(scale), scale)
+    suite = load_suite("paper")
+    found = expand(suite.studies, suite.scale)
     mgm = {
         ("table4e", "MGM (Dense)"),
         ("table4", "MGM (ViT-B, vectors, jitter)"),

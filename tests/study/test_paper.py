@@ -3,9 +3,9 @@
 import pytest
 
 from mgm.report.cells import printed
-from mgm.study import CONFIG
 from mgm.study.expand import expand
-from mgm.study.scales import PAPER, load_scale, of_paper
+from mgm.study.scales import load_suite
+from mgm.study.schema import PAPER
 
 # As the paper's text has them, without citations and marks of footnotes.
 LINES = {
@@ -121,9 +121,9 @@ def test_table_4e_has_its_marks():
 
 
 def test_each_of_our_cells_is_of_the_study_that_has_the_table():
-    scale = load_scale(CONFIG / "paper.yaml")
-    studies = {key: study for study in of_paper(scale) for key in study.views}
-    cells = expand(of_paper(scale), scale).cells
+    suite = load_suite("paper")
+    studies = {key: study for study in suite.studies for key in study.views}
+    cells = expand(suite.studies, suite.scale).cells
     known = {*cells[["study", "dataset", "row", "column"]].itertuples(index=False, name=None)}
     wanted = 0
     for key in LINES:

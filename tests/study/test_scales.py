@@ -1,12 +1,11 @@
-"""A scale's file: what it changes in the paper's studies, and one line for what is wrong."""
+"""Files of scales and suites: what they say, and one line for what is wrong."""
 
 import pytest
 import yaml
 
-from mgm.drawn.params import world
 from mgm.errors import UserError
 from mgm.study import CONFIG
-from mgm.study.scales import Steps, load_scale, merged, of_paper
+from mgm.study.scales import Steps, load_scale, load_suite
 
 
 def written(folder, **fields):
@@ -28,21 +27,47 @@ def test_a_scale_may_have_the_name_of_its_base(tmp_path):
     assert load_scale(path).datasets == load_scale(CONFIG / "smoke.yaml").datasets
 
 
-def test_a_scale_changes_and_leaves_out_studies(tmp_path):
-    changes = {
-        "table2": None,
-        "table4e": {
-            "rows": {"*": None, "MGM": {}, "Tube": {"mask": "tube"}},
-            "compare": [["MGM", "Tube"]],
-            "views": None,
-        },
-    }
-    studies = {
-        study.study: study for study in of_paper(load_scale(written(tmp_path, studies=changes)))
-    }
-    assert "table2" not in studies
-    assert [*studies["table4e"].rows] == ["MGM", "Tube"]
-    assert next(iter(studies["table1"].rows)) == "MGM, 200"
+def test_a_suite_has_studies_of_the_paper_and_its_own(tmp_path):
+    own = {"study": "mine", "question": "?", "datasets": {"ssv2": {"use": "ssv2"}}}
+    own |= {"rows": {"MGM": {}}, "columns": {"Probe": {}}}
+    path = tmp_path / "both.yaml"
+    path.write_text(yaml.safe_dump({"scale": "smoke", "studies": ["table4e", own]}))
+    suite = load_suite(str(path))
+    assert [study.study for study in suite.studies] == ["table4e", "mine"]
+    assert (suite.name, suite.scale.name) == ("both", "smoke")
+    study = tmp_path / "file.yaml"
+    study.write_text(yaml.safe_dump({**own, "scale": "mini"}))
+    assert (load_suite(str(study)).name, load_suite(str(study)).scale.name) == ("mine", "mini")
+
+
+OWN = {"study": "mine", "question": "?", "datasets": {"ssv2": {"use": "ssv2"}}}
+OWN |= {"rows": {"MGM": {}}, "columns": {"Probe": {}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"studies": ["table5"]}, "table5.yaml: no such study"),
+        ({"studies": []}, "studies"),
+        ({"studies": ["table4e", "table4e"]}, "studies: table4e is there twice"),
+        ({"studies": [OWN | {"epochs": 0}]}, "studies.mine.epochs"),
+        ({"studies": [OWN | {"views": {"report": {}}}]}, "mine.views.report: report is a reserved"),
+        (
+            {"studies": ["table4e", OWN | {"views": {"masks": {}}}]},
+            "studies.mine.views.masks: table4e has a view of that name",
+        ),
+        ({"scale": "smoke", "studies": ["table1"], "rows": {}}, "rows is not a field"),
+        (OWN | {"scale": "smoke", "views": {"mine": {}}}, "views.mine: is the study's name"),
+        (OWN | {"scale": "smoke", "study": "prepare"}, "study: prepare is a reserved name"),
+    ],
+)
+def test_a_wrong_suite_is_refused_in_one_line(tmp_path, fields, named):
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump({"scale": "smoke", **fields}))
+    with pytest.raises(UserError) as caught:
+        load_suite(str(path))
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -52,42 +77,16 @@ def test_a_scale_changes_and_leaves_out_studies(tmp_path):
         ({"name": "../evil"}, "name"),
         ({"datasets": {"x": {}}}, "needs one of generate, adapt, root"),
         ({"overrides": {"train": {}}}, "overrides.train"),
-        ({"studies": {"table5": None}}, "studies.table5 is unknown"),
-        ({"studies": {"table4e": {"epochs": 0}}}, "studies.table4e.epochs"),
+        ({"studies": []}, "studies is not a field"),
     ],
 )
 def test_a_wrong_scale_is_refused_in_one_line(tmp_path, fields, named):
     with pytest.raises(UserError) as caught:
-        of_paper(load_scale(written(tmp_path, **fields)))
+        load_scale(written(tmp_path, **fields))
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_merging_null_leaves_a_field_out():
-    fields = {"a": {"b": 1, "c": 2}, "d": 3}
-    assert merged(fields, {"a": {"b": None, "e": 4}}) == {"a": {"c": 2, "e": 4}, "d": 3}
-    assert merged(fields, {"a": {"*": None, "e": 4}, "d": None}) == {"a": {"e": 4}}
-
-
-def test_steps_follow_from_epochs_unless_a_stage_has_its_own():
+def test_steps_follow_from_epochs():
     steps = Steps(factor=14, power=1, warmup=0.1)
-    assert steps.of({"optim.epochs": 600, "optim.steps": 0}) == {
-        "optim.steps": 8400,
-        "optim.warmup_epochs": 60,
-    }
-    assert steps.of({"optim.epochs": 600, "optim.steps": 5})["optim.steps"] == 5
-    assert steps.of({}) == {}
-
-
-def words(seed):
-    drawn = world(seed)
-    discs, quick = drawn.get("sprites"), drawn.get("quick")
-    what = f"{discs} disc{'s' * (discs > 1)}, back in {quick} of 30 frames" if discs else "a person"
-    return f"{seed}: {what}, contrast {drawn['contrast']} %{', pan' * bool(drawn['pan'])}"
-
-
-def test_mini_lists_its_worlds():
-    mini = load_scale(CONFIG / "mini.yaml")
-    [study] = (study for study in of_paper(mini) if study.study == "table4e")
-    seeds = sorted({*mini.dataset_seeds, *study.datasets["people"].dataset_seeds})
-    assert study.limitations["Worlds"] == "; ".join(map(words, seeds)) + "."
+    assert steps.of(600) == {"optim.steps": 8400, "optim.warmup_epochs": 60}

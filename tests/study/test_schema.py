@@ -8,8 +8,11 @@ import yaml
 
 from mgm.errors import UserError
 from mgm.study import STUDIES
+from mgm.study.scales import load_suite
 from mgm.study.schema import Prediction, load_study, new_study
 from tests.helpers.fake_results import study_of
+
+TWO = {"a": {"generate": {}}, "b": {"generate": {}}}
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,37 @@ from tests.helpers.fake_results import study_of
         ({"dataset_seeds": "8-x"}, "dataset_seeds"),
         ({"dataset_seeds": "8-1"}, "dataset_seeds: has a range that goes down"),
         ({"dataset_seeds": ()}, "add dataset_seeds"),
+        ({"dataset_seeds": [1, 1, 2]}, "dataset_seeds: has 1 twice"),
+        ({"dataset_seeds": "1-3, 2"}, "dataset_seeds: has 2 twice"),
+        ({"dataset_seeds": -1}, "dataset_seeds: is not a number from 0"),
+        ({"seeds": True}, "seeds: is not a number from 0"),
+        ({"datasets": {"a": {"root": "data/{x}"}}}, "datasets.a: root: data/{x} has braces"),
+        ({"datasets": TWO | {"m": {"mean_of": ["a", "a"]}}}, "datasets.m: has a twice"),
+        (
+            {"datasets": TWO | {"m": {"mean_of": ["a"], "minus_mean_of": ["a"]}}},
+            "datasets.m: has a twice",
+        ),
+        (
+            {"datasets": TWO | {"m": {"mean_of": ["a"]}, "n": {"mean_of": ["m", "b"]}}},
+            "datasets.n.mean_of: has a mean",
+        ),
+        (
+            {
+                "datasets": {"a": {"generate": {}}, "b": {"generate": {}, "title": "a"}}
+                | {"c": {"generate": {}, "title": "a"}}
+            },
+            "titles: has a twice",
+        ),
+        ({"views": {"t": {"kind": "paper"}}}, "views.t.kind: paper is for the paper's tables"),
+        (
+            {
+                "datasets": TWO | {"m": {"mean_of": ["a"]}},
+                "views": {"t": {"show": "masks", "kind": "clips", "datasets": ["m"]}},
+            },
+            "views.t.datasets: a mean has no videos",
+        ),
+        ({"views": {"cells": {}}}, "views.cells: cells is a reserved name"),
+        ({"predictions": [{"row": "MGM", "above": float("nan")}]}, "predictions.0.above"),
         ({"datasets": {"a": {"title": "A"}}}, "needs one of use, generate, root"),
         ({"predictions": [{"row": "MGM", "minus": "Tube"}]}, "needs one of above, below, within"),
         ({"predictions": [{"row": "MGM", "than": ["A", "B"], "above": 0}]}, "than needs minus"),
@@ -72,16 +106,17 @@ def test_a_prediction_has_bounds_and_a_sentence(fields, bounds, says):
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_each_study_is_valid(path):
-    study = load_study(path)
-    assert study.study == path.stem
-    assert study.caveat
-    assert not any(sign.isdigit() for sign in study.answer)
+    suite = load_suite(str(path))
+    assert suite.name == path.stem
+    for study in suite.studies:
+        assert study.caveat or suite.scale.caveat
+        assert not any(sign.isdigit() for sign in study.answer)
 
 
 @pytest.mark.parametrize("test", [None, "clips/labelled"])
 @pytest.mark.parametrize(
     ("folder", "name"),
-    [("mine", "mine"), ("2024", "2024"), ("on", "on"), ("my videos: {1}", "my-videos-1")],
+    [("mine", "mine"), ("2024", "2024"), ("on", "on"), ("my videos: #1", "my-videos-1")],
 )
 def test_a_new_study_is_valid(tmp_path, test, folder, name):
     path = tmp_path / "007.yaml"
@@ -90,3 +125,10 @@ def test_a_new_study_is_valid(tmp_path, test, folder, name):
     assert study.study == "007"
     assert [*study.shown] == ([f"{name}-test"] if test else [name])
     assert study.datasets[name].root == f"clips/{folder}"
+
+
+def test_a_key_that_is_there_twice_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("study: a\nrows:\n  MGM: {}\n  MGM: {mask: tube}\n")
+    with pytest.raises(UserError, match=r"twice.yaml: .*MGM is there twice.*line 4"):
+        load_study(path)

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import uuid
+from pathlib import Path
 
 import pytest
 
 from mgm.dag import workflow as dag
 from mgm.dag.workflow import Workflow, visible_gpus
 from mgm.errors import UserError
+from mgm.results.frozen import read_frozen
 from mgm.spec import parents, parse
 from mgm.study.expand import with_parents
 from tests.helpers.programs import ROOT
@@ -21,20 +23,39 @@ def smoke() -> Workflow:
     return Workflow({})
 
 
-def test_a_run_needs_its_data_its_parents_and_never_its_own_job(smoke):
-    for first, batch in smoke.batches.items():
-        assert smoke.makes(first)[0].run_id == first
-        assert len({spec.stage for spec in smoke.makes(first)}) == 1
-        needed = smoke.needs(first)
-        for spec in smoke.makes(first):
-            assert smoke.result(spec.run_id) not in needed
-            assert {smoke.result(parent) for parent in parents(spec)} <= {*needed}
+def test_a_batch_needs_its_data_and_the_batches_of_its_parents(smoke):
+    batch_of = {run: name for name, batch in smoke.batches.items() for run in batch}
+    for name, batch in smoke.batches.items():
+        assert [spec.run_id for spec in smoke.makes(name)] == batch
+        assert {name.split("-")[0]} == {spec.stage for spec in smoke.makes(name)}
+        needed = smoke.needs(name)
+        assert smoke.mark(name) not in needed
+        for spec in smoke.makes(name):
+            marks = {smoke.mark(batch_of[parent]) for parent in parents(spec)}
+            assert marks <= {*needed}
             assert f"{smoke.places[smoke.key(spec)]}/index.json" in needed
-        for other in batch[1:]:
-            # The job of the batch makes it, or it is made alone.
-            assert smoke.result(first) in smoke.needs(other)
-            assert [spec.run_id for spec in smoke.makes(other)] == [other]
-    assert sorted(run for batch in smoke.batches.values() for run in batch) == sorted(smoke.specs)
+            # Alone, a run needs its parents alone.
+            alone = {file for file in smoke.needs(spec.run_id) if file.endswith(".done")}
+            assert alone == {*map(smoke.mark, parents(spec))}
+    assert sorted(batch_of) == sorted(smoke.specs)
+
+
+def test_marks_of_batches_without_a_result_are_deleted_with_those_of_their_pages(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    study = Workflow({"study": str(tiny_study(tmp_path))})
+    marks = [study.mark(name) for name in (*study.batches, *study.targets)]
+    for path in (*marks, *map(study.result, study.specs)):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    study.forget()
+    assert all(map(os.path.exists, marks))
+    fine = next(name for name in study.batches if name.startswith("finetune"))
+    Path(study.result(study.batches[fine][0])).unlink()
+    study.forget()
+    gone = {mark for mark in marks if not os.path.exists(mark)}
+    assert gone == {study.mark(fine), study.mark("tiny"), study.mark("all")}
 
 
 def test_flow_is_needed_by_masks_that_follow_it_alone(smoke):
@@ -47,7 +68,10 @@ def test_flow_is_needed_by_masks_that_follow_it_alone(smoke):
 
 
 def test_a_table_has_its_runs_and_all_has_every_run(smoke):
-    assert {*smoke.targets["all"]} == {*map(smoke.result, smoke.specs)}
+    assert {*smoke.targets["all"]} == {*map(smoke.mark, smoke.batches)}
+    assert smoke.pages["table4e"] == "reports/smoke/tables/table4e.csv"
+    assert smoke.pages["figure5"] == "reports/smoke/figures/figure5.png"
+    assert smoke.pages.keys() == smoke.targets.keys()
     assert {*smoke.targets["table4e"]} < {*smoke.targets["all"]}
 
 
@@ -59,7 +83,7 @@ def test_a_table_makes_no_run_of_others(smoke):
 
 
 def test_commands_name_each_dataset_and_its_folder():
-    paper = Workflow({"scale": "paper", "ucf101": "/downloads"})
+    paper = Workflow({"study": "paper", "ucf101": "/downloads"})
     assert "ucf101 --source /downloads" in paper.prepare("data/ucf101", 8)
     derived = paper.prepare("data/ucf14-hmdb7")
     assert "--source data/ucf101 --target data/hmdb51" in derived
@@ -86,6 +110,9 @@ def test_the_start_writes_specs_and_freezes_the_study_once(tmp_path, monkeypatch
     study.start([])
     specs = [*(tmp_path / "results" / "tiny" / "specs").iterdir()]
     frozen = (tmp_path / "results" / "tiny" / "study.yaml").read_text()
+    # The report reads the user's file again.
+    file = read_frozen(tmp_path / "results" / "tiny").file
+    assert file == str(tmp_path / "tiny.yaml")
     assert {path.stem for path in specs} == {*study.specs}
     for path in specs:
         assert parse(json.loads(path.read_text()), "").run_id == path.stem
@@ -99,9 +126,8 @@ def test_the_start_writes_specs_and_freezes_the_study_once(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"scales": "smoke"}, "scale, study, slurm"),
-        ({"scale": "smoke", "study": "ladder"}, "leave out scale or study"),
-        ({"scale": "smoky"}, "did you mean smoke"),
+        ({"scale": "smoke"}, "study, slurm"),
+        ({"study": "smoky"}, "did you mean smoke"),
         ({"study": "laddr"}, "did you mean ladder"),
         ({"study": "ladder", "ucf101": "/downloads"}, "ucf101"),
     ],
@@ -127,8 +153,6 @@ def test_a_run_that_is_unknown_is_named(smoke):
         ("NoDevFiles", []),
         ("0,1,", ["0", "1"]),
         ("1,-1,0", ["1"]),
-        ("0,7,1", ["0"]),
-        ("1,1", []),
         ("GPU-5ae3, GPU-77b1", ["GPU-5ae3", "GPU-77b1"]),
         ("MIG-GPU-5ae3/1/0", ["MIG-GPU-5ae3/1/0"]),
     ],

@@ -1,0 +1,162 @@
+"""Studies as they were before their first run, in results/NAME/study.yaml.
+
+The page judges these predictions, and says what of the study has changed since.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from pydantic import Field, ValidationError
+
+from mgm.errors import valid
+from mgm.files import write_text
+from mgm.results.run import git_commit
+from mgm.spec import FrozenModel
+from mgm.study.expand import Expansion, expand
+from mgm.study.scales import Scale
+from mgm.study.schema import Study, read_yaml
+
+FROZEN = "study.yaml"
+# What tells a number from the others.
+NUMBER = ["study", "dataset", "dataset_seed", "seed", "row", "column", "metric"]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Studies as they were before the first run, at `commit` and `date`."""
+
+    commit: str
+    date: str
+    studies: dict[str, Study]
+    scale: dict[str, Any]
+    # Of prepared datasets, by key.
+    digests: dict[str, str]
+    # The file that a user named. Empty: one of this package.
+    file: str = ""
+
+
+class _File(FrozenModel):
+    """The fields of a frozen study's file."""
+
+    commit: str
+    date: str
+    file: str = ""
+    digests: dict[str, str] = Field(default_factory=dict)
+    scale: dict[str, Any]
+    studies: tuple[Study, ...]
+
+
+def freeze(
+    folder: Path, studies: Sequence[Study], scale: Scale, expansion: Expansion, file: str = ""
+) -> None:
+    """Write the frozen study of a folder of results, unless it is there.
+
+    A packed study stays as it was frozen before its first run.
+    """
+    path, packed = folder / FROZEN, folder.with_name(f"{folder.name}.{FROZEN}")
+    if path.exists():
+        return
+    if packed.exists():
+        write_text(path, packed.read_text(encoding="utf-8"))
+        return
+    commit, dirty = git_commit()
+    fields = {
+        "commit": commit + "-dirty" * dirty,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "file": file,
+        "digests": {key: one.digest for key, one in expansion.datasets.items() if one.root},
+        "scale": _dump(scale),
+        "studies": [_dump(study) for study in studies],
+    }
+    head = "# Written before the first run. The page judges these predictions.\n"
+    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
+    write_text(path, head + text)
+
+
+def _dump(model: Any) -> dict[str, Any]:
+    return model.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def read_frozen(folder: Path) -> Frozen | None:
+    """Read the frozen study of a folder of results, or of a packed one; None if there is none.
+
+    Raises:
+        UserError: the file is no frozen study.
+    """
+    packed = folder.with_name(f"{folder.name}.{FROZEN}")
+    path = next(filter(Path.is_file, (folder / FROZEN, packed)), None)
+    if path is None:
+        return None
+    with valid(f"{path}: ", "restore it"):
+        fields = _File.model_validate(read_yaml(path, "frozen study"))
+    own = {study.study: study for study in fields.studies}
+    return Frozen(fields.commit, fields.date, own, fields.scale, fields.digests, fields.file)
+
+
+def scale_of(frozen: Frozen) -> Scale | None:
+    """Return the frozen scale; None if an older version wrote it, and this one cannot read it."""
+    fields = {name: value for name, value in frozen.scale.items() if name in Scale.model_fields}
+    try:
+        return Scale.model_validate(fields)
+    except ValidationError:
+        return None
+
+
+def wanted_by(frozen: Frozen, today: Scale) -> pd.DataFrame:
+    """Return the numbers that the frozen studies wanted, at today's scale if theirs is unknown."""
+    studies = [*frozen.studies.values()]
+    return expand(studies, scale_of(frozen) or today, frozen.digests, lenient=True).cells
+
+
+def changes(
+    old: pd.DataFrame, new: pd.DataFrame, frozen: Mapping[str, Study], studies: Mapping[str, Study]
+) -> dict[str, list[str]]:
+    """Return what of each study differs from the frozen one, in words.
+
+    Args:
+        old: numbers that the frozen studies wanted; `new`: those of today.
+    """
+    found = dict[str, list[str]]()
+    for name, study in studies.items():
+        if name not in frozen:
+            found[name] = ["the study is new"]
+            continue
+        before, after = old[old.study == name], new[new.study == name]
+        lines = list[str]()
+        for part in ("dataset", "row", "column"):
+            ours, theirs = after[part].unique(), before[part].unique()
+            lines += _named(f"{part}s added", (one for one in ours if one not in theirs))
+            lines += _named(f"{part}s gone", (one for one in theirs if one not in ours))
+        places = {key: place for key, place in frozen[name].datasets.items() if place.mean_of}
+        means = {key: place for key, place in study.datasets.items() if place.mean_of}
+        lines += _named("means added", means.keys() - places.keys())
+        lines += _named("means gone", places.keys() - means.keys())
+        both = means.keys() & places.keys()
+        lines += _named("means changed", (k for k in both if means[k].parts != places[k].parts))
+        cell = ["dataset", "row", "column"]
+        seeds = ["dataset_seed", "seed"]
+        same = before[cell].drop_duplicates().merge(after[cell].drop_duplicates())
+        own = [part.merge(same) for part in (before, after)]
+        keys = [set(part[[*cell, *seeds]].itertuples(index=False, name=None)) for part in own]
+        lines += _named("seeds changed of", (place[0] for place in keys[0] ^ keys[1]))
+        joined = own[0].merge(own[1], on=[*cell, *seeds], suffixes=("", "_now"))
+        edited = joined[joined.metric != joined.metric_now]
+        lines += _named("metric changed of", edited.column)
+        edited = joined[(joined.metric == joined.metric_now) & (joined.run_id != joined.run_id_now)]
+        lines += _named("settings changed of", edited.row)
+        if lines:
+            found[name] = lines
+    if gone := frozen.keys() - studies.keys():
+        found.setdefault(next(iter(studies)), []).extend(_named("studies gone", gone))
+    return found
+
+
+def _named(what: str, names: Iterable[str]) -> list[str]:
+    """Return a line that names what has changed; none if nothing has."""
+    known = sorted({*names})
+    return [f"{what}: {'; '.join(known)}"] if known else []
