@@ -229,9 +229,12 @@ class Prediction(FrozenModel):
     within: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
-    def _has_one_bound(self) -> Self:
-        if sum(bound is not None for bound in (self.above, self.below, self.within)) != 1:
-            raise ValueError("needs one of above, below, within")
+    def _has_bounds(self) -> Self:
+        one_sided = self.above is not None or self.below is not None
+        if one_sided == (self.within is not None):
+            raise ValueError("needs one of above, below, within; or above and below")
+        if self.bounds[0] >= self.bounds[1]:
+            raise ValueError("above is not less than below")
         if self.than and not self.minus:
             raise ValueError("than needs minus")
         return self

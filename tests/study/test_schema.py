@@ -60,6 +60,8 @@ TWO = {"a": {"generate": {}}, "b": {"generate": {}}}
         ),
         ({"views": {"cells": {}}}, "views.cells: cells is a reserved name"),
         ({"predictions": [{"row": "MGM", "above": float("nan")}]}, "predictions.0.above"),
+        ({"predictions": [{"row": "MGM", "above": 2, "below": 2}]}, "above is not less than below"),
+        ({"predictions": [{"row": "MGM", "above": 2, "within": 2}]}, "needs one of above, below"),
         ({"datasets": {"a": {"title": "A"}}}, "needs one of use, generate, root"),
         ({"predictions": [{"row": "MGM", "minus": "Tube"}]}, "needs one of above, below, within"),
         ({"predictions": [{"row": "MGM", "than": ["A", "B"], "above": 0}]}, "than needs minus"),
