@@ -58,6 +58,7 @@ def test_each_way_to_ask_makes_what_it_needs_and_no_more(tmp_path):
     # What is there is up to date: all of it, a table, a study, a stage.
     for words in ([], ["probes"], ["--until", "pretrain"], [f"results/tiny/{one}/result.json"]):
         assert NOTHING in call(tmp_path, *words)
+    assert "1 of 1 steps" in call(tmp_path, "tiny")
     assert NOTHING in call(tmp_path, "tiny")
     assert (tmp_path / "reports" / "tiny" / "index.html").exists()
     # A result that was deleted is made again, by a target that shows it, and alone.
