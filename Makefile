@@ -64,14 +64,14 @@ bench: setup ## compare loading with peers, on VIDEOS=FOLDER, and time a trainin
 	@OMP_NUM_THREADS=1 $(BIN)/python bench/step.py step --tiny
 
 check: setup ## check format, lint, types and import contracts
-	@$(BIN)/ruff format --check . > .check.log && $(BIN)/ruff check . > .check.log && $(BIN)/snakefmt --check workflow 2> .check.log \
+	@$(BIN)/ruff format --check . > .check.log && $(BIN)/ruff check . > .check.log && $(BIN)/snakefmt --check Snakefile 2> .check.log \
 		|| { cat .check.log; echo "next: make format"; exit 1; }
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache > .check.log 2>&1 || { cat .check.log; exit 1; }
 	@echo "check: clean"
 
 format: setup ## format the code
-	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix . && $(BIN)/snakefmt workflow
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix . && $(BIN)/snakefmt Snakefile
 
 lock: ## pin the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --generate-hashes --universal --python-version 3.11 --no-header \

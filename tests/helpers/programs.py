@@ -14,7 +14,7 @@ def snakemake(folder: Path, *words: str | Path, cores: int = 2) -> list[str]:
     command = [
         BIN / "snakemake",
         "--snakefile",
-        ROOT / "workflow" / "Snakefile",
+        ROOT / "Snakefile",
         "--directory",
         folder,
         "--cores",

@@ -44,7 +44,7 @@ def slurm(tmp_path_factory):
 
 def profile(folder: Path) -> Path:
     """Write the profile with small jobs, of which pretraining has two nodes. Return its folder."""
-    fields = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+    fields = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())
     small = {"nodes": 1, "gpus": 0, "cpus_per_task": 1, "mem_mb": 1500, "runtime": 10}
     gpu = {"gpus": 1, "gres": "gpu:1", "tasks_per_gpu": 0}
     asked = fields["set-resources"]
@@ -55,7 +55,7 @@ def profile(folder: Path) -> Path:
     fields |= {
         "set-threads": {"prepare": 1, "flow": 1},
         "set-resources": dict.fromkeys(asked, small) | {"pretrain": pretrain},
-        "configfile": [str(ROOT / "workflow/profiles/slurm/options.yaml")],
+        "configfile": [str(ROOT / "slurm/options.yaml")],
         # Look at the jobs after a second, to save time.
         "slurm-init-seconds-before-status-checks": 1,
     }
@@ -106,7 +106,7 @@ def test_cancelled_and_timed_out_jobs_end_as_if_undisturbed(tmp_path):
     ]
     for watcher in watchers:
         watcher.start()
-    words = [BIN / "snakemake", "--snakefile", ROOT / "workflow/Snakefile", "--directory", tmp_path]
+    words = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path]
     words += ["--profile", profile(tmp_path), "--config", f"study={tmp_path / 'tiny.yaml'}"]
     words += ["--", *(f"results/tiny/{run_id}/result.json" for run_id in [*runs, *probes])]
     done = subprocess.run(
@@ -155,7 +155,7 @@ def test_what_slurm_refuses_fails_with_its_reason(tmp_path):
     fields = yaml.safe_load((folder / "config.yaml").read_text())
     fields["set-resources"]["prepare"] |= {"gres": "gpu:3"}  # a node has two
     (folder / "config.yaml").write_text(yaml.dump(fields | {"retries": 0}, Dumper=Plain))
-    words = [BIN / "snakemake", "--snakefile", ROOT / "workflow/Snakefile", "--directory", tmp_path]
+    words = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path]
     words += ["--profile", folder, "--config", f"study={tmp_path / 'tiny.yaml'}"]
     done = subprocess.run(
         [*map(str, words)],

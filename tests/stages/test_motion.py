@@ -55,6 +55,7 @@ def test_the_table_is_that_of_a_slow_loop_from_videos_and_from_tracks(tmp_path):
     for path in CARRIED:
         for column, value in slow(path).items():
             assert float(found[path.name][column]) == pytest.approx(value, rel=1e-5), column
+    (folder / "broken.mp4").unlink()
     words = ["prepare", "folder", "--source", str(folder), "--out", str(tmp_path / "data")]
     assert CliRunner().invoke(app, [*words, "--short-side", "64"]).exit_code == 0
     shutil.rmtree(folder)

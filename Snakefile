@@ -34,7 +34,7 @@ with one_line():
 # Start a job on all nodes that Slurm gave it, or here with a GPU of its own.
 if plan.options.slurm:
     WORDS = "{resources.nodes} {resources.gpus} {resources.cpus_per_task}"
-    LAUNCH = f"bash {shlex.quote(str(WORKFLOW / 'profiles/slurm/launch.sh'))} {WORDS}"
+    LAUNCH = f"bash {shlex.quote(f'{workflow.basedir}/slurm/launch.sh')} {WORDS}"
 else:
     LAUNCH = f"bash {shlex.quote(str(WORKFLOW / 'gpu.sh'))}"
 # Write a job's output to its log, and show it.
