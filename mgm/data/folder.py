@@ -18,9 +18,11 @@ Groups are never divided. They are the table's column `group`, or else the files
 import hashlib
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from unicodedata import normalize
 
@@ -69,6 +71,7 @@ class Listing:
     Attributes:
         note: where the split comes from, and what is missing or not used.
         excluded: (path, reason) of videos and lists that cannot be used.
+        lists: the files of text that it is from.
     """
 
     root: Path
@@ -76,6 +79,7 @@ class Listing:
     entries: list[Entry]
     note: str
     excluded: list[tuple[str, str]] = field(default_factory=list)
+    lists: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ def listing(
     if not rows:
         raise UserError(f"{root}: has no videos")
     notes, count = [note], len(rows)
-    rows, unused = _used(rows, choices.test)
+    rows, unused = _with_splits(rows, choices.test)
     notes += [f"{split}: {number:,} videos are not used" for split, number in unused.items()]
     found, absent, excluded, searched = _found(root, rows, files)
     if searched:
@@ -205,10 +209,11 @@ def listing(
         order = ("train", "test", "")
         counts = " and ".join(f"{lacking[one]:,} {one}".strip() for one in order if lacking[one])
         notes.append(f"absent: {counts} of the {count:,} listed videos ({shown})")
+    chosen = [row._replace(path=path) for path, row in own.items()]
     if not any(row.split for row in rows):
         kept = sum(path in choices.known for path in own)
         notes.insert(1, DRAWN + f"; {kept:,} known videos keep theirs" * bool(kept))
-    chosen = _with_splits([row._replace(path=path) for path, row in own.items()], choices)
+        chosen = _split_by_hash(chosen, choices.known)
     _require_whole_groups(root, chosen)
     # Sort classes by name, or by value if all names are numbers.
     names = {row.label for row in rows if not unseen(row.label)}
@@ -237,27 +242,27 @@ def _found(
     base = os.path.join(os.path.abspath(root), "")
     rows = [row._replace(path=os.path.normpath(row.path.removeprefix(base))) for row in rows]
     listed = files.paths if files else ()
-    there = [row.path in listed or os.path.isfile(root / row.path) for row in rows]
-    if not all(there):
-        files = files or Files(root)
-    owned = {row.path for row, has in zip(rows, there) if has}
+    there = {row.path for row in rows if row.path in listed or os.path.isfile(root / row.path)}
+    lost = [row.path for row in rows if row.path not in there]
+    if lost and not files:
+        files = Files(root)
     # A list of absolute paths that was made on another machine, in folders with other names.
-    elsewhere = [row.path for row, has in zip(rows, there) if not has and os.path.isabs(row.path)]
-    places = {os.path.dirname(path) for path in elsewhere}
+    places = {os.path.dirname(path) for path in lost if os.path.isabs(path)}
     shared = os.path.commonpath(places) if places else ""
     if shared in places:
         # Each keeps a folder.
         shared = os.path.dirname(shared)
     found, absent, excluded, searched = list[tuple[str, Row]](), list[Row](), [], 0
-    for row, has in zip(rows, there):
-        path: str | None = row.path
-        if files and not has:
-            tail = os.path.relpath(row.path, shared) if os.path.isabs(row.path) else row.path
-            path = files.find(tail, row.name or stem(tail))
-            searched += bool(path) and stem(path or "") != (row.name or stem(row.path))
-        if path is None or (path in owned and not has):
-            absent.append(row)
-        elif mark := unseen(path):
+    for row in rows:
+        path = row.path
+        if files and path not in there:
+            tail = os.path.relpath(path, shared) if os.path.isabs(path) else path
+            path = files.find(tail, row.name or stem(tail)) or ""
+            searched += bool(path) and stem(path) != (row.name or stem(row.path))
+            if not path or path in there:
+                absent.append(row)
+                continue
+        if mark := unseen(path):
             excluded.append((ascii(path)[1:-1], f"has {mark} in its name; rename it"))
         else:
             found.append((path, row))
@@ -267,23 +272,19 @@ def _found(
 # --- Splits ---
 
 
-def _used(rows: list[Row], test: str = "") -> tuple[list[Row], Counter[str]]:
-    """Return the rows of train and test, and how many rows of another split there are."""
+def _with_splits(rows: list[Row], test: str = "") -> tuple[list[Row], Counter[str]]:
+    """Return the rows of train and test, and how many rows of another split there are.
+
+    Rows without splits, or of val alone, have none.
+    """
     splits = {row.split for row in rows}
     if test and test not in splits:
         raise UserError(f"--test {test}: the videos have no such split")
     if splits <= {"", "val"} and not test:
         return [row._replace(split="") for row in rows], Counter()
-    tested = test or ("test" if "test" in splits else "val")
-    used = [row for row in rows if row.split in ("train", tested)]
-    unused = Counter(row.split for row in rows if row.split not in ("train", tested))
-    return [row._replace(split="train" if row.split == "train" else "test") for row in used], unused
-
-
-def _with_splits(rows: list[Row], choices: Choices = USUAL) -> list[Row]:
-    """Return rows that are in train or test each."""
-    rows, _ = _used(rows)
-    return rows if any(row.split for row in rows) else _split_by_hash(rows, choices.known)
+    side_of = {"train": "train", test or ("test" if "test" in splits else "val"): "test"}
+    used = [row._replace(split=side_of[row.split]) for row in rows if row.split in side_of]
+    return used, Counter(row.split for row in rows if row.split not in side_of)
 
 
 def _split_by_hash(rows: list[Row], known: Mapping[str, str] = {}) -> list[Row]:
@@ -297,41 +298,36 @@ def _split_by_hash(rows: list[Row], known: Mapping[str, str] = {}) -> list[Row]:
     Args:
         known: splits that stay, by path.
     """
-    names = [row.group or row.path for row in rows]
-    of_class, of_group = dict[str, dict[str, None]](), dict[str, str]()
-    kept = dict[str, set[str]]()
-    for row, name in zip(rows, names):
-        of_class.setdefault(row.label, {})[name] = None
-        of_group.setdefault(name, row.label)
+    groups_of = defaultdict[str, dict[str, None]](dict)
+    class_of, kept = dict[str, str](), defaultdict[str, set[str]](set)
+    for row in rows:
+        name = row.group or row.path
+        groups_of[row.label][name] = None
+        class_of.setdefault(name, row.label)
         if row.path in known:
-            kept.setdefault(name, set()).add(known[row.path])
+            kept[name].add(known[row.path])
     fixed = {name: min(splits) for name, splits in kept.items() if len(splits) == 1}
-    split_of, count = dict(fixed), Counter[str]()
+    split_of, count = {**fixed}, Counter[str]()
     # Known groups come first, whatever their place among the rows.
-    for name, label in sorted(of_group.items(), key=lambda item: item[0] not in fixed):
+    for name, label in sorted(class_of.items(), key=lambda item: item[0] not in fixed):
         block, place = divmod(count[label], 5)
         count[label] += 1
         digest = hashlib.sha256(os.fsencode(f"{label} {block}")).digest()
         chosen = digest[0] % 5 if block else 1
         split_of.setdefault(name, "test" if place == chosen else "train")
-    several = {label: groups for label, groups in sorted(of_class.items()) if len(groups) > 1}
 
-    def lacking() -> set[str]:
-        """Return which classes are in one split alone."""
-        sides = {label: {split_of[name] for name in own} for label, own in several.items()}
-        return {label for label, own in sides.items() if len(own) == 1}
+    def lone(split_of: Mapping[str, str]) -> set[str]:
+        """Return which classes of several groups are in one split alone."""
+        several = ((label, own) for label, own in groups_of.items() if len(own) > 1)
+        return {label for label, own in several if len({split_of[name] for name in own}) == 1}
 
-    for label in sorted(before := lacking()):
-        for name in several[label]:
-            if label not in before or name in fixed:
-                continue
-            split_of[name] = "train" if split_of[name] == "test" else "test"
-            after = lacking()
-            if after < before:
-                before = after
-            else:
-                split_of[name] = "train" if split_of[name] == "test" else "test"
-    return [row._replace(split=split_of[name]) for row, name in zip(rows, names)]
+    for label in sorted(alone := lone(split_of)):
+        for name in groups_of[label]:
+            if label in alone and name not in fixed:
+                moved = split_of | {name: "train" if split_of[name] == "test" else "test"}
+                if (left := lone(moved)) < alone:
+                    split_of, alone = moved, left
+    return [row._replace(split=split_of[row.group or row.path]) for row in rows]
 
 
 def _require_whole_groups(root: Path, rows: Iterable[Row]) -> None:
@@ -350,37 +346,28 @@ def _require_whole_groups(root: Path, rows: Iterable[Row]) -> None:
 
 def list_folder(source: Path, choices: Choices = USUAL) -> Listing:
     """List the videos of a folder, a table or a list."""
-    table, used = source / "videos.csv", tuple[Path, ...]()
+    if source.is_file():
+        return _of_table(source, read_list(source), choices)
     if not source.is_dir():
-        table = source
-        if not source.is_file():
-            raise UserError(f"{source}: no such file or folder")
+        raise UserError(f"{source}: no such file or folder")
+    table = source / "videos.csv"
     if table.is_file():
-        rows = read_table(table) if table != source else read_list(source)
-        note = "split as listed" if any(row.split for row in rows) else ""
-        used = (table,)
-        made = listing(table.parent, rows, note, choices=choices)
-    elif lists := split_lists(source):
-        used = (*lists.used,)
-        made = listing(source, lists.rows, lists.note, choices=choices)
-        made.excluded += lists.excluded
+        made = _of_table(table, read_table(table), choices)
     else:
-        files = Files(source)
-        rows, note = _rows_of(source, list(files.paths))
-        if count := files.skipped.total():
-            names = ", ".join(sorted(+files.skipped)[:SHOWN])
-            note = "; ".join(
-                filter(None, (note, f"{count:,} hidden videos are not used ({names})"))
-            )
-        made = listing(source, rows, note, files=files, choices=choices)
-        if made.classes != (UNLABELLED,):
-            loose = [path for path in files.paths if "/" not in path]
-            why = "is not in a class folder, so it has no label"
-            made.excluded += [(path, why) for path in loose]
-    if source.is_dir():
-        others = [path for path in _texts(source) if path not in used and is_list(path)]
-        named = {name for name, _ in made.excluded}
-        made.excluded += [(path.name, NOT_USED) for path in others if path.name not in named]
+        made = split_lists(source, choices) or _of_folders(source, choices)
+    named = {name for name, _ in made.excluded}
+    made.excluded += [
+        (path.name, NOT_USED)
+        for path in _texts(source)
+        if path not in made.lists and path.name not in named and is_list(path)
+    ]
+    return made
+
+
+def _of_table(table: Path, rows: list[Row], choices: Choices) -> Listing:
+    note = "split as listed" if any(row.split for row in rows) else ""
+    made = listing(table.parent, rows, note, choices=choices)
+    made.lists = (table,)
     return made
 
 
@@ -389,9 +376,10 @@ def _split_of(folder: str) -> str:
     return SPLIT_OF.get(re.sub(r"[ _-]?(set|split|list)$", "", folder.casefold()), "")
 
 
-def _rows_of(source: Path, paths: Sequence[str]) -> tuple[list[Row], str]:
-    """Return the rows of the videos in a folder, and where their split comes from, if given."""
-    folders = [path.split("/")[:-1] for path in paths]
+def _of_folders(source: Path, choices: Choices) -> Listing:
+    """List the videos in a folder without lists."""
+    files = Files(source)
+    folders = [path.split("/")[:-1] for path in files.paths]
     tops = {names[0] for names in folders if names}
     # Below folders of splits, classes are one level deeper.
     level = int(bool(tops) and all(map(_split_of, tops)))
@@ -406,10 +394,18 @@ def _rows_of(source: Path, paths: Sequence[str]) -> tuple[list[Row], str]:
     labels = ["".join(names[level : level + 1]) for names in folders]
     rows = [
         Row(path, label or UNLABELLED, split if given else "")
-        for path, label, split in zip(paths, labels, splits)
+        for path, label, split in zip(files.paths, labels, splits)
         if label or not any(labels)
     ]
-    return rows, "split as the folders say" if given else ""
+    notes = ["split as the folders say"] * given
+    if files.skipped.total():
+        names = ", ".join(sorted(+files.skipped)[:SHOWN])
+        notes.append(f"{files.skipped.total():,} hidden videos are not used ({names})")
+    made = listing(source, rows, "; ".join(notes), files=files, choices=choices)
+    if made.classes != (UNLABELLED,):
+        why = "is not in a class folder, so it has no label"
+        made.excluded += [(path, why) for path in files.paths if "/" not in path]
+    return made
 
 
 def _texts(source: Path) -> list[Path]:
@@ -417,21 +413,12 @@ def _texts(source: Path) -> list[Path]:
     return [path for path in sorted(source.iterdir()) if path.suffix.lower() in LISTS]
 
 
-@dataclass(frozen=True)
-class Lists:
-    """The lists of a folder: their rows, the files that were used, and those that were not."""
-
-    rows: list[Row]
-    note: str
-    used: tuple[Path, ...]
-    excluded: list[tuple[str, str]]
-
-
-def split_lists(source: Path, number: int = 1) -> Lists | None:
-    """Read the lists in a folder that have a split in their names; None if there are none.
+def split_lists(source: Path, choices: Choices, number: int = 1, title: str = "") -> Listing | None:
+    """List the videos by lists in a folder that have a split in their names; None without any.
 
     Args:
         number: the split. Lists named split_N or trainlistN of other splits are not used.
+        title: what the note begins with.
     """
     per_list, others = dict[Path, list[Row]](), list[tuple[str, str]]()
     for path in _texts(source):
@@ -459,17 +446,17 @@ def split_lists(source: Path, number: int = 1) -> Lists | None:
     rows = _labelled(per_list, names)
     if splits == {"train"}:
         rows = [row._replace(split="") for row in rows]
-    return Lists(rows, note, (*per_list,), others)
+    made = listing(source, rows, title + note, choices=choices)
+    made.excluded += others
+    made.lists = (*per_list,)
+    return made
 
 
 def _seems_list(path: Path) -> bool:
     """Return whether a file whose name has a split is a list: it names a video, or paths."""
-    if is_list(path):
-        return True
-    try:
-        return bool(read_list(path))
-    except UserError:
-        return False
+    with suppress(UserError):
+        return is_list(path) or bool(read_list(path))
+    return False
 
 
 def _class_names(source: Path, per_list: Mapping[Path, list[Row]]) -> tuple[dict[str, str], str]:
@@ -494,22 +481,20 @@ def _labelled(per_list: Mapping[Path, list[Row]], names: Mapping[str, str]) -> l
     folder have in another list.
     """
     known, rows = {*names.values()}, list[Row]()
-    for row in (row for own in per_list.values() for row in own):
+    for row in chain(*per_list.values()):
         label, folder = names.get(row.label, row.label), os.path.basename(os.path.dirname(row.path))
         if folder in known and label not in (folder, UNLABELLED):
             raise UserError(f"{row.where}: label {row.label} is class {label}, in folder {folder}")
         rows.append(row._replace(label=label))
-    lacking = [row for row in rows if row.label == UNLABELLED]
-    if len(lacking) in (0, len(rows)):
+    if all(row.label == UNLABELLED for row in rows):
         return rows
-    labels = dict[str, set[str]]()
+    labels_of = defaultdict[str, set[str]](set)
     for row in rows:
-        if row.label != UNLABELLED:
-            labels.setdefault(os.path.dirname(row.path), set()).add(row.label)
+        labels_of[os.path.dirname(row.path)].add(row.label)
     for number, row in enumerate(rows):
         if row.label == UNLABELLED:
-            found = labels.get(os.path.dirname(row.path), set())
-            if len(found) != 1:
+            labels = labels_of[os.path.dirname(row.path)] - {UNLABELLED}
+            if len(labels) != 1:
                 raise UserError(f"{row.where} has no label, and others have one")
-            rows[number] = row._replace(label=min(found))
+            rows[number] = row._replace(label=min(labels))
     return rows

@@ -201,9 +201,7 @@ def list_published(name: str, source: Path, split: int = 1, choices: Choices = U
         split: the official split, of UCF101 and HMDB51.
     """
     title = PUBLISHED[name].title + (f" split {split}" if name in ("ucf101", "hmdb51") else "")
-    if lists := split_lists(source, split):
-        made = listing(source, lists.rows, f"{title}: {lists.note}", choices=choices)
-        made.excluded += lists.excluded
+    if made := split_lists(source, choices, split, f"{title}: "):
         return made
     classes, rows = READERS[name](source, split)
     if not rows:
