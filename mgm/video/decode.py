@@ -117,57 +117,41 @@ class Picture:
         return rasterise(self.vectors, self.frame.height, self.frame.width, self.rotation)
 
 
-class Aperture:
-    """The clean aperture of an MP4 file: the part of its pictures that players show.
+def _aperture(path: Path, frame: av.VideoFrame) -> tuple[int, int, av.filter.Graph] | None:
+    """Return left and top of an MP4's clean aperture, and a filter that cuts it out of frames.
 
-    FFmpeg's program crops to it, but its decoders do not.
+    Players show this part alone. FFmpeg's program crops to it, but its decoders do not.
 
-    Attributes:
-        left, top: of the part, in pixels.
+    Args:
+        frame: the file's first one. If the aperture is all of it, there is nothing to cut.
     """
-
-    def __init__(self, left: int = 0, top: int = 0):
-        self.left, self.top, self._graph = left, top, av.filter.Graph()
-        self._push: Any = None
-
-    @classmethod
-    def of(cls, path: Path, frame: av.VideoFrame) -> "Aperture":
-        """Return the aperture of a file whose first frame is given: all of it if it states none."""
-        found = _clap(path)
-        if not found:
-            return cls()
-        wide, wide_of, tall, tall_of, right, right_of, down, down_of = found
-        if min(wide, wide_of, tall, tall_of, right_of, down_of) < 1:
-            return cls()
-        width, height = wide // wide_of, tall // tall_of
-        left = int((frame.width - width) / 2 + right / right_of)
-        top = int((frame.height - height) / 2 + down / down_of)
-        inside = left + width <= frame.width and top + height <= frame.height
-        if min(left, top) < 0 or not inside or (width, height) == (frame.width, frame.height):
-            return cls()
-        # FFmpeg crops at whole pixels of chroma.
-        left -= left % (16 // frame.format.chroma_width(16))
-        top -= top % (16 // frame.format.chroma_height(16))
-        own, graph = cls(left, top), av.filter.Graph()
-        own._graph = graph
-        own._push = graph.add_buffer(
-            width=frame.width,
-            height=frame.height,
-            format=frame.format,
-            time_base=frame.time_base or Fraction(1, 1000),
-        )
-        crop = graph.add("crop", f"w={width}:h={height}:x={left}:y={top}")
-        own._push.link_to(crop)
-        crop.link_to(graph.add("buffersink"))
-        graph.configure()
-        return own
-
-    def cut(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Return the part of a frame, with the frame's vectors."""
-        if self._push is None:
-            return frame
-        self._graph.push(frame)
-        return cast(av.VideoFrame, self._graph.pull())
+    found = _clap(path)
+    if not found:
+        return None
+    wide, wide_of, tall, tall_of, right, right_of, down, down_of = found
+    if min(wide, wide_of, tall, tall_of, right_of, down_of) < 1:
+        return None
+    width, height = wide // wide_of, tall // tall_of
+    left = int((frame.width - width) / 2 + right / right_of)
+    top = int((frame.height - height) / 2 + down / down_of)
+    inside = left + width <= frame.width and top + height <= frame.height
+    if min(left, top) < 0 or not inside or (width, height) == (frame.width, frame.height):
+        return None
+    # FFmpeg crops at whole pixels of chroma.
+    left -= left % (16 // frame.format.chroma_width(16))
+    top -= top % (16 // frame.format.chroma_height(16))
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        time_base=frame.time_base or Fraction(1, 1000),
+    )
+    crop = graph.add("crop", f"w={width}:h={height}:x={left}:y={top}")
+    source.link_to(crop)
+    crop.link_to(graph.add("buffersink"))
+    graph.configure()
+    return left, top, graph
 
 
 def _clap(path: Path) -> tuple[int, ...] | None:
@@ -238,7 +222,7 @@ class Source:
 
     def __iter__(self) -> Iterator[Picture]:
         """Yield the pictures, and close the file. Its end is checked too."""
-        rotation, corner, aperture = UPRIGHT, (0, 0), Aperture()
+        rotation, corner, aperture = UPRIGHT, (0, 0), None
         with closing(self.container):
             for frame in self._frames():
                 if not self.kinds:
@@ -250,9 +234,14 @@ class Source:
                             f"{self.path}: FFmpeg cannot convert its colours {space} to RGB"
                         ) from None
                     corner = self._corner(frame) if self.motion else corner
-                    aperture = Aperture.of(self.path, frame)
-                    corner = (corner[0] + aperture.left, corner[1] + aperture.top)
-                picture = Picture(aperture.cut(frame), self.codec, rotation, corner)
+                    if aperture := _aperture(self.path, frame):
+                        corner = (corner[0] + aperture[0], corner[1] + aperture[1])
+                shown = frame
+                if aperture:
+                    # The part has the frame's vectors.
+                    aperture[2].push(frame)
+                    shown = cast(av.VideoFrame, aperture[2].pull())
+                picture = Picture(shown, self.codec, rotation, corner)
                 if not self.kinds:
                     self.size, rotation = picture.size, picture.rotation
                 if (picture.size, picture.rotation) != (self.size, rotation):
@@ -401,16 +390,7 @@ def read(
     frame_indices: Sequence[int] | np.ndarray | None = None,
     motion: bool = True,
 ) -> Clip:
-    """Decode a video file from its start, and return chosen frames and their motion vectors.
-
-    Args:
-        frame_indices: frame numbers from 0, in any order. They may repeat. None: all frames.
-        motion: export vectors. If False, any codec can be read.
-
-    Raises:
-        NoMotion: `motion`, and the file has none.
-        UserError: the file cannot be read, or has fewer frames than requested.
-    """
+    """Decode frames from the start of a file (`mgm.api.read`). None: all frames."""
     every = frame_indices is None
     index_T = np.arange(1) if frame_indices is None else _indices(path, frame_indices)
     source, writer, reformatter = Source(path, motion), TrackWriter(), VideoReformatter()
@@ -467,25 +447,16 @@ def probe(path: str | Path) -> Facts:
 
 
 def packets(path: str | Path) -> np.ndarray:
-    """Return the packets of a video, in the order of the file, without decoding: any codec.
-
-    Returns:
-        a structured array (N,): time_s, when its picture is shown in seconds (NaN: not stated);
-        size in bytes; key, True for a keyframe; position of its first byte, -1 if unknown.
-
-    Raises:
-        UserError: the file cannot be read, or has no video.
-    """
-    source, nothing = Source(path, motion=False), float("nan")
-    rows, base = list[tuple[float, int, bool, int]](), source.stream.time_base or Fraction(1)
-    numerator, denominator = base.numerator, base.denominator
+    """Return a file's packets, a structured array (N,) of `PACKET` (`mgm.api.packets`)."""
+    source, rows = Source(path, motion=False), list[tuple[float, int, bool, int]]()
+    base = source.stream.time_base or Fraction(1)
     with closing(source.container), closing(source.demux()) as found:
         try:
             for packet in found:
                 if packet.size:
-                    shown = packet.pts
-                    time_s = nothing if shown is None else shown * numerator / denominator
-                    place = -1 if packet.pos is None else packet.pos
+                    pts, pos = packet.pts, packet.pos
+                    time_s = np.nan if pts is None else pts * base.numerator / base.denominator
+                    place = -1 if pos is None else pos
                     rows.append((time_s, packet.size, packet.is_keyframe, place))
         except av.FFmpegError as error:
             raise UserError(f"{path}: packet {len(rows)}: {error.strerror}") from None
@@ -495,22 +466,7 @@ def packets(path: str | Path) -> np.ndarray:
 
 
 def blocks(path: str | Path, indices: Sequence[int] | np.ndarray) -> list[np.ndarray]:
-    """Return the blocks of frames and their motion vectors, as the codec has them.
-
-    They are in pixels of the coded picture: not turned, not mirrored, not cropped. FFmpeg exports
-    zeros for B-frames of MPEG-4.
-
-    Args:
-        indices: frame numbers from 0, in any order.
-
-    Returns:
-        per frame (blocks, 10) int32, with the columns of motion-vector-extractor: source, w, h,
-        src_x, src_y, dst_x, dst_y, motion_x, motion_y, motion_scale. I-frames have no blocks.
-
-    Raises:
-        NoMotion: FFmpeg exports no vectors of the file.
-        UserError: the file cannot be read, or has fewer frames than requested.
-    """
+    """Return the blocks of frames, (blocks, 10) int32 of `COLUMNS` each (`mgm.api.blocks`)."""
     index_T = _indices(path, indices)
     source = Source(path)
     source.require_vectors()
