@@ -20,7 +20,7 @@ import random
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -61,12 +61,11 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errn
 TRIED = 20  # videos that the estimate of the disk's space is from
 FEW = 25  # test videos per class, below which a top-1 accuracy says little
 SHOWN = 20  # files left out that are shown. A set of 240,000 videos may lack thousands
+# What a row has of its source, without reading it.
+STAT = ("source", "source_bytes", "source_mtime", "source_ctime", "source_inode")
 # What a row has of the facts that `write_video` returns.
 FACTS = ("frames", "fps", "width", "height", "codec", "vectors", "bytes", "interlaced")
-# What a row has of a source that was not read, and of one that was.
-STAT = ("source", "source_bytes", "source_mtime", "source_ctime", "source_inode")
-READ = (*FACTS, "track_bytes", "source_sha256")
-# A row without READ, and the row of the last call.
+# A row, and that of the last call.
 Task = tuple[Video, Video | None]
 
 
@@ -106,47 +105,44 @@ def prepare(
         if why:
             show(f"{why}. All videos are prepared anew")
         root = out / ".drawn" if drawn else listing.root
+        about = out / "index.json"
+        # Without an index, all files were written whole.
+        written_ns = about.stat().st_mtime_ns if about.is_file() else math.inf
+        look = partial(_look, out, root, drawn, known)
         with ThreadPoolExecutor(THREADS) as pool:
-            listed = [*pool.map(partial(_listed, out, root, drawn), listing.entries, names)]
-            tasks = [(video, known.get(video.name)) for video in listed]
-            kept = [*pool.map(_kept, tasks)]
-            rows = {video.name: video for video in kept if video}
-            newer = partial(_newer, -math.inf if check else _written_ns(out))
-            suspects = [
-                v for v, newer in zip(rows.values(), pool.map(newer, rows.values())) if newer
-            ]
+            found = [*pool.map(look, listing.entries, names)]
+        kept = [(video, changed) for video, changed in found if changed is not None]
+        rows = {video.name: video for video, _ in kept}
+        suspects = [video for video, changed in kept if check or changed > written_ns]
         damaged = _damaged(suspects, processes)
         for name, reason in damaged.items():
             show(f"{reason}: prepared anew")
             del rows[name]
         todo = [
-            (video, None if video.name in damaged else earlier)
-            for video, earlier in tasks
+            (video, None if video.name in damaged else known.get(video.name))
+            for video, _ in found
             if video.name not in rows
         ]
         write = partial(_write, root, settings, drawn)
         failed = _write_all(write, out, todo, rows, processes) if todo else []
         if drawn and failed:
             raise UserError(f"a generated video cannot be read: {failed[0][1]}")
-        videos = tuple(rows[name] for name in names if name in rows)
-        index = Index(
-            out,
-            listing.classes,
-            videos,
-            (*listing.excluded, *sorted(failed)),
-            drawn_digest(drawn, settings)
-            if drawn
-            else content_digest(listing.classes, videos, settings),
-            listing.note,
-            drawn.model_dump(mode="json") if drawn else None,
-            settings,
-        )
+        classes, videos = listing.classes, tuple(rows[name] for name in names if name in rows)
+        excluded = (*listing.excluded, *sorted(failed))
+        if drawn:
+            digest, params = drawn_digest(drawn, settings), drawn.model_dump(mode="json")
+        else:
+            digest, params = content_digest(classes, videos, settings), None
+        index = Index(out, classes, videos, excluded, digest, listing.note, params, settings)
+        earlier = None
+        with suppress(UserError):
+            earlier = read_index(out)
         # An equal index is not written again, since other processes may be reading it.
-        if _read(out) != index:
+        if earlier != index:
             write_index(index)
         elif suspects:
             # They were read, and need not be read again.
-            os.utime(out / "index.json")
+            os.utime(about)
         shutil.rmtree(out / ".drawn", ignore_errors=True)
     return index
 
@@ -177,20 +173,20 @@ def drawn_digest(params: "Synthetic", settings: dict[str, int]) -> str:
 def _claim(out: Path, settings: dict[str, int], force: bool) -> None:
     """Write OUT/prepare.json, or check that the folder was prepared with the same settings."""
     mark, index = out / "prepare.json", [out / "index.json", out / "index.csv"]
-    if not mark.is_file() and ((out / "videos").exists() or index[1].exists()):
-        raise UserError(f"{out}: is not from `mgm prepare`; choose another --out")
-    earlier = settings | {"format": FORMAT}
-    if mark.is_file() and not force:
+    if not mark.is_file():
+        if (out / "videos").exists() or index[1].exists():
+            raise UserError(f"{out}: is not from `mgm prepare`; choose another --out")
+    elif not force:
         earlier = read_json(mark)
         written = {**earlier} if isinstance(earlier, dict) else {}
-        earlier_format = written.pop("format", 1)
+        number = written.pop("format", 1)
         if written != settings:
             raise UserError(
                 f"{out}: was prepared with {written or earlier}, not {settings}; choose another "
                 "--out, or begin anew by --force"
             )
-        if earlier_format != FORMAT:
-            show(f"{out}: is of format {earlier_format}. All videos are prepared anew")
+        if number != FORMAT:
+            show(f"{out}: is of format {number}. All videos are prepared anew")
             force = True
     if force:
         for path in index:
@@ -204,12 +200,6 @@ def known_videos(out: Path) -> tuple[dict[str, Video], str]:
         return {video.name: video for video in whole_rows(out)}, ""
     except UserError as error:
         return {}, str(error)
-
-
-def _read(out: Path) -> Index | None:
-    with suppress(UserError):
-        return read_index(out)
-    return None
 
 
 def _remove_parts(out: Path) -> None:
@@ -255,52 +245,58 @@ def _visible(part: str) -> str:
     return f"{_marked('', part)[1:]}{part}" if part.startswith(".") else part
 
 
-def _listed(out: Path, root: Path, drawn: "Synthetic | None", entry: Entry, name: str) -> Video:
-    """Return the row of a video that was not read."""
-    place = str(out), name, entry.label, entry.split, entry.group
-    video = Video(*place, source=entry.source)
+def _look(
+    out: Path,
+    root: Path,
+    drawn: "Synthetic | None",
+    known: Mapping[str, Video],
+    entry: Entry,
+    name: str,
+) -> tuple[Video, int | None]:
+    """Return the row of a video that is not read, and when its files were last changed.
+
+    None: they are not whole, or their source has changed.
+    """
+    video = Video(str(out), name, entry.label, entry.split, entry.group, source=entry.source)
     if drawn:
         digest = hashlib.sha256(f"{drawn.digest} {name}".encode()).hexdigest()
-        return replace(video, source_sha256=digest)
-    try:
-        stat = os.stat(root / entry.source)
-    except OSError:  # It is left out when it is read.
-        return video
-    return replace(
-        video,
-        source_bytes=stat.st_size,
-        source_mtime=stat.st_mtime_ns,
-        source_ctime=stat.st_ctime_ns,
-        source_inode=stat.st_ino,
-    )
+        video = replace(video, source_sha256=digest)
+    else:
+        # A source that is not there is left out when it is read.
+        with suppress(OSError):
+            stat = os.stat(root / entry.source)
+            video = replace(
+                video,
+                source_bytes=stat.st_size,
+                source_mtime=stat.st_mtime_ns,
+                source_ctime=stat.st_ctime_ns,
+                source_inode=stat.st_ino,
+            )
+    earlier = known.get(name)
+    if (
+        not earlier
+        or any(getattr(video, field) != getattr(earlier, field) for field in STAT)
+        or video.source_sha256 not in ("", earlier.source_sha256)
+    ):
+        return video, None
+    return _moved(earlier, video), _changed_ns(earlier)
 
 
-def _kept(task: Task) -> Video | None:
-    """Return a video's row if its files are whole and its source is as it was."""
-    video, known = task
-    if not known or any(getattr(video, name) != getattr(known, name) for name in STAT):
-        return None
-    same = video.source_sha256 in ("", known.source_sha256) and _right_sizes(known)
-    return _copied(known, video, READ) if same else None
-
-
-def _right_sizes(video: Video) -> bool:
-    """Return whether a video's files are there, with the sizes that the index says."""
+def _changed_ns(video: Video) -> int | None:
+    """Return when a video's files were last changed. None: one does not have its size."""
     with suppress(OSError):
-        return all(os.stat(path).st_size == size for path, size in files_of(video))
-    return False
+        stats = [(os.stat(path), size) for path, size in files_of(video)]
+        if all(stat.st_size == size for stat, size in stats):
+            return max(stat.st_mtime_ns for stat, _ in stats)
+    return None
 
 
-def _written_ns(out: Path) -> float:
-    """Return when the index was written. Without one, all files were written whole."""
-    with suppress(OSError):
-        return os.stat(out / "index.json").st_mtime_ns
-    return math.inf
-
-
-def _newer(written_ns: float, video: Video) -> bool:
-    """Return whether one of a video's files was changed after the index was written."""
-    return any(os.stat(path).st_mtime_ns > written_ns for path, _ in files_of(video))
+def _moved(earlier: Video, video: Video) -> Video:
+    """Return the row of a video whose files are those of an earlier row."""
+    place: dict[str, Any] = {
+        name: getattr(video, name) for name in ("store", "label", "split", "group", *STAT)
+    }
+    return replace(earlier, **place)
 
 
 def _damaged(videos: Sequence[Video], processes: int) -> dict[str, str]:
@@ -323,11 +319,6 @@ def _damage(video: Video) -> tuple[str, str]:
     return video.name, ""
 
 
-def _copied(one: Any, video: Video, names: Sequence[str]) -> Video:
-    """Return a row with some fields of another object."""
-    return replace(video, **{name: getattr(one, name) for name in names})
-
-
 def _write_all(
     write: Callable[[Task], tuple[Video, str]],
     out: Path,
@@ -342,6 +333,8 @@ def _write_all(
     for method in FLOWS:
         (out / f"tracks-{method}.json").unlink(missing_ok=True)
     failed, made = list[tuple[str, str]](), list[Video]()
+    # Drawn sets have no sources.
+    source_bytes = sum(video.source_bytes for video, _ in tasks)
     # In random order, so that the first videos are from all of the set, for the estimate.
     ordered = random.Random(0).sample(tasks, len(tasks))
     with closing(as_done(write, ordered, min(processes, len(tasks)))) as results:
@@ -356,9 +349,7 @@ def _write_all(
                 made.append(video)
                 with (out / "index.csv").open("a", newline="", encoding="utf-8") as file:
                     csv.writer(file, lineterminator="\n").writerow(row(video, out))
-            # Drawn sets have no sources.
-            source_bytes = sum(video.source_bytes for video, _ in tasks) if number == TRIED else 0
-            if source_bytes and number < len(tasks):
+            if source_bytes and number == TRIED < len(tasks):
                 _require_space(out, made, source_bytes)
     return failed
 
@@ -367,8 +358,7 @@ def _require_space(out: Path, made: Sequence[Video], source_bytes: int) -> None:
     """Print how much the store will take. Stop if the disk has less."""
     written = sum(video.bytes + video.track_bytes for video in made)
     ratio = written / max(sum(video.source_bytes for video in made), 1)
-    total = ratio * source_bytes
-    free = shutil.disk_usage(out).free
+    total, free = ratio * source_bytes, shutil.disk_usage(out).free
     text = f"{total / 1e9:,.3f} GB, {ratio:.1f} times its sources"
     if total - written > free:
         raise UserError(
@@ -404,8 +394,9 @@ def _write(
             except OSError as error:
                 return video, f"cannot be read ({error.strerror})"
             video = replace(video, source_sha256=digest)
-        if known and known.source_sha256 == video.source_sha256 and _right_sizes(known):
-            return _copied(known, video, READ), ""
+        same = known and known.source_sha256 == video.source_sha256
+        if known and same and _changed_ns(known) is not None:
+            return _moved(known, video), ""
         for method in FLOWS:
             Path(video.track(method)).unlink(missing_ok=True)
         mp4.parent.mkdir(parents=True, exist_ok=True)
@@ -419,7 +410,8 @@ def _write(
             raise
         # What content brings about, in FFmpeg or here.
         return video, f"cannot be read ({type(error).__name__}: {error})"
-    return replace(_copied(facts, video, FACTS), track_bytes=npz.stat().st_size), ""
+    read = {name: getattr(facts, name) for name in FACTS}
+    return replace(video, **read, track_bytes=npz.stat().st_size), ""
 
 
 def _of_machine(error: Exception) -> bool:
@@ -483,8 +475,7 @@ def _write_flow(method: Flow, weights: Path | None, task: tuple[Video, Path]) ->
 
         cv2.setNumThreads(1)
     try:
-        codec = Track(video.track())
-        write_flow(video.path, codec, path, method, weights)
+        write_flow(video.path, Track(video.track()), path, method, weights)
     except UserError as error:
         return str(error)
     return ""
