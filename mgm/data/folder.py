@@ -117,7 +117,7 @@ class Files:
     """
 
     def __init__(self, root: Path):
-        self.root, self.paths, self._named = root, dict[str, None](), dict[str, list[str]]()
+        self.paths, self._named = dict[str, None](), defaultdict[str, list[str]](list)
         self.skipped, seen = Counter[str](), set[str]()
         for at, folders, files in os.walk(root, onerror=_raise, followlinks=True):
             # A link may lead to a folder that was seen, such as its own parent.
@@ -137,7 +137,7 @@ class Files:
                 path = os.path.relpath(os.path.join(at, name), root).replace(os.sep, "/")
                 self.paths[path] = None
                 # Without its suffix, since lists may have another.
-                self._named.setdefault(key(stem(name)), []).append(path)
+                self._named[key(stem(name))].append(path)
 
     def find(self, path: str, name: str) -> str | None:
         """Return the one file whose path ends with a listed one, up to case and suffix.
@@ -189,17 +189,16 @@ def listing(
     if searched:
         notes.append(f"{searched:,} videos were found in other folders than listed")
     shown = ", ".join(row.path for row in absent[:SHOWN]) + ", ..." * (len(absent) > SHOWN)
-    own, twice = dict[str, Row](), 0
+    own = dict[str, Row]()
     for path, row in found:
         earlier = own.setdefault(path, row)
-        twice += earlier is not row
         if earlier[1:4] != row[1:4] and not choices.first:
             raise UserError(
                 f"{row.where or root}: lists {path} as {_as_listed(row)}, and "
                 f"{earlier.where or 'an earlier row'} as {_as_listed(earlier)}; correct one, or "
                 "keep the first by --first"
             )
-    if twice:
+    if twice := len(found) - len(own):
         notes.append(f"{twice:,} rows list a video again, and are not used")
     if not own:
         why = f"; left out: {': '.join(excluded[-1])}" if excluded else ""

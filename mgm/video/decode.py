@@ -391,23 +391,23 @@ def read(
     motion: bool = True,
 ) -> Clip:
     """Decode frames from the start of a file (`mgm.api.read`). None: all frames."""
-    every = frame_indices is None
-    index_T = np.arange(1) if frame_indices is None else _indices(path, frame_indices)
+    index_T = None if frame_indices is None else _indices(path, frame_indices)
+    wanted = None if index_T is None else set(index_T.tolist())
     source, writer, reformatter = Source(path, motion), TrackWriter(), VideoReformatter()
     if motion:
         source.require_vectors()
-    frame_of, wanted = dict[int, np.ndarray](), set(index_T.tolist())
+    frame_of = dict[int, np.ndarray]()
     for index, picture in enumerate(source):
-        chosen = every or index in wanted
+        chosen = wanted is None or index in wanted
         if chosen:
             frame_of[index] = np.array(picture.rgb(reformatter))
         writer.add(picture.kind, *(picture.cells() if chosen else ()))
         # The distances of the last B-frames depend on the next reference. A file of I-frames alone
         # is known at its second kind of picture.
-        done = not every and len(frame_of) == len(wanted)
+        done = wanted is not None and len(frame_of) == len(wanted)
         if done and (not motion or picture.kind not in ("I", *B_PICTURES)):
             break
-    if every:
+    if index_T is None:
         index_T = np.arange(len(frame_of))
     _require_frames(source, index_T)
     frames_THWC = np.stack([frame_of[index] for index in index_T.tolist()])
