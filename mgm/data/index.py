@@ -238,13 +238,13 @@ def _checked_rows(path: Path, about: About) -> list[Video]:
     """Return the rows of index.csv. They must be those that were written."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; {AGAIN}")
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() == about.sha256:
-        return read_rows(path)
-    # Name a bad cell, or else what can be counted.
-    count = len(read_rows(path))
-    rows = f"it has {count:,} rows, and index.json says {about.rows:,}"
-    other = rows if count != about.rows else "its SHA-256 is not the one in index.json"
+    # This names a bad cell. Otherwise, name what can be counted.
+    videos = read_rows(path)
+    if hashlib.sha256(path.read_bytes()).hexdigest() == about.sha256:
+        return videos
+    other = "its SHA-256 is not the one in index.json"
+    if len(videos) != about.rows:
+        other = f"it has {len(videos):,} rows, and index.json says {about.rows:,}"
     raise UserError(f"{path}: was changed after it was written: {other}; {AGAIN}")
 
 

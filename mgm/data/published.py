@@ -233,14 +233,14 @@ def adaptation(task: str, source: Path, target: Path, out: Path) -> Index:
     labels. They are those of the official split 1. Generated sets share classes of equal names.
     """
     sides = {"train": read_index(source), "test": read_index(target)}
+    if all(index.drawn for index in sides.values()):
+        return _of_shared_names(task, sides["train"], sides["test"], out)
     table = csv.DictReader(carried("pda.csv.xz").splitlines())
     rows = [row for row in table if row["task"] == task]
     names = {
         int(row["label"]): row["path"].partition("/")[0] for row in rows if row["split"] == "train"
     }
     classes = tuple(names[label] for label in sorted(names))
-    if all(index.drawn for index in sides.values()):
-        return _of_shared_names(task, sides["train"], sides["test"], out)
     label_of = {(row["split"], _tail(row["path"])): int(row["label"]) for row in rows}
     videos = [
         replace(video, label=label_of[split, _tail(video.name)], split=split)
