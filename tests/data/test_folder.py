@@ -111,22 +111,7 @@ def test_every_class_of_several_groups_is_trained_and_tested_on(touch):
     assert {*splits} == {(f"c{n}", split) for n in range(40) for split in ("train", "test")}
 
 
-def test_groups_are_never_divided(tmp_path):
-    made = listing(
-        tmp_path,
-        [
-            Row(touched(tmp_path, f"{n}.mp4"), "ab"[n % 2], "", f"person {n // 4}")
-            for n in range(80)
-        ],
-        "",
-    )
-    splits = {}
-    for entry in made.entries:
-        splits.setdefault(entry.group, set()).add(entry.split)
-    assert {len(of) for of in splits.values()} == {1}
-
-
-def test_persons_of_several_classes_leave_no_class_in_one_split(tmp_path):
+def test_persons_of_several_classes_are_whole_and_leave_no_class_in_one_split(tmp_path):
     """Moving one class's person may not take another class out of a split."""
     for layout in range(50):
         persons = [f"{layout}-{n}" for n in range(5)]
@@ -141,7 +126,10 @@ def test_persons_of_several_classes_leave_no_class_in_one_split(tmp_path):
         splits = {}
         for entry in listing(tmp_path, listed, "").entries:
             splits.setdefault(entry.label, set()).add(entry.split)
-        assert {*map(len, splits.values())} == {2}
+            splits.setdefault(entry.group, set()).add(entry.split)
+        assert {name: len(own) for name, own in splits.items()} == {
+            **dict.fromkeys(persons, 1), **dict.fromkeys(range(5), 2),
+        }  # fmt: skip
 
 
 def test_a_link_to_its_own_parent_adds_no_video(touch):
@@ -211,27 +199,20 @@ def test_a_csv(touch):
     ("text", "fault"),
     [
         ("file,label\na.mp4,x\n", "line 1: the columns are file,label"),
-        ("path,label\na.mp4,x,y\n", "line 2 has 3 values, and the header has 2 columns"),
-        ("path,split\na.mp4,later\n", "line 2: split 'later'"),
-        ("path,split\na.mp4,train\nb.mp4,\n", "line 3 has no split"),
         ("path,label\na.mp4,x\na.mp4,y\n", "line 3: lists a.mp4 as y, and .*line 2 as x.*--first"),
-        ("path,label\na.mp4,x\nb.mp4,\n", "line 3 has no label"),
-        ("path,label\na.mp4,caf\xe9\n", "is not text in UTF-8"),
         ("path,label\nno.mp4,x\n", "0 of the 1 listed videos: no.mp4"),
         ("path,split,group\na.mp4,train,g\nb.mp4,test,g\n", "line 3: group g is in train"),
     ],
 )
 def test_a_wrong_csv_is_one_line(touch, text, fault):
     source = touch("a.mp4", "b.mp4")
-    (source / "videos.csv").write_text(text, encoding="latin-1")
+    (source / "videos.csv").write_text(text)
     with pytest.raises(UserError, match=fault):
         list_folder(source)
 
 
-@pytest.mark.parametrize("separator", [" ", ",", "\t", ", ", ";"])
-@pytest.mark.parametrize("frames", ["", "120"])
-@pytest.mark.parametrize("suffix", ["csv", "txt"])
-def test_lists_of_paths_and_labels(touch, separator, frames, suffix):
+@pytest.mark.parametrize(("suffix", "separator", "frames"), [("csv", ",", ""), ("txt", " ", "9")])
+def test_lists_of_paths_and_labels(touch, suffix, separator, frames):
     """Lists as VideoMAE (csv) and mmaction2 (txt) have them."""
     source = touch("deep/my clip.mp4", "deep/b.mkv", "deep/c.mp4", "deep/twice.mp4", "twice.mp4")
 
@@ -350,17 +331,8 @@ def test_ten_absent_videos_are_named(tmp_path):
 
 
 def test_classes_that_look_alike():
-    names = [
-        "walk",
-        "Walk",
-        "sit down",
-        "sit\u00a0down",
-        "run",
-        "run\u200b",
-        "jump",
-        "Straße",
-        "STRASSE",
-    ]
+    names = ["walk", "Walk", "sit down", "sit\u00a0down", "run", "run\u200b", "jump"]
+    names += ["Straße", "STRASSE"]
     assert [len(group) for group in look_alike(names)] == [2, 2, 2, 2]
     assert look_alike(["walk", "run", "walks"]) == []
 

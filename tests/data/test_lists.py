@@ -112,6 +112,8 @@ def test_every_form_of_a_table(written, separator, index):
         ("path,label\na.mp4,1\nb.mp4\n", "line 3 has 1 values, and the header has 2"),
         ('path,label\n"a.mp4,1\nb.mp4",1\n', "line 2: .*put quotes around whole cells"),
         ("path,split\na.mp4,tset\n", "line 2: split 'tset' is not train, val or test"),
+        ("path,split\na.mp4,train\nb.mp4,\n", "line 3 has no split"),
+        ("path,label\na.mp4,x\nb.mp4,\n", "line 3 has no label"),
         (",path\n0,a.mp4\nx,b.mp4\n", "line 3: 'x' is in a column without a name"),
     ],
 )

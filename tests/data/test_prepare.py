@@ -394,24 +394,23 @@ def test_flow_is_written_and_forgotten_with_its_video(source, tmp_path, clip):
         write_tracks(out, "dis", tmp_path / "weights", processes=1)
 
 
-@pytest.mark.parametrize("broken", ["index.csv", "index.json"])
-@pytest.mark.parametrize("text", ["", "{}", "[]", "a,b\n"])
-def test_a_broken_index_is_repaired(source, tmp_path, broken, text, capsys):
-    index = made(source, tmp_path / "out")
-    (tmp_path / "out" / broken).write_text(text)
-    assert made(source, tmp_path / "out") == index
-    assert f"{broken}: " in capsys.readouterr().err
-    assert read_index(tmp_path / "out") == index
-
-
-def test_swapped_labels_in_an_index_are_put_right(source, tmp_path):
-    index = made(source, tmp_path / "out")
-    path = tmp_path / "out" / "index.csv"
-    text = path.read_text().replace("a/0,0,", "a/0,1,").replace("b/1,1,", "b/1,0,")
-    path.write_text(text)
-    with pytest.raises(UserError, match=r"index\.csv: was changed"):
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("index.csv", lambda text: ""),
+        ("index.csv", lambda text: text.replace("a/0,0,", "a/0,1,").replace("b/1,1,", "b/1,0,")),
+        ("index.json", lambda text: "[]"),
+        ("index.json", lambda text: text.replace('"a"', '"c"')),
+    ],
+)
+def test_a_broken_or_changed_index_is_repaired(source, tmp_path, name, change, capsys):
+    index, path = made(source, tmp_path / "out"), tmp_path / "out" / name
+    path.write_text(change(path.read_text()))
+    with pytest.raises(UserError, match=f"{name}: "):
         read_index(tmp_path / "out")
     assert made(source, tmp_path / "out") == index
+    assert f"{name}: " in capsys.readouterr().err
+    assert read_index(tmp_path / "out") == index
 
 
 def damage(video) -> None:
