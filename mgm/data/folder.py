@@ -391,10 +391,11 @@ def _of_folders(source: Path, choices: Choices) -> Listing:
     # A lone folder "train" is no split.
     given = {"train"} < {*splits} - {""}
     labels = ["".join(names[level : level + 1]) for names in folders]
+    flat = not any(labels)
     rows = [
         Row(path, label or UNLABELLED, split if given else "")
         for path, label, split in zip(files.paths, labels, splits)
-        if label or not any(labels)
+        if label or flat
     ]
     notes = ["split as the folders say"] * given
     if files.skipped.total():
@@ -437,12 +438,13 @@ def split_lists(source: Path, choices: Choices, number: int = 1, title: str = ""
         per_list[path] = [row._replace(split=split) for row in rows]
     if not per_list:
         return None
-    splits = {row.split for rows in per_list.values() for row in rows}
+    rows = [*chain(*per_list.values())]
+    splits = {row.split for row in rows}
     if "train" not in splits:
         shown = ", ".join(path.name for path in per_list)
         raise UserError(f"{source}: has lists ({shown}), and none of train; add one, or move them")
     names, note = _class_names(source, per_list)
-    rows = _labelled(per_list, names)
+    rows = _labelled(rows, names)
     if splits == {"train"}:
         rows = [row._replace(split="") for row in rows]
     made = listing(source, rows, title + note, choices=choices)
@@ -473,14 +475,14 @@ def _class_names(source: Path, per_list: Mapping[Path, list[Row]]) -> tuple[dict
     return {}, note
 
 
-def _labelled(per_list: Mapping[Path, list[Row]], names: Mapping[str, str]) -> list[Row]:
+def _labelled(listed: list[Row], names: Mapping[str, str]) -> list[Row]:
     """Return the rows of some lists, with class names.
 
     Rows of a list without labels, as UCF101's of a test split, have the label that rows of the same
     folder have in another list.
     """
     known, rows = {*names.values()}, list[Row]()
-    for row in chain(*per_list.values()):
+    for row in listed:
         label, folder = names.get(row.label, row.label), os.path.basename(os.path.dirname(row.path))
         if folder in known and label not in (folder, UNLABELLED):
             raise UserError(f"{row.where}: label {row.label} is class {label}, in folder {folder}")

@@ -151,10 +151,8 @@ def list_drawn(params: "Synthetic") -> Listing:
     """Return the listing of a generated set."""
     from mgm.drawn.params import place
 
-    entries = []
-    for name in params.videos:
-        split, number = place(name)
-        entries.append(Entry(name, "", number % params.classes, split, name))
+    places = [(name, *place(name)) for name in params.videos]
+    entries = [Entry(name, "", n % params.classes, split, name) for name, split, n in places]
     note = (
         f"{GENERATED} (seed {params.seed}), split as drawn: {params.train_per_class} train and "
         f"{params.test_per_class} test per class"
@@ -164,8 +162,7 @@ def list_drawn(params: "Synthetic") -> Listing:
 
 def drawn_digest(params: "Synthetic", settings: dict[str, int]) -> str:
     """Return the digest of a generated set: its parameters', unless it is written otherwise."""
-    usual = settings["short_side"] >= params.size, settings["quality"] == DEFAULTS["quality"]
-    if all(usual):
+    if settings["short_side"] >= params.size and settings["quality"] == DEFAULTS["quality"]:
         return params.digest
     return hashlib.sha256(json.dumps([params.digest, settings]).encode()).hexdigest()[:12]
 
@@ -205,8 +202,7 @@ def known_videos(out: Path) -> tuple[dict[str, Video], str]:
 def _remove_parts(out: Path) -> None:
     """Remove what killed processes left under hidden names."""
     shutil.rmtree(out / ".drawn", ignore_errors=True)
-    parts = (out.glob(".*"), (out / "videos").rglob(".*"), (out / "tracks").rglob(".*"))
-    for path in chain(*parts):
+    for path in chain(out.glob(".*"), *((out / name).rglob(".*") for name in ("videos", "tracks"))):
         if re.match(r"\.\d+\.", path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
 
@@ -394,9 +390,8 @@ def _write(
             except OSError as error:
                 return video, f"cannot be read ({error.strerror})"
             video = replace(video, source_sha256=digest)
-        same = known and known.source_sha256 == video.source_sha256
-        if known and same and _changed_ns(known) is not None:
-            return _moved(known, video), ""
+            if known and known.source_sha256 == digest and _changed_ns(known) is not None:
+                return _moved(known, video), ""
         for method in FLOWS:
             Path(video.track(method)).unlink(missing_ok=True)
         mp4.parent.mkdir(parents=True, exist_ok=True)
@@ -513,8 +508,7 @@ def _warnings(index: Index) -> Iterator[str]:
     for names in look_alike(index.classes):
         yield f"the classes {' and '.join(map(ascii, names))} look alike"
     trained = {video.source_sha256: video.name for video in index.train}
-    same = [video for video in index.test if video.source_sha256 in trained]
-    if same:
+    if same := [video for video in index.test if video.source_sha256 in trained]:
         pair = f"{trained[same[0].source_sha256]} and {same[0].name}"
         yield f"{len(same):,} test videos have the content of a training video, such as {pair}"
     if fields := [video for video in index.videos if video.interlaced]:

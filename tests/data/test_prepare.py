@@ -451,11 +451,10 @@ def test_files_that_are_newer_than_the_index_are_read(source, tmp_path, monkeypa
     assert made(source, tmp_path / "out") == index
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("0"), OverflowError("big"), IndexError("9")])
-def test_what_content_brings_about_leaves_one_video_out(source, tmp_path, monkeypatch, error):
-    fail_at(source / "a/2.mp4", error, monkeypatch)
+def test_what_content_brings_about_leaves_one_video_out(source, tmp_path, monkeypatch):
+    fail_at(source / "a/2.mp4", OverflowError("big"), monkeypatch)
     index = made(source, tmp_path / "out")
-    assert index.excluded == (("a/2.mp4", f"cannot be read ({type(error).__name__}: {error})"),)
+    assert index.excluded == (("a/2.mp4", "cannot be read (OverflowError: big)"),)
     assert len(index.videos) == 9
 
 
