@@ -66,6 +66,12 @@ def sync(
     if every:
         mlflow.follow(results, name, uri, every)
     if not (found := mlflow.folders(results, name)):
+        packed = results / f"{name}.csv.xz"
+        if name and packed.is_file():
+            raise UserError(
+                f"{packed}: has numbers without the runs' curves, so it is not copied to MLflow; "
+                f"mgm report {name} shows it"
+            )
         raise UserError(f"{results / name}: has no runs; run a study first")
     for folder in found:
         say(f"{folder}: {mlflow.sync(folder, uri)}")

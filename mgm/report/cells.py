@@ -50,6 +50,7 @@ def cells(frame: pd.DataFrame, studies: Mapping[str, Study] = MappingProxyType({
         mean, low, high: NaN without a number, infinite without an interval.
         n, unit: how many datasets, seeds or test videos the interval is over. wanted: how many
             runs the study asks for. n_test: videos of a test.
+        chance: accuracy of guessing the largest class of the dataset's tests, NaN if not known.
         epochs, ratio, steps: of the pretraining, NaN without. line: the row without its number.
         status: finished, partial, failed, running or not run; why, in all but finished.
         run_ids, commit: joined by spaces.
@@ -69,6 +70,8 @@ def cells(frame: pd.DataFrame, studies: Mapping[str, Study] = MappingProxyType({
         rows.append(row)
     names = [*SAME, *Estimate._fields, "unit", "wanted", "status", "why", "run_ids", "commit"]
     table = pd.DataFrame(rows, columns=names)
+    chance = frame.groupby(["study", "dataset"]).chance.mean().rename("chance")
+    table = table.join(chance, on=["study", "dataset"])
     line = table.row.str.replace(NUMBER, "", regex=True)
     return table.assign(line=line, share=table.metric.isin(SHARES))
 

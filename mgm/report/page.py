@@ -14,7 +14,6 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
 
 from mgm.errors import UserError, nearest
 from mgm.files import read_json, write_text
@@ -31,13 +30,25 @@ from mgm.report.tables import (
     write_csv,
 )
 from mgm.results.frame import Published, load
+from mgm.spec import CONTROLS
 from mgm.study.expand import with_parents
-from mgm.study.schema import Study, View
+from mgm.study.schema import CONTROL_ROWS, Study, View
 
 EXTRA = ("predictions", "differences")
 NOTHING = "None of its runs is finished."
 # Of a study's views: what was found, then all numbers, then the rest.
 ORDER = {"differences": 0, "paper": 1, "table": 1}
+# Controls that see no motion, and what it means that they are above every row.
+LEAKS = {
+    "file facts": (
+        [control.title for control in CONTROLS if control.kind == "file"],
+        "look at the split and the encoder",
+    ),
+    "one frame": (
+        [control.title for control in CONTROLS if control.name in ("middle_frame", "mean_frame")],
+        "the classes need no motion",
+    ),
+}
 CLAIMS = (
     "Each claim is a difference of two numbers: what the text says, what the paper's tables give, "
     "and ours."
@@ -178,6 +189,7 @@ class Report:
         views = sorted(study.shown_views.items(), key=lambda item: ORDER.get(item[1].kind, 2))
         shown = [self.show(key, view, study) for key, view in views]
         found: dict[str, Any] = {"study": study, "shown": shown}
+        found["warnings"] = warnings(self.numbers[self.numbers.study == study.study])
         end = f"-{study.study}" if len(self.published.studies) > 1 else ""
         if len(judged := verdicts(frame, study, frozen)):
             paper = self.numbers[self.numbers.study == study.study].groupby("row").paper.first()
@@ -197,7 +209,9 @@ class Report:
         if view.kind == "paper":
             # At the paper's size, its numbers compare with ours.
             alike = self.published.scale.name == "paper"
-            return self._table(about, paper_table(printed(key), own, alike))
+            made = self._table(about, paper_table(printed(key), own, alike))
+            found = made.table is not None and made.table.csv["mean"].notna().any()
+            return made if found else replace(made, why=NOTHING)
         if view.kind == "table":
             part = selected(own, view)
             if part.empty:
@@ -327,8 +341,32 @@ class Report:
             runs=runs.to_dict("records"),
             began=min(filter(None, runs.started), default=""),
             place=quote(relpath(folder, self.folder)) if folder else "",
-            html=lambda table: Markup(table.html()),
         )
+
+
+def warnings(numbers: pd.DataFrame) -> list[str]:
+    """Return sentences about datasets on which no row of a study is shown to see motion."""
+    found = dict[str, list[str]]()
+    tests = numbers[numbers.metric.isin(("top1", *CONTROL_ROWS.values())) & (numbers.n > 0)]
+    # A mean of datasets has no test of its own.
+    tests = tests[tests.n_test > 0]
+    for _, own in tests.groupby("dataset", sort=False):
+        rows, controls = own[~own.control], own[own.control]
+        title, chance = own.title.iloc[0], own.chance.iloc[0]
+        if rows.empty:
+            continue
+        # Without an interval, a number is its own lower end.
+        lowest = rows.low.where(np.isfinite(rows.low), rows["mean"])
+        if lowest.max() <= chance:
+            found.setdefault("No row is above guessing the largest class ({}).", []).append(
+                f"{title}, {chance:.1f} %"
+            )
+        for what, (names, meaning) in LEAKS.items():
+            best = controls[controls.row.isin(names)]["mean"].max()
+            if best > rows["mean"].max():
+                line = f"By {what} alone, more is right than by any row ({{}}): {meaning}."
+                found.setdefault(line, []).append(f"{title}, {best:.1f} %")
+    return [line.format("; ".join(places)) for line, places in found.items()]
 
 
 def selected(numbers: pd.DataFrame, view: View) -> pd.DataFrame:

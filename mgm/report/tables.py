@@ -6,47 +6,69 @@ A table is written as csv for programs, and as md and html for readers.
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from mgm.files import write_text
 
 # A column of a paper's table that names our cell of the column before it, as DATASET/ROW/COLUMN.
 OURS = ": ours"
 COLUMNS = ["mean", "low", "high", "n", "unit", "status", "run_ids", "commit"]
-NOT_RERUN = "not rerun"
+PLACE = ["dataset", "column", "row"]
+NOT_RERUN, GUESSING = "not rerun", "Guessing the largest class"
 SHARE, POINTS = "top-1 accuracy in %", "points of top-1 accuracy"
 
 
 @dataclass(frozen=True)
 class Table:
-    """What readers see as text, what programs read, and how to read it."""
+    """What readers see as text, what programs read, and how to read it.
+
+    Attributes:
+        controls: of a study's table. Its numbers are in `csv`.
+    """
 
     shown: pd.DataFrame
     csv: pd.DataFrame
     note: str = ""
+    controls: "Table | None" = None
 
-    def html(self) -> str:
+    def html(self, title: str = "") -> Markup:
         """Return the table as HTML. All text is escaped."""
-        made = self.shown.map(_typeset)
-        made.columns = pd.Index([_typeset(head) for head in made.columns])
-        if made.columns.str.contains(": ").any():
-            parts = [head.rpartition(": ") for head in made.columns]
-            made.columns = pd.MultiIndex.from_tuples([(group, name) for group, _, name in parts])
-        with pd.option_context("display.max_colwidth", None):
-            return made.to_html(index=False, border=0, justify="inherit")
+        parts = [_typeset(head).rpartition(": ") for head in self.shown.columns]
+        rows, cell = [], Markup("<{0} scope={1}>{2}</{0}>").format
+        if any(group for group, _, _ in parts):
+            groups = [(group, len([*own])) for group, own in groupby(part[0] for part in parts)]
+            head = Markup('<th colspan={} scope="colgroup">{}</th>').format
+            rows.append(
+                [head(n, group) if group else Markup("<td></td>") * n for group, n in groups]
+            )
+        rows.append([cell("th", "col", name) for _, _, name in parts])
+        first = self.shown.iloc[:, 0].map(_typeset)
+        columns = [_aligned(self.shown.iloc[:, n]) for n in range(len(parts))]
+        body = [[cell("th", "row", text), *texts] for text, *texts in zip(first, *columns[1:])]
+        made = [Markup("<tr>{}</tr>").format(Markup("").join(row)) for row in rows + body]
+        return Markup(
+            "<table><caption>{}</caption><thead>{}</thead><tbody>{}</tbody></table>"
+        ).format(title, Markup("\n").join(made[: len(rows)]), Markup("\n").join(made[len(rows) :]))
 
-    def write(self, stem: Path, caption: str) -> None:
-        """Write `stem`.csv and .md."""
-        text = f"{caption} {self.note}".strip()
+    def markdown(self) -> str:
+        """Return the note and the table, and the controls below."""
         cells = self.shown.map(_in_markdown)
         heads = [_in_markdown(head) for head in self.shown.columns]
         table = cells.to_markdown(index=False, headers=heads, disable_numparse=True)
-        write_text(stem.with_suffix(".md"), f"{_in_markdown(text)}\n\n{table}\n")
+        more = f"\n{self.controls.markdown()}" if self.controls else ""
+        return f"{_in_markdown(self.note)}\n\n{table}\n{more}"
+
+    def write(self, stem: Path, caption: str) -> None:
+        """Write `stem`.csv and .md."""
+        text = f"{_in_markdown(caption)} {self.markdown()}"
+        write_text(stem.with_suffix(".md"), text)
         write_csv(self.csv, stem.with_suffix(".csv"))
 
 
@@ -71,24 +93,32 @@ def paper_table(printed: pd.DataFrame, cells: pd.DataFrame, differences: bool = 
     every = pd.concat(ours.values())
     shown, parts = dict[str, list[str]](), list[pd.DataFrame]()
     for name in names:
-        shown[name] = printed[name].tolist()
         if name not in ours:
+            shown[name] = printed[name].tolist()
             continue
         values = pd.to_numeric(printed[name], "coerce")
         texts = [
             text if key else NOT_RERUN * bool(np.isfinite(value))
-            for key, value, text in zip(printed[name + OURS], values, texts_of(ours[name], every))
+            for key, value, text in zip(printed[name + OURS], values, texts_of(ours[name]))
         ]
-        group = name.rpartition(": ")[0]
-        before = f"{group}: " if group else f"{name}, " * (len(numbers) > 1)
-        shown[f"{before}{'ours' if before else 'Ours'} [95 %]"] = texts
+        # A group has one column of numbers. Without groups, each number is one of its own.
+        group = name.rpartition(": ")[0] or name * (len(numbers) > 1)
+        group += ": " * bool(group)
+        shown[f"{group}Paper"] = printed[name].tolist()
+        shown[f"{group}Ours [95 %]{_counted(ours[name])}"] = texts
         if differences:
             minus = ours[name]["mean"].to_numpy(float) - values
-            shown[f"{before}ours minus paper"] = [signed(x) * bool(np.isfinite(x)) for x in minus]
+            shown[f"{group}Ours minus paper"] = [signed(x) * bool(np.isfinite(x)) for x in minus]
         rows = ours[name].reindex(columns=COLUMNS).reset_index(drop=True)
         rows = printed[names].assign(number=name).join(rows)
         parts.append(rows.fillna({"status": NOT_RERUN})[values.notna()])
-    return Table(pd.DataFrame(shown), pd.concat(parts, ignore_index=True), note_of(every))
+    note = note_of(every)
+    if len(guesses := every.dropna(subset="chance").drop_duplicates("dataset")):
+        note += " Guessing the largest class: " + ", ".join(
+            f"{chance:.1f} % ({title})" for title, chance in zip(guesses.title, guesses.chance)
+        )
+        note += "."
+    return Table(pd.DataFrame(shown), pd.concat(parts, ignore_index=True), note)
 
 
 def quotes(printed: pd.DataFrame) -> pd.DataFrame:
@@ -120,71 +150,96 @@ def study_table(
 ) -> Table:
     """Return a table with a line per row of the study, or per dataset if it is turned.
 
-    Controls that no row loses to stand below the rows, the others above.
+    Guessing the largest class is its first row, where the runs know it. Controls have a table of
+    their own.
 
     Args:
         gains: differences of the rows from one of them, which stand after their numbers.
     """
     models, controls = cells[~cells.control], cells[cells.control & (cells.n > 0) & (not turned)]
-    lowest = models.groupby(["dataset", "column"])["mean"].min().rename("lowest")
-    beats = controls["mean"] > controls.join(lowest, on=["dataset", "column"]).lowest
-    is_above = controls.row.isin(controls.row[beats])
-    ordered = pd.concat([controls[is_above], models, controls[~is_above]])
-    words = _gains(ordered, gains) if gains is not None else texts_of(ordered, models)
-    place = ["dataset", "column"]
-    texts = dict(zip(ordered[[*place, "row"]].itertuples(index=False, name=None), words))
-    rows = {
-        row: "Control: " * bool(control) + row for row, control in zip(ordered.row, ordered.control)
-    }
-    heads = _heads(ordered, percent=not turned)
-    table = [[texts.get((*at, row), "") for row in rows] for at in heads]
-    shown = pd.DataFrame(table, columns=[*rows.values()])
-    shown.insert(0, "Videos", [*heads.values()], allow_duplicates=True)
-    if not turned:
-        shown = shown.iloc[:, 1:].T.set_axis([*heads.values()], axis=1)
-        shown.insert(0, "Pretraining", shown.index, allow_duplicates=True)
-    quotes = dict[Any, float]()
-    if gains is not None and len(gains):
-        quotes = cells.groupby("row").paper.first().dropna().to_dict()
-    if gains is not None and len(quotes) > 1 and (base := gains["minus"].iloc[0]) in quotes:
-        quoted = [
-            f"{quotes[row]:.1f}" + f" ({signed(quotes[row] - quotes[base])})" * (row != base)
-            if row in quotes
-            else ""
-            for row in rows
+    if models.empty:
+        models, controls = controls, models
+    note, numbers = note_of(models), pd.concat([models, controls])[[*PLACE, *COLUMNS]]
+    places, heads = _heads(models, percent=not turned)
+    columns = dict[str, list[str]]()
+    if (guesses := models.chance.where(models.metric == "top1")).notna().any():
+        by_place = dict(zip(models[PLACE[:2]].itertuples(index=False, name=None), guesses))
+        known = [by_place[place] for place in places]
+        columns[GUESSING] = [f"{chance:.1f}" if chance == chance else "" for chance in known]
+    by_row = dict(
+        zip(models[PLACE].itertuples(index=False, name=None), _words(models, gains, turned))
+    )
+    for row in models.row.unique():
+        columns[row] = [by_row.get((*place, row), "") for place in places]
+    shown = pd.DataFrame(columns, dtype=object)
+    if turned:
+        shown.columns = [
+            row + _counted(models[models.row == row]) * (row != GUESSING) for row in columns
         ]
-        shown.insert(1, "Paper", quoted, allow_duplicates=True)
-    note = note_of(models)
-    if len(controls):
-        note += " Controls use no model. Those above the rows beat at least one of them."
-    numbers = ordered[["dataset", "row", "column", *COLUMNS]]
+        shown.insert(0, "Videos", heads, allow_duplicates=True)
+    else:
+        own = [models[(models[PLACE[:2]] == [*place]).all(axis=1)] for place in places]
+        heads = [head + _counted(part) for head, part in zip(heads, own)]
+        shown = shown.T.set_axis(heads, axis=1)
+        shown.insert(0, "Pretraining", shown.index, allow_duplicates=True)
     if gains is not None and len(gains):
-        own = gains[["dataset", "row", "column", "minus", "mean", "low", "high", "n"]]
-        numbers = numbers.merge(own, "left", ["dataset", "row", "column"], suffixes=("", "_minus"))
-        note += f" In brackets: minus {gains['minus'].iloc[0]}, over what both have."
-    return Table(shown.reset_index(drop=True), numbers, note)
+        base, quoted = gains["minus"].iloc[0], cells.groupby("row").paper.first().dropna()
+        if len(quoted) > 1 and base in quoted:
+            texts = {
+                row: f"{value:.1f}" + f" ({signed(value - quoted[base])})" * (row != base)
+                for row, value in quoted.items()
+            }
+            paper = [texts.get(row, "") for row in columns]
+            shown.insert(1, "Paper", paper, allow_duplicates=True)
+        ends = gains[[*PLACE, "minus", "mean", "low", "high", "n"]]
+        numbers = numbers.merge(ends, "left", PLACE, suffixes=("", "_minus"))
+        note += f" In brackets: minus {base}, over what both have."
+    below = None
+    if len(controls):
+        below = study_table(controls.assign(control=False, chance=np.nan))
+        below = replace(below, shown=below.shown.rename(columns={"Pretraining": "Control"}))
+        below = replace(below, note=below.note.replace("Ours:", "Controls without a model:", 1))
+    return Table(shown.reset_index(drop=True), numbers, note, below)
 
 
-def _heads(cells: pd.DataFrame, percent: bool) -> dict[tuple[str, str], str]:
-    """Return the name of each pair of dataset and column, as far as they differ."""
-    several = [cells[name].nunique() > 1 for name in ("dataset", "column")]
-    heads = dict[tuple[str, str], str]()
+def _words(cells: pd.DataFrame, gains: pd.DataFrame | None, turned: bool) -> pd.Series:
+    """Return the text of each cell. A count is that of a cell's own column of the table."""
+    parts = []
+    for _, own in cells.groupby("row" if turned else PLACE[:2], sort=False):
+        texts = texts_of(own) if gains is None else _gains(own, gains)
+        parts.append(pd.Series(texts, own.index))
+    return pd.concat(parts).reindex(cells.index)
+
+
+def _counted(cells: pd.DataFrame) -> str:
+    """Return the count of units that most numbers of a column have, for its head."""
+    n, wanted, _ = usual_count(cells)
+    return f", n = {n:,.0f}" + f" of {wanted:,.0f}" * bool(wanted) if n else ""
+
+
+def _heads(cells: pd.DataFrame, percent: bool) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return each pair of dataset and column, and its name, as far as they differ."""
+    several = [cells[name].nunique() > 1 for name in PLACE[:2]]
+    places, heads = [], []
     names = ["dataset", "column", "title", "share"]
-    for dataset, column, title, share in cells[names].drop_duplicates(names[:2]).to_numpy():
+    for dataset, column, title, share in cells[names].drop_duplicates(PLACE[:2]).to_numpy():
         words = [title] * several[0] + [column] * (several[1] or not several[0])
-        heads[dataset, column] = ": ".join(words) + " (%)" * (bool(share) and percent)
-    return heads
+        places.append((dataset, column))
+        heads.append(": ".join(words) + " (%)" * (bool(share) and percent))
+    return places, heads
 
 
 def _gains(cells: pd.DataFrame, gains: pd.DataFrame) -> list[str]:
     """Return each number without its interval, and its difference from another row with it."""
-    place = ["dataset", "column", "row"]
-    words = texts_of(gains, gains)
+    gains = gains.merge(cells[PLACE], "inner", PLACE)
     found = {
         at: f"{'+' * (mean >= 0.05)}{text}"
-        for at, mean, text in zip(gains[place].itertuples(index=False), gains["mean"], words)
+        for at, mean, text in zip(
+            gains[PLACE].itertuples(index=False, name=None), gains["mean"], texts_of(gains)
+        )
     }
-    texts = zip(texts_of(cells.assign(low=-np.inf)), cells[place].itertuples(index=False))
+    places = cells[PLACE].itertuples(index=False, name=None)
+    texts = zip(texts_of(cells.assign(low=-np.inf)), places)
     return [text + (f" ({found[at]})" if at in found else "") for text, at in texts]
 
 
@@ -192,20 +247,14 @@ def differences_table(differences: pd.DataFrame) -> Table:
     """Return a line per difference and dataset, with a column per column of the study."""
     keys = ["row", "minus", "dataset"]
     lines = differences.drop_duplicates(keys)
-    texts = dict(
-        zip(
-            differences[[*keys, "column"]].itertuples(index=False, name=None),
-            texts_of(differences),
-        )
-    )
     places = [*lines[keys].itertuples(index=False, name=None)]
     shown = pd.DataFrame({"Difference": [f"{one} minus {other}" for one, other, _ in places]})
     if lines.dataset.nunique() > 1:
         shown["Videos"] = lines.title.tolist()
-    own = differences.drop_duplicates("column")
-    for name, share in zip(own.column.tolist(), own.share.tolist()):
-        head = name + " (points)" * bool(share)
-        column = [texts.get((*place, name), "") for place in places]
+    for name, own in differences.groupby("column", sort=False):
+        texts = dict(zip(own[keys].itertuples(index=False, name=None), texts_of(own)))
+        head = f"{name}{' (points)' * bool(own.share.iloc[0])}{_counted(own.assign(wanted=0))}"
+        column = [texts.get(place, "") for place in places]
         shown.insert(shown.shape[1], head, column, allow_duplicates=True)
     return Table(shown, differences.drop(columns="title"), note_of(differences, POINTS))
 
@@ -218,22 +267,26 @@ def predictions_table(verdicts: pd.DataFrame) -> Table:
             "Prediction": verdicts.says,
             "Paper": verdicts.paper.map(signed).where(verdicts.paper.notna(), ""),
             "Videos": verdicts.title,
-            "Found [95 %]": texts_of(verdicts),
+            "Ours [95 %]": _uncounted(verdicts),
+            "Over": _counts(verdicts),
             "Verdict": verdicts.verdict + np.where(notes != "", " (" + notes + ")", ""),
             "Contradicts most": verdicts.against,
             "By": verdicts.column,
         }
     )
-    same = [name for name in ("Videos", "By", "Paper") if shown[name].nunique() == 1]
+    same = [name for name in ("Videos", "By", "Paper", "Over") if shown[name].nunique() == 1]
     counts = [f"{verdict}: {n}" for verdict, n in verdicts.verdict.value_counts().items()]
     note = f"{note_of(verdicts, POINTS)} Verdicts: {', '.join(counts)}."
     return Table(shown.drop(columns=same), verdicts, note)
 
 
 def claims_table(claims: pd.DataFrame) -> Table:
-    """Return a line per claim of the paper that is rerun: its text, its own tables, and ours."""
-    every, claims = claims, claims[claims.status != NOT_RERUN]
-    agrees = np.where(claims.agrees, "", " (differs)")
+    """Return a line per claim of the paper that has runs: its text, its own tables, and ours."""
+    every, claims = claims, claims[claims.status == "finished"]
+    paper = [
+        signed(difference) + " (differs)" * (not agrees)
+        for difference, agrees in zip(claims.paper, claims.agrees)
+    ]
     # A second number of another table.
     minus = claims["minus"].str.replace("table(.*?)/(.*)/(.*)", r"\3 of Table \1, \2", regex=True)
     shown = pd.DataFrame(
@@ -242,27 +295,40 @@ def claims_table(claims: pd.DataFrame) -> Table:
             "Difference": claims.row + " minus " + minus,
             "Printed in": "Table " + claims.table.str[5:] + ", " + claims.column,
             "Text": claims.says,
-            "Its tables": claims.paper.map(signed) + agrees,
-            "Ours [95 %]": texts_of(claims),
+            "Paper": paper,
+            "Ours [95 %]": _uncounted(claims),
+            "Over": _counts(claims),
         }
     )
     note = note_of(claims, POINTS)
-    if others := len(every) - len(claims):
+    if waiting := int((every.status == "not run").sum()):
+        note += f" {waiting} more claims have no finished runs (claims.csv)."
+    if others := int((every.status == NOT_RERUN).sum()):
         agree = int(every.agrees[every.status == NOT_RERUN].sum())
         note += (
             f" {others} other claims are of numbers that are not rerun here; the paper's own "
             f"tables agree with {agree} of them (claims.csv)."
         )
-    return Table(shown, every, note)
+    same = ["Over"] if shown.Over.nunique() == 1 else []
+    return Table(shown.drop(columns=same), every, note)
 
 
-def texts_of(cells: pd.DataFrame, among: pd.DataFrame | None = None) -> list[str]:
-    """Return each number with its interval, or why there is none.
+def _uncounted(cells: pd.DataFrame) -> list[str]:
+    """Return each number with its interval, in a table that has counts in another column."""
+    return [_text_of(cell, _count(cell)) for cell in cells.to_dict("records")]
 
-    Args:
-        among: cells of the same table. A number has its own `n` if most of them have another.
+
+def _counts(cells: pd.DataFrame) -> list[str]:
+    """Return what each interval is over."""
+    return [f"{n:,.0f} {unit}".strip() * bool(n) for n, unit in zip(cells.n, cells.unit)]
+
+
+def texts_of(cells: pd.DataFrame) -> list[str]:
+    """Return each number of a column with its interval, or why there is none.
+
+    A number has its own `n` if most of them have another.
     """
-    usual = usual_count(cells if among is None else among)
+    usual = usual_count(cells)
     return [_text_of(cell, usual) for cell in cells.to_dict("records")]
 
 
@@ -305,7 +371,8 @@ def note_of(cells: pd.DataFrame, unit: str = SHARE) -> str:
     if known.empty:
         return "No run is finished."
     what = f"{unit}, " if (known.metric == "top1").all() else ""
-    n, wanted, units = usual = usual_count(cells)
+    usual = usual_count(cells)
+    n, wanted, units = usual
     units = units.removesuffix("s") if n == 1 and not wanted else units
     over = f"{n:,.0f}{f' of {wanted:,.0f}' if wanted else ''} {units}"
     others = {*map(_count, known.to_dict("records"))} != {usual}
@@ -318,6 +385,22 @@ def _typeset(text: Any) -> str:
     return re.sub(r"(?<=\d)(,?) (?=\[?[%\d\N{MINUS SIGN}])", "\\1\N{NO-BREAK SPACE}", text)
 
 
+def _aligned(column: pd.Series) -> list[Markup]:
+    """Return the cells of a column. Those with a number stand under one another, on one line."""
+    texts = column.map(_typeset)
+    first = texts.str.extract(r"^([+\N{MINUS SIGN}]?[\d,]+)(?:\.\d+)?(?= |\N{NO-BREAK SPACE}|$)")[0]
+    wide = first.str.len().max()
+    made = []
+    for text, number in zip(texts, first):
+        if isinstance(number, str) and "(n =" not in text:
+            # A space as wide as a digit.
+            text = "\N{FIGURE SPACE}" * int(wide - len(number)) + text
+            made.append(Markup('<td class="number">{}</td>').format(text))
+        else:
+            made.append(Markup("<td>{}</td>").format(text))
+    return made
+
+
 def _in_markdown(text: Any) -> str:
-    """Return a text on one line that ends no cell."""
-    return " ".join(str(text).split()).replace("|", r"\|")
+    """Return a text on one line, in which no sign is markup of a table, strike or superscript."""
+    return re.sub(r"([\\|~^])", r"\\\1", " ".join(str(text).split()))

@@ -27,15 +27,32 @@ from mgm.study.scales import Scale, Suite, load_scale, load_suite
 from mgm.study.schema import Study
 
 # Types of the columns that are not text.
-FLOATS = ("ratio", "epochs", "steps", "value", "n_test", "wall_s")
+FLOATS = ("ratio", "epochs", "steps", "value", "chance", "n_test", "wall_s")
 FLAGS = ("control", "dirty", "derived", "as_frozen")
 TYPES: dict[Any, Any] = dict.fromkeys(FLOATS, float) | dict.fromkeys(FLAGS, bool)
 TYPES |= dict.fromkeys(("dataset_seed", "seed"), int)
 # What tells a run's numbers apart.
 KEY = ["run_id", "metric"]
 # What a run's files add to the columns of an expansion.
-FACTS = ("value", "status", "why", "n_test", "commit", "dirty", "started", "device", "wall_s")
-NO_FACTS: dict[str, Any] = {"commit": "", "dirty": False, "started": "", "device": ""}
+FACTS = (
+    "value",
+    "status",
+    "why",
+    "chance",
+    "n_test",
+    "commit",
+    "dirty",
+    "started",
+    "device",
+    "wall_s",
+)
+NO_FACTS: dict[str, Any] = {
+    "chance": nan,
+    "commit": "",
+    "dirty": False,
+    "started": "",
+    "device": "",
+}
 
 
 @dataclass(frozen=True)
@@ -44,11 +61,12 @@ class Published:
 
     Attributes:
         frame: a row per number, with the columns of `Expansion.cells`, and: `value`, NaN unless
-            `status` is finished; `why` it is not; `n_test`, videos of the test; `commit`, `dirty`,
-            `started`, `device` and `wall_s` of the run; `derived`, whether it is a mean of other
-            datasets, which has their run ids, joined by spaces; `as_frozen`, whether the frozen
-            study wanted this number of this run. A run without a number of its own, such as a
-            pretraining, has one row, whose column is empty.
+            `status` is finished; `why` it is not; `chance`, accuracy of guessing the largest class
+            of the test, in runs that measured it; `n_test`, videos of the test; `commit`,
+            `dirty`, `started`, `device` and `wall_s` of the run; `derived`, whether it is a mean of
+            other datasets, which has their run ids, joined by spaces; `as_frozen`, whether the
+            frozen study wanted this number of this run. A run without a number of its own, such as
+            a pretraining, has one row, whose column is empty.
         frozen: None if the studies were never frozen.
         changes: what of each study has changed since, in words.
         specs: specs by run id.
@@ -147,7 +165,8 @@ def joined(found: Expansion, folder: Path) -> pd.DataFrame:
         result, own = states[run_id].result, {**NO_FACTS, "status": states[run_id].state}
         own["why"] = states[run_id].why
         if result:
-            own |= {name: getattr(result, name) for name in FACTS[3:]}
+            own |= {name: getattr(result, name) for name in FACTS[4:]}
+            own["chance"] = result.metrics.get("chance", nan)
             own["value"] = result.metrics.get(metric, nan)
             if metric and metric not in result.metrics:
                 own |= {"status": "not run", "why": f"no {metric}"}
@@ -243,7 +262,13 @@ def with_means(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFram
             mean = mean.reset_index(drop=True)
             mean.loc[mean.value.isna(), "status"] = "not run"
             # Its videos are of several tests, so no interval is over them.
-            own = {"dataset": key, "title": place.title or key, "n_test": 0.0, "derived": True}
+            own = {
+                "dataset": key,
+                "title": place.title or key,
+                "n_test": 0.0,
+                "chance": nan,
+                "derived": True,
+            }
             tables.append(mean.assign(**own))
     return pd.concat(tables, ignore_index=True).astype(TYPES)
 
@@ -256,7 +281,11 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     try:
         table = read_csv(path)
-        numbers = {name: pd.to_numeric(table[name]) for name in ("value", "n_test", "wall_s")}
+        # Files of older versions do not have it.
+        table = table.assign(chance=table.get("chance", ""))
+        numbers = {
+            name: pd.to_numeric(table[name]) for name in ("value", "chance", "n_test", "wall_s")
+        }
         numbers["steps"] = pd.to_numeric(table.steps)
         return table.assign(dirty=table.dirty == "1", **numbers)[["row", "steps", *KEY, *FACTS]]
     except (KeyError, AttributeError) as error:

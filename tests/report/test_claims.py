@@ -28,7 +28,8 @@ def test_the_papers_tables_contradict_four_of_its_claims(tmp_path):
     assert {*table[~table.agrees].quote} == CONTRADICTED
     assert {*table.status} == {"not rerun", "not run"}
     # Rows that read alike are of different tables.
-    shown = claims_table(table).shown
+    assert claims_table(table).shown.empty
+    shown = claims_table(table.assign(status="finished")).shown
     alike = shown[shown.Difference == "MGM minus VideoMAE"]["Printed in"]
     assert {"Table 2a, Diving48", "Table 3, UCF14 → HMDB7"} <= {*alike}
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.errors import UserError
-from mgm.report.page import build_report
+from mgm.report.page import build_report, warnings
 from mgm.results.frame import pack
 from mgm.results.frozen import freeze
 from mgm.study import CONFIG
@@ -87,6 +87,18 @@ def test_one_table_or_figure_is_written_alone_or_says_what_it_lacks(suite, tmp_p
         build_report("made", place / "results", tmp_path, "figure6")
 
 
+def test_a_page_says_first_that_no_row_is_above_what_sees_no_motion():
+    row = {"dataset": "one", "title": "One", "metric": "top1", "n": 8, "n_test": 9, "chance": 25}
+    row |= {"row": "MGM", "control": False, "mean": 27.0, "low": 22.0}
+    leak = row | {"row": "File facts", "metric": "file_facts", "control": True, "mean": 85.7}
+    above = row | {"dataset": "two", "title": "Two", "low": 26.0}
+    first, second = warnings(pd.DataFrame([row, leak, above]))
+    assert first == "No row is above guessing the largest class (One, 25.0 %)."
+    assert "file facts" in second
+    assert "One, 85.7 %" in second
+    assert not warnings(pd.DataFrame([above, above | {"chance": float("nan")}]))
+
+
 PREDICTIONS = [{"in": "one", "row": "MGM", "minus": "Tube", "above": -99}]
 
 
@@ -113,7 +125,7 @@ def test_a_study_judges_its_predictions_and_marks_later_ones(tmp_path):
     table = pd.read_csv(page.parent / "tables/predictions.csv", keep_default_na=False)
     assert table.verdict.tolist() == ["holds", "refuted"]
     assert table.note.tolist() == ["", "added after runs began"]
-    assert "on 2025-12-31, before its first run" in page.read_text()
+    assert "on 2025-12-31, before the first run" in page.read_text()
 
 
 def study_text(study):
@@ -139,7 +151,6 @@ def test_without_a_finished_run_the_page_says_so(tmp_path):
     assert done.exit_code == 0, done.output
     text = (tmp_path / "reports/smoke/index.html").read_text()
     assert "0 of" in text
-    assert "No run is finished." in text
     assert "None of its runs is finished." in text
 
 

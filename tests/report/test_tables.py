@@ -6,6 +6,7 @@ import pytest
 from mgm.report.cells import cells, differences, printed
 from mgm.report.tables import (
     COLUMNS,
+    GUESSING,
     NOT_RERUN,
     Table,
     differences_table,
@@ -13,7 +14,6 @@ from mgm.report.tables import (
     quotes,
     signed,
     study_table,
-    usual_count,
 )
 from mgm.results.frame import joined, read_csv
 from mgm.study import CONFIG
@@ -45,9 +45,9 @@ def test_table_4e_has_the_papers_lines_and_ours_after_each_number(made, tmp_path
     for line in table.shown.to_dict("records"):
         ours = own.loc[line["Mask"], "Fine-tuned"]
         text = f"{ours['mean']:.1f} [{ours.low:.1f}, {ours.high:.1f}]"
-        assert line["Ours [95 %]"] == text
-        assert float(line["ours minus paper"]) == pytest.approx(
-            ours["mean"] - float(line["Acc"]), abs=0.06
+        assert line["Ours [95 %], n = 3"] == text
+        assert float(line["Ours minus paper"]) == pytest.approx(
+            ours["mean"] - float(line["Paper"]), abs=0.06
         )
     assert [*table.shown.Mask] == [*printed("table4e").Mask]
     assert "3 seeds" in table.note
@@ -61,7 +61,7 @@ def test_table_4e_has_the_papers_lines_and_ours_after_each_number(made, tmp_path
 def test_table_1_names_what_is_not_rerun_and_what_is_not_run(made):
     table = paper_table(printed("table1"), made[:0]).shown
     assert len(table) == len(printed("table1"))
-    ours = table.set_index("Model")["SSv2: ours [95 %]"]
+    ours = table.set_index("Model")["SSv2: Ours [95 %]"]
     assert ours["BEVT"] == NOT_RERUN
     assert {*ours["MGM"]} == {"not run"}
     # A heading has no number, and neither has what the paper does not print.
@@ -76,8 +76,8 @@ def test_each_printed_number_has_ours_of_its_own_column(tmp_path):
     [line] = table[(table.Model == "MGM") & (table["SSv2: Epochs"] == "800")].to_dict("records")
     for dataset, head in {"ssv2": "SSv2", "k400": "K400"}.items():
         number = own.loc[dataset, "MGM, 800"]["mean"]
-        assert line[f"{head}: ours [95 %]"].startswith(f"{number:.1f} [")
-    assert line["SSv2: ours [95 %]"] != line["K400: ours [95 %]"]
+        assert line[f"{head}: Ours [95 %], n = 3"].startswith(f"{number:.1f} [")
+    assert line["SSv2: Ours [95 %], n = 3"] != line["K400: Ours [95 %], n = 3"]
 
 
 def test_quotes_are_the_printed_numbers_with_the_epochs_of_pretraining():
@@ -88,19 +88,25 @@ def test_quotes_are_the_printed_numbers_with_the_epochs_of_pretraining():
     assert pd.isna(found.epochs["SlowFast"])
 
 
-def test_controls_stand_above_the_rows_that_they_beat(small):
+def test_guessing_is_the_first_row_and_controls_have_a_table_of_their_own(small):
     _, frame = small
     own = cells(frame)
     own = own[(own.dataset == "one") & (own.column == "Linear probe")]
-    own.loc[own.row == "Mean frame, 12 x 12", "mean"] = 99.0
-    shown = study_table(own)
-    rows = [*shown.shown.Pretraining]
-    assert rows.index("Control: Mean frame, 12 x 12") < rows.index("No pretraining")
-    assert rows.index("Control: File size") > rows.index("MGM")
+    shown = study_table(own.assign(chance=25.0))
+    assert [*shown.shown.Pretraining] == [GUESSING, "No pretraining", "Tube", "MGM"]
+    assert shown.shown.iloc[0, 1] == "25.0"
+    assert {"File size", "Mean frame, 12 x 12"} <= {*shown.controls.shown.Control}
+    assert {*shown.controls.shown.Control} <= {*shown.csv.row}
     assert "8 datasets" in shown.note
+    # What is not known is not shown.
+    assert GUESSING not in [*study_table(own.assign(chance=float("nan"))).shown.Pretraining]
     probes = cells(frame)[lambda every: every.column == "Linear probe"]
     turned = study_table(probes, turned=True)
-    assert [*turned.shown.columns] == ["Videos", "No pretraining", "Tube", "MGM"]
+    assert [*turned.shown.columns] == [
+        "Videos",
+        GUESSING,
+        *(f"{row}, n = 8" for row in ("No pretraining", "Tube", "MGM")),
+    ]
     assert [*turned.shown.Videos] == ["One disc", "Three discs"]
 
 
@@ -110,9 +116,9 @@ def test_counts_that_differ_stand_next_to_their_numbers(small):
     frame = frame.assign(value=frame.value.mask(lost), status=frame.status.mask(lost, "not run"))
     found = differences(frame, study).assign(metric="top1")
     table = differences_table(found)
-    texts = table.shown["Linear probe (points)"].tolist()
-    # The count that most have stands once.
-    assert [text.endswith("(n = 7)") for text in texts] == [usual_count(found)[0] == 8, False]
+    texts = table.shown["Linear probe (points), n = 7"].tolist()
+    # The head has the first of counts that as many have.
+    assert [text.endswith("(n = 8)") for text in texts] == [False, True]
     own = cells(frame)
     table = study_table(own[(own.dataset == "one") & ~own.control])
     assert table.shown.set_index("Pretraining").loc["MGM"].iloc[0].endswith("(n = 7 of 8)")
@@ -128,15 +134,15 @@ def test_a_table_has_the_differences_from_one_of_its_rows(small):
     gains = differences(frame, study, [("MGM", "Tube"), ("No pretraining", "Tube")])
     table = study_table(own, gains=gains[gains.dataset == "one"])
     lines = table.shown.set_index("Pretraining")
-    assert [*lines.Paper] == ["", "65.0", "67.3 (+2.3)"]
+    assert [*lines.Paper] == ["", "", "65.0", "67.3 (+2.3)"]
     means = own.set_index(["row", "column"])["mean"]
     wide = frame[(frame.dataset == "one") & (frame.column == "Fine-tuned")]
     wide = wide.pivot_table(index="seed", columns="row", values="value")
     minus = (wide["MGM"] - wide["Tube"]).mean()
-    assert lines["Fine-tuned (%)"]["Tube"] == f"{means['Tube', 'Fine-tuned']:.1f}"
+    assert lines["Fine-tuned (%), n = 8"]["Tube"] == f"{means['Tube', 'Fine-tuned']:.1f}"
     sign = "+" * int(minus >= 0.05)
     text = f"{means['MGM', 'Fine-tuned']:.1f} ({sign}{minus:z.1f} ["
-    assert lines["Fine-tuned (%)"]["MGM"].startswith(text)
+    assert lines["Fine-tuned (%), n = 8"]["MGM"].startswith(text)
     assert {"mean_minus", "low_minus", "high_minus"} <= {*table.csv.columns}
 
 
@@ -146,7 +152,7 @@ def test_names_that_read_alike_are_not_mixed_up(small):
     own = cells(frame).assign(title="Same")
     own.loc[own.dataset == "three", "mean"] = 51.0
     table = study_table(own[~own.control])
-    assert table.shown.shape == (3, 1 + 2 * 2)
+    assert table.shown.shape == (4, 1 + 2 * 2)
     assert [*table.shown.columns[1:3]] == [*table.shown.columns[3:5]]
     assert not table.shown.iloc[:, 1].equals(table.shown.iloc[:, 3])
     names = {"Tube": "A minus B", "MGM": "B", "No pretraining": "A"}
@@ -169,6 +175,7 @@ def test_any_name_is_shown_as_it_is(tmp_path):
     assert found.value[1] == ""
     assert "<b>" not in table.html()
     assert "None" in table.html()
+    assert "scope=row" in table.html()
     assert r"<b>\|x" in (tmp_path / "names.md").read_text()
 
 
