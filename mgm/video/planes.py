@@ -1,8 +1,8 @@
 """Clips as decoded: planes of YUV 4:2:0, which the device converts, scales and mirrors.
 
-They have half of the bytes of RGB, and a worker neither converts nor scales them. All frames of the
-store have one format: the full range of BT.601, and even sides. The frames differ from those of
-`mgm.video.store.read_clips` by rounding and by how they are scaled.
+They have two thirds of the bytes of RGB crops, and a worker neither converts nor scales them. All
+frames of the store have one format: the full range of BT.601, and even sides. The frames differ
+from those of `mgm.video.store.read_clips` by rounding and by how they are scaled.
 """
 
 from collections.abc import Mapping, Sequence
