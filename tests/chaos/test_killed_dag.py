@@ -111,6 +111,11 @@ def test_however_it_is_killed_the_same_command_continues(tmp_path):
         target = jobs(here)[0] if whom == "job" else dag.pid
         (os.killpg if whom == "group" else os.kill)(target, number)
         dag.wait(300)
+        if (whom, number) == KILLS[0]:
+            said = (here / "said.txt").read_text()
+            assert "stopped; the same command continues" in said
+            assert "Traceback" not in said
+            assert "RuleException" not in said
         # A finished run stays as it is.
         assert before.items() <= results(here).items(), (whom, number)
     sound, failed = sound_and_failed(study)
