@@ -34,9 +34,17 @@ TYPES |= dict.fromkeys(("dataset_seed", "seed"), int)
 # What tells a run's numbers apart.
 KEY = ["run_id", "metric"]
 # What a run's files add to the columns of an expansion.
-FACTS = ("value", "status", "why", "chance", "n_test")
-FACTS += ("commit", "dirty", "started", "device", "wall_s")
-NO_FACTS = {"chance": nan, "commit": "", "dirty": False, "started": "", "device": ""}
+FACTS = (
+    *("value", "status", "why", "chance", "n_test"),
+    *("commit", "dirty", "started", "device", "wall_s"),
+)
+NO_FACTS: dict[str, Any] = {
+    "chance": nan,
+    "commit": "",
+    "dirty": False,
+    "started": "",
+    "device": "",
+}
 
 
 @dataclass(frozen=True)
