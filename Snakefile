@@ -17,7 +17,9 @@
 # holds up its own children alone, and the page's job names it at the end. Marks of batches and pages
 # that lack a result are deleted before jobs are planned: the next call makes what is missing.
 
+import logging
 import shlex
+import signal
 import subprocess
 
 from mgm.dag.workflow import Workflow, visible_gpus
@@ -40,8 +42,25 @@ else:
 # Write a job's output to its log, and show it.
 LOG = "exec > >(tee -i {log:q}) 2>&1;"
 
+
+def end(number, frame):
+    """End at once on Ctrl-C."""
+    os._exit(130)
+
+
+def stop(number, frame):
+    """Stop on Ctrl-C without an error per job that it ends. A second Ctrl-C ends at once."""
+    signal.signal(signal.SIGINT, end)
+    messages = logging.getLogger("snakemake.logging")
+    messages.addFilter(lambda record: record.levelno < logging.ERROR)
+    raise KeyboardInterrupt
+
+
 if workflow.is_main_process:
     plan.forget()
+    # Until the first job. Programs that are started in the background ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, end)
     # One run per GPU. `--resources gpus=2` leaves GPUs to others.
     if not plan.options.slurm:
         gpus = visible_gpus()
@@ -162,6 +181,8 @@ onstart:
         # A report alone writes nothing to the results.
         if to_do := [job for job in workflow.dag.needrun_jobs() if job.output]:
             plan.start(job.wildcards.place for job in to_do if job.rule.name == "prepare")
+    if signal.getsignal(signal.SIGINT) == end:
+        signal.signal(signal.SIGINT, stop)
 
 
 # Copy the runs to MLflow, after a stop in the background: the prompt waits for nothing.

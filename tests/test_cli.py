@@ -61,6 +61,9 @@ def test_each_command_has_help(mgm, command):
     ("words", "says"),
     [
         (["report", "nowhere"], "nowhere: no such study"),
+        (["report", "../x"], "../x: is no name"),
+        (["pack", "ratio/"], "ratio/: is no name"),
+        (["sync", "/dev/null"], "/dev/null: is no name"),
         (["run", "nowhere.json"], "nowhere.json: No such file"),
         (["plan", "--study", "smoky"], "did you mean smoke?"),
         (["prepare", "ucf11", "--out", "x"], "did you mean ucf101?"),

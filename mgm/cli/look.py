@@ -120,8 +120,7 @@ def predict(
 @app.command()
 def export(
     run: Annotated[
-        Path,
-        typer.Argument(help="The folder of a pretraining or fine-tuning run.", metavar="RUN"),
+        Path, typer.Argument(help="The folder of a pretraining or fine-tuning run.", metavar="RUN")
     ],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     force: Annotated[bool, typer.Option("--force", help="Replace files.")] = False,

@@ -33,7 +33,7 @@ def prepare(
         typer.Option(
             help="The videos. folder: class folders, a flat folder, lists of `path label`, or a "
             "table path[,label][,split][,group]. Published: a folder with the official files. "
-            "Derived sets: the prepared set that they are made of.",
+            "Derived sets: the prepared set that they are made of."
         ),
     ] = None,
     target: Annotated[

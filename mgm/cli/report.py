@@ -1,5 +1,7 @@
 """Commands that read results: report, sync, pack."""
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +11,19 @@ from mgm.cli.base import app
 from mgm.console import say
 from mgm.errors import UserError
 
+
+def _named(name: str) -> str:
+    """Check that a name of results is no path, which would lead out of --results."""
+    if not re.fullmatch(r"([A-Za-z0-9_][A-Za-z0-9._-]*)?", name):
+        raise UserError(f"{name}: is no name of results; write the folder's name, such as smoke")
+    return name
+
+
 Name = Annotated[
-    str, typer.Argument(help="Name of the results: the folder in --results, such as smoke.")
+    str,
+    typer.Argument(
+        callback=_named, help="Name of the results: the folder in --results, such as smoke."
+    ),
 ]
 Results = Annotated[Path, typer.Option(help="Folder that contains the folder NAME of results.")]
 Reports = Annotated[Path, typer.Option(help="Folder that contains the folder NAME of the report.")]
@@ -34,6 +47,8 @@ def report(
 
     Results are the runs in results/NAME, or results/NAME.csv.xz. This never trains.
     """
+    # A notebook's backend, which its programs inherit, may not be installed here.
+    os.environ["MPLBACKEND"] = "agg"
     from mgm.report.page import Report
     from mgm.results.frame import load
 
@@ -47,7 +62,10 @@ def report(
 @app.command()
 def sync(
     name: Annotated[
-        str, typer.Argument(help="Name of the results. Default: all that are in --results.")
+        str,
+        typer.Argument(
+            callback=_named, help="Name of the results. Default: all that are in --results."
+        ),
     ] = "",
     results: Results = Path("results"),
     uri: Annotated[

@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ class Workflow:
         # The first rule is what Snakemake makes by default.
         return {"all": str(self.reports / "index.html"), **pages}
 
-    @property
+    @cached_property
     def targets(self) -> dict[str, list[str]]:
         """The marks of each study, table and figure, by name. "all" has every one."""
         marks = dict[str, list[str]]()
@@ -134,8 +135,7 @@ class Workflow:
         for name, batch in self.batches.items():
             if not all(Path(self.result(run_id)).is_file() for run_id in batch):
                 lacks.add(self.mark(name))
-        targets = self.targets
-        pages = (self.mark(name) for name in targets if not lacks.isdisjoint(targets[name]))
+        pages = (self.mark(name) for name, own in self.targets.items() if lacks & {*own})
         for mark in (*lacks, *pages):
             Path(mark).unlink(missing_ok=True)
 
@@ -168,10 +168,10 @@ class Workflow:
 
     def mark(self, batch: str) -> str:
         """Return the file that says that a batch has ended, or that a target is whole."""
-        return str(self.results / "batches" / f"{batch}.done")
+        return f"{self.results}/batches/{batch}.done"
 
     def result(self, run_id: str) -> str:
-        return str(self.results / run_id / RESULT)
+        return f"{self.results}/{run_id}/{RESULT}"
 
     def run(self, batch: str) -> str:
         """Return the command of a batch's job, which writes its mark.

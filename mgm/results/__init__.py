@@ -1,4 +1,4 @@
 """The files of runs: write and read them.
 
-`mgm.results.frame.frame` returns all runs of a results folder as one pandas table.
+`mgm.results.frame.load` returns studies with all their numbers as one pandas table.
 """

@@ -35,16 +35,8 @@ TYPES |= dict.fromkeys(("dataset_seed", "seed"), int)
 KEY = ["run_id", "metric"]
 # What a run's files add to the columns of an expansion.
 FACTS = (
-    "value",
-    "status",
-    "why",
-    "chance",
-    "n_test",
-    "commit",
-    "dirty",
-    "started",
-    "device",
-    "wall_s",
+    *("value", "status", "why", "chance", "n_test"),
+    *("commit", "dirty", "started", "device", "wall_s"),
 )
 NO_FACTS: dict[str, Any] = {
     "chance": nan,
@@ -87,11 +79,6 @@ class Published:
     pictures: dict[str, str] = field(default_factory=dict)
     targets: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-
-
-def read_frame(name: str, results: Path = Path("results")) -> pd.DataFrame:
-    """Return every number of the studies `name`, as `Published.frame` has them."""
-    return load(name, results).frame
 
 
 def load(name: str, results: Path = Path("results")) -> Published:
@@ -262,14 +249,8 @@ def with_means(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFram
             mean = mean.reset_index(drop=True)
             mean.loc[mean.value.isna(), "status"] = "not run"
             # Its videos are of several tests, so no interval is over them.
-            own = {
-                "dataset": key,
-                "title": place.title or key,
-                "n_test": 0.0,
-                "chance": nan,
-                "derived": True,
-            }
-            tables.append(mean.assign(**own))
+            own = {"dataset": key, "title": place.title or key, "derived": True}
+            tables.append(mean.assign(**own, n_test=0.0, chance=nan))
     return pd.concat(tables, ignore_index=True).astype(TYPES)
 
 

@@ -4,34 +4,13 @@ A spec contains only the fields that determine a run's result. `RunOptions` cont
 that must not change it: threads, workers, accumulation, compilation and so on.
 """
 
-from mgm.spec.datasets import GENERATED, PUBLISHED, Published, data_name, title_of
-from mgm.spec.masks import (
-    FLOWS,
-    MASKS,
-    Flow,
-    FrozenModel,
-    Guidance,
-    Mask,
-    MaskInfo,
-    MaskName,
-    Method,
-    mask_info,
-)
-from mgm.spec.options import (
-    CONTROLS,
-    ApplyOptions,
-    Control,
-    PredictOptions,
-    ReadOptions,
-    RunOptions,
-)
+from mgm.spec.datasets import GENERATED, PUBLISHED, data_name, title_of
+from mgm.spec.masks import FLOWS, MASKS, Flow, FrozenModel, Mask, mask_info
+from mgm.spec.options import CONTROLS, ApplyOptions, Control, PredictOptions, RunOptions
 from mgm.spec.run_specs import (
     BACKBONES,
-    LARGE,
-    SIZES,
     STAGES,
     Augment,
-    BackboneName,
     Clips,
     Data,
     Decoder,
@@ -48,7 +27,6 @@ from mgm.spec.run_specs import (
     Sample,
     Spec,
     Views,
-    changed_fields,
     dotted,
     nested,
     parents,

@@ -45,10 +45,7 @@ PRETRAIN_OPTIM = Optim(
     clip_grad=0.0,  # V: none
 )
 AUGMENT = Augment(  # V: run_class_finetuning.py
-    rand="rand-m7-n4-mstd0.5-inc1",
-    erasing=0.25,
-    mixup=0.8,
-    cutmix=1.0,
+    rand="rand-m7-n4-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0
 )
 
 
@@ -230,11 +227,7 @@ def controls(like: Probe) -> Measure:
 def _tested(dataset: str) -> dict[str, Any]:
     """Return a dataset with the clips and test views of its fine-tuning."""
     recipe = recipe_of(dataset)
-    return {
-        "data": Data(dataset=dataset),
-        "clips": recipe.finetune_clips,
-        "views": recipe.views,
-    }
+    return {"data": Data(dataset=dataset), "clips": recipe.finetune_clips, "views": recipe.views}
 
 
 def recipe_of(dataset: str) -> Recipe:

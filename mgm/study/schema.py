@@ -408,7 +408,10 @@ def load_study(path: Path) -> Study:
     Raises:
         UserError: there is no such file, or a field is unknown, missing or invalid.
     """
-    fields = read_yaml(path, "study")
+    return _study_of(read_yaml(path, "study"), path)
+
+
+def _study_of(fields: Any, path: Path) -> Study:
     with valid(f"{path}: "):
         study = Study.model_validate(fields)
     require_names(study, f"{path}: ")
@@ -441,6 +444,8 @@ def new_study(path: Path, root: Path, test: Path | None = None) -> str:
         datasets = datasets[:-1] + f', tested: false}}\n  "{tested}": {{title: My labelled videos, '
         datasets += f'root: "{test}", recipe: ssv2, pretrained_on: "{name}"}}'
     template = Path(__file__).with_name("template.yaml").read_text(encoding="utf-8")
-    return template.format(
+    text = template.format(
         name=path.stem, path=path, dataset=name, tested=tested, datasets=datasets
     )
+    _study_of(yaml.load(text, Loader), path)
+    return text

@@ -1,6 +1,7 @@
 """Kill Snakemake, its group or a job, and call it again: nothing is lost or trained twice.
 
-Its weights are bit-equal to those of an undisturbed study.
+Batches have runs that fail. The others end, with weights that are bit-equal to those of an
+undisturbed study.
 """
 
 import hashlib
@@ -11,8 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
+from mgm.dag.workflow import Workflow
 from mgm.results.run import log_lines
+from mgm.spec import parents
 from tests.helpers.programs import ENVIRONMENT, snakemake
 from tests.helpers.tiny_study import tiny_study
 
@@ -31,9 +35,28 @@ KILLS = [
 ]
 
 
+def study_with_failures(here: Path, steps: int = STEPS, seeds: str = "0-4") -> Path:
+    """Write a study of which a third of the pretrainings fail, two runs per batch."""
+    path = tiny_study(here, steps=steps, specs_per_job=2, seeds=seeds)
+    fields = yaml.safe_load(path.read_text())
+    fields["rows"] = {"Bad": {"optim.lr": 1e38}, "Tube": {"mask": "tube"}, "MGM": {}}
+    del fields["columns"]["Fine-tuned"]
+    path.write_text(yaml.safe_dump(fields, sort_keys=False))
+    return path
+
+
+def sound_and_failed(path: Path) -> tuple[set[str], set[str]]:
+    """Return the runs of a study that can end, and those that fail."""
+    specs = Workflow({"study": str(path)}).specs
+    failed = {run_id for run_id, spec in specs.items() if getattr(spec, "optim", None)}
+    failed = {run_id for run_id in failed if specs[run_id].optim.lr == 1e38}
+    sound = {run for run, one in specs.items() if failed.isdisjoint((run, *parents(one)))}
+    return sound, failed
+
+
 def start(here: Path) -> subprocess.Popen:
     """Start Snakemake in its own session, so that a signal reaches all its processes."""
-    words = snakemake(here, "--config", f"study={here / 'tiny.yaml'}", "--until", "pretrain")
+    words = snakemake(here, "--config", f"study={here / 'tiny.yaml'}")
     with (here / "said.txt").open("a") as said:
         return subprocess.Popen(
             words,
@@ -77,7 +100,7 @@ def in_training(here: Path) -> bool:
 def test_however_it_is_killed_the_same_command_continues(tmp_path):
     here, alone = tmp_path / "here", tmp_path / "alone"
     for folder in (here, alone):
-        tiny_study(folder, steps=STEPS, specs_per_job=2, seeds="0-7")
+        study = study_with_failures(folder)
     for whom, number in KILLS:
         before = results(here)
         dag = start(here)
@@ -88,14 +111,23 @@ def test_however_it_is_killed_the_same_command_continues(tmp_path):
         target = jobs(here)[0] if whom == "job" else dag.pid
         (os.killpg if whom == "group" else os.kill)(target, number)
         dag.wait(300)
+        if (whom, number) == KILLS[0]:
+            said = (here / "said.txt").read_text()
+            assert "stopped; the same command continues" in said
+            assert "Traceback" not in said
+            assert "RuleException" not in said
         # A finished run stays as it is.
         assert before.items() <= results(here).items(), (whom, number)
+    sound, failed = sound_and_failed(study)
     for folder in (here, alone):
-        assert start(folder).wait(600) == 0, (folder / "said.txt").read_text()[-3000:]
+        # The page's job names the failed runs, and ends with 1.
+        assert start(folder).wait(600) == 1
+        said = (folder / "said.txt").read_text()
+        assert all(f"{run_id}: failed" in said for run_id in failed)
+        assert results(folder).keys() == sound
     assert not jobs(here)
     assert weights(here) == weights(alone)
-    assert len(weights(here)) == len(results(here))
-    for run_id in results(here):
+    for run_id in weights(here):
         steps = [line["step"] for line in log_lines(here / "results" / "tiny" / run_id)]
         assert steps == sorted({*steps})
         assert steps[-1] == STEPS

@@ -11,7 +11,7 @@ from mgm.errors import UserError
 from mgm.files import locked
 from mgm.report.cells import cells
 from mgm.results import frame as frames
-from mgm.results.frame import joined, load, pack, read_frame, read_table, with_means
+from mgm.results.frame import joined, load, pack, read_table, with_means
 from mgm.results.frozen import freeze
 from mgm.results.run import LOCK
 from mgm.study import CONFIG
@@ -46,7 +46,7 @@ def run(place, study, **fields):
 
 def test_each_number_has_its_run(place):
     found = run(place, study_of(dataset_seeds="1-2"))
-    table = read_frame("small", place / "results")
+    table = load("small", place / "results").frame
     assert {*table.status} == {"finished"}
     assert {*table.run_id} == {*found.specs}
     numbers = table[table.column != ""]
@@ -63,13 +63,13 @@ def test_runs_that_did_not_finish_say_why(place):
     (place / "results/small" / first / "result.json").unlink()
     (place / "results/small" / second / "result.json").write_text("{")
     with locked(place / "results/small" / first / LOCK, first):
-        table = read_frame("small", place / "results").set_index("run_id")
+        table = load("small", place / "results").frame.set_index("run_id")
         assert (table.status[first], table.status[second]) == ("running", "not run")
         assert second in table.why[second]
         assert table.value[[first, second]].isna().all()
         # Where the study is read back, nothing runs.
         pack_and_leave(place, study)
-    table = read_frame("small", place / "results").set_index("run_id")
+    table = load("small", place / "results").frame.set_index("run_id")
     assert (table.status[first], table.why[first]) == ("not run", "")
 
 
@@ -78,7 +78,7 @@ def test_a_control_that_a_dataset_does_not_have_has_no_row(place):
     found = run(place, study)
     control = found.cells[found.cells.control].iloc[0]
     finish(place / "results/small", found.specs[control.run_id], metrics={"frames": 40.0})
-    table = read_frame("small", place / "results")
+    table = load("small", place / "results").frame
     assert [*table[table.run_id == control.run_id].row] == ["Number of frames"]
 
 
@@ -264,7 +264,7 @@ def test_names_that_look_like_missing_values_stay_names(place):
     study = study_of(dataset_seeds="1-2", rows=rows, compare=[["NA", "007"]])
     run(place, study)
     pack_and_leave(place, study)
-    table = read_frame("small", place / "results")
+    table = load("small", place / "results").frame
     assert [*table[~table.control & (table.column != "")].row.unique()] == [*rows]
 
 
@@ -330,7 +330,7 @@ def test_a_mean_counts_the_seeds_of_all_its_parts(place):
     for packed in (False, True):
         if packed:
             pack_and_leave(place, study)
-        frame = read_frame("small", place / "results")
+        frame = load("small", place / "results").frame
         means = cells(frame[frame.derived]).set_index("dataset")
         assert {*zip(means.n["both"], means.wanted["both"])} == {(2, 8)}
         assert {*zip(means.n["alone"], means.wanted["alone"])} == {(6, 6)}

@@ -69,10 +69,7 @@ def test_pretraining(size, ratio):
         **SIZES[size],
     )
     masked_BL = make_mask(
-        Mask(name="agnostic", ratio=ratio),
-        Grid(*spec.grid),
-        None,
-        np.zeros(1, np.int64),
+        Mask(name="agnostic", ratio=ratio), Grid(*spec.grid), None, np.zeros(1, np.int64)
     )
     masked_BL = torch.from_numpy(masked_BL)
     assert multiply_adds(spec) == counted(lambda: build_mae(spec).predict(frames(spec), masked_BL))

@@ -152,7 +152,7 @@ def test_a_test_has_the_model_of_its_pretraining_and_starts_from_it():
     assert (one["mask"], one.ratio, one.epochs, one.steps) == ("mgm", 0.75, 200, 399)
 
 
-def test_equal_runs_are_one_run():
+def test_a_row_may_go_on_from_the_weights_of_another():
     rows = {"MGM": {}, "MGM, longer": {"from": "MGM"}}
     found = expanded(rows=rows, compare=[])
     longer = found.specs[cell(found, row="MGM, longer").pretraining]

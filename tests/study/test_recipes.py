@@ -102,7 +102,7 @@ def test_pretraining_clips_and_ratios():
             stride,
         )
     hidden = dict.fromkeys(("block", "smm", "smm-sparse", "mgm", "mgm-sparse"), 147) | {
-        "motion-bins": 156,
+        "motion-bins": 156
     }
     hidden |= dict.fromkeys(("tube", "agnostic", "multi-block", "green-noise"), 176)
     hidden["warped"] = 177  # engine_for_mgmae.py: num_vis = int(196 * (1 - 0.9)) = 19

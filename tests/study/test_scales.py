@@ -5,7 +5,7 @@ import yaml
 
 from mgm.errors import UserError
 from mgm.study import CONFIG
-from mgm.study.scales import Steps, load_scale, load_suite
+from mgm.study.scales import load_scale, load_suite
 
 
 def written(folder, **fields):
@@ -85,8 +85,3 @@ def test_a_wrong_scale_is_refused_in_one_line(tmp_path, fields, named):
         load_scale(written(tmp_path, **fields))
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_steps_follow_from_epochs():
-    steps = Steps(factor=14, power=1, warmup=0.1)
-    assert steps.of(600) == {"optim.steps": 8400, "optim.warmup_epochs": 60}

@@ -129,6 +129,12 @@ def test_a_new_study_is_valid(tmp_path, test, folder, name):
     assert study.datasets[name].root == f"clips/{folder}"
 
 
+@pytest.mark.parametrize("name", ["all", "bad name", "#"])
+def test_a_file_whose_name_no_study_can_have_is_refused(name):
+    with pytest.raises(UserError, match=f"{name}.yaml: study: "):
+        new_study(Path(f"{name}.yaml"), Path("clips"))
+
+
 def test_a_key_that_is_there_twice_is_refused_with_its_line(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("study: a\nrows:\n  MGM: {}\n  MGM: {mask: tube}\n")
