@@ -156,7 +156,7 @@ def test_an_experiment_that_is_renamed_or_deleted_is_found(place):
 def test_a_name_that_mlflow_refuses_is_made_valid(place):
     for name in ("../x", "a/b", ".", "x" * 400, "ok"):
         cells = pd.DataFrame([{"metric": "top1", "column": name, "row": "", "control": False}])
-        [(first, _), (written, value)] = mlflow._shown({"top1": 1.0}, CHILD, cells)
+        [_, (written, value)] = mlflow._shown({"top1": 1.0}, CHILD, cells)
         assert value == 1.0
         assert posixpath.normpath(written) == written
         assert len(written) <= 250
