@@ -81,8 +81,8 @@ docs: setup ## build the site in site/ (opens from disk)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "The site: $(CURDIR)/site/index.html"
 
 PORT ?= 5000
-dashboard: setup ## start MLflow on http://127.0.0.1:5000 and follow running jobs; PORT=5001 for another port
+dashboard: setup ## start MLflow, follow running jobs, and print the address of the newest runs; PORT=5001 for another port
 	@! (exec 3<>/dev/tcp/127.0.0.1/$(PORT)) 2>/dev/null || { echo "port $(PORT) is in use: end the program that listens there, or run make dashboard PORT=$$(($(PORT) + 1))"; exit 1; }
-	@{ $(BIN)/mgm sync --every 10 & trap "kill $$!" EXIT; \
+	@{ $(BIN)/mgm sync --every 10 --server http://127.0.0.1:$(PORT) & trap "kill $$!" EXIT; \
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
 	--backend-store-uri sqlite:///results/mlflow.db --uvicorn-opts "--no-access-log --log-level warning"; }

@@ -41,7 +41,8 @@ def plan(options: PlanOptions) -> None:
     """Print the GPU hours and the disk space of each table and figure.
 
     Default: the paper. The numbers are computed; nothing runs. A table counts all runs that it
-    needs. GB are of weights and checkpoints, without videos.
+    needs, so tables overlap; the last row counts each run once. GB are of weights and checkpoints,
+    without videos.
     """
     from mgm.dag.workflow import Workflow
     from mgm.spec.compute import PEAK
@@ -52,6 +53,7 @@ def plan(options: PlanOptions) -> None:
         f"{workflow.name} on {at_once} {options.gpu}, at {100 * options.mfu:g} % of "
         f"{PEAK[options.gpu] / 1e12:,.0f} TFLOP/s. Computed; nothing ran."
     )
+    say("Rows share runs; the last counts each run once. GB are of weights and checkpoints.")
     table = costs(workflow, flops, at_once)
     say(table.to_string(float_format=lambda x: "<0.1" if 0 < x < 0.05 else f"{x:,.1f}"))
 

@@ -74,6 +74,9 @@ def sync(
     every: Annotated[
         float, typer.Option(help="Copy again every so many seconds; default: once.", min=0)
     ] = 0,
+    server: Annotated[
+        str, typer.Option(help="With --every: address of MLflow's pages, to print where runs are.")
+    ] = "",
 ) -> None:
     """Copy results to MLflow.
 
@@ -82,7 +85,7 @@ def sync(
     from mgm.report import mlflow
 
     if every:
-        mlflow.follow(results, name, uri, every)
+        mlflow.follow(results, name, uri, every, server)
     if not (found := mlflow.folders(results, name)):
         packed = results / f"{name}.csv.xz"
         if name and packed.is_file():

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -73,20 +72,21 @@ def draw(points: pd.DataFrame, x: str) -> Figure:
     # A level over all of a horizontal axis has no mark.
     hues = list(dict.fromkeys(points.hue[points.x.notna()]))
     colours, marks = colours_of(hues), dict(zip(hues, MARKS * len(hues)))
-    grid = sns.FacetGrid(points, row="panel", sharex=False, sharey=False)
-    for panel, axes in grid.axes_dict.items():
-        _curves(axes, points[points.panel == panel], colours, marks)
+    panels = list(dict.fromkeys(points.panel))
+    size = WIDTH, HEIGHT * len(panels) + 0.25
+    figure, every = plt.subplots(len(panels), figsize=size, squeeze=False)
     same = (points.metric == "top1").all()
-    grid.set_axis_labels(AXES[x], "Top-1 accuracy (%)" if same else points.column.iloc[0])
-    grid.set_titles("{row_name}")
-    grid.figure.set_size_inches(WIDTH, HEIGHT * points.panel.nunique() + 0.25)
-    grid.tight_layout()
+    for panel, axes in zip(panels, every.flat):
+        _curves(axes, points[points.panel == panel], colours, marks)
+        axes.set(title=panel, ylabel="Top-1 accuracy (%)" if same else points.column.iloc[0])
+    axes.set_xlabel(AXES[x])
+    figure.tight_layout()
     if any(hues):
         handles = [axes.errorbar([], [], fmt=marks[hue], color=colours[hue], ms=5) for hue in hues]
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
         place |= {"ncols": 1 if max(map(len, hues)) > 24 else 2}
-        grid.figure.legend(handles, hues, **place)
-    return caption(grid.figure, _key(points))
+        figure.legend(handles, hues, **place)
+    return caption(figure, _key(points))
 
 
 def _curves(axes: Axes, points: pd.DataFrame, colours: Mapping, marks: Mapping) -> None:

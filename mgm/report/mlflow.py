@@ -6,15 +6,17 @@ two people who share a tracker touch only their own runs. A run that has grown g
 one that was begun anew is copied anew, and one that is gone goes.
 """
 
+import json
 import os
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 from uuid import uuid4
 
 import pandas as pd
@@ -31,7 +33,25 @@ from mgm.spec import Spec, dotted
 RUN, FOLDER, STEP, STATE = "mgm.run", "mgm.folder", "mgm.step", "mgm.state"
 NAME, BORN = "mgm.name", "mgm.born"
 LOGGED = ("loss", "lr", "grad_norm", "coverage", "trivial_loss", "clips_per_s", "memory_mb")
-STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "not run": "KILLED"}
+# Tags, and the columns of the frame that they have.
+PLACES = {"study": "study", "dataset": "dataset", "pretraining": "row", "evaluation": "column"}
+# A run that was stopped goes on later. MLflow shows KILLED in red, like FAILED.
+STATUS = {"finished": "FINISHED", "failed": "FAILED", "running": "RUNNING", "not run": "SCHEDULED"}
+ACCURACY = "top-1 accuracy"
+# What a link shows. MLflow reads it from a tag of the experiment, SHARED with the link's last word.
+SHARED, ALL = "mlflow.sharedViewState.", "mgm"
+COLUMNS = [
+    *("tags.`pretraining`", "tags.`evaluation`", f"metrics.`{ACCURACY}`"),
+    *("tags.`status`", "tags.`dataset`"),
+]
+WIDTHS = {"attributes.`Run Name`": 130, "runDateAndNestInfo": 125, COLUMNS[0]: 150}  # pixels
+RUNS = {
+    "selectedColumns": COLUMNS,
+    "columnOrder": ["attributes.`Run Name`", *COLUMNS, "duration", "runDateAndNestInfo"],
+    "columnWidths": WIDTHS,
+    "orderByKey": f"metrics.`{ACCURACY}`",
+    "orderByAsc": False,
+}
 BATCH = 900  # metrics per call; MLflow takes 1000
 MOST_RUNS = 50_000  # per experiment; the most that MLflow returns at once
 LONGEST = 5000  # characters per tag
@@ -65,7 +85,7 @@ def sync(folder: Path, uri: str = "") -> str:
     with locked(place / "mlflow.lock", "mgm sync"), _one_line(folder):
         published, own = load(folder.name, folder.parent), _id_of(folder)
         cells = dict([*published.frame.groupby("run_id", sort=False)])
-        client, experiment = _open(uri, folder.name)
+        client, experiment = _open(uri, folder.name, [*published.studies])
         from mlflow.exceptions import MlflowException
 
         mine = f"tags.`{FOLDER}` = '{own}'"
@@ -89,13 +109,14 @@ def sync(folder: Path, uri: str = "") -> str:
             if run and tags.items() <= run.data.tags.items():
                 counts["unchanged"] += 1
                 continue
+            started, ended = _span(folder / run_id, now, lines)
             try:
                 counts["updated" if run else "created"] += 1
                 if run is None:
-                    started = now.result.started if now.result else lines[0]["time"] if lines else 0
-                    first = {RUN: run_id, FOLDER: own, BORN: born}
-                    run = client.create_run(experiment, _milliseconds(started), first)
-                _write(client, run, lines, spec, now, tags, shown)
+                    # MLflow lists tags in this order.
+                    first = {key: tags[key] for key in (*PLACES, RUN, FOLDER, BORN) if key in tags}
+                    run = client.create_run(experiment, started, first)
+                _write(client, run, lines, spec, now, tags, shown, ended)
             except MlflowException as error:
                 # One run that the tracker refuses does not stop the others.
                 if error.error_code != "INVALID_PARAMETER_VALUE":
@@ -104,11 +125,22 @@ def sync(folder: Path, uri: str = "") -> str:
                 show(f"{run_id}: refused by MLflow: {' '.join(str(error).split())[:300]}")
     usual, more = ("created", "updated", "unchanged"), ("deleted", "refused")
     words = ", ".join(f"{counts[n]} {n}" for n in (*usual, *filter(counts.get, more)))
-    return f"runs in MLflow: {words}; #/experiments/{experiment}"
+    return f"runs in MLflow: {words}; {_page_of(experiment)}"
 
 
-def follow(results: Path, name: str = "", uri: str = "", every: float = 10) -> None:
-    """Copy what changes, also studies that begin later. Print a line per change."""
+def _page_of(experiment: str) -> str:
+    """Return the address of an experiment's runs, on a server of MLflow."""
+    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={ALL}"
+
+
+def follow(
+    results: Path, name: str = "", uri: str = "", every: float = 10, server: str = ""
+) -> None:
+    """Copy what changes, also studies that begin later. Print a line per change.
+
+    Args:
+        server: address of MLflow's pages. Print where the newest runs are, once they are copied.
+    """
     last, copied = dict[Path, str](), dict[Path, Any]()
     while True:
         for folder in folders(results, name):
@@ -123,7 +155,26 @@ def follow(results: Path, name: str = "", uri: str = "", every: float = 10) -> N
             if line != last.get(folder) and "0 created, 0 updated" not in line:
                 show(f"{folder}: {line}")
             last[folder] = line
+        if server:
+            newest = max(folders(results, name), key=_newest, default=None)
+            at = last[newest].rpartition("; ")[2] if newest in copied else ""
+            _wait_for(server)
+            show(f"Open {server}/{at}" + "; no study has begun" * (newest is None))
+            server = ""
         time.sleep(every)
+
+
+def _wait_for(server: str) -> None:
+    """Wait up to a minute until MLflow's pages can be opened, so that the address comes last."""
+    for _ in range(60):
+        with suppress(OSError), urlopen(f"{server}/health", timeout=5):
+            return
+        time.sleep(1)
+
+
+def _newest(folder: Path) -> float:
+    """Return when the last result of a folder was written."""
+    return max((path.stat().st_mtime for path in folder.glob(f"*/{RESULT}")), default=0.0)
 
 
 def _state(folder: Path) -> dict[str, Any]:
@@ -160,11 +211,12 @@ def _tags(
 ) -> dict[str, str]:
     """Return what a run is shown and found by. `STATE` changes when its files do."""
     tags = {"stage": spec.stage, "seed": str(spec.seed), "status": now.state, "why": now.why}
-    for name in ("dataset", "row", "column"):
-        tags[name] = "; ".join(filter(None, cells[name].unique()))
+    for name, field in PLACES.items():
+        tags[name] = "; ".join(filter(None, cells[field].unique()))
     if result := now.result:
         tags |= {"commit": result.commit, "dirty": str(result.dirty), "device": result.device}
-    words = tags["row"], tags["dataset"], f"seed {spec.seed}", tags["column"] or spec.stage
+    places = tags["pretraining"], tags["dataset"]
+    words = *places, f"seed {spec.seed}", tags["evaluation"] or spec.stage
     tags["mlflow.runName"] = " / ".join(filter(None, words))
     last = lines[-1]["step"] if lines else 0
     tags[STATE] = f"{now.state} {last} {result.finished if result else ''}"
@@ -180,6 +232,7 @@ def _write(
     now: Status,
     tags: Mapping[str, str],
     cells: pd.DataFrame,
+    ended: int,
 ) -> None:
     """Write what MLflow does not have of a run yet. Tags come last, so a killed copy goes on."""
     from mlflow.entities import Metric, Param, RunTag
@@ -194,7 +247,6 @@ def _write(
         if line["step"] > written and line.get(name) is not None
     ]
     last = lines[-1]["step"] if lines else 0
-    ended = _milliseconds(now.result.finished if now.result else time.time())
     metrics = now.result.metrics if now.result else {}
     points += [Metric(*point, ended, last) for point in _shown(metrics, spec, cells)]
     for first in range(0, len(params), 100):
@@ -219,9 +271,21 @@ def _shown(
         words = "top-1" if metric == "top1" else metric.replace("_", " ")
         own: list[Any] = [*cells[cells.metric == metric].itertuples()]
         names = {f"{cell.column} {cell.row if cell.control else words}" for cell in own}
+        if metric == "top1":
+            yield ACCURACY, value
         for name in sorted(names) or [f"{spec.stage} {words}"]:
             # MLflow refuses other signs, and names that are paths such as "..".
             yield re.sub(r"[^\w\-. :]", "", name)[:250].strip(" .") or spec.stage, value
+
+
+def _span(folder: Path, now: Status, lines: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Return a run's start and end, in milliseconds since 1970. Its pauses are left out."""
+    if result := now.result:
+        started = _milliseconds(result.started)
+        return started, started + int(1000 * result.wall_s)
+    # A run that failed before its first step has only its folder.
+    times = [line["time"] for line in lines] or [folder.stat().st_mtime]
+    return _milliseconds(times[0]), _milliseconds(times[-1])
 
 
 def _milliseconds(moment: str | float) -> int:
@@ -230,8 +294,8 @@ def _milliseconds(moment: str | float) -> int:
     return int(1000 * seconds)
 
 
-def _open(uri: str, name: str) -> tuple[Any, str]:
-    """Return a client and the id of the experiment `name`."""
+def _open(uri: str, name: str, studies: Sequence[str]) -> tuple[Any, str]:
+    """Return a client and the id of the experiment `name`, which has a view per study."""
     for setting, value in SETTINGS.items():
         os.environ.setdefault(setting, value)
     # MLflow takes seconds to import, and reads these settings when it is imported.
@@ -244,11 +308,21 @@ def _open(uri: str, name: str) -> tuple[Any, str]:
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
         # It stays the folder's if a reader renames it.
-        client.set_experiment_tag(found.experiment_id, NAME, name)
-        return client, found.experiment_id
-    # Else the page opens as one for traces of language models.
-    tags = {"mlflow.experimentKind": "custom_model_development", NAME: name}
-    return client, client.create_experiment(name, tags=tags)
+        experiment = found.experiment_id
+    else:
+        experiment = client.create_experiment(name)
+    tags = {
+        NAME: name,
+        # Else the page opens as one for traces of language models.
+        "mlflow.experimentKind": "custom_model_development",
+        SHARED + ALL: json.dumps(RUNS),
+    }
+    for study in studies:
+        view = RUNS | {"searchFilter": f"tags.study LIKE '%{study}%'"}
+        tags[SHARED + study] = json.dumps(view)
+    for tag, text in tags.items():
+        client.set_experiment_tag(experiment, tag, text)
+    return client, experiment
 
 
 @contextmanager

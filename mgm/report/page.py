@@ -3,6 +3,7 @@
 It never trains. Runs that are missing are named.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -119,7 +120,8 @@ class Report:
             if view.kind == "paper"
         ]
         names = ["study", "dataset", "row", "column", "line", "epochs", "paper"]
-        return pd.concat([pd.DataFrame(columns=names), *parts]).astype({"paper": float})
+        quoted = pd.concat(parts) if parts else pd.DataFrame(columns=names)
+        return quoted.astype({"paper": float})
 
     def write(self) -> Path:
         """Write everything. The files of views that are gone go too."""
@@ -191,14 +193,15 @@ class Report:
         found: dict[str, Any] = {"study": study, "shown": shown}
         found["warnings"] = warnings(self.numbers[self.numbers.study == study.study])
         end = f"-{study.study}" if len(self.published.studies) > 1 else ""
+        of = f" of {re.sub('^table', 'Table ', study.study)}" * bool(end)
         if len(judged := verdicts(frame, study, frozen)):
             paper = self.numbers[self.numbers.study == study.study].groupby("row").paper.first()
             one, other = judged.row.map(paper), judged["minus"].map(paper)
             judged["paper"] = one - other
-            about = Shown(f"predictions{end}", "Predictions")
+            about = Shown(f"predictions{end}", f"Predictions{of}")
             found["predictions"] = self._table(about, predictions_table(judged))
         if len(compared := differences(frame, study)):
-            about = Shown(f"differences{end}", "Paired differences")
+            about = Shown(f"differences{end}", f"Paired differences{of}")
             found["differences"] = self._table(about, differences_table(compared))
         return found
 
@@ -327,8 +330,8 @@ class Report:
         every = [one for part in sections for one in (*part["shown"], part.get("differences"))]
         # A table, the differences and the predictions may have the same interval.
         names = ["mean", "low", "high"]
-        parts = [one.table.csv[names].astype(float) for one in every if one and one.table]
-        ends = pd.concat([pd.DataFrame(columns=names), *parts]).drop_duplicates()
+        found_in = [one.table.csv for one in every if one and one.table]
+        ends = {tuple(line) for csv in found_in for line in csv[names].to_numpy(float).tolist()}
         frame, folder = self.published.frame, self.published.folder
         # A dataset that is a mean of others has no runs of its own.
         runs = frame[~frame.derived].drop_duplicates("run_id")
@@ -336,7 +339,7 @@ class Report:
             name=self.published.name,
             published=self.published,
             sections=sections,
-            intervals=int(np.isfinite(ends.low.astype(float)).sum()),
+            intervals=sum(bool(np.isfinite(low)) for _, low, _ in ends),
             claims=found,
             runs=runs.to_dict("records"),
             began=min(filter(None, runs.started), default=""),

@@ -382,6 +382,7 @@ def note_of(cells: pd.DataFrame, unit: str = SHARE) -> str:
 def _typeset(text: Any) -> str:
     """Return text with minus signs, and with numbers that no line breaks."""
     text = re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", str(text))
+    text = re.sub(r"\bn = (?=\d)", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", text)
     return re.sub(r"(?<=\d)(,?) (?=\[?[%\d\N{MINUS SIGN}])", "\\1\N{NO-BREAK SPACE}", text)
 
 
@@ -392,7 +393,7 @@ def _aligned(column: pd.Series) -> list[Markup]:
     wide = first.str.len().max()
     made = []
     for text, number in zip(texts, first):
-        if isinstance(number, str) and "(n =" not in text:
+        if isinstance(number, str) and "(n\N{NO-BREAK SPACE}=" not in text:
             # A space as wide as a digit.
             text = "\N{FIGURE SPACE}" * int(wide - len(number)) + text
             made.append(Markup('<td class="number">{}</td>').format(text))

@@ -106,7 +106,7 @@ def load(name: str, results: Path = Path("results")) -> Published:
         since = changes(old, found.cells, frozen.studies, studies)
         if not scale_of(frozen):
             first = next(iter(studies))
-            line = "its scale is of an older version, so its settings are not compared"
+            line = "Its scale is of an older version, so its settings are not compared"
             since[first] = [*since.get(first, []), line]
         places = [*NUMBER, "run_id"]
         wanted = pd.MultiIndex.from_frame(old[places])

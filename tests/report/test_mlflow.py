@@ -1,10 +1,13 @@
 """MLflow shows what is in the files, after any number of copies."""
 
 import contextlib
+import json
 import multiprocessing
+import os
 import posixpath
 import re
 import shutil
+import signal
 import threading
 import time
 
@@ -79,7 +82,7 @@ def content(folder):
             {
                 key: text
                 for key, text in run.data.tags.items()
-                if key in ("row", "column", "status")
+                if key in ("pretraining", "evaluation", "status")
             },
             [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")],
         )
@@ -98,7 +101,7 @@ def test_a_run_has_its_curve_and_numbers_named_by_their_column(place):
     # A number of zero is a number.
     assert run.data.metrics["Fine-tuned top-1"] == 0.0
     assert run.data.params["optim.lr"] == str(CHILD.optim.lr)
-    assert {"dataset", "row", "column", "seed", "commit"} <= run.data.tags.keys()
+    assert {"dataset", "pretraining", "evaluation", "seed", "commit"} <= run.data.tags.keys()
     assert run.info.start_time < run.info.end_time
     history = client.get_metric_history(parent.info.run_id, "train/loss")
     assert sorted(point.step for point in history) == [*range(1, 21)]
@@ -153,7 +156,7 @@ def test_an_experiment_that_is_renamed_or_deleted_is_found(place):
 def test_a_name_that_mlflow_refuses_is_made_valid(place):
     for name in ("../x", "a/b", ".", "x" * 400, "ok"):
         cells = pd.DataFrame([{"metric": "top1", "column": name, "row": "", "control": False}])
-        [(written, value)] = mlflow._shown({"top1": 1.0}, CHILD, cells)
+        [_, (written, value)] = mlflow._shown({"top1": 1.0}, CHILD, cells)
         assert value == 1.0
         assert posixpath.normpath(written) == written
         assert len(written) <= 250
@@ -262,6 +265,30 @@ def test_a_study_that_begins_later_is_followed(place, monkeypatch):
     assert any("later: " in line and "1 created" in line for line in lines)
 
 
+def test_an_address_opens_the_newest_runs_by_mask_and_accuracy(place, monkeypatch):
+    finish(place, CHILD, top1=40.0, steps=3)
+    older = place.parent / "older"
+    begin(older)
+    os.utime(finish(older, PARENT, steps=3) / "result.json", (0, 0))
+    lines = []
+    monkeypatch.setattr(mlflow, "show", lines.append)
+    monkeypatch.setattr(mlflow, "_wait_for", lambda server: None)
+    monkeypatch.setattr(mlflow.time, "sleep", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        mlflow.follow(place.parent, server="http://here")
+    client, runs = shown(place)
+    [run] = runs.values()
+    assert f"Open http://here/#/experiments/{run.info.experiment_id}/runs" in lines[-1]
+    own = client.get_experiment(run.info.experiment_id).tags
+    view = json.loads(own["mlflow.sharedViewState." + lines[-1].rpartition("=")[2]])
+    known = {f"tags.`{key}`" for key in run.data.tags} | {
+        f"metrics.`{key}`" for key in run.data.metrics
+    }
+    assert {*view["selectedColumns"], view["orderByKey"]} <= known
+    assert "mlflow.sharedViewState.table4e" in own
+    assert "table4e" in run.data.tags["study"]
+
+
 def test_states_of_runs_that_are_not_finished(place):
     other = next(
         spec for spec in KNOWN.specs.values() if spec.stage == "pretrain" and spec != PARENT
@@ -273,6 +300,10 @@ def test_states_of_runs_that_are_not_finished(place):
     sync(place)
     states = {key: run.data.tags["status"] for key, run in shown(place)[1].items()}
     assert states == {other.run_id: "failed", PARENT.run_id: "not run"}
+    runs = {key: run.info for key, run in shown(place)[1].items()}
+    # What was stopped goes on later, and no run lasts longer than its log.
+    assert runs[PARENT.run_id].status == "SCHEDULED"
+    assert all(0 <= run.end_time - run.start_time < 1e6 for run in runs.values())
 
 
 def test_a_tracker_that_does_not_work_is_one_line_within_seconds(place):
