@@ -166,7 +166,8 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
     """Return a row per prediction: those of the frozen study, then those that were added since.
 
     A prediction holds if the interval lies within what it allows, and is refuted if it lies
-    outside. Otherwise, or with fewer than six units, it is open. A frozen one is judged by the runs
+    outside. Otherwise, or with fewer than six units, it is open. Of predictions in order, those
+    after one that does not hold are not tested. A frozen one is judged by the runs
     that the frozen study wanted.
 
     Columns: dataset, title, column, metric, share, says, mean, low, high, n, unit, verdict, why,
@@ -177,7 +178,7 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
     own = frame[frame.study == study.study]
     began = min(filter(None, own.started), default="")
     before = [*old.predictions] if frozen and old and frozen.date <= (began or "~") else []
-    rows = []
+    rows, so_far = list[dict[str, Any]](), True
     for one in dict.fromkeys((*before, *study.predictions)):
         late = bool(began) and one not in before
         # The first dataset and column are those of its time.
@@ -186,6 +187,10 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
         judged = _judged(own[own.as_frozen] if one in before else own, then, one)
         if judged["verdict"] == "not run" and _judged(own, then, one)["verdict"] != "not run":
             judged["verdict"] = "not run as frozen"
+        holds = judged["verdict"] == "holds"
+        if study.in_order and not so_far and not judged["verdict"].startswith("not run"):
+            judged |= {"verdict": "not tested", "why": "one before it does not hold"}
+        so_far = so_far and holds
         rows.append(judged | {"note": "added after runs began" * late})
     return pd.DataFrame(rows)
 

@@ -359,8 +359,8 @@ class Measure(Run):
     """A number from the papers' text, or a control without a trained model."""
 
     stage: Literal["measure"] = "measure"
-    name: Literal["saliency", "coverage", "controls"]
-    # coverage: the settings of all masks except name, ratio and guidance.
+    name: Literal["saliency", "coverage", "hidden", "controls"]
+    # hidden: the mask. coverage: the settings of all masks except name, ratio and guidance.
     mask: Mask = Mask()
     # Test videos to measure, evenly spaced. 0: all.
     videos: int = Field(0, ge=0, le=LARGE)

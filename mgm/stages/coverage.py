@@ -12,9 +12,10 @@ import numpy as np
 from mgm.data.index import Video, spread
 from mgm.errors import UserError
 from mgm.masking import Grid, mask_clips
-from mgm.rng import clip_seed
-from mgm.spec import MASKS, Clips, Mask, Measure
+from mgm.rng import clip_seed, generator
+from mgm.spec import MASKS, Clips, Mask, Measure, Method
 from mgm.video.clip import Clip
+from mgm.video.motion import Motion
 from mgm.video.store import read_clips
 from mgm.video.track import Track
 from mgm.video.transform import view_crop, view_indices
@@ -35,6 +36,19 @@ def coverage(spec: Measure, run: "RunContext") -> dict[str, float]:
     share_VN = hidden_motion(videos, spec.clips, grid, tubelet, masks, spec.seed)
     numbers = {f"coverage_{mask.name}": x for mask, x in zip(masks, share_VN.mean(0).tolist())}
     return numbers | {"videos": float(len(share_VN))}
+
+
+def hidden(spec: Measure, run: "RunContext") -> dict[str, float]:
+    """Return `hidden`, the share of moving pixels that the run's mask hides, in per cent.
+
+    It checks what a comparison of masks changed. With shuffled guidance, another test video's
+    motion guides the mask, and the video's own motion is what it hides. `videos` is as in
+    `coverage`.
+    """
+    videos = spread(run.index.test, spec.videos or len(run.index.test))
+    grid, tubelet = Grid(*spec.grid), spec.model.tubelet
+    share_VN = hidden_motion(videos, spec.clips, grid, tubelet, [spec.mask], spec.seed)
+    return {"hidden": float(share_VN.mean()), "videos": float(len(share_VN))}
 
 
 def usual_masks(jitter: bool) -> list[Mask]:
@@ -65,7 +79,13 @@ def hidden_motion(
     for sample, video in enumerate(videos):
         clip, _ = middle_clip(video, clips)
         own_seed = clip_seed(seed, 0, sample)
-        masked_NSHW = masks_of(clip, masks, grid, tubelet, clips.stride, own_seed)
+        guides = [
+            clip.known
+            if mask.guidance == "vectors"
+            else _guide(videos, sample, mask, clips, own_seed)
+            for mask in masks
+        ]
+        masked_NSHW = masks_of(guides, masks, grid, tubelet, clips.stride, own_seed)
         shares.append(hidden_shares(clip, masked_NSHW, tubelet))
     share_VN = np.array(shares).reshape(len(videos), len(masks))
     share_VN = share_VN[np.isfinite(share_VN).all(axis=1)]
@@ -111,11 +131,17 @@ def enlarged(x_SHW: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def masks_of(
-    clip: Clip, masks: Sequence[Mask], grid: Grid, tubelet: int, stride: int, seed: int
+    guides: Sequence[Motion],
+    masks: Sequence[Mask],
+    grid: Grid,
+    tubelet: int,
+    stride: int,
+    seed: int,
 ) -> np.ndarray:
-    """Return what masks hide of a clip: (N, S, H, W) bool, True where hidden."""
+    """Return what masks hide, each guided by a motion: (N, S, H, W) bool, True where hidden."""
     masked_NL = [
-        mask_clips(mask, grid, [clip.known], np.array([seed]), tubelet, stride)[0] for mask in masks
+        mask_clips(mask, grid, [guide], np.array([seed]), tubelet, stride)[0]
+        for guide, mask in zip(guides, masks, strict=True)
     ]
     shape = len(masks), grid.slots, grid.height, grid.width
     return np.array(masked_NL, bool).reshape(shape)
@@ -125,7 +151,21 @@ def middle_clip(video: Video, clips: Clips) -> tuple[Clip, np.ndarray]:
     """Return the centre crop of a prepared video's middle clip, and its frames' numbers."""
     index_T = view_indices(clips, video.frames, view=0, views=1)
     crop = view_crop(video.height, video.width)
-    track = Track(video.track())
-    (frames_THWC,) = read_clips(video.path, track, index_T[None], [crop], clips.size)
-    motion = track.motion(index_T, crop, clips.size, (video.height, video.width))
-    return Clip(frames_THWC, motion), index_T
+    (frames_THWC,) = read_clips(video.path, Track(video.track()), index_T[None], [crop], clips.size)
+    return Clip(frames_THWC, _middle_motion(video, clips)), index_T
+
+
+def _middle_motion(video: Video, clips: Clips, method: Method = "codec") -> Motion:
+    """Return the motion of the centre crop of a video's middle clip."""
+    index_T = view_indices(clips, video.frames, view=0, views=1)
+    crop, shape = view_crop(video.height, video.width), (video.height, video.width)
+    return Track(video.track(method)).motion(index_T, crop, clips.size, shape)
+
+
+def _guide(videos: Sequence[Video], sample: int, mask: Mask, clips: Clips, seed: int) -> Motion:
+    """Return the motion that guides a video's mask: its own, or if shuffled, another video's."""
+    if mask.guidance == "shuffled":
+        other = int(generator(seed, "guide").integers(len(videos) - 1))
+        # Skip the own video. The others are equally likely.
+        sample = other + (other >= sample)
+    return _middle_motion(videos[sample], clips, mask.method)

@@ -260,7 +260,8 @@ def _run_one(
     run.data = data
     # Each stage has imports of its own.
     name = spec.name if isinstance(spec, Measure) else spec.stage
-    module = import_module("mgm.stages.samples" if name == "sample" else f"mgm.stages.{name}")
+    file = {"sample": "samples", "hidden": "coverage"}.get(name, name)
+    module = import_module(f"mgm.stages.{file}")
     metrics = getattr(module, name)(spec, run)
     if not distributed.is_main():
         return

@@ -94,7 +94,7 @@ def _arrays(
     clip, index_T = middle_clip(video, spec.clips)
     grid, tubelet, stride = Grid(*spec.grid), spec.model.tubelet, spec.clips.stride
     masks = [trained.mask for trained, _ in runs] or usual_masks(spec.mask.jitter)
-    masked_NSHW = masks_of(clip, masks, grid, tubelet, stride, seed)
+    masked_NSHW = masks_of([clip.known] * len(masks), masks, grid, tubelet, stride, seed)
     arrays: Arrays = {"frames_SHWC": clip.frames_THWC[::tubelet], "index_S": index_T[::tubelet]}
     arrays["source"] = video.name
     if spec.figure in ("5", "6"):

@@ -53,7 +53,8 @@ def show(source: Path, names: Sequence[str], out: Path) -> list[str]:
     short = min(clip.height, clip.width)
     rows, columns = (round(PATCHES * side / short) for side in (clip.height, clip.width))
     grid = Grid(FRAMES // TUBELET, rows, columns)
-    masked_NSHW = masks_of(clip, masks, grid, TUBELET, clips.stride, seed=0)
+    guides = [clip.known] * len(masks)
+    masked_NSHW = masks_of(guides, masks, grid, TUBELET, clips.stride, seed=0)
     lines = [_line(*own) for own in zip(masks, hidden_shares(clip, masked_NSHW, TUBELET))]
     draw(clip, masks, masked_NSHW, out)
     return [*lines, f"wrote {out}"]

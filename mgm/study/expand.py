@@ -199,7 +199,8 @@ class _Runs:
         test, start = self.study.columns[column], self._start(at, row)
         if test.stage == "measure":
             like = dotted(start.model_dump(mode="json", include={"clips", "model"}))
-            recipe = Measure(name=test.changes.get("name"), data=ANY)
+            name = test.changes.get("name")
+            recipe = Measure(name=name, data=ANY, mask=start.mask if name == "hidden" else Mask())
             run = self._run(recipe, at.dataset, at, ("", like), self._column(column))
         else:
             run = self._test(at, column, start, self._last(at, row, start))

@@ -290,6 +290,8 @@ class Study(FrozenModel):
     # What the page shows. Without views it is a table per dataset.
     views: dict[Name, View] = Field(default_factory=dict)
     predictions: tuple[Prediction, ...] = ()
+    # Predictions are tested in their order: one counts only if all before it hold.
+    in_order: bool = False
     # When it stops, in words, and what an attentive reader would ask.
     stopping_rule: str = ""
     limitations: dict[str, str] = Field(default_factory=dict)

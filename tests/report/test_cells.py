@@ -205,6 +205,14 @@ def test_a_verdict_is_open_where_the_interval_has_both_and_with_few_units(tmp_pa
     assert (one.verdict, one.why) == ("open", "5 datasets; a verdict needs 6 units of training")
 
 
+def test_predictions_in_order_stop_at_the_first_that_does_not_hold(tmp_path):
+    sure = {"row": "MGM", "minus": "Tube", "above": -200}
+    wrong, third = {**sure, "above": 99}, {**sure, "above": -150}
+    study = study_of(predictions=[sure, wrong, third], in_order=True)
+    frame, _ = frame_of(tmp_path, study)
+    assert [*verdicts(frame, study).verdict] == ["holds", "refuted", "not tested"]
+
+
 def test_predictions_that_were_added_after_the_runs_are_marked(tmp_path):
     before = Prediction(row="MGM", minus="Tube", above=0)
     after = Prediction(row="MGM", minus="Tube", above=1)

@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pytest
 
-from mgm.data.index import read_index
+from mgm.data.index import read_index, spread
 from mgm.errors import UserError
 from mgm.masking import Grid, mask_clips
 from mgm.rng import clip_seed
 from mgm.spec import MASKS, Mask, Measure
-from mgm.stages.coverage import MOVES, coverage, hidden_shares
+from mgm.stages.coverage import MOVES, coverage, hidden, hidden_shares
 from mgm.stages.saliency import inside, read_boxes, saliency
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
@@ -81,20 +81,45 @@ def slow_share(clip, masked_SHW, tubelet):
     return np.mean(shares) if shares else np.nan
 
 
+def middle(spec, video):
+    """Return the centre crop of a video's middle clip."""
+    track, crop = Track(video.track()), view_crop(video.height, video.width)
+    index_T = view_indices(spec.clips, video.frames, 0, 1)
+    frames = read_clips(video.path, track, [index_T], [crop], 24)[0]
+    return Clip(frames, track.motion(index_T).under(crop, 24, (32, 32)))
+
+
+def slow_shares(spec, mask, videos, guides):
+    """Return the hidden share of each video, whose mask follows the motion of its guide."""
+    shares = []
+    for sample, (video, guide) in enumerate(zip(videos, guides)):
+        clip, seed_1 = middle(spec, video), np.array([clip_seed(0, 0, sample)])
+        motion = middle(spec, guide).known
+        masked_1L, _ = mask_clips(mask, Grid(*spec.grid), [motion], seed_1, 2, 2)
+        shares.append(slow_share(clip, masked_1L.reshape(spec.grid), 2))
+    return shares
+
+
+def test_a_rows_mask_hides_by_its_own_motion_or_by_anothers(trained, tmp_path):
+    run, mask = trained.context(tmp_path), Mask(name="mgm", ratio=0.5)
+    spec = Measure(**SMALL, name="hidden", mask=mask, videos=2)
+    videos = spread(run.index.test, 2)
+    own = slow_shares(spec, mask, videos, videos)
+    assert hidden(spec, run)["hidden"] == pytest.approx(np.nanmean(own))
+    # Of two videos, the other one guides.
+    shuffled = mask.model_copy(update={"guidance": "shuffled"})
+    others = slow_shares(spec, mask, videos, videos[::-1])
+    found = hidden(spec.model_copy(update={"mask": shuffled}), run)["hidden"]
+    assert found == pytest.approx(np.nanmean(others))
+    assert abs(np.nanmean(own) - np.nanmean(others)) > 1
+
+
 def test_coverage_is_the_share_of_moving_pixels_under_each_mask(trained, tmp_path):
     spec, index = Measure(**SMALL, name="coverage"), trained.index
     found = coverage(spec, trained.context(tmp_path))
     for name in ("mgm", "tube", "warped"):
-        mask, shares = Mask(name=name, ratio=MASKS[name].ratio), []
-        for sample, video in enumerate(index.test):
-            track = Track(video.track())
-            index_T = view_indices(spec.clips, video.frames, 0, 1)
-            crop = view_crop(video.height, video.width)
-            frames = read_clips(video.path, track, [index_T], [crop], 24)[0]
-            clip = Clip(frames, track.motion(index_T).under(crop, 24, (32, 32)))
-            seed_1 = np.array([clip_seed(0, 0, sample)])
-            masked_1L, _ = mask_clips(mask, Grid(*spec.grid), [clip.known], seed_1, 2, 2)
-            shares.append(slow_share(clip, masked_1L.reshape(spec.grid), 2))
+        mask = Mask(name=name, ratio=MASKS[name].ratio)
+        shares = slow_shares(spec, mask, index.test, index.test)
         assert found[f"coverage_{name}"] == pytest.approx(np.nanmean(shares))
     assert found["videos"] == np.isfinite(shares).sum()
     assert len(found) == len(MASKS) + 1
