@@ -13,7 +13,8 @@ from mgm.data.index import Video, spread
 from mgm.errors import UserError
 from mgm.masking import Grid, mask_clips
 from mgm.rng import clip_seed, generator
-from mgm.spec import MASKS, Clips, Mask, Measure, Method
+from mgm.spec import MASKS, Clips, Mask, Measure
+from mgm.spec.masks import Method
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
