@@ -25,7 +25,7 @@ from mgm.video.clip import cut
 from mgm.video.crop import Crop
 from mgm.video.motion import Motion
 from mgm.video.planes import no_planes
-from mgm.video.store import SMALL, read_clips, read_planes
+from mgm.video.store import read_clips, read_planes
 from mgm.video.track import Track, read_track
 from mgm.video.transform import (
     ClipAugmentation,
@@ -200,13 +200,11 @@ def _guide(
 def _motion(of: Training, sample: int, index_T: np.ndarray, crop: Crop) -> Motion:
     """Return the motion of a video's frames under a crop."""
     video = of.videos[sample]
-    track, under = (
-        read_track(video.track(of.method)),
-        (crop, of.clips.size, (video.height, video.width)),
-    )
-    if 3 * video.frames * video.height * video.width > SMALL:
-        return track.motion(index_T, *under)
-    return _whole_motion(track)[index_T].under(*under)
+    track = read_track(video.track(of.method))
+    under = crop, of.clips.size, (video.height, video.width)
+    if track.facts.small:
+        return _whole_motion(track)[index_T].under(*under)
+    return track.motion(index_T, *under)
 
 
 def view_clips(video: Video, clips: Clips, views: Views, out_VTHWC: np.ndarray) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from mgm.data import clips as module
 from mgm.data.clips import PLANES, views_of
 from mgm.data.index import Video, read_index
 from mgm.data.loader import training_batches, view_batches
@@ -22,7 +21,7 @@ from mgm.masking import Grid, make_mask
 from mgm.masking.paper import tube
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Mask, Views
-from mgm.video import store
+from mgm.video import store, track
 from mgm.video.clip import cut
 from mgm.video.planes import frames_of
 from mgm.video.store import read_clips
@@ -275,8 +274,7 @@ def test_views_come_whole_and_in_order_and_are_decoded_once(
 @pytest.mark.parametrize("options", [MASKED, {"augment": Augment(rand="rand-m7-n4", repeats=2)}])
 def test_small_videos_that_are_kept_give_the_same_clips(videos, options, monkeypatch):
     kept = batches(videos, **options)
-    monkeypatch.setattr(store, "SMALL", 0)
-    monkeypatch.setattr(module, "SMALL", 0)
+    monkeypatch.setattr(track, "SMALL", 0)
     assert_same(batches(videos, **options), kept)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mgm.data import prepare as module
-from mgm.data.folder import list_folder
+from mgm.data.folder import Choices, list_folder
 from mgm.data.index import files_of, read_index
 from mgm.data.prepare import drawn_digest, prepare, summary, write_tracks
 from mgm.drawn.params import Synthetic
@@ -282,6 +282,23 @@ def test_a_full_disk_is_one_line_and_the_next_call_goes_on(source, tmp_path, mgm
     assert "out/videos/a/" in failed.stderr.splitlines()[-1]
     assert mgm(*words).returncode == 0
     assert len(read_index(tmp_path / "out").videos) == 11
+
+
+def test_a_damaged_test_video_is_replaced_by_another_of_its_class(tmp_path, clip, capsys):
+    """The second of five would be tested on. The split stays as it was then."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    for content in range(5):
+        clip(source / f"{content}.mp4", content)
+    (source / "1.mp4").write_bytes(b"damaged")
+    index = made(source, out)
+    assert [(video.name, video.split) for video in index.videos] == [
+        ("0", "test"), ("2", "train"), ("3", "train"), ("4", "train"),
+    ]  # fmt: skip
+    assert "the split of 0 is changed" in capsys.readouterr().err
+    clip(source / "1.mp4", 1)
+    known = {video.source: video.split for video in index.videos}
+    again = prepare(list_folder(source, Choices(known=known)), out, processes=1)
+    assert {video.source: video.split for video in again.videos} == known | {"1.mp4": "train"}
 
 
 def test_a_killed_call_leaves_whole_files_and_the_next_goes_on(tmp_path, clip):
