@@ -86,7 +86,7 @@ class Motion:
         if self.crop:
             raise UserError("the motion is under a crop already; pass that of whole frames")
         require_count("size", size)
-        crop = scaled_to(crop, frame or self.frame, self.frame)
+        crop = crop.scaled(frame or self.frame, self.frame)
         part = (slice(None), *touched(crop, size, self.frame))
         vectors_THW2, distance_THW = self.vectors_THW2[part], self.distance_THW[part]
         about: dict[str, Any] = {"kind_T": self.kind_T, "time_T": self.time_T}
@@ -174,11 +174,6 @@ def per_slot(values_T: np.ndarray, tubelet: int) -> np.ndarray:
 
 
 # --- Cells under a crop ---
-
-
-def scaled_to(crop: Crop, own: tuple[int, int], frame: tuple[int, int]) -> Crop:
-    """Return a crop of frames of size `own`, (height, width), in pixels of those of `frame`."""
-    return crop.scaled(frame[0] / own[0], frame[1] / own[1])
 
 
 def touched(crop: Crop, size: int, frame: tuple[int, int]) -> tuple[slice, slice]:

@@ -29,7 +29,7 @@ from numpy.lib.format import write_array
 from mgm.errors import NoMotion, UserError
 from mgm.version import STORE
 from mgm.video.crop import Crop
-from mgm.video.motion import Motion, cells, reference_distance, scaled_to, touched
+from mgm.video.motion import Motion, cells, reference_distance, touched
 
 # Bytes of a video's pixels, up to which all of it is kept in memory once some of it is read.
 SMALL = 500_000
@@ -192,7 +192,7 @@ class Track:
         rows, columns = map(cells, sides)
         part = slice(0, rows), slice(0, columns)
         if crop:
-            crop = scaled_to(crop, frame or sides, sides)
+            crop = crop.scaled(frame or sides, sides)
             part = touched(crop, size, sides)
         moved_T = self.has_mv_T[index_T]
         moved_N = index_T[moved_T]
