@@ -91,23 +91,13 @@ def blank_clip(clips: Clips) -> Arrays:
     return arrays
 
 
-def epoch_and_sample(of: Training, number: int) -> tuple[int, int]:
-    """Return epoch and sample of the run's video `number`, from 0.
-
-    Each epoch is a permutation of the videos.
-    """
-    epoch, position = divmod(number, len(of.videos))
-    return epoch, int(_order(of.seed, epoch, len(of.videos))[position])
-
-
 @lru_cache(2)
 def _order(seed: int, epoch: int, videos: int) -> np.ndarray:
+    """Return an epoch's videos: each once."""
     return generator(clip_seed(seed, epoch, -1), "order").permutation(videos)
 
 
-def training_clips(
-    of: Training, wanted: Iterable[tuple[int, int]], out: Arrays
-) -> dict[int, UserError]:
+def training_clips(of: Training, numbers: Iterable[int], out: Arrays) -> dict[int, UserError]:
     """Write training clips to `out`.
 
     With repeated augmentation, a video has `augment.repeats` successive clips, all of the same
@@ -115,15 +105,17 @@ def training_clips(
     same clip as without repeats.
 
     Args:
-        wanted: epoch and sample of each video.
+        numbers: of the videos, in the sequence of all epochs.
         out: as many rows of `of.blank` as there are clips.
 
     Returns:
         {sample: why} of the videos that cannot be read.
     """
     repeats, motions, lost = of.augment.repeats, list[Motion](), dict[int, UserError]()
-    for number, (epoch, sample) in enumerate(wanted):
-        own = {name: x[number * repeats : (number + 1) * repeats] for name, x in out.items()}
+    for row, number in enumerate(numbers):
+        epoch, position = divmod(number, len(of.videos))
+        sample = int(_order(of.seed, epoch, len(of.videos))[position])
+        own = {name: x[row * repeats : (row + 1) * repeats] for name, x in out.items()}
         video, first = of.videos[sample], clip_seed(of.seed, epoch, sample)
         seeds = [first, *(clip_seed(first, repeat, sample) for repeat in range(1, repeats))]
         index_T = training_indices(of.clips, video.frames, generator(first, "sample"))
@@ -137,13 +129,13 @@ def training_clips(
             own["weight_B"][:] = 0
             for name in own.keys() & {"frames_BTHWC", *PLANES}:
                 own[name][:] = of.blank[name]
-        for row, (seed, crop) in enumerate(zip(seeds, crops) if of.guided else ()):
+        for repeat, (seed, crop) in enumerate(zip(seeds, crops) if of.guided else ()):
             guide = _guide(of, sample, seed, index_T, crop)
             try:
                 motions.append(_motion(of, *guide))
             except UserError as error:
                 lost[guide[0]] = error
-                own["weight_B"][row] = 0
+                own["weight_B"][repeat] = 0
                 none = Motion.none(len(index_T), video.height, video.width)
                 motions.append(none.under(crop, of.clips.size))
     if of.mask:

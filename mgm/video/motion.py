@@ -89,8 +89,9 @@ class Motion:
         crop = crop.scaled(frame or self.frame, self.frame)
         part = (slice(None), *touched(crop, size, self.frame))
         vectors_THW2, distance_THW = self.vectors_THW2[part], self.distance_THW[part]
-        about: dict[str, Any] = {"kind_T": self.kind_T, "time_T": self.time_T}
-        return Motion(vectors_THW2, distance_THW, self.has_mv_T, self.frame, crop, size, **about)
+        return replace(
+            self, vectors_THW2=vectors_THW2, distance_THW=distance_THW, crop=crop, size=size
+        )
 
     @property
     def velocity_THW2(self) -> np.ndarray:
@@ -123,9 +124,8 @@ class Motion:
             return self
         vectors_THW2 = self._scaled(sampled(self.vectors_THW2, self, "centre"))
         distance_THW = sampled(self.distance_THW, self, "centre")
-        about: dict[str, Any] = {"kind_T": self.kind_T, "time_T": self.time_T}
-        frame = self.size, self.size
-        return Motion(vectors_THW2, distance_THW, self.has_mv_T, frame, **about)
+        where: dict[str, Any] = {"frame": (self.size, self.size), "crop": None, "size": 0}
+        return replace(self, vectors_THW2=vectors_THW2, distance_THW=distance_THW, **where)
 
     def magnitude(self, tubelet: int) -> np.ndarray:
         """Return the magnitude of each slot's motion for masks, (S, H, W) float32.

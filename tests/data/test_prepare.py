@@ -193,23 +193,6 @@ def test_videos_that_cannot_be_read_are_left_out_and_listed(source, tmp_path, cl
     assert "a/empty.mp4" not in dict(again.excluded)
 
 
-def test_a_source_without_vectors_gets_those_of_an_encoding(tmp_path, clip):
-    for content in range(4):
-        clip(tmp_path / "source" / f"{content}.webm", content, codec="libvpx-vp9")
-    index = made(tmp_path / "source", tmp_path / "out")
-    assert {(video.codec, video.vectors) for video in index.videos} == {("vp9", "h264")}
-    assert track_of(index.videos[0]).has_mv_T.any()
-    assert "4 videos have no motion vectors of their own (vp9)" in summary(index)
-
-
-def test_names_that_differ_in_case_alone_are_two_videos(tmp_path, clip):
-    for content, name in enumerate(("Clip", "clip", "x", "y")):
-        clip(tmp_path / "source" / f"{name}.mp4", content)
-    index = made(tmp_path / "source", tmp_path / "out")
-    assert len({video.name.casefold() for video in index.videos}) == 4
-    assert all(same_content(video, tmp_path / "source" / video.source) for video in index.videos)
-
-
 def test_a_set_without_test_videos_is_refused_before_any_is_decoded(source, tmp_path):
     (source / "videos.csv").write_text("path,split\na/0.mp4,train\nb/1.mp4,train\n")
     with pytest.raises(UserError, match="0 of the 2 videos are in the test split"):
