@@ -18,6 +18,21 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name `path` in a system error of the block, such as a full disk.
+
+    Errors of a file that is open name none, and those of a hidden file name that.
+    """
+    try:
+        yield
+    except OSError as error:
+        hidden = str(path.with_name(f".{os.getpid()}.{path.name}"))
+        if error.errno and str(error.filename or hidden) == hidden:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a hidden name next to `path`. Rename it to `path` if the block succeeds.
 
@@ -26,10 +41,11 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with naming(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -253,11 +253,3 @@ def test_the_models_of_the_repository_embed_a_video(name, video):
     assert feature_D.shape == (48,)
     assert np.isfinite(feature_D).all()
     assert np.abs(feature_D - model.embed(video, clips=1)).max() > 0
-
-
-def test_what_is_printed_is_short(video):
-    clip = mgm.read(video, range(8))
-    for value in (clip, clip.motion, mgm.track(video), clip.cut_to(32), mgm.load(WEIGHTS)):
-        assert len(repr(value)) < 150
-        assert type(value).__name__ in repr(value)
-    assert {"load", "masks", "packets", "read", "track", "Crop"} <= set(dir(mgm))

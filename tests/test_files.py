@@ -6,11 +6,15 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
+from mgm.drawn.sets import encode
 from mgm.errors import UserError
 from mgm.files import locked, read_json, replacing, write_text
+from mgm.results.run import append_log
+from tests.helpers.disk import full_disk
 
 HOLD = """
 import sys, time
@@ -41,6 +45,35 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         fail()
     assert (tmp_path / "file").read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def frames(path):
+    noise = np.random.default_rng(0).integers(0, 256, (9, 96, 64), np.uint8)
+    encode(noise, 25, path, "yuv420p")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_text(9999 * "x"),
+        lambda path: np.savez(path.open("wb"), x=np.zeros(9999)),
+        frames,
+    ],
+    ids=["text", "npz", "mp4"],
+)
+def test_an_error_of_the_disk_names_the_file(tmp_path, write):
+    def replaced(path):
+        with replacing(path) as temporary:
+            write(temporary)
+
+    with full_disk(), pytest.raises(OSError, match=r"File too large: '.*/x\.mp4'"):
+        replaced(tmp_path / "x.mp4")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_of_the_disk_names_a_log(tmp_path):
+    with full_disk(), pytest.raises(OSError, match=r"File too large: '.*/log\.jsonl'"):
+        append_log(tmp_path, {"step": 9999 * "x"})
 
 
 def test_a_lock_is_waited_for_and_says_for_whom(tmp_path, capsys):

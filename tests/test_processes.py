@@ -103,6 +103,13 @@ def test_workers_end_with_a_parent_that_is_killed(name):
     assert not any(map(alive, children))
 
 
+def test_python_ends_while_workers_wait():
+    """An error leaves its results unclosed, and workers ignore what stops a run."""
+    code = "from mgm.processes import *; g = in_order(abs, iter(int, 1), 2); next(g); 1 / 0"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert (done.returncode, b"ZeroDivisionError" in done.stderr) == (1, True)
+
+
 def workers_of(pid: int) -> list[int]:
     """Return the processes that a process has started, without Python's tracker of resources."""
     path = Path(f"/proc/{pid}/task/{pid}/children")

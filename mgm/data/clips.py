@@ -25,7 +25,7 @@ from mgm.video.clip import cut
 from mgm.video.crop import Crop
 from mgm.video.motion import Motion
 from mgm.video.planes import no_planes
-from mgm.video.store import SMALL, read_clips, read_planes
+from mgm.video.store import read_clips, read_planes
 from mgm.video.track import Track, read_track
 from mgm.video.transform import (
     ClipAugmentation,
@@ -91,23 +91,13 @@ def blank_clip(clips: Clips) -> Arrays:
     return arrays
 
 
-def epoch_and_sample(of: Training, number: int) -> tuple[int, int]:
-    """Return epoch and sample of the run's video `number`, from 0.
-
-    Each epoch is a permutation of the videos.
-    """
-    epoch, position = divmod(number, len(of.videos))
-    return epoch, int(_order(of.seed, epoch, len(of.videos))[position])
-
-
 @lru_cache(2)
 def _order(seed: int, epoch: int, videos: int) -> np.ndarray:
+    """Return an epoch's videos: each once."""
     return generator(clip_seed(seed, epoch, -1), "order").permutation(videos)
 
 
-def training_clips(
-    of: Training, wanted: Iterable[tuple[int, int]], out: Arrays
-) -> dict[int, UserError]:
+def training_clips(of: Training, numbers: Iterable[int], out: Arrays) -> dict[int, UserError]:
     """Write training clips to `out`.
 
     With repeated augmentation, a video has `augment.repeats` successive clips, all of the same
@@ -115,15 +105,17 @@ def training_clips(
     same clip as without repeats.
 
     Args:
-        wanted: epoch and sample of each video.
+        numbers: of the videos, in the sequence of all epochs.
         out: as many rows of `of.blank` as there are clips.
 
     Returns:
         {sample: why} of the videos that cannot be read.
     """
     repeats, motions, lost = of.augment.repeats, list[Motion](), dict[int, UserError]()
-    for number, (epoch, sample) in enumerate(wanted):
-        own = {name: x[number * repeats : (number + 1) * repeats] for name, x in out.items()}
+    for row, number in enumerate(numbers):
+        epoch, position = divmod(number, len(of.videos))
+        sample = int(_order(of.seed, epoch, len(of.videos))[position])
+        own = {name: x[row * repeats : (row + 1) * repeats] for name, x in out.items()}
         video, first = of.videos[sample], clip_seed(of.seed, epoch, sample)
         seeds = [first, *(clip_seed(first, repeat, sample) for repeat in range(1, repeats))]
         index_T = training_indices(of.clips, video.frames, generator(first, "sample"))
@@ -137,13 +129,13 @@ def training_clips(
             own["weight_B"][:] = 0
             for name in own.keys() & {"frames_BTHWC", *PLANES}:
                 own[name][:] = of.blank[name]
-        for row, (seed, crop) in enumerate(zip(seeds, crops) if of.guided else ()):
+        for repeat, (seed, crop) in enumerate(zip(seeds, crops) if of.guided else ()):
             guide = _guide(of, sample, seed, index_T, crop)
             try:
                 motions.append(_motion(of, *guide))
             except UserError as error:
                 lost[guide[0]] = error
-                own["weight_B"][row] = 0
+                own["weight_B"][repeat] = 0
                 none = Motion.none(len(index_T), video.height, video.width)
                 motions.append(none.under(crop, of.clips.size))
     if of.mask:
@@ -200,13 +192,11 @@ def _guide(
 def _motion(of: Training, sample: int, index_T: np.ndarray, crop: Crop) -> Motion:
     """Return the motion of a video's frames under a crop."""
     video = of.videos[sample]
-    track, under = (
-        read_track(video.track(of.method)),
-        (crop, of.clips.size, (video.height, video.width)),
-    )
-    if 3 * video.frames * video.height * video.width > SMALL:
-        return track.motion(index_T, *under)
-    return _whole_motion(track)[index_T].under(*under)
+    track = read_track(video.track(of.method))
+    under = crop, of.clips.size, (video.height, video.width)
+    if track.facts.small:
+        return _whole_motion(track)[index_T].under(*under)
+    return track.motion(index_T, *under)
 
 
 def view_clips(video: Video, clips: Clips, views: Views, out_VTHWC: np.ndarray) -> None:

@@ -19,11 +19,12 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 from unicodedata import normalize
 
 from mgm.data.lists import (
@@ -39,6 +40,7 @@ from mgm.data.lists import (
 )
 from mgm.errors import UserError
 
+T = TypeVar("T", int, str)
 DRAWN = "no split given: a fifth of each class, in whole groups, is the test split"
 SHOWN = 10  # absent videos that are named
 LISTS = (".csv", ".txt", ".tsv", ".lst")
@@ -72,6 +74,7 @@ class Listing:
         note: where the split comes from, and what is missing or not used.
         excluded: (path, reason) of videos and lists that cannot be used.
         lists: the files of text that it is from.
+        drawn: whether the split was drawn, and not given.
     """
 
     root: Path
@@ -80,6 +83,7 @@ class Listing:
     note: str
     excluded: list[tuple[str, str]] = field(default_factory=list)
     lists: tuple[Path, ...] = ()
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,7 @@ def listing(
         counts = " and ".join(f"{lacking[one]:,} {one}".strip() for one in order if lacking[one])
         notes.append(f"absent: {counts} of the {count:,} listed videos ({shown})")
     chosen = [row._replace(path=path) for path, row in own.items()]
-    if not any(row.split for row in rows):
+    if drawn := not any(row.split for row in rows):
         kept = sum(path in choices.known for path in own)
         notes.insert(1, DRAWN + f"; {kept:,} known videos keep theirs" * bool(kept))
         chosen = _split_by_hash(chosen, choices.known)
@@ -227,7 +231,8 @@ def listing(
         name = listed.name or stem(row.path if os.path.isabs(listed.path) else listed.path)
         group = row.group or row.path
         entries.append(Entry(name, row.path, label_of[row.label], row.split, group))
-    return Listing(root, tuple(classes), entries, "; ".join(filter(None, notes)), excluded)
+    note = "; ".join(filter(None, notes))
+    return Listing(root, tuple(classes), entries, note, excluded, drawn=drawn)
 
 
 def _as_listed(row: Row) -> str:
@@ -291,8 +296,7 @@ def _split_by_hash(rows: list[Row], known: Mapping[str, str] = {}) -> list[Row]:
 
     Of every five groups of a class, in the order of the rows, a hash chooses one, and the second of
     the first five. So rows that are appended move no others. A group of several classes counts for
-    its first one. Then, of a class with several groups, one is moved if all are in one split,
-    unless that takes another class out of a split.
+    its first one. Then the classes are balanced.
 
     Args:
         known: splits that stay, by path.
@@ -314,19 +318,37 @@ def _split_by_hash(rows: list[Row], known: Mapping[str, str] = {}) -> list[Row]:
         digest = hashlib.sha256(os.fsencode(f"{label} {block}")).digest()
         chosen = digest[0] % 5 if block else 1
         split_of.setdefault(name, "test" if place == chosen else "train")
+    both_of = balanced(groups_of, split_of, fixed)
+    return [row._replace(split=both_of[row.group or row.path]) for row in rows]
 
-    def lone(split_of: Mapping[str, str]) -> set[str]:
-        """Return which classes of several groups are in one split alone."""
-        several = ((label, own) for label, own in groups_of.items() if len(own) > 1)
-        return {label for label, own in several if len({split_of[name] for name in own}) == 1}
+
+def balanced(
+    groups_of: Mapping[T, Collection[str]], split_of: Mapping[str, str], fixed: Container[str] = ()
+) -> Mapping[str, str]:
+    """Return the split of each group. A class of several groups has both, where that can be.
+
+    Of a class that is in one split alone, one group is moved, unless that takes another class out
+    of a split.
+
+    Args:
+        groups_of: the groups of each class.
+        fixed: groups that stay.
+    """
+
+    several = {label: groups for label, groups in groups_of.items() if len(groups) > 1}
+
+    def lone(split_of: Mapping[str, str]) -> set[T]:
+        return {
+            label for label, groups in several.items() if len({split_of[n] for n in groups}) == 1
+        }
 
     for label in sorted(alone := lone(split_of)):
-        for name in groups_of[label]:
+        for name in several[label]:
             if label in alone and name not in fixed:
-                moved = split_of | {name: "train" if split_of[name] == "test" else "test"}
+                moved = {**split_of, name: "train" if split_of[name] == "test" else "test"}
                 if (left := lone(moved)) < alone:
                     split_of, alone = moved, left
-    return [row._replace(split=split_of[row.group or row.path]) for row in rows]
+    return split_of
 
 
 def _require_whole_groups(root: Path, rows: Iterable[Row]) -> None:

@@ -26,11 +26,10 @@ from pydantic_core import ArgsKwargs
 from mgm.errors import UserError, valid
 from mgm.files import read_json, write_text
 from mgm.spec import FrozenModel, Run
+from mgm.version import STORE
 
 T = TypeVar("T")
 SPLITS = ("train", "test")
-# Of the index and of the files that it lists. Raise it with `mgm.video.track.FORMAT`.
-FORMAT = 2
 DEFAULTS = {"short_side": 256, "quality": 4}  # how videos are written
 AGAIN = "run the same `mgm prepare` again"
 Count = Annotated[int, Field(ge=0)]
@@ -165,9 +164,9 @@ def read_about(folder: Path) -> About:
     if not path.is_file():
         raise UserError(f"{folder}: has no complete index; `mgm prepare` writes one")
     fields = read_json(path)
-    if isinstance(fields, dict) and fields.get("format", 1) != FORMAT:
+    if isinstance(fields, dict) and fields.get("format", 1) != STORE:
         raise UserError(
-            f"{path}: is of format {fields.get('format', 1)}, and this mgm reads {FORMAT}; {AGAIN}"
+            f"{path}: is of format {fields.get('format', 1)}, and this mgm reads {STORE}; {AGAIN}"
         )
     with valid(f"{path}: ", AGAIN):
         about = About.model_validate(fields)
@@ -194,7 +193,7 @@ def write_index(index: Index) -> None:
     (index.root / "index.json").unlink(missing_ok=True)
     write_rows(table := index.root / "index.csv", index.videos)
     about = About(
-        format=FORMAT,
+        format=STORE,
         settings=index.settings,
         rows=len(index.videos),
         sha256=hashlib.sha256(table.read_bytes()).hexdigest(),

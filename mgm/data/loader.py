@@ -21,7 +21,6 @@ from mgm.data.clips import (
     Arrays,
     Training,
     blank_clip,
-    epoch_and_sample,
     training_clips,
     view_clips,
 )
@@ -77,8 +76,7 @@ def training_batches(
     parts = [own[first : first + per_part] for first in range(0, len(own), per_part)]
 
     def write(step: int, places: range, out: Arrays) -> dict[int, UserError]:
-        wanted = [epoch_and_sample(of, step * batch + place) for place in places]
-        return training_clips(of, wanted, out)
+        return training_clips(of, (step * batch + place for place in places), out)
 
     made = _batches(write, parts, repeats, of.blank, count(first_step), workers, pin)
     for arrays, lost in made:

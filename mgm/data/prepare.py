@@ -19,7 +19,7 @@ import os
 import random
 import re
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -31,10 +31,9 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import category, normalize
 
 from mgm.console import show, track
-from mgm.data.folder import Entry, Listing, key
+from mgm.data.folder import Entry, Listing, balanced, key
 from mgm.data.index import (
     DEFAULTS,
-    FORMAT,
     Index,
     Video,
     content_digest,
@@ -47,9 +46,10 @@ from mgm.data.index import (
     write_rows,
 )
 from mgm.errors import UserError
-from mgm.files import locked, read_json, write_text
+from mgm.files import locked, naming, read_json, write_text
 from mgm.processes import as_done, cores
 from mgm.spec import FLOWS, GENERATED, Flow
+from mgm.version import STORE
 
 if TYPE_CHECKING:
     from mgm.drawn.params import Synthetic
@@ -128,6 +128,8 @@ def prepare(
         if drawn and failed:
             raise UserError(f"a generated video cannot be read: {failed[0][1]}")
         classes, videos = listing.classes, tuple(rows[name] for name in names if name in rows)
+        if listing.drawn:
+            videos = _rebalanced(videos)
         excluded = (*listing.excluded, *sorted(failed))
         if drawn:
             digest, params = drawn_digest(drawn, settings), drawn.model_dump(mode="json")
@@ -145,6 +147,21 @@ def prepare(
             os.utime(about)
         shutil.rmtree(out / ".drawn", ignore_errors=True)
     return index
+
+
+def _rebalanced(videos: Sequence[Video]) -> tuple[Video, ...]:
+    """Return videos with a drawn split, in which each class of several groups has both splits.
+
+    Those that cannot be read may have been all of a class's test videos.
+    """
+    groups_of = defaultdict[int, dict[str, None]](dict)
+    for video in videos:
+        groups_of[video.label][video.group] = None
+    split_of = balanced(groups_of, {video.group: video.split for video in videos})
+    moved = [video.name for video in videos if split_of[video.group] != video.split]
+    if moved:
+        show(f"the split of {', '.join(moved)} is changed, since others of the class are left out")
+    return tuple(replace(video, split=split_of[video.group]) for video in videos)
 
 
 def list_drawn(params: "Synthetic") -> Listing:
@@ -182,13 +199,13 @@ def _claim(out: Path, settings: dict[str, int], force: bool) -> None:
                 f"{out}: was prepared with {written or earlier}, not {settings}; choose another "
                 "--out, or begin anew by --force"
             )
-        if number != FORMAT:
+        if number != STORE:
             show(f"{out}: is of format {number}. All videos are prepared anew")
             force = True
     if force:
         for path in index:
             path.unlink(missing_ok=True)
-    write_text(mark, json.dumps({"format": FORMAT, **settings}, indent=1) + "\n")
+    write_text(mark, json.dumps({"format": STORE, **settings}, indent=1) + "\n")
 
 
 def known_videos(out: Path) -> tuple[dict[str, Video], str]:
@@ -343,7 +360,8 @@ def _write_all(
                     write_rows(out / "index.csv", rows.values())
                 rows[video.name] = video
                 made.append(video)
-                with (out / "index.csv").open("a", newline="", encoding="utf-8") as file:
+                table = out / "index.csv"
+                with naming(table), table.open("a", newline="", encoding="utf-8") as file:
                     csv.writer(file, lineterminator="\n").writerow(row(video, out))
             if source_bytes and number == TRIED < len(tasks):
                 _require_space(out, made, source_bytes)

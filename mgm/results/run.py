@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mgm.errors import UserError, valid
-from mgm.files import held, read_json, write_text
+from mgm.files import held, naming, read_json, write_text
 from mgm.spec import FrozenModel, Spec
 
 RESULT, LOCK = "result.json", "run.lock"
@@ -169,7 +169,8 @@ def log_lines(folder: Path) -> list[dict[str, Any]]:
 
 def append_log(folder: Path, line: Mapping[str, Any]) -> None:
     """Append a line, which has the field `step`, to a run's log."""
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+    path = folder / "log.jsonl"
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 

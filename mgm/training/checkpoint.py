@@ -24,7 +24,9 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         why = error if isinstance(error, OSError) else error.__context__
         if not isinstance(why, OSError):
             raise
-        raise UserError(f"{path}: cannot be written ({why}); make room and run again") from error
+        raise UserError(
+            f"{path}: cannot be written ({why.strerror}); make room and run again"
+        ) from error
 
 
 def load_checkpoint(folder: Path, run_id: str) -> dict[str, Any] | None:

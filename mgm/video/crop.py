@@ -28,7 +28,8 @@ class Crop:
         if not (inside and some and round(self.top) < height and round(self.left) < width):
             raise UserError(f"{self} is not in a frame of {height} x {width} pixels")
 
-    def scaled(self, down: float, across: float) -> "Crop":
-        """Return this crop of a frame whose height and width were multiplied by two factors."""
+    def scaled(self, own: tuple[int, int], frame: tuple[int, int]) -> "Crop":
+        """Return this crop of frames of size `own`, (height, width), in pixels of `frame`."""
+        down, across = frame[0] / own[0], frame[1] / own[1]
         top, left, height, width = self.top, self.left, self.height, self.width
         return Crop(top * down, left * across, height * down, width * across, self.flip)

@@ -86,11 +86,12 @@ class Motion:
         if self.crop:
             raise UserError("the motion is under a crop already; pass that of whole frames")
         require_count("size", size)
-        crop = scaled_to(crop, frame or self.frame, self.frame)
+        crop = crop.scaled(frame or self.frame, self.frame)
         part = (slice(None), *touched(crop, size, self.frame))
         vectors_THW2, distance_THW = self.vectors_THW2[part], self.distance_THW[part]
-        about: dict[str, Any] = {"kind_T": self.kind_T, "time_T": self.time_T}
-        return Motion(vectors_THW2, distance_THW, self.has_mv_T, self.frame, crop, size, **about)
+        return replace(
+            self, vectors_THW2=vectors_THW2, distance_THW=distance_THW, crop=crop, size=size
+        )
 
     @property
     def velocity_THW2(self) -> np.ndarray:
@@ -123,9 +124,8 @@ class Motion:
             return self
         vectors_THW2 = self._scaled(sampled(self.vectors_THW2, self, "centre"))
         distance_THW = sampled(self.distance_THW, self, "centre")
-        about: dict[str, Any] = {"kind_T": self.kind_T, "time_T": self.time_T}
-        frame = self.size, self.size
-        return Motion(vectors_THW2, distance_THW, self.has_mv_T, frame, **about)
+        where: dict[str, Any] = {"frame": (self.size, self.size), "crop": None, "size": 0}
+        return replace(self, vectors_THW2=vectors_THW2, distance_THW=distance_THW, **where)
 
     def magnitude(self, tubelet: int) -> np.ndarray:
         """Return the magnitude of each slot's motion for masks, (S, H, W) float32.
@@ -174,11 +174,6 @@ def per_slot(values_T: np.ndarray, tubelet: int) -> np.ndarray:
 
 
 # --- Cells under a crop ---
-
-
-def scaled_to(crop: Crop, own: tuple[int, int], frame: tuple[int, int]) -> Crop:
-    """Return a crop of frames of size `own`, (height, width), in pixels of those of `frame`."""
-    return crop.scaled(frame[0] / own[0], frame[1] / own[1])
 
 
 def touched(crop: Crop, size: int, frame: tuple[int, int]) -> tuple[slice, slice]:

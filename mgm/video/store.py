@@ -24,7 +24,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from mgm.errors import UserError
-from mgm.files import replacing
+from mgm.files import naming, replacing
 from mgm.video.clip import cut
 from mgm.video.crop import Crop
 from mgm.video.decode import EXPORT_VECTORS, Picture, Source, plane_pixels
@@ -57,7 +57,7 @@ def write_video(
     sizes, crcs = list[int](), list[int]()
     encoder = recoded = None
     # The rate is known at the end.
-    with SpooledTemporaryFile(IN_MEMORY, dir=str(mp4.parent)) as jpegs:
+    with naming(mp4), SpooledTemporaryFile(IN_MEMORY, dir=str(mp4.parent)) as jpegs:
         for picture in video:
             if encoder is None:
                 height, width = fitted(*picture.size, short_side)
@@ -223,9 +223,6 @@ class Recoder:
 
 # --- Read ---
 
-# Bytes of a video's pixels, up to which all its frames are kept once one is read.
-SMALL = 500_000
-
 
 class _Tools(threading.local):
     """A thread's decoder and converter. New ones for each clip would take 2 % of its time."""
@@ -280,8 +277,7 @@ def _small(
     path: str, track: Track, index_VT: np.ndarray
 ) -> list[tuple[np.ndarray, list[tuple[int, int]]]] | None:
     """Return what `_rgb` yields, of a small video that is whole. None: read its frames."""
-    facts = track.facts
-    if 3 * facts.frames * facts.height * facts.width > SMALL:
+    if not track.facts.small:
         return None
     try:
         whole_NHWC = _whole(path, track, os.stat(path).st_mtime_ns)
@@ -290,7 +286,7 @@ def _small(
     return [(whole_NHWC[n], places) for n, places in _places(path, track, index_VT)]
 
 
-# Toy sets are read thousands of times. The key changes when a file is written again.
+# The key changes when a file is written again.
 @lru_cache(1000)
 def _whole(path: str, track: Track, mtime_ns: int) -> np.ndarray:
     """Return all frames of a small video: (N, H, W, C) uint8 RGB."""

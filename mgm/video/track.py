@@ -27,11 +27,12 @@ import numpy as np
 from numpy.lib.format import write_array
 
 from mgm.errors import NoMotion, UserError
+from mgm.version import STORE
 from mgm.video.crop import Crop
-from mgm.video.motion import Motion, cells, reference_distance, scaled_to, touched
+from mgm.video.motion import Motion, cells, reference_distance, touched
 
-# Of the store: tracks, and the mp4 files that they belong to. Others are prepared anew.
-FORMAT = 2
+# Bytes of a video's pixels, up to which all of it is kept in memory once some of it is read.
+SMALL = 500_000
 # Picture types of B-frames. Other pictures may be references.
 B_PICTURES = ("B", "BI")
 FRAME = np.dtype(
@@ -82,6 +83,11 @@ class Facts:
             return self.source_height, self.source_width
         return self.height, self.width
 
+    @property
+    def small(self) -> bool:
+        """Return whether the video is kept in memory. Toy sets are read thousands of times."""
+        return 3 * self.frames * self.height * self.width <= SMALL
+
 
 class Track:
     """The motion of a video's frames, and where they lie in the store.
@@ -108,9 +114,9 @@ class Track:
         try:
             with self._open() as file, zipfile.ZipFile(file) as archive:
                 facts = json.loads(archive.read("facts.json"))
-                if (found := facts.pop("format", 1)) != FORMAT:
+                if (found := facts.pop("format", 1)) != STORE:
                     raise NoMotion(
-                        f"{self.path}: has format {found}, and this mgm reads {FORMAT}; run the "
+                        f"{self.path}: has format {found}, and this mgm reads {STORE}; run the "
                         "same `mgm prepare` again"
                     )
                 self.facts = Facts(**facts)
@@ -186,7 +192,7 @@ class Track:
         rows, columns = map(cells, sides)
         part = slice(0, rows), slice(0, columns)
         if crop:
-            crop = scaled_to(crop, frame or sides, sides)
+            crop = crop.scaled(frame or sides, sides)
             part = touched(crop, size, sides)
         moved_T = self.has_mv_T[index_T]
         moved_N = index_T[moved_T]
@@ -275,7 +281,7 @@ class TrackWriter:
         motion = np.frombuffer(b"".join(self.packed), np.uint8)
         # Equal tracks are equal files: `ZipInfo` has no time of writing.
         with zipfile.ZipFile(file, "w") as archive:
-            about = json.dumps({"format": FORMAT, **asdict(facts)})
+            about = json.dumps({"format": STORE, **asdict(facts)})
             archive.writestr(ZipInfo("facts.json"), about, zipfile.ZIP_DEFLATED)
             archive.writestr(ZipInfo("motion.npy"), _npy(motion))
             archive.writestr(ZipInfo("frames.npy"), _npy(frames), zipfile.ZIP_DEFLATED)

@@ -12,7 +12,6 @@ from mgm.data.index import (
     content_digest,
     read_index,
     read_rows,
-    require_same_data,
     write_index,
     write_rows,
 )
@@ -136,15 +135,6 @@ def test_an_index_that_is_changed_of_another_format_or_missing_is_refused(index)
     path.unlink()
     with pytest.raises(UserError, match="no complete index"):
         read_index(index.root)
-
-
-def test_done_means_the_same_videos(index):
-    data = {"mine": [index.root]}
-    require_same_data("run", "mine", index.digest, data)
-    require_same_data("run", "other", "0123456789ab", data)
-    require_same_data("run", "mine", "0123456789ab", {"mine": [index.root / "gone"]})
-    with pytest.raises(UserError, match="run: was run on another preparation of mine"):
-        require_same_data("run", "mine", "0123456789ab", data)
 
 
 def test_a_row_that_was_cut_short_is_left_out(index, tmp_path):

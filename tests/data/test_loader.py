@@ -1,7 +1,6 @@
 """Batches of training clips and test views, read from a store."""
 
 import shutil
-import subprocess
 import sys
 import zipfile
 from itertools import islice
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from mgm.data import clips as module
 from mgm.data.clips import PLANES, views_of
 from mgm.data.index import Video, read_index
 from mgm.data.loader import training_batches, view_batches
@@ -22,7 +20,7 @@ from mgm.masking import Grid, make_mask
 from mgm.masking.paper import tube
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Mask, Views
-from mgm.video import store
+from mgm.video import store, track
 from mgm.video.clip import cut
 from mgm.video.planes import frames_of
 from mgm.video.store import read_clips
@@ -132,23 +130,6 @@ def test_workers_and_the_first_step_change_nothing(videos):
         whole = batches(videos, 14, **options)
         assert_same(batches(videos, 14, workers=1, **options), whole)
         assert_same(batches(videos, 9, first_step=5, workers=3, **options), whole[5:])
-
-
-def test_python_ends_while_a_loader_waits(root):
-    """An error leaves its batches unclosed, and its workers ignore what stops a run."""
-    code = """
-import sys
-from mgm.data.index import read_index
-from mgm.data.loader import training_batches
-from mgm.spec import Clips
-videos = read_index(sys.argv[1]).train
-batches = training_batches(videos, Clips(frames=4, size=24, stride=2), 0, 3, workers=2)
-next(batches)
-raise RuntimeError("a model fails")
-"""
-    command = [sys.executable, "-c", code, str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, "a model fails" in done.stderr) == (1, True)
 
 
 def test_processes_have_parts_of_each_batch(videos):
@@ -275,8 +256,7 @@ def test_views_come_whole_and_in_order_and_are_decoded_once(
 @pytest.mark.parametrize("options", [MASKED, {"augment": Augment(rand="rand-m7-n4", repeats=2)}])
 def test_small_videos_that_are_kept_give_the_same_clips(videos, options, monkeypatch):
     kept = batches(videos, **options)
-    monkeypatch.setattr(store, "SMALL", 0)
-    monkeypatch.setattr(module, "SMALL", 0)
+    monkeypatch.setattr(track, "SMALL", 0)
     assert_same(batches(videos, **options), kept)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mgm.data import prepare as module
-from mgm.data.folder import list_folder
+from mgm.data.folder import Choices, list_folder
 from mgm.data.index import files_of, read_index
 from mgm.data.prepare import drawn_digest, prepare, summary, write_tracks
 from mgm.drawn.params import Synthetic
@@ -193,23 +193,6 @@ def test_videos_that_cannot_be_read_are_left_out_and_listed(source, tmp_path, cl
     assert "a/empty.mp4" not in dict(again.excluded)
 
 
-def test_a_source_without_vectors_gets_those_of_an_encoding(tmp_path, clip):
-    for content in range(4):
-        clip(tmp_path / "source" / f"{content}.webm", content, codec="libvpx-vp9")
-    index = made(tmp_path / "source", tmp_path / "out")
-    assert {(video.codec, video.vectors) for video in index.videos} == {("vp9", "h264")}
-    assert track_of(index.videos[0]).has_mv_T.any()
-    assert "4 videos have no motion vectors of their own (vp9)" in summary(index)
-
-
-def test_names_that_differ_in_case_alone_are_two_videos(tmp_path, clip):
-    for content, name in enumerate(("Clip", "clip", "x", "y")):
-        clip(tmp_path / "source" / f"{name}.mp4", content)
-    index = made(tmp_path / "source", tmp_path / "out")
-    assert len({video.name.casefold() for video in index.videos}) == 4
-    assert all(same_content(video, tmp_path / "source" / video.source) for video in index.videos)
-
-
 def test_a_set_without_test_videos_is_refused_before_any_is_decoded(source, tmp_path):
     (source / "videos.csv").write_text("path,split\na/0.mp4,train\nb/1.mp4,train\n")
     with pytest.raises(UserError, match="0 of the 2 videos are in the test split"):
@@ -282,6 +265,23 @@ def test_a_full_disk_is_one_line_and_the_next_call_goes_on(source, tmp_path, mgm
     assert "out/videos/a/" in failed.stderr.splitlines()[-1]
     assert mgm(*words).returncode == 0
     assert len(read_index(tmp_path / "out").videos) == 11
+
+
+def test_a_damaged_test_video_is_replaced_by_another_of_its_class(tmp_path, clip, capsys):
+    """The second of five would be tested on. The split stays as it was then."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    for content in range(5):
+        clip(source / f"{content}.mp4", content)
+    (source / "1.mp4").write_bytes(b"damaged")
+    index = made(source, out)
+    assert [(video.name, video.split) for video in index.videos] == [
+        ("0", "test"), ("2", "train"), ("3", "train"), ("4", "train"),
+    ]  # fmt: skip
+    assert "the split of 0 is changed" in capsys.readouterr().err
+    clip(source / "1.mp4", 1)
+    known = {video.source: video.split for video in index.videos}
+    again = prepare(list_folder(source, Choices(known=known)), out, processes=1)
+    assert {video.source: video.split for video in again.videos} == known | {"1.mp4": "train"}
 
 
 def test_a_killed_call_leaves_whole_files_and_the_next_goes_on(tmp_path, clip):

@@ -115,7 +115,8 @@ def test_done_means_the_same_videos(results, data, tmp_path):
     with refused(f"{spec.run_id}: was run on another preparation of ssv2"):
         run_specs([child], data, tmp_path)
     # Without its folder, there is nothing to compare.
-    run_specs([spec], {}, tmp_path)
+    for folders in ({}, {"ssv2": [tmp_path / "gone"]}):
+        run_specs([spec], folders, tmp_path)
 
 
 def test_a_copied_or_renamed_run_is_a_model(results, tmp_path):

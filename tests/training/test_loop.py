@@ -4,9 +4,7 @@ Tests of stopped runs do the same with real videos.
 """
 
 import json
-import resource
-import signal
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import pytest
 import torch
@@ -16,6 +14,7 @@ from mgm.errors import LostWorkers, UserError
 from mgm.spec import Optim, Pretrain, RunOptions
 from mgm.training.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from mgm.training.loop import train
+from tests.helpers.disk import full_disk
 from tests.helpers.small_runs import SMALL
 
 STEPS = 24
@@ -185,19 +184,6 @@ def test_a_torn_checkpoint_or_a_flipped_bit_anywhere_is_refused(tmp_path):
     path.write_bytes(whole)
     with pytest.raises(UserError, match="belongs to run run-1, not to run-2"):
         load_checkpoint(tmp_path, "run-2")
-
-
-@contextmanager
-def full_disk():
-    """Let writes past 3,000 bytes fail as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path):

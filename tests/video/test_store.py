@@ -247,17 +247,6 @@ def test_a_check_reads_all_of_the_motion(tmp_path):
         store.check_video(mp4, Track(track.path))
 
 
-def test_a_copy_of_the_store_is_read_wherever_it_lies(walk, tmp_path):
-    mp4, track = walk
-    (tmp_path / "moved.mp4").write_bytes(Path(mp4).read_bytes())
-    (tmp_path / "moved.npz").write_bytes(Path(track.path).read_bytes())
-    moved = Track(tmp_path / "moved.npz")
-    np.testing.assert_array_equal(
-        store.read_clips(str(tmp_path / "moved.mp4"), moved, [[4]], None, 0),
-        store.read_clips(mp4, track, [[4]], None, 0),
-    )
-
-
 def test_memory_and_open_files_stay_flat(walk):
     mp4, track = walk
     crop, out = [Crop(0, 0, 80, 80)], np.empty((1, 8, 56, 56, 3), np.uint8)
