@@ -308,10 +308,10 @@ class _Runs:
         layers: tuple[Layer, ...] = (
             (f"scale {scale.name}: overrides.{stage}", scale.overrides.get(stage, {})),
             (f"scale {scale.name}: backbones", dotted(sizes, "model.")),
+            ("", {"seed": at.seed}),
             (f"settings.{stage}", study.settings.get(stage, {})),
             (f"datasets.{at.dataset}.settings.{stage}", place.get(stage, {})),
             ("", {"data.dataset": videos.name or key, "data.digest": videos.digest}),
-            ("", {"seed": at.seed}),
             *own,
         )
         known, given = _fields(recipe), dict[str, Any]()
@@ -348,6 +348,8 @@ class _Runs:
     def _videos(self, name: str, seed: int | None) -> tuple[str, ScaleDataset]:
         """Return the key and the origin of a dataset's videos, with its digest. Add them."""
         study, scale, known = self.study, self.scale, self.found.datasets
+        shift = study.datasets[name].shift
+        seed = seed if seed is None else seed + shift
         name = study.datasets[name].videos_of or name
         place = study.datasets[name]
         if place.use:

@@ -97,8 +97,9 @@ class Dataset(FrozenModel):
     root: str = ""
     # With a root: the published dataset whose recipe its runs have, such as ssv2.
     recipe: str = ""
-    # Another dataset of the study, with the same videos.
+    # Another dataset of the study, with the same videos; with `shift: 1`, those of the next seed.
     videos_of: str = ""
+    shift: int = Field(0, ge=0)
     # Other datasets of the study. A number is the mean of theirs with the same dataset seed, minus
     # the mean of those in `minus_mean_of`. It has no runs of its own.
     mean_of: tuple[str, ...] = ()
@@ -124,6 +125,8 @@ class Dataset(FrozenModel):
             raise ValueError(f"root: {self.root} has braces; only {SEED} may have them")
         if self.minus_mean_of and not self.mean_of:
             raise ValueError("minus_mean_of needs mean_of")
+        if self.shift and not (self.videos_of and self.pretrained_on):
+            raise ValueError("shift needs videos_of and pretrained_on")
         _once([*self.mean_of, *self.minus_mean_of])
         return self
 
