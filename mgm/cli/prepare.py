@@ -11,7 +11,7 @@ from mgm.errors import UserError, nearest
 from mgm.files import read_json
 from mgm.spec import PUBLISHED, Flow
 
-DATASETS = ("folder", "drawn", *PUBLISHED)
+DATASETS = ("folder", "drawn", "shared", *PUBLISHED)
 Processes = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Worker processes. Default: one per core.")
 ]
@@ -23,7 +23,8 @@ def prepare(
         str,
         typer.Argument(
             metavar="DATASET",
-            help="folder: your own videos. drawn: generated ones. Or a published dataset: "
+            help="folder: your own videos. drawn: generated ones. shared: one prepared set to train "
+            "on, and the classes of another with the same names to test on. Or a published one: "
             f"{', '.join(PUBLISHED)}.",
         ),
     ],
@@ -83,7 +84,7 @@ def prepare(
         return
     if source is None:
         raise UserError(f"{dataset}: needs --source, the folder of the videos")
-    if dataset in PUBLISHED and PUBLISHED[dataset].derived_from:
+    if dataset == "shared" or (dataset in PUBLISHED and PUBLISHED[dataset].derived_from):
         from mgm.data.published import derive
 
         say(summary(derive(dataset, source, target, out)))

@@ -221,6 +221,10 @@ def mini_k200(source: Path, out: Path) -> Index:
     return Index(out, whole.classes, tuple(videos), (), digest, note, settings=whole.settings)
 
 
+# The task of two prepared sets whose classes are shared by name.
+SHARED = "shared"
+
+
 def task_digest(task: str, source: str, target: str) -> str:
     """Return the digest of a task's index (12 hex digits), from its source's and its target's."""
     return hashlib.sha256(json.dumps([task, source, target, 1]).encode()).hexdigest()[:12]
@@ -230,10 +234,14 @@ def adaptation(task: str, source: Path, target: Path, out: Path) -> Index:
     """Derive a task of partial domain adaptation from two prepared sets.
 
     The classes are the source's 14, the shared ones first. The published lists name videos and
-    labels. They are those of the official split 1. Generated sets share classes of equal names.
+    labels. They are those of the official split 1. Generated sets, and those of the task "shared",
+    share classes of equal names.
+
+    Raises:
+        UserError: no class has the same name.
     """
     sides = {"train": read_index(source), "test": read_index(target)}
-    if all(index.drawn for index in sides.values()):
+    if task == SHARED or all(index.drawn for index in sides.values()):
         return _of_shared_names(task, sides["train"], sides["test"], out)
     table = csv.DictReader(carried("pda.csv.xz").splitlines())
     rows = [row for row in table if row["task"] == task]
@@ -260,6 +268,8 @@ def _tail(path: str) -> str:
 
 def _of_shared_names(task: str, origin: Index, goal: Index, out: Path) -> Index:
     shared = [name for name in origin.classes if name in goal.classes]
+    if not shared:
+        raise UserError(f"{goal.root}: no class has the name of one of {origin.root}")
     classes = (*shared, *(name for name in origin.classes if name not in shared))
 
     def of(index: Index, videos: Iterable[Video], names: Iterable[str]) -> list[Video]:
@@ -267,8 +277,9 @@ def _of_shared_names(task: str, origin: Index, goal: Index, out: Path) -> Index:
         return [replace(v, label=labels[v.label]) for v in videos if v.label in labels]
 
     videos = (*of(origin, origin.train, classes), *of(goal, goal.test, shared))
-    digest, note = task_digest(task, origin.digest, goal.digest), f"{GENERATED} of {task}"
-    return Index(out, classes, videos, (), digest, f"{note}: classes shared by name")
+    digest = task_digest(task, origin.digest, goal.digest)
+    note = f"{GENERATED} of {task}: " if task != SHARED else ""
+    return Index(out, classes, videos, (), digest, f"{note}classes shared by name")
 
 
 def derive(name: str, source: Path, target: Path | None, out: Path) -> Index:
@@ -277,7 +288,7 @@ def derive(name: str, source: Path, target: Path | None, out: Path) -> Index:
     if name == "mini-k200":
         index = mini_k200(source, out)
     elif target is None:
-        raise UserError(f"{name}: needs --target, the folder of {PUBLISHED[name].derived_from[1]}")
+        raise UserError(f"{name}: needs --target, the prepared set to test on")
     else:
         index = adaptation(name, source, target, out)
     write_index(index)

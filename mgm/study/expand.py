@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mgm.data.index import read_about
-from mgm.data.published import task_digest
+from mgm.data.published import SHARED, task_digest
 from mgm.drawn.params import parse_params
 from mgm.errors import UserError, nearest, valid
 from mgm.spec import (
@@ -231,7 +231,9 @@ class _Runs:
         """Return what an interval over a dataset's runs is over."""
         if at.dataset_seed is None:
             return "seeds"
-        place = self.study.datasets[self.study.datasets[at.dataset].videos_of or at.dataset]
+        place = self.study.datasets[at.dataset]
+        while other := place.videos_of or (place.adapt and place.adapt[0]):
+            place = self.study.datasets[other]
         if place.root:
             return "folds"
         like = self.scale.datasets.get(place.use)
@@ -354,6 +356,14 @@ class _Runs:
         place = study.datasets[name]
         if place.use:
             return self._of_scale(place.use, seed)
+        if place.adapt:
+            (one, source), (two, target) = (self._videos(part, seed) for part in place.adapt)
+            digest, like = task_digest(SHARED, source.digest, target.digest), source.recipe
+            own = ScaleDataset(
+                adapt=(one, two), name=SHARED, recipe=like or source.name or one, digest=digest
+            )
+            key = name if seed is None else f"{name}-{seed}"
+            return key, known.setdefault(key, own)
         if place.generate is not None:
             like = next((one for one in scale.datasets if scale.datasets[one].generate), "")
             if not like:

@@ -85,7 +85,10 @@ class Selection(FrozenModel):
 
 
 class Dataset(FrozenModel):
-    """A dataset of a study. It needs one of `use`, `generate`, `root`, `videos_of`, `mean_of`."""
+    """A dataset of a study.
+
+    It needs one of `use`, `generate`, `root`, `videos_of`, `adapt`, `mean_of`.
+    """
 
     title: str = ""
     # A dataset of the scale, which keeps its name and digest.
@@ -97,8 +100,12 @@ class Dataset(FrozenModel):
     root: str = ""
     # With a root: the published dataset whose recipe its runs have, such as ssv2.
     recipe: str = ""
-    # Another dataset of the study, with the same videos; with `shift: 1`, those of the next seed.
+    # Another dataset of the study, with the same videos.
     videos_of: str = ""
+    # Two datasets of the study, for partial domain adaptation: train on the first's videos, test on
+    # those of the second whose class has a name of the first's.
+    adapt: tuple[()] | tuple[str, str] = ()
+    # With seeds: its videos are those of the dataset seed plus this number.
     shift: int = Field(0, ge=0)
     # Other datasets of the study. A number is the mean of theirs with the same dataset seed, minus
     # the mean of those in `minus_mean_of`. It has no runs of its own.
@@ -119,14 +126,12 @@ class Dataset(FrozenModel):
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
         given = (self.generate is not None, self.root, self.videos_of, self.use, self.mean_of)
-        if sum(map(bool, given)) != 1:
-            raise ValueError("needs one of use, generate, root, videos_of, mean_of")
+        if sum(map(bool, (*given, self.adapt))) != 1:
+            raise ValueError("needs one of use, generate, root, videos_of, adapt, mean_of")
         if re.search("[{}]", self.root.replace(SEED, "")):
             raise ValueError(f"root: {self.root} has braces; only {SEED} may have them")
         if self.minus_mean_of and not self.mean_of:
             raise ValueError("minus_mean_of needs mean_of")
-        if self.shift and not (self.videos_of and self.pretrained_on):
-            raise ValueError("shift needs videos_of and pretrained_on")
         _once([*self.mean_of, *self.minus_mean_of])
         return self
 
@@ -138,7 +143,7 @@ class Dataset(FrozenModel):
     @property
     def seeded(self) -> bool:
         """Whether its videos depend on the dataset seed."""
-        return self.generate is not None or SEED in self.root
+        return self.generate is not None or SEED in self.root or bool(self.adapt)
 
 
 class Changes(FrozenModel):
@@ -336,7 +341,7 @@ class Study(FrozenModel):
         for name, row in self.rows.items():
             yield f"rows.{name}.from", row.start, ["none", *rows[: rows.index(name)]]
         for name, dataset in self.datasets.items():
-            for other in (dataset.pretrained_on, dataset.videos_of, *dataset.parts):
+            for other in (dataset.pretrained_on, dataset.videos_of, *dataset.adapt, *dataset.parts):
                 yield f"datasets.{name}", other, self.datasets
             yield from ((f"datasets.{name}.rows", row, rows) for row in dataset.rows)
         yield from (("controls", name, self.columns) for name in self.controls)

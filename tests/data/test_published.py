@@ -228,3 +228,19 @@ def test_generated_sets_share_their_classes_by_name(prepared, tmp_path, task):
 
 def test_a_task_keeps_its_digest():
     assert task_digest("ucf14-hmdb7", "8bdfbb08085a", "ab1118cbe121") == "72e68e22bdb7"
+
+
+def test_any_two_prepared_sets_may_share_classes_by_name(prepared, tmp_path):
+    both = [("r1", "run", "train"), ("r2", "run", "test"), ("w1", "walk", "train")]
+    source = prepared("mine", ["run", "walk"], both, digest="one")
+    goal = [("x1", "walk", "test"), ("x2", "walk", "train"), ("j1", "jump", "test")]
+    target = prepared("yours", ["jump", "walk"], goal, digest="two")
+    index = derive("shared", source, target, tmp_path / "out")
+    assert index.classes == ("walk", "run")
+    found = [(video.name, index.classes[video.label], video.split) for video in index.videos]
+    assert found == [("r1", "run", "train"), ("w1", "walk", "train"), ("x1", "walk", "test")]
+    assert index.digest == task_digest("shared", "one", "two")
+    swum = [("s1", "swim", "test"), ("s2", "swim", "train")]
+    other = prepared("other", ["swim"], swum)
+    with pytest.raises(UserError, match="no class has the name"):
+        derive("shared", source, other, tmp_path / "none")

@@ -293,3 +293,36 @@ def test_controls_have_the_labels_of_their_column():
     probe = found.specs[cell(found, row="MGM", column="Linear probe").run_id]
     assert isinstance(control, Measure)
     assert (control.data, control.views, control.seed) == (probe.data, probe.views, probe.seed)
+
+
+def test_models_of_a_world_are_tested_on_the_next_and_adapted_to_it():
+    worlds = {"generate": {"kind": "world"}}
+    after = {"pretrained_on": "worlds", "dataset_seeds": "1"}
+    datasets = {
+        "worlds": worlds,
+        "next": {"videos_of": "worlds", "shift": 1, **after},
+        "half": {"generate": {"kind": "world", "classes": 6}, "shift": 1, "tested": False},
+        "adapted": {"adapt": ["worlds", "half"], **after},
+    }
+    mini = load_scale(CONFIG / "mini.yaml")
+    found = expand([study_of(datasets=datasets, dataset_seeds="1-2", controls=[])], mini)
+    own = cell(found, dataset="worlds", dataset_seed=1, row="MGM")
+    two = cell(found, dataset="worlds", dataset_seed=2, row="MGM")
+    moved = cell(found, dataset="next", row="MGM")
+    assert moved.pretraining == own.pretraining != two.pretraining
+    assert found.specs[moved.run_id].data == found.specs[two.run_id].data
+    adapted = cell(found, dataset="adapted", row="MGM")
+    assert (adapted.pretraining, adapted.unit) == (own.pretraining, "worlds")
+    assert found.datasets["adapted-1"].adapt == ("worlds-1", "half-2")
+    assert found.datasets["half-2"].generate["seed"] == 2
+
+
+def test_a_draw_of_labels_is_a_dataset_with_a_seed_of_its_own():
+    datasets = {
+        "one": {"generate": {}},
+        "draw": {"videos_of": "one", "settings": {"probe": {"seed": 99}}},
+    }
+    found = expand([study_of(datasets=datasets, controls=[])], SMOKE)
+    first, draw = (cell(found, dataset=name, column="Linear probe") for name in datasets)
+    assert first.pretraining == draw.pretraining
+    assert (found.specs[first.run_id].seed, found.specs[draw.run_id].seed) == (1, 99)
