@@ -23,8 +23,9 @@ def prepare(
         str,
         typer.Argument(
             metavar="DATASET",
-            help="folder: your own videos. drawn: generated ones. shared: one prepared set to train "
-            "on, and the classes of another with the same names to test on. Or a published one: "
+            help="folder: your own videos. drawn: generated ones. shared: one prepared set to "
+            "train on, and the classes of another with the same names to test on. Or a published "
+            "one: "
             f"{', '.join(PUBLISHED)}.",
         ),
     ],
