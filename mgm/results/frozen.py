@@ -4,7 +4,6 @@ The page judges these predictions, and says what of the study has changed since.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from mgm.errors import valid
 from mgm.files import write_text
 from mgm.results.run import git_commit
 from mgm.spec import FrozenModel
-from mgm.study.expand import Expansion, expand
+from mgm.study.expand import Expansion
 from mgm.study.scales import Scale
 from mgm.study.schema import Study, read_yaml
 
@@ -26,29 +25,22 @@ FROZEN = "study.yaml"
 NUMBER = ["study", "dataset", "dataset_seed", "seed", "row", "column", "metric"]
 
 
-@dataclass(frozen=True)
-class Frozen:
+class Frozen(FrozenModel):
     """Studies as they were before the first run, at `commit` and `date`."""
 
     commit: str
     date: str
-    studies: dict[str, Study]
-    scale: dict[str, Any]
-    # Of prepared datasets, by key.
-    digests: dict[str, str]
     # The file that a user named. Empty: one of this package.
     file: str = ""
-
-
-class _File(FrozenModel):
-    """The fields of a frozen study's file."""
-
-    commit: str
-    date: str
-    file: str = ""
+    # Of prepared datasets, by key.
     digests: dict[str, str] = Field(default_factory=dict)
     scale: dict[str, Any]
-    studies: tuple[Study, ...]
+    listed: tuple[Study, ...] = Field(alias="studies")
+
+    @property
+    def studies(self) -> dict[str, Study]:
+        """The studies by name."""
+        return {study.study: study for study in self.listed}
 
 
 def freeze(
@@ -93,9 +85,7 @@ def read_frozen(folder: Path) -> Frozen | None:
     if path is None:
         return None
     with valid(f"{path}: ", "restore it"):
-        fields = _File.model_validate(read_yaml(path, "frozen study"))
-    own = {study.study: study for study in fields.studies}
-    return Frozen(fields.commit, fields.date, own, fields.scale, fields.digests, fields.file)
+        return Frozen.model_validate(read_yaml(path, "frozen study"))
 
 
 def scale_of(frozen: Frozen) -> Scale | None:
@@ -105,12 +95,6 @@ def scale_of(frozen: Frozen) -> Scale | None:
         return Scale.model_validate(fields)
     except ValidationError:
         return None
-
-
-def wanted_by(frozen: Frozen, today: Scale) -> pd.DataFrame:
-    """Return the numbers that the frozen studies wanted, at today's scale if theirs is unknown."""
-    studies = [*frozen.studies.values()]
-    return expand(studies, scale_of(frozen) or today, frozen.digests, lenient=True).cells
 
 
 def changes(

@@ -79,8 +79,7 @@ def controls(spec: Measure, run: "RunContext") -> dict[str, float]:
             train, test = features(probe, run, videos)
         else:
             train, test = _whole(train_of[control.name]), _whole(test_of[control.name])
-        right_N = _classified(run.index, videos, train, test, spec.seed, threads)
-        metrics[control.name] = 100 * float(right_N.mean())
+        metrics[control.name] = _top1(run.index, videos, train, test, spec.seed, threads)
     return metrics
 
 
@@ -94,17 +93,17 @@ def _whole(x_ND: np.ndarray) -> Features:
     return x_ND, np.arange(len(x_ND))
 
 
-def _classified(
+def _top1(
     index: Index, videos: Sequence[Video], train: Features, test: Features, seed: int, threads: int
-) -> np.ndarray:
-    """Fit a probe to training videos. Return which test videos it gets right: (N,) bool."""
+) -> float:
+    """Fit a probe to training videos. Return its accuracy on the test videos, in per cent."""
     from mgm.stages.evaluate import merged
     from mgm.stages.probe import classify
 
     (query_MD, sample_M), classes = test, len(index.classes)
     score_MC, _ = classify(videos, *train, query_MD, classes, seed, threads)
     label_N = np.array([video.label for video in index.test])
-    return np.asarray(merged(score_MC, sample_M).argmax(axis=1) == label_N)
+    return 100 * float((merged(score_MC, sample_M).argmax(axis=1) == label_N).mean())
 
 
 # --- mgm controls ---
@@ -142,13 +141,13 @@ def look(folder: Path, table: Path | None = None, processes: int | None = None) 
             "or more"
         )
     every = [control for control in CONTROLS if control.kind != "model"]
-    every += [APPEARANCE] * _has_weights()
+    every += [APPEARANCE] * (find_spec(WEIGHTS) is not None)
     train_of, test_of = model_free(train, test, processes or cores(), APPEARANCE in every)
     scores = []
     for control in track(every, "classifying", len(every)):
         both = _whole(train_of[control.name]), _whole(test_of[control.name])
-        right_N = _classified(index, train, *both, seed=0, threads=1)
-        scores.append(Score(control, *binomial(100 * float(right_N.mean()), len(test))[:3]))
+        top1 = _top1(index, train, *both, seed=0, threads=1)
+        scores.append(Score(control, *binomial(top1, len(test))[:3]))
     scores.sort(key=lambda score: -score.top1)
     guess = guessing(test)
     if table:
@@ -290,10 +289,6 @@ def picture_features(frames_THWC: np.ndarray) -> dict[str, np.ndarray]:
         name: cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel() / 255
         for name, picture in pictures.items()
     }
-
-
-def _has_weights() -> bool:
-    return find_spec(WEIGHTS) is not None
 
 
 @cache

@@ -320,8 +320,14 @@ def best_device() -> torch.device:
 
 
 def say_device() -> None:
-    """Print what this process computes on, since a GPU that PyTorch does not see is slow."""
-    if torch.cuda.is_available():
+    """Print what this process computes on, since a GPU that PyTorch does not see is slow.
+
+    The Snakefile says it for its jobs. They say it only if PyTorch sees something else.
+    """
+    seen, said = torch.cuda.is_available(), os.environ.get("MGM_GPUS")
+    if said is not None and bool(said) == seen:
+        return
+    if seen:
         show(f"device: {torch.cuda.get_device_name()}")
         return
     promised = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip() not in ("", "-1", "none")

@@ -136,11 +136,6 @@ def test_a_folder_that_cannot_be_judged_is_one_line(trained, tmp_path, fields, s
         look(leaking(trained, tmp_path / "data", **fields))
 
 
-def test_a_folder_that_is_not_prepared_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path}: has no complete index"):
-        look(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("top1_of", "says"),
     [

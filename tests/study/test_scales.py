@@ -7,6 +7,9 @@ from mgm.errors import UserError
 from mgm.study import CONFIG
 from mgm.study.scales import load_scale, load_suite
 
+OWN = {"study": "mine", "question": "?", "datasets": {"ssv2": {"use": "ssv2"}}}
+OWN |= {"rows": {"MGM": {}}, "columns": {"Probe": {}}}
+
 
 def written(folder, **fields):
     path = folder / "own.yaml"
@@ -28,20 +31,14 @@ def test_a_scale_may_have_the_name_of_its_base(tmp_path):
 
 
 def test_a_suite_has_studies_of_the_paper_and_its_own(tmp_path):
-    own = {"study": "mine", "question": "?", "datasets": {"ssv2": {"use": "ssv2"}}}
-    own |= {"rows": {"MGM": {}}, "columns": {"Probe": {}}}
     path = tmp_path / "both.yaml"
-    path.write_text(yaml.safe_dump({"scale": "smoke", "studies": ["table4e", own]}))
+    path.write_text(yaml.safe_dump({"scale": "smoke", "studies": ["table4e", OWN]}))
     suite = load_suite(str(path))
     assert [study.study for study in suite.studies] == ["table4e", "mine"]
     assert (suite.name, suite.scale.name) == ("both", "smoke")
     study = tmp_path / "file.yaml"
-    study.write_text(yaml.safe_dump({**own, "scale": "mini"}))
+    study.write_text(yaml.safe_dump({**OWN, "scale": "mini"}))
     assert (load_suite(str(study)).name, load_suite(str(study)).scale.name) == ("mine", "mini")
-
-
-OWN = {"study": "mine", "question": "?", "datasets": {"ssv2": {"use": "ssv2"}}}
-OWN |= {"rows": {"MGM": {}}, "columns": {"Probe": {}}}
 
 
 @pytest.mark.parametrize(

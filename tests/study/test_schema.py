@@ -86,12 +86,6 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
         load_study(path)
 
 
-def test_the_nearest_study_is_named(tmp_path):
-    (tmp_path / "small.yaml").write_text("study: small")
-    with pytest.raises(UserError, match="did you mean small"):
-        load_study(tmp_path / "smal.yaml")
-
-
 @pytest.mark.parametrize(
     ("fields", "bounds", "says"),
     [

@@ -142,6 +142,20 @@ def test_a_run_that_is_unknown_is_named(smoke):
         smoke.needs("pretrain-x")
 
 
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """Return a function that makes an nvidia-smi of some lines of a shell."""
+
+    def made(lines: str) -> None:
+        fake = tmp_path / "nvidia-smi"
+        fake.write_text(f"#!/bin/sh\n{lines}\n")
+        fake.chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return made
+
+
 @pytest.mark.parametrize(
     ("visible", "gpus"),
     [
@@ -157,23 +171,15 @@ def test_a_run_that_is_unknown_is_named(smoke):
         ("MIG-GPU-5ae3/1/0", ["MIG-GPU-5ae3/1/0"]),
     ],
 )
-def test_gpus_are_those_that_cuda_sees(visible, gpus, tmp_path, monkeypatch):
-    fake = tmp_path / "nvidia-smi"
-    fake.write_text("#!/bin/sh\nfor i in 0 1 2; do echo \"GPU $i: H200\"; echo '  MIG 1g'; done\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def test_gpus_are_those_that_cuda_sees(visible, gpus, smi, monkeypatch):
+    smi("for i in 0 1 2; do echo \"GPU $i: H200\"; echo '  MIG 1g'; done")
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert visible_gpus() == gpus
 
 
-def test_a_hanging_nvidia_smi_is_left_alone(tmp_path, monkeypatch, capsys):
-    fake = tmp_path / "nvidia-smi"
-    fake.write_text("#!/bin/sh\nexec sleep 60\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def test_a_hanging_nvidia_smi_is_left_alone(smi, monkeypatch, capsys):
+    smi("exec sleep 60")
     monkeypatch.setattr(dag, "SMI_S", 0.2)
     assert visible_gpus() == []
     assert "nvidia-smi does not answer" in capsys.readouterr().err
