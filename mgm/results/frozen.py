@@ -106,24 +106,21 @@ def changes(
         old: numbers that the frozen studies wanted; `new`: those of today.
     """
     found = dict[str, list[str]]()
+    cell, seeds = ["dataset", "row", "column"], ["dataset_seed", "seed"]
     for name, study in studies.items():
         if name not in frozen:
             found[name] = ["the study is new"]
             continue
         before, after = old[old.study == name], new[new.study == name]
         lines = list[str]()
-        for part in ("dataset", "row", "column"):
-            ours, theirs = after[part].unique(), before[part].unique()
-            lines += _named(f"{part}s added", (one for one in ours if one not in theirs))
-            lines += _named(f"{part}s gone", (one for one in theirs if one not in ours))
         places = {key: place for key, place in frozen[name].datasets.items() if place.mean_of}
         means = {key: place for key, place in study.datasets.items() if place.mean_of}
-        lines += _named("means added", means.keys() - places.keys())
-        lines += _named("means gone", places.keys() - means.keys())
+        kinds = [(f"{kind}s", {*before[kind]}, {*after[kind]}) for kind in cell]
+        for kind, theirs, ours in (*kinds, ("means", {*places}, {*means})):
+            lines += _named(f"{kind} added", ours - theirs)
+            lines += _named(f"{kind} gone", theirs - ours)
         both = means.keys() & places.keys()
         lines += _named("means changed", (k for k in both if means[k].parts != places[k].parts))
-        cell = ["dataset", "row", "column"]
-        seeds = ["dataset_seed", "seed"]
         same = before[cell].drop_duplicates().merge(after[cell].drop_duplicates())
         own = [part.merge(same) for part in (before, after)]
         keys = [set(part[[*cell, *seeds]].itertuples(index=False, name=None)) for part in own]

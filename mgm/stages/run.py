@@ -254,10 +254,8 @@ def _run_one(
         )
     if distributed.is_main():
         write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
-    run = RunContext(
-        folder, folder.parent, find_index(spec, data), options, best_device(), readers(options)
-    )
-    run.data = data
+    where = folder, folder.parent, find_index(spec, data)
+    run = RunContext(*where, options, best_device(), readers(options), data=data)
     # Each stage has imports of its own.
     name = spec.name if isinstance(spec, Measure) else spec.stage
     file = {"sample": "samples", "hidden": "coverage"}.get(name, name)

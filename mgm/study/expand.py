@@ -318,25 +318,19 @@ class _Runs:
         )
         known, given = _fields(recipe), dict[str, Any]()
         for where, layer in layers:
-            given |= self._known(known, where, layer)
+            fields = dotted(layer)
+            if unknown := fields.keys() - known.keys():
+                name = min(unknown)
+                raise UserError(
+                    f"study {study.study}: {where}: {name} is not a field of a spec; "
+                    f"{nearest(name, known)}"
+                )
+            given |= fields
         epochs = (known | given).get("optim.epochs")
         steps = scale.steps.of(epochs) if scale.steps and epochs else {}
         run = type(recipe).model_validate(nested({**known, **steps, **given}))
         self.made[run.run_id] = run
         return run
-
-    def _known(
-        self, fields: Mapping[str, Any], where: str, layer: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Return a layer by dotted names, which are all of `fields`. `where` names it in errors."""
-        layer = dotted(layer)
-        if unknown := layer.keys() - fields.keys():
-            name = min(unknown)
-            raise UserError(
-                f"study {self.study.study}: {where}: {name} is not a field of a spec; "
-                f"{nearest(name, fields)}"
-            )
-        return layer
 
     def _source(self, at: At) -> str:
         """Return the dataset whose videos pretrain for a place."""

@@ -20,6 +20,7 @@ from mgm.study.scales import load_scale
 from tests.helpers.fake_results import finish, finish_all, study_of
 
 SMOKE = load_scale(CONFIG / "smoke.yaml")
+SMALL = study_of(dataset_seeds="1-2")
 
 
 @pytest.fixture
@@ -35,12 +36,12 @@ def write(place, study):
     (place / "studies/small.yaml").write_text(yaml.safe_dump(fields, sort_keys=False))
 
 
-def run(place, study, **fields):
+def run(place, study=SMALL):
     """Freeze a study, and finish its runs."""
     write(place, study)
     found = expand([study], SMOKE)
     freeze(place / "results/small", [study], SMOKE, found)
-    finish_all(place / "results/small", found.specs, **fields)
+    finish_all(place / "results/small", found.specs)
     return found
 
 
@@ -57,8 +58,7 @@ def test_each_number_has_its_run(place):
 
 
 def test_runs_that_did_not_finish_say_why(place):
-    study = study_of(dataset_seeds="1-2")
-    found = run(place, study)
+    found = run(place)
     first, second = found.cells.run_id[~found.cells.control].iloc[:2]
     (place / "results/small" / first / "result.json").unlink()
     (place / "results/small" / second / "result.json").write_text("{")
@@ -68,14 +68,13 @@ def test_runs_that_did_not_finish_say_why(place):
         assert second in table.why[second]
         assert table.value[[first, second]].isna().all()
         # Where the study is read back, nothing runs.
-        pack_and_leave(place, study)
+        pack_and_leave(place)
     table = load("small", place / "results").frame.set_index("run_id")
     assert (table.status[first], table.why[first]) == ("not run", "")
 
 
 def test_a_control_that_a_dataset_does_not_have_has_no_row(place):
-    study = study_of(dataset_seeds="1-2")
-    found = run(place, study)
+    found = run(place)
     control = found.cells[found.cells.control].iloc[0]
     finish(place / "results/small", found.specs[control.run_id], metrics={"frames": 40.0})
     table = load("small", place / "results").frame
@@ -131,8 +130,7 @@ def test_what_has_changed_since_the_freeze_is_named(place, fields, lines, packed
 
 
 def test_the_archive_hides_no_failure_and_counts_a_run_once(place):
-    study = study_of(dataset_seeds="1-2")
-    found = run(place, study)
+    found = run(place)
     path = pack("small", place / "results")
     lost = found.cells.run_id[~found.cells.control].iloc[0]
     folder = place / "results/small" / lost
@@ -159,9 +157,8 @@ BROKEN = {
     ("name", "content"), [(name, one) for name, many in BROKEN.items() for one in many]
 )
 def test_a_damaged_file_is_one_line_with_its_path(place, name, content):
-    study = study_of(dataset_seeds="1-2")
-    run(place, study)
-    pack_and_leave(place, study)
+    run(place)
+    pack_and_leave(place)
     path = place / "results" / name
     if content == "half":
         content = path.read_bytes()[: path.stat().st_size // 2]
@@ -175,17 +172,16 @@ def test_a_damaged_file_is_one_line_with_its_path(place, name, content):
     assert "\n" not in str(caught.value)
 
 
-def pack_and_leave(place, study):
+def pack_and_leave(place, study=SMALL):
     write(place, study)
     pack("small", place / "results")
     shutil.rmtree(place / "results/small")
 
 
 def test_a_packed_study_is_read_back(place):
-    study = study_of(dataset_seeds="1-2")
-    run(place, study)
+    run(place)
     before = load("small", place / "results")
-    pack_and_leave(place, study)
+    pack_and_leave(place)
     after = load("small", place / "results")
     pd.testing.assert_frame_equal(before.frame, after.frame)
     assert after.frozen == before.frozen
@@ -214,8 +210,7 @@ def test_a_packed_study_is_continued_elsewhere(place):
 
 
 def test_packing_loses_no_run_that_the_study_does_not_want_any_more(place):
-    study = study_of(dataset_seeds="1-2")
-    found = run(place, study)
+    found = run(place)
     path = pack("small", place / "results")
     packed = path.read_bytes()
     # All runs are in the folder too.
@@ -246,14 +241,13 @@ def test_names_that_look_like_missing_values_stay_names(place):
 
 
 def test_a_users_own_file_is_found_again(place):
-    study = study_of(dataset_seeds="1-2")
-    found = expand([study], SMOKE)
+    found = expand([SMALL], SMOKE)
     own = place / "own.yaml"
-    fields = study.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    fields = SMALL.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     own.write_text(yaml.safe_dump(fields | {"question": "Mine?"}))
     # Another one of the same name does not replace it.
     write(place, study_of(question="Of the package?"))
-    freeze(place / "results/small", [study], SMOKE, found, str(own))
+    freeze(place / "results/small", [SMALL], SMOKE, found, str(own))
     assert load("small", place / "results").studies["small"].question == "Mine?"
     own.write_text(yaml.safe_dump(fields | {"study": "other"}))
     assert load("small", place / "results").studies["small"].question == "Which mask?"
