@@ -181,16 +181,12 @@ def meaning(scores: Sequence[Score], guess: float) -> str:
         scores: the best first.
     """
     telling = [score for score in scores if score.top1 >= guess + MARGIN and score.low > guess]
-
-    def best(*names: str) -> str:
-        found = (score for score in telling if score.control.name in names)
-        named = (f"{score.control.title.split(',')[0]}: {score.top1:.0f} %" for score in found)
-        return next(named, "")
-
-    of_kind = {kind: [c.name for c in CONTROLS if c.kind == kind] for kind in ("file", "motion")}
-    still = best("middle_frame", "mean_frame", APPEARANCE.name)
-    moving = best(*of_kind["motion"], "frame_difference")
-    if fact := best(*of_kind["file"]):
+    best = dict[str, str]()
+    for (name, title, kind), top1, *_ in telling:
+        shows = "motion" if name == "frame_difference" else kind
+        best.setdefault(shows, f"{title.split(',')[0]}: {top1:.0f} %")
+    still, moving = best.get("picture", ""), best.get("motion", "")
+    if fact := best.get("file"):
         text = f"The file alone tells the class ({fact}): the split or the encoder leaks"
         text += f"; pictures without motion tell the class too ({still})" * bool(still)
     elif still:

@@ -367,19 +367,16 @@ class _Runs:
         # Datasets of the same folders share their runs.
         key = Path(root).name if place.seeded else name
         if key not in known:
-            digest = "" if key in PUBLISHED else self._digest(key, Path(root))
+            digest = "" if key in PUBLISHED else self.digests.get(key, "")
+            # The folder of a frozen study may be gone.
+            if key not in PUBLISHED and (not digest or Path(root, "index.json").is_file()):
+                digest = read_about(Path(root)).digest
             known[key] = ScaleDataset(root=root, recipe=place.recipe, digest=digest)
         elif known[key].root != root:
             raise UserError(
                 f"study {study.study}: {root} and {known[key].root} have the same name; rename one"
             )
         return key, known[key]
-
-    def _digest(self, key: str, folder: Path) -> str:
-        """Return the digest of a prepared dataset, whose folder may be gone."""
-        if key in self.digests and not (folder / "index.json").is_file():
-            return self.digests[key]
-        return read_about(folder).digest
 
     def _of_scale(self, name: str, seed: int | None) -> tuple[str, ScaleDataset]:
         """Return the key and the origin of a dataset of the scale."""

@@ -178,25 +178,19 @@ def pack_and_leave(place, study=SMALL):
     shutil.rmtree(place / "results/small")
 
 
-def test_a_packed_study_is_read_back(place):
-    run(place)
-    before = load("small", place / "results")
-    pack_and_leave(place)
-    after = load("small", place / "results")
-    pd.testing.assert_frame_equal(before.frame, after.frame)
-    assert after.frozen == before.frozen
-    assert after.folder is None
-
-
-def test_a_packed_study_is_continued_elsewhere(place):
+def test_a_packed_study_is_read_back_and_continued_elsewhere(place):
     wins = {"row": "MGM", "minus": "Tube", "above": 0}
     study = study_of(dataset_seeds="1-2", predictions=[wins])
     found = run(place, study)
     before = load("small", place / "results")
     pack_and_leave(place, study)
-    folder, changed = place / "results/small", study_of(dataset_seeds="1-2")
+    after = load("small", place / "results")
+    pd.testing.assert_frame_equal(before.frame, after.frame)
+    assert (after.frozen, after.folder) == (before.frozen, None)
+    folder = place / "results/small"
     last = found.cells.run_id[found.cells.column == "Fine-tuned"].iloc[0]
-    freeze(folder, [changed], SMOKE, found)
+    # A study is frozen once.
+    freeze(folder, [SMALL], SMOKE, found)
     finish(folder, found.specs[last], top1=12.5)
     after = load("small", place / "results")
     assert after.frozen == before.frozen

@@ -69,16 +69,6 @@ def test_two_folders_of_one_name_are_refused():
         expand([study], SMOKE, {f"mine-{seed}": "0" * 12 for seed in range(1, 9)})
 
 
-def test_parents_stand_before_their_runs():
-    found = expanded()
-    seen = set()
-    for run_id, spec in found.specs.items():
-        assert {*parents(spec)} <= seen
-        seen.add(run_id)
-    last = found.cells.run_id.iloc[-1]
-    assert [spec.run_id for spec in with_parents(found.specs, [last])][-1] == last
-
-
 def test_layers_change_a_recipe_from_the_scale_to_the_row():
     found = expanded(
         settings={"pretrain": {"optim.lr": 0.1, "optim.batch": 8, "mask.name": "block"}},
@@ -250,6 +240,12 @@ def test_the_paper_and_our_studies_expand(name):
         means = {key for key, place in study.datasets.items() if place.mean_of}
         assert {*study.shown} == {*found.cells[found.cells.study == study.study].dataset} | means
     assert found.targets.keys() == wanted
+    seen = set()
+    for run_id, spec in found.specs.items():
+        assert {*parents(spec)} <= seen
+        seen.add(run_id)
+    last = found.cells.run_id.iloc[-1]
+    assert [spec.run_id for spec in with_parents(found.specs, [last])][-1] == last
     for run_id in found.pictures.values():
         assert found.specs[run_id].stage in ("sample", "measure")
 
