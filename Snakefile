@@ -22,6 +22,7 @@ import shlex
 import signal
 import subprocess
 
+from mgm.console import show
 from mgm.dag.workflow import Workflow, visible_gpus
 from mgm.errors import one_line
 from mgm.spec import STAGES
@@ -180,6 +181,8 @@ onstart:
     with one_line():
         # A report alone writes nothing to the results.
         if to_do := [job for job in workflow.dag.needrun_jobs() if job.output]:
+            if (gpus := os.environ.get("MGM_GPUS")) is not None:
+                show(f"device: GPU {gpus}" if gpus else "device: CPU; no GPU is visible")
             plan.start(job.wildcards.place for job in to_do if job.rule.name == "prepare")
     if signal.getsignal(signal.SIGINT) == end:
         signal.signal(signal.SIGINT, stop)

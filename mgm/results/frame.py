@@ -4,10 +4,8 @@ A number is that of its run in results/NAME. What has not been run there is take
 results/NAME.csv.xz, by run and metric: a clone shows all, and can add more.
 """
 
-import json
 import lzma
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import nan
@@ -18,7 +16,7 @@ import pandas as pd
 
 from mgm.errors import UserError, nearest
 from mgm.files import replacing
-from mgm.results.frozen import FROZEN, NUMBER, Frozen, changes, read_frozen, scale_of, wanted_by
+from mgm.results.frozen import FROZEN, NUMBER, Frozen, changes, read_frozen, scale_of
 from mgm.results.run import RESULT, status
 from mgm.spec import Spec
 from mgm.study import CONFIG, STUDIES
@@ -38,13 +36,8 @@ FACTS = (
     *("value", "status", "why", "chance", "n_test"),
     *("commit", "dirty", "started", "device", "wall_s"),
 )
-NO_FACTS: dict[str, Any] = {
-    "chance": nan,
-    "commit": "",
-    "dirty": False,
-    "started": "",
-    "device": "",
-}
+NO_FACTS: dict[str, Any] = dict.fromkeys(("commit", "started", "device"), "")
+NO_FACTS |= {"chance": nan, "dirty": False}
 
 
 @dataclass(frozen=True)
@@ -96,13 +89,16 @@ def load(name: str, results: Path = Path("results")) -> Published:
     studies = {study.study: study for study in suite.studies}
     found = expand(suite.studies, suite.scale, frozen.digests if frozen else None, lenient=True)
     table, problems, since = joined(found, folder), found.problems, dict[str, list[str]]()
-    problems += _earlier(folder, _unwanted(folder, found.specs), found.specs)
+    own = (path.parent.name for path in sorted(folder.glob(f"*/{RESULT}")))
+    problems += _unwanted(folder, own, found.specs)
     if packed.is_file():
         archive = read_table(packed)
-        problems += _earlier(packed, _gone(archive, found.specs), found.specs)
+        problems += _unwanted(packed, _finished(archive), found.specs)
         table = filled(table, archive)
     if frozen:
-        old = wanted_by(frozen, suite.scale)
+        # At today's scale, if theirs cannot be read.
+        scale = scale_of(frozen) or suite.scale
+        old = expand([*frozen.studies.values()], scale, frozen.digests, lenient=True).cells
         since = changes(old, found.cells, frozen.studies, studies)
         if not scale_of(frozen):
             first = next(iter(studies))
@@ -181,46 +177,15 @@ def filled(table: pd.DataFrame, archive: pd.DataFrame) -> pd.DataFrame:
     return table[~(absent & ~wanted.isin(known.index))].astype(TYPES)
 
 
-def _unwanted(folder: Path, specs: Mapping[str, Spec]) -> list[dict[str, Any]]:
-    """Return facts of the finished runs of a folder that are not wanted."""
-    found = list[dict[str, Any]]()
-    for path in sorted(folder.glob(f"*/{RESULT}")):
-        if path.parent.name not in specs:
-            try:
-                spec = json.loads(path.read_bytes())["spec"]
-                steps = spec.get("optim", {}).get("steps", nan)
-                found.append({"digest": spec["data"]["digest"], "steps": steps})
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                continue
-    return found
+def _finished(archive: pd.DataFrame) -> list[str]:
+    return [*archive.run_id[archive.status == "finished"].unique()]
 
 
-def _gone(archive: pd.DataFrame, specs: Mapping[str, Spec]) -> list[dict[str, Any]]:
-    """Return facts of the finished runs of an archive that are not wanted."""
-    runs = archive[(archive.status == "finished") & ~archive.run_id.isin([*specs])]
-    runs = runs.drop_duplicates("run_id")
-    return [{"row": row, "steps": steps} for row, steps in zip(runs.row, runs.steps)]
-
-
-def _earlier(
-    place: Path, runs: Iterable[Mapping[str, Any]], specs: Mapping[str, Spec]
-) -> list[str]:
-    """Return a sentence about runs that the study does not want any more, counted by kind."""
-    digests = {spec.data.digest for spec in specs.values()}
-    steps = {getattr(getattr(spec, "optim", None), "steps", nan) for spec in specs.values()}
-    kinds = Counter[str]()
-    for run in runs:
-        kind = f"of row {run['row']}" if run.get("row") else "with other settings"
-        if run.get("digest", "") not in {"", *digests}:
-            kind = "of other videos"
-        elif run["steps"] == run["steps"] and run["steps"] not in steps:
-            kind = f"with {run['steps']:,.0f} steps"
-        kinds[kind] += 1
-    if not kinds:
-        return []
-    named = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-    what = f"{kinds.total()} runs that are not wanted any more"
-    return [f"{place}: has {what}, and does not show them: {named}"]
+def _unwanted(place: Path, run_ids: Iterable[str], specs: Mapping[str, Spec]) -> list[str]:
+    """Return a sentence about runs that the study does not want any more, if there are any."""
+    gone = [run_id for run_id in run_ids if run_id not in specs]
+    what = f"has {len(gone)} runs that are not wanted any more, such as "
+    return [f"{place}: {what}{gone[0]}, and does not show them"] if gone else []
 
 
 def with_means(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFrame:
@@ -293,11 +258,8 @@ def pack(name: str, results: Path = Path("results")) -> Path:
     table = published.frame[~published.frame.derived].drop(columns=["derived", "as_frozen"])
     if not published.folder or not (table.status == "finished").any():
         raise UserError(f"{folder}: no run is finished; run `snakemake` first")
-    if path.is_file() and (lost := _gone(read_table(path), published.specs)):
-        raise UserError(
-            f"{path}: has {len(lost)} runs that {name} does not want any more; move it elsewhere, "
-            "or rename the study"
-        )
+    if path.is_file() and (lost := _unwanted(path, _finished(read_table(path)), published.specs)):
+        raise UserError(f"{lost[0]}; move it elsewhere, or rename the study")
     # Elsewhere nothing runs.
     table.loc[table.status == "running", ["status", "why"]] = "not run", ""
     table = table.astype(dict.fromkeys(("control", "dirty"), int))

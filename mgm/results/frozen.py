@@ -4,7 +4,6 @@ The page judges these predictions, and says what of the study has changed since.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from mgm.errors import valid
 from mgm.files import write_text
 from mgm.results.run import git_commit
 from mgm.spec import FrozenModel
-from mgm.study.expand import Expansion, expand
+from mgm.study.expand import Expansion
 from mgm.study.scales import Scale
 from mgm.study.schema import Study, read_yaml
 
@@ -26,29 +25,22 @@ FROZEN = "study.yaml"
 NUMBER = ["study", "dataset", "dataset_seed", "seed", "row", "column", "metric"]
 
 
-@dataclass(frozen=True)
-class Frozen:
+class Frozen(FrozenModel):
     """Studies as they were before the first run, at `commit` and `date`."""
 
     commit: str
     date: str
-    studies: dict[str, Study]
-    scale: dict[str, Any]
-    # Of prepared datasets, by key.
-    digests: dict[str, str]
     # The file that a user named. Empty: one of this package.
     file: str = ""
-
-
-class _File(FrozenModel):
-    """The fields of a frozen study's file."""
-
-    commit: str
-    date: str
-    file: str = ""
+    # Of prepared datasets, by key.
     digests: dict[str, str] = Field(default_factory=dict)
     scale: dict[str, Any]
-    studies: tuple[Study, ...]
+    listed: tuple[Study, ...] = Field(alias="studies")
+
+    @property
+    def studies(self) -> dict[str, Study]:
+        """The studies by name."""
+        return {study.study: study for study in self.listed}
 
 
 def freeze(
@@ -93,9 +85,7 @@ def read_frozen(folder: Path) -> Frozen | None:
     if path is None:
         return None
     with valid(f"{path}: ", "restore it"):
-        fields = _File.model_validate(read_yaml(path, "frozen study"))
-    own = {study.study: study for study in fields.studies}
-    return Frozen(fields.commit, fields.date, own, fields.scale, fields.digests, fields.file)
+        return Frozen.model_validate(read_yaml(path, "frozen study"))
 
 
 def scale_of(frozen: Frozen) -> Scale | None:
@@ -107,12 +97,6 @@ def scale_of(frozen: Frozen) -> Scale | None:
         return None
 
 
-def wanted_by(frozen: Frozen, today: Scale) -> pd.DataFrame:
-    """Return the numbers that the frozen studies wanted, at today's scale if theirs is unknown."""
-    studies = [*frozen.studies.values()]
-    return expand(studies, scale_of(frozen) or today, frozen.digests, lenient=True).cells
-
-
 def changes(
     old: pd.DataFrame, new: pd.DataFrame, frozen: Mapping[str, Study], studies: Mapping[str, Study]
 ) -> dict[str, list[str]]:
@@ -122,24 +106,21 @@ def changes(
         old: numbers that the frozen studies wanted; `new`: those of today.
     """
     found = dict[str, list[str]]()
+    cell, seeds = ["dataset", "row", "column"], ["dataset_seed", "seed"]
     for name, study in studies.items():
         if name not in frozen:
             found[name] = ["the study is new"]
             continue
         before, after = old[old.study == name], new[new.study == name]
         lines = list[str]()
-        for part in ("dataset", "row", "column"):
-            ours, theirs = after[part].unique(), before[part].unique()
-            lines += _named(f"{part}s added", (one for one in ours if one not in theirs))
-            lines += _named(f"{part}s gone", (one for one in theirs if one not in ours))
         places = {key: place for key, place in frozen[name].datasets.items() if place.mean_of}
         means = {key: place for key, place in study.datasets.items() if place.mean_of}
-        lines += _named("means added", means.keys() - places.keys())
-        lines += _named("means gone", places.keys() - means.keys())
+        kinds = [(f"{kind}s", {*before[kind]}, {*after[kind]}) for kind in cell]
+        for kind, theirs, ours in (*kinds, ("means", {*places}, {*means})):
+            lines += _named(f"{kind} added", ours - theirs)
+            lines += _named(f"{kind} gone", theirs - ours)
         both = means.keys() & places.keys()
         lines += _named("means changed", (k for k in both if means[k].parts != places[k].parts))
-        cell = ["dataset", "row", "column"]
-        seeds = ["dataset_seed", "seed"]
         same = before[cell].drop_duplicates().merge(after[cell].drop_duplicates())
         own = [part.merge(same) for part in (before, after)]
         keys = [set(part[[*cell, *seeds]].itertuples(index=False, name=None)) for part in own]

@@ -98,14 +98,13 @@ def read_result(folder: Path) -> Result | None:
     """
     path = folder / RESULT
     try:
-        result = Result.model_validate_json(path.read_bytes())
+        return Result.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:
         first = error.errors()[0]
         why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
         raise UserError(f"{path}: {why}; delete it, and run it again") from None
-    return result
 
 
 def external(folder: Path) -> External | None:

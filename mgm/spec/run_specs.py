@@ -64,6 +64,12 @@ class Clips(FrozenModel):
     flip: bool = True
 
 
+def _heads_divide_width(part):
+    if part.width % part.heads:
+        raise ValueError(f"width {part.width} is not a multiple of heads {part.heads}")
+    return part
+
+
 class Model(FrozenModel):
     """The encoder: a ViT, or a TimeSformer (divided attention).
 
@@ -107,9 +113,7 @@ class Model(FrozenModel):
                 return f"{size} is {getattr(self, size)}, and {self.backbone} has {known}"
         return ""
 
-    @model_validator(mode="after")
-    def _check(self):
-        return _heads_divide_width(self)
+    _check = model_validator(mode="after")(_heads_divide_width)
 
 
 class Decoder(FrozenModel):
@@ -119,15 +123,7 @@ class Decoder(FrozenModel):
     depth: Count = 4
     heads: Count = 6
 
-    @model_validator(mode="after")
-    def _check(self):
-        return _heads_divide_width(self)
-
-
-def _heads_divide_width(part):
-    if part.width % part.heads:
-        raise ValueError(f"width {part.width} is not a multiple of heads {part.heads}")
-    return part
+    _check = model_validator(mode="after")(_heads_divide_width)
 
 
 def sized(fields: dict[str, Any], backbone: Any, part: int) -> dict[str, Any]:

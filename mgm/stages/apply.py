@@ -174,18 +174,11 @@ def _apply(
 
 @usual_torch()
 def embed(source: Path, weights: Path, out: Path, options: ApplyOptions) -> str:
-    """Write the encoder's feature of every video to an npz file.
+    """Write the encoder's feature of every video to an npz file. Return a line that says so.
 
     The file has path_N and feature_ND (float32), and of a prepared dataset label_N, class_N and
     split_N. A clip's feature is the mean of its tokens after the final norm. A fine-tuned encoder
     applies its own norm to the tokens' mean. A video's feature is the mean over its views.
-
-    Args:
-        source: a video, or a folder that `mgm prepare` wrote.
-        weights: a run's folder, or weights in any format.
-
-    Returns:
-        A line about what was written.
     """
     _require_new(out, ".npz", options.force)
     trained = find_trained(weights, options.frames, options.size, options.stride)
@@ -201,19 +194,12 @@ def embed(source: Path, weights: Path, out: Path, options: ApplyOptions) -> str:
 def predict(
     source: Path, weights: Path, out: Path, classes: Path | None, options: PredictOptions
 ) -> str:
-    """Write the classes of every video to a CSV file.
+    """Write the classes of every video to a CSV file. Return a line that says so, with the top-1.
 
     Its columns are path, of a prepared dataset label, class and split, then prediction, and
     `score CLASS` per class: the mean over the video's views of the softmax. Classes have the names
-    of `class_names`, else those of the prepared dataset if it has as many.
-
-    Args:
-        source: a video, or a folder that `mgm prepare` wrote.
-        weights: a fine-tuning run's folder, or a classifier's weights in any format.
-        classes: a prepared dataset, or a file of class names (`class_names`).
-
-    Returns:
-        A line about what was written, with the top-1 of a split with the weights' classes.
+    of `class_names`, else those of the prepared dataset if it has as many. The top-1 is that of a
+    split with the weights' classes.
     """
     _require_new(out, ".csv", options.force)
     trained = find_trained(weights, options.frames, options.size, options.stride)

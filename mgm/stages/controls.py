@@ -13,8 +13,6 @@ classifier are those of a probe with the same seed. `mgm controls` prints those 
 any prepared folder, and with the extra `appearance` what ImageNet's features reach.
 """
 
-import csv
-import io
 import textwrap
 from collections.abc import Sequence
 from contextlib import closing
@@ -79,8 +77,7 @@ def controls(spec: Measure, run: "RunContext") -> dict[str, float]:
             train, test = features(probe, run, videos)
         else:
             train, test = _whole(train_of[control.name]), _whole(test_of[control.name])
-        right_N = _classified(run.index, videos, train, test, spec.seed, threads)
-        metrics[control.name] = 100 * float(right_N.mean())
+        metrics[control.name] = _top1(run.index, videos, train, test, spec.seed, threads)
     return metrics
 
 
@@ -94,17 +91,17 @@ def _whole(x_ND: np.ndarray) -> Features:
     return x_ND, np.arange(len(x_ND))
 
 
-def _classified(
+def _top1(
     index: Index, videos: Sequence[Video], train: Features, test: Features, seed: int, threads: int
-) -> np.ndarray:
-    """Fit a probe to training videos. Return which test videos it gets right: (N,) bool."""
+) -> float:
+    """Fit a probe to training videos. Return its accuracy on the test videos, in per cent."""
     from mgm.stages.evaluate import merged
     from mgm.stages.probe import classify
 
     (query_MD, sample_M), classes = test, len(index.classes)
     score_MC, _ = classify(videos, *train, query_MD, classes, seed, threads)
     label_N = np.array([video.label for video in index.test])
-    return np.asarray(merged(score_MC, sample_M).argmax(axis=1) == label_N)
+    return 100 * float((merged(score_MC, sample_M).argmax(axis=1) == label_N).mean())
 
 
 # --- mgm controls ---
@@ -142,17 +139,21 @@ def look(folder: Path, table: Path | None = None, processes: int | None = None) 
             "or more"
         )
     every = [control for control in CONTROLS if control.kind != "model"]
-    every += [APPEARANCE] * _has_weights()
+    every += [APPEARANCE] * (find_spec(WEIGHTS) is not None)
     train_of, test_of = model_free(train, test, processes or cores(), APPEARANCE in every)
     scores = []
     for control in track(every, "classifying", len(every)):
         both = _whole(train_of[control.name]), _whole(test_of[control.name])
-        right_N = _classified(index, train, *both, seed=0, threads=1)
-        scores.append(Score(control, *binomial(100 * float(right_N.mean()), len(test))[:3]))
+        top1 = _top1(index, train, *both, seed=0, threads=1)
+        scores.append(Score(control, *binomial(top1, len(test))[:3]))
     scores.sort(key=lambda score: -score.top1)
     guess = guessing(test)
     if table:
-        write_text(table, _csv(scores, guess, len(test)))
+        rows = ["control,kind,top1,low,high,test_videos", f"chance,,{guess:.2f},,,{len(test)}"]
+        for control, *numbers in scores:
+            words = control.name, control.kind, *(f"{number:.2f}" for number in numbers)
+            rows.append(",".join((*words, str(len(test)))))
+        write_text(table, "\n".join(rows) + "\n")
     shown = [
         (control.title, f"{top1:7.1f}  [{low:.1f}, {high:.1f}]")
         for control, top1, low, high in scores
@@ -171,17 +172,6 @@ def look(folder: Path, table: Path | None = None, processes: int | None = None) 
     return "\n".join([*lines, textwrap.fill(meaning(scores, guess), 100)])
 
 
-def _csv(scores: Sequence[Score], guess: float, count: int) -> str:
-    """Return scores as a table, with guessing as `chance`."""
-    file = io.StringIO(newline="")
-    rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["control", "kind", "top1", "low", "high", "test_videos"])
-    rows.writerow(["chance", "", f"{guess:.2f}", "", "", count])
-    for (name, _, kind), *numbers in scores:
-        rows.writerow([name, kind, *(f"{number:.2f}" for number in numbers), count])
-    return file.getvalue()
-
-
 def meaning(scores: Sequence[Score], guess: float) -> str:
     """Return one sentence about what tells the class.
 
@@ -191,16 +181,12 @@ def meaning(scores: Sequence[Score], guess: float) -> str:
         scores: the best first.
     """
     telling = [score for score in scores if score.top1 >= guess + MARGIN and score.low > guess]
-
-    def best(*names: str) -> str:
-        found = (score for score in telling if score.control.name in names)
-        named = (f"{score.control.title.split(',')[0]}: {score.top1:.0f} %" for score in found)
-        return next(named, "")
-
-    of_kind = {kind: [c.name for c in CONTROLS if c.kind == kind] for kind in ("file", "motion")}
-    still = best("middle_frame", "mean_frame", APPEARANCE.name)
-    moving = best(*of_kind["motion"], "frame_difference")
-    if fact := best(*of_kind["file"]):
+    best = dict[str, str]()
+    for (name, title, kind), top1, *_ in telling:
+        shows = "motion" if name == "frame_difference" else kind
+        best.setdefault(shows, f"{title.split(',')[0]}: {top1:.0f} %")
+    still, moving = best.get("picture", ""), best.get("motion", "")
+    if fact := best.get("file"):
         text = f"The file alone tells the class ({fact}): the split or the encoder leaks"
         text += f"; pictures without motion tell the class too ({still})" * bool(still)
     elif still:
@@ -290,10 +276,6 @@ def picture_features(frames_THWC: np.ndarray) -> dict[str, np.ndarray]:
         name: cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel() / 255
         for name, picture in pictures.items()
     }
-
-
-def _has_weights() -> bool:
-    return find_spec(WEIGHTS) is not None
 
 
 @cache

@@ -254,10 +254,8 @@ def _run_one(
         )
     if distributed.is_main():
         write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
-    run = RunContext(
-        folder, folder.parent, find_index(spec, data), options, best_device(), readers(options)
-    )
-    run.data = data
+    where = folder, folder.parent, find_index(spec, data)
+    run = RunContext(*where, options, best_device(), readers(options), data=data)
     # Each stage has imports of its own.
     name = spec.name if isinstance(spec, Measure) else spec.stage
     file = {"sample": "samples", "hidden": "coverage"}.get(name, name)
@@ -320,8 +318,14 @@ def best_device() -> torch.device:
 
 
 def say_device() -> None:
-    """Print what this process computes on, since a GPU that PyTorch does not see is slow."""
-    if torch.cuda.is_available():
+    """Print what this process computes on, since a GPU that PyTorch does not see is slow.
+
+    The Snakefile says it for its jobs. They say it only if PyTorch sees something else.
+    """
+    seen, said = torch.cuda.is_available(), os.environ.get("MGM_GPUS")
+    if said is not None and bool(said) == seen:
+        return
+    if seen:
         show(f"device: {torch.cuda.get_device_name()}")
         return
     promised = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip() not in ("", "-1", "none")

@@ -318,25 +318,19 @@ class _Runs:
         )
         known, given = _fields(recipe), dict[str, Any]()
         for where, layer in layers:
-            given |= self._known(known, where, layer)
+            fields = dotted(layer)
+            if unknown := fields.keys() - known.keys():
+                name = min(unknown)
+                raise UserError(
+                    f"study {study.study}: {where}: {name} is not a field of a spec; "
+                    f"{nearest(name, known)}"
+                )
+            given |= fields
         epochs = (known | given).get("optim.epochs")
         steps = scale.steps.of(epochs) if scale.steps and epochs else {}
         run = type(recipe).model_validate(nested({**known, **steps, **given}))
         self.made[run.run_id] = run
         return run
-
-    def _known(
-        self, fields: Mapping[str, Any], where: str, layer: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Return a layer by dotted names, which are all of `fields`. `where` names it in errors."""
-        layer = dotted(layer)
-        if unknown := layer.keys() - fields.keys():
-            name = min(unknown)
-            raise UserError(
-                f"study {self.study.study}: {where}: {name} is not a field of a spec; "
-                f"{nearest(name, fields)}"
-            )
-        return layer
 
     def _source(self, at: At) -> str:
         """Return the dataset whose videos pretrain for a place."""
@@ -373,19 +367,16 @@ class _Runs:
         # Datasets of the same folders share their runs.
         key = Path(root).name if place.seeded else name
         if key not in known:
-            digest = "" if key in PUBLISHED else self._digest(key, Path(root))
+            digest = "" if key in PUBLISHED else self.digests.get(key, "")
+            # The folder of a frozen study may be gone.
+            if key not in PUBLISHED and (not digest or Path(root, "index.json").is_file()):
+                digest = read_about(Path(root)).digest
             known[key] = ScaleDataset(root=root, recipe=place.recipe, digest=digest)
         elif known[key].root != root:
             raise UserError(
                 f"study {study.study}: {root} and {known[key].root} have the same name; rename one"
             )
         return key, known[key]
-
-    def _digest(self, key: str, folder: Path) -> str:
-        """Return the digest of a prepared dataset, whose folder may be gone."""
-        if key in self.digests and not (folder / "index.json").is_file():
-            return self.digests[key]
-        return read_about(folder).digest
 
     def _of_scale(self, name: str, seed: int | None) -> tuple[str, ScaleDataset]:
         """Return the key and the origin of a dataset of the scale."""

@@ -4,8 +4,7 @@
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -51,21 +50,10 @@ def _numbers(value: Any) -> Any:
     return tuple(numbers)
 
 
-def _once(names: Iterable[Any]) -> Any:
-    """Return names, of which none may be there twice."""
-    names = [*names]
+def _once(names: Sequence[Any], where: str = "") -> None:
+    """Check that no name is there twice."""
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"has {twice[0]} twice; remove one")
-    return names
-
-
-@contextmanager
-def _within(where: str) -> Iterator[None]:
-    """Name the place of an error."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"{where}has {twice[0]} twice; remove one")
 
 
 Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
@@ -313,8 +301,7 @@ class Study(FrozenModel):
         if clash := self.rows.keys() & CONTROL_ROWS.keys():
             raise ValueError(f"rows: {min(clash)} is a control; choose another name")
         titles = [place.title for place in self.datasets.values() if place.title and place.tested]
-        with _within("datasets: titles"):
-            _once(titles)
+        _once(titles, "datasets: titles: ")
         for name, dataset in self.datasets.items():
             if dataset.seeded and not (dataset.dataset_seeds or self.dataset_seeds):
                 raise ValueError(f"datasets.{name}: has no seeds; add dataset_seeds")

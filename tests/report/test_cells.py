@@ -221,14 +221,16 @@ def test_predictions_that_were_added_after_the_runs_are_marked(tmp_path):
     old = study_of(predictions=[before])
 
     def notes(date):
-        return [*verdicts(frame, study, Frozen("c", date, {"small": old}, {}, {})).note]
+        return [
+            *verdicts(frame, study, Frozen(commit="c", date=date, studies=[old], scale={})).note
+        ]
 
     assert notes("2025-12-31T00:00:00+00:00") == ["", "added after runs began"]
     assert notes(STARTED.replace("2026", "2027")) == ["added after runs began"] * 2
     assert [*verdicts(frame, study).note] == ["added after runs began"] * 2
     # One that was taken out of the file is judged all the same.
     gone = study_of(predictions=[after])
-    frozen = Frozen("c", "2025", {"small": old}, {}, {})
+    frozen = Frozen(commit="c", date="2025", studies=[old], scale={})
     table = verdicts(frame, gone, frozen)
     assert [*table.says] == ["MGM minus Tube above 0", "MGM minus Tube above 1"]
     # A frozen one stays one of its column, which may have another place or name now.

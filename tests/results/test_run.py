@@ -22,17 +22,14 @@ SPEC = Probe(data=Data(dataset="ssv2", digest="0123456789ab"))
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path):
+    assert read_result(tmp_path / SPEC.run_id) is None
+    assert status(tmp_path / SPEC.run_id, SPEC).state == "not run"
     folder = finish(tmp_path, SPEC, top1=61.25)
     result = read_result(folder)
     assert result.metrics["top1"] == 61.25
     assert result.run_id == SPEC.run_id
     assert status(folder, SPEC).state == "finished"
     assert [path.name for path in folder.glob(".*")] == []
-
-
-def test_no_result_is_none(tmp_path):
-    assert read_result(tmp_path / SPEC.run_id) is None
-    assert status(tmp_path / SPEC.run_id, SPEC).state == "not run"
 
 
 def test_a_metric_that_is_not_finite_is_not_written(tmp_path):

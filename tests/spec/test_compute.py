@@ -12,23 +12,20 @@ from mgm.spec.compute import multiply_adds
 
 SSV2 = Data(dataset="ssv2")
 SIZES = {
-    "small": {
-        "clips": Clips(frames=4, size=24),
-        "model": Model(width=16, depth=2, heads=2, patch=8),
-    },
-    "wide": {
-        "clips": Clips(frames=8, size=32),
-        "model": Model(width=96, depth=1, heads=4, patch=8),
-    },
-    "deep": {
-        "clips": Clips(frames=6, size=48),
-        "model": Model(width=24, depth=5, heads=3, patch=8, tubelet=3),
-    },
-    "timesformer": {
-        "clips": Clips(frames=8, size=40),
-        "model": Model(backbone="timesformer", width=32, depth=3, heads=2, patch=8),
-    },
+    "small": (Clips(frames=4, size=24), Model(width=16, depth=2, heads=2, patch=8)),
+    "wide": (Clips(frames=8, size=32), Model(width=96, depth=1, heads=4, patch=8)),
+    "deep": (Clips(frames=6, size=48), Model(width=24, depth=5, heads=3, patch=8, tubelet=3)),
+    "timesformer": (
+        Clips(frames=8, size=40),
+        Model(backbone="timesformer", width=32, depth=3, heads=2, patch=8),
+    ),
 }
+
+
+@pytest.fixture(params=SIZES)
+def sizes(request):
+    clips, model = SIZES[request.param]
+    return {"clips": clips, "model": model}
 
 
 def counted(run) -> float:
@@ -44,29 +41,27 @@ def frames(spec, clips=1):
     )
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_views(size):
-    spec = Finetune(data=SSV2, **SIZES[size])
+def test_views(sizes):
+    spec = Finetune(data=SSV2, **sizes)
     assert multiply_adds(spec, classes=7) == counted(
         lambda: build_classifier(spec, 7)(frames(spec))
     )
-    attentive = Finetune(data=SSV2, **SIZES[size], head="attentive")
+    attentive = Finetune(data=SSV2, **sizes, head="attentive")
     model = build_classifier(attentive, 7)
     # The clips of a batch share the query.
     one, two = (counted(lambda n=n: model(frames(attentive, n))) for n in (1, 2))
     assert multiply_adds(attentive, classes=7) == two - one
-    probe = Probe(data=SSV2, **SIZES[size])
+    probe = Probe(data=SSV2, **sizes)
     assert multiply_adds(probe) == counted(lambda: build_frozen_encoder(probe)(frames(probe)))
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.75, 0.9])
-@pytest.mark.parametrize("size", SIZES)
-def test_pretraining(size, ratio):
+def test_pretraining(sizes, ratio):
     spec = Pretrain(
         data=SSV2,
         decoder=Decoder(width=20, depth=2, heads=2),
         mask=Mask(name="agnostic", ratio=ratio),
-        **SIZES[size],
+        **sizes,
     )
     masked_BL = make_mask(
         Mask(name="agnostic", ratio=ratio), Grid(*spec.grid), None, np.zeros(1, np.int64)

@@ -169,13 +169,13 @@ def test_a_backbone_has_its_sizes_by_its_name():
     ],
 )
 def test_what_is_no_mask_is_refused_before_it_is_called(name):
-    with pytest.raises(UserError, match=f"mask {name}: is no mask; a mask is a function of mask"):
+    with refused(f"mask {name}: is no mask; a mask is a function of mask"):
         mask_info(name)
 
 
 @pytest.mark.parametrize("fields", [{"stage": ["a"]}, {"stage": {}}, {"stage": None}, [], 3])
 def test_a_stage_that_is_no_name_is_one_line(fields):
-    with pytest.raises(UserError, match="x.json: stage"):
+    with refused("x.json: stage"):
         parse(fields, "x.json")
 
 

@@ -1,7 +1,8 @@
 """A small prepared set, and runs of each kind on it. They are made once."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ PROBE = Probe(**SMALL, parent=PRETRAIN.run_id, views=Views(temporal=2, spatial=1
 
 
 class Trained(NamedTuple):
-    """A prepared set, and the results of PRETRAIN, TUBE and TUNED on it."""
+    """A prepared set, and the results of PRETRAIN, TUBE, TUNED and PROBE on it."""
 
     data: Path
     results: Path
@@ -26,10 +27,11 @@ class Trained(NamedTuple):
     def index(self) -> Index:
         return read_index(self.data)
 
-    def context(self, folder: Path) -> RunContext:
-        """Return the context of a run in a folder of its own."""
+    def context(self, folder: Path, device: str = "cpu", **changes: Any) -> RunContext:
+        """Return the context of a run in a folder of its own, with a changed index."""
         folder.mkdir(exist_ok=True, parents=True)
-        return RunContext(folder, self.results, self.index, RunOptions(), torch.device("cpu"), 0)
+        index = replace(self.index, **changes)
+        return RunContext(folder, self.results, index, RunOptions(), torch.device(device), 0)
 
 
 @pytest.fixture(scope="session")
@@ -38,5 +40,5 @@ def trained(tmp_path_factory) -> Trained:
     torch.set_num_threads(1)
     small_set(place / "data")
     data = {"ssv2": [place / "data"]}
-    run_specs([PRETRAIN, TUBE, TUNED], data, place / "results", RunOptions(workers=0))
+    run_specs([PRETRAIN, TUBE, TUNED, PROBE], data, place / "results", RunOptions(workers=0))
     return Trained(place / "data", place / "results")

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -20,31 +19,24 @@ from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.files import locked
 from mgm.results.run import own_result, read_result, status
-from mgm.spec import STAGES, Augment, Data, Mask, Model, Probe, RunOptions, Views, parse, read_spec
+from mgm.spec import STAGES, Augment, Data, Mask, Model, RunOptions, parse, read_spec
 from mgm.stages import run as runs
 from mgm.stages.apply import find_trained, recorded_classes
 from mgm.stages.pretrain import pretrain
-from mgm.stages.run import RunContext, best_device, run_specs, verified_weights
+from mgm.stages.run import run_specs, verified_weights
 from tests.helpers.errors import refused
-from tests.helpers.small_runs import FINETUNE, PRETRAIN, SMALL, small_set, without_file
-
-TUNED = FINETUNE.model_copy(update={"parent": PRETRAIN.run_id})
-PROBE = Probe(**SMALL, parent=PRETRAIN.run_id, views=Views(temporal=2, spatial=1))
+from tests.helpers.small_runs import FINETUNE, PRETRAIN, without_file
+from tests.stages.conftest import PROBE, TUNED
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> dict[str, list[Path]]:
-    folder = tmp_path_factory.mktemp("data")
-    small_set(folder)
-    return {"ssv2": [folder]}
+@pytest.fixture
+def data(trained) -> dict[str, list[Path]]:
+    return {"ssv2": [trained.data]}
 
 
-@pytest.fixture(scope="module")
-def results(data, tmp_path_factory) -> Path:
-    """Return the results of a pretraining and of what starts from it."""
-    folder = tmp_path_factory.mktemp("results")
-    run_specs([PRETRAIN, TUNED, PROBE], data, folder)
-    return folder
+@pytest.fixture
+def results(trained) -> Path:
+    return trained.results
 
 
 def weights(folder: Path, spec) -> dict:
@@ -62,11 +54,8 @@ def test_a_chain_of_runs_leaves_believable_results(results, data):
         assert read_spec(folder) == spec
         assert not list(folder.glob("checkpoint*"))
         result = read_result(folder)
-        assert (result.data.digest, result.data.train, result.data.test) == (
-            spec.data.digest,
-            24,
-            12,
-        )
+        assert (result.data.train, result.data.test) == (24, 12)
+        assert result.data.digest == spec.data.digest
         assert parse(result.spec, "result.json") == spec
         assert result.pixels == "rgb"
     digest = read_result(results / PRETRAIN.run_id).weights_sha256
@@ -178,32 +167,26 @@ def test_options_do_not_change_a_result(results, data, tmp_path):
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-4)
 
 
-def context(data, folder: Path, **changes) -> RunContext:
-    folder.mkdir(exist_ok=True)
-    index = replace(read_index(data["ssv2"][0]), **changes)
-    return RunContext(folder, folder.parent, index, RunOptions(), best_device(), 0)
-
-
-def test_an_unreadable_training_video_is_counted_and_listed(data, tmp_path):
-    index = read_index(data["ssv2"][0])
+def test_an_unreadable_training_video_is_counted_and_listed(trained, tmp_path):
+    index = trained.index
     gone = without_file(index.train[0], tmp_path)
     once = PRETRAIN.model_copy(
         update={"optim": PRETRAIN.optim.model_copy(update={"steps": 31}), "repeats": 1}
     )
-    many = context(data, tmp_path / "a", videos=(gone, *5 * index.train, *index.test))
+    many = trained.context(tmp_path / "a", videos=(gone, *5 * index.train, *index.test))
     pretrain(once, many)
     assert many.failed == [gone.name]
-    few = context(data, tmp_path / "b", videos=(gone, *index.train, *index.test))
+    few = trained.context(tmp_path / "b", videos=(gone, *index.train, *index.test))
     says = "1 of 25 training videos could not be read, more than 1 %; the first: "
     with refused(says, f"{gone.name}.mp4: cannot be read"):
         pretrain(once, few)
 
 
-def test_a_gpu_takes_planes_where_no_worker_needs_rgb(data, tmp_path):
+def test_a_gpu_takes_planes_where_no_worker_needs_rgb(trained, tmp_path):
     """RandAugment and erasing need it. The device of a context needs no driver."""
 
     def pixels(spec, crop, device="cuda") -> str:
-        run = replace(context(data, tmp_path), device=torch.device(device))
+        run = trained.context(tmp_path, device)
         clips = spec.clips.model_copy(update={"crop": crop})
         return run.pixels(spec.model_copy(update={"clips": clips}))
 
@@ -213,8 +196,8 @@ def test_a_gpu_takes_planes_where_no_worker_needs_rgb(data, tmp_path):
     assert pixels(PRETRAIN, "centre") == pixels(PRETRAIN, "multiscale", "cpu") == "rgb"
 
 
-def test_few_labels_are_the_same_for_all_runs_of_a_seed(data, tmp_path):
-    few, run = Data(dataset="ssv2", labels_per_class=3), context(data, tmp_path / "a")
+def test_few_labels_are_the_same_for_all_runs_of_a_seed(trained, tmp_path):
+    few, run = Data(dataset="ssv2", labels_per_class=3), trained.context(tmp_path)
 
     def chosen(spec, **changes) -> list[str]:
         videos = run.training_videos(spec.model_copy(update={"data": few, **changes}))
@@ -324,3 +307,9 @@ def test_a_run_says_what_it_computes_on(data, tmp_path, capsys, monkeypatch):
     with pytest.raises(UserError):
         run_specs([PRETRAIN], {}, tmp_path)
     assert "device: CPU; PyTorch sees no GPU, though CUDA_VISIBLE" in capsys.readouterr().err
+    # The Snakefile has said it.
+    for said, told in (("", False), ("0,1", True)):
+        monkeypatch.setenv("MGM_GPUS", said)
+        with pytest.raises(UserError):
+            run_specs([PRETRAIN], {}, tmp_path)
+        assert ("device: " in capsys.readouterr().err) == told

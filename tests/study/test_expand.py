@@ -4,11 +4,11 @@ import pytest
 
 from mgm.errors import UserError
 from mgm.spec import Finetune, Measure, Pretrain, Probe, dotted, parents
-from mgm.study import CONFIG, STUDIES
+from mgm.study import CONFIG
 from mgm.study.expand import expand, with_parents
 from mgm.study.recipes import SUPERVISED
 from mgm.study.scales import load_scale, load_suite
-from mgm.study.schema import CONTROL_ROWS, load_study
+from mgm.study.schema import CONTROL_ROWS
 from tests.helpers.fake_results import study_of
 
 SMOKE = load_scale(CONFIG / "smoke.yaml")
@@ -69,26 +69,9 @@ def test_two_folders_of_one_name_are_refused():
         expand([study], SMOKE, {f"mine-{seed}": "0" * 12 for seed in range(1, 9)})
 
 
-def test_a_row_of_more_epochs_trains_for_more_steps():
-    rows = {"MGM": {}, "long": {"optim.epochs": 600}, "own": {"epochs": 600}}
-    found = expanded(rows=rows, compare=[])
-    steps = {row: cell(found, row=row).steps for row in rows}
-    assert steps["MGM"] < steps["long"] == steps["own"]
-
-
-def test_parents_stand_before_their_runs():
-    found = expanded()
-    seen = set()
-    for run_id, spec in found.specs.items():
-        assert {*parents(spec)} <= seen
-        seen.add(run_id)
-    last = found.cells.run_id.iloc[-1]
-    assert [spec.run_id for spec in with_parents(found.specs, [last])][-1] == last
-
-
 def test_layers_change_a_recipe_from_the_scale_to_the_row():
     found = expanded(
-        settings={"pretrain": {"optim.lr": 0.1, "optim.batch": 8, "clips.stride": 3}},
+        settings={"pretrain": {"optim.lr": 0.1, "optim.batch": 8, "mask.name": "block"}},
         datasets={"one": {"generate": {}, "settings": {"pretrain": {"optim.batch": 10}}}},
         rows={"Tube": {"mask": "tube", "clips.stride": 1, "optim.steps": 7}, "MGM": {}},
     )
@@ -101,7 +84,8 @@ def test_layers_change_a_recipe_from_the_scale_to_the_row():
     assert fields["optim.batch"] == 10  # the dataset's
     assert fields["clips.stride"] == 1  # the row's
     assert fields["optim.steps"] == 7
-    assert found.specs[cell(found, row="MGM").pretraining].optim.steps == 399  # by its epochs
+    plain = found.specs[cell(found, row="MGM").pretraining]
+    assert (plain.mask.name, plain.optim.steps) == ("block", 399)  # the study's, by its epochs
 
 
 STEPS = ["optim.steps", "optim.warmup_epochs", "optim.epochs"]
@@ -122,13 +106,6 @@ def test_the_rule_of_steps_is_the_first_layer(place, row, fields):
     found = expanded(settings={"pretrain": own}, rows={"MGM": row}, compare=[])
     spec = dotted(found.specs[cell(found, row="MGM").pretraining].model_dump(mode="json"))
     assert tuple(spec[name] for name in STEPS) == fields
-
-
-def test_a_mask_that_a_row_names_wins():
-    rows = {"Tube": {"mask": "tube"}, "Default": {}}
-    found = expanded(settings={"pretrain": {"mask.name": "block"}}, rows=rows, compare=[])
-    masks = {row: cell(found, row=row, column="Linear probe")["mask"] for row in rows}
-    assert masks == {"Tube": "tube", "Default": "block"}
 
 
 def test_videos_of_another_dataset_may_have_seeds_of_their_own():
@@ -191,14 +168,12 @@ def test_a_row_may_train_with_labels_before_it_is_tested():
 def test_stand_ins_for_published_datasets_say_so():
     datasets = {"ssv2": {"use": "ssv2"}, "own": {"use": "ssv2", "title": "Mine"}}
     study = study_of(datasets=datasets, seeds="0", controls=[])
-    titles = {scale: titles_of(study, scale) for scale in ("smoke", "paper")}
+    titles = {}
+    for scale in ("smoke", "paper"):
+        cells = expand([study], load_scale(CONFIG / f"{scale}.yaml")).cells
+        titles[scale] = dict(zip(cells.dataset, cells.title))
     assert titles["smoke"] == {"ssv2": "SSv2 stand-in (generated)", "own": "Mine"}
     assert titles["paper"]["ssv2"] == "SSv2"
-
-
-def titles_of(study, scale):
-    cells = expand([study], load_scale(CONFIG / f"{scale}.yaml")).cells
-    return dict(zip(cells.dataset, cells.title))
 
 
 def test_a_column_has_controls_where_it_has_cells():
@@ -255,12 +230,22 @@ def test_a_scale_may_draw_each_dataset_once_per_seed():
     assert len({*people.run_id} & {*own.run_id}) == 4 * 1
 
 
-@pytest.mark.parametrize("name", ["smoke", "paper", "mini"])
-def test_the_paper_expands_at_each_scale(name):
+@pytest.mark.parametrize("name", ["smoke", "paper", "mini", "ladder", "masks", "rates", "day"])
+def test_the_paper_and_our_studies_expand(name):
     suite = load_suite(name)
     found = expand(suite.studies, suite.scale)
-    assert {"table4e", "figure1", "figure4a", "table4a", "all"} <= found.targets.keys()
-    assert {*found.pictures} >= {"figure5", "coverage"}
+    wanted = {"all", *found.pictures}
+    for study in suite.studies:
+        wanted |= {study.study, *study.shown_views}
+        means = {key for key, place in study.datasets.items() if place.mean_of}
+        assert {*study.shown} == {*found.cells[found.cells.study == study.study].dataset} | means
+    assert found.targets.keys() == wanted
+    seen = set()
+    for run_id, spec in found.specs.items():
+        assert {*parents(spec)} <= seen
+        seen.add(run_id)
+    last = found.cells.run_id.iloc[-1]
+    assert [spec.run_id for spec in with_parents(found.specs, [last])][-1] == last
     for run_id in found.pictures.values():
         assert found.specs[run_id].stage in ("sample", "measure")
 
@@ -276,15 +261,6 @@ def test_shared_runs_of_the_paper_are_one_run():
     tuned = found.cells[(found.cells.dataset == "ssv2") & (found.cells.column == "Fine-tuned")]
     runs = {one.run_id for one in tuned.itertuples() if (one.study, one.row) in mgm}
     assert len(runs) == 1
-
-
-@pytest.mark.parametrize("name", ["ladder", "masks", "rates", "day"])
-def test_our_studies_expand(name):
-    study = load_study(STUDIES / f"{name}.yaml")
-    found = expand([study], load_scale(CONFIG / f"{study.scale}.yaml"))
-    assert {*study.shown} == {*found.cells.dataset} | {
-        key for key, place in study.datasets.items() if place.mean_of
-    }
 
 
 def test_controls_have_the_labels_of_their_column():

@@ -95,15 +95,10 @@ def test_repeated_augmentation_is_what_table_6_prints_with_k400_read_as_ssv2():
 def test_pretraining_clips_and_ratios():
     for dataset, stride in (("ssv2", 2), ("k400", 4)):
         run = recipes.pretrain(dataset)
-        assert (run.clips.frames, run.clips.size, run.clips.sampling, run.clips.stride) == (
-            16,
-            224,
-            "stride",
-            stride,
-        )
-    hidden = dict.fromkeys(("block", "smm", "smm-sparse", "mgm", "mgm-sparse"), 147) | {
-        "motion-bins": 156
-    }
+        assert (run.clips.frames, run.clips.size) == (16, 224)
+        assert (run.clips.sampling, run.clips.stride) == ("stride", stride)
+    hidden = dict.fromkeys(("block", "smm", "smm-sparse", "mgm", "mgm-sparse"), 147)
+    hidden["motion-bins"] = 156
     hidden |= dict.fromkeys(("tube", "agnostic", "multi-block", "green-noise"), 176)
     hidden["warped"] = 177  # engine_for_mgmae.py: num_vis = int(196 * (1 - 0.9)) = 19
     assert {name: recipes.pretrain("ssv2", name).hidden for name in hidden} == hidden
@@ -112,22 +107,13 @@ def test_pretraining_clips_and_ratios():
 def test_the_supervised_baseline_is_mvits():
     run = recipes.supervised("k400")
     assert run.parent == ""
-    assert (run.optim.lr * run.optim.batch / 256, run.optim.batch * run.augment.repeats) == (
-        1.6e-3,
-        512,
-    )
-    assert (run.optim.epochs, run.optim.warmup_epochs, run.optim.min_lr, run.optim.clip_grad) == (
-        200,
-        30,
-        1.6e-5,  # COSINE_END_LR 1e-6, by 16 shards like BASE_LR
-        1.0,
-    )
-    assert (run.layer_decay, run.drop_path, run.head_dropout, run.label_smoothing) == (
-        1.0,
-        0.2,
-        0.5,
-        0.1,
-    )
+    optim = run.optim
+    assert optim.lr * optim.batch / 256 == 1.6e-3
+    assert optim.batch * run.augment.repeats == 512
+    assert (optim.epochs, optim.warmup_epochs, optim.clip_grad) == (200, 30, 1.0)
+    assert optim.min_lr == 1.6e-5  # COSINE_END_LR 1e-6, by 16 shards like BASE_LR
+    assert (run.layer_decay, run.drop_path) == (1.0, 0.2)
+    assert (run.head_dropout, run.label_smoothing) == (0.5, 0.1)
     assert run.augment == recipes.finetune("k400").augment
     assert run.clips == recipes.finetune("k400").clips
     assert not recipes.supervised("ssv2").clips.flip

@@ -3,9 +3,12 @@
 import pytest
 import yaml
 
-from mgm.errors import UserError
 from mgm.study import CONFIG
 from mgm.study.scales import load_scale, load_suite
+from tests.helpers.errors import refused
+
+OWN = {"study": "mine", "question": "?", "datasets": {"ssv2": {"use": "ssv2"}}}
+OWN |= {"rows": {"MGM": {}}, "columns": {"Probe": {}}}
 
 
 def written(folder, **fields):
@@ -28,20 +31,14 @@ def test_a_scale_may_have_the_name_of_its_base(tmp_path):
 
 
 def test_a_suite_has_studies_of_the_paper_and_its_own(tmp_path):
-    own = {"study": "mine", "question": "?", "datasets": {"ssv2": {"use": "ssv2"}}}
-    own |= {"rows": {"MGM": {}}, "columns": {"Probe": {}}}
     path = tmp_path / "both.yaml"
-    path.write_text(yaml.safe_dump({"scale": "smoke", "studies": ["table4e", own]}))
+    path.write_text(yaml.safe_dump({"scale": "smoke", "studies": ["table4e", OWN]}))
     suite = load_suite(str(path))
     assert [study.study for study in suite.studies] == ["table4e", "mine"]
     assert (suite.name, suite.scale.name) == ("both", "smoke")
     study = tmp_path / "file.yaml"
-    study.write_text(yaml.safe_dump({**own, "scale": "mini"}))
+    study.write_text(yaml.safe_dump({**OWN, "scale": "mini"}))
     assert (load_suite(str(study)).name, load_suite(str(study)).scale.name) == ("mine", "mini")
-
-
-OWN = {"study": "mine", "question": "?", "datasets": {"ssv2": {"use": "ssv2"}}}
-OWN |= {"rows": {"MGM": {}}, "columns": {"Probe": {}}}
 
 
 @pytest.mark.parametrize(
@@ -64,10 +61,8 @@ OWN |= {"rows": {"MGM": {}}, "columns": {"Probe": {}}}
 def test_a_wrong_suite_is_refused_in_one_line(tmp_path, fields, named):
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump({"scale": "smoke", **fields}))
-    with pytest.raises(UserError) as caught:
+    with refused(named):
         load_suite(str(path))
-    assert named in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +76,5 @@ def test_a_wrong_suite_is_refused_in_one_line(tmp_path, fields, named):
     ],
 )
 def test_a_wrong_scale_is_refused_in_one_line(tmp_path, fields, named):
-    with pytest.raises(UserError) as caught:
+    with refused(named):
         load_scale(written(tmp_path, **fields))
-    assert named in str(caught.value)
-    assert "\n" not in str(caught.value)

@@ -23,13 +23,18 @@ def smoke() -> Workflow:
     return Workflow({})
 
 
-def test_a_batch_needs_its_data_and_the_batches_of_its_parents(smoke):
+def test_a_batch_needs_its_data_the_flow_that_it_follows_and_the_batches_of_its_parents(smoke):
     batch_of = {run: name for name, batch in smoke.batches.items() for run in batch}
+    followed = set()
     for name, batch in smoke.batches.items():
         assert [spec.run_id for spec in smoke.makes(name)] == batch
         assert {name.split("-")[0]} == {spec.stage for spec in smoke.makes(name)}
         needed = smoke.needs(name)
         assert smoke.mark(name) not in needed
+        flow = {getattr(getattr(spec, "mask", None), "guidance", "") for spec in smoke.makes(name)}
+        wanted = "dis" in flow and name.startswith("pretrain")
+        assert any(file.endswith("tracks-dis.json") for file in needed) == wanted
+        followed.add(wanted)
         for spec in smoke.makes(name):
             marks = {smoke.mark(batch_of[parent]) for parent in parents(spec)}
             assert marks <= {*needed}
@@ -38,6 +43,7 @@ def test_a_batch_needs_its_data_and_the_batches_of_its_parents(smoke):
             alone = {file for file in smoke.needs(spec.run_id) if file.endswith(".done")}
             assert alone == {*map(smoke.mark, parents(spec))}
     assert sorted(batch_of) == sorted(smoke.specs)
+    assert followed == {True, False}
 
 
 def test_marks_of_batches_without_a_result_are_deleted_with_those_of_their_pages(
@@ -56,15 +62,6 @@ def test_marks_of_batches_without_a_result_are_deleted_with_those_of_their_pages
     study.forget()
     gone = {mark for mark in marks if not os.path.exists(mark)}
     assert gone == {study.mark(fine), study.mark("tiny"), study.mark("all")}
-
-
-def test_flow_is_needed_by_masks_that_follow_it_alone(smoke):
-    specs = [spec for spec in smoke.specs.values() if spec.stage == "pretrain"]
-    followers = {spec.run_id for spec in specs if spec.mask.guidance == "dis"}
-    assert followers
-    for first in smoke.batches:
-        waits = any("tracks-dis.json" in file for file in smoke.needs(first))
-        assert waits == any(spec.run_id in followers for spec in smoke.makes(first))
 
 
 def test_a_table_has_its_runs_and_all_has_every_run(smoke):
@@ -142,6 +139,20 @@ def test_a_run_that_is_unknown_is_named(smoke):
         smoke.needs("pretrain-x")
 
 
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """Return a function that makes an nvidia-smi of some lines of a shell."""
+
+    def made(lines: str) -> None:
+        fake = tmp_path / "nvidia-smi"
+        fake.write_text(f"#!/bin/sh\n{lines}\n")
+        fake.chmod(0o755)
+
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return made
+
+
 @pytest.mark.parametrize(
     ("visible", "gpus"),
     [
@@ -157,23 +168,15 @@ def test_a_run_that_is_unknown_is_named(smoke):
         ("MIG-GPU-5ae3/1/0", ["MIG-GPU-5ae3/1/0"]),
     ],
 )
-def test_gpus_are_those_that_cuda_sees(visible, gpus, tmp_path, monkeypatch):
-    fake = tmp_path / "nvidia-smi"
-    fake.write_text("#!/bin/sh\nfor i in 0 1 2; do echo \"GPU $i: H200\"; echo '  MIG 1g'; done\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def test_gpus_are_those_that_cuda_sees(visible, gpus, smi, monkeypatch):
+    smi("for i in 0 1 2; do echo \"GPU $i: H200\"; echo '  MIG 1g'; done")
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert visible_gpus() == gpus
 
 
-def test_a_hanging_nvidia_smi_is_left_alone(tmp_path, monkeypatch, capsys):
-    fake = tmp_path / "nvidia-smi"
-    fake.write_text("#!/bin/sh\nexec sleep 60\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+def test_a_hanging_nvidia_smi_is_left_alone(smi, monkeypatch, capsys):
+    smi("exec sleep 60")
     monkeypatch.setattr(dag, "SMI_S", 0.2)
     assert visible_gpus() == []
     assert "nvidia-smi does not answer" in capsys.readouterr().err
