@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from mgm.errors import UserError, nearest
 from mgm.files import read_json, write_text
-from mgm.report.cells import cells, differences, printed, verdicts
+from mgm.report.cells import Places, by_place, cells, differences, printed, verdicts
 from mgm.report.claims import claims
 from mgm.report.tables import (
     Table,
@@ -111,6 +111,19 @@ class Report:
         return numbers.assign(paper=numbers.paper.fillna(same))
 
     @cached_property
+    def places(self) -> dict[str, Places]:
+        """The numbers of each study by dataset and column."""
+        frame, studies = self.published.frame, self.published.studies
+        return {name: by_place(frame, study) for name, study in studies.items()}
+
+    @cached_property
+    def verdicts(self) -> dict[str, pd.DataFrame]:
+        """The predictions of each study."""
+        frame, frozen = self.published.frame, self.published.frozen
+        studies = self.published.studies.items()
+        return {name: verdicts(frame, study, frozen) for name, study in studies}
+
+    @cached_property
     def quoted(self) -> pd.DataFrame:
         """The numbers that the paper prints in the tables of these studies."""
         parts = [
@@ -187,20 +200,19 @@ class Report:
 
     def section(self, study: Study) -> dict[str, Any]:
         """Return the views of a study in their order, and its differences and predictions."""
-        frame, frozen = self.published.frame, self.published.frozen
         views = sorted(study.shown_views.items(), key=lambda item: ORDER.get(item[1].kind, 2))
         shown = [self.show(key, view, study) for key, view in views]
         found: dict[str, Any] = {"study": study, "shown": shown}
         found["warnings"] = warnings(self.numbers[self.numbers.study == study.study])
         end = f"-{study.study}" if len(self.published.studies) > 1 else ""
         of = f" of {re.sub('^table', 'Table ', study.study)}" * bool(end)
-        if len(judged := verdicts(frame, study, frozen)):
+        if len(judged := self.verdicts[study.study]):
             paper = self.numbers[self.numbers.study == study.study].groupby("row").paper.first()
             one, other = judged.row.map(paper), judged["minus"].map(paper)
-            judged["paper"] = one - other
+            judged = judged.assign(paper=one - other)
             about = Shown(f"predictions{end}", f"Predictions{of}")
             found["predictions"] = self._table(about, predictions_table(judged))
-        if len(compared := differences(frame, study)):
+        if len(compared := differences(self.places[study.study], study)):
             about = Shown(f"differences{end}", f"Paired differences{of}")
             found["differences"] = self._table(about, differences_table(compared))
         return found
@@ -222,7 +234,7 @@ class Report:
             gains = None
             if view.minus:
                 pairs = [(row, view.minus) for row in study.rows if row != view.minus]
-                gains = selected(differences(self.published.frame, study, pairs), view)
+                gains = selected(differences(self.places[study.study], study, pairs), view)
             return self._table(about, study_table(part, view.turned, gains))
         if not self.draw:
             return replace(about, why="Not drawn.")
@@ -234,8 +246,6 @@ class Report:
 
     def _chart(self, about: Shown, view: View, study: Study, own: pd.DataFrame) -> Shown:
         """Draw cells over a number, such as epochs."""
-        from mgm.report import charts
-
         own = selected(own, view)
         if not view.quoted:
             own = own.assign(paper=np.nan)
@@ -247,16 +257,18 @@ class Report:
             own = pd.concat([own, alone.assign(control=False)], ignore_index=True)
         if not own["mean"].notna().any():
             return replace(about, why=NOTHING)
+        from mgm.report import charts
+
         points = charts.points_of(own, view, self.published.scale.name == "paper")
         return self._figure(about, lambda: charts.draw(points, view.x))
 
     def _differences(self, about: Shown, view: View, study: Study) -> Shown:
         """Draw paired differences, and those that the paper prints."""
-        from mgm.report import charts
-
         lines = self.differences(study, view)
         if lines.empty:
             return replace(about, why=NOTHING)
+        from mgm.report import charts
+
         return self._figure(about, lambda: charts.differences(lines, view.minus))
 
     def differences(self, study: Study, view: View) -> pd.DataFrame:
@@ -264,10 +276,9 @@ class Report:
         pairs = [*study.compare]
         if view.minus:
             pairs = [(row, view.minus) for row in view.rows or study.rows if row != view.minus]
-        frame, frozen = self.published.frame, self.published.frozen
-        lines = selected(differences(frame, study, pairs), view)
+        lines = selected(differences(self.places[study.study], study, pairs), view)
         places = ["dataset", "column", "row", "minus"]
-        judged = verdicts(frame, study, frozen).to_dict("records")
+        judged = self.verdicts[study.study].to_dict("records")
         known = {tuple(one[place] for place in places) for one in judged if not one["note"]}
         # A prediction of A minus B is one of B minus A.
         known |= {(*place, minus, row) for *place, row, minus in known}
@@ -295,14 +306,14 @@ class Report:
 
     def _clips(self, about: Shown, view: View) -> Shown:
         """Draw what a run of the view's own has measured, or its arrays."""
-        from mgm.report import charts, clips
-
         run_id, folder = self.published.pictures.get(about.key, ""), self.published.folder
         if not folder:
             return replace(about, why="A csv.xz has numbers alone. Run the study for this figure.")
         path = folder / run_id / ("result.json" if view.show == "coverage" else "arrays.npz")
         if not path.is_file():
             return replace(about, why=f"Run {run_id} is not finished.")
+        from mgm.report import charts, clips
+
         note = f"Scale {self.published.scale.name}, run {run_id}."
         if view.show == "coverage":
             metrics = read_json(path)["metrics"]

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from mgm.report.cells import cells, differences, printed
+from mgm.report.cells import by_place, cells, differences, printed
 from mgm.report.tables import (
     COLUMNS,
     GUESSING,
@@ -114,7 +114,7 @@ def test_counts_that_differ_stand_next_to_their_numbers(small):
     study, frame = small
     lost = (frame.row == "MGM") & (frame.dataset == "one") & (frame.dataset_seed == 3)
     frame = frame.assign(value=frame.value.mask(lost), status=frame.status.mask(lost, "not run"))
-    found = differences(frame, study).assign(metric="top1")
+    found = differences(by_place(frame, study), study).assign(metric="top1")
     table = differences_table(found)
     texts = table.shown["Linear probe (points), n = 7"].tolist()
     # The head has the first of counts that as many have.
@@ -131,7 +131,9 @@ def test_a_table_has_the_differences_from_one_of_its_rows(small):
     own = cells(frame).assign(paper=float("nan"))
     own = own[(own.dataset == "one") & ~own.control]
     own.loc[own.row.isin(["MGM", "Tube"]), "paper"] = [65.0, 65.0, 67.3, 67.3]
-    gains = differences(frame, study, [("MGM", "Tube"), ("No pretraining", "Tube")])
+    gains = differences(
+        by_place(frame, study), study, [("MGM", "Tube"), ("No pretraining", "Tube")]
+    )
     table = study_table(own, gains=gains[gains.dataset == "one"])
     lines = table.shown.set_index("Pretraining")
     assert [*lines.Paper] == ["", "", "65.0", "67.3 (+2.3)"]
@@ -159,7 +161,9 @@ def test_names_that_read_alike_are_not_mixed_up(small):
     named = frame.assign(row=frame.row.map(names).fillna(frame.row))
     more = named[named.row == "B"].assign(row="B minus B", value=9.0)
     named = pd.concat([named, more], ignore_index=True)
-    found = differences(named, study_of(), [("A minus B", "B"), ("A", "B minus B")])
+    found = differences(
+        by_place(named, study_of()), study_of(), [("A minus B", "B"), ("A", "B minus B")]
+    )
     shown = differences_table(found[found.dataset == "one"]).shown
     assert [*shown.Difference] == ["A minus B minus B"] * 2
     assert shown.iloc[0, 1] != shown.iloc[1, 1]
@@ -181,6 +185,8 @@ def test_any_name_is_shown_as_it_is(tmp_path):
 
 def test_what_rounds_to_zero_has_no_sign(small):
     study, frame = small
-    found = differences(frame, study).iloc[:1].assign(mean=-0.04, low=-0.3, high=0.04)
+    found = (
+        differences(by_place(frame, study), study).iloc[:1].assign(mean=-0.04, low=-0.3, high=0.04)
+    )
     assert differences_table(found).shown.iloc[0, -1] == "0.0 [-0.3, 0.0]"
     assert [signed(value) for value in (-0.04, 0.04, -0.06, 1)] == ["0.0", "0.0", "-0.1", "+1.0"]
