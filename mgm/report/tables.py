@@ -356,7 +356,9 @@ def _count(cell: Mapping[Any, Any]) -> tuple[Any, ...]:
 
 def usual_count(cells: pd.DataFrame) -> tuple[Any, ...]:
     """Return the count of units that most numbers have."""
-    counts = Counter(map(_count, cells[cells["mean"].notna()].to_dict("records")))
+    counts = Counter(
+        _count(cell) for cell in cells.to_dict("records") if cell["mean"] == cell["mean"]
+    )
     return counts.most_common(1)[0][0] if counts else (0, 0, "")
 
 
