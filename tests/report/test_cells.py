@@ -15,7 +15,7 @@ from mgm.study import CONFIG
 from mgm.study.expand import expand
 from mgm.study.scales import load_scale
 from mgm.study.schema import Prediction
-from tests.helpers.fake_results import STARTED, finish_all, study_of, suite
+from tests.helpers.fake_results import STARTED, finished, study_of, suite
 
 SMOKE = load_scale(CONFIG / "smoke.yaml")
 
@@ -50,7 +50,7 @@ def test_the_ladder_is_what_pandas_computes():
     assert checked == 10 * 2 * 2 + 10
 
 
-def test_the_ladders_means_over_settings():
+def test_the_ladders_means_over_settings_and_its_verdicts():
     """Each step averaged over its eight settings of discs, as an audit computed it."""
     found = load("ladder")
     study = found.studies["ladder"]
@@ -61,25 +61,18 @@ def test_the_ladders_means_over_settings():
     one = table.loc["Fine-tuned, 3 labels", "MGM", "Random tube"]
     assert [round(one[name], 1) for name in ("mean", "low", "high")] == [8.7, 7.1, 10.4]
     assert (one.n, one.unit) == (8, "datasets")
-
-
-def test_the_ladders_predictions_keep_their_verdicts():
-    found = load("ladder")
-    table = verdicts(found.frame, found.studies["ladder"], found.frozen)
+    table = verdicts(found.frame, study, found.frozen)
     assert table.verdict.value_counts().to_dict() == {"open": 21, "holds": 19, "refuted": 2}
     assert {*table.note} == {""}
 
 
 def frame_of(tmp_path, study):
     found = expand([study], SMOKE)
-    finish_all(tmp_path, found.specs)
-    return joined(found, tmp_path), found
+    return finished(tmp_path, found), found
 
 
 def test_one_run_has_the_interval_of_its_test_videos(tmp_path):
-    found = suite(seeds=(0,))
-    finish_all(tmp_path, found.specs)
-    frame = joined(found, tmp_path)
+    frame = finished(tmp_path, suite(seeds=(0,)))
     one = cells(frame).iloc[2]
     exact = binomial(one["mean"], 240)
     assert (one.low, one.high) == (exact.low, exact.high)
@@ -91,9 +84,7 @@ def test_one_run_has_the_interval_of_its_test_videos(tmp_path):
 
 
 def test_units_are_seeds_or_datasets(tmp_path):
-    found = suite(seeds=(0, 1, 2))
-    finish_all(tmp_path, found.specs)
-    table = cells(joined(found, tmp_path))
+    table = cells(finished(tmp_path, suite(seeds=(0, 1, 2))))
     tests = table[~table.control]
     assert {*tests.unit} == {"seeds"}
     assert {*tests.n} == {3}
@@ -104,11 +95,10 @@ def test_units_are_seeds_or_datasets(tmp_path):
 
 
 def test_a_control_stands_for_each_seed_of_its_videos(tmp_path):
-    found = suite(seeds=(0, 1, 2))
-    finish_all(tmp_path, found.specs)
+    frame = finished(tmp_path, suite(seeds=(0, 1, 2)))
     study = load("smoke").studies["table4e"]
     pairs = [("MGM (Dense)", "File size")]
-    [one] = differences(by_place(joined(found, tmp_path), study), study, pairs).itertuples()
+    [one] = differences(by_place(frame, study), study, pairs).itertuples()
     assert (one.n, one.unit, one.column) == (3, "seeds", "Linear probe")
 
 
@@ -128,9 +118,7 @@ def test_a_mean_minus_a_mean_may_be_negative(tmp_path):
 
 
 def test_the_difference_of_two_tests_has_newcombes_interval(tmp_path):
-    found = suite(seeds=(0,))
-    finish_all(tmp_path, found.specs)
-    frame = joined(found, tmp_path)
+    frame = finished(tmp_path, suite(seeds=(0,)))
     study, pair = load("smoke").studies["table4e"], ("MGM (Dense)", "Random Tube")
     table = differences(by_place(frame, study), study, [pair]).set_index("column")
     own = frame.set_index(["column", "row"]).value

@@ -15,28 +15,24 @@ from mgm.report.tables import (
     signed,
     study_table,
 )
-from mgm.results.frame import joined, read_csv
+from mgm.results.frame import read_csv
 from mgm.study import CONFIG
 from mgm.study.expand import expand
 from mgm.study.scales import load_scale
-from tests.helpers.fake_results import finish_all, study_of, suite
+from tests.helpers.fake_results import finished, study_of, suite
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The cells of Table 4e with three seeds, whose accuracies are made up."""
-    known, folder = suite(seeds=(0, 1, 2)), tmp_path_factory.mktemp("made")
-    finish_all(folder, known.specs)
-    return cells(joined(known, folder))
+    return cells(finished(tmp_path_factory.mktemp("made"), suite(seeds=(0, 1, 2))))
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A study on two drawn datasets, with eight units and all of its controls at 40 %."""
     study, folder = study_of(), tmp_path_factory.mktemp("small")
-    known = expand([study], load_scale(CONFIG / "smoke.yaml"))
-    finish_all(folder, known.specs)
-    return study, joined(known, folder)
+    return study, finished(folder, expand([study], load_scale(CONFIG / "smoke.yaml")))
 
 
 def test_table_4e_has_the_papers_lines_and_ours_after_each_number(made, tmp_path):
@@ -70,8 +66,7 @@ def test_table_1_names_what_is_not_rerun_and_what_is_not_run(made):
 
 def test_each_printed_number_has_ours_of_its_own_column(tmp_path):
     known = suite(seeds=(0, 1, 2), studies=("table1",))
-    finish_all(tmp_path, known.specs)
-    own = cells(joined(known, tmp_path)).set_index(["dataset", "row"])
+    own = cells(finished(tmp_path, known)).set_index(["dataset", "row"])
     table = paper_table(printed("table1"), own.reset_index()).shown
     [line] = table[(table.Model == "MGM") & (table["SSv2: Epochs"] == "800")].to_dict("records")
     for dataset, head in {"ssv2": "SSv2", "k400": "K400"}.items():
