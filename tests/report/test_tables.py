@@ -141,6 +141,8 @@ def test_a_table_has_the_differences_from_one_of_its_rows(small):
     text = f"{means['MGM', 'Fine-tuned']:.1f} ({sign}{minus:z.1f} ["
     assert lines["Fine-tuned (%), n = 8"]["MGM"].startswith(text)
     assert {"mean_minus", "low_minus", "high_minus"} <= {*table.csv.columns}
+    # A turned table has its rows side by side, so it has no column of theirs.
+    assert "Paper" not in study_table(own, turned=True, gains=gains).shown
 
 
 def test_names_that_read_alike_are_not_mixed_up(small):
