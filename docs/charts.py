@@ -3,10 +3,11 @@
 python docs/charts.py
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import cache
 from math import inf, nan
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -18,44 +19,10 @@ from mgm.spec import Pretrain
 from mgm.spec.compute import multiply_adds, passes
 from mgm.spec.datasets import PUBLISHED
 from mgm.study.expand import expand
-from mgm.study.schema import View
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs/charts"
-MGM, SHUFFLED = "MGM (Dense)", "MGM (Dense), shuffled"
-# A line's name, its row and the row that is subtracted.
-Pairs = Mapping[str, tuple[str, str]]
-WORLDS: Pairs = {
-    "MGM minus tube, 90 %": (MGM, "Random Tube"),
-    "MGM minus tube, 75 %": (MGM, "Random Tube at ratio 0.75"),
-    "MGM minus shuffled, 75 %": (MGM, SHUFFLED),
-}
-OTHERS: Pairs = {
-    "the same, 16 other datasets": ("MGM", "MGM, shuffled"),
-    "MGM minus shuffled, 60 %": ("MGM at ratio 0.6", "MGM, shuffled at ratio 0.6"),
-    "MGM, 60 % minus 75 %": ("MGM at ratio 0.6", "MGM"),
-}
-RATIOS: Pairs = {
-    "50 % hidden": (f"{MGM} at ratio 0.5", f"{SHUFFLED} at ratio 0.5"),
-    "60 % hidden": (f"{MGM} at ratio 0.6", f"{SHUFFLED} at ratio 0.6"),
-    "75 % hidden (the paper's)": (MGM, SHUFFLED),
-    "90 % hidden": (f"{MGM} at ratio 0.9", f"{SHUFFLED} at ratio 0.9"),
-}
-STEPS: Pairs = {
-    "block minus tube": ("Random block", "Random tube"),
-    "SMM minus block": ("SMM", "Random block"),
-    "shuffled minus SMM": ("MGM, shuffled guidance", "SMM"),
-    "MGM minus shuffled": ("MGM", "MGM, shuffled guidance"),
-    "MGM minus tube": ("MGM", "Random tube"),
-}
-GESTURES: Pairs = {
-    "MGM minus random": ("MGM", "Random weights"),
-    "tube, 90 %, minus random": ("Random Tube", "Random weights"),
-    "tube, 75 %, minus random": ("Random Tube at ratio 0.75", "Random weights"),
-    "MGM minus tube, 90 %": ("MGM", "Random Tube"),
-    "MGM minus tube, 75 %": ("MGM", "Random Tube at ratio 0.75"),
-    "MGM minus shuffled": ("MGM", "MGM, shuffled"),
-}
+SHUFFLED = "MGM (Dense), shuffled"
 PRINTED = {"ssv2": "The paper, SSv2 (x in 10¹⁸)", "k400": "The paper, K400 (x in 10¹⁸)"}
 OURS = "Ours, fine-tuned, mean of 8 datasets (x in 10¹²)"
 BOTH = ("Fine-tuned", "Linear probe")
@@ -67,59 +34,45 @@ def published(name: str) -> Published:
     return load(name, ROOT / "results")
 
 
-def lines(
-    name: str, study: str, dataset: str, pairs: Pairs, columns: Sequence[str], quoted: bool = False
-) -> pd.DataFrame:
-    """Return differences of a study by name, as `charts.differences` draws them."""
-    own = published(name).studies[study].model_copy(update={"compare": (*pairs.values(),)})
-    view = View(kind="differences", datasets=(dataset,), columns=(*columns,), quoted=quoted)
-    found = Report(published(name), ROOT).differences(own, view)
-    names = {pair: said for said, pair in pairs.items()}
-    return found.assign(name=[names[pair] for pair in zip(found.row, found.minus)])
+def lines(name: str, study: str, key: str, **fields: Any) -> pd.DataFrame:
+    """Return the differences of a study's view, with changed fields."""
+    own = published(name).studies[study]
+    view = own.views[key].model_copy(update=fields)
+    return Report(published(name), ROOT).differences(own, view)
 
 
 def findings() -> Figure:
     """Draw what README tells."""
-    parts = [
-        lines("mini", "table4e", "ssv2", WORLDS, BOTH, quoted=True),
-        lines("ratio", "ratio", "worlds", OTHERS, BOTH),
-    ]
-    table = pd.concat(parts).sort_values("panel", kind="stable")
-    return charts.differences(table)
+    mini = lines("mini", "table4e", "minus-others", columns=BOTH, quoted=True)
+    mini = mini[mini["minus"].isin(["Random Tube", "Random Tube at ratio 0.75", SHUFFLED])]
+    ratio = lines("ratio", "ratio", "following", columns=BOTH, rows=("MGM at ratio 0.6", "MGM"))
+    table = pd.concat([mini, ratio]).sort_values("column", kind="stable")
+    return charts.differences(table.assign(panel=table.column + ": " + table.title))
 
 
 def masks() -> Figure:
     """Draw Table 4e, as differences from the tube."""
-    study = published("mini").studies["table4e"]
-    view = study.views["minus-tube"].model_copy(update={"columns": BOTH})
-    return charts.differences(Report(published("mini"), ROOT).differences(study, view), view.minus)
+    return charts.differences(lines("mini", "table4e", "minus-tube", columns=BOTH), "Random Tube")
 
 
 def ratios() -> Figure:
     """Draw what following is worth, by mask ratio."""
-    return charts.differences(lines("mini", "table4e", "ratios", RATIOS, BOTH), SHUFFLED)
+    table = lines("mini", "table4e", "following", columns=BOTH)
+    table = table[table["minus"].str.startswith(SHUFFLED)]
+    return charts.differences(table.sort_values(["column", "row"]))
 
 
 def steps() -> Figure:
     """Draw what each property of MGM's mask adds."""
-    places = {"discs-mean": "discs", "people-mean": "a drawn person"}
-    parts = [
-        lines("ladder", "ladder", key, STEPS, columns).assign(title=title)
-        for key, title in places.items()
-        for columns in (["Linear probe"], ["Fine-tuned, 3 labels"])
-    ]
-    table = pd.concat(parts)
-    return charts.differences(table.assign(panel=table.column + ": " + table.title))
+    table = lines("ladder", "ladder", "mean-steps")
+    others = ["No pretraining", "Random tube, 90 %"]
+    return charts.differences(table[~table["minus"].isin(others)])
 
 
 def gestures() -> Figure:
     """Draw masks on real video."""
-    parts = [
-        lines("hands", "hands", "all", GESTURES, ["Linear probe, change"]),
-        lines("hands", "hands", "folds", GESTURES, ["Fine-tuned"]),
-        lines("hands", "hands", "folds", GESTURES, ["Attentive probe"]),
-    ]
-    return charts.differences(pd.concat(parts))
+    rows = "MGM", "Random Tube", "Random Tube at ratio 0.75"
+    return charts.differences(lines("hands", "hands", "masks", rows=rows))
 
 
 def computing() -> Figure:

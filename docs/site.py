@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mkdocs.structure.files import File
 
-from mgm.report.page import build_report
+from mgm.report.page import Report
+from mgm.results.frame import load
 
 ROOT = Path(__file__).parents[1]
 PACKED = sorted(path.name.removesuffix(".csv.xz") for path in (ROOT / "results").glob("*.csv.xz"))
@@ -41,7 +42,7 @@ def on_post_build(config):
         if name in WRITTEN:
             shutil.copytree(ROOT / "reports" / name, folder, dirs_exist_ok=True)
         else:
-            build_report(name, ROOT / "results", folder.parent)
+            Report(load(name, ROOT / "results"), folder).write()
         # The site has no result files: a study has thousands.
         page = folder / "index.html"
         page.write_text(RESULT.sub(r"\1", page.read_text(encoding="utf-8")), encoding="utf-8")

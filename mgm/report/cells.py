@@ -10,7 +10,7 @@ each number, as DATASET/ROW/COLUMN of the study whose views have the key; empty:
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from math import inf, nan
+from math import inf, isnan, nan
 from types import MappingProxyType
 from typing import Any
 
@@ -31,7 +31,8 @@ from mgm.study.schema import CONTROL_ROWS, SHARES, Prediction, Study
 # Folds share training videos, so their intervals are wider.
 CORRECTED = ", corrected (Nadeau-Bengio)"
 CELL = ["study", "dataset", "row", "column"]
-UNIT = ["dataset_seed", "seed"]
+# Dataset seed and seed.
+Unit = tuple[int, int]
 # What all runs of a cell have.
 SAME = [*CELL, "title", "control", "metric", "n_test", "epochs", "ratio", "steps"]
 PLACE = ["study", "dataset", "title", "column", "metric"]
@@ -88,12 +89,87 @@ def _of_cell(runs: pd.DataFrame, share: bool, overlap: float) -> tuple[Estimate,
     return student(values, *(limits if share else (-inf, inf)), overlap), unit
 
 
+class Numbers:
+    """The numbers of one dataset and column of a study.
+
+    Attributes:
+        place: its study, dataset, title, column and metric.
+        share: whether they are in per cent.
+        unit: what an interval is over.
+        units: dataset seed and seed of each, sorted.
+        by_row: a row's numbers by unit.
+    """
+
+    def __init__(self, runs: pd.DataFrame, overlap: float = 0.0) -> None:
+        done = runs[runs.value.notna()]
+        self.place: dict[Any, Any] = runs.iloc[0][PLACE].to_dict()
+        self.share = self.place["metric"] in SHARES
+        self.overlap, self.unit = overlap, runs.unit.iloc[0] + CORRECTED * bool(overlap)
+        self.n_test = 0 if done.empty else int(done.n_test.min())
+        self._run_ids = [*zip(done.row, done.run_id)]
+        self.by_row = dict[str, dict[Unit, float]]()
+        for row, *unit, value in zip(done.row, done.dataset_seed, done.seed, done.value):
+            self.by_row.setdefault(row, {})[unit[0], unit[1]] = value
+        self.units = sorted({unit for numbers in self.by_row.values() for unit in numbers})
+
+    def run_ids(self, rows: Sequence[str]) -> str:
+        """Return the runs that the numbers of rows are of, joined by spaces."""
+        return " ".join(dict.fromkeys(run_id for row, run_id in self._run_ids if row in rows))
+
+    def paired(self, rows: Sequence[str]) -> dict[Unit, float]:
+        """Return the number of a row, of a row minus another, or of two such differences.
+
+        Args:
+            rows: one, two or four. Of four, it is first minus second minus (third minus fourth).
+
+        Returns:
+            Numbers by unit, of the units that have all of the rows.
+        """
+        found = {}
+        for unit in self.units:
+            numbers = [self._number(row, unit, len(rows) > 1) for row in rows]
+            found[unit] = sum(sign * number for sign, number in zip((1, -1, -1, 1), numbers))
+        return {unit: number for unit, number in found.items() if not isnan(number)}
+
+    def _number(self, row: str, unit: Unit, compared: bool) -> float:
+        numbers = self.by_row.get(row, {})
+        if compared and row in CONTROL_ROWS:
+            # A control is measured once per dataset, and stands for each of its seeds.
+            same = [number for (seed, _), number in numbers.items() if seed == unit[0]]
+            return sum(same) / len(same) if same else nan
+        return numbers.get(unit, nan)
+
+    def difference(self, rows: Sequence[str]) -> tuple[Estimate | None, str]:
+        """Return the interval of what `paired` returns, and its unit; None if no unit has it."""
+        units = self.paired(rows)
+        if not units:
+            return None, ""
+        if len(units) == 1 and len(rows) == 2 and self.share and self.n_test > 0:
+            [unit] = units
+            one, other = (self._number(row, unit, True) for row in rows)
+            if min(one, other) >= 0:
+                return binomial_difference(one, other, self.n_test), "test videos"
+        limit = 100.0 * max(1, len(rows) // 2) if self.share else inf
+        return student([*units.values()], -limit, limit, self.overlap), self.unit
+
+
+Places = Mapping[tuple[str, str], Numbers]
+
+
+def by_place(frame: pd.DataFrame, study: Study) -> Places:
+    """Return a study's numbers by dataset and column."""
+    own = frame[(frame.study == study.study) & (frame.column != "")]
+    groups: Any = own.groupby(["dataset", "column"], sort=False)
+    return {place: Numbers(runs, study.overlap) for place, runs in groups}
+
+
 def differences(
-    frame: pd.DataFrame, study: Study, pairs: Iterable[tuple[str, str]] | None = None
+    places: Places, study: Study, pairs: Iterable[tuple[str, str]] | None = None
 ) -> pd.DataFrame:
     """Return a row per paired difference of tests: the first row minus the second.
 
     Args:
+        places: the study's numbers.
         pairs: by default those that the study compares.
 
     Columns: study, dataset, title, column, metric, row, minus, share, mean, low, high, n, unit,
@@ -102,64 +178,17 @@ def differences(
     """
     rows = []
     pairs = dict.fromkeys(study.compare if pairs is None else pairs)
-    tests = [name for name, column in study.columns.items() if column.stage != "measure"]
-    own = frame[(frame.study == study.study) & frame.column.isin(tests)]
-    for _, runs in own.groupby(["dataset", "column"], sort=False):
-        wide, place = by_unit(runs), runs.iloc[0][PLACE].to_dict()
-        for row, minus in pairs:
-            one, unit = difference(wide, (row, minus), runs, study.overlap)
+    for (_, column), numbers in places.items():
+        if study.columns[column].stage == "measure":
+            continue
+        for pair in pairs:
+            one, unit = numbers.difference(pair)
             if one:
-                ids = runs[runs.row.isin((row, minus)) & runs.value.notna()].run_id.unique()
-                two = {"row": row, "minus": minus, "share": place["metric"] in SHARES}
-                rows.append(place | two | one._asdict() | {"unit": unit, "run_ids": " ".join(ids)})
+                two = {"row": pair[0], "minus": pair[1], "share": numbers.share}
+                ends = one._asdict() | {"unit": unit, "run_ids": numbers.run_ids(pair)}
+                rows.append(numbers.place | two | ends)
     names = [*PLACE, "row", "minus", "share", *Estimate._fields, "unit", "run_ids"]
     return pd.DataFrame(rows, columns=names)
-
-
-def by_unit(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the numbers of one dataset and column: a line per unit, a column per row."""
-    return runs.drop_duplicates([*UNIT, "row"]).set_index([*UNIT, "row"]).value.unstack()
-
-
-def paired(wide: pd.DataFrame, rows: Sequence[str]) -> pd.Series:
-    """Return each unit's number of a row, of a row minus another, or of two such differences.
-
-    Args:
-        wide: of `by_unit`.
-        rows: one, two or four. Of four, it is first minus second minus (third minus fourth).
-    """
-    wide = wide.reindex(columns=[*dict.fromkeys(rows)])
-    units = pd.Series(0.0, wide.index)
-    for sign, row in zip((1, -1, -1, 1), rows):
-        numbers = wide[row]
-        # A control is measured once per dataset, and stands for each of its seeds.
-        if row in CONTROL_ROWS and len(rows) > 1:
-            numbers = numbers.groupby(level="dataset_seed").transform("mean")
-        units += sign * numbers
-    return units.dropna()
-
-
-def difference(
-    wide: pd.DataFrame, rows: Sequence[str], runs: pd.DataFrame, overlap: float = 0.0
-) -> tuple[Estimate | None, str]:
-    """Return the interval of what `paired` returns, and its unit; None if no unit has all rows.
-
-    Args:
-        wide: of `by_unit`.
-        runs: the numbers that `wide` has.
-        overlap: of the study.
-    """
-    units = paired(wide, rows)
-    if units.empty:
-        return None, ""
-    share, n_test = runs.metric.iloc[0] in SHARES, runs.n_test.max()
-    unit = runs.unit.iloc[0] + CORRECTED * bool(overlap)
-    if len(units) == 1 and len(rows) == 2 and share and n_test > 0:
-        one, other = (float(wide[row][units.index[0]]) for row in rows)
-        if min(one, other) >= 0:
-            return binomial_difference(one, other, int(n_test)), "test videos"
-    limit = 100.0 * max(1, len(rows) // 2) if share else inf
-    return student(units.tolist(), -limit, limit, overlap), unit
 
 
 def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) -> pd.DataFrame:
@@ -178,14 +207,14 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
     own = frame[frame.study == study.study]
     began = min(filter(None, own.started), default="")
     before = [*old.predictions] if frozen and old and frozen.date <= (began or "~") else []
+    now, as_frozen = by_place(own, study), by_place(own[own.as_frozen], study)
     rows, so_far = list[dict[str, Any]](), True
     for one in dict.fromkeys((*before, *study.predictions)):
         late = bool(began) and one not in before
         # The first dataset and column are those of its time.
         then = old if old and one in before else study
-        then = then.model_copy(update={"overlap": study.overlap})
-        judged = _judged(own[own.as_frozen] if one in before else own, then, one)
-        if judged["verdict"] == "not run" and _judged(own, then, one)["verdict"] != "not run":
+        judged = _judged(as_frozen if one in before else now, then, one)
+        if judged["verdict"] == "not run" and _judged(now, then, one)["verdict"] != "not run":
             judged["verdict"] = "not run as frozen"
         holds = judged["verdict"] == "holds"
         if study.in_order and not so_far and not judged["verdict"].startswith("not run"):
@@ -195,20 +224,21 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
     return pd.DataFrame(rows)
 
 
-def _judged(frame: pd.DataFrame, study: Study, one: Prediction) -> dict[str, Any]:
-    """Return a prediction's number and verdict, by the numbers of a frame."""
+def _judged(places: Places, study: Study, one: Prediction) -> dict[str, Any]:
+    """Return a prediction's number and verdict."""
     dataset = one.dataset or next(iter(study.shown))
     column = one.column or next(iter(study.columns))
     metric = study.columns[column].metric
-    runs = frame[(frame.dataset == dataset) & (frame.column == column)]
     rows = [row for row in (one.row, one.minus, *(one.than or ())) if row]
-    wide, (low, high) = by_unit(runs), one.bounds
-    number, unit = difference(wide, rows, runs, study.overlap)
-    units, against = paired(wide, rows), ""
-    if len(units) > 1:
-        worst = int(pd.concat([units - low, high - units], axis=1).min(axis=1).argmin())
-        dataset_seed, seed = units.index[worst]
-        against = f"{units.iloc[worst]:.1f} ({seed if dataset_seed < 0 else dataset_seed})"
+    low, high = one.bounds
+    number, unit, against = None, "", ""
+    if numbers := places.get((dataset, column)):
+        number, unit = numbers.difference(rows)
+        units = numbers.paired(rows)
+        if len(units) > 1:
+            worst = min(units, key=lambda unit: min(units[unit] - low, high - units[unit]))
+            dataset_seed, seed = worst
+            against = f"{units[worst]:.1f} ({seed if dataset_seed < 0 else dataset_seed})"
     verdict, why = "open", ""
     if number is None:
         verdict, number = "not run", Estimate(nan, n=0)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
@@ -74,7 +73,8 @@ def draw(points: pd.DataFrame, x: str) -> Figure:
     colours, marks = colours_of(hues), dict(zip(hues, MARKS * len(hues)))
     panels = list(dict.fromkeys(points.panel))
     size = WIDTH, HEIGHT * len(panels) + 0.25
-    figure, every = plt.subplots(len(panels), figsize=size, squeeze=False)
+    figure = Figure(size)
+    every = figure.subplots(len(panels), squeeze=False)
     same = (points.metric == "top1").all()
     for panel, axes in zip(panels, every.flat):
         _curves(axes, points[points.panel == panel], colours, marks)
@@ -145,7 +145,7 @@ def differences(lines: pd.DataFrame, minus: str = "") -> Figure:
     lines = lines.assign(name=[_wrapped(name) for name in lines.name])
     longest = max(len(part) for name in lines.name for part in name.split("\n"))
     left, right = (0.2 + 0.06 * longest) / WIDTH, 1 - 1.15 / WIDTH
-    figure = plt.figure(figsize=(WIDTH, 1.0))
+    figure = Figure((WIDTH, 1.0))
     # Inches of a panel: its title, and per difference one line or as many as its name has.
     inner = [sum(_height(name) for name in lines.name[lines.panel == panel]) for panel in panels]
     titles = [textwrap.fill(panel, 58) for panel in panels]
@@ -218,7 +218,8 @@ def coverage(metrics: Mapping[str, float], note: str = "") -> Figure:
     """
     masks = [name for name in MASKS if f"coverage_{name}" in metrics]
     size = WIDTH, ROW * (len(masks) + 0.5) + 0.7
-    figure, axes = plt.subplots(figsize=size)
+    figure = Figure(size)
+    axes = figure.subplots()
     for place, name in enumerate(masks):
         colour = ACCENT if MASKS[name].guided else COLOURS[1]
         axes.plot(100 * MASKS[name].ratio, place, "o", color=colour, mfc="white", ms=5.5)

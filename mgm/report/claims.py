@@ -7,12 +7,12 @@ of another table, as TABLE/COLUMN/ROW.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import nan
 
 import pandas as pd
 
-from mgm.report.cells import by_unit, difference, printed
+from mgm.report.cells import Numbers, printed
 from mgm.results.frame import read_csv
 from mgm.results.statistics import Estimate
 from mgm.study.scales import PAPER
@@ -29,6 +29,8 @@ def claims(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFrame:
     run_ids; status: finished, not run, or not rerun.
     """
     rows = []
+    names = frame.study + "/" + frame.dataset + "/" + frame.row + "/" + frame.column
+    cells = frame.groupby(names).indices
     for claim in read_csv(PAPER / "claims.csv").to_dict("records"):
         first = claim["table"], claim["column"], claim["row"]
         second = (*first[:2], claim["minus"])
@@ -38,7 +40,11 @@ def claims(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFrame:
         paper = round(one - other, 6)
         ours, unit, ids, status = Estimate(nan, n=0), "", "", "not rerun"
         if own and its:
-            ours, unit, ids, status = _ours(frame, studies, ((first[0], own), (second[0], its)))
+            both = [
+                frame.iloc[cells.get(f"{study_of(table, studies)}/{cell}", [])]
+                for table, cell in ((first[0], own), (second[0], its))
+            ]
+            ours, unit, ids, status = _ours(*both)
         about = {"metric": "top1", "share": True, "unit": unit, "run_ids": ids, "status": status}
         judged = {"paper": paper, "agrees": holds(claim["says"], paper)}
         rows.append(claim | judged | ours._asdict() | about)
@@ -63,21 +69,19 @@ def number_of(table: str, column: str, row: str) -> tuple[float, str]:
     raise ValueError(f"{table}.csv: {len(found)} rows are called {row}")
 
 
-def _ours(
-    frame: pd.DataFrame, studies: Mapping[str, Study], cells: Iterable[tuple[str, str]]
-) -> tuple[Estimate, str, str, str]:
-    """Return our difference of two cells (table, DATASET/ROW/COLUMN), its unit, runs and status.
+def study_of(table: str, studies: Mapping[str, Study]) -> str:
+    """Return the study that has a table of the paper, or nothing."""
+    return next((one.study for one in studies.values() if table in one.views), "")
+
+
+def _ours(one: pd.DataFrame, other: pd.DataFrame) -> tuple[Estimate, str, str, str]:
+    """Return our difference of two cells, its unit, runs and status.
 
     A cell that these studies do not want is not rerun.
     """
-    parts, wanted = [], True
-    for name, (table, cell) in zip("ab", cells):
-        study = next((one.study for one in studies.values() if table in one.views), "")
-        own = frame[frame.study == study]
-        own = own[own.dataset + "/" + own.row + "/" + own.column == cell]
-        wanted = wanted and len(own) > 0
-        parts.append(own[own.value.notna()].assign(row=name))
-    runs = pd.concat(parts)
-    one, unit = difference(by_unit(runs), "ab", runs.assign(n_test=runs.n_test.min()))
-    status = "finished" if one else "not run" if wanted else "not rerun"
-    return one or Estimate(nan, n=0), unit, " ".join(runs.run_id.unique()), status
+    none = Estimate(nan, n=0), "", ""
+    if one.empty or other.empty:
+        return *none, "not rerun"
+    numbers = Numbers(pd.concat([one.assign(row="a"), other.assign(row="b")]))
+    found, unit = numbers.difference("ab")
+    return (found, unit, numbers.run_ids("ab"), "finished") if found else (*none, "not run")

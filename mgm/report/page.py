@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from mgm.errors import UserError, nearest
 from mgm.files import read_json, write_text
-from mgm.report.cells import cells, differences, printed, verdicts
+from mgm.report.cells import Places, by_place, cells, differences, printed, verdicts
 from mgm.report.claims import claims
 from mgm.report.tables import (
     Table,
@@ -30,7 +30,7 @@ from mgm.report.tables import (
     study_table,
     write_csv,
 )
-from mgm.results.frame import Published, load
+from mgm.results.frame import Published
 from mgm.spec import CONTROLS
 from mgm.study.expand import with_parents
 from mgm.study.schema import CONTROL_ROWS, Study, View
@@ -68,36 +68,29 @@ class Shown:
     files: Sequence[str] = ()
 
 
-def build_report(
-    name: str,
-    results: Path = Path("results"),
-    reports: Path = Path("reports"),
-    only: str = "",
-    draw: bool = True,
-) -> Path:
-    """Write tables, figures and index.html to `reports`/NAME.
-
-    Args:
-        only: a table or figure, such as table4e: write only that.
-        draw: whether to draw figures.
-
-    Returns:
-        The page's path, or the path of the table or figure.
-
-    Raises:
-        UserError: there are no such results, or `only` has nothing to show.
-    """
-    report = Report(load(name, results), reports / name, draw)
-    return report.write_only(only) if only else report.write()
-
-
 @dataclass(frozen=True)
 class Report:
-    """Writes what the page shows of studies."""
+    """Writes what the page shows of studies.
+
+    Attributes:
+        folder: reports/NAME.
+        draw: whether to draw figures.
+    """
 
     published: Published
     folder: Path
     draw: bool = True
+
+    def numbers_of(self, study: Study) -> pd.DataFrame:
+        """Return the cells of a study."""
+        return self.numbers[self.numbers.study == study.study]
+
+    def compared(self, study: Study, view: View) -> pd.DataFrame:
+        """Return the paired differences of a view."""
+        pairs = [*study.compare]
+        if view.minus:
+            pairs = [(row, view.minus) for row in view.rows or study.rows if row != view.minus]
+        return selected(differences(self.places[study.study], study, pairs), view)
 
     @cached_property
     def numbers(self) -> pd.DataFrame:
@@ -109,6 +102,19 @@ class Report:
         same_runs = numbers.run_ids.where(numbers.run_ids != "")
         same = numbers.groupby([same_runs, "metric"]).paper.transform("first")
         return numbers.assign(paper=numbers.paper.fillna(same))
+
+    @cached_property
+    def places(self) -> dict[str, Places]:
+        """The numbers of each study by dataset and column."""
+        frame, studies = self.published.frame, self.published.studies
+        return {name: by_place(frame, study) for name, study in studies.items()}
+
+    @cached_property
+    def verdicts(self) -> dict[str, pd.DataFrame]:
+        """The predictions of each study."""
+        frame, frozen = self.published.frame, self.published.frozen
+        studies = self.published.studies.items()
+        return {name: verdicts(frame, study, frozen) for name, study in studies}
 
     @cached_property
     def quoted(self) -> pd.DataFrame:
@@ -148,7 +154,11 @@ class Report:
         return self.folder / "index.html"
 
     def write_only(self, key: str) -> Path:
-        """Write a table or a figure, or all of a study. Return the path of the first."""
+        """Write a table or a figure, or all of a study. Return the path of the first.
+
+        Raises:
+            UserError: there is no such view or study, or it has nothing to show.
+        """
         studies = self.published.studies
         views = {
             name: (view, one) for one in studies.values() for name, view in one.shown_views.items()
@@ -187,28 +197,26 @@ class Report:
 
     def section(self, study: Study) -> dict[str, Any]:
         """Return the views of a study in their order, and its differences and predictions."""
-        frame, frozen = self.published.frame, self.published.frozen
         views = sorted(study.shown_views.items(), key=lambda item: ORDER.get(item[1].kind, 2))
         shown = [self.show(key, view, study) for key, view in views]
         found: dict[str, Any] = {"study": study, "shown": shown}
-        found["warnings"] = warnings(self.numbers[self.numbers.study == study.study])
+        found["warnings"] = warnings(self.numbers_of(study))
         end = f"-{study.study}" if len(self.published.studies) > 1 else ""
         of = f" of {re.sub('^table', 'Table ', study.study)}" * bool(end)
-        if len(judged := verdicts(frame, study, frozen)):
-            paper = self.numbers[self.numbers.study == study.study].groupby("row").paper.first()
+        if len(judged := self.verdicts[study.study]):
+            paper = self.numbers_of(study).groupby("row").paper.first()
             one, other = judged.row.map(paper), judged["minus"].map(paper)
-            judged["paper"] = one - other
+            judged = judged.assign(paper=one - other)
             about = Shown(f"predictions{end}", f"Predictions{of}")
             found["predictions"] = self._table(about, predictions_table(judged))
-        if len(compared := differences(frame, study)):
+        if len(compared := differences(self.places[study.study], study)):
             about = Shown(f"differences{end}", f"Paired differences{of}")
             found["differences"] = self._table(about, differences_table(compared))
         return found
 
     def show(self, key: str, view: View, study: Study) -> Shown:
         """Return a view of a study, and write its files."""
-        about, own = Shown(key, view.title or key, view.note), self.numbers
-        own = own[own.study == study.study]
+        about, own = Shown(key, view.title or key, view.note), self.numbers_of(study)
         if view.kind == "paper":
             # At the paper's size, its numbers compare with ours.
             alike = self.published.scale.name == "paper"
@@ -219,10 +227,7 @@ class Report:
             part = selected(own, view)
             if part.empty:
                 return replace(about, why=NOTHING)
-            gains = None
-            if view.minus:
-                pairs = [(row, view.minus) for row in study.rows if row != view.minus]
-                gains = selected(differences(self.published.frame, study, pairs), view)
+            gains = self.compared(study, view) if view.minus else None
             return self._table(about, study_table(part, view.turned, gains))
         if not self.draw:
             return replace(about, why="Not drawn.")
@@ -234,8 +239,6 @@ class Report:
 
     def _chart(self, about: Shown, view: View, study: Study, own: pd.DataFrame) -> Shown:
         """Draw cells over a number, such as epochs."""
-        from mgm.report import charts
-
         own = selected(own, view)
         if not view.quoted:
             own = own.assign(paper=np.nan)
@@ -247,33 +250,30 @@ class Report:
             own = pd.concat([own, alone.assign(control=False)], ignore_index=True)
         if not own["mean"].notna().any():
             return replace(about, why=NOTHING)
+        from mgm.report import charts
+
         points = charts.points_of(own, view, self.published.scale.name == "paper")
         return self._figure(about, lambda: charts.draw(points, view.x))
 
     def _differences(self, about: Shown, view: View, study: Study) -> Shown:
         """Draw paired differences, and those that the paper prints."""
-        from mgm.report import charts
-
         lines = self.differences(study, view)
         if lines.empty:
             return replace(about, why=NOTHING)
+        from mgm.report import charts
+
         return self._figure(about, lambda: charts.differences(lines, view.minus))
 
     def differences(self, study: Study, view: View) -> pd.DataFrame:
         """Return a line per difference of a view, as `charts.differences` draws it."""
-        pairs = [*study.compare]
-        if view.minus:
-            pairs = [(row, view.minus) for row in view.rows or study.rows if row != view.minus]
-        frame, frozen = self.published.frame, self.published.frozen
-        lines = selected(differences(frame, study, pairs), view)
+        lines = self.compared(study, view)
         places = ["dataset", "column", "row", "minus"]
-        judged = verdicts(frame, study, frozen).to_dict("records")
+        judged = self.verdicts[study.study].to_dict("records")
         known = {tuple(one[place] for place in places) for one in judged if not one["note"]}
         # A prediction of A minus B is one of B minus A.
         known |= {(*place, minus, row) for *place, row, minus in known}
         found = [*lines[places].itertuples(index=False, name=None)]
-        cells = self.numbers[self.numbers.study == study.study]
-        paper = cells.set_index(["dataset", "column", "row"]).paper.to_dict()
+        paper = self.numbers_of(study).set_index(["dataset", "column", "row"]).paper.to_dict()
         printed = [
             paper.get((*place, row), np.nan) - paper.get((*place, minus), np.nan)
             for *place, row, minus in found
@@ -295,14 +295,14 @@ class Report:
 
     def _clips(self, about: Shown, view: View) -> Shown:
         """Draw what a run of the view's own has measured, or its arrays."""
-        from mgm.report import charts, clips
-
         run_id, folder = self.published.pictures.get(about.key, ""), self.published.folder
         if not folder:
             return replace(about, why="A csv.xz has numbers alone. Run the study for this figure.")
         path = folder / run_id / ("result.json" if view.show == "coverage" else "arrays.npz")
         if not path.is_file():
             return replace(about, why=f"Run {run_id} is not finished.")
+        from mgm.report import charts, clips
+
         note = f"Scale {self.published.scale.name}, run {run_id}."
         if view.show == "coverage":
             metrics = read_json(path)["metrics"]

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from mgm.files import replacing
 
-# Figures are drawn without a screen.
-mpl.use("agg")
 INK, QUIET, HIDDEN = "#1a1a1a", "#5f5f5f", "#dde2ea"
 # Vermilion of Okabe and Ito's palette, which colour-blind readers can distinguish.
 ACCENT = "#d55e00"
@@ -61,8 +58,6 @@ def write(draw: Callable[[], Figure], path: Path) -> None:
     with replacing(path) as temporary:
         clock = {"Date" if path.suffix == ".svg" else "Software": None}
         figure.savefig(temporary, dpi=DPI, metadata=clock, bbox_inches="tight")
-    # pyplot would keep the figure.
-    plt.close(figure)
 
 
 def caption(figure: Figure, text: str) -> Figure:

@@ -161,36 +161,34 @@ def study_table(
         models, controls = controls, models
     note, numbers = note_of(models), pd.concat([models, controls])[[*PLACE, *COLUMNS]]
     places, heads = _heads(models, percent=not turned)
-    columns = dict[str, list[str]]()
-    if (guesses := models.chance.where(models.metric == "top1")).notna().any():
-        by_place = dict(zip(models[PLACE[:2]].itertuples(index=False, name=None), guesses))
-        known = [by_place[place] for place in places]
-        columns[GUESSING] = [f"{chance:.1f}" if chance == chance else "" for chance in known]
-    by_row = dict(
-        zip(models[PLACE].itertuples(index=False, name=None), _words(models, gains, turned))
-    )
-    for row in models.row.unique():
-        columns[row] = [by_row.get((*place, row), "") for place in places]
-    shown = pd.DataFrame(columns, dtype=object)
+    rows, guesses = [*models.row.unique()], dict[tuple[str, str], str]()
+    known = models[(models.metric == "top1") & models.chance.notna()]
+    for dataset, column, chance in known[[*PLACE[:2], "chance"]].to_numpy():
+        guesses[dataset, column] = f"{chance:.1f}"
+    first = [GUESSING] * bool(guesses)
+    parts = [("Videos", heads) if turned else ("Pretraining", first + rows)]
     if turned:
-        shown.columns = [
-            row + _counted(models[models.row == row]) * (row != GUESSING) for row in columns
-        ]
-        shown.insert(0, "Videos", heads, allow_duplicates=True)
+        parts += [(GUESSING, [guesses.get(place, "") for place in places]) for _ in first]
+        for row in rows:
+            own = models[models.row == row]
+            texts = dict(zip(zip(own.dataset, own.column), _texts(own, gains)))
+            parts.append((row + _counted(own), [texts.get(place, "") for place in places]))
     else:
-        own = [models[(models[PLACE[:2]] == [*place]).all(axis=1)] for place in places]
-        heads = [head + _counted(part) for head, part in zip(heads, own)]
-        shown = shown.T.set_axis(heads, axis=1)
-        shown.insert(0, "Pretraining", shown.index, allow_duplicates=True)
+        for place, head in zip(places, heads):
+            own = models[(models[PLACE[:2]] == [*place]).all(axis=1)]
+            texts = dict(zip(own.row, _texts(own, gains))) | {GUESSING: guesses.get(place, "")}
+            parts.append((head + _counted(own), [texts.get(row, "") for row in first + rows]))
+    shown = pd.DataFrame(dict(enumerate(texts for _, texts in parts)), dtype=object)
+    shown.columns = [head for head, _ in parts]
     if gains is not None and len(gains):
         base, quoted = gains["minus"].iloc[0], cells.groupby("row").paper.first().dropna()
-        if len(quoted) > 1 and base in quoted:
-            texts = {
+        if len(quoted) > 1 and base in quoted and not turned:
+            paper = {
                 row: f"{value:.1f}" + f" ({signed(value - quoted[base])})" * (row != base)
                 for row, value in quoted.items()
             }
-            paper = [texts.get(row, "") for row in columns]
-            shown.insert(1, "Paper", paper, allow_duplicates=True)
+            texts_of_paper = [paper.get(row, "") for row in first + rows]
+            shown.insert(1, "Paper", texts_of_paper, allow_duplicates=True)
         ends = gains[[*PLACE, "minus", "mean", "low", "high", "n"]]
         numbers = numbers.merge(ends, "left", PLACE, suffixes=("", "_minus"))
         note += f" In brackets: minus {base}, over what both have."
@@ -199,16 +197,7 @@ def study_table(
         below = study_table(controls.assign(control=False, chance=np.nan))
         below = replace(below, shown=below.shown.rename(columns={"Pretraining": "Control"}))
         below = replace(below, note=below.note.replace("Ours:", "Controls without a model:", 1))
-    return Table(shown.reset_index(drop=True), numbers, note, below)
-
-
-def _words(cells: pd.DataFrame, gains: pd.DataFrame | None, turned: bool) -> pd.Series:
-    """Return the text of each cell. A count is that of a cell's own column of the table."""
-    parts = []
-    for _, own in cells.groupby("row" if turned else PLACE[:2], sort=False):
-        texts = texts_of(own) if gains is None else _gains(own, gains)
-        parts.append(pd.Series(texts, own.index))
-    return pd.concat(parts).reindex(cells.index)
+    return Table(shown, numbers, note, below)
 
 
 def _counted(cells: pd.DataFrame) -> str:
@@ -229,18 +218,17 @@ def _heads(cells: pd.DataFrame, percent: bool) -> tuple[list[tuple[str, str]], l
     return places, heads
 
 
-def _gains(cells: pd.DataFrame, gains: pd.DataFrame) -> list[str]:
-    """Return each number without its interval, and its difference from another row with it."""
+def _texts(cells: pd.DataFrame, gains: pd.DataFrame | None) -> list[str]:
+    """Return each number with its interval, or with its difference from another row and that."""
+    if gains is None:
+        return texts_of(cells)
     gains = gains.merge(cells[PLACE], "inner", PLACE)
-    found = {
-        at: f"{'+' * (mean >= 0.05)}{text}"
-        for at, mean, text in zip(
-            gains[PLACE].itertuples(index=False, name=None), gains["mean"], texts_of(gains)
-        )
-    }
+    found = dict[tuple[str, ...], str]()
+    for *place, mean, text in zip(*(gains[name] for name in (*PLACE, "mean")), texts_of(gains)):
+        found[tuple(place)] = f" ({'+' * (mean >= 0.05)}{text})"
     places = cells[PLACE].itertuples(index=False, name=None)
     texts = zip(texts_of(cells.assign(low=-np.inf)), places)
-    return [text + (f" ({found[at]})" if at in found else "") for text, at in texts]
+    return [text + found.get(place, "") for text, place in texts]
 
 
 def differences_table(differences: pd.DataFrame) -> Table:
@@ -356,7 +344,9 @@ def _count(cell: Mapping[Any, Any]) -> tuple[Any, ...]:
 
 def usual_count(cells: pd.DataFrame) -> tuple[Any, ...]:
     """Return the count of units that most numbers have."""
-    counts = Counter(map(_count, cells[cells["mean"].notna()].to_dict("records")))
+    counts = Counter(
+        _count(cell) for cell in cells.to_dict("records") if cell["mean"] == cell["mean"]
+    )
     return counts.most_common(1)[0][0] if counts else (0, 0, "")
 
 

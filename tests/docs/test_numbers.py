@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mgm.report.cells import by_unit, cells, differences, verdicts
+from mgm.report.cells import by_place, cells, differences, verdicts
 from mgm.results.frame import Published, load
 from mgm.results.statistics import Estimate, student
 from mgm.spec import Data, Mask, Model, Pretrain
@@ -37,7 +37,7 @@ def shown(studies) -> set[str]:
             pairs = [(row, view.minus) for view in charts for row in view.rows]
             tables = [
                 cells(own, published.studies),
-                differences(own, study, [*study.compare, *pairs]),
+                differences(by_place(own, study), study, [*study.compare, *pairs]),
             ]
             if study.predictions:
                 tables.append(verdicts(own, study, published.frozen))
@@ -51,32 +51,30 @@ def text_of(one: Estimate) -> str:
     return f"{one.mean:.1f} [{one.low:.1f}, {one.high:.1f}]".replace("-0.0", "0.0")
 
 
-def units(one: Published, study: str, dataset: str, column: str, rows: Sequence[str]) -> pd.Series:
-    """Return a number per unit of the first row minus the second."""
-    frame = one.frame[(one.frame.study == study) & (one.frame.dataset == dataset)]
-    wide = by_unit(frame[frame.column == column])
-    return (wide[rows[0]] - wide[rows[1]]).dropna()
+def units(
+    one: Published, study: str, dataset: str, column: str, rows: Sequence[str]
+) -> dict[tuple[int, int], float]:
+    """Return a number per unit of what is paired of rows."""
+    return by_place(one.frame, one.studies[study])[dataset, column].paired(rows)
 
 
 def pooled(studies):
     """Yield what the page says of several studies, of other units, and without a fold."""
+    own, other = ("MGM (Dense)", "MGM (Dense), shuffled"), ("MGM", "MGM, shuffled")
     for column in ("Fine-tuned", "Linear probe"):
-        mini = studies["mini"], "table4e", "ssv2", column, ("MGM (Dense)", "MGM (Dense), shuffled")
-        ratio = studies["ratio"], "ratio", "worlds", column, ("MGM", "MGM, shuffled")
-        yield student([*units(*mini), *units(*ratio)])
-    at_60 = "MGM at ratio 0.6", "MGM, shuffled at ratio 0.6"
-    place = studies["ratio"], "ratio", "worlds", "Fine-tuned"
-    yield student([*(units(*place, at_60) - units(*place, ("MGM", "MGM, shuffled")))])
+        mini = units(studies["mini"], "table4e", "ssv2", column, own)
+        ratio = units(studies["ratio"], "ratio", "worlds", column, other)
+        yield student([*mini.values(), *ratio.values()])
+    rows = ("MGM at ratio 0.6", "MGM, shuffled at ratio 0.6", *other)
+    yield student([*units(studies["ratio"], "ratio", "worlds", "Fine-tuned", rows).values()])
     settings = studies["ladder"].studies["ladder"].datasets["discs-mean"].mean_of
     for rows in (("Random block", "Random tube"), ("MGM", "MGM, shuffled guidance")):
-        means = [
-            units(studies["ladder"], "ladder", name, "Linear probe", rows).mean()
-            for name in settings
+        parts = [
+            units(studies["ladder"], "ladder", name, "Linear probe", rows) for name in settings
         ]
-        yield student(means)
+        yield student([sum(part.values()) / len(part) for part in parts])
     folds = units(studies["hands"], "hands", "folds", "Fine-tuned", ("MGM", "Random Tube"))
-    folds = folds[folds.index.get_level_values("dataset_seed") != 2]
-    yield student([*folds], overlap=0.25)
+    yield student([number for (fold, _), number in folds.items() if fold != 2], overlap=0.25)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -119,16 +120,9 @@ def test_python_examples_run_and_print_what_the_page_shows(page, place, capsys):
         assert said in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("page", "most", "whole"),
-    [("README.md", 600, False), ("docs/results.md", 1200, True), ("DEVIATIONS.md", 2400, True)],
-)
-def test_pages_are_short(page, most, whole):
-    text = (ROOT / page).read_text()
-    if not whole:
-        # Blocks and tables are looked up, not read.
-        text = re.sub(r"^\|.*$", "", FENCE.sub("", text), flags=re.MULTILINE)
-    assert len(text.split()) <= most
+def test_the_keys_of_a_study_are_those_of_its_schema():
+    made = runpy.run_path(str(ROOT / "docs/keys.py"))
+    assert made["PAGE"].read_text() == made["page"](), "python docs/keys.py"
 
 
 def test_readme_names_the_commands_of_the_suite():

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from mgm.results.frame import joined
 from mgm.results.run import append_log, write_result
 from mgm.spec import CONTROLS, Finetune, Measure, Pretrain, Probe, Spec, parents
 from mgm.study import CONFIG
@@ -108,6 +110,12 @@ def finish_all(results: Path, specs: Mapping[str, Spec], steps: int = 3) -> None
     """Finish every run. Accuracies vary between runs, without randomness."""
     for position, spec in enumerate(specs.values()):
         finish(results, spec, top1=100 * (96 + 7 * position % 84) / VIDEOS, steps=steps)
+
+
+def finished(results: Path, found: Expansion) -> pd.DataFrame:
+    """Finish every run, and return the numbers."""
+    finish_all(results, found.specs)
+    return joined(found, results)
 
 
 def write_log(folder: Path, done: int, steps: int) -> None:

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mgm.report.cells import cells, differences, verdicts
+from mgm.report.cells import by_place, cells, differences, verdicts
 from mgm.results.frame import Frozen, joined, load, with_means
 from mgm.results.statistics import binomial
 from mgm.study import CONFIG
 from mgm.study.expand import expand
 from mgm.study.scales import load_scale
 from mgm.study.schema import Prediction
-from tests.helpers.fake_results import STARTED, finish_all, study_of, suite
+from tests.helpers.fake_results import STARTED, finished, study_of, suite
 
 SMOKE = load_scale(CONFIG / "smoke.yaml")
 
@@ -40,7 +40,8 @@ def test_the_ladder_is_what_pandas_computes():
     wide = table.pivot_table(index=["dataset", "column", "seed"], columns="row", values="value")
     pairs = [("MGM", "Random tube"), ("SMM", "File size"), ("MGM", "SMM")]
     drawn = [name for name, place in found.studies["ladder"].datasets.items() if not place.mean_of]
-    compared = differences(found.frame, found.studies["ladder"], pairs)
+    study = found.studies["ladder"]
+    compared = differences(by_place(found.frame, study), study, pairs)
     checked = 0
     for one in compared[compared.dataset.isin(drawn)].itertuples():
         values = (wide[one.row] - wide[one.minus])[one.dataset, one.column].dropna()
@@ -49,49 +50,41 @@ def test_the_ladder_is_what_pandas_computes():
     assert checked == 10 * 2 * 2 + 10
 
 
-def test_the_ladders_means_over_settings():
+def test_the_ladders_means_over_settings_and_its_verdicts():
     """Each step averaged over its eight settings of discs, as an audit computed it."""
     found = load("ladder")
-    table = differences(found.frame, found.studies["ladder"])
+    study = found.studies["ladder"]
+    table = differences(by_place(found.frame, study), study)
     table = table[table.dataset == "discs-mean"].set_index(["column", "row", "minus"])
     one = table.loc["Linear probe", "Random block", "Random tube"]
     assert [round(one[name], 1) for name in ("mean", "low", "high")] == [5.9, 4.7, 7.1]
     one = table.loc["Fine-tuned, 3 labels", "MGM", "Random tube"]
     assert [round(one[name], 1) for name in ("mean", "low", "high")] == [8.7, 7.1, 10.4]
     assert (one.n, one.unit) == (8, "datasets")
-
-
-def test_the_ladders_predictions_keep_their_verdicts():
-    found = load("ladder")
-    table = verdicts(found.frame, found.studies["ladder"], found.frozen)
+    table = verdicts(found.frame, study, found.frozen)
     assert table.verdict.value_counts().to_dict() == {"open": 21, "holds": 19, "refuted": 2}
     assert {*table.note} == {""}
 
 
 def frame_of(tmp_path, study):
     found = expand([study], SMOKE)
-    finish_all(tmp_path, found.specs)
-    return joined(found, tmp_path), found
+    return finished(tmp_path, found), found
 
 
 def test_one_run_has_the_interval_of_its_test_videos(tmp_path):
-    found = suite(seeds=(0,))
-    finish_all(tmp_path, found.specs)
-    frame = joined(found, tmp_path)
+    frame = finished(tmp_path, suite(seeds=(0,)))
     one = cells(frame).iloc[2]
     exact = binomial(one["mean"], 240)
     assert (one.low, one.high) == (exact.low, exact.high)
     assert (one.n, one.unit, one.wanted) == (240, "test videos", 1)
     study = load("smoke").studies["table4e"]
-    difference = differences(frame, study).iloc[0]
+    difference = differences(by_place(frame, study), study).iloc[0]
     assert difference.unit == "test videos"
     assert difference.low < difference["mean"] < difference.high
 
 
 def test_units_are_seeds_or_datasets(tmp_path):
-    found = suite(seeds=(0, 1, 2))
-    finish_all(tmp_path, found.specs)
-    table = cells(joined(found, tmp_path))
+    table = cells(finished(tmp_path, suite(seeds=(0, 1, 2))))
     tests = table[~table.control]
     assert {*tests.unit} == {"seeds"}
     assert {*tests.n} == {3}
@@ -102,11 +95,10 @@ def test_units_are_seeds_or_datasets(tmp_path):
 
 
 def test_a_control_stands_for_each_seed_of_its_videos(tmp_path):
-    found = suite(seeds=(0, 1, 2))
-    finish_all(tmp_path, found.specs)
+    frame = finished(tmp_path, suite(seeds=(0, 1, 2)))
     study = load("smoke").studies["table4e"]
     pairs = [("MGM (Dense)", "File size")]
-    [one] = differences(joined(found, tmp_path), study, pairs).itertuples()
+    [one] = differences(by_place(frame, study), study, pairs).itertuples()
     assert (one.n, one.unit, one.column) == (3, "seeds", "Linear probe")
 
 
@@ -126,11 +118,9 @@ def test_a_mean_minus_a_mean_may_be_negative(tmp_path):
 
 
 def test_the_difference_of_two_tests_has_newcombes_interval(tmp_path):
-    found = suite(seeds=(0,))
-    finish_all(tmp_path, found.specs)
-    frame = joined(found, tmp_path)
+    frame = finished(tmp_path, suite(seeds=(0,)))
     study, pair = load("smoke").studies["table4e"], ("MGM (Dense)", "Random Tube")
-    table = differences(frame, study, [pair]).set_index("column")
+    table = differences(by_place(frame, study), study, [pair]).set_index("column")
     own = frame.set_index(["column", "row"]).value
     for column in ("Linear probe", "Fine-tuned"):
         shares = [own[column, row] for row in pair]
@@ -152,7 +142,7 @@ def test_two_units_have_no_interval_and_none_no_number(tmp_path):
     table = cells(joined(found, tmp_path))
     assert table["mean"].isna().all()
     assert {*table.status} == {"not run"}
-    assert differences(joined(found, tmp_path), study).empty
+    assert differences(by_place(joined(found, tmp_path), study), study).empty
 
 
 def test_a_part_of_the_runs_is_paired(tmp_path):
@@ -163,7 +153,7 @@ def test_a_part_of_the_runs_is_paired(tmp_path):
         shutil.rmtree(tmp_path / run_id)
     frame = joined(found, tmp_path)
     assert {*cells(frame)[cells(frame).row == "Tube"].status} == {"partial"}
-    assert {*differences(frame, study).n} == {6}
+    assert {*differences(by_place(frame, study), study).n} == {6}
 
 
 def test_a_lines_name_has_no_number():
@@ -194,7 +184,7 @@ def test_a_verdict_is_open_where_the_interval_has_both_and_with_few_units(tmp_pa
     predictions = [{"row": "MGM", "minus": "Tube", "above": 0}]
     study = study_of(predictions=predictions)
     frame, _ = frame_of(tmp_path, study)
-    middle = float(differences(frame, study)["mean"].iloc[0])
+    middle = float(differences(by_place(frame, study), study)["mean"].iloc[0])
     study = study_of(predictions=[{"row": "MGM", "minus": "Tube", "above": middle}])
     assert verdicts(frame, study).verdict[0] == "open"
     few = study_of(

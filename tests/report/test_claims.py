@@ -8,7 +8,7 @@ from mgm.results.frame import joined, read_csv
 from mgm.study.expand import expand
 from mgm.study.scales import load_suite
 from mgm.study.schema import PAPER
-from tests.helpers.fake_results import finish_all
+from tests.helpers.fake_results import finished
 
 # What the paper's text says and its tables contradict.
 CONTRADICTED = {
@@ -39,8 +39,7 @@ def test_ours_stands_beside_with_its_interval(tmp_path):
     scale = suite.scale.model_copy(update={"seeds": (0, 1, 2)})
     studies = {study.study: study for study in suite.studies}
     found = expand(suite.studies, scale)
-    finish_all(tmp_path, found.specs)
-    frame = joined(found, tmp_path)
+    frame = finished(tmp_path, found)
     table = claims(frame, studies)
     own = frame[(frame.study == "table4e") & (frame.column == "Fine-tuned")]
     wide = own.pivot_table(index="seed", columns="row", values="value")

@@ -7,8 +7,6 @@ import os
 import posixpath
 import re
 import shutil
-import signal
-import threading
 import time
 
 import pandas as pd
@@ -163,23 +161,28 @@ def test_a_name_that_mlflow_refuses_is_made_valid(place):
         assert "/" not in written
 
 
+def follow(monkeypatch, place, *turns, **words):
+    """Follow a folder's results, with a turn in each pause, until none is left."""
+    left = iter(turns)
+
+    def sleep(_):
+        next(left, interrupt)()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlflow.time, "sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        mlflow.follow(place.parent, **words)
+
+
 def test_nothing_is_copied_while_nothing_changes(place, monkeypatch):
     finish(place, PARENT, steps=3)
     copies = []
     monkeypatch.setattr(
         mlflow, "sync", lambda *words: copies.append(words) or "0 created, 0 updated"
     )
-    turns = iter([None, lambda: finish(place, CHILD, steps=3), None])
-
-    def sleep(_):
-        if (turn := next(turns, KeyboardInterrupt)) is KeyboardInterrupt:
-            raise KeyboardInterrupt
-        if turn:
-            turn()
-
-    monkeypatch.setattr(mlflow.time, "sleep", sleep)
-    with pytest.raises(KeyboardInterrupt):
-        mlflow.follow(place.parent)
+    follow(monkeypatch, place, dict, lambda: finish(place, CHILD, steps=3), dict)
     assert len(copies) == 2
 
 
@@ -247,20 +250,15 @@ def test_a_second_copy_waits_for_the_first(place):
 
 
 def test_a_study_that_begins_later_is_followed(place, monkeypatch):
-    lines, ended = [], threading.Event()
+    lines = []
     monkeypatch.setattr(mlflow, "show", lines.append)
     later = place.parent / "later"
 
-    def sleep(_):
-        if ended.is_set():
-            raise KeyboardInterrupt
+    def begins():
         begin(later)
         finish(later, PARENT, steps=3)
-        ended.set()
 
-    monkeypatch.setattr(mlflow.time, "sleep", sleep)
-    with pytest.raises(KeyboardInterrupt):
-        mlflow.follow(place.parent)
+    follow(monkeypatch, place, begins)
     assert [folder.name for folder in folders(place.parent)] == ["later", "made"]
     assert any("later: " in line and "1 created" in line for line in lines)
 
@@ -273,9 +271,7 @@ def test_an_address_opens_the_newest_runs_by_mask_and_accuracy(place, monkeypatc
     lines = []
     monkeypatch.setattr(mlflow, "show", lines.append)
     monkeypatch.setattr(mlflow, "_wait_for", lambda server: None)
-    monkeypatch.setattr(mlflow.time, "sleep", lambda _: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        mlflow.follow(place.parent, server="http://here")
+    follow(monkeypatch, place, server="http://here")
     client, runs = shown(place)
     [run] = runs.values()
     assert f"Open http://here/#/experiments/{run.info.experiment_id}/runs" in lines[-1]

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.errors import UserError
-from mgm.report.page import build_report, warnings
-from mgm.results.frame import pack
+from mgm.report.page import Report, warnings
+from mgm.results.frame import load, pack
 from mgm.results.frozen import freeze
 from mgm.study import CONFIG
 from mgm.study.expand import expand
@@ -32,6 +32,11 @@ def results_of(results, name, studies, scale):
     return known
 
 
+def report_of(name, place, reports, draw=False):
+    """Return the report of the results in a folder, to be written to reports/NAME."""
+    return Report(load(name, place), reports / name, draw)
+
+
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory):
     """Results and report of parts of the paper, with a run that failed and one half written."""
@@ -43,7 +48,7 @@ def suite(tmp_path_factory):
     (place / "results/made" / runs[0].run_id / "result.json").unlink()
     (place / "results/made" / runs[0].run_id / "error.txt").write_text(f"out of memory {HOSTILE}")
     (place / "results/made" / runs[1].run_id / "result.json").write_text('{"run_id": ')
-    return place, build_report("made", place / "results", place / "reports").parent, runs
+    return place, report_of("made", place / "results", place / "reports", True).write().parent, runs
 
 
 def test_what_is_shown_has_fixed_places(suite):
@@ -77,14 +82,14 @@ def test_the_page_links_to_what_is_there_and_escapes_what_it_shows(suite):
 def test_one_table_or_figure_is_written_alone_or_says_what_it_lacks(suite, tmp_path):
     place, _, _ = suite
     for key in ("table4e", "figure5"):
-        path = build_report("made", place / "results", tmp_path / key, key)
+        path = report_of("made", place / "results", tmp_path / key, True).write_only(key)
         assert {file.stem for file in path.parent.iterdir()} == {key}
     with pytest.raises(
         UserError, match=r"table4x: no such study, table or figure; did you mean table4e"
     ):
-        build_report("made", place / "results", tmp_path, "table4x")
+        report_of("made", place / "results", tmp_path, True).write_only("table4x")
     with pytest.raises(UserError, match="figure6"):
-        build_report("made", place / "results", tmp_path, "figure6")
+        report_of("made", place / "results", tmp_path, True).write_only("figure6")
 
 
 def test_a_page_says_first_that_no_row_is_above_what_sees_no_motion():
@@ -105,7 +110,7 @@ PREDICTIONS = [{"in": "one", "row": "MGM", "minus": "Tube", "above": -99}]
 def test_a_study_judges_its_predictions_and_marks_later_ones(tmp_path):
     study = study_of(predictions=PREDICTIONS, question=HOSTILE, limitations={"<i>": HOSTILE})
     results_of(tmp_path / "results", "small", [study], SMOKE)
-    page = build_report("small", tmp_path / "results", tmp_path / "reports", draw=False)
+    page = report_of("small", tmp_path / "results", tmp_path / "reports").write()
     table = pd.read_csv(page.parent / "tables/predictions.csv", keep_default_na=False)
     assert table.verdict.tolist() == ["holds"]
     assert "<script" not in page.read_text()
@@ -119,7 +124,7 @@ def test_a_study_judges_its_predictions_and_marks_later_ones(tmp_path):
     old = re.sub(r"date: .*", "date: '2025-12-31T00:00:00+00:00'", frozen.read_text())
     frozen.write_text(re.sub("file: .*", f"file: {tmp_path / 'small.yaml'}", old))
     assert (page.parent / "tables/table-one.csv").exists()
-    build_report("small", tmp_path / "results", tmp_path / "reports", draw=False)
+    report_of("small", tmp_path / "results", tmp_path / "reports").write()
     assert not (page.parent / "tables/table-one.csv").exists()
     assert 'id="table-one"' not in page.read_text()
     table = pd.read_csv(page.parent / "tables/predictions.csv", keep_default_na=False)
@@ -135,10 +140,10 @@ def study_text(study):
 
 def test_a_clone_shows_the_same_numbers_from_the_packed_file(tmp_path):
     results_of(tmp_path / "results", "small", [study_of(predictions=PREDICTIONS)], SMOKE)
-    before = build_report("small", tmp_path / "results", tmp_path / "before", draw=False).parent
+    before = report_of("small", tmp_path / "results", tmp_path / "before").write().parent
     pack("small", tmp_path / "results")
     shutil.rmtree(tmp_path / "results/small")
-    after = build_report("small", tmp_path / "results", tmp_path / "after", draw=False).parent
+    after = report_of("small", tmp_path / "results", tmp_path / "after").write().parent
     for name in ("cells.csv", "differences.csv", "predictions.csv", "table-one.md"):
         assert (after / "tables" / name).read_text() == (before / "tables" / name).read_text()
     assert "small.csv.xz" in (after / "index.html").read_text()

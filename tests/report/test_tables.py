@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from mgm.report.cells import cells, differences, printed
+from mgm.report.cells import by_place, cells, differences, printed
 from mgm.report.tables import (
     COLUMNS,
     GUESSING,
@@ -15,28 +15,24 @@ from mgm.report.tables import (
     signed,
     study_table,
 )
-from mgm.results.frame import joined, read_csv
+from mgm.results.frame import read_csv
 from mgm.study import CONFIG
 from mgm.study.expand import expand
 from mgm.study.scales import load_scale
-from tests.helpers.fake_results import finish_all, study_of, suite
+from tests.helpers.fake_results import finished, study_of, suite
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The cells of Table 4e with three seeds, whose accuracies are made up."""
-    known, folder = suite(seeds=(0, 1, 2)), tmp_path_factory.mktemp("made")
-    finish_all(folder, known.specs)
-    return cells(joined(known, folder))
+    return cells(finished(tmp_path_factory.mktemp("made"), suite(seeds=(0, 1, 2))))
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A study on two drawn datasets, with eight units and all of its controls at 40 %."""
     study, folder = study_of(), tmp_path_factory.mktemp("small")
-    known = expand([study], load_scale(CONFIG / "smoke.yaml"))
-    finish_all(folder, known.specs)
-    return study, joined(known, folder)
+    return study, finished(folder, expand([study], load_scale(CONFIG / "smoke.yaml")))
 
 
 def test_table_4e_has_the_papers_lines_and_ours_after_each_number(made, tmp_path):
@@ -70,8 +66,7 @@ def test_table_1_names_what_is_not_rerun_and_what_is_not_run(made):
 
 def test_each_printed_number_has_ours_of_its_own_column(tmp_path):
     known = suite(seeds=(0, 1, 2), studies=("table1",))
-    finish_all(tmp_path, known.specs)
-    own = cells(joined(known, tmp_path)).set_index(["dataset", "row"])
+    own = cells(finished(tmp_path, known)).set_index(["dataset", "row"])
     table = paper_table(printed("table1"), own.reset_index()).shown
     [line] = table[(table.Model == "MGM") & (table["SSv2: Epochs"] == "800")].to_dict("records")
     for dataset, head in {"ssv2": "SSv2", "k400": "K400"}.items():
@@ -114,7 +109,7 @@ def test_counts_that_differ_stand_next_to_their_numbers(small):
     study, frame = small
     lost = (frame.row == "MGM") & (frame.dataset == "one") & (frame.dataset_seed == 3)
     frame = frame.assign(value=frame.value.mask(lost), status=frame.status.mask(lost, "not run"))
-    found = differences(frame, study).assign(metric="top1")
+    found = differences(by_place(frame, study), study).assign(metric="top1")
     table = differences_table(found)
     texts = table.shown["Linear probe (points), n = 7"].tolist()
     # The head has the first of counts that as many have.
@@ -131,7 +126,9 @@ def test_a_table_has_the_differences_from_one_of_its_rows(small):
     own = cells(frame).assign(paper=float("nan"))
     own = own[(own.dataset == "one") & ~own.control]
     own.loc[own.row.isin(["MGM", "Tube"]), "paper"] = [65.0, 65.0, 67.3, 67.3]
-    gains = differences(frame, study, [("MGM", "Tube"), ("No pretraining", "Tube")])
+    gains = differences(
+        by_place(frame, study), study, [("MGM", "Tube"), ("No pretraining", "Tube")]
+    )
     table = study_table(own, gains=gains[gains.dataset == "one"])
     lines = table.shown.set_index("Pretraining")
     assert [*lines.Paper] == ["", "", "65.0", "67.3 (+2.3)"]
@@ -144,6 +141,8 @@ def test_a_table_has_the_differences_from_one_of_its_rows(small):
     text = f"{means['MGM', 'Fine-tuned']:.1f} ({sign}{minus:z.1f} ["
     assert lines["Fine-tuned (%), n = 8"]["MGM"].startswith(text)
     assert {"mean_minus", "low_minus", "high_minus"} <= {*table.csv.columns}
+    # A turned table has its rows side by side, so it has no column of theirs.
+    assert "Paper" not in study_table(own, turned=True, gains=gains).shown
 
 
 def test_names_that_read_alike_are_not_mixed_up(small):
@@ -159,7 +158,9 @@ def test_names_that_read_alike_are_not_mixed_up(small):
     named = frame.assign(row=frame.row.map(names).fillna(frame.row))
     more = named[named.row == "B"].assign(row="B minus B", value=9.0)
     named = pd.concat([named, more], ignore_index=True)
-    found = differences(named, study_of(), [("A minus B", "B"), ("A", "B minus B")])
+    found = differences(
+        by_place(named, study_of()), study_of(), [("A minus B", "B"), ("A", "B minus B")]
+    )
     shown = differences_table(found[found.dataset == "one"]).shown
     assert [*shown.Difference] == ["A minus B minus B"] * 2
     assert shown.iloc[0, 1] != shown.iloc[1, 1]
@@ -181,6 +182,8 @@ def test_any_name_is_shown_as_it_is(tmp_path):
 
 def test_what_rounds_to_zero_has_no_sign(small):
     study, frame = small
-    found = differences(frame, study).iloc[:1].assign(mean=-0.04, low=-0.3, high=0.04)
+    found = (
+        differences(by_place(frame, study), study).iloc[:1].assign(mean=-0.04, low=-0.3, high=0.04)
+    )
     assert differences_table(found).shown.iloc[0, -1] == "0.0 [-0.3, 0.0]"
     assert [signed(value) for value in (-0.04, 0.04, -0.06, 1)] == ["0.0", "0.0", "-0.1", "+1.0"]
