@@ -386,9 +386,7 @@ class Source:
 
 
 def read(
-    path: str | Path,
-    frame_indices: Sequence[int] | np.ndarray | None = None,
-    motion: bool = True,
+    path: str | Path, frame_indices: Sequence[int] | np.ndarray | None = None, motion: bool = True
 ) -> Clip:
     """Decode frames from the start of a file (`mgm.api.read`). None: all frames."""
     index_T = None if frame_indices is None else _indices(path, frame_indices)

@@ -18,7 +18,6 @@ from mgm.spec.masks import WHOLE_CLIP
 from tests.helpers import slow_masks as slow
 
 GRID = Grid(8, 14, 14)
-DENSE = ["block", "smm", "mgm"]
 SLOW = [*slow.SPARSE, *slow.BOXES, *slow.CARRIED]
 names = st.sampled_from(list(MASKS))
 
@@ -34,10 +33,6 @@ def make_mask(name, grid, ratio, seeds, motion=None, displacement=None, **settin
     if motion is not None and displacement is None:
         displacement = moved(motion)
     return make(Mask(name=name, ratio=ratio, **settings), grid, motion, seeds, displacement)
-
-
-def make_boxes(name, grid, ratio, seeds, motion=None, **settings):
-    return boxes_of(Mask(name=name, ratio=ratio, **settings), grid, motion, seeds)
 
 
 @st.composite
@@ -82,24 +77,11 @@ def test_counts_are_exact(problem, name, jitter):
 @given(problems(), st.sampled_from(SLOW), st.booleans())
 def test_equals_the_slow_transcription(problem, name, jitter):
     grid, ratio, seeds, motion = problem
-    fast = make_mask(
-        name,
-        grid,
-        ratio,
-        seeds,
-        motion,
-        jitter=jitter,
-    ).reshape(len(seeds), grid.slots, -1)
+    fast = make_mask(name, grid, ratio, seeds, motion, jitter=jitter).reshape(
+        len(seeds), grid.slots, -1
+    )
     for clip, seed in enumerate(seeds.tolist()):
-        expected = slow.mask(
-            name,
-            grid,
-            ratio,
-            seed,
-            motion[clip],
-            jitter,
-            moved(motion)[clip],
-        )
+        expected = slow.mask(name, grid, ratio, seed, motion[clip], jitter, moved(motion)[clip])
         np.testing.assert_array_equal(fast[clip], expected)
 
 
@@ -119,12 +101,7 @@ def test_a_clips_mask_ignores_its_batch(problem, name):
         )
         assert np.array_equal(alone[0], together[i])
     turned = make_mask(
-        name,
-        grid,
-        ratio,
-        seeds[::-1],
-        motion[::-1],
-        displacement=moved(motion)[::-1],
+        name, grid, ratio, seeds[::-1], motion[::-1], displacement=moved(motion)[::-1]
     )
     assert np.array_equal(turned[::-1], together)
 
@@ -143,106 +120,6 @@ def test_seeds_matter_and_unguided_masks_ignore_motion(name):
         assert np.array_equal(
             make_mask(name, GRID, 0.75, seeds, motion), make_mask(name, GRID, 0.75, seeds)
         )
-
-
-def test_blocks_are_drawn_where_the_clip_moves_or_where_it_does_not():
-    motion = np.zeros((200, 8, 14, 14), np.float32)
-    motion[:, :, :7, :7] = 1
-    hidden = {
-        name: make_mask(name, GRID, 0.5, np.arange(200), motion).reshape(200, 8, 14, 14)
-        for name in ("motion-blocks", "static-blocks", "multi-block")
-    }
-    moving = {name: masked[..., :7, :7].mean() for name, masked in hidden.items()}
-    assert moving["motion-blocks"] > moving["multi-block"] + 0.1
-    assert moving["static-blocks"] < moving["multi-block"] - 0.1
-
-
-def test_the_first_slot_is_shown_before_the_rest():
-    seeds, motion = _clips(8)
-    for name in ("future", "codec-clip"):
-        masked = make_mask(name, GRID, 0.75, seeds, motion).reshape(8, 8, 196)
-        assert not masked[:, 0].any()
-        masked = make_mask(name, GRID, 0.9, seeds, motion).reshape(8, 8, 196)
-        assert masked[:, 1:].all()
-        assert (masked[:, 0].sum(1) == 196 - 8 * 20).all()
-    assert make_mask("future", GRID, 0.75, seeds).reshape(8, 8, 196)[:, 2:].all()
-
-
-def test_random_masks_are_what_they_say():
-    seeds, _ = _clips(200)
-    tube, agnostic = (
-        make_mask(name, GRID, 0.75, seeds).reshape(200, 8, 14, 14) for name in ("tube", "agnostic")
-    )
-    assert (tube[:, :1] == tube[:, 1:]).all()
-    assert not (agnostic[:, :1] == agnostic[:, 1:]).all()
-    # Every place is equally likely: 0.75 +- 5 standard errors.
-    for mask in (tube, agnostic):
-        assert np.abs(mask[:, 0].mean(0) - 0.75).max() < 5 * (0.75 * 0.25 / 200) ** 0.5
-
-
-@settings(max_examples=150, deadline=None)
-@given(problems(), st.sampled_from(DENSE))
-def test_a_box_that_holds_still_hides_the_same_patches(problem, name):
-    """The mask is static while its box is.
-
-    The box of "block" never moves: it is the control without motion of Table 4e.
-    """
-    grid, ratio, seeds, motion = problem
-    boxes = make_boxes(name, grid, ratio, seeds, motion, jitter=False)
-    masked_BSN = make_mask(name, grid, ratio, seeds, motion, jitter=False).reshape(
-        len(seeds), grid.slots, -1
-    )
-    still_BS = (boxes.x_BS[:, 1:] == boxes.x_BS[:, :-1]) & (boxes.y_BS[:, 1:] == boxes.y_BS[:, :-1])
-    assert name != "block" or still_BS.all()
-    assert np.array_equal(masked_BSN[:, 1:][still_BS], masked_BSN[:, :-1][still_BS])
-
-
-def test_jitter_sums_to_zero_and_changes_the_aspect_ratio():
-    seeds, motion = _clips(50)
-    boxes = make_boxes("mgm", GRID, 0.75, seeds, motion)
-    for size in (boxes.width_BS, boxes.height_BS):
-        assert np.allclose(size[:, -1], size[:, 0], atol=1e-4)  # eq. 7: the jitters sum to zero
-        assert np.abs(np.diff(size, axis=1)).max() <= 0.2 * 12.13
-        assert size.std() > 0.3
-    assert (boxes.width_BS / boxes.height_BS)[:, 1:-1].std() > 0.05
-    constant = make_boxes("mgm", GRID, 0.75, seeds, motion, jitter=False)
-    assert (constant.width_BS == constant.width_BS[0, 0]).all()
-    assert not np.array_equal(
-        make_mask("mgm", GRID, 0.75, seeds, motion),
-        make_mask("mgm", GRID, 0.75, seeds, motion, jitter=False),
-    )
-
-
-@pytest.mark.parametrize("rows", [7, 14, 28, 42])
-def test_mgm_centres_on_the_largest_cell_at_any_resolution(rows):
-    motion = np.random.default_rng(1).random((20, 8, rows, rows), np.float32)
-    boxes = make_boxes("mgm", GRID, 0.3, np.arange(20), motion)
-    row, column = np.divmod(motion.reshape(20, 8, -1).argmax(2), rows)
-    assert np.allclose(boxes.x_BS[:, 1:], ((column + 0.5) * 14 / rows)[:, 1:])
-    assert np.allclose(boxes.y_BS[:, 1:], ((row + 0.5) * 14 / rows)[:, 1:])
-    assert np.array_equal(
-        boxes.x_BS[:, 0], make_boxes("block", GRID, 0.3, np.arange(20)).x_BS[:, 0]
-    )
-
-
-def test_a_still_slot_holds_the_last_centre():
-    motion = np.zeros((1, 8, 14, 14))
-    motion[0, 3, 2, 9] = 1
-    boxes = make_boxes("mgm", GRID, 0.5, np.array([5]), motion)
-    first = make_boxes("block", GRID, 0.5, np.array([5])).x_BS[0, 0]
-    assert boxes.x_BS[0].tolist() == [first] * 3 + [9.5] * 5
-    assert boxes.y_BS[0, 3:].tolist() == [2.5] * 5
-
-
-def test_ties_go_to_the_cell_nearest_the_last_centre():
-    motion = np.zeros((1, 8, 14, 14))
-    motion[0, 1, 7, 3] = 1
-    motion[0, 2:, 0, 0] = motion[0, 2:, 8, 4] = motion[0, 2:, 13, 13] = (
-        2  # plain argmax would take the corner
-    )
-    boxes = make_boxes("mgm", GRID, 0.5, np.array([5]), motion)
-    assert boxes.x_BS[0, 1:].tolist() == [3.5] + [4.5] * 6
-    assert boxes.y_BS[0, 1:].tolist() == [7.5] + [8.5] * 6
 
 
 SEEDS = np.arange(2)

@@ -23,17 +23,6 @@ from mgm.video.transform import random_crop, training_indices
 WALK = Path(__file__).parents[2] / "docs" / "walk.mp4"
 
 
-def test_slots_have_the_mean_motion_of_their_frames():
-    vectors_THW2 = np.zeros((4, 3, 3, 2), np.float32)
-    vectors_THW2[:, 1, 2] = [[4, 0], [8, 2], [9, 9], [6, -6]]
-    has_mv_T = np.array([True, True, False, True])
-    distance_THW = np.full((4, 3, 3), 2, np.float32)
-    motion = Motion(vectors_THW2, distance_THW, has_mv_T, (24, 24))
-    found = motion.mean_velocity(2)
-    assert found[:, 1, 2].tolist() == [[3, 0.5], [3, -3]]
-    assert not found[:, 0].any()
-
-
 def test_show_prints_what_masks_hide_of_the_motion_and_draws_it(tmp_path):
     done = CliRunner().invoke(app, ["show", str(WALK), "--out", str(tmp_path / "a.gif")])
     assert done.exit_code == 0, done.output

@@ -142,11 +142,7 @@ def test_colours_of_every_space_and_range_are_kept(tmp_path, colours):
 
 @pytest.mark.parametrize(
     ("name", "codec", "options"),
-    [
-        ("v.webm", "libvpx-vp9", {}),
-        ("v.mp4", "libx264", {"g": 1}),
-        ("v.mp4", "libsvtav1", {}),
-    ],
+    [("v.webm", "libvpx-vp9", {}), ("v.mp4", "libx264", {"g": 1}), ("v.mp4", "libsvtav1", {})],
 )
 def test_a_source_without_vectors_gets_those_of_an_encoding(tmp_path, name, codec, options):
     drawn = moving_square(24, 96, 128, side=48)
