@@ -227,15 +227,8 @@ def bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     They are cached, since drawing them takes most of the time.
     """
     style = STYLES[params.kind]
-    # The noise takes half a frame from one extreme to the next, so that hidden parts can be
-    # predicted from visible ones.
-    if params.ground == "smooth":
-        style = replace(style, ground=(100, 100, 100), ground_cell=params.size // 2)
     if params.ground == "textured":
         style = replace(style, ground_contrast=40, ground_cell=params.size // 4)
-    elif params.ground == "black":
-        # Below 0 by more than the tint, so that all is clipped to 0.
-        style = replace(style, ground=(-16, -16, -16), ground_contrast=0)
     rng = stream(params.seed, style.bank, 0)
     side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
     sprites = []

@@ -101,7 +101,7 @@ def test_chroma_is_the_mean_of_four_pixels():
 def test_the_digest_knows_every_parameter():
     changes = {
         **{"kind": "k400", "classes": 11, "train_per_class": 81, "test_per_class": 21, "size": 80},
-        **{"frames": 25, "fps": 13, "pan": 0.9, "ground": "smooth", "seed": 1, "sprites": 3},
+        **{"frames": 25, "fps": 13, "pan": 0.9, "ground": "textured", "seed": 1, "sprites": 3},
         **{"diameter": 0.3, "quick": 9, "contrast": 50, "layout": "people"},
     }
     assert {*changes} == {*Synthetic.model_fields}
