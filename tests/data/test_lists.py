@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from mgm.data.lists import UNLABELLED, Row, is_list, read_list, read_names, read_table
+from mgm.data.lists import UNLABELLED, Row, is_list, read_list, read_names
 from mgm.errors import UserError
 
 VIDEOS = ("walk/a 1.mp4", "run/b.AVI", "walk/c, d.webm", "x;y.mkv", "走る/é.mov", 'say "hi".mp4')
@@ -125,9 +125,9 @@ def test_what_is_not_understood_is_a_line(written, text, fault):
 
 def test_a_table_needs_its_header(written):
     with pytest.raises(UserError, match="line 1: the columns are a.mp4,1, not path"):
-        read_table(written("a.mp4,1\n"))
+        read_list(written("a.mp4,1\n"), headed=True)
     with pytest.raises(UserError, match="line 1: the columns are nothing"):
-        read_table(written(""))
+        read_list(written(""), headed=True)
 
 
 def test_lists_are_known_by_what_they_say(written):
