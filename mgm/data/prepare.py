@@ -314,9 +314,7 @@ def _moved(earlier: Video, video: Video) -> Video:
 
 def _damaged(videos: Sequence[Video], processes: int) -> dict[str, str]:
     """Return {name: reason} of the videos whose files are not what was written."""
-    if not videos:
-        return {}
-    with closing(as_done(_damage, videos, min(processes, len(videos)))) as done:
+    with closing(as_done(_damage, videos, processes)) as done:
         found = track(done, "reading the store", len(videos))
         return {name: reason for name, reason in found if reason}
 
@@ -350,7 +348,7 @@ def _write_all(
     source_bytes = sum(video.source_bytes for video, _ in tasks)
     # In random order, so that the first videos are from all of the set, for the estimate.
     ordered = random.Random(0).sample(tasks, len(tasks))
-    with closing(as_done(write, ordered, min(processes, len(tasks)))) as results:
+    with closing(as_done(write, ordered, processes)) as results:
         for number, (video, reason) in enumerate(track(results, "preparing", len(tasks)), start=1):
             if reason:
                 failed.append((video.source, reason))
@@ -429,10 +427,9 @@ def _write(
 
 def _of_machine(error: Exception) -> bool:
     """Return whether an error is the machine's, such as a full disk: it will not end by itself."""
-    if isinstance(error, MemoryError):
-        return True
-    ours = type(error).__module__.partition(".")[0] != "av"
-    return isinstance(error, OSError) and (ours or error.errno in DISK)
+    of_ffmpeg = type(error).__module__.startswith("av.")
+    of_disk = isinstance(error, OSError) and (not of_ffmpeg or error.errno in DISK)
+    return of_disk or isinstance(error, MemoryError)
 
 
 def write_tracks(
