@@ -125,7 +125,7 @@ def test_motion_is_cut_scaled_and_flipped_like_the_pixels(top, left, height, wid
 
 def test_a_clip_is_cut_once_and_within_its_frame():
     clip = random_clip(height=100, width=140)
-    with pytest.raises(UserError, match="cut already"):
+    with pytest.raises(UserError, match="under a crop already"):
         clip.cut_to(64).cut_to(64)
     with pytest.raises(UserError, match="is not in a frame of 100 x 140"):
         clip.cut(Crop(60, 0, 41, 8), 64)
