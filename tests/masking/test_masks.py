@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from mgm.errors import UserError
 from mgm.masking import Grid
@@ -149,14 +148,6 @@ def test_bad_input_gives_one_clear_line(arguments, message):
         with pytest.raises(UserError, match=re.escape(message)) as caught:
             function(*arguments)
         assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "setting", [{"ratio": 0.0}, {"ratio": 1.0}, {"ratio": float("nan")}], ids=str
-)
-def test_a_mask_refuses_bad_settings(setting):
-    with pytest.raises(ValidationError, match=next(iter(setting))):
-        Mask(**setting)
 
 
 def stripes(mask, grid, seed_B, magnitude_BSHW):

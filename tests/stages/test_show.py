@@ -107,11 +107,7 @@ def test_a_wrong_call_of_show_is_an_error_for_the_user(tmp_path, monkeypatch, wo
 def test_show_needs_no_torch_and_no_drawing_library(tmp_path):
     hide = """
 import sys
-class Hidden:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "matplotlib", "sklearn", "scipy", "pandas"):
-            raise ModuleNotFoundError(name=name)
-sys.meta_path.insert(0, Hidden())
+sys.modules.update(dict.fromkeys(("torch", "matplotlib", "sklearn", "scipy", "pandas")))
 from mgm.__main__ import main
 main()
 """

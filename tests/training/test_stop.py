@@ -75,13 +75,6 @@ def steps(folder: Path) -> int:
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_workers_change_nothing(data, whole, tmp_path, workers):
-    run_specs(SPECS, {"ssv2": [data]}, tmp_path, RunOptions(workers=workers))
-    for spec in SPECS:
-        assert outcome(tmp_path, spec) == whole[spec.run_id]
-
-
 WAYS = list(product((os.killpg, os.kill), SIGNALS))
 
 
