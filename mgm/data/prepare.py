@@ -61,8 +61,11 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errn
 TRIED = 20  # videos that the estimate of the disk's space is from
 FEW = 25  # test videos per class, below which a top-1 accuracy says little
 SHOWN = 20  # files left out that are shown. A set of 240,000 videos may lack thousands
-# What a row has of its source, without reading it.
-STAT = ("source", "source_bytes", "source_mtime", "source_ctime", "source_inode")
+# What a row has of its source without reading it, and its name in `os.stat`.
+STAT = {
+    **{"source_bytes": "st_size", "source_mtime": "st_mtime_ns"},
+    **{"source_ctime": "st_ctime_ns", "source_inode": "st_ino"},
+}
 # What a row has of the facts that `write_video` returns.
 FACTS = ("frames", "fps", "width", "height", "codec", "vectors", "bytes", "interlaced")
 # A row, and that of the last call.
@@ -278,17 +281,11 @@ def _look(
         # A source that is not there is left out when it is read.
         with suppress(OSError):
             stat = os.stat(root / entry.source)
-            video = replace(
-                video,
-                source_bytes=stat.st_size,
-                source_mtime=stat.st_mtime_ns,
-                source_ctime=stat.st_ctime_ns,
-                source_inode=stat.st_ino,
-            )
+            video = replace(video, **{name: getattr(stat, own) for name, own in STAT.items()})
     earlier = known.get(name)
     if (
         not earlier
-        or any(getattr(video, field) != getattr(earlier, field) for field in STAT)
+        or any(getattr(video, field) != getattr(earlier, field) for field in ("source", *STAT))
         or video.source_sha256 not in ("", earlier.source_sha256)
     ):
         return video, None
@@ -307,7 +304,7 @@ def _changed_ns(video: Video) -> int | None:
 def _moved(earlier: Video, video: Video) -> Video:
     """Return the row of a video whose files are those of an earlier row."""
     place: dict[str, Any] = {
-        name: getattr(video, name) for name in ("store", "label", "split", "group", *STAT)
+        name: getattr(video, name) for name in ("store", "label", "split", "group", "source", *STAT)
     }
     return replace(earlier, **place)
 
