@@ -234,23 +234,15 @@ def bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     sprites = []
     for _ in range(16):
         tint = rng.integers(-40, 41, 3)
-        texture = np.clip(
-            style.sprite + tint + _smooth(rng, 5, _TEXTURE, style.sprite_contrast), 0, 255
-        )
+        texture = style.sprite + tint + _smooth(rng, 5, _TEXTURE, style.sprite_contrast)
         opacity = np.clip(_inside(style.shape), 0, 256)[..., None]
-        sprites.append(np.concatenate([texture, opacity], axis=-1))
-    backgrounds = [
-        np.clip(
-            style.ground
-            + rng.integers(-15, 16, 3)
-            + _smooth(rng, side // style.ground_cell, side, style.ground_contrast)
-            * params.contrast
-            // 100,
-            0,
-            255,
-        )
-        for _ in range(8)
-    ]
+        sprites.append(np.concatenate([texture.clip(0, 255), opacity], axis=-1))
+    backgrounds = []
+    for _ in range(8):
+        tint = rng.integers(-15, 16, 3)
+        noise = _smooth(rng, side // style.ground_cell, side, style.ground_contrast)
+        texture = style.ground + tint + noise * params.contrast // 100
+        backgrounds.append(texture.clip(0, 255))
     return np.array(sprites, np.int32), np.array(backgrounds, np.int32)
 
 

@@ -135,10 +135,8 @@ class Synthetic(BaseModel):
     @property
     def counts(self) -> dict[str, int]:
         """Return the number of videos of each split."""
-        return {
-            "train": self.classes * self.train_per_class,
-            "test": self.classes * self.test_per_class,
-        }
+        per_class = self.train_per_class, self.test_per_class
+        return {split: self.classes * count for split, count in zip(SPLITS, per_class)}
 
     @property
     def digest(self) -> str:
