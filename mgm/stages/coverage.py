@@ -115,10 +115,8 @@ def hidden_shares(clip: Clip, masked_NSHW: np.ndarray, tubelet: int) -> np.ndarr
     sides = clip.frames_THWC.shape[1:3]
     moving_SHW = enlarged(moving_SHW[kept_S], *sides)
     count_S = moving_SHW.sum(axis=(1, 2))
-    hidden_NS = [
-        (enlarged(masked_SHW[kept_S], *sides) & moving_SHW).sum((1, 2))
-        for masked_SHW in masked_NSHW
-    ]
+    large_NSHW = (enlarged(masked_SHW[kept_S], *sides) for masked_SHW in masked_NSHW)
+    hidden_NS = [(large_SHW & moving_SHW).sum((1, 2)) for large_SHW in large_NSHW]
     return 100 * (np.array(hidden_NS) / count_S).mean(axis=1)
 
 
