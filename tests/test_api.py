@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -128,13 +129,8 @@ with one_line():
 def test_positions_are_those_of_visible_tokens(video):
     index_T = range(0, 32, 2)
     masked_SHW = mgm.masks(mgm.track(video)[index_T], grid=(6, 5))
-    known = [
-        [index_T[2 * slot], row, column]
-        for slot in range(8)
-        for row in range(6)
-        for column in range(5)
-        if not masked_SHW[slot, row, column]
-    ]
+    visible = [token for token in product(range(8), range(6), range(5)) if not masked_SHW[token]]
+    known = [[index_T[2 * slot], row, column] for slot, row, column in visible]
     assert mgm.patch_positions(masked_SHW, index_T).tolist() == known
     assert mgm.patch_positions(masked_SHW, range(8))[:, 0].max() == 7
 

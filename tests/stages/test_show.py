@@ -27,11 +27,8 @@ def test_show_prints_what_masks_hide_of_the_motion_and_draws_it(tmp_path):
     done = CliRunner().invoke(app, ["show", str(WALK), "--out", str(tmp_path / "a.gif")])
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
-    assert [line.split(" hides")[0].strip() for line in lines[:3]] == [
-        "Random block",
-        "Random tube",
-        "MGM",
-    ]
+    titles = [line.split(" hides")[0].strip() for line in lines[:3]]
+    assert titles == ["Random block", "Random tube", "MGM"]
     assert all("% of the moving pixels" in line for line in lines[:3])
     with Image.open(tmp_path / "a.gif") as picture:
         assert picture.n_frames == 16

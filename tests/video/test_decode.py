@@ -413,7 +413,4 @@ def test_a_clean_aperture_is_cut_out_of_frames_and_vectors(tmp_path):
     own_THW2 = whole.motion_THW2[:, top // 8 : top // 8 + 8, left // 8 : left // 8 + 12]
     np.testing.assert_array_equal(part.motion_THW2, own_THW2)
     assert own_THW2.any()
-    assert (probe(tmp_path / "clap.mp4").height, source_track(tmp_path / "clap.mp4").fps) == (
-        64,
-        25,
-    )
+    assert probe(tmp_path / "clap.mp4").height == 64

@@ -33,10 +33,8 @@ def slow_paint(vectors, height, width):
     for (row, column), (v, is_future) in seen.items():
         if 0 <= row < motion_HW2.shape[0] and 0 <= column < motion_HW2.shape[1]:
             sign = 1 if is_future else -1
-            motion_HW2[row, column] = [
-                sign * int(v["motion_x"]) / int(v["motion_scale"]),
-                sign * int(v["motion_y"]) / int(v["motion_scale"]),
-            ]
+            moved = sign * int(v["motion_x"]), sign * int(v["motion_y"])
+            motion_HW2[row, column] = np.divide(moved, int(v["motion_scale"]))
             future_HW[row, column] = is_future
     return motion_HW2, future_HW
 
