@@ -72,15 +72,6 @@ def test_a_folder_is_decoded_once_into_videos_tracks_and_an_index(source, tmp_pa
     assert frames.shape == (1, 8, 48, 48, 3)
 
 
-def test_a_second_call_writes_nothing(source, tmp_path, monkeypatch):
-    index = made(source, tmp_path / "out")
-    before, about = written(index), os.stat(tmp_path / "out" / "index.json").st_mtime_ns
-    monkeypatch.setattr(module, "_write_all", None)
-    assert made(source, tmp_path / "out") == index
-    assert written(index) == before
-    assert os.stat(tmp_path / "out" / "index.json").st_mtime_ns == about
-
-
 def test_content_that_changed_at_equal_size_and_time_is_prepared_anew(source, tmp_path):
     path = source / "a/0.mp4"
     first = made(source, tmp_path / "out")

@@ -95,22 +95,6 @@ def test_a_clips_mask_ignores_its_batch(problem, name):
     assert np.array_equal(turned[::-1], together)
 
 
-def _clips(n, rows=28):
-    rng = np.random.default_rng(0)
-    return np.arange(n) * 7919, rng.integers(0, 6, (n, 8, rows, rows)).astype(np.float32)
-
-
-@pytest.mark.parametrize("name", MASKS)
-def test_seeds_matter_and_unguided_masks_ignore_motion(name):
-    seeds, motion = _clips(8)
-    masks = make_mask(name, GRID, MASKS[name].ratio, seeds, np.zeros_like(motion))
-    assert len({tuple(m.tolist()) for m in masks}) > 1
-    if not MASKS[name].guided:
-        assert np.array_equal(
-            make_mask(name, GRID, 0.75, seeds, motion), make_mask(name, GRID, 0.75, seeds)
-        )
-
-
 SEEDS = np.arange(2)
 
 
