@@ -34,6 +34,10 @@ def make_mask(name, grid, ratio, seeds, motion=None, displacement=None, **settin
     return make(Mask(name=name, ratio=ratio, **settings), grid, motion, seeds, displacement)
 
 
+def make_boxes(name, grid, ratio, seeds, motion=None, **settings):
+    return boxes_of(Mask(name=name, ratio=ratio, **settings), grid, motion, seeds)
+
+
 @st.composite
 def problems(draw, max_clips=4):
     """Draw a grid, a mask ratio, seeds, and motion with ties, static slots and static clips."""
@@ -68,9 +72,10 @@ def test_counts_are_exact(problem, name, jitter):
         assert (masked_BL.reshape(len(seeds), grid.slots, -1).sum(2) == hidden).all()
 
 
-@settings(max_examples=150, deadline=None)
-@given(problems(), st.sampled_from(SLOW), st.booleans())
-def test_equals_the_slow_transcription(problem, name, jitter):
+@pytest.mark.parametrize("name", SLOW)
+@settings(max_examples=20, deadline=None)
+@given(problem=problems(), jitter=st.booleans())
+def test_equals_the_slow_transcription(name, problem, jitter):
     grid, ratio, seeds, motion = problem
     fast = make_mask(name, grid, ratio, seeds, motion, jitter=jitter).reshape(
         len(seeds), grid.slots, -1
@@ -93,6 +98,48 @@ def test_a_clips_mask_ignores_its_batch(problem, name):
         name, grid, ratio, seeds[::-1], motion[::-1], displacement=moved(motion)[::-1]
     )
     assert np.array_equal(turned[::-1], together)
+
+
+def _clips(n, rows=28):
+    rng = np.random.default_rng(0)
+    return np.arange(n) * 7919, rng.integers(0, 6, (n, 8, rows, rows)).astype(np.float32)
+
+
+def test_jitter_sums_to_zero_and_changes_the_aspect_ratio():
+    seeds, motion = _clips(50)
+    boxes = make_boxes("mgm", GRID, 0.75, seeds, motion)
+    for size in (boxes.width_BS, boxes.height_BS):
+        assert np.allclose(size[:, -1], size[:, 0], atol=1e-4)  # eq. 7: the jitters sum to zero
+        assert np.abs(np.diff(size, axis=1)).max() <= 0.2 * 12.13
+        assert size.std() > 0.3
+    assert (boxes.width_BS / boxes.height_BS)[:, 1:-1].std() > 0.05
+    constant = make_boxes("mgm", GRID, 0.75, seeds, motion, jitter=False)
+    assert (constant.width_BS == constant.width_BS[0, 0]).all()
+    assert not np.array_equal(
+        make_mask("mgm", GRID, 0.75, seeds, motion),
+        make_mask("mgm", GRID, 0.75, seeds, motion, jitter=False),
+    )
+
+
+@pytest.mark.parametrize("rows", [7, 14, 28, 42])
+def test_mgm_centres_on_the_largest_cell_at_any_resolution(rows):
+    motion = np.random.default_rng(1).random((20, 8, rows, rows), np.float32)
+    boxes = make_boxes("mgm", GRID, 0.3, np.arange(20), motion)
+    row, column = np.divmod(motion.reshape(20, 8, -1).argmax(2), rows)
+    assert np.allclose(boxes.x_BS[:, 1:], ((column + 0.5) * 14 / rows)[:, 1:])
+    assert np.allclose(boxes.y_BS[:, 1:], ((row + 0.5) * 14 / rows)[:, 1:])
+    assert np.array_equal(
+        boxes.x_BS[:, 0], make_boxes("block", GRID, 0.3, np.arange(20)).x_BS[:, 0]
+    )
+
+
+def test_a_still_slot_holds_the_last_centre():
+    motion = np.zeros((1, 8, 14, 14))
+    motion[0, 3, 2, 9] = 1
+    boxes = make_boxes("mgm", GRID, 0.5, np.array([5]), motion)
+    first = make_boxes("block", GRID, 0.5, np.array([5])).x_BS[0, 0]
+    assert boxes.x_BS[0].tolist() == [first] * 3 + [9.5] * 5
+    assert boxes.y_BS[0, 3:].tolist() == [2.5] * 5
 
 
 SEEDS = np.arange(2)
