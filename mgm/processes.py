@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -74,19 +74,20 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Genera
         cv2.setNumThreads(threads)
 
 
-def as_done(work: Callable[[T], R], items: Iterable[T], processes: int) -> Generator[R]:
+def as_done(work: Callable[[T], R], items: Sequence[T], processes: int) -> Generator[R]:
     """Yield `work(item)` of each item, in the order in which they finish.
 
     Workers are new processes ("spawn"), since libraries that whole videos need (OpenCV, x264,
     PyTorch) may have threads in this one, which a fork would not copy. So `work` is pickled.
 
     Args:
-        processes: 1: this process does the work.
+        processes: at most one per item. 1: this process does the work.
 
     Raises:
         LostWorkers: a worker died.
     """
-    if processes == 1:
+    processes = min(processes, len(items))
+    if processes <= 1:
         yield from map(work, items)
         return
     with _pool(work, processes, "spawn") as submit:

@@ -11,8 +11,7 @@ import pytest
 from filelock import FileLock
 
 from mgm.drawn.sets import encode
-from mgm.errors import UserError
-from mgm.files import locked, read_json, replacing, write_text
+from mgm.files import locked, replacing, write_text
 from mgm.results.run import append_log
 from tests.helpers.disk import full_disk
 
@@ -101,9 +100,3 @@ def test_a_file_system_without_locks_is_one_warning(tmp_path, monkeypatch, capsy
         pass
     [line] = capsys.readouterr().err.splitlines()
     assert "has no locks" in line
-
-
-def test_half_a_json_file_is_named(tmp_path):
-    (tmp_path / "x.json").write_text("{")
-    with pytest.raises(UserError, match=r"x\.json: is not JSON"):
-        read_json(tmp_path / "x.json")

@@ -16,6 +16,7 @@ import pytest
 from mgm import processes
 from mgm.errors import LostWorkers
 from mgm.processes import AHEAD, as_done, cores, in_order
+from tests.helpers.processes import children, is_alive, wait_for
 
 BOTH = pytest.mark.parametrize("apply", [in_order, as_done])
 
@@ -90,17 +91,14 @@ def test_workers_ignore_what_stops_a_run(apply):
 def test_workers_end_with_a_parent_that_is_killed(name):
     code = f"import time; from mgm.processes import *; [*{name}(time.sleep, [60, 60], 2)]"
     parent = subprocess.Popen([sys.executable, "-c", code])
-    deadline, children = time.monotonic() + 20, ()
-    while len(children) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-        children = workers_of(parent.pid)
+    wait_for(lambda: len(children(parent.pid)) == 2, 20)
     time.sleep(0.5)
+    workers = children(parent.pid)
     parent.kill()
     parent.wait()
-    while any(map(alive, children)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(children) == 2
-    assert not any(map(alive, children))
+    wait_for(lambda: not any(map(is_alive, workers)), 20)
+    assert len(workers) == 2
+    assert not any(map(is_alive, workers))
 
 
 def test_python_ends_while_workers_wait():
@@ -108,20 +106,6 @@ def test_python_ends_while_workers_wait():
     code = "from mgm.processes import *; g = in_order(abs, iter(int, 1), 2); next(g); 1 / 0"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert (done.returncode, b"ZeroDivisionError" in done.stderr) == (1, True)
-
-
-def workers_of(pid: int) -> list[int]:
-    """Return the processes that a process has started, without Python's tracker of resources."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    children = path.read_text().split() if path.exists() else []
-    commands = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
-    return [child for child, command in commands.items() if b"resource_tracker" not in command]
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process runs. A zombie has ended."""
-    path = Path(f"/proc/{pid}/stat")
-    return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def blurred(_: int) -> int:

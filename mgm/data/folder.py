@@ -35,7 +35,6 @@ from mgm.data.lists import (
     is_list,
     read_list,
     read_names,
-    read_table,
     unseen,
 )
 from mgm.errors import UserError
@@ -368,12 +367,12 @@ def _require_whole_groups(root: Path, rows: Iterable[Row]) -> None:
 def list_folder(source: Path, choices: Choices = USUAL) -> Listing:
     """List the videos of a folder, a table or a list."""
     if source.is_file():
-        return _of_table(source, read_list(source), choices)
+        return _of_table(source, False, choices)
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder")
     table = source / "videos.csv"
     if table.is_file():
-        made = _of_table(table, read_table(table), choices)
+        made = _of_table(table, True, choices)
     else:
         made = split_lists(source, choices) or _of_folders(source, choices)
     named = {name for name, _ in made.excluded}
@@ -385,7 +384,8 @@ def list_folder(source: Path, choices: Choices = USUAL) -> Listing:
     return made
 
 
-def _of_table(table: Path, rows: list[Row], choices: Choices) -> Listing:
+def _of_table(table: Path, headed: bool, choices: Choices) -> Listing:
+    rows = read_list(table, headed)
     note = "split as listed" if any(row.split for row in rows) else ""
     made = listing(table.parent, rows, note, choices=choices)
     made.lists = (table,)

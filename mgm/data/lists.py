@@ -75,25 +75,22 @@ def unseen(text: str) -> str:
     return ""
 
 
-def read_list(path: Path) -> list[Row]:
+def read_list(path: Path, headed: bool = False) -> list[Row]:
     """Return the rows of a table or of a list.
+
+    Args:
+        headed: it must be a table.
 
     Raises:
         UserError: a line is not understood. The error names it.
     """
     lines = _lines(path)
-    if lines and (header := _header(lines[0][1])):
-        return _table(path, lines[0][0], *header, lines[1:])
+    number, first = lines[0] if lines else (1, "nothing")
+    if header := _header(first):
+        return _table(path, number, *header, lines[1:])
+    if headed:
+        raise UserError(f"{path}: line {number}: the columns are {first}, not {FORM}")
     return _plain(path, lines)
-
-
-def read_table(path: Path) -> list[Row]:
-    """Return the rows of a table, which must have a header."""
-    lines = _lines(path)
-    if not lines or not (header := _header(lines[0][1])):
-        shown = lines[0][1] if lines else "nothing"
-        raise UserError(f"{path}: line 1: the columns are {shown}, not {FORM}")
-    return _table(path, lines[0][0], *header, lines[1:])
 
 
 def is_list(path: Path) -> bool:

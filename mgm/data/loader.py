@@ -16,14 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mgm.data.clips import (
-    PLANES,
-    Arrays,
-    Training,
-    blank_clip,
-    training_clips,
-    view_clips,
-)
+from mgm.data.clips import PLANES, Arrays, Training, blank_clip, training_clips, view_clips
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.processes import AHEAD, in_order

@@ -61,8 +61,11 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errn
 TRIED = 20  # videos that the estimate of the disk's space is from
 FEW = 25  # test videos per class, below which a top-1 accuracy says little
 SHOWN = 20  # files left out that are shown. A set of 240,000 videos may lack thousands
-# What a row has of its source, without reading it.
-STAT = ("source", "source_bytes", "source_mtime", "source_ctime", "source_inode")
+# What a row has of its source without reading it, and its name in `os.stat`.
+STAT = {
+    **{"source_bytes": "st_size", "source_mtime": "st_mtime_ns"},
+    **{"source_ctime": "st_ctime_ns", "source_inode": "st_ino"},
+}
 # What a row has of the facts that `write_video` returns.
 FACTS = ("frames", "fps", "width", "height", "codec", "vectors", "bytes", "interlaced")
 # A row, and that of the last call.
@@ -278,17 +281,11 @@ def _look(
         # A source that is not there is left out when it is read.
         with suppress(OSError):
             stat = os.stat(root / entry.source)
-            video = replace(
-                video,
-                source_bytes=stat.st_size,
-                source_mtime=stat.st_mtime_ns,
-                source_ctime=stat.st_ctime_ns,
-                source_inode=stat.st_ino,
-            )
+            video = replace(video, **{name: getattr(stat, own) for name, own in STAT.items()})
     earlier = known.get(name)
     if (
         not earlier
-        or any(getattr(video, field) != getattr(earlier, field) for field in STAT)
+        or any(getattr(video, field) != getattr(earlier, field) for field in ("source", *STAT))
         or video.source_sha256 not in ("", earlier.source_sha256)
     ):
         return video, None
@@ -307,16 +304,14 @@ def _changed_ns(video: Video) -> int | None:
 def _moved(earlier: Video, video: Video) -> Video:
     """Return the row of a video whose files are those of an earlier row."""
     place: dict[str, Any] = {
-        name: getattr(video, name) for name in ("store", "label", "split", "group", *STAT)
+        name: getattr(video, name) for name in ("store", "label", "split", "group", "source", *STAT)
     }
     return replace(earlier, **place)
 
 
 def _damaged(videos: Sequence[Video], processes: int) -> dict[str, str]:
     """Return {name: reason} of the videos whose files are not what was written."""
-    if not videos:
-        return {}
-    with closing(as_done(_damage, videos, min(processes, len(videos)))) as done:
+    with closing(as_done(_damage, videos, processes)) as done:
         found = track(done, "reading the store", len(videos))
         return {name: reason for name, reason in found if reason}
 
@@ -350,7 +345,7 @@ def _write_all(
     source_bytes = sum(video.source_bytes for video, _ in tasks)
     # In random order, so that the first videos are from all of the set, for the estimate.
     ordered = random.Random(0).sample(tasks, len(tasks))
-    with closing(as_done(write, ordered, min(processes, len(tasks)))) as results:
+    with closing(as_done(write, ordered, processes)) as results:
         for number, (video, reason) in enumerate(track(results, "preparing", len(tasks)), start=1):
             if reason:
                 failed.append((video.source, reason))
@@ -429,10 +424,9 @@ def _write(
 
 def _of_machine(error: Exception) -> bool:
     """Return whether an error is the machine's, such as a full disk: it will not end by itself."""
-    if isinstance(error, MemoryError):
-        return True
-    ours = type(error).__module__.partition(".")[0] != "av"
-    return isinstance(error, OSError) and (ours or error.errno in DISK)
+    of_ffmpeg = type(error).__module__.startswith("av.")
+    of_disk = isinstance(error, OSError) and (not of_ffmpeg or error.errno in DISK)
+    return of_disk or isinstance(error, MemoryError)
 
 
 def write_tracks(

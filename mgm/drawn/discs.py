@@ -227,37 +227,22 @@ def bank(params: Synthetic) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     They are cached, since drawing them takes most of the time.
     """
     style = STYLES[params.kind]
-    # The noise takes half a frame from one extreme to the next, so that hidden parts can be
-    # predicted from visible ones.
-    if params.ground == "smooth":
-        style = replace(style, ground=(100, 100, 100), ground_cell=params.size // 2)
     if params.ground == "textured":
         style = replace(style, ground_contrast=40, ground_cell=params.size // 4)
-    elif params.ground == "black":
-        # Below 0 by more than the tint, so that all is clipped to 0.
-        style = replace(style, ground=(-16, -16, -16), ground_contrast=0)
     rng = stream(params.seed, style.bank, 0)
     side = params.size + 2 * (math.ceil(params.pan * params.frames) + 2) + 8
     sprites = []
     for _ in range(16):
         tint = rng.integers(-40, 41, 3)
-        texture = np.clip(
-            style.sprite + tint + _smooth(rng, 5, _TEXTURE, style.sprite_contrast), 0, 255
-        )
+        texture = style.sprite + tint + _smooth(rng, 5, _TEXTURE, style.sprite_contrast)
         opacity = np.clip(_inside(style.shape), 0, 256)[..., None]
-        sprites.append(np.concatenate([texture, opacity], axis=-1))
-    backgrounds = [
-        np.clip(
-            style.ground
-            + rng.integers(-15, 16, 3)
-            + _smooth(rng, side // style.ground_cell, side, style.ground_contrast)
-            * params.contrast
-            // 100,
-            0,
-            255,
-        )
-        for _ in range(8)
-    ]
+        sprites.append(np.concatenate([texture.clip(0, 255), opacity], axis=-1))
+    backgrounds = []
+    for _ in range(8):
+        tint = rng.integers(-15, 16, 3)
+        noise = _smooth(rng, side // style.ground_cell, side, style.ground_contrast)
+        texture = style.ground + tint + noise * params.contrast // 100
+        backgrounds.append(texture.clip(0, 255))
     return np.array(sprites, np.int32), np.array(backgrounds, np.int32)
 
 

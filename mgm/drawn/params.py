@@ -80,8 +80,7 @@ class Synthetic(BaseModel):
         size: the frame's side in pixels.
         pan: the background's motion in pixels per frame.
         ground: the background's texture. `fine` has the kind's colours, and gives the codec motion
-            to find. `smooth` is grey in every kind, so that a small model can predict it.
-            `textured` has contrast in every patch. `black` has nothing to see.
+            to find. `textured` has contrast in every patch.
         contrast: of the background's texture, in per cent. Nothing else depends on it.
         layout: what is drawn. `sway`: sprites that move to and fro within the frame, all in the
             motion of the class. `people`: a person who makes the action of the class, whatever the
@@ -102,7 +101,7 @@ class Synthetic(BaseModel):
     frames: int = Field(default=24, ge=2, le=512)
     fps: int = Field(default=12, ge=1, le=60)
     pan: float = Field(default=0.8, ge=0, le=4)
-    ground: Literal["fine", "smooth", "textured", "black"] = "fine"
+    ground: Literal["fine", "textured"] = "fine"
     contrast: int = Field(default=100, ge=0, le=100)
     seed: int = Field(default=0, ge=0, lt=2**63)
     sprites: int = Field(default=5, ge=1, le=16)
@@ -136,10 +135,8 @@ class Synthetic(BaseModel):
     @property
     def counts(self) -> dict[str, int]:
         """Return the number of videos of each split."""
-        return {
-            "train": self.classes * self.train_per_class,
-            "test": self.classes * self.test_per_class,
-        }
+        per_class = self.train_per_class, self.test_per_class
+        return {split: self.classes * count for split, count in zip(SPLITS, per_class)}
 
     @property
     def digest(self) -> str:

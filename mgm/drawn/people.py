@@ -188,15 +188,8 @@ def draw(params: Synthetic, person: Person) -> NDArray[np.uint8]:
         for number, (_, joint) in enumerate(limbs):
             parent, part = PARENTS[joint]
             colour = person.colours[part] * (75 + 25 * number // len(limbs)) // 100
-            cv2.line(
-                canvas,
-                places[parent].tolist(),
-                places[joint].tolist(),
-                colour.tolist(),
-                widths[part],
-                cv2.LINE_AA,
-                shift=8,
-            )
+            ends = places[parent].tolist(), places[joint].tolist()
+            cv2.line(canvas, *ends, colour.tolist(), widths[part], cv2.LINE_AA, shift=8)
             if joint == NECK:
                 radius, colour = round(RADIUS * scale * SUB), person.colours[3]
                 head = places[HEAD].tolist()

@@ -135,9 +135,8 @@ def attention_map(encoder: Encoder, frames_BTHWC: Tensor, query: tuple[int, int,
     attention = last.attn
     x_BLD, width = last.norm1(x_BLD), x_BLD.shape[2]
     of_queries, of_keys, _ = attention.qkv.weight.split(width)
-    q_BNE = F.linear(x_BLD[:, token], of_queries, attention.q_bias).unflatten(
-        1, (attention.heads, -1)
-    )
-    k_BLNE = F.linear(x_BLD, of_keys).unflatten(2, (attention.heads, -1))
+    q_BD, heads = F.linear(x_BLD[:, token], of_queries, attention.q_bias), attention.heads
+    q_BNE = q_BD.unflatten(1, (heads, -1))
+    k_BLNE = F.linear(x_BLD, of_keys).unflatten(2, (heads, -1))
     score_BNL = torch.einsum("bne,blne->bnl", q_BNE, k_BLNE) / q_BNE.shape[2] ** 0.5
     return score_BNL.softmax(dim=2).mean(dim=1).unflatten(1, encoder.grid)

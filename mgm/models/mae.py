@@ -17,9 +17,8 @@ class TokenDecoder(nn.Module):
     def __init__(self, spec: Pretrain):
         super().__init__()
         width = spec.decoder.width
-        self.blocks = nn.ModuleList(
-            Block(width, spec.decoder.heads) for _ in range(spec.decoder.depth)
-        )
+        blocks = (Block(width, spec.decoder.heads) for _ in range(spec.decoder.depth))
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, 3 * spec.model.tubelet * spec.model.patch**2)
         # With zeros, the first loss is that of predicting zeros: a short run needs no steps to it.
@@ -53,9 +52,8 @@ class MAE(nn.Module):
         self.encoder_to_decoder = nn.Linear(spec.model.width, spec.decoder.width, bias=False)
         self.mask_token = nn.Parameter(torch.empty(1, 1, spec.decoder.width))
         self.decoder = TokenDecoder(spec)
-        self.register_buffer(
-            "pos_embed", sinusoid_table(tokens, spec.decoder.width), persistent=False
-        )
+        table_1LD = sinusoid_table(tokens, spec.decoder.width)
+        self.register_buffer("pos_embed", table_1LD, persistent=False)
         init_pretraining(self)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
@@ -155,11 +153,8 @@ def reconstruct(model: MAE, frames_BTHWC: Tensor, masked_BL: Tensor) -> Tensor:
     patches_BLPC = patchify(frames_BTHWC, model.encoder.tubelet, model.encoder.patch).clone()
 
     seen_BVPC = gather_tokens(patches_BLPC, visible_BV).float() / 255
-    sides = (
-        torch.arange(side, device=masked_BL.device, dtype=torch.float32)
-        for side in model.encoder.grid
-    )
-    place_L3 = torch.cartesian_prod(*sides)
+    sides = (torch.arange(side, device=masked_BL.device) for side in model.encoder.grid)
+    place_L3 = torch.cartesian_prod(*sides).float()
     weight_BMV = torch.cdist(place_L3[masked_BM], place_L3[visible_BV]) ** -4
     weight_BMV = weight_BMV / weight_BMV.sum(dim=2, keepdim=True)
     mean_BMC, deviation_BMC = weight_BMV @ seen_BVPC.mean(dim=2), weight_BMV @ seen_BVPC.std(dim=2)
@@ -178,6 +173,5 @@ def unpatchify(
     """Return the frames (B, T, H, W, C) of patches: the inverse of `patchify`."""
     slots, rows, columns = grid
     x = patches_BLPC.reshape(len(patches_BLPC), slots, rows, columns, tubelet, patch, patch, -1)
-    return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(
-        len(x), slots * tubelet, rows * patch, columns * patch, -1
-    )
+    shape = slots * tubelet, rows * patch, columns * patch
+    return x.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(len(x), *shape, -1)

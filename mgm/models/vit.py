@@ -42,9 +42,7 @@ def patchify(frames_BTHWC: Tensor, tubelet: int, patch: int) -> Tensor:
     B, T, H, W, C = frames_BTHWC.shape
     S, rows, columns = T // tubelet, H // patch, W // patch
     x = frames_BTHWC.reshape(B, S, tubelet, rows, patch, columns, patch, C)
-    return x.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(
-        B, S * rows * columns, tubelet * patch * patch, C
-    )
+    return x.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(B, S * rows * columns, -1, C)
 
 
 def gather_tokens(x_BLD: Tensor, index_BN: Tensor) -> Tensor:
@@ -60,9 +58,8 @@ class TubeletEmbedding(nn.Module):
 
     def __init__(self, width: int, tubelet: int, patch: int):
         super().__init__()
-        self.proj = nn.Conv3d(
-            3, width, kernel_size=(tubelet, patch, patch), stride=(tubelet, patch, patch)
-        )
+        sides = tubelet, patch, patch
+        self.proj = nn.Conv3d(3, width, kernel_size=sides, stride=sides)
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
@@ -188,9 +185,8 @@ class DividedBlock(Block):
         self, x_BVD: Tensor, over_time: AxisAttention, over_space: AxisAttention
     ) -> Tensor:
         """Return the tokens (B, V, D). `divided_attention` returns the two other arguments."""
-        x_BVD = x_BVD + self._keep(
-            self.temporal_fc(over_time(self.temporal_attn, self.temporal_norm1(x_BVD)))
-        )
+        step_BVD = self.temporal_fc(over_time(self.temporal_attn, self.temporal_norm1(x_BVD)))
+        x_BVD = x_BVD + self._keep(step_BVD)
         x_BVD = x_BVD + self._keep(over_space(self.attn, self.norm1(x_BVD)))
         return x_BVD + self._keep(self.mlp(self.norm2(x_BVD)))
 

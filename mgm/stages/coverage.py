@@ -32,9 +32,8 @@ def coverage(spec: Measure, run: "RunContext") -> dict[str, float]:
 
     `videos` is the number of measured test videos in which something moves.
     """
-    videos = spread(run.index.test, spec.videos or len(run.index.test))
-    grid, tubelet, masks = Grid(*spec.grid), spec.model.tubelet, usual_masks(spec.mask.jitter)
-    share_VN = hidden_motion(videos, spec.clips, grid, tubelet, masks, spec.seed)
+    masks = usual_masks(spec.mask.jitter)
+    share_VN = _of_test_videos(spec, run, masks)
     numbers = {f"coverage_{mask.name}": x for mask, x in zip(masks, share_VN.mean(0).tolist())}
     return numbers | {"videos": float(len(share_VN))}
 
@@ -46,10 +45,13 @@ def hidden(spec: Measure, run: "RunContext") -> dict[str, float]:
     motion guides the mask, and the video's own motion is what it hides. `videos` is as in
     `coverage`.
     """
-    videos = spread(run.index.test, spec.videos or len(run.index.test))
-    grid, tubelet = Grid(*spec.grid), spec.model.tubelet
-    share_VN = hidden_motion(videos, spec.clips, grid, tubelet, [spec.mask], spec.seed)
+    share_VN = _of_test_videos(spec, run, [spec.mask])
     return {"hidden": float(share_VN.mean()), "videos": float(len(share_VN))}
+
+
+def _of_test_videos(spec: Measure, run: "RunContext", masks: Sequence[Mask]) -> np.ndarray:
+    videos, grid = spread(run.index.test, spec.videos or len(run.index.test)), Grid(*spec.grid)
+    return hidden_motion(videos, spec.clips, grid, spec.model.tubelet, masks, spec.seed)
 
 
 def usual_masks(jitter: bool) -> list[Mask]:
@@ -99,9 +101,8 @@ def hidden_shares(clip: Clip, masked_NSHW: np.ndarray, tubelet: int) -> np.ndarr
     """Return the share of a clip's moving pixels that each mask hides, in per cent.
 
     A pixel moves if its motion in a slot, as masks see it, is at least MOVES pixels larger than the
-    slot's median.
-    The median is the camera's motion if objects cover less than half of the frame. Slots without
-    moving pixels do not count.
+    slot's median. The median is the camera's motion if objects cover less than half of the frame.
+    Slots without moving pixels do not count.
 
     Returns:
         (N,): means over slots, NaN if nothing moves.
@@ -114,10 +115,8 @@ def hidden_shares(clip: Clip, masked_NSHW: np.ndarray, tubelet: int) -> np.ndarr
     sides = clip.frames_THWC.shape[1:3]
     moving_SHW = enlarged(moving_SHW[kept_S], *sides)
     count_S = moving_SHW.sum(axis=(1, 2))
-    hidden_NS = [
-        (enlarged(masked_SHW[kept_S], *sides) & moving_SHW).sum((1, 2))
-        for masked_SHW in masked_NSHW
-    ]
+    large_NSHW = (enlarged(masked_SHW[kept_S], *sides) for masked_SHW in masked_NSHW)
+    hidden_NS = [(large_SHW & moving_SHW).sum((1, 2)) for large_SHW in large_NSHW]
     return 100 * (np.array(hidden_NS) / count_S).mean(axis=1)
 
 

@@ -96,9 +96,8 @@ def table(source: Path, out: Path | None) -> list[str]:
         UserError: no file has motion.
     """
     tasks = _tasks(source)
-    workers = min(cores(), len(tasks))
     rows, without = list[Row](), 0
-    for found in track(as_done(measure, tasks, workers), "measuring", len(tasks)):
+    for found in track(as_done(measure, tasks, cores()), "measuring", len(tasks)):
         if isinstance(found, UserError):
             show(f"mgm: {found}")
             without += 1

@@ -103,16 +103,9 @@ def train(
     del state
 
     def save_at(step: int) -> None:
-        save_checkpoint(
-            folder,
-            {
-                "run_id": spec.run_id,
-                "step": step,
-                "model": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "failed": failures,
-            },
-        )
+        made = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+        about = {"run_id": spec.run_id, "step": step, "failed": failures}
+        save_checkpoint(folder, about | made)
 
     # --- Compile the model with its loss, and share gradients between processes ---
     model.train()
@@ -172,9 +165,8 @@ def train(
                 due = is_main and time.monotonic() - saved_at >= options.checkpoint_s
                 stop, save, failed = distributed.largest(stops.number, due, bool(lost))
                 if failed:
-                    lost = {
-                        name: why for own in distributed.gather(lost) for name, why in own.items()
-                    }
+                    every = distributed.gather(lost)
+                    lost = {name: why for own in every for name, why in own.items()}
                     _require_most(spec, failures | lost, len(videos))
             # Workers, another process, files or the GPU are gone, or the batch of a stopped run
             # does not come.

@@ -52,6 +52,5 @@ def mix(
         mixed_BXHW, mixed_BC = timm(frames_BTCHW.flatten(1, 2).float(), label_B[paired])
     mixed_BTCHW = mixed_BXHW.round().to(torch.uint8).view(frames_BTCHW.shape)
     mixed_BTHWC = mixed_BTCHW.permute(0, 1, 3, 4, 2)
-    return frames_BTHWC.index_copy(0, paired, mixed_BTHWC), target_BC.index_copy(
-        0, paired, mixed_BC
-    )
+    target_BC = target_BC.index_copy(0, paired, mixed_BC)
+    return frames_BTHWC.index_copy(0, paired, mixed_BTHWC), target_BC

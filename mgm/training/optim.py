@@ -32,15 +32,9 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
             layer = int(block[1]) + 1
         else:
             layer = 0 if name.startswith("encoder.patch_embed.") else depth + 1
-        group = groups.setdefault(
-            (decays, layer),
-            {
-                "params": [],
-                "weight_decay": weight_decay if decays else 0.0,
-                "lr_scale": layer_decay ** (depth + 1 - layer),
-            },
-        )
-        group["params"].append(parameter)
+        decay, scale = weight_decay if decays else 0.0, layer_decay ** (depth + 1 - layer)
+        new = {"params": [], "weight_decay": decay, "lr_scale": scale}
+        groups.setdefault((decays, layer), new)["params"].append(parameter)
     return list(groups.values())
 
 
@@ -87,9 +81,8 @@ def learning_rate(step: int, steps: int, optim: Optim) -> float:
     if step < warmup:
         return optim.lr * scale * step / warmup
     progress = (step - warmup) / max(1, steps - warmup)
-    return scale * (
-        optim.min_lr + (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * progress)) / 2
-    )
+    falling = (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+    return scale * (optim.min_lr + falling)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

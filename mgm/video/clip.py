@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mgm.errors import UserError, require_count, valid
+from mgm.errors import require_count, valid
 from mgm.spec import Clips
 from mgm.video.crop import Crop
 from mgm.video.motion import Motion
@@ -75,11 +75,8 @@ class Clip:
         """
         require_count("size", size)
         crop.require_in(self.height, self.width)
-        if self.motion and self.motion.crop:
-            raise UserError("the clip is cut already; cut that of whole frames")
-        frames_THWC = np.stack([cut(frame_HWC, crop, size) for frame_HWC in self.frames_THWC])
-        sides = self.height, self.width
-        return Clip(frames_THWC, self.motion and self.motion.under(crop, size, sides))
+        motion = self.motion and self.motion.under(crop, size, (self.height, self.width))
+        return Clip(np.stack([cut(frame, crop, size) for frame in self.frames_THWC]), motion)
 
     def cut_to(self, size: int) -> "Clip":
         """Cut the largest square out of the middle, and scale it to `size` x `size` pixels."""

@@ -42,11 +42,8 @@ CODECS_WITH_VECTORS = frozenset(
     ]
 )
 # Before PyAV 19, a title in Latin-1 raises an error without "replace". PyAV 19 has no such option.
-open_file = (
-    partial(av.open, metadata_errors="replace")
-    if int(av.__version__.split(".")[0]) < 19
-    else av.open
-)
+OLDER = int(av.__version__.split(".")[0]) < 19
+open_file = partial(av.open, metadata_errors="replace") if OLDER else av.open
 # Fields of FFmpeg's AVMotionVector, as motion-vector-extractor orders them.
 COLUMNS = (
     *("source", "w", "h", "src_x", "src_y", "dst_x", "dst_y"),
@@ -141,12 +138,8 @@ def _aperture(path: Path, frame: av.VideoFrame) -> tuple[int, int, av.filter.Gra
     left -= left % (16 // frame.format.chroma_width(16))
     top -= top % (16 // frame.format.chroma_height(16))
     graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width,
-        height=frame.height,
-        format=frame.format,
-        time_base=frame.time_base or Fraction(1, 1000),
-    )
+    base, form = frame.time_base or Fraction(1, 1000), frame.format
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=form, time_base=base)
     crop = graph.add("crop", f"w={width}:h={height}:x={left}:y={top}")
     source.link_to(crop)
     crop.link_to(graph.add("buffersink"))
@@ -197,11 +190,8 @@ class Source:
         except (av.FFmpegError, OSError) as error:
             raise UserError(f"{path}: cannot be read as a video ({error.strerror})") from None
         name, cover = self.container.format.name, av.stream.Disposition.attached_pic
-        streams = [
-            stream
-            for stream in self.container.streams.video
-            if stream.codec_context and not stream.disposition & cover
-        ]
+        every = self.container.streams.video
+        streams = [one for one in every if one.codec_context and not one.disposition & cover]
         # FFmpeg also opens text and pictures.
         if not streams or name in ("tty", "image2") or name.endswith("_pipe"):
             self.container.close()
@@ -386,9 +376,7 @@ class Source:
 
 
 def read(
-    path: str | Path,
-    frame_indices: Sequence[int] | np.ndarray | None = None,
-    motion: bool = True,
+    path: str | Path, frame_indices: Sequence[int] | np.ndarray | None = None, motion: bool = True
 ) -> Clip:
     """Decode frames from the start of a file (`mgm.api.read`). None: all frames."""
     index_T = None if frame_indices is None else _indices(path, frame_indices)

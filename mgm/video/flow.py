@@ -65,11 +65,8 @@ def flow(frames_THWC: np.ndarray, estimate: Estimate, short: int) -> np.ndarray:
     scale = max(1.0, short / min(height, width))
     tall, wide = round(height * scale), round(width * scale)
     border = 0, -tall % 8, 0, -wide % 8, cv2.BORDER_REPLICATE
-    fit_THWC = [
-        cv2.copyMakeBorder(cv2.resize(frame_HWC, (wide, tall)), *border)
-        for frame_HWC in frames_THWC
-    ]
-    flow_THW2 = estimate(np.stack(fit_THWC))[:, :tall, :wide]
+    fit = [cv2.copyMakeBorder(cv2.resize(frame, (wide, tall)), *border) for frame in frames_THWC]
+    flow_THW2 = estimate(np.stack(fit))[:, :tall, :wide]
     if scale == 1:
         return flow_THW2
     small_THW2 = [cv2.resize(x, (width, height), interpolation=cv2.INTER_AREA) for x in flow_THW2]

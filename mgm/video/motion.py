@@ -326,10 +326,8 @@ def rotated(
         return motion_HW2, future_HW
     cell_HW = np.arange(future_HW.size).reshape(future_HW.shape)
     cell_HW = rotation.apply(cell_HW.repeat(CELL, 0).repeat(CELL, 1)[:height, :width])
-    centres = [
-        np.minimum(np.arange(0, side, CELL) + CELL // 2, side - 1)
-        for side in map(int, cell_HW.shape)
-    ]
+    sides = map(int, cell_HW.shape)
+    centres = [np.minimum(np.arange(0, n, CELL) + CELL // 2, n - 1) for n in sides]
     cell_HW = cell_HW[np.ix_(*centres)]
     turned_HW2 = motion_HW2.reshape(-1, 2)[cell_HW]
     if rotation.swapped:

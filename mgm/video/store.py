@@ -84,21 +84,12 @@ def write_video(
         with replacing(mp4) as temporary:
             rate = fraction(video.fps)
             offsets = _write_mp4(temporary, jpegs, sizes, height, width, rate)
-            facts = replace(
-                video.facts("h264" if recoded else "source"),
-                fps=float(rate),
-                width=width,
-                height=height,
-                bytes=temporary.stat().st_size,
-            )
+            facts = video.facts("h264" if recoded else "source")
+            size = temporary.stat().st_size
+            facts = replace(facts, fps=float(rate), width=width, height=height, bytes=size)
         with replacing(npz) as temporary:
-            columns: dict[str, Any] = {
-                "time": video.times,
-                "offset": offsets,
-                "size": sizes,
-                "crc": crcs,
-            }
-            writer.write(temporary, facts, columns)
+            places = {"offset": offsets, "size": sizes, "crc": crcs}
+            writer.write(temporary, facts, {"time": video.times, **places})
     return facts
 
 

@@ -128,13 +128,12 @@ def multiscale(height: int, width: int, size: int, rng: np.random.Generator) -> 
     return Crop(row * down, column * right, sides[i], sides[j])
 
 
-def resized(
-    height: int, width: int, rng: np.random.Generator, area=(0.08, 1.0), ratio=(0.75, 4 / 3)
-) -> Crop:
+def resized(height: int, width: int, rng: np.random.Generator) -> Crop:
     """Draw a crop for fine-tuning, with uniform area and log-uniform width / height.
 
     After ten draws that do not fit, take the largest central box.
     """
+    area, ratio = (0.08, 1.0), (0.75, 4 / 3)
     for _ in range(10):
         pixels = height * width * rng.uniform(*area)
         aspect = np.exp(rng.uniform(*np.log(ratio)))

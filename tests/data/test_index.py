@@ -1,8 +1,6 @@
 import csv
 import json
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -47,16 +45,6 @@ def test_a_class_or_group_of_any_name_stays_itself(index, name):
     assert {video.group for video in read.videos} == {name}
 
 
-def test_a_moved_copied_or_read_only_set_is_the_same(index, tmp_path):
-    shutil.copytree(index.root, tmp_path / "elsewhere")
-    for path in (tmp_path / "elsewhere").rglob("*"):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    read = read_index(tmp_path / "elsewhere")
-    assert read.digest == index.digest
-    assert Path(read.videos[0].path).is_relative_to(tmp_path / "elsewhere")
-    assert [video.name for video in read.videos] == [video.name for video in index.videos]
-
-
 def test_an_index_may_refer_to_the_videos_of_another_set(index, tmp_path):
     part = replace(index, root=tmp_path / "part", videos=index.videos[:2])
     write_index(part)
@@ -87,10 +75,8 @@ def written_again(index, **changes) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda text: text[:-9], "it has 3 rows, and index.json says 4"),
-        (lambda text: "".join(text.splitlines(True)[:-2]), "it has 2 rows"),
-        (lambda text: text.replace(",train,", ",test,"), "its SHA-256"),
-        (lambda text: text.replace("007/train,0", "007/train,1", 1), "its SHA-256"),
+        (lambda text: text[:-9], "was changed after it was written"),
+        (lambda text: text.replace(",train,", ",test,"), "was changed after it was written"),
         (lambda text: text.replace(",train,", ",Train,", 1), "line 2: split: "),
         (lambda text: text.replace("007/train,0", "007/train,x", 1), "line 2: label: "),
         (lambda text: text.replace(",25.0,", ",nan,", 1), "line 2: fps: "),

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from mgm.data.lists import UNLABELLED, Row, is_list, read_list, read_names, read_table
+from mgm.data.lists import UNLABELLED, Row, is_list, read_list, read_names
 from mgm.errors import UserError
 
 VIDEOS = ("walk/a 1.mp4", "run/b.AVI", "walk/c, d.webm", "x;y.mkv", "走る/é.mov", 'say "hi".mp4')
@@ -125,9 +125,9 @@ def test_what_is_not_understood_is_a_line(written, text, fault):
 
 def test_a_table_needs_its_header(written):
     with pytest.raises(UserError, match="line 1: the columns are a.mp4,1, not path"):
-        read_table(written("a.mp4,1\n"))
+        read_list(written("a.mp4,1\n"), headed=True)
     with pytest.raises(UserError, match="line 1: the columns are nothing"):
-        read_table(written(""))
+        read_list(written(""), headed=True)
 
 
 def test_lists_are_known_by_what_they_say(written):
@@ -150,11 +150,8 @@ def lists(rng: random.Random) -> tuple[list[str], dict[str, str]]:
     names = ("walk", "run", "ride horse") if form in ("names", "table") else ("0", "3", "12")
     expected, lines = {}, ["path,label,split".replace(",", separator)] * (form == "table")
     for n in range(rng.randrange(3, 8)):
-        path, label = (
-            f"{rng.choice(['a', 'b c', 'd'])}/{n}{rng.choice('xyz')}.mp4",
-            rng.choice(names),
-        )
-        expected[path] = label
+        path = f"{rng.choice(['a', 'b c', 'd'])}/{n}{rng.choice('xyz')}.mp4"
+        expected[path] = label = rng.choice(names)
         cells = {
             "plain": [path, label],
             "frames": [path, str(rng.randrange(10, 99)), label],
@@ -166,49 +163,37 @@ def lists(rng: random.Random) -> tuple[list[str], dict[str, str]]:
     return lines, expected
 
 
-def damaged(
-    rng: random.Random, lines: list[str], expected: dict[str, str]
-) -> tuple[str, list[str], set]:
+def damaged(rng: random.Random, lines: list[str], expected: dict[str, str]) -> tuple:
     """Return a kind of damage, the damaged lines, and the paths whose labels it may change.
 
     Those are of lines whose label has other letters: nobody can see that.
     """
     lines, n = list(lines), rng.randrange(len(lines))
-    line = lines[n]
-    kind = rng.choice(
-        ["drop", "insert", "replace", "cut", "cell", "swap", "again", "join", "break", "remark"]
-    )
-    at = rng.randrange(len(line))
-    letter = rng.choice(" ,;\t\"'#.-0aé\u00a0\u200b\ufeff\r\x00\x1c\u2028")
+    line, mark = lines[n], rng.choice(" ,;\t")
+    kind, at = rng.choice(["letters", "cut", "cell", "again", "join", "break"]), 0
     own = {path for path in expected if path in line}
-    # The label, which no reader can know.
-    place = line.rfind(next((expected[path] for path in own), "\0"))
-    if kind == "drop":
-        lines[n] = line[:at] + line[at + 1 :]
-    elif kind == "insert":
-        lines[n] = line[:at] + letter + line[at:]
-    elif kind == "replace":
-        lines[n] = line[:at] + letter + line[at + 1 :]
+    if kind in ("letters", "cut", "break"):
+        at = rng.randrange(len(line))
+    if kind == "letters":
+        new = rng.choice(["", *" ,;\t\"'#.-0aé\u00a0\u200b\ufeff\r\x00\x1c\u2028"])
+        lines[n] = line[:at] + new + line[at + rng.randrange(2) :]
     elif kind == "cut":
         lines[n:] = [line[:at]]
     elif kind == "cell":
-        cells = line.split(mark := rng.choice(" ,;\t"))
+        cells = line.split(mark)
         cells.pop(rng.randrange(len(cells)))
         lines[n] = mark.join(cells)
-    elif kind == "swap":
-        lines[n], lines[n - 1] = lines[n - 1], line
     elif kind == "again":
         lines.insert(rng.randrange(len(lines)), line)
     elif kind == "join":
         lines[n : n + 2] = ["".join(lines[n : n + 2])]
-    elif kind == "break":
-        lines[n : n + 1] = [line[:at], line[at:]]
     else:
-        lines[n] = f"# {line}"
-    inside = kind in ("drop", "insert", "replace", "cut", "break") and at >= max(place, 1)
+        lines[n : n + 1] = [line[:at], line[at:]]
+    # The label, which no reader can know.
+    place = line.rfind(next((expected[path] for path in own), "\0"))
+    inside = kind in ("letters", "cut", "break") and at >= max(place, 1)
     # Of one line that was cut, nobody knows whether its number is of frames.
-    lone = kind == "cut" and n == 0
-    return kind, lines, own if inside or lone else set()
+    return kind, lines, own if inside or (kind == "cut" and n == 0) else set()
 
 
 def test_500_damaged_lists_change_no_label_in_silence(written):
@@ -232,5 +217,4 @@ def test_500_damaged_lists_change_no_label_in_silence(written):
         gone = {*expected} - {*found}
         assert len(gone) <= 1 or kind in ("cut", "cell"), (kind, lines)
     assert min(refused.total(), read.total()) > 100
-    assert len(read + refused) == 10
     assert not unnamed

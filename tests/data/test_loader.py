@@ -14,7 +14,6 @@ import torch
 from mgm.data.clips import PLANES, views_of
 from mgm.data.index import Video, read_index
 from mgm.data.loader import training_batches, view_batches
-from mgm.data.prepare import list_drawn, prepare
 from mgm.errors import UserError
 from mgm.masking import Grid, make_mask
 from mgm.masking.paper import tube
@@ -26,7 +25,7 @@ from mgm.video.planes import frames_of
 from mgm.video.store import read_clips
 from mgm.video.track import read_track
 from mgm.video.transform import ClipAugmentation, random_crop, training_indices
-from tests.helpers.small_runs import PARAMS, small_set
+from tests.helpers.small_runs import small_set
 
 CLIPS = Clips(frames=4, size=24, stride=2)
 GRID = Grid(2, 3, 3)
@@ -258,15 +257,6 @@ def test_small_videos_that_are_kept_give_the_same_clips(videos, options, monkeyp
     kept = batches(videos, **options)
     monkeypatch.setattr(track, "SMALL", 0)
     assert_same(batches(videos, **options), kept)
-
-
-def test_a_store_that_is_written_again_is_read_again(copied, tmp_path):
-    """Pixels and tracks, within one process, as in a notebook."""
-    batches(copied, **MASKED)
-    shutil.rmtree(tmp_path / "data")
-    prepare(list_drawn(PARAMS), tmp_path / "data", quality=12, processes=1, drawn=PARAMS)
-    again = read_index(tmp_path / "data").train[:7]
-    assert all(one["weight_B"].all() for one in batches(again, **MASKED))
 
 
 def test_a_video_that_is_written_again_is_read_again(copied):

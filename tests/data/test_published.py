@@ -182,11 +182,8 @@ def test_domain_adaptation_follows_the_published_lists(prepared, tmp_path):
         ("RockClimbingIndoor/v_RockClimbingIndoor_g08_c01", "RockClimbingIndoor", "train"),
         ("Archery/v_Archery_g01_c01", "Archery", "test"),
     ]
-    listed = [
-        line.split(",")
-        for line in carried("pda.csv.xz").splitlines()
-        if "ucf14-hmdb7,test,1" in line
-    ]
+    lines = carried("pda.csv.xz").splitlines()
+    listed = [line.split(",") for line in lines if "ucf14-hmdb7,test,1" in line]
     hmdb = [(stem(listed[0][3]), "dive", "test"), ("dive/unlisted", "dive", "train")]
     source = prepared("ucf101", ["Archery", "Biking", "RockClimbingIndoor"], ucf, digest="one")
     target = prepared("hmdb51", ["dive"], hmdb, digest="two")

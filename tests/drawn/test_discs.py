@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mgm.drawn import discs
-from mgm.drawn.discs import STYLES, boxes, draw, scene, tracks
+from mgm.drawn.discs import boxes, draw, scene, tracks
 from mgm.drawn.params import CLASSES, MOTIONS, Synthetic
 
 KINDS = tuple(CLASSES)
@@ -28,10 +28,8 @@ def test_boxes_hold_what_moves_and_little_else(kind, monkeypatch):
         assert boxes_TK4.max() <= 64
         for inside_HW, boxes_K4 in zip(inside_THW, boxes_TK4, strict=True):
             for top, left, bottom, right in boxes_K4:
-                inside_HW[
-                    int(np.floor(top)) : int(np.ceil(bottom)),
-                    int(np.floor(left)) : int(np.ceil(right)),
-                ] = True
+                rows, columns = (int(top), int(np.ceil(bottom))), (int(left), int(np.ceil(right)))
+                inside_HW[slice(*rows), slice(*columns)] = True
         assert not (changed_THW & ~inside_THW).any()
         assert changed_THW.sum() > 0.35 * inside_THW.sum()
         luma = np.array([0.299, 0.587, 0.114])
@@ -46,16 +44,11 @@ def test_boxes_hold_what_moves_and_little_else(kind, monkeypatch):
         ("ucf101", ("98c64f75e0d1", "0d99ca4af8b75141")),
         ("hmdb51", ("b4fe94ad78e0", "97d6a816e1da9dda")),
         ("diving48", ("af6409e151ec", "4feb98c4952a5cf2")),
-        ("smooth", ("645aa28d68c4", "cc8740ce4f4ab485")),
     ],
 )
 def test_every_machine_draws_these_pixels(kind, expected):
-    """Every machine draws each kind with the same pixels.
-
-    If this fails because the drawing changed, raise GENERATOR_VERSION and put the new values here.
-    """
-    smooth = kind == "smooth"
-    params = Synthetic(ground="smooth") if smooth else Synthetic(kind=kind)
+    """If the drawing changed on purpose, raise GENERATOR_VERSION and put the new values here."""
+    params = Synthetic(kind=kind)
     digest = hashlib.sha256()
     for number in range(12):
         digest.update(draw(params, scene(params, "train", number)))
@@ -63,10 +56,8 @@ def test_every_machine_draws_these_pixels(kind, expected):
 
 
 def test_contrast_scales_the_ground_alone():
-    sets = [
-        Synthetic(sprites=1, ground="textured", pan=0, contrast=contrast)
-        for contrast in (100, 50, 0)
-    ]
+    plain = Synthetic(sprites=1, ground="textured", pan=0)
+    sets = [plain.model_copy(update={"contrast": contrast}) for contrast in (100, 50, 0)]
     for number in range(4):
         full, half, none = (draw(p, scene(p, "test", number))[0].astype(int) for p in sets)
         top, left, bottom, right = boxes(sets[0], scene(sets[0], "test", number))[0, 0].astype(int)
@@ -82,43 +73,19 @@ def test_contrast_scales_the_ground_alone():
 
 @pytest.mark.parametrize("kind", ["k400", "hmdb51"])
 def test_a_mirrored_video_is_a_video_of_its_class(kind):
-    """A video and its mirror image have one class and are equally likely.
-
-    They are mirror images to the pixel.
-    """
+    """It is equally likely, and equal to the pixel."""
     params = Synthetic(kind=kind, frames=6)
     for number in range(params.classes):
         one = scene(params, "train", number)
         other = replace(one, mirrored=not one.mirrored)
         assert one.label == other.label
         np.testing.assert_array_equal(draw(params, one), draw(params, other)[:, :, ::-1])
-        boxes_TK4, top_TK, left_TK, bottom_TK, right_TK = (
-            boxes(params, one),
-            *np.moveaxis(boxes(params, other), -1, 0),
-        )
-        np.testing.assert_array_equal(
-            boxes_TK4, np.stack([top_TK, 64 - right_TK, bottom_TK, 64 - left_TK], axis=-1)
-        )
-    mirrored = np.array(
-        [scene(params, "train", number).mirrored for number in range(100 * params.classes)]
-    ).reshape(100, -1)
+        top_TK, left_TK, bottom_TK, right_TK = np.moveaxis(boxes(params, other), -1, 0)
+        wanted_TK4 = np.stack([top_TK, 64 - right_TK, bottom_TK, 64 - left_TK], axis=-1)
+        np.testing.assert_array_equal(boxes(params, one), wanted_TK4)
+    every = [scene(params, "train", number).mirrored for number in range(100 * params.classes)]
+    mirrored = np.reshape(every, (100, -1))
     assert (abs(mirrored.mean(0) - 0.5) < 0.2).all()  # four standard errors per class
-
-
-def test_seven_of_fourteen_classes_are_shared_and_move_alike_in_two_styles():
-    one, other = MOTIONS["ucf101"], MOTIONS["hmdb51"]
-    assert len(one) == len(other) == 14
-    shared = [*one][:7]
-    assert {*one} & {*other} == {*shared} == {*[*other][:7]}
-    assert [one[name] for name in shared] == [other[name] for name in shared]
-    # Classes that are not shared move differently.
-    assert len({*one.values(), *other.values()}) == 21
-    # Colours, shapes and textures are a domain shift.
-    assert STYLES["ucf101"].shape != STYLES["hmdb51"].shape
-    ours, theirs = (
-        discs.bank(Synthetic(kind=kind))[1].mean((0, 1, 2)) for kind in ("ucf101", "hmdb51")
-    )
-    assert abs(ours / ours.sum() - theirs / theirs.sum()).max() > 0.05
 
 
 def test_a_video_is_a_function_of_seed_split_and_index():
@@ -151,15 +118,11 @@ def test_a_frame_of_swaying_sprites_tells_nothing_of_the_class(kind, quick):
     for number in range(params.classes * params.train_per_class):
         what = scene(params, "train", number)
         centres_TK2, diameters_TK = tracks(params, what)
-        found[what.label].append(
-            np.concatenate(
-                [centres_TK2 / 64, np.log2(diameters_TK / 64 / 0.33)[..., None]], axis=-1
-            )
-        )
+        near_TK1 = np.log2(diameters_TK / 64 / 0.33)[..., None]
+        found[what.label].append(np.concatenate([centres_TK2 / 64, near_TK1], axis=-1))
     for of_class in found:
-        values_NV = (
-            np.array(of_class).reshape(150, 27, 3).transpose(0, 2, 1)[..., ::4].reshape(150, -1)
-        )
+        values_NV = np.reshape(of_class, (150, 27, 3)).transpose(0, 2, 1)[..., ::4]
+        values_NV = values_NV.reshape(150, -1)
         low_V = np.where(values_NV.min(0) > 0, 0.1, -0.5)
         assert distance_to_uniform(values_NV, low_V, np.where(low_V > 0, 0.8, 1)).max() < FAR
 
@@ -181,18 +144,13 @@ def test_swaying_sprites_move_as_their_class_says(kind, quick):
     params = Synthetic(kind=kind, quick=quick, frames=31)
     for label, (name, ways) in enumerate(MOTIONS[kind].items()):
         centres_TK2, diameters_TK = tracks(params, scene(params, "train", label))
-        steps_3T = np.moveaxis(
-            np.diff(np.concatenate([centres_TK2, diameters_TK[..., None]], axis=-1)[:, 0], axis=0),
-            -1,
-            0,
-        )
+        values_TK3 = np.concatenate([centres_TK2, diameters_TK[..., None]], axis=-1)
+        steps_3T = np.diff(values_TK3[:, 0], axis=0).T
         for way, steps_T in zip(ways, steps_3T, strict=True):
             forward, back = (steps_T > 0).sum(), (steps_T < 0).sum()
-            moving = (
-                (forward == back == 0)
-                if way == 0
-                else abs(forward - back) <= 2
-                if way == 2
-                else way * (back - forward) > 5
-            )
-            assert moving, (name, forward, back)
+            if way == 0:
+                assert forward == back == 0, name
+            elif way == 2:
+                assert abs(forward - back) <= 2, name
+            else:
+                assert way * (back - forward) > 5, name

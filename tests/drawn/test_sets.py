@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from mgm.data.index import files_of, read_index
+from mgm.data.index import read_index
 from mgm.data.prepare import list_drawn, prepare
 from mgm.drawn import discs, people
 from mgm.drawn.params import ACTIONS, CLASSES, Synthetic, parse_params, place, world
@@ -56,15 +56,10 @@ def test_every_kind_is_drawn_encoded_and_prepared(tmp_path, kind):
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
-def test_processes_do_not_matter_and_a_missing_video_alone_is_drawn_again(tmp_path):
+def test_processes_do_not_matter(tmp_path):
     one, two = made(TINY, tmp_path / "one"), made(TINY, tmp_path / "two", processes=2)
     for video, other in zip(one.videos, two.videos, strict=True):
         assert Path(video.path).read_bytes() == Path(other.path).read_bytes()
-    before = {path: Path(path).stat().st_mtime_ns for v in one.videos for path, _ in files_of(v)}
-    Path(one.videos[3].path).unlink()
-    assert made(TINY, tmp_path / "one") == one
-    changed = {path for path, when in before.items() if Path(path).stat().st_mtime_ns != when}
-    assert changed == {path for path, _ in files_of(one.videos[3])}
 
 
 def test_other_parameters_replace_the_set(tmp_path):
@@ -106,7 +101,7 @@ def test_chroma_is_the_mean_of_four_pixels():
 def test_the_digest_knows_every_parameter():
     changes = {
         **{"kind": "k400", "classes": 11, "train_per_class": 81, "test_per_class": 21, "size": 80},
-        **{"frames": 25, "fps": 13, "pan": 0.9, "ground": "smooth", "seed": 1, "sprites": 3},
+        **{"frames": 25, "fps": 13, "pan": 0.9, "ground": "textured", "seed": 1, "sprites": 3},
         **{"diameter": 0.3, "quick": 9, "contrast": 50, "layout": "people"},
     }
     assert {*changes} == {*Synthetic.model_fields}
@@ -140,21 +135,6 @@ def test_a_world_is_drawn_by_its_seed_alone():
         *(96, ACTIONS),
     )
     assert parse_params({"kind": "world", "seed": 2001}, "").size == 64
-
-
-def test_worlds_cover_what_they_are_drawn_from():
-    drawn = [world(seed) for seed in range(4000)]
-    assert [one["layout"] for one in drawn[:8]] == ["people", *["sway"] * 3] * 2
-    share = {
-        name: Counter(one[name] for one in drawn if name in one)
-        for name in ("quick", "sprites", "contrast", "pan")
-    }
-    assert [sorted(counts) for counts in share.values()] == [
-        [*range(1, 11)], [1, 2, 3], [*range(51)], [0.0, 0.8],
-    ]  # fmt: skip
-    for counts in share.values():
-        mean = counts.total() / len(counts)
-        assert all(abs(count - mean) < 5 * mean**0.5 for count in counts.values())
 
 
 def test_parameters_and_worlds_need_neither_pyav_nor_torch():

@@ -5,72 +5,24 @@ encoder's final norm. The epsilon of every norm is VideoMAE's 1e-6. The default 
 blocks, and 1e-5 in `decoder.norm` and `fc_norm`.
 """
 
-import re
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mgm.models import MAE, Classifier
+from mgm.models.weights import to_huggingface
 from mgm.spec import Finetune, Pretrain
 
 if TYPE_CHECKING:
     import transformers
 
-BLOCK = {
-    "norm1": "layernorm_before",
-    "attn.proj": "attention.output.dense",
-    "norm2": "layernorm_after",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
-}
-# Our prefix of a block: their prefix.
-PLACES = {
-    r"encoder\.blocks\.(\d+)\.": r"videomae.encoder.layer.\1.",
-    r"decoder\.blocks\.(\d+)\.": r"decoder.decoder_layers.\1.",
-}
-OUTSIDE = {
-    "encoder.patch_embed.proj": "videomae.embeddings.patch_embeddings.projection",
-    "encoder.norm": "videomae.layernorm",
-    "encoder_to_decoder": "encoder_to_decoder",
-    "mask_token": "mask_token",
-    "decoder.norm": "decoder.norm",
-    "decoder.head": "decoder.head",
-    "fc_norm": "fc_norm",
-    "head": "classifier",
-}
-
-
-def their_names(name: str, value: Tensor) -> dict[str, Tensor]:
-    """Return {their name: tensor} for our parameter `name`.
-
-    `value` is the parameter or its gradient. Our qkv matrix is three matrices there.
-    """
-    for ours, theirs in PLACES.items():
-        if match := re.match(ours, name):
-            prefix, rest = match.expand(theirs), name[match.end() :]
-            if rest == "attn.qkv.weight":
-                parts = zip(("query", "key", "value"), value.chunk(3))
-                return {
-                    f"{prefix}attention.attention.{part}.weight": matrix for part, matrix in parts
-                }
-            if rest in ("attn.q_bias", "attn.v_bias"):
-                return {
-                    f"{prefix}attention.attention.{'query' if 'q_' in rest else 'value'}.bias": value
-                }
-            module, kind = rest.rsplit(".", 1)
-            return {f"{prefix}{BLOCK[module]}.{kind}": value}
-    if name in OUTSIDE:
-        return {OUTSIDE[name]: value}
-    module, kind = name.rsplit(".", 1)
-    return {f"{OUTSIDE[module]}.{kind}": value}
-
 
 def translated(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights or gradients under the names of transformers 5."""
     return {
-        theirs: part
-        for name, value in values.items()
-        for theirs, part in their_names(name, value).items()
+        name.replace("q_bias", "query.bias").replace("v_bias", "value.bias"): value
+        for name, value in to_huggingface(values).items()
     }
 
 

@@ -35,12 +35,9 @@ def first_box(grid, ratio, seed):
     height = min(max(math.sqrt(area), area / grid.width), grid.height)
     width = area / height
     x, y = uniform(seed, START, 2)
-    return (
-        x * f(grid.width - width) + f(width / 2),
-        y * f(grid.height - height) + f(height / 2),
-        f(width),
-        f(height),
-    )
+    x = x * f(grid.width - width) + f(width / 2)
+    y = y * f(grid.height - height) + f(height / 2)
+    return x, y, f(width), f(height)
 
 
 def velocities(grid, seed):
@@ -105,10 +102,8 @@ def mgm_boxes(grid, ratio, seed, motion, jitter):
             for row in range(rows):
                 for column in range(columns):
                     if motion[t, row, column] == largest:
-                        cx, cy = (
-                            f(column + 0.5) * f(grid.width / columns),
-                            f(row + 0.5) * f(grid.height / rows),
-                        )
+                        cx = f(column + 0.5) * f(grid.width / columns)
+                        cy = f(row + 0.5) * f(grid.height / rows)
                         away = (cx - x) * (cx - x) + (cy - y) * (cy - y) if guided else f(0)
                         tied.append((away, order[row * columns + column], cx, cy))
             _, _, x, y = min(tied)
@@ -181,10 +176,8 @@ def mgm_sparse(grid, ratio, seed, motion):
         for row in range(grid.height):
             for column in range(grid.width):
                 top, bottom = row * rows // grid.height, -(-(row + 1) * rows // grid.height)
-                left, right = (
-                    column * columns // grid.width,
-                    -(-(column + 1) * columns // grid.width),
-                )
+                left = column * columns // grid.width
+                right = -(-(column + 1) * columns // grid.width)
                 patch = row * grid.width + column
                 moves.append((motion[t, top:bottom, left:right].max(), ties[t * n + patch], patch))
         mask[t, [patch for _, _, patch in sorted(moves, reverse=True)[: int(ratio * n)]]] = True
@@ -214,11 +207,9 @@ def warped(grid, ratio, seed, motion, displacement):
     ]
 
     def cell(slot, row, column):
-        dx, dy = displacement[
-            slot,
-            (2 * row + 1) * displacement.shape[1] // (2 * rows),
-            (2 * column + 1) * displacement.shape[2] // (2 * columns),
-        ]
+        y = (2 * row + 1) * displacement.shape[1] // (2 * rows)
+        x = (2 * column + 1) * displacement.shape[2] // (2 * columns)
+        dx, dy = displacement[slot, y, x]
         return dx * f(columns), dy * f(rows)
 
     def pull(source, slot, sign):
@@ -335,11 +326,8 @@ def quarters(grid, motion_HW):
         row, column = (2 * side for side in divmod(patch, grid.width))
         total = f(0)
         for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            place = (
-                (2 * (row + y) + 1) * rows // (4 * grid.height),
-                (2 * (column + x) + 1) * columns // (4 * grid.width),
-            )
-            total = total + motion_HW[place]
+            at = (2 * (row + y) + 1) * rows // (4 * grid.height)
+            total = total + motion_HW[at, (2 * (column + x) + 1) * columns // (4 * grid.width)]
         moves.append(total)
     return moves
 

@@ -43,10 +43,7 @@ FINETUNE = Finetune(
     views=Views(temporal=2, spatial=1),
 )
 ATTENTIVE = Finetune(
-    **SMALL,
-    head="attentive",
-    optim=FinetuneOptim(**OPTIM),
-    views=Views(temporal=1, spatial=1),
+    **SMALL, head="attentive", optim=FinetuneOptim(**OPTIM), views=Views(temporal=1, spatial=1)
 )
 
 

@@ -85,12 +85,6 @@ def write_video(
     return str(path)
 
 
-def rotate_metadata(path, clockwise: int, *sides: int) -> str:
-    """Overwrite an MP4's track matrix, so that a player turns it by `clockwise` degrees."""
-    matrix = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[clockwise]
-    return write_matrix(path, *matrix)
-
-
 def write_matrix(path, a: int, b: int, c: int, d: int) -> str:
     """Overwrite an MP4's track matrix: a player maps (x, y) to (a x + c y, b x + d y)."""
     data = bytearray(Path(path).read_bytes())

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from mgm.errors import UserError
 from mgm.masking import Grid
@@ -18,7 +17,6 @@ from mgm.spec.masks import WHOLE_CLIP
 from tests.helpers import slow_masks as slow
 
 GRID = Grid(8, 14, 14)
-DENSE = ["block", "smm", "mgm"]
 SLOW = [*slow.SPARSE, *slow.BOXES, *slow.CARRIED]
 names = st.sampled_from(list(MASKS))
 
@@ -44,12 +42,8 @@ def make_boxes(name, grid, ratio, seeds, motion=None, **settings):
 def problems(draw, max_clips=4):
     """Draw a grid, a mask ratio, seeds, and motion with ties, static slots and static clips."""
     grid = Grid(draw(st.integers(1, 5)), draw(st.integers(1, 8)), draw(st.integers(2, 8)))
-    ratio = draw(
-        st.sampled_from(
-            [r for r in (0.1, 0.3, 0.5, 0.75, 0.9) if 0 < int(r * grid.patches) < grid.patches]
-            or [0.5]
-        )
-    )
+    ratios = [r for r in (0.1, 0.3, 0.5, 0.75, 0.9) if int(r * grid.patches)]
+    ratio = draw(st.sampled_from(ratios or [0.5]))
     clips = draw(st.integers(1, max_clips))
     seeds = np.array(draw(st.lists(st.integers(0, 2**63 - 1), min_size=clips, max_size=clips)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -78,28 +72,16 @@ def test_counts_are_exact(problem, name, jitter):
         assert (masked_BL.reshape(len(seeds), grid.slots, -1).sum(2) == hidden).all()
 
 
-@settings(max_examples=150, deadline=None)
-@given(problems(), st.sampled_from(SLOW), st.booleans())
-def test_equals_the_slow_transcription(problem, name, jitter):
+@pytest.mark.parametrize("name", SLOW)
+@settings(max_examples=20, deadline=None)
+@given(problem=problems(), jitter=st.booleans())
+def test_equals_the_slow_transcription(name, problem, jitter):
     grid, ratio, seeds, motion = problem
-    fast = make_mask(
-        name,
-        grid,
-        ratio,
-        seeds,
-        motion,
-        jitter=jitter,
-    ).reshape(len(seeds), grid.slots, -1)
+    fast = make_mask(name, grid, ratio, seeds, motion, jitter=jitter).reshape(
+        len(seeds), grid.slots, -1
+    )
     for clip, seed in enumerate(seeds.tolist()):
-        expected = slow.mask(
-            name,
-            grid,
-            ratio,
-            seed,
-            motion[clip],
-            jitter,
-            moved(motion)[clip],
-        )
+        expected = slow.mask(name, grid, ratio, seed, motion[clip], jitter, moved(motion)[clip])
         np.testing.assert_array_equal(fast[clip], expected)
 
 
@@ -109,22 +91,11 @@ def test_a_clips_mask_ignores_its_batch(problem, name):
     grid, ratio, seeds, motion = problem
     together = make_mask(name, grid, ratio, seeds, motion)
     for i in range(len(seeds)):
-        alone = make_mask(
-            name,
-            grid,
-            ratio,
-            seeds[i : i + 1],
-            motion[i : i + 1],
-            displacement=moved(motion)[i : i + 1],
-        )
+        own = slice(i, i + 1)
+        alone = make_mask(name, grid, ratio, seeds[own], motion[own], moved(motion)[own])
         assert np.array_equal(alone[0], together[i])
     turned = make_mask(
-        name,
-        grid,
-        ratio,
-        seeds[::-1],
-        motion[::-1],
-        displacement=moved(motion)[::-1],
+        name, grid, ratio, seeds[::-1], motion[::-1], displacement=moved(motion)[::-1]
     )
     assert np.array_equal(turned[::-1], together)
 
@@ -132,69 +103,6 @@ def test_a_clips_mask_ignores_its_batch(problem, name):
 def _clips(n, rows=28):
     rng = np.random.default_rng(0)
     return np.arange(n) * 7919, rng.integers(0, 6, (n, 8, rows, rows)).astype(np.float32)
-
-
-@pytest.mark.parametrize("name", MASKS)
-def test_seeds_matter_and_unguided_masks_ignore_motion(name):
-    seeds, motion = _clips(8)
-    masks = make_mask(name, GRID, MASKS[name].ratio, seeds, np.zeros_like(motion))
-    assert len({tuple(m.tolist()) for m in masks}) > 1
-    if not MASKS[name].guided:
-        assert np.array_equal(
-            make_mask(name, GRID, 0.75, seeds, motion), make_mask(name, GRID, 0.75, seeds)
-        )
-
-
-def test_blocks_are_drawn_where_the_clip_moves_or_where_it_does_not():
-    motion = np.zeros((200, 8, 14, 14), np.float32)
-    motion[:, :, :7, :7] = 1
-    hidden = {
-        name: make_mask(name, GRID, 0.5, np.arange(200), motion).reshape(200, 8, 14, 14)
-        for name in ("motion-blocks", "static-blocks", "multi-block")
-    }
-    moving = {name: masked[..., :7, :7].mean() for name, masked in hidden.items()}
-    assert moving["motion-blocks"] > moving["multi-block"] + 0.1
-    assert moving["static-blocks"] < moving["multi-block"] - 0.1
-
-
-def test_the_first_slot_is_shown_before_the_rest():
-    seeds, motion = _clips(8)
-    for name in ("future", "codec-clip"):
-        masked = make_mask(name, GRID, 0.75, seeds, motion).reshape(8, 8, 196)
-        assert not masked[:, 0].any()
-        masked = make_mask(name, GRID, 0.9, seeds, motion).reshape(8, 8, 196)
-        assert masked[:, 1:].all()
-        assert (masked[:, 0].sum(1) == 196 - 8 * 20).all()
-    assert make_mask("future", GRID, 0.75, seeds).reshape(8, 8, 196)[:, 2:].all()
-
-
-def test_random_masks_are_what_they_say():
-    seeds, _ = _clips(200)
-    tube, agnostic = (
-        make_mask(name, GRID, 0.75, seeds).reshape(200, 8, 14, 14) for name in ("tube", "agnostic")
-    )
-    assert (tube[:, :1] == tube[:, 1:]).all()
-    assert not (agnostic[:, :1] == agnostic[:, 1:]).all()
-    # Every place is equally likely: 0.75 +- 5 standard errors.
-    for mask in (tube, agnostic):
-        assert np.abs(mask[:, 0].mean(0) - 0.75).max() < 5 * (0.75 * 0.25 / 200) ** 0.5
-
-
-@settings(max_examples=150, deadline=None)
-@given(problems(), st.sampled_from(DENSE))
-def test_a_box_that_holds_still_hides_the_same_patches(problem, name):
-    """The mask is static while its box is.
-
-    The box of "block" never moves: it is the control without motion of Table 4e.
-    """
-    grid, ratio, seeds, motion = problem
-    boxes = make_boxes(name, grid, ratio, seeds, motion, jitter=False)
-    masked_BSN = make_mask(name, grid, ratio, seeds, motion, jitter=False).reshape(
-        len(seeds), grid.slots, -1
-    )
-    still_BS = (boxes.x_BS[:, 1:] == boxes.x_BS[:, :-1]) & (boxes.y_BS[:, 1:] == boxes.y_BS[:, :-1])
-    assert name != "block" or still_BS.all()
-    assert np.array_equal(masked_BSN[:, 1:][still_BS], masked_BSN[:, :-1][still_BS])
 
 
 def test_jitter_sums_to_zero_and_changes_the_aspect_ratio():
@@ -234,17 +142,6 @@ def test_a_still_slot_holds_the_last_centre():
     assert boxes.y_BS[0, 3:].tolist() == [2.5] * 5
 
 
-def test_ties_go_to_the_cell_nearest_the_last_centre():
-    motion = np.zeros((1, 8, 14, 14))
-    motion[0, 1, 7, 3] = 1
-    motion[0, 2:, 0, 0] = motion[0, 2:, 8, 4] = motion[0, 2:, 13, 13] = (
-        2  # plain argmax would take the corner
-    )
-    boxes = make_boxes("mgm", GRID, 0.5, np.array([5]), motion)
-    assert boxes.x_BS[0, 1:].tolist() == [3.5] + [4.5] * 6
-    assert boxes.y_BS[0, 1:].tolist() == [7.5] + [8.5] * 6
-
-
 SEEDS = np.arange(2)
 
 
@@ -272,14 +169,6 @@ def test_bad_input_gives_one_clear_line(arguments, message):
         with pytest.raises(UserError, match=re.escape(message)) as caught:
             function(*arguments)
         assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "setting", [{"ratio": 0.0}, {"ratio": 1.0}, {"ratio": float("nan")}], ids=str
-)
-def test_a_mask_refuses_bad_settings(setting):
-    with pytest.raises(ValidationError, match=next(iter(setting))):
-        Mask(**setting)
 
 
 def stripes(mask, grid, seed_B, magnitude_BSHW):

@@ -1,21 +1,16 @@
+from itertools import product
+
 import numpy as np
 
 from mgm.rng import STREAMS, clip_seed, generator
 
 
 def test_seeds_are_distinct_non_negative_and_fixed():
-    seeds = {
-        clip_seed(run, epoch, sample)
-        for run in range(10)
-        for epoch in range(10)
-        for sample in range(100)
-    }
+    seeds = {clip_seed(*of) for of in product(range(10), range(10), range(100))}
     assert len(seeds) == 10_000
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert clip_seed(0, 0, 0) == FIRST  # it never changes, because results depend on it
-
-
-FIRST = 4808561972376111626
+    # It never changes, because results depend on it.
+    assert clip_seed(0, 0, 0) == 4808561972376111626
 
 
 def test_streams_of_a_seed_are_fixed_and_unrelated():

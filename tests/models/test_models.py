@@ -67,15 +67,6 @@ def test_prediction_depends_on_visible_pixels_alone(batch):
     assert not torch.allclose(model.predict(visible, masked)[0], before)
 
 
-def test_patchify_is_the_literal_cut():
-    frames = torch.randint(0, 256, (2, 4, 6, 9, 3), dtype=torch.uint8)
-    patches = patchify(frames, tubelet=2, patch=3)
-    places = [(t, y, x) for t in (0, 2) for y in (0, 3) for x in (0, 3, 6)]
-    for token, (t, y, x) in enumerate(places):
-        cut = frames[:, t : t + 2, y : y + 3, x : x + 3]
-        assert torch.equal(patches[:, token], cut.reshape(2, 18, 3))
-
-
 def test_a_clip_of_weight_zero_has_no_gradient_and_keeps_its_place(batch):
     frames, masked = batch
     model = build_mae(PRETRAIN)

@@ -11,7 +11,7 @@ from mgm.masking import Grid, mask_clips
 from mgm.rng import clip_seed
 from mgm.spec import MASKS, Mask, Measure
 from mgm.stages.coverage import MOVES, coverage, hidden, hidden_shares
-from mgm.stages.saliency import inside, read_boxes, saliency
+from mgm.stages.saliency import read_boxes, saliency
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
@@ -58,11 +58,6 @@ def test_boxes_of_ones_own_are_in_a_csv(trained, tmp_path):
     path.write_text(f"{header}other,3,0,0,1,1\n")
     with pytest.raises(UserError, match="boxes of 0 videos"):
         saliency(Measure(**SMALL, name="saliency"), run)
-
-
-def test_a_pixel_is_inside_if_its_centre_is():
-    found = inside(np.array([[0.5, 1, 2, 2.6]]), 3, 4)
-    assert np.argwhere(found).tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
 
 
 def slow_share(clip, masked_SHW, tubelet):

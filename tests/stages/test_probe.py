@@ -15,9 +15,8 @@ def drawn(clips, numbers, classes=3, seed=0):
     """Return features with some information on their labels, and the labels."""
     draw = np.random.default_rng(seed)
     label_N = np.arange(clips) % classes
-    return draw.normal(size=(clips, numbers)) + draw.normal(size=(classes, numbers))[
-        label_N
-    ], label_N
+    x_ND = draw.normal(size=(clips, numbers))
+    return x_ND + draw.normal(size=(classes, numbers))[label_N], label_N
 
 
 @pytest.mark.parametrize("numbers", [5, 80], ids=["more clips", "more numbers"])

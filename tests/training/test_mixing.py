@@ -14,12 +14,8 @@ LABELS = torch.arange(B)
 
 def flat_clips():
     """Return clips with the value 40 * b in every pixel of clip b."""
-    return (
-        (40 * torch.arange(B, dtype=torch.uint8))
-        .view(B, 1, 1, 1, 1)
-        .expand(B, T, SIDE, SIDE, 3)
-        .contiguous()
-    )
+    value_B1111 = 40 * torch.arange(B, dtype=torch.uint8).view(B, 1, 1, 1, 1)
+    return value_B1111.repeat(1, T, SIDE, SIDE, 3)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -29,13 +25,11 @@ def test_cutmix_replaces_exactly_the_share_that_the_label_says(seed):
         partner = B - 1 - b
         replaced_THW = (frames[b] == 40 * partner).all(-1)
         assert ((frames[b] == 40 * b).all(-1) ^ replaced_THW).all()
-        assert (
-            replaced_THW == replaced_THW[:1]
-        ).all()  # space only: the same pixels in every frame
+        # The same pixels in every frame.
+        assert (replaced_THW == replaced_THW[:1]).all()
         share = replaced_THW.sum().item() / (T * SIDE * SIDE)
-        assert target_BC[b, partner].item() == pytest.approx(
-            share, abs=1e-7
-        )  # to float32's last place
+        # To float32's last place.
+        assert target_BC[b, partner].item() == pytest.approx(share, abs=1e-7)
         assert target_BC[b, b].item() == pytest.approx(1 - share, abs=1e-7)
         rows, columns = replaced_THW[0].any(1).sum(), replaced_THW[0].any(0).sum()
         assert rows * columns == replaced_THW[0].sum()  # a box
@@ -44,19 +38,13 @@ def test_cutmix_replaces_exactly_the_share_that_the_label_says(seed):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_mixup_mixes_every_pixel_as_the_label_says(seed):
-    frames = torch.randint(
-        0,
-        256,
-        (B, T, SIDE, SIDE, 3),
-        dtype=torch.uint8,
-        generator=torch.Generator().manual_seed(seed),
-    )
+    torch.manual_seed(seed)
+    frames = torch.randint(0, 256, (B, T, SIDE, SIDE, 3), dtype=torch.uint8)
     mixed, target_BC = mix(frames, LABELS, WHOLE, B, 0.8, 0.0, generator(seed, "augment"))
     for b in range(B):
         partner = B - 1 - b
-        expected = (
-            target_BC[b, b] * frames[b].double() + target_BC[b, partner] * frames[partner].double()
-        )
+        expected = target_BC[b, b] * frames[b].double()
+        expected += target_BC[b, partner] * frames[partner].double()
         assert (mixed[b].double() - expected).abs().max() <= 0.501
         assert target_BC[b].count_nonzero() <= 2
     assert len(set(target_BC.diagonal().tolist())) == 1  # one ratio per batch
@@ -67,9 +55,8 @@ def test_each_of_the_two_has_half_of_the_steps():
     cut = []
     for seed in range(300):
         frames, _ = mix(flat_clips(), LABELS, WHOLE, B, 0.8, 1.0, generator(seed, "augment"))
-        cut.append(
-            bool(torch.isin(frames, flat_clips()).all() and (frames != frames[:, :, :1, :1]).any())
-        )
+        plain = torch.isin(frames, flat_clips()).all()
+        cut.append(bool(plain and (frames != frames[:, :, :1, :1]).any()))
     assert 0.4 < np.mean(cut) < 0.6
 
 

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from mgm.results.run import read_result, status
 from mgm.spec import Augment, RunOptions, Views
 from mgm.stages.run import run_specs
-from tests.helpers.small_runs import FINETUNE, PRETRAIN, small_set
-from tests.training.test_stop import children, is_alive, steps, wait_for
+from tests.helpers.processes import children, is_alive, wait_for
+from tests.helpers.small_runs import FINETUNE, PRETRAIN
+from tests.training.test_stop import steps
 
 pytestmark = [pytest.mark.usefixtures("cpu"), pytest.mark.slow]
 TORCHRUN = Path(sys.executable).with_name("torchrun")
@@ -31,13 +32,6 @@ TUNED = FINETUNE.model_copy(
     }
 )
 LONG = PRETRAIN.model_copy(update={"optim": PRETRAIN.optim.model_copy(update={"steps": 60})})
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    small_set(folder)
-    return folder
 
 
 def torchrun(specs, data: Path, results: Path, *words: str) -> subprocess.Popen:

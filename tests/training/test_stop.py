@@ -15,7 +15,8 @@ from mgm import processes
 from mgm.errors import one_line
 from mgm.spec import Finetune, Pretrain, RunOptions
 from mgm.stages.run import run_specs
-from tests.helpers.small_runs import ATTENTIVE, FINETUNE, PRETRAIN, small_set
+from tests.helpers.processes import children, is_alive, wait_for
+from tests.helpers.small_runs import ATTENTIVE, FINETUNE, PRETRAIN
 
 pytestmark = pytest.mark.usefixtures("cpu")
 Spec = Pretrain | Finetune
@@ -29,13 +30,6 @@ STARTER = multiprocessing.get_context("forkserver")
 STARTER.set_forkserver_preload(["mgm.stages.finetune", "mgm.stages.pretrain", "timm.data.mixup"])
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 TRAINING = ("step", "loss", "lr", "grad_norm")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    small_set(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -79,31 +73,6 @@ def steps(folder: Path) -> int:
     """Return how many steps a run has logged."""
     path = folder / "log.jsonl"
     return len(path.read_bytes().splitlines()) if path.exists() else 0
-
-
-def wait_for(condition) -> None:
-    end = time.monotonic() + 60
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(word) for word in text.split()]
-
-
-def is_alive(pid: int) -> bool:
-    """Return whether a process runs. A zombie has ended."""
-    status = Path(f"/proc/{pid}/stat")
-    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_workers_change_nothing(data, whole, tmp_path, workers):
-    run_specs(SPECS, {"ssv2": [data]}, tmp_path, RunOptions(workers=workers))
-    for spec in SPECS:
-        assert outcome(tmp_path, spec) == whole[spec.run_id]
 
 
 WAYS = list(product((os.killpg, os.kill), SIGNALS))

@@ -4,7 +4,6 @@ import os
 import shutil
 import struct
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 import av
@@ -105,24 +104,17 @@ def test_an_orientation_that_only_key_frames_carry_turns_all_frames(tmp_path):
 
 @pytest.mark.parametrize("left", [2, 16, 30])
 def test_a_crop_keeps_the_vectors_at_their_pixels(tmp_path, left):
-    """A square of 16 pixels crosses the picture; its vectors lie where its pixels are."""
+    """A square crosses the picture; its vectors lie where its pixels are."""
     plain = write_video(tmp_path / "plain.mp4", moving_square(12, 96, 160, side=32), bf=0)
-    part = read(copied(plain, tmp_path / "part.mp4", bitstream=f"h264_metadata=crop_left={left}"))
-    whole = read(plain)
-    np.testing.assert_array_equal(part.frames_THWC, whole.frames_THWC[:, :, left:])
-    pixels_THW2 = whole.motion_THW2.repeat(8, 1).repeat(8, 2)[:, :, left:]
+    crop = f"h264_metadata=crop_left={left}:crop_top=16"
+    part, whole = read(copied(plain, tmp_path / "part.mp4", bitstream=crop)), read(plain)
+    np.testing.assert_array_equal(part.frames_THWC, whole.frames_THWC[:, 16:, left:])
+    pixels_THW2 = whole.motion_THW2.repeat(8, 1).repeat(8, 2)[:, 16:, left:]
     if left % 8 == 0:
         np.testing.assert_array_equal(part.motion_THW2, pixels_THW2[:, ::8, ::8])
     moved_THW2 = part.motion_THW2.repeat(8, 1).repeat(8, 2)[:, :, : 160 - left]
     # Blocks may begin between cells, so they are off by up to half a cell.
     assert (moved_THW2 == pixels_THW2).all(-1).mean() > 0.9
-
-
-def test_vectors_of_cropped_h264_are_those_of_the_visible_part():
-    whole, part = read(REPORTED / "crop-none.mp4"), read(REPORTED / "crop-left64-top32.mp4")
-    np.testing.assert_array_equal(part.frames_THWC, whole.frames_THWC[:, 32:, 64:])
-    np.testing.assert_array_equal(part.motion_THW2, whole.motion_THW2[:, 4:, 8:])
-    assert part.motion_THW2.any()
 
 
 def test_files_with_odd_structures_have_ffmpegs_pictures(tmp_path):
@@ -227,20 +219,6 @@ def test_packets_blocks_kinds_and_times_are_those_of_a_plain_program(path):
     assert track.kind_T.tolist() == [PictureType(frame.pict_type).name for frame in frames]
 
 
-@pytest.mark.parametrize(
-    ("name", "codec"), [("v.webm", "libvpx-vp9"), ("v.mp4", "libx265"), ("v.mkv", "libsvtav1")]
-)
-def test_packets_need_no_codec_with_vectors(tmp_path, name, codec):
-    quiet = {"x265_params": "log-level=none"} if codec == "libx265" else {}
-    path = write_video(tmp_path / name, moving_square(10), codec=codec, **quiet)
-    table = packets(path)
-    assert table["key"][0]
-    assert sorted(table["time_s"].round(2)) == pytest.approx([t / 25 for t in range(10)])
-    assert (table["size"] > 0).all()
-    with pytest.raises(NoMotion, match=name):
-        blocks(path, [0])
-
-
 @pytest.mark.parametrize("name", ["v.webm", "v.mkv", "v.flv"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_half_a_download_says_how_much_is_there(tmp_path, name, share):
@@ -260,6 +238,7 @@ def test_half_a_download_says_how_much_is_there(tmp_path, name, share):
     [
         ("v.webm", "libvpx-vp9", {}),
         ("v.mp4", "libx265", {"x265_params": "log-level=none"}),
+        ("v.mkv", "libsvtav1", {}),
         ("v.mp4", "libx264", {"g": 1}),
         ("v.avi", "mpeg4", {"gop": 1}),
     ],
@@ -267,8 +246,13 @@ def test_half_a_download_says_how_much_is_there(tmp_path, name, share):
 def test_a_file_without_vectors_says_so_and_reads_without_them(tmp_path, name, codec, options):
     path = write_video(tmp_path / name, moving_square(10), codec=codec, **options)
     assert (probe(path).vectors, probe(path).frames) == ("none", 10)
-    with pytest.raises(NoMotion, match=f"{name}: "):
-        source_track(path)
+    for work in (source_track, lambda path: blocks(path, [0])):
+        with pytest.raises(NoMotion, match=f"{name}: "):
+            work(path)
+    table = packets(path)
+    assert table["key"][0]
+    assert sorted(table["time_s"].round(2)) == pytest.approx([t / 25 for t in range(10)])
+    assert (table["size"] > 0).all()
     clip = read(path, [0, 5], motion=False)
     np.testing.assert_array_equal(clip.frames_THWC, shown(path)[[0, 5]])
     assert not clip.has_motion_T.any()
@@ -287,35 +271,6 @@ def test_every_codec_said_to_have_vectors_has_them(tmp_path, codec, suffix):
     clip = read(write_video(tmp_path / f"v.{suffix}", drawn, codec=codec, gop=30))
     assert clip.has_motion_T.sum() >= 6
     assert np.median(clip.motion_THW2[clip.motion_THW2.any(-1)], 0).tolist() == [4, 0]
-
-
-@pytest.mark.parametrize("path", CARRIED, ids=lambda path: path.name)
-def test_vectors_of_carried_clips_are_those_pyav_exports(path):
-    """The speed of a cell is that of one of the vectors whose block covers it."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        stream.codec_context.flags2 |= 1 << 28
-        frames = list(islice(container.decode(stream), 14))
-        exported = [frame.side_data.get("MOTION_VECTORS") for frame in frames]
-        clip = read(path, range(14))
-        turned = frames[0].height != clip.height
-        for t, data in enumerate(exported):
-            silent = data is None or (path.suffix == ".avi" and frames[t].pict_type == 3)
-            assert clip.has_motion_T[t] == (not silent)
-            if silent:
-                assert not clip.motion_THW2[t].any()
-                continue
-            vectors = data.to_ndarray()
-            known = {
-                tuple(sign * (v["motion_x"], v["motion_y"]) / v["motion_scale"])
-                for v in vectors
-                for sign in np.array([[1], [-1]])
-            } | {(0, 0)}
-            found = {tuple(vector) for vector in clip.motion_THW2[t].reshape(-1, 2)}
-            assert found <= ({(y, -x) for x, y in known} | {(-y, x) for x, y in known}) or (
-                not turned and found <= known
-            )
 
 
 def audio_file(path):
@@ -458,7 +413,4 @@ def test_a_clean_aperture_is_cut_out_of_frames_and_vectors(tmp_path):
     own_THW2 = whole.motion_THW2[:, top // 8 : top // 8 + 8, left // 8 : left // 8 + 12]
     np.testing.assert_array_equal(part.motion_THW2, own_THW2)
     assert own_THW2.any()
-    assert (probe(tmp_path / "clap.mp4").height, source_track(tmp_path / "clap.mp4").fps) == (
-        64,
-        25,
-    )
+    assert probe(tmp_path / "clap.mp4").height == 64

@@ -1,19 +1,16 @@
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgm.video import transform
+from mgm.spec import Clips
 from mgm.video.crop import Crop
 from mgm.video.decode import read
-from mgm.video.motion import (
-    Motion,
-    Rotation,
-    cells,
-    rasterise,
-    reference_distance,
-    rotated,
-)
+from mgm.video.motion import Motion, Rotation, cells, rasterise, reference_distance, rotated
+from mgm.video.transform import random_crop
 from tests.helpers.videos import moving_square, write_video
 
 NAMES = ("source", "w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")
@@ -36,10 +33,8 @@ def slow_paint(vectors, height, width):
     for (row, column), (v, is_future) in seen.items():
         if 0 <= row < motion_HW2.shape[0] and 0 <= column < motion_HW2.shape[1]:
             sign = 1 if is_future else -1
-            motion_HW2[row, column] = [
-                sign * int(v["motion_x"]) / int(v["motion_scale"]),
-                sign * int(v["motion_y"]) / int(v["motion_scale"]),
-            ]
+            moved = sign * int(v["motion_x"]), sign * int(v["motion_y"])
+            motion_HW2[row, column] = np.divide(moved, int(v["motion_scale"]))
             future_HW[row, column] = is_future
     return motion_HW2, future_HW
 
@@ -58,18 +53,9 @@ def test_paint_matches_the_slow_version_and_clips_at_the_edges(height, width, se
                     for y in range(0, 16, h)
                     if rng.random() < 0.7
                 ]
-                vectors += [
-                    (
-                        source,
-                        w,
-                        h,
-                        x + w // 2,
-                        y + h // 2,
-                        *rng.integers(-40, 40, 2),
-                        rng.choice([1, 2, 4]),
-                    )
-                    for x, y in blocks
-                ]
+                for x, y in blocks:
+                    moved = *rng.integers(-40, 40, 2), rng.choice([1, 2, 4])
+                    vectors.append((source, w, h, x + w // 2, y + h // 2, *moved))
     vectors = np.array(vectors, VECTOR)
     rng.shuffle(vectors)
     for fast, slow in zip(rasterise(vectors, height, width), slow_paint(vectors, height, width)):
@@ -108,23 +94,6 @@ def test_reference_distance_matches_the_slow_version(kinds):
         assert future[t] == (after[0] - t if after else 1)
 
 
-def test_the_magnitude_of_slots_divides_by_distance_and_skips_uninformed_frames():
-    rng = np.random.default_rng(0)
-    motion, distance = (
-        rng.normal(size=(6, 2, 3, 2)).astype(np.float32),
-        rng.integers(1, 4, (6, 2, 3)).astype(np.float32),
-    )
-    has_motion = np.array([False, True, True, True, False, False])
-    slow = np.zeros((3, 2, 3))
-    for t in range(6):
-        if has_motion[t]:
-            slow[t // 2] += (motion[t, ..., 0] ** 2 + motion[t, ..., 1] ** 2) ** 0.5 / distance[t]
-    fast = Motion(motion, distance, has_motion, (16, 24)).magnitude(2)
-    assert fast.dtype == np.float32
-    np.testing.assert_allclose(fast, slow, rtol=1e-6)
-    assert not fast[2].any()
-
-
 def test_slot_displacement_is_the_mean_of_what_is_known_over_the_slots_frames():
     motion, distance = np.zeros((6, 1, 2, 2), np.float32), np.full((6, 1, 2), 2, np.float32)
     motion[1:5, 0, 0] = (8, -4)  # 4 and -2 pixels per frame
@@ -132,11 +101,8 @@ def test_slot_displacement_is_the_mean_of_what_is_known_over_the_slots_frames():
     found = Motion(motion, distance, has_motion, (8, 16)).displacement(tubelet=2, stride=3)
     assert found.dtype == np.float32
     found *= (16, 8)
-    assert found[:, 0, 0].tolist() == [
-        [24, -12],
-        [24, -12],
-        [0, 0],
-    ]  # over six frames of the video; an I-frame does not count
+    # Over six frames of the video; an I-frame does not count.
+    assert found[:, 0, 0].tolist() == [[24, -12], [24, -12], [0, 0]]
     assert not found[:, 0, 1].any()
 
 
@@ -185,18 +151,13 @@ def test_the_largest_motion_under_a_cell_is_that_of_its_pixels(seed):
         np.array([True, True, False, True]),
         (height, width),
     )
-    box = (
-        transform.multiscale(height, width, size, rng)
-        if seed < 4
-        else transform.view_crop(height, width)
-    )
-    box = Crop(box.top, box.left, box.height, box.width, flip)
+    clips = Clips(size=size, crop="multiscale" if seed < 4 else "centre")
+    box = replace(random_crop(clips, height, width, seed), flip=flip)
     found = motion.under(box, size).magnitude(2)
 
     top, left = int(box.top // 8), int(box.left // 8)
-    part = np.s_[
-        :, top : int(-(-(box.top + box.height) // 8)), left : int(-(-(box.left + box.width) // 8))
-    ]
+    bottom, right = int(-(-(box.top + box.height) // 8)), int(-(-(box.left + box.width) // 8))
+    part = np.s_[:, top:bottom, left:right]
     distance = motion.distance_THW[part]
     moved = motion.vectors_THW2[part].astype(np.float64)
     velocity = moved * (size / box.width, size / box.height) / distance[..., None]
@@ -209,11 +170,8 @@ def test_the_largest_motion_under_a_cell_is_that_of_its_pixels(seed):
             y = box.top - 8 * top + np.array([row, row + 1]) * box.height / count
             place = count - 1 - column if flip else column
             x = box.left - 8 * left + np.array([place, place + 1]) * box.width / count
-            (y0, x0), (y1, x1) = (
-                np.floor([y[0] + 1e-6, x[0] + 1e-6]),
-                np.ceil([y[1] - 1e-6, x[1] - 1e-6]),
-            )
-            under = pixels[:, int(y0) : int(y1), int(x0) : int(x1)]
+            y0, x0 = int(y[0] + 1e-6), int(x[0] + 1e-6)
+            under = pixels[:, y0 : math.ceil(y[1] - 1e-6), x0 : math.ceil(x[1] - 1e-6)]
             np.testing.assert_allclose(found[:, row, column], under.max((1, 2)), rtol=1e-5)
 
 

@@ -15,10 +15,10 @@ from mgm.errors import UserError
 from mgm.spec import Clips
 from mgm.video import decode, store
 from mgm.video.clip import Crop, cut
-from mgm.video.decode import read, source_track
+from mgm.video.decode import read
 from mgm.video.planes import frames_of, no_planes
 from mgm.video.track import Track
-from tests.helpers.videos import ROOT, moving_square, rotate_metadata, stored, write_video
+from tests.helpers.videos import ROOT, moving_square, stored, write_matrix, write_video
 
 WALK = ROOT / "docs" / "walk.mp4"
 
@@ -101,11 +101,9 @@ def test_planes_on_the_device_are_the_frames_of_the_cpu(tmp_path, crop):
     assert off.max() <= 5
 
 
-@pytest.mark.parametrize("clockwise", [0, 90, 270])
-def test_frames_are_upright_small_and_even_and_motion_keeps_its_pixels(tmp_path, clockwise):
-    path = write_video(tmp_path / "v.mp4", smooth(9, 122, 202))
-    if clockwise:
-        rotate_metadata(path, clockwise)
+@pytest.mark.parametrize("matrix", [(1, 0, 0, 1), (0, 1, -1, 0), (0, -1, 1, 0)])
+def test_frames_are_upright_small_and_even_and_motion_keeps_its_pixels(tmp_path, matrix):
+    path = write_matrix(write_video(tmp_path / "v.mp4", smooth(9, 122, 202)), *matrix)
     mp4, track = stored(path, tmp_path, short_side=60)
     facts, whole = track.facts, read(path)
     assert (facts.source_height, facts.source_width) == whole.frames_THWC.shape[1:3]
@@ -142,11 +140,7 @@ def test_colours_of_every_space_and_range_are_kept(tmp_path, colours):
 
 @pytest.mark.parametrize(
     ("name", "codec", "options"),
-    [
-        ("v.webm", "libvpx-vp9", {}),
-        ("v.mp4", "libx264", {"g": 1}),
-        ("v.mp4", "libsvtav1", {}),
-    ],
+    [("v.webm", "libvpx-vp9", {}), ("v.mp4", "libx264", {"g": 1}), ("v.mp4", "libsvtav1", {})],
 )
 def test_a_source_without_vectors_gets_those_of_an_encoding(tmp_path, name, codec, options):
     drawn = moving_square(24, 96, 128, side=48)
@@ -173,28 +167,12 @@ def test_the_share_of_interlaced_pictures_is_noted(tmp_path):
     assert track.facts.interlaced == pytest.approx(0.5)
 
 
-def test_what_cannot_be_read_leaves_nothing_behind(tmp_path):
-    path = Path(write_video(tmp_path / "v.mp4", moving_square(24)))
-    data = bytearray(path.read_bytes())
-    start, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
-    data[start + (end - start) // 3 : end] = bytes(end - start - (end - start) // 3)
-    path.write_bytes(data)
-    (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match=r"v\.mp4: .* packets do not decode"):
-        stored(path, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
-
-
 def test_a_file_that_was_replaced_is_not_read(tmp_path):
-    """By one of another size, or of the same size with other frames."""
     mp4, track = stored(write_video(tmp_path / "v.mp4", moving_square(8)), tmp_path)
     good = Path(mp4).read_bytes()
     Path(mp4).write_bytes(good[:-1])
     with pytest.raises(UserError, match=r"v\.stored\.mp4: has .* bytes, and its track says"):
         store.read_clips(mp4, track, [[0]], None, 0)
-    Path(mp4).write_bytes(good[:200] + good[150:-50])
-    with pytest.raises(UserError, match="frame 3 is damaged"):
-        store.read_clips(mp4, track, [[3]], None, 0)
     Path(mp4).unlink()
     with pytest.raises(UserError, match=r"v\.stored\.mp4: cannot be read \(No such file"):
         store.read_clips(mp4, track, [[3]], None, 0)
@@ -229,13 +207,11 @@ def test_every_flipped_bit_of_a_frame_is_found(tmp_path):
         Path(mp4).write_bytes(data)
         others = [[n for n in range(8) if n != index]]
         assert store.read_clips(mp4, track, others, None, 0).shape[1] == 7
-        reads = (
-            lambda: store.read_clips(mp4, track, [[0, index]], None, 0),  # noqa: B023
-            lambda: store.check_video(mp4, track),
-        )
-        for work in reads:
-            with pytest.raises(UserError, match=rf"v\.stored\.mp4: frame {index} is damaged"):
-                work()
+        damaged = rf"v\.stored\.mp4: frame {index} is damaged"
+        with pytest.raises(UserError, match=damaged):
+            store.read_clips(mp4, track, [[0, index]], None, 0)
+        with pytest.raises(UserError, match=damaged):
+            store.check_video(mp4, track)
 
 
 def test_a_check_reads_all_of_the_motion(tmp_path):
@@ -262,13 +238,3 @@ def test_memory_and_open_files_stay_flat(walk):
     (before, files), (after, still) = some(20), some(400)
     assert after - before < 2000  # kB
     assert still == files
-
-
-def test_equal_sources_make_equal_files(tmp_path):
-    both = []
-    for n in (0, 1):
-        (tmp_path / str(n)).mkdir()
-        mp4, track = stored(WALK, tmp_path / str(n))
-        both.append((Path(mp4).read_bytes(), Path(track.path).read_bytes()))
-    assert both[0] == both[1]
-    assert source_track(WALK).facts.frames == len(track)

@@ -1,0 +1,27 @@
+"""Processes that a test has started, and theirs."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until the condition holds, or some seconds have passed."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started, without Python's tracker of resources."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    found = map(int, path.read_text().split() if path.exists() else ())
+    return [
+        one for one in found if b"resource_tracker" not in Path(f"/proc/{one}/cmdline").read_bytes()
+    ]
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process runs. A zombie has ended."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
