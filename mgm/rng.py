@@ -45,3 +45,12 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def another(seed: int, own: int, count: int) -> int:
+    """Draw one of `count` numbers that is not `own`. The others are equally likely.
+
+    Shuffled guidance takes the video of this number.
+    """
+    other = int(generator(seed, "guide").integers(count - 1))
+    return other + (other >= own)

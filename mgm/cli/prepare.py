@@ -9,9 +9,9 @@ from mgm.cli.base import app
 from mgm.console import say
 from mgm.errors import UserError, nearest
 from mgm.files import read_json
-from mgm.spec import PUBLISHED, Flow
+from mgm.spec import PUBLISHED, SHARED, Flow
 
-DATASETS = ("folder", "drawn", "shared", *PUBLISHED)
+DATASETS = ("folder", "drawn", SHARED, *PUBLISHED)
 Processes = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Worker processes. Default: one per core.")
 ]
@@ -25,8 +25,7 @@ def prepare(
             metavar="DATASET",
             help="folder: your own videos. drawn: generated ones. shared: one prepared set to "
             "train on, and the classes of another with the same names to test on. Or a published "
-            "one: "
-            f"{', '.join(PUBLISHED)}.",
+            f"one: {', '.join(PUBLISHED)}.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write videos, tracks and index to.")],
@@ -85,7 +84,7 @@ def prepare(
         return
     if source is None:
         raise UserError(f"{dataset}: needs --source, the folder of the videos")
-    if dataset == "shared" or (dataset in PUBLISHED and PUBLISHED[dataset].derived_from):
+    if dataset == SHARED or (dataset in PUBLISHED and PUBLISHED[dataset].derived_from):
         from mgm.data.published import derive
 
         say(summary(derive(dataset, source, target, out)))

@@ -1,6 +1,5 @@
 """Commands that read results: report, sync, pack."""
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -47,8 +46,6 @@ def report(
 
     Results are the runs in results/NAME, or results/NAME.csv.xz. This never trains.
     """
-    # A notebook's backend, which its programs inherit, may not be installed here.
-    os.environ["MPLBACKEND"] = "agg"
     from mgm.report.page import Report
     from mgm.results.frame import load
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.masking import Grid, mask_clips
-from mgm.rng import clip_seed, generator
+from mgm.rng import another, clip_seed, generator
 from mgm.spec import Augment, Clips, Mask, Views, mask_info
 from mgm.video.clip import cut
 from mgm.video.crop import Crop
@@ -181,9 +181,7 @@ def _guide(
     """
     if not of.mask or of.mask.guidance != "shuffled":
         return sample, index_T, crop
-    other = int(generator(seed, "guide").integers(len(of.videos) - 1))
-    # Skip the clip's own video. The others are equally likely.
-    other += other >= sample
+    other = another(seed, sample, len(of.videos))
     video, seed = of.videos[other], clip_seed(seed, 0, other)
     index_T = training_indices(of.clips, video.frames, generator(seed, "sample"))
     return other, index_T, random_crop(of.clips, video.height, video.width, seed)

@@ -30,7 +30,7 @@ from mgm.data.index import SPLITS, Index, Video, content_digest, read_index, wri
 from mgm.data.lists import UNLABELLED, Row, read_list, read_names
 from mgm.errors import UserError, valid
 from mgm.files import read_json, read_text
-from mgm.spec import GENERATED, PUBLISHED
+from mgm.spec import GENERATED, PUBLISHED, SHARED
 
 LISTS = Path(__file__).parent / "carried"
 Lists = tuple[tuple[str, ...], list[Row]]
@@ -219,10 +219,6 @@ def mini_k200(source: Path, out: Path) -> Index:
     listed = sum(map(len, ids.values()))
     note = f"Mini-K200: {len(videos):,} videos of {listed:,} listed ids are there"
     return Index(out, whole.classes, tuple(videos), (), digest, note, settings=whole.settings)
-
-
-# The task of two prepared sets whose classes are shared by name.
-SHARED = "shared"
 
 
 def task_digest(task: str, source: str, target: str) -> str:

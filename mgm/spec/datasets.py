@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from mgm.spec.run_specs import Data
 
 GENERATED = "generated videos"  # the note of a generated set's index begins with this
+# The task of two prepared sets whose classes are shared by name.
+SHARED = "shared"
 
 
 @dataclass(frozen=True)

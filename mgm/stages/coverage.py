@@ -12,13 +12,13 @@ import numpy as np
 from mgm.data.index import Video, spread
 from mgm.errors import UserError
 from mgm.masking import Grid, mask_clips
-from mgm.rng import clip_seed, generator
+from mgm.rng import another, clip_seed
 from mgm.spec import MASKS, Clips, Mask, Measure
 from mgm.spec.masks import Method
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
-from mgm.video.track import Track
+from mgm.video.track import read_track
 from mgm.video.transform import view_crop, view_indices
 
 if TYPE_CHECKING:
@@ -151,7 +151,9 @@ def middle_clip(video: Video, clips: Clips) -> tuple[Clip, np.ndarray]:
     """Return the centre crop of a prepared video's middle clip, and its frames' numbers."""
     index_T = view_indices(clips, video.frames, view=0, views=1)
     crop = view_crop(video.height, video.width)
-    (frames_THWC,) = read_clips(video.path, Track(video.track()), index_T[None], [crop], clips.size)
+    (frames_THWC,) = read_clips(
+        video.path, read_track(video.track()), index_T[None], [crop], clips.size
+    )
     return Clip(frames_THWC, _middle_motion(video, clips)), index_T
 
 
@@ -159,13 +161,13 @@ def _middle_motion(video: Video, clips: Clips, method: Method = "codec") -> Moti
     """Return the motion of the centre crop of a video's middle clip."""
     index_T = view_indices(clips, video.frames, view=0, views=1)
     crop, shape = view_crop(video.height, video.width), (video.height, video.width)
-    return Track(video.track(method)).motion(index_T, crop, clips.size, shape)
+    return read_track(video.track(method)).motion(index_T, crop, clips.size, shape)
 
 
 def _guide(videos: Sequence[Video], sample: int, mask: Mask, clips: Clips, seed: int) -> Motion:
     """Return the motion that guides a video's mask: its own, or if shuffled, another video's."""
     if mask.guidance == "shuffled":
-        other = int(generator(seed, "guide").integers(len(videos) - 1))
-        # Skip the own video. The others are equally likely.
-        sample = other + (other >= sample)
+        if len(videos) < 2:
+            raise UserError("mask.guidance shuffled needs two test videos, and there is one")
+        sample = another(seed, sample, len(videos))
     return _middle_motion(videos[sample], clips, mask.method)

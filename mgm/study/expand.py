@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mgm.data.index import read_about
-from mgm.data.published import SHARED, task_digest
+from mgm.data.published import task_digest
 from mgm.drawn.params import parse_params
 from mgm.errors import UserError, nearest, valid
 from mgm.spec import (
     PUBLISHED,
+    SHARED,
     Data,
     Mask,
     Measure,

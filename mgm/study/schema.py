@@ -113,11 +113,13 @@ class Dataset(FrozenModel):
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
-        given = (self.generate is not None, self.root, self.videos_of, self.use, self.mean_of)
-        if sum(map(bool, (*given, self.adapt))) != 1:
+        drawn, taken = self.generate is not None, (self.videos_of, self.adapt, self.mean_of)
+        if sum(map(bool, (drawn, self.root, self.use, *taken))) != 1:
             raise ValueError("needs one of use, generate, root, videos_of, adapt, mean_of")
         if re.search("[{}]", self.root.replace(SEED, "")):
             raise ValueError(f"root: {self.root} has braces; only {SEED} may have them")
+        if self.shift and not (self.seeded or self.videos_of):
+            raise ValueError("shift needs generate, adapt, videos_of or a root with {seed}")
         if self.minus_mean_of and not self.mean_of:
             raise ValueError("minus_mean_of needs mean_of")
         _once([*self.mean_of, *self.minus_mean_of])

@@ -107,6 +107,8 @@ def test_a_rows_mask_hides_by_its_own_motion_or_by_anothers(trained, tmp_path):
     found = hidden(spec.model_copy(update={"mask": shuffled}), run)["hidden"]
     assert found == pytest.approx(np.nanmean(others))
     assert abs(np.nanmean(own) - np.nanmean(others)) > 1
+    with pytest.raises(UserError, match="two test videos"):
+        hidden(spec.model_copy(update={"mask": shuffled, "videos": 1}), run)
 
 
 def test_coverage_is_the_share_of_moving_pixels_under_each_mask(trained, tmp_path):
