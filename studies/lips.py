@@ -3,7 +3,7 @@
     git clone https://github.com/SAGAR0097/LIP-READING-USING-DEEP-LEARNING-   # 435 MB
     python studies/lips.py LIP-READING-USING-DEEP-LEARNING-                   # 3 minutes
 
-Writes data/lips-0 to data/lips-4, whose classes are the ten digits. A second argument, letters,
+Writes data/lips-0 to data/lips-5, whose classes are the ten digits. A second argument, letters,
 colours or commands, writes data/lips-letters-0 and so on. The clips are of speaker 1 of the GRID
 corpus. lips.csv has its licence, and each clip's fold and the frames of its words.
 
@@ -41,6 +41,7 @@ COMMIT = "96c9ef95878fc9b54410f52dbc364c3a65f99f57"
 LIST = Path(__file__).with_suffix(".csv")
 PLACE = {"digits": 4, "letters": 3, "colours": 1, "commands": 0}  # in a clip's name
 FRAMES = 16
+FOLDS = 6
 SHIFT = 6  # most frames from the middle of a word to that of its clip
 TOP, LEFT, SIDE = 144, 96, 128  # of the mouth in a picture of 288 x 360
 SHORT_SIDE = 96  # of the prepared clips
@@ -140,7 +141,7 @@ def main(clone: str, words: str = "digits", data: str = "data") -> None:
     source.unlink(missing_ok=True)
     say("\n".join([f"{len(left_out)} of {len(clips):,} clips are left out:", *left_out]))
     listed = pd.DataFrame(rows, columns=["path", "label", "fold"])
-    for fold in range(5):
+    for fold in range(FOLDS):
         table, out = folder / f"fold-{fold}.csv", Path(f"{folder}-{fold}")
         split = np.where(listed.fold == str(fold), "test", "train")
         listed[["path", "label"]].assign(split=split).to_csv(table, index=False)

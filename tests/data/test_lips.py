@@ -58,7 +58,8 @@ def lips(clone, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("lips", path)
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
-    rows = [f"{name},{n % 5},1-2,1-2,1-2,14.25-{20 + n},\n" for n, name in enumerate(CLIPS)]
+    words = "1-2,1-2,1-2"
+    rows = [f"{name},{n},{words},14.25-{20 + n},\n" for n, name in enumerate(CLIPS)]
     rows += ["bbaf3s,0,1-2,1-2,1-2,14-20,\n", "bbaf4p,0,1-2,1-2,1-2,14-20,\n", "aa00,,,,,,is odd\n"]
     (tmp_path / "lips.csv").write_text("# head\n" + ROWS + "".join(rows))
     monkeypatch.setattr(program, "LIST", tmp_path / "lips.csv")
@@ -74,7 +75,7 @@ def test_word_clips_have_the_vectors_and_pixels_of_the_original(lips, clone, tmp
     assert "bbaf4p: is not in the clone" in said
     assert "bbaf3s: cannot be read as a video" in said
     tested = []
-    for fold in range(5):
+    for fold in range(lips.FOLDS):
         index = read_index(tmp_path / f"lips-{fold}")
         assert len(index.videos) == len(CLIPS)
         tested += [video.name for video in index.test]
