@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
 from mgm.report.style import ACCENT, COLOURS, INK, MARKS, caption, colours_of
+from mgm.results.statistics import Estimate, slope
 from mgm.spec import MASKS
 from mgm.study.schema import View
 
@@ -176,8 +177,9 @@ def _wrapped(name: str) -> str:
     """Break a long name, first where one row is subtracted from another."""
     if len(name) <= LETTERS:
         return name
-    parts = name.replace(" minus ", "\nminus ").split("\n")
-    return "\n".join(textwrap.fill(part, LETTERS) for part in parts)
+    parts = name.replace(" minus ", "\nminus ")
+    fits = max(map(len, parts.split("\n"))) <= LETTERS
+    return parts if fits else textwrap.fill(name, LETTERS)
 
 
 def _height(name: str) -> float:
@@ -208,6 +210,50 @@ def _differences(axes: Axes, lines: pd.DataFrame) -> None:
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
+
+
+def gains(marks: pd.DataFrame) -> Figure:
+    """Draw paired differences of units over other differences, in a panel per pair of rows.
+
+    Args:
+        marks: one per unit, with `row`, `minus`, `title`, `column`, `unit`, `share`, `x` and `y`;
+            `over`, what x is a difference of, and `points`, its unit in brackets.
+    """
+    panels = [*marks.groupby(["title", "column", "row"], sort=False)]
+    figure, said = Figure((WIDTH, (HEIGHT + 0.6) * len(panels))), list[str]()
+    every = figure.subplots(len(panels), squeeze=False)
+    for axes, ((title, column, row), own) in zip(every.flat, panels):
+        first, found = own.iloc[0], slope(own.x.tolist(), own.y.tolist())
+        over, compared = first.over, f"{row} minus {first['minus']}"
+        colour = ACCENT if row.startswith("MGM") else COLOURS[1]
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.plot(own.x, own.y, "o", color=colour, ms=4, mfc="none")
+        if np.isfinite(found.mean):
+            ends = np.array([own.x.min(), own.x.max()])
+            axes.plot(ends, own.y.mean() + found.mean * (ends - own.x.mean()), color=colour)
+        axes.set_title(textwrap.fill(f"{column}: {compared} ({title})", 50))
+        axes.set_xlabel(textwrap.fill(f"{over}: {compared}{first.points}", 50))
+        axes.set_ylabel("Gain (points)" if first.share else "Gain")
+        axes.grid(axis="y")
+        said.append(f"{column}: " * (len(panels) > 1) + _trend(found, first["unit"], over))
+    figure.tight_layout()
+    key = f"Each mark is a {marks['unit'].iloc[0].removesuffix('s')}. Line: least squares."
+    return caption(figure, "\n".join([key, *said]))
+
+
+def _trend(found: Estimate, units: str, over: str) -> str:
+    """Return what a slope says, in words."""
+    unit = units.removesuffix("s")
+    if not np.isfinite(found.mean):
+        return f"All {found.n} {units} have the same difference in {over}."
+    more = "larger" if found.mean > 0 else "smaller"
+    said = f"A {unit} with a difference in {over} that is 1 larger has a gain that is on average "
+    said += f"{abs(found.mean):.2f} {more} (slope {found.mean:.2f}"
+    if not found.has_interval:
+        return f"{said}, without an interval, over {found.n} {units})."
+    shown = "a trend" if found.low > 0 or found.high < 0 else "no trend"
+    said += f" [{found.low:.2f}, {found.high:.2f}], 95 % interval over {found.n} {units})"
+    return f"{said}: {shown} is shown."
 
 
 def coverage(metrics: Mapping[str, float], note: str = "") -> Figure:

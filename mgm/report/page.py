@@ -233,6 +233,8 @@ class Report:
             return replace(about, why="Not drawn.")
         if view.kind == "clips":
             return self._clips(about, view)
+        if view.kind == "gains":
+            return self._gains(about, view, study)
         if view.kind == "chart" and view.x in ("epochs", "ratio", "steps"):
             return self._chart(about, view, study, own)
         return self._differences(about, view, study)
@@ -263,6 +265,26 @@ class Report:
         from mgm.report import charts
 
         return self._figure(about, lambda: charts.differences(lines, view.minus))
+
+    def _gains(self, about: Shown, view: View, study: Study) -> Shown:
+        """Draw the difference of each unit, over that of the view `over`."""
+        points = self.gains(study, view)
+        if points.empty:
+            return replace(about, why=NOTHING)
+        from mgm.report import charts
+
+        return self._figure(about, lambda: charts.gains(points))
+
+    def gains(self, study: Study, view: View) -> pd.DataFrame:
+        """Return a mark per unit of each difference of a view, as `charts.gains` draws it."""
+        places, over = self.places[study.study], study.views[view.over]
+        across, marks = places[over.datasets[0], over.columns[0]], list[dict[Any, Any]]()
+        for line in self.compared(study, view).to_dict("records"):
+            pair = line["row"], line["minus"]
+            own, other = places[line["dataset"], line["column"]].paired(pair), across.paired(pair)
+            marks += [line | {"x": other[n], "y": own[n]} for n in own if n in other]
+        points = " (points)" * across.share
+        return pd.DataFrame(marks).assign(over=over.columns[0], points=points)
 
     def differences(self, study: Study, view: View) -> pd.DataFrame:
         """Return a line per difference of a view, as `charts.differences` draws it."""

@@ -1,7 +1,8 @@
-"""Confidence intervals of means and of shares, at a level of 95 %."""
+"""Confidence intervals of means, shares and slopes, at a level of 95 %."""
 
 from collections.abc import Sequence
-from math import inf, isfinite, sqrt
+from math import inf, isfinite, nan, sqrt
+from statistics import fmean, linear_regression
 from typing import NamedTuple
 
 # Units of an interval. With two it would be wider than the scale of an accuracy.
@@ -46,6 +47,25 @@ def student(
         return Estimate(mean, n=n)
     half = float(stdtrit(n - 1, 0.975)) * error
     return Estimate(mean, min(max(mean - half, low), mean), max(min(mean + half, high), mean), n)
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> Estimate:
+    """Return the slope of the line of least squares of y over x, with its t interval.
+
+    The interval has n - 2 degrees of freedom. The slope is NaN if all x are equal.
+    """
+    from scipy.special import stdtrit
+
+    n, middle = len(x), fmean(x)
+    spread = sum((one - middle) ** 2 for one in x)
+    if spread < EQUAL:
+        return Estimate(nan, n=n)
+    rise, start = linear_regression(x, y)
+    rest = sum((other - start - rise * one) ** 2 for one, other in zip(x, y))
+    if n < FEWEST or rest < EQUAL:
+        return Estimate(rise, n=n)
+    half = float(stdtrit(n - 2, 0.975)) * sqrt(rest / (n - 2) / spread)
+    return Estimate(rise, rise - half, rise + half, n)
 
 
 def binomial(share: float, n: int) -> Estimate:

@@ -115,10 +115,12 @@ def _targets(studies: Sequence[Study], found: Expansion) -> dict[str, list[str]]
                 shown = [found.pictures[key]] if key in found.pictures else []
                 runs += shown
             else:
+                parts = study.parts_of(view)
                 shown = [
                     run_id
                     for dataset, row, column, run_id in places
-                    if any(view.shows(name, row, column) for name in study.keys_with(dataset))
+                    for name in study.keys_with(dataset)
+                    if any(part.shows(name, row, column) for part in parts)
                 ]
             of_views[key] = [*dict.fromkeys(shown)]
         targets[study.study] = [*dict.fromkeys(runs)]

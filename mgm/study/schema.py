@@ -30,8 +30,8 @@ PREFIXES = ("cells-", "differences-", "predictions-")
 RESERVED = (*RULES, "sample", "cells", "claims", "differences", "predictions", "runs")
 # The metric of each control without a model, by its title.
 CONTROL_ROWS = {control.title: control.name for control in CONTROLS if control.kind != "model"}
-# Metrics that are shares of test videos or of predictions, in per cent.
-SHARES = {"top1", "outside", *CONTROL_ROWS.values()}
+# Metrics that are shares of test videos, predictions or moving pixels, in per cent.
+SHARES = {"top1", "outside", "hidden", *CONTROL_ROWS.values()}
 
 
 def _numbers(value: Any) -> Any:
@@ -183,17 +183,20 @@ class View(Selection):
     Kinds: `paper` is a table in the paper's layout (`mgm/study/paper/KEY.csv`). `table` has a line
     per row, or per dataset if `turned`. `chart` has accuracies over a number. `differences` has
     paired differences from the row `minus`, or those of `compare` whose first row is in `rows`.
-    `clips` shows arrays that a run of its own writes.
+    `gains` has the differences from `minus` of each unit, such as a world, over those of another
+    view. `clips` shows arrays that a run of its own writes.
     """
 
-    kind: Literal["paper", "table", "chart", "differences", "clips"] = "table"
+    kind: Literal["paper", "table", "chart", "differences", "gains", "clips"] = "table"
     title: str = ""
     note: str = ""
     turned: bool = False
     controls: bool = True
-    # Charts, differences and tables: the row that is subtracted from all others. A table has the
-    # differences after its numbers, and the paper's numbers for its rows.
+    # Charts, differences, gains and tables: the row that is subtracted from all others. A table has
+    # the differences after its numbers, and the paper's numbers for its rows.
     minus: str = ""
+    # Gains: the view, of one dataset and one column, whose differences are the horizontal axis.
+    over: str = ""
     # Charts: the axis, the colours and the panels. Studies frozen before there were `differences`
     # have `row` and `dataset` as axes of charts.
     x: Literal["row", "dataset", "epochs", "ratio", "steps"] = "row"
@@ -315,6 +318,13 @@ class Study(FrozenModel):
                 raise ValueError(f"views.{key}.kind: paper is for the paper's tables; use table")
             if view.show and any(self.datasets[name].mean_of for name in view.datasets):
                 raise ValueError(f"views.{key}.datasets: a mean has no videos; name another")
+            over = self.views.get(view.over, View())
+            if view.kind == "gains" and not (
+                view.minus and len(over.datasets) == len(over.columns) == 1
+            ):
+                raise ValueError(f"views.{key}: gains needs minus, and over with one column's view")
+            if view.kind == "gains" and self.overlap:
+                raise ValueError(f"views.{key}.kind: gains needs units that do not overlap")
         return self
 
     def _references(self) -> Iterator[tuple[str, str, Iterable[str]]]:
@@ -327,6 +337,7 @@ class Study(FrozenModel):
             for used, known in (("datasets", self.datasets), ("columns", self.columns)):
                 yield from ((where, name, known) for name in getattr(part, used))
             yield from ((where, name, every) for name in (*part.rows, getattr(part, "minus", "")))
+            yield where, getattr(part, "over", ""), self.views
         for name, row in self.rows.items():
             yield f"rows.{name}.from", row.start, ["none", *rows[: rows.index(name)]]
         for name, dataset in self.datasets.items():
@@ -356,6 +367,14 @@ class Study(FrozenModel):
         """Return the datasets that show a dataset's numbers: itself, and means of it."""
         places = self.datasets.items()
         return [name for name, place in places if dataset in (name, *place.parts)]
+
+    def parts_of(self, view: View) -> list[View]:
+        """Return the cells that a view needs: its own, those it subtracts, and those it is over."""
+        pairs = self.compare if view.kind == "differences" and not view.minus else ()
+        subtracted = (view.minus, *(other for row, other in pairs if row in view.rows))
+        rows = view.rows and (*view.rows, *filter(None, subtracted))
+        parts = [view, *(self.views[key] for key in (view.over,) if key)]
+        return [part.model_copy(update={"rows": rows, "kind": view.kind}) for part in parts]
 
     @property
     def shown_views(self) -> dict[str, View]:

@@ -12,9 +12,10 @@ from mgm.report import charts
 from mgm.report.clips import DRAW
 from mgm.report.page import Report
 from mgm.report.style import ACCENT, write
-from mgm.results.frame import load
+from mgm.results.frame import Published, joined, load
+from mgm.study.expand import expand
 from mgm.study.schema import View
-from tests.helpers.fake_results import clip_arrays
+from tests.helpers.fake_results import clip_arrays, finish, smoke, study_of
 
 COLUMNS = ("row", "line", "epochs", "mean", "low", "high", "paper")
 NAN, INF = float("nan"), float("inf")
@@ -110,6 +111,30 @@ def test_lines_know_the_papers_differences_and_what_was_predicted(tmp_path):
     view = View(kind="differences", minus="Random Tube at ratio 0.75", **places)
     lines = Report(published, tmp_path).differences(study, view)
     assert [*lines.name] == ["The twelve worlds of discs", "Six worlds of a drawn person"]
+
+
+def test_a_gain_of_each_unit_stands_over_another_difference(tmp_path):
+    check = {"datasets": ["three"], "columns": ["Linear probe"]}
+    gains = {"kind": "gains", "datasets": ["one"], "columns": ["Linear probe"], "rows": ["MGM"]}
+    study = study_of(views={"check": check, "gains": gains | {"minus": "Tube", "over": "check"}})
+    found = expand([study], smoke())
+    x_N, y_N = np.array([3, 1, 4, 1, 5, 9, 2, 6]), np.array([2, 7, 1, 8, 2, 8, 1, 8])
+    own = found.cells.set_index(["dataset", "row", "column", "seed"]).run_id
+    for seed, x, y in zip(range(1, 9), x_N, y_N):
+        for dataset, gain in (("three", x), ("one", y)):
+            for row, top1 in (("Tube", 50.0), ("MGM", 50.0 + gain)):
+                spec = found.specs[own[dataset, row, "Linear probe", seed]]
+                finish(tmp_path / "small", spec, top1)
+    frame = joined(found, tmp_path / "small")
+    published = Published("small", {"small": study}, smoke(), frame)
+    figure = charts.gains(Report(published, tmp_path).gains(study, study.views["gains"]))
+    [axes] = figure.axes
+    [[places, _, _]] = marks_of(axes)
+    assert {*map(tuple, places)} == {*zip(x_N, y_N)}
+    assert axes.get_xlabel() == "Linear probe: MGM minus Tube (points)"
+    text = " ".join(" ".join(text.get_text() for text in figure.texts).split())
+    assert f"slope {stats.linregress(x_N, y_N).slope:.2f} [" in text
+    assert "no trend is shown" in text
 
 
 def test_folds_have_wider_intervals_and_a_late_prediction_is_none(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mgm.results.statistics import binomial, binomial_difference, student
+from mgm.results.statistics import binomial, binomial_difference, slope, student
 
 
 @pytest.mark.parametrize("n", [3, 6, 16])
@@ -23,6 +23,15 @@ def test_units_that_overlap_have_the_interval_of_nadeau_and_bengio():
     one = student(values.tolist(), overlap=0.25)
     half = stats.t.ppf(0.975, 5) * np.sqrt((1 / 6 + 0.25) * values.var(ddof=1))
     assert (one.low, one.high) == pytest.approx((values.mean() - half, values.mean() + half))
+
+
+def test_a_slope_is_scipys():
+    x, y = np.random.default_rng(0).normal(size=(2, 12))
+    one, known = slope(x.tolist(), y.tolist()), stats.linregress(x, y)
+    half = stats.t.ppf(0.975, 10) * known.stderr
+    assert one == pytest.approx((known.slope, known.slope - half, known.slope + half, 12))
+    assert np.isnan(slope([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]).mean)
+    assert not slope([1.0, 2.0], [1.0, 2.0]).has_interval
 
 
 @pytest.mark.parametrize("values", [[60.0], [60.0, 61.0], [60.0, 60.0, 60.0]])

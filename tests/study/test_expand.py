@@ -191,6 +191,26 @@ def test_a_view_of_a_mean_needs_the_runs_of_its_parts():
     assert {*found.targets["means"]} == {*found.cells.run_id}
 
 
+def test_a_view_needs_the_rows_that_it_subtracts_and_those_that_it_is_over():
+    one = {"datasets": ["one"], "columns": ["Fine-tuned"], "rows": ["MGM"]}
+    check = {"datasets": ["three"], "columns": ["Linear probe"]}
+    views = {"check": check, "compared": one | {"kind": "differences"}}
+    views["gains"] = one | {"kind": "gains", "minus": "No pretraining", "over": "check"}
+    found = expanded(views=views)
+    compared, gains = (
+        found.cells[found.cells.run_id.isin(found.targets[key])] for key in ("compared", "gains")
+    )
+    assert {*compared.row} == {"MGM", "Tube"}
+    places = gains[["dataset", "row", "column"]].itertuples(index=False, name=None)
+    rows = ("MGM", "No pretraining")
+    wanted = {
+        (*place, row)
+        for place in (("one", "Fine-tuned"), ("three", "Linear probe"))
+        for row in rows
+    }
+    assert {(dataset, column, row) for dataset, row, column in places} == wanted
+
+
 def test_a_field_that_is_not_there_is_named_with_its_place():
     with pytest.raises(UserError, match=r"rows.MGM: maskk is not a field of a spec"):
         expanded(rows={"MGM": {"maskk": 1}}, compare=[])

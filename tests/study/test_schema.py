@@ -13,6 +13,10 @@ from mgm.study.schema import Prediction, load_study, new_study
 from tests.helpers.errors import refused
 from tests.helpers.fake_results import study_of
 
+GAINS = {
+    "check": {"datasets": ["one"], "columns": ["Linear probe"]},
+    "gains": {"kind": "gains", "rows": ["MGM"], "minus": "Tube", "over": "check"},
+}
 TWO = {"a": {"generate": {}}, "b": {"generate": {}}}
 
 
@@ -58,6 +62,16 @@ TWO = {"a": {"generate": {}}, "b": {"generate": {}}}
                 "views": {"t": {"show": "masks", "kind": "clips", "datasets": ["m"]}},
             },
             "views.t.datasets: a mean has no videos",
+        ),
+        (
+            {"views": {"g": {"kind": "gains", "minus": "Tube"}}},
+            "views.g: gains needs minus, and over",
+        ),
+        ({"views": {"g": {"kind": "gains", "over": "h"}}}, "views.g: 'h' is unknown"),
+        (
+            {"overlap": 0.25}
+            | {"views": {"a": GAINS["check"], "g": GAINS["gains"] | {"over": "a"}}},
+            "views.g.kind: gains needs units that do not overlap",
         ),
         ({"views": {"cells": {}}}, "views.cells: cells is a reserved name"),
         ({"predictions": [{"row": "MGM", "above": float("nan")}]}, "predictions.0.above"),
