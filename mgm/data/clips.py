@@ -130,7 +130,9 @@ def training_clips(of: Training, numbers: Iterable[int], out: Arrays) -> dict[in
             for name in own.keys() & {"frames_BTHWC", *PLANES}:
                 own[name][:] = of.blank[name]
         for repeat, (seed, crop) in enumerate(zip(seeds, crops) if of.guided else ()):
-            guide = _guide(of, sample, seed, index_T, crop)
+            guide = sample, index_T, crop
+            if of.mask and of.mask.guidance == "shuffled":
+                guide = _clip_of_another(of, sample, seed)
             try:
                 motions.append(_motion(of, *guide))
             except UserError as error:
@@ -171,16 +173,11 @@ def _write_pixels(
             out_THWC[:] = of.augmentation.erase(cut_THWC, rng)
 
 
-def _guide(
-    of: Training, sample: int, seed: int, index_T: np.ndarray, crop: Crop
-) -> tuple[int, np.ndarray, Crop]:
-    """Return the sample, the frames and the crop whose motion guides a clip's mask.
+def _clip_of_another(of: Training, sample: int, seed: int) -> tuple[int, np.ndarray, Crop]:
+    """Return the sample, the frames and the crop of a training clip of another video.
 
-    They are the clip's own. With shuffled guidance, they are those of a training clip of another
-    video, drawn from the clip's seed, with its own start, crop and flip.
+    They are drawn from the seed of the clip whose mask it guides.
     """
-    if not of.mask or of.mask.guidance != "shuffled":
-        return sample, index_T, crop
     other = another(seed, sample, len(of.videos))
     video, seed = of.videos[other], clip_seed(seed, 0, other)
     index_T = training_indices(of.clips, video.frames, generator(seed, "sample"))

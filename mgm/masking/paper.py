@@ -120,8 +120,33 @@ def mgm(mask: Mask, grid: Grid, seed_B: np.ndarray, magnitude_BSHW: np.ndarray) 
     random centre does not count as guided, so the first guided slot takes one of them at random. A
     slot without motion keeps the last centre, guided or not.
     """
+    _, slots, rows, columns = magnitude_BSHW.shape
+    # Centres of the map's cells in patches, row by row.
+    y_H = (np.arange(rows, dtype=np.float32) + 0.5) * (grid.height / rows)
+    x_W = (np.arange(columns, dtype=np.float32) + 0.5) * (grid.width / columns)
+    cell_x_N, cell_y_N = np.tile(x_W, rows), y_H.repeat(columns)
+    # A random order of the cells, to break ties.
+    order_BN = draws.bits(seed_B, draws.TIES, rows * columns)
+    motion_BSN = magnitude_BSHW.reshape(-1, slots, rows * columns)
+    largest_BS1 = motion_BSN.max(2, keepdims=True)
+    smaller_BSN = motion_BSN < largest_BS1
+
+    x_B, y_B = first_centre(mask, grid, seed_B)
+    centres = [(x_B, y_B)]
+    guided_B = np.zeros(len(x_B), bool)  # whether motion set the last centre
+    for slot in range(1, slots):
+        moves_B = largest_BS1[:, slot, 0] > 0
+        distance_BN = np.square(cell_x_N - x_B[:, None]) + np.square(cell_y_N - y_B[:, None])
+        tied_BN = distance_BN * guided_B[:, None]
+        tied_BN[smaller_BSN[:, slot]] = np.inf
+        cell_B = sort_key(tied_BN, order_BN).argmin(1)
+        x_B = np.where(moves_B, cell_x_N[cell_B], x_B)
+        y_B = np.where(moves_B, cell_y_N[cell_B], y_B)
+        guided_B = guided_B | moves_B
+        centres.append((x_B, y_B))
+    x_BS, y_BS = np.array(centres).transpose(1, 2, 0)
     size = _jittered_size if mask.jitter else constant_size
-    return Boxes(*_follow(mask, grid, seed_B, magnitude_BSHW), *size(mask, grid, seed_B))
+    return Boxes(x_BS, y_BS, *size(mask, grid, seed_B))
 
 
 def mgm_sparse(
@@ -157,38 +182,6 @@ def _fastest(grid: Grid, magnitude_BSHW: np.ndarray) -> np.ndarray:
     return largest
 
 
-def _follow(
-    mask: Mask, grid: Grid, seed_B: np.ndarray, magnitude_BSHW: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the centres of MGM's boxes, each (B, S)."""
-    _, slots, rows, columns = magnitude_BSHW.shape
-    # Centres of the map's cells in patches, row by row.
-    y_H = (np.arange(rows, dtype=np.float32) + 0.5) * (grid.height / rows)
-    x_W = (np.arange(columns, dtype=np.float32) + 0.5) * (grid.width / columns)
-    cell_x_N, cell_y_N = np.tile(x_W, rows), y_H.repeat(columns)
-    # A random order of the cells, to break ties.
-    order_BN = draws.bits(seed_B, draws.TIES, rows * columns)
-    motion_BSN = magnitude_BSHW.reshape(-1, slots, rows * columns)
-    largest_BS1 = motion_BSN.max(2, keepdims=True)
-    smaller_BSN = motion_BSN < largest_BS1
-
-    x_B, y_B = first_centre(mask, grid, seed_B)
-    centres = [(x_B, y_B)]
-    guided_B = np.zeros(len(x_B), bool)  # whether motion set the last centre
-    for slot in range(1, slots):
-        moves_B = largest_BS1[:, slot, 0] > 0
-        distance_BN = np.square(cell_x_N - x_B[:, None]) + np.square(cell_y_N - y_B[:, None])
-        tied_BN = distance_BN * guided_B[:, None]
-        tied_BN[smaller_BSN[:, slot]] = np.inf
-        cell_B = sort_key(tied_BN, order_BN).argmin(1)
-        x_B = np.where(moves_B, cell_x_N[cell_B], x_B)
-        y_B = np.where(moves_B, cell_y_N[cell_B], y_B)
-        guided_B = guided_B | moves_B
-        centres.append((x_B, y_B))
-    x_BS, y_BS = np.array(centres).transpose(1, 2, 0)
-    return x_BS, y_BS
-
-
 def _jittered_size(mask: Mask, grid: Grid, seed_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return widths and heights that change from slot to slot (eq. 7).
 
@@ -198,18 +191,13 @@ def _jittered_size(mask: Mask, grid: Grid, seed_B: np.ndarray) -> tuple[np.ndarr
     bounds.
     """
     steps = grid.slots - 1
-    steps_B2N = (
-        2 * draws.uniform(seed_B, draws.SIZES, 2 * steps).reshape(len(seed_B), 2, steps) - 1
-    ) * JITTER
-    width, height = first_size(mask.ratio, grid)
-    width_BS = _zero_sum_walk(steps_B2N[:, 0] * width, width)
-    return width_BS, _zero_sum_walk(steps_B2N[:, 1] * height, height)
-
-
-def _zero_sum_walk(step_BN: np.ndarray, first: float) -> np.ndarray:
-    sides = [np.full(len(step_BN), first, np.float32)]
+    first_2 = np.array(first_size(mask.ratio, grid), np.float32)
+    draw_B2N = draws.uniform(seed_B, draws.SIZES, 2 * steps).reshape(len(seed_B), 2, steps)
+    step_NB2 = np.moveaxis((2 * draw_B2N - 1) * JITTER, 2, 0) * first_2
     # Python's sum adds slots in order. The order of an array's sum depends on its shape.
-    mean_B = sum(step_BN.T) * (1 / max(1, step_BN.shape[1]))
-    for step_B in step_BN.T:
-        sides.append(sides[-1] + (step_B - mean_B))
-    return np.stack(sides, 1).clip(max(1.0, first / 2), first * 2)
+    mean_B2 = sum(step_NB2) * (1 / max(1, steps))
+    sides = [np.broadcast_to(first_2, (len(seed_B), 2))]
+    for step_B2 in step_NB2:
+        sides.append(sides[-1] + (step_B2 - mean_B2))
+    side_2BS = np.stack(sides, 1).clip(np.maximum(1, first_2 / 2), first_2 * 2).transpose(2, 0, 1)
+    return side_2BS[0], side_2BS[1]

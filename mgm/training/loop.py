@@ -23,7 +23,7 @@ from mgm.spec.compute import multiply_adds, passes
 from mgm.training import distributed
 from mgm.training.checkpoint import load_checkpoint, save_checkpoint
 from mgm.training.log import TrainingLog
-from mgm.training.optim import build_optimiser, learning_rate, set_learning_rate, steps_of
+from mgm.training.optim import build_optimiser, learning_rate, steps_of
 
 LOGGED = 100  # steps of a run that are logged, about
 GRACE_S = 5  # that a stopped run still waits for a batch, to end its step
@@ -133,13 +133,17 @@ def train(
             try:
                 # --- Data ---
                 asked_at = time.monotonic()
-                with stops.may_interrupt():
+                try:
+                    stops.waiting = True
                     batch, host = next(loader)
+                finally:
+                    stops.waiting = False
                 waited += time.monotonic() - asked_at
 
                 # --- Forward, loss, backward ---
                 rate = learning_rate(step, steps, optim)
-                set_learning_rate(optimiser, rate)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate * group["lr_scale"]
                 optimiser.zero_grad()
                 computed = list[dict[str, Tensor]]()
                 for micro_batch in zip(*(x.chunk(parts) for x in batch)):
@@ -257,7 +261,10 @@ def _say_stopped(run_id: str, step: int, steps: int) -> None:
 
 
 class _Stops:
-    """The signal that stops the run: `number`, or 0."""
+    """The signal that stops the run: `number`, or 0.
+
+    While `waiting` for a batch, the run ends `GRACE_S` seconds after the signal.
+    """
 
     def __init__(self) -> None:
         self.number, self.waiting = 0, False
@@ -273,15 +280,6 @@ class _Stops:
             sys.exit(128 + self.number)
         # The step is computed, and may yet wait for the next batch.
         signal.alarm(1)
-
-    @contextmanager
-    def may_interrupt(self) -> Iterator[None]:
-        """Let a stopped run end inside the block, `GRACE_S` seconds after the signal."""
-        self.waiting = True
-        try:
-            yield
-        finally:
-            self.waiting = False
 
 
 @contextmanager

@@ -49,11 +49,9 @@ class _AdamW(AdamW):
 
 
 def build_optimiser(model: nn.Module, optim: Optim, layer_decay: float = 1.0) -> AdamW:
-    """Return AdamW for the model's parameter groups."""
+    """Return AdamW for the model's parameter groups. Each step sets their learning rates."""
     groups = parameter_groups(model, optim.weight_decay, layer_decay)
-    optimiser = _AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
-    set_learning_rate(optimiser, optim.lr)
-    return optimiser
+    return _AdamW(groups, lr=optim.lr, betas=optim.betas, fused=True)
 
 
 def steps_of(optim: Optim, videos: int) -> int:
@@ -83,9 +81,3 @@ def learning_rate(step: int, steps: int, optim: Optim) -> float:
     progress = (step - warmup) / max(1, steps - warmup)
     falling = (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * progress)) / 2
     return scale * (optim.min_lr + falling)
-
-
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Set every group's learning rate to `rate` times its scale."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate * group["lr_scale"]

@@ -200,17 +200,13 @@ def sampled(
         range_N2 = covered_cells(*given) if how == "largest" else central_cells(*given)
         if axis == 2 and crop.flip:
             range_N2 = range_N2[::-1]
-        values_NHW = _largest(values_NHW, range_N2 - covered_cells(*given)[0, 0], axis)
+        range_N2 = range_N2 - covered_cells(*given)[0, 0]
+        first_N, last_N = range_N2[:, 0], range_N2[:, 1] - 1
+        part, values_NHW = values_NHW, values_NHW.take(first_N, axis)
+        for step in range(1, (last_N - first_N).max() + 1):
+            next_N = np.minimum(first_N + step, last_N)
+            np.maximum(values_NHW, part.take(next_N, axis), out=values_NHW)
     return values_NHW
-
-
-def _largest(values: np.ndarray, ranges_N2: np.ndarray, axis: int) -> np.ndarray:
-    """Return the largest value of each range along an axis."""
-    first_N, last_N = ranges_N2[:, 0], ranges_N2[:, 1] - 1
-    found = values.take(first_N, axis)
-    for step in range(1, (last_N - first_N).max() + 1):
-        np.maximum(found, values.take(np.minimum(first_N + step, last_N), axis), out=found)
-    return found
 
 
 # Clips of one size often have one crop.

@@ -4,7 +4,7 @@ import pytest
 
 from mgm.models import build_classifier, build_mae
 from mgm.spec import Clips, Data, Finetune, Model, Optim, Pretrain
-from mgm.training.optim import build_optimiser, learning_rate, parameter_groups, set_learning_rate
+from mgm.training.optim import learning_rate, parameter_groups
 
 SMALL = {
     "data": Data(dataset="ssv2"),
@@ -61,6 +61,3 @@ def test_layer_decay_grows_towards_the_input():
         assert scale[id(parameter)] == next(
             value for prefix, value in wanted.items() if name.startswith(prefix)
         ), name
-    optimiser = build_optimiser(model, Finetune(**SMALL).optim, 0.5)
-    set_learning_rate(optimiser, 0.8)
-    assert {group["lr"] for group in optimiser.param_groups} == {0.1, 0.2, 0.4, 0.8}

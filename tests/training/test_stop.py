@@ -10,6 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+import torch
 
 from mgm import processes
 from mgm.errors import one_line
@@ -101,7 +102,12 @@ def test_each_signal_leaves_a_checkpoint_and_the_run_ends_bit_equal(
 @pytest.mark.parametrize("spec", SPECS, ids=["pretrain", "finetune", "attentive"])
 def test_a_killed_run_takes_its_workers_along_and_ends_bit_equal(data, whole, spec, tmp_path):
     process = started(spec, data, tmp_path, workers=2, checkpoint_s=0.05)
-    wait_for((tmp_path / spec.run_id / "checkpoint.pt").exists)
+    path = tmp_path / spec.run_id / "checkpoint.pt"
+    wait_for(path.exists)
+    # Each group of weights has its own share of the step's learning rate.
+    groups = torch.load(path, weights_only=True)["optimiser"]["param_groups"]
+    rates = [group["lr"] / group["lr_scale"] for group in groups]
+    assert rates == pytest.approx([rates[0]] * len(rates))
     reading = children(process.pid)
     assert len(reading) == 2
     # Even a worker that cannot run.
