@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import av
@@ -58,18 +55,6 @@ def touch(tmp_path):
         return tmp_path / below
 
     return touch
-
-
-@pytest.fixture
-def mgm():
-    """Return a function that runs `mgm` in a process of its own."""
-
-    def mgm(*words: object, **options) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "mgm", *map(str, words)]
-        env = os.environ | options.pop("env", {})
-        return subprocess.run(command, capture_output=True, text=True, env=env, **options)
-
-    return mgm
 
 
 @pytest.fixture

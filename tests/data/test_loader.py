@@ -155,8 +155,7 @@ def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
             assert np.array_equal(batch["frames_BTHWC"][row].numpy(), erased_THWC)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize(("workers", "planes"), [(0, True), (2, False)])
 def test_a_video_that_cannot_be_read_has_weight_0_and_changes_no_other(copied, workers, planes):
     """A file of another size, and one that is gone, as on a disk that fails."""
     options = {"batch": 14, "count": 2, "workers": workers, "planes": planes, **MASKED}
@@ -176,8 +175,7 @@ def test_a_video_that_cannot_be_read_has_weight_0_and_changes_no_other(copied, w
             assert torch.equal(after[name][~lost_B], before[name][~lost_B])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("guidance", ["vectors", "shuffled"])
+@pytest.mark.parametrize(("workers", "guidance"), [(0, "shuffled"), (2, "vectors")])
 def test_a_video_without_motion_has_weight_0_and_is_told(copied, workers, guidance):
     """A track that is not there, and one whose motion is damaged. Pixels need the first alone."""
     mask = MASKED["mask"].model_copy(update={"guidance": guidance})
@@ -222,9 +220,9 @@ def test_guidance_that_cannot_be_is_refused(videos, monkeypatch):
         batches(videos, clips=CLIPS.model_copy(update={"sampling": "segments"}), **carried)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("sampling", ["stride", "segments"])
-@pytest.mark.parametrize("batch", [1, 13])
+@pytest.mark.parametrize(
+    ("sampling", "batch", "workers"), [("stride", 1, 0), ("segments", 13, 0), ("stride", 13, 2)]
+)
 def test_views_come_whole_and_in_order_and_are_decoded_once(
     videos, sampling, batch, workers, monkeypatch
 ):

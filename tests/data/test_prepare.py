@@ -11,18 +11,21 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from mgm.cli import app
 from mgm.data import prepare as module
 from mgm.data.folder import Choices, list_folder
 from mgm.data.index import files_of, read_index
 from mgm.data.prepare import drawn_digest, prepare, summary, write_tracks
 from mgm.drawn.params import Synthetic
-from mgm.errors import UserError
+from mgm.errors import UserError, as_user_error
 from mgm.files import locked
 from mgm.video import store
 from mgm.video.decode import source_track
 from mgm.video.store import read_clips
 from mgm.video.track import Track
+from tests.helpers.disk import full_disk
 
 
 @pytest.fixture
@@ -221,19 +224,11 @@ def test_the_space_is_told_from_the_first_videos(source, tmp_path, monkeypatch, 
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
 
 
-def test_a_full_disk_is_one_line_and_the_next_call_goes_on(source, tmp_path, mgm, clip):
-    clip(source / "a/long.mp4", 3, frames=60, size=96)
-    words = "prepare", "folder", "--source", source, "--out", tmp_path / "out"
-    code = (
-        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000));"
-        "sys.argv[0] = 'mgm'; runpy.run_module('mgm', run_name='__main__')"
-    )
-    command = [sys.executable, "-c", code, *map(str, words), "--processes", "1"]
-    failed = subprocess.run(command, capture_output=True, text=True)
-    assert failed.returncode == 2, failed.stderr
-    assert "out/videos/a/" in failed.stderr.splitlines()[-1]
-    assert mgm(*words).returncode == 0
-    assert len(read_index(tmp_path / "out").videos) == 11
+def test_a_full_disk_is_one_line_and_the_next_call_goes_on(source, tmp_path):
+    with full_disk(), pytest.raises(OSError, match="File too large") as error:
+        made(source, tmp_path / "out")
+    assert "out/videos/" in str(as_user_error(error.value))
+    assert len(made(source, tmp_path / "out").videos) == 10
 
 
 def test_a_damaged_test_video_is_replaced_by_another_of_its_class(tmp_path, clip, capsys):
@@ -255,13 +250,13 @@ def test_a_damaged_test_video_is_replaced_by_another_of_its_class(tmp_path, clip
 
 def test_a_killed_call_leaves_whole_files_and_the_next_goes_on(tmp_path, clip):
     """The main process is killed at random moments, while two workers write."""
-    for number in range(24):
+    for number in range(14):
         clip(tmp_path / "source" / "ab"[number % 2] / f"{number}.mp4", number, frames=24, size=96)
     words = ["prepare", "folder", "--source", tmp_path / "source", "--processes", "2", "--out"]
     command = [sys.executable, "-m", "mgm", *map(str, words)]
     whole = contents(tmp_path / "once", command)
     rng, out, early = random.Random(0), tmp_path / "killed", 0
-    for _ in range(6):
+    for _ in range(4):
         process = subprocess.Popen([*command, str(out)], stderr=subprocess.DEVNULL)
         there = len(files(out))
         while len(files(out)) == there and process.poll() is None:
@@ -304,11 +299,15 @@ def test_two_callers_wait_for_one_another(source, tmp_path):
     assert len(results[0].videos) == 10
 
 
-@pytest.mark.parametrize("words", [["--source", "source"], []], ids=["inside", "no source"])
-def test_the_output_is_outside_of_the_source_which_is_given(source, mgm, words):
-    done = mgm("prepare", "folder", "--out", "source/out", *words, cwd=source.parent)
-    assert done.returncode == 2
-    assert ("is inside" if words else "needs --source") in done.stderr
+def test_the_output_is_outside_of_the_source_which_is_given(source):
+    for words, says in ((["--source", source], "is inside"), ([], "needs --source")):
+        assert says in str(called(source / "out", *words).exception)
+
+
+def called(out: Path, *words):
+    """Call `mgm prepare folder`."""
+    every = ["prepare", "folder", "--processes", "1", "--out", out, *words]
+    return CliRunner().invoke(app, [*map(str, every)])
 
 
 def test_flow_is_written_and_forgotten_with_its_video(source, tmp_path, clip):
@@ -419,13 +418,12 @@ def fail_at(path: Path, error: Exception, monkeypatch) -> None:
     monkeypatch.setattr(store, "write_video", failing)
 
 
-def test_known_videos_keep_their_split(source, tmp_path, mgm, clip):
-    words = "prepare", "folder", "--source", source, "--out", tmp_path / "out"
-    assert mgm(*words).returncode == 0
+def test_known_videos_keep_their_split(source, tmp_path, clip):
+    assert called(tmp_path / "out", "--source", source).exit_code == 0
     before = {video.source: video.split for video in read_index(tmp_path / "out").videos}
     for n in range(3):
         clip(source / "a" / f"-{n}.mp4", 20 + n)
-    done = mgm(*words)
+    done = called(tmp_path / "out", "--source", source)
     after = {video.source: video.split for video in read_index(tmp_path / "out").videos}
     assert before.items() < after.items()
     assert "10 known videos keep theirs" in done.stdout

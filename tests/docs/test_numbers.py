@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from mgm.report.cells import by_place, cells, differences, verdicts
-from mgm.results.frame import Published, load
+from mgm.results.frame import Published
 from mgm.results.statistics import Estimate, student
 from mgm.spec import Data, Mask, Model, Pretrain
 from mgm.spec.compute import multiply_adds
+from tests.helpers.archived import archived
 
 ROOT = Path(__file__).parents[2]
 CHARTS = sorted((ROOT / "docs/charts").glob("*.svg"))
@@ -23,7 +24,7 @@ NAMES = [path.name.removesuffix(".csv.xz") for path in (ROOT / "results").glob("
 
 @pytest.fixture(scope="module")
 def studies() -> dict[str, Published]:
-    return {name: load(name, ROOT / "results") for name in NAMES}
+    return {name: archived(name) for name in NAMES}
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ def _in(x, y, top, left, bottom, right) -> bool:
 
 
 def test_the_box_is_centred_on_moving_things_and_not_with_shuffled_vectors(tmp_path):
-    counts = {"train_per_class": 2, "test_per_class": 1, "sprites": 2, "seed": 1}
+    counts = {"train_per_class": 1, "test_per_class": 1, "sprites": 2, "seed": 1}
     params = Synthetic(size=SIZE, frames=FRAMES, pan=2.8, **counts)
     rng, inside = np.random.default_rng(0), {False: [], True: []}
     for position, name in enumerate(params.videos):
@@ -34,6 +34,6 @@ def test_the_box_is_centred_on_moving_things_and_not_with_shuffled_vectors(tmp_p
                     x, y = (float(c[0, slot]) * SIZE / 14 for c in (chosen.x_BS, chosen.y_BS))
                     own_N4 = boxes_TN4[SAMPLED[2 * slot : 2 * slot + 2]].reshape(-1, 4)
                     inside[shuffled].append(any(_in(x, y, *box) for box in own_N4))
-    assert len(inside[False]) > 150
+    assert len(inside[False]) > 100
     assert np.mean(inside[False]) >= 0.9
     assert np.mean(inside[True]) < 0.5

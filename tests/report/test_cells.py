@@ -9,12 +9,13 @@ import pytest
 from scipy import stats
 
 from mgm.report.cells import by_place, cells, differences, verdicts
-from mgm.results.frame import Frozen, joined, load, with_means
+from mgm.results.frame import Frozen, joined, with_means
 from mgm.results.statistics import binomial
 from mgm.study import CONFIG
 from mgm.study.expand import expand
 from mgm.study.scales import load_scale
 from mgm.study.schema import Prediction
+from tests.helpers.archived import archived
 from tests.helpers.fake_results import STARTED, finished, study_of, suite
 
 SMOKE = load_scale(CONFIG / "smoke.yaml")
@@ -31,7 +32,7 @@ def test_the_ladder_is_what_pandas_computes():
     table = pd.read_csv("results/ladder.csv.xz", keep_default_na=False)
     table = table[table.column.isin(["Linear probe", "Fine-tuned, 3 labels"])]
     table = table.assign(value=table.value.astype(float))
-    found = load("ladder")
+    found = archived("ladder")
     own = cells(found.frame).set_index(["dataset", "row", "column"])
     for place, values in table.groupby(["dataset", "row", "column"]).value:
         one = own.loc[place]
@@ -52,7 +53,7 @@ def test_the_ladder_is_what_pandas_computes():
 
 def test_the_ladders_means_over_settings_and_its_verdicts():
     """Each step averaged over its eight settings of discs, as an audit computed it."""
-    found = load("ladder")
+    found = archived("ladder")
     study = found.studies["ladder"]
     table = differences(by_place(found.frame, study), study)
     table = table[table.dataset == "discs-mean"].set_index(["column", "row", "minus"])
@@ -77,7 +78,7 @@ def test_one_run_has_the_interval_of_its_test_videos(tmp_path):
     exact = binomial(one["mean"], 240)
     assert (one.low, one.high) == (exact.low, exact.high)
     assert (one.n, one.unit, one.wanted) == (240, "test videos", 1)
-    study = load("smoke").studies["table4e"]
+    study = archived("smoke").studies["table4e"]
     difference = differences(by_place(frame, study), study).iloc[0]
     assert difference.unit == "test videos"
     assert difference.low < difference["mean"] < difference.high
@@ -96,7 +97,7 @@ def test_units_are_seeds_or_datasets(tmp_path):
 
 def test_a_control_stands_for_each_seed_of_its_videos(tmp_path):
     frame = finished(tmp_path, suite(seeds=(0, 1, 2)))
-    study = load("smoke").studies["table4e"]
+    study = archived("smoke").studies["table4e"]
     pairs = [("MGM (Dense)", "File size")]
     [one] = differences(by_place(frame, study), study, pairs).itertuples()
     assert (one.n, one.unit, one.column) == (3, "seeds", "Linear probe")
@@ -119,7 +120,7 @@ def test_a_mean_minus_a_mean_may_be_negative(tmp_path):
 
 def test_the_difference_of_two_tests_has_newcombes_interval(tmp_path):
     frame = finished(tmp_path, suite(seeds=(0,)))
-    study, pair = load("smoke").studies["table4e"], ("MGM (Dense)", "Random Tube")
+    study, pair = archived("smoke").studies["table4e"], ("MGM (Dense)", "Random Tube")
     table = differences(by_place(frame, study), study, [pair]).set_index("column")
     own = frame.set_index(["column", "row"]).value
     for column in ("Linear probe", "Fine-tuned"):
@@ -157,7 +158,7 @@ def test_a_part_of_the_runs_is_paired(tmp_path):
 
 
 def test_a_lines_name_has_no_number():
-    table = cells(load("smoke").frame)
+    table = cells(archived("smoke").frame)
     lines = dict(zip(table.row, table.line))
     assert lines["MGM, 400"] == lines["MGM, 2400"] == "MGM"
     assert lines["MGM (Dense) at ratio 0.6"] == lines["MGM (Dense)"] == "MGM (Dense)"

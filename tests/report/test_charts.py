@@ -12,9 +12,10 @@ from mgm.report import charts
 from mgm.report.clips import DRAW
 from mgm.report.page import Report
 from mgm.report.style import ACCENT, write
-from mgm.results.frame import Published, joined, load
+from mgm.results.frame import Published, joined
 from mgm.study.expand import expand
 from mgm.study.schema import View
+from tests.helpers.archived import archived
 from tests.helpers.fake_results import clip_arrays, finish, smoke, study_of
 
 COLUMNS = ("row", "line", "epochs", "mean", "low", "high", "paper")
@@ -97,7 +98,7 @@ def test_each_difference_is_a_line_with_its_interval_its_numbers_and_the_papers_
 
 
 def test_lines_know_the_papers_differences_and_what_was_predicted(tmp_path):
-    published = load("mini")
+    published = archived("mini")
     study = published.studies["table4e"]
     lines = Report(published, tmp_path).differences(study, study.views["minus-tube"])
     lines = lines[lines.panel == "Fine-tuned"].set_index("row")
@@ -138,7 +139,7 @@ def test_a_gain_of_each_unit_stands_over_another_difference(tmp_path):
 
 
 def test_folds_have_wider_intervals_and_a_late_prediction_is_none(tmp_path):
-    published = load("hands")
+    published = archived("hands")
     study = published.studies["hands"]
     lines = Report(published, tmp_path).differences(study, study.views["masks"])
     table = pd.read_csv("results/hands.csv.xz", keep_default_na=False)

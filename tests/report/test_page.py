@@ -81,15 +81,16 @@ def test_the_page_links_to_what_is_there_and_escapes_what_it_shows(suite):
 
 def test_one_table_or_figure_is_written_alone_or_says_what_it_lacks(suite, tmp_path):
     place, _, _ = suite
+    made = load("made", place / "results")
     for key in ("table4e", "figure5"):
-        path = report_of("made", place / "results", tmp_path / key, True).write_only(key)
+        path = Report(made, tmp_path / key / "made", True).write_only(key)
         assert {file.stem for file in path.parent.iterdir()} == {key}
     with pytest.raises(
         UserError, match=r"table4x: no such study, table or figure; did you mean table4e"
     ):
-        report_of("made", place / "results", tmp_path, True).write_only("table4x")
+        Report(made, tmp_path, True).write_only("table4x")
     with pytest.raises(UserError, match="figure6"):
-        report_of("made", place / "results", tmp_path, True).write_only("figure6")
+        Report(made, tmp_path, True).write_only("figure6")
 
 
 def test_a_page_says_first_that_no_row_is_above_what_sees_no_motion():

@@ -17,6 +17,7 @@ from mgm.results.run import LOCK
 from mgm.study import CONFIG
 from mgm.study.expand import expand
 from mgm.study.scales import load_scale
+from tests.helpers.archived import archived
 from tests.helpers.errors import refused
 from tests.helpers.fake_results import finish, finish_all, study_of
 
@@ -305,7 +306,7 @@ def test_what_is_not_there_is_refused(place):
     "path", sorted(Path("results").glob("*.csv.xz")), ids=lambda path: path.name
 )
 def test_committed_numbers_name_their_runs_and_their_frozen_study(path):
-    found = load(path.name.removesuffix(".csv.xz"))
+    found = archived(path.name.removesuffix(".csv.xz"))
     assert found.problems == []
     packed = read_table(path)
     assert {*packed.run_id} <= found.specs.keys()

@@ -19,7 +19,6 @@ from mgm.stages.controls import (
     controls,
     look,
     meaning,
-    model_free,
     motion_features,
 )
 from mgm.video.motion import Motion
@@ -36,14 +35,6 @@ def moving(vectors_THW2, has_mv_T=None, distance=1.0):
     has_mv_T = np.ones(frames, bool) if has_mv_T is None else has_mv_T
     distance_THW = np.full(shape, distance, np.float32)
     return Motion(vectors_THW2.astype(np.float32), distance_THW, has_mv_T, (8 * rows, 8 * columns))
-
-
-def test_features_do_not_depend_on_processes(trained):
-    train, test = trained.index.train[:5], trained.index.test[:3]
-    one, two = (model_free(train, test, processes) for processes in (1, 2))
-    for a, b in zip(one, two):
-        assert a.keys() == b.keys() == {c.name for c in CONTROLS if c.kind != "model"}
-        assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
 def test_numbers_become_logarithms_and_deciles():
@@ -111,11 +102,14 @@ def leaking(trained, folder, **fields):
     return folder
 
 
-def test_a_leak_of_the_files_size_is_found(trained, tmp_path):
+def test_a_leak_of_the_files_size_is_found(trained, tmp_path, monkeypatch):
+    """Here without the package of ImageNet's weights, which the text names."""
+    monkeypatch.setattr("mgm.stages.controls.WEIGHTS", "absent")
     folder = leaking(trained, tmp_path / "data", source_bytes=lambda label: 1000 + 500 * label)
     text = look(folder, processes=1)
     assert "File size  " in text.splitlines()[2] + text.splitlines()[3]
     assert "(File size: 100 %): the split or the encoder leaks" in " ".join(text.splitlines()[-2:])
+    assert "'.[appearance]' in a clone adds them" in text
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ def rows_of(text: str) -> dict[str, dict[str, str]]:
     return {row.pop("video"): row for row in csv.DictReader(text.splitlines())}
 
 
-def test_the_table_is_that_of_a_slow_loop_from_videos_and_from_tracks(tmp_path):
+def test_the_table_is_that_of_a_slow_loop_from_videos_and_from_tracks(tmp_path, monkeypatch):
+    monkeypatch.setattr("mgm.stages.motion.cores", lambda: 1)
     folder = tmp_path / "videos"
     folder.mkdir()
     for path in CARRIED:
@@ -57,6 +58,7 @@ def test_the_table_is_that_of_a_slow_loop_from_videos_and_from_tracks(tmp_path):
             assert float(found[path.name][column]) == pytest.approx(value, rel=1e-5), column
     (folder / "broken.mp4").unlink()
     words = ["prepare", "folder", "--source", str(folder), "--out", str(tmp_path / "data")]
+    words += ["--processes", "1"]
     assert CliRunner().invoke(app, [*words, "--short-side", "64"]).exit_code == 0
     shutil.rmtree(folder)
     prepared = rows_of(CliRunner().invoke(app, ["motion", str(tmp_path / "data")]).stdout)

@@ -1,0 +1,11 @@
+"""The studies of results/, which take seconds to read: once per process of tests."""
+
+from functools import cache
+
+from mgm.results.frame import Published, load
+from tests.helpers.programs import ROOT
+
+
+@cache
+def archived(name: str) -> Published:
+    return load(name, ROOT / "results")
