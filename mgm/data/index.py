@@ -15,7 +15,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -268,7 +268,7 @@ _ROW = TypeAdapter(Video)
 
 def row(video: Video, out: Path) -> list[Any]:
     """Return a video's row of OUT/index.csv."""
-    store, *values = astuple(video)
+    store, *values = [getattr(video, name) for name in _COLUMNS]
     return [os.path.relpath(store, out).replace(os.sep, "/"), *values]
 
 

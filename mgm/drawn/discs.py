@@ -208,7 +208,8 @@ def _sample(
 
 
 def _between(image: NDArray[np.int32], places: NDArray[np.int64], axis: int) -> NDArray[np.int32]:
-    places = places.clip(0, (image.shape[axis] - 1) * SUB - 1)
+    # NumPy's clip of integers takes three times as long for few numbers.
+    places = np.minimum(np.maximum(places, 0), (image.shape[axis] - 1) * SUB - 1)
     whole, part = places >> 8, (places & 255).astype(np.int32)[:, None]
     before, mixed = image.take(whole, axis), image.take(whole + 1, axis)
     # Computing in place takes a third less time.

@@ -284,7 +284,9 @@ def rasterise(
     # begin between cells.
     row_N = (vectors["dst_y"] - (height_N >> 1) + CELL // 2 - 1) // CELL
     column_N = (vectors["dst_x"] - (width_N >> 1) + CELL // 2 - 1) // CELL
-    cell_N = (row_N.clip(-2, rows) + 2) * line + column_N.clip(-2, columns) + 2
+    # NumPy's clip of integers takes three times as long for few numbers.
+    row_N = np.minimum(np.maximum(row_N, -2), rows)
+    cell_N = (row_N + 2) * line + np.minimum(np.maximum(column_N, -2), columns) + 2
     wide_N, tall_N, future_N = width_N > CELL, height_N > CELL, vectors["source"] > 0
     block_N, none = np.arange(len(vectors)), len(vectors)
     owner_L = np.full((rows + 4) * line, none)

@@ -303,7 +303,7 @@ def _packed(motion_HW2: np.ndarray, future_HW: np.ndarray | None) -> bytes:
         if not (stored_HW2 == quarters_HW2).all():
             raise UserError("a motion vector is finer than a quarter pixel, or longer than 8,191")
     # All of dx, then all of dy.
-    data = np.moveaxis(stored_HW2, 2, 0).tobytes()
+    data = stored_HW2.transpose(2, 0, 1).tobytes()
     if future_HW is not None and future_HW.any():
         data += np.packbits(future_HW).tobytes()
     return zlib.compress(data, LEVEL)
