@@ -83,3 +83,13 @@ def cpu():
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         patch.setattr("torch.cuda.is_available", lambda: False)
         yield
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """Return the folder of a small prepared set, which tests leave as it is."""
+    from tests.helpers.small_runs import small_set
+
+    folder = tmp_path_factory.mktemp("data")
+    small_set(folder)
+    return folder

@@ -166,10 +166,11 @@ def ground(
     background: NDArray[np.int32], view: NDArray[np.float64], size: int
 ) -> NDArray[np.int32]:
     """Return the part of a background that a frame at `view`, (x, y) in pixels, shows."""
-    left, top = view
-    row, column = math.floor(top), math.floor(left)
-    shown = background[row : row + size + 2, column : column + size + 2]
-    return _sample(shown, _grid(top - row, 1.0, size), _grid(left - column, 1.0, size))
+    # All of its pixels lie in the same way between those of the background.
+    (column, across), (row, down) = (divmod(round(start * SUB), SUB) for start in view.tolist())
+    shown = background[row : row + size + 1, column : column + size + 1]
+    shown = _mixed(shown[:-1], shown[1:], down)
+    return _mixed(shown[:, :-1], shown[:, 1:], across)
 
 
 def _paint(
@@ -211,10 +212,17 @@ def _between(image: NDArray[np.int32], places: NDArray[np.int64], axis: int) -> 
     # NumPy's clip of integers takes three times as long for few numbers.
     places = np.minimum(np.maximum(places, 0), (image.shape[axis] - 1) * SUB - 1)
     whole, part = places >> 8, (places & 255).astype(np.int32)[:, None]
-    before, mixed = image.take(whole, axis), image.take(whole + 1, axis)
+    part = part if axis else part[:, None]
+    return _mixed(image.take(whole, axis), image.take(whole + 1, axis), part)
+
+
+def _mixed(
+    before: NDArray[np.int32], after: NDArray[np.int32], part: int | NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Return what lies between two, at a part from the first in 1/256."""
+    mixed = after - before
     # Computing in place takes a third less time.
-    mixed -= before
-    mixed *= part if axis else part[:, None]
+    mixed *= part
     mixed += 128
     mixed >>= 8
     mixed += before

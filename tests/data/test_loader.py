@@ -25,7 +25,6 @@ from mgm.video.planes import frames_of
 from mgm.video.store import read_clips
 from mgm.video.track import read_track
 from mgm.video.transform import ClipAugmentation, random_crop, training_indices
-from tests.helpers.small_runs import small_set
 
 CLIPS = Clips(frames=4, size=24, stride=2)
 GRID = Grid(2, 3, 3)
@@ -33,21 +32,14 @@ MASKED = {"mask": Mask(name="mgm", ratio=0.5), "grid": GRID}
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    small_set(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def videos(root) -> tuple[Video, ...]:
-    return read_index(root).train[:7]
+def videos(data) -> tuple[Video, ...]:
+    return read_index(data).train[:7]
 
 
 @pytest.fixture
-def copied(root, tmp_path) -> tuple[Video, ...]:
+def copied(data, tmp_path) -> tuple[Video, ...]:
     """Return the videos of a copy that a test may damage."""
-    shutil.copytree(root, tmp_path / "data")
+    shutil.copytree(data, tmp_path / "data")
     return read_index(tmp_path / "data").train[:7]
 
 

@@ -7,16 +7,15 @@
   the file once.
 """
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.programs import ROOT, run
+
 BLOCK = re.compile(
     r"(?:^<!-- (file|end of|before): (.+?)(?: in (\S+))? -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S
 )
@@ -94,11 +93,5 @@ def test_each_block_of_the_page_adds_what_it_says(tmp_path):
         elif language == "diff":
             put(code, tmp_path / code.splitlines()[0].removeprefix("--- "))
     (tmp_path / "effects.py").write_text(EFFECTS)
-    done = subprocess.run(
-        [sys.executable, "effects.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
+    done = run([sys.executable, "effects.py"], tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

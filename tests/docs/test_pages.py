@@ -1,6 +1,5 @@
 """README and docs: links lead somewhere, commands exist, examples run, and the site builds."""
 
-import os
 import re
 import runpy
 import shlex
@@ -15,9 +14,9 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.study.schema import load_study
+from tests.helpers.programs import ROOT, run
 from tests.helpers.videos import moving_square, write_video
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHERS = [ROOT / f"{name}.md" for name in ("CONTRIBUTING", "DEVIATIONS", "CHANGELOG", "SECURITY")]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -139,13 +138,12 @@ def test_readme_names_the_commands_of_the_suite():
 @pytest.mark.slow
 def test_the_site_builds_without_a_network(tmp_path):
     dead = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
-        cwd=ROOT,
-        env={**os.environ, **dead, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-    )
+    words = [
+        sys.executable,
+        *["-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir"],
+        tmp_path,
+    ]
+    done = run(words, ROOT, NO_MKDOCS_2_WARNING="1", **dead)
     assert done.returncode == 0, done.stdout + done.stderr
     first = (tmp_path / "index.html").read_text()
     files = re.findall(r'<img [^>]*src="([^"]+)"', first)

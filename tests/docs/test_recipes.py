@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,9 +20,9 @@ from mgm.cli import app
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
+from tests.helpers.programs import ROOT, run
 from tests.helpers.videos import moving_square, stored, write_video
 
-ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "docs" / "recipes"
 PAGE = ROOT / "docs" / "masks-and-weights.md"
 
@@ -142,12 +141,7 @@ def test_torchcodecs_clips_have_the_masks_of_decords(videos):
         "assert (moved == known.motion.velocity_THW2).all()\n"
     )
     path = os.pathsep.join(map(str, (ROOT, ROOT / "bench", RECIPES)))
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
+    done = run([sys.executable, "-c", program], PYTHONPATH=path)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -213,14 +207,8 @@ def test_the_trainer_pretrains_on_a_prepared_folder(tmp_path):
     for n in range(5):
         (tmp_path / "source").mkdir(exist_ok=True)
         write_video(str(tmp_path / f"source/{n}.mp4"), moving_square(40, 64, 64, seed=n))
-    words = [
-        "prepare",
-        "folder",
-        "--source",
-        str(tmp_path / "source"),
-        "--out",
-        str(tmp_path / "mine"),
-    ]
+    words = ["prepare", "folder", "--source", str(tmp_path / "source")]
+    words += ["--out", str(tmp_path / "mine")]
     assert CliRunner().invoke(app, words).exit_code == 0
     small = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
     small |= {"decoder_hidden_size": 48, "decoder_num_hidden_layers": 1}

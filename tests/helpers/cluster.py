@@ -59,21 +59,11 @@ def cluster(folder: Path) -> Iterator[None]:
             "seed-file": folder / "munge" / "seed",
         }
         options = [f"--{name}={path}" for name, path in files.items()]
-        started += [
-            _start(
-                folder,
-                "munged",
-                *options,
-                f"--log-file={folder / 'munged.log'}",
-                "--force",
-                "--foreground",
-            )
-        ]
+        options += [f"--log-file={folder / 'munged.log'}", "--force", "--foreground"]
+        started.append(_start(folder, "munged", *options))
         _wait("munged", folder, lambda: (folder / "munge.socket").exists())
-        started += [_start(folder, "slurmctld", "-D", "-c")]
-        started += [
-            _start(folder, "slurmd", "-D", "-N", f"n{number}") for number in range(1, NODES + 1)
-        ]
+        started.append(_start(folder, "slurmctld", "-D", "-c"))
+        started += [_start(folder, "slurmd", "-D", "-N", f"n{n + 1}") for n in range(NODES)]
         _wait("slurmctld", folder, lambda: _idle() == NODES)
         yield
     finally:

@@ -18,18 +18,10 @@ PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbi
 
 def lacking(service: str) -> str:
     """Return the programs and modules that `service` needs and this machine lacks, as text."""
-    programs = {
-        "mlflow": (),
-        "chromium": ("chromium",),
-        "slurm": ("slurmctld", "slurmd", "sbatch", "munged"),
-    }[service]
-    modules = {
-        "mlflow": ("mlflow",),
-        "chromium": ("playwright",),
-        "slurm": (),
-    }[service]
-    missing = [name for name in programs if not shutil.which(name, path=PATH)]
-    missing += [f"Python's {name}" for name in modules if not find_spec(name)]
+    programs = {"chromium": ("chromium",), "slurm": ("slurmctld", "slurmd", "sbatch", "munged")}
+    modules = {"mlflow": ("mlflow",), "chromium": ("playwright",)}
+    missing = [name for name in programs.get(service, ()) if not shutil.which(name, path=PATH)]
+    missing += [f"Python's {name}" for name in modules.get(service, ()) if not find_spec(name)]
     return ", ".join(missing)
 
 

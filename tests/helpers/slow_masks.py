@@ -140,14 +140,17 @@ def tube(grid, ratio, seed, motion):
     return mask
 
 
-def agnostic(grid, ratio, seed, motion):
+def of_clip(grid, ratio, key):
+    """Hide the tokens of a clip with the smallest keys."""
     n = grid.height * grid.width
-    words = bits(seed, SET, grid.slots * n)
     mask = np.zeros(grid.slots * n, bool)
-    mask[
-        sorted(range(grid.slots * n), key=lambda token: words[token])[: grid.slots * int(ratio * n)]
-    ] = True
+    mask[sorted(range(grid.slots * n), key=key)[: grid.slots * int(ratio * n)]] = True
     return mask.reshape(grid.slots, n)
+
+
+def agnostic(grid, ratio, seed, motion):
+    words = bits(seed, SET, grid.slots * grid.height * grid.width)
+    return of_clip(grid, ratio, lambda token: words[token])
 
 
 def smm_sparse(grid, ratio, seed, motion):
@@ -343,20 +346,14 @@ def static_blocks(grid, ratio, seed, motion):
 def future(grid, ratio, seed, motion):
     n = grid.height * grid.width
     order = bits(seed, SET, grid.slots * n)
-    tokens = sorted(range(grid.slots * n), key=lambda token: (-(token // n), order[token]))
-    mask = np.zeros(grid.slots * n, bool)
-    mask[tokens[: grid.slots * int(ratio * n)]] = True
-    return mask.reshape(grid.slots, n)
+    return of_clip(grid, ratio, lambda token: (-(token // n), order[token]))
 
 
 def codec_clip(grid, ratio, seed, motion):
     n = grid.height * grid.width
     order = bits(seed, TIES, grid.slots * n)
     moves = [math.inf] * n + [x for slot in motion[1:] for x in quarters(grid, slot)]
-    tokens = sorted(range(grid.slots * n), key=lambda token: (moves[token], order[token]))
-    mask = np.zeros(grid.slots * n, bool)
-    mask[tokens[: grid.slots * int(ratio * n)]] = True
-    return mask.reshape(grid.slots, n)
+    return of_clip(grid, ratio, lambda token: (moves[token], order[token]))
 
 
 def green_noise(grid, ratio, seed, motion):

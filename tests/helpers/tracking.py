@@ -23,24 +23,9 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--workers",
-            "1",
-        ]
-        command += [
-            "--backend-store-uri",
-            self.database,
-            "--artifacts-destination",
-            str(self.folder / "artifacts"),
-        ]
+        words = f"server --host 127.0.0.1 --port {self.port} --workers 1 --backend-store-uri"
+        command = [sys.executable, "-m", "mlflow", *words.split(), self.database]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True

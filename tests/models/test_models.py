@@ -19,14 +19,10 @@ from mgm.models.classifier import AttentivePooler
 from mgm.models.encoder import Encoder
 from mgm.models.mae import unpatchify
 from mgm.models.vit import Block, gather_tokens, patchify
-from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, Probe
+from mgm.spec import Clips, Decoder, Finetune, Mask, Model, Pretrain, Probe
 from mgm.training.optim import parameter_groups
+from tests.helpers.small_runs import SMALL
 
-SMALL = {
-    "data": Data(dataset="ssv2"),
-    "clips": Clips(frames=4, size=24),
-    "model": Model(width=16, depth=2, heads=2, patch=8),
-}
 PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=12, depth=2, heads=2), std_floor=0.1)
 GRID, L = (2, 3, 3), 18
 

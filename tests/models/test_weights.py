@@ -34,15 +34,12 @@ from mgm.models.weights import (
     to_huggingface,
     to_ours,
 )
-from mgm.spec import BACKBONES, Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
+from mgm.spec import BACKBONES, Data, Decoder, Finetune, Model, Pretrain, Probe
+from tests.helpers import small_runs
 from tests.helpers.huggingface import sharpened, translated
 
 DATA = Data(dataset="k400")
-SMALL = {
-    "data": DATA,
-    "clips": Clips(frames=4, size=24),
-    "model": Model(width=16, depth=2, heads=2, patch=8),
-}
+SMALL = small_runs.SMALL | {"data": DATA}
 PRETRAIN = Pretrain(**SMALL, decoder=Decoder(width=8, depth=1, heads=2))
 FINETUNE = Finetune(**SMALL)
 # The same sizes in Hugging Face's words.

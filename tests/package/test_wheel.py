@@ -9,11 +9,9 @@ import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
-import mgm
 from mgm.errors import EXTRAS
 from tests.helpers.tiny_study import DRAWN
 from tests.helpers.videos import moving_square, write_video
@@ -58,21 +56,11 @@ class Environment:
     def run(
         self, *words: str, cwd: Path | None = None, code: int = 0
     ) -> subprocess.CompletedProcess[str]:
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("MGM_CI", "PYTHONPATH", "VIRTUAL_ENV")
-        }
+        gone = ("MGM_CI", "PYTHONPATH", "VIRTUAL_ENV")
+        environment = {name: value for name, value in os.environ.items() if name not in gone}
         environment["PATH"] = f"{self.folder / 'env' / 'bin'}:{environment['PATH']}"
-        done = subprocess.run(
-            words,
-            cwd=cwd or self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
+        how = {"cwd": cwd or self.folder, "env": environment, "timeout": 500}
+        done = subprocess.run(words, capture_output=True, text=True, check=False, **how)
         assert done.returncode == code, done.stdout + done.stderr
         return done
 
@@ -110,18 +98,10 @@ def test_the_base_looks_at_videos_and_prepares_them_without_torch(wheel, tmp_pat
     words = "prepare folder --source videos --out data --processes 1"
     environment.run("mgm", *words.split(), cwd=tmp_path)
     assert (tmp_path / "data" / "index.json").exists()
-    codec = "import mgm; v = 'videos/train/right/one.mp4'; t = mgm.track(v); p = mgm.packets(v); "
-    codec += "assert len(p) == len(t.kind_T) == 40 and len(mgm.blocks(v, [1])[0]); "
-    codec += "assert len(mgm.patch_positions(mgm.masks(t[:16]), range(16))) == 8 * 49"
-    environment.run("python", "-c", codec, cwd=tmp_path)
     for folder in ("videos", "data"):
         table = environment.run("mgm", "motion", folder, cwd=tmp_path).stdout.splitlines()
         assert len(table) == 3
     environment.run("mgm", "show", "data", "--bias", "bias.png", cwd=tmp_path)
-    masks = "import mgm, numpy as np; x = mgm.track('videos/train/right/one.mp4')[:16]"
-    environment.run("python", "-c", masks + "; np.save('x', mgm.masks(x, seed=3))", cwd=tmp_path)
-    known_SHW = mgm.masks(mgm.track(video)[:16], seed=3)
-    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), known_SHW)
     [line] = environment.run("mgm", "plan", cwd=tmp_path, code=2).stderr.splitlines()
     assert "pip install '.[report]'" in line
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from html import unescape
 
 import pandas as pd
@@ -12,7 +11,7 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.errors import UserError
 from mgm.report.page import Report, warnings
-from mgm.results.frame import load, pack
+from mgm.results.frame import load
 from mgm.results.frozen import freeze
 from mgm.study import CONFIG
 from mgm.study.expand import expand
@@ -137,17 +136,6 @@ def test_a_study_judges_its_predictions_and_marks_later_ones(tmp_path):
 def study_text(study):
     """Return a study as YAML. JSON is YAML."""
     return json.dumps(study.model_dump(mode="json", by_alias=True, exclude_defaults=True))
-
-
-def test_a_clone_shows_the_same_numbers_from_the_packed_file(tmp_path):
-    results_of(tmp_path / "results", "small", [study_of(predictions=PREDICTIONS)], SMOKE)
-    before = report_of("small", tmp_path / "results", tmp_path / "before").write().parent
-    pack("small", tmp_path / "results")
-    shutil.rmtree(tmp_path / "results/small")
-    after = report_of("small", tmp_path / "results", tmp_path / "after").write().parent
-    for name in ("cells.csv", "differences.csv", "predictions.csv", "table-one.md"):
-        assert (after / "tables" / name).read_text() == (before / "tables" / name).read_text()
-    assert "small.csv.xz" in (after / "index.html").read_text()
 
 
 def test_without_a_finished_run_the_page_says_so(tmp_path):

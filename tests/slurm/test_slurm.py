@@ -20,7 +20,6 @@ from tests.helpers.cluster import cluster, unfit
 from tests.helpers.programs import BIN, ROOT
 from tests.helpers.tiny_study import tiny_study
 
-ENVIRONMENT = programs.ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
 STEPS = 60
 
 # A job runs into its time limit of two minutes and waits until Slurm starts it again.
@@ -109,15 +108,7 @@ def test_cancelled_and_timed_out_jobs_end_as_if_undisturbed(tmp_path):
     words = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path]
     words += ["--profile", profile(tmp_path), "--config", f"study={tmp_path / 'tiny.yaml'}"]
     words += ["--", *(f"results/tiny/{run_id}/result.json" for run_id in [*runs, *probes])]
-    done = subprocess.run(
-        [*map(str, words)],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
+    done = programs.run(words, tmp_path, 1200, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert not any(watcher.is_alive() for watcher in watchers)
     jobs = subprocess.run(
@@ -136,9 +127,7 @@ def test_cancelled_and_timed_out_jobs_end_as_if_undisturbed(tmp_path):
         words = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "-m", "mgm", "run"]
         words += [results / "specs" / f"{run_id}.json", "--data", f"ssv2={data}"]
         words += ["--out", tmp_path / "alone", "--checkpoint-s", "0"]
-        done = subprocess.run(
-            [*map(str, words)], env=ENVIRONMENT, capture_output=True, text=True, check=False
-        )
+        done = programs.run(words, timeout=1200, OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr
         there, here = (
             load_file(folder / run_id / "weights.safetensors")
@@ -157,14 +146,7 @@ def test_what_slurm_refuses_fails_with_its_reason(tmp_path):
     (folder / "config.yaml").write_text(yaml.dump(fields | {"retries": 0}, Dumper=Plain))
     words = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path]
     words += ["--profile", folder, "--config", f"study={tmp_path / 'tiny.yaml'}"]
-    done = subprocess.run(
-        [*map(str, words)],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = programs.run(words, tmp_path, 1200, OMP_NUM_THREADS="1")
     assert done.returncode != 0
     assert "Requested node configuration is not available" in done.stderr
     assert os.listdir(tmp_path / "results" / "tiny")

@@ -3,14 +3,9 @@ import math
 import pytest
 
 from mgm.models import build_classifier, build_mae
-from mgm.spec import Clips, Data, Finetune, Model, Optim, Pretrain
+from mgm.spec import Finetune, Optim, Pretrain
 from mgm.training.optim import learning_rate, parameter_groups
-
-SMALL = {
-    "data": Data(dataset="ssv2"),
-    "clips": Clips(frames=4, size=24),
-    "model": Model(width=16, depth=2, heads=2, patch=8),
-}
+from tests.helpers.small_runs import SMALL
 
 
 def test_schedule_is_linear_then_half_a_cosine():
