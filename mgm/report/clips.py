@@ -43,13 +43,13 @@ Arrays = Mapping[str, Any]
 
 
 def masks_on_a_clip(arrays: Arrays, note: str = "") -> Figure:
-    """Draw Figure 5: a clip's frames, its motion, and every mask on it."""
+    """Draw Figure 5: a clip's frames, its motion, and masks on it."""
     names = arrays["names_N"]
     figure, [lines] = _grid(arrays["index_S"][None], 2 + len(names))
     _frames(lines[0], arrays["frames_SHWC"], "Frames", "first of each\ntime slot")
     _motion(lines[1], arrays)
     for mask, name in enumerate(map(str, names)):
-        # The paper of a mask from elsewhere stands below its name.
+        # A row of a study, or a mask. The paper of a mask from elsewhere stands below its name.
         row, source = (MASKS[name].row, MASKS[name].source) if name in MASKS else (name, "")
         title = row.partition(" (")[0] if source else row or name
         _masks(lines[2 + mask], arrays, mask, title, source)
@@ -101,6 +101,7 @@ def reconstructions(arrays: Arrays, note: str = "") -> Figure:
 
 DRAW: dict[str, Callable[[Arrays, str], Figure]] = {
     "masks": masks_on_a_clip,
+    "every-mask": masks_on_a_clip,
     "attention": attention_on_a_clip,
     "overlays": attention_on_clips,
     "reconstructions": reconstructions,
@@ -135,12 +136,13 @@ def _grid(index_BS: np.ndarray, count: int) -> tuple[Figure, np.ndarray]:
 
 def _label(axes: Axes, title: str, *below: str) -> None:
     """Label the line of its first cell with a title and quiet text below it, at half its height."""
-    quiet = "\n".join(filter(None, below))
-    up = (0.19 + LINE * len(quiet.splitlines())) / 2 * 72
+    quiet, title = "\n".join(filter(None, below)), textwrap.fill(title, 17)
+    more = 0.16 * title.count("\n")
+    up = (0.19 + more + LINE * len(quiet.splitlines())) / 2 * 72
     bold: dict[str, Any] = {"size": 9.5, "weight": "bold", "va": "baseline"}
     small: dict[str, Any] = {"size": 7.5, "color": QUIET, "va": "top", "linespacing": 1.35}
     for text, down, look in ((title, 0.13, bold), (quiet, 0.19, small)):
-        place = (LEFT, up - down * 72)
+        place = (LEFT, up - (down + more) * 72)
         axes.annotate(text, (0, 0.5), place, "axes fraction", "offset points", **look)
 
 

@@ -278,7 +278,9 @@ class Report:
     def gains(self, study: Study, view: View) -> pd.DataFrame:
         """Return a mark per unit of each difference of a view, as `charts.gains` draws it."""
         places, over = self.places[study.study], study.views[view.over]
-        across, marks = places[over.datasets[0], over.columns[0]], list[dict[Any, Any]]()
+        across, marks = places.get((over.datasets[0], over.columns[0])), list[dict[Any, Any]]()
+        if across is None:
+            return pd.DataFrame()
         for line in self.compared(study, view).to_dict("records"):
             pair = line["row"], line["minus"]
             own, other = places[line["dataset"], line["column"]].paired(pair), across.paired(pair)

@@ -28,6 +28,7 @@ from mgm.spec.run_specs import (
     Spec,
     Views,
     dotted,
+    masks_of,
     nested,
     parents,
     parse,

@@ -375,7 +375,9 @@ class Sample(Run):
     figure: Literal["5", "6", "7", "8"] = "5"
     # Run ids of the pretraining runs that the figure shows.
     parents: tuple[Name, ...] = ()
-    # Figure 5: the settings of all masks except name, ratio and guidance.
+    # Figure 5: masks by the names of their rows. None: every mask that this package knows.
+    masks: tuple[tuple[str, Mask], ...] = ()
+    # Without `masks`: the settings of all masks except name, ratio and guidance.
     mask: Mask = Mask()
 
     def slug(self) -> list[str]:
@@ -423,6 +425,13 @@ def parents(spec: Run) -> tuple[str, ...]:
         return spec.parents
     parent = getattr(spec, "parent", "")
     return (parent,) if parent else ()
+
+
+def masks_of(spec: Run) -> list[Mask]:
+    """Return the masks that a run draws."""
+    if isinstance(spec, Sample):
+        return [mask for _, mask in spec.masks]
+    return [spec.mask] if isinstance(spec, Pretrain | Measure) else []
 
 
 def changed_fields(spec: Run) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from mgm.files import replacing
 from mgm.masking import Grid, make_boxes
 from mgm.rng import clip_seed, generator
 from mgm.spec import Mask, Pretrain, Sample, mask_info, read_spec
-from mgm.stages.coverage import masks_of, middle_clip, usual_masks
+from mgm.stages.coverage import guides_of, masks_of, middle_clip, usual_masks
 from mgm.stages.saliency import read_boxes
 from mgm.video.clip import Clip
+from mgm.video.motion import Motion
 from mgm.video.track import Track
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ def sample(spec: Sample, run: "RunContext") -> dict[str, float]:
     names of arrays, N is a mask, K an object, P a run, and B a clip, if there are several.
 
     - 5: frames_SHWC, index_S. motion_SHW2: (dx, dy) in pixels per frame, the mean over a slot's
-      frames; has_motion_S. magnitude_SHW: what guides the masks. Of every mask names_N, ratio_N,
-      masked_NSHW and boxes_NS4: (centre x, centre y, width, height) in patches, NaN for a mask
-      without boxes.
+      frames; has_motion_S. magnitude_SHW: its size, as masks see it. Of every mask or row of the
+      spec names_N, ratio_N, masked_NSHW and boxes_NS4: (centre x, centre y, width, height) in
+      patches, NaN for a mask without boxes.
     - 6: the same for the run's own mask. objects_SK4: (top, left, bottom, right) of up to K boxes,
       as shares of the clip's sides, NaN without one. attention_SHW: sums to 1. query_3: slot, row
       and column of the token that attends.
@@ -47,11 +48,11 @@ def sample(spec: Sample, run: "RunContext") -> dict[str, float]:
       reconstructed_BPSHWC (`mgm.models.reconstruct`).
     """
     runs = [_parent(spec, run, run_id) for run_id in spec.parents]
-    videos, of_clips = list(run.index.test), []
-    for clip in range(min(CLIPS[spec.figure], len(videos))):
+    left, of_clips = [*range(len(run.index.test))], []
+    for clip in range(min(CLIPS[spec.figure], len(left))):
         seed = clip_seed(spec.seed, 0, -1 - clip)
-        video = videos.pop(generator(seed, "sample").integers(len(videos)))
-        of_clips.append(_arrays(spec, run, video, seed, runs))
+        number = left.pop(generator(seed, "sample").integers(len(left)))
+        of_clips.append(_arrays(spec, run, number, seed, runs))
     arrays = of_clips[0]
     if spec.figure in ("7", "8"):
         arrays = {}
@@ -71,8 +72,8 @@ def _parent(spec: Sample, run: "RunContext", run_id: str) -> "tuple[Pretrain, MA
     from mgm.models import build_mae, load_weights
 
     trained = read_spec(run.results / run_id)
-    if not isinstance(trained, Pretrain) or trained.mask.guidance != "vectors":
-        raise UserError(f"{spec.run_id}: {run_id} is no pretraining run guided by motion vectors")
+    if not isinstance(trained, Pretrain):
+        raise UserError(f"{spec.run_id}: {run_id} is no pretraining run")
     if spec.figure in ("6", "7") and trained.model.divided:
         raise UserError(
             f"{spec.run_id}: {run_id} is a TimeSformer, whose attention is divided; figure "
@@ -86,27 +87,31 @@ def _parent(spec: Sample, run: "RunContext", run_id: str) -> "tuple[Pretrain, MA
 def _arrays(
     spec: Sample,
     run: "RunContext",
-    video: Video,
+    number: int,
     seed: int,
     runs: "Sequence[tuple[Pretrain, MAE]]",
 ) -> Arrays:
-    """Return what the spec's figure shows of one clip."""
+    """Return what the spec's figure shows of the middle clip of test video `number`."""
+    video = run.index.test[number]
     clip, index_T = middle_clip(video, spec.clips)
     grid, tubelet, stride = Grid(*spec.grid), spec.model.tubelet, spec.clips.stride
-    masks = [trained.mask for trained, _ in runs] or usual_masks(spec.mask.jitter)
-    masked_NSHW = masks_of([clip.known] * len(masks), masks, grid, tubelet, stride, seed)
+    masks = [trained.mask for trained, _ in runs] or [mask for _, mask in spec.masks]
+    masks = masks or usual_masks(spec.mask.jitter)
+    guides = guides_of(run.index.test, number, clip, masks, spec.clips, seed)
+    masked_NSHW = masks_of(guides, masks, grid, tubelet, stride, seed)
     arrays: Arrays = {"frames_SHWC": clip.frames_THWC[::tubelet], "index_S": index_T[::tubelet]}
     arrays["source"] = video.name
     if spec.figure in ("5", "6"):
-        magnitude_SHW = clip.known.magnitude(tubelet)
+        boxes = [_boxes(*own, grid, tubelet, seed) for own in zip(masks, guides)]
+        names = [name for name, _ in spec.masks] or [mask.name for mask in masks]
         arrays |= {
             "motion_SHW2": clip.known.mean_velocity(tubelet),
-            "magnitude_SHW": magnitude_SHW,
+            "magnitude_SHW": clip.known.magnitude(tubelet),
             "has_motion_S": clip.has_motion_T.reshape(-1, tubelet).any(1),
-            "names_N": np.array([mask.name for mask in masks]),
+            "names_N": np.array(names),
             "ratio_N": np.array([mask.ratio for mask in masks]),
             "masked_NSHW": masked_NSHW,
-            "boxes_NS4": np.stack([_boxes(mask, grid, magnitude_SHW, seed) for mask in masks]),
+            "boxes_NS4": np.stack(boxes),
         }
     else:
         arrays["class"] = run.index.classes[video.label]
@@ -117,10 +122,10 @@ def _arrays(
     return arrays | _by_models([model for _, model in runs], clip, masked_NSHW, spec.figure)
 
 
-def _boxes(mask: Mask, grid: Grid, magnitude_SHW: np.ndarray, seed: int) -> np.ndarray:
+def _boxes(mask: Mask, guide: Motion, grid: Grid, tubelet: int, seed: int) -> np.ndarray:
     """Return the boxes of a mask, (S, 4), NaN for a mask without boxes."""
     if not mask_info(mask.name).directional:
-        drawn = make_boxes(mask, grid, magnitude_SHW[None], np.array([seed]))
+        drawn = make_boxes(mask, grid, guide.magnitude(tubelet)[None], np.array([seed]))
         if drawn:
             return np.concatenate(astuple(drawn)).T
     return np.full((grid.slots, 4), np.nan, np.float32)

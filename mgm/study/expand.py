@@ -40,8 +40,8 @@ from mgm.study import recipes
 from mgm.study.scales import Scale, ScaleDataset
 from mgm.study.schema import CONTROL_ROWS, SEED, Row, Study, View
 
-# The paper's figures, by what their clips show.
-FIGURES = {"masks": "5", "attention": "6", "overlays": "7", "reconstructions": "8"}
+# Figures of the paper that show models. Figure 5 shows masks.
+FIGURES = {"attention": "6", "overlays": "7", "reconstructions": "8"}
 # Each run sets its own dataset.
 ANY = Data(dataset="any")
 # Fields of a run that one place sets, by their dotted names, and where a reader finds them.
@@ -290,18 +290,27 @@ class _Runs:
 
     def _picture(self, at: At, view: View) -> Sample | Measure:
         """Return the run that writes a view's arrays."""
-        starts = [self._start(at, row) for row in view.rows or ("",)]
+        study, rows = self.study, [*view.rows]
+        if view.show == "masks":
+            rows = [row for row in rows or study.rows if study.rows[row].start != "none"]
+        starts = [self._start(at, row) for row in rows or ("",)]
         same: dict[str, Any] = starts[0].model_dump(include={"data", "clips", "model", "seed"})
         if view.show == "coverage":
             return Measure(name="coverage", mask=starts[0].mask, **same)
-        number: Any = FIGURES[view.show]
-        if view.rows:
+        if view.show in FIGURES:
+            number: Any = FIGURES[view.show]
             return Sample(figure=number, parents=[run.run_id for run in starts], **same)
+        if view.show == "masks":
+            # Rows that differ in something else share a mask.
+            own = dict[Mask, str]()
+            for row, start in zip(rows, starts):
+                own.setdefault(start.mask, row)
+            return Sample(masks=[(row, mask) for mask, row in own.items()], **same)
         # Masks need no model, so the grid is the paper's.
         source = self._source(at)
         like = recipes.pretrain(self._recipe(at, source))
         clips = like.clips.model_copy(update={"crop": "centre"})
-        recipe = Sample(figure=number, data=ANY, clips=clips, model=like.model, mask=starts[0].mask)
+        recipe = Sample(data=ANY, clips=clips, model=like.model, mask=starts[0].mask)
         return self._run(recipe, source, at)
 
     def _run(self, recipe: Any, dataset: str, at: At, *own: Layer) -> Any:

@@ -204,7 +204,10 @@ class View(Selection):
     panel: Literal["", "dataset", "column"] = ""
     # Charts: show the numbers that the paper prints, too.
     quoted: bool = False
-    show: Literal["", "masks", "coverage", "attention", "overlays", "reconstructions"] = ""
+    # Clips: what is shown. `masks` are those of the rows, `every-mask` all that this package knows.
+    show: Literal[
+        "", "masks", "every-mask", "coverage", "attention", "overlays", "reconstructions"
+    ] = ""
 
     def shows(self, dataset: str, row: str, column: str) -> bool:
         """Return whether it shows a cell. A table shows all controls of its columns, or none."""

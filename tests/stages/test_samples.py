@@ -64,6 +64,22 @@ def test_a_figure_has_its_clips_masks_and_pictures(figure):
         assert not same[~kept].all()
 
 
+def test_a_figure_of_a_studys_masks_has_their_rows_ratios_and_guides(trained, tmp_path):
+    rows = {"Tube, 50 %": Mask(name="tube", ratio=0.5), "MGM": Mask()}
+    rows |= {"MGM, shuffled": Mask(guidance="shuffled")}
+    run = trained.context(tmp_path)
+    sample(Sample(**SMALL, masks=tuple(rows.items())), run)
+    assert not run.parents
+    arrays = np.load(tmp_path / "arrays.npz")
+    assert arrays["names_N"].tolist() == [*rows]
+    assert arrays["ratio_N"].tolist() == [0.5, 0.75, 0.75]
+    tube_SHW, mgm_SHW, shuffled_SHW = arrays["masked_NSHW"]
+    assert [tube_SHW.sum(), mgm_SHW.sum(), shuffled_SHW.sum()] == [2 * 4, 2 * 6, 2 * 6]
+    boxes_NS4 = arrays["boxes_NS4"]
+    assert np.isfinite(boxes_NS4).all((1, 2)).tolist() == [False, True, True]
+    assert (boxes_NS4[1] != boxes_NS4[2]).any()
+
+
 def test_a_figure_of_a_run_without_masks_is_refused(trained, tmp_path):
     spec = Sample(**SMALL, figure="7", parents=(TUNED.run_id,))
     with pytest.raises(UserError, match="no pretraining run"):

@@ -3,7 +3,7 @@
 import pytest
 
 from mgm.errors import UserError
-from mgm.spec import Finetune, Measure, Pretrain, Probe, dotted, parents
+from mgm.spec import Finetune, Mask, Measure, Pretrain, Probe, dotted, parents
 from mgm.study import CONFIG
 from mgm.study.expand import expand, with_parents
 from mgm.study.recipes import SUPERVISED
@@ -209,6 +209,27 @@ def test_a_view_needs_the_rows_that_it_subtracts_and_those_that_it_is_over():
         for row in rows
     }
     assert {(dataset, column, row) for dataset, row, column in places} == wanted
+
+
+def test_a_picture_of_masks_has_those_of_the_rows():
+    rows = {"No pretraining": "none", "Tube": {"mask": "tube", "mask.ratio": 0.75}, "MGM": {}}
+    rows |= {"MGM, longer": {"epochs": 800}, "MGM, shuffled": {"mask.guidance": "shuffled"}}
+    views = {"rows": {"show": "masks"}, "tubes": {"show": "masks", "rows": ["Tube"]}}
+    views |= {"every": {"show": "every-mask"}}
+    views = {key: view | {"kind": "clips", "datasets": ["three"]} for key, view in views.items()}
+    found = expanded(rows=rows, views=views)
+    rows, tubes, every = (found.specs[found.pictures[key]] for key in views)
+    tube, mgm = Mask(name="tube", ratio=0.75), Mask()
+    shuffled = mgm.model_copy(update={"guidance": "shuffled"})
+    assert rows.masks == (("Tube", tube), ("MGM", mgm), ("MGM, shuffled", shuffled))
+    assert tubes.masks == (("Tube", tube),)
+    assert every.masks == ()
+    start = found.specs[cell(found, dataset="three", row="MGM").pretraining]
+    assert (rows.grid, rows.data) == (start.grid, start.data)
+    assert not any(parents(spec) for spec in (rows, tubes, every))
+    # The picture of an archive keeps its name.
+    mini = load_suite("mini")
+    assert expand(mini.studies, mini.scale).pictures["figure5"] == "sample-figure5-ssv2-7b007c4a"
 
 
 def test_a_field_that_is_not_there_is_named_with_its_place():
