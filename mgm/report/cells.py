@@ -56,19 +56,22 @@ def cells(frame: pd.DataFrame, studies: Mapping[str, Study] = MappingProxyType({
         status: finished, partial, failed, running or not run; why, in all but finished.
         run_ids, commit: joined by spaces.
     """
-    rows = []
-    for _, runs in frame[frame.column != ""].groupby(CELL, sort=False):
-        first, done = runs.iloc[0], runs[runs.value.notna()]
-        overlap = studies[first.study].overlap if first.study in studies else 0.0
-        one, unit = _of_cell(done, first.metric in SHARES, overlap)
-        row = first[SAME].to_dict() | one._asdict() | {"unit": unit, "wanted": len(runs)}
+    # Plain records: a group of pandas costs a millisecond, and a suite has hundreds.
+    rows, groups = [], dict[tuple[str, ...], list[dict[Any, Any]]]()
+    for run in frame[frame.column != ""].to_dict("records"):
+        groups.setdefault(tuple(run[name] for name in CELL), []).append(run)
+    for runs in groups.values():
+        first, done = runs[0], [run for run in runs if not isnan(run["value"])]
+        overlap = studies[first["study"]].overlap if first["study"] in studies else 0.0
+        one, unit = _of_cell(done, first["metric"] in SHARES, overlap)
+        row = {name: first[name] for name in SAME} | one._asdict()
+        row |= {"unit": unit, "wanted": len(runs)}
         row["status"] = "finished" if len(done) == len(runs) else "partial"
-        if done.empty:
-            states = ("failed", "running", "not run")
-            row["status"] = next(state for state in states if state in {*runs.status})
-        for name, source in (("why", runs.why), ("run_ids", runs.run_id), ("commit", done.commit)):
-            row[name] = ("; " if name == "why" else " ").join(filter(None, source.unique()))
-        rows.append(row)
+        if not done:
+            known = {run["status"] for run in runs}
+            row["status"] = next(s for s in ("failed", "running", "not run") if s in known)
+        row |= {"why": _joined(runs, "why", "; "), "run_ids": _joined(runs, "run_id")}
+        rows.append(row | {"commit": _joined(done, "commit")})
     names = [*SAME, *Estimate._fields, "unit", "wanted", "status", "why", "run_ids", "commit"]
     table = pd.DataFrame(rows, columns=names)
     chance = frame.groupby(["study", "dataset"]).chance.mean().rename("chance")
@@ -77,15 +80,22 @@ def cells(frame: pd.DataFrame, studies: Mapping[str, Study] = MappingProxyType({
     return table.assign(line=line, share=table.metric.isin(SHARES))
 
 
-def _of_cell(runs: pd.DataFrame, share: bool, overlap: float) -> tuple[Estimate, str]:
-    if runs.empty:
+def _joined(runs: Sequence[Mapping[Any, Any]], name: str, sign: str = " ") -> str:
+    """Return the different texts of runs, without empty ones."""
+    return sign.join(filter(None, dict.fromkeys(run[name] for run in runs)))
+
+
+def _of_cell(
+    runs: Sequence[Mapping[Any, Any]], share: bool, overlap: float
+) -> tuple[Estimate, str]:
+    if not runs:
         return Estimate(nan, n=0), ""
-    values = runs.value.tolist()
-    if len(values) == 1 and share and runs.n_test.iloc[0] > 0:
-        return binomial(values[0], int(runs.n_test.iloc[0])), "test videos"
+    values = [run["value"] for run in runs]
+    if len(values) == 1 and share and runs[0]["n_test"] > 0:
+        return binomial(values[0], int(runs[0]["n_test"])), "test videos"
     # From a mean of datasets others may be subtracted.
-    limits = (-100.0 if runs.derived.iloc[0] or min(values) < 0 else 0.0, 100.0)
-    unit = runs.unit.iloc[0] + CORRECTED * bool(overlap)
+    limits = (-100.0 if runs[0]["derived"] or min(values) < 0 else 0.0, 100.0)
+    unit = runs[0]["unit"] + CORRECTED * bool(overlap)
     return student(values, *(limits if share else (-inf, inf)), overlap), unit
 
 

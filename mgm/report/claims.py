@@ -61,12 +61,14 @@ def holds(says: str, value: float) -> bool:
 def number_of(table: str, column: str, row: str) -> tuple[float, str]:
     """Return a printed number, and the cell that we run for it, as DATASET/ROW/COLUMN."""
     cells = printed(table)
-    ours = cells[f"{column}: ours"]
-    names = ours.str.replace("^[^/]*/|/[^/]*$", "", regex=True)
-    for found in (cells[names == row], cells[cells.iloc[:, 0] == row]):
-        if len(found) == 1:
-            return float(found[column].iloc[0]), found[f"{column}: ours"].iloc[0]
-    raise ValueError(f"{table}.csv: {len(found)} rows are called {row}")
+    lines = [*zip(cells.iloc[:, 0], cells[column], cells[f"{column}: ours"])]
+    for named in (
+        [line for line in lines if line[2].split("/", 1)[-1].rpartition("/")[0] == row],
+        [line for line in lines if line[0] == row],
+    ):
+        if len(named) == 1:
+            return float(named[0][1]), named[0][2]
+    raise ValueError(f"{table}.csv: {len(named)} rows are called {row}")
 
 
 def study_of(table: str, studies: Mapping[str, Study]) -> str:

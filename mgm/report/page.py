@@ -90,7 +90,9 @@ class Report:
         pairs = [*study.compare]
         if view.minus:
             pairs = [(row, view.minus) for row in view.rows or study.rows if row != view.minus]
-        return selected(differences(self.places[study.study], study, pairs), view)
+        scope, places = view.model_copy(update={"rows": ()}), self.places[study.study]
+        places = {at: own for at, own in places.items() if scope.has(at[0], "", at[1])}
+        return selected(differences(places, study, pairs), view)
 
     @cached_property
     def numbers(self) -> pd.DataFrame:

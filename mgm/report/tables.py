@@ -5,7 +5,7 @@ A table is written as csv for programs, and as md and html for readers.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +19,8 @@ from mgm.files import write_text
 
 # A column of a paper's table that names our cell of the column before it, as DATASET/ROW/COLUMN.
 OURS = ": ours"
+# The whole part of a number that begins a text.
+NUMBER = re.compile(r"([+\N{MINUS SIGN}]?[\d,]+)(?:\.\d+)?(?= |\N{NO-BREAK SPACE}|$)")
 COLUMNS = ["mean", "low", "high", "n", "unit", "status", "run_ids", "commit"]
 PLACE = ["dataset", "column", "row"]
 NOT_RERUN, GUESSING = "not rerun", "Guessing the largest class"
@@ -202,7 +204,7 @@ def study_table(
 
 def _counted(cells: pd.DataFrame) -> str:
     """Return the count of units that most numbers of a column have, for its head."""
-    n, wanted, _ = usual_count(cells)
+    n, wanted, _ = _usual(cells.to_dict("records"))
     return f", n = {n:,.0f}" + f" of {wanted:,.0f}" * bool(wanted) if n else ""
 
 
@@ -316,8 +318,9 @@ def texts_of(cells: pd.DataFrame) -> list[str]:
 
     A number has its own `n` if most of them have another.
     """
-    usual = usual_count(cells)
-    return [_text_of(cell, usual) for cell in cells.to_dict("records")]
+    records = cells.to_dict("records")
+    usual = _usual(records)
+    return [_text_of(cell, usual) for cell in records]
 
 
 def _text_of(cell: Mapping[Any, Any], usual: tuple[Any, ...]) -> str:
@@ -342,11 +345,9 @@ def _count(cell: Mapping[Any, Any]) -> tuple[Any, ...]:
     return cell["n"], cell["wanted"] if cell.get("status") == "partial" else 0, cell["unit"]
 
 
-def usual_count(cells: pd.DataFrame) -> tuple[Any, ...]:
+def _usual(cells: Sequence[Mapping[Any, Any]]) -> tuple[Any, ...]:
     """Return the count of units that most numbers have."""
-    counts = Counter(
-        _count(cell) for cell in cells.to_dict("records") if cell["mean"] == cell["mean"]
-    )
+    counts = Counter(_count(cell) for cell in cells if cell["mean"] == cell["mean"])
     return counts.most_common(1)[0][0] if counts else (0, 0, "")
 
 
@@ -357,15 +358,15 @@ def signed(difference: float) -> str:
 
 def note_of(cells: pd.DataFrame, unit: str = SHARE) -> str:
     """Return the unit of a table's numbers, and over what its intervals are."""
-    known = cells[cells["mean"].notna()]
-    if known.empty:
+    known = cells[cells["mean"].notna()].to_dict("records")
+    if not known:
         return "No run is finished."
-    what = f"{unit}, " if (known.metric == "top1").all() else ""
-    usual = usual_count(cells)
+    what = f"{unit}, " if all(cell["metric"] == "top1" for cell in known) else ""
+    usual = _usual(known)
     n, wanted, units = usual
     units = units.removesuffix("s") if n == 1 and not wanted else units
     over = f"{n:,.0f}{f' of {wanted:,.0f}' if wanted else ''} {units}"
-    others = {*map(_count, known.to_dict("records"))} != {usual}
+    others = {*map(_count, known)} != {usual}
     return f"Ours: {what}mean [95 % interval] over {over}{', or n as it stands' * others}."
 
 
@@ -378,14 +379,13 @@ def _typeset(text: Any) -> str:
 
 def _aligned(column: pd.Series) -> list[Markup]:
     """Return the cells of a column. Those with a number stand under one another, on one line."""
-    texts = column.map(_typeset)
-    first = texts.str.extract(r"^([+\N{MINUS SIGN}]?[\d,]+)(?:\.\d+)?(?= |\N{NO-BREAK SPACE}|$)")[0]
-    wide = first.str.len().max()
-    made = []
-    for text, number in zip(texts, first):
-        if isinstance(number, str) and "(n\N{NO-BREAK SPACE}=" not in text:
+    texts = [*map(_typeset, column)]
+    numbers = [found[1] if (found := NUMBER.match(text)) else "" for text in texts]
+    wide, made = max(map(len, numbers), default=0), []
+    for text, number in zip(texts, numbers):
+        if number and "(n\N{NO-BREAK SPACE}=" not in text:
             # A space as wide as a digit.
-            text = "\N{FIGURE SPACE}" * int(wide - len(number)) + text
+            text = "\N{FIGURE SPACE}" * (wide - len(number)) + text
             made.append(Markup('<td class="number">{}</td>').format(text))
         else:
             made.append(Markup("<td>{}</td>").format(text))

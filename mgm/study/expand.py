@@ -145,6 +145,7 @@ class _Runs:
     found: Expansion
     lenient: bool
     made: dict[str, Spec] = field(default_factory=dict)
+    starts: dict[tuple[At, str], Pretrain] = field(default_factory=dict)
 
     def cells(self) -> Iterator[dict[str, Any]]:
         """Yield each cell of the study, and add its run."""
@@ -252,6 +253,8 @@ class _Runs:
 
     def _start(self, at: At, name: str) -> Pretrain:
         """Return the pretraining of a row. Controls and pictures have the study's plain one."""
+        if made := self.starts.get((at, name)):
+            return made
         row, source = self.study.rows.get(name, Row()), self._source(at)
         backbone, epochs = row.backbone or self.study.backbone, row.epochs or self.study.epochs
         mask = row.mask or "mgm"
@@ -265,7 +268,8 @@ class _Runs:
             own["mask.guidance"] = self.scale.flow
         if row.start not in ("", "none"):
             own["parent"] = self._start(at, row.start).run_id
-        return self._run(recipe, source, at, (f"rows.{name}", own))
+        made = self.starts[at, name] = self._run(recipe, source, at, (f"rows.{name}", own))
+        return made
 
     def _last(self, at: At, name: str, start: Pretrain) -> str:
         """Return the id of a row's last training, which is tested; empty for random weights."""

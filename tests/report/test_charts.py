@@ -166,11 +166,11 @@ def arrays_of(kind, slots=1):
     attention_BSHW = rng.random((2, slots, 6, 6), dtype=np.float32)
     attention_BSHW /= attention_BSHW.sum((1, 2, 3), keepdims=True)
     one, query_3 = clip_arrays(slots, ("mgm",)), np.array([slots // 2, 3, 3])
-    if kind in ("masks", "attention"):
+    if kind in ("masks", "every-mask", "attention"):
         objects = np.array([[0.2, 0.3, 0.6, 0.8], [np.nan] * 4], np.float32)
         more = {"attention_SHW": attention_BSHW[0], "query_3": query_3}
         more |= {"objects_SK4": np.tile(objects, (slots, 1, 1))}
-        return clip_arrays(slots) if kind == "masks" else one | more
+        return one | more if kind == "attention" else clip_arrays(slots)
     shown = {
         "frames_BSHWC": rng.integers(0, 256, (2, slots, 48, 48, 3), dtype=np.uint8),
         "index_BS": np.arange(2 * slots).reshape(2, slots),
