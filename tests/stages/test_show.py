@@ -1,5 +1,6 @@
 """`mgm show`."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,9 @@ def test_show_prints_what_masks_hide_of_the_motion_and_draws_it(tmp_path):
     titles = [line.split(" hides")[0].strip() for line in lines[:3]]
     assert titles == ["Random block", "Random tube", "MGM"]
     assert all("% of the moving pixels" in line for line in lines[:3])
+    # Every block of three quarters hides the middle half of the columns.
+    why = re.search(r"the middle: (\d+) % of the patches, with (\d+) %", lines[3])
+    assert 45 <= int(why[1]) <= 50 < int(why[2])
     with Image.open(tmp_path / "a.gif") as picture:
         assert picture.n_frames == 16
 
