@@ -40,10 +40,12 @@ def claims(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFrame:
         paper = round(one - other, 6)
         ours, unit, ids, status = Estimate(nan, n=0), "", "", "not rerun"
         if own and its:
-            both = [
-                frame.iloc[cells.get(f"{study_of(table, studies)}/{cell}", [])]
-                for table, cell in ((first[0], own), (second[0], its))
+            # The study that has the table.
+            names = [
+                next((one.study for one in studies.values() if table in one.views), "")
+                for table in (first[0], second[0])
             ]
+            both = [frame.iloc[cells.get(f"{x}/{y}", [])] for x, y in zip(names, (own, its))]
             ours, unit, ids, status = _ours(*both)
         about = {"metric": "top1", "share": True, "unit": unit, "run_ids": ids, "status": status}
         judged = {"paper": paper, "agrees": holds(claim["says"], paper)}
@@ -69,11 +71,6 @@ def number_of(table: str, column: str, row: str) -> tuple[float, str]:
         if len(named) == 1:
             return float(named[0][1]), named[0][2]
     raise ValueError(f"{table}.csv: {len(named)} rows are called {row}")
-
-
-def study_of(table: str, studies: Mapping[str, Study]) -> str:
-    """Return the study that has a table of the paper, or nothing."""
-    return next((one.study for one in studies.values() if table in one.views), "")
 
 
 def _ours(one: pd.DataFrame, other: pd.DataFrame) -> tuple[Estimate, str, str, str]:

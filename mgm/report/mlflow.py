@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -125,12 +126,9 @@ def sync(folder: Path, uri: str = "") -> str:
                 show(f"{run_id}: refused by MLflow: {' '.join(str(error).split())[:300]}")
     usual, more = ("created", "updated", "unchanged"), ("deleted", "refused")
     words = ", ".join(f"{counts[n]} {n}" for n in (*usual, *filter(counts.get, more)))
-    return f"runs in MLflow: {words}; {_page_of(experiment)}"
-
-
-def _page_of(experiment: str) -> str:
-    """Return the address of an experiment's runs, on a server of MLflow."""
-    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={ALL}"
+    # Where a server of MLflow shows them.
+    page = f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={ALL}"
+    return f"runs in MLflow: {words}; {page}"
 
 
 def follow(
@@ -180,11 +178,8 @@ def _newest(folder: Path) -> float:
 def _state(folder: Path) -> dict[str, Any]:
     """Return the sizes and times of what the copy of a folder reads, and which runs go on."""
     found = dict[str, Any]()
-    for path in [
-        *folder.glob("*/*.json"),
-        *folder.glob("*/log.jsonl"),
-        *folder.glob("*/error.txt"),
-    ]:
+    names = "*/*.json", "*/log.jsonl", "*/error.txt"
+    for path in chain.from_iterable(map(folder.glob, names)):
         about = path.stat()
         found[str(path)] = about.st_size, about.st_mtime_ns
     for lock in folder.glob(f"*/{LOCK}"):

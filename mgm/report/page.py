@@ -4,7 +4,7 @@ It never trains. Runs that are missing are named.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os.path import relpath
@@ -235,15 +235,23 @@ class Report:
             return replace(about, why="Not drawn.")
         if view.kind == "clips":
             return self._clips(about, view)
-        if view.kind == "gains":
-            return self._gains(about, view, study)
-        if view.kind == "chart" and view.x in ("epochs", "ratio", "steps"):
-            return self._chart(about, view, study, own)
-        return self._differences(about, view, study)
+        from mgm.report import charts
 
-    def _chart(self, about: Shown, view: View, study: Study, own: pd.DataFrame) -> Shown:
-        """Draw cells over a number, such as epochs."""
-        own = selected(own, view)
+        if view.kind == "gains":
+            marks = self.gains(study, view)
+            return self._figure(about, lambda: charts.gains(marks), marks)
+        if view.kind == "chart" and view.x in ("epochs", "ratio", "steps"):
+            own = self.curves(study, view)
+            together = self.published.scale.name == "paper"
+            return self._figure(
+                about, lambda: charts.draw(charts.points_of(own, view, together), view.x), own
+            )
+        lines = self.differences(study, view)
+        return self._figure(about, lambda: charts.differences(lines, view.minus), lines)
+
+    def curves(self, study: Study, view: View) -> pd.DataFrame:
+        """Return the cells of a view that draws them over a number, such as epochs."""
+        own = selected(self.numbers_of(study), view)
         if not view.quoted:
             own = own.assign(paper=np.nan)
         elif view.x == "epochs" and not view.rows:
@@ -252,30 +260,7 @@ class Report:
             alone = alone.assign(row=alone.line, title=alone.dataset, metric="top1", share=True)
             alone = selected(alone[alone.epochs.notna()], view)
             own = pd.concat([own, alone.assign(control=False)], ignore_index=True)
-        if not own["mean"].notna().any():
-            return replace(about, why=NOTHING)
-        from mgm.report import charts
-
-        points = charts.points_of(own, view, self.published.scale.name == "paper")
-        return self._figure(about, lambda: charts.draw(points, view.x))
-
-    def _differences(self, about: Shown, view: View, study: Study) -> Shown:
-        """Draw paired differences, and those that the paper prints."""
-        lines = self.differences(study, view)
-        if lines.empty:
-            return replace(about, why=NOTHING)
-        from mgm.report import charts
-
-        return self._figure(about, lambda: charts.differences(lines, view.minus))
-
-    def _gains(self, about: Shown, view: View, study: Study) -> Shown:
-        """Draw the difference of each unit, over that of the view `over`."""
-        points = self.gains(study, view)
-        if points.empty:
-            return replace(about, why=NOTHING)
-        from mgm.report import charts
-
-        return self._figure(about, lambda: charts.gains(points))
+        return own if own["mean"].notna().any() else own[:0]
 
     def gains(self, study: Study, view: View) -> pd.DataFrame:
         """Return a mark per unit of each difference of a view, as `charts.gains` draws it."""
@@ -332,17 +317,22 @@ class Report:
         note = f"Scale {self.published.scale.name}, run {run_id}."
         if view.show == "coverage":
             metrics = read_json(path)["metrics"]
-            return self._figure(about, lambda: charts.coverage(metrics, note))
+            return self._figure(about, lambda: charts.coverage(metrics, note), metrics)
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        return self._figure(about, lambda: clips.DRAW[view.show](arrays, note), "png")
+        return self._figure(about, lambda: clips.DRAW[view.show](arrays, note), arrays, "png")
 
     def _table(self, about: Shown, table: Table) -> Shown:
         table.write(self.folder / "tables" / about.key, f"{about.title}. {about.note}")
         files = [f"tables/{about.key}.{ending}" for ending in ("csv", "md")]
         return replace(about, table=table, files=files)
 
-    def _figure(self, about: Shown, draw: Callable[[], Any], ending: str = "svg") -> Shown:
+    def _figure(
+        self, about: Shown, draw: Callable[[], Any], shown: Sized, ending: str = "svg"
+    ) -> Shown:
+        """Write a figure of what is `shown`, if there is something."""
+        if not len(shown):
+            return replace(about, why=NOTHING)
         from mgm.report import style
 
         file = f"figures/{about.key}.{ending}"

@@ -297,6 +297,8 @@ class _Runs:
         study, rows = self.study, [*view.rows]
         if view.show == "masks":
             rows = [row for row in rows or study.rows if study.rows[row].start != "none"]
+            if not rows:
+                raise UserError("none of its rows has a mask")
         starts = [self._start(at, row) for row in rows or ("",)]
         same: dict[str, Any] = starts[0].model_dump(include={"data", "clips", "model", "seed"})
         if view.show == "coverage":
@@ -368,12 +370,10 @@ class _Runs:
             return self._of_scale(place.use, seed)
         if place.adapt:
             (one, source), (two, target) = (self._videos(part, seed) for part in place.adapt)
-            digest, like = task_digest(SHARED, source.digest, target.digest), source.recipe
-            own = ScaleDataset(
-                adapt=(one, two), name=SHARED, recipe=like or source.name or one, digest=digest
-            )
+            own = {"name": SHARED, "recipe": source.recipe or source.name or one}
+            own |= {"digest": task_digest(SHARED, source.digest, target.digest)}
             key = name if seed is None else f"{name}-{seed}"
-            return key, known.setdefault(key, own)
+            return key, known.setdefault(key, ScaleDataset(adapt=(one, two), **own))
         if place.generate is not None:
             like = next((one for one in scale.datasets if scale.datasets[one].generate), "")
             if not like:

@@ -32,7 +32,7 @@ def test_show_prints_what_masks_hide_of_the_motion_and_draws_it(tmp_path):
     assert titles == ["Random block", "Random tube", "MGM"]
     assert all("% of the moving pixels" in line for line in lines[:3])
     # Every block of three quarters hides the middle half of the columns.
-    why = re.search(r"the middle: (\d+) % of the patches, with (\d+) %", lines[3])
+    why = re.search(r"the middle wherever it lies: (\d+) % of the patches, with (\d+) %", lines[3])
     assert 45 <= int(why[1]) <= 50 < int(why[2])
     with Image.open(tmp_path / "a.gif") as picture:
         assert picture.n_frames == 16
