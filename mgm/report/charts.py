@@ -175,11 +175,11 @@ def differences(lines: pd.DataFrame, minus: str = "") -> Figure:
 
 def _wrapped(name: str) -> str:
     """Break a long name, first where one row is subtracted from another."""
-    if len(name) <= LETTERS:
-        return name
-    parts = name.replace(" minus ", "\nminus ")
-    fits = max(map(len, parts.split("\n"))) <= LETTERS
-    return parts if fits else textwrap.fill(name, LETTERS)
+    for sign in (" minus ", "\nminus ", " minus\n"):
+        lines = name.replace(" minus ", sign)
+        if max(map(len, lines.split("\n"))) <= LETTERS:
+            return lines
+    return textwrap.fill(name, LETTERS)
 
 
 def _height(name: str) -> float:

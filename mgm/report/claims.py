@@ -41,11 +41,11 @@ def claims(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFrame:
         ours, unit, ids, status = Estimate(nan, n=0), "", "", "not rerun"
         if own and its:
             # The study that has the table.
-            names = [
+            homes = [
                 next((one.study for one in studies.values() if table in one.views), "")
                 for table in (first[0], second[0])
             ]
-            both = [frame.iloc[cells.get(f"{x}/{y}", [])] for x, y in zip(names, (own, its))]
+            both = [frame.iloc[cells.get(f"{x}/{y}", [])] for x, y in zip(homes, (own, its))]
             ours, unit, ids, status = _ours(*both)
         about = {"metric": "top1", "share": True, "unit": unit, "run_ids": ids, "status": status}
         judged = {"paper": paper, "agrees": holds(claim["says"], paper)}

@@ -65,7 +65,8 @@ def caption(figure: Figure, text: str) -> Figure:
     width = int((figure.get_figwidth() - 0.2) * 17.2)
     lines = [line for part in text.split("\n") for line in textwrap.wrap(part, width)]
     # The last axes are the lowest.
-    lowest = (figure.axes[-1].get_tightbbox().y0 / figure.dpi - 0.1) / figure.get_figheight()
+    bottom: float = figure.axes[-1].get_tightbbox().y0  # type: ignore[union-attr]
+    lowest = (bottom / figure.dpi - 0.1) / figure.get_figheight()
     look: dict[str, Any] = {"size": 7.5, "color": QUIET, "va": "top", "linespacing": 1.25}
     figure.text(0.01, lowest, "\n".join(lines), **look)
     return figure
