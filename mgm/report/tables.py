@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -163,25 +164,20 @@ def study_table(
         models, controls = controls, models
     note, numbers = note_of(models), pd.concat([models, controls])[[*PLACE, *COLUMNS]]
     places, heads = _heads(models, percent=not turned)
-    rows, guesses = [*models.row.unique()], dict[tuple[str, str], str]()
-    known = models[(models.metric == "top1") & models.chance.notna()]
-    for dataset, column, chance in known[[*PLACE[:2], "chance"]].to_numpy():
-        guesses[dataset, column] = f"{chance:.1f}"
-    first = [GUESSING] * bool(guesses)
-    parts = [("Videos", heads) if turned else ("Pretraining", first + rows)]
-    if turned:
-        parts += [(GUESSING, [guesses.get(place, "") for place in places]) for _ in first]
-        for row in rows:
-            own = models[models.row == row]
-            texts = dict(zip(zip(own.dataset, own.column), _texts(own, gains)))
-            parts.append((row + _counted(own), [texts.get(place, "") for place in places]))
-    else:
-        for place, head in zip(places, heads):
-            own = models[(models[PLACE[:2]] == [*place]).all(axis=1)]
-            texts = dict(zip(own.row, _texts(own, gains))) | {GUESSING: guesses.get(place, "")}
-            parts.append((head + _counted(own), [texts.get(row, "") for row in first + rows]))
-    shown = pd.DataFrame(dict(enumerate(texts for _, texts in parts)), dtype=object)
-    shown.columns = [head for head, _ in parts]
+    texts, known = dict[Any, str](), models[(models.metric == "top1") & models.chance.notna()]
+    for *place, chance in known[[*PLACE[:2], "chance"]].to_numpy():
+        texts[*place, GUESSING] = f"{chance:.1f}"
+    rows, counts = [GUESSING] * bool(texts), [""] * (turned and bool(texts))
+    rows += [*models.row.unique()]
+    for _, own in models.groupby("row" if turned else PLACE[:2], sort=False):
+        texts |= zip(own[PLACE].itertuples(index=False, name=None), _texts(own, gains))
+        counts.append(_counted(own))
+    columns: Any = [[texts.get((*place, row), "") for place in places] for row in rows]
+    corner, lines, names = "Videos", heads, rows
+    if not turned:
+        corner, lines, names, columns = "Pretraining", rows, heads, zip(*columns)
+    shown = pd.DataFrame(dict(enumerate([lines, *columns])), dtype=object)
+    shown.columns = [corner, *map(add, names, counts)]
     if gains is not None and len(gains):
         base, quoted = gains["minus"].iloc[0], cells.groupby("row").paper.first().dropna()
         if len(quoted) > 1 and base in quoted and not turned:
@@ -189,8 +185,8 @@ def study_table(
                 row: f"{value:.1f}" + f" ({signed(value - quoted[base])})" * (row != base)
                 for row, value in quoted.items()
             }
-            texts_of_paper = [paper.get(row, "") for row in first + rows]
-            shown.insert(1, "Paper", texts_of_paper, allow_duplicates=True)
+            in_paper = [paper.get(row, "") for row in rows]
+            shown.insert(1, "Paper", in_paper, allow_duplicates=True)
         ends = gains[[*PLACE, "minus", "mean", "low", "high", "n"]]
         numbers = numbers.merge(ends, "left", PLACE, suffixes=("", "_minus"))
         note += f" In brackets: minus {base}, over what both have."
