@@ -107,7 +107,7 @@ def _others(value):
     if isinstance(value, int | float):
         return [value + 1, value * 2, 0.5, 1, value / 2]
     if isinstance(value, list):
-        return [[0.5, 0.5], ["x"], [2, 3, 4]]
+        return [[0.5, 0.5], ["x"], [2, 3, 4], [["x", {}]]]
     names = "x grid dis zero 8 coverage vit-s tube window centre float32"
     return [*names.split(), "rand-m7-n4-mstd0.5-inc1", "attentive", PARENT]
 

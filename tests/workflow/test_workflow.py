@@ -32,7 +32,7 @@ def test_a_batch_needs_its_data_the_flow_that_it_follows_and_the_batches_of_its_
         needed = smoke.needs(name)
         assert smoke.mark(name) not in needed
         flow = {getattr(getattr(spec, "mask", None), "guidance", "") for spec in smoke.makes(name)}
-        wanted = "dis" in flow and name.startswith("pretrain")
+        wanted = "dis" in flow
         assert any(file.endswith("tracks-dis.json") for file in needed) == wanted
         followed.add(wanted)
         for spec in smoke.makes(name):
