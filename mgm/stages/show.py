@@ -62,6 +62,9 @@ def show(source: Path, names: Sequence[str], out: Path) -> list[str]:
     if share_of.get("block", 0) >= share_of.get("mgm", 101):
         lines.append(_middle(clip, masks[names.index("block")], grid))
     draw(clip, masks, masked_NSHW, out)
+    if about.interlaced:
+        share = f"{about.interlaced:.0%} of its pictures are interlaced"
+        lines.append(f"warning: {share}, so vertical motion may be wrong; deinterlace it first")
     return [*lines, f"wrote {out}"]
 
 

@@ -1,7 +1,7 @@
 """Decode a video file that mgm did not write, once and from its start.
 
-Frame i is the i-th picture that FFmpeg shows, whatever its time. Quarter turns, mirroring and clean
-apertures in metadata are applied to frames and vectors, as players do. Pixels of any depth become
+Frame i is the i-th picture that FFmpeg shows, whatever its time. Quarter turns, mirroring and
+cropping in metadata are applied to frames and vectors, as players do. Pixels of any depth become
 8-bit RGB. Sample aspect ratios are ignored.
 
 Decoding uses one thread. With frame threads, the exported vectors differ from run to run, and a
@@ -11,7 +11,7 @@ decoder that stops early can hang.
 import re
 import struct
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from fractions import Fraction
 from functools import partial
 from io import BytesIO
@@ -53,6 +53,10 @@ PACKET = np.dtype([("time_s", "<f8"), ("size", "<u4"), ("key", "?"), ("position"
 MESSAGES = 100  # bytes: larger packets have a picture
 MOST_DAMAGED = 0.05  # share of a file's packets that may not decode
 REORDERED = 16  # most pictures that come earlier in a file than one that is shown before them
+# Matroska's elements PixelCropBottom, Top, Left and Right, each with a number of 1 or 2 bytes.
+CROPPING = re.compile(
+    rb"\x54\xaa%b\x54\xbb%b\x54\xcc%b\x54\xdd%b" % (4 * (rb"(?:\x81(.)|\x82(..))",)), re.DOTALL
+)
 JUMP = 10  # medians of the time between pictures. Longer ones are pauses, or joined files
 
 
@@ -114,25 +118,14 @@ class Picture:
         return rasterise(self.vectors, self.frame.height, self.frame.width, self.rotation)
 
 
-def _aperture(path: Path, frame: av.VideoFrame) -> tuple[int, int, av.filter.Graph] | None:
-    """Return left and top of an MP4's clean aperture, and a filter that cuts it out of frames.
+def _aperture(stream: Any, frame: av.VideoFrame) -> tuple[int, int, av.filter.Graph] | None:
+    """Return left and top of the part that players show, and a filter that cuts it out of frames.
 
-    Players show this part alone. FFmpeg's program crops to it, but its decoders do not.
-
-    Args:
-        frame: the file's first one. If the aperture is all of it, there is nothing to cut.
+    FFmpeg's program crops to it, but its decoders do not. None: all of a frame is shown.
     """
-    found = _clap(path)
-    if not found:
-        return None
-    wide, wide_of, tall, tall_of, right, right_of, down, down_of = found
-    if min(wide, wide_of, tall, tall_of, right_of, down_of) < 1:
-        return None
-    width, height = wide // wide_of, tall // tall_of
-    left = int((frame.width - width) / 2 + right / right_of)
-    top = int((frame.height - height) / 2 + down / down_of)
-    inside = left + width <= frame.width and top + height <= frame.height
-    if min(left, top) < 0 or not inside or (width, height) == (frame.width, frame.height):
+    bottom, top, left, right = _cropping(stream)
+    width, height = frame.width - left - right, frame.height - top - bottom
+    if min(width, height) < 1 or (width, height) == (frame.width, frame.height):
         return None
     # FFmpeg crops at whole pixels of chroma.
     left -= left % (16 // frame.format.chroma_width(16))
@@ -147,24 +140,19 @@ def _aperture(path: Path, frame: av.VideoFrame) -> tuple[int, int, av.filter.Gra
     return left, top, graph
 
 
-def _clap(path: Path) -> tuple[int, ...] | None:
-    """Return the numbers of an MP4's box `clap` (ISO 14496-12), if it has one.
+def _cropping(stream: Any) -> list[int]:
+    """Return how many pixels are not shown at the bottom, the top, the left and the right.
 
-    They are numerator and denominator of width, height, and the offsets of its centre.
+    MP4 states a clean aperture, and Matroska a PixelCrop. FFmpeg reads both, but PyAV shows
+    neither. So this has FFmpeg write the head of a Matroska file of the stream, and looks there.
     """
-    with path.open("rb") as file:
-        while len(head := file.read(8)) == 8:
-            size, kind = struct.unpack(">I4s", head)
-            # Large boxes have a size of 8 bytes after their kind.
-            rest = int.from_bytes(file.read(8)) - 16 if size == 1 else size - 8
-            if kind == b"moov":
-                found = re.search(rb"\0\0\0\x28clap(.{32})", file.read(max(rest, 0)), re.DOTALL)
-                return struct.unpack(">8i", found[1]) if found else None
-            # Other files, and a box that goes on to the end.
-            if rest < 0 or not kind.isalnum():
-                return None
-            file.seek(rest, 1)
-    return None
+    head = BytesIO()
+    # What cannot be written there has no such field.
+    with suppress(av.FFmpegError, ValueError), av.open(head, "w", format="matroska") as file:
+        file.add_stream_from_template(stream)
+        file.start_encoding()
+    found = CROPPING.search(head.getvalue())
+    return [int.from_bytes(side) for side in found.groups() if side] if found else [0] * 4
 
 
 class Source:
@@ -224,7 +212,7 @@ class Source:
                             f"{self.path}: FFmpeg cannot convert its colours {space} to RGB"
                         ) from None
                     corner = self._corner(frame) if self.motion else corner
-                    if aperture := _aperture(self.path, frame):
+                    if aperture := _aperture(self.stream, frame):
                         corner = (corner[0] + aperture[0], corner[1] + aperture[1])
                 shown = frame
                 if aperture:

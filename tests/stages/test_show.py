@@ -20,6 +20,7 @@ from mgm.video.clip import Clip
 from mgm.video.motion import Motion
 from mgm.video.track import Track
 from mgm.video.transform import random_crop, training_indices
+from tests.helpers.videos import moving_square, write_video
 
 WALK = Path(__file__).parents[2] / "docs" / "walk.mp4"
 
@@ -36,6 +37,13 @@ def test_show_prints_what_masks_hide_of_the_motion_and_draws_it(tmp_path):
     assert 45 <= int(why[1]) <= 50 < int(why[2])
     with Image.open(tmp_path / "a.gif") as picture:
         assert picture.n_frames == 16
+
+
+def test_interlaced_pictures_are_warned_of(tmp_path):
+    given = {"flags": "+ildct+ilme", "x264_params": "tff=1"}
+    video = Path(write_video(tmp_path / "a.mp4", moving_square(20), **given))
+    lines = show(video, ["mgm"], tmp_path / "a.png")
+    assert "warning: 100% of its pictures are interlaced" in lines[1]
 
 
 def test_show_of_a_dataset_prints_means(trained, tmp_path):

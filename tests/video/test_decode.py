@@ -1,6 +1,7 @@
 """Foreign files: frame i is the i-th picture that FFmpeg shows, and vectors are as it exports."""
 
 import os
+import re
 import shutil
 import struct
 from contextlib import suppress
@@ -414,3 +415,15 @@ def test_a_clean_aperture_is_cut_out_of_frames_and_vectors(tmp_path):
     np.testing.assert_array_equal(part.motion_THW2, own_THW2)
     assert own_THW2.any()
     assert probe(tmp_path / "clap.mp4").height == 64
+
+
+def test_matroska_states_what_is_shown_too(tmp_path):
+    """192 x 144 pixels without 16, 24, 32 and 8 at the left, the top, the right and the bottom."""
+    cropped, whole = REPORTED / "pixelcrop.mkv", tmp_path / "whole.mkv"
+    whole.write_bytes(re.sub(rb"(\x54[\xaa\xbb\xcc\xdd]\x81).", rb"\1\0", cropped.read_bytes()))
+    part, own = read(cropped), read(whole)
+    assert (part.height, part.width, own.height, own.width) == (112, 144, 144, 192)
+    own_THWC = own.frames_THWC[:, 24:136, 16:160]
+    np.testing.assert_array_equal(part.frames_THWC[:, 2:-2, 2:-2], own_THWC[:, 2:-2, 2:-2])
+    np.testing.assert_array_equal(part.motion_THW2, own.motion_THW2[:, 3:17, 2:20])
+    assert part.motion_THW2.any()
