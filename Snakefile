@@ -30,6 +30,8 @@ from mgm.study import WORKFLOW
 
 # Rules call the mgm of this Python.
 os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+# A container's user may have no name, which Snakemake asks for.
+os.environ.setdefault("USER", str(os.getuid()))
 
 with one_line():
     plan = Workflow(config)
