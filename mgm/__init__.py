@@ -9,12 +9,13 @@ Shape suffixes, used after an underscore everywhere (`frames_THWC`, `masked_BL`)
     C channels   L tokens     V visible tokens              M masked tokens       D width
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from mgm.version import __version__
 
+# Importing `typing` takes most of the time in which Ctrl-C would end `mgm` with a traceback.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from mgm import rng
     from mgm.api import blocks, load, masks, packets, patch_positions, read, track
     from mgm.video.crop import Crop
@@ -35,8 +36,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import the interface on first use, so that `mgm --help` is fast."""
+    from importlib import import_module
+
     if name == "rng":
         return import_module("mgm.rng")
     if name in _PLACES:

@@ -1,15 +1,23 @@
 """Run `mgm` as a module: `python -m mgm`, or `torchrun ... -m mgm`."""
 
+# Not `signal`: until main begins, Ctrl-C prints a traceback, and its imports take longer than that.
+import _signal as signal  # type: ignore[import-not-found]
 import atexit
 import gc
 import os
-import signal
 import sys
-from collections.abc import Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def main() -> None:
     """Run the command line. Bad input ends it with one line and status 2."""
+    # Ctrl-C during the imports, which take half a second, ends the process without a traceback.
+    caught = signal.getsignal(signal.SIGINT)
+    if caught is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # By default, garbage collection takes an eighth of the time to start a training.
     gc.set_threshold(50_000)
     # Nor need it look at all modules at the end.
@@ -21,16 +29,12 @@ def main() -> None:
     # A terminal that cannot show a letter of a name shows a question mark.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    # Ctrl-C during the imports, which take half a second, ends the process without a traceback.
-    caught = signal.getsignal(signal.SIGINT)
-    if caught is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from mgm.cli import app
     from mgm.cli.base import processes
     from mgm.errors import one_line
 
-    signal.signal(signal.SIGINT, caught)
     try:
+        signal.signal(signal.SIGINT, caught)
         with one_line():
             run: Callable[[], None] = app
             if processes() > 1:

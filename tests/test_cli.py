@@ -1,5 +1,6 @@
 """The command line: fast help, and one line for bad input."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,22 @@ def test_nothing_heavy_is_imported_before_it_is_used(run, heavy):
     code = f"{run}; import sys; print({{*'{heavy}'.split()}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_ctrl_c_during_the_imports_ends_without_a_traceback():
+    """Python itself prints one before `main` begins, so nothing slow is imported until then."""
+    code = "import sys; old = {*sys.modules}; import mgm.__main__; print(*{*sys.modules} - old)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    early = {"mgm", "mgm.version", "mgm.__main__", "_signal", "atexit", "gc"}
+    assert {*done.stdout.split()} <= early
+    words = [sys.executable, "-X", "importtime", "-m", "mgm", "show", "no.mp4"]
+    # Shells start jobs in the background with the signal ignored.
+    given = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, **given) as process:
+        assert any("pydantic" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == -signal.SIGINT
 
 
 def test_help_lists_every_command(mgm):
