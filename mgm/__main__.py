@@ -12,11 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def _stop(number: int, frame: object) -> None:
+    """Stop on Ctrl-C. A second one ends the process at once, also in the code of libraries."""
+    signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line. Bad input ends it with one line and status 2."""
     # Ctrl-C during the imports, which take half a second, ends the process without a traceback.
-    caught = signal.getsignal(signal.SIGINT)
-    if caught is signal.default_int_handler:
+    if stoppable := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     # By default, garbage collection takes an eighth of the time to start a training.
     gc.set_threshold(50_000)
@@ -34,7 +39,8 @@ def main() -> None:
     from mgm.errors import one_line
 
     try:
-        signal.signal(signal.SIGINT, caught)
+        if stoppable:
+            signal.signal(signal.SIGINT, _stop)
         with one_line():
             run: Callable[[], None] = app
             if processes() > 1:

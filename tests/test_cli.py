@@ -28,6 +28,8 @@ def mgm(monkeypatch, capsys):
     return call
 
 
+# Shells start jobs in the background with the signal ignored.
+FOREGROUND = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
 HELP = "from mgm.cli import app; app(['--help'], standalone_mode=False)"
 
 
@@ -53,12 +55,32 @@ def test_ctrl_c_during_the_imports_ends_without_a_traceback():
     early = {"mgm", "mgm.version", "mgm.__main__", "_signal", "atexit", "gc"}
     assert {*done.stdout.split()} <= early
     words = [sys.executable, "-X", "importtime", "-m", "mgm", "show", "no.mp4"]
-    # Shells start jobs in the background with the signal ignored.
-    given = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, **given) as process:
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, **FOREGROUND) as process:
         assert any("pydantic" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
         assert "Traceback" not in process.stderr.read()
+    assert process.returncode == -signal.SIGINT
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    """Also where a library goes on after the first one."""
+    code = """
+import time, mgm.cli
+def app():
+    for number in range(2):
+        try:
+            print(number, flush=True)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+mgm.cli.app = app
+from mgm.__main__ import main
+main()
+"""
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, **FOREGROUND) as process:
+        for _ in process.stdout:
+            process.send_signal(signal.SIGINT)
     assert process.returncode == -signal.SIGINT
 
 
