@@ -20,7 +20,6 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -37,12 +36,13 @@ from mgm.data.lists import (
     read_names,
     unseen,
 )
-from mgm.errors import UserError
+from mgm.errors import UserError, as_user_error
 
 T = TypeVar("T", int, str)
 DRAWN = "no split given: a fifth of each class, in whole groups, is the test split"
 SHOWN = 10  # absent videos that are named
 LISTS = (".csv", ".txt", ".tsv", ".lst")
+OTHERS = (".json", ".jsonl")  # that may list videos, and are not read
 # Folders of systems, in small letters. Hidden folders are like them.
 SYSTEM = (
     *("@eadir", "#recycle", "#snapshot", "lost+found", "__macosx", "$recycle.bin"),
@@ -117,14 +117,15 @@ class Files:
 
     Attributes:
         skipped: the number of video files in each hidden folder or folder of a system.
+        again: links to folders that were read already, such as their own parent.
     """
 
     def __init__(self, root: Path):
         self.paths, self._named = dict[str, None](), defaultdict[str, list[str]](list)
-        self.skipped, seen = Counter[str](), set[str]()
+        self.skipped, self.again, seen = Counter[str](), list[str](), set[str]()
         for at, folders, files in os.walk(root, onerror=_raise, followlinks=True):
-            # A link may lead to a folder that was seen, such as its own parent.
             if (place := os.path.realpath(at)) in seen:
+                self.again.append(os.path.relpath(at, root))
                 folders.clear()
                 continue
             seen.add(place)
@@ -137,7 +138,7 @@ class Files:
                 if name.startswith("."):
                     self.skipped[name] += 1
                     continue
-                path = os.path.relpath(os.path.join(at, name), root).replace(os.sep, "/")
+                path = os.path.relpath(os.path.join(at, name), root)
                 self.paths[path] = None
                 # Without its suffix, since lists may have another.
                 self._named[key(stem(name))].append(path)
@@ -185,37 +186,37 @@ def listing(
     rows = list(rows)
     if not rows:
         raise UserError(f"{root}: has no videos")
-    notes, count = [note], len(rows)
+    count = len(rows)
     rows, unused = _with_splits(rows, choices.test)
-    notes += [f"{split}: {number:,} videos are not used" for split, number in unused.items()]
     found, absent, excluded, searched = _found(root, rows, files)
-    if searched:
-        notes.append(f"{searched:,} videos were found in other folders than listed")
-    shown = ", ".join(row.path for row in absent[:SHOWN]) + ", ..." * (len(absent) > SHOWN)
     own = dict[str, Row]()
-    for path, row in found:
-        earlier = own.setdefault(path, row)
+    for row in found:
+        earlier = own.setdefault(row.path, row)
         if earlier[1:4] != row[1:4] and not choices.first:
             raise UserError(
-                f"{row.where or root}: lists {path} as {_as_listed(row)}, and "
+                f"{row.where or root}: lists {row.path} as {_as_listed(row)}, and "
                 f"{earlier.where or 'an earlier row'} as {_as_listed(earlier)}; correct one, or "
                 "keep the first by --first"
             )
-    if twice := len(found) - len(own):
-        notes.append(f"{twice:,} rows list a video again, and are not used")
+    shown = ", ".join(row.path for row in absent[:SHOWN]) + ", ..." * (len(absent) > SHOWN)
     if not own:
         why = f"; left out: {': '.join(excluded[-1])}" if excluded else ""
         raise UserError(f"{root}: has 0 of the {count:,} listed videos: {shown}{why}")
+    notes, chosen = [note], [*own.values()]
+    if drawn := not any(row.split for row in rows):
+        kept = sum(path in choices.known for path in own)
+        notes.append(DRAWN + f"; {kept:,} known videos keep theirs" * bool(kept))
+        chosen = _split_by_hash(chosen, choices.known)
+    notes += [f"{split}: {number:,} videos are not used" for split, number in unused.items()]
+    if searched:
+        notes.append(f"{searched:,} videos were found in other folders than listed")
+    if twice := len(found) - len(own):
+        notes.append(f"{twice:,} rows list a video again, and are not used")
     if absent:
         lacking = Counter(row.split for row in absent)
         order = ("train", "test", "")
         counts = " and ".join(f"{lacking[one]:,} {one}".strip() for one in order if lacking[one])
         notes.append(f"absent: {counts} of the {count:,} listed videos ({shown})")
-    chosen = [row._replace(path=path) for path, row in own.items()]
-    if drawn := not any(row.split for row in rows):
-        kept = sum(path in choices.known for path in own)
-        notes.insert(1, DRAWN + f"; {kept:,} known videos keep theirs" * bool(kept))
-        chosen = _split_by_hash(chosen, choices.known)
     _require_whole_groups(root, chosen)
     # Sort classes by name, or by value if all names are numbers.
     names = {row.label for row in rows if not unseen(row.label)}
@@ -224,12 +225,10 @@ def listing(
     label_of = {name: label for label, name in enumerate(classes)}
     if strange := next((row for row in chosen if row.label not in label_of), None):
         raise UserError(f"{strange.where or root}: {strange.label!r} is in no list of classes")
-    entries = []
-    for row, listed in zip(chosen, own.values()):
-        # A list's absolute path is of another machine.
-        name = listed.name or stem(row.path if os.path.isabs(listed.path) else listed.path)
-        group = row.group or row.path
-        entries.append(Entry(name, row.path, label_of[row.label], row.split, group))
+    entries = [
+        Entry(row.name, row.path, label_of[row.label], row.split, row.group or row.path)
+        for row in chosen
+    ]
     note = "; ".join(filter(None, notes))
     return Listing(root, tuple(classes), entries, note, excluded, drawn=drawn)
 
@@ -240,35 +239,38 @@ def _as_listed(row: Row) -> str:
 
 def _found(
     root: Path, rows: Sequence[Row], files: Files | None
-) -> tuple[list[tuple[str, Row]], list[Row], list[tuple[str, str]], int]:
-    """Return (file, row) of the rows, absent rows, (file, reason), and how many were searched."""
+) -> tuple[list[Row], list[Row], list[tuple[str, str]], int]:
+    """Return rows with their file and their name, absent rows, (file, reason) of those whose name
+    has an unseen letter, and how many were found by their name.
+    """
     base = os.path.join(os.path.abspath(root), "")
     rows = [row._replace(path=os.path.normpath(row.path.removeprefix(base))) for row in rows]
     listed = files.paths if files else ()
     there = {row.path for row in rows if row.path in listed or os.path.isfile(root / row.path)}
     lost = [row.path for row in rows if row.path not in there]
-    if lost and not files:
-        files = Files(root)
+    files = files or Files(root) if lost else None
     # A list of absolute paths that was made on another machine, in folders with other names.
     places = {os.path.dirname(path) for path in lost if os.path.isabs(path)}
     shared = os.path.commonpath(places) if places else ""
     if shared in places:
         # Each keeps a folder.
         shared = os.path.dirname(shared)
-    found, absent, excluded, searched = list[tuple[str, Row]](), list[Row](), [], 0
+    found, absent, excluded, searched = list[Row](), list[Row](), list[tuple[str, str]](), 0
     for row in rows:
         path = row.path
         if files and path not in there:
             tail = os.path.relpath(path, shared) if os.path.isabs(path) else path
             path = files.find(tail, row.name or stem(tail)) or ""
-            searched += bool(path) and stem(path) != (row.name or stem(row.path))
             if not path or path in there:
                 absent.append(row)
                 continue
+            searched += stem(path) != (row.name or stem(row.path))
+        # A list's absolute path is of another machine.
+        name = row.name or stem(path if os.path.isabs(row.path) else row.path)
         if mark := unseen(path):
             excluded.append((ascii(path)[1:-1], f"has {mark} in its name; rename it"))
         else:
-            found.append((path, row))
+            found.append(row._replace(path=path, name=name))
     return found, absent, excluded, searched
 
 
@@ -375,13 +377,23 @@ def list_folder(source: Path, choices: Choices = USUAL) -> Listing:
         made = _of_table(table, True, choices)
     else:
         made = split_lists(source, choices) or _of_folders(source, choices)
-    named = {name for name, _ in made.excluded}
-    made.excluded += [
-        (path.name, NOT_USED)
-        for path in _texts(source)
-        if path not in made.lists and path.name not in named and is_list(path)
-    ]
+    known = {*made.lists, *(source / name for name, _ in made.excluded)}
+    reasons = {path.name: _unused(path) for path in _texts(source, *OTHERS) if path not in known}
+    made.excluded += [(name, reason) for name, reason in reasons.items() if reason]
     return made
+
+
+def _unused(path: Path) -> str:
+    """Return why a file of text is not used as a list; empty if it says nothing of videos."""
+    try:
+        if is_list(path):
+            return NOT_USED
+        # It may have been meant as a list.
+        if path.suffix.lower() in LISTS and _split_in(path):
+            return "" if read_list(path) else "lists no video"
+    except (UserError, OSError) as error:
+        return str(as_user_error(error)).removeprefix(f"{path}: ")
+    return ""
 
 
 def _of_table(table: Path, headed: bool, choices: Choices) -> Listing:
@@ -395,6 +407,12 @@ def _of_table(table: Path, headed: bool, choices: Choices) -> Listing:
 def _split_of(folder: str) -> str:
     """Return the split that a name means, also as train_set or trainlist01; "" if none."""
     return SPLIT_OF.get(re.sub(r"[ _-]?(set|split|list)$", "", folder.casefold()), "")
+
+
+def _split_in(path: Path) -> str:
+    """Return the one split that a file's name has a word of; "" if none or several."""
+    splits = {*map(_split_of, re.findall("[a-z]+", path.stem.lower()))} - {""}
+    return splits.pop() if len(splits) == 1 else ""
 
 
 def _of_folders(source: Path, choices: Choices) -> Listing:
@@ -423,6 +441,9 @@ def _of_folders(source: Path, choices: Choices) -> Listing:
     if files.skipped.total():
         names = ", ".join(sorted(+files.skipped)[:SHOWN])
         notes.append(f"{files.skipped.total():,} hidden videos are not used ({names})")
+    if files.again:
+        names = ", ".join(files.again[:SHOWN])
+        notes.append(f"{len(files.again):,} links to folders that are read already ({names})")
     made = listing(source, rows, "; ".join(notes), files=files, choices=choices)
     if made.classes != (UNLABELLED,):
         why = "is not in a class folder, so it has no label"
@@ -430,9 +451,15 @@ def _of_folders(source: Path, choices: Choices) -> Listing:
     return made
 
 
-def _texts(source: Path) -> list[Path]:
-    """Return the files of a folder that may be lists."""
-    return [path for path in sorted(source.iterdir()) if path.suffix.lower() in LISTS]
+def _texts(source: Path, *suffixes: str) -> list[Path]:
+    """Return the files of a folder that may be lists. A broken link is one, and a pipe is none."""
+    return [
+        path
+        for path in sorted(source.iterdir())
+        if path.suffix.lower() in (*LISTS, *suffixes)
+        and not path.name.startswith(".")
+        and (path.is_file() or not path.exists())
+    ]
 
 
 def split_lists(source: Path, choices: Choices, number: int = 1, title: str = "") -> Listing | None:
@@ -444,20 +471,24 @@ def split_lists(source: Path, choices: Choices, number: int = 1, title: str = ""
     """
     per_list, others = dict[Path, list[Row]](), list[tuple[str, str]]()
     for path in _texts(source):
-        splits = {*map(_split_of, re.findall("[a-z]+", path.stem.lower()))} - {""}
-        if len(splits) != 1 or not _seems_list(path):
+        if not (split := _split_in(path)):
+            continue
+        try:
+            rows = read_list(path)
+        except UserError:
+            # Else it is a text on something else.
+            if is_list(path):
+                raise
             continue
         of = re.search(r"(?:split|list)_?0*([1-9])(?![0-9])", path.stem.lower())
         if of and int(of[1]) != number:
             others.append((path.name, f"is of split {of[1]}, and not used"))
-            continue
-        (split,) = splits
-        rows = read_list(path)
-        if listed := next((row for row in rows if row.split not in ("", split)), None):
+        elif listed := next((row for row in rows if row.split not in ("", split)), None):
             raise UserError(
                 f"{listed.where} is of {listed.split}, and the file's name says {split}"
             )
-        per_list[path] = [row._replace(split=split) for row in rows]
+        elif rows:
+            per_list[path] = [row._replace(split=split) for row in rows]
     if not per_list:
         return None
     rows = [*chain(*per_list.values())]
@@ -475,13 +506,6 @@ def split_lists(source: Path, choices: Choices, number: int = 1, title: str = ""
     return made
 
 
-def _seems_list(path: Path) -> bool:
-    """Return whether a file whose name has a split is a list: it names a video, or paths."""
-    with suppress(UserError):
-        return is_list(path) or bool(read_list(path))
-    return False
-
-
 def _class_names(source: Path, per_list: Mapping[Path, list[Row]]) -> tuple[dict[str, str], str]:
     """Return {number: name} of a file of class names that fits the lists, and a note."""
     note = f"split and labels as listed in {', '.join(path.name for path in per_list)}"
@@ -492,8 +516,8 @@ def _class_names(source: Path, per_list: Mapping[Path, list[Row]]) -> tuple[dict
         names = read_names(path)
         if names and labels <= {*names} and len({*names.values()}) == len(names):
             return names, f"{note}, classes in {path.name}"
-        if names:
-            note += f" ({path.name} has other numbers, and is not used)"
+        if not is_list(path):
+            note += f" ({path.name} does not number these classes, and is not used)"
     return {}, note
 
 

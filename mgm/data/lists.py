@@ -39,6 +39,7 @@ SEPARATORS = ",;\t"
 _SUFFIX = rf"\.(?:{'|'.join(sorted(suffix[1:] for suffix in SUFFIXES))})"
 # A path that ends as videos do, and what follows it.
 VIDEO = re.compile(rf"(.+{_SUFFIX})(?:([\s,;]+)(.*))?", re.IGNORECASE)
+NAMED = re.compile(rf"\S{_SUFFIX}(?![a-z0-9])", re.IGNORECASE)
 TWO = re.compile(rf".+{_SUFFIX}[\s,;].+", re.IGNORECASE)
 QUOTED = re.compile(r'"((?:[^"]|"")+)"(?:([\s,;]+)(.*))?')
 # Another path, and numbers.
@@ -94,28 +95,32 @@ def read_list(path: Path, headed: bool = False) -> list[Row]:
 
 
 def is_list(path: Path) -> bool:
-    """Return whether a file of text seems to list videos: it has a header, or names a video."""
-    try:
-        lines = [line for _, line in _lines(path)]
-    except (UserError, OSError):
-        return False
-    return bool(lines) and bool(_header(lines[0]) or any(map(VIDEO.fullmatch, lines)))
+    """Return whether a file of text seems to list videos: it has a header, or names a video.
+
+    Raises:
+        UserError: it is not text in UTF-8.
+    """
+    text = read_text(path)
+    return bool(NAMED.search(text)) or any(map(_header, text.split("\n")))
 
 
 def read_names(path: Path) -> dict[str, str]:
-    """Return {number: name} of a file such as UCF101's classInd.txt; empty if it is none."""
-    found = dict[str, str]()
-    for _, line in _lines(path):
-        for form in (
-            r"(?P<number>[0-9]+)[\s,;]+(?P<name>.+)",
-            r"(?P<name>.+?)[\s,;]+(?P<number>[0-9]+)",
-        ):
-            if one := re.fullmatch(form, line):
-                found[str(int(one["number"]))] = one["name"].strip()
-                break
-        else:
-            return {}
-    return found
+    """Return {number: name} of a file such as UCF101's classInd.txt; empty if it is none.
+
+    All lines have the same form, and no number is there twice. Of two forms that fit, the one with
+    smaller numbers counts.
+    """
+    lines = [line for _, line in _lines(path)]
+    fits = list[dict[str, str]]()
+    for form in (
+        r"(?P<number>[0-9]+)[\s,;]+(?P<name>.+)",
+        r"(?P<name>.+?)[\s,;]+(?P<number>[0-9]+)",
+    ):
+        found = [one for line in lines if (one := re.fullmatch(form, line))]
+        names = {str(int(one["number"])): one["name"].strip() for one in found}
+        if lines and len(names) == len(lines):
+            fits.append(names)
+    return min(fits, key=lambda names: max(map(int, names)), default={})
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

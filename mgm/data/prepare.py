@@ -133,12 +133,14 @@ def prepare(
         classes, videos = listing.classes, tuple(rows[name] for name in names if name in rows)
         if listing.drawn:
             videos = _rebalanced(videos)
-        excluded = (*listing.excluded, *sorted(failed))
+        left_out = (*listing.excluded, *sorted(failed))
+        excluded = tuple((_readable(name), _readable(reason)) for name, reason in left_out)
         if drawn:
             digest, params = drawn_digest(drawn, settings), drawn.model_dump(mode="json")
         else:
             digest, params = content_digest(classes, videos, settings), None
-        index = Index(out, classes, videos, excluded, digest, listing.note, params, settings)
+        note = _readable(listing.note)
+        index = Index(out, classes, videos, excluded, digest, note, params, settings)
         earlier = None
         with suppress(UserError):
             earlier = read_index(out)
@@ -150,6 +152,11 @@ def prepare(
             os.utime(about)
         shutil.rmtree(out / ".drawn", ignore_errors=True)
     return index
+
+
+def _readable(text: str) -> str:
+    """Return a text that can be written: bytes of names that are not UTF-8 become \\udcNN."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _rebalanced(videos: Sequence[Video]) -> tuple[Video, ...]:
@@ -231,21 +238,20 @@ def store_names(entries: Sequence[Entry]) -> list[str]:
     """Return each entry's name in the store.
 
     A name gets a digest if another differs from it in case or form of Unicode alone, if it leads
-    outside of the store, if it is hidden or too long, or if it could be that of another file of the
-    store.
+    outside of the store, or if a part of it is hidden, too long, or could be another file's.
     """
     names, taken = dict[Entry, str](), set[str]()
     for entry in sorted(entries, key=lambda entry: (entry.name, entry.source)):
-        parts = [part for part in entry.name.split("/") if part not in ("", ".", "..")]
-        *folders, file = [_visible(part) for part in parts]
+        given = entry.name.split("/")
+        *parts, file = [_visible(part) for part in given if part not in ("", ".", "..")]
         # A folder may not have the name of a video's file or of a track.
         folders = [
             _marked(part, part) if part.lower().endswith((".mp4", ".npz")) else part
-            for part in folders
+            for part in parts
         ]
+        long, outside = len(os.fsencode(file)) > LONGEST, len(parts) + 1 < len(given)
         name = "/".join([*folders, file])
-        long = len(os.fsencode(file)) > LONGEST
-        if parts != entry.name.split("/") or long or name.endswith((*FLOWS,)) or key(name) in taken:
+        if outside or long or name.endswith((*FLOWS,)) or key(name) in taken:
             name = "/".join([*folders, _marked(file[:32] if long else file, entry.source)])
         taken.add(key(name))
         names[entry] = name
@@ -253,12 +259,17 @@ def store_names(entries: Sequence[Entry]) -> list[str]:
 
 
 def _marked(name: str, source: str) -> str:
-    return f"{name}.{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
+    return f"{_short(name)}.{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
+
+
+def _short(name: str) -> str:
+    """Return a name that has room for a digest, of the 255 bytes of a file system."""
+    return name if len(os.fsencode(name)) <= 255 - len(".12345678") else name[:32]
 
 
 def _visible(part: str) -> str:
     """Return a part of a name that is not hidden. Hidden files are those that are being written."""
-    return f"{_marked('', part)[1:]}{part}" if part.startswith(".") else part
+    return f"{_marked('', part)[1:]}{_short(part)}" if part.startswith(".") else part
 
 
 def _look(

@@ -129,7 +129,11 @@ def test_persons_of_several_classes_are_whole_and_leave_no_class_in_one_split(tm
 def test_a_link_to_its_own_parent_adds_no_video(touch):
     source = touch("a/1.mp4", "b/2.mp4")
     (source / "a/up").symlink_to(source)
-    assert {*rows(list_folder(source))} == {"a/1", "b/2"}
+    # Nor does a second way to a folder, which is told: its videos have one class.
+    (source / "c").symlink_to("a")
+    made = list_folder(source)
+    assert {*rows(made)} == {"a/1", "b/2"}
+    assert "2 links to folders that are read already (a/up, c)" in made.note
 
 
 @pytest.mark.parametrize(
@@ -297,7 +301,7 @@ def test_class_names_that_contradict_the_folders_are_refused(touch):
         list_folder(source)
     (source / "train.txt").write_text("A/1.avi 0\nB/2.avi 1\n")
     made = list_folder(source)
-    assert "classInd.txt has other numbers, and is not used" in made.note
+    assert "classInd.txt does not number these classes, and is not used" in made.note
     assert made.classes == ("0", "1", "2")
 
 
@@ -307,12 +311,43 @@ def test_a_list_is_used_or_named(touch):
     (source / "train_log.txt").write_text("began\nended\n")
     made = list_folder(source)
     assert made.classes == ("a", "b")
-    assert [name for name, _ in made.excluded] == ["labels.txt"]
+    assert [name for name, _ in made.excluded] == ["labels.txt", "train_log.txt"]
     (source / "test.txt").write_text("a/1.mp4 0\n")
     with pytest.raises(UserError, match=r"has lists \(test.txt\), and none of train"):
         list_folder(source)
     (source / "train.txt").write_text("a/2.mp4 0\nb/3.mp4\n")
     with pytest.raises(UserError, match="train.txt: line 2 has 0 values"):
+        list_folder(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("labels.csv", "path,label\na/1.mp4,x\n".encode("utf-16"), "is not text in UTF-8"),
+        ("labels.json", b'{"a/1.mp4": "x"}', "lists videos, and is not used"),
+        ("train.txt", b"a/1 8 0\na/2\n", "line 2 is not PATH"),
+        ("train.txt", b"", "lists no video"),
+        ("._train.txt", b"\0\xff", ""),
+    ],
+)
+def test_what_may_be_a_list_is_named(touch, name, data, reason):
+    source = touch("a/1.mp4", "a/2.mp4", "b/3.mp4", "b/4.mp4")
+    (source / name).write_bytes(data)
+    os.mkfifo(source / "pipe.csv")
+    (source / "folder.txt").mkdir()
+    excluded = list_folder(source).excluded
+    assert [left for left, _ in excluded] == [name] * bool(reason)
+    assert all(reason in why for _, why in excluded)
+
+
+def test_a_list_of_a_split_is_never_left_out(touch):
+    source = touch("a/1.mp4", "b/2.mp4", "test.txt")
+    (source / "train.txt").write_bytes("a/1.mp4 0\n".encode("utf-16"))
+    with pytest.raises(UserError, match="train.txt: is not text in UTF-8"):
+        list_folder(source)
+    (source / "train.txt").unlink()
+    (source / "train.txt").symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError, match="train.txt"):
         list_folder(source)
 
 
@@ -327,7 +362,7 @@ def test_names_in_the_store_are_apart_visible_inside_and_no_folders():
     plain = ["a/Clip.mp4", normalize("NFD", "a/ü.mp4"), "k/x.avi", "A/x.mp4"]
     odd = ["a/clip.mp4", "a/clip.avi", normalize("NFC", "a/ü.mp4"), f"a/{'long' * 50}.mp4"]
     odd += ["a/b.dis.mp4", "../x.mp4", "/of/another.mp4", "k/x.mp4/y.mp4", "k/x.NPZ/z.mp4"]
-    odd += [".5.x/a.mp4", ".6.b.mp4"]
+    odd += [".5.x/a.mp4", ".6.b.mp4", f"{'long' * 62}.mp4/1.mp4", f".{'é' * 127}/1.mp4"]
     entries = [Entry(stem(path), path, 0, "train", path) for path in plain + odd]
     made = store_names(entries)
     # The order of listing does not matter.

@@ -134,10 +134,14 @@ def test_lists_are_known_by_what_they_say(written):
     assert is_list(written("path,label\n"))
     assert is_list(written("some words\nx/y.MP4\n"))
     assert not is_list(written("some words\nof a.mp4x\n"))
-    assert not is_list(written(b"\xff\xfe"))
+    assert is_list(written('{"x/y.mp4": 1}', "labels.json"))
+    with pytest.raises(UserError, match="is not text in UTF-8"):
+        is_list(written(b"\xff\xfe"))
     assert read_names(written("1 A\r\n2 B c\r\n")) == {"1": "A", "2": "B c"}
     assert read_names(written("A,0\nB,1\n")) == {"0": "A", "1": "B"}
-    assert read_names(written("A\nB\n")) == {}
+    assert read_names(written("3 points 1\n2 points 2\n")) == {"1": "3 points", "2": "2 points"}
+    for text in ("A\nB\n", "1 A\n1 B\n", "run 1\n3 points 2\nwalk\n"):
+        assert read_names(written(text)) == {}
 
 
 # --- Lists that somebody damaged ---

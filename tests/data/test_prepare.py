@@ -165,6 +165,17 @@ def test_videos_that_cannot_be_read_are_left_out_and_listed(source, tmp_path, cl
     assert "a/empty.mp4" not in dict(again.excluded)
 
 
+def test_names_that_are_not_utf8_are_told(source, tmp_path):
+    for name in (b"caf\xe9.mp4", b".caf\xe9/1.mp4", b"caf\xe9.csv"):
+        path = Path(os.fsdecode(os.path.join(os.fsencode(source), name)))
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("path,label\n")
+    index = made(source, tmp_path / "out")
+    assert {name for name, _ in index.excluded} == {r"caf\udce9.mp4", r"caf\udce9.csv"}
+    assert r"1 hidden videos are not used (.caf\udce9)" in index.note
+    assert read_index(tmp_path / "out") == index
+
+
 def test_a_set_without_test_videos_is_refused_before_any_is_decoded(source, tmp_path):
     (source / "videos.csv").write_text("path,split\na/0.mp4,train\nb/1.mp4,train\n")
     with pytest.raises(UserError, match="0 of the 2 videos are in the test split"):
