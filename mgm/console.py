@@ -18,7 +18,11 @@ def show(line: str) -> None:
 
 def say(text: str) -> None:
     """Print a result's lines to stdout."""
-    print(text, flush=True)
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # It may be a file on a full disk.
+        raise type(error)(error.errno, error.strerror, "stdout") from None
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:

@@ -84,6 +84,19 @@ main()
     assert process.returncode == -signal.SIGINT
 
 
+def test_a_home_folder_is_expanded_where_shells_do_not(mgm, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for words in (["show", "~/no.mp4"], ["prepare", "folder", "--source=~/no.mp4", "--out", "x"]):
+        assert f"{tmp_path}/no.mp4: " in mgm(*words)[2]
+
+
+def test_stdout_is_named_if_its_disk_is_full():
+    words = [sys.executable, "-m", "mgm", "--version"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "mgm: stdout: No space left on device\n")
+
+
 def test_help_lists_every_command(mgm):
     status, text, _ = mgm("--help")
     listed = [name for names in GROUPS.values() for name in names]

@@ -27,7 +27,12 @@ GROUPS = {
 
 
 class _Grouped(TyperGroup):
-    """The program, whose help lists its commands in groups."""
+    """The program. Its help lists its commands in groups."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # Shells leave ~ as it is in --out=~/here.
+        words = [word.partition("=") if word.startswith("--") else ("", "", word) for word in args]
+        return super().parse_args(ctx, [f"{a}{b}{os.path.expanduser(c)}" for a, b, c in words])
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         room = formatter.width - 6 - max(map(len, self.commands))

@@ -136,6 +136,9 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
 def weights_file(path: Path) -> Path:
     """Return the weights file of a path: the path itself, or the file in a folder."""
     if not path.is_dir():
+        # Opening a pipe would wait for its other end.
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: is not a file")
         return path
     found = next((path / name for name in IN_FOLDERS if (path / name).is_file()), None)
     if found is None:
@@ -198,9 +201,9 @@ def to_ours(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         name = _from_huggingface(theirs) if huggingface else theirs
         if LATER.fullmatch(name):
             continue
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(f"{path}: {theirs} is {kind}, and weights are floating-point tensors")
+        if not isinstance(value, Tensor) or not value.is_floating_point() or not value.ndim:
+            kind = value.dtype if isinstance(value, Tensor) and value.ndim else type(value).__name__
+            raise UserError(f"{path}: {theirs} is {kind}, and weights are floating-point arrays")
         # VideoMAE's fine-tuning names.
         name = re.sub(r"^(patch_embed|blocks|norm)\.", r"encoder.\1.", name)
         if POSITIONS.search(name):
@@ -217,7 +220,10 @@ def to_ours(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     for name in [name for name in ours if name.endswith(".attn.query.weight")]:
         parts = [name.replace("query", part) for part in QKV]
         if ours.keys() >= set(parts):
-            ours[name.replace("query", "qkv")] = torch.cat([ours.pop(part) for part in parts])
+            values = [ours.pop(part) for part in parts]
+            if len({value.shape for value in values}) > 1:
+                raise UserError(f"{path}: {' and '.join(parts)} have other shapes")
+            ours[name.replace("query", "qkv")] = torch.cat(values)
     return ours
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mgm.console import track
 from mgm.data.index import Video, read_index, spread
-from mgm.errors import valid
+from mgm.errors import UserError, valid
 from mgm.files import replacing
 from mgm.masking import Grid, mask_clips
 from mgm.rng import clip_seed, generator
@@ -25,6 +25,7 @@ FRAMES, TUBELET, PATCHES = 16, 2, 14  # of the paper's ViT; patches along the sh
 TITLES = {"block": "Random block", "tube": "Random tube", "mgm": "MGM"}
 PLACES = 256  # random places of a block
 CLIPS = 1000  # clips that show a mask's bias
+LONGEST = 16  # times its short side that a frame may be long
 SHOWN = 200  # videos of a prepared dataset that are measured
 MOMENTS = range(1, FRAMES, 4)  # the frames that a .png shows
 PANEL, LINE, GAP = 320, 20, 12  # pixels: width of a panel, height of a line of text, gap
@@ -51,7 +52,10 @@ def show(source: Path, names: Sequence[str], out: Path) -> list[str]:
     about = probe(source)
     clips = _clips(about.frames)
     clip = read(source, view_indices(clips, about.frames, view=0, views=1))
-    short = min(clip.height, clip.width)
+    short, long = sorted((clip.height, clip.width))
+    if long > LONGEST * short:
+        sides = f"{clip.width} x {clip.height}"
+        raise UserError(f"{source}: has frames of {sides} pixels, too long to be shown; crop them")
     rows, columns = (round(PATCHES * side / short) for side in (clip.height, clip.width))
     grid = Grid(FRAMES // TUBELET, rows, columns)
     guides = [clip.known] * len(masks)

@@ -307,6 +307,10 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     refused(mae | {"encoder.blocks.0.attn.qkv.bias": torch.zeros(2)}, r"has the shape \(2,\)")
     for kind in (torch.complex64, torch.bool, torch.int8):
         refused(mae | {"mask_token": torch.zeros(1, 1, 8, dtype=kind)}, f"mask_token is {kind}")
+    refused(mae | {"encoder_to_decoder.weight": torch.tensor(1.0)}, "weight is Tensor, and")
+    parts = {"query": (3, 3), "key": (3, 4), "value": (3, 3)}
+    parts = {f"encoder.blocks.0.attn.{x}.weight": torch.zeros(y) for x, y in parts.items()}
+    refused(mae | parts, "query.weight and .* have other shapes")
     refused(mae | {"x": torch.zeros(2)}, "Unexpected .*x")
     classes = build_classifier(FINETUNE, 5)
     refused(mae | {"cls_token": torch.zeros(2)}, "cls_token", classes, load_encoder)
@@ -321,6 +325,9 @@ def test_bad_files_are_one_clear_line_and_run_nothing(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: holds none of"):
         read_weights(tmp_path / "empty")
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(UserError, match="pipe.pth: is not a file"):
+        read_weights(tmp_path / "pipe.pth")
 
 
 def test_weights_are_read_where_files_cannot_be_mapped(tmp_path):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import mgm
 from mgm.cli import app
-from mgm.errors import as_user_error
+from mgm.errors import UserError, as_user_error
 from mgm.rng import clip_seed, generator
 from mgm.spec import MASKS, Clips, Mask
 from mgm.stages.show import ACCENT, GAP, LINE, PANEL, draw, show, token_bias
@@ -44,6 +44,12 @@ def test_interlaced_pictures_are_warned_of(tmp_path):
     video = Path(write_video(tmp_path / "a.mp4", moving_square(20), **given))
     lines = show(video, ["mgm"], tmp_path / "a.png")
     assert "warning: 100% of its pictures are interlaced" in lines[1]
+
+
+def test_frames_that_are_much_too_long_are_refused(tmp_path):
+    video = Path(write_video(tmp_path / "a.mp4", moving_square(20, 400, 24, side=8)))
+    with pytest.raises(UserError, match=r"a.mp4: has frames of 24 x 400 pixels"):
+        show(video, ["mgm"], tmp_path / "a.png")
 
 
 def test_show_of_a_dataset_prints_means(trained, tmp_path):
