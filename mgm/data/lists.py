@@ -12,7 +12,7 @@ with "# ". A label -1 is none. What is not understood is an error with the file 
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import category, name
@@ -44,6 +44,8 @@ TWO = re.compile(rf".+{_SUFFIX}[\s,;].+", re.IGNORECASE)
 QUOTED = re.compile(r'"((?:[^"]|"")+)"(?:([\s,;]+)(.*))?')
 # Another path, and numbers.
 NUMBERED = re.compile(r"(.+?)([\s,;]+)(-?[0-9]+(?:\.0+)?(?:[\s,;]+-?[0-9]+(?:\.0+)?)*)")
+# A line that says nothing.
+REMARK = re.compile(rf"[{SEPARATORS}\s]*$|#($| )")
 WHOLE = re.compile(r"(-?[0-9]+)(?:\.0+)?")
 
 
@@ -101,7 +103,18 @@ def is_list(path: Path) -> bool:
         UserError: it is not text in UTF-8.
     """
     text = read_text(path)
-    return bool(NAMED.search(text)) or any(map(_header, text.split("\n")))
+    lines = (line for line in text.split("\n") if not REMARK.match(line))
+    return bool(NAMED.search(text) or _header(next(lines, "").strip()))
+
+
+def read_columns(path: Path, columns: set[str]) -> list[tuple[str, dict[str, str]]]:
+    """Return (line, {column: value}) of a table with commas; empty if it lacks some columns."""
+    lines = _lines(path)
+    names = [cell.strip(' "') for cell in lines[0][1].split(",")] if lines else []
+    if not columns <= {*names}:
+        return []
+    cells = _cells_of_lines(path, ",", len(names), lines[1:])
+    return [(where, dict(zip(names, values))) for where, values in cells]
 
 
 def read_names(path: Path) -> dict[str, str]:
@@ -128,7 +141,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     lines = list[tuple[int, str]]()
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         line = line.strip(" \r\ufeff")
-        if not line.strip(f"{SEPARATORS} ") or line == "#" or line.startswith("# "):
+        if REMARK.match(line):
             continue
         if line.startswith("#"):
             raise UserError(
@@ -149,6 +162,21 @@ def _cells(line: str, separator: str, where: str) -> list[str]:
     except csv.Error as error:
         raise UserError(f"{where}: {error}; put quotes around whole cells") from None
     return [cell.strip() for cell in cells]
+
+
+def _cells_of_lines(
+    path: Path, separator: str, count: int, lines: Iterable[tuple[int, str]]
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield each line of a table, by its name, and its cells."""
+    for number, line in lines:
+        where = f"{path}: line {number}"
+        cells = _cells(line, separator, where)
+        if len(cells) != count:
+            raise UserError(
+                f"{where} has {len(cells)} values, and the header has {count} columns; put quotes "
+                "around values with separators"
+            )
+        yield where, cells
 
 
 def _whole(text: str) -> str:
@@ -184,14 +212,7 @@ def _table(
             "or rename the others"
         )
     rows = list[Row]()
-    for number, line in lines:
-        where = f"{path}: line {number}"
-        cells = _cells(line, separator, where)
-        if len(cells) != len(columns):
-            raise UserError(
-                f"{where} has {len(cells)} values, and the header has {len(columns)} columns; put "
-                "quotes around values with separators"
-            )
+    for where, cells in _cells_of_lines(path, separator, len(columns), lines):
         for column, cell in zip(columns, cells):
             if column in UNUSED and cell and not WHOLE.fullmatch(cell):
                 raise UserError(f"{where}: {cell!r} is in a column without a name that mgm knows")
@@ -219,11 +240,8 @@ def _all_or_none(rows: list[Row], what: str, has: list[bool]) -> None:
 
 
 def _plain(path: Path, lines: Iterable[tuple[int, str]]) -> list[Row]:
-    found = list[tuple[str, str, list[str]]]()
-    for number, line in lines:
-        where = f"{path}: line {number}"
-        video, values = _of_line(line, where)
-        found.append((where, video, values))
+    places = [(f"{path}: line {number}", line) for number, line in lines]
+    found = [(where, *_of_line(line, where)) for where, line in places]
     counts = Counter(len(values) for _, _, values in found)
     usual = counts.most_common(1)[0][0] if counts else 0
     for where, _, values in found:
@@ -236,26 +254,21 @@ def _plain(path: Path, lines: Iterable[tuple[int, str]]) -> list[Row]:
             f"{found[0][0]} has {usual} values after the path; write PATH LABEL or PATH FRAMES "
             "LABEL: a video has one label here"
         )
-    whole = [bool(values) and bool(WHOLE.fullmatch(values[-1])) for _, _, values in found]
+    labels = [_whole(values[-1]) if values else "-1" for _, _, values in found]
+    whole = [bool(WHOLE.fullmatch(label)) for label in labels]
     numbers = 2 * sum(whole) >= len(whole)
     rows = list[Row]()
-    for (where, video, values), is_number in zip(found, whole):
+    for (where, video, values), label, is_number in zip(found, labels, whole):
         if len(values) == 2 and not re.fullmatch("[0-9]+", _whole(values[0])):
             raise UserError(f"{where}: {values[0]!r} is no number of frames")
-        if not values:
-            rows.append(Row(video, UNLABELLED, where=where))
-            continue
-        label = _whole(values[-1])
         if is_number != numbers:
             other = "no number, and others are" if numbers else "a number, and others are names"
             raise UserError(f"{where}: label {label!r} is {other}")
-        if is_number:
-            label = str(int(label))
-        elif not VIDEO.fullmatch(video):
+        if not is_number and not VIDEO.fullmatch(video):
             raise UserError(f"{where}: {video!r} does not end as a video's name does")
-        if (is_number and int(label) < -1) or (not is_number and not re.search("[^-+.0-9]", label)):
+        if int(label) < -1 if is_number else not re.search("[^-+.0-9]", label):
             raise UserError(f"{where}: label {label!r} is neither a name nor a number from 0")
-        rows.append(Row(video, _label(label), where=where))
+        rows.append(Row(video, _label(str(int(label)) if is_number else label), where=where))
     _all_or_none(rows, "label", [row.label != UNLABELLED for row in rows])
     return rows
 

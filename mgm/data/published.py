@@ -13,7 +13,6 @@ This module is light to import, since a study calls `task_digest` before any set
 
 import csv
 import hashlib
-import io
 import json
 import lzma
 import os
@@ -27,7 +26,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from mgm.data.folder import USUAL, Choices, Files, Listing, key, listing, split_lists, stem
 from mgm.data.index import SPLITS, Index, Video, content_digest, read_index, write_index
-from mgm.data.lists import UNLABELLED, Row, read_list, read_names
+from mgm.data.lists import UNLABELLED, Row, read_columns, read_list, read_names
 from mgm.errors import UserError, valid
 from mgm.files import read_json, read_text
 from mgm.spec import GENERATED, PUBLISHED, SHARED
@@ -49,14 +48,10 @@ def k400(source: Path, split: int) -> Lists:
     The test split is the validation split. Clips of a YouTube video are a group.
     """
     split_of = {"train": "train", "val": "test", "validate": "test", "validation": "test"}
+    official = {"label", "youtube_id", "time_start", "time_end", "split"}
     rows = list[Row]()
     for path in sorted([*source.glob("*.csv"), *source.glob("annotations/*.csv")]):
-        table = csv.DictReader(io.StringIO(read_text(path)))
-        official = {"label", "youtube_id", "time_start", "time_end", "split"}
-        for line in table if official <= {*(table.fieldnames or ())} else ():
-            where = f"{path}: line {table.line_num}"
-            if None in line or None in line.values():
-                raise UserError(f"{where} has other values than the columns")
+        for where, line in read_columns(path, official):
             if side := split_of.get(line["split"]):
                 try:
                     start, end = (int(float(line[f"time_{at}"])) for at in ("start", "end"))

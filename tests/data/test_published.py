@@ -64,6 +64,14 @@ def test_ucf101_with_its_own_lists(touch):
     ]  # fmt: skip
 
 
+def test_an_open_quote_takes_no_row_of_kinetics(touch):
+    source, columns = touch("a.mp4"), "label,youtube_id,time_start,time_end,split"
+    lines = [columns, '"a,AAAAAAAAAAA,1,2,train', 'b",BBBBBBBBBBB,1,2,train']
+    (source / "train.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError, match="train.csv: line 2: .*put quotes around whole cells"):
+        list_published("k400", source)
+
+
 def test_hmdb51(touch):
     line = carried("hmdb51_split1.txt.xz").splitlines()[0]
     path = line.split()[0]
