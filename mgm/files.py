@@ -98,7 +98,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
         except Timeout:
             show(f"mgm: {what}: waits for {path.read_text() or 'another process'}")
             lock.acquire()
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        with naming(path):
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise

@@ -75,6 +75,13 @@ def test_an_error_of_the_disk_names_a_log(tmp_path):
         append_log(tmp_path, {"step": 9999 * "x"})
 
 
+def test_an_error_of_the_disk_names_a_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: 9999 * "x")
+    wrong = pytest.raises(OSError, match=r"File too large: '.*/lock'")
+    with full_disk(), wrong, locked(tmp_path / "lock", "a run"):
+        pass
+
+
 def test_a_lock_is_waited_for_and_says_for_whom(tmp_path, capsys):
     holder = hold(tmp_path / "lock", 1.5)
     with locked(tmp_path / "lock", "a run"):

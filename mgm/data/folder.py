@@ -42,7 +42,7 @@ T = TypeVar("T", int, str)
 DRAWN = "no split given: a fifth of each class, in whole groups, is the test split"
 SHOWN = 10  # absent videos that are named
 LISTS = (".csv", ".txt", ".tsv", ".lst")
-OTHERS = (".json", ".jsonl")  # that may list videos, and are not read
+TEXTS = (*LISTS, ".json", ".jsonl")  # that may list videos
 # Folders of systems, in small letters. Hidden folders are like them.
 SYSTEM = (
     *("@eadir", "#recycle", "#snapshot", "lost+found", "__macosx", "$recycle.bin"),
@@ -378,7 +378,7 @@ def list_folder(source: Path, choices: Choices = USUAL) -> Listing:
     else:
         made = split_lists(source, choices) or _of_folders(source, choices)
     known = {*made.lists, *(source / name for name, _ in made.excluded)}
-    reasons = {path.name: _unused(path) for path in _texts(source, *OTHERS) if path not in known}
+    reasons = {path.name: _unused(path) for path in _texts(source) if path not in known}
     made.excluded += [(name, reason) for name, reason in reasons.items() if reason]
     return made
 
@@ -389,7 +389,7 @@ def _unused(path: Path) -> str:
         if is_list(path):
             return NOT_USED
         # It may have been meant as a list.
-        if path.suffix.lower() in LISTS and _split_in(path):
+        if _split_in(path):
             return "" if read_list(path) else "lists no video"
     except (UserError, OSError) as error:
         return str(as_user_error(error)).removeprefix(f"{path}: ")
@@ -410,9 +410,9 @@ def _split_of(folder: str) -> str:
 
 
 def _split_in(path: Path) -> str:
-    """Return the one split that a file's name has a word of; "" if none or several."""
+    """Return the one split that a list's name has a word of; "" if none or several."""
     splits = {*map(_split_of, re.findall("[a-z]+", path.stem.lower()))} - {""}
-    return splits.pop() if len(splits) == 1 else ""
+    return splits.pop() if len(splits) == 1 and path.suffix.lower() in LISTS else ""
 
 
 def _of_folders(source: Path, choices: Choices) -> Listing:
@@ -451,12 +451,12 @@ def _of_folders(source: Path, choices: Choices) -> Listing:
     return made
 
 
-def _texts(source: Path, *suffixes: str) -> list[Path]:
+def _texts(source: Path) -> list[Path]:
     """Return the files of a folder that may be lists. A broken link is one, and a pipe is none."""
     return [
         path
         for path in sorted(source.iterdir())
-        if path.suffix.lower() in (*LISTS, *suffixes)
+        if path.suffix.lower() in TEXTS
         and not path.name.startswith(".")
         and (path.is_file() or not path.exists())
     ]
