@@ -53,10 +53,8 @@ PACKET = np.dtype([("time_s", "<f8"), ("size", "<u4"), ("key", "?"), ("position"
 MESSAGES = 100  # bytes: larger packets have a picture
 MOST_DAMAGED = 0.05  # share of a file's packets that may not decode
 REORDERED = 16  # most pictures that come earlier in a file than one that is shown before them
-# Matroska's elements PixelCropBottom, Top, Left and Right, each with a number of 1 or 2 bytes.
-CROPPING = re.compile(
-    rb"\x54\xaa%b\x54\xbb%b\x54\xcc%b\x54\xdd%b" % (4 * (rb"(?:\x81(.)|\x82(..))",)), re.DOTALL
-)
+# Matroska's elements of the pixels that are not shown: bottom, top, left and right.
+CROPPING = (b"\x54\xaa", b"\x54\xbb", b"\x54\xcc", b"\x54\xdd")
 JUMP = 10  # medians of the time between pictures. Longer ones are pauses, or joined files
 
 
@@ -146,13 +144,25 @@ def _cropping(stream: Any) -> list[int]:
     MP4 states a clean aperture, and Matroska a PixelCrop. FFmpeg reads both, but PyAV shows
     neither. So this has FFmpeg write the head of a Matroska file of the stream, and looks there.
     """
-    head = BytesIO()
+    head, sides = BytesIO(), list[int]()
     # What cannot be written there has no such field.
     with suppress(av.FFmpegError, ValueError), av.open(head, "w", format="matroska") as file:
         file.add_stream_from_template(stream)
         file.start_encoding()
-    found = CROPPING.search(head.getvalue())
-    return [int.from_bytes(side) for side in found.groups() if side] if found else [0] * 4
+    # They follow the elements of width and height. Each is an identifier, a length and a number.
+    sizes = zip((b"\xb0", b"\xba"), (stream.width, stream.height))
+    start = b"".join(name + _element(size) for name, size in sizes)
+    rest = head.getvalue().partition(start)[2][:64]
+    for name in CROPPING:
+        found = re.search(name + rb"(?:\x81(.)|\x82(..))", rest, re.DOTALL)
+        sides.append(int.from_bytes(found[1] or found[2]) if found else 0)
+    return sides
+
+
+def _element(number: int) -> bytes:
+    """Return the length and the bytes of a number in Matroska."""
+    length = max((number.bit_length() + 7) // 8, 1)
+    return bytes([0x80 | length]) + number.to_bytes(length)
 
 
 class Source:

@@ -427,3 +427,9 @@ def test_matroska_states_what_is_shown_too(tmp_path):
     np.testing.assert_array_equal(part.frames_THWC[:, 2:-2, 2:-2], own_THWC[:, 2:-2, 2:-2])
     np.testing.assert_array_equal(part.motion_THW2, own.motion_THW2[:, 3:17, 2:20])
     assert part.motion_THW2.any()
+    # A side without pixels to cut off may not be stated.
+    left = tmp_path / "left.mkv"
+    left.write_bytes(cropped.read_bytes().replace(b"\x54\xcc\x81\x10", b"\x54\xcc\x81\x00"))
+    np.testing.assert_array_equal(
+        read(left).frames_THWC[:, :, 16:][:, 2:-2, 2:], part.frames_THWC[:, 2:-2, 2:]
+    )
