@@ -169,3 +169,9 @@ def test_plan_says_hours_of_gpus(mgm):
     assert wall == pytest.approx(total / 8, rel=0.01)
     half = mgm("plan", "--mfu", "0.5")[1]
     assert float(half.split()[-3].replace(",", "")) == pytest.approx(total / 2, rel=0.01)
+
+
+def test_plan_needs_no_videos_of_a_set_that_is_made_of_two(mgm):
+    status, text, _ = mgm("plan", "--study", "confirmation")
+    assert status == 0
+    assert any(line.split()[:2] == ["adaptation", "144"] for line in text.splitlines())

@@ -114,6 +114,10 @@ def cost(spec: Spec, train: int, test: int, classes: int) -> float:
 def _size(workflow: "Workflow", key: str) -> tuple[int, int, int]:
     """Return the numbers of training videos, test videos and classes of a dataset."""
     dataset = workflow.datasets[key]
+    if dataset.adapt:
+        # Trained on one, tested on the classes that another has of it.
+        (train, _, classes), (_, test, _) = (_size(workflow, part) for part in dataset.adapt)
+        return train, test, classes
     if dataset.generate:
         from mgm.drawn.params import parse_params
 
