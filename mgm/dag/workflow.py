@@ -23,7 +23,7 @@ from mgm.errors import UserError, nearest, valid
 from mgm.files import locked, write_text
 from mgm.results.frozen import freeze
 from mgm.results.run import RESULT
-from mgm.spec import FLOWS, PUBLISHED, FrozenModel, Spec, masks_of, parents
+from mgm.spec import FLOWS, PUBLISHED, FrozenModel, Spec, drawn_masks, parents
 from mgm.study import STUDIES
 from mgm.study.expand import expand, with_parents
 from mgm.study.scales import ScaleDataset, load_suite
@@ -162,7 +162,7 @@ class Workflow:
             alone = batch not in self.batches
             for parent in parents(spec):
                 files.add(self.mark(parent if alone else self._batch_of[parent]))
-            for mask in masks_of(spec):
+            for mask in drawn_masks(spec):
                 if mask.guidance in FLOWS:
                     files.add(str(place / f"tracks-{mask.guidance}.json"))
         return sorted(files)

@@ -28,7 +28,7 @@ from mgm.spec.run_specs import (
     Spec,
     Views,
     dotted,
-    masks_of,
+    drawn_masks,
     nested,
     parents,
     parse,

@@ -427,7 +427,7 @@ def parents(spec: Run) -> tuple[str, ...]:
     return (parent,) if parent else ()
 
 
-def masks_of(spec: Run) -> list[Mask]:
+def drawn_masks(spec: Run) -> list[Mask]:
     """Return the masks that a run draws."""
     if isinstance(spec, Sample):
         return [mask for _, mask in spec.masks]
