@@ -1,5 +1,6 @@
 """Print lines and progress bars on the terminal. Results go to files."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,8 @@ def say(text: str) -> None:
     try:
         print(text, flush=True)
     except OSError as error:
-        # It may be a file on a full disk.
+        # It may be a file on a full disk. At its end, Python would write what is left again, and fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise type(error)(error.errno, error.strerror, "stdout") from None
 
 

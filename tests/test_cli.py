@@ -1,5 +1,6 @@
 """The command line: fast help, and one line for bad input."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -92,8 +93,10 @@ def test_a_home_folder_is_expanded_where_shells_do_not(mgm, monkeypatch, tmp_pat
 
 def test_stdout_is_named_if_its_disk_is_full():
     words = [sys.executable, "-m", "mgm", "--version"]
+    # Without a buffer, nothing would be left to write when Python ends.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:
-        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
     assert (done.returncode, done.stderr) == (2, "mgm: stdout: No space left on device\n")
 
 
