@@ -50,6 +50,26 @@ LEAKS = {
         "the classes need no motion",
     ),
 }
+# What readers did not know, by a pattern of where it stands: units, and titles of rows and columns.
+WORDS = {
+    "world": (
+        "World",
+        "a drawn dataset. Its seed draws what moves, on what background, and all videos; "
+        "a class is a motion.",
+    ),
+    "Random [Tt]ube": ("Random Tube", "hides the same patches in all frames, as VideoMAE does."),
+    "MGM": ("MGM", "hides a box that follows the video's motion vectors."),
+    "MGM.*shuffled": ("MGM, shuffled", "the same box, but it follows another video's motion."),
+    "SMM": ("SMM", "simulated motion: the mask moves at random, not by motion vectors."),
+    "[Pp]robe": (
+        "Linear probe",
+        "a linear classifier of frozen features: the mean of all tokens; with 4 x 4, of as many "
+        "regions; with change, of regions minus their mean over time.",
+    ),
+    "Attentive": ("Attentive probe", "one layer of attention and a classifier, on a frozen model."),
+    "Fine-tuned": ("Fine-tuned", "all weights are trained with labels, after pretraining."),
+    "No pretraining|Random weights": ("No pretraining", "starts from random weights."),
+}
 CLAIMS = (
     "Each claim is a difference of two numbers: what the text says, what the paper's tables give, "
     "and ours."
@@ -357,6 +377,7 @@ class Report:
             sections=sections,
             intervals=sum(bool(np.isfinite(low)) for _, low, _ in ends),
             claims=found,
+            words=words("\n".join(self.numbers[["unit", "row", "column"]].stack().unique())),
             runs=runs.to_dict("records"),
             began=min(filter(None, runs.started), default=""),
             place=quote(relpath(folder, self.folder)) if folder else "",
@@ -386,6 +407,11 @@ def warnings(numbers: pd.DataFrame) -> list[str]:
                 line = f"By {what} alone, more is right than by any row ({{}}): {meaning}."
                 found.setdefault(line, []).append(f"{title}, {best:.1f} %")
     return [line.format("; ".join(places)) for line, places in found.items()]
+
+
+def words(text: str) -> list[tuple[str, str]]:
+    """Return the words that a page's text has, and what they mean."""
+    return [meaning for pattern, meaning in WORDS.items() if re.search(pattern, text)]
 
 
 def selected(numbers: pd.DataFrame, view: View) -> pd.DataFrame:

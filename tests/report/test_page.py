@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.errors import UserError
-from mgm.report.page import Report, warnings
+from mgm.report.page import Report, warnings, words
 from mgm.results.frame import load
 from mgm.results.frozen import freeze
 from mgm.study import CONFIG
@@ -102,6 +102,14 @@ def test_a_page_says_first_that_no_row_is_above_what_sees_no_motion():
     assert "file facts" in second
     assert "One, 85.7 %" in second
     assert not warnings(pd.DataFrame([above, above | {"chance": float("nan")}]))
+
+
+def test_a_page_explains_the_words_that_it_has(suite):
+    names = ["MGM", "MGM, shuffled", "Linear probe"]
+    assert [word for word, _ in words("folds\nMGM, shuffled\nLinear probe, change")] == names
+    text = (suite[1] / "index.html").read_text()
+    assert "<dt>Fine-tuned</dt>" in text
+    assert "<dt>Attentive probe</dt>" not in text
 
 
 PREDICTIONS = [{"in": "one", "row": "MGM", "minus": "Tube", "above": -99}]
