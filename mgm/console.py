@@ -22,7 +22,7 @@ def say(text: str) -> None:
     try:
         print(text, flush=True)
     except OSError as error:
-        # It may be a file on a full disk. Python would write what is left again at its end, and fail.
+        # It may be a file on a full disk. At its end, Python would write the rest again, and fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise type(error)(error.errno, error.strerror, "stdout") from None
 
