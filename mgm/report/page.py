@@ -377,7 +377,7 @@ class Report:
             sections=sections,
             intervals=sum(bool(np.isfinite(low)) for _, low, _ in ends),
             claims=found,
-            words=words("\n".join(self.numbers[["unit", "row", "column"]].stack().unique())),
+            words=words("\n".join(self.numbers[["unit", "row", "column"]].to_numpy(str).flat)),
             runs=runs.to_dict("records"),
             began=min(filter(None, runs.started), default=""),
             place=quote(relpath(folder, self.folder)) if folder else "",
