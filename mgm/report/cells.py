@@ -210,7 +210,7 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
     that the frozen study wanted.
 
     Columns: dataset, title, column, metric, share, says, mean, low, high, n, unit, verdict, why,
-    against (the number that contradicts most, with its seed), note, and `row` and `minus` of the
+    against (the number most against it, with its seed), note, and `row` and `minus` of the
     prediction, or neither if it has four rows.
     """
     old = frozen.studies.get(study.study) if frozen else None

@@ -256,7 +256,7 @@ def predictions_table(verdicts: pd.DataFrame) -> Table:
             "Ours [95 %]": _uncounted(verdicts),
             "Over": _counts(verdicts),
             "Verdict": verdicts.verdict + np.where(notes != "", " (" + notes + ")", ""),
-            "Contradicts most": verdicts.against,
+            "Most against it (seed)": verdicts.against,
             "By": verdicts.column,
         }
     )
