@@ -48,7 +48,7 @@ mini: setup ## run 8 minutes of Table 4e at scale mini; again continues
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 SLOW := slow or smoke or mlflow or chromium or slurm
 
-test: setup ## run the fast tests (90 s on two cores)
+test: setup ## run the fast tests (2 to 12 minutes on two cores)
 	@$(PYTEST) -m "not ($(SLOW))"
 
 test-all: setup ## run all tests, also of servers, Slurm, a browser and killed runs (15 minutes); needs `make reproduce`

@@ -88,8 +88,8 @@ def costs(workflow: "Workflow", flops: float, at_once: int) -> Any:
             for spec in specs
             if isinstance(spec, Pretrain | Finetune)
         ]
-        # 4 bytes per weight. A checkpoint has AdamW's two moments too, and three are kept.
-        row["GB"] = (4 * sum(trained) + 36 * max(trained, default=0)) / 1e9
+        # 4 bytes per weight. A checkpoint has AdamW's two moments too.
+        row["GB"] = (4 * sum(trained) + 12 * max(trained, default=0)) / 1e9
         rows[target] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 

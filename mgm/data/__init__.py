@@ -1,1 +1,1 @@
-"""Datasets: published lists, folders of videos, drawn videos, indexes and copies."""
+"""Datasets: published lists, folders of videos, their preparation, indices, clips, the loader."""

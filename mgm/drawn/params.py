@@ -6,8 +6,8 @@ along y and of the diameter. A number is 0 for static, 2 for both ways at the sa
 
 The kinds ucf101 and hmdb51 share their first seven classes, as many as the published tasks of
 partial domain adaptation. The classes of diving48 come in pairs: one is the other backwards in
-time. Videos of all kinds except ssv2 are mirrored at random, so left and right are the same class
-there.
+time. Discs of all kinds except ssv2 are mirrored at random, so left and right are the same class
+there; so are all persons.
 """
 
 import csv

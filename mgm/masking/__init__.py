@@ -3,7 +3,7 @@
     masked_BL = make_mask("mgm", Grid(slots=8, height=14, width=14), magnitude_BSHW, seed_B)
 
 `mgm.spec.masks` lists all masks and their settings, for specs, tables and figures. This package
-needs only NumPy.
+needs only NumPy and pydantic.
 """
 
 from mgm.masking.boxes import Boxes, Grid

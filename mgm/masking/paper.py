@@ -1,4 +1,4 @@
-"""The seven masks of the paper (Table 4e): three baselines, simulated motion, and MGM.
+"""The masks of the paper: three baselines (tube, block, ST-MAE's), simulated motion, and MGM.
 
 A function takes the mask's settings, the token grid and a batch's seeds, and of guided masks the
 motion. It returns the hidden patches, (B, S, patches) bool, or the boxes whose nearest patches are

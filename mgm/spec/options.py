@@ -1,4 +1,5 @@
-"""Options of how a command computes: threads, workers and so on. No option changes a result.
+"""Options of how a command computes: threads, workers and so on. No option of a run changes its
+result; those of embed and predict choose clips.
 
 The table of controls stands here too, since studies, measures and reports share it.
 """

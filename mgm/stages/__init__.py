@@ -1,1 +1,1 @@
-"""What `mgm` computes, one module per stage: pretrain, finetune, probe, predict and others."""
+"""What `mgm` computes: the stages of runs, and commands on trained models."""

@@ -69,7 +69,7 @@ class Scale(FrozenModel):
     """The size of experiments, as differences from the paper's recipes."""
 
     name: Name
-    # What its numbers allow to conclude. Every page shows it.
+    # What its numbers allow to conclude. A page shows it, unless its one study has a caveat.
     caveat: str = ""
     # Seeds of runs.
     seeds: Numbers = (0,)

@@ -202,7 +202,7 @@ class View(Selection):
     x: Literal["row", "dataset", "epochs", "ratio", "steps"] = "row"
     hue: Literal["", "row", "line", "dataset", "column"] = ""
     panel: Literal["", "dataset", "column"] = ""
-    # Charts: show the numbers that the paper prints, too.
+    # Charts and differences: show the numbers that the paper prints, too.
     quoted: bool = False
     # Clips: what is shown. `masks` are those of the rows, `every-mask` all that this package knows.
     show: Literal[
@@ -266,7 +266,7 @@ class Study(FrozenModel):
 
     study: Name
     question: str
-    # One sentence without numbers. Tables have the numbers.
+    # In words. Tables have the numbers.
     answer: str = ""
     caveat: str = ""
     expected_cost: str = ""
