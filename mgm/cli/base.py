@@ -123,11 +123,7 @@ def _option(name: str, field: FieldInfo) -> Parameter:
 
 
 def places(data: list[str]) -> dict[str, list[Path]]:
-    """Return the folders of each dataset, from words like NAME=FOLDER.
-
-    Raises:
-        UserError: a word is not written so.
-    """
+    """Return the folders of each dataset, from words like NAME=FOLDER."""
     folders: dict[str, list[Path]] = {}
     for word in data:
         name, equals, folder = word.partition("=")

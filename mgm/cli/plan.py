@@ -59,11 +59,9 @@ def plan(options: PlanOptions) -> None:
 
 
 def costs(workflow: "Workflow", flops: float, at_once: int) -> Any:
-    """Return a table: the hours of each stage, all of it, and GB on disk, of each target.
+    """Return a table of each target: hours by stage, all of it, and GB on disk.
 
-    Args:
-        flops: FLOP/s of a run.
-        at_once: runs that go on at the same time.
+    A run computes `flops` per second, and `at_once` runs go on at the same time.
     """
     import pandas as pd
 

@@ -144,11 +144,7 @@ class Workflow:
         return self._key_of[spec.data.dataset, spec.data.digest]
 
     def makes(self, batch: str) -> list[Spec]:
-        """Return the runs of a batch. A run's id is a batch of this run alone.
-
-        Raises:
-            UserError: there is no such batch or run.
-        """
+        """Return the runs of a batch. A run's id is a batch of this run alone."""
         if batch not in self.batches and batch not in self.specs:
             raise UserError(f"{self.name}: has no run {batch}; {nearest(batch, self.specs)}")
         return [self.specs[one] for one in self.batches.get(batch, [batch])]
@@ -221,9 +217,6 @@ class Workflow:
 
         Args:
             places: the datasets that jobs make.
-
-        Raises:
-            UserError: a dataset is missing that no job can make.
         """
         for place in places:
             command = self.prepare(place)

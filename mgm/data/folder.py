@@ -146,8 +146,7 @@ class Files:
     def find(self, path: str, name: str) -> str | None:
         """Return the one file whose path ends with a listed one, up to case and suffix.
 
-        Args:
-            name: of the video. Of several files, the one with this path counts.
+        Of several files, the one with the path `name` counts.
         """
         wanted = f"/{key(stem(path))}"
         named = self._named.get(wanted.rpartition("/")[2], ())
@@ -328,12 +327,8 @@ def balanced(
 ) -> Mapping[str, str]:
     """Return the split of each group. A class of several groups has both, where that can be.
 
-    Of a class that is in one split alone, one group is moved, unless that takes another class out
-    of a split.
-
-    Args:
-        groups_of: the groups of each class.
-        fixed: groups that stay.
+    Of a class that is in one split alone, one group that is not `fixed` is moved, unless that takes
+    another class out of a split.
     """
 
     several = {label: groups for label, groups in groups_of.items() if len(groups) > 1}

@@ -157,11 +157,7 @@ class About(FrozenModel):
 
 
 def read_about(folder: Path) -> About:
-    """Read index.json alone.
-
-    Raises:
-        UserError: the file is missing, of another version, or was changed.
-    """
+    """Read index.json alone."""
     path = folder / "index.json"
     if not path.is_file():
         raise UserError(f"{folder}: has no complete index; `mgm prepare` writes one")
@@ -210,9 +206,6 @@ def read_index(folder: Path) -> Index:
     """Read the index in a folder, and check that it is whole and that all of its files are there.
 
     Sizes are checked when a video is opened (`mgm.video.store`).
-
-    Raises:
-        UserError: there is no complete index, it was changed, or a video's file is missing.
     """
     folder = Path(os.path.abspath(folder))
     about = read_about(folder)
@@ -239,11 +232,7 @@ def _checked_rows(path: Path, about: About) -> list[Video]:
 
 
 def whole_rows(folder: Path) -> list[Video]:
-    """Return the rows of a folder's index, also of one that is being written.
-
-    Raises:
-        UserError: there is an index.json, and index.csv is not the one that it belongs to.
-    """
+    """Return the rows of a folder's index, also of one that is being written."""
     table = folder / "index.csv"
     if (folder / "index.json").exists():
         return _checked_rows(table, read_about(folder))
@@ -282,11 +271,7 @@ def write_rows(path: Path, videos: Iterable[Video]) -> None:
 
 
 def read_rows(path: Path) -> list[Video]:
-    """Return the videos of a table. A last line that was cut short is left out.
-
-    Raises:
-        UserError: a cell is not of its column. The error names the line and the column.
-    """
+    """Return the videos of a table. A last line that was cut short is left out."""
 
     @cache
     def absolute(store: str) -> str:

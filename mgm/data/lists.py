@@ -83,9 +83,6 @@ def read_list(path: Path, headed: bool = False) -> list[Row]:
 
     Args:
         headed: it must be a table.
-
-    Raises:
-        UserError: a line is not understood. The error names it.
     """
     lines = _lines(path)
     number, first = lines[0] if lines else (1, "nothing")
@@ -97,11 +94,7 @@ def read_list(path: Path, headed: bool = False) -> list[Row]:
 
 
 def is_list(path: Path) -> bool:
-    """Return whether a file of text seems to list videos: it has a header, or names a video.
-
-    Raises:
-        UserError: it is not text in UTF-8.
-    """
+    """Return whether a file of text seems to list videos: it has a header, or names a video."""
     text = read_text(path)
     lines = (line for line in text.split("\n") if not REMARK.match(line))
     return bool(NAMED.search(text) or _header(next(lines, "").strip()))

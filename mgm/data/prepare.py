@@ -449,16 +449,12 @@ def write_tracks(
 ) -> None:
     """Write the optical flow of a prepared dataset's videos where it is missing.
 
-    The marker FOLDER/tracks-METHOD.json is written last.
+    The marker FOLDER/tracks-METHOD.json is written last, unless a video has no flow.
 
     Args:
         weights: RAFT-small's weights. None: torchvision's own.
         processes: default: one per core for DIS, and one for RAFT, which uses all cores.
         force: begin anew.
-
-    Raises:
-        UserError: a video has no flow. The others are done first. Or other weights have written
-            some of the tracks.
     """
     digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else ""
     index, marker = read_index(folder), folder / f"tracks-{method}.json"

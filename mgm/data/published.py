@@ -227,9 +227,6 @@ def adaptation(task: str, source: Path, target: Path, out: Path) -> Index:
     The classes are the source's 14, the shared ones first. The published lists name videos and
     labels. They are those of the official split 1. Generated sets, and those of the task "shared",
     share classes of equal names.
-
-    Raises:
-        UserError: no class has the same name.
     """
     sides = {"train": read_index(source), "test": read_index(target)}
     if task == SHARED or all(index.drawn for index in sides.values()):

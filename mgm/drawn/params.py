@@ -163,11 +163,7 @@ class Synthetic(BaseModel):
 
 
 def parse_params(fields: Any, source: str) -> Synthetic:
-    """Return the parameters in `fields`. Missing fields have their defaults.
-
-    Raises:
-        UserError: a parameter is unknown or out of range. The message begins with `source`.
-    """
+    """Return the parameters in `fields`. Missing fields have their defaults."""
     with valid(f"{source}: ", f"the parameters are {', '.join(Synthetic.model_fields)}"):
         return Synthetic.model_validate(fields)
 

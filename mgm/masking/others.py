@@ -78,12 +78,7 @@ def _falloff(patches: int) -> np.ndarray:
 
 
 def resampled(cells_BSHWX: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Return the value at the centre of each fine cell: (B, S, rows, columns, ...).
-
-    Args:
-        cells_BSHWX: values on any grid of the frame. Further axes are kept.
-        rows, columns: number of fine cells along the frame's sides.
-    """
+    """Return the value of any grid at the centre of each fine cell: (B, S, rows, columns, ...)."""
     height, width = cells_BSHWX.shape[2:4]
     row = (2 * np.arange(rows) + 1) * height // (2 * rows)
     column = (2 * np.arange(columns) + 1) * width // (2 * columns)

@@ -56,15 +56,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(model.width, eps=1e-6) if norm else nn.Identity()
 
     def forward(self, patches_BLPC: Tensor, index_BV: Tensor | None = None) -> Tensor:
-        """Encode patches.
-
-        Args:
-            patches_BLPC: uint8 pixels of all tokens, or of the tokens `index_BV`.
-            index_BV: positions of the visible tokens on the grid; None if all are visible.
-
-        Returns:
-            (B, V, D).
-        """
+        """Encode uint8 pixels of all tokens, or of the tokens `index_BV` of the grid: (B, V, D)."""
         positions = self.pos_embed if index_BV is None else self.pos_embed[0, index_BV]
         x_BVD = self.patch_embed(patches_BLPC)
         x_BVD = x_BVD + positions.to(x_BVD.dtype)

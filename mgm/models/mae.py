@@ -89,14 +89,7 @@ class MAE(nn.Module):
         return predicted_BMP, self.target(gather_tokens(patches_BLPC, masked_BM))
 
     def split(self, masked_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the positions of the visible and of the masked tokens, in token order.
-
-        Args:
-            masked_BL: bool, True where hidden.
-
-        Returns:
-            (B, V) and (B, M) int64.
-        """
+        """Return the positions of the visible and of the masked tokens, in order: int64."""
         order_BL = masked_BL.byte().argsort(dim=1, stable=True)
         return order_BL[:, : self.visible], order_BL[:, self.visible :]
 
@@ -118,11 +111,8 @@ class MAE(nn.Module):
 def reconstruction_loss(predicted_BMP: Tensor, target_BMP: Tensor, weight_B: Tensor) -> Tensor:
     """Return the mean squared error of the masked tokens: () float32.
 
-    A clip of weight 0 adds nothing, but counts in the mean's denominator.
-
-    Args:
-        predicted_BMP, target_BMP: as `MAE.predict` returns them.
-        weight_B: of the clips. 0: its video could not be read.
+    A clip of weight 0, whose video could not be read, adds nothing, but counts in the mean's
+    denominator.
     """
     loss_B = F.mse_loss(predicted_BMP.float(), target_BMP, reduction="none").mean(dim=(1, 2))
     return (loss_B * weight_B).mean()

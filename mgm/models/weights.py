@@ -74,11 +74,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load all weights in a file into a model.
-
-    Raises:
-        UserError: they are not all of the model's weights, have other shapes, or are not finite.
-    """
+    """Load all weights in a file into a model."""
     weights = read_weights(path)
     _drop_norm(model, weights, path)
     _fill(model, weights, path)
@@ -157,10 +153,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Returns:
         Tensors under our names.
-
-    Raises:
-        UserError: they are damaged, hold code, have learned positions, or are for pixels that are
-            not normalised by `IMAGENET_MEAN` and `IMAGENET_STD`.
     """
     path = weights_file(path)
     check_processor(path)
@@ -266,9 +258,6 @@ def sizes_of(weights: dict[str, Tensor], path: Path) -> dict[str, Any]:
 
     The number of heads is that of a config.json next to the weights. Otherwise heads have 64
     channels, or 80 in a ViT-H, as in every published ViT.
-
-    Raises:
-        UserError: no model here has these shapes.
     """
     kernel = weights.get("encoder.patch_embed.proj.weight")
     depth = _depth(weights, "encoder")
@@ -321,9 +310,6 @@ def config_of(path: Path) -> Config | None:
     """Return the config.json next to weights; None if there is none of a VideoMAE.
 
     A link counts where it is: in Hugging Face's cache, a model's files are links in one folder.
-
-    Raises:
-        UserError: it is of a model that mgm does not have.
     """
     fields = _fields(_beside(path, "config.json"))
     if fields.get("model_type") != "videomae":

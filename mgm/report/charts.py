@@ -64,11 +64,7 @@ def points_of(numbers: pd.DataFrame, view: View, together: bool = False) -> pd.D
 
 
 def draw(points: pd.DataFrame, x: str) -> Figure:
-    """Draw a line per `hue` over a number, in a panel per `panel`.
-
-    Args:
-        x: a name of AXES.
-    """
+    """Draw a line per `hue` over a number, a name of AXES, in a panel per `panel`."""
     # A level over all of a horizontal axis has no mark.
     hues = list(dict.fromkeys(points.hue[points.x.notna()]))
     colours, marks = colours_of(hues), dict(zip(hues, MARKS * len(hues)))
@@ -257,11 +253,7 @@ def _trend(found: Estimate, units: str, over: str) -> str:
 
 
 def coverage(metrics: Mapping[str, float], note: str = "") -> Figure:
-    """Draw the share of the moving pixels that each mask hides.
-
-    Args:
-        metrics: of a run that measures coverage (`mgm.stages.coverage`).
-    """
+    """Draw the share of moving pixels that each mask hides, as `mgm.stages.coverage` measures."""
     masks = [name for name in MASKS if f"coverage_{name}" in metrics]
     size = WIDTH, ROW * (len(masks) + 0.5) + 0.7
     figure = Figure(size)

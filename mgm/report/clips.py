@@ -109,13 +109,10 @@ DRAW: dict[str, Callable[[Arrays, str], Figure]] = {
 
 
 def _grid(index_BS: np.ndarray, count: int) -> tuple[Figure, np.ndarray]:
-    """Make a figure of clips below one another, with `count` lines of pictures per clip.
+    """Make a figure of clips with `count` lines of pictures each, and axes by clip, line and slot.
 
     Args:
         index_BS: frame numbers above the columns of each clip.
-
-    Returns:
-        The figure, and its axes as an array of clips, lines and slots.
     """
     clips, slots = index_BS.shape
     width, part = LABELS + slots * (CELL + GAP), HEAD + count * (CELL + GAP)

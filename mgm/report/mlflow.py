@@ -76,9 +76,6 @@ def sync(folder: Path, uri: str = "") -> str:
 
     Args:
         uri: MLflow's tracking address. The default is results/mlflow.db.
-
-    Raises:
-        UserError: the tracker cannot be reached or written.
     """
     place = folder.resolve().parent
     uri = uri or f"sqlite:///{place / 'mlflow.db'}"

@@ -176,11 +176,7 @@ class Report:
         return self.folder / "index.html"
 
     def write_only(self, key: str) -> Path:
-        """Write a table or a figure, or all of a study. Return the path of the first.
-
-        Raises:
-            UserError: there is no such view or study, or it has nothing to show.
-        """
+        """Write a table or a figure, or all of a study. Return the path of the first."""
         studies = self.published.studies
         views = {
             name: (view, one) for one in studies.values() for name, view in one.shown_views.items()
@@ -202,11 +198,7 @@ class Report:
         return path
 
     def missing(self, only: str = "") -> list[str]:
-        """Return a line per run that has failed, and one that counts those that wait.
-
-        Args:
-            only: a study, table or figure.
-        """
+        """Return a line per failed run of a view or study, and one that counts those that wait."""
         published = self.published
         specs = with_parents(published.specs, published.targets.get(only, published.specs))
         frame = published.frame[~published.frame.derived]

@@ -79,9 +79,6 @@ def load(name: str, results: Path = Path("results")) -> Published:
 
     Args:
         name: of a suite in studies/, or of a folder of results.
-
-    Raises:
-        UserError: there is no such study, or it cannot be read.
     """
     folder, packed = results / name, results / f"{name}.csv.xz"
     frozen = read_frozen(folder)
@@ -220,11 +217,7 @@ def with_means(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFram
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read results/NAME.csv.xz. Names such as None, NA and 007 stay what they are.
-
-    Raises:
-        UserError: the file is no such table.
-    """
+    """Read results/NAME.csv.xz. Names such as None, NA and 007 stay what they are."""
     try:
         table = read_csv(path)
         # Files of older versions do not have it.
@@ -247,11 +240,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 
 def pack(name: str, results: Path = Path("results")) -> Path:
-    """Write results/NAME.csv.xz from the runs in results/NAME, and the frozen study beside it.
-
-    Raises:
-        UserError: there are no finished runs, or NAME.csv.xz has runs that would be lost.
-    """
+    """Write results/NAME.csv.xz from the runs in results/NAME, and the frozen study beside it."""
     folder, path = results / name, results / f"{name}.csv.xz"
     published = load(name, results)
     # Means are computed again, and what was frozen is looked up again.

@@ -75,11 +75,7 @@ def _dump(model: Any) -> dict[str, Any]:
 
 
 def read_frozen(folder: Path) -> Frozen | None:
-    """Read the frozen study of a folder of results, or of a packed one; None if there is none.
-
-    Raises:
-        UserError: the file is no frozen study.
-    """
+    """Read the frozen study of a folder of results, or of a packed one; None if there is none."""
     packed = folder.with_name(f"{folder.name}.{FROZEN}")
     path = next(filter(Path.is_file, (folder / FROZEN, packed)), None)
     if path is None:

@@ -79,11 +79,7 @@ class Status:
 
 
 def write_result(folder: Path, fields: Mapping[str, Any]) -> None:
-    """Write the result of a run.
-
-    Raises:
-        UserError: a metric is not finite, or a field is missing.
-    """
+    """Write the result of a run."""
     path = folder / RESULT
     with valid(f"{path}: "):
         result = Result.model_validate(fields)
@@ -91,11 +87,7 @@ def write_result(folder: Path, fields: Mapping[str, Any]) -> None:
 
 
 def read_result(folder: Path) -> Result | None:
-    """Return the result in a folder of any name; None if it is not there.
-
-    Raises:
-        UserError: the file is half written.
-    """
+    """Return the result in a folder of any name; None if it is not there."""
     path = folder / RESULT
     try:
         return Result.model_validate_json(path.read_bytes())
@@ -117,11 +109,7 @@ def external(folder: Path) -> External | None:
 
 
 def own_result(folder: Path) -> Result | None:
-    """Return the result of the run that a folder is named by.
-
-    Raises:
-        UserError: the file is half written, or of another run.
-    """
+    """Return the result of the run that a folder is named by."""
     result = read_result(folder)
     if result and result.run_id != folder.name:
         raise UserError(

@@ -396,9 +396,6 @@ def parse(fields: dict[str, Any], source: str) -> Spec:
 
     Args:
         source: the file's name, for the error.
-
-    Raises:
-        UserError: a field is unknown, missing or invalid. The error names it.
     """
     stage = fields.get("stage") if isinstance(fields, dict) else None
     if not isinstance(stage, str) or stage not in STAGES:
@@ -408,11 +405,7 @@ def parse(fields: dict[str, Any], source: str) -> Spec:
 
 
 def read_spec(place: Path) -> Spec:
-    """Read the spec in a run's folder, or in a JSON file.
-
-    Raises:
-        UserError: there is no spec, or the file is not a spec.
-    """
+    """Read the spec in a run's folder, or in a JSON file."""
     path = place / "spec.json" if place.is_dir() else place
     if not path.is_file():
         raise UserError(f"{path}: no such spec; name a run's folder, as in results/NAME/RUN_ID")

@@ -125,9 +125,6 @@ def look(folder: Path, table: Path | None = None, processes: int | None = None) 
 
     Returns:
         A line per control, the best first, and what they mean.
-
-    Raises:
-        UserError: the folder is not prepared, or has no labels or no test videos.
     """
     index = read_index(folder)
     train, test = index.train, index.test

@@ -67,16 +67,10 @@ def hidden_motion(
     masks: Sequence[Mask],
     seed: int = 0,
 ) -> np.ndarray:
-    """Return the share of the moving pixels that each mask hides of each video, in per cent.
+    """Return the share of moving pixels that masks hide of videos, in per cent: (videos, masks).
 
     Clips are the centre crops of each video's middle clip. Videos in which nothing moves are left
     out.
-
-    Returns:
-        (videos, masks).
-
-    Raises:
-        UserError: nothing moves in any video.
     """
     shares = []
     for sample, video in enumerate(videos):

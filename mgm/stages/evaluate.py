@@ -46,16 +46,13 @@ def over_videos(
     failed: dict[int, UserError] | None = None,
     progress: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a model computes of all views, and the positions of their videos.
+    """Return what a model computes of all views, value_ND, and their videos' places, sample_N.
 
     Args:
         compute: maps uint8 frames (B, T, H, W, C) to (B, D), on the device.
         share: (i, n): part i of n, from 0.
         failed: gets the errors of videos that cannot be read, which are left out. None: raise.
         progress: show it.
-
-    Returns:
-        value_ND: float32. sample_N: int64.
     """
     values, samples = [], []
     batches: Iterable[dict[str, Tensor]] = view_batches(
@@ -78,9 +75,6 @@ def test(spec: Finetune, run: RunContext, model: nn.Module) -> dict[str, float]:
     """Test a classifier on the test split: write predictions.csv, and return the metrics.
 
     Each process tests its share. Rank 0 returns the metrics. The others return an empty dict.
-
-    Args:
-        model: maps frames (B, T, H, W, C) to logits (B, classes).
     """
     model.eval()
     share = distributed.rank(), distributed.world_size()
@@ -102,10 +96,6 @@ def record(run: RunContext, score_NC: np.ndarray, sample_N: np.ndarray) -> dict[
 
     In partial domain adaptation some classes have no test video. Then `outside` is the percentage
     of predictions of those classes: negative transfer (Xu et al., 2021).
-
-    Args:
-        score_NC: probabilities of each view's classes.
-        sample_N: each view's video.
 
     Returns:
         `top1` in per cent, and perhaps `outside`.

@@ -20,14 +20,8 @@ NAMES = {"pretrain": "VideoMAEForPreTraining", "finetune": "VideoMAEForVideoClas
 def export(run: Path, out: Path, force: bool = False) -> str:
     """Write model.safetensors, config.json and preprocessor_config.json for `from_pretrained`.
 
-    Transformers 4 and 5 read them. The field "mgm" of config.json says where they come from.
-
-    Args:
-        run: the folder of a pretraining or fine-tuning run.
-        force: replace files.
-
-    Returns:
-        Lines for the user.
+    Transformers 4 and 5 read them. The field "mgm" of config.json says where they come from. Return
+    lines for the user.
     """
     spec, (path, digest) = trained_spec(run), verified_weights(run)
     if spec.model.divided or getattr(spec, "head", "linear") != "linear":

@@ -91,9 +91,6 @@ def table(source: Path, out: Path | None) -> list[str]:
 
     Returns:
         lines that say what was written.
-
-    Raises:
-        UserError: no file has motion.
     """
     tasks = _tasks(source)
     rows, without = list[Row](), 0

@@ -88,9 +88,6 @@ def expand(
     Args:
         digests: of prepared datasets by key, whose folders may be gone.
         lenient: leave out rows that cannot be made, and name them in `problems`.
-
-    Raises:
-        UserError: a run cannot be made.
     """
     rows, found = list[dict[str, Any]](), Expansion()
     for study in studies:

@@ -231,11 +231,7 @@ def _tested(dataset: str) -> dict[str, Any]:
 
 
 def recipe_of(dataset: str) -> Recipe:
-    """Return a dataset's recipe, or that of the dataset it follows.
-
-    Raises:
-        UserError: it has none.
-    """
+    """Return a dataset's recipe, or that of the dataset it follows."""
     follows = PUBLISHED[dataset].recipe if dataset in PUBLISHED else ""
     if recipe := RECIPES.get(follows or dataset):
         return recipe

@@ -120,11 +120,7 @@ def _merged(old: Any, new: Any) -> Any:
 
 
 def load_scale(path: Path) -> Scale:
-    """Read a scale from a YAML file.
-
-    Raises:
-        UserError: there is no such scale, or a field is unknown, missing or invalid.
-    """
+    """Read a scale from a YAML file."""
     fields = _fields(path)
     with valid(f"{path}: "):
         return Scale.model_validate(fields)
@@ -141,13 +137,7 @@ class _Suite(FrozenModel):
 
 @dataclass(frozen=True)
 class Suite:
-    """Studies at a scale.
-
-    Attributes:
-        name: of its results, reports and logs.
-        cost: of all its runs, in words.
-        files: what it was read from.
-    """
+    """Studies at a scale, the cost of all their runs in words, and the files that say so."""
 
     name: str
     studies: list[Study]
@@ -157,11 +147,7 @@ class Suite:
 
 
 def load_suite(name: str) -> Suite:
-    """Read a suite: of studies/, or a YAML file of a user.
-
-    Raises:
-        UserError: there is no such file, or a field is unknown, missing or invalid.
-    """
+    """Read a suite: of studies/, or a YAML file of a user."""
     path = file_of(name, STUDIES)
     fields = read_yaml(path, "study")
     if "studies" not in fields:

@@ -406,11 +406,7 @@ Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """Read the fields of a YAML file.
-
-    Raises:
-        UserError: there is no such file, or it is not a mapping in YAML.
-    """
+    """Read the fields of a YAML file."""
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise UserError(f"{path}: no such {what}; name a YAML file, or {nearest(path.stem, known)}")
@@ -424,11 +420,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
 
 
 def load_study(path: Path) -> Study:
-    """Read a study from a YAML file.
-
-    Raises:
-        UserError: there is no such file, or a field is unknown, missing or invalid.
-    """
+    """Read a study from a YAML file."""
     return _study_of(read_yaml(path, "study"), path)
 
 

@@ -30,11 +30,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path, run_id: str) -> dict[str, Any] | None:
-    """Load a run's checkpoint; None if there is none. Every process of a run reads it.
-
-    Raises:
-        UserError: it is damaged, or belongs to another run.
-    """
+    """Load a run's checkpoint; None if there is none. Every process of a run reads it."""
     path = folder / NAME
     if not path.exists():
         return None

@@ -45,9 +45,6 @@ def process_group() -> Iterator[None]:
     """Join the processes that torchrun started, if any, with one GPU each, inside the block.
 
     A process that fails leaves without a farewell, which the others notice.
-
-    Raises:
-        UserError: the processes cannot connect, or a node has fewer GPUs than processes.
     """
     if int(os.environ.get("WORLD_SIZE") or 1) == 1:
         yield

@@ -36,11 +36,7 @@ class TrainingLog:
         self.shown = self.last_time
 
     def write(self, step: int, numbers: dict[str, float], waited: float) -> None:
-        """Append a line, and show one every `SHOW_S` seconds.
-
-        Args:
-            waited: seconds for clips since the last line.
-        """
+        """Append a line, and show one every `SHOW_S` seconds. `waited` is in seconds."""
         now = time.monotonic()
         seconds = max(now - self.last_time, 1e-9)  # since the last line
         clips_per_s = self.clips * (step - self.last_step) / seconds

@@ -41,7 +41,7 @@ def train(
     folder: Path,
     options: RunOptions = RunOptions(),
 ) -> list[str]:
-    """Train to the last step, from the last checkpoint if there is one.
+    """Train to the last step, from the last checkpoint. Return the videos that cannot be read.
 
     A stopped and continued run ends with bit-equal weights, on a CPU with the same number of
     threads: batches and random numbers depend only on the step, and a checkpoint holds all other
@@ -60,9 +60,6 @@ def train(
         batches: yields the batches from a step on, and enters the videos that cannot be read in a
             dict: {position: why}.
         videos: names of the training videos. At most 1 % of them may fail.
-
-    Returns:
-        The names of the videos that could not be read.
 
     Raises:
         UserError: the batch cannot be divided equally among processes and micro-batches, the loss

@@ -66,13 +66,10 @@ def steps_of(optim: Optim, videos: int) -> int:
 
 
 def learning_rate(step: int, steps: int, optim: Optim) -> float:
-    """Return a step's learning rate: linear warm-up from 0, then a half cosine to the minimum.
+    """Return the learning rate of a step, from 0: linear warm-up, then a half cosine.
 
     The largest rate and the minimum are scaled by batch / 256 (the paper's Tables 5 and 6; VideoMAE
     scales the minimum too). The warm-up takes the share warmup_epochs / epochs of the steps.
-
-    Args:
-        step: from 0.
     """
     scale = optim.batch / 256
     warmup = round(steps * optim.warmup_epochs / optim.epochs)

@@ -43,13 +43,7 @@ def no_planes(clips: Clips, short_side: int) -> dict[str, np.ndarray]:
 def write_planes(
     planes: Sequence[np.ndarray], crop: Crop, into: Mapping[str, np.ndarray], t: int
 ) -> None:
-    """Write the planes of a frame under a crop.
-
-    Args:
-        planes: luma_HW and two of chroma.
-        into: the arrays of one clip.
-        t: the frame's place in it.
-    """
+    """Write the planes of a frame, luma_HW and two of chroma, under a crop into a clip's arrays."""
     luma_HW, *chroma = planes
     top, left = round(crop.top), round(crop.left)
     bottom, right = round(crop.top + crop.height), round(crop.left + crop.width)

@@ -49,9 +49,6 @@ def write_video(
     Args:
         short_side: most pixels of the frames' short side.
         quality: of JPEG, from 2 (best) to 31.
-
-    Raises:
-        UserError: the source cannot be read to its end. The error names the reason.
     """
     video, writer, scaler = Source(source), TrackWriter(), VideoReformatter()
     sizes, crcs = list[int](), list[int]()
@@ -241,9 +238,6 @@ def read_clips(
         index_VT: frame numbers of each clip.
         crops: one per clip, scaled to `size` x `size` pixels. None: whole frames.
         out_VTHWC: where the pixels are written. None: a new array.
-
-    Raises:
-        UserError: the file is missing, is not the one that the track belongs to, or is damaged.
     """
     facts, index_VT = track.facts, np.asarray(index_VT)
     if out_VTHWC is None:
@@ -355,10 +349,6 @@ def _jpegs(path: str, track: Track, index_N: Iterable[int]) -> Iterator[bytes]:
 
 
 def check_video(path: str, track: Track) -> None:
-    """Check that all frames of a stored video, and all of its motion, are what was written.
-
-    Raises:
-        UserError: the first that is not, by the file's name.
-    """
+    """Check that all frames of a stored video, and all of its motion, are what was written."""
     for index, _ in enumerate(_jpegs(path, track, range(len(track)))):
         track.motion(index)
