@@ -36,7 +36,6 @@ def report(
     only: Annotated[
         str, typer.Option(help="One table or figure, such as table4e. Default: all, with the page.")
     ] = "",
-    draw: Annotated[bool, typer.Option(help="Draw figures.")] = True,
     whole: Annotated[
         bool,
         typer.Option("--whole", help="End with status 1 if a run that it shows is not finished."),
@@ -49,7 +48,7 @@ def report(
     from mgm.report.page import Report
     from mgm.results.frame import load
 
-    made = Report(load(name, results), reports / name, draw)
+    made = Report(load(name, results), reports / name)
     say(f"wrote {made.write_only(only) if only else made.write()}")
     if whole and (lacks := made.missing(only)):
         say("\n".join(lacks))

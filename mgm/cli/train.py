@@ -16,8 +16,6 @@ from mgm.files import read_json, write_text
 from mgm.results.run import EXTERNAL, RESULT, External, external, own_result
 from mgm.spec import MASKS, STAGES, RunOptions, Spec, parents, parse, read_spec
 
-DISTRIBUTED = ("pretrain", "finetune")  # stages that several processes share
-
 Specs = Annotated[
     list[Path],
     typer.Argument(help="Spec files (JSON), run one after another.", metavar="SPEC.json..."),
@@ -71,7 +69,7 @@ def run(
                 show(f"{spec.run_id}: waits for {lacks[0]}, which has no result")
                 to_do.remove(spec)
     for spec in to_do:
-        if spec.stage not in DISTRIBUTED and processes() > 1:
+        if spec.stage not in ("pretrain", "finetune") and processes() > 1:
             raise UserError(f"{spec.run_id}: a {spec.stage} runs in one process, without torchrun")
         if not parents(spec) and spec.model.misnamed:
             show(f"note: model.{spec.model.misnamed}; a name of your own, such as toy, says so")
@@ -83,17 +81,16 @@ def run(
             try:
                 run_specs(to_do, where, out, options)
             except Exception as error:
+                ended = (
+                    any((out / spec.run_id / name).is_file() for name in (RESULT, "error.txt"))
+                    for spec in to_do
+                )
                 # The error.txt of a failed run says why; a study is told at its end.
-                if not mark or not all(map(_ended, (out / spec.run_id for spec in to_do))):
+                if not mark or not all(ended):
                     raise
                 show(f"mgm: {as_user_error(error) or error}")
     if mark:
         write_text(mark, "".join(f"{spec.run_id}\n" for spec in wanted))
-
-
-def _ended(folder: Path) -> bool:
-    """Return whether a run is finished or has failed."""
-    return (folder / RESULT).is_file() or (folder / "error.txt").is_file()
 
 
 def fields_of(kind: type[BaseModel], before: str = "") -> list[str]:

@@ -26,7 +26,7 @@ from mgm.results.run import RESULT
 from mgm.spec import FLOWS, PUBLISHED, FrozenModel, Spec, drawn_masks, parents
 from mgm.study import STUDIES
 from mgm.study.expand import expand, with_parents
-from mgm.study.scales import ScaleDataset, load_suite
+from mgm.study.scales import load_suite
 
 # Datasets that `mgm prepare` reads from a download.
 DOWNLOADS = [name for name, dataset in PUBLISHED.items() if not dataset.derived_from]
@@ -52,7 +52,7 @@ class Workflow:
         batches: the run ids of each batch, by its name. The name begins with the stage.
     """
 
-    def __init__(self, config: Mapping[str, Any], data: str = "data"):
+    def __init__(self, config: Mapping[str, Any]):
         self.sources = {name: str(config[name]) for name in DOWNLOADS if name in config}
         own = {name: value for name, value in config.items() if name not in self.sources}
         names = ", ".join([*DagOptions.model_fields, *DOWNLOADS])
@@ -66,7 +66,10 @@ class Workflow:
         self.reports = Path("reports", self.name)
         self.expansion = expand(self.studies, self.scale)
         self.specs, self.datasets = self.expansion.specs, self.expansion.datasets
-        self.places = {key: _place(key, one, data) for key, one in self.datasets.items()}
+        self.places = {
+            key: Path(one.root or f"data/{one.name or key}-{one.digest}")
+            for key, one in self.datasets.items()
+        }
         self.keys = {str(place): key for key, place in self.places.items()}
         self._key_of = {(one.name or key, one.digest): key for key, one in self.datasets.items()}
         for name in self.sources:
@@ -249,13 +252,6 @@ class Workflow:
 
     def _params_file(self, key: str) -> Path:
         return self.results / "datasets" / f"{key}.json"
-
-
-def _place(key: str, dataset: ScaleDataset, data: str) -> Path:
-    """Return the folder of a dataset."""
-    if dataset.root:
-        return Path(dataset.root)
-    return Path(data, f"{dataset.name or key}-{dataset.digest}")
 
 
 def visible_gpus() -> list[str]:

@@ -9,7 +9,6 @@ This module imports neither torch nor PyAV.
 
 import csv
 import hashlib
-import io
 import json
 import os
 from collections import Counter
@@ -24,7 +23,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
 
 from mgm.errors import UserError, valid
-from mgm.files import read_json, write_text
+from mgm.files import read_json, write_csv, write_text
 from mgm.spec import FrozenModel, Run
 from mgm.version import STORE
 
@@ -263,11 +262,7 @@ def row(video: Video, out: Path) -> list[Any]:
 
 def write_rows(path: Path, videos: Iterable[Video]) -> None:
     """Write a table of videos to `path` in one step."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        [_COLUMNS, *(row(video, path.parent) for video in videos)]
-    )
-    write_text(path, text.getvalue())
+    write_csv(path, [_COLUMNS, *(row(video, path.parent) for video in videos)])
 
 
 def read_rows(path: Path) -> list[Video]:

@@ -16,9 +16,10 @@ import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from mgm.errors import valid
+from mgm.spec import FrozenModel
 
 Kind = Literal["ssv2", "k400", "ucf101", "hmdb51", "diving48"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -67,7 +68,7 @@ def world(seed: int) -> dict[str, Any]:
     return {"layout": "sway", "quick": 1 + drawn[2] % 10, "sprites": 1 + drawn[3] % 3, **scene}
 
 
-class Synthetic(BaseModel):
+class Synthetic(FrozenModel):
     """The parameters of a generated set.
 
     The kind `world` stands for the kind ssv2 with the parameters that `world` draws from the seed.
@@ -89,8 +90,6 @@ class Synthetic(BaseModel):
         diameter: the sprites' mean diameter, as a share of the frame's side.
         quick: the number of frames of the quick way, in a period of 30 frames.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind = "ssv2"
     layout: Literal["sway", "people"] = "sway"

@@ -86,14 +86,13 @@ def make_mask(
 
 
 def make_boxes(
-    mask: Mask | str,
-    grid: Grid,
-    magnitude_BSHW: np.ndarray | None,
-    seed_B: np.ndarray,
-    displacement_BSHW2: np.ndarray | None = None,
+    mask: Mask | str, grid: Grid, magnitude_BSHW: np.ndarray | None, seed_B: np.ndarray
 ) -> Boxes | None:
-    """Return the boxes of `make_mask` with the same arguments, or None if the mask has none."""
-    _, drawn = _drawn(mask, grid, magnitude_BSHW, seed_B, displacement_BSHW2)
+    """Return the boxes of `make_mask` with the same arguments, or None if the mask has none.
+
+    No directional mask has boxes, so none is taken.
+    """
+    _, drawn = _drawn(mask, grid, magnitude_BSHW, seed_B, None)
     return drawn if isinstance(drawn, Boxes) else None
 
 

@@ -90,16 +90,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Report:
-    """Writes what the page shows of studies.
-
-    Attributes:
-        folder: reports/NAME.
-        draw: whether to draw figures.
-    """
+    """Writes what the page shows of studies to `folder`, reports/NAME."""
 
     published: Published
     folder: Path
-    draw: bool = True
 
     def numbers_of(self, study: Study) -> pd.DataFrame:
         """Return the cells of a study."""
@@ -243,8 +237,6 @@ class Report:
                 return replace(about, why=NOTHING)
             gains = self.compared(study, view) if view.minus else None
             return self._table(about, study_table(part, view.turned, gains))
-        if not self.draw:
-            return replace(about, why="Not drawn.")
         if view.kind == "clips":
             return self._clips(about, view)
         from mgm.report import charts

@@ -40,14 +40,16 @@ def multiply_adds(spec: Pretrain | Finetune | Probe, classes: int = 0) -> int:
     per view (180 GFLOPs in Table 1). Its pretraining takes 55.0e9 at mask ratio 0.75, and 33.4e9
     at 0.9.
     """
+    slots, tokens, width = spec.grid[0], math.prod(spec.grid), spec.model.width
     if not isinstance(spec, Pretrain):
-        attentive = isinstance(spec, Finetune) and spec.head == "attentive"
-        pooler = _pooler(spec.model, math.prod(spec.grid)) if attentive else 0
-        return encoder_multiply_adds(spec.model, spec.grid) + pooler + spec.model.width * classes
-    slots, tokens = spec.grid[0], math.prod(spec.grid)
+        head = width * classes
+        if isinstance(spec, Finetune) and spec.head == "attentive":
+            # Its single query is the same for all clips, so it does not count.
+            head += 2 * tokens * spec.model.heads * width + (1 + 8) * width**2
+        return encoder_multiply_adds(spec.model, spec.grid) + head
     masked = slots * spec.hidden
     visible = tokens - masked
-    width, decoder = spec.model.width, spec.decoder
+    decoder = spec.decoder
     return (
         encoder_multiply_adds(spec.model, spec.grid, visible)
         + visible * width * decoder.width
@@ -82,14 +84,6 @@ def _block(tokens: int, width: int, outputs: int = 0) -> int:
     """
     outputs = outputs or tokens
     return (2 * tokens + (2 + 8) * outputs) * width**2 + 2 * outputs * tokens * width
-
-
-def _pooler(model: Model, tokens: int) -> int:
-    """Return the multiply-adds of an attentive head of a clip, as `mgm.models.classifier` has it.
-
-    Its single query is the same for all clips, so it does not count.
-    """
-    return 2 * tokens * model.heads * model.width + (1 + 8) * model.width**2
 
 
 def _pixels(model: Model) -> int:

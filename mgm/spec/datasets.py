@@ -22,7 +22,6 @@ class Published:
     Attributes:
         name: in scales, in specs and in the command `mgm prepare NAME`.
         title: its name in tables and figures.
-        source: what `--source` must hold.
         train, test, classes: official counts of split 1. `mgm plan` computes with them.
         derived_from: the prepared datasets that it is made of. `--source` is the folder of the
             first, `--target` that of the second.
@@ -32,7 +31,6 @@ class Published:
 
     name: str
     title: str
-    source: str
     train: int
     test: int
     classes: int
@@ -47,22 +45,14 @@ class Published:
 PUBLISHED = {
     dataset.name: dataset
     for dataset in (
-        Published("ssv2", "SSv2", "the videos and the lists in JSON", 168_913, 24_777, 174),
-        Published("k400", "K400", "the videos and the annotations in CSV", 240_000, 20_000, 400),
-        Published(
-            "mini-k200", "Mini-K200", "the prepared k400", 80_000, 5_000, 400, ("k400",), "k400"
-        ),
-        Published("ucf101", "UCF101", "UCF-101", 9_537, 3_783, 101),
-        Published("hmdb51", "HMDB51", "the class folders", 3_570, 1_530, 51),
-        Published("diving48", "Diving48", "rgb", 15_027, 1_970, 48),
-        Published(
-            *("ucf14-hmdb7", "UCF14 → HMDB7", "the prepared ucf101", 1_324, 210, 14),
-            *(("ucf101", "hmdb51"), "ucf101"),
-        ),
-        Published(
-            *("hmdb14-ucf7", "HMDB14 → UCF7", "the prepared hmdb51", 980, 266, 14),
-            *(("hmdb51", "ucf101"), "hmdb51"),
-        ),
+        Published("ssv2", "SSv2", 168_913, 24_777, 174),
+        Published("k400", "K400", 240_000, 20_000, 400),
+        Published("mini-k200", "Mini-K200", 80_000, 5_000, 400, ("k400",), "k400"),
+        Published("ucf101", "UCF101", 9_537, 3_783, 101),
+        Published("hmdb51", "HMDB51", 3_570, 1_530, 51),
+        Published("diving48", "Diving48", 15_027, 1_970, 48),
+        Published("ucf14-hmdb7", "UCF14 → HMDB7", 1_324, 210, 14, ("ucf101", "hmdb51"), "ucf101"),
+        Published("hmdb14-ucf7", "HMDB14 → UCF7", 980, 266, 14, ("hmdb51", "ucf101"), "hmdb51"),
     )
 }
 

@@ -199,7 +199,8 @@ class Run(FrozenModel):
     @cached_property
     def run_id(self) -> str:
         """A name, and eight hex digits of the SHA-256 of the fields that differ from defaults."""
-        text = json.dumps(changed_fields(self), sort_keys=True, separators=(",", ":"))
+        fields = self.model_dump(mode="json", exclude_defaults=True) | {"stage": self.stage}
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return "-".join([*self.slug(), hashlib.sha256(text.encode()).hexdigest()[:8]])
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -425,11 +426,6 @@ def drawn_masks(spec: Run) -> list[Mask]:
     if isinstance(spec, Sample):
         return [mask for _, mask in spec.masks]
     return [spec.mask] if isinstance(spec, Pretrain | Measure) else []
-
-
-def changed_fields(spec: Run) -> dict[str, Any]:
-    """Return the fields of `spec` that differ from their defaults, and its stage."""
-    return {**spec.model_dump(mode="json", exclude_defaults=True), "stage": spec.stage}
 
 
 def dotted(fields: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Apply a trained model to videos: `mgm.load`, `mgm embed` and `mgm predict`."""
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from torch import Tensor
 from mgm.console import show
 from mgm.data.index import Index, read_index
 from mgm.errors import UserError, require_new, valid
-from mgm.files import read_text, replacing, write_text
+from mgm.files import read_text, replacing, write_csv
 from mgm.models import FrozenEncoder, build_classifier, build_frozen_encoder, load_weights
 from mgm.models.weights import Config, check_processor, config_of, read_weights, sizes_of
 from mgm.results.run import read_result
@@ -220,12 +218,12 @@ def predict(
     told = f"wrote {out}: {len(score_MC)} videos, {count} classes"
     if options.split and index and list(index.classes) == names:
         told += f"; top-1 {100 * (score_MC.argmax(1) == columns['label']).mean():.2f}"
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([*columns, "prediction", *(f"score {name}" for name in names)])
-    for about, score_C in zip(zip(*columns.values()), score_MC):
-        table.writerow([*about, names[score_C.argmax()], *score_C.tolist()])
-    write_text(out, text.getvalue())
+    titles = [*columns, "prediction", *(f"score {name}" for name in names)]
+    rows = (
+        [*about, names[score_C.argmax()], *score_C.tolist()]
+        for about, score_C in zip(zip(*columns.values()), score_MC)
+    )
+    write_csv(out, [titles, *rows])
     return told
 
 

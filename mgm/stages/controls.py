@@ -28,7 +28,7 @@ import numpy as np
 from mgm.console import track
 from mgm.data.index import Index, Video, read_index, require_splits
 from mgm.errors import UserError
-from mgm.files import write_text
+from mgm.files import write_csv
 from mgm.processes import as_done, cores
 from mgm.results.statistics import binomial
 from mgm.spec import CONTROLS, Control, Measure, Probe
@@ -146,11 +146,12 @@ def look(folder: Path, table: Path | None = None, processes: int | None = None) 
     scores.sort(key=lambda score: -score.top1)
     guess = guessing(test)
     if table:
-        rows = ["control,kind,top1,low,high,test_videos", f"chance,,{guess:.2f},,,{len(test)}"]
+        rows: list[list[Any]] = [["control", "kind", "top1", "low", "high", "test_videos"]]
+        rows.append(["chance", "", f"{guess:.2f}", "", "", len(test)])
         for control, *numbers in scores:
-            words = control.name, control.kind, *(f"{number:.2f}" for number in numbers)
-            rows.append(",".join((*words, str(len(test)))))
-        write_text(table, "\n".join(rows) + "\n")
+            written = (f"{number:.2f}" for number in numbers)
+            rows.append([control.name, control.kind, *written, len(test)])
+        write_csv(table, rows)
     shown = [
         (control.title, f"{top1:7.1f}  [{low:.1f}, {high:.1f}]")
         for control, top1, low, high in scores

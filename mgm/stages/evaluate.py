@@ -1,7 +1,5 @@
 """The one loop of a model without gradients over videos, and the multi-view test of classifiers."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -13,7 +11,7 @@ from mgm.console import track
 from mgm.data.index import Video
 from mgm.data.loader import view_batches
 from mgm.errors import UserError
-from mgm.files import write_text
+from mgm.files import write_csv
 from mgm.spec import Clips, Finetune, Views
 from mgm.stages.run import RunContext
 from mgm.training import distributed
@@ -103,12 +101,10 @@ def record(run: RunContext, score_NC: np.ndarray, sample_N: np.ndarray) -> dict[
     videos, classes = run.index.test, run.index.classes
     label_N = np.array([video.label for video in videos])
     prediction_N = merged(score_NC, sample_N).argmax(axis=1)
-    text = io.StringIO(newline="")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["path", "label", "prediction"])
+    rows = [["path", "label", "prediction"]]
     for video, predicted in zip(videos, prediction_N, strict=True):
-        rows.writerow([video.name, classes[video.label], classes[predicted]])
-    write_text(run.folder / "predictions.csv", text.getvalue())
+        rows.append([video.name, classes[video.label], classes[predicted]])
+    write_csv(run.folder / "predictions.csv", rows)
     metrics = {"top1": 100 * float((prediction_N == label_N).mean())}
     if len({*label_N}) < len(classes):
         metrics["outside"] = 100 * float((~np.isin(prediction_N, label_N)).mean())

@@ -116,7 +116,9 @@ def _targets(studies: Sequence[Study], found: Expansion) -> dict[str, list[str]]
                 shown = [
                     run_id
                     for dataset, row, column, run_id in places
-                    for name in study.keys_with(dataset)
+                    # Means of a dataset show its numbers, too.
+                    for name, place in study.datasets.items()
+                    if dataset in (name, *place.parts)
                     if any(part.shows(name, row, column) for part in parts)
                 ]
             of_views[key] = [*dict.fromkeys(shown)]

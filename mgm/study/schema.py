@@ -366,11 +366,6 @@ class Study(FrozenModel):
         """The datasets with results, each with its title."""
         return {name: place.title or name for name, place in self.datasets.items() if place.tested}
 
-    def keys_with(self, dataset: str) -> list[str]:
-        """Return the datasets that show a dataset's numbers: itself, and means of it."""
-        places = self.datasets.items()
-        return [name for name, place in places if dataset in (name, *place.parts)]
-
     def parts_of(self, view: View) -> list[View]:
         """Return the cells that a view needs: its own, those it subtracts, and those it is over."""
         pairs = self.compare if view.kind == "differences" and not view.minus else ()

@@ -150,19 +150,15 @@ def _cropping(stream: Any) -> list[int]:
         file.add_stream_from_template(stream)
         file.start_encoding()
     # They follow the elements of width and height. Each is an identifier, a length and a number.
-    sizes = zip((b"\xb0", b"\xba"), (stream.width, stream.height))
-    start = b"".join(name + _element(size) for name, size in sizes)
+    start = b""
+    for name, size in zip((b"\xb0", b"\xba"), (stream.width, stream.height)):
+        length = max((size.bit_length() + 7) // 8, 1)
+        start += name + bytes([0x80 | length]) + size.to_bytes(length)
     rest = head.getvalue().partition(start)[2][:64]
     for name in CROPPING:
         found = re.search(name + rb"(?:\x81(.)|\x82(..))", rest, re.DOTALL)
         sides.append(int.from_bytes(found[1] or found[2]) if found else 0)
     return sides
-
-
-def _element(number: int) -> bytes:
-    """Return the length and the bytes of a number in Matroska."""
-    length = max((number.bit_length() + 7) // 8, 1)
-    return bytes([0x80 | length]) + number.to_bytes(length)
 
 
 class Source:

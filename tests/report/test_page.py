@@ -1,6 +1,5 @@
 """`mgm report` on made-up results: its files and its page, also in a browser and in a clone."""
 
-import json
 import re
 from html import unescape
 
@@ -13,13 +12,10 @@ from mgm.errors import UserError
 from mgm.report.page import Report, warnings, words
 from mgm.results.frame import load
 from mgm.results.frozen import freeze
-from mgm.study import CONFIG
 from mgm.study.expand import expand
-from mgm.study.scales import load_scale
 from tests.helpers.browser import chromium
 from tests.helpers.fake_results import draw_arrays, finish_all, of_paper, smoke, study_of
 
-SMOKE = load_scale(CONFIG / "smoke.yaml")
 HOSTILE = "<script>alert(1)</script>\nA & B"
 
 
@@ -31,9 +27,9 @@ def results_of(results, name, studies, scale):
     return known
 
 
-def report_of(name, place, reports, draw=False):
+def report_of(name, place, reports):
     """Return the report of the results in a folder, to be written to reports/NAME."""
-    return Report(load(name, place), reports / name, draw)
+    return Report(load(name, place), reports / name)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +43,7 @@ def suite(tmp_path_factory):
     (place / "results/made" / runs[0].run_id / "result.json").unlink()
     (place / "results/made" / runs[0].run_id / "error.txt").write_text(f"out of memory {HOSTILE}")
     (place / "results/made" / runs[1].run_id / "result.json").write_text('{"run_id": ')
-    return place, report_of("made", place / "results", place / "reports", True).write().parent, runs
+    return place, report_of("made", place / "results", place / "reports").write().parent, runs
 
 
 def test_what_is_shown_has_fixed_places(suite):
@@ -82,14 +78,14 @@ def test_one_table_or_figure_is_written_alone_or_says_what_it_lacks(suite, tmp_p
     place, _, _ = suite
     made = load("made", place / "results")
     for key in ("table4e", "figure5"):
-        path = Report(made, tmp_path / key / "made", True).write_only(key)
+        path = Report(made, tmp_path / key / "made").write_only(key)
         assert {file.stem for file in path.parent.iterdir()} == {key}
     with pytest.raises(
         UserError, match=r"table4x: no such study, table or figure; did you mean table4e"
     ):
-        Report(made, tmp_path, True).write_only("table4x")
+        Report(made, tmp_path).write_only("table4x")
     with pytest.raises(UserError, match="figure6"):
-        Report(made, tmp_path, True).write_only("figure6")
+        Report(made, tmp_path).write_only("figure6")
 
 
 def test_a_page_says_first_that_no_row_is_above_what_sees_no_motion():
@@ -117,7 +113,7 @@ PREDICTIONS = [{"in": "one", "row": "MGM", "minus": "Tube", "above": -99}]
 
 def test_a_study_judges_its_predictions_and_marks_later_ones(tmp_path):
     study = study_of(predictions=PREDICTIONS, question=HOSTILE, limitations={"<i>": HOSTILE})
-    results_of(tmp_path / "results", "small", [study], SMOKE)
+    results_of(tmp_path / "results", "small", [study], smoke((0,)))
     page = report_of("small", tmp_path / "results", tmp_path / "reports").write()
     table = pd.read_csv(page.parent / "tables/predictions.csv", keep_default_na=False)
     assert table.verdict.tolist() == ["holds"]
