@@ -1,10 +1,10 @@
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from mgm.data.index import Video
+from tests.helpers.videos import write_video
 
 
 @pytest.fixture(scope="session")
@@ -20,28 +20,17 @@ def clip(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         made = folder / f"{content}-{codec}-{frames}-{size}{path.suffix}"
         if not made.exists():
-            _encode(made, content, codec, frames, size)
+            rng = np.random.default_rng(content)
+            picture_HWC = rng.integers(0, 120, (size // 4, size // 4, 3)).repeat(4, 0).repeat(4, 1)
+            frames_THWC = np.repeat(picture_HWC[None].astype(np.uint8), frames, 0)
+            for t in range(frames):
+                place = (content * 3 + 2 * t) % (size - 12)
+                frames_THWC[t, 10:22, place : place + 12] = 240
+            write_video(made, frames_THWC, codec=codec)
         path.write_bytes(made.read_bytes())
         return path
 
     return clip
-
-
-def _encode(path: Path, content: int, codec: str, frames: int, size: int) -> None:
-    rng = np.random.default_rng(content)
-    picture_HWC = rng.integers(0, 120, (size // 4, size // 4, 3)).repeat(4, 0).repeat(4, 1)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.height = stream.width = size
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
-        for t in range(frames):
-            frame_HWC = picture_HWC.astype(np.uint8)
-            place = (content * 3 + 2 * t) % (size - 12)
-            frame_HWC[10:22, place : place + 12] = 240
-            frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 @pytest.fixture

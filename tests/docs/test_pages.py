@@ -14,17 +14,12 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.study.schema import load_study
-from tests.helpers.programs import ROOT, run
+from tests.helpers.programs import ROOT, blocks, run
 from tests.helpers.videos import moving_square, write_video
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHERS = [ROOT / f"{name}.md" for name in ("CONTRIBUTING", "DEVIATIONS", "CHANGELOG", "SECURITY")]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GIVEN = {"DIR": "videos", "RUN": "weights/mgm", "VIDEO": "video.mp4"}
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return [code for name, code in FENCE.findall(page.read_text()) if name == language]
 
 
 def anchor(heading: str) -> str:

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -20,16 +19,11 @@ from mgm.cli import app
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
-from tests.helpers.programs import ROOT, run
+from tests.helpers.programs import ROOT, blocks, run
 from tests.helpers.videos import moving_square, stored, write_video
 
 RECIPES = ROOT / "docs" / "recipes"
 PAGE = ROOT / "docs" / "masks-and-weights.md"
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    """Return a page's blocks of code."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def recipe(name: str):

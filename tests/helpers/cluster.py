@@ -94,22 +94,14 @@ def _configure(folder: Path) -> None:
         f"SlurmctldHost={host}(127.0.0.1)",
         f"SlurmctldPort={port[0]}",
         "SlurmUser=root",
-        "SlurmdUser=root",
-        "AuthType=auth/munge",
         # A requeued job waits until its credential expires.
         f"AuthInfo=socket={folder / 'munge.socket'},cred_expire=5",
-        "CredType=cred/munge",
         f"StateSaveLocation={folder / 'state'}",
         f"SlurmdSpoolDir={folder / 'spool'}.%n",
         f"SlurmctldPidFile={folder / 'slurmctld.pid'}",
         f"SlurmdPidFile={folder / 'slurmd.%n.pid'}",
-        "MpiDefault=none",
         "MailProg=/bin/true",
-        "SwitchType=switch/none",
         "ProctrackType=proctrack/linuxproc",
-        "TaskPlugin=task/none",
-        "JobAcctGatherType=jobacct_gather/none",
-        "AccountingStorageType=accounting_storage/none",
         "JobCompType=jobcomp/none",
         "SelectType=select/cons_tres",
         "SelectTypeParameters=CR_Core_Memory",
@@ -117,10 +109,8 @@ def _configure(folder: Path) -> None:
         "GresTypes=gpu",
         "ReturnToService=2",
         "SlurmdParameters=config_overrides",
-        "KillWait=30",
         "MinJobAge=600",
         "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny",
-        "JobRequeue=1",
     ]
     lines += [
         f"NodeName={node} NodeAddr=127.0.0.1 NodeHostname={host} Port={own} CPUs={CPUS} RealMemory={MEMORY_MB} Gres=gpu:{GPUS}"
@@ -145,11 +135,8 @@ def _start(folder: Path, program: str, *words) -> subprocess.Popen:
     output = (
         folder / "log" / f"{program}-{'-'.join(map(str, words[-1:]))}".replace("/", "_")[:200]
     ).open("ab")
-    return subprocess.Popen([_program(program), *map(str, words)], stdout=output, stderr=output)
-
-
-def _program(name: str) -> str | None:
-    return shutil.which(name, path=PATH)
+    found = shutil.which(program, path=PATH)
+    return subprocess.Popen([found, *map(str, words)], stdout=output, stderr=output)
 
 
 def _idle() -> int:

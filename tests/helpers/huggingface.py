@@ -44,17 +44,20 @@ def their_pretraining(
 ) -> "transformers.VideoMAEForPreTraining":
     import transformers
 
+    config = pretraining_config(spec, attn_implementation=attention, use_mean_pooling=False)
+    return _with_weights(transformers.VideoMAEForPreTraining(config), ours)
+
+
+def pretraining_config(spec: Pretrain, **more) -> "transformers.VideoMAEConfig":
     decoder = spec.decoder
-    config = _config(
+    return _config(
         spec,
-        attn_implementation=attention,
-        use_mean_pooling=False,
         decoder_hidden_size=decoder.width,
         decoder_num_hidden_layers=decoder.depth,
         decoder_num_attention_heads=decoder.heads,
         decoder_intermediate_size=4 * decoder.width,
+        **more,
     )
-    return _with_weights(transformers.VideoMAEForPreTraining(config), ours)
 
 
 def their_classifier(
@@ -83,9 +86,13 @@ def _config(spec: Pretrain | Finetune, **more) -> "transformers.VideoMAEConfig":
     )
 
 
-def _with_weights(theirs, ours: nn.Module):
+def with_our_eps(theirs):
     for module in theirs.modules():
         if isinstance(module, nn.LayerNorm):
             module.eps = 1e-6
-    theirs.load_state_dict(translated(dict(ours.named_parameters())), strict=True)
+    return theirs
+
+
+def _with_weights(theirs, ours: nn.Module):
+    with_our_eps(theirs).load_state_dict(translated(dict(ours.named_parameters())), strict=True)
     return theirs

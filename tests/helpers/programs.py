@@ -1,6 +1,7 @@
 """This checkout's own programs, as a user calls them."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,3 +23,9 @@ def run(
     """Run a command to its end and return the result, whatever its exit status."""
     how = {"cwd": cwd, "env": ENVIRONMENT | environment, "timeout": timeout}
     return subprocess.run([*map(str, words)], capture_output=True, text=True, check=False, **how)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return a page's blocks of code in a language."""
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [code for name, code in fences if name == language]

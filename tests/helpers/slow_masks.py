@@ -6,6 +6,7 @@ Python's big integers.
 """
 
 import math
+from functools import partial
 
 import numpy as np
 from scipy.signal import convolve
@@ -46,13 +47,6 @@ def velocities(grid, seed):
     return [(random[t] * f(grid.width / 7), random[n + t] * f(grid.height / 7)) for t in range(n)]
 
 
-def jitters(grid, seed):
-    """Return sx_t and sy_t as shares of the first box's sides. Their mean is not yet subtracted."""
-    n = grid.slots - 1
-    random = [(f(2) * u - f(1)) * f(0.1) for u in uniform(seed, SIZES, 2 * n)]
-    return random[:n], random[n:]
-
-
 def bounce(position, side):
     if position < 0:
         position = -position
@@ -71,24 +65,28 @@ def sides(first, jitter):
     return [min(max(side, f(max(1, first / 2))), f(first * 2)) for side in walk]
 
 
-def block_boxes(grid, ratio, seed, *_):
-    return [first_box(grid, ratio, seed)] * grid.slots
+def block(grid, ratio, seed, motion):
+    return dense(grid, ratio, seed, [[first_box(grid, ratio, seed)]] * grid.slots)
 
 
-def smm_boxes(grid, ratio, seed, *_):
+def smm(grid, ratio, seed, motion):
     boxes = [first_box(grid, ratio, seed)]
     for vx, vy in velocities(grid, seed):  # eq. 5
         x, y, w, h = boxes[-1]
         boxes.append((bounce(x + vx, grid.width), bounce(y + vy, grid.height), w, h))
-    return boxes
+    return dense(grid, ratio, seed, [[box] for box in boxes])
 
 
 def box_sides(grid, seed, w, h, jitter):
-    sx, sy = jitters(grid, seed)
-    return (sides(w, sx), sides(h, sy)) if jitter else ([w] * grid.slots, [h] * grid.slots)
+    if not jitter:
+        return [w] * grid.slots, [h] * grid.slots
+    # sx_t and sy_t as shares of the first box's sides. `sides` subtracts their mean.
+    n = grid.slots - 1
+    random = [(f(2) * u - f(1)) * f(0.1) for u in uniform(seed, SIZES, 2 * n)]
+    return sides(w, random[:n]), sides(h, random[n:])
 
 
-def mgm_boxes(grid, ratio, seed, motion, jitter):
+def mgm(grid, ratio, seed, motion, jitter):
     x, y, w, h = first_box(grid, ratio, seed)
     ws, hs = box_sides(grid, seed, w, h, jitter)
     rows, columns = motion.shape[1:]
@@ -108,21 +106,25 @@ def mgm_boxes(grid, ratio, seed, motion, jitter):
                         tied.append((away, order[row * columns + column], cx, cy))
             _, _, x, y = min(tied)
             guided = True
-        boxes.append((x, y, ws[t], hs[t]))
-    return boxes
+        boxes.append([(x, y, ws[t], hs[t])])
+    return dense(grid, ratio, seed, boxes)
 
 
 def dense(grid, ratio, seed, boxes):
+    """Hide the patches of each slot that are nearest to one of its boxes."""
     hidden = int(ratio * (grid.height * grid.width))
     n = grid.height * grid.width
     # All slots have the same random order.
     ties = bits(seed, TIES, n)
     mask = np.zeros((grid.slots, n), bool)
-    for t, (cx, cy, w, h) in enumerate(boxes):
+    for t, own in enumerate(boxes):
         near = []
         for patch in range(n):
             row, column = divmod(patch, grid.width)
-            away = max(abs(f(column + 0.5) - cx) / w, abs(f(row + 0.5) - cy) / h)
+            away = min(
+                max(abs(f(column + 0.5) - cx) / w, abs(f(row + 0.5) - cy) / h)
+                for cx, cy, w, h in own
+            )
             near.append((away, ties[patch], patch))
         mask[t, [patch for _, _, patch in sorted(near)[:hidden]]] = True
     return mask
@@ -276,7 +278,6 @@ def multi_block(grid, ratio, seed, motion, sign=0):
     area = f(int(scale * n))
     h = f(min(max(round(float(np.sqrt(area * aspect))), 1), grid.height))
     w = f(min(max(round(float(np.sqrt(area / aspect))), 1), grid.width))
-    ties = bits(seed, TIES, n)
     if sign:
         corners = corners_by_motion(grid, seed, motion, sign, blocks, int(h), int(w))
     else:
@@ -285,17 +286,11 @@ def multi_block(grid, ratio, seed, motion, sign=0):
             (int(y * (f(grid.height) - h + f(1))), int(x * (f(grid.width) - w + f(1))))
             for y, x in zip(places[::2], places[1::2])
         ]
-    near = []
-    for patch in range(n):
-        row, column = divmod(patch, grid.width)
-        away = []
-        for top, left in corners:
-            cy, cx = f(top) + h / f(2), f(left) + w / f(2)
-            away.append(max(abs(f(column + 0.5) - cx) / w, abs(f(row + 0.5) - cy) / h))
-        near.append((min(away), ties[patch], patch))
-    mask = np.zeros((grid.slots, n), bool)
-    mask[:, [patch for _, _, patch in sorted(near)[: int(ratio * n)]]] = True
-    return mask
+    boxes = [(f(left) + w / f(2), f(top) + h / f(2), w, h) for top, left in corners]
+    return dense(grid, ratio, seed, [boxes] * grid.slots)
+
+
+motion_blocks, static_blocks = (partial(multi_block, sign=sign) for sign in (1, -1))
 
 
 def corners_by_motion(grid, seed, motion, sign, blocks, h, w):
@@ -333,14 +328,6 @@ def quarters(grid, motion_HW):
             total = total + motion_HW[at, (2 * (column + x) + 1) * columns // (4 * grid.width)]
         moves.append(total)
     return moves
-
-
-def motion_blocks(grid, ratio, seed, motion):
-    return multi_block(grid, ratio, seed, motion, 1)
-
-
-def static_blocks(grid, ratio, seed, motion):
-    return multi_block(grid, ratio, seed, motion, -1)
 
 
 def future(grid, ratio, seed, motion):
@@ -385,24 +372,10 @@ def codec_keep(grid, ratio, seed, motion):
     return mask
 
 
-BOXES = {"block": block_boxes, "smm": smm_boxes, "mgm": mgm_boxes}
-SPARSE = {"tube": tube, "agnostic": agnostic, "smm-sparse": smm_sparse, "mgm-sparse": mgm_sparse}
-SPARSE |= {
-    "motion-bins": motion_bins,
-    "multi-block": multi_block,
-    "green-noise": green_noise,
-    "codec-keep": codec_keep,
-    "codec-clip": codec_clip,
-    "motion-blocks": motion_blocks,
-    "static-blocks": static_blocks,
-    "future": future,
-}
-CARRIED = {"warped": warped}
+def function_of(name):
+    return globals().get(name.replace("-", "_"))
 
 
 def mask(name, grid, ratio, seed, motion, jitter, displacement):
-    if name in CARRIED:
-        return CARRIED[name](grid, ratio, seed, motion, displacement)
-    if name in SPARSE:
-        return SPARSE[name](grid, ratio, seed, motion)
-    return dense(grid, ratio, seed, BOXES[name](grid, ratio, seed, motion, jitter))
+    more = {"mgm": [jitter], "warped": [displacement]}.get(name, [])
+    return function_of(name)(grid, ratio, seed, motion, *more)

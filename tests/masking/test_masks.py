@@ -16,7 +16,7 @@ from mgm.spec import MASKS, Mask, mask_info
 from tests.helpers import slow_masks as slow
 
 GRID = Grid(8, 14, 14)
-SLOW = [*slow.SPARSE, *slow.BOXES, *slow.CARRIED]
+SLOW = [name for name in MASKS if slow.function_of(name)]
 names = st.sampled_from(list(MASKS))
 
 
@@ -83,13 +83,9 @@ def test_a_clips_mask_ignores_its_batch(problem, name):
     assert np.array_equal(turned[::-1], together)
 
 
-def _clips(n, rows=28):
-    rng = np.random.default_rng(0)
-    return np.arange(n) * 7919, rng.integers(0, 6, (n, 8, rows, rows)).astype(np.float32)
-
-
 def test_jitter_sums_to_zero_and_changes_the_aspect_ratio():
-    seeds, motion = _clips(50)
+    seeds, rng = np.arange(50) * 7919, np.random.default_rng(0)
+    motion = rng.integers(0, 6, (50, 8, 28, 28)).astype(np.float32)
     boxes = make_boxes("mgm", GRID, 0.75, seeds, motion)
     for size in (boxes.width_BS, boxes.height_BS):
         assert np.allclose(size[:, -1], size[:, 0], atol=1e-4)  # eq. 7: the jitters sum to zero

@@ -17,7 +17,14 @@ from mgm.models import (
     reconstruction_loss,
 )
 from mgm.spec import Clips, Data, Decoder, Finetune, Model, Pretrain, Probe
-from tests.helpers.huggingface import sharpened, their_classifier, their_pretraining, translated
+from tests.helpers.huggingface import (
+    pretraining_config,
+    sharpened,
+    their_classifier,
+    their_pretraining,
+    translated,
+    with_our_eps,
+)
 
 
 def shapes(width: int) -> dict:
@@ -109,18 +116,11 @@ def test_pretraining_as_transformers_makes_it_by_default_has_no_final_norm(tmp_p
     import transformers
 
     fields, decoder, _, _ = SIZES["small"]
-    torch.manual_seed(0)
-    sizes = {"image_size": 48, "patch_size": 8, "num_frames": 6, "hidden_size": 48}
-    sizes |= {"num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 192}
-    sizes |= {"decoder_hidden_size": 32, "decoder_num_hidden_layers": 2}
-    sizes |= {"decoder_num_attention_heads": 4, "decoder_intermediate_size": 128}
-    theirs = transformers.VideoMAEForPreTraining(transformers.VideoMAEConfig(**sizes)).eval()
-    sharpened(theirs, 0.2)
-    for module in theirs.modules():
-        if isinstance(module, torch.nn.LayerNorm):
-            module.eps = 1e-6
-    theirs.save_pretrained(tmp_path)
     spec = Pretrain(data=Data(dataset="k400"), decoder=decoder, **fields)
+    torch.manual_seed(0)
+    theirs = with_our_eps(transformers.VideoMAEForPreTraining(pretraining_config(spec)).eval())
+    sharpened(theirs, 0.2)
+    theirs.save_pretrained(tmp_path)
     ours = build_mae(spec)
     load_weights(ours, tmp_path)
     assert "no final norm" in capsys.readouterr().err

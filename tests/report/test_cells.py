@@ -11,14 +11,10 @@ from scipy import stats
 from mgm.report.cells import by_place, cells, differences, verdicts
 from mgm.results.frame import Frozen, joined, with_means
 from mgm.results.statistics import binomial
-from mgm.study import CONFIG
 from mgm.study.expand import expand
-from mgm.study.scales import load_scale
 from mgm.study.schema import Prediction
 from tests.helpers.archived import archived
-from tests.helpers.fake_results import STARTED, finished, study_of, suite
-
-SMOKE = load_scale(CONFIG / "smoke.yaml")
+from tests.helpers.fake_results import STARTED, finished, smoke, study_of, suite
 
 
 def plain(values):
@@ -68,7 +64,7 @@ def test_the_ladders_means_over_settings_and_its_verdicts():
 
 
 def frame_of(tmp_path, study):
-    found = expand([study], SMOKE)
+    found = expand([study], smoke())
     return finished(tmp_path, found), found
 
 

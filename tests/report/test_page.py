@@ -123,7 +123,10 @@ def test_a_study_judges_its_predictions_and_marks_later_ones(tmp_path):
     # A view that is gone leaves page and folder; a later prediction is marked.
     later = [*PREDICTIONS, {"in": "three", "row": "MGM", "minus": "Tube", "below": -99}]
     views = {"mine": {"columns": ["Fine-tuned"]}}
-    (tmp_path / "small.yaml").write_text(study_text(study_of(predictions=later, views=views)))
+    later = study_of(predictions=later, views=views)
+    # JSON is YAML.
+    text = later.model_dump_json(by_alias=True, exclude_defaults=True)
+    (tmp_path / "small.yaml").write_text(text)
     frozen = tmp_path / "results/small/study.yaml"
     old = re.sub(r"date: .*", "date: '2025-12-31T00:00:00+00:00'", frozen.read_text())
     frozen.write_text(re.sub("file: .*", f"file: {tmp_path / 'small.yaml'}", old))
@@ -135,11 +138,6 @@ def test_a_study_judges_its_predictions_and_marks_later_ones(tmp_path):
     assert table.verdict.tolist() == ["holds", "refuted"]
     assert table.note.tolist() == ["", "added after runs began"]
     assert "on 2025-12-31, before the first run" in page.read_text()
-
-
-def study_text(study):
-    """Return a study as YAML. JSON is YAML."""
-    return json.dumps(study.model_dump(mode="json", by_alias=True, exclude_defaults=True))
 
 
 def test_without_a_finished_run_the_page_says_so(tmp_path):

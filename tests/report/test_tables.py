@@ -16,10 +16,8 @@ from mgm.report.tables import (
     study_table,
 )
 from mgm.results.frame import read_csv
-from mgm.study import CONFIG
 from mgm.study.expand import expand
-from mgm.study.scales import load_scale
-from tests.helpers.fake_results import finished, study_of, suite
+from tests.helpers.fake_results import finished, smoke, study_of, suite
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +30,7 @@ def made(tmp_path_factory):
 def small(tmp_path_factory):
     """A study on two drawn datasets, with eight units and all of its controls at 40 %."""
     study, folder = study_of(), tmp_path_factory.mktemp("small")
-    return study, finished(folder, expand([study], load_scale(CONFIG / "smoke.yaml")))
+    return study, finished(folder, expand([study], smoke()))
 
 
 def test_table_4e_has_the_papers_lines_and_ours_after_each_number(made, tmp_path):

@@ -14,14 +14,12 @@ from mgm.results import frame as frames
 from mgm.results.frame import joined, load, pack, read_table, with_means
 from mgm.results.frozen import freeze
 from mgm.results.run import LOCK
-from mgm.study import CONFIG
 from mgm.study.expand import expand
-from mgm.study.scales import load_scale
 from tests.helpers.archived import archived
 from tests.helpers.errors import refused
-from tests.helpers.fake_results import finish, finish_all, study_of
+from tests.helpers.fake_results import finish, finish_all, smoke, study_of
 
-SMOKE = load_scale(CONFIG / "smoke.yaml")
+SMOKE = smoke((0,))
 SMALL = study_of(dataset_seeds="1-2")
 
 
