@@ -200,8 +200,8 @@ def study_table(
 
 def _counted(cells: pd.DataFrame) -> str:
     """Return the count of units that most numbers of a column have, for its head."""
-    n, wanted, _ = _usual(cells.to_dict("records"))
-    return f", n = {n:,.0f}" + f" of {wanted:,.0f}" * bool(wanted) if n else ""
+    number, _ = _usual(cells.to_dict("records"))
+    return f", n = {number}" if number else ""
 
 
 def _heads(cells: pd.DataFrame, percent: bool) -> tuple[list[tuple[str, str]], list[str]]:
@@ -253,7 +253,7 @@ def predictions_table(verdicts: pd.DataFrame) -> Table:
             "Prediction": verdicts.says,
             "Paper": verdicts.paper.map(signed).where(verdicts.paper.notna(), ""),
             "Videos": verdicts.title,
-            "Ours [95 %]": _uncounted(verdicts),
+            "Ours [95 %]": texts_of(verdicts, counted=False),
             "Over": _counts(verdicts),
             "Verdict": verdicts.verdict + np.where(notes != "", " (" + notes + ")", ""),
             "Most against it (seed)": verdicts.against,
@@ -282,7 +282,7 @@ def claims_table(claims: pd.DataFrame) -> Table:
             "Printed in": "Table " + claims.table.str[5:] + ", " + claims.column,
             "Text": claims.says,
             "Paper": paper,
-            "Ours [95 %]": _uncounted(claims),
+            "Ours [95 %]": texts_of(claims, counted=False),
             "Over": _counts(claims),
         }
     )
@@ -299,27 +299,22 @@ def claims_table(claims: pd.DataFrame) -> Table:
     return Table(shown.drop(columns=same), every, note)
 
 
-def _uncounted(cells: pd.DataFrame) -> list[str]:
-    """Return each number with its interval, in a table that has counts in another column."""
-    return [_text_of(cell, _count(cell)) for cell in cells.to_dict("records")]
-
-
 def _counts(cells: pd.DataFrame) -> list[str]:
     """Return what each interval is over."""
     return [f"{n:,.0f} {unit}".strip() * bool(n) for n, unit in zip(cells.n, cells.unit)]
 
 
-def texts_of(cells: pd.DataFrame) -> list[str]:
+def texts_of(cells: pd.DataFrame, counted: bool = True) -> list[str]:
     """Return each number of a column with its interval, or why there is none.
 
-    A number has its own `n` if most of them have another.
+    If they are `counted`, a number has its own `n` if most of them have another.
     """
     records = cells.to_dict("records")
     usual = _usual(records)
-    return [_text_of(cell, usual) for cell in records]
+    return [_text_of(cell, usual if counted else _count(cell)) for cell in records]
 
 
-def _text_of(cell: Mapping[Any, Any], usual: tuple[Any, ...]) -> str:
+def _text_of(cell: Mapping[Any, Any], usual: tuple[str, str]) -> str:
     status = cell.get("status")
     if not np.isfinite(cell["mean"]):
         return status if isinstance(status, str) else "not run"
@@ -327,24 +322,24 @@ def _text_of(cell: Mapping[Any, Any], usual: tuple[Any, ...]) -> str:
     text = form.format(cell["mean"])
     if np.isfinite(cell["low"]):
         text += f" [{form.format(cell['low'])}, {form.format(cell['high'])}]"
-    n, wanted, unit = own = _count(cell)
+    number, unit = own = _count(cell)
     if own == usual:
         return text
-    if wanted and unit == "test videos":
-        return f"{text} (n = 1 of {wanted:,.0f}, over {n:,.0f} test videos)"
-    of = f" of {wanted:,.0f}" if wanted else ""
-    return f"{text} (n = {n:,.0f}{of}{f' {unit}' if unit != usual[2] else ''})"
+    if " of " in number and unit == "test videos":
+        return f"{text} (n = 1 of {cell['wanted']:,.0f}, over {cell['n']:,.0f} test videos)"
+    return f"{text} (n = {number}{f' {unit}' if unit != usual[1] else ''})"
 
 
-def _count(cell: Mapping[Any, Any]) -> tuple[Any, ...]:
+def _count(cell: Mapping[Any, Any]) -> tuple[str, str]:
     """Return the number of units of a cell, of how many if some are missing, and their name."""
-    return cell["n"], cell["wanted"] if cell.get("status") == "partial" else 0, cell["unit"]
+    wanted = cell["wanted"] if cell.get("status") == "partial" else 0
+    return f"{cell['n']:,.0f}" + (f" of {wanted:,.0f}" if wanted else ""), cell["unit"]
 
 
-def _usual(cells: Sequence[Mapping[Any, Any]]) -> tuple[Any, ...]:
-    """Return the count of units that most numbers have."""
+def _usual(cells: Sequence[Mapping[Any, Any]]) -> tuple[str, str]:
+    """Return the count of units that most numbers have; empty if there is no number."""
     counts = Counter(_count(cell) for cell in cells if cell["mean"] == cell["mean"])
-    return counts.most_common(1)[0][0] if counts else (0, 0, "")
+    return counts.most_common(1)[0][0] if counts else ("", "")
 
 
 def signed(difference: float) -> str:
@@ -358,10 +353,8 @@ def note_of(cells: pd.DataFrame, unit: str = SHARE) -> str:
     if not known:
         return "No run is finished."
     what = f"{unit}, " if all(cell["metric"] == "top1" for cell in known) else ""
-    usual = _usual(known)
-    n, wanted, units = usual
-    units = units.removesuffix("s") if n == 1 and not wanted else units
-    over = f"{n:,.0f}{f' of {wanted:,.0f}' if wanted else ''} {units}"
+    number, units = usual = _usual(known)
+    over = f"{number} {units.removesuffix('s') if number == '1' else units}"
     others = {*map(_count, known)} != {usual}
     return f"Ours: {what}mean [95 % interval] over {over}{', or n as it stands' * others}."
 
