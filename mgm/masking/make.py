@@ -90,7 +90,7 @@ def make_boxes(
 ) -> Boxes | None:
     """Return the boxes of `make_mask` with the same arguments, or None if the mask has none.
 
-    No directional mask has boxes, so none is taken.
+    It takes no displacement, since no directional mask has boxes.
     """
     _, drawn = _drawn(mask, grid, magnitude_BSHW, seed_B, None)
     return drawn if isinstance(drawn, Boxes) else None
