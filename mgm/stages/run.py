@@ -71,10 +71,11 @@ class RunContext:
     def weights(self, run_id: str) -> Path:
         """Return the path of a parent's weights (`verified_weights`).
 
-        If the folder of its dataset is given, it must have the videos that the parent saw.
+        If the folder of its dataset is given, it must have the videos that the parent saw. A parent
+        that names its videos by a digest may have seen others, such as another drawn world.
         """
         folder = self.results / run_id
-        if result := own_result(folder):
+        if (result := own_result(folder)) and not result.spec["data"]["digest"]:
             require_same_data(run_id, result.data.dataset, result.data.digest, self.data)
         path, self.parents[run_id] = verified_weights(folder)
         return path

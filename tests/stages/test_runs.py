@@ -91,13 +91,14 @@ def test_a_finished_run_is_never_trained_again(results, data, monkeypatch, capsy
 def test_done_means_the_same_videos(results, data, tmp_path):
     """A published set has no digest in a spec. A run or a parent of another preparation is named."""
     spec = PRETRAIN.model_copy(update={"data": Data(dataset="ssv2")})
-    (tmp_path / spec.run_id).mkdir()
-    text = (results / PRETRAIN.run_id / "result.json").read_text()
-    own = text.replace(PRETRAIN.run_id, spec.run_id)
-    (tmp_path / spec.run_id / "result.json").write_text(own)
+    folder = tmp_path / spec.run_id
+    shutil.copytree(results / PRETRAIN.run_id, folder)
+    own = json.loads((folder / "result.json").read_text())
+    own |= {"run_id": spec.run_id, "spec": spec.model_dump(mode="json")}
+    (folder / "result.json").write_text(json.dumps(own))
     run_specs([spec], data, tmp_path)
-    other = own.replace(PRETRAIN.data.digest, "0123456789ab")
-    (tmp_path / spec.run_id / "result.json").write_text(other)
+    own["data"]["digest"] = "0123456789ab"
+    (folder / "result.json").write_text(json.dumps(own))
     with refused(f"{spec.run_id}: was run on another preparation of ssv2"):
         run_specs([spec], data, tmp_path)
     child = PROBE.model_copy(update={"parent": spec.run_id, "data": spec.data})
@@ -106,6 +107,21 @@ def test_done_means_the_same_videos(results, data, tmp_path):
     # Without its folder, there is nothing to compare.
     for folders in ({}, {"ssv2": [tmp_path / "gone"]}):
         run_specs([spec], folders, tmp_path)
+
+
+def test_a_model_of_one_drawn_world_is_probed_on_another(results, data, tmp_path):
+    """Both are sets of one name. The parent's spec names its own by their digest."""
+    seen = Data(dataset="ssv2", digest="0123456789ab")
+    parent = PRETRAIN.model_copy(update={"data": seen})
+    folder = tmp_path / parent.run_id
+    shutil.copytree(results / PRETRAIN.run_id, folder)
+    own = json.loads((folder / "result.json").read_text())
+    own |= {"run_id": parent.run_id, "spec": parent.model_dump(mode="json")}
+    own["data"]["digest"] = seen.digest
+    (folder / "result.json").write_text(json.dumps(own))
+    probe = PROBE.model_copy(update={"parent": parent.run_id})
+    run_specs([probe], data, tmp_path)
+    assert own_result(tmp_path / probe.run_id).parents.keys() == {parent.run_id}
 
 
 def test_a_copied_or_renamed_run_is_a_model(results, tmp_path):
