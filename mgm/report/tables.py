@@ -325,7 +325,7 @@ def _text_of(cell: Mapping[Any, Any], usual: tuple[str, str]) -> str:
     number, unit = own = _count(cell)
     if own == usual:
         return text
-    if " of " in number and unit == "test videos":
+    if cell.get("status") == "partial" and unit == "test videos":
         return f"{text} (n = 1 of {cell['wanted']:,.0f}, over {cell['n']:,.0f} test videos)"
     return f"{text} (n = {number}{f' {unit}' if unit != usual[1] else ''})"
 

@@ -88,17 +88,21 @@ def test_a_finished_run_is_never_trained_again(results, data, monkeypatch, capsy
     assert "already done" in capsys.readouterr().err
 
 
+def finished_as(spec, digest: str, results: Path, out: Path) -> None:
+    """Copy PRETRAIN's run as that of `spec`, which saw videos of this digest."""
+    shutil.copytree(results / PRETRAIN.run_id, out / spec.run_id, dirs_exist_ok=True)
+    path = out / spec.run_id / "result.json"
+    own = json.loads(path.read_text()) | {"run_id": spec.run_id, "spec": spec.model_dump()}
+    own["data"]["digest"] = digest
+    path.write_text(json.dumps(own))
+
+
 def test_done_means_the_same_videos(results, data, tmp_path):
     """A published set has no digest in a spec. A run or a parent of another preparation is named."""
     spec = PRETRAIN.model_copy(update={"data": Data(dataset="ssv2")})
-    folder = tmp_path / spec.run_id
-    shutil.copytree(results / PRETRAIN.run_id, folder)
-    own = json.loads((folder / "result.json").read_text())
-    own |= {"run_id": spec.run_id, "spec": spec.model_dump(mode="json")}
-    (folder / "result.json").write_text(json.dumps(own))
+    finished_as(spec, PRETRAIN.data.digest, results, tmp_path)
     run_specs([spec], data, tmp_path)
-    own["data"]["digest"] = "0123456789ab"
-    (folder / "result.json").write_text(json.dumps(own))
+    finished_as(spec, "0123456789ab", results, tmp_path)
     with refused(f"{spec.run_id}: was run on another preparation of ssv2"):
         run_specs([spec], data, tmp_path)
     child = PROBE.model_copy(update={"parent": spec.run_id, "data": spec.data})
@@ -113,12 +117,7 @@ def test_a_model_of_one_drawn_world_is_probed_on_another(results, data, tmp_path
     """Both are sets of one name. The parent's spec names its own by their digest."""
     seen = Data(dataset="ssv2", digest="0123456789ab")
     parent = PRETRAIN.model_copy(update={"data": seen})
-    folder = tmp_path / parent.run_id
-    shutil.copytree(results / PRETRAIN.run_id, folder)
-    own = json.loads((folder / "result.json").read_text())
-    own |= {"run_id": parent.run_id, "spec": parent.model_dump(mode="json")}
-    own["data"]["digest"] = seen.digest
-    (folder / "result.json").write_text(json.dumps(own))
+    finished_as(parent, seen.digest, results, tmp_path)
     probe = PROBE.model_copy(update={"parent": parent.run_id})
     run_specs([probe], data, tmp_path)
     assert own_result(tmp_path / probe.run_id).parents.keys() == {parent.run_id}
