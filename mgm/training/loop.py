@@ -126,7 +126,11 @@ def train(
         closing(batches(first, unread)) as loader,
     ):
         for step in range(first, steps):
-            torch.manual_seed(clip_seed(spec.seed, step, -3 - rank))
+            # `torch.manual_seed` would format a stack for each kind of device that is not there.
+            drawn = clip_seed(spec.seed, step, -3 - rank)
+            torch.default_generator.manual_seed(drawn)
+            if device.type == "cuda":
+                torch.cuda.manual_seed(drawn)
             try:
                 # --- Data ---
                 asked_at = time.monotonic()
