@@ -14,7 +14,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,8 @@ def patch_positions(masked_SHW: np.ndarray, indices: Sequence[int] | np.ndarray)
     masked_SHW, index_T = np.asarray(masked_SHW), np.asarray(indices)
     if masked_SHW.ndim != 3 or masked_SHW.dtype != bool:
         raise UserError("masked_SHW: pass one clip's mask, (slots, rows, columns) of bool")
-    if index_T.ndim != 1 or not len(index_T) or len(index_T) % max(len(masked_SHW), 1):
+    whole = index_T.ndim == 1 and index_T.dtype.kind in "iu" and len(index_T)
+    if not whole or len(index_T) % max(len(masked_SHW), 1):
         raise UserError(f"indices: pass the clip's frames, for {len(masked_SHW)} slots")
     position_V3 = np.argwhere(~masked_SHW)
     position_V3[:, 0] = index_T.reshape(len(masked_SHW), -1)[position_V3[:, 0], 0]
@@ -183,7 +184,12 @@ def masks(
         raise UserError(
             f"motion: is of type {kind}; pass a clip, or frames of a track: track[0:16]"
         )
-    for name, value in {"size": size, "tubelet": tubelet, "stride": stride}.items():
+    given: dict[str, tuple[Any, int]] = {"box": (box, 4), "frame": (frame, 2), "grid": (grid, 2)}
+    for name, (values, length) in given.items():
+        if values is not None and np.shape(values) != (length,):
+            raise UserError(f"{name}: is {values}; pass {length} numbers")
+    counts = {"size": size, "tubelet": tubelet, "stride": stride}
+    for name, value in (*counts.items(), *(("grid", side) for side in grid)):
         require_count(name, value)
     if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
         raise UserError(f"seed: is {seed}; pass a whole number from 0 to 2**63 - 1")
@@ -196,12 +202,9 @@ def masks(
             )
         motion = motion.known
     elif box is not None or flip:
-        height, width = frame or motion.frame
-        if box is not None and np.shape(box) != (4,):
-            raise UserError(f"box: is {box}; pass (top, left, height, width)")
-        crop = Crop(*(box or (0.0, 0.0, height, width)))
-        crop.require_in(height, width)
-        motion = motion.under(replace(crop, flip=flip), size, (height, width))
+        height, width = motion.frame if frame is None else frame
+        crop = Crop(*((0.0, 0.0, height, width) if box is None else box), flip=flip)
+        motion = motion.under(crop, size, (height, width))
     if settings.guidance != "vectors":
         raise UserError(f"guidance {settings.guidance} needs more than this; choose vectors")
     if len(motion) % tubelet:
@@ -219,6 +222,8 @@ def masks(
 
 def _settings(mask: str | Mask | Mapping[str, Any], ratio: float | None) -> Mask:
     """Return all settings of a mask that is given by its name, its fields or its settings."""
+    if not isinstance(mask, str | Mask | Mapping):
+        raise UserError(f"mask: is {mask}; pass a name, or settings of a mask")
     fields: dict[str, Any] = {"name": mask} if isinstance(mask, str) else dict(mask)
     if ratio is not None:
         fields["ratio"] = ratio

@@ -59,7 +59,7 @@ def test_wrong_calls_name_the_argument(video):
         "mask: name: .*mgm": {"mask": "mgn"},
         r"did you mean motion-bins\?": {"mask": "motionbins"},
         "8 frames, .* tubelet 3": {"tubelet": 3},
-        "is empty": {"grid": (0, 14)},
+        "grid: is 0": {"grid": (0, 14)},
         "ratio: ": {"ratio": 1.0},
         "guidance dis ": {"mask": {"guidance": "dis"}},
         "box and flip are for motion": {"box": box},
@@ -77,14 +77,22 @@ def test_wrong_calls_name_the_argument(video):
         "1 frames, which tubelet 2": lambda: mgm.masks(clip[0]),
         "tubelet: is 0": lambda: mgm.masks(moved, tubelet=0),
         r"box: is \(0, 0, 8\)": lambda: mgm.masks(moved, box=(0, 0, 8)),
+        "frame: is .* 2 numbers": lambda: mgm.masks(moved, box=box, frame=(64, 96, 3)),
+        "grid: is 14; pass 2": lambda: mgm.masks(moved, grid=14),
+        "grid: is 7.5": lambda: mgm.masks(moved, grid=(7.5, 14)),
+        "mask: is None": lambda: mgm.masks(moved, None),
+        "not in a frame of 64 x": lambda: moved.under(Crop(-8, 0, 16, 16), 16),
+        "is not in a frame of": lambda: moved.under(Crop(60, 0, 8, 8), 16),
         "size: is -8": lambda: mgm.masks(moved, box=box, size=-8),
         "stride: is 0": lambda: mgm.masks(moved, "warped", stride=0),
         "seed: is .*2\\*\\*63 - 1": lambda: mgm.masks(moved, seed=2**63),
         "motion: .*not finite": lambda: mgm.masks(replace(moved, vectors_THW2=vectors_THW2)),
         "masked_SHW: ": lambda: mgm.patch_positions(np.zeros((2, 4, 4)), range(4)),
         "indices: ": lambda: mgm.patch_positions(np.zeros((2, 4, 4), bool), range(5)),
+        "indices: pass": lambda: mgm.patch_positions(np.zeros((2, 4, 4), bool), [0.5, 2.5]),
         "absent: No such file": lambda: mgm.load("absent"),
         "frames: is 0": lambda: mgm.load(WEIGHTS, frames=0),
+        "is a run with clips of its own": lambda: mgm.load(WEIGHTS, stride=1),
     }
     for says, call in calls.items():
         with pytest.raises(UserError, match=says) as error:
@@ -169,6 +177,9 @@ def test_a_mask_for_a_crop_of_any_loader_is_that_of_the_cut_clip(video, name, fl
     for ratio in (0.5, 0.9):
         given = {"ratio": ratio, "seed": 4, "grid": (6, 6)}
         own = mgm.masks(mgm.track(video)[index_T], name, **crop, **given)
+        arrays = {"box": np.array(crop["box"]), "frame": np.array([64, 96])}
+        again = mgm.masks(mgm.track(video)[index_T], name, **(crop | arrays), **given)
+        assert np.array_equal(own, again)
         assert own.dtype == bool
         np.testing.assert_array_equal(own, mgm.masks(clip, name, **given))
         if name != "warped":

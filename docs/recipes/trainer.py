@@ -17,7 +17,6 @@ import mgm
 from mgm.data.index import read_index
 from mgm.rng import clip_seed, generator
 from mgm.video.store import read_clips
-from mgm.video.track import Track
 from mgm.video.transform import multiscale
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -34,7 +33,7 @@ class Clips(Dataset):
 
     def __getitem__(self, sample: int) -> tuple[np.ndarray, np.ndarray]:
         video, seed = self.videos[sample], clip_seed(0, self.epoch, sample)
-        track = Track(video.track())
+        track = video.read_track()
         start = generator(seed, "sample").integers(max(video.frames - 30, 1))
         index_T = np.minimum(start + np.arange(0, 32, 2), video.frames - 1)
         crop = multiscale(video.height, video.width, 224, generator(seed, "crop"))

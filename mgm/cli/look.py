@@ -17,6 +17,7 @@ WEIGHTS = (
     "method."
 )
 Weights = Annotated[Path, typer.Option(help=WEIGHTS)]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 
 
 @app.command()
@@ -70,6 +71,7 @@ def motion(
     out: Annotated[
         Path | None, typer.Option("--csv", help="The file to write. Default: stdout.")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Measure how much moves in each video, to sort out static and shaky ones.
 
@@ -78,6 +80,8 @@ def motion(
     """
     from mgm.stages.motion import table
 
+    if out:
+        require_new(out, force)
     for line in table(source, out):
         say(line)
 
@@ -123,7 +127,7 @@ def export(
         Path, typer.Argument(help="The folder of a pretraining or fine-tuning run.", metavar="RUN")
     ],
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace files.")] = False,
+    force: Force = False,
 ) -> None:
     """Write a run's weights as a folder for Hugging Face's transformers."""
     from mgm.stages.export import export as write
@@ -140,7 +144,7 @@ def controls(
     processes: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Worker processes. Default: one per core.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Force = False,
 ) -> None:
     """Print what tells the class without a model: file facts, one frame, motion statistics.
 

@@ -13,8 +13,8 @@ from mgm.console import say, show
 from mgm.data.index import require_same_data
 from mgm.errors import UserError, as_user_error, nearest
 from mgm.files import read_json, write_text
-from mgm.results.run import EXTERNAL, RESULT, External, external, own_result
-from mgm.spec import MASKS, STAGES, RunOptions, Spec, parents, parse, read_spec
+from mgm.results.run import EXTERNAL, RESULT, External, external, own_result, own_spec
+from mgm.spec import MASKS, STAGES, RunOptions, Spec, parents, parse
 
 Specs = Annotated[
     list[Path],
@@ -153,5 +153,5 @@ def _of_parent(place: Path, stage: str) -> Mapping[str, Any]:
         return {name: sizes[name] for name in sizes if name == "model" or stage == "pretrain"}
     if stage == "pretrain" or not (place / "spec.json").exists():
         return {}
-    parent = read_spec(place).model_dump(mode="json")
+    parent = own_spec(place).model_dump(mode="json")
     return {name: parent[name] for name in ("model", "clips")}

@@ -26,7 +26,7 @@ from mgm.video.crop import Crop
 from mgm.video.motion import Motion
 from mgm.video.planes import no_planes
 from mgm.video.store import read_clips, read_planes
-from mgm.video.track import Track, read_track
+from mgm.video.track import Track
 from mgm.video.transform import (
     ClipAugmentation,
     random_crop,
@@ -158,7 +158,7 @@ def _write_pixels(
     own: Arrays,
 ) -> None:
     """Write the pixels of a video's clips: of the same frames, each with its own crop."""
-    track, size, index_VT = read_track(video.track()), of.clips.size, [index_T] * len(crops)
+    track, size, index_VT = video.read_track(), of.clips.size, [index_T] * len(crops)
     if of.planes:
         read_planes(video.path, track, index_VT, crops, {name: own[name] for name in PLANES})
     elif not of.augmentation:
@@ -187,7 +187,7 @@ def _clip_of_another(of: Training, sample: int, seed: int) -> tuple[int, np.ndar
 def _motion(of: Training, sample: int, index_T: np.ndarray, crop: Crop) -> Motion:
     """Return the motion of a video's frames under a crop."""
     video = of.videos[sample]
-    track = read_track(video.track(of.method))
+    track = video.read_track(of.method)
     under = crop, of.clips.size, (video.height, video.width)
     if track.facts.small:
         return _whole_motion(track)[index_T].under(*under)
@@ -197,7 +197,7 @@ def _motion(of: Training, sample: int, index_T: np.ndarray, crop: Crop) -> Motio
 def view_clips(video: Video, clips: Clips, views: Views, out_VTHWC: np.ndarray) -> None:
     """Write the pixels of a video's test views. Each of its frames is decoded once."""
     index_VT, crops = zip(*views_of(video, clips, views))
-    read_clips(video.path, read_track(video.track()), index_VT, crops, clips.size, out_VTHWC)
+    read_clips(video.path, video.read_track(), index_VT, crops, clips.size, out_VTHWC)
 
 
 def views_of(video: Video, clips: Clips, views: Views) -> list[tuple[np.ndarray, Crop]]:

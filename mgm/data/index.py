@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import ArgsKwargs
@@ -26,6 +26,9 @@ from mgm.errors import UserError, valid
 from mgm.files import read_json, write_csv, write_text
 from mgm.spec import FrozenModel, Run
 from mgm.version import STORE
+
+if TYPE_CHECKING:
+    from mgm.video.track import Track
 
 T = TypeVar("T")
 # Fields of an index that index.json has as they are.
@@ -81,6 +84,16 @@ class Video:
         """Return the path of its motion: of the codec's vectors, or of an optical flow."""
         end = ".npz" if method == "codec" else f".{method}.npz"
         return os.path.join(self.store, "tracks", self.name + end)
+
+    def read_track(self, method: str = "codec") -> "Track":
+        """Read its motion. It must be that of this row: another index may have its videos."""
+        # NumPy takes a tenth of a second to import.
+        from mgm.video.track import read_track
+
+        track = read_track(self.track(method))
+        if track.facts.bytes != self.bytes:
+            raise UserError(f"{track.path}: was written after the index of its set; {AGAIN}")
+        return track
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import random
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -107,6 +107,7 @@ def prepare(
         known, why = known_videos(out)
         if why:
             show(f"{why}. All videos are prepared anew")
+        _say_gone(listing.root, out, known, names)
         root = out / ".drawn" if drawn else listing.root
         about = out / "index.json"
         # Without an index, all files were written whole.
@@ -152,6 +153,18 @@ def prepare(
             os.utime(about)
         shutil.rmtree(out / ".drawn", ignore_errors=True)
     return index
+
+
+def _say_gone(source: Path, out: Path, known: Collection[str], names: Collection[str]) -> None:
+    """Say which videos of the last call are not listed any more. If none is, refuse the source."""
+    gone = sorted({*known} - {*names})
+    if gone and len(gone) == len(known):
+        raise UserError(
+            f"{out}: has {len(known):,} videos, such as {gone[0]}, and {source} lists none of "
+            "them; choose another --out, or begin anew by --force"
+        )
+    if gone:
+        show(f"{len(gone):,} videos leave the set, such as {gone[0]}: {source} does not list them")
 
 
 def _readable(text: str) -> str:

@@ -273,6 +273,8 @@ def _of_shared_names(task: str, origin: Index, goal: Index, out: Path) -> Index:
 def derive(name: str, source: Path, target: Path | None, out: Path) -> Index:
     """Write the index of a dataset that is made of prepared ones, and return it."""
     out = Path(os.path.abspath(out))
+    if (out / "prepare.json").exists():
+        raise UserError(f"{out}: has videos of its own; choose another --out")
     if name == "mini-k200":
         index = mini_k200(source, out)
     elif target is None:

@@ -17,7 +17,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from mgm.errors import UserError, nearest
-from mgm.files import read_json, write_text
+from mgm.files import write_text
 from mgm.report.cells import Places, by_place, cells, differences, printed, verdicts
 from mgm.report.claims import claims
 from mgm.report.tables import (
@@ -31,6 +31,7 @@ from mgm.report.tables import (
     write_csv,
 )
 from mgm.results.frame import Published
+from mgm.results.run import status
 from mgm.spec import CONTROLS
 from mgm.study.expand import with_parents
 from mgm.study.schema import CONTROL_ROWS, Study, View
@@ -313,17 +314,23 @@ class Report:
         run_id, folder = self.published.pictures.get(about.key, ""), self.published.folder
         if not folder:
             return replace(about, why="A csv.xz has numbers alone. Run the study for this figure.")
-        path = folder / run_id / ("result.json" if view.show == "coverage" else "arrays.npz")
-        if not path.is_file():
+        spec = self.published.specs.get(run_id)
+        result = status(folder / run_id, spec).result if spec else None
+        if not result:
             return replace(about, why=f"Run {run_id} is not finished.")
         from mgm.report import charts, clips
 
         note = f"Scale {self.published.scale.name}, run {run_id}."
         if view.show == "coverage":
-            metrics = read_json(path)["metrics"]
+            metrics = result.metrics
             return self._figure(about, lambda: charts.coverage(metrics, note), metrics)
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        path = folder / run_id / "arrays.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+        # A damaged file may raise any exception.
+        except Exception:
+            return replace(about, why=f"{path} is damaged. Delete its folder, and run it again.")
         return self._figure(about, lambda: clips.DRAW[view.show](arrays, note), arrays, "png")
 
     def _table(self, about: Shown, table: Table) -> Shown:

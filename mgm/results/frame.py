@@ -5,7 +5,7 @@ results/NAME.csv.xz, by run and metric: a clone shows all, and can add more.
 """
 
 import lzma
-import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import nan
@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from mgm.errors import UserError, nearest
-from mgm.files import replacing
+from mgm.files import replacing, write_text
 from mgm.results.frozen import FROZEN, NUMBER, Frozen, changes, read_frozen, scale_of
 from mgm.results.run import RESULT, status
 from mgm.spec import Spec
@@ -58,7 +58,7 @@ class Published:
         folder: of the runs; None if the numbers come from NAME.csv.xz alone.
         pictures: the run whose arrays a view shows, by the view's key.
         targets: the runs of each study and view.
-        problems: what was left out, a sentence each.
+        problems: what was left out or does not compare, a sentence each.
     """
 
     name: str
@@ -87,7 +87,7 @@ def load(name: str, results: Path = Path("results")) -> Published:
     found = expand(suite.studies, suite.scale, frozen.digests if frozen else None, lenient=True)
     table, problems, since = joined(found, folder), found.problems, dict[str, list[str]]()
     own = (path.parent.name for path in sorted(folder.glob(f"*/{RESULT}")))
-    problems += _unwanted(folder, own, found.specs)
+    problems += _unwanted(folder, own, found.specs) + _mixed(folder, found.specs)
     if packed.is_file():
         archive = read_table(packed)
         problems += _unwanted(packed, _finished(archive), found.specs)
@@ -185,6 +185,23 @@ def _unwanted(place: Path, run_ids: Iterable[str], specs: Mapping[str, Spec]) ->
     return [f"{place}: {what}{gone[0]}, and does not show them"] if gone else []
 
 
+def _mixed(folder: Path, specs: Mapping[str, Spec]) -> list[str]:
+    """Return a sentence per dataset of which runs saw several preparations.
+
+    A spec of a published set has no digest, so it does not tell them apart.
+    """
+    runs_of = defaultdict[str, dict[str, str]](dict)
+    for run_id, spec in specs.items():
+        if not spec.data.digest and (result := status(folder / run_id, spec).result):
+            runs_of[spec.data.dataset].setdefault(result.data.digest, run_id)
+    return [
+        f"{folder}: its runs saw {len(runs)} preparations of {name}, such as {' and '.join(runs)} "
+        f"({' and '.join(runs.values())}), and do not compare"
+        for name, runs in runs_of.items()
+        if len(runs) > 1
+    ]
+
+
 def with_means(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFrame:
     """Return a frame with the rows of datasets that are means of others.
 
@@ -247,13 +264,19 @@ def pack(name: str, results: Path = Path("results")) -> Path:
     table = published.frame[~published.frame.derived].drop(columns=["derived", "as_frozen"])
     if not published.folder or not (table.status == "finished").any():
         raise UserError(f"{folder}: no run is finished; run `snakemake` first")
-    if path.is_file() and (lost := _unwanted(path, _finished(read_table(path)), published.specs)):
-        raise UserError(f"{lost[0]}; move it elsewhere, or rename the study")
+    own, packed = folder / FROZEN, results / f"{name}.{FROZEN}"
+    if path.is_file() and (lost := {*_finished(read_table(path))} - {*_finished(table)}):
+        raise UserError(
+            f"{path}: has {len(lost)} runs that are not finished in {folder} or not wanted any "
+            f"more, such as {min(lost)}; finish them, move it elsewhere, or rename the study"
+        )
+    if own.is_file() and packed.is_file() and own.read_text() != packed.read_text():
+        raise UserError(f"{packed}: is another frozen study than {own}; keep the one of these runs")
     # Elsewhere nothing runs.
     table.loc[table.status == "running", ["status", "why"]] = "not run", ""
     table = table.astype(dict.fromkeys(("control", "dirty"), int))
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
-    if published.frozen and (folder / FROZEN).is_file():
-        shutil.copyfile(folder / FROZEN, results / f"{name}.{FROZEN}")
+    if own.is_file():
+        write_text(packed, own.read_text(encoding="utf-8"))
     return path

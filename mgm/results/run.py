@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mgm.errors import UserError, valid
 from mgm.files import held, naming, read_json, write_text
-from mgm.spec import FrozenModel, Spec
+from mgm.spec import FrozenModel, Spec, read_spec
 
 RESULT, LOCK = "result.json", "run.lock"
 EXTERNAL = "external.json"  # path and digest of weights that no run here trained
@@ -116,6 +116,17 @@ def own_result(folder: Path) -> Result | None:
             f"{folder / RESULT}: is of {result.run_id}; delete it, and run {folder.name} again"
         )
     return result
+
+
+def own_spec(folder: Path) -> Spec:
+    """Return the spec in a folder of any name. It must be that of its result, if that is there."""
+    spec, result = read_spec(folder), read_result(folder)
+    if result and result.run_id != spec.run_id:
+        raise UserError(
+            f"{folder / 'spec.json'}: is of {spec.run_id}, and {RESULT} of {result.run_id}; "
+            "restore it"
+        )
+    return spec
 
 
 def status(folder: Path, spec: Spec) -> Status:

@@ -432,7 +432,7 @@ def dotted(fields: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Return nested fields by their dotted names."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
-        key = before + name
+        key = f"{before}{name}"
         flat |= dotted(value, f"{key}.") if isinstance(value, dict) else {key: value}
     return flat
 

@@ -18,7 +18,7 @@ from mgm.errors import UserError, require_new, valid
 from mgm.files import read_text, replacing, write_csv
 from mgm.models import FrozenEncoder, build_classifier, build_frozen_encoder, load_weights
 from mgm.models.weights import Config, check_processor, config_of, read_weights, sizes_of
-from mgm.results.run import read_result
+from mgm.results.run import own_spec, read_result
 from mgm.spec import (
     ApplyOptions,
     Clips,
@@ -29,7 +29,6 @@ from mgm.spec import (
     Pretrain,
     Probe,
     Views,
-    read_spec,
 )
 from mgm.stages.evaluate import CLIPS, computed, merged, over_videos
 from mgm.stages.run import best_device, readers, verified_weights
@@ -80,6 +79,10 @@ def find_trained(
     """
     run = path.parent if path.name == "weights.safetensors" else path
     if (run / "spec.json").is_file():
+        if (frames, size, stride) != (None, None, None):
+            raise UserError(
+                f"{run}: is a run with clips of its own; pass no frames, size or stride"
+            )
         spec = trained_spec(run)
         return Trained(verified_weights(run)[0], spec.clips, spec.model)
     model, found = sizes_of(read_weights(path), path)["model"], config_of(path)
@@ -102,7 +105,7 @@ def find_trained(
 
 def trained_spec(run: Path) -> Pretrain | Finetune:
     """Return the spec of a run that has weights of its own."""
-    spec = read_spec(run)
+    spec = own_spec(run)
     if not isinstance(spec, Pretrain | Finetune):
         raise UserError(f"{run}: is a {spec.stage} run; pass a pretraining or fine-tuning run")
     return spec

@@ -34,7 +34,6 @@ from mgm.results.statistics import binomial
 from mgm.spec import CONTROLS, Control, Measure, Probe
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
-from mgm.video.track import Track
 
 # Worker processes import this module, and torch takes seconds.
 if TYPE_CHECKING:
@@ -232,7 +231,7 @@ def model_free(
 def _features(task: tuple[int, Video, bool]) -> tuple[int, dict[str, np.ndarray]]:
     """Return a video's number, and its features. It is decoded once."""
     number, video, appearance = task
-    of_video = Track(video.track())
+    of_video = video.read_track()
     count = min(video.frames, MOST_FRAMES)
     index_T = np.arange(count) + (video.frames - count) // 2
     facts = {

@@ -18,7 +18,6 @@ from mgm.spec.masks import Method
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
-from mgm.video.track import read_track
 from mgm.video.transform import view_crop, view_indices
 
 if TYPE_CHECKING:
@@ -140,9 +139,7 @@ def middle_clip(video: Video, clips: Clips) -> tuple[Clip, np.ndarray]:
     """Return the centre crop of a prepared video's middle clip, and its frames' numbers."""
     index_T = view_indices(clips, video.frames, view=0, views=1)
     crop = view_crop(video.height, video.width)
-    (frames_THWC,) = read_clips(
-        video.path, read_track(video.track()), index_T[None], [crop], clips.size
-    )
+    (frames_THWC,) = read_clips(video.path, video.read_track(), index_T[None], [crop], clips.size)
     return Clip(frames_THWC, _middle_motion(video, clips)), index_T
 
 
@@ -150,7 +147,7 @@ def _middle_motion(video: Video, clips: Clips, method: Method = "codec") -> Moti
     """Return the motion of the centre crop of a video's middle clip."""
     index_T = view_indices(clips, video.frames, view=0, views=1)
     crop, shape = view_crop(video.height, video.width), (video.height, video.width)
-    return read_track(video.track(method)).motion(index_T, crop, clips.size, shape)
+    return video.read_track(method).motion(index_T, crop, clips.size, shape)
 
 
 def guides_of(

@@ -5,9 +5,8 @@ They are of the motion vectors that a file or a track already has. No pixel is c
 
 import csv
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from mgm.console import show, track
 from mgm.data.folder import Files
 from mgm.data.index import read_index
 from mgm.errors import UserError
-from mgm.files import replacing
+from mgm.files import write_csv
 from mgm.processes import as_done, cores
 from mgm.video.track import Track
 
@@ -103,11 +102,13 @@ def table(source: Path, out: Path | None) -> list[str]:
     if not rows:
         raise UserError(f"{source}: none of {len(tasks)} files has motion vectors")
     rows.sort()
+    # Six digits are finer than the vectors.
+    shown = [[f"{x:.6g}" if isinstance(x, float) else x for x in row] for row in rows]
+    lines = [Row._fields, *shown]
     if out is None:
-        _write(rows, sys.stdout)
+        csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
         return []
-    with replacing(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        _write(rows, file)
+    write_csv(out, lines)
     left = f"; {without} without motion are left out" if without else ""
     return [f"wrote {out}: {len(rows)} videos{left}"]
 
@@ -122,10 +123,3 @@ def _tasks(source: Path) -> list[tuple[str, str]]:
     if not files:
         raise UserError(f"{source}: has no videos, and is not from `mgm prepare`")
     return files
-
-
-def _write(rows: Sequence[Row], file: TextIO) -> None:
-    table = csv.writer(file, lineterminator="\n")
-    table.writerow(Row._fields)
-    # Six digits are finer than the vectors.
-    table.writerows([[f"{x:.6g}" if isinstance(x, float) else x for x in row] for row in rows])

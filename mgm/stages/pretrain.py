@@ -26,7 +26,8 @@ def pretrain(spec: Pretrain, run: RunContext) -> dict[str, float]:
             yield (batch["frames_BTHWC"], batch["masked_BL"], batch["weight_B"]), host
 
     names = [video.name for video in videos]
-    run.failed = train(spec, model, names, batches, run.folder, run.options)
+    digest = run.index.digest
+    run.failed = train(spec, model, names, digest, batches, run.folder, run.options)
     if distributed.is_main():
         save_weights(model, run.folder / "weights.safetensors")
     return {}

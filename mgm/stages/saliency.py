@@ -19,7 +19,6 @@ from mgm.drawn.sets import load_boxes
 from mgm.errors import UserError
 from mgm.spec import Measure
 from mgm.video.motion import CELL
-from mgm.video.track import Track
 
 if TYPE_CHECKING:
     from mgm.stages.run import RunContext
@@ -43,7 +42,7 @@ def saliency(spec: Measure, run: "RunContext") -> dict[str, float]:
     for video in spread(run.index.test, spec.videos or len(run.index.test)):
         annotated = boxes.get(video.name, {})
         counted += bool(annotated)
-        track = Track(video.track())
+        track = video.read_track()
         # Vectors of an encoding of the store are in its smaller pixels.
         source = track.facts.source_height, track.facts.source_width
         scale_4 = np.tile(np.divide(track.facts.size, source), 2)

@@ -14,13 +14,13 @@ from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.files import replacing
 from mgm.masking import Grid, make_boxes
+from mgm.results.run import own_spec
 from mgm.rng import clip_seed, generator
-from mgm.spec import Mask, Pretrain, Sample, mask_info, read_spec
+from mgm.spec import Mask, Pretrain, Sample, mask_info
 from mgm.stages.coverage import guides_of, masks_of, middle_clip, usual_masks
 from mgm.stages.saliency import read_boxes
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
-from mgm.video.track import Track
 
 if TYPE_CHECKING:
     from mgm.models import MAE
@@ -71,7 +71,7 @@ def _parent(spec: Sample, run: "RunContext", run_id: str) -> "tuple[Pretrain, MA
     """Return a pretraining run's spec and model."""
     from mgm.models import build_mae, load_weights
 
-    trained = read_spec(run.results / run_id)
+    trained = own_spec(run.results / run_id)
     if not isinstance(trained, Pretrain):
         raise UserError(f"{spec.run_id}: {run_id} is no pretraining run")
     if spec.figure in ("6", "7") and trained.model.divided:
@@ -162,7 +162,7 @@ def _objects(run: "RunContext", video: Video, index_S: np.ndarray) -> np.ndarray
     boxes = read_boxes(run.index).get(video.name, {}) if known else {}
     of_slots = [boxes.get(int(frame), np.empty((0, 4))) for frame in index_S]
     shown_SK4 = np.full((len(of_slots), max(map(len, of_slots)), 4), np.nan, np.float32)
-    facts = Track(video.track()).facts
+    facts = video.read_track().facts
     height, width = facts.source_height, facts.source_width
     side = min(height, width)
     corner_4 = np.tile([(height - side) / 2, (width - side) / 2], 2)

@@ -18,7 +18,6 @@ from mgm.rng import clip_seed, generator
 from mgm.spec import Clips, Mask, mask_info
 from mgm.stages.coverage import enlarged, hidden_motion, hidden_shares, masks_of
 from mgm.video.clip import Clip, resize
-from mgm.video.track import read_track
 from mgm.video.transform import random_crop, training_indices, view_indices
 
 FRAMES, TUBELET, PATCHES = 16, 2, 14  # of the paper's ViT; patches along the short side
@@ -111,7 +110,7 @@ def token_bias(videos: Sequence[Video], masks: Sequence[Mask], count: int = CLIP
         video, seed = videos[sample], clip_seed(0, epoch, sample)
         index_T = training_indices(clips, video.frames, generator(seed, "sample"))
         crop = random_crop(clips, video.height, video.width, seed)
-        own = read_track(video.track())
+        own = video.read_track()
         motion = own.motion(index_T, crop, clips.size, (video.height, video.width))
         for mask, hidden_HW in zip(masks, hidden_NHW):
             given = mask, grid, [motion], np.array([seed]), TUBELET, clips.stride

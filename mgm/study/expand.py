@@ -168,7 +168,7 @@ class _Runs:
                 sets = [name for name, one in self.study.datasets.items() if not one.mean_of]
                 name = next(iter(view.datasets or sets))
                 with self._left_out(f"views.{key}"):
-                    run = self._picture(self._seeds(name)[0], view)
+                    run = self._picture(self._seeds(name)[0], key, view)
                     self.found.pictures[key] = self._add(run).run_id
 
     @contextmanager
@@ -291,13 +291,15 @@ class _Runs:
         """Return the fields that a column sets."""
         return f"columns.{column}", self.study.columns[column].changes
 
-    def _picture(self, at: At, view: View) -> Sample | Measure:
+    def _picture(self, at: At, key: str, view: View) -> Sample | Measure:
         """Return the run that writes a view's arrays."""
-        study, rows = self.study, [*view.rows]
-        if view.show == "masks":
-            rows = [row for row in rows or study.rows if study.rows[row].start != "none"]
-            if not rows:
-                raise UserError("none of its rows has a mask")
+        study = self.study
+        # What has no pretraining has neither a mask nor a model to show.
+        pretrained = [row for row, own in study.rows.items() if own.start != "none"]
+        named = view.rows or (pretrained if view.show == "masks" else ())
+        rows = [row for row in named if row in pretrained]
+        if not rows and (view.rows or view.show == "masks"):
+            raise UserError(f"study {study.study}: views.{key}: none of its rows is pretrained")
         starts = [self._start(at, row) for row in rows or ("",)]
         same: dict[str, Any] = starts[0].model_dump(include={"data", "clips", "model", "seed"})
         if view.show == "coverage":

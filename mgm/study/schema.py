@@ -3,6 +3,7 @@
 `studies/NAME.yaml` holds one, or several at a scale. `mgm/study/paper` has the paper's tables.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
@@ -20,6 +21,7 @@ PAPER = Path(__file__).with_name("paper")
 
 Stage = Literal["pretrain", "finetune", "probe", "measure", "sample"]
 SEED = "{seed}"
+MOST_NUMBERS = 10_000  # of a range of seeds
 # The loader in C is ten times faster.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Can be the name of a folder and of a Snakemake target, and is one word for a shell.
@@ -42,6 +44,8 @@ def _numbers(value: Any) -> Any:
         ranges = [[int(end) for end in part.split("-")] for part in value.split(",")]
         if any(ends[0] > ends[-1] for ends in ranges):
             raise ValueError("has a range that goes down")
+        if sum(ends[-1] - ends[0] for ends in ranges) > MOST_NUMBERS:
+            raise ValueError(f"has more than {MOST_NUMBERS:,} numbers")
         value = [n for ends in ranges for n in range(ends[0], ends[-1] + 1)]
     numbers = value if isinstance(value, list | tuple) else [value]
     if not all(type(number) is int and number >= 0 for number in numbers):
@@ -447,13 +451,14 @@ def new_study(path: Path, root: Path, test: Path | None = None) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).strip(".-") or "mine"
     tested = f"{name}-test" if test else name
     # In quotes, since YAML reads names such as 2024 or on as other things than text.
-    datasets = f'  "{name}": {{title: My videos, root: "{root}", recipe: ssv2}}'
+    title, own, other = (
+        json.dumps(str(text), ensure_ascii=False) for text in (path.stem, root, test)
+    )
+    datasets = f'  "{name}": {{title: My videos, root: {own}, recipe: ssv2}}'
     if test:
         datasets = datasets[:-1] + f', tested: false}}\n  "{tested}": {{title: My labelled videos, '
-        datasets += f'root: "{test}", recipe: ssv2, pretrained_on: "{name}"}}'
+        datasets += f'root: {other}, recipe: ssv2, pretrained_on: "{name}"}}'
     template = Path(__file__).with_name("template.yaml").read_text(encoding="utf-8")
-    text = template.format(
-        name=path.stem, path=path, dataset=name, tested=tested, datasets=datasets
-    )
+    text = template.format(name=title, path=path, dataset=name, tested=tested, datasets=datasets)
     _study_of(yaml.load(text, Loader), path)
     return text

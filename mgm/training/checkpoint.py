@@ -29,8 +29,12 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         ) from error
 
 
-def load_checkpoint(folder: Path, run_id: str) -> dict[str, Any] | None:
-    """Load a run's checkpoint; None if there is none. Every process of a run reads it."""
+def load_checkpoint(folder: Path, run_id: str, digest: str) -> dict[str, Any] | None:
+    """Load a run's checkpoint; None if there is none. Every process of a run reads it.
+
+    Args:
+        digest: of the prepared set that the run trains on.
+    """
     path = folder / NAME
     if not path.exists():
         return None
@@ -46,6 +50,12 @@ def load_checkpoint(folder: Path, run_id: str) -> dict[str, Any] | None:
         raise UserError(f"{path}: is damaged, or from another version; delete it")
     if state["run_id"] != run_id:
         raise UserError(f"{path}: belongs to run {state['run_id']}, not to {run_id}")
+    # Those of a commit before have no digest.
+    if (seen := state.get("digest", digest)) != digest:
+        raise UserError(
+            f"{path}: saw another preparation of its dataset (digest {seen}, now {digest}); "
+            "prepare as then, or delete it to begin anew"
+        )
     return state
 
 

@@ -81,12 +81,15 @@ class Motion:
                 of the vectors.
 
         Raises:
-            UserError: the motion is under a crop already, or the size is no number of pixels.
+            UserError: the crop is not in the frame, the motion is under a crop already, or the size
+                is no number of pixels.
         """
         if self.crop:
             raise UserError("the motion is under a crop already; pass that of whole frames")
         require_count("size", size)
-        crop = crop.scaled(frame or self.frame, self.frame)
+        frame = frame or self.frame
+        crop.require_in(*frame)
+        crop = crop.scaled(frame, self.frame)
         part = (slice(None), *touched(crop, size, self.frame))
         vectors_THW2, distance_THW = self.vectors_THW2[part], self.distance_THW[part]
         return replace(

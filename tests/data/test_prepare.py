@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.data import prepare as module
 from mgm.data.folder import Choices, list_folder
-from mgm.data.index import files_of, read_index
+from mgm.data.index import files_of, read_index, write_index
 from mgm.data.prepare import drawn_digest, prepare, summary, write_tracks
 from mgm.drawn.params import Synthetic
 from mgm.errors import UserError, as_user_error
@@ -26,6 +26,7 @@ from mgm.video.decode import source_track
 from mgm.video.store import read_clips
 from mgm.video.track import Track
 from tests.helpers.disk import full_disk
+from tests.helpers.errors import refused
 
 
 @pytest.fixture
@@ -434,6 +435,31 @@ def test_known_videos_keep_their_split(source, tmp_path, clip):
     after = {video.source: video.split for video in read_index(tmp_path / "out").videos}
     assert before.items() < after.items()
     assert "10 known videos keep theirs" in done.stdout
+
+
+def test_videos_that_leave_a_set_are_told_and_another_set_does_not_replace_it(
+    source, tmp_path, clip, capsys
+):
+    index = made(source, tmp_path / "out")
+    clip(tmp_path / "other/c/x.mp4", 30)
+    clip(tmp_path / "other/c/y.mp4", 31)
+    with refused("has 10 videos, such as a/0, and", "other lists none of them"):
+        made(tmp_path / "other", tmp_path / "out")
+    assert read_index(tmp_path / "out") == index
+    (source / "a/0.mp4").unlink()
+    made(source, tmp_path / "out")
+    assert "1 videos leave the set, such as a/0" in capsys.readouterr().err
+
+
+def test_a_row_of_another_index_is_of_the_file_that_was_written_then(source, tmp_path, clip):
+    derived = replace(made(source, tmp_path / "out"), root=tmp_path / "part")
+    write_index(derived)
+    clip(source / "a/0.mp4", 40, frames=11)
+    made(source, tmp_path / "out")
+    [changed, *others] = sorted(read_index(tmp_path / "part").videos, key=lambda v: v.name)
+    with refused("0.npz: was written after the index of its set"):
+        changed.read_track()
+    assert {len(video.read_track()) for video in others} == {8}
 
 
 def test_a_store_of_another_format_is_prepared_anew(source, tmp_path):

@@ -11,6 +11,7 @@ from mgm.data.published import READERS, carried, derive, list_published, task_di
 from mgm.drawn.params import CLASSES, Synthetic
 from mgm.errors import UserError
 from mgm.spec import GENERATED, PUBLISHED
+from tests.helpers.errors import refused
 
 
 def rows(listing) -> list[tuple[str, str, str, str]]:
@@ -170,6 +171,15 @@ def prepared(tmp_path, stored):
         return out
 
     return prepared
+
+
+def test_a_set_of_videos_is_not_replaced_by_a_derived_one(prepared, tmp_path):
+    mine = prepared("mine", ["run"], [("r1", "run", "train"), ("r2", "run", "test")])
+    (mine / "prepare.json").write_text("{}")
+    index = read_index(mine)
+    with refused(f"{mine}: has videos of its own"):
+        derive("shared", mine, mine, mine)
+    assert read_index(mine) == index
 
 
 def test_mini_k200_is_a_part_of_k400(prepared, tmp_path):

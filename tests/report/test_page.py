@@ -88,6 +88,21 @@ def test_one_table_or_figure_is_written_alone_or_says_what_it_lacks(suite, tmp_p
         Report(made, tmp_path).write_only("figure6")
 
 
+def test_a_damaged_picture_is_named_and_the_page_has_the_rest(tmp_path):
+    known = results_of(tmp_path, "made", of_paper("table4e"), smoke((0,)))
+    draw_arrays(tmp_path / "made", known)
+    path = tmp_path / "made" / known.pictures["figure5"] / "arrays.npz"
+    path.write_bytes(path.read_bytes()[:-900])
+    # A result of another run.
+    measured = tmp_path / "made" / known.pictures["coverage"] / "result.json"
+    measured.write_text(measured.read_text().replace(measured.parent.name, "measure-other"))
+    page = report_of("made", tmp_path, tmp_path / "reports").write()
+    text = unescape(page.read_text())
+    assert f"{path} is damaged" in text
+    assert f"Run {measured.parent.name} is not finished." in text
+    assert (page.parent / "tables/table4e.csv").is_file()
+
+
 def test_a_page_says_first_that_no_row_is_above_what_sees_no_motion():
     row = {"dataset": "one", "title": "One", "metric": "top1", "n": 8, "n_test": 9, "chance": 25}
     row |= {"row": "MGM", "control": False, "mean": 27.0, "low": 22.0}

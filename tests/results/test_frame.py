@@ -218,9 +218,43 @@ def test_packing_loses_no_run_that_the_study_does_not_want_any_more(place):
     folder, archive = load("small", place / "results").problems
     assert folder.startswith(f"{place}/results/small: {what}")
     assert archive.startswith(f"{path}: {what}")
-    with pytest.raises(UserError, match=f"{path}: has {lost} runs"):
+    with refused(f"{path}: has {lost} runs that are not finished in"):
         pack("small", place / "results")
     assert path.read_bytes() == packed
+
+
+def test_packing_elsewhere_loses_no_number_and_no_prediction(place):
+    found = run(place, study_of(dataset_seeds="1-2"))
+    path = pack("small", place / "results")
+    packed, folder = path.read_bytes(), place / "results/small"
+    # A run that is finished in the archive fails here.
+    lost = found.cells.run_id[~found.cells.control].iloc[0]
+    (folder / lost / "result.json").unlink()
+    (folder / lost / "error.txt").write_text("out of memory")
+    with refused(f"{path}: has 1 runs that are not finished in {folder}", lost):
+        pack("small", place / "results")
+    shutil.rmtree(folder / lost)
+    # The study was frozen here too, before its archive came.
+    own = folder / "study.yaml"
+    own.write_text(own.read_text() + "# later\n")
+    frozen = place / "results/small.study.yaml"
+    before = frozen.read_bytes()
+    with refused(f"{frozen}: is another frozen study than {own}"):
+        pack("small", place / "results")
+    assert (path.read_bytes(), frozen.read_bytes()) == (packed, before)
+
+
+def test_runs_of_two_preparations_of_a_set_are_told(place):
+    ucf101 = {"ucf101": {"root": "data/ucf101"}}
+    study = study_of(datasets=ucf101, dataset_seeds=(), seeds="0-1", compare=[])
+    found = run(place, study)
+    assert load("small", place / "results").problems == []
+    spec = [*found.specs.values()][-1]
+    data = {"dataset": "ucf101", "digest": "0123456789ab", "classes": 2, "train": 4, "test": 2}
+    finish(place / "results/small", spec, data=data)
+    [problem] = load("small", place / "results").problems
+    assert "its runs saw 2 preparations of ucf101" in problem
+    assert spec.run_id in problem
 
 
 def test_names_that_look_like_missing_values_stay_names(place):

@@ -1,6 +1,7 @@
 """`mgm motion` against a slow loop over the vectors that PyAV exports."""
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -66,6 +67,20 @@ def test_the_table_is_that_of_a_slow_loop_from_videos_and_from_tracks(tmp_path, 
     for name, row in prepared.items():
         if Path(name).stem != "vp9":
             assert row == next(r for n, r in found.items() if Path(n).stem == Path(name).stem)
+
+
+def test_a_name_that_is_not_utf8_is_written_and_no_file_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr("mgm.stages.motion.cores", lambda: 1)
+    video = tmp_path / os.fsdecode(b"\xff.mp4")
+    shutil.copy(CARRIED[0], video)
+    words = ["motion", str(video), "--csv", str(tmp_path / "table.csv")]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert rows_of((tmp_path / "table.csv").read_text()).keys() == {r"\udcff.mp4"}
+    before = video.read_bytes()
+    done = CliRunner().invoke(app, [*words[:-1], str(video)])
+    assert "exists" in str(done.exception)
+    assert video.read_bytes() == before
+    assert CliRunner().invoke(app, [*words, "--force"]).exit_code == 0
 
 
 def test_a_folder_without_motion_is_one_line(tmp_path):

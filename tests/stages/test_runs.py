@@ -135,6 +135,19 @@ def test_a_copied_or_renamed_run_is_a_model(results, tmp_path):
         own_result(folder)
 
 
+def test_a_spec_that_is_not_the_results_is_refused(results, tmp_path):
+    """Its clips and model would be believed."""
+    folder = tmp_path / PRETRAIN.run_id
+    shutil.copytree(results / PRETRAIN.run_id, folder)
+    clips = PRETRAIN.clips.model_copy(update={"stride": 7})
+    edited = PRETRAIN.model_copy(update={"clips": clips})
+    (folder / "spec.json").write_text(edited.model_dump_json())
+    fields = {"stage": "probe", "data": {"dataset": "ssv2"}, "parent": PRETRAIN.run_id}
+    for call in (lambda: find_trained(folder), lambda: complete(fields, "s.json", tmp_path)):
+        with refused(f"spec.json: is of {edited.run_id}, and result.json of {PRETRAIN.run_id}"):
+            call()
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"path": 3, "sha256": ""}'])
 def test_a_broken_record_of_external_weights_is_one_line(tmp_path, text):
     (tmp_path / "external.json").write_text(text)

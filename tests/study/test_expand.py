@@ -9,6 +9,7 @@ from mgm.study.expand import expand, with_parents
 from mgm.study.recipes import SUPERVISED
 from mgm.study.scales import load_scale, load_suite
 from mgm.study.schema import CONTROL_ROWS
+from tests.helpers.errors import refused
 from tests.helpers.fake_results import study_of
 
 SMOKE = load_scale(CONFIG / "smoke.yaml")
@@ -232,9 +233,21 @@ def test_a_picture_of_masks_has_those_of_the_rows():
     assert expand(mini.studies, mini.scale).pictures["figure5"] == "sample-figure5-ssv2-7b007c4a"
 
 
+def test_a_picture_of_models_has_none_for_rows_that_are_not_pretrained():
+    view = {"kind": "clips", "show": "reconstructions", "datasets": ["three"]}
+    found = expanded(views={"r": view | {"rows": ["No pretraining", "File size", "MGM"]}})
+    mgm = cell(found, dataset="three", row="MGM").pretraining
+    assert parents(found.specs[found.pictures["r"]]) == (mgm,)
+    for show in ("masks", "reconstructions"):
+        with refused("views.r: none of its rows is pretrained"):
+            expanded(views={"r": view | {"show": show, "rows": ["No pretraining", "File size"]}})
+
+
 def test_a_field_that_is_not_there_is_named_with_its_place():
     with pytest.raises(UserError, match=r"rows.MGM: maskk is not a field of a spec"):
         expanded(rows={"MGM": {"maskk": 1}}, compare=[])
+    with pytest.raises(UserError, match=r"rows.MGM: optim.True is not a field of a spec"):
+        expanded(rows={"MGM": {"optim": {True: 1}}}, compare=[])
     with pytest.raises(UserError, match=r"settings.probe: optim.lr is not a field of a spec"):
         expanded(settings={"probe": {"optim.lr": 1}})
     with pytest.raises(UserError, match="did you mean tube"):

@@ -36,6 +36,7 @@ TWO = {"a": {"generate": {}}, "b": {"generate": {}}}
         ({"dataset_seeds": ()}, "add dataset_seeds"),
         ({"dataset_seeds": [1, 1, 2]}, "dataset_seeds: has 1 twice"),
         ({"dataset_seeds": "1-3, 2"}, "dataset_seeds: has 2 twice"),
+        ({"dataset_seeds": "0-20241130"}, "dataset_seeds: has more than 10,000 numbers"),
         ({"dataset_seeds": -1}, "dataset_seeds: is not a number from 0"),
         ({"seeds": True}, "seeds: is not a number from 0"),
         ({"datasets": {"a": {"root": "data/{x}"}}}, "datasets.a: root: data/{x} has braces"),
@@ -132,7 +133,10 @@ def test_each_study_is_valid(path):
 @pytest.mark.parametrize("test", [None, "clips/labelled"])
 @pytest.mark.parametrize(
     ("folder", "name"),
-    [("mine", "mine"), ("2024", "2024"), ("on", "on"), ("my videos: #1", "my-videos-1")],
+    [
+        *(("mine", "mine"), ("2024", "2024"), ("on", "on"), ("my videos: #1", "my-videos-1")),
+        ('my "best"\\new\n', "my-best-new"),
+    ],
 )
 def test_a_new_study_is_valid(tmp_path, test, folder, name):
     path = tmp_path / "007.yaml"
@@ -143,7 +147,7 @@ def test_a_new_study_is_valid(tmp_path, test, folder, name):
     assert study.datasets[name].root == f"clips/{folder}"
 
 
-@pytest.mark.parametrize("name", ["all", "bad name", "#"])
+@pytest.mark.parametrize("name", ["all", "bad name", "#", 'a"b'])
 def test_a_file_whose_name_no_study_can_have_is_refused(name):
     with pytest.raises(UserError, match=f"{name}.yaml: study: "):
         new_study(Path(f"{name}.yaml"), Path("clips"))
