@@ -153,6 +153,8 @@ def new_study(
     if out.exists():
         raise UserError(f"{out}: exists already; choose another --out")
     tested = read_index(test or root)
+    if len(tested.classes) < 2:
+        raise UserError(f"{tested.root}: has no labels to test on; name labelled videos by --test")
     write_text(out, text_of(out, root, test))
     workflow = Workflow({"study": str(out)})
     spec = next(spec for spec in workflow.specs.values() if isinstance(spec, Pretrain))

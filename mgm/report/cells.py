@@ -118,6 +118,9 @@ class Numbers:
         self.n_test = 0 if done.empty else int(done.n_test.min())
         self._run_ids = [*zip(done.row, done.run_id)]
         self.by_row = dict[str, dict[Unit, float]]()
+        self._wanted = dict[str, set[Unit]]()
+        for row, *unit in zip(runs.row, runs.dataset_seed, runs.seed):
+            self._wanted.setdefault(row, set()).add((unit[0], unit[1]))
         for row, *unit, value in zip(done.row, done.dataset_seed, done.seed, done.value):
             self.by_row.setdefault(row, {})[unit[0], unit[1]] = value
         self.units = sorted({unit for numbers in self.by_row.values() for unit in numbers})
@@ -162,6 +165,12 @@ class Numbers:
         limit = 100.0 * max(1, len(rows) // 2) if self.share else inf
         return student([*units.values()], -limit, limit, self.overlap), self.unit
 
+    def state(self, rows: Sequence[str], n: int) -> dict[str, Any]:
+        """Return `wanted`, how many units the study asks for, and `status`: partial with fewer."""
+        units = [self._wanted.get(row, set()) for row in rows if row not in CONTROL_ROWS]
+        wanted = len(set.intersection(*units)) if units else 0
+        return {"wanted": wanted, "status": "partial" if n < wanted else "finished"}
+
 
 Places = Mapping[tuple[str, str], Numbers]
 
@@ -183,8 +192,8 @@ def differences(
         pairs: by default those that the study compares.
 
     Columns: study, dataset, title, column, metric, row, minus, share, mean, low, high, n, unit,
-    run_ids. A difference without a unit that both rows have is left out. Measurements are not
-    compared.
+    run_ids, wanted, status (`Numbers.state`). A difference without a unit that both rows have is
+    left out. Measurements are not compared.
     """
     rows = []
     pairs = dict.fromkeys(study.compare if pairs is None else pairs)
@@ -196,8 +205,9 @@ def differences(
             if one:
                 two = {"row": pair[0], "minus": pair[1], "share": numbers.share}
                 ends = one._asdict() | {"unit": unit, "run_ids": numbers.run_ids(pair)}
-                rows.append(numbers.place | two | ends)
+                rows.append(numbers.place | two | ends | numbers.state(pair, one.n))
     names = [*PLACE, "row", "minus", "share", *Estimate._fields, "unit", "run_ids"]
+    names += ["wanted", "status"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -209,9 +219,9 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
     after one that does not hold are not tested. A frozen one is judged by the runs
     that the frozen study wanted.
 
-    Columns: dataset, title, column, metric, share, says, mean, low, high, n, unit, verdict, why,
-    against (the number most against it, with its seed), note, and `row` and `minus` of the
-    prediction, or neither if it has four rows.
+    Columns: dataset, title, column, metric, share, says, mean, low, high, n, unit, wanted, status
+    (`Numbers.state`), verdict, why, against (the number most against it, with its seed), note, and
+    `row` and `minus` of the prediction, or neither if it has four rows.
     """
     old = frozen.studies.get(study.study) if frozen else None
     own = frame[frame.study == study.study]
@@ -241,9 +251,10 @@ def _judged(places: Places, study: Study, one: Prediction) -> dict[str, Any]:
     metric = study.columns[column].metric
     rows = [row for row in (one.row, one.minus, *(one.than or ())) if row]
     low, high = one.bounds
-    number, unit, against = None, "", ""
+    number, unit, against, state = None, "", "", {"wanted": 0, "status": "not run"}
     if numbers := places.get((dataset, column)):
         number, unit = numbers.difference(rows)
+        state |= numbers.state(rows, number.n) if number else {}
         units = numbers.paired(rows)
         if len(units) > 1:
             worst = min(units, key=lambda unit: min(units[unit] - low, high - units[unit]))
@@ -261,7 +272,7 @@ def _judged(places: Places, study: Study, one: Prediction) -> dict[str, Any]:
     return {
         **{"dataset": dataset, "title": study.shown.get(dataset, dataset), "column": column},
         **{"metric": metric, "share": metric in SHARES, "says": one.says, **number._asdict()},
-        **{"unit": unit, "verdict": verdict, "why": why, "against": against},
+        **{"unit": unit, **state, "verdict": verdict, "why": why, "against": against},
         **({"row": "", "minus": ""} if one.than else {"row": one.row, "minus": one.minus}),
     }
 

@@ -239,7 +239,7 @@ def differences_table(differences: pd.DataFrame) -> Table:
         shown["Videos"] = lines.title.tolist()
     for name, own in differences.groupby("column", sort=False):
         texts = dict(zip(own[keys].itertuples(index=False, name=None), texts_of(own)))
-        head = f"{name}{' (points)' * bool(own.share.iloc[0])}{_counted(own.assign(wanted=0))}"
+        head = f"{name}{' (points)' * bool(own.share.iloc[0])}{_counted(own)}"
         column = [texts.get(place, "") for place in places]
         shown.insert(shown.shape[1], head, column, allow_duplicates=True)
     return Table(shown, differences.drop(columns="title"), note_of(differences, POINTS))
@@ -301,7 +301,7 @@ def claims_table(claims: pd.DataFrame) -> Table:
 
 def _counts(cells: pd.DataFrame) -> list[str]:
     """Return what each interval is over."""
-    return [f"{n:,.0f} {unit}".strip() * bool(n) for n, unit in zip(cells.n, cells.unit)]
+    return [" ".join(_count(cell)).strip() * bool(cell["n"]) for cell in cells.to_dict("records")]
 
 
 def texts_of(cells: pd.DataFrame, counted: bool = True) -> list[str]:

@@ -265,18 +265,19 @@ def pack(name: str, results: Path = Path("results")) -> Path:
     if not published.folder or not (table.status == "finished").any():
         raise UserError(f"{folder}: no run is finished; run `snakemake` first")
     own, packed = folder / FROZEN, results / f"{name}.{FROZEN}"
+    frozen = own.read_text(encoding="utf-8") if own.is_file() else ""
     if path.is_file() and (lost := {*_finished(read_table(path))} - {*_finished(table)}):
         raise UserError(
             f"{path}: has {len(lost)} runs that are not finished in {folder} or not wanted any "
             f"more, such as {min(lost)}; finish them, move it elsewhere, or rename the study"
         )
-    if own.is_file() and packed.is_file() and own.read_text() != packed.read_text():
+    if frozen and packed.is_file() and packed.read_text(encoding="utf-8") != frozen:
         raise UserError(f"{packed}: is another frozen study than {own}; keep the one of these runs")
     # Elsewhere nothing runs.
     table.loc[table.status == "running", ["status", "why"]] = "not run", ""
     table = table.astype(dict.fromkeys(("control", "dirty"), int))
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
-    if own.is_file():
-        write_text(packed, own.read_text(encoding="utf-8"))
+    if frozen:
+        write_text(packed, frozen)
     return path

@@ -92,9 +92,9 @@ class Dataset(FrozenModel):
     root: str = ""
     # With a root: the published dataset whose recipe its runs have, such as ssv2.
     recipe: str = ""
-    # Another dataset of the study, with the same videos.
+    # A dataset above, with the same videos.
     videos_of: str = ""
-    # Two datasets of the study, for partial domain adaptation: train on the first's videos, test on
+    # Two datasets above, for partial domain adaptation: train on the first's videos, test on
     # those of the second whose class has a name of the first's.
     adapt: tuple[()] | tuple[str, str] = ()
     # With seeds: its videos are those of the dataset seed plus this number.
@@ -103,7 +103,7 @@ class Dataset(FrozenModel):
     # the mean of those in `minus_mean_of`. It has no runs of its own.
     mean_of: tuple[str, ...] = ()
     minus_mean_of: tuple[str, ...] = ()
-    # Another dataset of the study, whose videos pretrain the models tested here. A root without
+    # A dataset above, whose videos pretrain the models tested here. A root without
     # {seed} tests one model per dataset seed of that other.
     pretrained_on: str = ""
     # False: only pretrain here.
@@ -337,6 +337,7 @@ class Study(FrozenModel):
     def _references(self) -> Iterator[tuple[str, str, Iterable[str]]]:
         """Yield each name that the study uses: where it stands, the name, and the known ones."""
         rows, every = [*self.rows], [*self.rows, *CONTROL_ROWS]
+        names = [*self.datasets]
         parts: dict[str, Selection] = {f"views.{key}": view for key, view in self.views.items()}
         parts |= {f"rows.{name}.only": row.only for name, row in self.rows.items()}
         parts |= {f"columns.{name}.only": column.only for name, column in self.columns.items()}
@@ -348,8 +349,11 @@ class Study(FrozenModel):
         for name, row in self.rows.items():
             yield f"rows.{name}.from", row.start, ["none", *rows[: rows.index(name)]]
         for name, dataset in self.datasets.items():
-            for other in (dataset.pretrained_on, dataset.videos_of, *dataset.adapt, *dataset.parts):
-                yield f"datasets.{name}", other, self.datasets
+            # So no dataset is made of itself.
+            above = names[: names.index(name)]
+            for other in (dataset.pretrained_on, dataset.videos_of, *dataset.adapt):
+                yield f"datasets.{name}", other, above
+            yield from ((f"datasets.{name}", part, names) for part in dataset.parts)
             yield from ((f"datasets.{name}.rows", row, rows) for row in dataset.rows)
         yield from (("controls", name, self.columns) for name in self.controls)
         yield from (("compare", name, every) for pair in self.compare for name in pair)

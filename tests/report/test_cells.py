@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from mgm.report.cells import by_place, cells, differences, verdicts
+from mgm.report.tables import predictions_table
 from mgm.results.frame import Frozen, joined, with_means
 from mgm.results.statistics import binomial
 from mgm.study.expand import expand
@@ -143,14 +144,19 @@ def test_two_units_have_no_interval_and_none_no_number(tmp_path):
 
 
 def test_a_part_of_the_runs_is_paired(tmp_path):
-    study = study_of()
+    study = study_of(predictions=[{"row": "MGM", "minus": "Tube", "above": -200}])
     frame, found = frame_of(tmp_path, study)
     lost = frame[(frame.row == "Tube") & frame.seed.isin((1, 2)) & (frame.column != "")]
     for run_id in lost.run_id:
         shutil.rmtree(tmp_path / run_id)
     frame = joined(found, tmp_path)
     assert {*cells(frame)[cells(frame).row == "Tube"].status} == {"partial"}
-    assert {*differences(by_place(frame, study), study).n} == {6}
+    compared = differences(by_place(frame, study), study)
+    assert {*zip(compared.n, compared.wanted, compared.status)} == {(6, 8, "partial")}
+    # A verdict on a part says so.
+    judged = verdicts(frame, study)
+    assert [*judged.verdict] == ["holds"]
+    assert "over 6 of 8 datasets" in predictions_table(judged.assign(paper=np.nan)).note
 
 
 def test_a_lines_name_has_no_number():

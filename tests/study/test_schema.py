@@ -80,7 +80,12 @@ TWO = {"a": {"generate": {}}, "b": {"generate": {}}}
         ({"predictions": [{"row": "MGM", "above": 2, "within": 2}]}, "needs one of above, below"),
         ({"datasets": {"a": {"title": "A"}}}, "needs one of use, generate, root"),
         ({"datasets": {"a": {"use": "ssv2", "shift": 1}}}, "shift needs"),
-        ({"datasets": {"a": {"adapt": ["a", "z"]}}}, "'z' is unknown"),
+        ({"datasets": TWO | {"c": {"adapt": ["a", "z"]}}}, "'z' is unknown"),
+        ({"datasets": TWO | {"c": {"adapt": ["a", "c"]}}}, "datasets.c: 'c' is unknown"),
+        (
+            {"datasets": {"a": {"videos_of": "b"}, "b": {"videos_of": "a"}}},
+            "datasets.a: 'b' is unknown",
+        ),
         ({"predictions": [{"row": "MGM", "minus": "Tube"}]}, "needs one of above, below, within"),
         ({"predictions": [{"row": "MGM", "than": ["A", "B"], "above": 0}]}, "than needs minus"),
         ({"predictions": [{"in": "two", "row": "MGM", "above": 0}]}, "'two' is unknown"),
