@@ -119,6 +119,9 @@ def test_help_lists_every_command(mgm):
         (["run", "nowhere.json"], "nowhere.json: No such file"),
         (["plan", "--study", "smoky"], "did you mean smoke?"),
         (["prepare", "ucf11", "--out", "x"], "did you mean ucf101?"),
+        (["prepare", "folder", "--out", "x", "--split", "2"], "folder: takes no --split"),
+        (["prepare", "drawn", "--out", "x", "--source", "y"], "drawn: takes no --source"),
+        (["prepare", "k400", "--out", "x", "--target", "y"], "k400: takes no --target"),
         (["show", "nowhere.mp4"], "nowhere.mp4"),
     ],
 )

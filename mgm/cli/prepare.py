@@ -12,6 +12,12 @@ from mgm.files import read_json
 from mgm.spec import PUBLISHED, SHARED, Flow
 
 DATASETS = ("folder", "drawn", SHARED, *PUBLISHED)
+# The options of each kind of dataset, besides those that all have.
+LISTED = ("source", "test", "first", "check")
+TAKEN = {
+    **{"drawn": ("params", "check"), "derived": ("source", "target")},
+    **{"folder": LISTED, "published": (*LISTED, "split")},
+}
 Processes = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Worker processes. Default: one per core.")
 ]
@@ -74,6 +80,13 @@ def prepare(
 
     if dataset not in DATASETS:
         raise UserError(f"{dataset}: no such dataset; {nearest(dataset, DATASETS)}")
+    derived = dataset == SHARED or (dataset in PUBLISHED and PUBLISHED[dataset].derived_from)
+    kind = "derived" if derived else "published" if dataset in PUBLISHED else dataset
+    given = {"params": params, "source": source, "target": target, "split": split > 1}
+    given |= {"test": test, "first": first, "check": check}
+    for name, value in given.items():
+        if value and name not in TAKEN[kind]:
+            raise UserError(f"{dataset}: takes no --{name}")
     if dataset == "drawn":
         from mgm.drawn.params import parse_params
 
@@ -84,7 +97,7 @@ def prepare(
         return
     if source is None:
         raise UserError(f"{dataset}: needs --source, the folder of the videos")
-    if dataset == SHARED or (dataset in PUBLISHED and PUBLISHED[dataset].derived_from):
+    if derived:
         from mgm.data.published import derive
 
         say(summary(derive(dataset, source, target, out)))
