@@ -109,7 +109,7 @@ def test_counts_that_differ_stand_next_to_their_numbers(small):
     frame = frame.assign(value=frame.value.mask(lost), status=frame.status.mask(lost, "not run"))
     found = differences(by_place(frame, study), study).assign(metric="top1")
     table = differences_table(found)
-    texts = table.shown["Linear probe (points), n = 7"].tolist()
+    texts = table.shown["Linear probe (points), n = 7 of 8"].tolist()
     # The head has the first of counts that as many have.
     assert [text.endswith("(n = 8)") for text in texts] == [False, True]
     own = cells(frame)
