@@ -154,7 +154,10 @@ def new_study(
         raise UserError(f"{out}: exists already; choose another --out")
     tested = read_index(test or root)
     if len(tested.classes) < 2:
-        raise UserError(f"{tested.root}: has no labels to test on; name labelled videos by --test")
+        raise UserError(
+            f"{tested.root}: has one class ({tested.classes[0]}), and probes need two; name "
+            "labelled videos by --test"
+        )
     write_text(out, text_of(out, root, test))
     workflow = Workflow({"study": str(out)})
     spec = next(spec for spec in workflow.specs.values() if isinstance(spec, Pretrain))

@@ -4,7 +4,9 @@ import json
 from collections import Counter
 
 import pytest
+from typer.testing import CliRunner
 
+from mgm.cli import app
 from mgm.data.folder import stem
 from mgm.data.index import Index, read_index, write_index
 from mgm.data.published import READERS, carried, derive, list_published, task_digest
@@ -180,6 +182,16 @@ def test_a_set_of_videos_is_not_replaced_by_a_derived_one(prepared, tmp_path):
     with refused(f"{mine}: has videos of its own"):
         derive("shared", mine, mine, mine)
     assert read_index(mine) == index
+
+
+def test_a_new_study_of_videos_without_labels_needs_others(prepared, tmp_path):
+    mine = prepared(
+        "mine", ["unlabelled"], [("a", "unlabelled", "train"), ("b", "unlabelled", "test")]
+    )
+    words = ["new-study", "--root", str(mine), "--out", str(tmp_path / "s.yaml")]
+    done = CliRunner().invoke(app, words)
+    assert "has one class (unlabelled), and probes need two" in str(done.exception)
+    assert not (tmp_path / "s.yaml").exists()
 
 
 def test_mini_k200_is_a_part_of_k400(prepared, tmp_path):
