@@ -14,9 +14,11 @@ from mgm.spec import PUBLISHED, SHARED, Flow
 DATASETS = ("folder", "drawn", SHARED, *PUBLISHED)
 # The options of each kind of dataset, besides those that all have.
 LISTED = ("source", "test", "first", "check")
-TAKEN = {
-    **{"drawn": ("params", "check"), "derived": ("source", "target")},
-    **{"folder": LISTED, "published": (*LISTED, "split")},
+TAKEN: dict[str, tuple[str, ...]] = {
+    "drawn": ("params", "check"),
+    "derived": ("source", "target"),
+    "folder": LISTED,
+    "published": (*LISTED, "split"),
 }
 Processes = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Worker processes. Default: one per core.")

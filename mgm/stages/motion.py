@@ -103,8 +103,8 @@ def table(source: Path, out: Path | None) -> list[str]:
         raise UserError(f"{source}: none of {len(tasks)} files has motion vectors")
     rows.sort()
     # Six digits are finer than the vectors.
-    shown = [[f"{x:.6g}" if isinstance(x, float) else x for x in row] for row in rows]
-    lines = [Row._fields, *shown]
+    lines: list[list[str]] = [[*Row._fields]]
+    lines += [[f"{x:.6g}" if isinstance(x, float) else x for x in row] for row in rows]
     if out is None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(lines)
         return []
