@@ -84,8 +84,8 @@ def prepare(
         raise UserError(f"{dataset}: no such dataset; {nearest(dataset, DATASETS)}")
     derived = dataset == SHARED or (dataset in PUBLISHED and PUBLISHED[dataset].derived_from)
     kind = "derived" if derived else "published" if dataset in PUBLISHED else dataset
-    given = {"params": params, "source": source, "target": target, "split": split > 1}
-    given |= {"test": test, "first": first, "check": check}
+    given: dict[str, object] = {"params": params, "source": source, "target": target}
+    given |= {"split": split > 1, "test": test, "first": first, "check": check}
     for name, value in given.items():
         if value and name not in TAKEN[kind]:
             raise UserError(f"{dataset}: takes no --{name}")
