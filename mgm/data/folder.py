@@ -28,10 +28,10 @@ from unicodedata import normalize
 
 from mgm.data.lists import (
     SPLIT_OF,
-    SUFFIXES,
     UNLABELLED,
     Row,
     is_list,
+    is_video,
     read_list,
     read_names,
     unseen,
@@ -133,8 +133,8 @@ class Files:
             folders[:] = sorted({*folders} - {*hidden})
             for name in hidden:
                 below = os.walk(os.path.join(at, name))
-                self.skipped[name] += sum(_is_video(file) for _, _, own in below for file in own)
-            for name in sorted(filter(_is_video, files)):
+                self.skipped[name] += sum(is_video(file) for _, _, own in below for file in own)
+            for name in sorted(filter(is_video, files)):
                 if name.startswith("."):
                     self.skipped[name] += 1
                     continue
@@ -155,14 +155,9 @@ class Files:
         return found[0] if len(found) == 1 else None
 
 
-def _is_video(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
 def stem(path: str) -> str:
     """Return a path without the suffix of a video."""
-    start, suffix = os.path.splitext(path)
-    return start if suffix.lower() in SUFFIXES else path
+    return os.path.splitext(path)[0] if is_video(path) else path
 
 
 def listing(

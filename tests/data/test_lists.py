@@ -88,11 +88,11 @@ def test_every_form_of_a_table(written, separator, index):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("a.mp4 1\nb.mp4\nc.mp4 1\n", "line 2 has 0 values after the path, and other lines have 1"),
-        ("a.mp4 9 1\nb.mp4 9 1\nc.mp4 9\n", "line 3 has 1 values"),
+        ("a.mp4 1\nb.mp4\nc.mp4 1\n", "line 2 has 1 values, and the first line has 2"),
+        ("a.mp4 9 1\nb.mp4 9 1\nc.mp4 9\n", "line 3 has 2 values"),
         ("a.mp4 1 2 3\n", "line 1 has 3 values after the path; write"),
-        ("a.mp4 1\nb.mp4 x\n", "line 2: label 'x' is no number, and others are"),
-        ("a.mp4 x\nb.mp4 y\nc.mp4 1\n", "line 3: label '1' is a number, and others are names"),
+        ("a.mp4 1\nb.mp4 x\n", "line 2: label 'x' is a name, and others are not"),
+        ("a.mp4 x\nb.mp4 y\nc.mp4 1\n", "line 3: label '1' is a number, and others are not"),
         ("a.mp4 1\nb.mp4 -1\n", "line 2 has no label, and others have one"),
         ("a.mp4 -2\n", "line 1: label '-2' is neither"),
         ("a.mp4 0.5\n", "line 1: label '0.5' is neither"),
@@ -109,12 +109,12 @@ def test_every_form_of_a_table(written, separator, index):
         ("path,label,names\na.mp4,1,2\n", "line 1: the columns are path,label,names"),
         ("path,label,label\na.mp4,1,2\n", "line 1: the columns are path,label,label"),
         ("path,label\na.mp4,1\n,1\n", "line 3 has no path"),
-        ("path,label\na.mp4,1\nb.mp4\n", "line 3 has 1 values, and the header has 2"),
+        ("path,label\na.mp4,1\nb.mp4\n", "line 3 has 1 values, and the first line has 2"),
         ('path,label\n"a.mp4,1\nb.mp4",1\n', "line 2: .*put quotes around whole cells"),
         ("path,split\na.mp4,tset\n", "line 2: split 'tset' is not train, val or test"),
         ("path,split\na.mp4,train\nb.mp4,\n", "line 3 has no split"),
         ("path,label\na.mp4,x\nb.mp4,\n", "line 3 has no label"),
-        (",path\n0,a.mp4\nx,b.mp4\n", "line 3: 'x' is in a column without a name"),
+        (",path\n0,a.mp4\nx,b.mp4\n", "line 3: column '' has 'x'"),
     ],
 )
 def test_what_is_not_understood_is_a_line(written, text, fault):
