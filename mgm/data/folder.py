@@ -19,9 +19,8 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 from unicodedata import normalize
@@ -177,116 +176,122 @@ def listing(
         classes: names by label. Empty: those in the rows, sorted.
         files: the files below `root`, where they are known already.
     """
-    rows = list(rows)
-    if not rows:
+    listed = [row._replace(where=row.where or str(root)) for row in rows]
+    if not listed:
         raise UserError(f"{root}: has no videos")
-    count = len(rows)
-    rows, unused = _with_splits(rows, choices.test)
-    found, absent, excluded, searched = _found(root, rows, files)
-    own = dict[str, Row]()
-    for row in found:
-        earlier = own.setdefault(row.path, row)
-        if earlier[1:4] != row[1:4] and not choices.first:
-            raise UserError(
-                f"{row.where or root}: lists {row.path} as {_as_listed(row)}, and "
-                f"{earlier.where or 'an earlier row'} as {_as_listed(earlier)}; correct one, or "
-                "keep the first by --first"
-            )
+    count_of = Counter(row.split for row in listed)
+    sides = _sides({*count_of}, choices.test)
+    base = os.path.join(os.path.abspath(root), "")
+    rows = [
+        row._replace(path=os.path.normpath(row.path.removeprefix(base)), split=sides[row.split])
+        for row in listed
+        if row.split in sides
+    ]
+    found, absent, excluded, searched = list[Row](), list[Row](), list[tuple[str, str]](), 0
+    for row, path in _located(root, rows, files):
+        name = row.name or stem(row.path)
+        searched += path not in ("", row.path) and stem(path) != name
+        if not path:
+            absent.append(row)
+        elif mark := unseen(path):
+            excluded.append((ascii(path)[1:-1], f"has {mark} in its name; rename it"))
+        else:
+            # A list's absolute path is of another machine.
+            found.append(row._replace(path=path, name=stem(path) if os.path.isabs(name) else name))
     shown = ", ".join(row.path for row in absent[:SHOWN]) + ", ..." * (len(absent) > SHOWN)
-    if not own:
+    if not found:
         why = f"; left out: {': '.join(excluded[-1])}" if excluded else ""
-        raise UserError(f"{root}: has 0 of the {count:,} listed videos: {shown}{why}")
-    notes, chosen = [note], [*own.values()]
-    if drawn := not any(row.split for row in rows):
-        kept = sum(path in choices.known for path in own)
+        raise UserError(f"{root}: has 0 of the {len(listed):,} listed videos: {shown}{why}")
+    chosen, notes = _once(found, choices.first), [note]
+    twice = len(found) - len(chosen)
+    if drawn := not any(sides.values()):
+        kept = sum(row.path in choices.known for row in chosen)
         notes.append(DRAWN + f"; {kept:,} known videos keep theirs" * bool(kept))
         chosen = _split_by_hash(chosen, choices.known)
-    notes += [f"{split}: {number:,} videos are not used" for split, number in unused.items()]
+    for split, number in count_of.items():
+        if split not in sides:
+            notes.append(f"{split}: {number:,} videos are not used")
     if searched:
         notes.append(f"{searched:,} videos were found in other folders than listed")
-    if twice := len(found) - len(own):
+    if twice:
         notes.append(f"{twice:,} rows list a video again, and are not used")
     if absent:
         lacking = Counter(row.split for row in absent)
         order = ("train", "test", "")
         counts = " and ".join(f"{lacking[one]:,} {one}".strip() for one in order if lacking[one])
-        notes.append(f"absent: {counts} of the {count:,} listed videos ({shown})")
-    _require_whole_groups(root, chosen)
+        notes.append(f"absent: {counts} of the {len(listed):,} listed videos ({shown})")
     # Sort classes by name, or by value if all names are numbers.
     names = {row.label for row in rows if not unseen(row.label)}
     numbers = all(name.isdecimal() for name in names)
     classes = classes or sorted(names, key=lambda name: (int(name) if numbers else 0, name))
-    label_of = {name: label for label, name in enumerate(classes)}
-    if strange := next((row for row in chosen if row.label not in label_of), None):
-        raise UserError(f"{strange.where or root}: {strange.label!r} is in no list of classes")
-    entries = [
-        Entry(row.name, row.path, label_of[row.label], row.split, row.group or row.path)
-        for row in chosen
-    ]
+    label_of, entries = {name: label for label, name in enumerate(classes)}, list[Entry]()
+    for row in chosen:
+        if row.label not in label_of:
+            raise UserError(f"{row.where}: {row.label!r} is in no list of classes")
+        group = row.group or row.path
+        entries.append(Entry(row.name, row.path, label_of[row.label], row.split, group))
     note = "; ".join(filter(None, notes))
     return Listing(root, tuple(classes), entries, note, excluded, drawn=drawn)
 
 
-def _as_listed(row: Row) -> str:
-    return ", ".join(filter(None, row[1:4]))
-
-
-def _found(
-    root: Path, rows: Sequence[Row], files: Files | None
-) -> tuple[list[Row], list[Row], list[tuple[str, str]], int]:
-    """Return rows with their file and their name, absent rows, (file, reason) of those whose name
-    has an unseen letter, and how many were found by their name.
-    """
-    base = os.path.join(os.path.abspath(root), "")
-    rows = [row._replace(path=os.path.normpath(row.path.removeprefix(base))) for row in rows]
+def _located(root: Path, rows: Sequence[Row], files: Files | None) -> Iterator[tuple[Row, str]]:
+    """Yield each row and the path of its file below `root`; "" if that is absent."""
     listed = files.paths if files else ()
     there = {row.path for row in rows if row.path in listed or os.path.isfile(root / row.path)}
     lost = [row.path for row in rows if row.path not in there]
-    files = files or Files(root) if lost else None
-    # A list of absolute paths that was made on another machine, in folders with other names.
-    places = {os.path.dirname(path) for path in lost if os.path.isabs(path)}
-    shared = os.path.commonpath(places) if places else ""
-    if shared in places:
-        # Each keeps a folder.
-        shared = os.path.dirname(shared)
-    found, absent, excluded, searched = list[Row](), list[Row](), list[tuple[str, str]](), 0
+    if lost and not files:
+        files = Files(root)
+    # A list of absolute paths that was made on another machine, in folders with other names. What
+    # all paths share is dropped, and each keeps a folder.
+    above = {os.path.dirname(os.path.dirname(path)) for path in lost if os.path.isabs(path)}
+    shared = os.path.commonpath(above) if above else ""
     for row in rows:
-        path = row.path
-        if files and path not in there:
-            tail = os.path.relpath(path, shared) if os.path.isabs(path) else path
-            path = files.find(tail, row.name or stem(tail)) or ""
-            if not path or path in there:
-                absent.append(row)
-                continue
-            searched += stem(path) != (row.name or stem(row.path))
-        # A list's absolute path is of another machine.
-        name = row.name or stem(path if os.path.isabs(row.path) else row.path)
-        if mark := unseen(path):
-            excluded.append((ascii(path)[1:-1], f"has {mark} in its name; rename it"))
-        else:
-            found.append(row._replace(path=path, name=name))
-    return found, absent, excluded, searched
+        if not files or row.path in there:
+            yield row, row.path
+            continue
+        tail = os.path.relpath(row.path, shared) if os.path.isabs(row.path) else row.path
+        path = files.find(tail, row.name or stem(tail)) or ""
+        # One that another row lists is that row's.
+        yield row, "" if path in there else path
+
+
+def _once(rows: Iterable[Row], keep_first: bool) -> list[Row]:
+    """Return each video's first row, and check that no other differs and no group is divided."""
+    row_of, row_of_group = dict[str, Row](), dict[str, Row]()
+    for row in rows:
+        first = row_of.setdefault(row.path, row)
+        if first[1:4] != row[1:4] and not keep_first:
+            here, there = (", ".join(filter(None, one[1:4])) for one in (row, first))
+            raise UserError(
+                f"{row.where}: lists {row.path} as {here}, and {first.where} as {there}; correct "
+                "one, or keep the first by --first"
+            )
+        if first is row:
+            other = row_of_group.setdefault(row.group or row.path, row)
+            if other.split != row.split:
+                raise UserError(
+                    f"{row.where}: group {row.group} is in {other.split} ({other.path}) and in "
+                    f"{row.split} ({row.path}); correct the column split or the column group"
+                )
+    return [*row_of.values()]
 
 
 # --- Splits ---
 
 
-def _with_splits(rows: list[Row], test: str = "") -> tuple[list[Row], Counter[str]]:
-    """Return the rows of train and test, and how many rows of another split there are.
+def _sides(splits: set[str], test: str) -> dict[str, str]:
+    """Return {split: train or test} of the splits that are used. {split: ""}: none is given.
 
     Rows without splits, or of val alone, have none.
     """
-    splits = {row.split for row in rows}
     if test and test not in splits:
         raise UserError(f"--test {test}: the videos have no such split")
     if splits <= {"", "val"} and not test:
-        return [row._replace(split="") for row in rows], Counter()
-    side_of = {"train": "train", test or ("test" if "test" in splits else "val"): "test"}
-    used = [row._replace(split=side_of[row.split]) for row in rows if row.split in side_of]
-    return used, Counter(row.split for row in rows if row.split not in side_of)
+        return dict.fromkeys(splits, "")
+    return {"train": "train", test or ("test" if "test" in splits else "val"): "test"}
 
 
-def _split_by_hash(rows: list[Row], known: Mapping[str, str] = {}) -> list[Row]:
+def _split_by_hash(rows: Sequence[Row], known: Mapping[str, str]) -> list[Row]:
     """Return rows of which a fifth of each class is in the test split, in whole groups.
 
     Of every five groups of a class, in the order of the rows, a hash chooses one, and the second of
@@ -305,14 +310,17 @@ def _split_by_hash(rows: list[Row], known: Mapping[str, str] = {}) -> list[Row]:
         if row.path in known:
             kept[name].add(known[row.path])
     fixed = {name: min(splits) for name, splits in kept.items() if len(splits) == 1}
-    split_of, count = {**fixed}, Counter[str]()
-    # Known groups come first, whatever their place among the rows.
-    for name, label in sorted(class_of.items(), key=lambda item: item[0] not in fixed):
-        block, place = divmod(count[label], 5)
-        count[label] += 1
-        digest = hashlib.sha256(os.fsencode(f"{label} {block}")).digest()
-        chosen = digest[0] % 5 if block else 1
-        split_of.setdefault(name, "test" if place == chosen else "train")
+    split_of = {**fixed}
+    for label, names in groups_of.items():
+        # Known groups come first, whatever their place among the rows.
+        own = sorted(
+            (name for name in names if class_of[name] == label), key=lambda name: name not in fixed
+        )
+        for number, name in enumerate(own):
+            block, place = divmod(number, 5)
+            digest = hashlib.sha256(os.fsencode(f"{label} {block}")).digest()
+            chosen = digest[0] % 5 if block else 1
+            split_of.setdefault(name, "test" if place == chosen else "train")
     both_of = balanced(groups_of, split_of, fixed)
     return [row._replace(split=both_of[row.group or row.path]) for row in rows]
 
@@ -326,31 +334,20 @@ def balanced(
     another class out of a split.
     """
 
-    several = {label: groups for label, groups in groups_of.items() if len(groups) > 1}
-
     def lone(split_of: Mapping[str, str]) -> set[T]:
         return {
-            label for label, groups in several.items() if len({split_of[n] for n in groups}) == 1
+            label
+            for label, groups in groups_of.items()
+            if len(groups) > 1 and len({split_of[name] for name in groups}) == 1
         }
 
     for label in sorted(alone := lone(split_of)):
-        for name in several[label]:
+        for name in groups_of[label]:
             if label in alone and name not in fixed:
                 moved = {**split_of, name: "train" if split_of[name] == "test" else "test"}
                 if (left := lone(moved)) < alone:
                     split_of, alone = moved, left
     return split_of
-
-
-def _require_whole_groups(root: Path, rows: Iterable[Row]) -> None:
-    first = dict[str, Row]()
-    for row in rows:
-        other = first.setdefault(row.group or row.path, row)
-        if other.split != row.split:
-            raise UserError(
-                f"{row.where or root}: group {row.group} is in {other.split} ({other.path}) and in "
-                f"{row.split} ({row.path}); correct the column split or the column group"
-            )
 
 
 # --- Sources ---
@@ -368,8 +365,9 @@ def list_folder(source: Path, choices: Choices = USUAL) -> Listing:
     else:
         made = split_lists(source, choices) or _of_folders(source, choices)
     known = {*made.lists, *(source / name for name, _ in made.excluded)}
-    reasons = {path.name: _unused(path) for path in _texts(source) if path not in known}
-    made.excluded += [(name, reason) for name, reason in reasons.items() if reason]
+    for path in _texts(source):
+        if path not in known and (reason := _unused(path)):
+            made.excluded.append((path.name, reason))
     return made
 
 
@@ -379,8 +377,8 @@ def _unused(path: Path) -> str:
         if is_list(path):
             return NOT_USED
         # It may have been meant as a list.
-        if _split_in(path):
-            return "" if read_list(path) else "lists no video"
+        if _split_in(path) and not read_list(path):
+            return "lists no video"
     except (UserError, OSError) as error:
         return str(as_user_error(error)).removeprefix(f"{path}: ")
     return ""
@@ -408,25 +406,26 @@ def _split_in(path: Path) -> str:
 def _of_folders(source: Path, choices: Choices) -> Listing:
     """List the videos in a folder without lists."""
     files = Files(source)
-    folders = [path.split("/")[:-1] for path in files.paths]
-    tops = {names[0] for names in folders if names}
+    folders = {path: path.split("/")[:-1] for path in files.paths}
+    sides = {names[0]: _split_of(names[0]) for names in folders.values() if names}
     # Below folders of splits, classes are one level deeper.
-    level = int(bool(tops) and all(map(_split_of, tops)))
-    if not level and {"train"} < {_split_of(name) for names in folders for name in names} - {""}:
+    level = int(bool(sides) and all(sides.values()))
+    within = {_split_of(name) for names in folders.values() for name in names} - {""}
+    if not level and {"train"} < within:
         raise UserError(
             f"{source}: has folders of splits, such as train, next to others or below them; pass "
             "the folder that has the splits alone, or list the videos in a videos.csv"
         )
-    splits = [_split_of(names[0]) if level and names else "" for names in folders]
     # A lone folder "train" is no split.
-    given = {"train"} < {*splits} - {""}
-    labels = ["".join(names[level : level + 1]) for names in folders]
-    flat = not any(labels)
-    rows = [
-        Row(path, label or UNLABELLED, split if given else "")
-        for path, label, split in zip(files.paths, labels, splits)
-        if label or flat
-    ]
+    given = bool(level) and {"train"} < {*sides.values()}
+    flat = all(len(names) <= level for names in folders.values())
+    rows, loose = list[Row](), list[tuple[str, str]]()
+    for path, names in folders.items():
+        if flat or len(names) > level:
+            label = UNLABELLED if flat else names[level]
+            rows.append(Row(path, label, sides[names[0]] if given and names else ""))
+        else:
+            loose.append((path, "is not in a class folder, so it has no label"))
     notes = ["split as the folders say"] * given
     if files.skipped.total():
         names = ", ".join(sorted(+files.skipped)[:SHOWN])
@@ -435,9 +434,7 @@ def _of_folders(source: Path, choices: Choices) -> Listing:
         names = ", ".join(files.again[:SHOWN])
         notes.append(f"{len(files.again):,} links to folders that are read already ({names})")
     made = listing(source, rows, "; ".join(notes), files=files, choices=choices)
-    if made.classes != (UNLABELLED,):
-        why = "is not in a class folder, so it has no label"
-        made.excluded += [(path, why) for path in files.paths if "/" not in path]
+    made.excluded += loose
     return made
 
 
@@ -459,12 +456,12 @@ def split_lists(source: Path, choices: Choices, number: int = 1, title: str = ""
         number: the split. Lists named split_N or trainlistN of other splits are not used.
         title: what the note begins with.
     """
-    per_list, others = dict[Path, list[Row]](), list[tuple[str, str]]()
+    rows, lists, others = list[Row](), list[Path](), list[tuple[str, str]]()
     for path in _texts(source):
         if not (split := _split_in(path)):
             continue
         try:
-            rows = read_list(path)
+            found = read_list(path)
         except UserError:
             # Else it is a text on something else.
             if is_list(path):
@@ -473,35 +470,38 @@ def split_lists(source: Path, choices: Choices, number: int = 1, title: str = ""
         of = re.search(r"(?:split|list)_?0*([1-9])(?![0-9])", path.stem.lower())
         if of and int(of[1]) != number:
             others.append((path.name, f"is of split {of[1]}, and not used"))
-        elif listed := next((row for row in rows if row.split not in ("", split)), None):
-            raise UserError(
-                f"{listed.where} is of {listed.split}, and the file's name says {split}"
-            )
-        elif rows:
-            per_list[path] = [row._replace(split=split) for row in rows]
-    if not per_list:
+        elif found:
+            lists.append(path)
+            for row in found:
+                if row.split not in ("", split):
+                    raise UserError(
+                        f"{row.where} is of {row.split}, and the file's name says {split}"
+                    )
+                rows.append(row._replace(split=split))
+    if not lists:
         return None
-    rows = [*chain(*per_list.values())]
+    shown = ", ".join(path.name for path in lists)
     splits = {row.split for row in rows}
     if "train" not in splits:
-        shown = ", ".join(path.name for path in per_list)
         raise UserError(f"{source}: has lists ({shown}), and none of train; add one, or move them")
-    names, note = _class_names(source, per_list)
+    names, note = _class_names(source, lists, {row.label for row in rows} - {UNLABELLED})
     rows = _labelled(rows, names)
     if splits == {"train"}:
         rows = [row._replace(split="") for row in rows]
-    made = listing(source, rows, title + note, choices=choices)
+    note = f"{title}split and labels as listed in {shown}{note}"
+    made = listing(source, rows, note, choices=choices)
     made.excluded += others
-    made.lists = (*per_list,)
+    made.lists = (*lists,)
     return made
 
 
-def _class_names(source: Path, per_list: Mapping[Path, list[Row]]) -> tuple[dict[str, str], str]:
-    """Return {number: name} of a file of class names that fits the lists, and a note."""
-    note = f"split and labels as listed in {', '.join(path.name for path in per_list)}"
-    labels = {row.label for rows in per_list.values() for row in rows} - {UNLABELLED}
+def _class_names(
+    source: Path, lists: Sequence[Path], labels: set[str]
+) -> tuple[dict[str, str], str]:
+    """Return {number: name} of a file of class names that fits the labels, and a note."""
+    note = ""
     for path in _texts(source):
-        if path in per_list or not re.search("class|categor|label", path.stem.lower()):
+        if path in lists or not re.search("class|categor|label", path.stem.lower()):
             continue
         names = read_names(path)
         if names and labels <= {*names} and len({*names.values()}) == len(names):
@@ -517,21 +517,20 @@ def _labelled(listed: list[Row], names: Mapping[str, str]) -> list[Row]:
     Rows of a list without labels, as UCF101's of a test split, have the label that rows of the same
     folder have in another list.
     """
+    labels_of = defaultdict[str, set[str]](set)
+    for row in listed:
+        if row.label != UNLABELLED:
+            labels_of[os.path.dirname(row.path)].add(names.get(row.label, row.label))
     known, rows = {*names.values()}, list[Row]()
     for row in listed:
-        label, folder = names.get(row.label, row.label), os.path.basename(os.path.dirname(row.path))
+        labels = {names.get(row.label, row.label)}
+        if row.label == UNLABELLED and labels_of:
+            labels = labels_of.get(os.path.dirname(row.path), set())
+            if len(labels) != 1:
+                raise UserError(f"{row.where} has no label, and others have one")
+        (label,) = labels
+        folder = os.path.basename(os.path.dirname(row.path))
         if folder in known and label not in (folder, UNLABELLED):
             raise UserError(f"{row.where}: label {row.label} is class {label}, in folder {folder}")
         rows.append(row._replace(label=label))
-    if all(row.label == UNLABELLED for row in rows):
-        return rows
-    labels_of = defaultdict[str, set[str]](set)
-    for row in rows:
-        labels_of[os.path.dirname(row.path)].add(row.label)
-    for number, row in enumerate(rows):
-        if row.label == UNLABELLED:
-            labels = labels_of[os.path.dirname(row.path)] - {UNLABELLED}
-            if len(labels) != 1:
-                raise UserError(f"{row.where} has no label, and others have one")
-            rows[number] = row._replace(label=min(labels))
     return rows
