@@ -42,6 +42,12 @@ def test_folders_of_splits_are_splits(touch, names):
         assert rows(made)[f"{name}/a/x"] == ("a", split)
 
 
+def test_a_video_next_to_the_class_folders_of_a_split_is_named(touch):
+    made = list_folder(touch("train/a/1.mp4", "train/2.mp4", "test/a/3.mp4", "4.mp4"))
+    assert {*rows(made)} == {"train/a/1", "test/a/3"}
+    assert [name for name, _ in made.excluded] == ["4.mp4", "train/2.mp4"]
+
+
 @pytest.mark.parametrize("where", ["{split}/{label}", "set/{split}/{label}", "{label}/{split}"])
 def test_folders_of_splits_elsewhere_are_no_classes(touch, where):
     """As train, test and more at the top, in a folder of the download, or below each class."""
