@@ -203,8 +203,8 @@ def masks(
         motion = motion.known
     elif box is not None or flip:
         height, width = motion.frame if frame is None else frame
-        crop = Crop(*((0.0, 0.0, height, width) if box is None else box), flip=flip)
-        motion = motion.under(crop, size, (height, width))
+        top, left, down, across = (0.0, 0.0, height, width) if box is None else box
+        motion = motion.under(Crop(top, left, down, across, flip), size, (height, width))
     if settings.guidance != "vectors":
         raise UserError(f"guidance {settings.guidance} needs more than this; choose vectors")
     if len(motion) % tubelet:

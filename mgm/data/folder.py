@@ -428,11 +428,11 @@ def _of_folders(source: Path, choices: Choices) -> Listing:
             loose.append((path, "is not in a class folder, so it has no label"))
     notes = ["split as the folders say"] * given
     if files.skipped.total():
-        names = ", ".join(sorted(+files.skipped)[:SHOWN])
-        notes.append(f"{files.skipped.total():,} hidden videos are not used ({names})")
+        shown = ", ".join(sorted(+files.skipped)[:SHOWN])
+        notes.append(f"{files.skipped.total():,} hidden videos are not used ({shown})")
     if files.again:
-        names = ", ".join(files.again[:SHOWN])
-        notes.append(f"{len(files.again):,} links to folders that are read already ({names})")
+        shown = ", ".join(files.again[:SHOWN])
+        notes.append(f"{len(files.again):,} links to folders that are read already ({shown})")
     made = listing(source, rows, "; ".join(notes), files=files, choices=choices)
     made.excluded += loose
     return made
