@@ -41,13 +41,18 @@ def lines(name: str, study: str, key: str, **fields: Any) -> pd.DataFrame:
     return Report(published(name), ROOT).differences(own, view)
 
 
-def findings() -> Figure:
-    """Draw what README tells."""
-    mini = lines("mini", "table4e", "minus-others", columns=BOTH, quoted=True)
-    mini = mini[mini["minus"].isin(["Random Tube", "Random Tube at ratio 0.75", SHUFFLED])]
-    ratio = lines("ratio", "ratio", "following", columns=BOTH, rows=("MGM at ratio 0.6", "MGM"))
-    table = pd.concat([mini, ratio]).sort_values("column", kind="stable")
+def confirmed() -> Figure:
+    """Draw what README tells: MGM minus each other row over confirmation's worlds."""
+    views = "gains-tuned", "gains-probed"
+    table = pd.concat([lines("confirmation", "confirmation", view) for view in views])
     return charts.differences(table.assign(panel=table.column + ": " + table.title))
+
+
+def following() -> Figure:
+    """Draw what following is worth in each of confirmation's worlds."""
+    own = published("confirmation")
+    view = own.studies["confirmation"].views["following"]
+    return charts.gains(Report(own, ROOT).gains(own.studies["confirmation"], view))
 
 
 def masks() -> Figure:
@@ -112,5 +117,5 @@ def pretrainings(name: str, videos: Callable[[Pretrain], int] | None = None) -> 
 
 
 if __name__ == "__main__":
-    for draw in (findings, masks, ratios, steps, gestures, computing):
+    for draw in (confirmed, following, masks, ratios, steps, gestures, computing):
         style.write(draw, OUT / f"{draw.__name__}.svg")
