@@ -95,18 +95,23 @@ def file_of(name: str, folder: Path) -> Path:
     return Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
 
 
-def _fields(path: Path) -> dict[str, Any]:
+def _fields(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return the fields of a scale, which replace those of the scale that `base` names.
 
     Overrides and backbones are merged.
+
+    Args:
+        above: the files that name this one.
     """
+    if path in above:
+        raise UserError(f"{path}: is the base of its own base")
     fields = read_yaml(path, "scale")
     if base := fields.pop("base", ""):
         own = file_of(str(base), path.parent)
         # A user's file may have the name of the scale that it changes.
         if not own.is_file() or own.samefile(path):
             own = file_of(str(base), CONFIG)
-        old = _fields(own)
+        old = _fields(own, (*above, path))
         for name in ("overrides", "backbones"):
             fields[name] = _merged(old.get(name, {}), fields.get(name, {}))
         return old | fields

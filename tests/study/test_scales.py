@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from mgm.errors import UserError
 from mgm.study import CONFIG
 from mgm.study.scales import load_scale, load_suite
 from tests.helpers.errors import refused
@@ -28,6 +29,13 @@ def test_a_scale_may_have_the_name_of_its_base(tmp_path):
     path = tmp_path / "smoke.yaml"
     path.write_text(yaml.safe_dump({"base": "smoke", "name": "own"}))
     assert load_scale(path).datasets == load_scale(CONFIG / "smoke.yaml").datasets
+
+
+def test_scales_that_are_each_others_base_are_refused(tmp_path):
+    for name, base in {"one": "two", "two": "three", "three": "one"}.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"base": base}))
+    with pytest.raises(UserError, match=r"one\.yaml: .*base"):
+        load_scale(tmp_path / "one.yaml")
 
 
 def test_a_suite_has_studies_of_the_paper_and_its_own(tmp_path):
