@@ -494,7 +494,6 @@ def write_tracks(
 def _write_flow(method: Flow, weights: Path | None, task: tuple[Video, Path]) -> str:
     """Write the flow of a video. Return why it has none; empty on success."""
     from mgm.video.flow import write_flow
-    from mgm.video.track import Track
 
     video, path = task
     if method == "dis":
@@ -502,7 +501,7 @@ def _write_flow(method: Flow, weights: Path | None, task: tuple[Video, Path]) ->
 
         cv2.setNumThreads(1)
     try:
-        write_flow(video.path, Track(video.track()), path, method, weights)
+        write_flow(video.path, video.read_track(), path, method, weights)
     except UserError as error:
         return str(error)
     return ""

@@ -17,7 +17,7 @@ import pandas as pd
 from mgm.errors import UserError, nearest
 from mgm.files import replacing, write_text
 from mgm.results.frozen import FROZEN, NUMBER, Frozen, changes, read_frozen, scale_of
-from mgm.results.run import RESULT, status
+from mgm.results.run import RESULT, Status, status
 from mgm.spec import Spec
 from mgm.study import CONFIG, STUDIES
 from mgm.study.expand import Expansion, expand
@@ -85,9 +85,10 @@ def load(name: str, results: Path = Path("results")) -> Published:
     suite = suite_of(name, frozen)
     studies = {study.study: study for study in suite.studies}
     found = expand(suite.studies, suite.scale, frozen.digests if frozen else None, lenient=True)
-    table, problems, since = joined(found, folder), found.problems, dict[str, list[str]]()
+    states, problems, since = states_of(found, folder), found.problems, dict[str, list[str]]()
+    table = joined(found, states)
     own = (path.parent.name for path in sorted(folder.glob(f"*/{RESULT}")))
-    problems += _unwanted(folder, own, found.specs) + _mixed(folder, found.specs)
+    problems += _unwanted(folder, own, found.specs) + _mixed(folder, found.specs, states)
     if packed.is_file():
         archive = read_table(packed)
         problems += _unwanted(packed, _finished(archive), found.specs)
@@ -124,9 +125,13 @@ def suite_of(name: str, frozen: Frozen | None) -> Suite:
     return Suite(name, [*frozen.studies.values()], scale, "", [])
 
 
-def joined(found: Expansion, folder: Path) -> pd.DataFrame:
+def states_of(found: Expansion, folder: Path) -> dict[str, Status]:
+    """Return the state of each run of an expansion, by its id."""
+    return {run_id: status(folder / run_id, spec) for run_id, spec in found.specs.items()}
+
+
+def joined(found: Expansion, states: Mapping[str, Status]) -> pd.DataFrame:
     """Return the cells of an expansion with their results, and the runs that have no cell."""
-    states = {run_id: status(folder / run_id, spec) for run_id, spec in found.specs.items()}
     cells, none = found.cells, dict.fromkeys(("column", "metric", "pretraining"), "")
     starts = cells[cells.pretraining != ""].drop_duplicates("pretraining")
     starts = starts.assign(run_id=starts.pretraining, stage="pretrain", **none)
@@ -185,14 +190,14 @@ def _unwanted(place: Path, run_ids: Iterable[str], specs: Mapping[str, Spec]) ->
     return [f"{place}: {what}{gone[0]}, and does not show them"] if gone else []
 
 
-def _mixed(folder: Path, specs: Mapping[str, Spec]) -> list[str]:
+def _mixed(folder: Path, specs: Mapping[str, Spec], states: Mapping[str, Status]) -> list[str]:
     """Return a sentence per dataset of which runs saw several preparations.
 
     A spec of a published set has no digest, so it does not tell them apart.
     """
     runs_of = defaultdict[str, dict[str, str]](dict)
     for run_id, spec in specs.items():
-        if not spec.data.digest and (result := status(folder / run_id, spec).result):
+        if not spec.data.digest and (result := states[run_id].result):
             runs_of[spec.data.dataset].setdefault(result.data.digest, run_id)
     return [
         f"{folder}: its runs saw {len(runs)} preparations of {name}, such as {' and '.join(runs)} "

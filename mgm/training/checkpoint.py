@@ -10,7 +10,7 @@ from mgm.errors import UserError
 from mgm.files import replacing
 
 NAME = "checkpoint.pt"
-FORMAT = 3  # raise this number when the meaning of a field changes
+FORMAT = 4  # raise this number when the fields or their meaning change
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -50,11 +50,10 @@ def load_checkpoint(folder: Path, run_id: str, digest: str) -> dict[str, Any] | 
         raise UserError(f"{path}: is damaged, or from another version; delete it")
     if state["run_id"] != run_id:
         raise UserError(f"{path}: belongs to run {state['run_id']}, not to {run_id}")
-    # Those of a commit before have no digest.
-    if (seen := state.get("digest", digest)) != digest:
+    if state["digest"] != digest:
         raise UserError(
-            f"{path}: saw another preparation of its dataset (digest {seen}, now {digest}); "
-            "prepare as then, or delete it to begin anew"
+            f"{path}: saw another preparation of its dataset (digest {state['digest']}, now "
+            f"{digest}); prepare as then, or delete it to begin anew"
         )
     return state
 

@@ -129,10 +129,10 @@ def train(
     ):
         for step in range(first, steps):
             # `torch.manual_seed` would format a stack for each kind of device that is not there.
-            drawn = clip_seed(spec.seed, step, -3 - rank)
-            torch.default_generator.manual_seed(drawn)
+            seed = clip_seed(spec.seed, step, -3 - rank)
+            torch.default_generator.manual_seed(seed)
             if device.type == "cuda":
-                torch.cuda.manual_seed(drawn)
+                torch.cuda.manual_seed(seed)
             try:
                 # --- Data ---
                 asked_at = time.monotonic()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mgm.results.frame import joined
+from mgm.results.frame import joined, states_of
 from mgm.results.run import append_log, write_result
 from mgm.spec import CONTROLS, Finetune, Measure, Pretrain, Probe, Spec, parents
 from mgm.study import CONFIG
@@ -115,7 +115,7 @@ def finish_all(results: Path, specs: Mapping[str, Spec], steps: int = 3) -> None
 def finished(results: Path, found: Expansion) -> pd.DataFrame:
     """Finish every run, and return the numbers."""
     finish_all(results, found.specs)
-    return joined(found, results)
+    return joined(found, states_of(found, results))
 
 
 def write_log(folder: Path, done: int, steps: int) -> None:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from mgm.report.cells import by_place, cells, differences, verdicts
 from mgm.report.tables import predictions_table
-from mgm.results.frame import Frozen, joined, with_means
+from mgm.results.frame import Frozen, joined, states_of, with_means
 from mgm.results.statistics import binomial
 from mgm.study.expand import expand
 from mgm.study.schema import Prediction
@@ -137,10 +137,10 @@ def test_two_units_have_no_interval_and_none_no_number(tmp_path):
     frame, found = frame_of(tmp_path, study)
     assert cells(frame).low.map(isinf).all()
     shutil.rmtree(tmp_path)
-    table = cells(joined(found, tmp_path))
+    table = cells(joined(found, states_of(found, tmp_path)))
     assert table["mean"].isna().all()
     assert {*table.status} == {"not run"}
-    assert differences(by_place(joined(found, tmp_path), study), study).empty
+    assert differences(by_place(joined(found, states_of(found, tmp_path)), study), study).empty
 
 
 def test_a_part_of_the_runs_is_paired(tmp_path):
@@ -149,7 +149,7 @@ def test_a_part_of_the_runs_is_paired(tmp_path):
     lost = frame[(frame.row == "Tube") & frame.seed.isin((1, 2)) & (frame.column != "")]
     for run_id in lost.run_id:
         shutil.rmtree(tmp_path / run_id)
-    frame = joined(found, tmp_path)
+    frame = joined(found, states_of(found, tmp_path))
     assert {*cells(frame)[cells(frame).row == "Tube"].status} == {"partial"}
     compared = differences(by_place(frame, study), study)
     assert {*zip(compared.n, compared.wanted, compared.status)} == {(6, 8, "partial")}

@@ -4,7 +4,7 @@ import pytest
 
 from mgm.report.claims import claims, holds, number_of
 from mgm.report.tables import claims_table
-from mgm.results.frame import joined, read_csv
+from mgm.results.frame import joined, read_csv, states_of
 from mgm.study.expand import expand
 from mgm.study.scales import load_suite
 from mgm.study.schema import PAPER
@@ -23,7 +23,7 @@ def test_the_papers_tables_contradict_four_of_its_claims(tmp_path):
     suite = load_suite("paper")
     studies = {study.study: study for study in suite.studies}
     found = expand(suite.studies, suite.scale)
-    table = claims(joined(found, tmp_path), studies)
+    table = claims(joined(found, states_of(found, tmp_path)), studies)
     assert len(table) == len(read_csv(PAPER / "claims.csv"))
     assert {*table[~table.agrees].quote} == CONTRADICTED
     assert {*table.status} == {"not rerun", "not run"}

@@ -11,7 +11,7 @@ from mgm.errors import UserError
 from mgm.files import locked
 from mgm.report.cells import cells
 from mgm.results import frame as frames
-from mgm.results.frame import joined, load, pack, read_table, with_means
+from mgm.results.frame import joined, load, pack, read_table, states_of, with_means
 from mgm.results.frozen import freeze
 from mgm.results.run import LOCK
 from mgm.study.expand import expand
@@ -296,7 +296,7 @@ def test_a_mean_of_datasets_is_computed_per_seed(place):
         dataset_seeds="1-3",
     )
     found = run(place, study)
-    table = with_means(joined(found, place / "results/small"), {"small": study})
+    table = with_means(joined(found, states_of(found, place / "results/small")), {"small": study})
     wide = table[table.column == "Fine-tuned"].pivot_table(
         index=["row", "seed"], columns="dataset", values="value"
     )
@@ -305,7 +305,7 @@ def test_a_mean_of_datasets_is_computed_per_seed(place):
     # A number that lacks a dataset has no mean.
     gone = table[(table.dataset == "one") & (table.seed == 2) & (table.row == "MGM")].iloc[0]
     shutil.rmtree(place / "results/small" / gone.run_id)
-    table = with_means(joined(found, place / "results/small"), {"small": study})
+    table = with_means(joined(found, states_of(found, place / "results/small")), {"small": study})
     lost = table[(table.dataset == "both") & (table.seed == 2) & (table.row == "MGM")]
     assert lost[lost.column == gone.column].value.isna().all()
 

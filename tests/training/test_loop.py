@@ -167,7 +167,8 @@ def test_unreadable_videos_are_counted_and_too_many_end_the_run(tmp_path):
 
 
 def test_a_torn_checkpoint_or_a_flipped_bit_anywhere_is_refused(tmp_path):
-    state = {"run_id": "run-1", "step": 2, "model": {"x": torch.ones(9)}, "failed": {}}
+    state = {"run_id": "run-1", "digest": "now", "step": 2, "failed": {}}
+    state["model"] = {"x": torch.ones(9)}
     save_checkpoint(tmp_path, state)
     path = tmp_path / "checkpoint.pt"
     whole = path.read_bytes()
