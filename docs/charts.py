@@ -26,6 +26,24 @@ SHUFFLED = "MGM (Dense), shuffled"
 PRINTED = {"ssv2": "The paper, SSv2 (x in 10¹⁸)", "k400": "The paper, K400 (x in 10¹⁸)"}
 OURS = "Ours, fine-tuned, mean of 8 datasets (x in 10¹²)"
 BOTH = ("Fine-tuned", "Linear probe")
+# Set, study, view, and what the chart changes of the view.
+SETS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("Drawn", "confirmation", "gains-tuned", {}),
+    ("Drawn", "confirmation", "gains-probed", {}),
+    ("Gestures", "hands", "masks", {"datasets": ["folds"], "columns": ()}),
+]
+READINGS = {
+    "Fine-tuned": "fine-tuned",
+    "Attentive probe": "attentive probe",
+    "Linear probe, change": "probe of change",
+    "Linear probe, 4 x 4": "probe of 4 x 4",
+    "Linear probe": "linear probe",
+}
+OTHERS = {
+    "Random Tube": "MGM minus the paper's tube, 90 %",
+    "Random Tube at ratio 0.75": "MGM minus a tube of 75 %",
+    "MGM, shuffled": "MGM minus shuffled",
+}
 
 
 @cache
@@ -74,10 +92,19 @@ def steps() -> Figure:
     return charts.differences(table[~table["minus"].isin(others)])
 
 
-def gestures() -> Figure:
-    """Draw masks on real video."""
-    rows = "MGM", "Random Tube", "Random Tube at ratio 0.75"
-    return charts.differences(lines("hands", "hands", "masks", rows=rows))
+def sets() -> Figure:
+    """Draw what drawn and real sets say: MGM minus each other mask, by each reading."""
+    order, tables = [*READINGS], []
+    for title, name, view, fields in SETS:
+        table = lines(name, name, view, **fields)
+        table = table.sort_values("column", key=lambda columns: columns.map(order.index))
+        tables.append(table.assign(name=title + ": " + table.column.map(READINGS)))
+    table = pd.concat(tables)
+    parts = [
+        table[(table.row == "MGM") & (table["minus"] == other)].assign(panel=panel)
+        for other, panel in OTHERS.items()
+    ]
+    return charts.differences(pd.concat(parts))
 
 
 def computing() -> Figure:
@@ -117,5 +144,5 @@ def pretrainings(name: str, videos: Callable[[Pretrain], int] | None = None) -> 
 
 
 if __name__ == "__main__":
-    for draw in (confirmed, following, masks, ratios, steps, gestures, computing):
+    for draw in (confirmed, following, masks, ratios, steps, sets, computing):
         style.write(draw, OUT / f"{draw.__name__}.svg")
