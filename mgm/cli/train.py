@@ -124,7 +124,7 @@ def complete(fields: Any, source: str, results: Path) -> Spec:
     """
     if not isinstance(fields, dict):
         raise UserError(f"{source}: is no spec; write the fields as a JSON object")
-    given = dict(fields)
+    given, about = dict(fields), None
     if path := given.pop("init", None):
         if given.get("parent"):
             raise UserError(f"{source}: has both init and parent; remove one")
@@ -135,17 +135,25 @@ def complete(fields: Any, source: str, results: Path) -> Spec:
         place = Path(path).expanduser()
         about = External(path=str(place.absolute()), sha256=weights_digest(place))
         given["parent"] = f"external-{about.sha256[:8]}"
-        write_text(results / given["parent"] / EXTERNAL, about.model_dump_json() + "\n")
+    place = results / str(given.get("parent", ""))
     if given.get("parent") and given.get("stage") in ("pretrain", "finetune", "probe"):
-        for name, part in _of_parent(results / str(given["parent"]), given["stage"]).items():
+        parts = _of_parent(place, about or external(place), given["stage"])
+        for name, part in parts.items():
             if isinstance(own := given.get(name, {}), dict):
                 given[name] = {**part, **own}
-    return parse(given, source)
+    spec = parse(given, source)
+    if about:
+        write_text(place / EXTERNAL, about.model_dump_json() + "\n")
+    return spec
 
 
-def _of_parent(place: Path, stage: str) -> Mapping[str, Any]:
-    """Return the groups of fields that a run takes from its parent, if that is there."""
-    if about := external(place):
+def _of_parent(place: Path, about: External | None, stage: str) -> Mapping[str, Any]:
+    """Return the groups of fields that a run takes from its parent, if that is there.
+
+    Args:
+        about: weights that no run here trained, if they are the parent.
+    """
+    if about:
         from mgm.models.weights import read_weights, sizes_of
 
         path = Path(about.path)

@@ -473,13 +473,18 @@ def write_tracks(
     index, marker = read_index(folder), folder / f"tracks-{method}.json"
     with locked(folder / "prepare.lock", f"mgm track {folder}"):
         paths = {v: Path(v.track(method)) for v in index.videos}
-        used = folder / f"tracks-{method}.weights"
+        # Tracks lie with their videos, which may be those of other sets.
+        stores = sorted({Path(video.store) for video in index.videos})
+        used = [store / f"tracks-{method}.weights" for store in stores]
         if force:
-            for path in (marker, used, *paths.values()):
+            markers = [store / marker.name for store in stores]
+            for path in (marker, *markers, *used, *paths.values()):
                 path.unlink(missing_ok=True)
-        if used.is_file() and used.read_text() != digest:
-            raise UserError(f"{folder}: has tracks of other weights; begin anew by --force")
-        write_text(used, digest)
+        for path in used:
+            if path.is_file() and path.read_text() != digest:
+                raise UserError(f"{path.parent}: has tracks of other weights; begin anew by --force")
+        for path in used:
+            write_text(path, digest)
         todo = [(video, path) for video, path in paths.items() if not path.exists()]
         processes = processes or (cores() if method == "dis" else 1)
         with closing(as_done(partial(_write_flow, method, weights), todo, processes)) as done:

@@ -291,6 +291,9 @@ def test_a_run_starts_from_external_weights(results, data, tmp_path):
     fields = json.loads(FINETUNE.model_dump_json()) | {"init": str(path)}
     del fields["parent"], fields["model"]
     heads = {"model": {"backbone": "toy", "heads": 2}}
+    with refused("seed"):
+        complete(fields | heads | {"seed": "none"}, "s.json", tmp_path)
+    assert [*tmp_path.iterdir()] == [path]
     spec = complete(fields | heads, "s.json", tmp_path)
     assert spec.model == PRETRAIN.model
     run_specs([spec], data, tmp_path)
