@@ -133,7 +133,8 @@ def states_of(found: Expansion, folder: Path) -> dict[str, Status]:
 def joined(found: Expansion, states: Mapping[str, Status]) -> pd.DataFrame:
     """Return the cells of an expansion with their results, and the runs that have no cell."""
     cells, none = found.cells, dict.fromkeys(("column", "metric", "pretraining"), "")
-    starts = cells[cells.pretraining != ""].drop_duplicates("pretraining")
+    # A row whose masks are measured alone is not trained.
+    starts = cells[cells.pretraining.isin([*found.specs])].drop_duplicates("pretraining")
     starts = starts.assign(run_id=starts.pretraining, stage="pretrain", **none)
     shown = {*cells.run_id, *starts.run_id}
     others = [
