@@ -216,7 +216,7 @@ class _Runs:
 
     def _controls(self, at: At, column: str) -> Iterator[dict[str, Any]]:
         """Yield a column's controls without a model, and add the run that measures them."""
-        if self.study.columns[column].only.has(at.dataset, "", column):
+        if any(self.study.has(at.dataset, row, column) for row in self.study.rows):
             start = self._start(at, "")
             run = self._add(recipes.controls(self._test(at, column, start, "")))
             for title, metric in CONTROL_ROWS.items():

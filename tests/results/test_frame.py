@@ -57,6 +57,13 @@ def test_each_number_has_its_run(place):
     assert {*table.commit} == {"d67827d" + "0" * 33}
 
 
+def test_a_row_whose_mask_is_measured_alone_has_no_pretraining(place):
+    hidden = {"stage": "measure", "name": "hidden", "metric": "hidden"}
+    run(place, study_of(columns={"Hidden": hidden}, controls=[]))
+    table = load("small", place / "results").frame
+    assert {*table.stage} == {"measure"}
+
+
 def test_runs_that_did_not_finish_say_why(place):
     found = run(place)
     first, second = found.cells.run_id[~found.cells.control].iloc[:2]

@@ -178,10 +178,11 @@ def test_stand_ins_for_published_datasets_say_so():
 
 
 def test_a_column_has_controls_where_it_has_cells():
-    found = expanded(columns={"A": {"only": {"datasets": ["one"]}}, "B": {}}, controls=["A", "B"])
+    only = {"A": {"only": {"datasets": ["one"]}}, "B": {}, "C": {"only": {"rows": ["MGM"]}}}
+    found = expanded(columns=only, controls=["A", "B", "C"])
     controls = found.cells[found.cells.control]
     places = {*controls[["dataset", "column"]].itertuples(index=False, name=None)}
-    assert places == {("one", "A"), ("one", "B"), ("three", "B")}
+    assert places == {("one", "A"), *((name, column) for name in ("one", "three") for column in "BC")}
 
 
 def test_a_view_of_a_mean_needs_the_runs_of_its_parts():
