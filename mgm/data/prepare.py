@@ -482,7 +482,9 @@ def write_tracks(
                 path.unlink(missing_ok=True)
         for path in used:
             if path.is_file() and path.read_text() != digest:
-                raise UserError(f"{path.parent}: has tracks of other weights; begin anew by --force")
+                raise UserError(
+                    f"{path.parent}: has tracks of other weights; begin anew by --force"
+                )
         for path in used:
             write_text(path, digest)
         todo = [(video, path) for video, path in paths.items() if not path.exists()]

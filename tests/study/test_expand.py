@@ -182,7 +182,10 @@ def test_a_column_has_controls_where_it_has_cells():
     found = expanded(columns=only, controls=["A", "B", "C"])
     controls = found.cells[found.cells.control]
     places = {*controls[["dataset", "column"]].itertuples(index=False, name=None)}
-    assert places == {("one", "A"), *((name, column) for name in ("one", "three") for column in "BC")}
+    assert places == {
+        ("one", "A"),
+        *((name, column) for name in ("one", "three") for column in "BC"),
+    }
 
 
 def test_a_view_of_a_mean_needs_the_runs_of_its_parts():
