@@ -16,7 +16,15 @@ import pandas as pd
 
 from mgm.errors import UserError, nearest
 from mgm.files import replacing, write_text
-from mgm.results.frozen import FROZEN, NUMBER, Frozen, changes, read_frozen, scale_of
+from mgm.results.frozen import (
+    FROZEN,
+    NUMBER,
+    Frozen,
+    changes,
+    read_frozen,
+    scale_of,
+    without_digests,
+)
 from mgm.results.run import RESULT, Status, status
 from mgm.spec import Spec
 from mgm.study import CONFIG, STUDIES
@@ -277,7 +285,7 @@ def pack(name: str, results: Path = Path("results")) -> Path:
             f"{path}: has {len(lost)} runs that are not finished in {folder} or not wanted any "
             f"more, such as {min(lost)}; finish them, move it elsewhere, or rename the study"
         )
-    if frozen and packed.is_file() and packed.read_text(encoding="utf-8") != frozen:
+    if frozen and packed.is_file() and without_digests(packed) != without_digests(own):
         raise UserError(f"{packed}: is another frozen study than {own}; keep the one of these runs")
     # Elsewhere nothing runs.
     table.loc[table.status == "running", ["status", "why"]] = "not run", ""

@@ -48,26 +48,36 @@ def freeze(
 ) -> None:
     """Write the frozen study of a folder of results, unless it is there.
 
-    A packed study stays as it was frozen before its first run.
+    A packed study stays as it was frozen before its first run. Of datasets that were added since,
+    the digests are added, since a clone without their folders needs them to know their runs.
     """
     path, packed = folder / FROZEN, folder.with_name(f"{folder.name}.{FROZEN}")
-    if path.exists():
-        return
-    if packed.exists():
-        write_text(path, packed.read_text(encoding="utf-8"))
-        return
-    commit, dirty = git_commit()
-    fields = {
-        "commit": commit + "-dirty" * dirty,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "file": file,
-        "digests": {key: one.digest for key, one in expansion.datasets.items() if one.root},
-        "scale": _dump(scale),
-        "studies": [_dump(study) for study in studies],
-    }
+    digests = {key: one.digest for key, one in expansion.datasets.items() if one.root}
+    if there := next(filter(Path.is_file, (path, packed)), None):
+        fields = read_yaml(there, "frozen study")
+        if digests.keys() <= fields.get("digests", {}).keys():
+            if there != path:
+                write_text(path, there.read_text(encoding="utf-8"))
+            return
+        fields["digests"] = digests | fields.get("digests", {})
+    else:
+        commit, dirty = git_commit()
+        fields = {
+            "commit": commit + "-dirty" * dirty,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "file": file,
+            "digests": digests,
+            "scale": _dump(scale),
+            "studies": [_dump(study) for study in studies],
+        }
     head = "# Written before the first run. The page judges these predictions.\n"
     text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
     write_text(path, head + text)
+
+
+def without_digests(path: Path) -> dict[str, Any]:
+    """Return what a frozen study says, but for digests, which are added with datasets."""
+    return {**read_yaml(path, "frozen study"), "digests": {}}
 
 
 def _dump(model: Any) -> dict[str, Any]:

@@ -208,6 +208,23 @@ def test_a_packed_study_is_read_back_and_continued_elsewhere(place):
     assert (load("small", place / "results").frame.status == "finished").all()
 
 
+def test_a_dataset_that_was_added_is_known_without_its_folder(place, data):
+    sets = {}
+    for name in ("mine", "later"):
+        root = shutil.copytree(data, place / name)
+        sets[name] = {"title": name, "root": str(root), "recipe": "ssv2"}
+        study = study_of(datasets=dict(sets), dataset_seeds=(), seeds="0", controls=[], compare=[])
+        run(place, study)
+        pack("small", place / "results")
+    before = load("small", place / "results").frame
+    for folder in ("mine", "later", "results/small"):
+        shutil.rmtree(place / folder)
+    after = load("small", place / "results")
+    assert after.problems == []
+    pd.testing.assert_frame_equal(before, after.frame)
+    assert {*after.frozen.studies["small"].datasets} == {"mine"}
+
+
 def test_packing_loses_no_run_that_the_study_does_not_want_any_more(place):
     found = run(place)
     path = pack("small", place / "results")
@@ -243,7 +260,7 @@ def test_packing_elsewhere_loses_no_number_and_no_prediction(place):
     shutil.rmtree(folder / lost)
     # The study was frozen here too, before its archive came.
     own = folder / "study.yaml"
-    own.write_text(own.read_text() + "# later\n")
+    own.write_text(own.read_text().replace("date: '2", "date: '3"))
     frozen = place / "results/small.study.yaml"
     before = frozen.read_bytes()
     with refused(f"{frozen}: is another frozen study than {own}"):
