@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -264,17 +265,22 @@ def test_a_killed_call_leaves_whole_files_and_the_next_goes_on(tmp_path, clip):
     command = [sys.executable, "-m", "mgm", *map(str, words)]
     whole = contents(tmp_path / "once", command)
     rng, out, early = random.Random(0), tmp_path / "killed", 0
-    for _ in range(4):
+    # A kill on a busy machine may come too late. Then the next one starts anew.
+    for _ in range(20):
         process = subprocess.Popen([*command, str(out)], stderr=subprocess.DEVNULL)
         there = len(files(out))
         while len(files(out)) == there and process.poll() is None:
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.1))
+        time.sleep(rng.uniform(0, 0.05))
         process.kill()
         process.wait()
         assert all(path.read_bytes() == whole[name] for name, path in files(out).items())
         early += len(files(out)) < len(whole)
-    assert early >= 2
+        if early == 3:
+            break
+        if len(files(out)) == len(whole):
+            shutil.rmtree(out)
+    assert early == 3
     assert contents(out, command) == whole
     assert not [*out.rglob(".*")]
 
