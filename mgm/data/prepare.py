@@ -494,8 +494,9 @@ def write_tracks(
         failed = [reason for reason in reasons if reason]
     if failed:
         raise UserError(f"{failed[0]} ({len(failed)} of {len(todo)} failed; the others are done)")
-    about = {"method": method, "weights": digest, "digest": index.digest}
-    write_text(marker, json.dumps({**about, "videos": len(index.videos)}, indent=1) + "\n")
+    # The weights are said beside the tracks, once for all sets that have them.
+    about = {"method": method, "digest": index.digest, "videos": len(index.videos)}
+    write_text(marker, json.dumps(about, indent=1) + "\n")
 
 
 def _write_flow(method: Flow, weights: Path | None, task: tuple[Video, Path]) -> str:

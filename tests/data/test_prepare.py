@@ -347,6 +347,11 @@ def test_flow_is_written_and_forgotten_with_its_video(source, tmp_path, clip):
     for folder in (out, tmp_path / "part"):
         with pytest.raises(UserError, match="out: has tracks of other weights"):
             write_tracks(folder, "dis", tmp_path / "weights", processes=1)
+    write_tracks(tmp_path / "part", "dis", tmp_path / "weights", processes=1, force=True)
+    assert not (out / "tracks-dis.json").exists()
+    assert flows["a/2"].stat().st_mtime_ns > before["a/2"]
+    with pytest.raises(UserError, match="out: has tracks of other weights"):
+        write_tracks(out, "dis", processes=1)
 
 
 @pytest.mark.parametrize(
