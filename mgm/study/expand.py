@@ -204,9 +204,9 @@ class _Runs:
             like = dotted(start.model_dump(mode="json", include={"clips", "model"}))
             name = test.changes.get("name")
             recipe = Measure(name=name, data=ANY, mask=start.mask if name == "hidden" else Mask())
-            run = self._run(recipe, at.dataset, at, ("", like), self._column(column))
+            run = self._run(recipe, at.dataset, at, ("", like), *self._column(column, row))
         else:
-            run = self._test(at, column, start, self._last(at, row, start))
+            run = self._test(at, column, start, self._last(at, row, start), row)
         cell = self._row(at, row, column, self._add(run), test.metric)
         if self.study.rows[row].start != "none":
             mask, optim = start.mask, start.optim
@@ -279,17 +279,18 @@ class _Runs:
         recipe = recipes.finetune if row.then == "finetune" else recipes.supervised
         return self._run(recipe(self._recipe(at, source)), source, at, _after(start, last)).run_id
 
-    def _test(self, at: At, column: str, start: Pretrain, parent: str) -> Any:
+    def _test(self, at: At, column: str, start: Pretrain, parent: str, row: str = "") -> Any:
         """Return the run that tests the run `parent`, or random weights of the same model."""
         test, recipe = self.study.columns[column], self._recipe(at, at.dataset)
         run: Any = recipes.probe(recipe)
         if test.stage == "finetune":
             run = recipes.finetune(recipe, test.changes.get("head", "linear"))
-        return self._run(run, at.dataset, at, self._column(column), _after(start, parent))
+        return self._run(run, at.dataset, at, *self._column(column, row), _after(start, parent))
 
-    def _column(self, column: str) -> Layer:
-        """Return the fields that a column sets."""
-        return f"columns.{column}", self.study.columns[column].changes
+    def _column(self, column: str, row: str) -> tuple[Layer, Layer]:
+        """Return the fields that a column sets, and those that it sets for a row alone."""
+        own, where = self.study.columns[column], f"columns.{column}"
+        return (where, own.changes), (f"{where}.rows.{row}", own.rows.get(row, {}))
 
     def _picture(self, at: At, key: str, view: View) -> Sample | Measure:
         """Return the run that writes a view's arrays."""

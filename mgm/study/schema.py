@@ -179,6 +179,8 @@ class Column(Changes):
 
     stage: Literal["probe", "finetune", "measure"] = "probe"
     metric: str = "top1"
+    # Fields in which single rows differ from the column, such as each row's best learning rate.
+    rows: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 class View(Selection):
@@ -346,6 +348,8 @@ class Study(FrozenModel):
                 yield from ((where, name, known) for name in getattr(part, used))
             yield from ((where, name, every) for name in (*part.rows, getattr(part, "minus", "")))
             yield where, getattr(part, "over", ""), self.views
+        for name, column in self.columns.items():
+            yield from ((f"columns.{name}.rows", row, rows) for row in column.rows)
         for name, row in self.rows.items():
             yield f"rows.{name}.from", row.start, ["none", *rows[: rows.index(name)]]
         for name, dataset in self.datasets.items():

@@ -89,6 +89,19 @@ def test_layers_change_a_recipe_from_the_scale_to_the_row():
     assert (plain.mask.name, plain.optim.steps) == ("block", 399)  # the study's, by its epochs
 
 
+def test_a_column_changes_fields_of_single_rows():
+    own = {"stage": "finetune", "optim.lr": 0.1, "rows": {"Tube": {"optim.lr": 0.2}}}
+    rows = {"Tube": {"mask": "tube"}, "MGM": {}}
+    found = expanded(columns={"Tuned": own}, rows=rows, controls=["Tuned"], compare=[])
+    tuned = {row: found.specs[cell(found, row=row).run_id].optim.lr for row in rows}
+    assert tuned == {"Tube": 0.2, "MGM": 0.1}
+    with pytest.raises(ValueError, match=r"columns.Tuned.rows: 'Tubee' is unknown"):
+        study_of(columns={"Tuned": own | {"rows": {"Tubee": {}}}}, rows=rows, controls=[])
+    own["rows"] = {"Tube": {"optim.rate": 1}}
+    with pytest.raises(UserError, match=r"columns.Tuned.rows.Tube: optim.rate is not a field"):
+        expanded(columns={"Tuned": own}, rows=rows, controls=[])
+
+
 STEPS = ["optim.steps", "optim.warmup_epochs", "optim.epochs"]
 
 
