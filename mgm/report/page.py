@@ -48,7 +48,7 @@ LEAKS = {
     ),
     "one frame": (
         [control.title for control in CONTROLS if control.name in ("middle_frame", "mean_frame")],
-        "the classes need no motion",
+        "a model can be right without motion",
     ),
 }
 # What readers did not know, by a pattern of where it stands: units, and titles of rows and columns.
