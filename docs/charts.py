@@ -31,6 +31,7 @@ SETS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("Drawn", "confirmation", "gains-tuned", {}),
     ("Drawn", "confirmation", "gains-probed", {}),
     ("Gestures", "hands", "masks", {"datasets": ["folds"], "columns": ()}),
+    ("Lips", "lips-tuned", "masks", {}),
     ("Lips", "lips", "masks", {}),
 ]
 READINGS = {
