@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from mgm.results.frame import Frozen, read_csv
+from mgm.results.frame import Frozen, first_start, read_csv
 from mgm.results.statistics import (
     ENOUGH,
     EQUAL,
@@ -225,7 +225,8 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
     """
     old = frozen.studies.get(study.study) if frozen else None
     own = frame[frame.study == study.study]
-    began = min(filter(None, own.started), default="")
+    # A pretraining has no result that could be foreseen, so it may be another study's.
+    began = first_start(own[own.stage != "pretrain"])
     before = [*old.predictions] if frozen and old and frozen.date <= (began or "~") else []
     now, as_frozen = by_place(own, study), by_place(own[own.as_frozen], study)
     rows, so_far = list[dict[str, Any]](), True

@@ -30,7 +30,7 @@ from mgm.report.tables import (
     study_table,
     write_csv,
 )
-from mgm.results.frame import Published
+from mgm.results.frame import Published, first_start
 from mgm.results.run import status
 from mgm.spec import CONTROLS
 from mgm.study.expand import with_parents
@@ -370,7 +370,8 @@ class Report:
             claims=found,
             words=words("\n".join(self.numbers[["unit", "row", "column"]].to_numpy(str).flat)),
             runs=runs.to_dict("records"),
-            began=min(filter(None, runs.started), default=""),
+            began=first_start(runs),
+            tested=first_start(runs[runs.stage != "pretrain"]),
             place=quote(relpath(folder, self.folder)) if folder else "",
         )
 

@@ -138,6 +138,11 @@ def states_of(found: Expansion, folder: Path) -> dict[str, Status]:
     return {run_id: status(folder / run_id, spec) for run_id, spec in found.specs.items()}
 
 
+def first_start(runs: pd.DataFrame) -> str:
+    """Return when the first of these runs started; empty if none has."""
+    return min(filter(None, runs.started), default="")
+
+
 def joined(found: Expansion, states: Mapping[str, Status]) -> pd.DataFrame:
     """Return the cells of an expansion with their results, and the runs that have no cell."""
     cells, none = found.cells, dict.fromkeys(("column", "metric", "pretraining"), "")

@@ -221,6 +221,9 @@ def test_predictions_that_were_added_after_the_runs_are_marked(tmp_path):
     assert notes("2025-12-31T00:00:00+00:00") == ["", "added after runs began"]
     assert notes(STARTED.replace("2026", "2027")) == ["added after runs began"] * 2
     assert [*verdicts(frame, study).note] == ["added after runs began"] * 2
+    # Pretrainings may be another study's.
+    frame.loc[frame.stage == "pretrain", "started"] = "2025-01-01T00:00:00+00:00"
+    assert notes("2025-12-31T00:00:00+00:00") == ["", "added after runs began"]
     # One that was taken out of the file is judged all the same.
     gone = study_of(predictions=[after])
     frozen = Frozen(commit="c", date="2025", studies=[old], scale={})

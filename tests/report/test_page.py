@@ -134,7 +134,7 @@ def test_a_study_judges_its_predictions_and_marks_later_ones(tmp_path):
     assert table.verdict.tolist() == ["holds"]
     assert "<script" not in page.read_text()
     # The made-up runs are older than the frozen study.
-    assert "not frozen before its first run" in page.read_text()
+    assert "not frozen before its first test" in page.read_text()
     # A view that is gone leaves page and folder; a later prediction is marked.
     later = [*PREDICTIONS, {"in": "three", "row": "MGM", "minus": "Tube", "below": -99}]
     views = {"mine": {"columns": ["Fine-tuned"]}}
