@@ -390,7 +390,7 @@ def warnings(numbers: pd.DataFrame) -> list[str]:
         # Without an interval, a number is its own lower end.
         lowest = rows.low.where(np.isfinite(rows.low), rows["mean"])
         if lowest.max() <= chance:
-            found.setdefault("No row is above guessing the largest class ({}).", []).append(
+            found.setdefault("No row is shown to beat guessing the largest class ({}).", []).append(
                 f"{title}, {chance:.1f} %"
             )
         for what, (names, meaning) in LEAKS.items():

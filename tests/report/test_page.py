@@ -109,7 +109,7 @@ def test_a_page_says_first_that_no_row_is_above_what_sees_no_motion():
     leak = row | {"row": "File facts", "metric": "file_facts", "control": True, "mean": 85.7}
     above = row | {"dataset": "two", "title": "Two", "low": 26.0}
     first, second = warnings(pd.DataFrame([row, leak, above]))
-    assert first == "No row is above guessing the largest class (One, 25.0 %)."
+    assert first == "No row is shown to beat guessing the largest class (One, 25.0 %)."
     assert "file facts" in second
     assert "One, 85.7 %" in second
     assert not warnings(pd.DataFrame([above, above | {"chance": float("nan")}]))
