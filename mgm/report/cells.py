@@ -226,7 +226,7 @@ def verdicts(frame: pd.DataFrame, study: Study, frozen: Frozen | None = None) ->
     old = frozen.studies.get(study.study) if frozen else None
     own = frame[frame.study == study.study]
     # A pretraining has no result that could be foreseen, so it may be another study's.
-    began = first_start(own[own.stage != "pretrain"])
+    began = first_start(own[own.column != ""])
     before = [*old.predictions] if frozen and old and frozen.date <= (began or "~") else []
     now, as_frozen = by_place(own, study), by_place(own[own.as_frozen], study)
     rows, so_far = list[dict[str, Any]](), True

@@ -371,7 +371,7 @@ class Report:
             words=words("\n".join(self.numbers[["unit", "row", "column"]].to_numpy(str).flat)),
             runs=runs.to_dict("records"),
             began=first_start(runs),
-            tested=first_start(runs[runs.stage != "pretrain"]),
+            tested=first_start(runs[runs.column != ""]),
             place=quote(relpath(folder, self.folder)) if folder else "",
         )
 

@@ -349,7 +349,8 @@ class Study(FrozenModel):
             yield from ((where, name, every) for name in (*part.rows, getattr(part, "minus", "")))
             yield where, getattr(part, "over", ""), self.views
         for name, column in self.columns.items():
-            yield from ((f"columns.{name}.rows", row, rows) for row in column.rows)
+            own = column.only.rows or rows
+            yield from ((f"columns.{name}.rows", row, own) for row in column.rows)
         for name, row in self.rows.items():
             yield f"rows.{name}.from", row.start, ["none", *rows[: rows.index(name)]]
         for name, dataset in self.datasets.items():

@@ -97,6 +97,8 @@ def test_a_column_changes_fields_of_single_rows():
     assert tuned == {"Tube": 0.2, "MGM": 0.1}
     with pytest.raises(ValueError, match=r"columns.Tuned.rows: 'Tubee' is unknown"):
         study_of(columns={"Tuned": own | {"rows": {"Tubee": {}}}}, rows=rows, controls=[])
+    with pytest.raises(ValueError, match=r"columns.Tuned.rows: 'Tube' is unknown"):
+        study_of(columns={"Tuned": own | {"only": {"rows": ["MGM"]}}}, rows=rows, controls=[])
     own["rows"] = {"Tube": {"optim.rate": 1}}
     with pytest.raises(UserError, match=r"columns.Tuned.rows.Tube: optim.rate is not a field"):
         expanded(columns={"Tuned": own}, rows=rows, controls=[])
