@@ -44,6 +44,8 @@ from mgm.study.schema import CONTROL_ROWS, SEED, Row, Study, View
 FIGURES = {"attention": "6", "overlays": "7", "reconstructions": "8"}
 # Each run sets its own dataset.
 ANY = Data(dataset="any")
+# Between the seeds of a world's draws.
+DRAW = 1_000_000
 # Fields of a run that one place sets, by their dotted names, and where a reader finds them.
 Layer = tuple[str, Mapping[str, Any]]
 COLUMNS = (
@@ -199,16 +201,18 @@ class _Runs:
 
     def _cell(self, at: At, row: str, column: str) -> dict[str, Any]:
         """Return a cell, and add its run."""
-        test, start = self.study.columns[column], self._start(at, row)
+        study, test, start = self.study, self.study.columns[column], self._start(at, row)
         if test.stage == "measure":
             like = dotted(start.model_dump(mode="json", include={"clips", "model"}))
             name = test.changes.get("name")
             recipe = Measure(name=name, data=ANY, mask=start.mask if name == "hidden" else Mask())
             run = self._run(recipe, at.dataset, at, ("", like), *self._column(column, row))
         else:
-            run = self._test(at, column, start, self._last(at, row, start), row)
+            own = study.datasets[at.dataset].draw - 1
+            drawn = at._replace(seed=at.seed + DRAW * own)
+            run = self._test(drawn, column, start, self._last(at, row, start), row)
         cell = self._row(at, row, column, self._add(run), test.metric)
-        if self.study.rows[row].start != "none":
+        if study.rows[row].start != "none":
             mask, optim = start.mask, start.optim
             cell |= {"pretraining": start.run_id, "mask": mask.name, "guidance": mask.guidance}
             cell |= {"ratio": mask.ratio, "epochs": optim.epochs, "steps": optim.steps or nan}

@@ -99,6 +99,9 @@ class Dataset(FrozenModel):
     adapt: tuple[()] | tuple[str, str] = ()
     # With seeds: its videos are those of the dataset seed plus this number.
     shift: int = Field(0, ge=0)
+    # With videos_of: another draw of what a test's seed decides, which labels and which first
+    # weights. Each world, like each draw, has a seed of its own.
+    draw: int = Field(1, ge=1, lt=1000)
     # Other datasets of the study. A number is the mean of theirs with the same dataset seed, minus
     # the mean of those in `minus_mean_of`. It has no runs of its own.
     mean_of: tuple[str, ...] = ()
@@ -124,6 +127,8 @@ class Dataset(FrozenModel):
             raise ValueError(f"root: {self.root} has braces; only {SEED} may have them")
         if self.shift and not (self.seeded or self.videos_of):
             raise ValueError("shift needs generate, adapt, videos_of or a root with {seed}")
+        if self.draw > 1 and not self.videos_of:
+            raise ValueError("draw needs videos_of")
         if self.minus_mean_of and not self.mean_of:
             raise ValueError("minus_mean_of needs mean_of")
         _once([*self.mean_of, *self.minus_mean_of])

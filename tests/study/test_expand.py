@@ -366,12 +366,19 @@ def test_models_of_a_world_are_tested_on_the_next_and_adapted_to_it():
     assert found.datasets["half-2"].generate["seed"] == 2
 
 
-def test_a_draw_of_labels_is_a_dataset_with_a_seed_of_its_own():
-    datasets = {
-        "one": {"generate": {}},
-        "draw": {"videos_of": "one", "settings": {"probe": {"seed": 99}}},
-    }
-    found = expand([study_of(datasets=datasets, controls=[])], SMOKE)
-    first, draw = (cell(found, dataset=name, column="Linear probe") for name in datasets)
-    assert first.pretraining == draw.pretraining
-    assert (found.specs[first.run_id].seed, found.specs[draw.run_id].seed) == (1, 99)
+def test_draws_of_two_worlds_share_no_seed():
+    names = ("worlds", "second", "third")
+    datasets = {"worlds": {"generate": {"kind": "world"}}}
+    datasets |= {name: {"videos_of": "worlds", "draw": n + 2} for n, name in enumerate(names[1:])}
+    columns = {"Linear probe": {}, "Fine-tuned": {"stage": "finetune"}}
+    mini = load_scale(CONFIG / "mini.yaml")
+    study = study_of(datasets=datasets, columns=columns, dataset_seeds="1-2", controls=[])
+    found = expand([study], mini)
+    for column in columns:
+        cells = found.cells[(found.cells.column == column) & (found.cells.row == "MGM")]
+        # The draws of a world test one model, with the same videos.
+        assert list(cells.groupby("dataset_seed").pretraining.nunique()) == [1, 1]
+        runs = [found.specs[run_id] for run_id in cells.run_id]
+        assert len({run.data.digest for run in runs}) == 2
+        assert len({run.seed for run in runs}) == len(names) * 2
+        assert [run.seed for run in runs if run.seed < 1_000_000] == [1, 2]
