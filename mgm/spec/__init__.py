@@ -29,6 +29,7 @@ from mgm.spec.run_specs import (
     Views,
     dotted,
     drawn_masks,
+    leaves,
     nested,
     parents,
     parse,

@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from mgm.errors import UserError, nearest, valid
 from mgm.files import read_json
@@ -186,8 +186,32 @@ class Views(FrozenModel):
     spatial: Literal[1, 3] = 3
 
 
+def leaves(kind: type[BaseModel], before: str = "") -> list[str]:
+    """Return the dotted names of all fields of a spec, or of a part of it."""
+    names = list[str]()
+    for name, field in kind.model_fields.items():
+        part = field.annotation
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            names += leaves(part, f"{before}{name}.")
+        else:
+            names.append(f"{before}{name}")
+    return names
+
+
+# Fields that several kinds of run do not read.
+# Views have crops of their own, and no flip.
+VIEWED = {"clips.crop", "clips.flip"}
+UNTRAINED = VIEWED | {f"model.{name}" for name in ("backbone", *SIZES)} | {"data.labels_per_class"}
+EVERY_MASK = {"mask.name", "mask.ratio", "mask.guidance"}
+VIEWS = {"train_clips", *leaves(Views, "views.")}
+
+
 class Run(FrozenModel):
     """Fields of every run. `run_id` names the run and the folder of its results."""
+
+    # Fields that change no result, by the `name` of a measure; "" for other kinds. They stay in the
+    # spec, since removing a field would change the ids of runs that set it.
+    unread: ClassVar[dict[str, set[str]]] = {"": set()}
 
     stage: str
     data: Data
@@ -337,6 +361,8 @@ class Probe(Run):
     The penalty is chosen on a fifth of the training videos. The paper does not state its recipe.
     """
 
+    unread: ClassVar[dict[str, set[str]]] = {"": VIEWED}
+
     stage: Literal["probe"] = "probe"
     # Run id of the pretraining run. Empty: random weights.
     parent: Name = ""
@@ -355,6 +381,14 @@ class Probe(Run):
 class Measure(Run):
     """A number from the papers' text, or a control without a trained model."""
 
+    unread: ClassVar[dict[str, set[str]]] = {
+        "saliency": {"data.labels_per_class", "seed", *VIEWS}
+        | {*leaves(Clips, "clips."), *leaves(Model, "model."), *leaves(Mask, "mask.")},
+        "coverage": UNTRAINED | EVERY_MASK | VIEWS,
+        "hidden": UNTRAINED | VIEWS,
+        "controls": VIEWED | {"videos", *leaves(Mask, "mask.")},
+    }
+
     stage: Literal["measure"] = "measure"
     name: Literal["saliency", "coverage", "hidden", "controls"]
     # hidden: the mask. coverage: the settings of all masks except name, ratio and guidance.
@@ -371,6 +405,8 @@ class Measure(Run):
 
 class Sample(Run):
     """Arrays of a figure that shows clips; `mgm.report.clips` draws them."""
+
+    unread: ClassVar[dict[str, set[str]]] = {"": UNTRAINED | EVERY_MASK}
 
     stage: Literal["sample"] = "sample"
     figure: Literal["5", "6", "7", "8"] = "5"
