@@ -4,10 +4,12 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from mgm.drawn.params import world
 from mgm.report.cells import by_place, cells, differences, verdicts
@@ -19,7 +21,11 @@ from tests.helpers.archived import archived
 
 ROOT = Path(__file__).parents[2]
 CHARTS = sorted((ROOT / "docs/charts").glob("*.svg"))
-PAGES = [ROOT / "README.md", ROOT / "docs" / "results.md", *CHARTS]
+OTHERS = [ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "studies" / "confirmation.yaml"]
+PAGES = [*OTHERS, *CHARTS]
+# Study confirmation's draws of fine-tuning, and the studies where masks have equal rates.
+DRAWS = ("worlds", "draw-2", "draw-3")
+EQUAL = (("mini", "table4e"), ("ratio", "ratio"))
 NUMBER = re.compile(r"-?\d+\.\d \[-?\d+\.\d, -?\d+\.\d\]")
 NAMES = [path.name.removesuffix(".csv.xz") for path in (ROOT / "results").glob("*.csv.xz")]
 
@@ -73,20 +79,61 @@ def pooled(studies):
         yield student([sum(part.values()) / len(part) for part in parts])
     folds = units(studies["hands"], "hands", "folds", "Fine-tuned", ("MGM", "Random Tube"))
     yield student([number for (fold, _), number in folds.items() if fold != 2], overlap=0.25)
-    # What adds up to the lead of 4.4, in all of confirmation's worlds and in two kinds.
+    # Confirmation: steps of the lead of 4.4, and parts of its worlds.
     confirmed = partial(units, studies["confirmation"], "confirmation")
-    tube, region = "Random Tube at ratio 0.75", "MGM, shuffled"
-    yield student([*confirmed("tuned", "Fine-tuned", (tube, "Random Tube")).values()])
-    for place in (("tuned", "Fine-tuned"), ("probed", "Linear probe")):
-        yield student([*confirmed(*place, (region, tube)).values()])
-    discs, person = {"layout": "sway", "sprites": 2}, {"layout": "people"}
+    paper, tube, region = "Random Tube", "Random Tube at ratio 0.75", "MGM, shuffled"
+    tuned, probed = ("tuned", "Fine-tuned"), ("probed", "Linear probe")
+    discs, person = {"layout": "sway"}, {"layout": "people"}
     for place, rows, kind in (
-        (("tuned", "Fine-tuned"), ("MGM", region), discs),
-        (("tuned", "Fine-tuned"), ("MGM", region), person),
-        (("probed", "Linear probe"), (region, tube), person),
+        (tuned, (tube, paper), {}),
+        (tuned, (region, paper), {}),
+        (tuned, (region, tube), {}),
+        (tuned, ("MGM", paper), discs),
+        (tuned, ("MGM", region), discs),
+        (tuned, ("MGM", region), discs | {"sprites": 2}),
+        (probed, ("MGM", tube), person),
     ):
-        numbers = confirmed(*place, rows).items()
-        yield student([x for (seed, _), x in numbers if kind.items() <= world(seed).items()])
+        yield of_kind(confirmed(*place, rows), kind)
+    yield of_kind(confirmed("adapted", "Fine-tuned", ("MGM", tube)), {})
+    for rows in (("MGM", tube), (region, tube), ("MGM", "No pretraining")):
+        yield with_draws([confirmed(name, "Fine-tuned", rows) for name in DRAWS])
+    # At equal rates of both masks.
+    mini, ratio = (partial(units, studies[name], study) for name, study in EQUAL)
+    dense = ("MGM (Dense)", "MGM (Dense), shuffled")
+    for column in ("Linear probe", "Fine-tuned"):
+        both = mini("ssv2", column, dense) | ratio("worlds", column, ("MGM", region))
+        yield of_kind(both, {})
+        yield of_kind(both, discs | {"sprites": 2})
+    yield of_kind(mini("ssv2", "Linear probe", ("Random Block", tube)), discs)
+    frame = studies["calibration"].frame
+    for row in ("MGM, rate 0.04", "Random Tube, rate 0.02"):
+        at = frame[frame.row == row].pivot_table("value", "dataset_seed", "column")
+        yield student([*at["Fine-tuned, half the rate"] - at["Fine-tuned"]])
+
+
+def of_kind(numbers: dict[tuple[int, int], float], kind: dict[str, Any]) -> Estimate:
+    """Return the mean over the worlds whose parameters contain those of a kind."""
+    return student([x for (seed, _), x in numbers.items() if kind.items() <= world(seed).items()])
+
+
+def with_draws(numbers: Sequence[dict[tuple[int, int], float]]) -> Estimate:
+    """Return the mean over worlds and draws, where all but the first draw are the worlds' common.
+
+    The variance of the mean over worlds gains that of the common draws, from a two-way analysis of
+    variance; the interval has the degrees of freedom of worlds.
+    """
+    table = pd.DataFrame(numbers).to_numpy().T
+    worlds, draws = table.shape
+    plain = student([*table.mean(axis=1)])
+    of_draws = table.mean(axis=0) - plain.mean
+    rest = table - table.mean(axis=1, keepdims=True) - of_draws
+    error = (rest**2).sum() / ((worlds - 1) * (draws - 1))
+    drawn = max(0.0, (of_draws**2).sum() / (draws - 1) - error / worlds)
+    quantile = stats.t.ppf(0.975, worlds - 1)
+    half = float(
+        np.hypot((plain.high - plain.low) / 2, quantile * (drawn * (draws - 1)) ** 0.5 / draws)
+    )
+    return Estimate(plain.mean, plain.mean - half, plain.mean + half)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
