@@ -26,7 +26,6 @@ from mgm.video.crop import Crop
 from mgm.video.motion import Motion
 from mgm.video.planes import no_planes
 from mgm.video.store import read_clips, read_planes
-from mgm.video.track import Track
 from mgm.video.transform import (
     ClipAugmentation,
     random_crop,
@@ -187,11 +186,8 @@ def _clip_of_another(of: Training, sample: int, seed: int) -> tuple[int, np.ndar
 def _motion(of: Training, sample: int, index_T: np.ndarray, crop: Crop) -> Motion:
     """Return the motion of a video's frames under a crop."""
     video = of.videos[sample]
-    track = video.read_track(of.method)
-    under = crop, of.clips.size, (video.height, video.width)
-    if track.facts.small:
-        return _whole_motion(track)[index_T].under(*under)
-    return track.motion(index_T, *under)
+    shown = video.height, video.width
+    return video.read_track(of.method).motion(index_T, crop, of.clips.size, shown)
 
 
 def view_clips(video: Video, clips: Clips, views: Views, out_VTHWC: np.ndarray) -> None:
@@ -217,9 +213,3 @@ def guide_hidden(masked_BL: np.ndarray, magnitude_BSHW: np.ndarray, grid: Grid) 
     motion_BL = pooled.flatten(1).numpy()
     motion_BL = np.where(motion_BL.sum(1, keepdims=True) > 0, motion_BL, 1)
     return (motion_BL * masked_BL).sum(1) / motion_BL.sum(1)
-
-
-@lru_cache(1000)
-def _whole_motion(track: Track) -> Motion:
-    """Return the motion of all frames of a small video."""
-    return track[:]

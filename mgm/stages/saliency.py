@@ -48,7 +48,7 @@ def saliency(spec: Measure, run: "RunContext") -> dict[str, float]:
         scale_4 = np.tile(np.divide(track.facts.size, source), 2)
         height, width = track.facts.size
         frames = [t for t in np.flatnonzero(track.has_mv_T).tolist() if t in annotated]
-        for frame, speed_HW in zip(frames, track.motion(frames).speed_THW if frames else ()):
+        for frame, speed_HW in zip(frames, track[frames].speed_THW if frames else ()):
             within_PQ = inside(annotated[frame] * scale_4, height, width)
             speed_PQ = speed_HW.repeat(CELL, 0).repeat(CELL, 1)[:height, :width]
             motion += np.bincount(within_PQ.ravel(), speed_PQ.ravel(), minlength=2)

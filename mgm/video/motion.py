@@ -87,14 +87,18 @@ class Motion:
         if self.crop:
             raise UserError("the motion is under a crop already; pass that of whole frames")
         require_count("size", size)
-        frame = frame or self.frame
-        crop.require_in(*frame)
+        crop.require_in(*(frame or self.frame))
+        return self.cut(crop, size, frame or self.frame)
+
+    def cut(self, crop: Crop, size: int, frame: tuple[int, int]) -> "Motion":
+        """Return the same of a crop that fits: the cells that it touches."""
         crop = crop.scaled(frame, self.frame)
-        part = (slice(None), *touched(crop, size, self.frame))
+        row_H2 = covered_cells(crop.top, crop.height, size, cells(self.frame[0]))
+        column_W2 = covered_cells(crop.left, crop.width, size, cells(self.frame[1]))
+        part = np.s_[:, row_H2[0, 0] : row_H2[-1, 1], column_W2[0, 0] : column_W2[-1, 1]]
         vectors_THW2, distance_THW = self.vectors_THW2[part], self.distance_THW[part]
-        return replace(
-            self, vectors_THW2=vectors_THW2, distance_THW=distance_THW, crop=crop, size=size
-        )
+        where: dict[str, Any] = {"crop": crop, "size": size}
+        return replace(self, vectors_THW2=vectors_THW2, distance_THW=distance_THW, **where)
 
     @property
     def velocity_THW2(self) -> np.ndarray:
@@ -177,13 +181,6 @@ def per_slot(values_T: np.ndarray, tubelet: int) -> np.ndarray:
 
 
 # --- Cells under a crop ---
-
-
-def touched(crop: Crop, size: int, frame: tuple[int, int]) -> tuple[slice, slice]:
-    """Return the rows and columns of the frame's cells that a crop touches."""
-    row_H2 = covered_cells(crop.top, crop.height, size, cells(frame[0]))
-    column_W2 = covered_cells(crop.left, crop.width, size, cells(frame[1]))
-    return slice(row_H2[0, 0], row_H2[-1, 1]), slice(column_W2[0, 0], column_W2[-1, 1])
 
 
 def sampled(

@@ -10,10 +10,10 @@ Frames are upright, 4:2:0 in the full range of BT.601 (as JPEG files are), and h
 import os
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Any
@@ -243,7 +243,7 @@ def read_clips(
     if out_VTHWC is None:
         sides = (size, size) if crops else (facts.height, facts.width)
         out_VTHWC = np.empty((*index_VT.shape, *sides, 3), np.uint8)
-    for frame_HWC, places in _small(path, track, index_VT) or _rgb(path, track, index_VT):
+    for frame_HWC, places in _rgb(path, track, index_VT):
         for v, t in places:
             out_VTHWC[v, t] = cut(frame_HWC, crops[v], size) if crops else frame_HWC
     return out_VTHWC
@@ -252,31 +252,19 @@ def read_clips(
 def _rgb(
     path: str, track: Track, index_VT: np.ndarray
 ) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
-    """Yield the pixels of each frame that clips show, and its places."""
-    for frame, places in _frames(path, track, index_VT):
+    """Yield the pixels of each frame that clips show, and its places.
+
+    The frames of a small video stay in memory.
+    """
+    places_of = _places(index_VT)
+    for index in places_of.keys() & track.pixels.keys():
+        yield track.pixels[index], places_of.pop(index)
+    for index, frame in _frames(path, track, places_of):
         plane = TOOLS.converter.reformat(frame, format="rgb24", threads=1).planes[0]
-        yield plane_pixels(plane, 3), places
-
-
-def _small(
-    path: str, track: Track, index_VT: np.ndarray
-) -> list[tuple[np.ndarray, list[tuple[int, int]]]] | None:
-    """Return what `_rgb` yields, of a small video that is whole. None: read its frames."""
-    if not track.facts.small:
-        return None
-    try:
-        whole_NHWC = _whole(path, track, os.stat(path).st_mtime_ns)
-    except (OSError, UserError):  # other frames may be damaged
-        return None
-    return [(whole_NHWC[n], places) for n, places in _places(path, track, index_VT)]
-
-
-# The key changes when a file is written again.
-@lru_cache(1000)
-def _whole(path: str, track: Track, mtime_ns: int) -> np.ndarray:
-    """Return all frames of a small video: (N, H, W, C) uint8 RGB."""
-    frames = _rgb(path, track, np.arange(len(track))[None])
-    return np.stack([frame_HWC.copy() for frame_HWC, _ in frames])
+        frame_HWC = plane_pixels(plane, 3)
+        if track.facts.small:
+            track.pixels[index] = frame_HWC.copy()
+        yield frame_HWC, places_of[index]
 
 
 def read_planes(
@@ -292,57 +280,56 @@ def read_planes(
         index_VT, crops: see `read_clips`.
         arrays: those of `no_planes`, of all clips.
     """
-    for frame, places in _frames(path, track, np.asarray(index_VT)):
+    places_of = _places(np.asarray(index_VT))
+    for index, frame in _frames(path, track, places_of):
         planes = [plane_pixels(plane)[..., 0] for plane in frame.planes]
-        for v, t in places:
+        for v, t in places_of[index]:
             write_planes(planes, crops[v], {name: array[v] for name, array in arrays.items()}, t)
 
 
-def _places(
-    path: str, track: Track, index_VT: np.ndarray
-) -> list[tuple[int, list[tuple[int, int]]]]:
-    """Return each frame that clips show, in order, and its places: the clip, the frame in it."""
-    wanted_N, inverse = np.unique(index_VT, return_inverse=True)
-    if wanted_N[0] < 0 or wanted_N[-1] >= len(track):
-        raise UserError(f"{path}: has frames 0 to {len(track) - 1}, and no frame {wanted_N[-1]}")
-    places = [list[tuple[int, int]]() for _ in wanted_N]
-    for place, number in enumerate(inverse.ravel().tolist()):
-        places[number].append(divmod(place, index_VT.shape[1]))
-    return list(zip(wanted_N.tolist(), places))
+def _places(index_VT: np.ndarray) -> dict[int, list[tuple[int, int]]]:
+    """Return the places of each frame that clips show: the clip, and the frame in it."""
+    places = dict[int, list[tuple[int, int]]]()
+    for v, index_T in enumerate(index_VT.tolist()):
+        for t, index in enumerate(index_T):
+            places.setdefault(index, []).append((v, t))
+    return places
 
 
 def _frames(
-    path: str, track: Track, index_VT: np.ndarray
-) -> Iterator[tuple[av.VideoFrame, list[tuple[int, int]]]]:
-    """Yield each frame that clips show, and its places."""
-    wanted = _places(path, track, index_VT)
-    shape = track.facts.height, track.facts.width
+    path: str, track: Track, index_N: Collection[int]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Decode frames, in order. Yield the number of each, and the frame."""
+    shape, wanted = (track.facts.height, track.facts.width), sorted(index_N)
     try:
-        for (index, places), data in zip(
-            wanted, _jpegs(path, track, [index for index, _ in wanted])
-        ):
+        for index, data in zip(wanted, _jpegs(path, track, wanted)):
             frames = TOOLS.decoder.decode(av.Packet(data))
             if len(frames) != 1 or (frames[0].height, frames[0].width) != shape:
                 raise UserError(f"{path}: frame {index} is not a JPEG of its track's size")
-            yield frames[0], places
+            yield index, frames[0]
     except av.FFmpegError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _jpegs(path: str, track: Track, index_N: Iterable[int]) -> Iterator[bytes]:
+def _jpegs(path: str, track: Track, index_N: Sequence[int]) -> Iterator[bytes]:
     """Yield the JPEGs of frames. They are what was written, to the bit."""
+    if not index_N:
+        return
     try:
         with open(path, "rb", 0) as file:
-            if (found := os.fstat(file.fileno()).st_size) != track.facts.bytes:
-                raise UserError(
-                    f"{path}: has {found:,} bytes, and its track says {track.facts.bytes:,}; run "
-                    "the same `mgm prepare` again"
-                )
-            for index in index_N:
-                data = os.pread(file.fileno(), int(track.size_N[index]), int(track.offset_N[index]))
+            places = [(int(track.offset_N[n]), int(track.size_N[n])) for n in index_N]
+            # The disk reads ahead of the decoder. Other systems than Linux have no such call.
+            with suppress(AttributeError):
+                for offset, size in places:
+                    os.posix_fadvise(file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
+            for index, (offset, size) in zip(index_N, places):
+                data = os.pread(file.fileno(), size, offset)
                 # A decoder takes damaged JPEGs too, and fills in the rest.
                 if zlib.crc32(data) != track.crc_N[index]:
-                    raise UserError(f"{path}: frame {index} is damaged; run `mgm prepare --check`")
+                    raise UserError(
+                        f"{path}: frame {index} is damaged; run the same `mgm prepare` again, "
+                        "with --check"
+                    )
                 yield data
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
@@ -351,4 +338,4 @@ def _jpegs(path: str, track: Track, index_N: Iterable[int]) -> Iterator[bytes]:
 def check_video(path: str, track: Track) -> None:
     """Check that all frames of a stored video, and all of its motion, are what was written."""
     for index, _ in enumerate(_jpegs(path, track, range(len(track)))):
-        track.motion(index)
+        track[index]

@@ -16,7 +16,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -29,9 +29,9 @@ from numpy.lib.format import write_array
 from mgm.errors import NoMotion, UserError
 from mgm.version import STORE
 from mgm.video.crop import Crop
-from mgm.video.motion import Motion, cells, reference_distance, touched
+from mgm.video.motion import Motion, cells, reference_distance
 
-# Bytes of a video's pixels, up to which all of it is kept in memory once some of it is read.
+# Bytes of a video's pixels, up to which its frames stay in memory once they are read.
 SMALL = 500_000
 # Picture types of B-frames. Other pictures may be references.
 B_PICTURES = ("B", "BI")
@@ -85,7 +85,7 @@ class Facts:
 
     @property
     def small(self) -> bool:
-        """Return whether the video is kept in memory. Toy sets are read thousands of times."""
+        """Return whether frames stay in memory once read. Toy sets are read thousands of times."""
         return 3 * self.frames * self.height * self.width <= SMALL
 
 
@@ -137,6 +137,8 @@ class Track:
         self._frames, packed_N = frames, frames["packed"].astype(np.int64)
         self._start_N = end - np.cumsum(packed_N[::-1])[::-1]
         self.has_mv_T = packed_N > 0
+        # Frames of a small video that were read, by number (`mgm.video.store.read_clips`).
+        self.pixels = dict[int, np.ndarray]()
         self.time_T, self.crc_N = frames["time"], frames["crc"]
         self.offset_N, self.size_N = frames["offset"], frames["size"]
 
@@ -164,64 +166,75 @@ class Track:
         )
 
     def __getitem__(self, frames: slice | int | Sequence[int] | np.ndarray) -> Motion:
-        """Return the motion of some frames: a slice, or numbers from 0."""
-        return self.motion(np.arange(len(self))[frames] if isinstance(frames, slice) else frames)
-
-    def motion(
-        self,
-        frames: int | Sequence[int] | np.ndarray,
-        crop: Crop | None = None,
-        size: int = 0,
-        frame: tuple[int, int] | None = None,
-    ) -> Motion:
-        """Return the motion of frames, by their numbers from 0 in any order.
-
-        Args:
-            crop, size, frame: return it under a crop, as `Motion.under` does, in half of the time.
+        """Return the motion of some frames: a slice, or numbers from 0 in any order.
 
         Raises:
             NoMotion: the file has changed.
             UserError: there is no such frame.
         """
-        index_T = np.atleast_1d(frames)
+        every = np.arange(len(self))
+        index_T = every[frames] if isinstance(frames, slice) else np.atleast_1d(frames)
         whole = index_T.ndim == 1 and (index_T.dtype.kind in "iu" or not len(index_T))
-        if not whole or not ((index_T >= 0) & (index_T < len(self))).all():
+        if not whole or not np.isin(index_T, every).all():
             raise UserError(f"{self.path}: has frames 0 to {len(self) - 1}, and not {frames}")
-        index_T = index_T.astype(np.int64)
-        sides = self.facts.size
+        return self.motion(index_T.astype(np.int64))
+
+    def motion(
+        self,
+        index_T: np.ndarray,
+        crop: Crop | None = None,
+        size: int = 0,
+        frame: tuple[int, int] = (0, 0),
+    ) -> Motion:
+        """Return the motion of frames that the video has.
+
+        Args:
+            crop, size, frame: return it under a crop (`Motion.under`).
+        """
+        stored = self._stored[index_T] if self.facts.small else self._read(index_T)
+        # The cells of a crop are few, and become floats after they are chosen.
+        own = stored.cut(crop, size, frame) if crop else stored
+        scale = np.float32(1 if own.vectors_THW2.dtype == np.float16 else 1 / UNITS)
+        table, moved_T = self._frames[index_T], own.has_mv_T
+        past_T, future_T = (np.where(moved_T, table[x], 1) for x in ("past", "future"))
+        distance_THW = np.where(own.distance_THW, future_T[:, None, None], past_T[:, None, None])
+        return replace(
+            own,
+            vectors_THW2=np.multiply(own.vectors_THW2, scale, dtype=np.float32),
+            distance_THW=distance_THW.astype(np.float32),
+            kind_T=self.kind_T[index_T],
+            time_T=self.time_T[index_T],
+        )
+
+    @cached_property
+    def _stored(self) -> Motion:
+        """The motion of all frames of a small video, as it is stored."""
+        return self._read(np.arange(len(self)))
+
+    def _read(self, index_T: np.ndarray) -> Motion:
+        """Read the motion of frames as it is stored.
+
+        Its vectors are in units, and its distances are True for references in the future.
+        """
+        sides, moved_T = self.facts.size, self.has_mv_T[index_T]
         rows, columns = map(cells, sides)
-        part = slice(0, rows), slice(0, columns)
-        if crop:
-            crop = crop.scaled(frame or sides, sides)
-            part = touched(crop, size, sides)
-        moved_T = self.has_mv_T[index_T]
-        moved_N = index_T[moved_T]
-        table = self._frames[moved_N]
-        kind, scale = ("<i2", 1 / UNITS) if self.facts.vectors in ("source", "h264") else ("<f2", 1)
-        shape = part[0].stop - part[0].start, part[1].stop - part[1].start
+        kind = "<i2" if self.facts.vectors in ("source", "h264") else "<f2"
         # dx and dy lie apart in memory, which is faster to compute with.
-        stored_2NHW = np.empty((2, len(moved_N), *shape), kind)
-        future_NHW = np.zeros((len(moved_N), *shape), bool)
+        vectors_2THW = np.zeros((2, len(index_T), rows, columns), kind)
+        future_THW = np.zeros((len(index_T), rows, columns), bool)
         try:
             with self._open() as file:
-                for n, start in enumerate(self._start_N[moved_N].tolist()):
-                    file.seek(start)
-                    data = zlib.decompress(file.read(table["packed"][n]))
-                    vectors_2HW = np.frombuffer(data, kind, 2 * rows * columns)
-                    stored_2NHW[:, n] = vectors_2HW.reshape(2, rows, columns)[:, *part]
-                    if flags := data[vectors_2HW.nbytes :]:
+                for t in np.flatnonzero(moved_T).tolist():
+                    file.seek(int(self._start_N[index_T[t]]))
+                    data = zlib.decompress(file.read(int(self._frames["packed"][index_T[t]])))
+                    vectors = np.frombuffer(data, kind, 2 * rows * columns)
+                    vectors_2THW[:, t] = vectors.reshape(2, rows, columns)
+                    if flags := data[vectors.nbytes :]:
                         bits = np.unpackbits(np.frombuffer(flags, np.uint8), count=rows * columns)
-                        future_NHW[n] = bits.reshape(rows, columns)[part]
+                        future_THW[t] = bits.reshape(rows, columns)
         except (OSError, ValueError, zlib.error) as error:
             raise NoMotion(f"{self.path}: its motion cannot be read ({error})") from None
-        vectors_2THW = np.zeros((2, len(index_T), *shape), np.float32)
-        vectors_2THW[:, moved_T] = np.multiply(stored_2NHW, np.float32(scale), dtype=np.float32)
-        past_N11, future_N11 = table["past"][:, None, None], table["future"][:, None, None]
-        distance_THW = np.ones((len(index_T), *shape), np.float32)
-        distance_THW[moved_T] = np.where(future_NHW, future_N11, past_N11)
-        about = {"kind_T": self.kind_T[index_T], "time_T": self.time_T[index_T]}
-        vectors_THW2 = np.moveaxis(vectors_2THW, 0, 3)
-        return Motion(vectors_THW2, distance_THW, moved_T, sides, crop, size, **about)
+        return Motion(np.moveaxis(vectors_2THW, 0, 3), future_THW, moved_T, sides)
 
     def _open(self) -> BinaryIO:
         return open(self.path, "rb", 0) if self.data is None else BytesIO(self.data)
