@@ -6,9 +6,15 @@ from pathlib import Path
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until the condition holds, or some seconds have passed."""
+    """Wait until the condition holds.
+
+    Raises:
+        TimeoutError: it does not hold after some seconds.
+    """
     end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"what a test waits for has not come in {seconds} s")
         time.sleep(0.01)
 
 

@@ -103,6 +103,14 @@ def test_jitter_sums_to_zero_and_changes_the_aspect_ratio():
 SEEDS = np.arange(2)
 
 
+@pytest.mark.parametrize("name", [name for name in MASKS if MASKS[name].guided])
+def test_negative_motion_counts_as_none(name):
+    motion = np.random.default_rng(0).normal(size=(2, 8, 28, 28)).astype(np.float32)
+    carried = moved(np.abs(motion))
+    found = [make_mask(name, GRID, 0.75, SEEDS, x, carried) for x in (motion, motion.clip(0))]
+    np.testing.assert_array_equal(*found)
+
+
 BAD = [
     (("cube", GRID, None, SEEDS), "(got 'cube')"),
     ((Mask(name="tube", ratio=0.001), GRID, None, SEEDS), "0.001 hides 0"),

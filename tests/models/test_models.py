@@ -88,6 +88,30 @@ def test_models_are_functions_of_the_seed_and_heads_start_small(batch):
     assert not zero.predict(*batch)[0].any()
 
 
+def test_a_masked_autoencoder_begins_with_xaviers_weights():
+    block = build_mae(PRETRAIN).encoder.blocks[0]
+    # The largest of 768 uniform draws is close to the bound.
+    bound = (6 / (16 + 48)) ** 0.5
+    assert 0.95 * bound < block.attn.qkv.weight.abs().max() <= bound
+    assert not block.mlp.fc1.bias.any()
+
+
+def test_a_classifier_smooths_drops_and_begins_as_its_spec_says(batch):
+    how = {"label_smoothing": 0.2, "drop_path": 0.3, "head_dropout": 0.4, "init_std": 0.005}
+    model = build_classifier(Finetune(**SMALL, **how), 3).eval()
+    assert [block.drop_path for block in model.encoder.blocks] == pytest.approx([0, 0.3])
+    assert model.dropout.p == 0.4
+    # 10 % are 5 standard errors of the deviation of 1,024 draws.
+    weight = model.encoder.blocks[0].mlp.fc1.weight
+    assert weight.std().item() == pytest.approx(0.005, rel=0.1)
+    shaken(model)
+    label_B = torch.tensor([2, 0, 1])
+    loss, _ = model(batch[0], label_B, torch.ones(3))
+    target_BC = F.one_hot(label_B, 3) * 0.8 + 0.2 / 3
+    wanted = -(target_BC * model(batch[0]).log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(loss, wanted)
+
+
 def test_features_are_means_of_normalised_tokens(batch):
     mean, grid = (shaken(build_frozen_encoder(Probe(**SMALL, pool=p))) for p in ("mean", "grid"))
     tokens_BLD = mean.encoder(patchify(batch[0], 2, 8))

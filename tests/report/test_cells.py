@@ -153,8 +153,16 @@ def test_a_part_of_the_runs_is_paired(tmp_path):
     assert {*cells(frame)[cells(frame).row == "Tube"].status} == {"partial"}
     compared = differences(by_place(frame, study), study)
     assert {*zip(compared.n, compared.wanted, compared.status)} == {(6, 8, "partial")}
-    # A verdict on a part says so.
+    tests = frame[frame.column != ""]
+    wide = tests.pivot_table("value", ["dataset", "column", "seed"], "row")
+    units = (wide["MGM"] - wide["Tube"]).dropna()
+    means = units.groupby(["dataset", "column"]).mean()
+    own = compared.set_index(["dataset", "column"])["mean"]
+    assert own.to_dict() == pytest.approx(means.to_dict())
+    # A verdict on a part says so, and names the unit that is most against it.
     judged = verdicts(frame, study)
+    first = units["one", "Linear probe"]
+    assert [*judged.against] == [f"{first.min():.1f} ({first.idxmin()})"]
     assert [*judged.verdict] == ["holds"]
     assert "over 6 of 8 datasets" in predictions_table(judged.assign(paper=np.nan)).note
 

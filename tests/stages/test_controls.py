@@ -3,6 +3,7 @@ import re
 import shutil
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from mgm.stages.controls import (
     look,
     meaning,
     motion_features,
+    picture_features,
 )
 from mgm.video.motion import Motion
 from tests.helpers.small_runs import SMALL
@@ -64,6 +66,16 @@ def test_motion_features_are_statistics_of_vectors():
     np.testing.assert_allclose(one["vector_mean"], [1.5, -0.75])
     for values in motion_features(still()).values():
         assert np.isfinite(values).all()
+
+
+def test_pictures_are_the_middle_frame_the_mean_and_the_mean_change():
+    frames = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), np.uint8)
+    found = picture_features(frames)
+    np.testing.assert_allclose(found["middle_frame"], frames[2].ravel() / 255, atol=1e-6)
+    np.testing.assert_allclose(found["mean_frame"], frames.mean(0).ravel() / 255, atol=1e-5)
+    grey = np.stack([cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in frames]).astype(float)
+    wanted = np.abs(np.diff(grey, axis=0)).mean(0).ravel() / 255
+    np.testing.assert_allclose(found["frame_difference"], wanted, atol=1e-5)
 
 
 def test_a_prepared_folder_has_the_numbers_of_the_measurement(trained, tmp_path):

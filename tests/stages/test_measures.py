@@ -10,7 +10,7 @@ from mgm.errors import UserError
 from mgm.masking import Grid, mask_clips
 from mgm.rng import clip_seed
 from mgm.spec import MASKS, Mask, Measure
-from mgm.stages.coverage import MOVES, coverage, hidden, hidden_shares
+from mgm.stages.coverage import MOVES, coverage, hidden, hidden_motion, hidden_shares
 from mgm.stages.saliency import read_boxes, saliency
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
@@ -120,6 +120,16 @@ def test_coverage_is_the_share_of_moving_pixels_under_each_mask(trained, tmp_pat
         assert found[f"coverage_{name}"] == pytest.approx(np.nanmean(shares))
     assert found["videos"] == np.isfinite(shares).sum()
     assert len(found) == len(MASKS) + 1
+
+
+def test_another_seed_hides_other_pixels(trained):
+    how = trained.index.test, SMALL["clips"], Grid(2, 3, 3), 2, [Mask(name="tube", ratio=0.5)]
+    assert (hidden_motion(*how, seed=0) != hidden_motion(*how, seed=1)).any()
+
+
+def test_videos_are_spread_over_the_list():
+    assert spread(range(10), 3) == [0, 3, 6]
+    assert spread(range(2), 3) == [0, 1]
 
 
 def test_a_clip_without_motion_has_no_share():

@@ -51,6 +51,7 @@ def test_folds_are_units_and_datasets_share_their_runs():
     }
     gate, cells = (found.cells[found.cells.dataset == name] for name in ("gate", "folds"))
     assert [*gate.dataset_seed.unique()] == [0, 1]
+    assert {*found.cells.unit} == {"folds"}
     assert len(cells) == 4 * 3 * 2 == cells.run_id.nunique()
     assert {*gate.run_id} < {*cells.run_id}
     # One fold tests the models of all folds. That of its own is the same run.
@@ -146,10 +147,10 @@ def test_a_test_has_the_model_of_its_pretraining_and_starts_from_it():
 
 
 def test_a_row_may_go_on_from_the_weights_of_another():
-    rows = {"MGM": {}, "MGM, longer": {"from": "MGM"}}
+    rows = {"MGM": {}, "Tube": {"mask": "tube"}, "Longer": {"mask": "tube", "from": "Tube"}}
     found = expanded(rows=rows, compare=[])
-    longer = found.specs[cell(found, row="MGM, longer").pretraining]
-    assert longer.parent == cell(found, row="MGM").pretraining
+    longer = found.specs[cell(found, row="Longer").pretraining]
+    assert longer.parent == cell(found, row="Tube").pretraining
 
 
 def test_only_limits_rows_and_columns():

@@ -225,6 +225,17 @@ def test_an_error_keeps_its_words_where_saving_fails_too(tmp_path, capsys):
     assert "step 3 could not be saved" in capsys.readouterr().err
 
 
+def test_the_gradient_of_micro_batches_is_that_of_the_batch(tmp_path):
+    """AdamW hides its scale, which clipping and the log do not. Float32 sums differ by 1e-6."""
+    norms = []
+    for parts in (1, 4):
+        model = ToyModel()
+        model[2].p = 0.0
+        trained(tmp_path / str(parts), RunOptions(accumulate=parts), model)
+        norms.append([line[3] for line in log(tmp_path / str(parts))])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
 @pytest.mark.slow
 def test_a_compiled_model_is_the_same_up_to_rounding(tmp_path):
     plain, _ = trained(tmp_path / "plain")

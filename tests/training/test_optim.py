@@ -3,8 +3,8 @@ import math
 import pytest
 
 from mgm.models import build_classifier, build_mae
-from mgm.spec import Finetune, Optim, Pretrain
-from mgm.training.optim import learning_rate, parameter_groups
+from mgm.spec import Finetune, FinetuneOptim, Optim, Pretrain
+from mgm.training.optim import build_optimiser, learning_rate, parameter_groups
 from tests.helpers.small_runs import SMALL
 
 
@@ -36,6 +36,15 @@ def test_every_parameter_is_in_one_group_and_one_dimensional_ones_do_not_decay()
             0.0 if parameter.ndim == 1 or name == "mask_token" else 0.05
         ), name
     assert {group["lr_scale"] for group in groups} == {1.0}
+
+
+def test_adamw_has_the_settings_of_its_spec():
+    model = build_classifier(Finetune(**SMALL), classes=3)
+    optim = FinetuneOptim(betas=(0.8, 0.95), weight_decay=0.3)
+    groups = build_optimiser(model, optim, layer_decay=0.5).param_groups
+    assert {group["betas"] for group in groups} == {(0.8, 0.95)}
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.3}
+    assert {group["lr_scale"] for group in groups} == {0.125, 0.25, 0.5, 1.0}
 
 
 def test_layer_decay_grows_towards_the_input():

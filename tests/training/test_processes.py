@@ -84,7 +84,6 @@ def test_a_run_of_two_processes_keeps_its_steps(data, tmp_path):
         # torchrun has a status of its own.
         assert process.wait(60)
         wait_for(lambda ranks=ranks: not any(map(is_alive, ranks)))
-        assert not any(map(is_alive, ranks))
         assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] > before + 2
     assert torchrun([LONG], data, stopped).wait(200) == 0
     name = f"{LONG.run_id}/weights.safetensors"

@@ -115,7 +115,6 @@ def test_a_killed_run_takes_its_workers_along_and_ends_bit_equal(data, whole, sp
     process.kill()
     process.join()
     wait_for(lambda: not any(map(is_alive, reading)))
-    assert not any(map(is_alive, reading))
     run_specs([spec], {"ssv2": [data]}, tmp_path)
     assert outcome(tmp_path, spec) == whole[spec.run_id]
 

@@ -65,6 +65,8 @@ def test_resized_covers_the_area_and_ratio_it_should():
     # No box fits: the largest central one within the ratios.
     narrow = resized(10, 400, np.random.default_rng(0))
     assert (narrow.height, narrow.width) == (10, 13)
+    # Aspects are log-uniform. Boxes below 0.4 of the area all fit. 5 standard errors are 0.03.
+    assert abs(np.log(ratio[area < 0.4]).mean()) < 0.03
 
 
 @pytest.mark.parametrize("side", [20, 40, 48, 61, 120, 200])
@@ -87,6 +89,13 @@ def test_crops_are_scaled_nearly_as_pillow_does(side, flip):
 def test_crops_that_shrink_little_are_scaled_as_videomaes_opencv_does(size):
     frame = random_clip().frames_THWC[0]
     expected = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(resize(frame, *size), expected)
+
+
+@pytest.mark.parametrize("size", [(31, 44), (20, 28)])
+def test_crops_that_shrink_by_more_are_means_of_all_pixels(size):
+    frame = random_clip().frames_THWC[0]
+    expected = cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(resize(frame, *size), expected)
 
 
@@ -187,6 +196,11 @@ def test_segments_take_one_frame_of_each(n, frames, seed):
         assert index_T.tolist() == [0] * frames
     else:
         assert (index_T // (n // frames)).tolist() == list(range(frames))
+
+
+def test_each_segment_has_a_draw_of_its_own():
+    index_T = transform.segments(160, 16, np.random.default_rng(0))
+    assert len({*(index_T % 10).tolist()}) > 3
 
 
 @given(st.integers(1, 300))
