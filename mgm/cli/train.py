@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from mgm.cli.base import Data, Out, app, grouped, places, processes
 from mgm.console import say, show
-from mgm.data.index import require_same_data
+from mgm.data.index import with_digest
 from mgm.errors import UserError, as_user_error, nearest
 from mgm.files import read_json, write_text
 from mgm.results.run import EXTERNAL, RESULT, External, external, own_result, own_spec
@@ -53,12 +53,13 @@ def run(
         return
     if not specs:
         raise UserError("mgm run: no spec; `mgm run --fields pretrain` lists what it may contain")
-    wanted = [complete(read_json(path), str(path), out) for path in specs]
+    where = places(data)
+    given = (complete(read_json(path), str(path), out) for path in specs)
+    wanted = [with_digest(spec, where) for spec in given]
     # A finished run should not cost an import of PyTorch.
-    to_do, where = list[Spec](), places(data)
+    to_do = list[Spec]()
     for spec in wanted:
-        if result := own_result(out / spec.run_id):
-            require_same_data(spec.run_id, spec.data.dataset, result.data.digest, where)
+        if own_result(out / spec.run_id):
             show(f"{spec.run_id}: already done")
         else:
             to_do.append(spec)

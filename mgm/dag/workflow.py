@@ -28,8 +28,6 @@ from mgm.study import STUDIES
 from mgm.study.expand import expand, with_parents
 from mgm.study.scales import load_suite
 
-# Datasets that `mgm prepare` reads from a download.
-DOWNLOADS = [name for name, dataset in PUBLISHED.items() if not dataset.derived_from]
 SMI_S = 20  # seconds that nvidia-smi may take
 
 
@@ -48,16 +46,12 @@ class Workflow:
     Attributes:
         specs: every run by its id, parents before children.
         places: the folder of each dataset, by key.
-        sources: folders of downloads by published dataset, as `--config ucf101=DIR` names them.
         batches: the run ids of each batch, by its name. The name begins with the stage.
     """
 
     def __init__(self, config: Mapping[str, Any]):
-        self.sources = {name: str(config[name]) for name in DOWNLOADS if name in config}
-        own = {name: value for name, value in config.items() if name not in self.sources}
-        names = ", ".join([*DagOptions.model_fields, *DOWNLOADS])
-        with valid("--config ", f"the options are {names}"):
-            self.options = options = DagOptions.model_validate(own)
+        with valid("--config ", f"the options are {', '.join(DagOptions.model_fields)}"):
+            self.options = options = DagOptions.model_validate(config)
         self.suite = suite = load_suite(options.study or ("paper" if options.slurm else "smoke"))
         self.studies, self.scale, self.name = suite.studies, suite.scale, suite.name
         alone = suite.studies[0].execution if len(suite.studies) == 1 else None
@@ -72,9 +66,6 @@ class Workflow:
         }
         self.keys = {str(place): key for key, place in self.places.items()}
         self._key_of = {(one.name or key, one.digest): key for key, one in self.datasets.items()}
-        for name in self.sources:
-            if name not in self.datasets:
-                raise UserError(f"--config {name}: {self.name} does not use this dataset")
         # A Slurm job per run: jobs wait in the queue, not for each other.
         self.batches = self._batches(1 if options.slurm else suite.scale.specs_per_job)
         self._batch_of = {one: name for name, batch in self.batches.items() for one in batch}
@@ -207,10 +198,8 @@ class Workflow:
         elif parts:
             folders = (str(self.places[part]) for part in parts)
             words = [dataset.name or key, *sum(zip(("--source", "--target"), folders), ())]
-        elif key in PUBLISHED:
-            words = [key, "--source", self.sources.get(key, "DIR")]
         else:
-            words = ["folder", "--source", "DIR"]
+            words = [key if key in PUBLISHED else "folder", "--source", "DIR"]
         if processes and not parts:
             words += ["--processes", str(processes)]
         return shlex.join(["mgm", "prepare", *words, "--out", place])
@@ -221,14 +210,19 @@ class Workflow:
         Args:
             places: the datasets that jobs make.
         """
-        for place in places:
-            command = self.prepare(place)
-            if "--source DIR" in command:
+        # Runs are named by what they see, so downloads are prepared before runs are planned.
+        if missing := [place for place in places if self.datasets[self.keys[place]].root]:
+            commands = list[str]()
+            # A set comes before those that are made of it.
+            for place in sorted(missing, key=lambda place: len(self.made_from(place))):
+                command = self.prepare(place)
                 # A study may have a script that prepares its videos.
                 for script in STUDIES.glob("*.py"):
                     if f"{self.keys[place]}-".startswith(f"{script.stem}-"):
                         command = f"python studies/{script.name} DIR"
-                raise UserError(f"{place}/index.json: is missing; run `{command}`")
+                commands.append(command)
+            first = ", then ".join(f"`{command}`" for command in dict.fromkeys(commands))
+            raise UserError(f"{missing[0]}/index.json: is missing; run {first}")
         with locked(self.results / "start.lock", f"{self.name}: the start"):
             file = self.options.study
             own = file if file.endswith((".yaml", ".yml")) else ""

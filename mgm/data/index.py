@@ -13,7 +13,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from mgm.video.track import Track
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Run)
 # Fields of an index that index.json has as they are.
 TOLD = ("classes", "excluded", "digest", "note", "drawn", "settings")
 SPLITS = ("train", "test")
@@ -323,26 +323,23 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def require_same_data(
-    run_id: str, dataset: str, digest: str, data: Mapping[str, Sequence[Path]]
-) -> None:
-    """Check that a finished run saw the videos that its dataset's folders have now.
+def with_digest(spec: S, data: Mapping[str, Sequence[Path]]) -> S:
+    """Return a spec that names the videos it sees, by the digest of its dataset's folder.
 
-    Args:
-        dataset, digest: those of its result.
-        data: folders by dataset. Without one for this dataset, there is nothing to compare.
+    So its run id does too. Two preparations of a dataset are two runs.
     """
-    found = dict[Path, str]()
-    for folder in data.get(dataset, ()):
-        # A run that needs the folder says what is wrong with it.
-        with suppress(UserError):
-            found[folder] = read_about(folder).digest
-    if found and digest not in found.values():
-        have = ", ".join(f"{folder} has {digest}" for folder, digest in found.items())
-        raise UserError(
-            f"{run_id}: was run on another preparation of {dataset} (digest {digest}, and {have}); "
-            "move its folder away, or prepare as then"
-        )
+    if spec.data.digest:
+        return spec
+    name = spec.data.dataset
+    digest_of = {str(folder): read_about(folder).digest for folder in data.get(name, ())}
+    if not digest_of:
+        raise UserError(f"dataset {name} has no folder; pass --data {name}=FOLDER")
+    digest, *others = {*digest_of.values()}
+    if others:
+        have = ", ".join(f"{folder} has {digest}" for folder, digest in digest_of.items())
+        raise UserError(f"dataset {name} has several folders ({have}); name one by data.digest")
+    own = spec.data.model_copy(update={"digest": digest})
+    return spec.model_copy(update={"data": own})
 
 
 def require_labels(index: Index, spec: Run) -> None:

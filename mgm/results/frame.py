@@ -5,7 +5,6 @@ results/NAME.csv.xz, by run and metric: a clone shows all, and can add more.
 """
 
 import lzma
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import nan
@@ -96,7 +95,7 @@ def load(name: str, results: Path = Path("results")) -> Published:
     states, problems, since = states_of(found, folder), found.problems, dict[str, list[str]]()
     table = joined(found, states)
     own = (path.parent.name for path in sorted(folder.glob(f"*/{RESULT}")))
-    problems += _unwanted(folder, own, found.specs) + _mixed(folder, found.specs, states)
+    problems += _unwanted(folder, own, found.specs)
     if packed.is_file():
         archive = read_table(packed)
         problems += _unwanted(packed, _finished(archive), found.specs)
@@ -202,23 +201,6 @@ def _unwanted(place: Path, run_ids: Iterable[str], specs: Mapping[str, Spec]) ->
     gone = [run_id for run_id in run_ids if run_id not in specs]
     what = f"has {len(gone)} runs that are not wanted any more, such as "
     return [f"{place}: {what}{gone[0]}, and does not show them"] if gone else []
-
-
-def _mixed(folder: Path, specs: Mapping[str, Spec], states: Mapping[str, Status]) -> list[str]:
-    """Return a sentence per dataset of which runs saw several preparations.
-
-    A spec of a published set has no digest, so it does not tell them apart.
-    """
-    runs_of = defaultdict[str, dict[str, str]](dict)
-    for run_id, spec in specs.items():
-        if not spec.data.digest and (result := states[run_id].result):
-            runs_of[spec.data.dataset].setdefault(result.data.digest, run_id)
-    return [
-        f"{folder}: its runs saw {len(runs)} preparations of {name}, such as {' and '.join(runs)} "
-        f"({' and '.join(runs.values())}), and do not compare"
-        for name, runs in runs_of.items()
-        if len(runs) > 1
-    ]
 
 
 def with_means(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFrame:

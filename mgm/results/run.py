@@ -130,13 +130,11 @@ def own_spec(folder: Path) -> Spec:
 
 
 def status(folder: Path, spec: Spec) -> Status:
-    """Return the state of a run. A result of another spec or dataset does not count."""
+    """Return the state of a run. A result of another spec does not count."""
     try:
         result = own_result(folder)
     except (UserError, OSError) as error:
         return Status("not run", str(error))
-    if result and spec.data.digest not in ("", result.data.digest):
-        return Status("not run", f"{folder / RESULT}: is of other videos of {result.data.dataset}")
     if result:
         return Status("finished", result=result)
     if (error_file := folder / "error.txt").is_file():

@@ -4,7 +4,7 @@ A spec contains only the fields that determine a run's result. `RunOptions` cont
 that must not change it: threads, workers, accumulation, compilation and so on.
 """
 
-from mgm.spec.datasets import GENERATED, PUBLISHED, SHARED, data_name, title_of
+from mgm.spec.datasets import GENERATED, PUBLISHED, SHARED, title_of
 from mgm.spec.masks import FLOWS, MASKS, Flow, FrozenModel, Mask, mask_info
 from mgm.spec.options import CONTROLS, ApplyOptions, Control, PredictOptions, RunOptions
 from mgm.spec.run_specs import (

@@ -5,10 +5,6 @@ dataset that is not in the table is generated, or the user's own.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mgm.spec.run_specs import Data
 
 GENERATED = "generated videos"  # the note of a generated set's index begins with this
 # The task of two prepared sets whose classes are shared by name.
@@ -60,12 +56,3 @@ PUBLISHED = {
 def title_of(dataset: str) -> str:
     """Return the name in tables of a dataset that is not generated."""
     return PUBLISHED[dataset].title if dataset in PUBLISHED else dataset
-
-
-def data_name(data: "Data") -> str:
-    """Return a dataset's name for readers. A set that is drawn in a published one's place says so.
-
-    A published set has no digest in a spec, and a drawn one has.
-    """
-    drawn = data.dataset in PUBLISHED and data.digest
-    return title_of(data.dataset) + " stand-in (generated)" * bool(drawn)

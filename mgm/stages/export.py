@@ -10,7 +10,8 @@ from mgm.errors import UserError, require_new
 from mgm.files import replacing, write_text
 from mgm.models.vit import IMAGENET_MEAN, IMAGENET_STD
 from mgm.models.weights import read_weights, to_huggingface
-from mgm.spec import Finetune, Pretrain, data_name
+from mgm.results.run import read_result
+from mgm.spec import GENERATED, Finetune, Pretrain, title_of
 from mgm.stages.apply import recorded_classes, trained_spec
 from mgm.stages.run import verified_weights
 
@@ -31,7 +32,9 @@ def export(run: Path, out: Path, force: bool = False) -> str:
         )
     require_new(out / "model.safetensors", force)
     weights, about = read_weights(path), {"run": spec.run_id, "weights_sha256": digest}
-    about |= {"dataset": data_name(spec.data), "data_digest": spec.data.digest}
+    result = read_result(run)
+    drawn = " stand-in (generated)" * bool(result and result.data.note.startswith(GENERATED))
+    about |= {"dataset": title_of(spec.data.dataset) + drawn, "data_digest": spec.data.digest}
     config = _config(spec) | {"mgm": {**about, "seed": spec.seed, "stride": spec.clips.stride}}
     if isinstance(spec, Finetune):
         names = recorded_classes(run) or [f"LABEL_{n}" for n in range(len(weights["head.bias"]))]

@@ -33,8 +33,7 @@ def finetune(spec: Finetune, run: RunContext) -> dict[str, float]:
             yield (frames_BTHWC, target, batch["weight_B"]), host
 
     names = [video.name for video in videos]
-    digest = run.index.digest
-    run.failed = train(spec, model, names, digest, batches, run.folder, run.options)
+    run.failed = train(spec, model, names, batches, run.folder, run.options)
     if distributed.is_main():
         save_weights(model, run.folder / "weights.safetensors")
     return test(spec, run, model)

@@ -26,8 +26,7 @@ def pretrain(spec: Pretrain, run: RunContext) -> dict[str, float]:
             yield (batch["frames_BTHWC"], batch["masked_BL"], batch["weight_B"]), host
 
     names = [video.name for video in videos]
-    digest = run.index.digest
-    run.failed = train(spec, model, names, digest, batches, run.folder, run.options)
+    run.failed = train(spec, model, names, batches, run.folder, run.options)
     if distributed.is_main():
         save_weights(model, run.folder / "weights.safetensors")
     return {}

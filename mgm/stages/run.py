@@ -19,7 +19,7 @@ import torch
 
 from mgm import rng
 from mgm.console import duration, show
-from mgm.data.index import Index, Video, read_index, require_labels, require_same_data
+from mgm.data.index import Index, Video, read_index, require_labels
 from mgm.data.loader import Batch, on_device, training_batches
 from mgm.errors import UserError, as_user_error
 from mgm.files import locked, write_text
@@ -55,7 +55,6 @@ class RunContext:
         workers: processes that read videos, per training process.
         failed: names of the training videos that could not be read.
         parents: {run id: SHA-256 of its weights}, of the weights that were loaded.
-        data: folders of prepared datasets by name.
     """
 
     folder: Path
@@ -66,18 +65,10 @@ class RunContext:
     workers: int
     failed: list[str] = field(default_factory=list)
     parents: dict[str, str] = field(default_factory=dict)
-    data: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
     def weights(self, run_id: str) -> Path:
-        """Return the path of a parent's weights (`verified_weights`).
-
-        If the folder of its dataset is given, it must have the videos that the parent saw. A parent
-        that names its videos by a digest may have seen others, such as another drawn world.
-        """
-        folder = self.results / run_id
-        if (result := own_result(folder)) and not result.spec["data"]["digest"]:
-            require_same_data(run_id, result.data.dataset, result.data.digest, self.data)
-        path, self.parents[run_id] = verified_weights(folder)
+        """Return the path of a parent's weights (`verified_weights`)."""
+        path, self.parents[run_id] = verified_weights(self.results / run_id)
         return path
 
     def training_videos(self, spec: Run) -> list[Video]:
@@ -184,7 +175,7 @@ def run_specs(
     for spec in specs:
         folder = out / spec.run_id
         try:
-            with _to_do(folder, spec, data) as to_do:
+            with _to_do(folder, spec) as to_do:
                 if to_do:
                     with _recorded(folder):
                         _run_one(spec, folder, data, options)
@@ -200,11 +191,8 @@ def run_specs(
 
 
 @contextmanager
-def _to_do(folder: Path, spec: Spec, data: Mapping[str, Sequence[Path]]) -> Iterator[bool]:
-    """Hold the lock of a run. Yield whether it must be computed: False if it is finished.
-
-    A finished run must have seen the videos that its dataset has now.
-    """
+def _to_do(folder: Path, spec: Spec) -> Iterator[bool]:
+    """Hold the lock of a run. Yield whether it must be computed: False if it is finished."""
     with ExitStack() as lock:
         done = False
         if distributed.is_main():
@@ -212,8 +200,7 @@ def _to_do(folder: Path, spec: Spec, data: Mapping[str, Sequence[Path]]) -> Iter
             # What a killed process was writing, as large as a checkpoint.
             for part in folder.glob(".[0-9]*.*"):
                 part.unlink()
-            if result := own_result(folder):
-                require_same_data(spec.run_id, spec.data.dataset, result.data.digest, data)
+            if own_result(folder):
                 done = True
                 remove_checkpoint(folder)
                 show(f"{spec.run_id}: already done")
@@ -256,7 +243,7 @@ def _run_one(
     if distributed.is_main():
         write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
     where = folder, folder.parent, find_index(spec, data)
-    run = RunContext(*where, options, best_device(), readers(options), data=data)
+    run = RunContext(*where, options, best_device(), readers(options))
     # Each stage has imports of its own.
     name = spec.name if isinstance(spec, Measure) else spec.stage
     file = {"sample": "samples", "hidden": "coverage"}.get(name, name)
@@ -299,12 +286,12 @@ def _run_one(
 
 
 def find_index(spec: Run, data: Mapping[str, Sequence[Path]]) -> Index:
-    """Return the index of the spec's dataset, with its digest if it names one."""
+    """Return the index that has the digest of the spec's dataset."""
     name, wanted = spec.data.dataset, spec.data.digest
     indices = [read_index(folder) for folder in data.get(name, ())]
     if not indices:
         raise UserError(f"{spec.run_id}: dataset {name} has no folder; pass --data {name}=FOLDER")
-    if found := next((index for index in indices if wanted in ("", index.digest)), None):
+    if found := next((index for index in indices if index.digest == wanted), None):
         return found
     digests = ", ".join(f"{index.root} has {index.digest}" for index in indices)
     raise UserError(f"{spec.run_id}: needs {name} with digest {wanted}, and {digests}")

@@ -389,16 +389,25 @@ class _Runs:
         # Datasets of the same folders share their runs.
         key = Path(root).name if place.seeded else name
         if key not in known:
-            digest = "" if key in PUBLISHED else self.digests.get(key, "")
-            # The folder of a frozen study may be gone.
-            if key not in PUBLISHED and (not digest or Path(root, "index.json").is_file()):
-                digest = read_about(Path(root)).digest
-            known[key] = ScaleDataset(root=root, recipe=place.recipe, digest=digest)
+            known[key] = ScaleDataset(
+                root=root, recipe=place.recipe, digest=self._digest(key, root)
+            )
         elif known[key].root != root:
             raise UserError(
                 f"study {study.study}: {root} and {known[key].root} have the same name; rename one"
             )
         return key, known[key]
+
+    def _digest(self, key: str, root: str) -> str:
+        """Return the digest of a prepared folder.
+
+        The folder of a frozen study may be gone. Runs on a published set can be planned before it
+        is prepared, and have no digest yet.
+        """
+        known = self.digests.get(key, "")
+        if Path(root, "index.json").is_file() or not (known or key in PUBLISHED):
+            return read_about(Path(root)).digest
+        return known
 
     def _of_scale(self, name: str, seed: int | None) -> tuple[str, ScaleDataset]:
         """Return the key and the origin of a dataset of the scale."""
@@ -411,12 +420,17 @@ class _Runs:
         own = scale.datasets[name]
         if own.generate:
             return self._drawn(name, name, own.generate, seed)
-        key = name if seed is None else f"{name}-{seed}"
+        key, known = name if seed is None else f"{name}-{seed}", self.found.datasets
+        if key in known:
+            return key, known[key]
         if own.adapt:
             (one, source), (two, target) = (self._of_scale(part, seed) for part in own.adapt)
             digest = task_digest(name, source.digest, target.digest)
             own = ScaleDataset(adapt=(one, two), name=name, recipe=own.recipe, digest=digest)
-        return key, self.found.datasets.setdefault(key, own)
+        if own.root:
+            own = own.model_copy(update={"digest": self._digest(key, own.root)})
+        # Its parts were added meanwhile.
+        return key, known.setdefault(key, own)
 
     def _drawn(
         self, name: str, like: str, fields: Mapping[str, Any], seed: int | None

@@ -29,12 +29,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         ) from error
 
 
-def load_checkpoint(folder: Path, run_id: str, digest: str) -> dict[str, Any] | None:
-    """Load a run's checkpoint; None if there is none. Every process of a run reads it.
-
-    Args:
-        digest: of the prepared set that the run trains on.
-    """
+def load_checkpoint(folder: Path, run_id: str) -> dict[str, Any] | None:
+    """Load a run's checkpoint; None if there is none. Every process of a run reads it."""
     path = folder / NAME
     if not path.exists():
         return None
@@ -50,11 +46,6 @@ def load_checkpoint(folder: Path, run_id: str, digest: str) -> dict[str, Any] | 
         raise UserError(f"{path}: is damaged, or from another version; delete it")
     if state["run_id"] != run_id:
         raise UserError(f"{path}: belongs to run {state['run_id']}, not to {run_id}")
-    if state["digest"] != digest:
-        raise UserError(
-            f"{path}: saw another preparation of its dataset (digest {state['digest']}, now "
-            f"{digest}); prepare as then, or delete it to begin anew"
-        )
     return state
 
 

@@ -37,7 +37,6 @@ def train(
     spec: Pretrain | Finetune,
     model: nn.Module,
     videos: Sequence[str],
-    digest: str,
     batches: Callable[[int, dict[int, UserError]], Batches],
     folder: Path,
     options: RunOptions = RunOptions(),
@@ -61,7 +60,6 @@ def train(
         batches: yields the batches from a step on, and enters the videos that cannot be read in a
             dict: {position: why}.
         videos: names of the training videos. At most 1 % of them may fail.
-        digest: of the prepared set. A checkpoint of another one is refused.
 
     Raises:
         UserError: the batch cannot be divided equally among processes and micro-batches, the loss
@@ -89,7 +87,7 @@ def train(
     first, failures, unread = 0, dict[str, str](), dict[int, UserError]()
 
     # --- Restore the state of the last checkpoint ---
-    state = load_checkpoint(folder, spec.run_id, digest)
+    state = load_checkpoint(folder, spec.run_id)
     if len({*distributed.gather(state and state["step"])}) > 1:
         raise UserError(f"{folder}: the processes see different checkpoints; run again")
     if state:
@@ -103,7 +101,7 @@ def train(
 
     def save_at(step: int) -> None:
         made = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-        about = {"run_id": spec.run_id, "digest": digest, "step": step, "failed": failures}
+        about = {"run_id": spec.run_id, "step": step, "failed": failures}
         save_checkpoint(folder, about | made)
 
     # --- Compile the model with its loss, and share gradients between processes ---

@@ -268,19 +268,6 @@ def test_packing_elsewhere_loses_no_number_and_no_prediction(place):
     assert (path.read_bytes(), frozen.read_bytes()) == (packed, before)
 
 
-def test_runs_of_two_preparations_of_a_set_are_told(place):
-    ucf101 = {"ucf101": {"root": "data/ucf101"}}
-    study = study_of(datasets=ucf101, dataset_seeds=(), seeds="0-1", compare=[])
-    found = run(place, study)
-    assert load("small", place / "results").problems == []
-    spec = [*found.specs.values()][-1]
-    data = {"dataset": "ucf101", "digest": "0123456789ab", "classes": 2, "train": 4, "test": 2}
-    finish(place / "results/small", spec, data=data)
-    [problem] = load("small", place / "results").problems
-    assert "its runs saw 2 preparations of ucf101" in problem
-    assert spec.run_id in problem
-
-
 def test_names_that_look_like_missing_values_stay_names(place):
     rows = {name: {"optim.steps": 10 + at} for at, name in enumerate(("None", "NA", "null", "007"))}
     study = study_of(dataset_seeds="1-2", rows=rows, compare=[["NA", "007"]])

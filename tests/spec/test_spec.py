@@ -18,7 +18,6 @@ from mgm.spec import (
     Probe,
     Sample,
     Views,
-    data_name,
     mask_info,
     parse,
 )
@@ -184,14 +183,3 @@ def test_a_mask_that_was_mended_is_another_run_and_the_old_spec_is_still_read():
     fields = json.loads(run.model_dump_json())
     assert fields["mask"]["version"] == mask_info("warped").version == 2
     assert parse(_with(fields, ("mask", "version"), 1), "spec.json").run_id != run.run_id
-
-
-def test_videos_that_are_drawn_in_a_published_sets_place_say_so():
-    """The user's own videos have a digest too."""
-
-    def told(name, digest="0123456789ab"):
-        return data_name(Data(dataset=name, digest=digest))
-
-    assert told("mine") == "mine"
-    assert told("ssv2") == "SSv2 stand-in (generated)"
-    assert told("ssv2", digest="") == "SSv2"

@@ -1,5 +1,6 @@
 """Runs in their folders: what they leave, what they refuse, and what they take from parents."""
 
+import dataclasses
 import json
 import os
 import re
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from mgm.cli import app
 from mgm.cli.train import complete, fields_of
-from mgm.data.index import read_index
+from mgm.data.index import read_index, with_digest, write_index
 from mgm.errors import UserError
 from mgm.files import locked
 from mgm.results.run import own_result, read_result, status
@@ -23,7 +26,7 @@ from mgm.spec import STAGES, Augment, Data, Mask, Model, RunOptions, parse, read
 from mgm.stages import run as runs
 from mgm.stages.apply import find_trained, recorded_classes
 from mgm.stages.pretrain import pretrain
-from mgm.stages.run import run_specs, verified_weights
+from mgm.stages.run import find_index, run_specs, verified_weights
 from tests.helpers.errors import refused
 from tests.helpers.small_runs import FINETUNE, PRETRAIN, without_file
 from tests.stages.conftest import PROBE, TUNED
@@ -88,39 +91,28 @@ def test_a_finished_run_is_never_trained_again(results, data, monkeypatch, capsy
     assert "already done" in capsys.readouterr().err
 
 
-def finished_as(spec, digest: str, results: Path, out: Path) -> None:
-    """Copy PRETRAIN's run as that of `spec`, which saw videos of this digest."""
-    shutil.copytree(results / PRETRAIN.run_id, out / spec.run_id, dirs_exist_ok=True)
-    path = out / spec.run_id / "result.json"
-    own = json.loads(path.read_text()) | {"run_id": spec.run_id, "spec": spec.model_dump()}
-    own["data"]["digest"] = digest
-    path.write_text(json.dumps(own))
-
-
-def test_done_means_the_same_videos(results, data, tmp_path):
-    """A published set has no digest in a spec. A run or a parent of another preparation is named."""
-    spec = PRETRAIN.model_copy(update={"data": Data(dataset="ssv2")})
-    finished_as(spec, PRETRAIN.data.digest, results, tmp_path)
-    run_specs([spec], data, tmp_path)
-    finished_as(spec, "0123456789ab", results, tmp_path)
-    with refused(f"{spec.run_id}: was run on another preparation of ssv2"):
-        run_specs([spec], data, tmp_path)
-    child = PROBE.model_copy(update={"parent": spec.run_id, "data": spec.data})
-    with refused(f"{spec.run_id}: was run on another preparation of ssv2"):
-        run_specs([child], data, tmp_path)
-    # Without its folder, there is nothing to compare.
-    for folders in ({}, {"ssv2": [tmp_path / "gone"]}):
-        run_specs([spec], folders, tmp_path)
-
-
-def test_a_model_of_one_drawn_world_is_probed_on_another(results, data, tmp_path):
-    """Both are sets of one name. The parent's spec names its own by their digest."""
-    seen = Data(dataset="ssv2", digest="0123456789ab")
-    parent = PRETRAIN.model_copy(update={"data": seen})
-    finished_as(parent, seen.digest, results, tmp_path)
-    probe = PROBE.model_copy(update={"parent": parent.run_id})
-    run_specs([probe], data, tmp_path)
-    assert own_result(tmp_path / probe.run_id).parents.keys() == {parent.run_id}
+def test_two_preparations_are_two_runs(results, data, tmp_path):
+    """A spec without a digest is named by the videos of the folder that it is given."""
+    [folder] = data["ssv2"]
+    bare = PRETRAIN.model_copy(update={"data": Data(dataset="ssv2")})
+    assert with_digest(bare, data) == PRETRAIN
+    index = read_index(folder)
+    write_index(dataclasses.replace(index, root=tmp_path / "other", digest="0123456789ab"))
+    other = with_digest(bare, {"ssv2": [tmp_path / "other"]})
+    assert other.data.digest == "0123456789ab"
+    assert other.run_id != PRETRAIN.run_id
+    # What a run saw is found again by its digest alone.
+    both = {"ssv2": [folder, tmp_path / "other"]}
+    assert find_index(other, both).root == tmp_path / "other"
+    assert find_index(PRETRAIN, both) == index
+    with refused("dataset ssv2 has several folders", "0123456789ab", PRETRAIN.data.digest):
+        with_digest(bare, both)
+    with refused("dataset ssv2 has no folder; pass --data ssv2=FOLDER"):
+        with_digest(bare, {})
+    (tmp_path / "spec.json").write_text(bare.model_dump_json())
+    words = ["run", str(tmp_path / "spec.json"), "--data", f"ssv2={folder}", "--out", str(results)]
+    said = CliRunner().invoke(app, words)
+    assert f"{PRETRAIN.run_id}: already done" in said.stderr
 
 
 def test_a_copied_or_renamed_run_is_a_model(results, tmp_path):

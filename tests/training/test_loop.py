@@ -15,7 +15,6 @@ from mgm.spec import Optim, Pretrain, RunOptions
 from mgm.training.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from mgm.training.loop import train
 from tests.helpers.disk import full_disk
-from tests.helpers.errors import refused
 from tests.helpers.small_runs import SMALL
 
 STEPS = 24
@@ -52,7 +51,6 @@ def trained(
     stop_at=None,
     spoil_at=None,
     failing=(),
-    digest="now",
     **optim,
 ) -> tuple[torch.Tensor, list[str]]:
     """Train a toy. Return its weights, and the videos that could not be read.
@@ -76,7 +74,7 @@ def trained(
 
     videos = [f"video {number}" for number in range(1000)]
     folder.mkdir(exist_ok=True)
-    failed = train(toy_spec(**optim), model, videos, digest, batches, folder, options)
+    failed = train(toy_spec(**optim), model, videos, batches, folder, options)
     return torch.cat([x.detach().flatten() for x in model.parameters()]), failed
 
 
@@ -92,7 +90,7 @@ def test_stopped_at_any_step_and_resumed_weights_and_log_are_bit_equal(tmp_path)
         folder = tmp_path / f"stopped-{step}"
         with pytest.raises(Stop):
             trained(folder, stop_at=step)
-        assert load_checkpoint(folder, RUN, "now")["step"] == step
+        assert load_checkpoint(folder, RUN)["step"] == step
         assert torch.equal(trained(folder)[0], whole), step
         assert log(folder) == log(tmp_path / "whole")
     assert [line[0] for line in log(folder)] == list(range(1, STEPS + 1))
@@ -148,7 +146,7 @@ def test_an_error_of_a_step_is_raised_as_it_is_and_costs_no_step(tmp_path):
     with pytest.raises(RuntimeError, match="an illegal memory access"):
         trained(tmp_path / "run", model=model)
     assert len(calls) == 6
-    assert load_checkpoint(tmp_path / "run", RUN, "now")["step"] == 5
+    assert load_checkpoint(tmp_path / "run", RUN)["step"] == 5
     assert torch.equal(trained(tmp_path / "run")[0], whole)
 
 
@@ -162,12 +160,12 @@ def test_unreadable_videos_are_counted_and_too_many_end_the_run(tmp_path):
     with pytest.raises(UserError, match="11 of 1000 training videos .* 1 %; the first: 0.mp4"):
         trained(tmp_path / "b", failing=[*many[:8], (1, 20), (1, 21), (1, 22)])
     # The steps before are kept, and without the videos of a step that was not made.
-    state = load_checkpoint(tmp_path / "b", RUN, "now")
+    state = load_checkpoint(tmp_path / "b", RUN)
     assert (state["step"], len(state["failed"])) == (1, 8)
 
 
 def test_a_torn_checkpoint_or_a_flipped_bit_anywhere_is_refused(tmp_path):
-    state = {"run_id": "run-1", "digest": "now", "step": 2, "failed": {}}
+    state = {"run_id": "run-1", "step": 2, "failed": {}}
     state["model"] = {"x": torch.ones(9)}
     save_checkpoint(tmp_path, state)
     path = tmp_path / "checkpoint.pt"
@@ -178,30 +176,21 @@ def test_a_torn_checkpoint_or_a_flipped_bit_anywhere_is_refused(tmp_path):
         path.write_bytes(changed)
         # Bits between the parts of the file have no meaning.
         with suppress(UserError):
-            found = load_checkpoint(tmp_path, "run-1", "now")
+            found = load_checkpoint(tmp_path, "run-1")
             assert torch.equal(found["model"].pop("x"), torch.ones(9))
             assert found == {**state, "model": {}, "format": FORMAT}
     for share in (0.0, 0.5, 0.999):
         path.write_bytes(whole[: int(share * len(whole))])
         with pytest.raises(UserError, match=r"checkpoint\.pt: is damaged"):
-            load_checkpoint(tmp_path, "run-1", "now")
+            load_checkpoint(tmp_path, "run-1")
     changed = bytearray(whole)
     changed[whole.index(torch.ones(9).numpy().tobytes())] ^= 4
     path.write_bytes(changed)
     with pytest.raises(UserError, match=r"checkpoint\.pt: is damaged"):
-        load_checkpoint(tmp_path, "run-1", "now")
+        load_checkpoint(tmp_path, "run-1")
     path.write_bytes(whole)
     with pytest.raises(UserError, match="belongs to run run-1, not to run-2"):
-        load_checkpoint(tmp_path, "run-2", "now")
-
-
-def test_a_checkpoint_of_another_preparation_is_refused(tmp_path):
-    with pytest.raises(Stop):
-        trained(tmp_path, stop_at=3)
-    before = (tmp_path / "checkpoint.pt").read_bytes()
-    with refused("checkpoint.pt: saw another preparation", "digest now, now later"):
-        trained(tmp_path, digest="later")
-    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+        load_checkpoint(tmp_path, "run-2")
 
 
 def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path):
@@ -210,7 +199,7 @@ def test_a_full_disk_stops_with_a_line_and_keeps_the_checkpoint_before(tmp_path)
     with full_disk(), pytest.raises(UserError, match=r"checkpoint\.pt: cannot be written"):
         trained(tmp_path, RunOptions(checkpoint_s=0))
     assert not list(tmp_path.glob(".*"))
-    assert load_checkpoint(tmp_path, RUN, "now")["step"] == 3
+    assert load_checkpoint(tmp_path, RUN)["step"] == 3
 
 
 def test_an_error_keeps_its_words_where_saving_fails_too(tmp_path, capsys):

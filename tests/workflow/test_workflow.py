@@ -14,6 +14,7 @@ from mgm.errors import UserError
 from mgm.results.frozen import read_frozen
 from mgm.spec import parents, parse
 from mgm.study.expand import with_parents
+from tests.helpers.errors import refused
 from tests.helpers.programs import ROOT
 from tests.helpers.tiny_study import tiny_study
 
@@ -80,8 +81,8 @@ def test_a_table_makes_no_run_of_others(smoke):
 
 
 def test_commands_name_each_dataset_and_its_folder():
-    paper = Workflow({"study": "paper", "ucf101": "/downloads"})
-    assert "ucf101 --source /downloads" in paper.prepare("data/ucf101", 8)
+    paper = Workflow({"study": "paper"})
+    assert "ucf101 --source DIR" in paper.prepare("data/ucf101", 8)
     derived = paper.prepare("data/ucf14-hmdb7")
     assert "--source data/ucf101 --target data/hmdb51" in derived
     assert paper.made_from("data/ucf14-hmdb7") == [
@@ -90,8 +91,10 @@ def test_commands_name_each_dataset_and_its_folder():
     ]
     run = next(run_id for run_id, spec in paper.specs.items() if spec.data.dataset == "k400")
     assert "--data k400=data/k400" in paper.run(run)
-    with pytest.raises(UserError, match="mgm prepare ssv2 --source DIR --out data/ssv2"):
-        paper.start(["data/ssv2"])
+    # A set comes before those that are made of it.
+    first = "data/mini-k200/index.json: is missing; run `mgm prepare k400 --source DIR --out"
+    with refused(f"{first} data/k400`, then `mgm prepare mini-k200 --source data/k400"):
+        paper.start(["data/mini-k200", "data/k400"])
 
 
 def test_under_slurm_a_job_makes_one_run(tmp_path):
@@ -126,7 +129,7 @@ def test_the_start_writes_specs_and_freezes_the_study_once(tmp_path, monkeypatch
         ({"scale": "smoke"}, "study, slurm"),
         ({"study": "smoky"}, "did you mean smoke"),
         ({"study": "laddr"}, "did you mean ladder"),
-        ({"study": "ladder", "ucf101": "/downloads"}, "ucf101"),
+        ({"study": "day", "ucf101": "/downloads"}, "ucf101"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(config, says):
