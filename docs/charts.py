@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from mgm.report import charts, style
 from mgm.report.page import Report
-from mgm.results.frame import Published, load
+from mgm.results.frame import Results, load
 from mgm.spec import Pretrain
 from mgm.spec.compute import multiply_adds, passes
 from mgm.spec.datasets import PUBLISHED
@@ -49,7 +49,7 @@ OTHERS = {
 
 
 @cache
-def published(name: str) -> Published:
+def published(name: str) -> Results:
     """Return stored results."""
     return load(name, ROOT / "results")
 
@@ -134,7 +134,7 @@ def pretrainings(name: str, videos: Callable[[Pretrain], int] | None = None) -> 
         videos: of the training set, if a spec counts epochs.
     """
     study, scale = published(name).studies["table1"], published(name).scale
-    found = expand([study], scale, lenient=True)
+    found = expand([study], scale)
     cells = found.cells[found.cells.pretraining != ""].drop_duplicates(["dataset", "row"])
     costs = []
     for run_id in cells.pretraining:

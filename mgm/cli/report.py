@@ -95,12 +95,18 @@ def sync(
 
 
 @app.command()
-def pack(name: Name, results: Results = Path("results")) -> None:
+def pack(
+    name: Name,
+    results: Results = Path("results"),
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also if a packed number is another one now.")
+    ] = False,
+) -> None:
     """Write results/NAME.csv.xz: every number, with its run, commit and start time.
 
     `mgm report NAME` shows the study from it in a clone that has no runs.
     """
     from mgm.results.frame import pack as write
 
-    path = write(name, results)
+    path = write(name, results, replace)
     say(f"wrote {path}, {path.stat().st_size / 1000:,.0f} kB")

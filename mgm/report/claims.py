@@ -8,29 +8,29 @@ of another table, as TABLE/COLUMN/ROW.
 
 import re
 from collections.abc import Mapping
-from math import nan
+from typing import Any
 
 import pandas as pd
 
-from mgm.report.cells import Numbers, printed
+from mgm.report.cells import NOTHING, Numbers, Places, printed
 from mgm.results.frame import read_csv
-from mgm.results.statistics import Estimate
 from mgm.study.scales import PAPER
 from mgm.study.schema import Study
 
 SAYS = re.compile(r"(is|above|below|at least) (-?[\d.]+)")
 
 
-def claims(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFrame:
+def claims(places: Mapping[str, Places], studies: Mapping[str, Study]) -> pd.DataFrame:
     """Return a row per claim.
+
+    Args:
+        places: the numbers of each study.
 
     Columns: those of claims.csv; paper, the difference of the printed numbers, and agrees, whether
     it is as the text says; metric, share, mean, low, high, n, unit of ours, NaN without runs;
     run_ids; status: finished, not run, or not rerun.
     """
     rows = []
-    names = frame.study + "/" + frame.dataset + "/" + frame.row + "/" + frame.column
-    cells = frame.groupby(names).indices
     for claim in read_csv(PAPER / "claims.csv").to_dict("records"):
         first = claim["table"], claim["column"], claim["row"]
         second = (*first[:2], claim["minus"])
@@ -38,15 +38,22 @@ def claims(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFrame:
             second = tuple(claim["minus"].split("/"))
         (one, own), (other, its) = number_of(*first), number_of(*second)
         paper = round(one - other, 6)
-        ours, unit, ids, status = Estimate(nan, n=0), "", "", "not rerun"
+        ours, unit, ids, status = NOTHING, "", "", "not rerun"
         if own and its:
             # The study that has the table.
             homes = [
                 next((one.study for one in studies.values() if table in one.views), "")
                 for table in (first[0], second[0])
             ]
-            both = [frame.iloc[cells.get(f"{x}/{y}", [])] for x, y in zip(homes, (own, its))]
-            ours, unit, ids, status = _ours(*both)
+            both = [_runs(places.get(home, {}), cell) for home, cell in zip(homes, (own, its))]
+            # A cell that these studies do not want is not rerun.
+            if all(both):
+                pair = "first", "second"
+                runs = [run | {"row": row} for row, part in zip(pair, both) for run in part]
+                numbers = Numbers(runs)
+                ours, unit = numbers.estimate(pair)
+                status = "finished" if ours.n else "not run"
+                ids = numbers.about(pair)["run_ids"] if ours.n else ""
         about = {"metric": "top1", "share": True, "unit": unit, "run_ids": ids, "status": status}
         judged = {"paper": paper, "agrees": holds(claim["says"], paper)}
         rows.append(claim | judged | ours._asdict() | about)
@@ -73,14 +80,9 @@ def number_of(table: str, column: str, row: str) -> tuple[float, str]:
     raise ValueError(f"{table}.csv: {len(named)} rows are called {row}")
 
 
-def _ours(one: pd.DataFrame, other: pd.DataFrame) -> tuple[Estimate, str, str, str]:
-    """Return our difference of two cells, its unit, runs and status.
-
-    A cell that these studies do not want is not rerun.
-    """
-    none = Estimate(nan, n=0), "", ""
-    if one.empty or other.empty:
-        return *none, "not rerun"
-    numbers = Numbers(pd.concat([one.assign(row="a"), other.assign(row="b")]))
-    found, unit = numbers.difference("ab")
-    return (found, unit, numbers.run_ids("ab"), "finished") if found else (*none, "not run")
+def _runs(places: Places, cell: str) -> list[dict[Any, Any]]:
+    """Return the runs of a cell, named as DATASET/ROW/COLUMN."""
+    dataset, _, rest = cell.partition("/")
+    row, _, column = rest.rpartition("/")
+    numbers = places.get((dataset, column))
+    return numbers.runs.get(row, []) if numbers else []

@@ -27,8 +27,7 @@ from mgm.errors import UserError
 from mgm.files import held as is_held
 from mgm.files import locked, write_text
 from mgm.results.frame import load
-from mgm.results.frozen import FROZEN
-from mgm.results.run import LOCK, RESULT, Status, log_lines, status
+from mgm.results.run import FROZEN, LOCK, RESULT, Status, log_lines, status
 from mgm.spec import Spec, dotted
 
 RUN, FOLDER, STEP, STATE = "mgm.run", "mgm.folder", "mgm.step", "mgm.state"

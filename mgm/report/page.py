@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from mgm.errors import UserError, nearest
 from mgm.files import write_text
-from mgm.report.cells import Places, by_place, cells, differences, printed, verdicts
+from mgm.report.cells import Places, cells, differences, places_of, printed, verdicts
 from mgm.report.claims import claims
 from mgm.report.tables import (
     Table,
@@ -30,10 +30,9 @@ from mgm.report.tables import (
     study_table,
     write_csv,
 )
-from mgm.results.frame import Published, first_start
+from mgm.results.frame import Results
 from mgm.results.run import status
 from mgm.spec import CONTROLS
-from mgm.study.expand import with_parents
 from mgm.study.schema import CONTROL_ROWS, Study, View
 
 EXTRA = ("predictions", "differences")
@@ -93,7 +92,7 @@ class Shown:
 class Report:
     """Writes what the page shows of studies to `folder`, reports/NAME."""
 
-    published: Published
+    results: Results
     folder: Path
 
     def numbers_of(self, study: Study) -> pd.DataFrame:
@@ -112,7 +111,7 @@ class Report:
     @cached_property
     def numbers(self) -> pd.DataFrame:
         """The cells of all studies, with the number that the paper prints for the same run."""
-        numbers = cells(self.published.frame, self.published.studies)
+        numbers = pd.concat(map(cells, self.places.values()), ignore_index=True)
         keys = ["study", "dataset", "row", "column"]
         quoted = self.quoted.dropna(subset="row").drop_duplicates(keys)
         numbers = numbers.merge(quoted[[*keys, "paper"]], how="left", on=keys)
@@ -123,22 +122,19 @@ class Report:
     @cached_property
     def places(self) -> dict[str, Places]:
         """The numbers of each study by dataset and column."""
-        frame, studies = self.published.frame, self.published.studies
-        return {name: by_place(frame, study) for name, study in studies.items()}
+        return places_of(self.results)
 
     @cached_property
     def verdicts(self) -> dict[str, pd.DataFrame]:
         """The predictions of each study."""
-        frame, frozen = self.published.frame, self.published.frozen
-        studies = self.published.studies.items()
-        return {name: verdicts(frame, study, frozen) for name, study in studies}
+        return {name: verdicts(self.results, name) for name in self.results.studies}
 
     @cached_property
     def quoted(self) -> pd.DataFrame:
         """The numbers that the paper prints in the tables of these studies."""
         parts = [
             quotes(printed(key)).assign(study=name)
-            for name, study in self.published.studies.items()
+            for name, study in self.results.studies.items()
             for key, view in study.shown_views.items()
             if view.kind == "paper"
         ]
@@ -148,9 +144,9 @@ class Report:
 
     def write(self) -> Path:
         """Write everything. The files of views that are gone go too."""
-        studies, found = self.published.studies, None
+        studies, found = self.results.studies, None
         # What has mostly run comes first, in the order of the paper.
-        frame = self.published.frame
+        frame = self.results.frame
         done = (frame.status == "finished").groupby(frame.study).mean()
         ordered = sorted(studies.values(), key=lambda study: done.get(study.study, 0.0) < 0.5)
         sections = [self.section(study) for study in ordered]
@@ -159,7 +155,7 @@ class Report:
             self.write_cells(name)
         if len(self.quoted):
             about = Shown("claims", "The paper's claims", CLAIMS)
-            found = self._table(about, claims_table(claims(frame, studies)))
+            found = self._table(about, claims_table(claims(self.places, studies)))
         shown = [one for part in sections for one in (*part["shown"], *map(part.get, EXTRA))]
         known = {"tables/cells.csv", *(f"tables/cells-{name}.csv" for name in studies)}.union(
             *(one.files for one in (*shown, found) if one)
@@ -172,7 +168,7 @@ class Report:
 
     def write_only(self, key: str) -> Path:
         """Write a table or a figure, or all of a study. Return the path of the first."""
-        studies = self.published.studies
+        studies = self.results.studies
         views = {
             name: (view, one) for one in studies.values() for name, view in one.shown_views.items()
         }
@@ -194,10 +190,8 @@ class Report:
 
     def missing(self, only: str = "") -> list[str]:
         """Return a line per failed run of a view or study, and one that counts those that wait."""
-        published = self.published
-        specs = with_parents(published.specs, published.targets.get(only, published.specs))
-        frame = published.frame[~published.frame.derived]
-        runs = frame[frame.run_id.isin([spec.run_id for spec in specs])]
+        table = self.results.table
+        runs = table[table.run_id.isin(self.results.needed(only))]
         lacks = runs[runs.status != "finished"].drop_duplicates("run_id")
         said = lacks[lacks.why != ""]
         lines = [f"{run.run_id}: {run.status}: {run.why}" for run in said.itertuples()]
@@ -210,7 +204,7 @@ class Report:
         shown = [self.show(key, view, study) for key, view in views]
         found: dict[str, Any] = {"study": study, "shown": shown}
         found["warnings"] = warnings(self.numbers_of(study))
-        end = f"-{study.study}" if len(self.published.studies) > 1 else ""
+        end = f"-{study.study}" if len(self.results.studies) > 1 else ""
         of = f" of {re.sub('^table', 'Table ', study.study)}" * bool(end)
         if len(judged := self.verdicts[study.study]):
             paper = self.numbers_of(study).groupby("row").paper.first()
@@ -228,7 +222,7 @@ class Report:
         about, own = Shown(key, view.title or key, view.note), self.numbers_of(study)
         if view.kind == "paper":
             # At the paper's size, its numbers compare with ours.
-            alike = self.published.scale.name == "paper"
+            alike = self.results.scale.name == "paper"
             made = self._table(about, paper_table(printed(key), own, alike))
             found = made.table is not None and made.table.csv["mean"].notna().any()
             return made if found else replace(made, why=NOTHING)
@@ -247,7 +241,7 @@ class Report:
             return self._figure(about, lambda: charts.gains(marks), marks)
         if view.kind == "chart" and view.x in ("epochs", "ratio", "steps"):
             own = self.curves(study, view)
-            together = self.published.scale.name == "paper"
+            together = self.results.scale.name == "paper"
             return self._figure(
                 about, lambda: charts.draw(charts.points_of(own, view, together), view.x), own
             )
@@ -311,16 +305,15 @@ class Report:
 
     def _clips(self, about: Shown, view: View) -> Shown:
         """Draw what a run of the view's own has measured, or its arrays."""
-        run_id, folder = self.published.pictures.get(about.key, ""), self.published.folder
+        run_id, folder = self.results.pictures.get(about.key, ""), self.results.folder
         if not folder:
             return replace(about, why="A csv.xz has numbers alone. Run the study for this figure.")
-        spec = self.published.specs.get(run_id)
-        result = status(folder / run_id, spec).result if spec else None
+        result = status(folder / run_id).result if run_id else None
         if not result:
             return replace(about, why=f"Run {run_id} is not finished.")
         from mgm.report import charts, clips
 
-        note = f"Scale {self.published.scale.name}, run {run_id}."
+        note = f"Scale {self.results.scale.name}, run {run_id}."
         if view.show == "coverage":
             metrics = result.metrics
             return self._figure(about, lambda: charts.coverage(metrics, note), metrics)
@@ -359,19 +352,20 @@ class Report:
         names = ["mean", "low", "high"]
         found_in = [one.table.csv for one in every if one and one.table]
         ends = {tuple(line) for csv in found_in for line in csv[names].to_numpy(float).tolist()}
-        frame, folder = self.published.frame, self.published.folder
+        frame, folder = self.results.frame, self.results.folder
         # A dataset that is a mean of others has no runs of its own.
         runs = frame[~frame.derived].drop_duplicates("run_id")
         return environment.get_template("page.html.j2").render(
-            name=self.published.name,
-            published=self.published,
+            name=self.results.name,
+            results=self.results,
             sections=sections,
             intervals=sum(bool(np.isfinite(low)) for _, low, _ in ends),
             claims=found,
             words=words("\n".join(self.numbers[["unit", "row", "column"]].to_numpy(str).flat)),
             runs=runs.to_dict("records"),
-            began=first_start(runs),
-            tested=first_start(runs[runs.column != ""]),
+            added=frame[(frame.column != "") & ~frame.as_frozen].groupby("study").size().to_dict(),
+            late=any(map(self.results.began_before, self.results.studies)),
+            later=any(self.results.began_before(one, False) for one in self.results.studies),
             place=quote(relpath(folder, self.folder)) if folder else "",
         )
 

@@ -7,6 +7,7 @@ results/NAME.csv.xz, by run and metric: a clone shows all, and can add more.
 import lzma
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -16,166 +17,174 @@ import pandas as pd
 from mgm.errors import UserError, nearest
 from mgm.files import replacing, write_text
 from mgm.results.frozen import (
-    FROZEN,
-    NUMBER,
+    TYPES,
+    WANTED,
+    WANTS,
     Frozen,
-    changes,
+    csv_of,
+    packed_of,
     read_frozen,
-    scale_of,
-    without_digests,
+    read_numbers,
+    read_wanted,
+    write_wanted,
 )
-from mgm.results.run import RESULT, Status, status
-from mgm.spec import Spec
-from mgm.study import CONFIG, STUDIES
-from mgm.study.expand import Expansion, expand
-from mgm.study.scales import Scale, Suite, load_scale, load_suite
+from mgm.results.run import FROZEN, RESULT, status
+from mgm.spec import Spec, read_spec
+from mgm.study import STUDIES
+from mgm.study.expand import targets_of
+from mgm.study.scales import Scale, load_suite
 from mgm.study.schema import Study
 
-# Types of the columns that are not text.
-FLOATS = ("ratio", "epochs", "steps", "value", "chance", "n_test", "wall_s")
-FLAGS = ("control", "dirty", "derived", "as_frozen")
-TYPES: dict[Any, Any] = dict.fromkeys(FLOATS, float) | dict.fromkeys(FLAGS, bool)
-TYPES |= dict.fromkeys(("dataset_seed", "seed"), int)
 # What tells a run's numbers apart.
 KEY = ["run_id", "metric"]
-# What a run's files add to the columns of an expansion.
-FACTS = (
-    *("value", "status", "why", "chance", "n_test"),
-    *("commit", "dirty", "started", "device", "wall_s"),
-)
-NO_FACTS: dict[str, Any] = dict.fromkeys(("commit", "started", "device"), "")
+# What a run's result adds to a number that is wanted.
+OF_RUN = ("n_test", "commit", "dirty", "started", "device", "wall_s", "study_sha256")
+FACTS = ("value", "status", "why", "chance", *OF_RUN)
+NO_FACTS: dict[str, Any] = dict.fromkeys(("commit", "started", "device", "study_sha256"), "")
 NO_FACTS |= {"chance": nan, "dirty": False}
 
 
 @dataclass(frozen=True)
-class Published:
+class Results:
     """Studies with their results.
 
     Attributes:
-        frame: a row per number, with the columns of `Expansion.cells`, and: `value`, NaN unless
-            `status` is finished; `why` it is not; `chance`, accuracy of guessing the largest class
-            of the test, in runs that measured it; `n_test`, videos of the test; `commit`,
-            `dirty`, `started`, `device` and `wall_s` of the run; `derived`, whether it is a mean of
-            other datasets, which has their run ids, joined by spaces; `as_frozen`, whether the
-            frozen study wanted this number of this run. A run without a number of its own, such as
-            a pretraining, has one row, whose column is empty.
+        table: a row per number, with the columns `WANTS`, and: `value`, NaN unless `status` is
+            finished; `why` it is not; `chance`, accuracy of guessing the largest class of the test,
+            in runs that measured it; `n_test`, videos of the test; `commit`, `dirty`, `started`,
+            `device`, `wall_s` of the run, and the digest of the frozen study that it saw. A run
+            without a number of its own, such as a pretraining, has one row, whose column is empty.
         frozen: None if the studies were never frozen.
-        changes: what of each study has changed since, in words.
-        specs: specs by run id.
         folder: of the runs; None if the numbers come from NAME.csv.xz alone.
-        pictures: the run whose arrays a view shows, by the view's key.
-        targets: the runs of each study and view.
-        problems: what was left out or does not compare, a sentence each.
+        problems: what is not shown, a sentence each.
     """
 
     name: str
     studies: dict[str, Study]
     scale: Scale
-    frame: pd.DataFrame
+    table: pd.DataFrame
     frozen: Frozen | None = None
-    changes: dict[str, list[str]] = field(default_factory=dict)
-    specs: dict[str, Spec] = field(default_factory=dict)
     folder: Path | None = None
-    pictures: dict[str, str] = field(default_factory=dict)
-    targets: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The numbers that are wanted now, with means of datasets, whose `derived` is true.
 
-def load(name: str, results: Path = Path("results")) -> Published:
+        A mean has the run ids of its parts, joined by spaces.
+        """
+        return with_means(self.table[self.table.wanted], self.studies)
+
+    def as_frozen(self, study: str) -> pd.DataFrame:
+        """Return the numbers that a frozen study wanted, with its own means."""
+        own = self.table[self.table.as_frozen & (self.table.study == study)]
+        return with_means(own, self.frozen.studies if self.frozen else {})
+
+    def began_before(self, study: str, tests: bool = True) -> bool:
+        """Return whether a test of a study, or any run, began before the study was frozen."""
+        own = self.table[self.table.study == study]
+        saw = {*own[own.column != ""].study_sha256} if tests else {*own.study_sha256}
+        return not self.frozen or bool(saw - {"", self.frozen.sha256})
+
+    @cached_property
+    def changes(self) -> str:
+        """What the studies have changed since they were frozen, as a unified diff."""
+        return self.frozen.changes(self.studies.values(), self.scale) if self.frozen else ""
+
+    @property
+    def pictures(self) -> dict[str, str]:
+        """The run whose arrays a view shows, by the view's key."""
+        shown = self.table[self.table.view != ""]
+        return {
+            key: run_id for run_id, keys in zip(shown.run_id, shown.view) for key in keys.split()
+        }
+
+    @property
+    def specs(self) -> dict[str, Spec]:
+        """The specs of the runs that have begun here, by run id."""
+        places = {run_id: self.folder / run_id for run_id in self._run_ids} if self.folder else {}
+        return {
+            run_id: read_spec(place)
+            for run_id, place in places.items()
+            if (place / "spec.json").is_file()
+        }
+
+    @property
+    def _run_ids(self) -> list[str]:
+        return [*self.table.run_id[self.table.wanted].unique()]
+
+    def needed(self, target: str = "") -> list[str]:
+        """Return the runs of a view or a study with those that they start from. Empty: all."""
+        if not target:
+            return self._run_ids
+        table = self.table[self.table.wanted]
+        parents_of = dict(zip(table.run_id, table.parents))
+        wanted = targets_of(self.studies.values(), table, self.pictures).get(target, [])
+        for run_id in wanted:
+            wanted += [one for one in parents_of[run_id].split() if one not in wanted]
+        return wanted
+
+
+def load(name: str, results: Path = Path("results")) -> Results:
     """Read the studies `name` and their results.
 
     Args:
         name: of a suite in studies/, or of a folder of results.
     """
-    folder, packed = results / name, results / f"{name}.csv.xz"
+    folder, packed = results / name, packed_of(results / name)
     frozen = read_frozen(folder)
-    suite = suite_of(name, frozen)
-    studies = {study.study: study for study in suite.studies}
-    found = expand(suite.studies, suite.scale, frozen.digests if frozen else None, lenient=True)
-    states, problems, since = states_of(found, folder), found.problems, dict[str, list[str]]()
-    table = joined(found, states)
-    own = (path.parent.name for path in sorted(folder.glob(f"*/{RESULT}")))
-    problems += _unwanted(folder, own, found.specs)
-    if packed.is_file():
-        archive = read_table(packed)
-        problems += _unwanted(packed, _finished(archive), found.specs)
-        table = filled(table, archive)
-    if frozen:
-        # At today's scale, if theirs cannot be read.
-        scale = scale_of(frozen) or suite.scale
-        old = expand([*frozen.studies.values()], scale, frozen.digests, lenient=True).cells
-        since = changes(old, found.cells, frozen.studies, studies)
-        if not scale_of(frozen):
-            first = next(iter(studies))
-            line = "Its scale is of an older version, so its settings are not compared"
-            since[first] = [*since.get(first, []), line]
-        places = [*NUMBER, "run_id"]
-        wanted = pd.MultiIndex.from_frame(old[places])
-        table["as_frozen"] = pd.MultiIndex.from_frame(table[places]).isin(wanted)
-    frame = with_means(table, studies)
-    place = folder if folder.is_dir() else None
-    more = (found.specs, place, found.pictures, found.targets, problems)
-    return Published(name, studies, suite.scale, frame, frozen, since, *more)
+    studies, scale = studies_of(name, frozen)
+    archive = read_numbers(packed, (*WANTS, *FACTS)) if packed.is_file() else None
+    if (folder / WANTED).is_file():
+        table = joined(read_wanted(folder), folder)
+        done = sorted(path.parent.name for path in folder.glob(f"*/{RESULT}"))
+        problems = _unwanted(folder, done, table)
+        if archive is not None:
+            problems += _unwanted(packed, _finished(archive), table)
+            table = filled(table, archive)
+        return Results(name, studies, scale, table, frozen, folder, problems)
+    if (folder / FROZEN).is_file():
+        raise UserError(f"{folder}: has no {WANTED}; run `mgm pack {name}`, or start it again")
+    if archive is None:
+        archive = pd.DataFrame(columns=[*WANTS, *FACTS]).astype(TYPES)
+    return Results(name, studies, scale, archive, frozen)
 
 
-def suite_of(name: str, frozen: Frozen | None) -> Suite:
-    """Return the suite `name` as its file is now, or as it was frozen if the file has another."""
+def studies_of(name: str, frozen: Frozen | None) -> tuple[dict[str, Study], Scale]:
+    """Return the studies `name` and their scale as their file is now, or as they were frozen."""
     path = Path(frozen.file) if frozen and frozen.file else STUDIES / f"{name}.yaml"
     if path.is_file():
         suite = load_suite(str(path))
         if suite.name == name or not frozen:
-            return suite
+            return {study.study: study for study in suite.studies}, suite.scale
     if not frozen:
         known = sorted(file.stem for file in STUDIES.glob("*.yaml"))
         raise UserError(f"{name}: no such study; {nearest(name, known)}")
-    scale = scale_of(frozen) or load_scale(CONFIG / f"{frozen.scale.get('name')}.yaml")
-    return Suite(name, [*frozen.studies.values()], scale, "", [])
+    # A page shows no more of a scale.
+    return frozen.studies, Scale(name=frozen.scale["name"], caveat=frozen.scale.get("caveat", ""))
 
 
-def states_of(found: Expansion, folder: Path) -> dict[str, Status]:
-    """Return the state of each run of an expansion, by its id."""
-    return {run_id: status(folder / run_id, spec) for run_id, spec in found.specs.items()}
-
-
-def first_start(runs: pd.DataFrame) -> str:
-    """Return when the first of these runs started; empty if none has."""
-    return min(filter(None, runs.started), default="")
-
-
-def joined(found: Expansion, states: Mapping[str, Status]) -> pd.DataFrame:
-    """Return the cells of an expansion with their results, and the runs that have no cell."""
-    cells, none = found.cells, dict.fromkeys(("column", "metric", "pretraining"), "")
-    # A row whose masks are measured alone is not trained.
-    starts = cells[cells.pretraining.isin([*found.specs])].drop_duplicates("pretraining")
-    starts = starts.assign(run_id=starts.pretraining, stage="pretrain", **none)
-    shown = {*cells.run_id, *starts.run_id}
-    others = [
-        {"run_id": run_id, "stage": spec.stage, "seed": spec.seed, "title": spec.data.dataset}
-        for run_id, spec in found.specs.items()
-        if run_id not in shown
-    ]
-    table = pd.concat([cells, starts, pd.DataFrame(others)], ignore_index=True)
-    empty = dict.fromkeys(table.columns.difference([*TYPES]), "")
-    table = table.assign(derived=False, as_frozen=False)
-    table = table.fillna({**empty, "dataset_seed": -1, **dict.fromkeys(FLAGS, False)})
+def joined(numbers: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Return numbers that are wanted with the results of their runs in a folder."""
+    states = {run_id: status(folder / run_id) for run_id in numbers.run_id.unique()}
     facts = []
-    for run_id, metric in zip(table.run_id, table.metric):
-        result, own = states[run_id].result, {**NO_FACTS, "status": states[run_id].state}
-        own["why"] = states[run_id].why
-        if result:
-            own |= {name: getattr(result, name) for name in FACTS[4:]}
+    for run_id, metric in zip(numbers.run_id, numbers.metric):
+        state = states[run_id]
+        own = NO_FACTS | {"status": state.state, "why": state.why}
+        if result := state.result:
+            own |= {name: getattr(result, name) for name in OF_RUN}
             own["chance"] = result.metrics.get("chance", nan)
             own["value"] = result.metrics.get(metric, nan)
             if metric and metric not in result.metrics:
                 own |= {"status": "not run", "why": f"no {metric}"}
         facts.append(own)
-    table = table.join(pd.DataFrame(facts, columns=[*FACTS])).astype(TYPES)
+    table = numbers.join(pd.DataFrame(facts, columns=[*FACTS], index=numbers.index)).astype(TYPES)
     # A control that a dataset does not have, such as the duration of videos of equal length.
     return table[~table.control | (table.why != "no " + table.metric)]
 
 
 def filled(table: pd.DataFrame, archive: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame in which what has not been run here has the facts of an archive.
+    """Return a table in which what has not been run here has the facts of an archive.
 
     What has failed here, runs here or is damaged here stays so.
     """
@@ -196,9 +205,10 @@ def _finished(archive: pd.DataFrame) -> list[str]:
     return [*archive.run_id[archive.status == "finished"].unique()]
 
 
-def _unwanted(place: Path, run_ids: Iterable[str], specs: Mapping[str, Spec]) -> list[str]:
+def _unwanted(place: Path, run_ids: Iterable[str], table: pd.DataFrame) -> list[str]:
     """Return a sentence about runs that the study does not want any more, if there are any."""
-    gone = [run_id for run_id in run_ids if run_id not in specs]
+    wanted = {*table.run_id[table.wanted]}
+    gone = [run_id for run_id in run_ids if run_id not in wanted]
     what = f"has {len(gone)} runs that are not wanted any more, such as "
     return [f"{place}: {what}{gone[0]}, and does not show them"] if gone else []
 
@@ -208,7 +218,7 @@ def with_means(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFram
 
     A mean has a row per seed of any of its parts, without a number if one of them lacks it.
     """
-    tables = [frame]
+    tables, unit = [frame.assign(derived=False)], ["row", "column", "dataset_seed", "seed"]
     for name, study in studies.items():
         cells = frame[(frame.study == name) & (frame.column != "")]
         for key, place in study.datasets.items():
@@ -218,38 +228,21 @@ def with_means(frame: pd.DataFrame, studies: Mapping[str, Study]) -> pd.DataFram
             signs |= {other: -1 / len(place.minus_mean_of) for other in place.minus_mean_of}
             used = cells[cells.dataset.isin([*signs])]
             # A row or a column that a part does not have has no mean.
-            parts = used.groupby(["row", "column"], sort=False).dataset.transform("nunique")
+            parts = used.groupby(unit[:2], sort=False).dataset.transform("nunique")
             used = used[parts == len(signs)]
             used = used.assign(value=used.value * used.dataset.map(signs))
-            same = used.groupby(["row", "column", "dataset_seed", "seed"], sort=False)
-            first: Any = dict.fromkeys(frame.columns, "first")
-            first |= {"run_id": lambda run_ids: " ".join(run_ids.unique()), "as_frozen": "all"}
-            mean = same.agg(first)
-            mean["value"] = same.value.sum(min_count=len(signs))
-            mean = mean.reset_index(drop=True)
+            same = used.groupby(unit, sort=False)
+            found: dict[str, Any] = {
+                "value": same.value.sum(min_count=len(signs)),
+                "run_id": same.run_id.agg(lambda run_ids: " ".join(dict.fromkeys(run_ids))),
+                "as_frozen": same.as_frozen.all(),
+            }
+            mean = used.drop_duplicates(unit).set_index(unit).assign(**found).reset_index()
             mean.loc[mean.value.isna(), "status"] = "not run"
             # Its videos are of several tests, so no interval is over them.
-            own = {"dataset": key, "title": place.title or key, "derived": True}
+            own: Any = {"dataset": key, "title": place.title or key, "derived": True}
             tables.append(mean.assign(**own, n_test=0.0, chance=nan))
-    return pd.concat(tables, ignore_index=True).astype(TYPES)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read results/NAME.csv.xz. Names such as None, NA and 007 stay what they are."""
-    try:
-        table = read_csv(path)
-        # Files of older versions do not have it.
-        table = table.assign(chance=table.get("chance", ""))
-        numbers = {
-            name: pd.to_numeric(table[name]) for name in ("value", "chance", "n_test", "wall_s")
-        }
-        numbers["steps"] = pd.to_numeric(table.steps)
-        return table.assign(dirty=table.dirty == "1", **numbers)[["row", "steps", *KEY, *FACTS]]
-    except (KeyError, AttributeError) as error:
-        raise UserError(f"{path}: has no column {error}; restore it") from None
-    except (lzma.LZMAError, EOFError, ValueError) as error:
-        why = " ".join(str(error).split()) or "is cut"
-        raise UserError(f"{path}: is no packed results ({why}); restore it") from None
+    return pd.concat(tables, ignore_index=True)[[*frame.columns, "derived"]].astype(TYPES)
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -257,28 +250,50 @@ def read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=object, keep_default_na=False)
 
 
-def pack(name: str, results: Path = Path("results")) -> Path:
-    """Write results/NAME.csv.xz from the runs in results/NAME, and the frozen study beside it."""
-    folder, path = results / name, results / f"{name}.csv.xz"
-    published = load(name, results)
-    # Means are computed again, and what was frozen is looked up again.
-    table = published.frame[~published.frame.derived].drop(columns=["derived", "as_frozen"])
-    if not published.folder or not (table.status == "finished").any():
+def pack(name: str, results: Path = Path("results"), replace: bool = False) -> Path:
+    """Write results/NAME.csv.xz from the runs in results/NAME, and the frozen study beside it.
+
+    Args:
+        replace: also if a number that is packed is another one now.
+    """
+    folder = results / name
+    path, packed = packed_of(folder), packed_of(folder, FROZEN)
+    if (folder / FROZEN).is_file() and not (folder / WANTED).is_file():
+        write_wanted(folder, read_wanted(folder))
+    found = load(name, results)
+    table = found.table
+    if not found.folder or not (table.status == "finished").any():
         raise UserError(f"{folder}: no run is finished; run `snakemake` first")
-    own, packed = folder / FROZEN, results / f"{name}.{FROZEN}"
-    frozen = own.read_text(encoding="utf-8") if own.is_file() else ""
-    if path.is_file() and (lost := {*_finished(read_table(path))} - {*_finished(table)}):
+    if path.is_file():
+        _require_kept(path, folder, table, replace)
+    frozen = (folder / FROZEN).read_bytes()
+    if packed.is_file() and packed.read_bytes() != frozen:
+        raise UserError(
+            f"{packed}: is another frozen study than {folder / FROZEN}; keep the one of these runs"
+        )
+    # Elsewhere nothing runs.
+    table.loc[table.status == "running", ["status", "why"]] = "not run", ""
+    with replacing(path) as temporary:
+        temporary.write_bytes(lzma.compress(csv_of(table).encode()))
+    write_text(packed, frozen.decode())
+    return path
+
+
+def _require_kept(path: Path, folder: Path, table: pd.DataFrame, replace: bool) -> None:
+    """Check that packing loses no packed number, and changes none unless that is asked."""
+    archive = read_numbers(path, (*WANTS, *FACTS))
+    if lost := {*_finished(archive)} - {*_finished(table)}:
         raise UserError(
             f"{path}: has {len(lost)} runs that are not finished in {folder} or not wanted any "
             f"more, such as {min(lost)}; finish them, move it elsewhere, or rename the study"
         )
-    if frozen and packed.is_file() and without_digests(packed) != without_digests(own):
-        raise UserError(f"{packed}: is another frozen study than {own}; keep the one of these runs")
-    # Elsewhere nothing runs.
-    table.loc[table.status == "running", ["status", "why"]] = "not run", ""
-    table = table.astype(dict.fromkeys(("control", "dirty"), int))
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
-    if frozen:
-        write_text(packed, frozen)
-    return path
+    old, new = (one.drop_duplicates(KEY).set_index(KEY).value.dropna() for one in (archive, table))
+    old, new = old.align(new, "inner")
+    changed = old[(old - new).abs() > 0]
+    if len(changed) and not replace:
+        (run_id, metric), value = changed.index[0], changed.iloc[0]
+        raise UserError(
+            f"{path}: {len(changed)} of its numbers are others in {folder}, such as {metric} of "
+            f"{run_id}, which is {value:g} there and {new[run_id, metric]:g} here; `--replace` "
+            "packs those of here"
+        )

@@ -4,6 +4,7 @@ A folder `results/NAME/RUN_ID` has spec.json, log.jsonl, run.lock, checkpoints w
 weights.safetensors or predictions.csv, and at the end result.json, written in one step.
 """
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ from mgm.files import held, naming, read_json, write_text
 from mgm.spec import FrozenModel, Spec, read_spec
 
 RESULT, LOCK = "result.json", "run.lock"
+# The frozen study beside the runs, and what a result records if there is none.
+FROZEN, UNFROZEN = "study.yaml", "none"
 EXTERNAL = "external.json"  # path and digest of weights that no run here trained
 State = Literal["finished", "running", "failed", "not run"]
 
@@ -66,6 +69,9 @@ class Result(BaseModel):
     finished: str
     wall_s: float
     weights_sha256: str | None = None
+    # Digest of the frozen study beside the run when it started, or that there was none. Empty: an
+    # older version, which did not say.
+    study_sha256: str = ""
     failed_videos: list[str] = []
 
 
@@ -129,7 +135,7 @@ def own_spec(folder: Path) -> Spec:
     return spec
 
 
-def status(folder: Path, spec: Spec) -> Status:
+def status(folder: Path, spec: Spec | None = None) -> Status:
     """Return the state of a run. A result of another spec does not count."""
     try:
         result = own_result(folder)
@@ -174,6 +180,11 @@ def rewind_log(folder: Path, step: int) -> None:
     """Delete the lines after `step`, so that a run that continues there logs no step twice."""
     kept = [json.dumps(line) + "\n" for line in log_lines(folder) if line["step"] <= step]
     write_text(folder / "log.jsonl", "".join(kept))
+
+
+def frozen_sha256(path: Path) -> str:
+    """Return the digest of a frozen study, or `UNFROZEN`."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else UNFROZEN
 
 
 def git_commit() -> tuple[str, bool]:

@@ -25,7 +25,16 @@ from mgm.errors import UserError, as_user_error
 from mgm.files import locked, write_text
 from mgm.models.weights import weights_digest
 from mgm.processes import cores
-from mgm.results.run import LOCK, external, git_commit, own_result, read_result, write_result
+from mgm.results.run import (
+    FROZEN,
+    LOCK,
+    external,
+    frozen_sha256,
+    git_commit,
+    own_result,
+    read_result,
+    write_result,
+)
 from mgm.spec import (
     MASKS,
     ApplyOptions,
@@ -234,6 +243,7 @@ def _run_one(
     started, clock = datetime.now(UTC), time.monotonic()
     # The code of the run's start: it may be changed meanwhile.
     code = provenance()
+    frozen = frozen_sha256(folder.parent / FROZEN)
     mask: Mask | None = getattr(spec, "mask", None)
     if mask and mask.name in MASKS and mask.version != MASKS[mask.name].version:
         raise UserError(
@@ -277,6 +287,7 @@ def _run_one(
         "finished": (started + timedelta(seconds=wall_s)).isoformat(timespec="seconds"),
         "wall_s": wall_s,
         "weights_sha256": weights_digest(weights) if weights.exists() else None,
+        "study_sha256": frozen,
         "failed_videos": run.failed,
     }
     write_result(folder, fields)

@@ -8,7 +8,7 @@ runs are one run.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
@@ -63,7 +63,6 @@ class Expansion:
         specs: specs by run id, parents before children.
         datasets: the datasets of the runs by key, with their digests.
         pictures: the run whose arrays a view shows, by the view's key.
-        problems: rows that are left out, and why.
         targets: the runs, without those that they start from, by study and by view; "all" has all.
         cells: a row per number, with the columns `COLUMNS`. `dataset_seed` is -1 for a dataset that
             has none. `pretraining` is the run that `run_id` starts from, or empty. `unit` is what
@@ -74,44 +73,35 @@ class Expansion:
     specs: dict[str, Spec] = field(default_factory=dict)
     datasets: dict[str, ScaleDataset] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
     targets: dict[str, list[str]] = field(default_factory=dict)
     cells: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def expand(
-    studies: Sequence[Study],
-    scale: Scale,
-    digests: Mapping[str, str] | None = None,
-    lenient: bool = False,
-) -> Expansion:
-    """Expand studies at a scale.
-
-    Args:
-        digests: of prepared datasets by key, whose folders may be gone.
-        lenient: leave out rows that cannot be made, and name them in `problems`.
-    """
+def expand(studies: Sequence[Study], scale: Scale) -> Expansion:
+    """Expand studies at a scale."""
     rows, found = list[dict[str, Any]](), Expansion()
     for study in studies:
-        runs = _Runs(study, scale, digests or {}, found, lenient)
+        runs = _Runs(study, scale, found)
         rows += runs.cells()
         runs.pictures()
     numbers = dict.fromkeys(("ratio", "epochs", "steps"), "float64")
     found.cells = pd.DataFrame(rows, columns=[*COLUMNS]).astype(numbers)
-    found.problems = [*dict.fromkeys(found.problems)]
-    found.targets = _targets(studies, found)
+    found.targets = targets_of(studies, found.cells, found.pictures) | {"all": [*found.specs]}
     return found
 
 
-def _targets(studies: Sequence[Study], found: Expansion) -> dict[str, list[str]]:
+def targets_of(
+    studies: Iterable[Study], cells: pd.DataFrame, pictures: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """Return the runs of each study and view, without those that they start from."""
     targets, of_views = dict[str, list[str]](), dict[str, list[str]]()
     for study in studies:
-        cells = found.cells[found.cells.study == study.study]
-        runs = [*cells.run_id.unique()]
-        places = cells[["dataset", "row", "column", "run_id"]].to_numpy().tolist()
+        own = cells[(cells.study == study.study) & (cells.column != "")]
+        runs = [*own.run_id.unique()]
+        places = own[["dataset", "row", "column", "run_id"]].to_numpy().tolist()
         for key, view in study.shown_views.items():
             if view.show:
-                shown = [found.pictures[key]] if key in found.pictures else []
+                shown = [pictures[key]] if key in pictures else []
                 runs += shown
             else:
                 parts = study.parts_of(view)
@@ -125,7 +115,7 @@ def _targets(studies: Sequence[Study], found: Expansion) -> dict[str, list[str]]
                 ]
             of_views[key] = [*dict.fromkeys(shown)]
         targets[study.study] = [*dict.fromkeys(runs)]
-    return targets | of_views | {"all": [*found.specs]}
+    return targets | of_views
 
 
 class At(NamedTuple):
@@ -142,9 +132,7 @@ class _Runs:
 
     study: Study
     scale: Scale
-    digests: Mapping[str, str]
     found: Expansion
-    lenient: bool
     made: dict[str, Spec] = field(default_factory=dict)
     starts: dict[tuple[At, str], Pretrain] = field(default_factory=dict)
 
@@ -156,7 +144,7 @@ class _Runs:
             for row, column in product(study.rows, study.columns):
                 if not study.has(at.dataset, row, column):
                     continue
-                with self._left_out(f"rows.{row}"):
+                with self._naming(f"rows.{row}"):
                     yield self._cell(at, row, column)
             # Controls have no model, so one seed of a dataset's videos is enough.
             if at.dataset_seed is not None or at == self._seeds(at.dataset)[0]:
@@ -169,20 +157,13 @@ class _Runs:
             if view.show:
                 sets = [name for name, one in self.study.datasets.items() if not one.mean_of]
                 name = next(iter(view.datasets or sets))
-                with self._left_out(f"views.{key}"):
+                with self._naming(f"views.{key}"):
                     run = self._picture(self._seeds(name)[0], key, view)
                     self.found.pictures[key] = self._add(run).run_id
 
-    @contextmanager
-    def _left_out(self, where: str) -> Iterator[None]:
-        """Name the place in errors. If lenient, keep them as problems, and go on."""
-        try:
-            with valid(f"study {self.study.study}: {where}: "):
-                yield
-        except UserError as error:
-            if not self.lenient:
-                raise
-            self.found.problems.append(str(error))
+    def _naming(self, where: str) -> AbstractContextManager[None]:
+        """Name a place of the study in errors of its specs."""
+        return valid(f"study {self.study.study}: {where}: ")
 
     def _seeds(self, name: str) -> list[At]:
         """Return a dataset's places, one per run of a cell."""
@@ -401,13 +382,11 @@ class _Runs:
     def _digest(self, key: str, root: str) -> str:
         """Return the digest of a prepared folder.
 
-        The folder of a frozen study may be gone. Runs on a published set can be planned before it
-        is prepared, and have no digest yet.
+        Runs on a published set can be planned before it is prepared, and have no digest yet.
         """
-        known = self.digests.get(key, "")
-        if Path(root, "index.json").is_file() or not (known or key in PUBLISHED):
-            return read_about(Path(root)).digest
-        return known
+        if key in PUBLISHED and not Path(root, "index.json").is_file():
+            return ""
+        return read_about(Path(root)).digest
 
     def _of_scale(self, name: str, seed: int | None) -> tuple[str, ScaleDataset]:
         """Return the key and the origin of a dataset of the scale."""

@@ -13,7 +13,7 @@ from scipy import stats
 
 from mgm.drawn.params import world
 from mgm.report.cells import by_place, cells, differences, verdicts
-from mgm.results.frame import Published
+from mgm.results.frame import Results
 from mgm.results.statistics import Estimate, student
 from mgm.spec import Data, Mask, Model, Pretrain
 from mgm.spec.compute import multiply_adds
@@ -31,7 +31,7 @@ NAMES = [path.name.removesuffix(".csv.xz") for path in (ROOT / "results").glob("
 
 
 @pytest.fixture(scope="module")
-def studies() -> dict[str, Published]:
+def studies() -> dict[str, Results]:
     return {name: archived(name) for name in NAMES}
 
 
@@ -40,16 +40,16 @@ def shown(studies) -> set[str]:
     """Return the means and intervals of all that the published studies show, and of pooled ones."""
     texts = {text_of(one) for one in pooled(studies)}
     for published in studies.values():
-        for study in published.studies.values():
-            own = published.frame[published.frame.study == study.study]
+        for name, study in published.studies.items():
+            own = by_place(published.frame[published.frame.study == name], study.overlap)
             charts = [view for view in study.views.values() if view.minus]
             pairs = [(row, view.minus) for view in charts for row in view.rows or study.rows]
             tables = [
-                cells(own, published.studies),
-                differences(by_place(own, study), study, [*study.compare, *pairs]),
+                cells(own),
+                differences(own, study, [*study.compare, *pairs]),
             ]
             if study.predictions:
-                tables.append(verdicts(own, study, published.frozen))
+                tables.append(verdicts(published, name))
             for table in tables:
                 rows = zip(table["mean"], table.low, table.high)
                 texts |= {text_of(Estimate(*row)) for row in rows}
@@ -61,10 +61,10 @@ def text_of(one: Estimate) -> str:
 
 
 def units(
-    one: Published, study: str, dataset: str, column: str, rows: Sequence[str]
+    one: Results, study: str, dataset: str, column: str, rows: Sequence[str]
 ) -> dict[tuple[int, int], float]:
     """Return a number per unit of what is paired of rows."""
-    return by_place(one.frame, one.studies[study])[dataset, column].paired(rows)
+    return by_place(one.frame[one.frame.study == study])[dataset, column].paired(rows)
 
 
 def pooled(studies):

@@ -2,10 +2,10 @@
 
 from functools import cache
 
-from mgm.results.frame import Published, load
+from mgm.results.frame import Results, load
 from tests.helpers.programs import ROOT
 
 
 @cache
-def archived(name: str) -> Published:
+def archived(name: str) -> Results:
     return load(name, ROOT / "results")

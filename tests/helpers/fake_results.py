@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mgm.results.frame import joined, states_of
+from mgm.results.frame import Results, joined, with_means
+from mgm.results.frozen import Frozen, numbers_of
 from mgm.results.run import append_log, write_result
 from mgm.spec import CONTROLS, Finetune, Measure, Pretrain, Probe, Spec, parents
 from mgm.study import CONFIG
@@ -116,7 +117,18 @@ def finish_all(results: Path, specs: Mapping[str, Spec], steps: int = 3) -> None
 def finished(results: Path, found: Expansion) -> pd.DataFrame:
     """Finish every run, and return the numbers."""
     finish_all(results, found.specs)
-    return joined(found, states_of(found, results))
+    return read(results, found)
+
+
+def read(results: Path, found: Expansion, *studies: Study) -> pd.DataFrame:
+    """Return the numbers of an expansion with the results of a folder, and the studies' means."""
+    return with_means(joined(numbers_of(found), results), {one.study: one for one in studies})
+
+
+def results_of(frame: pd.DataFrame, *studies: Study, frozen: Frozen | None = None) -> Results:
+    """Return numbers as the results of studies."""
+    table = frame[~frame.derived].drop(columns="derived")
+    return Results("small", {one.study: one for one in studies}, smoke(), table, frozen)
 
 
 def write_log(folder: Path, done: int, steps: int) -> None:

@@ -12,11 +12,10 @@ from mgm.report import charts
 from mgm.report.clips import DRAW
 from mgm.report.page import Report
 from mgm.report.style import ACCENT, write
-from mgm.results.frame import Published, joined, states_of
 from mgm.study.expand import expand
 from mgm.study.schema import View
 from tests.helpers.archived import archived
-from tests.helpers.fake_results import clip_arrays, finish, smoke, study_of
+from tests.helpers.fake_results import clip_arrays, finish, read, results_of, smoke, study_of
 
 COLUMNS = ("row", "line", "epochs", "mean", "low", "high", "paper")
 NAN, INF = float("nan"), float("inf")
@@ -126,8 +125,8 @@ def test_a_gain_of_each_unit_stands_over_another_difference(tmp_path):
             for row, top1 in (("Tube", 50.0), ("MGM", 50.0 + gain)):
                 spec = found.specs[own[dataset, row, "Linear probe", seed]]
                 finish(tmp_path / "small", spec, top1)
-    frame = joined(found, states_of(found, tmp_path / "small"))
-    published = Published("small", {"small": study}, smoke(), frame)
+    frame = read(tmp_path / "small", found)
+    published = results_of(frame, study)
     figure = charts.gains(Report(published, tmp_path).gains(study, study.views["gains"]))
     [axes] = figure.axes
     [[places, _, _]] = marks_of(axes)

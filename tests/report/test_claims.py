@@ -2,13 +2,14 @@
 
 import pytest
 
+from mgm.report.cells import places_of
 from mgm.report.claims import claims, holds, number_of
 from mgm.report.tables import claims_table
-from mgm.results.frame import joined, read_csv, states_of
+from mgm.results.frame import read_csv
 from mgm.study.expand import expand
 from mgm.study.scales import load_suite
 from mgm.study.schema import PAPER
-from tests.helpers.fake_results import finished
+from tests.helpers.fake_results import finished, read, results_of
 
 # What the paper's text says and its tables contradict.
 CONTRADICTED = {
@@ -23,7 +24,7 @@ def test_the_papers_tables_contradict_four_of_its_claims(tmp_path):
     suite = load_suite("paper")
     studies = {study.study: study for study in suite.studies}
     found = expand(suite.studies, suite.scale)
-    table = claims(joined(found, states_of(found, tmp_path)), studies)
+    table = claims(places_of(results_of(read(tmp_path, found), *suite.studies)), studies)
     assert len(table) == len(read_csv(PAPER / "claims.csv"))
     assert {*table[~table.agrees].quote} == CONTRADICTED
     assert {*table.status} == {"not rerun", "not run"}
@@ -40,7 +41,7 @@ def test_ours_stands_beside_with_its_interval(tmp_path):
     studies = {study.study: study for study in suite.studies}
     found = expand(suite.studies, scale)
     frame = finished(tmp_path, found)
-    table = claims(frame, studies)
+    table = claims(places_of(results_of(frame, *suite.studies)), studies)
     own = frame[(frame.study == "table4e") & (frame.column == "Fine-tuned")]
     wide = own.pivot_table(index="seed", columns="row", values="value")
     [one] = table[table.quote == "dense MGM outperforms dense SMM by 1.4%"].itertuples()

@@ -1,5 +1,6 @@
 """`mgm report` on made-up results: its files and its page, also in a browser and in a clone."""
 
+import json
 import re
 from html import unescape
 
@@ -12,6 +13,7 @@ from mgm.errors import UserError
 from mgm.report.page import Report, warnings, words
 from mgm.results.frame import load
 from mgm.results.frozen import freeze
+from mgm.results.run import UNFROZEN
 from mgm.study.expand import expand
 from tests.helpers.browser import chromium
 from tests.helpers.fake_results import draw_arrays, finish_all, of_paper, smoke, study_of
@@ -133,8 +135,12 @@ def test_a_study_judges_its_predictions_and_marks_later_ones(tmp_path):
     table = pd.read_csv(page.parent / "tables/predictions.csv", keep_default_na=False)
     assert table.verdict.tolist() == ["holds"]
     assert "<script" not in page.read_text()
-    # The made-up runs are older than the frozen study.
-    assert "not frozen before its first test" in page.read_text()
+    assert "before the first run" in page.read_text()
+    for saw, says in ((UNFROZEN, "not frozen before its first test"), ("", "before the first run")):
+        for path in (tmp_path / "results/small").glob("*/result.json"):
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"study_sha256": saw}))
+        page = report_of("small", tmp_path / "results", tmp_path / "reports").write()
+        assert says in page.read_text()
     # A view that is gone leaves page and folder; a later prediction is marked.
     later = [*PREDICTIONS, {"in": "three", "row": "MGM", "minus": "Tube", "below": -99}]
     views = {"mine": {"columns": ["Fine-tuned"]}}

@@ -23,7 +23,7 @@ from tests.helpers.fake_results import finished, smoke, study_of, suite
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The cells of Table 4e with three seeds, whose accuracies are made up."""
-    return cells(finished(tmp_path_factory.mktemp("made"), suite(seeds=(0, 1, 2))))
+    return cells(by_place(finished(tmp_path_factory.mktemp("made"), suite(seeds=(0, 1, 2)))))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_table_1_names_what_is_not_rerun_and_what_is_not_run(made):
 
 def test_each_printed_number_has_ours_of_its_own_column(tmp_path):
     known = suite(seeds=(0, 1, 2), studies=("table1",))
-    own = cells(finished(tmp_path, known)).set_index(["dataset", "row"])
+    own = cells(by_place(finished(tmp_path, known))).set_index(["dataset", "row"])
     table = paper_table(printed("table1"), own.reset_index()).shown
     [line] = table[(table.Model == "MGM") & (table["SSv2: Epochs"] == "800")].to_dict("records")
     for dataset, head in {"ssv2": "SSv2", "k400": "K400"}.items():
@@ -83,7 +83,7 @@ def test_quotes_are_the_printed_numbers_with_the_epochs_of_pretraining():
 
 def test_guessing_is_the_first_row_and_controls_have_a_table_of_their_own(small):
     _, frame = small
-    own = cells(frame)
+    own = cells(by_place(frame))
     own = own[(own.dataset == "one") & (own.column == "Linear probe")]
     shown = study_table(own.assign(chance=25.0))
     assert [*shown.shown.Pretraining] == [GUESSING, "No pretraining", "Tube", "MGM"]
@@ -93,7 +93,7 @@ def test_guessing_is_the_first_row_and_controls_have_a_table_of_their_own(small)
     assert "8 datasets" in shown.note
     # What is not known is not shown.
     assert GUESSING not in [*study_table(own.assign(chance=float("nan"))).shown.Pretraining]
-    probes = cells(frame)[lambda every: every.column == "Linear probe"]
+    probes = cells(by_place(frame))[lambda every: every.column == "Linear probe"]
     turned = study_table(probes, turned=True)
     assert [*turned.shown.columns] == [
         "Videos",
@@ -107,12 +107,12 @@ def test_counts_that_differ_stand_next_to_their_numbers(small):
     study, frame = small
     lost = (frame.row == "MGM") & (frame.dataset == "one") & (frame.dataset_seed == 3)
     frame = frame.assign(value=frame.value.mask(lost), status=frame.status.mask(lost, "not run"))
-    found = differences(by_place(frame, study), study).assign(metric="top1")
+    found = differences(by_place(frame), study).assign(metric="top1")
     table = differences_table(found)
     texts = table.shown["Linear probe (points), n = 7 of 8"].tolist()
     # The head has the first of counts that as many have.
     assert [text.endswith("(n = 8)") for text in texts] == [False, True]
-    own = cells(frame)
+    own = cells(by_place(frame))
     table = study_table(own[(own.dataset == "one") & ~own.control])
     assert table.shown.set_index("Pretraining").loc["MGM"].iloc[0].endswith("(n = 7 of 8)")
     assert "over 8 datasets, or n as it stands." in table.note
@@ -121,12 +121,10 @@ def test_counts_that_differ_stand_next_to_their_numbers(small):
 
 def test_a_table_has_the_differences_from_one_of_its_rows(small):
     study, frame = small
-    own = cells(frame).assign(paper=float("nan"))
+    own = cells(by_place(frame)).assign(paper=float("nan"))
     own = own[(own.dataset == "one") & ~own.control]
     own.loc[own.row.isin(["MGM", "Tube"]), "paper"] = [65.0, 65.0, 67.3, 67.3]
-    gains = differences(
-        by_place(frame, study), study, [("MGM", "Tube"), ("No pretraining", "Tube")]
-    )
+    gains = differences(by_place(frame), study, [("MGM", "Tube"), ("No pretraining", "Tube")])
     table = study_table(own, gains=gains[gains.dataset == "one"])
     lines = table.shown.set_index("Pretraining")
     assert [*lines.Paper] == ["", "", "65.0", "67.3 (+2.3)"]
@@ -146,7 +144,7 @@ def test_a_table_has_the_differences_from_one_of_its_rows(small):
 def test_names_that_read_alike_are_not_mixed_up(small):
     """Labels are no keys: equal titles, heads and texts of differences are kept apart."""
     _, frame = small
-    own = cells(frame).assign(title="Same")
+    own = cells(by_place(frame)).assign(title="Same")
     own.loc[own.dataset == "three", "mean"] = 51.0
     table = study_table(own[~own.control])
     assert table.shown.shape == (4, 1 + 2 * 2)
@@ -156,9 +154,7 @@ def test_names_that_read_alike_are_not_mixed_up(small):
     named = frame.assign(row=frame.row.map(names).fillna(frame.row))
     more = named[named.row == "B"].assign(row="B minus B", value=9.0)
     named = pd.concat([named, more], ignore_index=True)
-    found = differences(
-        by_place(named, study_of()), study_of(), [("A minus B", "B"), ("A", "B minus B")]
-    )
+    found = differences(by_place(named), study_of(), [("A minus B", "B"), ("A", "B minus B")])
     shown = differences_table(found[found.dataset == "one"]).shown
     assert [*shown.Difference] == ["A minus B minus B"] * 2
     assert shown.iloc[0, 1] != shown.iloc[1, 1]
@@ -180,8 +176,6 @@ def test_any_name_is_shown_as_it_is(tmp_path):
 
 def test_what_rounds_to_zero_has_no_sign(small):
     study, frame = small
-    found = (
-        differences(by_place(frame, study), study).iloc[:1].assign(mean=-0.04, low=-0.3, high=0.04)
-    )
+    found = differences(by_place(frame), study).iloc[:1].assign(mean=-0.04, low=-0.3, high=0.04)
     assert differences_table(found).shown.iloc[0, -1] == "0.0 [-0.3, 0.0]"
     assert [signed(value) for value in (-0.04, 0.04, -0.06, 1)] == ["0.0", "0.0", "-0.1", "+1.0"]

@@ -9,15 +9,15 @@ import yaml
 
 from mgm.errors import UserError
 from mgm.files import locked
-from mgm.report.cells import cells
+from mgm.report.cells import by_place, cells
 from mgm.results import frame as frames
-from mgm.results.frame import joined, load, pack, read_table, states_of, with_means
+from mgm.results.frame import load, pack
 from mgm.results.frozen import freeze
-from mgm.results.run import LOCK
+from mgm.results.run import LOCK, UNFROZEN
 from mgm.study.expand import expand
 from tests.helpers.archived import archived
 from tests.helpers.errors import refused
-from tests.helpers.fake_results import finish, finish_all, smoke, study_of
+from tests.helpers.fake_results import finish, finish_all, read, smoke, study_of
 
 SMOKE = smoke((0,))
 SMALL = study_of(dataset_seeds="1-2")
@@ -88,52 +88,113 @@ def test_a_control_that_a_dataset_does_not_have_has_no_row(place):
     assert [*table[table.run_id == control.run_id].row] == ["Number of frames"]
 
 
+def start(place, study):
+    """Start the workflow of a study: add what it wants now."""
+    write(place, study)
+    freeze(place / "results/small", [study], SMOKE, expand([study], SMOKE))
+
+
 def test_an_edited_row_is_not_run(place):
     rows = {"Tube": {"mask": "tube"}, "MGM": {}, "Longer": {"from": "MGM"}}
-    study = study_of(dataset_seeds="1-2", rows=rows)
-    run(place, study)
+    run(place, study_of(dataset_seeds="1-2", rows=rows))
+    pack("small", place / "results")
     rows["MGM"] = {"mask.ratio": 0.6}
-    for packed in (False, True):
-        if packed:
-            pack_and_leave(place, study)
-        write(place, study_of(dataset_seeds="1-2", rows=rows))
-        found = load("small", place / "results")
-        numbers = found.frame[found.frame.column != ""]
-        # "Longer" starts from its runs.
-        assert {*numbers[numbers.row.isin(("MGM", "Longer"))].status} == {"not run"}
-        assert {*numbers[numbers.row == "Tube"].status} == {"finished"}
-        assert found.changes == {"small": ["settings changed of: Longer; MGM"]}
-        # Its runs are counted, not forgotten.
-        [problem] = found.problems
-        assert "has 24 runs that are not wanted any more" in problem
+    start(place, study_of(dataset_seeds="1-2", rows=rows))
+    found = load("small", place / "results")
+    numbers = found.frame[found.frame.column != ""]
+    # "Longer" starts from its runs.
+    edited = numbers.row.isin(("MGM", "Longer"))
+    assert {*numbers[edited].status} == {"not run"}
+    assert not numbers[edited].as_frozen.any()
+    assert {*numbers[numbers.row == "Tube"].status} == {"finished"}
+    assert "+      changes:\n+        mask.ratio: 0.6" in found.changes
+    # What was frozen is still there, for its predictions.
+    frozen = found.as_frozen("small")
+    assert {*frozen.status} == {"finished"}
+    assert {"MGM", "Longer"} <= {*frozen.row}
 
 
+def test_a_number_that_was_added_is_not_as_frozen(place):
+    run(place, study_of(dataset_seeds="1-2"))
+    more = study_of(dataset_seeds="1-3")
+    start(place, more)
+    # A second start, or one after the addition was taken back, forgets nothing that was frozen.
+    for study in (more, study_of(dataset_seeds="1-2"), more):
+        start(place, study)
+    frame = load("small", place / "results").frame
+    assert {*frame.dataset_seed[frame.as_frozen & (frame.column != "")]} == {1, 2}
+    assert {*frame.dataset_seed[~frame.as_frozen & (frame.column != "")]} == {3}
+
+
+PROSE = {"question": "Which mask?", "answer": "Yes.", "views": {}, "limitations": {"Few": "Two."}}
 CHANGES = [
-    ({"rows": {"Tube": {"mask": "tube"}}}, ["rows gone: MGM; No pretraining"]),
-    ({"dataset_seeds": "1-4"}, ["seeds changed of: one; three"]),
-    ({"settings": {"pretrain": {"optim.lr": 0.1}}}, ["settings changed of: MGM; Tube"]),
-    (
-        {"datasets": {"one": {"generate": {"sprites": 1}}, "new": {"generate": {"sprites": 2}}}},
-        ["datasets added: new", "datasets gone: three"],
-    ),
-    (
-        {"columns": {"Linear probe": {"metric": "outside"}, "Other": {"stage": "finetune"}}},
-        ["columns added: Other", "columns gone: Fine-tuned", "metric changed of: Linear probe"],
-    ),
-    ({"question": "Another?", "answer": "Yes.", "views": {}}, []),
+    ({"rows": {"Tube": {"mask": "tube"}}}, "-    MGM: {}"),
+    ({"settings": {"pretrain": {"optim.lr": 0.1}}}, "+      optim.lr: 0.1"),
+    ({"overlap": 0.25}, "+  overlap: 0.25"),
+    ({"in_order": True}, "+  in_order: true"),
+    ({"question": "Another?"}, "+  question: Another?"),
+    (PROSE, ""),
 ]
 
 
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(("fields", "lines"), CHANGES)
-def test_what_has_changed_since_the_freeze_is_named(place, fields, lines, packed):
+@pytest.mark.parametrize(("fields", "line"), CHANGES)
+def test_what_has_changed_since_the_freeze_is_a_diff(place, fields, line):
     study = study_of(dataset_seeds="1-2", compare=[])
     run(place, study)
-    if packed:
-        pack_and_leave(place, study)
     write(place, study_of(**{"dataset_seeds": "1-2", "compare": []} | fields))
-    found = load("small", place / "results")
-    assert found.changes == ({"small": lines} if lines else {})
+    changes = load("small", place / "results").changes
+    assert line in changes
+    assert bool(line) == bool(changes)
+
+
+OTHERS = [
+    {"rows": {"Tube": {"mask": "tube"}, "MGM": {"mask.ratio": 0.6}}},
+    {"datasets": {"one": {"generate": {"sprites": 1}}}, "compare": []},
+    {"dataset_seeds": "3-4"},
+]
+
+
+@pytest.mark.parametrize("fields", OTHERS)
+def test_a_study_with_the_name_of_another_packed_one_is_refused(place, fields):
+    run(place)
+    pack_and_leave(place)
+    other = study_of(**{"dataset_seeds": "1-2"} | fields)
+    with refused(f"{place}/results/small.study.yaml: is a packed study of this name"):
+        freeze(place / "results/small", [other], SMOKE, expand([other], SMOKE))
+    # The packed study with more rows goes on.
+    rows = {"No pretraining": "none", "Tube": {"mask": "tube"}, "MGM": {}, "SMM": {"mask": "smm"}}
+    start(place, study_of(dataset_seeds="1-2", rows=rows))
+    frame = load("small", place / "results").frame
+    assert {*frame.row[frame.status == "not run"]} == {"SMM"}
+
+
+def test_a_folder_of_an_older_version_is_packed_with_what_its_text_wants(place):
+    study = study_of(dataset_seeds="1-2")
+    run(place, study)
+    (place / "results/small/wanted.csv").unlink()
+    write(place, study_of(dataset_seeds="1-3"))
+    with refused(f"{place}/results/small: has no wanted.csv"):
+        load("small", place / "results")
+    pack("small", place / "results")
+    frame = load("small", place / "results").frame
+    assert {*frame.status} == {"finished"}
+    assert {*frame.dataset_seed[frame.column != ""]} == {1, 2}
+    assert frame.as_frozen.all()
+
+
+def test_a_packed_number_is_replaced_only_on_demand(place):
+    found = run(place)
+    path = pack("small", place / "results")
+    before = path.read_bytes()
+    spec = found.specs[found.cells.run_id[found.cells.column == "Fine-tuned"].iloc[0]]
+    finish(place / "results/small", spec, top1=12.5)
+    with refused(f"{path}: 1 of its numbers are others in", f"top1 of {spec.run_id}", "12.5"):
+        pack("small", place / "results")
+    assert path.read_bytes() == before
+    pack("small", place / "results", replace=True)
+    shutil.rmtree(place / "results/small")
+    frame = load("small", place / "results").frame
+    assert {*frame.value[frame.run_id == spec.run_id]} == {12.5}
 
 
 def test_the_archive_hides_no_failure_and_counts_a_run_once(place):
@@ -203,46 +264,47 @@ def test_a_packed_study_is_read_back_and_continued_elsewhere(place):
     assert {*after.frame.value[is_last]} == {12.5}
     pd.testing.assert_frame_equal(before.frame[~is_last], after.frame[~is_last], check_dtype=False)
     # Packing adds to what is packed.
-    pack("small", place / "results")
+    pack("small", place / "results", replace=True)
     shutil.rmtree(folder)
     assert (load("small", place / "results").frame.status == "finished").all()
 
 
-def test_a_dataset_that_was_added_is_known_without_its_folder(place, data):
-    sets = {}
-    for name in ("mine", "later"):
-        root = shutil.copytree(data, place / name)
-        sets[name] = {"title": name, "root": str(root), "recipe": "ssv2"}
-        study = study_of(datasets=dict(sets), dataset_seeds=(), seeds="0", controls=[], compare=[])
-        run(place, study)
-        pack("small", place / "results")
+def test_prepared_videos_may_be_gone_when_a_page_is_read(place, data):
+    root = shutil.copytree(data, place / "mine")
+    datasets = {"mine": {"title": "Mine", "root": str(root), "recipe": "ssv2"}}
+    run(place, study_of(datasets=datasets, dataset_seeds=(), seeds="0", controls=[], compare=[]))
+    shutil.rmtree(root)
     before = load("small", place / "results").frame
-    for folder in ("mine", "later", "results/small"):
-        shutil.rmtree(place / folder)
-    after = load("small", place / "results")
-    assert after.problems == []
-    pd.testing.assert_frame_equal(before, after.frame)
-    assert {*after.frozen.studies["small"].datasets} == {"mine"}
+    assert {*before.status} == {"finished"}
+    assert "" not in {*before.digest}
+    pack("small", place / "results")
+    shutil.rmtree(place / "results/small")
+    pd.testing.assert_frame_equal(before, load("small", place / "results").frame)
 
 
 def test_packing_loses_no_run_that_the_study_does_not_want_any_more(place):
     found = run(place)
     path = pack("small", place / "results")
-    packed = path.read_bytes()
     # All runs are in the folder too.
     assert load("small", place / "results").problems == []
-    edited = study_of(
-        dataset_seeds="1-2", rows={"MGM": {"mask.ratio": 0.6}, "Tube": {"mask": "tube"}}
-    )
-    write(place, edited)
+    rows = {"MGM": {"mask.ratio": 0.6}, "Tube": {"mask": "tube"}}
+    edited = study_of(dataset_seeds="1-2", rows=rows)
+    start(place, edited)
     more = expand([edited], SMOKE)
-    finish_all(place / "results/small", more.specs)
+    new = {run_id: spec for run_id, spec in more.specs.items() if run_id not in found.specs}
+    finish_all(place / "results/small", new)
     lost = len({*found.specs} - {*more.specs})
     what = f"has {lost} runs that are not wanted any more"
     folder, archive = load("small", place / "results").problems
     assert folder.startswith(f"{place}/results/small: {what}")
     assert archive.startswith(f"{path}: {what}")
-    with refused(f"{path}: has {lost} runs that are not finished in"):
+    # They were frozen, so they stay.
+    pack("small", place / "results")
+    packed = path.read_bytes()
+    # Those that were added are lost.
+    few = study_of(dataset_seeds="1-2", rows={"Tube": {"mask": "tube"}}, compare=[])
+    start(place, few)
+    with refused(f"{path}: has {len(new)} runs that are not finished in"):
         pack("small", place / "results")
     assert path.read_bytes() == packed
 
@@ -290,10 +352,11 @@ def test_a_users_own_file_is_found_again(place):
     assert load("small", place / "results").studies["small"].question == "Which mask?"
 
 
-def test_a_suite_has_the_papers_studies(tmp_path):
-    published = load("smoke", tmp_path)
-    assert [*published.studies] == ["table1", "table2", "table3", "table4", "table4e", "measured"]
-    assert {*published.frame.status} == {"not run"}
+def test_a_suite_that_never_ran_has_studies_and_no_numbers(tmp_path):
+    found = load("smoke", tmp_path)
+    assert [*found.studies] == ["table1", "table2", "table3", "table4", "table4e", "measured"]
+    assert found.frame.empty
+    assert found.folder is None
 
 
 def test_a_mean_of_datasets_is_computed_per_seed(place):
@@ -307,7 +370,7 @@ def test_a_mean_of_datasets_is_computed_per_seed(place):
         dataset_seeds="1-3",
     )
     found = run(place, study)
-    table = with_means(joined(found, states_of(found, place / "results/small")), {"small": study})
+    table = read(place / "results/small", found, study)
     wide = table[table.column == "Fine-tuned"].pivot_table(
         index=["row", "seed"], columns="dataset", values="value"
     )
@@ -316,7 +379,7 @@ def test_a_mean_of_datasets_is_computed_per_seed(place):
     # A number that lacks a dataset has no mean.
     gone = table[(table.dataset == "one") & (table.seed == 2) & (table.row == "MGM")].iloc[0]
     shutil.rmtree(place / "results/small" / gone.run_id)
-    table = with_means(joined(found, states_of(found, place / "results/small")), {"small": study})
+    table = read(place / "results/small", found, study)
     lost = table[(table.dataset == "both") & (table.seed == 2) & (table.row == "MGM")]
     assert lost[lost.column == gone.column].value.isna().all()
 
@@ -332,7 +395,7 @@ def test_a_mean_counts_the_seeds_of_all_its_parts(place):
         if packed:
             pack_and_leave(place, study)
         frame = load("small", place / "results").frame
-        means = cells(frame[frame.derived]).set_index("dataset")
+        means = cells(by_place(frame[frame.derived])).set_index("dataset")
         assert {*zip(means.n["both"], means.wanted["both"])} == {(2, 8)}
         assert {*zip(means.n["alone"], means.wanted["alone"])} == {(6, 6)}
 
@@ -351,8 +414,6 @@ def test_what_is_not_there_is_refused(place):
 def test_committed_numbers_name_their_runs_and_their_frozen_study(path):
     found = archived(path.name.removesuffix(".csv.xz"))
     assert found.problems == []
-    packed = read_table(path)
-    assert {*packed.run_id} <= found.specs.keys()
     assert found.frozen.commit
     done = found.frame[found.frame.status == "finished"]
     assert done.commit.str.fullmatch("[0-9a-f]{40}").all()
@@ -361,3 +422,4 @@ def test_committed_numbers_name_their_runs_and_their_frozen_study(path):
     if any(study.predictions for study in found.studies.values()):
         tests = done[done.stage != "pretrain"]
         assert (tests.started > found.frozen.date[:19]).all()
+        assert not (tests.study_sha256 == UNFROZEN).any()
