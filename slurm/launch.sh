@@ -2,9 +2,10 @@
 # launch.sh NODES GPUS CPUS COMMAND...: run a job's command under Slurm, with one process per GPU of
 # each node, or one per node without GPUs. CPUS are those of a node.
 #
-# Before the time limit Slurm sends SIGTERM (config.yaml). The run writes a checkpoint and ends with
-# status 143, or under torchrun with the file MGM_STOPPED. Then the job goes back into the queue
-# under its number, so Snakemake sees it wait, not fail. A cancelled job does not go back.
+# The run is told when its job ends. Two minutes before, it writes a checkpoint and ends with status
+# 143, or under torchrun with the file MGM_STOPPED. Then the job goes back into the queue under its
+# number, so Snakemake sees it wait, not fail. A signal that arrives does the same. A cancelled job
+# does not go back.
 nodes=$1 gpus=$2 cpus=$3 most=100
 shift 3
 per_node=$((gpus > 0 ? gpus : 1)) words=()
@@ -14,14 +15,17 @@ if ((nodes > 1)); then
     words+=(--kill-on-bad-exit=1)
 fi
 if ((nodes * per_node > 1)); then
-    # Torchrun must survive the signal, since it would leave its processes 30 s for a checkpoint.
-    # They handle the signal themselves.
-    words+=(bash -c 'trap "" TERM USR1; exec torchrun "$@"' torchrun --signals-to-handle=SIGINT
+    # Often only the first process of a step gets Slurm's signals. Torchrun passes them on, and gives
+    # its processes time to write a checkpoint.
+    words+=(torchrun --signals-to-handle=SIGINT,SIGTERM,SIGUSR1 --shutdown-timeout=110
         --rdzv-backend=c10d --rdzv-endpoint="$(hostname):$((10000 + SLURM_JOB_ID % 20000))"
         --rdzv-id="$SLURM_JOB_ID" --nnodes="$nodes" --nproc-per-node="$per_node" --no-python)
 fi
 export MGM_STOPPED=$PWD/logs/stopped-$SLURM_JOB_ID
 rm -f "$MGM_STOPPED"
+# In seconds since 1970. A job without a time limit has no end.
+MGM_JOB_END=$(SLURM_TIME_FORMAT=%s scontrol show job "$SLURM_JOB_ID" | grep -oPm1 ' EndTime=\K\d+')
+export MGM_JOB_END
 # The command gets these signals too and ends. Then this script goes on.
 trap : TERM USR1
 "${words[@]}" "$@"

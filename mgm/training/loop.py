@@ -27,6 +27,7 @@ from mgm.training.optim import build_optimiser, learning_rate, steps_of
 
 LOGGED = 100  # steps of a run that are logged, about
 GRACE_S = 5  # that a stopped run still waits for a batch, to end its step
+END_S = 120  # before its job's end, a run stops
 
 # Per step, what the model's forward pass takes of this process's clips, on the device, and the
 # batch on the host (`mgm.data.loader.training_batches`).
@@ -45,9 +46,9 @@ def train(
 
     A stopped and continued run ends with bit-equal weights, on a CPU with the same number of
     threads: batches and random numbers depend only on the step, and a checkpoint holds all other
-    state. SIGINT (Ctrl-C), SIGTERM (the end of a time limit), SIGUSR1 (Slurm's warning before it)
-    and SIGHUP (a closed terminal) finish the step, write a checkpoint and exit with 128 plus their
-    number.
+    state. SIGINT (Ctrl-C), SIGTERM, SIGUSR1 and SIGHUP (a closed terminal) finish the step, write a
+    checkpoint and exit with 128 plus their number. The end of the run's job does what SIGTERM does
+    (`_seconds_to_end`).
 
     Several processes train the same model by DistributedDataParallel. Losses and gradients are
     those of the whole batch, up to the order of float32 sums. Dropout and drop path draw by (seed,
@@ -262,7 +263,7 @@ def _say_stopped(run_id: str, step: int, steps: int) -> None:
 
 
 class _Stops:
-    """The signal that stops the run: `number`, or 0.
+    """The signal that stops the run: `number`, or 0. The end of the run's job is a SIGTERM.
 
     While `waiting` for a batch, the run ends `GRACE_S` seconds after the signal.
     """
@@ -276,18 +277,34 @@ class _Stops:
             self.number = number
             signal.alarm(GRACE_S)
 
-    def late(self, number: int, frame: Any) -> None:
-        if self.waiting:
+    def rang(self, number: int, frame: Any) -> None:
+        if not self.number:
+            self.came(signal.SIGTERM, frame)
+        elif self.waiting:
             sys.exit(128 + self.number)
-        # The step is computed, and may yet wait for the next batch.
-        signal.alarm(1)
+        else:
+            # The step is computed, and may yet wait for the next batch.
+            signal.alarm(1)
+
+
+def _seconds_to_end() -> int:
+    """Return the seconds until a run must stop for its job's end; 0 if the job has none.
+
+    slurm/launch.sh says the end, since most clusters deliver no signal before it. A short job keeps
+    three quarters of its time.
+    """
+    if not (end := os.environ.get("MGM_JOB_END")):
+        return 0
+    left = int(end) - time.time()
+    return max(int(left - min(END_S, left / 4)), 1)
 
 
 @contextmanager
 def _caught_signals() -> Iterator[_Stops]:
     """Collect signals that stop a run during the block. Outside of it, they end the process."""
     stops = _Stops()
-    before = {signal.SIGALRM: signal.signal(signal.SIGALRM, stops.late)}
+    before = {signal.SIGALRM: signal.signal(signal.SIGALRM, stops.rang)}
+    signal.alarm(_seconds_to_end())
     for number in STOPS:
         # A shell lets its background jobs ignore the Ctrl-C of the command in front, and nohup
         # lets its program ignore a closed terminal.

@@ -158,3 +158,20 @@ def test_a_run_that_waits_for_a_batch_is_stopped_however_often_it_is_told(data, 
         process.join(1)
     assert process.exitcode == 128 + signal.SIGINT
     assert (tmp_path / SPECS[0].run_id / "checkpoint.pt").exists()
+
+
+def test_a_run_stops_before_its_jobs_end(data, tmp_path, monkeypatch):
+    """Its second turn goes on."""
+    endless = {"optim": PRETRAIN.optim.model_copy(update={"steps": 100_000})}
+    spec, last = PRETRAIN.model_copy(update=endless), 0
+    path = tmp_path / spec.run_id / "checkpoint.pt"
+    for _ in range(2):
+        end = int(time.time()) + 5
+        monkeypatch.setenv("MGM_JOB_END", str(end))
+        with pytest.raises(SystemExit) as stopped:
+            run_specs([spec], {"ssv2": [data]}, tmp_path)
+        assert stopped.value.code == 128 + signal.SIGTERM
+        assert time.time() < end
+        step = torch.load(path, weights_only=True)["step"]
+        assert step > last
+        last = step
