@@ -1,6 +1,7 @@
 """Figures 5 to 8: clips with masks, motion, attention or reconstructions.
 
-A figure has a column per time slot and a labelled line per kind of picture. Each function takes the
+A figure has a column per time slot and a labelled line per kind of picture. It is as wide as a
+phone. Each function takes the
 arrays that a run of stage `sample` writes (`mgm.stages.samples`). It needs neither videos nor
 PyTorch, so every machine can redraw a figure. Pictures and boxes have coordinates from 0 to 1, from
 the top left of the frame.
@@ -19,8 +20,8 @@ from matplotlib.patches import Rectangle
 from mgm.report.style import ACCENT, HIDDEN, INK, QUIET, caption
 from mgm.spec import MASKS
 
-CELL, GAP, LABELS, HEAD, LINE = 1.06, 0.05, 1.40, 0.30, 0.14  # inches
-LEFT = (0.08 - LABELS) * 72  # of the labels, in points from the first column
+WIDTH, GAP, LABEL, HEAD = 3.7, 0.04, 0.38, 0.2  # inches: of a label of two lines, of frame numbers
+LETTERS = 50  # of a label's line
 # Larger values are brighter, also in grey and for colour-blind readers.
 SCALE = mpl.colormaps["cividis"]
 GREY: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255}
@@ -46,7 +47,7 @@ def masks_on_a_clip(arrays: Arrays, note: str = "") -> Figure:
     """Draw Figure 5: a clip's frames, its motion, and masks on it."""
     names = arrays["names_N"]
     figure, [lines] = _grid(arrays["index_S"][None], 2 + len(names))
-    _frames(lines[0], arrays["frames_SHWC"], "Frames", "first of each\ntime slot")
+    _frames(lines[0], arrays["frames_SHWC"], "Frames", "first of each time slot")
     _motion(lines[1], arrays)
     for mask, name in enumerate(map(str, names)):
         # A row of a study, or a mask. The paper of a mask from elsewhere stands below its name.
@@ -60,8 +61,8 @@ def attention_on_a_clip(arrays: Arrays, note: str = "") -> Figure:
     """Draw Figure 6: a clip's frames with boxes, a run's mask, the motion, and attention."""
     figure, [lines] = _grid(arrays["index_S"][None], 4)
     known = arrays["objects_SK4"].shape[1] > 0
-    boxes = "with boxes\nof the objects" if known else "the video has\nno boxes of objects"
-    _frames(lines[0], arrays["frames_SHWC"], "Frames", f"first of each slot,\n{boxes}")
+    boxes = "with boxes of the objects" if known else "the video has no boxes of objects"
+    _frames(lines[0], arrays["frames_SHWC"], "Frames", f"first of each slot, {boxes}")
     for axes, boxes_K4 in zip(lines[0], arrays["objects_SK4"]):
         _outlines(axes, boxes_K4)
     name = str(arrays["names_N"][0])
@@ -75,7 +76,7 @@ def attention_on_clips(arrays: Arrays, note: str = "") -> Figure:
     """Draw Figure 7: the frames of several clips, and attention over the frames."""
     figure, clips = _grid(arrays["index_BS"], 2)
     for clip, (lines, frames_SHWC) in enumerate(zip(clips, arrays["frames_BSHWC"])):
-        _frames(lines[0], frames_SHWC, f"Clip {clip + 1}", _class_name(arrays, clip))
+        _frames(lines[0], frames_SHWC, f"Clip {clip + 1}", str(arrays["class_B"][clip]))
         for axes, frame_HWC in zip(lines[1], frames_SHWC):
             _picture(axes, _grey(frame_HWC), **GREY)
         _attention(lines[1], arrays["attention_BSHW"][clip], arrays["query_B3"][clip], alpha=0.7)
@@ -87,7 +88,7 @@ def reconstructions(arrays: Arrays, note: str = "") -> Figure:
     names = [str(name) for name in arrays["names_P"]]
     figure, clips = _grid(arrays["index_BS"], 1 + 2 * len(names))
     for clip, (lines, frames_SHWC) in enumerate(zip(clips, arrays["frames_BSHWC"])):
-        _frames(lines[0], frames_SHWC, f"Clip {clip + 1}", _class_name(arrays, clip))
+        _frames(lines[0], frames_SHWC, f"Clip {clip + 1}", str(arrays["class_B"][clip]))
         for run, name in enumerate(names):
             method, line = METHOD.get(name, name), lines[1 + 2 * run]
             hidden = f"{100 * arrays['ratio_P'][run]:.0f} % hidden"
@@ -115,37 +116,34 @@ def _grid(index_BS: np.ndarray, count: int) -> tuple[Figure, np.ndarray]:
         index_BS: frame numbers above the columns of each clip.
     """
     clips, slots = index_BS.shape
-    width, part = LABELS + slots * (CELL + GAP), HEAD + count * (CELL + GAP)
-    figure, grids = Figure((width, clips * part)), []
+    cell = WIDTH / slots - GAP
+    part = HEAD + count * (cell + LABEL)
+    figure, grids = Figure((WIDTH, clips * part)), []
     for clip, index_S in enumerate(index_BS):
-        top = 1 - clip / clips - HEAD / part / clips
-        sides = {"left": LABELS / width, "right": 1 - GAP / width}
-        sides |= {"top": top, "bottom": 1 - (clip + 1) / clips + GAP / part / clips}
-        grid = figure.add_gridspec(count, slots, wspace=GAP / CELL, hspace=GAP / CELL, **sides)
+        # Each line's label stands above it, the frame numbers above the first.
+        top = 1 - (clip + (HEAD + LABEL) / part) / clips
+        sides = {"left": 0, "right": 1 - GAP / WIDTH, "top": top, "bottom": 1 - (clip + 1) / clips}
+        grid = figure.add_gridspec(count, slots, wspace=GAP / cell, hspace=LABEL / cell, **sides)
         grids.append(grid.subplots(squeeze=False))
         for axes in grids[-1].flat:
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color=HIDDEN)
-        for axes, index in zip(grids[-1][0], index_S):
-            axes.set_title(f"frame {index}", loc="center", size=8, color=QUIET, pad=4)
+        for slot, (axes, index) in enumerate(zip(grids[-1][0], index_S)):
+            number: dict[str, Any] = {"xytext": (0, (LABEL + 0.03) * 72), "color": QUIET}
+            _above(axes, f"frame {index}" if slot == 0 else str(index), **number)
     return figure, np.array(grids)
 
 
+def _above(axes: Axes, text: str, **look: Any) -> None:
+    """Write a line of text above a cell, from its left."""
+    axes.annotate(text, (0, 1), xycoords="axes fraction", textcoords="offset points", **look)
+
+
 def _label(axes: Axes, title: str, *below: str) -> None:
-    """Label the line of its first cell with a title and quiet text below it, at half its height."""
-    quiet, title = "\n".join(filter(None, below)), textwrap.fill(title, 17)
-    more = 0.16 * title.count("\n")
-    up = (0.19 + more + LINE * len(quiet.splitlines())) / 2 * 72
-    bold: dict[str, Any] = {"size": 9.5, "weight": "bold", "va": "baseline"}
-    small: dict[str, Any] = {"size": 7.5, "color": QUIET, "va": "top", "linespacing": 1.35}
-    for text, down, look in ((title, 0.13, bold), (quiet, 0.19, small)):
-        place = (LEFT, up - (down + more) * 72)
-        axes.annotate(text, (0, 0.5), place, "axes fraction", "offset points", **look)
-
-
-def _class_name(arrays: Arrays, clip: int) -> str:
-    """Break a clip's class name into lines that fit the labels' column."""
-    return textwrap.fill(str(arrays["class_B"][clip]), 21)
+    """Label the line of its first cell with a title and quiet text below it."""
+    quiet = ", ".join(filter(None, below))
+    _above(axes, textwrap.shorten(title, LETTERS), xytext=(0, 15), weight="bold")
+    _above(axes, textwrap.shorten(quiet, LETTERS), xytext=(0, 3.5), color=QUIET)
 
 
 def _picture(axes: Axes, picture: np.ndarray, **look: Any) -> None:
@@ -184,7 +182,7 @@ def _motion(axes_S: np.ndarray, arrays: Arrays) -> None:
 
     The scale ends at the 99.5 % quantile, so a few outliers do not hide the rest.
     """
-    _label(axes_S[0], "Motion", "vectors and their\nmagnitude")
+    _label(axes_S[0], "Motion", "vectors and their magnitude")
     size_SHW = arrays["magnitude_SHW"]
     share_SHW = (size_SHW / max(np.quantile(size_SHW, 0.995), 1e-9)).clip(max=1)
     slots = zip(axes_S, arrays["frames_SHWC"], arrays["motion_SHW2"], share_SHW)
@@ -194,7 +192,7 @@ def _motion(axes_S: np.ndarray, arrays: Arrays) -> None:
             _picture(axes, _tint(ACCENT, 0.85 * share_HW**0.7), interpolation="nearest")
             _arrows(axes, motion_HW2)
         else:
-            axes.text(0.5, 0.5, "no motion\nvectors", size=7, ha="center", va="center")
+            axes.text(0.5, 0.5, "no motion\nvectors", ha="center", va="center")
 
 
 def _arrows(axes: Axes, motion_HW2: np.ndarray) -> None:
@@ -224,7 +222,7 @@ def _arrows(axes: Axes, motion_HW2: np.ndarray) -> None:
 def _masks(axes_S: np.ndarray, arrays: Arrays, mask: int, title: str, source: str = "") -> None:
     """Draw mask number `mask` of a clip, with the box of a dense one."""
     hidden = f"{100 * arrays['ratio_N'][mask]:.0f} % hidden"
-    _label(axes_S[0], title, textwrap.fill(source, 21), hidden)
+    _label(axes_S[0], title, hidden, source)
     slots = arrays["frames_SHWC"], arrays["masked_NSHW"][mask], arrays["boxes_NS4"][mask]
     for axes, frame_HWC, masked_HW, box_4 in zip(axes_S, *slots):
         _hidden(axes, frame_HWC, masked_HW)
@@ -248,15 +246,7 @@ def _attention(axes_S: np.ndarray, share_SHW: np.ndarray, query_3: np.ndarray, *
     """Draw attention with one colour scale per clip, and outline the patch that attends."""
     times_SHW = share_SHW * share_SHW.size
     low, high = times_SHW.min(), np.quantile(times_SHW, 0.995)
-    _label(axes_S[0], "Attention", " ", " ")
-    bar = axes_S[0].inset_axes((LEFT / 72 / CELL, 0.42, 1.12 / CELL, 0.08 / CELL))
-    bar.imshow(np.linspace(0, 1, 256)[None], cmap=SCALE, aspect="auto")
-    bar.set_axis_off()
-    ends = (f"{low:.2f}", "left"), ("\N{MULTIPLICATION SIGN} uniform", "center")
-    last = (f"{high:.2g}", "right")
-    for place, (text, side) in zip((0, 0.5, 1), (*ends, last)):
-        small: dict[str, Any] = {"size": 7.5, "color": QUIET, "ha": side, "va": "top"}
-        bar.text(place, -0.5, text, transform=bar.transAxes, **small)
+    _label(axes_S[0], "Attention", f"dark {low:.2f}, bright {high:.2g} times uniform attention")
     bright_SHW = ((times_SHW - low) / max(high - low, 1e-9)).clip(0, 1)
     look = {"cmap": SCALE, "vmin": 0, "vmax": 1, "interpolation": "nearest", **look}
     for slot, (axes, bright_HW) in enumerate(zip(axes_S, bright_SHW)):

@@ -33,7 +33,7 @@ from mgm.report.tables import (
 from mgm.results.frame import Results
 from mgm.results.run import status
 from mgm.spec import CONTROLS
-from mgm.study.schema import CONTROL_ROWS, Study, View
+from mgm.study.schema import CONTROL_ROWS, PAPER, Study, View
 
 EXTRA = ("predictions", "differences")
 NOTHING = "None of its runs is finished."
@@ -131,13 +131,15 @@ class Report:
 
     @cached_property
     def quoted(self) -> pd.DataFrame:
-        """The numbers that the paper prints in the tables of these studies."""
-        parts = [
-            quotes(printed(key)).assign(study=name)
-            for name, study in self.results.studies.items()
-            for key, view in study.shown_views.items()
-            if view.kind == "paper"
-        ]
+        """The numbers that the paper prints in the tables and figures of these studies."""
+        parts = []
+        for name, study in self.results.studies.items():
+            views = study.shown_views.items()
+            keys = {key for key, view in views if view.kind == "paper"}
+            # A figure of the study of a printed table, which may have other rows.
+            if any(view.quoted for _, view in views) and (PAPER / f"{name}.csv").is_file():
+                keys.add(name)
+            parts += [quotes(printed(key)).assign(study=name) for key in sorted(keys)]
         names = ["study", "dataset", "row", "column", "line", "epochs", "paper"]
         quoted = pd.concat(parts) if parts else pd.DataFrame(columns=names)
         return quoted.astype({"paper": float})
@@ -253,12 +255,15 @@ class Report:
         own = selected(self.numbers_of(study), view)
         if not view.quoted:
             own = own.assign(paper=np.nan)
-        elif view.x == "epochs" and not view.rows:
-            # Methods that the paper prints, and that are not rerun.
-            alone = self.quoted[(self.quoted.study == study.study) & self.quoted.row.isna()]
-            alone = alone.assign(row=alone.line, title=alone.dataset, metric="top1", share=True)
-            alone = selected(alone[alone.epochs.notna()], view)
-            own = pd.concat([own, alone.assign(control=False)], ignore_index=True)
+        elif view.x == "epochs":
+            # What the paper prints, and is not rerun here.
+            alone = self.quoted[(self.quoted.study == study.study) & self.quoted.epochs.notna()]
+            alone = alone[~alone.row.isin([*study.rows])]
+            if view.rows:
+                alone = alone[alone.line.isin(own.line)]
+            facts = {"title": alone.dataset, "metric": "top1", "share": True, "control": False}
+            alone = selected(alone.assign(row="", **facts), view.model_copy(update={"rows": ()}))
+            own = pd.concat([own, alone], ignore_index=True)
         return own if own["mean"].notna().any() else own[:0]
 
     def gains(self, study: Study, view: View) -> pd.DataFrame:

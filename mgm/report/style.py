@@ -17,11 +17,15 @@ ACCENT = "#d55e00"
 COLOURS = (ACCENT, "#0072b2", "#117a5b", "#7d4a86", "#8a6d00", "#a0265a", "#3b8bbd", "#4d4d4d")
 # Marks of methods, so that they also differ in grey.
 MARKS = "osD^vP<X"
-DPI = 200  # of PNG files
+DPI = 300  # of PNG files
 STYLE: dict[Any, Any] = {
     # A $ in a name is a $.
     "text.parse_math": False,
-    "font.size": 9,
+    # The smallest text, at the width of a phone.
+    "font.size": 8.5,
+    "axes.labelsize": 8.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
     "text.color": INK,
     "axes.edgecolor": QUIET,
     "axes.labelcolor": INK,
@@ -30,9 +34,9 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.6,
     "axes.titlelocation": "left",
-    "axes.titlesize": 9.5,
+    "axes.titlesize": 9,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 8.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.facecolor": "white",
@@ -62,11 +66,8 @@ def write(draw: Callable[[], Figure], path: Path) -> None:
 
 def caption(figure: Figure, text: str) -> Figure:
     """Write paragraphs below a figure."""
-    width = int((figure.get_figwidth() - 0.2) * 17.2)
+    width = int(figure.get_figwidth() * 14.5)
     lines = [line for part in text.split("\n") for line in textwrap.wrap(part, width)]
-    # The last axes are the lowest.
-    bottom: float = figure.axes[-1].get_tightbbox().y0  # type: ignore[union-attr]
-    lowest = (bottom / figure.dpi - 0.1) / figure.get_figheight()
-    look: dict[str, Any] = {"size": 7.5, "color": QUIET, "va": "top", "linespacing": 1.25}
-    figure.text(0.01, lowest, "\n".join(lines), **look)
+    look: dict[str, Any] = {"size": 8.5, "color": QUIET, "linespacing": 1.25}
+    figure.text(0.01, -0.02, "\n".join(lines), va="top", **look)
     return figure

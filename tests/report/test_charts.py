@@ -5,20 +5,21 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from scipy import stats
 
 from mgm.report import charts
 from mgm.report.clips import DRAW
 from mgm.report.page import Report
-from mgm.report.style import ACCENT, write
+from mgm.report.style import ACCENT, COLOURS, INK, write
 from mgm.study.expand import expand
 from mgm.study.schema import View
 from tests.helpers.archived import archived
 from tests.helpers.fake_results import clip_arrays, finish, read, results_of, smoke, study_of
 
 COLUMNS = ("row", "line", "epochs", "mean", "low", "high", "paper")
-NAN, INF = float("nan"), float("inf")
+NAN, INF, WHITE = float("nan"), float("inf"), "#ffffff"
 
 
 def numbers(*rows):
@@ -43,6 +44,18 @@ def marks_of(axes):
     return [
         (line.get_xydata().tolist(), to_hex(line.get_color()), line.get_mfc()) for line in marks
     ]
+
+
+def spots_of(axes):
+    """Return the place, the fill and the edge of each mark that a scatter drew."""
+    spots = []
+    for drawn in axes.collections:
+        if isinstance(drawn, PathCollection):
+            fills, edges = drawn.get_facecolor(), drawn.get_edgecolor()
+            for n, place in enumerate(drawn.get_offsets().filled(np.nan).tolist()):
+                fill = to_hex(fills[n % len(fills)]) if len(fills) else "none"
+                spots.append((place, fill, to_hex(edges[n % len(edges)])))
+    return [spot for spot in spots if np.isfinite(spot[0]).all()]
 
 
 def test_marks_stand_at_their_epochs_and_the_papers_are_open():
@@ -79,15 +92,13 @@ def test_each_difference_is_a_line_with_its_interval_its_numbers_and_the_papers_
     figure = charts.differences(lines, "Random Tube")
     tuned, probed = figure.axes
     assert [text.get_text() for text in tuned.get_yticklabels()] == ["Block", "MGM"]
-    block, mgm = [mark for mark in marks_of(tuned) if mark[2] != "none"]
-    assert (block[0][0][0], block[2]) == (2.8, "white")
-    assert (mgm[0][0][0], mgm[2]) == (2.1, ACCENT)
-    papers = [line for line in tuned.lines if line.get_marker() == "D"]
-    assert [line.get_xdata()[0] for line in papers] == [-2.1, 2.3]
-    assert {line.get_mfc() for line in papers} == {"none"}
-    bars = [[*line.get_xdata()] for line in tuned.lines if line.get_marker() == "None"]
-    assert [-0.2, 5.7] in bars
-    assert [-1.6, 5.7] in bars
+    spots = spots_of(tuned)
+    assert ([2.8, 0.0], WHITE, COLOURS[1]) in spots
+    assert ([2.1, 1.0], ACCENT, ACCENT) in spots
+    assert [place for place, _, edge in spots if edge == INK] == [[-2.1, 0.0], [2.3, 1.0]]
+    (bars,) = [drawn for drawn in tuned.collections if isinstance(drawn, LineCollection)]
+    ends = [part.tolist() for part in bars.get_segments()]
+    assert ends == [[[-0.2, 0.0], [5.7, 0.0]], [[-1.6, 1.0], [5.7, 1.0]]]
     # An infinite interval has no bar, and -0.04 is 0.0.
     assert [text.get_text() for text in probed.texts] == ["0.0", "Linear probe"]
     assert probed.get_xlabel() == "Difference from Random Tube (points)"
@@ -129,11 +140,13 @@ def test_a_gain_of_each_unit_stands_over_another_difference(tmp_path):
     published = results_of(frame, study)
     figure = charts.gains(Report(published, tmp_path).gains(study, study.views["gains"]))
     [axes] = figure.axes
-    [[places, _, _]] = marks_of(axes)
-    assert {*map(tuple, places)} == {*zip(x_N, y_N)}
+    assert {tuple(place) for place, _, _ in spots_of(axes)} == {*zip(x_N, y_N)}
     assert axes.get_xlabel() == "Linear probe: MGM minus Tube (points)"
     text = " ".join(" ".join(text.get_text() for text in figure.texts).split())
-    assert f"slope {stats.linregress(x_N, y_N).slope:.2f} [" in text
+    assert (
+        f"Slope: {stats.linregress(x_N, y_N).slope:.2f} points of gain per point of Linear probe ["
+        in text
+    )
     assert "no trend is shown" in text
 
 
@@ -212,9 +225,9 @@ def test_coverage_shows_each_mask_and_the_same_figure_has_the_same_bytes(tmp_pat
     metrics = {"coverage_tube": 88.6, "coverage_mgm": 85.2, "videos": 60.0}
     figure = charts.coverage(metrics)
     (axes,) = figure.axes
-    places = {tuple(line.get_xydata()[0]): line.get_mfc() for line in axes.lines}
+    places = {tuple(place): fill for place, fill, _ in spots_of(axes)}
     assert places[85.2, 1.0] == ACCENT
-    assert places[75.0, 1.0] == places[90.0, 0.0] == "white"
+    assert places[75.0, 1.0] == places[90.0, 0.0] == WHITE
     assert [text.get_text() for text in axes.get_yticklabels()] == ["Random Tube", "MGM (Dense)"]
     for ending in ("svg", "png"):
         paths = [tmp_path / f"{name}.{ending}" for name in "ab"]
