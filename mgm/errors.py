@@ -66,7 +66,9 @@ def valid(before: str, then: str = "") -> Iterator[None]:
     except ValueError as error:
         if type(error).__name__ != "ValidationError":
             raise
-        first = error.errors()[0]  # type: ignore[attr-defined]
+        found = error.errors()  # type: ignore[attr-defined]
+        # A field whose name is wrong is also a field that is missing. Say the cause.
+        first = min(found, key=lambda one: one["type"] != "extra_forbidden")
         where = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             fault = f"{where} is not a field; remove it or correct its name"

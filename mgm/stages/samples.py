@@ -48,10 +48,14 @@ def sample(spec: Sample, run: "RunContext") -> dict[str, float]:
       reconstructed_BPSHWC (`mgm.models.reconstruct`).
     """
     runs = [_parent(spec, run, run_id) for run_id in spec.parents]
-    left, of_clips = [*range(len(run.index.test))], []
+    tests, of_clips = run.index.test, list[Arrays]()
+    left = [*range(len(tests))]
     for clip in range(min(CLIPS[spec.figure], len(left))):
         seed = clip_seed(spec.seed, 0, -1 - clip)
         number = left.pop(generator(seed, "sample").integers(len(left)))
+        # The next clip is of another class, if there is one.
+        others = [n for n in left if tests[n].label != tests[number].label]
+        left = others or left
         of_clips.append(_arrays(spec, run, number, seed, runs))
     arrays = of_clips[0]
     if spec.figure in ("7", "8"):
