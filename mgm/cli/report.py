@@ -45,11 +45,12 @@ def report(
 
     Results are the runs in results/NAME, or results/NAME.csv.xz. This never trains.
     """
-    from mgm.report.page import Report
+    from mgm.report.page import Report, write_index
     from mgm.results.frame import load
 
     made = Report(load(name, results), reports / name)
     say(f"wrote {made.write_only(only) if only else made.write()}")
+    write_index(results, reports)
     if whole and (lacks := made.missing(only)):
         say("\n".join(lacks))
         raise typer.Exit(1)

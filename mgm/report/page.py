@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from mgm.errors import UserError, nearest
 from mgm.files import write_text
+from mgm.report import charts, style
 from mgm.report.cells import Places, cells, differences, places_of, printed, verdicts
 from mgm.report.claims import claims
 from mgm.report.tables import (
@@ -28,17 +29,24 @@ from mgm.report.tables import (
     predictions_table,
     quotes,
     study_table,
+    texts_of,
     write_csv,
 )
-from mgm.results.frame import Results
+from mgm.results.frame import Results, read_csv
+from mgm.results.frozen import WANTED
 from mgm.results.run import status
 from mgm.spec import CONTROLS
-from mgm.study.schema import CONTROL_ROWS, PAPER, Study, View
+from mgm.study import STUDIES
+from mgm.study.schema import CONTROL_ROWS, PAPER, Study, View, read_yaml
 
 EXTRA = ("predictions", "differences")
+# The question and the answer of each study.
+ANSWERS = "tables/answers.csv"
 NOTHING = "None of its runs is finished."
-# Of a study's views: what was found, then all numbers, then the rest.
-ORDER = {"differences": 0, "paper": 1, "table": 1}
+# Of a study's views below its predictions: all numbers, then the rest.
+ORDER = {"paper": 0, "table": 0}
+# Of what was found, if no author has answered.
+MOST = 2
 # Controls that see no motion, and what it means that they are above every row.
 LEAKS = {
     "file facts": (
@@ -158,10 +166,21 @@ class Report:
         if len(self.quoted):
             about = Shown("claims", "The paper's claims", CLAIMS)
             found = self._table(about, claims_table(claims(self.places, studies)))
-        shown = [one for part in sections for one in (*part["shown"], *map(part.get, EXTRA))]
-        known = {"tables/cells.csv", *(f"tables/cells-{name}.csv" for name in studies)}.union(
-            *(one.files for one in (*shown, found) if one)
-        )
+        shown = [
+            one
+            for part in sections
+            for one in (*part["first"], *part["shown"], *map(part.get, EXTRA))
+        ]
+        answers = [
+            (part["study"].study, part["study"].question, part["answer"]) for part in sections
+        ]
+        columns = ["study", "question", "answer"]
+        write_csv(pd.DataFrame(answers, columns=columns), self.folder / ANSWERS)
+        known = {
+            ANSWERS,
+            "tables/cells.csv",
+            *(f"tables/cells-{name}.csv" for name in studies),
+        }.union(*(one.files for one in (*shown, found) if one))
         for path in [*self.folder.glob("tables/*"), *self.folder.glob("figures/*")]:
             if str(path.relative_to(self.folder)) not in known:
                 path.unlink()
@@ -201,11 +220,12 @@ class Report:
         return lines + [f"{waiting} more runs have no result"] * bool(waiting)
 
     def section(self, study: Study) -> dict[str, Any]:
-        """Return the views of a study in their order, and its differences and predictions."""
-        views = sorted(study.shown_views.items(), key=lambda item: ORDER.get(item[1].kind, 2))
-        shown = [self.show(key, view, study) for key, view in views]
-        found: dict[str, Any] = {"study": study, "shown": shown}
-        found["warnings"] = warnings(self.numbers_of(study))
+        """Return what the page has of a study: what was found first, then the other views."""
+        views = sorted(study.shown_views.items(), key=lambda item: ORDER.get(item[1].kind, 1))
+        made = {key: self.show(key, view, study) for key, view in views}
+        first = [made.pop(key) for key, view in views if view.kind == "differences"]
+        found: dict[str, Any] = {"study": study, "shown": [*made.values()]}
+        found |= {"answer": self.answer(study), "warnings": warnings(self.numbers_of(study))}
         end = f"-{study.study}" if len(self.results.studies) > 1 else ""
         of = f" of {re.sub('^table', 'Table ', study.study)}" * bool(end)
         if len(judged := self.verdicts[study.study]):
@@ -217,7 +237,35 @@ class Report:
         if len(compared := differences(self.places[study.study], study)):
             about = Shown(f"differences{end}", f"Paired differences{of}")
             found["differences"] = self._table(about, differences_table(compared))
-        return found
+            if not any(one.files for one in first):
+                lines = self.differences(study, View(kind="differences"))
+                about = Shown(f"compared{end}", f"Differences{of}")
+                first.append(self._figure(about, lambda: charts.differences(lines), lines))
+        return found | {"first": first}
+
+    def answer(self, study: Study) -> str:
+        """Return a study's answer, or without one its first predictions or differences."""
+        if study.answer:
+            return study.answer
+        judged = self.verdicts[study.study]
+        if len(judged):
+            found = judged[judged["mean"].notna()][:MOST]
+            ends = {"holds": "as predicted", "refuted": "which refutes the prediction"}
+            ends = found.verdict.map(ends).fillna("so the prediction is " + found.verdict)
+            what = found.row.where(found.row == "", found.row + " minus " + found["minus"])
+            what = what.where((what != "") & (found["minus"] != ""), found.says)
+        else:
+            found = differences(self.places[study.study], study)[:MOST]
+            # Without an interval nothing is shown.
+            ends = found[["low", "high"]].astype(float).replace([-np.inf, np.inf], np.nan)
+            shown = (ends.low > 0) | (ends.high < 0)
+            ends = shown.map({True: "which is shown", False: "so no difference is shown"})
+            what = found.row + " minus " + found["minus"]
+        facts = zip(what, found.column, texts_of(found), found.n, found.unit, ends)
+        return " ".join(
+            f"{name}: {number} ({column}, {n:.0f} {unit}), {end}."
+            for name, column, number, n, unit, end in facts
+        )
 
     def show(self, key: str, view: View, study: Study) -> Shown:
         """Return a view of a study, and write its files."""
@@ -236,8 +284,6 @@ class Report:
             return self._table(about, study_table(part, view.turned, gains))
         if view.kind == "clips":
             return self._clips(about, view)
-        from mgm.report import charts
-
         if view.kind == "gains":
             marks = self.gains(study, view)
             return self._figure(about, lambda: charts.gains(marks), marks)
@@ -316,7 +362,7 @@ class Report:
         result = status(folder / run_id).result if run_id else None
         if not result:
             return replace(about, why=f"Run {run_id} is not finished.")
-        from mgm.report import charts, clips
+        from mgm.report import clips
 
         note = f"Scale {self.results.scale.name}, run {run_id}."
         if view.show == "coverage":
@@ -342,16 +388,12 @@ class Report:
         """Write a figure of what is `shown`, if there is something."""
         if not len(shown):
             return replace(about, why=NOTHING)
-        from mgm.report import style
-
         file = f"figures/{about.key}.{ending}"
         style.write(draw, self.folder / file)
         return replace(about, files=[file])
 
     def html(self, sections: Sequence[Mapping[str, Any]], found: Shown | None) -> str:
         """Return the page."""
-        place = FileSystemLoader(Path(__file__).parent)
-        environment = Environment(loader=place, autoescape=True, trim_blocks=True)
         every = [one for part in sections for one in (*part["shown"], part.get("differences"))]
         # A table, the differences and the predictions may have the same interval.
         names = ["mean", "low", "high"]
@@ -360,19 +402,60 @@ class Report:
         frame, folder = self.results.frame, self.results.folder
         # A dataset that is a mean of others has no runs of its own.
         runs = frame[~frame.derived].drop_duplicates("run_id")
-        return environment.get_template("page.html.j2").render(
-            name=self.results.name,
-            results=self.results,
-            sections=sections,
-            intervals=sum(bool(np.isfinite(low)) for _, low, _ in ends),
-            claims=found,
-            words=words("\n".join(self.numbers[["unit", "row", "column"]].to_numpy(str).flat)),
-            runs=runs.to_dict("records"),
-            added=frame[(frame.column != "") & ~frame.as_frozen].groupby("study").size().to_dict(),
-            late=any(map(self.results.began_before, self.results.studies)),
-            later=any(self.results.began_before(one, False) for one in self.results.studies),
-            place=quote(relpath(folder, self.folder)) if folder else "",
+        late = (frame.column != "") & ~frame.as_frozen
+        return (
+            _environment()
+            .get_template("page.html.j2")
+            .render(
+                name=self.results.name,
+                results=self.results,
+                sections=sections,
+                intervals=sum(bool(np.isfinite(low)) for _, low, _ in ends),
+                claims=found,
+                words=words("\n".join(self.numbers[["unit", "row", "column"]].to_numpy(str).flat)),
+                runs=runs.to_dict("records"),
+                added=frame.study[late & ~frame.control].value_counts().to_dict(),
+                frozen=self.frozen(),
+                place=quote(relpath(folder, self.folder)) if folder else "",
+            )
         )
+
+    def frozen(self) -> str:
+        """Return when the studies were frozen, as a sentence."""
+        results, frozen = self.results, self.results.frozen
+        if not frozen or any(map(results.began_before, results.studies)):
+            return "Not frozen before the first test: predictions may be younger than results."
+        later = any(results.began_before(study, False) for study in results.studies)
+        commit, _, dirty = frozen.commit.partition("-")
+        return (
+            f"Frozen on {frozen.date[:10]}, before the first {'test' if later else 'run'}, at "
+            f"commit {commit[:8]}{' with changes that were not committed' * bool(dirty)}."
+        )
+
+
+def write_index(results: Path, reports: Path) -> Path:
+    """Write the page of all studies that have results: each with its question and its answer."""
+    names = {path.name.split(".")[0] for path in results.glob("*.csv.xz")}
+    names |= {path.parent.name for path in results.glob(f"*/{WANTED}")}
+    listed = []
+    for name in sorted(names):
+        answers, own = reports / name / ANSWERS, STUDIES / f"{name}.yaml"
+        if answers.is_file():
+            studies = read_csv(answers).to_dict("records")
+        elif own.is_file():
+            fields = read_yaml(own, "study")
+            studies = fields.get("studies", [fields])
+        else:
+            studies = []
+        listed.append({"name": name, "studies": studies, "written": answers.is_file()})
+    page = _environment().get_template("index.html.j2").render(listed=listed)
+    write_text(reports / "index.html", page)
+    return reports / "index.html"
+
+
+def _environment() -> Environment:
+    place = FileSystemLoader(Path(__file__).parent)
+    return Environment(loader=place, autoescape=True, trim_blocks=True)
 
 
 def warnings(numbers: pd.DataFrame) -> list[str]:

@@ -61,13 +61,23 @@ def write(draw: Callable[[], Figure], path: Path) -> None:
     figure = draw()
     with replacing(path) as temporary:
         clock = {"Date" if path.suffix == ".svg" else "Software": None}
-        figure.savefig(temporary, dpi=DPI, metadata=clock, bbox_inches="tight")
+        # A layout has room for the caption. To measure it draws the figure once more.
+        box = None if figure.get_layout_engine() else "tight"
+        figure.savefig(temporary, dpi=DPI, metadata=clock, bbox_inches=box)
 
 
 def caption(figure: Figure, text: str) -> Figure:
     """Write paragraphs below a figure."""
     width = int(figure.get_figwidth() * 14.5)
     lines = [line for part in text.split("\n") for line in textwrap.wrap(part, width)]
+    place = -0.02
+    if layout := figure.get_layout_engine():
+        room = 0.16 * len(lines) + 0.12
+        height = figure.get_figheight() + room
+        figure.set_figheight(height)
+        place = room / height
+        layout.set(rect=(0, place, 1, 1 - place))  # type: ignore[call-arg]
+        place -= 0.04 / height
     look: dict[str, Any] = {"size": 8.5, "color": QUIET, "linespacing": 1.25}
-    figure.text(0.01, -0.02, "\n".join(lines), va="top", **look)
+    figure.text(0.01, place, "\n".join(lines), va="top", in_layout=False, **look)
     return figure

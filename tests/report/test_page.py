@@ -67,7 +67,7 @@ def test_the_page_links_to_what_is_there_and_escapes_what_it_shows(suite):
     assert len(ids) == len({*ids})
     assert {*re.findall(r'href="#([^"]+)"', text)} <= {*ids}
     links = {link for link in re.findall(r'(?:href|src)="([^"#]+)"', text) if "data:" not in link}
-    links = {link for link in links if not link.endswith("result.json")}
+    links = {link for link in links if not link.endswith(("result.json", "../index.html"))}
     assert all((report / link).exists() for link in links)
     assert "<script" not in text
     assert "out of memory &lt;script&gt;" in text
@@ -136,7 +136,7 @@ def test_a_study_judges_its_predictions_and_marks_later_ones(tmp_path):
     assert table.verdict.tolist() == ["holds"]
     assert "<script" not in page.read_text()
     assert "before the first run" in page.read_text()
-    for saw, says in ((UNFROZEN, "not frozen before its first test"), ("", "before the first run")):
+    for saw, says in ((UNFROZEN, "Not frozen before the first test"), ("", "before the first run")):
         for path in (tmp_path / "results/small").glob("*/result.json"):
             path.write_text(json.dumps(json.loads(path.read_text()) | {"study_sha256": saw}))
         page = report_of("small", tmp_path / "results", tmp_path / "reports").write()
@@ -159,6 +159,37 @@ def test_a_study_judges_its_predictions_and_marks_later_ones(tmp_path):
     assert table.verdict.tolist() == ["holds", "refuted"]
     assert table.note.tolist() == ["", "added after runs began"]
     assert "on 2025-12-31, before the first run" in page.read_text()
+
+
+def test_a_page_answers_first_and_the_index_has_its_answer(tmp_path):
+    """Without an author's answer, it is that of the predictions, and else of the differences."""
+    for number, (fields, said) in enumerate(
+        (
+            ({"answer": "Yes."}, "Yes."),
+            ({"predictions": PREDICTIONS}, r"MGM minus Tube: \S+ \[.*\] \(.*, as predicted\."),
+            (
+                {"compare": [["MGM", "Tube"]]},
+                r"MGM minus Tube: \S+ \[.*\] \(Linear probe, 8 datasets\), .*\.",
+            ),
+        )
+    ):
+        name = f"small{number}"
+        known = results_of(tmp_path / "results", name, [study_of(**fields)], smoke(tuple(range(8))))
+        assert known.specs
+        done = CliRunner().invoke(
+            app,
+            ["report", name, "--results", str(tmp_path / "results"), "--reports", str(tmp_path)],
+        )
+        assert done.exit_code == 0, done.output
+        text = (tmp_path / name / "index.html").read_text()
+        [answer] = re.findall(r'<p class="answer">(.*?)</p>', text)
+        assert re.match(said, unescape(answer)), answer
+        index = (tmp_path / "index.html").read_text()
+        assert answer in index
+        assert f'href="{name}/index.html"' in index
+        if number:
+            chart, table = text.index("figures/compared.svg"), text.index("tables/table-one.csv")
+            assert text.index(answer) < chart < table
 
 
 def test_without_a_finished_run_the_page_says_so(tmp_path):
