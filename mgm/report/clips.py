@@ -25,8 +25,6 @@ LETTERS = 50  # of a label's line
 # Larger values are brighter, also in grey and for colour-blind readers.
 SCALE = mpl.colormaps["cividis"]
 GREY: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255}
-# The method that a mask comes from.
-METHOD = {"mgm": "MGM", "tube": "VideoMAE", "agnostic": "ST-MAE"}
 MASK_KEY = (
     "Pale patches are hidden. Orange: the box of a dense mask and its centre. If a part of the box "
     "lies outside the frame, the mask hides as many patches more inside."
@@ -50,10 +48,7 @@ def masks_on_a_clip(arrays: Arrays, note: str = "") -> Figure:
     _frames(lines[0], arrays["frames_SHWC"], "Frames", "first of each time slot")
     _motion(lines[1], arrays)
     for mask, name in enumerate(map(str, names)):
-        # A row of a study, or a mask. The paper of a mask from elsewhere stands below its name.
-        row, source = (MASKS[name].row, MASKS[name].source) if name in MASKS else (name, "")
-        title = row.partition(" (")[0] if source else row or name
-        _masks(lines[2 + mask], arrays, mask, title, source)
+        _masks(lines[2 + mask], arrays, mask, *_row(name))
     return caption(figure, f"{MASK_KEY}\n{note}")
 
 
@@ -66,7 +61,7 @@ def attention_on_a_clip(arrays: Arrays, note: str = "") -> Figure:
     for axes, boxes_K4 in zip(lines[0], arrays["objects_SK4"]):
         _outlines(axes, boxes_K4)
     name = str(arrays["names_N"][0])
-    _masks(lines[1], arrays, 0, f"{METHOD.get(name, name)} mask")
+    _masks(lines[1], arrays, 0, f"{_row(name)[0]} mask")
     _motion(lines[2], arrays)
     _attention(lines[3], arrays["attention_SHW"], arrays["query_3"])
     return caption(figure, f"{MASK_KEY}\n{ATTENTION_KEY}\n{note}")
@@ -90,7 +85,7 @@ def reconstructions(arrays: Arrays, note: str = "") -> Figure:
     for clip, (lines, frames_SHWC) in enumerate(zip(clips, arrays["frames_BSHWC"])):
         _frames(lines[0], frames_SHWC, f"Clip {clip + 1}", str(arrays["class_B"][clip]))
         for run, name in enumerate(names):
-            method, line = METHOD.get(name, name), lines[1 + 2 * run]
+            method, line = _row(name)[0], lines[1 + 2 * run]
             hidden = f"{100 * arrays['ratio_P'][run]:.0f} % hidden"
             _label(line[0], f"{method} mask", hidden)
             for shown in zip(line, frames_SHWC, arrays["masked_BPSHW"][clip, run]):
@@ -107,6 +102,14 @@ DRAW: dict[str, Callable[[Arrays, str], Figure]] = {
     "overlays": attention_on_clips,
     "reconstructions": reconstructions,
 }
+
+
+def _row(name: str) -> tuple[str, str]:
+    """Return a title for a row of a study, or a mask, and the paper of a mask from elsewhere."""
+    if name not in MASKS:
+        return name, ""
+    row, source = MASKS[name].row, MASKS[name].source
+    return (row.partition(" (")[0] if source else row or name), source
 
 
 def _grid(index_BS: np.ndarray, count: int) -> tuple[Figure, np.ndarray]:

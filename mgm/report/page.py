@@ -283,7 +283,7 @@ class Report:
             gains = self.compared(study, view) if view.minus else None
             return self._table(about, study_table(part, view.turned, gains))
         if view.kind == "clips":
-            return self._clips(about, view)
+            return self._clips(about, view, study)
         if view.kind == "gains":
             marks = self.gains(study, view)
             return self._figure(about, lambda: charts.gains(marks), marks)
@@ -354,7 +354,7 @@ class Report:
         order = [*study.datasets]
         return lines.sort_values("dataset", key=lambda names: names.map(order.index), kind="stable")
 
-    def _clips(self, about: Shown, view: View) -> Shown:
+    def _clips(self, about: Shown, view: View, study: Study) -> Shown:
         """Draw what a run of the view's own has measured, or its arrays."""
         run_id, folder = self.results.pictures.get(about.key, ""), self.results.folder
         if not folder:
@@ -375,6 +375,14 @@ class Report:
         # A damaged file may raise any exception.
         except Exception:
             return replace(about, why=f"{path} is damaged. Delete its folder, and run it again.")
+        # Models have the names of the study's rows.
+        table = self.results.table
+        rows = table[(table.study == study.study) & table.row.ne("")]
+        row_of = dict(zip(rows.pretraining.where(rows.pretraining != "", rows.run_id), rows.row))
+        parents = table.parents[table.run_id == run_id].iloc[0].split()
+        name = {"reconstructions": "names_P", "attention": "names_N"}.get(view.show)
+        if name and {*parents} <= row_of.keys():
+            arrays[name] = np.array([row_of[one] for one in parents])
         return self._figure(about, lambda: clips.DRAW[view.show](arrays, note), arrays, "png")
 
     def _table(self, about: Shown, table: Table) -> Shown:
