@@ -96,8 +96,10 @@ def _curve(axes: Axes, own: pd.DataFrame, colour: str, mark: str, aside: float) 
     """Draw our means and the paper's numbers, with intervals some points `aside` of their place."""
     look: dict[str, Any] = {"x": "x", "color": colour, "marker": mark, "mec": colour, "ax": axes}
     look |= {"errorbar": None, "linewidth": 1, "markersize": 5}
-    sns.lineplot(own[own["mean"].notna()], y="mean", **look)
-    sns.lineplot(own[own.paper.notna()], y="paper", linestyle="--", mfc="white", **look)
+    if own["mean"].notna().any():
+        sns.lineplot(own, y="mean", **look)
+    if own.paper.notna().any():
+        sns.lineplot(own, y="paper", linestyle="--", mfc="white", **look)
     bars = own[np.isfinite(own.low) & own["mean"].notna()]
     beside = axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
     axes.vlines(bars.x, bars.low, bars.high, color=colour, linewidth=1.1, transform=beside)
@@ -191,11 +193,11 @@ def _differences(axes: Axes, lines: pd.DataFrame) -> None:
     bars = lines[np.isfinite(lines.low) & np.isfinite(lines.high)]
     axes.hlines(bars.place, bars.low, bars.high, colors=bars.colour, linewidth=1.3)
     marks: dict[str, Any] = {"y": "place", "ax": axes, "legend": False, "zorder": 3}
-    for predicted, own in lines.groupby("predicted"):
-        fill = own.colour if predicted else "white"
-        sns.scatterplot(own, x="mean", c=fill, edgecolor=own.colour, s=30, linewidth=1.2, **marks)
-    marks |= {"marker": "D", "s": 18, "zorder": 4}
-    sns.scatterplot(lines, x="paper", color="none", edgecolor=INK, linewidth=1, **marks)
+    fill = lines.colour.where(lines.predicted, "white")
+    sns.scatterplot(lines, x="mean", c=fill, edgecolor=lines.colour, s=30, linewidth=1.2, **marks)
+    if lines.paper.notna().any():
+        marks |= {"marker": "D", "s": 18, "zorder": 4}
+        sns.scatterplot(lines, x="paper", color="none", edgecolor=INK, linewidth=1, **marks)
     for line in lines.to_dict("records"):
         said = f"{line['mean']:z.1f}"
         if np.isfinite([line["low"], line["high"]]).all():
