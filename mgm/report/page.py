@@ -250,15 +250,15 @@ class Report:
         judged = self.verdicts[study.study]
         if len(judged):
             found = judged[judged["mean"].notna()][:MOST]
-            ends = {"holds": "as predicted", "refuted": "which refutes the prediction"}
-            ends = found.verdict.map(ends).fillna("so the prediction is " + found.verdict)
+            known = {"holds": "as predicted", "refuted": "which refutes the prediction"}
+            ends = found.verdict.map(known).fillna("so the prediction is " + found.verdict)
             what = found.row.where(found.row == "", found.row + " minus " + found["minus"])
             what = what.where((what != "") & (found["minus"] != ""), found.says)
         else:
             found = differences(self.places[study.study], study)[:MOST]
             # Without an interval nothing is shown.
-            ends = found[["low", "high"]].astype(float).replace([-np.inf, np.inf], np.nan)
-            shown = (ends.low > 0) | (ends.high < 0)
+            bounds = found[["low", "high"]].astype(float).replace([-np.inf, np.inf], np.nan)
+            shown = (bounds.low > 0) | (bounds.high < 0)
             ends = shown.map({True: "which is shown", False: "so no difference is shown"})
             what = found.row + " minus " + found["minus"]
         facts = zip(what, found.column, texts_of(found), found.n, found.unit, ends)
@@ -307,7 +307,7 @@ class Report:
             alone = alone[~alone.row.isin([*study.rows])]
             if view.rows:
                 alone = alone[alone.line.isin(own.line)]
-            facts = {"title": alone.dataset, "metric": "top1", "share": True, "control": False}
+            facts: Any = {"title": alone.dataset, "metric": "top1", "share": True, "control": False}
             alone = selected(alone.assign(row="", **facts), view.model_copy(update={"rows": ()}))
             own = pd.concat([own, alone], ignore_index=True)
         return own if own["mean"].notna().any() else own[:0]
