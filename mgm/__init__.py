@@ -1,7 +1,7 @@
 """Motion-Guided Masking (Fan et al., ICCV 2023) and its baselines for video masked autoencoders.
 
-The functions of `mgm.api` are the short way in. `mgm.Crop` is a crop, and `mgm.rng.clip_seed` draws
-the seeds of clips.
+The functions of `mgm.api` are the short way in. They return `mgm.Clip`, `mgm.Motion` and
+`mgm.Track`. `mgm.Crop` is a crop, and `mgm.rng.clip_seed` draws the seeds of clips.
 
 Shape suffixes, used after an underscore everywhere (`frames_THWC`, `masked_BL`):
 
@@ -17,15 +17,23 @@ if TYPE_CHECKING:
     from typing import Any
 
     from mgm import rng
-    from mgm.api import blocks, load, masks, packets, patch_positions, read, track
+    from mgm.api import blocks, draw_frames, load, masks, packets, patch_positions, read, track
+    from mgm.video.clip import Clip
     from mgm.video.crop import Crop
+    from mgm.video.motion import Motion
+    from mgm.video.track import Track
 
-_FUNCTIONS = ("blocks", "load", "masks", "packets", "patch_positions", "read", "track")
-_PLACES = dict.fromkeys(_FUNCTIONS, "mgm.api") | {"Crop": "mgm.video.crop"}
+_FUNCTIONS = "blocks draw_frames load masks packets patch_positions read track"
+_PLACES = dict.fromkeys(_FUNCTIONS.split(), "mgm.api")
+_PLACES |= {name: f"mgm.video.{name.lower()}" for name in ("Clip", "Crop", "Motion", "Track")}
 __all__ = [
+    "Clip",
     "Crop",
+    "Motion",
+    "Track",
     "__version__",
     "blocks",
+    "draw_frames",
     "load",
     "masks",
     "packets",

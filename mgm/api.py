@@ -3,7 +3,7 @@
     model = mgm.load("RUN")                          # or weights in any format
     features = model.embed("video.mp4")
     clip = mgm.read("video.mp4", range(0, 32, 2))    # frames and motion vectors
-    masked_SHW = mgm.masks(clip, "mgm")
+    masked_SHW = mgm.masks(clip.cut_to(224), "mgm")
     track = mgm.track("video.mp4")                   # its motion alone, for any decoder's pixels
     masked_SHW = mgm.masks(track[0:32:2], "mgm", box=(top, left, height, width))
 
@@ -22,10 +22,12 @@ import numpy as np
 
 from mgm.errors import UserError, require_count, user_errors, valid
 from mgm.masking import Grid, mask_clips
+from mgm.rng import generator
 from mgm.spec import Clips, Mask, Views, mask_info
 from mgm.video.clip import Clip, Crop
 from mgm.video.motion import Motion
 from mgm.video.track import Track
+from mgm.video.transform import stride as draw_stride
 
 if TYPE_CHECKING:
     from mgm.models import FrozenEncoder
@@ -56,6 +58,9 @@ def read(
 
 def packets(video: str | Path) -> np.ndarray:
     """Return the packets of a video, in the order of the file, without decoding: any codec.
+
+    Their number is that of the frames, unless fields are packets of their own (PAFF), or packets
+    have no picture.
 
     Returns:
         a structured array (N,): time_s, when its picture is shown in seconds (NaN: not stated);
@@ -89,6 +94,25 @@ def blocks(video: str | Path, indices: Sequence[int] | np.ndarray) -> list[np.nd
     from mgm.video import decode
 
     return decode.blocks(video, indices)
+
+
+def draw_frames(count: int, frames: int = 16, stride: int = 4, seed: int = 0) -> np.ndarray:
+    """Draw the frames of a training clip: every `stride`-th one, from a random start.
+
+    Training draws the same for a clip of this seed.
+
+    Args:
+        count: number of the video's frames: `len(track)`, or `len(packets)` without decoding. If
+            it is too small, the clip repeats the last frame.
+        frames, stride: of the clip. The paper has 16, and 4 (Kinetics-400) or 2 (SSv2).
+        seed: of the clip (`mgm.rng.clip_seed`).
+
+    Returns:
+        (frames,) int64, sorted.
+    """
+    for name, value in {"count": count, "frames": frames, "stride": stride}.items():
+        require_count(name, value)
+    return draw_stride(count, frames, stride, generator(_seed(seed), "sample"))
 
 
 def patch_positions(masked_SHW: np.ndarray, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -146,7 +170,8 @@ def masks(
     flip: bool = False,
     size: int = 224,
     tubelet: int = 2,
-    grid: tuple[int, int] = (14, 14),
+    patch: int = 16,
+    grid: tuple[int, int] | None = None,
     stride: int = 1,
 ) -> np.ndarray:
     """Return the mask of a clip.
@@ -168,15 +193,16 @@ def masks(
         flip: the crop is mirrored, left to right.
         size: the side to which the crop is scaled, in pixels.
         tubelet: frames per time slot.
-        grid: rows and columns of patches over the crop.
+        patch: side of a patch in pixels of what the model sees: the clip, or a crop of `size`.
+        grid: rows and columns of patches. Default: as many as patches fill what the model sees.
         stride: frames of the video from one frame of the clip to the next, for the mask "warped".
 
     Returns:
         masked_SHW: bool, True where a patch is hidden, per slot, row and column.
 
     Raises:
-        UserError: the mask does not exist, its guidance needs more than the motion, or the clip
-            does not fit the tubelets or the grid.
+        UserError: the mask does not exist, its guidance needs more than the motion, or tubelets or
+            patches do not fill the clip.
     """
     settings = _settings(mask, ratio)
     if not isinstance(motion, Clip | Motion):
@@ -188,12 +214,12 @@ def masks(
     for name, (values, length) in given.items():
         if values is not None and np.shape(values) != (length,):
             raise UserError(f"{name}: is {values}; pass {length} numbers")
-    counts = {"size": size, "tubelet": tubelet, "stride": stride}
-    for name, value in (*counts.items(), *(("grid", side) for side in grid)):
+    counts = {"size": size, "tubelet": tubelet, "patch": patch, "stride": stride}
+    for name, value in (*counts.items(), *(("grid", side) for side in grid or ())):
         require_count(name, value)
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
-        raise UserError(f"seed: is {seed}; pass a whole number from 0 to 2**63 - 1")
+    seen = size, size
     if isinstance(motion, Clip):
+        seen = motion.height, motion.width
         if box is not None or flip:
             raise UserError("box and flip are for motion; cut the clip itself: clip.cut(...)")
         if motion.motion is None and mask_info(settings.name).guided:
@@ -205,6 +231,9 @@ def masks(
         height, width = motion.frame if frame is None else frame
         top, left, down, across = (0.0, 0.0, height, width) if box is None else box
         motion = motion.under(Crop(top, left, down, across, flip), size, (height, width))
+    elif motion.crop:
+        seen = motion.size, motion.size
+    rows, columns = _grid(seen, patch) if grid is None else grid
     if settings.guidance != "vectors":
         raise UserError(f"guidance {settings.guidance} needs more than this; choose vectors")
     if len(motion) % tubelet:
@@ -213,11 +242,27 @@ def masks(
         )
     if not (np.isfinite(motion.vectors_THW2).all() and (motion.distance_THW > 0).all()):
         raise UserError("motion: has vectors that are not finite, or a distance of 0")
-    sizes = Grid(len(motion) // tubelet, *grid)
-    masked_1L, _ = mask_clips(
-        settings, sizes, [motion], np.array([seed], np.int64), tubelet, stride
-    )
-    return masked_1L.reshape(-1, *grid)
+    sizes = Grid(len(motion) // tubelet, rows, columns)
+    seed_1 = np.array([_seed(seed)], np.int64)
+    masked_1L, _ = mask_clips(settings, sizes, [motion], seed_1, tubelet, stride)
+    return masked_1L.reshape(-1, rows, columns)
+
+
+def _grid(seen: tuple[int, int], patch: int) -> tuple[int, int]:
+    """Return the rows and columns of the patches that fill a height and a width."""
+    height, width = seen
+    if height % patch or width % patch:
+        raise UserError(
+            f"patch: {patch} pixels do not divide {height} x {width}; cut the clip, such as "
+            "clip.cut_to(224), or pass grid=(rows, columns)"
+        )
+    return height // patch, width // patch
+
+
+def _seed(seed: int) -> int:
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise UserError(f"seed: is {seed}; pass a whole number from 0 to 2**63 - 1")
+    return int(seed)
 
 
 def _settings(mask: str | Mask | Mapping[str, Any], ratio: float | None) -> Mask:

@@ -13,10 +13,11 @@ import pytest
 import mgm
 from mgm.errors import NoMotion, UserError
 from mgm.masking import Grid, make_mask
+from mgm.rng import generator
 from mgm.spec import MASKS, Clips, Mask
 from mgm.video.crop import Crop
 from mgm.video.decode import read
-from mgm.video.transform import random_crop
+from mgm.video.transform import random_crop, training_indices
 from tests.helpers.videos import moving_square, stored, write_video
 
 ROOT = Path(__file__).parents[1]
@@ -34,19 +35,43 @@ def test_read_and_masks_are_the_parts(video):
     np.testing.assert_array_equal(clip.frames_THWC, known.frames_THWC)
     assert len(mgm.read(video).frames_THWC) == len(mgm.track(video)) == 40
     motion_SHW = known.motion.magnitude(2)
-    masked_1L = make_mask("mgm", Grid(8, 14, 14), motion_SHW[None], np.array([3]))
+    masked_1L = make_mask("mgm", Grid(8, 4, 6), motion_SHW[None], np.array([3]))
     assert np.array_equal(mgm.masks(clip, seed=3).ravel(), masked_1L[0])
     for name in MASKS:
         masked_SHW = mgm.masks(clip, name, grid=(6, 6))
         assert masked_SHW.shape == (8, 6, 6)
         assert masked_SHW.any()
     half = mgm.masks(clip, Mask(name="block", ratio=0.5), tubelet=4)
-    assert half.sum((1, 2)).tolist() == [98] * 4
+    assert half.sum((1, 2)).tolist() == [12] * 4
     for mask in ("block", Mask(name="block"), {"name": "block"}):
         assert np.array_equal(mgm.masks(clip, mask, tubelet=4, ratio=0.5), half)
     # A name hides as much as its paper.
-    assert mgm.masks(clip, "tube")[0].sum() == mgm.masks(clip, {"name": "tube"})[0].sum() == 176
-    assert mgm.masks(clip, "mgm")[0].sum() == 147
+    assert mgm.masks(clip, "tube")[0].sum() == mgm.masks(clip, {"name": "tube"})[0].sum() == 21
+    assert mgm.masks(clip, "mgm")[0].sum() == 18
+
+
+def test_the_grid_is_that_of_the_patches_that_fill_what_the_model_sees(video):
+    """Of a clip as it is cut, of motion under a crop, and of a crop that is yet to be cut."""
+    clip, motion = mgm.read(video, range(8)), mgm.track(video)[:8]
+    crop = mgm.Crop(0, 0, 64, 64)
+    for patch, side in ((16, 14), (32, 7), (14, 16)):
+        shapes = {
+            mgm.masks(clip.cut_to(224), patch=patch).shape,
+            mgm.masks(motion.under(crop, 224), patch=patch).shape,
+            mgm.masks(motion, box=(0, 0, 64, 64), patch=patch).shape,
+        }
+        assert shapes == {(4, side, side)}
+    assert mgm.masks(clip.cut_to(96)).shape == (4, 6, 6)
+    assert mgm.masks(motion, size=160).shape == (4, 10, 10)
+    assert mgm.masks(clip, patch=8).shape == (4, 8, 12)
+
+
+def test_drawn_frames_are_those_of_training():
+    for sample in range(20):
+        seed, frames = mgm.rng.clip_seed(1, 2, sample), int(sample * 7 % 90 + 1)
+        clips = Clips(frames=8, stride=3)
+        known_T = training_indices(clips, frames, generator(seed, "sample"))
+        np.testing.assert_array_equal(mgm.draw_frames(frames, 8, 3, seed), known_T)
 
 
 def test_wrong_calls_name_the_argument(video):
@@ -63,6 +88,8 @@ def test_wrong_calls_name_the_argument(video):
         "ratio: ": {"ratio": 1.0},
         "guidance dis ": {"mask": {"guidance": "dis"}},
         "box and flip are for motion": {"box": box},
+        "patch: 15 pixels do not divide 64 x 96": {"patch": 15},
+        "patch: is 0": {"patch": 0},
     }
     calls = {says: partial(mgm.masks, clip, **own) for says, own in settings.items()} | {
         "in a frame of 64 x 96": lambda: mgm.masks(moved, box=(0, 0, 65, 8)),
@@ -83,6 +110,8 @@ def test_wrong_calls_name_the_argument(video):
         "mask: is None": lambda: mgm.masks(moved, None),
         "not in a frame of 64 x": lambda: moved.under(Crop(-8, 0, 16, 16), 16),
         "is not in a frame of": lambda: moved.under(Crop(60, 0, 8, 8), 16),
+        "patch: 16 pixels do not divide 100 x 100": lambda: mgm.masks(moved, box=box, size=100),
+        "count: is 0": lambda: mgm.draw_frames(0),
         "size: is -8": lambda: mgm.masks(moved, box=box, size=-8),
         "stride: is 0": lambda: mgm.masks(moved, "warped", stride=0),
         "seed: is .*2\\*\\*63 - 1": lambda: mgm.masks(moved, seed=2**63),
@@ -146,7 +175,7 @@ def test_positions_are_those_of_visible_tokens(video):
 def test_a_clip_without_motion_has_unguided_masks(tmp_path):
     path = write_video(tmp_path / "v.webm", moving_square(8, 64, 96), codec="libvpx-vp9")
     clip = mgm.read(path, motion=False)
-    assert mgm.masks(clip, "tube").sum() == 4 * int(0.9 * 196)
+    assert mgm.masks(clip, "tube").sum() == 4 * int(0.9 * 24)
     with pytest.raises(UserError, match="without motion, and mask mgm"):
         mgm.masks(clip, "mgm")
     for work in (mgm.read, mgm.track):
@@ -164,7 +193,8 @@ def test_a_window_without_vectors_is_masked_as_in_training(tmp_path, name):
     mask = Mask(name=name, ratio=0.75)
     wanted_1L = make_mask(mask, Grid(1, 14, 14), still, np.array([5]), unmoved)
     for clip in (lone, mgm.read(video, [4, 8])):
-        assert np.array_equal(mgm.masks(clip, mask, seed=5).ravel(), wanted_1L[0])
+        masked_1HW = mgm.masks(clip, mask, seed=5, grid=(14, 14))
+        assert np.array_equal(masked_1HW.ravel(), wanted_1L[0])
 
 
 @pytest.mark.parametrize("name", ["mgm", "mgm-sparse", "warped", "tube"])
@@ -206,7 +236,8 @@ from mgm.spec import MASKS
 clip, track = mgm.read(sys.argv[1], range(16)), mgm.track(sys.argv[1])
 assert len(mgm.packets(sys.argv[1])) == len(track) == len(track.kind_T) == 40
 assert len(mgm.blocks(sys.argv[1], [1])[0])
-assert len(mgm.patch_positions(mgm.masks(clip), range(16))) == 8 * 49
+assert len(mgm.patch_positions(mgm.masks(clip), range(16))) == 8 * 6
+assert mgm.draw_frames(40).shape == (16,)
 from mgm.stages.motion import table
 table(Path(sys.argv[1]), None)
 assert clip.cut_to(32).cut_to is not None

@@ -1,6 +1,5 @@
 """The recipes of docs/recipes and of docs/masks-and-weights.md, on real videos and models."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -19,18 +18,10 @@ from mgm.cli import app
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
-from tests.helpers.programs import ROOT, blocks, run
+from tests.helpers.programs import RECIPES, ROOT, blocks, recipe, run
 from tests.helpers.videos import moving_square, stored, write_video
 
-RECIPES = ROOT / "docs" / "recipes"
 PAGE = ROOT / "docs" / "masks-and-weights.md"
-
-
-def recipe(name: str):
-    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -1,13 +1,16 @@
 """This checkout's own programs, as a user calls them."""
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT, BIN = Path(__file__).parents[2], Path(sys.executable).parent
+RECIPES = ROOT / "docs" / "recipes"
 ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
 
 
@@ -23,6 +26,16 @@ def run(
     """Run a command to its end and return the result, whatever its exit status."""
     how = {"cwd": cwd, "env": ENVIRONMENT | environment, "timeout": timeout}
     return subprocess.run([*map(str, words)], capture_output=True, text=True, check=False, **how)
+
+
+def recipe(name: str) -> Any:
+    """Return a module of docs/recipes."""
+    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def blocks(page: Path, language: str) -> list[str]:
