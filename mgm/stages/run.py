@@ -240,6 +240,9 @@ def _run_one(
     spec: Spec, folder: Path, data: Mapping[str, Sequence[Path]], options: RunOptions
 ) -> None:
     """Compute one run, or this process's share of it. Rank 0 writes the result."""
+    # Before anything can fail: readers know a run by its spec.
+    if distributed.is_main():
+        write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
     started, clock = datetime.now(UTC), time.monotonic()
     # The code of the run's start: it may be changed meanwhile.
     code = provenance()
@@ -250,8 +253,6 @@ def _run_one(
             f"{spec.run_id}: mask.version is {mask.version}, and this code makes version "
             f"{MASKS[mask.name].version} of {mask.name}; remove the field for a new run"
         )
-    if distributed.is_main():
-        write_text(folder / "spec.json", spec.model_dump_json(indent=1) + "\n")
     where = folder, folder.parent, find_index(spec, data)
     run = RunContext(*where, options, best_device(), readers(options))
     # Each stage has imports of its own.

@@ -290,6 +290,7 @@ def test_states_of_runs_that_are_not_finished(place):
         spec for spec in KNOWN.specs.values() if spec.stage == "pretrain" and spec != PARENT
     )
     (place / other.run_id).mkdir()
+    (place / other.run_id / "spec.json").write_text(other.model_dump_json())
     (place / other.run_id / "error.txt").write_text("out of memory")
     folder = finish(place, PARENT, steps=3)
     (folder / "result.json").write_text('{"run_id": ')
