@@ -56,8 +56,7 @@ def speeds(rng: np.random.Generator, kind: str, slots: int, cells: int) -> np.nd
 
 
 @pytest.mark.parametrize("kind", ["all move", "ties", "few", "I-frames", "static"])
-def test_the_mask_is_the_packages_bit_for_bit(page, kind):
-    rng = np.random.default_rng(0)
+def test_the_mask_is_the_packages_bit_for_bit(page, kind, rng):
     for slots, side, cells in ((8, 14, 28), (4, 6, 12), (16, 14, 56), (2, 16, 32), (1, 5, 9)):
         for ratio in (0.75, 0.9, 0.5):
             for seed in rng.integers(2**62, size=5):

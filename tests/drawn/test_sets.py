@@ -89,8 +89,8 @@ def test_a_grey_video_is_encoded(tmp_path):
         assert sum(1 for _ in container.decode(video=0)) == 3
 
 
-def test_chroma_is_the_mean_of_four_pixels():
-    frames_THWC = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+def test_chroma_is_the_mean_of_four_pixels(rng):
+    frames_THWC = rng.integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
     planes = planes_of(frames_THWC)
     mean_THWC = frames_THWC.astype(float).reshape(2, 4, 2, 4, 2, 3).mean((2, 4))
     for rows, weights in ((slice(8, 10), (-38, -74, 112)), (slice(10, 12), (112, -94, -18))):

@@ -18,10 +18,10 @@ def _in(x, y, top, left, bottom, right) -> bool:
     return bottom > top and top - 4 <= y <= bottom + 4 and left - 4 <= x <= right + 4
 
 
-def test_the_box_is_centred_on_moving_things_and_not_with_shuffled_vectors(tmp_path):
+def test_the_box_is_centred_on_moving_things_and_not_with_shuffled_vectors(tmp_path, rng):
     counts = {"train_per_class": 1, "test_per_class": 1, "sprites": 2, "seed": 1}
     params = Synthetic(size=SIZE, frames=FRAMES, pan=2.8, **counts)
-    rng, inside = np.random.default_rng(0), {False: [], True: []}
+    inside = {False: [], True: []}
     for position, name in enumerate(params.videos):
         draw(params, name, tmp_path / f"{name}.mp4")
         boxes_TN4 = discs.boxes(params, discs.scene(params, *place(name)))

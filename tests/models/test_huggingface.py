@@ -77,12 +77,12 @@ def assert_gradients_close(ours, theirs):
         assert_close(mine[name], gradients[name], name)
 
 
-def test_pretraining(size):
+def test_pretraining(size, rng):
     spec, _, frames, attention = size
     ours = build_mae(spec)
     sharpened(ours, 0.2)
     theirs = their_pretraining(ours, spec, attention)
-    motion_BSHW = np.random.default_rng(0).random((len(frames), spec.grid[0], 28, 28))
+    motion_BSHW = rng.random((len(frames), spec.grid[0], 28, 28))
     seed_B = np.arange(len(frames))
     masked_BL = torch.from_numpy(make_mask("mgm", Grid(*spec.grid), motion_BSHW, seed_B))
 

@@ -18,15 +18,15 @@ def test_student_is_scipys(n):
     assert one.n == n
 
 
-def test_units_that_overlap_have_the_interval_of_nadeau_and_bengio():
-    values = np.random.default_rng(0).normal(60, 5, 6)
+def test_units_that_overlap_have_the_interval_of_nadeau_and_bengio(rng):
+    values = rng.normal(60, 5, 6)
     one = student(values.tolist(), overlap=0.25)
     half = stats.t.ppf(0.975, 5) * np.sqrt((1 / 6 + 0.25) * values.var(ddof=1))
     assert (one.low, one.high) == pytest.approx((values.mean() - half, values.mean() + half))
 
 
-def test_a_slope_is_scipys():
-    x, y = np.random.default_rng(0).normal(size=(2, 12))
+def test_a_slope_is_scipys(rng):
+    x, y = rng.normal(size=(2, 12))
     one, known = slope(x.tolist(), y.tolist()), stats.linregress(x, y)
     half = stats.t.ppf(0.975, 10) * known.stderr
     assert one == pytest.approx((known.slope, known.slope - half, known.slope + half, 12))
@@ -55,8 +55,8 @@ def test_the_binomial_interval_is_clopper_and_pearsons(right):
     assert (one.low, one.high) == pytest.approx((100 * exact.low, 100 * exact.high))
 
 
-def test_the_interval_of_a_difference_of_shares_covers_it():
-    rng, n, covered = np.random.default_rng(0), 200, 0
+def test_the_interval_of_a_difference_of_shares_covers_it(rng):
+    n, covered = 200, 0
     for one, other in rng.binomial(n, (0.7, 0.6), (500, 2)):
         found = binomial_difference(100 * one / n, 100 * other / n, n)
         covered += found.low <= 10 <= found.high

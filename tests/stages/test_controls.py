@@ -68,8 +68,8 @@ def test_motion_features_are_statistics_of_vectors():
         assert np.isfinite(values).all()
 
 
-def test_pictures_are_the_middle_frame_the_mean_and_the_mean_change():
-    frames = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), np.uint8)
+def test_pictures_are_the_middle_frame_the_mean_and_the_mean_change(rng):
+    frames = rng.integers(0, 256, (5, 12, 12, 3), np.uint8)
     found = picture_features(frames)
     np.testing.assert_allclose(found["middle_frame"], frames[2].ravel() / 255, atol=1e-6)
     np.testing.assert_allclose(found["mean_frame"], frames.mean(0).ravel() / 255, atol=1e-5)

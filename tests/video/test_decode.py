@@ -54,10 +54,10 @@ def assert_same(one, two):
         ("odd.mkv", {"pix_fmt": "yuv444p"}),
     ],
 )
-def test_any_frames_are_those_of_ffmpeg_with_the_motion_of_the_track(tmp_path, name, options):
+def test_any_frames_are_those_of_ffmpeg_with_the_motion_of_the_track(tmp_path, name, options, rng):
     drawn_THWC = moving_square(width=128)[:, :61, :51] if name == "odd.mkv" else moving_square()
     path = write_video(tmp_path / name, drawn_THWC, **options)
-    whole, track, rng = read(path), source_track(path), np.random.default_rng(0)
+    whole, track = read(path), source_track(path)
     np.testing.assert_array_equal(whole.frames_THWC, shown(path))
     assert len(whole.frames_THWC) == len(track) == probe(path).frames == 24
     assert whole.motion_THW2.any()
@@ -192,7 +192,7 @@ def test_frames_before_the_first_p_frame_are_read_as_those_of_the_track(tmp_path
 
 
 @pytest.mark.parametrize("path", CARRIED, ids=lambda path: path.name)
-def test_packets_blocks_kinds_and_times_are_those_of_a_plain_program(path):
+def test_packets_blocks_kinds_and_times_are_those_of_a_plain_program(path, rng):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         plain = [
@@ -207,7 +207,7 @@ def test_packets_blocks_kinds_and_times_are_those_of_a_plain_program(path):
         stream.codec_context.flags2 |= 1 << 28
         frames = list(container.decode(stream))
         exported = [frame.side_data.get("MOTION_VECTORS") for frame in frames]
-        index_T = np.random.default_rng(0).integers(len(frames), size=8)
+        index_T = rng.integers(len(frames), size=8)
         for index, found_N10 in zip(index_T, blocks(path, index_T)):
             assert found_N10.dtype == np.int32
             assert found_N10.shape[1] == 10

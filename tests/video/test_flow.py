@@ -37,8 +37,8 @@ def test_dis_finds_a_known_motion_at_any_size(size):
     assert np.median(found, (0, 1, 2)) == pytest.approx([2, 1], abs=0.2)
 
 
-def test_cells_are_means_of_the_pixels_inside_the_frame():
-    flow_HW2 = np.random.default_rng(0).normal(size=(13, 21, 2)).astype(np.float32)
+def test_cells_are_means_of_the_pixels_inside_the_frame(rng):
+    flow_HW2 = rng.normal(size=(13, 21, 2)).astype(np.float32)
     found = cell_means(flow_HW2)
     assert found.shape == (2, 3, 2)
     np.testing.assert_allclose(found[1, 2], flow_HW2[8:, 16:].mean((0, 1)), rtol=1e-5)

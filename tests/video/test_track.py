@@ -102,9 +102,9 @@ def test_another_format_says_to_prepare_again(video, tmp_path):
         Track(tmp_path / "old.npz")
 
 
-def test_a_cut_motion_is_that_under_the_crop(video):
+def test_a_cut_motion_is_that_under_the_crop(video, rng):
     """Before vectors become floats, or after."""
-    track, rng = video[1], np.random.default_rng(0)
+    track = video[1]
     for n in range(20):
         index_T, flip, frame = rng.integers(24, size=6), bool(n % 2), (96 // (1 + n % 3), 128)
         top, left = rng.uniform(0, frame[0] - 20), rng.uniform(0, frame[1] - 20)

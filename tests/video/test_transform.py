@@ -41,8 +41,7 @@ def test_cropes_lie_in_the_frame(height, width, crop, seed):
     assert 0 < box.width <= width - box.left + 1e-9
 
 
-def test_multiscale_has_coupled_scales_and_thirteen_places():
-    rng = np.random.default_rng(0)
+def test_multiscale_has_coupled_scales_and_thirteen_places(rng):
     boxes = {multiscale(256, 340, 224, rng) for _ in range(4000)}
     sides = [256, 224, 192, 168]
     pairs = {(sides.index(box.height), sides.index(box.width)) for box in boxes}
@@ -53,8 +52,7 @@ def test_multiscale_has_coupled_scales_and_thirteen_places():
     assert places == corners_and_middles | {(i * down, j * right) for i in (1, 3) for j in (1, 3)}
 
 
-def test_resized_covers_the_area_and_ratio_it_should():
-    rng = np.random.default_rng(0)
+def test_resized_covers_the_area_and_ratio_it_should(rng):
     boxes = [resized(256, 340, rng) for _ in range(3000)]
     area = np.array([box.height * box.width / (256 * 340) for box in boxes])
     ratio = np.array([box.width / box.height for box in boxes])
@@ -63,7 +61,7 @@ def test_resized_covers_the_area_and_ratio_it_should():
     assert 0.74 < ratio.min() < 0.78
     assert 1.29 < ratio.max() < 1.35
     # No box fits: the largest central one within the ratios.
-    narrow = resized(10, 400, np.random.default_rng(0))
+    narrow = resized(10, 400, rng)
     assert (narrow.height, narrow.width) == (10, 13)
     # Aspects are log-uniform. Boxes below 0.4 of the area all fit. 5 standard errors are 0.03.
     assert abs(np.log(ratio[area < 0.4]).mean()) < 0.03
@@ -198,8 +196,8 @@ def test_segments_take_one_frame_of_each(n, frames, seed):
         assert (index_T // (n // frames)).tolist() == list(range(frames))
 
 
-def test_each_segment_has_a_draw_of_its_own():
-    index_T = transform.segments(160, 16, np.random.default_rng(0))
+def test_each_segment_has_a_draw_of_its_own(rng):
+    index_T = transform.segments(160, 16, rng)
     assert len({*(index_T % 10).tolist()}) > 3
 
 
@@ -228,8 +226,7 @@ def test_stride_views_spread_evenly_from_the_first_frame_to_the_last(n, views):
         assert np.ptp(np.diff(index_VT[:, 0])) <= 4
 
 
-def test_every_frame_with_room_is_a_start():
-    rng = np.random.default_rng(0)
+def test_every_frame_with_room_is_a_start(rng):
     assert {int(transform.stride(12, 4, 3, rng)[0]) for _ in range(200)} == {0, 1, 2}
 
 
