@@ -7,8 +7,10 @@ next one is asked for.
 
 import math
 import mmap
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any
 
@@ -26,6 +28,21 @@ from mgm.video.planes import frames_of
 Batch = dict[str, Tensor]
 # Clips of a part of a batch, which a worker reads at once. A batch has at most MOST_PARTS parts.
 PIECE, MOST_PARTS = 8, 128
+# Clips that a GPU converts at once: each takes 26 MiB meanwhile, at 16 x 224 x 224 pixels.
+CONVERTED = 64
+
+
+@dataclass
+class Reading:
+    """What a run learns of its clips' reading.
+
+    Attributes:
+        failed: {sample: why} of the videos that cannot be read.
+        waited_s: seconds in which there was no batch. Time of the device does not count.
+    """
+
+    failed: dict[int, UserError] = field(default_factory=dict)
+    waited_s: float = 0.0
 
 
 def training_batches(
@@ -38,7 +55,7 @@ def training_batches(
     share: tuple[int, int] = (0, 1),
     workers: int = 0,
     pin: bool = False,
-    failed: dict[int, UserError] | None = None,
+    reading: Reading | None = None,
     **options: Any,
 ) -> Iterator[Batch]:
     """Yield this process's training batches without end, starting at `first_step`.
@@ -51,7 +68,7 @@ def training_batches(
         share: (i, n): this process reads part i of n, from 0. The parts are equal, and in order.
         workers: number of processes that read. 0: this process reads. Batches are the same.
         pin: register the memory with CUDA, so that copies to a GPU need no other.
-        failed: gets {sample: why} of the videos that cannot be read.
+        reading: is told of failures, and of the time without a batch.
         options: see `Training`.
 
     Yields:
@@ -72,9 +89,10 @@ def training_batches(
         return training_clips(of, (step * batch + place for place in places), out)
 
     made = _batches(write, parts, repeats, of.blank, count(first_step), workers, pin)
-    for arrays, lost in made:
-        if failed is not None:
-            failed |= lost
+    for arrays, lost, waited_s in made:
+        if reading:
+            reading.failed |= lost
+            reading.waited_s += waited_s
         yield arrays
 
 
@@ -118,7 +136,7 @@ def view_batches(
         return {}
 
     parts = [range(place, place + 1) for place in range(per_batch)]
-    for arrays, lost in _batches(write, parts, per_video, blank_clip(clips), own, workers):
+    for arrays, lost, _ in _batches(write, parts, per_video, blank_clip(clips), own, workers):
         if failed is None:
             for error in lost.values():
                 raise error
@@ -128,30 +146,38 @@ def view_batches(
 
 
 def on_device(
-    batches: Iterable[Batch], size: int, device: torch.device
+    batches: Iterable[Batch], size: int, device: torch.device, compiled: bool = False
 ) -> Iterator[tuple[Batch, Batch]]:
     """Yield batches on the device, with frames instead of planes, and the same on the host.
 
-    A GPU copies from pinned memory on a stream of its own, during the step before.
+    A GPU copies from pinned memory on a stream of its own, during the step before. The host waits
+    for these copies alone.
+
+    Args:
+        compiled: convert planes by a compiled function.
     """
     if device.type != "cuda":
         for batch in batches:
             yield batch, batch
         return
+    convert = torch.compile(frames_of, dynamic=False) if compiled else frames_of
     copying = torch.cuda.Stream(device)
     for batch in batches:
-        with torch.cuda.stream(copying):
-            own = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
-        computing = torch.cuda.current_stream(device)
-        computing.wait_stream(copying)
-        for tensor in own.values():
-            # Otherwise its memory could be reused while the step reads it.
-            tensor.record_stream(computing)
-        if "luma_BTHW" in own:
-            own["frames_BTHWC"] = frames_of(size, *(own.pop(name) for name in PLANES))
-        yield own, batch
-        # The loader writes the next batches into the same memory.
-        copying.synchronize()
+        try:
+            with torch.cuda.stream(copying):
+                own = {name: x.to(device, non_blocking=True) for name, x in batch.items()}
+            computing = torch.cuda.current_stream(device)
+            computing.wait_stream(copying)
+            for tensor in own.values():
+                # Otherwise its memory could be reused while the step reads it.
+                tensor.record_stream(computing)
+            if "luma_BTHW" in own:
+                parts = zip(*(own.pop(name).split(CONVERTED) for name in PLANES))
+                own["frames_BTHWC"] = torch.cat([convert(size, *part) for part in parts])
+            yield own, batch
+        finally:
+            # The loader writes the next batches into the same memory, or frees it.
+            copying.synchronize()
 
 
 # --- The pool: batches in memory that workers share ---
@@ -165,8 +191,8 @@ def _batches(
     numbers: Iterable[int],
     workers: int,
     pin: bool = False,
-) -> Iterator[tuple[Batch, dict[int, UserError]]]:
-    """Yield the arrays of each batch, and the videos that could not be read.
+) -> Iterator[tuple[Batch, dict[int, UserError], float]]:
+    """Yield the arrays of each batch, the videos that could not be read, and the seconds waited.
 
     Args:
         write: writes a part of a batch, given the batch's number, the part and its arrays.
@@ -197,12 +223,15 @@ def _batches(
     with closing(in_order(fill, items, workers)) as filled:
         try:
             for place in count():
-                if not (lost := [*islice(filled, len(parts))]):
+                asked_at = time.monotonic()
+                if not (every := [*islice(filled, len(parts))]):
                     return
+                waited_s = time.monotonic() - asked_at
+                lost = {sample: why for own in every for sample, why in own.items()}
                 # Processes that are forked later cannot use pinned memory.
                 if pin and not pinned:
                     pinned += [_pin(array) for arrays in pool for array in arrays.values()]
-                yield tensors[place % buffers], {k: why for own in lost for k, why in own.items()}
+                yield tensors[place % buffers], lost, waited_s
         finally:
             for address in pinned:
                 torch.cuda.cudart().cudaHostUnregister(address)

@@ -44,6 +44,10 @@ class RunOptions(ReadOptions):
         "auto", description="Use torch.compile for the model and its loss; auto: only on a GPU."
     )
 
+    def compiles(self, device: str) -> bool:
+        """Return whether a run on this type of device uses torch.compile."""
+        return self.compile == "on" or (self.compile == "auto" and device == "cuda")
+
     def words(self) -> list[str]:
         """Return the words of the command line for the options that differ from the defaults."""
         words: list[str] = []

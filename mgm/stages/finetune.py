@@ -1,7 +1,7 @@
 """Train a classifier with labels, then test it with several views per video."""
 
 from mgm import rng
-from mgm.errors import UserError
+from mgm.data.loader import Reading
 from mgm.models import build_classifier, load_encoder, save_weights
 from mgm.spec import Finetune
 from mgm.stages.evaluate import test
@@ -21,9 +21,9 @@ def finetune(spec: Finetune, run: RunContext) -> dict[str, float]:
     model.to(run.device)
     rank = distributed.rank()
 
-    def batches(first_step: int, failed: dict[int, UserError]) -> Batches:
+    def batches(first_step: int, reading: Reading) -> Batches:
         """Yield frames, targets and weights of each step's clips, after mixup and CutMix."""
-        made = run.batches(spec, videos, first_step, failed, augment=augment)
+        made = run.batches(spec, videos, first_step, reading, augment=augment)
         for step, (batch, host) in enumerate(made, first_step):
             frames_BTHWC, target = batch["frames_BTHWC"], batch["label_B"]
             if augment.mixup or augment.cutmix:

@@ -1,6 +1,6 @@
 """Train a masked autoencoder on the training split, and write its weights."""
 
-from mgm.errors import UserError
+from mgm.data.loader import Reading
 from mgm.masking import Grid
 from mgm.models import build_mae, load_weights, save_weights
 from mgm.spec import Augment, Pretrain
@@ -19,10 +19,10 @@ def pretrain(spec: Pretrain, run: RunContext) -> dict[str, float]:
     model.to(run.device)
     masks = {"mask": spec.mask, "grid": Grid(*spec.grid), "tubelet": spec.model.tubelet}
 
-    def batches(first_step: int, failed: dict[int, UserError]) -> Batches:
+    def batches(first_step: int, reading: Reading) -> Batches:
         """Yield frames, masks and weights of each step's clips."""
         augment = Augment(repeats=spec.repeats)
-        for batch, host in run.batches(spec, videos, first_step, failed, augment=augment, **masks):
+        for batch, host in run.batches(spec, videos, first_step, reading, augment=augment, **masks):
             yield (batch["frames_BTHWC"], batch["masked_BL"], batch["weight_B"]), host
 
     names = [video.name for video in videos]

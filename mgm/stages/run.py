@@ -20,7 +20,7 @@ import torch
 from mgm import rng
 from mgm.console import duration, show
 from mgm.data.index import Index, Video, read_index, require_labels
-from mgm.data.loader import Batch, on_device, training_batches
+from mgm.data.loader import Batch, Reading, on_device, training_batches
 from mgm.errors import UserError, as_user_error
 from mgm.files import locked, write_text
 from mgm.models.weights import weights_digest
@@ -112,13 +112,13 @@ class RunContext:
         spec: Pretrain | Finetune,
         videos: Sequence[Video],
         first_step: int,
-        failed: dict[int, UserError],
+        reading: Reading,
         **options: Any,
     ) -> Iterator[tuple[Batch, Batch]]:
         """Yield this process's training batches on the device, and the same on the host.
 
         Args:
-            failed, options: see `training_batches`.
+            reading, options: see `training_batches`.
         """
         loader = training_batches(
             videos,
@@ -129,11 +129,12 @@ class RunContext:
             share=(distributed.rank(), distributed.world_size()),
             workers=self.workers,
             pin=self.device.type == "cuda",
-            failed=failed,
+            reading=reading,
             planes=self.pixels(spec) == "planes",
             **options,
         )
-        return on_device(loader, spec.clips.size, self.device)
+        compiled = self.options.compiles(self.device.type)
+        return on_device(loader, spec.clips.size, self.device, compiled)
 
 
 def verified_weights(folder: Path) -> tuple[Path, str]:

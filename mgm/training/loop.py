@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mgm.console import show
+from mgm.data.loader import Reading
 from mgm.errors import UserError
 from mgm.processes import STOPS
 from mgm.rng import clip_seed
@@ -38,7 +39,7 @@ def train(
     spec: Pretrain | Finetune,
     model: nn.Module,
     videos: Sequence[str],
-    batches: Callable[[int, dict[int, UserError]], Batches],
+    batches: Callable[[int, Reading], Batches],
     folder: Path,
     options: RunOptions = RunOptions(),
 ) -> list[str]:
@@ -58,8 +59,7 @@ def train(
     Args:
         model: on the device. Its forward pass returns the mean loss of clips, and numbers for the
             log.
-        batches: yields the batches from a step on, and enters the videos that cannot be read in a
-            dict: {position: why}.
+        batches: yields the batches from a step on, and tells of their reading.
         videos: names of the training videos. At most 1 % of them may fail.
 
     Raises:
@@ -85,7 +85,7 @@ def train(
     layer_decay = spec.layer_decay if isinstance(spec, Finetune) else 1.0
     optimiser = build_optimiser(model, optim, layer_decay)
     # The videos that failed, and why, in order.
-    first, failures, unread = 0, dict[str, str](), dict[int, UserError]()
+    first, failures, reading = 0, dict[str, str](), Reading()
 
     # --- Restore the state of the last checkpoint ---
     state = load_checkpoint(folder, spec.run_id)
@@ -108,7 +108,7 @@ def train(
     # --- Compile the model with its loss, and share gradients between processes ---
     model.train()
     step_of: Any = model
-    if options.compile == "on" or (options.compile == "auto" and device.type == "cuda"):
+    if options.compiles(device.type):
         # Dropout and drop path draw the same numbers as without compiling.
         step_of = torch.compile(model, dynamic=False, options={"fallback_random": True})
     if processes > 1:
@@ -120,11 +120,11 @@ def train(
     clips = optim.batch * repeats
     log = TrainingLog(folder, spec.run_id, first, steps, clips, flops) if is_main else None
 
-    waited, saved_at = 0.0, time.monotonic()
+    saved_at = time.monotonic()
     with (
         _caught_signals() as stops,
         _advice(spec.run_id),
-        closing(batches(first, unread)) as loader,
+        closing(batches(first, reading)) as loader,
     ):
         for step in range(first, steps):
             # `torch.manual_seed` would format a stack for each kind of device that is not there.
@@ -134,13 +134,11 @@ def train(
                 torch.cuda.manual_seed(seed)
             try:
                 # --- Data ---
-                asked_at = time.monotonic()
                 try:
                     stops.waiting = True
                     batch, host = next(loader)
                 finally:
                     stops.waiting = False
-                waited += time.monotonic() - asked_at
 
                 # --- Forward, loss, backward ---
                 rate = learning_rate(step, steps, optim)
@@ -166,8 +164,8 @@ def train(
                     norm = torch.nn.utils.get_total_norm(gradients)
 
                 # --- Agree with the other processes on what to do next ---
-                lost = {videos[sample]: str(why) for sample, why in unread.items()}
-                unread.clear()
+                lost = {videos[sample]: str(why) for sample, why in reading.failed.items()}
+                reading.failed.clear()
                 due = is_main and time.monotonic() - saved_at >= options.checkpoint_s
                 stop, save, failed = distributed.largest(stops.number, due, bool(lost))
                 if failed:
@@ -195,8 +193,8 @@ def train(
                 _require_finite(spec, step, steps, loss=means["loss"], gradient=norm.item())
                 if log and due_log:
                     own = {"loss": means["loss"], "lr": rate, "grad_norm": norm.item()}
-                    log.write(step + 1, own | means, waited)
-                    waited = 0.0
+                    log.write(step + 1, own | means, reading.waited_s)
+                    reading.waited_s = 0.0
 
             # --- Update the weights ---
             optimiser.step()

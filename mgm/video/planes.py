@@ -16,8 +16,9 @@ from mgm.video.crop import Crop
 if TYPE_CHECKING:
     from torch import Tensor
 
-# R, G and B of Y, U - 128 and V - 128 (BT.601, full range).
-RGB_OF_YUV = [[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]]
+# Shares of V - 128 in R, of U - 128 and V - 128 in G, and of U - 128 in B (BT.601, full range). As
+# numbers and not as a tensor, since a GPU would wait for a copy of that.
+V_R, U_G, V_G, U_B = 1.402, -0.344136, -0.714136, 1.772
 
 
 def no_planes(clips: Clips, short_side: int) -> dict[str, np.ndarray]:
@@ -76,9 +77,8 @@ def frames_of(
     # A pixel of chroma belongs to two rows and columns of luma.
     down_BIJ, across_BIJ = (x.unflatten(2, (-1, 2)).sum(3) for x in (down_BIJ, across_BIJ))
     chroma = down_BIJ[:, None, None] @ chroma_BT2HW.half() @ across_BIJ[:, None, None].mT
-    yuv_BT3HW = torch.cat([luma[:, :, None], chroma - 128], 2).float()
-    matrix_33 = torch.tensor(RGB_OF_YUV, device=luma.device)
-    rgb_BTHWC = torch.einsum("cy,btyhw->bthwc", matrix_33, yuv_BT3HW)
+    y, (u, v) = luma.float(), (chroma - 128).float().unbind(2)
+    rgb_BTHWC = torch.stack([y + V_R * v, y + U_G * u + V_G * v, y + U_B * u], 4)
     return rgb_BTHWC.round_().clamp_(0, 255).to(torch.uint8)
 
 

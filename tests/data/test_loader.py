@@ -13,7 +13,7 @@ import torch
 
 from mgm.data.clips import PLANES, views_of
 from mgm.data.index import Video, read_index
-from mgm.data.loader import training_batches, view_batches
+from mgm.data.loader import Reading, training_batches, view_batches
 from mgm.errors import UserError
 from mgm.masking import Grid, make_mask
 from mgm.masking.paper import tube
@@ -173,18 +173,18 @@ def test_a_video_without_motion_has_weight_0_and_is_told(copied, workers, guidan
     """A track that is not there, and one whose motion is damaged. Pixels need the first alone."""
     mask = MASKED["mask"].model_copy(update={"guidance": guidance})
     options = {"batch": 7, "workers": workers, "mask": mask, "grid": GRID}
-    whole, lost = batches(copied, 2, **options), {}
+    whole, reading = batches(copied, 2, **options), Reading()
     Path(copied[3].track()).unlink()
     damage(Path(copied[5].track()))
-    for before, after in zip(whole, batches(copied, 2, failed=lost, **options)):
+    for before, after in zip(whole, batches(copied, 2, reading=reading, **options)):
         read_B = after["weight_B"] == 1
         assert 2 <= (~read_B).sum() <= 4
         if guidance == "vectors":
             assert sorted(after["sample_B"][~read_B].tolist()) == [3, 5]
         for name in before:
             assert torch.equal(after[name][read_B], before[name][read_B])
-    assert sorted(lost) == [3, 5]
-    assert all(copied[sample].name in str(why) for sample, why in lost.items())
+    assert sorted(reading.failed) == [3, 5]
+    assert all(copied[sample].name in str(why) for sample, why in reading.failed.items())
     unguided = {"mask": Mask(name="tube", ratio=0.5), "grid": GRID}
     (batch,) = batches(copied, 1, batch=7, workers=workers, **unguided)
     assert batch["weight_B"].sum() == 6

@@ -62,14 +62,14 @@ def trained(
     """
     model = model or ToyModel()
 
-    def batches(first, failed):
+    def batches(first, reading):
         for step in range(first, 10**9):
             if step == stop_at:
                 raise Stop("lost")
             x_B4 = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
             for at, video in failing:
                 if at == step:
-                    failed[video] = UserError(f"{video}.mp4: is gone")
+                    reading.failed[video] = UserError(f"{video}.mp4: is gone")
             yield [x_B4 / 0 if step == spoil_at else x_B4], {}
 
     videos = [f"video {number}" for number in range(1000)]

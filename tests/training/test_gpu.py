@@ -1,0 +1,206 @@
+"""What a GPU needs of the loop and the loader. Without one, stand-ins count what it would wait for."""
+
+import time
+from contextlib import closing, contextmanager, nullcontext
+from itertools import islice
+from typing import ClassVar
+
+import pytest
+import torch
+
+from mgm.data import loader
+from mgm.data.clips import PLANES
+from mgm.data.index import read_index
+from mgm.data.loader import Reading, on_device, training_batches
+from mgm.models import build_classifier, build_mae
+from mgm.rng import generator
+from mgm.spec import Clips, RunOptions
+from mgm.training.loop import train
+from mgm.training.mixing import mix
+from mgm.training.optim import build_optimiser
+from mgm.video.planes import frames_of, no_planes
+from tests.helpers.small_runs import FINETUNE, PRETRAIN
+
+B = 4
+
+
+class Logged(Exception):
+    pass
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """Yield a device on which it is an error to read a number, or to copy one from a list.
+
+    Tensors of the device "meta" have no content.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.set_sync_debug_mode("error")
+        yield torch.device("cuda")
+        torch.cuda.set_sync_debug_mode("default")
+        return
+    real = torch.tensor
+
+    def tensor(*values, device=None, **how):
+        assert torch.device(device or "cpu").type == "cpu", f"{values} are copied"
+        return real(*values, **how)
+
+    def unfused(*how):
+        optimiser = build_optimiser(*how)
+        for group in optimiser.param_groups:
+            group.update(fused=False, foreach=True)
+        return optimiser
+
+    monkeypatch.setattr("torch.tensor", tensor)
+    monkeypatch.setattr("mgm.training.loop.build_optimiser", unfused)
+    yield torch.device("meta")
+
+
+def planes(clips: Clips) -> list[torch.Tensor]:
+    """Return planes of `B` clips."""
+    arrays = no_planes(clips, 40)
+    return [torch.from_numpy(arrays[name].repeat(B, 0)) for name in PLANES]
+
+
+@pytest.mark.parametrize("spec", [PRETRAIN, FINETUNE], ids=["pretrain", "finetune"])
+def test_a_step_waits_for_nothing(device, spec, tmp_path, monkeypatch):
+    """Conversion of planes, mixing, forward, backward and update. Only a logged step reads."""
+    spec = spec.model_copy(update={"optim": spec.optim.model_copy(update={"steps": 300})})
+    pretrains, steps = spec.stage == "pretrain", list[int]()
+    model = (build_mae(spec) if pretrains else build_classifier(spec, 3)).to(device)
+    weight_B, label_B = torch.ones(B), torch.zeros(B, dtype=torch.int64).to(device)
+    masked_BL = torch.zeros(B, 18, dtype=torch.bool)
+    masked_BL[:, : model.hidden if pretrains else 9] = True
+    there = [x.to(device) for x in (masked_BL, weight_B, *planes(spec.clips))]
+
+    def batches(first, reading):
+        for step in range(first, 300):
+            steps.append(step)
+            masked_BL, weights, *own = there
+            frames_BTHWC = frames_of(24, *own)
+            if pretrains:
+                yield (frames_BTHWC, masked_BL, weights), {}
+            else:
+                drawn = generator(step, "augment")
+                mixed = mix(frames_BTHWC, label_B, weight_B, 3, 0.8, 1.0, drawn)
+                yield (*mixed, weights), {}
+
+    def logged(*numbers):
+        raise Logged
+
+    monkeypatch.setattr("mgm.training.loop._means", logged)
+    videos = [str(number) for number in range(100)]
+    with pytest.raises(Logged):
+        train(spec, model, videos, batches, tmp_path, RunOptions(accumulate=2, compile="off"))
+    # 300 steps have 100 lines.
+    assert steps == [0, 1, 2]
+
+
+class Stream:
+    """A stand-in of CUDA's streams. It says when the host waits."""
+
+    said: ClassVar = list[str]()
+
+    def __init__(self, *_):
+        pass
+
+    def wait_stream(self, other):
+        self.said.append("queued")
+
+    def synchronize(self):
+        self.said.append("waited")
+
+
+@pytest.fixture
+def stand_in(monkeypatch) -> list[str]:
+    """Let tensors of the CPU pass for a GPU's. Return what is said of copies."""
+
+    @contextmanager
+    def on(stream):
+        yield
+
+    def to(tensor, *how, **options):
+        if not isinstance(how[0], torch.device):
+            return real(tensor, *how, **options)
+        assert options["non_blocking"]
+        Stream.said.append("copied")
+        return tensor.clone()
+
+    real = torch.Tensor.to
+    Stream.said.clear()
+    monkeypatch.setattr("torch.cuda.Stream", Stream)
+    monkeypatch.setattr("torch.cuda.stream", on)
+    monkeypatch.setattr("torch.cuda.current_stream", Stream)
+    monkeypatch.setattr("torch.Tensor.to", to)
+    monkeypatch.setattr("torch.Tensor.record_stream", lambda *_: None)
+    return Stream.said
+
+
+@pytest.mark.parametrize("ends", ["used", "closed", "error in a step", "error in a copy"])
+def test_memory_is_given_back_after_its_copies_however_a_batch_ends(stand_in, ends, monkeypatch):
+    cuda, given = torch.device("cuda"), {"weight_B": torch.ones(B)}
+
+    def batches():
+        for number in range(3):
+            stand_in.append(f"batch {number}")
+            yield given
+
+    if ends == "error in a copy":
+        monkeypatch.setattr("torch.Tensor.record_stream", lambda *_: 1 / 0)
+    with (
+        pytest.raises(ZeroDivisionError) if "error" in ends else nullcontext(),
+        closing(on_device(batches(), 24, cuda)) as made,
+    ):
+        for own, host in made:
+            assert host is given
+            assert torch.equal(own["weight_B"], given["weight_B"])
+            if ends == "closed":
+                break
+            if ends == "error in a step":
+                raise ZeroDivisionError
+    one = ["copied", "queued", "waited"]
+    used = [word for number in range(3) for word in (f"batch {number}", *one)]
+    assert stand_in == (used if ends == "used" else used[:4])
+
+
+def test_planes_are_converted_in_parts(stand_in, monkeypatch):
+    """Each of them like the whole."""
+    clips = Clips(frames=2, size=16)
+    arrays = dict(zip(PLANES, planes(clips)))
+    for name in PLANES[:2]:
+        arrays[name].random_(0, 256)
+    whole = frames_of(16, *arrays.values())
+    monkeypatch.setattr(loader, "CONVERTED", 3)
+    [(own, _)] = on_device(iter([arrays]), 16, torch.device("cuda"))
+    assert own.keys() == {"frames_BTHWC"}
+    assert torch.equal(own["frames_BTHWC"], whole)
+
+
+def test_planes_are_converted_by_one_graph():
+    clips = Clips(frames=2, size=16)
+    one = torch.compile(frames_of, dynamic=False, fullgraph=True, backend="eager")
+    assert torch.equal(one(16, *planes(clips)), frames_of(16, *planes(clips)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_waiting_is_time_without_a_batch(data, workers, monkeypatch):
+    """A slow reader is waited for. With a worker, a slow step waits for nothing."""
+    videos, real = read_index(data).train, loader.training_clips
+    for reads_s, computes_s in ((0.05, 0.0), (0.0, 0.05)):
+        reading = Reading()
+
+        def slow(*how, reads_s=reads_s):
+            time.sleep(reads_s)
+            return real(*how)
+
+        monkeypatch.setattr(loader, "training_clips", slow)
+        made = training_batches(videos, PRETRAIN.clips, 0, 2, workers=workers, reading=reading)
+        next(made)
+        reading.waited_s = 0.0
+        began = time.monotonic()
+        for _ in islice(made, 8):
+            time.sleep(computes_s)
+        share = reading.waited_s / (time.monotonic() - began)
+        made.close()
+        assert (share > 0.8) == bool(reads_s)
+        assert (share < 0.2) == bool(computes_s)
