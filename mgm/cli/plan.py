@@ -142,12 +142,22 @@ def new_study(
         Path | None,
         typer.Option(help="Folder of labelled videos to test on, if those have none."),
     ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="How long it may take here. A few steps are measured, and decide the size of "
+            "the model, the seeds and the steps.",
+        ),
+    ] = None,
 ) -> None:
     """Write a study (YAML) of three masks on your own videos, and say what runs it has."""
+    from mgm.dag.budget import budget
     from mgm.dag.workflow import Workflow
     from mgm.data.index import read_index
     from mgm.data.prepare import FEW
     from mgm.files import write_text
+    from mgm.study.schema import NEW
     from mgm.study.schema import new_study as text_of
 
     if out.exists():
@@ -158,7 +168,8 @@ def new_study(
             f"{tested.root}: has one class ({tested.classes[0]}), and probes need two; name "
             "labelled videos by --test"
         )
-    write_text(out, text_of(out, root, test))
+    chosen = budget(out, root, test, hours) if hours is not None else None
+    write_text(out, text_of(out, root, test, chosen.fields() if chosen else NEW))
     workflow = Workflow({"study": str(out)})
     spec = next(spec for spec in workflow.specs.values() if isinstance(spec, Pretrain))
     say(
@@ -166,6 +177,8 @@ def new_study(
         f"{spec.model.depth} blocks) on clips of {spec.clips.frames} frames, {spec.clips.size} x "
         f"{spec.clips.size} pixels"
     )
+    for line in chosen.says() if chosen else ():
+        say(line)
     counts = Counter(video.label for video in tested.test)
     if few := [name for label, name in enumerate(tested.classes) if counts[label] < FEW]:
         say(f"{len(few)} classes have fewer than {FEW} test videos, such as {few[0]}: uncertain")

@@ -54,8 +54,9 @@ class Workflow:
             self.options = options = DagOptions.model_validate(config)
         self.suite = suite = load_suite(options.study or ("paper" if options.slurm else "smoke"))
         self.studies, self.scale, self.name = suite.studies, suite.scale, suite.name
-        alone = suite.studies[0].execution if len(suite.studies) == 1 else None
-        self.execution = alone or suite.scale.execution
+        # A study of its own says how it runs; of several, their scale does.
+        alone = suite.studies[0] if len(suite.studies) == 1 else None
+        self.execution = (alone and alone.execution) or suite.scale.execution
         self.results, self.logs = Path("results", self.name), Path("logs", self.name)
         self.reports = Path("reports", self.name)
         self.expansion = expand(self.studies, self.scale)
@@ -67,7 +68,8 @@ class Workflow:
         self.keys = {str(place): key for key, place in self.places.items()}
         self._key_of = {(one.name or key, one.digest): key for key, one in self.datasets.items()}
         # A Slurm job per run: jobs wait in the queue, not for each other.
-        self.batches = self._batches(1 if options.slurm else suite.scale.specs_per_job)
+        per_job = (alone and alone.specs_per_job) or suite.scale.specs_per_job
+        self.batches = self._batches(1 if options.slurm else per_job)
         self._batch_of = {one: name for name, batch in self.batches.items() for one in batch}
 
     def _batches(self, most: int) -> dict[str, list[str]]:

@@ -21,6 +21,8 @@ PAPER = Path(__file__).with_name("paper")
 
 Stage = Literal["pretrain", "finetune", "probe", "measure", "sample"]
 SEED = "{seed}"
+# The size of a new study.
+NEW = {"scale": "smoke", "seeds": "0-5", "specs_per_job": 4}
 MOST_NUMBERS = 10_000  # of a range of seeds
 # The loader in C is ten times faster.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -311,6 +313,8 @@ class Study(FrozenModel):
     stopping_rule: str = ""
     limitations: dict[str, str] = Field(default_factory=dict)
     execution: RunOptions | None = None
+    # Runs per job, in place of the scale's. Jobs run at the same time; each starts once.
+    specs_per_job: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _names_what_is_there(self) -> Self:
@@ -452,12 +456,15 @@ def require_names(study: Study, before: str) -> None:
             raise UserError(f"{before}{where}: {name} is a reserved name; choose another")
 
 
-def new_study(path: Path, root: Path, test: Path | None = None) -> str:
+def new_study(
+    path: Path, root: Path, test: Path | None = None, size: Mapping[str, Any] = NEW
+) -> str:
     """Return the text of a new study with comments, to be written to `path`.
 
     Args:
         root: the folder of a prepared dataset, whose videos pretrain.
         test: the folder of another one, whose videos are tested on. None: `root`.
+        size: its scale, its seeds, and other fields that decide how long it takes.
     """
     for folder in filter(None, (root, test)):
         if re.search("[{}]", str(folder)):
@@ -473,6 +480,11 @@ def new_study(path: Path, root: Path, test: Path | None = None) -> str:
         datasets = datasets[:-1] + f', tested: false}}\n  "{tested}": {{title: My labelled videos, '
         datasets += f'root: {other}, recipe: ssv2, pretrained_on: "{name}"}}'
     template = Path(__file__).with_name("template.yaml").read_text(encoding="utf-8")
-    text = template.format(name=title, path=path, dataset=name, tested=tested, datasets=datasets)
+    names = {"name": title, "path": path, "dataset": name, "tested": tested}
+    given = {key: f"{size[key]: <24}" for key in ("scale", "seeds")}
+    given["size"] = "".join(
+        f"{key}: {json.dumps(value)}\n" for key, value in size.items() if key not in given
+    )
+    text = template.format(**names, **given, datasets=datasets)
     _study_of(yaml.load(text, Loader), path)
     return text
