@@ -23,7 +23,8 @@ import signal
 import subprocess
 
 from mgm.console import show
-from mgm.dag.workflow import Workflow, visible_gpus
+from mgm.dag.workflow import Workflow
+from mgm.device import visible_gpus
 from mgm.errors import one_line
 from mgm.spec import STAGES
 from mgm.study import WORKFLOW

@@ -20,11 +20,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mgm.data.index import read_index
 from mgm.data.loader import on_device, training_batches
+from mgm.device import best_device
 from mgm.masking import Grid, make_mask
 from mgm.models import build_mae
 from mgm.spec import Clips, Data, Mask, Model, Pretrain, RunOptions
 from mgm.spec.compute import multiply_adds, peak_of
-from mgm.stages.run import best_device, readers
+from mgm.stages.run import readers
 from mgm.training import distributed
 from mgm.training.optim import build_optimiser
 

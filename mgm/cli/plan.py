@@ -26,9 +26,7 @@ class PlanOptions(FrozenModel):
     """What to plan, and the machine."""
 
     study: str = Field("paper", description="A study, such as mini or day; or a YAML file.")
-    gpu: Literal["v100", "a100", "h100", "h200", "rtx4090", "a5000"] = Field(
-        "h100", description="The GPU."
-    )
+    gpu: Literal["a100", "h100", "h200", "rtx4090", "a5000"] = Field("h100", description="The GPU.")
     mfu: float = Field(
         0.25, ge=0.001, le=1, description="Share of the GPU's peak FLOP/s that training reaches."
     )

@@ -7,13 +7,10 @@ The Snakefile builds a `Workflow` in every process, so importing this must not i
 """
 
 import hashlib
-import os
-import re
 import shlex
-import subprocess
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +24,6 @@ from mgm.spec import FLOWS, PUBLISHED, FrozenModel, Spec, drawn_masks, parents
 from mgm.study import STUDIES
 from mgm.study.expand import expand, with_parents
 from mgm.study.scales import load_suite
-
-SMI_S = 20  # seconds that nvidia-smi may take
 
 
 class DagOptions(FrozenModel):
@@ -248,25 +243,3 @@ class Workflow:
 
     def _params_file(self, key: str) -> Path:
         return self.results / "datasets" / f"{key}.json"
-
-
-def visible_gpus() -> list[str]:
-    """Return the GPUs that runs on this machine may use, as CUDA_VISIBLE_DEVICES names them.
-
-    Without it they are those that nvidia-smi lists.
-    """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        # As CUDA does, count up to the first that is no name of a GPU, such as -1 or none.
-        names = map(str.strip, visible.split(","))
-        return [*takewhile(re.compile(r"\d+$|GPU-|MIG-").match, names)]
-    try:
-        # It may hang in the driver, where no signal ends it, so do not wait for its end.
-        smi = subprocess.Popen(["nvidia-smi", "-L"], stdout=subprocess.PIPE, text=True)
-        lines = smi.communicate(timeout=SMI_S)[0]
-    except OSError:
-        return []
-    except subprocess.TimeoutExpired:
-        show(f"mgm: nvidia-smi does not answer in {SMI_S} s; runs start without GPUs of their own")
-        return []
-    return [str(n) for n in range(len(re.findall("^GPU ", lines, re.MULTILINE)))]

@@ -8,9 +8,8 @@ import math
 from mgm.spec.run_specs import Finetune, Model, Pretrain, Probe
 
 # FLOP/s of dense 16-bit matrix products, from NVIDIA's data sheets: with float32 accumulation and
-# without sparsity. The V100 has no bf16, so this is its fp16.
+# without sparsity. The pinned PyTorch supports all of them.
 PEAK = {
-    "v100": 125e12,
     "a100": 312e12,
     "h100": 989e12,
     "h200": 989e12,

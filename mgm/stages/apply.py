@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mgm.console import show
 from mgm.data.index import Index, read_index
+from mgm.device import best_device
 from mgm.errors import UserError, require_new, valid
 from mgm.files import read_text, replacing, write_csv
 from mgm.models import FrozenEncoder, build_classifier, build_frozen_encoder, load_weights
@@ -31,7 +32,7 @@ from mgm.spec import (
     Views,
 )
 from mgm.stages.evaluate import CLIPS, computed, merged, over_videos
-from mgm.stages.run import best_device, readers, verified_weights
+from mgm.stages.run import readers, verified_weights
 from mgm.video.decode import probe, read
 from mgm.video.transform import view_crop, view_indices
 

@@ -21,6 +21,7 @@ from mgm import rng
 from mgm.console import duration, show
 from mgm.data.index import Index, Video, read_index, require_labels
 from mgm.data.loader import Batch, Reading, on_device, training_batches
+from mgm.device import best_device, gpu_name, say_device
 from mgm.errors import UserError, as_user_error
 from mgm.files import locked, write_text
 from mgm.models.weights import weights_digest
@@ -313,27 +314,6 @@ def find_index(spec: Run, data: Mapping[str, Sequence[Path]]) -> Index:
 # --- The machine and the code ---
 
 
-def best_device() -> torch.device:
-    """Return the GPU, or the CPU if there is none."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def say_device() -> None:
-    """Print what this process computes on, since a GPU that PyTorch does not see is slow.
-
-    The Snakefile says it for its jobs. They say it only if PyTorch sees something else.
-    """
-    seen, said = torch.cuda.is_available(), os.environ.get("MGM_GPUS")
-    if said is not None and bool(said) == seen:
-        return
-    if seen:
-        show(f"device: {torch.cuda.get_device_name()}")
-        return
-    promised = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip() not in ("", "-1", "none")
-    why = ", though CUDA_VISIBLE_DEVICES names GPUs: check the driver and PyTorch's build"
-    show(f"device: CPU; PyTorch sees no GPU{why if promised else ''}")
-
-
 def readers(options: RunOptions | ApplyOptions) -> int:
     """Return the number of worker processes that read videos for this process."""
     if options.workers is not None:
@@ -346,13 +326,12 @@ def readers(options: RunOptions | ApplyOptions) -> int:
 def provenance() -> dict[str, Any]:
     """Return the code, the packages and the machine of this process, for a result."""
     commit, dirty = git_commit()
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     packages = {name: version(name) for name in ("torch", "av", "numpy")}
     return {
         "commit": commit,
         "dirty": dirty,
         "versions": {"mgm": __version__, "python": platform.python_version(), **packages},
-        "device": gpu or platform.processor() or platform.machine(),
+        "device": gpu_name() or platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
     }

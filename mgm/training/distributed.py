@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mgm.device import best_device
 from mgm.errors import UserError
 
 # The longest time that a process waits while another reads or rank 0 writes.
@@ -54,7 +55,7 @@ def process_group() -> Iterator[None]:
     # Connecting waits where Python handles no signal. A launcher may also ignore these.
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
-    gpus = torch.cuda.device_count()
+    gpus = torch.cuda.device_count() if best_device().type == "cuda" else 0
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
     except (ValueError, RuntimeError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from mgm.console import duration, show
+from mgm.device import gpu_name
 from mgm.results.run import append_log, rewind_log
 from mgm.spec.compute import peak_of
 
@@ -27,9 +28,10 @@ class TrainingLog:
     def __init__(self, folder: Path, run_id: str, first: int, steps: int, clips: int, flops: float):
         rewind_log(folder, first)
         self.folder, self.run_id, self.steps, self.clips = folder, run_id, steps, clips
-        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+        gpu = gpu_name()
         # FLOPs per clip, in units of what the GPU can do in a second.
         self.share = flops / peak if (peak := peak_of(gpu)) else 0.0
+        self.on_gpu = bool(gpu)
         self.last_step, self.last_time = first, time.monotonic()
         # The first line's step and time, since a start says nothing of the other steps.
         self.begun: tuple[int, float] | None = None
@@ -41,7 +43,7 @@ class TrainingLog:
         seconds = max(now - self.last_time, 1e-9)  # since the last line
         clips_per_s = self.clips * (step - self.last_step) / seconds
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        if torch.cuda.is_available():
+        if self.on_gpu:
             memory = torch.cuda.max_memory_allocated() / 2**20
         mfu, waiting = self.share * clips_per_s, min(waited / seconds, 1.0)
         line = {

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from mgm.device import best_device
 from mgm.errors import UserError
 from mgm.files import replacing
 from mgm.spec import Flow
@@ -115,7 +116,7 @@ def _raft_small(weights: Path | None) -> Estimate:
     else:
         own = Raft_Small_Weights.DEFAULT
         model.load_state_dict(own.get_state_dict(progress=False, check_hash=True))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     model.requires_grad_(False).eval().to(device)
 
     def estimate(frames_THWC: np.ndarray) -> np.ndarray:

@@ -40,7 +40,9 @@ class Plain(yaml.SafeDumper):
 def slurm(tmp_path_factory):
     if why := unfit():
         pytest.skip(why)
-    with cluster(tmp_path_factory.mktemp("slurm")):
+    with pytest.MonkeyPatch.context() as patch, cluster(tmp_path_factory.mktemp("slurm")):
+        # Slurm's GPUs are files without a device. Jobs inherit this.
+        patch.setenv("MGM_CPU", "1")
         yield
 
 

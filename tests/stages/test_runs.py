@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.cli.train import complete, fields_of
 from mgm.data.index import read_index, with_digest, write_index
-from mgm.errors import UserError
 from mgm.files import locked
 from mgm.results.run import own_result, read_result, status
 from mgm.spec import STAGES, Augment, Data, Mask, Model, RunOptions, parse, read_spec
@@ -321,18 +320,3 @@ def test_the_command_runs_specs_and_skips_finished_ones_without_torch(results, d
     done = subprocess.run(words[:1] + words[3:], capture_output=True, text=True, env=two)
     assert done.returncode == 2
     assert "a probe runs in one process" in done.stderr
-
-
-def test_a_run_says_what_it_computes_on(data, tmp_path, capsys, monkeypatch):
-    """Two GPUs were promised, and PyTorch sees none."""
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    with pytest.raises(UserError):
-        run_specs([PRETRAIN], {}, tmp_path)
-    assert "device: CPU; PyTorch sees no GPU, though CUDA_VISIBLE" in capsys.readouterr().err
-    # The Snakefile has said it.
-    for said, told in (("", False), ("0,1", True)):
-        monkeypatch.setenv("MGM_GPUS", said)
-        with pytest.raises(UserError):
-            run_specs([PRETRAIN], {}, tmp_path)
-        assert ("device: " in capsys.readouterr().err) == told

@@ -124,7 +124,8 @@ def test_two_dags_that_share_a_dataset_both_end_well(tmp_path):
 def test_one_run_per_gpu(tmp_path):
     """No GPU is needed: CUDA_VISIBLE_DEVICES alone says that there are two."""
     tiny_study(tmp_path, specs_per_job=1)
-    call(tmp_path, "--until", "pretrain", "--cores", "8", CUDA_VISIBLE_DEVICES="GPU-a,GPU-b")
+    gpus = {"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-b", "MGM_CPU": "1"}
+    call(tmp_path, "--until", "pretrain", "--cores", "8", **gpus)
     results = [read_result(path.parent) for path in tmp_path.glob("results/tiny/*/result.json")]
     spans = [tuple(map(datetime.fromisoformat, (r.started, r.finished))) for r in results]
     assert max(sum(a <= start < b for a, b in spans) for start, _ in spans) <= 2

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mgm.dag import workflow as dag
-from mgm.dag.workflow import Workflow, visible_gpus
+from mgm.dag.workflow import Workflow
 from mgm.errors import UserError
 from mgm.results.frozen import read_frozen
 from mgm.spec import parents, parse
@@ -140,47 +139,6 @@ def test_a_wrong_option_is_one_clear_line(config, says):
 def test_a_run_that_is_unknown_is_named(smoke):
     with pytest.raises(UserError, match="has no run pretrain-x"):
         smoke.needs("pretrain-x")
-
-
-@pytest.fixture
-def smi(tmp_path, monkeypatch):
-    """Return a function that makes an nvidia-smi of some lines of a shell."""
-
-    def made(lines: str) -> None:
-        fake = tmp_path / "nvidia-smi"
-        fake.write_text(f"#!/bin/sh\n{lines}\n")
-        fake.chmod(0o755)
-
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return made
-
-
-@pytest.mark.parametrize(
-    ("visible", "gpus"),
-    [
-        (None, ["0", "1", "2"]),
-        ("", []),
-        ("2,0", ["2", "0"]),
-        ("-1", []),
-        ("0,1,", ["0", "1"]),
-        ("1,-1,0", ["1"]),
-        ("GPU-5ae3, GPU-77b1", ["GPU-5ae3", "GPU-77b1"]),
-        ("MIG-GPU-5ae3/1/0", ["MIG-GPU-5ae3/1/0"]),
-    ],
-)
-def test_gpus_are_those_that_cuda_sees(visible, gpus, smi, monkeypatch):
-    smi("for i in 0 1 2; do echo \"GPU $i: H200\"; echo '  MIG 1g'; done")
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert visible_gpus() == gpus
-
-
-def test_a_hanging_nvidia_smi_is_left_alone(smi, monkeypatch, capsys):
-    smi("exec sleep 60")
-    monkeypatch.setattr(dag, "SMI_S", 0.2)
-    assert visible_gpus() == []
-    assert "nvidia-smi does not answer" in capsys.readouterr().err
 
 
 def test_each_job_has_a_gpu_of_its_own_and_the_next_one_waits():
