@@ -4,13 +4,16 @@ The files are the source: if the tracker is down or deleted, nothing is lost. A 
 experiment, which its tag names. Each run has two tags: its id, and the random id of its folder. So
 two people who share a tracker touch only their own runs. A run that has grown gets its new lines,
 one that was begun anew is copied anew, and one that is gone goes.
+
+A test has a tag per column of a study's tables, such as "table4e: Fine-tuned", whose value is its
+row. So MLflow's groups by this tag are the column's numbers.
 """
 
 import json
 import os
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -33,25 +36,12 @@ from mgm.spec import Spec, dotted
 RUN, FOLDER, STEP, STATE = "mgm.run", "mgm.folder", "mgm.step", "mgm.state"
 NAME, BORN = "mgm.name", "mgm.born"
 LOGGED = ("loss", "lr", "grad_norm", "coverage", "trivial_loss", "clips_per_s", "memory_mb")
-# Tags, and the columns of the frame that they have.
-PLACES = {"study": "study", "dataset": "dataset", "pretraining": "row", "evaluation": "column"}
 # A run that was stopped goes on later. MLflow shows KILLED in red, like FAILED.
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "running": "RUNNING", "not run": "SCHEDULED"}
 ACCURACY = "top-1 accuracy"
 # What a link shows. MLflow reads it from a tag of the experiment, SHARED with the link's last word.
 SHARED, ALL = "mlflow.sharedViewState.", "mgm"
-COLUMNS = [
-    *("tags.`pretraining`", "tags.`evaluation`", f"metrics.`{ACCURACY}`"),
-    *("tags.`status`", "tags.`dataset`"),
-]
-WIDTHS = {"attributes.`Run Name`": 130, "runDateAndNestInfo": 125, COLUMNS[0]: 150}  # pixels
-RUNS = {
-    "selectedColumns": COLUMNS,
-    "columnOrder": ["attributes.`Run Name`", *COLUMNS, "duration", "runDateAndNestInfo"],
-    "columnWidths": WIDTHS,
-    "orderByKey": f"metrics.`{ACCURACY}`",
-    "orderByAsc": False,
-}
+SCORE, SEED = f"metrics.`{ACCURACY}`", "tags.`seed`"
 BATCH = 900  # metrics per call; MLflow takes 1000
 MOST_RUNS = 50_000  # per experiment; the most that MLflow returns at once
 LONGEST = 5000  # characters per tag
@@ -81,8 +71,13 @@ def sync(folder: Path, uri: str = "") -> str:
     counts = Counter[str]()
     with locked(place / "mlflow.lock", "mgm sync"), _one_line(folder):
         published, own = load(folder.name, folder.parent), _id_of(folder)
+        tests = _tests(published.frame)
+        rows_of = defaultdict[str, dict[str, str]](dict)
+        for run_id, tag, row in tests[["run_id", "tag", "row"]].to_numpy():
+            # Rows that share a run are one group.
+            rows_of[run_id][tag] = "; ".join(filter(None, [rows_of[run_id].get(tag), row]))
         cells = dict([*published.frame.groupby("run_id", sort=False)])
-        client, experiment = _open(uri, folder.name, [*published.studies])
+        client, experiment = _open(uri, folder.name, _views(tests, [*published.studies]))
         from mlflow.exceptions import MlflowException
 
         mine = f"tags.`{FOLDER}` = '{own}'"
@@ -102,7 +97,8 @@ def sync(folder: Path, uri: str = "") -> str:
             if run and born != run.data.tags.get(BORN, born):
                 client.delete_run(run.info.run_id)
                 run = None
-            tags = _tags(spec, now, lines, shown) | {RUN: run_id, FOLDER: own, BORN: born}
+            first = rows_of[run_id] | {RUN: run_id, FOLDER: own, BORN: born}
+            tags = first | _tags(spec, now, lines, shown)
             if run and tags.items() <= run.data.tags.items():
                 counts["unchanged"] += 1
                 continue
@@ -110,8 +106,6 @@ def sync(folder: Path, uri: str = "") -> str:
             try:
                 counts["updated" if run else "created"] += 1
                 if run is None:
-                    # MLflow lists tags in this order.
-                    first = {key: tags[key] for key in (*PLACES, RUN, FOLDER, BORN) if key in tags}
                     run = client.create_run(experiment, started, first)
                 _write(client, run, lines, spec, now, tags, shown, ended)
             except MlflowException as error:
@@ -133,9 +127,9 @@ def follow(
     """Copy what changes, also studies that begin later. Print a line per change.
 
     Args:
-        server: address of MLflow's pages. Print where the newest runs are, once they are copied.
+        server: address of MLflow's pages. Print where each folder's runs are, the newest last.
     """
-    last, copied = dict[Path, str](), dict[Path, Any]()
+    last, copied, printed = dict[Path, str](), dict[Path, Any](), set[Path]()
     while True:
         for folder in folders(results, name):
             now = _state(folder)
@@ -149,12 +143,14 @@ def follow(
             if line != last.get(folder) and "0 created, 0 updated" not in line:
                 show(f"{folder}: {line}")
             last[folder] = line
-        if server:
-            newest = max(folders(results, name), key=_newest, default=None)
-            at = last[newest].rpartition("; ")[2] if newest in copied else ""
+        if server and (new := {*copied} - printed):
             _wait_for(server)
-            show(f"Open {server}/{at}" + "; no study has begun" * (newest is None))
-            server = ""
+            for folder in sorted(new, key=_newest):
+                show(f"{folder}: open {server}/{last[folder].rpartition('; ')[2]}")
+            printed |= new
+        elif server and not printed:
+            show(f"{results}: no study has begun; waiting for one")
+            printed = {results}
         time.sleep(every)
 
 
@@ -202,13 +198,14 @@ def _tags(
 ) -> dict[str, str]:
     """Return what a run is shown and found by. `STATE` changes when its files do."""
     tags = {"stage": spec.stage, "seed": str(spec.seed), "status": now.state, "why": now.why}
-    for name, field in PLACES.items():
-        tags[name] = "; ".join(filter(None, cells[field].unique()))
     if result := now.result:
         tags |= {"commit": result.commit, "dirty": str(result.dirty), "device": result.device}
-    places = tags["pretraining"], tags["dataset"]
-    words = *places, f"seed {spec.seed}", tags["evaluation"] or spec.stage
+    # A run that several studies show has its name in the first.
+    own = cells[cells.study == cells.study.iloc[0]] if len(cells) else cells
+    row, title, column = ("; ".join(own[name].unique()) for name in ("row", "title", "column"))
+    words = row, title, f"seed {spec.seed}", column or spec.stage
     tags["mlflow.runName"] = " / ".join(filter(None, words))
+    tags["study"] = "; ".join(cells.study.unique())
     last = lines[-1]["step"] if lines else 0
     tags[STATE] = f"{now.state} {last} {result.finished if result else ''}"
     # MLflow keeps a tag that is left out, such as why a run had failed.
@@ -265,8 +262,59 @@ def _shown(
         if metric == "top1":
             yield ACCURACY, value
         for name in sorted(names) or [f"{spec.stage} {words}"]:
-            # MLflow refuses other signs, and names that are paths such as "..".
-            yield re.sub(r"[^\w\-. :]", "", name)[:250].strip(" .") or spec.stage, value
+            yield _valid(name) or spec.stage, value
+
+
+def _valid(name: str) -> str:
+    """Return a name without signs that MLflow refuses. It refuses paths too, such as ".."."""
+    return re.sub(r"[^\w\-. :]", "", name)[:250].strip(" .")
+
+
+def _tests(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers of tests, those of fine-tuning first, with the `tag` of their column."""
+    tests = frame[(frame.metric == "top1") & ~frame.control & ~frame.derived]
+    several = tests.groupby("study").title.transform("nunique") > 1
+    names = tests.study + ": " + (tests.title + ": ").where(several, "") + tests.column
+    tests = tests.assign(tag=[*map(_valid, names)], probe=tests.stage != "finetune")
+    return tests.sort_values("probe", kind="stable")
+
+
+def _views(tests: pd.DataFrame, studies: Sequence[str]) -> dict[str, Any]:
+    """Return what links show, by their last word.
+
+    STUDY is the first column of a study's tables, by row, and STUDY-2 the second. ALL is the first
+    column that has a number, or else all runs.
+    """
+    views = {ALL: _view("study")}
+    for study in studies:
+        views[study] = _view("study", searchFilter=f"tags.study LIKE '%{study}%'")
+        own = tests[tests.study == study]
+        for number, (tag, of) in enumerate(own.groupby("tag", sort=False), start=1):
+            key = {"mode": "tag", "groupByData": tag}
+            view = _view(
+                str(tag),
+                searchFilter=f"tags.`{tag}` != ''",
+                groupBy={"aggregateFunction": "average", "groupByKeys": [key]},
+                groupsExpanded={f"tag.{tag}.{row}": False for row in of.row},
+            )
+            views[f"{study}-{number}" if number > 1 else study] = view
+            if "groupBy" not in views[ALL] and (of.status == "finished").any():
+                views[ALL] = view
+    return views
+
+
+def _view(tag: str, **fields: Any) -> dict[str, Any]:
+    """Return a state of MLflow's page of runs, whose first column is `tag`."""
+    columns = [f"tags.`{tag}`", SCORE, SEED, "tags.`stage`", "tags.`status`"]
+    return {
+        "selectedColumns": columns,
+        "columnOrder": ["attributes.`Run Name`", *columns, "duration", "runDateAndNestInfo"],
+        "columnWidths": {"attributes.`Run Name`": 250, "runDateAndNestInfo": 125},  # pixels
+        # MLflow loads 100 runs and averages those. In order of seeds, rows have as many.
+        "orderByKey": SEED,
+        "orderByAsc": True,
+        **fields,
+    }
 
 
 def _span(folder: Path, now: Status, lines: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
@@ -285,8 +333,8 @@ def _milliseconds(moment: str | float) -> int:
     return int(1000 * seconds)
 
 
-def _open(uri: str, name: str, studies: Sequence[str]) -> tuple[Any, str]:
-    """Return a client and the id of the experiment `name`, which has a view per study."""
+def _open(uri: str, name: str, views: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return a client and the id of the experiment `name`, whose links show `views`."""
     for setting, value in SETTINGS.items():
         os.environ.setdefault(setting, value)
     # MLflow takes seconds to import, and reads these settings when it is imported.
@@ -306,11 +354,8 @@ def _open(uri: str, name: str, studies: Sequence[str]) -> tuple[Any, str]:
         NAME: name,
         # Else the page opens as one for traces of language models.
         "mlflow.experimentKind": "custom_model_development",
-        SHARED + ALL: json.dumps(RUNS),
+        **{SHARED + key: json.dumps(view) for key, view in views.items()},
     }
-    for study in studies:
-        view = RUNS | {"searchFilter": f"tags.study LIKE '%{study}%'"}
-        tags[SHARED + study] = json.dumps(view)
     for tag, text in tags.items():
         client.set_experiment_tag(experiment, tag, text)
     return client, experiment

@@ -16,10 +16,12 @@ from mgm.errors import UserError
 from mgm.files import locked
 from mgm.report import mlflow
 from mgm.report.mlflow import folders, sync
+from mgm.report.page import Report
+from mgm.results.frame import load
 from mgm.results.frozen import freeze
 from mgm.results.run import LOCK
 from mgm.study.expand import expand
-from tests.helpers.fake_results import finish, of_paper, smoke, write_log
+from tests.helpers.fake_results import finish, finish_all, of_paper, smoke, write_log
 from tests.helpers.tracking import Server
 
 pytestmark = pytest.mark.mlflow
@@ -80,7 +82,7 @@ def content(folder):
             {
                 key: text
                 for key, text in run.data.tags.items()
-                if key in ("pretraining", "evaluation", "status")
+                if key in ("study", "table4e: Fine-tuned", "status")
             },
             [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")],
         )
@@ -99,7 +101,8 @@ def test_a_run_has_its_curve_and_numbers_named_by_their_column(place):
     # A number of zero is a number.
     assert run.data.metrics["Fine-tuned top-1"] == 0.0
     assert run.data.params["optim.lr"] == str(CHILD.optim.lr)
-    assert {"dataset", "pretraining", "evaluation", "seed", "commit"} <= run.data.tags.keys()
+    assert run.data.tags["table4e: Fine-tuned"] in STUDIES[0].rows
+    assert {"study", "seed", "status", "commit"} <= run.data.tags.keys()
     assert run.info.start_time < run.info.end_time
     history = client.get_metric_history(parent.info.run_id, "train/loss")
     assert sorted(point.step for point in history) == [*range(1, 21)]
@@ -263,26 +266,79 @@ def test_a_study_that_begins_later_is_followed(place, monkeypatch):
     assert any("later: " in line and "1 created" in line for line in lines)
 
 
-def test_an_address_opens_the_newest_runs_by_mask_and_accuracy(place, monkeypatch):
-    finish(place, CHILD, top1=40.0, steps=3)
-    older = place.parent / "older"
-    begin(older)
-    os.utime(finish(older, PARENT, steps=3) / "result.json", (0, 0))
+def follow_addresses(place, monkeypatch):
+    """Return the lines that say where runs are, and what each shows, of the folder `place`."""
     lines = []
     monkeypatch.setattr(mlflow, "show", lines.append)
     monkeypatch.setattr(mlflow, "_wait_for", lambda server: None)
     follow(monkeypatch, place, server="http://here")
-    client, runs = shown(place)
+    client, _ = shown(place)
+    tags = client.get_experiment_by_name(place.name).tags
+    views = {key: json.loads(tags[key]) for key in tags if key.startswith(mlflow.SHARED)}
+    addresses = [line for line in lines if "open http://here/#/" in line]
+    return addresses, {key.removeprefix(mlflow.SHARED): view for key, view in views.items()}
+
+
+def test_each_folder_has_an_address_and_the_newest_is_the_last(place, monkeypatch):
+    finish(place, CHILD, top1=40.0, steps=3)
+    older = place.parent / "older"
+    begin(older)
+    os.utime(finish(older, PARENT, steps=3) / "result.json", (0, 0))
+    addresses, views = follow_addresses(place, monkeypatch)
+    assert [line.partition(":")[0] for line in addresses] == [str(older), str(place)]
+    _, runs = shown(place)
     [run] = runs.values()
-    assert f"Open http://here/#/experiments/{run.info.experiment_id}/runs" in lines[-1]
-    own = client.get_experiment(run.info.experiment_id).tags
-    view = json.loads(own["mlflow.sharedViewState." + lines[-1].rpartition("=")[2]])
+    assert f"/#/experiments/{run.info.experiment_id}/runs" in addresses[-1]
+    view = views[addresses[-1].rpartition("=")[2]]
     known = {f"tags.`{key}`" for key in run.data.tags} | {
         f"metrics.`{key}`" for key in run.data.metrics
     }
     assert {*view["selectedColumns"], view["orderByKey"]} <= known
-    assert "mlflow.sharedViewState.table4e" in own
-    assert "table4e" in run.data.tags["study"]
+
+
+def grouped(client, experiment, view):
+    """Return what MLflow's page shows of a view: the mean of each group that it averages."""
+    found = client.search_runs([experiment], view["searchFilter"])
+    assert view["groupBy"]["aggregateFunction"] == "average"
+    [key] = (one["groupByData"] for one in view["groupBy"]["groupByKeys"])
+    table = pd.DataFrame(
+        [
+            (run.data.tags[key], run.data.metrics["top-1 accuracy"])
+            for run in found
+            if "top-1 accuracy" in run.data.metrics
+        ],
+        columns=["row", "mean"],
+    )
+    return table.groupby("row")["mean"].mean().to_dict()
+
+
+def test_the_groups_of_each_address_are_the_numbers_of_the_page(tmp_path, empty, monkeypatch):
+    """Studies share runs under other names, and some have several datasets."""
+    studies, scale = of_paper("table3", "table4", "table4e"), smoke((0, 1))
+    known, folder = expand(studies, scale), tmp_path / "results/made"
+    folder.mkdir(parents=True)
+    freeze(folder, studies, scale, known)
+    (folder.parent / "mlflow.db").write_bytes(empty)
+    stages = {run_id: spec.stage for run_id, spec in known.specs.items()}
+    tests = [run_id for run_id in stages if stages[run_id] in ("finetune", "probe")]
+    # One is not finished.
+    finish_all(folder, {run_id: known.specs[run_id] for run_id in tests[1:]}, steps=1)
+    [address], views = follow_addresses(folder, monkeypatch)
+    client, _ = shown(folder)
+    experiment = client.get_experiment_by_name("made").experiment_id
+    assert views[address.rpartition("=")[2]] == views["table3"]
+    numbers = Report(load("made", folder.parent), tmp_path / "reports").numbers
+    numbers = numbers[~numbers.control & numbers["mean"].notna() & (numbers.metric == "top1")]
+    for study, own in numbers.groupby("study", sort=False):
+        places = [of for _, of in own.groupby(["dataset", "column"], sort=False)]
+        means = [dict(zip(of.row, of["mean"])) for of in places]
+        keys = [key for key in views if key.rpartition("-")[0] == study]
+        seen = [grouped(client, experiment, views[key]) for key in (study, *keys)]
+        assert len(seen) == len(means)
+        for one in means:
+            assert any(one == pytest.approx(other) for other in seen), (study, one)
+        first = client.search_runs([experiment], views[study]["searchFilter"])
+        assert {stages[run.data.tags["mgm.run"]] for run in first} == {"finetune"}
 
 
 def test_states_of_runs_that_are_not_finished(place):
