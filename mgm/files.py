@@ -28,8 +28,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hidden = str(path.with_name(f".{os.getpid()}.{path.name}"))
-        if error.errno and str(error.filename or hidden) == hidden:
+        if error.errno and str(error.filename or _hidden(path)) == str(_hidden(path)):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
@@ -41,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The hidden name keeps the suffix, since some libraries choose the format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = _hidden(path)
     try:
         with naming(path):
             yield temporary
@@ -50,6 +49,11 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _hidden(path: Path) -> Path:
+    """Return a hidden name of this process. Hosts that share a disk have equal process numbers."""
+    return path.with_name(f".{os.getpid()}-{socket.gethostname()}.{path.name}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -46,6 +46,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_equal_process_numbers_on_two_hosts_share_no_hidden_name(tmp_path, monkeypatch):
+    """Each replaces the file of a shared disk as a whole."""
+    with replacing(tmp_path / "file") as one:
+        one.write_text("one")
+        monkeypatch.setattr("socket.gethostname", lambda: "other")
+        write_text(tmp_path / "file", "two")
+        assert (tmp_path / "file").read_text() == "two"
+    assert (tmp_path / "file").read_text() == "one"
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def frames(path):
     noise = np.random.default_rng(0).integers(0, 256, (9, 96, 64), np.uint8)
     encode(noise, 25, path, "yuv420p")

@@ -9,7 +9,7 @@ import math
 import mmap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mgm.console import show
 from mgm.data.clips import PLANES, Arrays, Training, blank_clip, training_clips, view_clips
 from mgm.data.index import Video
 from mgm.errors import UserError
@@ -67,7 +68,7 @@ def training_batches(
         batch: videos per step.
         share: (i, n): this process reads part i of n, from 0. The parts are equal, and in order.
         workers: number of processes that read. 0: this process reads. Batches are the same.
-        pin: register the memory with CUDA, so that copies to a GPU need no other.
+        pin: register the memory with CUDA (`_pin`), so that copies to a GPU need no other.
         reading: is told of failures, and of the time without a batch.
         options: see `Training`.
 
@@ -229,8 +230,8 @@ def _batches(
                 waited_s = time.monotonic() - asked_at
                 lost = {sample: why for own in every for sample, why in own.items()}
                 # Processes that are forked later cannot use pinned memory.
-                if pin and not pinned:
-                    pinned += [_pin(array) for arrays in pool for array in arrays.values()]
+                if pin and place == 0:
+                    _pin([array for arrays in pool for array in arrays.values()], pinned)
                 yield tensors[place % buffers], lost, waited_s
         finally:
             for address in pinned:
@@ -243,8 +244,14 @@ def _shared(rows: int, one: np.ndarray) -> np.ndarray:
     return np.ndarray(shape, one.dtype, mmap.mmap(-1, max(math.prod(shape) * one.itemsize, 1)))
 
 
-def _pin(array: np.ndarray) -> int:
-    """Register memory with CUDA, and return its address."""
-    code = torch.cuda.cudart().cudaHostRegister(array.ctypes.data, array.nbytes, 0)
-    torch.cuda.check_error(code)
-    return array.ctypes.data
+def _pin(arrays: Iterable[np.ndarray], pinned: list[int]) -> None:
+    """Register memory with CUDA, and note its addresses. If CUDA refuses, it is used as it is."""
+    for array in arrays:
+        code = int(torch.cuda.cudart().cudaHostRegister(array.ctypes.data, array.nbytes, 0))
+        if code:
+            show(f"CUDA pins no memory (error {code}): copies to the GPU wait for its steps")
+            # The next call of CUDA raises the error again, and forgets it.
+            with suppress(RuntimeError):
+                torch.zeros(1, device="cuda")
+            return
+        pinned.append(array.ctypes.data)

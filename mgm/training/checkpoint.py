@@ -30,7 +30,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path, run_id: str) -> dict[str, Any] | None:
-    """Load a run's checkpoint; None if there is none. Every process of a run reads it."""
+    """Load a run's checkpoint; None if there is none."""
     path = folder / NAME
     if not path.exists():
         return None

@@ -16,12 +16,15 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from mgm.device import best_device
 from mgm.errors import UserError
 
 # The longest time that a process waits while another reads or rank 0 writes.
 TIMEOUT = timedelta(minutes=30)
+# What to do where a host has several networks, or its name an address of its own.
+NETWORK = "name the nodes' network, as in `ip addr`, by GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
 
 T = TypeVar("T")
 
@@ -61,7 +64,7 @@ def process_group() -> Iterator[None]:
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"torch.distributed: the processes cannot connect ({str(error).splitlines()[0]}); "
-            "start them with torchrun"
+            f"start them with torchrun; on several nodes, {NETWORK}"
         ) from error
     # Training sets its own handlers.
     for number in (signal.SIGTERM, signal.SIGUSR1):
@@ -71,7 +74,13 @@ def process_group() -> Iterator[None]:
         if local_rank >= gpus:
             raise UserError(f"the node has {gpus} GPUs; start one process per GPU")
         torch.cuda.set_device(local_rank)
-    yield
+    try:
+        yield
+    except dist.DistBackendError as error:
+        why = str(error).splitlines()[0]
+        raise UserError(
+            f"NCCL: {why}; see whether another process failed first, or on several nodes {NETWORK}"
+        ) from error
     barrier()
     dist.destroy_process_group()
 
@@ -88,6 +97,28 @@ def gather(value: T) -> list[T]:
     gathered: list[Any] = [None] * world_size()
     dist.all_gather_object(gathered, value)
     return gathered
+
+
+def of_main(value: T) -> T:
+    """Return rank 0's object, with its tensors on the CPU. Those of other ranks do not count."""
+    if world_size() == 1:
+        return value
+    # First without the contents of tensors, which have no copy then.
+    sent: list[Any] = [tree_map(_bare, value)]
+    dist.broadcast_object_list(sent, device=torch.device("cpu"))
+    received = value if is_main() else tree_map(_empty, sent[0])
+    for tensor in tree_leaves(received):
+        if isinstance(tensor, Tensor):
+            dist.broadcast(tensor, 0)
+    return received
+
+
+def _bare(value: Any) -> Any:
+    return value.to("meta") if isinstance(value, Tensor) else value
+
+
+def _empty(value: Any) -> Any:
+    return torch.empty_like(value, device="cpu") if isinstance(value, Tensor) else value
 
 
 def sum_of(tensor: Tensor) -> Tensor:

@@ -67,7 +67,8 @@ def train(
             is not finite, more than 1 % of the videos could not be read, or a GPU's memory is full.
         SystemExit: one of these signals came.
 
-    Before any error but that of a loss, the steps that are done are saved.
+    Before any error but that of a loss, the steps that are done are saved. If another process on a
+    GPU is lost, the last checkpoint counts, which is at most `options.checkpoint_s` old.
     """
     optim, steps, parts = spec.optim, steps_of(spec.optim, len(videos)), options.accumulate
     rank, processes, is_main = distributed.rank(), distributed.world_size(), distributed.is_main()
@@ -88,9 +89,7 @@ def train(
     first, failures, reading = 0, dict[str, str](), Reading()
 
     # --- Restore the state of the last checkpoint ---
-    state = load_checkpoint(folder, spec.run_id)
-    if len({*distributed.gather(state and state["step"])}) > 1:
-        raise UserError(f"{folder}: the processes see different checkpoints; run again")
+    state = distributed.of_main(load_checkpoint(folder, spec.run_id) if is_main else None)
     if state:
         first, failures = state["step"], state["failed"]
         model.load_state_dict(state["model"])
@@ -175,8 +174,10 @@ def train(
             # Workers, another process, files or the GPU are gone, or the batch of a stopped run
             # does not come.
             except (Exception, SystemExit) as error:
-                # The weights are still those of the step before.
-                if is_main and step > first:
+                # The weights are still those of the step before. But a copy of them waits for NCCL,
+                # which waits for a lost process.
+                stuck = processes > 1 and device.type == "cuda" and isinstance(error, RuntimeError)
+                if is_main and step > first and not stuck:
                     _save_anyway(save_at, step)
                 # Of several processes that stop, one may end first, and the others lose it.
                 gone = (SystemExit, RuntimeError) if processes > 1 else SystemExit

@@ -204,3 +204,40 @@ def test_waiting_is_time_without_a_batch(data, workers, monkeypatch):
         made.close()
         assert (share > 0.8) == bool(reads_s)
         assert (share < 0.2) == bool(computes_s)
+
+
+@pytest.mark.parametrize("refused_at", [0, 2, None])
+def test_memory_that_cannot_be_pinned_is_used_as_it_is(data, refused_at, monkeypatch, capsys):
+    """What was pinned before is given back. The error does not show up in the next kernel."""
+    pinned, asked, raised = list[int](), list[int](), list[str]()
+
+    class Cudart:
+        def cudaHostRegister(self, address, size, flags):
+            asked.append(address)
+            if len(asked) - 1 == refused_at:
+                return 2
+            pinned.append(address)
+            return 0
+
+        def cudaHostUnregister(self, address):
+            pinned.remove(address)
+
+    def zeros(*shape, **how):
+        raised.append(how["device"])
+        raise RuntimeError("CUDA error: out of memory")
+
+    videos = read_index(data).train
+    whole = [{**batch} for batch in islice(training_batches(videos, PRETRAIN.clips, 0, 2), 1)]
+    monkeypatch.setattr("torch.cuda.cudart", Cudart)
+    monkeypatch.setattr("torch.zeros", zeros)
+    made = training_batches(videos, PRETRAIN.clips, 0, 2, pin=True)
+    first = next(made)
+    assert all(torch.equal(first[name], whole[0][name]) for name in first)
+    count = len(asked)
+    assert len(pinned) == (count if refused_at is None else refused_at)
+    next(made)
+    assert len(asked) == count
+    made.close()
+    assert not pinned
+    assert raised == ([] if refused_at is None else ["cuda"])
+    assert ("pins no memory (error 2)" in capsys.readouterr().err) == (refused_at is not None)

@@ -70,6 +70,22 @@ def test_two_processes_train_what_one_trains(data, tmp_path):
     assert read_result(one / TUNED.run_id).metrics == read_result(two / TUNED.run_id).metrics
 
 
+def test_all_processes_have_the_object_of_the_first(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import torch\n"
+        "from mgm.training.distributed import is_main, of_main, process_group\n"
+        "state = {'step': 3, 'x': [torch.arange(6.0).view(2, 3), torch.ones(2).bfloat16()]}\n"
+        "with process_group():\n"
+        "    got = of_main(state if is_main() else None)\n"
+        "    assert got['step'] == 3 and got['x'][1].dtype == torch.bfloat16\n"
+        "    assert all(map(torch.equal, got['x'], state['x']))\n"
+        "    assert of_main(None) is None\n"
+    )
+    words = [TORCHRUN, "--standalone", "--nproc-per-node", "2", program]
+    subprocess.run([*map(str, words)], check=True, timeout=200)
+
+
 def test_a_run_of_two_processes_keeps_its_steps(data, tmp_path):
     """Signals to all processes, and torchrun killed alone, leave a checkpoint. It ends bit-equal."""
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
