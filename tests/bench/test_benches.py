@@ -35,3 +35,10 @@ def test_readers_are_compared_in_turns(tmp_path):
 def test_a_step_is_measured_on_a_cpu():
     out = run("bench/step.py", "step", "--tiny", "--batch", 2, "--steps", 2)
     assert "CPU, step, process 0: " in out
+
+
+def test_the_checks_of_a_gpu_pass_at_toy_size_on_a_cpu(data):
+    out = run("bench/gpu_day.py", "--tiny", "--index", data)
+    assert "FAIL" not in out
+    for what in ("life of a batch", "planes", "pretraining at 75%", "fine-tuning", "fed by"):
+        assert what in out
