@@ -15,7 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from mgm.console import duration
-from mgm.dag.workflow import Workflow, visible_gpus
+from mgm.dag.workflow import Workflow
+from mgm.device import visible_gpus
 from mgm.errors import UserError
 from mgm.files import write_text
 from mgm.processes import cores
