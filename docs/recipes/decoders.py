@@ -16,8 +16,8 @@ class Clips(Dataset):
     """Square crops of 16 frames, every second one, and the tokens that MGM hides of them.
 
     Args:
-        videos: files: your own, or data/mine/videos/NAME.mp4.
-        tracks: data/mine/tracks/NAME.npz. Default: the motion is read from the videos, once, here.
+        videos: files: your own, or those of data/mine/index.csv.
+        tracks: theirs in data/mine/tracks. Default: the motion is read from the videos, once, here.
         side: of the crop, in pixels of the video.
     """
 

@@ -13,9 +13,10 @@ from mgm.spec import PUBLISHED, SHARED, Flow
 
 DATASETS = ("folder", "drawn", SHARED, *PUBLISHED)
 # The options of each kind of dataset, besides those that all have.
-LISTED = ("source", "test", "first", "check")
+WRITTEN = ("check", "prune")
+LISTED = ("source", "test", "first", *WRITTEN)
 TAKEN: dict[str, tuple[str, ...]] = {
-    "drawn": ("params", "check"),
+    "drawn": ("params", *WRITTEN),
     "derived": ("source", "target"),
     "folder": LISTED,
     "published": (*LISTED, "split"),
@@ -61,7 +62,6 @@ def prepare(
         int, typer.Option(min=2, max=31, help="Of JPEG: 2 is the best and largest.")
     ] = 4,
     processes: Processes = None,
-    force: Annotated[bool, typer.Option("--force", help="Begin anew.")] = False,
     test: Annotated[
         str, typer.Option(help="The split to test on: test or val. Default: test, or else val.")
     ] = "",
@@ -70,14 +70,15 @@ def prepare(
     ] = False,
     check: Annotated[
         bool,
-        typer.Option(
-            "--check", help="Read all that was written, and prepare anew what is damaged."
-        ),
+        typer.Option("--check", help="Read all that was written, and write anew what is damaged."),
+    ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove files of videos that left the set.")
     ] = False,
 ) -> None:
     """Decode each video once, and write what training reads. Run it again to continue."""
     from mgm.data.folder import Choices
-    from mgm.data.prepare import known_videos, list_drawn, summary
+    from mgm.data.prepare import list_drawn, summary
     from mgm.data.prepare import prepare as write
 
     if dataset not in DATASETS:
@@ -85,7 +86,8 @@ def prepare(
     derived = dataset == SHARED or (dataset in PUBLISHED and PUBLISHED[dataset].derived_from)
     kind = "derived" if derived else "published" if dataset in PUBLISHED else dataset
     given: dict[str, object] = {"params": params, "source": source, "target": target}
-    given |= {"split": split > 1, "test": test, "first": first, "check": check}
+    given |= {"split": split > 1, "test": test, "first": first}
+    given |= {"check": check, "prune": prune}
     for name, value in given.items():
         if value and name not in TAKEN[kind]:
             raise UserError(f"{dataset}: takes no --{name}")
@@ -95,7 +97,8 @@ def prepare(
         drawn = parse_params(read_json(params) if params else {}, str(params or "drawn"))
         # Their size is a parameter.
         side = max(short_side, drawn.size)
-        say(summary(write(list_drawn(drawn), out, side, quality, processes, force, drawn, check)))
+        listing = list_drawn(drawn)
+        say(summary(write(listing, out, side, quality, processes, drawn, check, prune)))
         return
     if source is None:
         raise UserError(f"{dataset}: needs --source, the folder of the videos")
@@ -108,8 +111,7 @@ def prepare(
         raise UserError(f"{out}: is inside {source}, so it would be a source; choose another --out")
     if test not in ("", "test", "val"):
         raise UserError(f"--test {test}: choose test or val")
-    known = {} if force else {v.source: v.split for v in known_videos(out)[0].values()}
-    choices = Choices(test, first, known)
+    choices = Choices(test, first)
     if dataset == "folder":
         from mgm.data.folder import list_folder
 
@@ -118,7 +120,7 @@ def prepare(
         from mgm.data.published import list_published
 
         listing = list_published(dataset, source, split, choices)
-    say(summary(write(listing, out, short_side, quality, processes, force, check=check)))
+    say(summary(write(listing, out, short_side, quality, processes, None, check, prune)))
 
 
 @app.command()
@@ -135,10 +137,9 @@ def track(
         typer.Option(help="A state_dict of torchvision's raft_small; default: download it."),
     ] = None,
     processes: Processes = None,
-    force: Annotated[bool, typer.Option("--force", help="Begin anew.")] = False,
 ) -> None:
     """Write the optical flow of a dataset's videos, which masks may follow."""
     from mgm.data.prepare import write_tracks
 
-    write_tracks(folder, method, weights, processes, force)
+    write_tracks(folder, method, weights, processes)
     say(f"{folder}: {method} tracks of all videos are there")

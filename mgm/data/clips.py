@@ -26,6 +26,7 @@ from mgm.video.crop import Crop
 from mgm.video.motion import Motion
 from mgm.video.planes import no_planes
 from mgm.video.store import read_clips, read_planes
+from mgm.video.track import Track
 from mgm.video.transform import (
     ClipAugmentation,
     random_crop,
@@ -122,7 +123,9 @@ def training_clips(of: Training, numbers: Iterable[int], out: Arrays) -> dict[in
         own["seed_B"][:], own["sample_B"][:], own["label_B"][:] = seeds, sample, video.label
         own["weight_B"][:] = 1
         try:
-            _write_pixels(of, video, index_T, seeds, crops, own)
+            track = video.read_track()
+            with video.named():
+                _write_pixels(of, video.path, track, index_T, seeds, crops, own)
         except UserError as error:
             lost[sample] = error
             own["weight_B"][:] = 0
@@ -150,20 +153,21 @@ def training_clips(of: Training, numbers: Iterable[int], out: Arrays) -> dict[in
 
 def _write_pixels(
     of: Training,
-    video: Video,
+    path: str,
+    track: Track,
     index_T: np.ndarray,
     seeds: Sequence[int],
     crops: Sequence[Crop],
     own: Arrays,
 ) -> None:
     """Write the pixels of a video's clips: of the same frames, each with its own crop."""
-    track, size, index_VT = video.read_track(), of.clips.size, [index_T] * len(crops)
+    size, index_VT = of.clips.size, [index_T] * len(crops)
     if of.planes:
-        read_planes(video.path, track, index_VT, crops, {name: own[name] for name in PLANES})
+        read_planes(path, track, index_VT, crops, {name: own[name] for name in PLANES})
     elif not of.augmentation:
-        read_clips(video.path, track, index_VT, crops, size, own["frames_BTHWC"])
+        read_clips(path, track, index_VT, crops, size, own["frames_BTHWC"])
     else:
-        [whole_THWC] = read_clips(video.path, track, [index_T], None, 0)
+        [whole_THWC] = read_clips(path, track, [index_T], None, 0)
         for seed, crop, out_THWC in zip(seeds, crops, own["frames_BTHWC"]):
             rng = generator(seed, "augment")
             # RandAugment is for whole frames, random erasing for the clip.
@@ -193,7 +197,9 @@ def _motion(of: Training, sample: int, index_T: np.ndarray, crop: Crop) -> Motio
 def view_clips(video: Video, clips: Clips, views: Views, out_VTHWC: np.ndarray) -> None:
     """Write the pixels of a video's test views. Each of its frames is decoded once."""
     index_VT, crops = zip(*views_of(video, clips, views))
-    read_clips(video.path, video.read_track(), index_VT, crops, clips.size, out_VTHWC)
+    track = video.read_track()
+    with video.named():
+        read_clips(video.path, track, index_VT, crops, clips.size, out_VTHWC)
 
 
 def views_of(video: Video, clips: Clips, views: Views) -> list[tuple[np.ndarray, Crop]]:

@@ -11,18 +11,18 @@ The source is one of these:
 - A folder of videos. They have no labels, and are for pretraining.
 
 Splits are train and test. A validation split is the test split if there is no other. Without
-splits, a fifth of each class becomes the test split. Videos that were prepared keep their split.
-Groups are never divided. They are the table's column `group`, or else the files.
+splits, a hash of each group's name puts about a fifth of each class into the test split. Groups are
+never divided. They are the table's column `group`, or else the files.
 """
 
 import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
 from unicodedata import normalize
 
 from mgm.data.lists import (
@@ -37,8 +37,8 @@ from mgm.data.lists import (
 )
 from mgm.errors import UserError, as_user_error
 
-T = TypeVar("T", int, str)
-DRAWN = "no split given: a fifth of each class, in whole groups, is the test split"
+DRAWN = "no split given: about a fifth of each class, in whole groups, is the test split"
+FIFTH = (2**256 // 5).to_bytes(32)  # SHA-256s below it are a fifth of all
 SHOWN = 10  # absent videos that are named
 LISTS = (".csv", ".txt", ".tsv", ".lst")
 TEXTS = (*LISTS, ".json", ".jsonl")  # that may list videos
@@ -72,7 +72,6 @@ class Listing:
         note: where the split comes from, and what is missing or not used.
         excluded: (path, reason) of videos and lists that cannot be used.
         lists: the files of text that it is from.
-        drawn: whether the split was drawn, and not given.
     """
 
     root: Path
@@ -81,7 +80,6 @@ class Listing:
     note: str
     excluded: list[tuple[str, str]] = field(default_factory=list)
     lists: tuple[Path, ...] = ()
-    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,12 +89,10 @@ class Choices:
     Attributes:
         test: the split to test on, "test" or "val". Empty: test if there is one, or else val.
         first: whether the first row counts of a video that is listed twice.
-        known: the splits of videos that were prepared earlier, by their paths.
     """
 
     test: str = ""
     first: bool = False
-    known: Mapping[str, str] = field(default_factory=dict)
 
 
 USUAL = Choices()
@@ -204,10 +200,9 @@ def listing(
         raise UserError(f"{root}: has 0 of the {len(listed):,} listed videos: {shown}{why}")
     chosen, notes = _once(found, choices.first), [note]
     twice = len(found) - len(chosen)
-    if drawn := not any(sides.values()):
-        kept = sum(row.path in choices.known for row in chosen)
-        notes.append(DRAWN + f"; {kept:,} known videos keep theirs" * bool(kept))
-        chosen = _split_by_hash(chosen, choices.known)
+    if not any(sides.values()):
+        notes.append(DRAWN)
+        chosen = split_by_hash(chosen)
     for split, number in count_of.items():
         if split not in sides:
             notes.append(f"{split}: {number:,} videos are not used")
@@ -225,13 +220,15 @@ def listing(
     numbers = all(name.isdecimal() for name in names)
     classes = classes or sorted(names, key=lambda name: (int(name) if numbers else 0, name))
     label_of, entries = {name: label for label, name in enumerate(classes)}, list[Entry]()
+    count = Counter(row.name for row in chosen)
     for row in chosen:
         if row.label not in label_of:
             raise UserError(f"{row.where}: {row.label!r} is in no list of classes")
-        group = row.group or row.path
-        entries.append(Entry(row.name, row.path, label_of[row.label], row.split, group))
+        # Two files may differ in their suffix alone.
+        own = (row.name if count[row.name] == 1 else row.path), row.path, label_of[row.label]
+        entries.append(Entry(*own, row.split, row.group or row.path))
     note = "; ".join(filter(None, notes))
-    return Listing(root, tuple(classes), entries, note, excluded, drawn=drawn)
+    return Listing(root, tuple(classes), entries, note, excluded)
 
 
 def _located(root: Path, rows: Sequence[Row], files: Files | None) -> Iterator[tuple[Row, str]]:
@@ -291,63 +288,21 @@ def _sides(splits: set[str], test: str) -> dict[str, str]:
     return {"train": "train", test or ("test" if "test" in splits else "val"): "test"}
 
 
-def _split_by_hash(rows: Sequence[Row], known: Mapping[str, str]) -> list[Row]:
-    """Return rows of which a fifth of each class is in the test split, in whole groups.
+def split_by_hash(rows: Sequence[Row]) -> list[Row]:
+    """Return rows of which about a fifth is in the test split, in whole groups.
 
-    Of every five groups of a class, in the order of the rows, a hash chooses one, and the second of
-    the first five. So rows that are appended move no others. A group of several classes counts for
-    its first one. Then the classes are balanced.
-
-    Args:
-        known: splits that stay, by path.
+    A hash of the group's name decides, so neither order nor other groups matter. But of a class of
+    several groups, that with the smallest hash is tested on, and that with the largest is not.
     """
-    groups_of = defaultdict[str, dict[str, None]](dict)
-    class_of, kept = dict[str, str](), defaultdict[str, set[str]](set)
+    groups_of = defaultdict[str, set[str]](set)
     for row in rows:
-        name = row.group or row.path
-        groups_of[row.label][name] = None
-        class_of.setdefault(name, row.label)
-        if row.path in known:
-            kept[name].add(known[row.path])
-    fixed = {name: min(splits) for name, splits in kept.items() if len(splits) == 1}
-    split_of = {**fixed}
-    for label, names in groups_of.items():
-        # Known groups come first, whatever their place among the rows.
-        own = sorted(
-            (name for name in names if class_of[name] == label), key=lambda name: name not in fixed
-        )
-        for number, name in enumerate(own):
-            block, place = divmod(number, 5)
-            digest = hashlib.sha256(os.fsencode(f"{label} {block}")).digest()
-            chosen = digest[0] % 5 if block else 1
-            split_of.setdefault(name, "test" if place == chosen else "train")
-    both_of = balanced(groups_of, split_of, fixed)
-    return [row._replace(split=both_of[row.group or row.path]) for row in rows]
-
-
-def balanced(
-    groups_of: Mapping[T, Collection[str]], split_of: Mapping[str, str], fixed: Container[str] = ()
-) -> Mapping[str, str]:
-    """Return the split of each group. A class of several groups has both, where that can be.
-
-    Of a class that is in one split alone, one group that is not `fixed` is moved, unless that takes
-    another class out of a split.
-    """
-
-    def lone(split_of: Mapping[str, str]) -> set[T]:
-        return {
-            label
-            for label, groups in groups_of.items()
-            if len(groups) > 1 and len({split_of[name] for name in groups}) == 1
-        }
-
-    for label in sorted(alone := lone(split_of)):
-        for name in groups_of[label]:
-            if label in alone and name not in fixed:
-                moved = {**split_of, name: "train" if split_of[name] == "test" else "test"}
-                if (left := lone(moved)) < alone:
-                    split_of, alone = moved, left
-    return split_of
+        groups_of[row.label].add(row.group or row.path)
+    place = cache(lambda name: hashlib.sha256(os.fsencode(name)).digest())
+    tested = {name for own in groups_of.values() for name in own if place(name) < FIFTH}
+    several = [sorted(own, key=place) for own in groups_of.values() if len(own) > 1]
+    tested = tested - {own[-1] for own in several} | {own[0] for own in several}
+    side = {True: "test", False: "train"}
+    return [row._replace(split=side[(row.group or row.path) in tested]) for row in rows]
 
 
 # --- Sources ---

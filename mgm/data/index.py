@@ -1,8 +1,8 @@
 """The index of a prepared dataset: its videos, their properties and their splits.
 
-An index is two files. `index.csv` has one row per video. `index.json` has the rest, with the
-SHA-256 of index.csv and its own. It is written last and in one step, so a folder without it holds
-no complete index.
+`index.csv` has a row per video, and `index.json` the rest. A video's two files are named by what
+they are made from (`file_of`), and are never changed. So an index is right as long as its files are
+there, whatever else is prepared in its folder.
 
 This module imports neither torch nor PyAV.
 """
@@ -11,15 +11,16 @@ import csv
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, cached_property
+from io import TextIOWrapper
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-
-from pydantic import Field, TypeAdapter, ValidationError
-from pydantic_core import ArgsKwargs
+from sys import intern
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mgm.errors import UserError, valid
 from mgm.files import read_json, write_csv, write_text
@@ -31,12 +32,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Run)
-# Fields of an index that index.json has as they are.
-TOLD = ("classes", "excluded", "digest", "note", "drawn", "settings")
+FORMAT = 3  # of index.csv and index.json. Sets of other formats are prepared again
 SPLITS = ("train", "test")
 DEFAULTS = {"short_side": 256, "quality": 4}  # how videos are written
 AGAIN = "run the same `mgm prepare` again"
-Count = Annotated[int, Field(ge=0)]
+# Fields of an index that index.json has as they are.
+TOLD = ("classes", "excluded", "note", "named", "drawn", "settings")
+LOCK = "prepare.lock"  # in each folder that `mgm prepare` writes
+DERIVED = "derived"  # a store's folder of notes: which other folders' indices refer to its files
+
+
+def file_of(source_sha256: str, settings: Mapping[str, int]) -> str:
+    """Return the name of a video's files: a hash of all that determines their content."""
+    text = json.dumps([STORE, source_sha256, sorted(settings.items())])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,55 +54,61 @@ class Video:
 
     Attributes:
         store: the prepared folder that has its files.
-        name: its path below STORE/videos, with slashes and without suffix. No two are equal.
-        frames, fps, width, height, bytes: of its motion JPEG.
+        file: their name (`file_of`).
+        name: the source's path below `--source`, with slashes and without suffix.
         group: videos of a group are all in the same split.
+        source: the source's path. Empty: the video is drawn.
+        frames, fps, width, height, bytes: of its motion JPEG.
         codec: of the source.
         vectors: where the motion vectors are from: "source", or "h264" if the source has none.
         interlaced: the share of the source's pictures that are interlaced.
-        source: its path below `--source`. source_bytes to source_inode are from `os.stat`.
+        seen: size, times and inode of the source. While they stay, its content is not read again.
     """
 
     store: str
-    name: Annotated[str, Field(min_length=1)]
-    label: Count
-    split: Annotated[str, Field(pattern=f"^({'|'.join(SPLITS)})$")]
+    file: str
+    name: str
+    label: int
+    split: str
     group: str
-    frames: Count = 0
-    fps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    width: Count = 0
-    height: Count = 0
+    source: str = ""
+    source_sha256: str = ""
+    source_bytes: int = 0
+    frames: int = 0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
     codec: str = ""
     vectors: str = ""
-    bytes: Count = 0
-    interlaced: Annotated[float, Field(ge=0, le=1)] = 0.0
-    track_bytes: Count = 0
-    source: str = ""
-    source_bytes: Count = 0
-    source_mtime: int = 0
-    source_ctime: int = 0
-    source_inode: Count = 0
-    source_sha256: str = ""
+    bytes: int = 0
+    interlaced: float = 0.0
+    seen: str = ""
 
     @property
     def path(self) -> str:
         """The path of its motion JPEG."""
-        return os.path.join(self.store, "videos", f"{self.name}.mp4")
+        return os.path.join(self.store, "videos", self.file[:2], f"{self.file}.mp4")
 
     def track(self, method: str = "codec") -> str:
         """Return the path of its motion: of the codec's vectors, or of an optical flow."""
         end = ".npz" if method == "codec" else f".{method}.npz"
-        return os.path.join(self.store, "tracks", self.name + end)
+        return os.path.join(self.store, "tracks", self.file[:2], self.file + end)
 
     def read_track(self, method: str = "codec") -> "Track":
-        """Read its motion. It must be that of this row: another index may have its videos."""
+        """Read its motion."""
         # NumPy takes a tenth of a second to import.
         from mgm.video.track import read_track
 
-        track = read_track(self.track(method))
-        if track.facts.bytes != self.bytes:
-            raise UserError(f"{track.path}: was written after the index of its set; {AGAIN}")
-        return track
+        with self.named():
+            return read_track(self.track(method))
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Name the video in errors of the block. Its files have names that say nothing."""
+        try:
+            yield
+        except UserError as error:
+            raise type(error)(f"{self.name}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -101,9 +116,9 @@ class Index:
     """The videos of a prepared dataset.
 
     Attributes:
-        digest: 12 hex digits that identify the content, wherever it is stored.
-        note: where the split comes from.
         excluded: (path, reason) of every listed video that is not used.
+        note: where the split comes from.
+        named: the digest of a set that has one before it is made, as drawn ones have.
         drawn: the parameters of a generated set.
         settings: how the videos were written.
     """
@@ -111,11 +126,21 @@ class Index:
     root: Path
     classes: tuple[str, ...]
     videos: tuple[Video, ...]
-    excluded: tuple[tuple[str, str], ...]
-    digest: str
-    note: str
+    excluded: tuple[tuple[str, str], ...] = ()
+    note: str = ""
+    named: str = ""
     drawn: dict[str, Any] | None = None
     settings: dict[str, int] = field(default_factory=DEFAULTS.copy)
+
+    @cached_property
+    def content(self) -> str:
+        """The digest of its classes and videos (`content_digest`)."""
+        return content_digest(self.classes, self.videos, self.settings)
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits that identify the set, wherever it is stored."""
+        return self.named or self.content
 
     @property
     def train(self) -> tuple[Video, ...]:
@@ -127,7 +152,7 @@ class Index:
 
 
 def content_digest(
-    classes: Sequence[str], videos: Iterable[Video], settings: dict[str, int] = DEFAULTS
+    classes: Sequence[str], videos: Iterable[Video], settings: Mapping[str, int] = DEFAULTS
 ) -> str:
     """Return 12 hex digits that identify the classes and the videos.
 
@@ -137,7 +162,7 @@ def content_digest(
     Args:
         settings: how the videos were written. The defaults change nothing.
     """
-    rows = sorted([video.name, video.source_sha256, video.label, video.split] for video in videos)
+    rows = sorted((video.name, video.source_sha256, video.label, video.split) for video in videos)
     content = [list(classes), rows, *([settings] if settings != DEFAULTS else [])]
     text = json.dumps(content, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -147,25 +172,24 @@ class About(FrozenModel):
     """What index.json says.
 
     Attributes:
-        rows, sha256: of index.csv.
-        seal: the SHA-256 of the other fields.
+        content: that of the index.
+        table: the SHA-256 of index.csv.
     """
 
     format: int
-    settings: dict[str, int]
-    rows: Count
-    sha256: str
+    content: str
+    table: str
     classes: tuple[str, ...]
-    digest: str
-    note: str
     excluded: tuple[tuple[str, str], ...]
+    note: str
+    named: str
     drawn: dict[str, Any] | None
-    seal: str
+    settings: dict[str, int]
 
-    def computed(self) -> str:
-        """Return the seal that the fields should have."""
-        text = json.dumps(self.model_dump(exclude={"seal"}), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+    @property
+    def digest(self) -> str:
+        """That of the index."""
+        return self.named or self.content
 
 
 def read_about(folder: Path) -> About:
@@ -173,16 +197,11 @@ def read_about(folder: Path) -> About:
     path = folder / "index.json"
     if not path.is_file():
         raise UserError(f"{folder}: has no complete index; `mgm prepare` writes one")
-    fields = read_json(path)
-    if isinstance(fields, dict) and fields.get("format", 1) != STORE:
-        raise UserError(
-            f"{path}: is of format {fields.get('format', 1)}, and this mgm reads {STORE}; {AGAIN}"
-        )
+    told = read_json(path)
+    if isinstance(told, dict) and (number := told.get("format", 1)) != FORMAT:
+        raise UserError(f"{path}: is of format {number}, and this mgm reads {FORMAT}; {AGAIN}")
     with valid(f"{path}: ", AGAIN):
-        about = About.model_validate(fields)
-    if about.computed() != about.seal:
-        raise UserError(f"{path}: was changed after it was written; {AGAIN}")
-    return about
+        return About.model_validate(told)
 
 
 def require_splits(
@@ -197,123 +216,95 @@ def require_splits(
             raise UserError(f"{root}: 0 of the {total:,} videos are in the {split} split{last}")
 
 
+# Columns of index.csv, and how they are read. The first is the path of the motion JPEG, for other
+# programs. Few words fill some columns, and are kept once.
+COLUMNS = ("path", *[field.name for field in fields(Video)][2:])
+KINDS: list[Any] = [
+    intern if field.name in ("split", "codec", "vectors") else field.type
+    for field in fields(Video)[2:]
+]
+
+
 def write_index(index: Index) -> None:
     """Write index.csv and, last, index.json to the index's root."""
     require_splits(index.root, index.videos, index.excluded)
-    (index.root / "index.json").unlink(missing_ok=True)
-    write_rows(table := index.root / "index.csv", index.videos)
+    table, own = index.root / "index.csv", attrgetter(*COLUMNS[1:])
+    relative = cache(lambda path: os.path.relpath(path, index.root).replace(os.sep, "/"))
+    folder = cache(lambda store, part: relative(os.path.join(store, "videos", part)))
+    rows = ([f"{folder(v.store, v.file[:2])}/{v.file}.mp4", *own(v)] for v in index.videos)
+    write_csv(table, [COLUMNS, *rows])
     about = About(
-        format=STORE,
-        rows=len(index.videos),
-        sha256=hashlib.sha256(table.read_bytes()).hexdigest(),
-        seal="",
+        format=FORMAT,
+        content=index.content,
+        table=hashlib.sha256(table.read_bytes()).hexdigest(),
         **{name: getattr(index, name) for name in TOLD},
     )
-    about = about.model_copy(update={"seal": about.computed()})
     text = json.dumps(about.model_dump(), indent=1, ensure_ascii=False)
     write_text(index.root / "index.json", text + "\n")
+    for store in {video.store for video in index.videos} - {str(index.root)}:
+        # Who cannot write to a store cannot remove its files either.
+        with suppress(OSError):
+            name = hashlib.sha256(os.fsencode(relative(store))).hexdigest()[:16]
+            write_text(Path(store, DERIVED, name), os.path.relpath(index.root, store))
+
+
+def is_prepared(names: Collection[str]) -> bool:
+    """Return whether a folder with these files is one that `mgm prepare` writes."""
+    return LOCK in names or {"index.csv", "index.json"} <= {*names}
 
 
 def read_index(folder: Path) -> Index:
-    """Read the index in a folder, and check that it is whole and that all of its files are there.
-
-    Sizes are checked when a video is opened (`mgm.video.store`).
-    """
-    folder = Path(os.path.abspath(folder))
-    about = read_about(folder)
-    videos = tuple(_checked_rows(folder / "index.csv", about))
-    strange = next((video for video in videos if video.label >= len(about.classes)), None)
-    if strange:
-        raise UserError(f"{folder}: {strange.name} has label {strange.label} of no class; {AGAIN}")
-    if absent := missing_files(videos):
+    """Read the index in a folder. All of its files are there."""
+    index = read_rows(folder)
+    if absent := missing_files(index.videos):
         raise UserError(
-            f"{absent[0]}: is missing, as {len(absent):,} of {2 * len(videos):,} files; {AGAIN}"
+            f"{absent[0]}: is missing, as {len(absent):,} of {2 * len(index.videos):,} files; "
+            f"{AGAIN}"
         )
-    return Index(folder, videos=videos, **{name: getattr(about, name) for name in TOLD})
+    return index
 
 
-def _checked_rows(path: Path, about: About) -> list[Video]:
-    """Return the rows of index.csv. They must be those that were written."""
+def read_rows(folder: Path) -> Index:
+    """Read the index in a folder. It is what was written, but files may be missing."""
+    root = Path(os.path.abspath(folder))
+    about, path = read_about(root), root / "index.csv"
     if not path.is_file():
         raise UserError(f"{path}: no such file; {AGAIN}")
-    # This names a bad cell.
-    videos = read_rows(path)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != about.sha256:
-        raise UserError(f"{path}: was changed after it was written; {AGAIN}")
-    return videos
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != about.table:
+            raise UserError(f"{path}: was changed after it was written; {AGAIN}")
+        file.seek(0)
+        rows = csv.reader(TextIOWrapper(file, "utf-8", newline=""))
+        next(rows)
+        videos = tuple(_videos(root, rows))
+    index = Index(root, videos=videos, **{name: getattr(about, name) for name in TOLD})
+    if index.content != about.content:
+        raise UserError(f"{root / 'index.json'}: was changed after it was written; {AGAIN}")
+    return index
 
 
-def whole_rows(folder: Path) -> list[Video]:
-    """Return the rows of a folder's index, also of one that is being written."""
-    table = folder / "index.csv"
-    if (folder / "index.json").exists():
-        return _checked_rows(table, read_about(folder))
-    return read_rows(table) if table.is_file() else []
+def _videos(root: Path, rows: Iterable[list[str]]) -> Iterator[Video]:
+    """Yield the videos of the rows of index.csv."""
+    store_of = cache(lambda folder: os.path.normpath(root / folder / "../.."))
+    for path, *cells in rows:
+        folder, _, file = path.rpartition("/")
+        own = [kind(cell) for kind, cell in zip(KINDS, cells)]
+        yield Video(store_of(folder), file[:-4], *own)
 
 
 def missing_files(videos: Iterable[Video]) -> list[str]:
     """Return which files are not there. Folders are listed, which is faster than a look at each."""
 
-    @cache
-    def there(folder: str) -> set[str]:
-        return {*os.listdir(folder)} if os.path.isdir(folder) else set()
-
-    paths = (path for video in videos for path in (video.path, video.track()))
-    return [path for path in paths if os.path.basename(path) not in there(os.path.dirname(path))]
-
-
-# Columns of index.csv, where `store` is relative to the index.
-_COLUMNS = tuple(field.name for field in fields(Video))
-_ROW = TypeAdapter(Video)
-
-
-def row(video: Video, out: Path) -> list[Any]:
-    """Return a video's row of OUT/index.csv."""
-    store, *values = [getattr(video, name) for name in _COLUMNS]
-    return [os.path.relpath(store, out).replace(os.sep, "/"), *values]
-
-
-def write_rows(path: Path, videos: Iterable[Video]) -> None:
-    """Write a table of videos to `path` in one step."""
-    write_csv(path, [_COLUMNS, *(row(video, path.parent) for video in videos)])
-
-
-def read_rows(path: Path) -> list[Video]:
-    """Return the videos of a table. A last line that was cut short is left out."""
-
-    @cache
-    def absolute(store: str) -> str:
-        return os.path.normpath(path.parent / store)
-
-    videos, number = list[Video](), 1
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = csv.reader(line for line in file if line.endswith("\n"))
-            if tuple(next(table, ())) != _COLUMNS:
-                raise UserError(f"{path}: its columns are not {','.join(_COLUMNS)}; {AGAIN}")
-            for number, cells in enumerate(table, start=2):
-                if len(cells) != len(_COLUMNS):
-                    raise UserError(
-                        f"{path}: line {number} has {len(cells)} cells, not {len(_COLUMNS)}; "
-                        f"{AGAIN}"
-                    )
-                values = ArgsKwargs((absolute(cells[0]), *cells[1:]))
-                videos.append(_ROW.validate_python(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        (place,) = first["loc"] or (0,)
-        column = _COLUMNS[place] if isinstance(place, int) else place
-        raise UserError(
-            f"{path}: line {number}: {column}: {first['msg']} (got {first['input']!r}); {AGAIN}"
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: line {number + 1}: {error}; {AGAIN}") from None
-    return videos
-
-
-def files_of(video: Video) -> list[tuple[str, int]]:
-    """Return (path, size) of a video's two files."""
-    return [(video.path, video.bytes), (video.track(), video.track_bytes)]
+    missing, of_folder = list[str](), defaultdict[tuple[str, str], list[Video]](list)
+    for video in videos:
+        of_folder[video.store, video.file[:2]].append(video)
+    for (store, part), own in of_folder.items():
+        for kind, end in (("videos", ".mp4"), ("tracks", ".npz")):
+            folder = os.path.join(store, kind, part)
+            there = {*os.listdir(folder)} if os.path.isdir(folder) else set[str]()
+            names = (video.file + end for video in own)
+            missing += [os.path.join(folder, name) for name in names if name not in there]
+    return missing
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:

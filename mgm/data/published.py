@@ -25,7 +25,7 @@ from typing import TypeVar
 from pydantic import BaseModel, Field, TypeAdapter
 
 from mgm.data.folder import USUAL, Choices, Files, Listing, key, listing, split_lists, stem
-from mgm.data.index import SPLITS, Index, Video, content_digest, read_index, write_index
+from mgm.data.index import SPLITS, Index, Video, read_index, write_index
 from mgm.data.lists import UNLABELLED, Row, read_columns, read_list, read_names
 from mgm.errors import UserError, valid
 from mgm.files import read_json, read_text
@@ -210,10 +210,9 @@ def mini_k200(source: Path, out: Path) -> Index:
     ids = {split: {*carried(f"mini_k200_{split}.txt.xz").split()} for split in SPLITS}
     # A name is SPLIT/ID_START_END. An id has 11 letters.
     videos = [v for v in whole.videos if os.path.basename(v.name)[:11] in ids[v.split]]
-    digest = content_digest(whole.classes, videos, whole.settings)
     listed = sum(map(len, ids.values()))
     note = f"Mini-K200: {len(videos):,} videos of {listed:,} listed ids are there"
-    return Index(out, whole.classes, tuple(videos), (), digest, note, settings=whole.settings)
+    return Index(out, whole.classes, tuple(videos), note=note, settings=whole.settings)
 
 
 def task_digest(task: str, source: str, target: str) -> str:
@@ -246,7 +245,7 @@ def adaptation(task: str, source: Path, target: Path, out: Path) -> Index:
     ]
     note = f"published lists of {task}: {len(videos):,} of {len(rows):,} videos are there"
     digest = task_digest(task, *(index.digest for index in sides.values()))
-    return Index(out, classes, tuple(videos), (), digest, note)
+    return Index(out, classes, tuple(videos), note=note, named=digest)
 
 
 def _tail(path: str) -> str:
@@ -267,14 +266,16 @@ def _of_shared_names(task: str, origin: Index, goal: Index, out: Path) -> Index:
     videos = (*of(origin, origin.train, classes), *of(goal, goal.test, shared))
     digest = task_digest(task, origin.digest, goal.digest)
     note = f"{GENERATED} of {task}: " if task != SHARED else ""
-    return Index(out, classes, videos, (), digest, f"{note}classes shared by name")
+    return Index(out, classes, videos, note=f"{note}classes shared by name", named=digest)
 
 
 def derive(name: str, source: Path, target: Path | None, out: Path) -> Index:
     """Write the index of a dataset that is made of prepared ones, and return it."""
     out = Path(os.path.abspath(out))
-    if (out / "prepare.json").exists():
+    if (out / "videos").exists():
         raise UserError(f"{out}: has videos of its own; choose another --out")
+    if any(one and out.resolve() == one.resolve() for one in (source, target)):
+        raise UserError(f"{out}: is what the set is made of; choose another --out")
     if name == "mini-k200":
         index = mini_k200(source, out)
     elif target is None:

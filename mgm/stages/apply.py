@@ -159,8 +159,8 @@ def _apply(
     value_ND, sample_N = over_videos(
         compute, videos, *where, workers=readers(options), failed=failed, progress=True
     )
-    for number, error in failed.items():
-        show(f"left out: {videos[number].name}: {error}")
+    for error in failed.values():
+        show(f"left out: {error}")
     if not len(value_ND):
         raise UserError(f"{source}: has no video of the split that can be read")
     kept, sample_N = np.unique(sample_N, return_inverse=True)

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgm.data.index import Video
+from mgm.data.index import DEFAULTS, Video, file_of
 from tests.helpers.videos import write_video
 
 
@@ -51,13 +51,13 @@ def stored():
     """Return a function that makes a row of an index, with the two files of a video."""
 
     def stored(out: Path, name: str, **fields) -> Video:
-        mp4, npz = out / "videos" / f"{name}.mp4", out / "tracks" / f"{name}.npz"
-        for path in (mp4, npz):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"12345")
         facts = {"label": 0, "split": "train", "group": name, "frames": 8, "fps": 25.0}
         facts |= {"width": 48, "height": 48, "codec": "h264", "vectors": "source", "bytes": 5}
-        facts |= {"track_bytes": 5, "source": f"{name}.avi", "source_sha256": name}
-        return Video(str(out), name, **{**facts, **fields})
+        facts |= {"source": f"{name}.avi", "source_sha256": name}
+        video = Video(str(out), file_of(name, DEFAULTS), name, **{**facts, **fields})
+        for path in map(Path, (video.path, video.track())):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"12345")
+        return video
 
     return stored

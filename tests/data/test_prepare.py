@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from mgm.cli import app
 from mgm.data import prepare as module
-from mgm.data.folder import Choices, list_folder
-from mgm.data.index import files_of, read_index, write_index
-from mgm.data.prepare import drawn_digest, prepare, summary, write_tracks
+from mgm.data.folder import list_folder
+from mgm.data.index import read_index, write_index
+from mgm.data.prepare import drawn_digest, list_drawn, prepare, summary, unreferred, write_tracks
 from mgm.drawn.params import Synthetic
 from mgm.errors import UserError, as_user_error
 from mgm.files import locked
@@ -27,7 +27,6 @@ from mgm.video.decode import source_track
 from mgm.video.store import read_clips
 from mgm.video.track import Track
 from tests.helpers.disk import full_disk
-from tests.helpers.errors import refused
 
 
 @pytest.fixture
@@ -53,7 +52,9 @@ def vectors(track: Track) -> np.ndarray:
 def written(index) -> dict[str, int]:
     """Return when each file of the videos was written."""
     return {
-        path: os.stat(path).st_mtime_ns for video in index.videos for path, _ in files_of(video)
+        path: os.stat(path).st_mtime_ns
+        for video in index.videos
+        for path in (video.path, video.track())
     }
 
 
@@ -101,7 +102,7 @@ def test_equal_content_with_other_times_is_kept(source, tmp_path):
     again = made(source, tmp_path / "out")
     assert written(again) == before
     assert again.digest == index.digest
-    assert again.videos[0].source_ctime > index.videos[0].source_ctime
+    assert again.videos[0].seen != index.videos[0].seen
 
 
 def test_labels_may_change_without_decoding(source, tmp_path):
@@ -114,18 +115,6 @@ def test_labels_may_change_without_decoding(source, tmp_path):
     assert (again.classes, written(again)) == (("x",), before)
 
 
-def test_force_that_was_stopped_keeps_nothing_old(source, tmp_path, monkeypatch):
-    made(source, tmp_path / "out")
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_write_all", None)
-        with pytest.raises(TypeError):
-            made(source, tmp_path / "out", short_side=32, force=True)
-    with pytest.raises(UserError, match="no complete index"):
-        read_index(tmp_path / "out")
-    index = made(source, tmp_path / "out", short_side=32)
-    assert {video.width for video in index.videos} == {32}
-
-
 def test_a_lost_file_is_written_again(source, tmp_path):
     index = made(source, tmp_path / "out")
     before = written(index)
@@ -134,7 +123,7 @@ def test_a_lost_file_is_written_again(source, tmp_path):
     again = made(source, tmp_path / "out")
     assert again == index
     changed = {path for path, when in written(again).items() if when != before[path]}
-    assert changed == {path for video in index.videos[3:5] for path, _ in files_of(video)}
+    assert changed == {*written(replace(index, videos=index.videos[3:5]))}
 
 
 def test_videos_that_cannot_be_read_are_left_out_and_listed(source, tmp_path, clip):
@@ -152,7 +141,7 @@ def test_videos_that_cannot_be_read_are_left_out_and_listed(source, tmp_path, cl
     assert all(reason and str(source) not in reason for reason in reasons.values())
     assert len(index.videos) == 10
     assert "5 files left out:" in summary(index)
-    assert not {path.name for path in (tmp_path / "out").rglob("*half*")}
+    assert len(files(tmp_path / "out")) == 20
     # They are tried again. An equal index is not written again.
     about = os.stat(tmp_path / "out" / "index.json").st_mtime_ns
     assert made(source, tmp_path / "out") == index
@@ -189,16 +178,6 @@ def test_files_of_others_are_not_touched(source, tmp_path, name):
     with pytest.raises(UserError, match="is not from `mgm prepare`; choose another --out"):
         made(source, tmp_path / "out")
     assert path.read_text() == "mine"
-
-
-def test_other_settings_need_force(source, tmp_path):
-    first = made(source, tmp_path / "out")
-    with pytest.raises(UserError, match="was prepared with .*; choose another --out, or .*--force"):
-        made(source, tmp_path / "out", short_side=32)
-    index = made(source, tmp_path / "out", short_side=32, force=True)
-    assert {(video.width, video.height) for video in index.videos} == {(32, 32)}
-    assert index.digest != first.digest
-    assert made(source, tmp_path / "out", short_side=32) == index
 
 
 def test_warnings(source, tmp_path, clip):
@@ -240,23 +219,6 @@ def test_a_full_disk_is_one_line_and_the_next_call_goes_on(source, tmp_path):
     assert len(made(source, tmp_path / "out").videos) == 10
 
 
-def test_a_damaged_test_video_is_replaced_by_another_of_its_class(tmp_path, clip, capsys):
-    """The second of five would be tested on. The split stays as it was then."""
-    source, out = tmp_path / "source", tmp_path / "out"
-    for content in range(5):
-        clip(source / f"{content}.mp4", content)
-    (source / "1.mp4").write_bytes(b"damaged")
-    index = made(source, out)
-    assert [(video.name, video.split) for video in index.videos] == [
-        ("0", "test"), ("2", "train"), ("3", "train"), ("4", "train"),
-    ]  # fmt: skip
-    assert "the split of 0 is changed" in capsys.readouterr().err
-    clip(source / "1.mp4", 1)
-    known = {video.source: video.split for video in index.videos}
-    again = prepare(list_folder(source, Choices(known=known)), out, processes=1)
-    assert {video.source: video.split for video in again.videos} == known | {"1.mp4": "train"}
-
-
 def test_a_killed_call_leaves_whole_files_and_the_next_goes_on(tmp_path, clip):
     """The main process is killed at random moments, while two workers write."""
     for number in range(14):
@@ -283,6 +245,8 @@ def test_a_killed_call_leaves_whole_files_and_the_next_goes_on(tmp_path, clip):
     assert early == 3
     assert contents(out, command) == whole
     assert not [*out.rglob(".*")]
+    for name in ("index.csv", "index.json"):
+        assert (out / name).read_bytes() == (tmp_path / "once" / name).read_bytes()
 
 
 def files(out: Path) -> dict[str, Path]:
@@ -313,9 +277,8 @@ def test_two_callers_wait_for_one_another(source, tmp_path):
     assert len(results[0].videos) == 10
 
 
-def test_the_output_is_outside_of_the_source_which_is_given(source):
-    for words, says in ((["--source", source], "is inside"), ([], "needs --source")):
-        assert says in str(called(source / "out", *words).exception)
+def test_the_source_is_given(source):
+    assert "needs --source" in str(called(source / "out").exception)
 
 
 def called(out: Path, *words):
@@ -324,34 +287,38 @@ def called(out: Path, *words):
     return CliRunner().invoke(app, [*map(str, every)])
 
 
-def test_flow_is_written_and_forgotten_with_its_video(source, tmp_path, clip):
+def test_flow_is_written_once_and_its_marker_goes_with_the_index(source, tmp_path, clip):
     index = made(source, out := tmp_path / "out")
     write_tracks(out, "dis", processes=1)
-    flows = {video.name: Path(video.track("dis")) for video in index.videos}
-    assert all(path.is_file() for path in flows.values())
-    assert Track(flows["a/0"]).facts.vectors == "dis"
-    before = {name: path.stat().st_mtime_ns for name, path in flows.items()}
-    write_tracks(out, "dis", processes=1)
-    assert {name: path.stat().st_mtime_ns for name, path in flows.items()} == before
+    flows = [Path(video.track("dis")) for video in index.videos]
+    assert Track(flows[0]).facts.vectors == "dis"
+    before = {path: path.stat().st_mtime_ns for path in flows}
     clip(source / "a/0.mp4", 50)
     index = made(source, out)
-    assert not flows["a/0"].exists()
     assert not (out / "tracks-dis.json").exists()
-    write_tracks(out, "dis", processes=1)
-    assert flows["a/0"].exists()
-    assert flows["a/2"].stat().st_mtime_ns == before["a/2"]
-    assert (out / "tracks-dis.json").exists()
-    (tmp_path / "weights").write_bytes(b"others")
     # A derived set has the same tracks.
     write_index(replace(index, root=tmp_path / "part"))
     for folder in (out, tmp_path / "part"):
-        with pytest.raises(UserError, match="out: has tracks of other weights"):
-            write_tracks(folder, "dis", tmp_path / "weights", processes=1)
-    write_tracks(tmp_path / "part", "dis", tmp_path / "weights", processes=1, force=True)
-    assert not (out / "tracks-dis.json").exists()
-    assert flows["a/2"].stat().st_mtime_ns > before["a/2"]
-    with pytest.raises(UserError, match="out: has tracks of other weights"):
+        write_tracks(folder, "dis", processes=1)
+        assert (folder / "tracks-dis.json").exists()
+    assert Path(index.videos[0].track("dis")) not in flows
+    assert {path: path.stat().st_mtime_ns for path in flows} == before
+
+
+def test_check_finds_a_damaged_flow_which_is_written_anew(source, tmp_path, capsys):
+    index = made(source, out := tmp_path / "out")
+    write_tracks(out, "dis", processes=1)
+    path = Path(index.videos[3].track("dis"))
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], whole.replace(b"\x78", b"\x79"), b""):
+        path.write_bytes(damaged)
+        made(source, out)
+        assert path.exists()
+        assert made(source, out, check=True) == index
+        assert f"{path}: " in capsys.readouterr().err
+        assert not (out / "tracks-dis.json").exists()
         write_tracks(out, "dis", processes=1)
+        assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize(
@@ -393,22 +360,9 @@ def test_check_reads_all_and_prepares_anew_what_is_damaged(source, tmp_path, cap
     assert Path(index.videos[2].path).read_bytes() == whole
     assert f"{index.videos[2].path}: frame 3 is damaged" in capsys.readouterr().err
     changed = {path for path, when in written(index).items() if before[path] != when}
-    assert changed == {path for path, _ in files_of(index.videos[2])}
+    assert changed == {*written(replace(index, videos=index.videos[2:3]))}
     made(source, tmp_path / "out", check=True)
     assert "damaged" not in capsys.readouterr().err
-
-
-def test_files_that_are_newer_than_the_index_are_read(source, tmp_path, monkeypatch):
-    index = made(source, tmp_path / "out")
-    whole = Path(index.videos[2].path).read_bytes()
-    damage(index.videos[2])
-    os.utime(index.videos[2].path)
-    os.utime(index.videos[3].track())
-    assert made(source, tmp_path / "out") == index
-    assert Path(index.videos[2].path).read_bytes() == whole
-    # They are not read once more.
-    monkeypatch.setattr(module, "_damage", None)
-    assert made(source, tmp_path / "out") == index
 
 
 def test_what_content_brings_about_leaves_one_video_out(source, tmp_path, monkeypatch):
@@ -440,53 +394,98 @@ def fail_at(path: Path, error: Exception, monkeypatch) -> None:
     monkeypatch.setattr(store, "write_video", failing)
 
 
-def test_known_videos_keep_their_split(source, tmp_path, clip):
-    assert called(tmp_path / "out", "--source", source).exit_code == 0
-    before = {video.source: video.split for video in read_index(tmp_path / "out").videos}
-    for n in range(3):
-        clip(source / "a" / f"-{n}.mp4", 20 + n)
-    done = called(tmp_path / "out", "--source", source)
-    after = {video.source: video.split for video in read_index(tmp_path / "out").videos}
-    assert before.items() < after.items()
-    assert "10 known videos keep theirs" in done.stdout
+def decoded(monkeypatch) -> list[str]:
+    """Return a list that gets the name of each source that is decoded."""
+    names, write = list[str](), store.write_video
+
+    def counting(source, *rest, **settings):
+        names.append(source.name)
+        return write(source, *rest, **settings)
+
+    monkeypatch.setattr(store, "write_video", counting)
+    return names
 
 
-def test_videos_that_leave_a_set_are_told_and_another_set_does_not_replace_it(
-    source, tmp_path, clip, capsys
-):
+def test_equal_content_is_decoded_once_whatever_it_is_called(source, tmp_path, monkeypatch):
+    shutil.copy(source / "a/0.mp4", source / "b/copy.mp4")
+    names = decoded(monkeypatch)
     index = made(source, tmp_path / "out")
-    clip(tmp_path / "other/c/x.mp4", 30)
-    clip(tmp_path / "other/c/y.mp4", 31)
-    with refused("has 10 videos, such as a/0, and", "other lists none of them"):
-        made(tmp_path / "other", tmp_path / "out")
-    assert read_index(tmp_path / "out") == index
+    assert len(names) == 10
+    assert len({video.path for video in index.videos}) == 10
+    (source / "a/2.mp4").rename(source / "b/renamed.mp4")
+    (source / "b").rename(source / "c")
+    again = made(source, tmp_path / "out")
+    assert len(names) == 10
+    assert again.classes == ("a", "c")
+    assert again.digest != index.digest
+    assert unreferred(tmp_path / "out") == []
+
+
+def test_other_settings_lie_beside_and_derived_sets_stay_right(source, tmp_path, monkeypatch):
+    first = made(source, out := tmp_path / "out")
+    part = replace(first, root=tmp_path / "part", videos=first.videos[:7])
+    write_index(part)
+    small = made(source, out, short_side=32)
+    assert {(video.width, video.height) for video in small.videos} == {(32, 32)}
+    assert small.digest != first.digest
+    assert "6 files of videos that left stay in" in summary(small)
+    # What a derived set refers to is not removed.
+    assert made(source, out, short_side=32, prune=True) == small
+    assert read_index(part.root) == part
+    names = decoded(monkeypatch)
+    assert made(source, out) == first
+    assert len(names) == 3
+
+
+def test_files_of_videos_that_left_are_told_and_pruned(source, tmp_path, clip, capsys):
+    made(source, out := tmp_path / "out")
+    write_tracks(out, "dis", processes=1)
+    (out / "videos/a").mkdir()
+    # Of an older format.
+    shutil.copy(source / "a/2.mp4", out / "videos/a/2.mp4")
     (source / "a/0.mp4").unlink()
-    made(source, tmp_path / "out")
+    index = made(source, out)
     assert "1 videos leave the set, such as a/0" in capsys.readouterr().err
+    [line] = [line for line in summary(index).splitlines() if "stay in" in line]
+    assert "4 files of videos that left" in line
+    assert len(files(out)) == 31
+    done = called(out, "--source", source, "--prune")
+    assert "stay in" not in done.stdout
+    assert len(files(out)) == 27
+    assert read_index(out) == index
 
 
-def test_a_row_of_another_index_is_of_the_file_that_was_written_then(source, tmp_path, clip):
-    derived = replace(made(source, tmp_path / "out"), root=tmp_path / "part")
-    write_index(derived)
-    clip(source / "a/0.mp4", 40, frames=11)
-    made(source, tmp_path / "out")
-    [changed, *others] = sorted(read_index(tmp_path / "part").videos, key=lambda v: v.name)
-    with refused("0.npz: was written after the index of its set"):
-        changed.read_track()
-    with refused("0.npz: was written after the index of its set"):
-        write_tracks(tmp_path / "part", "dis")
-    assert {len(video.read_track()) for video in others} == {8}
-
-
-def test_a_store_of_another_format_is_prepared_anew(source, tmp_path):
-    index = made(source, tmp_path / "out")
+def test_an_index_of_another_format_is_written_anew(source, tmp_path, capsys):
+    index, path = made(source, tmp_path / "out"), tmp_path / "out/index.json"
+    path.write_text(path.read_text().replace('"format": 3', '"format": 2'))
     before = written(index)
-    (tmp_path / "out/prepare.json").write_text('{"short_side": 256, "quality": 4}')
     assert made(source, tmp_path / "out") == index
-    assert all(when > before[path] for path, when in written(index).items())
-    (tmp_path / "out/prepare.json").write_text("[]")
-    with pytest.raises(UserError, match="was prepared with"):
-        made(source, tmp_path / "out")
+    assert "is of format 2, and this mgm reads 3. All sources" in capsys.readouterr().err
+    assert written(index) == before
+
+
+def test_a_source_that_changes_while_it_is_read_is_left_out(source, tmp_path, monkeypatch, clip):
+    write, path = store.write_video, source / "a/2.mp4"
+
+    def changing(source, *rest, **settings):
+        if source == path:
+            clip(path, 60)
+        return write(source, *rest, **settings)
+
+    monkeypatch.setattr(store, "write_video", changing)
+    index = made(source, tmp_path / "out")
+    assert index.excluded == (("a/2.mp4", "changed while it was read"),)
+    monkeypatch.undo()
+    assert len(made(source, tmp_path / "out").videos) == 10
+
+
+def test_the_same_drawn_set_is_not_written_again(tmp_path, monkeypatch):
+    params = Synthetic(classes=2, train_per_class=2, test_per_class=1, size=32, frames=8)
+    index = prepare(list_drawn(params), tmp_path, processes=1, drawn=params)
+    names, before = decoded(monkeypatch), (tmp_path / "index.json").stat()
+    assert prepare(list_drawn(params), tmp_path, processes=1, drawn=params) == index
+    assert names == []
+    assert (tmp_path / "index.json").stat() == before
 
 
 def test_the_digest_of_a_drawn_set_is_its_parameters_unless_it_is_written_otherwise():

@@ -169,7 +169,7 @@ def prepared(tmp_path, stored):
             stored(out, name, label=classes.index(label), split=split)
             for name, label, split in videos
         )
-        write_index(Index(out, tuple(classes), made, (), digest, "", drawn))
+        write_index(Index(out, tuple(classes), made, named=digest, drawn=drawn))
         return out
 
     return prepared
@@ -177,11 +177,13 @@ def prepared(tmp_path, stored):
 
 def test_a_set_of_videos_is_not_replaced_by_a_derived_one(prepared, tmp_path):
     mine = prepared("mine", ["run"], [("r1", "run", "train"), ("r2", "run", "test")])
-    (mine / "prepare.json").write_text("{}")
-    index = read_index(mine)
+    first = derive("shared", mine, mine, tmp_path / "first")
     with refused(f"{mine}: has videos of its own"):
         derive("shared", mine, mine, mine)
-    assert read_index(mine) == index
+    for source, target in ((first.root, mine), (mine, first.root)):
+        with refused(f"{first.root}: is what the set is made of"):
+            derive("shared", source, target, first.root)
+    assert read_index(first.root) == first
 
 
 def test_a_new_study_of_videos_without_labels_needs_others(prepared, tmp_path):

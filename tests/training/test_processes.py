@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mgm.data.index import read_index
 from mgm.results.run import read_result, status
 from mgm.spec import Augment, RunOptions, Views
 from mgm.stages.run import run_specs
@@ -138,7 +139,8 @@ def test_a_killed_process_ends_the_other_and_is_no_failure(data, tmp_path):
 
 def test_an_error_is_one_line_and_ends_both(data, tmp_path):
     """Only rank 1 sees it: a test video that is gone, while rank 0 waits for the scores."""
-    video = sorted((data / "videos").glob("2*.mp4"))[6]
+    index = read_index(data)
+    video = Path(index.test[6].path)
     hidden = video.rename(video.with_suffix(".gone"))
     hidden.with_suffix(".mp4").write_bytes(b"x" * hidden.stat().st_size)
     try:
@@ -146,6 +148,7 @@ def test_an_error_is_one_line_and_ends_both(data, tmp_path):
     finally:
         hidden.replace(video)
     (line,) = [line for line in said.splitlines() if line.startswith("mgm: ")]
+    assert index.test[6].name in line
     assert video.name in line
     assert (tmp_path / TUNED.run_id / "error.txt").read_text() == line.removeprefix("mgm: ") + "\n"
     assert not (tmp_path / TUNED.run_id / "result.json").exists()
