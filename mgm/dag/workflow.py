@@ -24,6 +24,7 @@ from mgm.spec import FLOWS, PUBLISHED, FrozenModel, Spec, drawn_masks, parents
 from mgm.study import STUDIES
 from mgm.study.expand import expand, with_parents
 from mgm.study.scales import load_suite
+from mgm.study.settings import require_effect
 
 
 class DagOptions(FrozenModel):
@@ -54,6 +55,7 @@ class Workflow:
         self.execution = (alone and alone.execution) or suite.scale.execution
         self.results, self.logs = Path("results", self.name), Path("logs", self.name)
         self.reports = Path("reports", self.name)
+        require_effect(self.studies, self.scale)
         self.expansion = expand(self.studies, self.scale)
         self.specs, self.datasets = self.expansion.specs, self.expansion.datasets
         self.places = {

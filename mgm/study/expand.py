@@ -46,8 +46,8 @@ FIGURES = {"attention": "6", "overlays": "7", "reconstructions": "8"}
 ANY = Data(dataset="any")
 # Between the seeds of a world's draws.
 DRAW = 1_000_000
-# Fields of a run that one place sets, by their dotted names, and where a reader finds them.
-Layer = tuple[str, Mapping[str, Any]]
+# Fields of a run that one place sets, by their dotted names (`mgm.study.settings`).
+Layer = Mapping[str, Any]
 COLUMNS = (
     *("study", "dataset", "title", "dataset_seed", "seed", "row", "column", "stage", "metric"),
     *("control", "run_id", "pretraining", "unit"),
@@ -118,6 +118,26 @@ def targets_of(
     return targets | of_views
 
 
+def videos_like(study: Study, name: str) -> str:
+    """Return the dataset whose videos or models have the seeds of a dataset."""
+    key = study.datasets[name].videos_of or name
+    place = study.datasets[key]
+    # One test of all models, which have the seeds.
+    one_test = place.root and not place.seeded and place.pretrained_on
+    return place.pretrained_on if one_test else key
+
+
+def seeds_of(study: Study, scale: Scale, name: str) -> tuple[int, ...]:
+    """Return the dataset seeds of a dataset. Empty: its videos have none."""
+    own, place = study.datasets[name], study.datasets[videos_like(study, name)]
+    source = scale.datasets.get(place.use)
+    drawn = source and not source.root and scale.dataset_seeds
+    if not place.seeded and not drawn:
+        return ()
+    seeds = own.dataset_seeds or place.dataset_seeds
+    return seeds or study.dataset_seeds or scale.dataset_seeds
+
+
 class At(NamedTuple):
     """The place of a run in a study. `dataset_seed` is None if its videos have none."""
 
@@ -139,8 +159,7 @@ class _Runs:
     def cells(self) -> Iterator[dict[str, Any]]:
         """Yield each cell of the study, and add its run."""
         study = self.study
-        tested = (n for n, place in study.datasets.items() if place.tested and not place.mean_of)
-        for at in (at for name in tested for at in self._seeds(name)):
+        for at in (at for name in study.tested for at in self._seeds(name)):
             for row, column in product(study.rows, study.columns):
                 if not study.has(at.dataset, row, column):
                     continue
@@ -155,10 +174,8 @@ class _Runs:
         """Add the runs that write the arrays of views, at the first seeds."""
         for key, view in self.study.views.items():
             if view.show:
-                sets = [name for name, one in self.study.datasets.items() if not one.mean_of]
-                name = next(iter(view.datasets or sets))
                 with self._naming(f"views.{key}"):
-                    run = self._picture(self._seeds(name)[0], key, view)
+                    run = self._picture(self._seeds(self.study.shown_on(view))[0], key, view)
                     self.found.pictures[key] = self._add(run).run_id
 
     def _naming(self, where: str) -> AbstractContextManager[None]:
@@ -167,18 +184,9 @@ class _Runs:
 
     def _seeds(self, name: str) -> list[At]:
         """Return a dataset's places, one per run of a cell."""
-        study, scale = self.study, self.scale
-        own = study.datasets[name]
-        place = study.datasets[own.videos_of or name]
-        if place.root and not place.seeded and place.pretrained_on:
-            # One test of all models, which have the seeds.
-            place = study.datasets[place.pretrained_on]
-        source = scale.datasets.get(place.use)
-        if not place.seeded and not (source and not source.root and scale.dataset_seeds):
-            return [At(name, None, seed) for seed in study.seeds or scale.seeds]
-        seeds = own.dataset_seeds or place.dataset_seeds
-        seeds = seeds or study.dataset_seeds or scale.dataset_seeds
-        return [At(name, seed, seed) for seed in seeds]
+        if seeds := seeds_of(self.study, self.scale, name):
+            return [At(name, seed, seed) for seed in seeds]
+        return [At(name, None, seed) for seed in self.study.seeds or self.scale.seeds]
 
     def _cell(self, at: At, row: str, column: str) -> dict[str, Any]:
         """Return a cell, and add its run."""
@@ -187,7 +195,7 @@ class _Runs:
             like = dotted(start.model_dump(mode="json", include={"clips", "model"}))
             name = test.changes.get("name")
             recipe = Measure(name=name, data=ANY, mask=start.mask if name == "hidden" else Mask())
-            run = self._run(recipe, at.dataset, at, ("", like), *self._column(column, row))
+            run = self._run(recipe, at.dataset, at, like, *self._column(column, row))
         else:
             own = study.datasets[at.dataset].draw - 1
             drawn = at._replace(seed=at.seed + DRAW * own)
@@ -242,7 +250,6 @@ class _Runs:
         row, source = self.study.rows.get(name, Row()), self._source(at)
         backbone, epochs = row.backbone or self.study.backbone, row.epochs or self.study.epochs
         mask = row.mask or "mgm"
-        Mask(name=mask)
         if self.scale.backbones and backbone not in self.scale.backbones:
             raise UserError(f"scale {self.scale.name}: backbones lacks {backbone}; add its sizes")
         recipe = recipes.pretrain(self._recipe(at, source), mask, epochs, backbone)
@@ -252,7 +259,7 @@ class _Runs:
             own["mask.guidance"] = self.scale.flow
         if row.start not in ("", "none"):
             own["parent"] = self._start(at, row.start).run_id
-        made = self.starts[at, name] = self._run(recipe, source, at, (f"rows.{name}", own))
+        made = self.starts[at, name] = self._run(recipe, source, at, own)
         return made
 
     def _last(self, at: At, name: str, start: Pretrain) -> str:
@@ -274,8 +281,8 @@ class _Runs:
 
     def _column(self, column: str, row: str) -> tuple[Layer, Layer]:
         """Return the fields that a column sets, and those that it sets for a row alone."""
-        own, where = self.study.columns[column], f"columns.{column}"
-        return (where, own.changes), (f"{where}.rows.{row}", own.rows.get(row, {}))
+        own = self.study.columns[column]
+        return own.changes, own.rows.get(row, {})
 
     def _picture(self, at: At, key: str, view: View) -> Sample | Measure:
         """Return the run that writes a view's arrays."""
@@ -310,27 +317,18 @@ class _Runs:
         """Return a run on the videos of `dataset`: its recipe with the layers of its place."""
         study, scale, stage = self.study, self.scale, recipe.stage
         key, videos = self._videos(dataset, at.dataset_seed)
-        sizes = scale.backbones.get(recipe.model.backbone, {})
-        place = study.datasets[at.dataset].settings
         layers: tuple[Layer, ...] = (
-            (f"scale {scale.name}: overrides.{stage}", scale.overrides.get(stage, {})),
-            (f"scale {scale.name}: backbones", dotted(sizes, "model.")),
-            ("", {"seed": at.seed}),
-            (f"settings.{stage}", study.settings.get(stage, {})),
-            (f"datasets.{at.dataset}.settings.{stage}", place.get(stage, {})),
-            ("", {"data.dataset": videos.name or key, "data.digest": videos.digest}),
+            scale.overrides.get(stage, {}),
+            dotted(scale.backbones.get(recipe.model.backbone, {}), "model."),
+            {"seed": at.seed},
+            study.settings.get(stage, {}),
+            study.datasets[at.dataset].settings.get(stage, {}),
+            {"data.dataset": videos.name or key, "data.digest": videos.digest},
             *own,
         )
         known, given = _fields(recipe), dict[str, Any]()
-        for where, layer in layers:
-            fields = dotted(layer)
-            if unknown := fields.keys() - known.keys():
-                name = min(unknown)
-                raise UserError(
-                    f"study {study.study}: {where}: {name} is not a field of a spec; "
-                    f"{nearest(name, known)}"
-                )
-            given |= fields
+        for layer in layers:
+            given |= dotted(layer)
         epochs = (known | given).get("optim.epochs")
         steps = scale.steps.of(epochs) if scale.steps and epochs else {}
         run = type(recipe).model_validate(nested({**known, **steps, **given}))
@@ -436,7 +434,7 @@ class _Runs:
 
 def _after(start: Pretrain, parent: str) -> Layer:
     """Return the fields of a run that goes on from another one, with the model of `start`."""
-    return "", dotted(start.model.model_dump(mode="json"), "model.") | {"parent": parent}
+    return dotted(start.model.model_dump(mode="json"), "model.") | {"parent": parent}
 
 
 @cache

@@ -388,6 +388,16 @@ class Study(FrozenModel):
         """The datasets with results, each with its title."""
         return {name: place.title or name for name, place in self.datasets.items() if place.tested}
 
+    @property
+    def tested(self) -> list[str]:
+        """The datasets whose runs are tested. Means have no runs."""
+        return [name for name, one in self.datasets.items() if one.tested and not one.mean_of]
+
+    def shown_on(self, view: View) -> str:
+        """Return the dataset whose clips a view shows."""
+        sets = (name for name, one in self.datasets.items() if not one.mean_of)
+        return next(iter(view.datasets or sets))
+
     def parts_of(self, view: View) -> list[View]:
         """Return the cells that a view needs: its own, those it subtracts, and those it is over."""
         pairs = self.compare if view.kind == "differences" and not view.minus else ()

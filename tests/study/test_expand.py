@@ -113,9 +113,6 @@ def test_a_column_changes_fields_of_single_rows():
         study_of(columns={"Tuned": own | {"rows": {"Tubee": {}}}}, rows=rows, controls=[])
     with pytest.raises(ValueError, match=r"columns.Tuned.rows: 'Tube' is unknown"):
         study_of(columns={"Tuned": own | {"only": {"rows": ["MGM"]}}}, rows=rows, controls=[])
-    own["rows"] = {"Tube": {"optim.rate": 1}}
-    with pytest.raises(UserError, match=r"columns.Tuned.rows.Tube: optim.rate is not a field"):
-        expanded(columns={"Tuned": own}, rows=rows, controls=[])
 
 
 STEPS = ["optim.steps", "optim.warmup_epochs", "optim.epochs"]
@@ -274,17 +271,6 @@ def test_a_picture_of_models_has_none_for_rows_that_are_not_pretrained():
     for show in ("masks", "reconstructions"):
         with refused("views.r: none of its rows is pretrained"):
             expanded(views={"r": view | {"show": show, "rows": ["No pretraining", "File size"]}})
-
-
-def test_a_field_that_is_not_there_is_named_with_its_place():
-    with pytest.raises(UserError, match=r"rows.MGM: maskk is not a field of a spec"):
-        expanded(rows={"MGM": {"maskk": 1}}, compare=[])
-    with pytest.raises(UserError, match=r"rows.MGM: optim.True is not a field of a spec"):
-        expanded(rows={"MGM": {"optim": {True: 1}}}, compare=[])
-    with pytest.raises(UserError, match=r"settings.probe: optim.lr is not a field of a spec"):
-        expanded(settings={"probe": {"optim.lr": 1}})
-    with pytest.raises(UserError, match="did you mean tube"):
-        expanded(rows={"MGM": {"mask": "tubee"}}, compare=[])
 
 
 @pytest.mark.usefixtures("prepared")

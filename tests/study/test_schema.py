@@ -10,6 +10,7 @@ from mgm.errors import UserError
 from mgm.study import STUDIES
 from mgm.study.scales import load_suite
 from mgm.study.schema import Prediction, load_study, new_study
+from mgm.study.settings import require_effect
 from tests.helpers.errors import refused
 from tests.helpers.fake_results import study_of
 
@@ -129,6 +130,7 @@ def test_a_prediction_has_bounds_and_a_sentence(fields, bounds, says):
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_each_study_is_valid(path):
     suite = load_suite(str(path))
+    require_effect(suite.studies, suite.scale)
     assert suite.name == path.stem
     for study in suite.studies:
         assert study.caveat or suite.scale.caveat
