@@ -5,6 +5,7 @@ call's generator, and with their parent, even if that is killed.
 """
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -143,6 +144,9 @@ def _begin(parent: int, work: Callable[[Any], Any]) -> None:
     """Prepare a worker: it ends with its parent, and does `work` in one thread."""
     global _work
     _work = work
+    # Collecting garbage would copy the memory of all that it shares with its parent: 117 MiB with
+    # 240,000 videos.
+    gc.freeze()
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)

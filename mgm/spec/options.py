@@ -22,7 +22,7 @@ class ReadOptions(FrozenModel):
         ge=0,
         le=MOST_PROCESSES,
         description="Worker processes that read videos, per training process; 0: none. "
-        "Default: on a GPU all cores but one, otherwise 0.",
+        "Default: on a GPU its share of the cores but one, otherwise 0.",
     )
 
 

@@ -315,12 +315,18 @@ def find_index(spec: Run, data: Mapping[str, Sequence[Path]]) -> Index:
 
 
 def readers(options: RunOptions | ApplyOptions) -> int:
-    """Return the number of worker processes that read videos for this process."""
+    """Return the number of worker processes that read videos for this process.
+
+    On a GPU they are its share of the cores, without one for this process. The machine's GPUs train
+    one run together (LOCAL_WORLD_SIZE), or one run each (MGM_GPUS).
+    """
     if options.workers is not None:
         return options.workers
     if best_device().type != "cuda":
         return 0
-    return max(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1, 0)
+    together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    shares = max(together, len(os.environ.get("MGM_GPUS", "").split(",")))
+    return max(cores() // shares - 1, 0)
 
 
 def provenance() -> dict[str, Any]:

@@ -108,6 +108,8 @@ def train(
     model.train()
     step_of: Any = model
     if options.compiles(device.type):
+        # By default it starts up to 32 processes, beside those that read videos.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "8")
         # Dropout and drop path draw the same numbers as without compiling.
         step_of = torch.compile(model, dynamic=False, options={"fallback_random": True})
     if processes > 1:

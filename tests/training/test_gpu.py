@@ -15,6 +15,7 @@ from mgm.data.loader import Reading, on_device, training_batches
 from mgm.models import build_classifier, build_mae
 from mgm.rng import generator
 from mgm.spec import Clips, RunOptions
+from mgm.stages.run import readers
 from mgm.training.loop import train
 from mgm.training.mixing import mix
 from mgm.training.optim import build_optimiser
@@ -241,3 +242,27 @@ def test_memory_that_cannot_be_pinned_is_used_as_it_is(data, refused_at, monkeyp
     assert not pinned
     assert raised == ([] if refused_at is None else ["cuda"])
     assert ("pins no memory (error 2)" in capsys.readouterr().err) == (refused_at is not None)
+
+
+@pytest.mark.parametrize(
+    ("environment", "workers"),
+    [
+        ({}, 95),
+        ({"LOCAL_WORLD_SIZE": "8"}, 11),
+        ({"MGM_GPUS": "0,1,2,3"}, 23),
+        ({"MGM_GPUS": ""}, 95),
+        ({"MGM_GPUS": "0,1", "LOCAL_WORLD_SIZE": "96"}, 0),
+    ],
+)
+def test_a_gpu_has_its_share_of_the_cores(environment, workers, monkeypatch):
+    """With one run on all GPUs, and with one run on each."""
+    for name in ("LOCAL_WORLD_SIZE", "MGM_GPUS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("mgm.stages.run.cores", lambda: 96)
+    monkeypatch.setattr("mgm.stages.run.best_device", lambda: torch.device("cuda"))
+    assert readers(RunOptions()) == workers
+    assert readers(RunOptions(workers=3)) == 3
+    monkeypatch.setattr("mgm.stages.run.best_device", lambda: torch.device("cpu"))
+    assert readers(RunOptions()) == 0
