@@ -17,6 +17,7 @@
 # holds up its own children alone, and the page's job names it at the end. Marks of batches and pages
 # that lack a result are deleted before jobs are planned: the next call makes what is missing.
 
+import atexit
 import logging
 import shlex
 import signal
@@ -60,7 +61,15 @@ def stop(number, frame):
     raise KeyboardInterrupt
 
 
+def ended():
+    """Say after a dry run what it makes, or which targets there are if one is unknown."""
+    if settings := workflow.dag_settings:
+        if said := plan.unknown(settings.targets) or workflow.dryrun * plan.about(settings.targets):
+            show(said)
+
+
 if workflow.is_main_process:
+    atexit.register(ended)
     plan.forget()
     # Until the first job. Programs that are started in the background ignore Ctrl-C.
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:

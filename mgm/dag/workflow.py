@@ -8,11 +8,14 @@ The Snakefile builds a `Workflow` in every process, so importing this must not i
 
 import hashlib
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from mgm.console import show
 from mgm.drawn.params import parse_params
@@ -20,7 +23,7 @@ from mgm.errors import UserError, nearest, valid
 from mgm.files import locked, write_text
 from mgm.results.frozen import freeze
 from mgm.results.run import RESULT
-from mgm.spec import FLOWS, PUBLISHED, FrozenModel, Spec, drawn_masks, parents
+from mgm.spec import FLOWS, PUBLISHED, STAGES, FrozenModel, Spec, drawn_masks, parents
 from mgm.study import STUDIES
 from mgm.study.expand import expand, with_parents
 from mgm.study.scales import load_suite
@@ -211,16 +214,7 @@ class Workflow:
         """
         # Runs are named by what they see, so downloads are prepared before runs are planned.
         if missing := [place for place in places if self.datasets[self.keys[place]].root]:
-            commands = list[str]()
-            # A set comes before those that are made of it.
-            for place in sorted(missing, key=lambda place: len(self.made_from(place))):
-                command = self.prepare(place)
-                # A study may have a script that prepares its videos.
-                for script in STUDIES.glob("*.py"):
-                    if f"{self.keys[place]}-".startswith(f"{script.stem}-"):
-                        command = f"python studies/{script.name} DIR"
-                commands.append(command)
-            first = ", then ".join(f"`{command}`" for command in dict.fromkeys(commands))
+            first = ", then ".join(f"`{one}`" for one in self.prepared_by(missing))
             raise UserError(f"{missing[0]}/index.json: is missing; run {first}")
         with locked(self.results / "start.lock", f"{self.name}: the start"):
             file = self.options.study
@@ -238,7 +232,58 @@ class Workflow:
                 if not path.exists() or path.read_text(encoding="utf-8") != text:
                     write_text(path, text)
         cost = f" All of it takes {self.suite.cost}." if self.suite.cost else ""
-        show(f"{self.name}: you can stop at any time; the same command continues.{cost}")
+        scale = f"{self.name}, scale {self.scale.name}"
+        show(f"{scale}: you can stop at any time; the same command continues.{cost}")
+
+    def prepared_by(self, places: Iterable[str]) -> list[str]:
+        """Return the commands that prepare downloads, in their order."""
+        commands = list[str]()
+        # A set comes before those that are made of it.
+        for place in sorted(places, key=lambda place: len(self.made_from(place))):
+            command = self.prepare(place)
+            # A study may have a script that prepares its videos.
+            for script in STUDIES.glob("*.py"):
+                if f"{self.keys[place]}-".startswith(f"{script.stem}-"):
+                    command = f"python studies/{script.name} DIR"
+            commands.append(command)
+        return [*dict.fromkeys(commands)]
+
+    def unknown(self, asked: Iterable[str]) -> str:
+        """Return which targets there are if one of those that are asked for is none."""
+        known = {*self.targets, "report"}
+        names = [name for name in asked if name not in known and "/" not in name]
+        if not (names := [name for name in names if not Path(name).exists()]):
+            return ""
+        return f"mgm: {names[0]}: {self.name} has no such target; it has {', '.join(self.targets)}"
+
+    def about(self, asked: Iterable[str] = ()) -> str:
+        """Return what a dry run makes: missing datasets, then the runs of tables and studies.
+
+        Args:
+            asked: targets. Those that are no table, figure or study stand for all of them.
+        """
+        names = [name for name in asked if name in self.targets] or [*self.targets]
+        runs_of = {name: with_parents(self.specs, self.expansion.targets[name]) for name in names}
+        keys = {self.key(spec) for runs in runs_of.values() for spec in runs}
+        keys |= {part for key in keys for part in self._parts(key)}
+        lacks = {key: str(self.places[key]) for key in self.datasets if key in keys}
+        lacks = {key: lacks[key] for key in lacks if not Path(lacks[key], "index.json").is_file()}
+        lines = [f"{self.name}, scale {self.scale.name}"]
+        if own := [lacks[key] for key in lacks if self.datasets[key].root]:
+            lines.append(f"Missing datasets: {', '.join(own)}. Run first:")
+            lines += [f"  {command}" for command in self.prepared_by(own)]
+        if drawn := [key for key in lacks if self.datasets[key].generate]:
+            lines.append(f"Datasets that the first jobs draw: {len(drawn)}, such as {drawn[0]}.")
+        rows = {}
+        for name, runs in runs_of.items():
+            waits = [spec for spec in runs if not Path(self.result(spec.run_id)).is_file()]
+            every, to_do = (Counter(spec.stage for spec in part) for part in (runs, waits))
+            cells = {stage: f"{every[stage] - to_do[stage]} of {every[stage]}" for stage in every}
+            rows[name] = cells | {"to do": len(waits)}
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        stages = [stage for stage in STAGES if stage in table]
+        lines += ["Runs that are done:", table[[*stages, "to do"]].fillna("").to_string()]
+        return "\n".join(lines)
 
     def _spec_file(self, run_id: str) -> Path:
         return self.results / "specs" / f"{run_id}.json"

@@ -304,12 +304,13 @@ def _views(tests: pd.DataFrame, studies: Sequence[str]) -> dict[str, Any]:
 
 
 def _view(tag: str, **fields: Any) -> dict[str, Any]:
-    """Return a state of MLflow's page of runs, whose first column is `tag`."""
-    columns = [f"tags.`{tag}`", SCORE, SEED, "tags.`stage`", "tags.`status`"]
+    """Return a state of MLflow's page of runs, with the column `tag`."""
+    columns = [SCORE, f"tags.`{tag}`", SEED, "tags.`stage`", "tags.`status`"]
+    widths = {"attributes.`Run Name`": 300, SCORE: 190, "runDateAndNestInfo": 125}
     return {
         "selectedColumns": columns,
         "columnOrder": ["attributes.`Run Name`", *columns, "duration", "runDateAndNestInfo"],
-        "columnWidths": {"attributes.`Run Name`": 250, "runDateAndNestInfo": 125},  # pixels
+        "columnWidths": widths,  # pixels
         # MLflow loads 100 runs and averages those. In order of seeds, rows have as many.
         "orderByKey": SEED,
         "orderByAsc": True,

@@ -164,3 +164,27 @@ def test_each_job_has_a_gpu_of_its_own_and_the_next_one_waits():
     assert third.stdout.readline().strip() == gpus[1]
     for process in (running[0], third):
         process.communicate("\n")
+
+
+def test_a_dry_run_counts_the_runs_of_what_is_asked_and_names_what_to_prepare_first(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    study = Workflow({"study": str(tiny_study(tmp_path))})
+    done = [one for one in study.specs if one.startswith("pretrain")][:1]
+    for run_id in done:
+        Path(study.result(run_id)).parent.mkdir(parents=True)
+        Path(study.result(run_id)).touch()
+    every = [spec for spec in study.specs.values() if spec.stage == "pretrain"]
+    line = next(line for line in study.about().splitlines() if line.startswith("all "))
+    assert line.split()[1:4] == ["1", "of", str(len(every))]
+    assert line.split()[-1] == str(len(study.specs) - 1)
+    assert not any(line.startswith("all ") for line in study.about(["probes"]).splitlines())
+    # What a table does not need is not named, and what others are made of comes first.
+    paper = Workflow({"study": "paper"})
+    lines = [line for line in paper.about(["table3"]).splitlines() if "mgm prepare" in line]
+    made = ["ucf14-hmdb7", "hmdb14-ucf7"]
+    assert [line.split()[2] for line in lines] == ["k400", "ucf101", "hmdb51", *made]
+    assert "table4e" in paper.unknown(["table4f"])
+    known = ["table4e", "report", "results/paper/one/result.json"]
+    assert not paper.unknown(known)
