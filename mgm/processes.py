@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from mgm.errors import LostWorkers
 
 T = TypeVar("T")
 R = TypeVar("R")
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU per period, of a container
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 AHEAD = 2  # items that are done or in work per worker
 HANGS_S = 600  # seconds without a result after which readers are given up
 # Signals that stop a run.
@@ -31,15 +32,31 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
 def cores() -> int:
-    """Return how many cores this process may use, by its affinity and its container's quota."""
+    """Return how many cores this process may use, by its affinity and its cgroups' quotas."""
     allowed = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
-    # The quota is "max" without a limit, and then no number.
-    with suppress(OSError, ValueError):
-        quota, period = map(int, CPU_MAX.read_text().split())
-        allowed = min(allowed, max(quota // period, 1))
-    return allowed
+    return min([allowed, *(max(quota // period, 1) for quota, period in _quotas() if quota > 0)])
+
+
+def _quotas() -> Iterator[tuple[int, int]]:
+    """Yield microseconds of CPU and their period, of this process's cgroups and those above."""
+    places = {""}
+    with suppress(OSError):
+        lines = [line.split(":", 2) for line in OWN_CGROUPS.read_text().splitlines()]
+        places |= {place.strip("/") for _, of, place in lines if not of or "cpu" in of.split(",")}
+    for root, place in product(("", "cpu", "cpu,cpuacct"), places):
+        own = CGROUPS / root / place
+        for folder in (own, *own.parents):
+            # Without a limit, version 2 has the word "max", and version 1 has -1.
+            with suppress(OSError, ValueError):
+                quota, period = map(int, (folder / "cpu.max").read_text().split())
+                yield quota, period
+            with suppress(OSError, ValueError):
+                quota, period = (
+                    int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period")
+                )
+                yield quota, period
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R]:

@@ -11,7 +11,8 @@ import pytest
 from filelock import FileLock
 
 from mgm.drawn.sets import encode
-from mgm.files import locked, replacing, write_text
+from mgm.errors import UserError
+from mgm.files import locked, read_json, replacing, write_text
 from mgm.results.run import append_log
 from tests.helpers.disk import full_disk
 
@@ -30,6 +31,15 @@ def hold(path, seconds) -> subprocess.Popen:
     holder = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     return holder
+
+
+def test_json_of_other_editors_is_read_and_a_field_that_is_there_twice_is_named(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_bytes('\ufeff{"a": {"b": [1]}, "b": 2}'.encode())
+    assert read_json(path) == {"a": {"b": [1]}, "b": 2}
+    path.write_text('[{"a": {"lr": 1, "steps": 2, "lr": 1}}]')
+    with pytest.raises(UserError, match=f"{path}: has lr twice"):
+        read_json(path)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):

@@ -127,9 +127,20 @@ def test_workers_work_after_opencv_has_used_threads(monkeypatch):
         cv2.setNumThreads(threads)
 
 
-def test_cores_follow_the_quota_of_a_container(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "CPU_MAX", tmp_path / "cpu.max")
-    (tmp_path / "cpu.max").write_text("100000 100000\n")
-    assert cores() == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert cores() >= 1
+@pytest.mark.parametrize("own", ["0::/", "0::/a/b", "4:cpu,cpuacct:/a/b\n0::/", "1:cpu:/of/a/host"])
+@pytest.mark.parametrize("place", ["", "a", "cpu", "cpu,cpuacct/a"])
+def test_cores_follow_the_quotas_of_cgroups(tmp_path, monkeypatch, own, place):
+    """Of version 1 and 2, as a container shows them, or above this process's own."""
+    monkeypatch.setattr(processes, "CGROUPS", tmp_path)
+    monkeypatch.setattr(processes, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda _: range(8))
+    (tmp_path / "own").write_text(f"9:name=systemd:/\n3:cpuset:/c\n{own}\n")
+    (folder := tmp_path / place).mkdir(parents=True, exist_ok=True)
+    inside = not place.endswith("a") or "/a/b" in own
+    for quota, count in (("250000", 2), ("50000", 1), ("max", 8)):
+        (folder / "cpu.max").write_text(f"{quota} 100000\n")
+        assert cores() == (count if inside else 8)
+    (folder / "cpu.cfs_period_us").write_text("100000\n")
+    for quota, count in (("350000", 3), ("-1", 8)):
+        (folder / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+        assert cores() == (count if inside else 8)

@@ -156,7 +156,7 @@ def _remove_parts(out: Path) -> None:
     """Remove what killed processes left under hidden names."""
     shutil.rmtree(out / ".drawn", ignore_errors=True)
     for path in chain(out.glob(".*"), out.glob("videos/??/.*"), out.glob("tracks/??/.*")):
-        if re.match(r"\.\d+\.", path.name) and not path.is_dir():
+        if re.match(r"\.\d+-", path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
 
 

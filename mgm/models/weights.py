@@ -7,6 +7,7 @@ one. Tensors are only cut and joined, so every round trip is bit-equal. No code 
 
 import argparse
 import hashlib
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -340,7 +341,8 @@ def check_processor(path: Path, side: int | None = None) -> None:
     ours |= {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
     cut = {"do_resize": True, "size": {"shortest_edge": side}, "do_center_crop": True}
     cut |= {"crop_size": {"height": side, "width": side}}
-    theirs = {"image_mean": 0.5, "image_std": 0.5, **_fields(file)}
+    known = {name: value for name, value in _fields(file).items() if value is not None}
+    theirs = {"image_mean": 0.5, "image_std": 0.5, **known}
     # Files of 2022 have numbers, which mean the same.
     if isinstance(size := theirs.get("size"), int):
         theirs["size"] = {"shortest_edge": size}
@@ -348,9 +350,21 @@ def check_processor(path: Path, side: int | None = None) -> None:
     if isinstance(size := theirs.get("crop_size"), int):
         theirs["crop_size"] = {"height": size, "width": size}
     for name, value in (ours | cut if side else ours).items():
-        if (other := theirs.get(name, value)) != value:
+        if not _alike(other := theirs.get(name, value), value):
             then = f"; to do so all the same, give the size ({side})" if name in cut else ""
             raise UserError(f"{file}: {name} is {other}, and mgm has {value}{then}")
+
+
+def _alike(theirs: Any, ours: Any) -> bool:
+    """Return whether two fields mean the same. Files have numbers of float32 too, and null."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        known = {name: value for name, value in theirs.items() if value is not None}
+        return known.keys() == ours.keys() and all(_alike(known[name], ours[name]) for name in ours)
+    if isinstance(theirs, list) and isinstance(ours, list):
+        return len(theirs) == len(ours) and all(map(_alike, theirs, ours))
+    if isinstance(theirs, float) and isinstance(ours, float):
+        return math.isclose(theirs, ours, rel_tol=1e-6)
+    return bool(theirs == ours)
 
 
 def _beside(path: Path, name: str) -> Path:

@@ -125,6 +125,9 @@ def test_hugging_faces_own_files_arrive_whole(tmp_path, name):
         {"size": 224}, {"size": 224, "crop_size": 224, "do_resize": True},
         {"size": {"shortest_edge": 224}, "crop_size": 224},
         {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}},
+        {"size": {"shortest_edge": 224, "longest_edge": None}, "do_center_crop": None},
+        {"size": 224, "rescale_factor": float(np.float32(1 / 255))},
+        {"size": 224, "image_std": np.float32(IMAGENET["image_std"]).tolist()},
     ],
 )  # fmt: skip
 def test_processor_files_of_all_years_are_read(tmp_path, fields):
