@@ -28,6 +28,7 @@ from av.video.reformatter import VideoReformatter
 from mgm.errors import NoMotion, UserError
 from mgm.video.clip import Clip
 from mgm.video.motion import UPRIGHT, Rotation, rasterise
+from mgm.video.references import NO_REFERENCES, REORDERED, Order, References, luma, reach, referring
 from mgm.video.track import B_PICTURES, Facts, Track, TrackWriter
 
 EXPORT_VECTORS = 1 << 28  # AV_CODEC_FLAG2_EXPORT_MVS
@@ -52,7 +53,6 @@ COLUMNS = (
 PACKET = np.dtype([("time_s", "<f8"), ("size", "<u4"), ("key", "?"), ("position", "<i8")])
 MESSAGES = 100  # bytes: larger packets have a picture
 MOST_DAMAGED = 0.05  # share of a file's packets that may not decode
-REORDERED = 16  # most pictures that come earlier in a file than one that is shown before them
 # Matroska's elements of the pixels that are not shown: bottom, top, left and right.
 CROPPING = (b"\x54\xaa", b"\x54\xbb", b"\x54\xcc", b"\x54\xdd")
 JUMP = 10  # medians of the time between pictures. Longer ones are pauses, or joined files
@@ -63,6 +63,8 @@ class Picture:
 
     Attributes:
         kind: picture type: "I", "P", "B" or another of FFmpeg's.
+        references: pictures that its vectors may point to, as the decoder has them.
+        aperture: left and top in these of the part that is shown.
         rotation: how the picture is turned and mirrored to be shown upright.
         vectors: exported motion vectors. None: the picture has no motion information.
     """
@@ -73,8 +75,11 @@ class Picture:
         codec: str,
         rotation: Rotation = UPRIGHT,
         corner: tuple[int, int] = (0, 0),
+        references: References = NO_REFERENCES,
+        aperture: tuple[int, int] = (0, 0),
     ):
         self.frame, self.kind = frame, PictureType(frame.pict_type).name
+        self.references, self.aperture = references, aperture
         # `frame.side_data` would create a reference cycle with the frame. Then pictures would stay
         # in memory until Python's cycle collector runs.
         data: Any = SideDataContainer(frame)  # type: ignore[call-arg]
@@ -110,10 +115,23 @@ class Picture:
         return self.rotation.apply(plane_pixels(plane, 3))
 
     def cells(self) -> tuple[np.ndarray, ...]:
-        """Return motion_HW2 and future_HW of the frame as shown (`rasterise`), if it has motion."""
+        """Return motion_HW2 and reach_HW of the frame as shown (`rasterise`), if it has motion."""
         if self.vectors is None:
             return ()
-        return rasterise(self.vectors, self.frame.height, self.frame.width, self.rotation)
+        sides = self.frame.height, self.frame.width
+        return rasterise(self.vectors, *sides, self.rotation, self._reach(self.vectors))
+
+    def _reach(self, vectors: np.ndarray) -> np.ndarray | None:
+        """Return how far vectors reach. None: to the nearest I- and P-pictures."""
+        if all(far < 2 for side in self.references for far, _ in side):
+            return None
+        found = [[(far, self.luma(frame)) for far, frame in side] for side in self.references]
+        return reach(vectors, self.luma(self.frame), found)
+
+    def luma(self, frame: av.VideoFrame) -> np.ndarray:
+        """Return the part of a frame's luma that this picture shows, (H, W) uint8, not turned."""
+        left, top = self.aperture if frame is not self.frame else (0, 0)
+        return luma(frame)[top : top + self.frame.height, left : left + self.frame.width]
 
 
 def _aperture(stream: Any, frame: av.VideoFrame) -> tuple[int, int, av.filter.Graph] | None:
@@ -198,6 +216,7 @@ class Source:
         if motion:
             context.flags2 |= EXPORT_VECTORS
         self.codec: str = context.codec.canonical_name
+        self.order = Order(context) if motion else None
         # They cannot be read when the file is closed.
         self.rate = float(self.stream.average_rate or self.stream.guessed_rate or 25)
         self.listed, self.stated = self.stream.frames, self._stated(name)
@@ -206,9 +225,9 @@ class Source:
 
     def __iter__(self) -> Iterator[Picture]:
         """Yield the pictures, and close the file. Its end is checked too."""
-        rotation, corner, aperture = UPRIGHT, (0, 0), None
+        rotation, corner, aperture, place = UPRIGHT, (0, 0), None, (0, 0)
         with closing(self.container):
-            for frame in self._frames():
+            for frame, references in referring(self._frames(), self.order):
                 if not self.kinds:
                     try:
                         frame.reformat(16, 16, "rgb24")
@@ -219,13 +238,14 @@ class Source:
                         ) from None
                     corner = self._corner(frame) if self.motion else corner
                     if aperture := _aperture(self.stream, frame):
-                        corner = (corner[0] + aperture[0], corner[1] + aperture[1])
+                        place = aperture[:2]
+                        corner = (corner[0] + place[0], corner[1] + place[1])
                 shown = frame
                 if aperture:
                     # The part has the frame's vectors.
                     aperture[2].push(frame)
                     shown = cast(av.VideoFrame, aperture[2].pull())
-                picture = Picture(shown, self.codec, rotation, corner)
+                picture = Picture(shown, self.codec, rotation, corner, references, place)
                 if not self.kinds:
                     self.size, rotation = picture.size, picture.rotation
                 if (picture.size, picture.rotation) != (self.size, rotation):
@@ -301,6 +321,8 @@ class Source:
                         raise UserError(f"{self.path}: is encrypted")
                     if packet.size:
                         self.packets, self.cut_off = self.packets + 1, packet.is_corrupt
+                        if self.order:
+                            self.order.add(packet)
                     try:
                         frames = self.stream.decode(packet)
                     except av.FFmpegError:

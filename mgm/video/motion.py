@@ -2,8 +2,8 @@
 
 A vector points to the block's position in its *reference* frame. The reference may be several
 frames away, in the past or in the future. `rasterise` turns vectors forward in time.
-`reference_distance` estimates the distance to the reference in frames. Vectors are divided by that
-distance. This module needs only NumPy.
+`reference_distance` is the distance to the nearest I- and P-frames. `mgm.video.references` finds
+the vectors that reach elsewhere. Vectors are divided by the distance. This module needs only NumPy.
 """
 
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ class Motion:
         vectors_THW2: float32 (dx, dy) in pixels from the reference frame, forward in time. Zero
             without a vector. H = ceil(height / 8), W = ceil(width / 8). Under a crop, the cells
             that it touches, still in pixels of the frame.
-        distance_THW: float32, estimated distance to the reference frame in frames, at least 1.
+        distance_THW: float32, distance to the reference frame in frames, at least 1.
         has_mv_T: True for frames with motion information. I-frames have none. B-frames of MPEG-4
             have none, since FFmpeg exports zeros for them. A P-frame with zero vectors has motion
             information: nothing moved.
@@ -259,7 +259,11 @@ UPRIGHT = Rotation(False, False, False)
 
 
 def rasterise(
-    vectors: np.ndarray, height: int, width: int, rotation: Rotation = UPRIGHT
+    vectors: np.ndarray,
+    height: int,
+    width: int,
+    rotation: Rotation = UPRIGHT,
+    reach_N: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rasterise the motion vectors of a frame into cells, and turn them upright.
 
@@ -271,10 +275,12 @@ def rasterise(
             its source is at dst + motion / motion_scale.
         height, width: of the frame as coded, in pixels.
         rotation: how the frame is shown.
+        reach_N: of each vector (below). None: 1 if it refers to a future frame, else 0.
 
     Returns:
         motion_HW2: (dx, dy) in pixels, forward in time. Zero without a vector.
-        future_HW: True if the vector refers to a future frame.
+        reach_HW: uint8, the frame that the vector refers to. 0: the nearest I- or P-frame of the
+            past. 1: that of the future. n: one that is n - 1 frames away.
     """
     rows, columns = cells(height), cells(width)
     # A margin of two cells on each side takes the parts of blocks outside the frame.
@@ -308,12 +314,12 @@ def rasterise(
     np.divide(vectors["motion_x"], scale_N, out=shift_N2[:-1, 0], casting="same_kind")
     np.divide(vectors["motion_y"], scale_N, out=shift_N2[:-1, 1], casting="same_kind")
     shift_N2 += 0  # turns -0 into 0
-    motion_HW2, future_HW = shift_N2[owner_HW], np.append(future_N, False)[owner_HW]
-    return rotated(motion_HW2, future_HW, height, width, rotation)
+    reach_N = np.append(future_N if reach_N is None else reach_N, 0).astype(np.uint8)
+    return rotated(shift_N2[owner_HW], reach_N[owner_HW], height, width, rotation)
 
 
 def rotated(
-    motion_HW2: np.ndarray, future_HW: np.ndarray, height: int, width: int, rotation: Rotation
+    motion_HW2: np.ndarray, reach_HW: np.ndarray, height: int, width: int, rotation: Rotation
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turn the cells of a frame as `Rotation.apply` turns a frame of `height` x `width` pixels.
 
@@ -321,8 +327,8 @@ def rotated(
     each new cell takes the vector of the old cell at its centre.
     """
     if rotation == UPRIGHT:
-        return motion_HW2, future_HW
-    cell_HW = np.arange(future_HW.size).reshape(future_HW.shape)
+        return motion_HW2, reach_HW
+    cell_HW = np.arange(reach_HW.size).reshape(reach_HW.shape)
     cell_HW = rotation.apply(cell_HW.repeat(CELL, 0).repeat(CELL, 1)[:height, :width])
     sides = map(int, cell_HW.shape)
     centres = [np.minimum(np.arange(0, n, CELL) + CELL // 2, n - 1) for n in sides]
@@ -331,15 +337,13 @@ def rotated(
     if rotation.swapped:
         turned_HW2 = turned_HW2[..., ::-1]
     signs = np.array([-1 if rotation.across else 1, -1 if rotation.down else 1], np.float32)
-    return turned_HW2 * signs, future_HW.ravel()[cell_HW]
+    return turned_HW2 * signs, reach_HW.ravel()[cell_HW]
 
 
 def reference_distance(is_reference_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Estimate the distance, in frames, from each frame to the references of its vectors.
+    """Return the distance, in frames, from each frame to its nearest I- and P-pictures.
 
-    FFmpeg does not export it. The past reference is taken to be the last I- or P-picture before
-    the frame in presentation order. The future reference is taken to be the first after it. The
-    estimate is wrong if a B-picture is a reference, or if a P-picture refers further back.
+    These are the last one before the frame in presentation order, and the first one after it.
 
     Args:
         is_reference_T: True for I- and P-pictures.

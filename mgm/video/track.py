@@ -197,7 +197,9 @@ class Track:
         scale = np.float32(1 if own.vectors_THW2.dtype == np.float16 else 1 / UNITS)
         table, moved_T = self._frames[index_T], own.has_mv_T
         past_T, future_T = (np.where(moved_T, table[x], 1) for x in ("past", "future"))
-        distance_THW = np.where(own.distance_THW, future_T[:, None, None], past_T[:, None, None])
+        reach_THW = own.distance_THW
+        distance_THW = np.where(reach_THW == 1, future_T[:, None, None], past_T[:, None, None])
+        np.subtract(reach_THW, 1, out=distance_THW, where=reach_THW > 1, casting="unsafe")
         return replace(
             own,
             vectors_THW2=np.multiply(own.vectors_THW2, scale, dtype=np.float32),
@@ -214,14 +216,14 @@ class Track:
     def _read(self, index_T: np.ndarray) -> Motion:
         """Read the motion of frames as it is stored.
 
-        Its vectors are in units, and its distances are True for references in the future.
+        Its vectors are in units, and its distances are reaches (`mgm.video.motion.rasterise`).
         """
         sides, moved_T = self.facts.size, self.has_mv_T[index_T]
         rows, columns = map(cells, sides)
         kind = "<i2" if self.facts.vectors in ("source", "h264") else "<f2"
         # dx and dy lie apart in memory, which is faster to compute with.
         vectors_2THW = np.zeros((2, len(index_T), rows, columns), kind)
-        future_THW = np.zeros((len(index_T), rows, columns), bool)
+        reach_THW = np.zeros((len(index_T), rows, columns), np.uint8)
         try:
             with self._open() as file:
                 for t in np.flatnonzero(moved_T).tolist():
@@ -229,12 +231,15 @@ class Track:
                     data = zlib.decompress(file.read(int(self._frames["packed"][index_T[t]])))
                     vectors = np.frombuffer(data, kind, 2 * rows * columns)
                     vectors_2THW[:, t] = vectors.reshape(2, rows, columns)
-                    if flags := data[vectors.nbytes :]:
-                        bits = np.unpackbits(np.frombuffer(flags, np.uint8), count=rows * columns)
-                        future_THW[t] = bits.reshape(rows, columns)
+                    rest = np.frombuffer(data, np.uint8)[vectors.nbytes :]
+                    if len(reaches := rest[cells(rows * columns) :]):
+                        reach_THW[t] = reaches.reshape(rows, columns)
+                    elif len(rest):
+                        bits = np.unpackbits(rest, count=rows * columns)
+                        reach_THW[t] = bits.reshape(rows, columns)
         except (OSError, ValueError, zlib.error) as error:
             raise NoMotion(f"{self.path}: its motion cannot be read ({error})") from None
-        return Motion(np.moveaxis(vectors_2THW, 0, 3), future_THW, moved_T, sides)
+        return Motion(np.moveaxis(vectors_2THW, 0, 3), reach_THW, moved_T, sides)
 
     def _open(self) -> BinaryIO:
         return open(self.path, "rb", 0) if self.data is None else BytesIO(self.data)
@@ -261,7 +266,7 @@ class TrackWriter:
         self.kinds, self.packed = list[str](), list[bytes]()
 
     def add(
-        self, kind: str, motion_HW2: np.ndarray | None = None, future_HW: np.ndarray | None = None
+        self, kind: str, motion_HW2: np.ndarray | None = None, reach_HW: np.ndarray | None = None
     ) -> None:
         """Add a frame.
 
@@ -269,10 +274,10 @@ class TrackWriter:
             kind: its picture type.
             motion_HW2: (dx, dy) per cell. float32 of a codec is stored in quarters of a pixel,
                 float16 of flow as it is. None: the frame has no motion information.
-            future_HW: True if the vector refers to a future frame. None: nowhere.
+            reach_HW: of each vector (`mgm.video.motion.rasterise`). None: 0.
         """
         self.kinds.append(kind)
-        self.packed.append(b"" if motion_HW2 is None else _packed(motion_HW2, future_HW))
+        self.packed.append(b"" if motion_HW2 is None else _packed(motion_HW2, reach_HW))
 
     def write(
         self,
@@ -306,8 +311,11 @@ def _npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _packed(motion_HW2: np.ndarray, future_HW: np.ndarray | None) -> bytes:
-    """Pack a frame's cells without loss: vectors, then a bit per cell if any is of the future."""
+def _packed(motion_HW2: np.ndarray, reach_HW: np.ndarray | None) -> bytes:
+    """Pack a frame's cells without loss: vectors, a bit per cell if any has a reach, then reaches.
+
+    Reaches are written if one is more than 1. The bits are the cells whose reach is 1.
+    """
     stored_HW2 = motion_HW2
     if motion_HW2.dtype == np.float32:
         quarters_HW2 = motion_HW2 * np.float32(UNITS)
@@ -317,6 +325,8 @@ def _packed(motion_HW2: np.ndarray, future_HW: np.ndarray | None) -> bytes:
             raise UserError("a motion vector is finer than a quarter pixel, or longer than 8,191")
     # All of dx, then all of dy.
     data = stored_HW2.transpose(2, 0, 1).tobytes()
-    if future_HW is not None and future_HW.any():
-        data += np.packbits(future_HW).tobytes()
+    if reach_HW is not None and reach_HW.any():
+        data += np.packbits(reach_HW == 1).tobytes()
+        if reach_HW.max() > 1:
+            data += reach_HW.astype(np.uint8).tobytes()
     return zlib.compress(data, LEVEL)

@@ -1,11 +1,13 @@
 import math
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mgm
 from mgm.spec import Clips
 from mgm.video.crop import Crop
 from mgm.video.decode import read
@@ -126,6 +128,38 @@ def test_a_known_motion_is_found_whatever_the_reference(tmp_path, name, options,
     found = np.array([np.median(vectors, 0) for vectors in moving[1:-1]])
     assert len(found) >= 3
     assert np.abs(found - step).max() <= 1, found
+
+
+def pan(speed, frames, height=96, width=128):
+    """Return frames (T, H, W, 3) of fine noise that moves right by `speed` pixels per frame."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (height, width + int(speed * frames) + 8)).astype(np.uint8)
+    noise = cv2.GaussianBlur(noise, (0, 0), 0.7)
+    for t in range(frames, 0, -1):
+        shift = np.float32([[1, 0, -speed * t], [0, 1, 0]])
+        frame_HW = cv2.warpAffine(noise, shift, (width, height), flags=cv2.INTER_CUBIC)
+        yield np.repeat(frame_HW[..., None], 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("speed", "references", "options"),
+    [
+        (3.5, 1, {"bf": 3, "b_pyramid": "normal", "b_adapt": 0}),
+        (3.5, 3, {"bf": 0}),
+        (2.37, 3, {"bf": 3, "b_pyramid": "normal", "b_adapt": 0}),
+        (2.37, 16, {"bf": 3, "b_pyramid": "none"}),
+        (1.25, 16, {"bf": 0}),
+    ],
+)
+def test_the_speed_of_a_pan_is_found_whatever_picture_a_block_refers_to(
+    tmp_path, speed, references, options
+):
+    frames_THWC = np.stack([*pan(speed, 24)])
+    path = write_video(tmp_path / "pan.mp4", frames_THWC, refs=references, crf=18, **options)
+    for motion in (mgm.track(path)[6:18], read(path, range(6, 18)).motion):
+        across_THW = motion.velocity_THW2[motion.has_mv_T][:, 2:-2, 5:-5, 0]
+        assert len(across_THW) > 8
+        assert abs(across_THW.mean() / speed - 1) < 0.03
 
 
 def test_mpeg4_b_frames_carry_no_information_and_still_p_frames_do(tmp_path):

@@ -53,17 +53,20 @@ def test_cells_of_any_shape_are_kept_without_loss(height, width, vectors, seed):
         motion_THW2 = (rng.integers(-32768, 32768, (*shape, 2)) / 4).astype(np.float32)
     else:
         motion_THW2 = rng.normal(size=(*shape, 2)).astype(np.float16)
-    future_THW = rng.random(shape) < (0.3 if seed % 2 else 0)
+    # Reaches to the nearest I- or P-frames, and to others.
+    reach_THW = rng.integers(0, (1, 2, 256)[seed % 3], shape).astype(np.uint8)
     writer, file = TrackWriter(), BytesIO()
-    for kind, motion_HW2, future_HW in zip("IPBP", motion_THW2, future_THW):
-        writer.add(kind, *((motion_HW2, future_HW) if kind != "I" else ()))
+    for kind, motion_HW2, reach_HW in zip("IPBP", motion_THW2, reach_THW):
+        writer.add(kind, *((motion_HW2, reach_HW) if kind != "I" else ()))
     facts = Facts(4, 25.0, width, height, width, height, "h264", vectors, 0.0, 0)
     writer.write(file, facts, {})
     motion = Track("memory", file.getvalue())[:]
     np.testing.assert_array_equal(motion.vectors_THW2[1:], motion_THW2[1:].astype(np.float32))
     # Kinds I P B P: the past reference is one frame before, the future one, one after.
-    np.testing.assert_array_equal(motion.distance_THW[1], np.where(future_THW[1], 2, 1))
-    np.testing.assert_array_equal(motion.distance_THW[3], np.where(future_THW[3], 1, 2))
+    for t, past, future in ((1, 1, 2), (3, 2, 1)):
+        known = {0: past, 1: future}
+        distances = [known.get(reach, reach - 1) for reach in reach_THW[t].ravel().tolist()]
+        assert motion.distance_THW[t].ravel().tolist() == distances
     assert not motion.vectors_THW2[0].any()
 
 
