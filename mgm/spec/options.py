@@ -33,8 +33,11 @@ class RunOptions(ReadOptions):
     To add an option, add a field here and the line that reads it.
     """
 
-    accumulate: int = Field(
-        1, ge=1, description="Micro-batches per step and process; more of them save memory."
+    accumulate: int | None = Field(
+        None,
+        ge=1,
+        description="Micro-batches per step and process; more of them save memory. Default: on a "
+        "GPU as few as fit, by an estimate, otherwise 1.",
     )
     checkpoint_s: float = Field(300, ge=0, description="Seconds between checkpoints.")
     recompute: bool = Field(

@@ -20,7 +20,7 @@ from mgm.errors import UserError
 from mgm.processes import STOPS
 from mgm.rng import clip_seed
 from mgm.spec import Finetune, Pretrain, RunOptions
-from mgm.spec.compute import multiply_adds, passes
+from mgm.spec.compute import gpu_bytes, multiply_adds, passes
 from mgm.training import distributed
 from mgm.training.checkpoint import load_checkpoint, save_checkpoint
 from mgm.training.log import TrainingLog
@@ -29,6 +29,7 @@ from mgm.training.optim import build_optimiser, learning_rate, steps_of
 LOGGED = 100  # steps of a run that are logged, about
 GRACE_S = 5  # that a stopped run still waits for a batch, to end its step
 END_S = 120  # before its job's end, a run stops
+ROOM = 0.85  # of a GPU's free memory, that a step may need by the estimate
 
 # Per step, what the model's forward pass takes of this process's clips, on the device, and the
 # batch on the host (`mgm.data.loader.training_batches`).
@@ -70,17 +71,21 @@ def train(
     Before any error but that of a loss, the steps that are done are saved. If another process on a
     GPU is lost, the last checkpoint counts, which is at most `options.checkpoint_s` old.
     """
-    optim, steps, parts = spec.optim, steps_of(spec.optim, len(videos)), options.accumulate
+    optim, steps = spec.optim, steps_of(spec.optim, len(videos))
     rank, processes, is_main = distributed.rank(), distributed.world_size(), distributed.is_main()
-    if optim.batch % (parts * processes):
+    least = options.accumulate or 1
+    if optim.batch % (least * processes):
         raise UserError(
-            f"--accumulate {parts} times {processes} process(es) does not divide optim.batch "
+            f"--accumulate {least} times {processes} process(es) does not divide optim.batch "
             f"{optim.batch}"
         )
     repeats = spec.augment.repeats if isinstance(spec, Finetune) else spec.repeats
     log_every = math.ceil(steps / LOGGED)
     parameters = [x for x in model.parameters() if x.requires_grad]
     device = parameters[0].device
+    parts = options.accumulate or micro_batches(spec, optim.batch // processes, device, options)
+    if is_main and parts != least:
+        show(f"{spec.run_id}: {parts} micro-batches per step fit the GPU's memory, by an estimate")
     bf16 = optim.precision == "bf16"
     precision = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
     layer_decay = spec.layer_decay if isinstance(spec, Finetune) else 1.0
@@ -215,6 +220,26 @@ def train(
         largest = torch.stack([x.detach().abs().max() for x in parameters]).max()
         _require_finite(spec, steps, steps, largest_weight=largest.item())
     return list(failures)
+
+
+def micro_batches(
+    spec: Pretrain | Finetune, videos: int, device: torch.device, options: RunOptions
+) -> int:
+    """Return the fewest equal micro-batches of a step that fit the GPU's free memory; 1 on a CPU.
+
+    Args:
+        videos: per step and process.
+    """
+    if device.type != "cuda":
+        return 1
+    repeats = spec.augment.repeats if isinstance(spec, Finetune) else spec.repeats
+    # The rest is for what the estimate leaves out: buffers of libraries, and gaps.
+    room = ROOM * torch.cuda.mem_get_info(device)[0]
+    divisors = [parts for parts in range(1, videos + 1) if videos % parts == 0]
+    # The classifier's last layer is small.
+    needs = (gpu_bytes(spec, videos * repeats, n, 0, options.recompute) for n in divisors)
+    fits = (n for n, need in zip(divisors, needs) if need <= room)
+    return distributed.largest(next(fits, videos))[0]
 
 
 def _means(computed: Sequence[dict[str, Tensor]], host: dict[str, Tensor]) -> dict[str, float]:

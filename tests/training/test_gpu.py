@@ -8,15 +8,17 @@ from typing import ClassVar
 import pytest
 import torch
 
+from mgm.dag.workflow import Workflow
 from mgm.data import loader
 from mgm.data.clips import PLANES
 from mgm.data.index import read_index
 from mgm.data.loader import Reading, on_device, training_batches
 from mgm.models import build_classifier, build_mae
 from mgm.rng import generator
-from mgm.spec import Clips, RunOptions
+from mgm.spec import Clips, Finetune, Pretrain, RunOptions
+from mgm.spec.compute import gpu_bytes
 from mgm.stages.run import readers
-from mgm.training.loop import train
+from mgm.training.loop import micro_batches, train
 from mgm.training.mixing import mix
 from mgm.training.optim import build_optimiser
 from mgm.video.planes import frames_of, no_planes
@@ -266,3 +268,22 @@ def test_a_gpu_has_its_share_of_the_cores(environment, workers, monkeypatch):
     assert readers(RunOptions(workers=3)) == 3
     monkeypatch.setattr("mgm.stages.run.best_device", lambda: torch.device("cpu"))
     assert readers(RunOptions()) == 0
+
+
+def test_each_run_of_the_paper_fits_a_gpu_of_80_gb(monkeypatch):
+    """Alone on it: in as few micro-batches as fit, which divide the step's videos."""
+    free = 79 * 10**9
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, free))
+    cuda, chosen = torch.device("cuda"), set[int]()
+    for spec in Workflow({"study": "paper"}).specs.values():
+        if isinstance(spec, Pretrain | Finetune):
+            videos = spec.optim.batch
+            parts = micro_batches(spec, videos, cuda, RunOptions())
+            repeats = spec.augment.repeats if isinstance(spec, Finetune) else spec.repeats
+            assert videos % parts == 0
+            assert gpu_bytes(spec, videos * repeats, parts, 400) < 0.9 * free
+            assert parts == 1 or gpu_bytes(spec, videos * repeats, parts // 2, 400) > 0.7 * free
+            assert micro_batches(spec, videos // 16, cuda, RunOptions()) == 1
+            chosen.add(parts)
+    assert {1, 2} <= chosen
+    assert micro_batches(spec, videos, torch.device("cpu"), RunOptions()) == 1
