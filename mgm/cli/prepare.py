@@ -1,12 +1,14 @@
 """The commands that make a dataset ready: `mgm prepare` and `mgm track`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mgm.cli.base import app
-from mgm.console import say
+from mgm.console import say, show
 from mgm.errors import UserError, nearest
 from mgm.files import read_json
 from mgm.spec import PUBLISHED, SHARED, Flow
@@ -98,7 +100,8 @@ def prepare(
         # Their size is a parameter.
         side = max(short_side, drawn.size)
         listing = list_drawn(drawn)
-        say(summary(write(listing, out, side, quality, processes, drawn, check, prune)))
+        with _kept(out):
+            say(summary(write(listing, out, side, quality, processes, drawn, check, prune)))
         return
     if source is None:
         raise UserError(f"{dataset}: needs --source, the folder of the videos")
@@ -120,7 +123,8 @@ def prepare(
         from mgm.data.published import list_published
 
         listing = list_published(dataset, source, split, choices)
-    say(summary(write(listing, out, short_side, quality, processes, None, check, prune)))
+    with _kept(out):
+        say(summary(write(listing, out, short_side, quality, processes, None, check, prune)))
 
 
 @app.command()
@@ -141,5 +145,16 @@ def track(
     """Write the optical flow of a dataset's videos, which masks may follow."""
     from mgm.data.prepare import write_tracks
 
-    write_tracks(folder, method, weights, processes)
+    with _kept(folder):
+        write_tracks(folder, method, weights, processes)
     say(f"{folder}: {method} tracks of all videos are there")
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Say after Ctrl-C what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        show(f"{folder}: stopped; what is done is kept, and the same command continues")
+        raise

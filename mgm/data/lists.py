@@ -158,7 +158,10 @@ def _path_and_values(where: str, line: str) -> list[str]:
     """Return the cells of a line of a list."""
     found = LINE.fullmatch(line.strip())
     if not found:
-        raise UserError(f"{where} is not PATH, PATH LABEL or PATH FRAMES LABEL: {line!r}")
+        raise UserError(
+            f"{where} is not PATH, PATH LABEL or PATH FRAMES LABEL: {line!r}; a table begins with "
+            "a header, in which the column of the videos is `path`"
+        )
     path, between, values = found[1], found[2] or "", found[3] or ""
     if path.startswith('"'):
         path = path[1:-1].replace('""', '"')

@@ -365,8 +365,8 @@ class Source:
         if not self.has_vectors:
             kind = f"{self.codec}, I-frames alone" if self.kinds else self.codec
             raise NoMotion(
-                f"{self.path}: has no motion vectors that FFmpeg exports ({kind}); prepare it by "
-                "`mgm prepare`, or choose a mask without motion"
+                f"{self.path}: has no motion vectors that FFmpeg exports ({kind}); `mgm prepare` "
+                "encodes it so that it has some"
             )
 
     @property

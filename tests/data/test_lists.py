@@ -106,6 +106,7 @@ def test_every_form_of_a_table(written, separator, index):
         ('"a.mp4 1\n', "line 1 is not PATH"),
         ('a.mp4,"x"y\n', "line 1: .*put quotes around whole cells"),
         ("name,walk\n", "line 1 is not PATH"),
+        ("video,action\na.mp4,run\n", "line 1 is not .* the column of the videos is `path`"),
         ("a.mp4 1\nb\x07.mp4 1\n", r"line 2 has U\+0007 \(control character\)"),
         ("a.mp4 1\nb\u200b.mp4 1\n", r"line 2 has U\+200B \(zero width space\)"),
         ("a.mp4 1\nb\tc.mp4 1\n", r"line 2 has U\+0009 \(control character\)"),

@@ -265,6 +265,26 @@ def contents(out: Path, command: list[str]) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in files(out).items()}
 
 
+def test_ctrl_c_says_what_is_kept_and_the_next_call_goes_on(source, tmp_path, monkeypatch):
+    out, write, done = tmp_path / "out", module.Writer.write, []
+
+    def stopped(*words):
+        if done:
+            raise KeyboardInterrupt
+        done.append(write(*words))
+        return done[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Writer, "write", stopped)
+        ended = called(out, "--source", source)
+    assert ended.exit_code
+    assert f"{out}: stopped; what is done is kept" in ended.stderr
+    [video] = (out / "videos").rglob("*.mp4")
+    before = video.stat().st_mtime_ns
+    assert called(out, "--source", source).exit_code == 0
+    assert video.stat().st_mtime_ns == before
+
+
 def test_two_callers_wait_for_one_another(source, tmp_path):
     results = []
     with locked(tmp_path / "out" / "prepare.lock", "the test"):
