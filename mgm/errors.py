@@ -40,9 +40,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {similar[0]}?" if similar else f"choose from {', '.join(names) or 'none'}"
 
 
-def require_new(path: Path, force: bool) -> None:
+def require_new(path: Path | None, force: bool) -> None:
     """Check that an output does not exist yet, or may be replaced."""
-    if path.exists() and not force:
+    if path is None:
+        if force:
+            raise UserError("--force: replaces a file; name it, or leave --force out")
+    elif path.exists() and not force:
         raise UserError(f"{path}: exists; choose another --out, or replace it by --force")
 
 

@@ -123,10 +123,20 @@ def test_help_lists_every_command(mgm):
         (["prepare", "drawn", "--out", "x", "--source", "y"], "drawn: takes no --source"),
         (["prepare", "k400", "--out", "x", "--target", "y"], "k400: takes no --target"),
         (["show", "nowhere.mp4"], "nowhere.mp4"),
+        # Options that would do nothing.
+        (["prepare", "shared", "--out", "x", "--quality", "9"], "shared: takes no --quality"),
+        (["prepare", "drawn", "--out", "x", "--short-side", "99"], "takes no --short-side"),
+        (["show", ".", "--out", "x.gif"], "--out x.gif: is the picture of a video"),
+        (["motion", ".", "--force"], "--force: replaces a file"),
+        (["controls", ".", "--force"], "--force: replaces a file"),
+        (["run", "spec.json", "--fields", "probe"], "--fields probe: runs nothing"),
+        (["run", "spec.json", "--data", "b=."], "--data b: no spec is of this dataset"),
+        (["run", "spec.json", "--data", "a=.", "--recompute"], "--recompute: no spec trains"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(mgm, words, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("spec.json").write_text('{"stage": "probe", "data": {"dataset": "a"}}')
     status, _, error = mgm(*words)
     assert status == 2
     [line] = error.splitlines()

@@ -24,8 +24,11 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an existing file."
 def show(
     source: Source,
     out: Annotated[
-        Path, typer.Option(help="The picture of a video: .gif, or .png with a row per mask.")
-    ] = Path("show.gif"),
+        Path | None,
+        typer.Option(
+            help="The picture of a video: .gif, or .png with a row per mask. Default: show.gif."
+        ),
+    ] = None,
     masks: Annotated[
         str, typer.Option(help="Masks, separated by commas; or all.")
     ] = "block,tube,mgm",
@@ -46,6 +49,8 @@ def show(
     from mgm.stages.show import show_bias
 
     names = [*MASKS] if masks == "all" else masks.split(",")
+    if out and source.is_dir():
+        raise UserError(f"--out {out}: is the picture of a video, and {source} is a folder")
     if bias:
         if bias.suffix != ".png":
             raise UserError(f"{bias}: the picture of --bias is a .png; name it so")
@@ -53,6 +58,7 @@ def show(
             raise UserError(f"{source}: --bias is for a folder that `mgm prepare` wrote")
         say("\n".join(show_bias(source, names, bias)))
         return
+    out = out or Path("show.gif")
     if out.suffix not in (".gif", ".png"):
         raise UserError(f"{out}: the picture is a .gif, or a .png; name it so")
     say("\n".join(look(source, names, out)))
@@ -80,8 +86,7 @@ def motion(
     """
     from mgm.stages.motion import table
 
-    if out:
-        require_new(out, force)
+    require_new(out, force)
     for line in table(source, out):
         say(line)
 
@@ -118,6 +123,8 @@ def predict(
     """Write the class of each video, and its scores, to one file."""
     from mgm.stages.apply import predict as compute
 
+    if options.split and not source.is_dir():
+        raise UserError(f"--split {options.split}: is of a prepared folder, and {source} is none")
     say(compute(source, weights, out, classes, options))
 
 
@@ -153,6 +160,5 @@ def controls(
     """
     from mgm.stages.controls import look
 
-    if csv:
-        require_new(csv, force)
+    require_new(csv, force)
     say(look(folder, csv, processes))

@@ -15,14 +15,15 @@ from mgm.spec import PUBLISHED, SHARED, Flow
 
 DATASETS = ("folder", "drawn", SHARED, *PUBLISHED)
 # The options of each kind of dataset, besides those that all have.
-WRITTEN = ("check", "prune")
-LISTED = ("source", "test", "first", *WRITTEN)
+WRITTEN = ("quality", "processes", "check", "prune")
+LISTED = ("source", "test", "first", "short_side", *WRITTEN)
 TAKEN: dict[str, tuple[str, ...]] = {
     "drawn": ("params", *WRITTEN),
     "derived": ("source", "target"),
     "folder": LISTED,
     "published": (*LISTED, "split"),
 }
+SHORT_SIDE, QUALITY = 256, 4
 Processes = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Worker processes. Default: one per core.")
 ]
@@ -59,10 +60,10 @@ def prepare(
     ] = 1,
     short_side: Annotated[
         int, typer.Option(min=16, max=4096, help="Most pixels of a video's short side.")
-    ] = 256,
+    ] = SHORT_SIDE,
     quality: Annotated[
         int, typer.Option(min=2, max=31, help="Of JPEG: 2 is the best and largest.")
-    ] = 4,
+    ] = QUALITY,
     processes: Processes = None,
     test: Annotated[
         str, typer.Option(help="The split to test on: test or val. Default: test, or else val.")
@@ -89,16 +90,17 @@ def prepare(
     kind = "derived" if derived else "published" if dataset in PUBLISHED else dataset
     given: dict[str, object] = {"params": params, "source": source, "target": target}
     given |= {"split": split > 1, "test": test, "first": first}
-    given |= {"check": check, "prune": prune}
+    given |= {"check": check, "prune": prune, "processes": processes}
+    given |= {"short_side": short_side != SHORT_SIDE, "quality": quality != QUALITY}
     for name, value in given.items():
         if value and name not in TAKEN[kind]:
-            raise UserError(f"{dataset}: takes no --{name}")
+            raise UserError(f"{dataset}: takes no --{name.replace('_', '-')}")
     if dataset == "drawn":
         from mgm.drawn.params import parse_params
 
         drawn = parse_params(read_json(params) if params else {}, str(params or "drawn"))
         # Their size is a parameter.
-        side = max(short_side, drawn.size)
+        side = max(SHORT_SIDE, drawn.size)
         listing = list_drawn(drawn)
         with _kept(out):
             say(summary(write(listing, out, side, quality, processes, drawn, check, prune)))

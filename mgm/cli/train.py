@@ -24,6 +24,8 @@ Fields = Annotated[
     str, typer.Option(help="Print the fields of a stage's spec, with their defaults, and exit.")
 ]
 
+TRAINED = {"pretrain", "finetune"}
+
 
 @app.command()
 @grouped
@@ -46,6 +48,8 @@ def run(
     skipped, and a stopped run continues. Start `mgm run` with torchrun to train in several
     processes.
     """
+    if fields and specs:
+        raise UserError(f"--fields {fields}: runs nothing; leave out {specs[0]}")
     if fields:
         if fields not in STAGES:
             raise UserError(f"--fields {fields}: {nearest(fields, STAGES)}")
@@ -54,7 +58,11 @@ def run(
     if not specs:
         raise UserError("mgm run: no spec; `mgm run --fields pretrain` lists what it may contain")
     where = places(data)
-    given = (complete(read_json(path), str(path), out) for path in specs)
+    given = [complete(read_json(path), str(path), out) for path in specs]
+    if unused := where.keys() - {spec.data.dataset for spec in given}:
+        raise UserError(f"--data {min(unused)}: no spec is of this dataset; leave it out")
+    if not TRAINED.intersection(spec.stage for spec in given) and (words := options.of_training):
+        raise UserError(f"{words[0]}: no spec trains; leave it out")
     wanted = [with_digest(spec, where) for spec in given]
     # A finished run should not cost an import of PyTorch.
     to_do = list[Spec]()
@@ -70,7 +78,7 @@ def run(
                 show(f"{spec.run_id}: waits for {lacks[0]}, which has no result")
                 to_do.remove(spec)
     for spec in to_do:
-        if spec.stage not in ("pretrain", "finetune") and processes() > 1:
+        if spec.stage not in TRAINED and processes() > 1:
             raise UserError(f"{spec.run_id}: a {spec.stage} runs in one process, without torchrun")
         if not parents(spec) and spec.model.misnamed:
             show(f"note: model.{spec.model.misnamed}; a name of your own, such as toy, says so")

@@ -212,8 +212,8 @@ def _start(
     for run, file in zip(runs, files):
         write_text(file, run.model_dump_json())
     words = [sys.executable, "-m", "mgm", "run", *map(str, files), "--out", str(folder)]
-    for key, place in workflow.places.items():
-        words += ["--data", f"{workflow.datasets[key].name or key}={place}"]
+    for key in dict.fromkeys(map(workflow.key, runs)):
+        words += ["--data", f"{workflow.datasets[key].name or key}={workflow.places[key]}"]
     words += workflow.execution.words()
     env = os.environ | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}

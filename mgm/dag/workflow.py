@@ -175,7 +175,7 @@ class Workflow:
         words = ["mgm", "run", *(str(self._spec_file(spec.run_id)) for spec in specs)]
         for key in dict.fromkeys(map(self.key, specs)):
             words += ["--data", f"{self.datasets[key].name or key}={self.places[key]}"]
-        words += ["--out", str(self.results), *self.execution.words()]
+        words += ["--out", str(self.results), *self.execution.words(specs[0].stage)]
         if batch in self.batches:
             return shlex.join([*words, "--mark", self.mark(batch)])
         return f"{shlex.join(words)} && touch {shlex.quote(self.mark(batch))}"

@@ -352,7 +352,7 @@ def codec_clip(
 
     The first slot stands for the I-frame, of which OneVision-Encoder keeps every patch. The clip
     hides K patches per slot on average, with random tie-breaking. At a ratio that leaves less than
-    a slot, part of the first slot is shown, at random.
+    a slot, part of the first slot is shown, at random. `mgm.spec.Pretrain` refuses such a ratio.
     """
     motion_BSN = _motion_of_slots(grid, magnitude_BSHW)
     motion_BSN[:, 0] = np.inf

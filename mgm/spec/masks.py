@@ -149,6 +149,20 @@ class Mask(FrozenModel):
             self.__dict__["version"] = MASKS[self.name].version
         return self
 
+    @model_validator(mode="after")
+    def _reads_its_settings(self):
+        info = MASKS.get(self.name, MaskInfo(guided=True))
+        if not self.jitter and self.name in MASKS and self.name != "mgm":
+            raise ValueError(
+                f"jitter is a setting of mask mgm, and {self.name} has none; remove it"
+            )
+        if self.guidance != "vectors" and not info.guided:
+            raise ValueError(
+                f"guidance {self.guidance} changes nothing: mask {self.name} follows no motion; "
+                "remove it"
+            )
+        return self
+
     @property
     def method(self) -> Method:
         """Return which tracks guide the mask."""

@@ -1,5 +1,5 @@
-"""Options of how a command computes: threads, workers and so on. No option of a run changes its
-result; those of embed and predict choose clips.
+"""Options of how a command computes: threads, workers and so on. Those of a run change its result
+by rounding alone; those of embed and predict choose clips.
 
 The table of controls stands here too, since studies, measures and reports share it.
 """
@@ -27,7 +27,7 @@ class ReadOptions(FrozenModel):
 
 
 class RunOptions(ReadOptions):
-    """Options of runs. They do not change a result, so they are no part of a run's id.
+    """Options of runs. They change a result by rounding alone, so a run's id has none of them.
 
     The command line, the files of scales, and the training loop share this value.
     To add an option, add a field here and the line that reads it.
@@ -51,10 +51,21 @@ class RunOptions(ReadOptions):
         """Return whether a run on this type of device uses torch.compile."""
         return self.compile == "on" or (self.compile == "auto" and device == "cuda")
 
-    def words(self) -> list[str]:
-        """Return the words of the command line for the options that differ from the defaults."""
+    @property
+    def of_training(self) -> list[str]:
+        """The words of the options that only training reads."""
+        return RunOptions(**self.model_dump(exclude=set(ReadOptions.model_fields))).words()
+
+    def words(self, stage: str = "pretrain") -> list[str]:
+        """Return the words of the command line for the options that differ from the defaults.
+
+        Args:
+            stage: of the runs. Options that they do not read are left out.
+        """
+        read = RunOptions if stage in ("pretrain", "finetune") else ReadOptions
         words: list[str] = []
-        for name, value in self.model_dump(exclude_defaults=True).items():
+        fields = self.model_dump(exclude_defaults=True, include={*read.model_fields})
+        for name, value in fields.items():
             text = f"{value:g}" if isinstance(value, float) else str(value)
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
         return words

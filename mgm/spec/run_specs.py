@@ -298,10 +298,15 @@ class Pretrain(Run):
 
     @model_validator(mode="after")
     def _mask_hides_some(self):
-        _, height, width = self.grid
+        slots, height, width = self.grid
         patches, hidden = height * width, self.hidden
         if not 0 < hidden < patches:
             raise ValueError(f"mask.ratio {self.mask.ratio} hides {hidden} of {patches} patches")
+        if self.mask.name == "codec-clip" and slots * (patches - hidden) <= patches:
+            raise ValueError(
+                f"mask codec-clip shows its first slot alone at mask.ratio {self.mask.ratio} of "
+                f"{slots} slots, so motion changes nothing; lower the ratio, or raise clips.frames"
+            )
         return self
 
     @model_validator(mode="after")

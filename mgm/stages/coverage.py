@@ -55,7 +55,10 @@ def _of_test_videos(spec: Measure, run: "RunContext", masks: Sequence[Mask]) -> 
 
 def usual_masks(jitter: bool) -> list[Mask]:
     """Return every mask at its usual ratio."""
-    return [Mask(name=name, ratio=info.ratio, jitter=jitter) for name, info in MASKS.items()]
+    return [
+        Mask(name=name, ratio=info.ratio, jitter=jitter or name != "mgm")
+        for name, info in MASKS.items()
+    ]
 
 
 def hidden_motion(

@@ -37,7 +37,7 @@ from mgm.spec import (
     title_of,
 )
 from mgm.study import recipes
-from mgm.study.scales import Scale, ScaleDataset
+from mgm.study.scales import Scale
 from mgm.study.schema import CONTROL_ROWS, SEED, Row, Study, View
 
 # Figures of the paper that show models. Figure 5 shows masks.
@@ -53,6 +53,26 @@ COLUMNS = (
     *("control", "run_id", "pretraining", "unit"),
     *("mask", "guidance", "backbone", "ratio", "epochs", "steps"),
 )
+
+
+class Videos(NamedTuple):
+    """The videos of runs: drawn by `generate`, of two others, or in a folder.
+
+    Attributes:
+        generate: parameters of a drawn dataset (`mgm.drawn`).
+        adapt: the keys of the source and the target of partial domain adaptation.
+        root: a folder that `mgm prepare` wrote.
+        name: in specs. Empty: its key.
+        recipe: the dataset whose recipe its runs have (`mgm.study.recipes`). Empty: its own.
+        digest: empty for a published set that is not prepared yet.
+    """
+
+    generate: Mapping[str, Any] = {}
+    adapt: tuple[str, ...] = ()
+    root: str = ""
+    name: str = ""
+    recipe: str = ""
+    digest: str = ""
 
 
 @dataclass
@@ -71,7 +91,7 @@ class Expansion:
     """
 
     specs: dict[str, Spec] = field(default_factory=dict)
-    datasets: dict[str, ScaleDataset] = field(default_factory=dict)
+    datasets: dict[str, Videos] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
     targets: dict[str, list[str]] = field(default_factory=dict)
     cells: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -344,8 +364,8 @@ class _Runs:
         key, videos = self._videos(dataset, at.dataset_seed)
         return videos.recipe or videos.name or key
 
-    def _videos(self, name: str, seed: int | None) -> tuple[str, ScaleDataset]:
-        """Return the key and the origin of a dataset's videos, with its digest. Add them."""
+    def _videos(self, name: str, seed: int | None) -> tuple[str, Videos]:
+        """Return the key and the videos of a dataset. Add them."""
         study, scale, known = self.study, self.scale, self.found.datasets
         shift = study.datasets[name].shift
         seed = seed if seed is None else seed + shift
@@ -355,22 +375,22 @@ class _Runs:
             return self._of_scale(place.use, seed)
         if place.adapt:
             (one, source), (two, target) = (self._videos(part, seed) for part in place.adapt)
-            own = {"name": SHARED, "recipe": source.recipe or source.name or one}
-            own |= {"digest": task_digest(SHARED, source.digest, target.digest)}
+            recipe = source.recipe or source.name or one
+            digest = task_digest(SHARED, source.digest, target.digest)
             key = name if seed is None else f"{name}-{seed}"
-            return key, known.setdefault(key, ScaleDataset(adapt=(one, two), **own))
+            made = Videos(adapt=(one, two), name=SHARED, recipe=recipe, digest=digest)
+            return key, known.setdefault(key, made)
         if place.generate is not None:
-            like = next((one for one in scale.datasets if scale.datasets[one].generate), "")
-            if not like:
+            drawn = {key: one.generate for key, one in scale.datasets.items() if one.generate}
+            if not drawn:
                 raise UserError(f"scale {scale.name}: draws no videos; name one that does")
-            return self._drawn(name, like, scale.datasets[like].generate | place.generate, seed)
+            like, fields = next(iter(drawn.items()))
+            return self._drawn(name, like, fields | place.generate, seed)
         root = os.path.expanduser(place.root.replace(SEED, str(seed)))
         # Datasets of the same folders share their runs.
         key = Path(root).name if place.seeded else name
         if key not in known:
-            known[key] = ScaleDataset(
-                root=root, recipe=place.recipe, digest=self._digest(key, root)
-            )
+            known[key] = Videos(root=root, recipe=place.recipe, digest=self._digest(key, root))
         elif known[key].root != root:
             raise UserError(
                 f"study {study.study}: {root} and {known[key].root} have the same name; rename one"
@@ -386,8 +406,8 @@ class _Runs:
             return ""
         return read_about(Path(root)).digest
 
-    def _of_scale(self, name: str, seed: int | None) -> tuple[str, ScaleDataset]:
-        """Return the key and the origin of a dataset of the scale."""
+    def _of_scale(self, name: str, seed: int | None) -> tuple[str, Videos]:
+        """Return the key and the videos of a dataset of the scale. Add them."""
         scale = self.scale
         if name not in scale.datasets:
             raise UserError(
@@ -400,25 +420,27 @@ class _Runs:
         key, known = name if seed is None else f"{name}-{seed}", self.found.datasets
         if key in known:
             return key, known[key]
-        if own.adapt:
-            (one, source), (two, target) = (self._of_scale(part, seed) for part in own.adapt)
-            digest = task_digest(name, source.digest, target.digest)
-            own = ScaleDataset(adapt=(one, two), name=name, recipe=own.recipe, digest=digest)
         if own.root:
-            own = own.model_copy(update={"digest": self._digest(key, own.root)})
-        # Its parts were added meanwhile.
-        return key, known.setdefault(key, own)
+            digest = self._digest(key, own.root)
+            return key, known.setdefault(key, Videos({}, (), own.root, "", own.recipe, digest))
+        if not own.adapt:
+            raise UserError(
+                f"scale {scale.name}: datasets.{name}: needs one of generate, adapt, root"
+            )
+        (one, source), (two, target) = (self._of_scale(part, seed) for part in own.adapt)
+        digest = task_digest(name, source.digest, target.digest)
+        return key, known.setdefault(key, Videos({}, (one, two), "", name, own.recipe, digest))
 
     def _drawn(
         self, name: str, like: str, fields: Mapping[str, Any], seed: int | None
-    ) -> tuple[str, ScaleDataset]:
-        """Return the key and the parameters of a drawn dataset. Specs call it `like`."""
+    ) -> tuple[str, Videos]:
+        """Return the key and the videos of a drawn dataset. Specs call it `like`."""
         key, known = name if seed is None else f"{name}-{seed}", self.found.datasets
         if key not in known:
             generate = dict(fields) if seed is None else {**fields, "seed": seed}
             digest = parse_params(generate, f"datasets.{name}.generate").digest
-            update = {"generate": generate, "name": like, "digest": digest}
-            known[key] = self.scale.datasets[like].model_copy(update=update)
+            recipe = self.scale.datasets[like].recipe
+            known[key] = Videos(generate, name=like, recipe=recipe, digest=digest)
         return key, known[key]
 
     def _title(self, name: str) -> str:

@@ -7,15 +7,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mgm.errors import UserError, valid
 from mgm.spec import Flow, FrozenModel, KnownBackbone, RunOptions
 from mgm.study import CONFIG, STUDIES
 from mgm.study.schema import (
     PAPER,
+    Dataset,
     Name,
     Numbers,
     Stage,
@@ -24,29 +25,6 @@ from mgm.study.schema import (
     read_yaml,
     require_names,
 )
-
-
-class ScaleDataset(FrozenModel):
-    """Where the videos of a dataset come from: one of `generate`, `adapt`, `root`."""
-
-    # Parameters of a drawn dataset (`mgm.drawn`).
-    generate: dict[str, Any] = Field(default_factory=dict)
-    # The source and the target of partial domain adaptation.
-    adapt: tuple[()] | tuple[str, str] = ()
-    # A folder that `mgm prepare` wrote.
-    root: str = ""
-    # Its name in specs; by default its name in the scale.
-    name: str = ""
-    # The dataset whose recipe its runs have (`mgm.study.recipes`); by default its own.
-    recipe: str = ""
-    # Filled in by `mgm.study.expand`. Published datasets have none.
-    digest: str = ""
-
-    @model_validator(mode="after")
-    def _has_a_source(self) -> Self:
-        if sum(map(bool, (self.generate, self.adapt, self.root))) != 1:
-            raise ValueError("needs one of generate, adapt, root")
-        return self
 
 
 class Steps(FrozenModel):
@@ -82,7 +60,8 @@ class Scale(FrozenModel):
     overrides: dict[Stage, dict[str, Any]] = Field(default_factory=dict)
     # Fields of the encoder that replace a backbone's. Empty: full sizes.
     backbones: dict[KnownBackbone, dict[str, int | str]] = Field(default_factory=dict)
-    datasets: dict[Name, ScaleDataset] = Field(default_factory=dict)
+    # Each has one of `generate`, `adapt` and `root`, and may have a `recipe`.
+    datasets: dict[Name, Dataset] = Field(default_factory=dict)
     # Method of the optical flow of Table 4b.
     flow: Flow = "raft-small"
     # Runs per job.

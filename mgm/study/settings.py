@@ -36,6 +36,8 @@ CLIPS = dict.fromkeys(leaves(Clips, "clips."), "columns.NAME or settings.pretrai
 SIZES = dict.fromkeys(MODEL.keys() - {"model.tubelet", "model.patch"}, "backbones.NAME")
 # A row from none has a model alone.
 UNTRAINED = dict.fromkeys({*leaves(Pretrain)} - {*MODEL}, "rows that are pretrained")
+# The fields of a scale's datasets.
+OF_SCALE = {"generate", "adapt", "root", "recipe"}
 # The kinds of view that read a field.
 READ_BY = {
     **dict.fromkeys(("x", "hue", "panel"), ("chart",)),
@@ -62,8 +64,12 @@ def require_effect(studies: Iterable[Study], scale: Scale) -> None:
 
     Settings that no run of these studies uses are checked, too.
     """
+    before = f"scale {scale.name}: "
+    for name, place in scale.datasets.items():
+        for field in sorted(place.model_fields_set - OF_SCALE):
+            raise UserError(f"{before}datasets.{name}.{field} has no effect; remove it")
     for layer in _of_scale(scale):
-        _require(layer, f"scale {scale.name}: ")
+        _require(layer, before)
     for study in studies:
         before = f"study {study.study}: "
         for where in _unread(study, scale):
@@ -148,8 +154,8 @@ def _of_study(study: Study, scale: Scale) -> Iterator[Layer]:
     for name, column in study.columns.items():
         where, kind = f"columns.{name}", STAGES[column.stage]
         decided = _decided(column.stage, [str(column.changes.get("name"))])
-        for row, fields in column.rows.items():
-            yield Layer(f"{where}.rows.{row}", kind, fields, decided)
+        for own_row, fields in column.rows.items():
+            yield Layer(f"{where}.rows.{own_row}", kind, fields, decided)
         del decided["name"]
         yield Layer(where, kind, column.changes, decided)
 

@@ -59,7 +59,7 @@ def problems(draw, max_clips=4):
 @settings(max_examples=20, deadline=None)
 @given(problem=problems(), jitter=st.booleans())
 def test_equals_the_slow_transcription(name, problem, jitter):
-    grid, ratio, seeds, motion = problem
+    (grid, ratio, seeds, motion), jitter = problem, jitter or name != "mgm"
     fast = make_mask(name, grid, ratio, seeds, motion, jitter=jitter).reshape(
         len(seeds), grid.slots, -1
     )

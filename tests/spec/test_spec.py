@@ -122,6 +122,9 @@ def _with(fields, path, value):
         ("pretrain", {"mask": {"name": "mgn"}}, ["mask.name", "did you mean mgm?", "'mgn'"]),
         ("pretrain", {"mask": {"ratio": 0.001}}, ["mask.ratio", "0.001", "0 of 196"]),
         ("pretrain", {"mask": {"edge": "clamp"}}, ["mask.edge", "remove it"]),
+        ("pretrain", {"mask": {"name": "tube", "jitter": False}}, ["jitter", "tube", "remove it"]),
+        ("pretrain", {"mask": {"name": "block", "guidance": "dis"}}, ["guidance dis", "block"]),
+        ("pretrain", {"mask": "codec-clip", "clips": {"frames": 8}}, ["codec-clip", "4 slots"]),
         # A stride is what a warped mask moves by.
         ("pretrain", {"mask": "warped", "clips": {"sampling": "segments"}}, ["warped", "segments"]),
         ("pretrain", {"optim": {"betas": [2, 3]}}, ["optim.betas.0", "got 2", "less than 1"]),

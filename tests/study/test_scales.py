@@ -78,7 +78,7 @@ def test_a_wrong_suite_is_refused_in_one_line(tmp_path, fields, named):
     [
         ({"seedz": 1}, "seedz is not a field"),
         ({"name": "../evil"}, "name"),
-        ({"datasets": {"x": {}}}, "needs one of generate, adapt, root"),
+        ({"datasets": {"x": {}}}, "datasets.x: needs one of"),
         ({"overrides": {"train": {}}}, "overrides.train"),
         ({"studies": []}, "studies is not a field"),
     ],

@@ -125,6 +125,7 @@ def test_a_setting_without_an_effect_is_refused_with_its_place(fields, named):
             "overrides.probe: model.patch has no effect",
         ),
         ({"overrides": {"pretrain": {"model.width": 8}}}, "it belongs to backbones.NAME"),
+        ({"datasets": {"x": {"root": "data/x", "title": "X"}}}, "datasets.x.title has no effect"),
         ({"overrides": {"finetune": {"seed": 3}}}, "overrides.finetune: seed has no effect"),
         (
             {"overrides": {"measure": {"clips.size": 8}}},
