@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mgm.errors import UserError, require_count, user_errors, valid
-from mgm.masking import Grid, mask_clips
+from mgm.masking import Grid, make_mask, mask_clips
 from mgm.rng import generator
 from mgm.spec import Clips, Mask, Views, mask_info
-from mgm.video.clip import Clip, Crop
+from mgm.video.clip import RESIDUAL_MASKS, Clip, Crop
 from mgm.video.motion import Motion
 from mgm.video.track import Track
 from mgm.video.transform import stride as draw_stride
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 
 def read(
-    video: str | Path, frames: Sequence[int] | np.ndarray | None = None, motion: bool = True
+    video: str | Path,
+    frames: Sequence[int] | np.ndarray | None = None,
+    motion: bool = True,
+    residual: bool = False,
 ) -> Clip:
     """Decode frames of a video and their motion vectors, from the start of the file.
 
@@ -42,18 +45,22 @@ def read(
         video: a file. With `motion`, its codec must have motion vectors.
         frames: frame numbers from 0, in any order. Default: all.
         motion: read motion vectors. They guide masks.
+        residual: estimate what motion compensation leaves of the frames' luma, from decoded pixels.
+            It differs from the decoder's own in fades, and in B-frames of MPEG-4.
 
     Returns:
-        frames_THWC, motion_THW2, distance_THW and has_motion_T, see `mgm.video.clip.Clip`.
+        frames_THWC, motion_THW2, distance_THW and has_motion_T, and with `residual`, residual_THW
+        and intra_THW, see `mgm.video.clip.Clip`.
 
     Raises:
         NoMotion: the codec has no motion vectors.
-        UserError: the file cannot be read, or has fewer frames than requested.
+        UserError: the file cannot be read, or has fewer frames than requested; a frame whose
+            residual is requested is interlaced.
     """
     # PyAV takes long to import, and a track does not need it.
     from mgm.video import decode
 
-    return decode.read(video, frames, motion)
+    return decode.read(video, frames, motion, residual)
 
 
 def packets(video: str | Path) -> np.ndarray:
@@ -182,7 +189,8 @@ def masks(
     Args:
         motion: of the clip's frames: a slice of a track, or a clip from `read`. `tubelet` divides
             its number of frames.
-        mask: a name, such as "mgm", "tube" or "block", or settings of a mask.
+        mask: a name, such as "mgm", "tube" or "block", or settings of a mask. "codec-residual" and
+            "codec-fused" need a clip that was read with its residual.
         seed: of the mask's random draws.
         ratio: the share of patches to hide. Default: that of `mask`; for a name, that of its paper,
             such as 0.75 for "mgm" and 0.9 for "tube".
@@ -204,7 +212,8 @@ def masks(
         UserError: the mask does not exist, its guidance needs more than the motion, or tubelets or
             patches do not fill the clip.
     """
-    settings = _settings(mask, ratio)
+    scored = mask if isinstance(mask, str) and mask in RESIDUAL_MASKS else ""
+    settings, clip = _settings("codec-clip" if scored else mask, ratio), motion
     if not isinstance(motion, Clip | Motion):
         kind = type(motion).__name__
         raise UserError(
@@ -244,6 +253,11 @@ def masks(
         raise UserError("motion: has vectors that are not finite, or a distance of 0")
     sizes = Grid(len(motion) // tubelet, rows, columns)
     seed_1 = np.array([_seed(seed)], np.int64)
+    if scored:
+        if not isinstance(clip, Clip):
+            raise UserError(f"mask {scored} needs a clip; read it by residual=True")
+        masked_1L = make_mask(settings, sizes, clip.score(scored, tubelet)[None], seed_1)
+        return masked_1L.reshape(-1, rows, columns)
     masked_1L, _ = mask_clips(settings, sizes, [motion], seed_1, tubelet, stride)
     return masked_1L.reshape(-1, rows, columns)
 

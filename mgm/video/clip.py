@@ -1,15 +1,18 @@
 """A clip: frames of a video and their motion, whole or under a crop."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from mgm.errors import require_count, valid
+from mgm.errors import UserError, require_count, valid
 from mgm.spec import Clips
 from mgm.video.crop import Crop
-from mgm.video.motion import Motion
+from mgm.video.motion import Motion, per_slot
 from mgm.video.transform import random_crop, view_crop
+
+# Masks that follow what a clip's vectors do not predict. They are those of codec-clip, by `score`.
+RESIDUAL_MASKS = ("codec-residual", "codec-fused")
 
 
 @dataclass(frozen=True, repr=False)
@@ -19,10 +22,15 @@ class Clip:
     Args:
         frames_THWC: uint8 RGB.
         motion: their motion, cut as the frames are. None: read without it.
+        residual_THW: int16, what motion compensation leaves of their luma, an estimate, cut as the
+            frames are. Of intra-coded cells, what differs from the cell's mean. None: not read.
+        intra_THW: True for cells of 8 x 8 pixels without a vector.
     """
 
     frames_THWC: np.ndarray
     motion: Motion | None = None
+    residual_THW: np.ndarray | None = None
+    intra_THW: np.ndarray | None = None
 
     def __repr__(self) -> str:
         has_mv = int(self.has_motion_T.sum())
@@ -32,7 +40,8 @@ class Clip:
     def __getitem__(self, index: Any) -> "Clip":
         """Return the clip of some of the frames; of one, by its number."""
         index = [index] if isinstance(index, int | np.integer) else index
-        return Clip(self.frames_THWC[index], self.motion and self.motion[index])
+        left = [x if x is None else x[index] for x in (self.residual_THW, self.intra_THW)]
+        return Clip(self.frames_THWC[index], self.motion and self.motion[index], *left)
 
     @property
     def height(self) -> int:
@@ -76,7 +85,33 @@ class Clip:
         require_count("size", size)
         crop.require_in(self.height, self.width)
         motion = self.motion and self.motion.under(crop, size, (self.height, self.width))
-        return Clip(np.stack([cut(frame, crop, size) for frame in self.frames_THWC]), motion)
+        frames_THWC = np.stack([cut(frame, crop, size) for frame in self.frames_THWC])
+        if self.motion is None or self.intra_THW is None or self.residual_THW is None:
+            return Clip(frames_THWC, motion)
+        left_THW = np.stack([cut(left_HW, crop, size) for left_HW in self.residual_THW])
+        # Cells are cut as distances are.
+        cells = replace(self.motion, distance_THW=self.intra_THW)
+        intra_THW = cells.under(crop, size, (self.height, self.width)).at_centres.distance_THW
+        return Clip(frames_THWC, motion, left_THW, intra_THW)
+
+    def score(self, name: str, tubelet: int) -> np.ndarray:
+        """Return what a mask of `RESIDUAL_MASKS` follows, per slot and cell, (S, H, W) float32.
+
+        It is the mean size of the residual. For codec-fused, it and the speed are divided by the
+        95th percentile of their frame, cut off at 1, and averaged.
+        """
+        import cv2
+
+        if self.residual_THW is None:
+            raise UserError(f"mask {name} needs the residual; read the clip by residual=True")
+        speed_THW, left_THW = self.known.at_centres.speed_THW, list[np.ndarray]()
+        sides = speed_THW.shape[:0:-1]
+        for left_HW in np.abs(self.residual_THW).astype(np.float32):
+            left_THW.append(cv2.resize(left_HW, sides, interpolation=cv2.INTER_AREA))
+        score_THW = np.stack(left_THW)
+        if name == "codec-fused":
+            score_THW = (_of_largest(score_THW) + _of_largest(speed_THW)) / 2
+        return per_slot(score_THW, tubelet)
 
     def cut_to(self, size: int) -> "Clip":
         """Cut the largest square out of the middle, and scale it to `size` x `size` pixels."""
@@ -103,6 +138,12 @@ class Clip:
         with valid("cut_at_random: "):
             clips = Clips(size=max(size, 8), crop=crop, flip=flip)
         return self.cut(random_crop(clips, self.height, self.width, seed), size)
+
+
+def _of_largest(x_THW: np.ndarray) -> np.ndarray:
+    """Return values over their frame's 95th percentile, at most 1."""
+    top_T = np.percentile(x_THW, 95, axis=(1, 2), keepdims=True)
+    return np.minimum(x_THW / np.maximum(top_T, np.finfo(np.float32).tiny), 1)
 
 
 def cut(frame_HWC: np.ndarray, crop: Crop, size: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import re
 import struct
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from io import BytesIO
@@ -28,7 +29,16 @@ from av.video.reformatter import VideoReformatter
 from mgm.errors import NoMotion, UserError
 from mgm.video.clip import Clip
 from mgm.video.motion import UPRIGHT, Rotation, rasterise
-from mgm.video.references import NO_REFERENCES, REORDERED, Order, References, luma, reach, referring
+from mgm.video.references import (
+    NO_REFERENCES,
+    REORDERED,
+    Order,
+    References,
+    luma,
+    reach,
+    referring,
+    residual,
+)
 from mgm.video.track import B_PICTURES, Facts, Track, TrackWriter
 
 EXPORT_VECTORS = 1 << 28  # AV_CODEC_FLAG2_EXPORT_MVS
@@ -50,6 +60,7 @@ COLUMNS = (
     *("source", "w", "h", "src_x", "src_y", "dst_x", "dst_y"),
     *("motion_x", "motion_y", "motion_scale"),
 )
+NO_VECTORS = np.empty(0, [(name, "<i4") for name in COLUMNS])
 PACKET = np.dtype([("time_s", "<f8"), ("size", "<u4"), ("key", "?"), ("position", "<i8")])
 MESSAGES = 100  # bytes: larger packets have a picture
 MOST_DAMAGED = 0.05  # share of a file's packets that may not decode
@@ -78,7 +89,7 @@ class Picture:
         references: References = NO_REFERENCES,
         aperture: tuple[int, int] = (0, 0),
     ):
-        self.frame, self.kind = frame, PictureType(frame.pict_type).name
+        self.frame, self.kind, self.codec = frame, PictureType(frame.pict_type).name, codec
         self.references, self.aperture = references, aperture
         # `frame.side_data` would create a reference cycle with the frame. Then pictures would stay
         # in memory until Python's cycle collector runs.
@@ -125,8 +136,20 @@ class Picture:
         """Return how far vectors reach. None: to the nearest I- and P-pictures."""
         if all(far < 2 for side in self.references for far, _ in side):
             return None
-        found = [[(far, self.luma(frame)) for far, frame in side] for side in self.references]
-        return reach(vectors, self.luma(self.frame), found)
+        return reach(vectors, self.luma(self.frame), self._found)
+
+    @property
+    def _found(self) -> list[list[tuple[int, np.ndarray]]]:
+        """The luma of the pictures that vectors may point to."""
+        return [[(far, self.luma(frame)) for far, frame in side] for side in self.references]
+
+    def residual(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return residual_HW of the frame as shown, and intra_HW, its cells without a vector."""
+        vectors = NO_VECTORS if self.vectors is None else self.vectors
+        left_HW = residual(vectors, self.luma(self.frame), self._found, self.codec == "h264")
+        sides, ones_N = (self.frame.height, self.frame.width), np.ones(len(vectors), np.uint8)
+        _, has_HW = rasterise(vectors, *sides, self.rotation, ones_N)
+        return self.rotation.apply(left_HW), has_HW == 0
 
     def luma(self, frame: av.VideoFrame) -> np.ndarray:
         """Return the part of a frame's luma that this picture shows, (H, W) uint8, not turned."""
@@ -392,19 +415,31 @@ class Source:
 
 
 def read(
-    path: str | Path, frame_indices: Sequence[int] | np.ndarray | None = None, motion: bool = True
+    path: str | Path,
+    frame_indices: Sequence[int] | np.ndarray | None = None,
+    motion: bool = True,
+    residual: bool = False,
 ) -> Clip:
     """Decode frames from the start of a file (`mgm.api.read`). None: all frames."""
     index_T = None if frame_indices is None else _indices(path, frame_indices)
     wanted = None if index_T is None else set(index_T.tolist())
+    if residual and not motion:
+        raise UserError(f"{path}: its residual needs motion; leave out motion=False")
     source, writer, reformatter = Source(path, motion), TrackWriter(), VideoReformatter()
     if motion:
         source.require_vectors()
-    frame_of = dict[int, np.ndarray]()
+    frame_of, left_of = dict[int, np.ndarray](), dict[int, tuple[np.ndarray, np.ndarray]]()
     for index, picture in enumerate(source):
         chosen = wanted is None or index in wanted
         if chosen:
             frame_of[index] = np.array(picture.rgb(reformatter))
+        if chosen and residual:
+            if picture.frame.interlaced_frame:
+                raise UserError(
+                    f"{path}: frame {index} is interlaced, so its residual is not known; "
+                    "deinterlace the file: ffmpeg -vf bwdif"
+                )
+            left_of[index] = picture.residual()
         writer.add(picture.kind, *(picture.cells() if chosen else ()))
         # The distances of the last B-frames depend on the next reference. A file of I-frames alone
         # is known at its second kind of picture.
@@ -415,7 +450,11 @@ def read(
         index_T = np.arange(len(frame_of))
     _require_frames(source, index_T)
     frames_THWC = np.stack([frame_of[index] for index in index_T.tolist()])
-    return Clip(frames_THWC, _track(source, writer).motion(index_T) if motion else None)
+    clip = Clip(frames_THWC, _track(source, writer).motion(index_T) if motion else None)
+    if not residual:
+        return clip
+    left_THW, intra_THW = map(np.stack, zip(*(left_of[index] for index in index_T.tolist())))
+    return replace(clip, residual_THW=left_THW, intra_THW=intra_THW)
 
 
 def source_track(path: str | Path) -> Track:

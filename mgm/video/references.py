@@ -15,6 +15,7 @@ import av
 import numpy as np
 from av.video.frame import PictureType
 
+from mgm.video.motion import CELL, UPRIGHT, cells, rasterise
 from mgm.video.track import B_PICTURES
 
 UNKNOWN = 4  # pictures that one chooses from, if its head cannot be read
@@ -29,6 +30,7 @@ PLACES = np.array([-3, -1, 1, 3])
 BETTER = 0.9  # of the error at the nearest reference, below which another one is chosen
 HEAD = 64  # bytes of a NAL unit that are read
 SLICES, SPS, PPS = (1, 5), 7, 8
+SIX = np.array([1, -5, 20, 20, -5, 1]) / 32  # H.264's filter of half pixels
 # Profiles whose SPS has fields about chroma.
 HIGH = (44, 83, 86, 100, 110, 118, 122, 128, 244)
 
@@ -305,6 +307,93 @@ def reach(
         error_KN[0] *= BETTER
         reach_N[chosen] = np.array([one for one, _ in found], np.uint8)[error_KN.argmin(0)]
     return reach_N
+
+
+def residual(
+    vectors: np.ndarray,
+    luma_HW: np.ndarray,
+    references: Sequence[Sequence[tuple[int, np.ndarray]]],
+    half: bool,
+) -> np.ndarray:
+    """Return what motion compensation leaves of a picture, (H, W) int16.
+
+    A cell with a past and a future vector has the best of both, and of their mean. Of one without a
+    vector, which is intra-coded, it is what differs from the cell's mean.
+
+    Args:
+        vectors, luma_HW, references: see `reach`.
+        half: half pixels are those of H.264. Otherwise they are bilinear.
+    """
+    reach_N, future_N = reach(vectors, luma_HW, references), vectors["source"] > 0
+    (height, width), own_HW = luma_HW.shape, luma_HW.astype(np.float32)
+    made = list[tuple[np.ndarray, np.ndarray]]()
+    for side_N, found, sign in zip((~future_N, future_N), references, (-1, 1)):
+        place = np.zeros(256, np.uint8)  # of each reach. 0: a cell has no vector of this side
+        place[[far for far, _ in found]] = 1 + np.arange(len(found))
+        side = vectors[side_N], height, width, UPRIGHT, place[reach_N[side_N]]
+        moved_HW2, place_HW = rasterise(*side)
+        predicted_HW = np.zeros_like(own_HW)
+        for number, (_, other_HW) in enumerate(found, start=1):
+            if (here_HW := place_HW == number).any():
+                other_HW = _moved(other_HW, sign * moved_HW2, half)
+                np.copyto(predicted_HW, other_HW, where=_pixels(here_HW, luma_HW))
+        made.append((predicted_HW, place_HW > 0))
+    (past_HW, has_past_HW), (future_HW, has_future_HW) = made
+    both_HW = has_past_HW & has_future_HW
+    mean_HW = np.floor((past_HW + future_HW + 1) / 2)
+    left_HW = own_HW - _pixels(np.rint(_means(own_HW)), luma_HW)
+    least_HW = np.full(both_HW.shape, np.inf)
+    for predicted_HW, has_HW in (*made, (mean_HW, both_HW)):
+        if has_HW.any():
+            difference_HW = own_HW - predicted_HW
+            error_HW = _means(np.abs(difference_HW))
+            better_HW = has_HW & (error_HW < least_HW)
+            least_HW = np.where(better_HW, error_HW, least_HW)
+            np.copyto(left_HW, difference_HW, where=_pixels(better_HW, luma_HW))
+    return left_HW.astype(np.int16)
+
+
+def _pixels(cells_HW: np.ndarray, luma_HW: np.ndarray) -> np.ndarray:
+    """Return the cell's value at each pixel of a picture."""
+    height, width = luma_HW.shape
+    return cells_HW.repeat(CELL, 0).repeat(CELL, 1)[:height, :width]
+
+
+def _means(pixels_HW: np.ndarray) -> np.ndarray:
+    """Return the mean of each cell. The edge is repeated."""
+    import cv2
+
+    rows, columns = map(cells, pixels_HW.shape)
+    down, across = CELL * rows - pixels_HW.shape[0], CELL * columns - pixels_HW.shape[1]
+    whole_HW = cv2.copyMakeBorder(pixels_HW, 0, down, 0, across, cv2.BORDER_REPLICATE)
+    return cv2.resize(whole_HW, (columns, rows), interpolation=cv2.INTER_AREA)
+
+
+def _moved(luma_HW: np.ndarray, source_HW2: np.ndarray, half: bool) -> np.ndarray:
+    """Return a picture whose cells are from elsewhere in `luma_HW`, by so many pixels."""
+    import cv2
+
+    remap: Any = cv2.remap
+    place_HW2 = _pixels(source_HW2, luma_HW) + np.indices(luma_HW.shape, np.float32)[
+        ::-1
+    ].T.swapaxes(0, 1)
+    if half:
+        luma_HW, place_HW2 = _doubled(luma_HW), 2 * place_HW2
+    return remap(luma_HW, place_HW2, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _doubled(luma_HW: np.ndarray) -> np.ndarray:
+    """Return a picture of twice the size, with H.264's half pixels in between."""
+    import cv2
+
+    out, one = np.empty((2 * luma_HW.shape[0], 2 * luma_HW.shape[1]), np.uint8), np.ones(1)
+    out[::2, ::2] = luma_HW
+    for y, x in ((0, 1), (1, 0), (1, 1)):
+        kernels, anchor = (SIX if x else one, SIX if y else one), (2 * x, 2 * y)
+        out[y::2, x::2] = cv2.sepFilter2D(
+            luma_HW, -1, *kernels, anchor=anchor, borderType=cv2.BORDER_REPLICATE
+        )
+    return out
 
 
 def luma(frame: av.VideoFrame) -> np.ndarray:

@@ -343,6 +343,32 @@ def codec_clip(grid, ratio, seed, motion):
     return of_clip(grid, ratio, lambda token: (moves[token], order[token]))
 
 
+def codec_residual(residual, speed, tubelet):
+    """Return the score of each slot's cells: the mean size of the residual in 8 x 8 pixels."""
+    frames = [
+        [
+            [float(np.abs(left[y : y + 8, x : x + 8]).mean()) for x in range(0, len(left[0]), 8)]
+            for y in range(0, len(left), 8)
+        ]
+        for left in residual
+    ]
+    return [
+        sum(np.array(x, f) for x in frames[t : t + tubelet]) for t in range(0, len(frames), tubelet)
+    ]
+
+
+def codec_fused(residual, speed, tubelet):
+    """Return the mean of residual and speed, each over its frame's 95th percentile, at most 1."""
+    frames = []
+    for parts in zip(codec_residual(residual, speed, 1), speed):
+        shares = []
+        for part in parts:
+            top = max(np.percentile(part, 95), np.finfo(f).tiny)
+            shares.append(np.array([[min(x / top, 1) for x in row] for row in part]))
+        frames.append(sum(shares) / 2)
+    return [sum(frames[t : t + tubelet]).astype(f) for t in range(0, len(frames), tubelet)]
+
+
 def green_noise(grid, ratio, seed, motion):
     """Convolve once with scipy and the whole 3-D kernel, instead of in three passes."""
     reach = 6

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 
@@ -50,6 +51,17 @@ def moving_square(frames=24, height=64, width=64, step=(4, 0), side=24, seed=0) 
         top = ((height - side) // 2 + step[1] * t) % (height - side + 1)
         frames_THWC[t, top : top + side, left : left + side] = square
     return frames_THWC
+
+
+def pan(speed, frames, height=96, width=128):
+    """Return frames (T, H, W, 3) of fine noise that moves right by `speed` pixels per frame."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (height, width + int(speed * frames) + 8)).astype(np.uint8)
+    noise = cv2.GaussianBlur(noise, (0, 0), 0.7)
+    for t in range(frames, 0, -1):
+        shift = np.float32([[1, 0, -speed * t], [0, 1, 0]])
+        frame_HW = cv2.warpAffine(noise, shift, (width, height), flags=cv2.INTER_CUBIC)
+        yield np.repeat(frame_HW[..., None], 3, 2)
 
 
 def write_video(

@@ -1,7 +1,6 @@
 import math
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +12,7 @@ from mgm.video.crop import Crop
 from mgm.video.decode import read
 from mgm.video.motion import Motion, Rotation, cells, rasterise, reference_distance, rotated
 from mgm.video.transform import random_crop
-from tests.helpers.videos import moving_square, write_video
+from tests.helpers.videos import moving_square, pan, write_video
 
 NAMES = ("source", "w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")
 VECTOR = np.dtype([(name, np.int32) for name in NAMES])
@@ -128,17 +127,6 @@ def test_a_known_motion_is_found_whatever_the_reference(tmp_path, name, options,
     found = np.array([np.median(vectors, 0) for vectors in moving[1:-1]])
     assert len(found) >= 3
     assert np.abs(found - step).max() <= 1, found
-
-
-def pan(speed, frames, height=96, width=128):
-    """Return frames (T, H, W, 3) of fine noise that moves right by `speed` pixels per frame."""
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (height, width + int(speed * frames) + 8)).astype(np.uint8)
-    noise = cv2.GaussianBlur(noise, (0, 0), 0.7)
-    for t in range(frames, 0, -1):
-        shift = np.float32([[1, 0, -speed * t], [0, 1, 0]])
-        frame_HW = cv2.warpAffine(noise, shift, (width, height), flags=cv2.INTER_CUBIC)
-        yield np.repeat(frame_HW[..., None], 3, 2)
 
 
 @pytest.mark.parametrize(
