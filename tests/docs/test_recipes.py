@@ -108,6 +108,23 @@ def test_an_encoder_sees_the_kept_patches_alone_and_where_they_lie(tmp_path):
     assert (moved_1D - feature_1D).abs().max() > 1e-3
 
 
+def test_onevisions_recipe_keeps_the_first_frame_and_what_moves(tmp_path):
+    module, frames_THWC = recipe("onevision"), moving_square(64, 96, 128, (1, 0), side=32)
+    path = write_video(tmp_path / "video.mp4", frames_THWC, g=64, crf=30)
+    frames_THWC, position_V3 = module.chosen(path)
+    assert frames_THWC.shape == (64, 576, 576, 3)
+    assert position_V3.shape == (10_368, 3)
+    assert len(np.unique(module.flat(position_V3))) == 10_368
+    assert (position_V3[:1296, 0] == 0).all()
+    t, row, column = position_V3[1296:].T
+    assert t.min() > 0
+    # The square has moved t pixels to the right. The frames are scaled by 4.5.
+    left, top = 4.5 * (8 + t), 72 + 4.5 * 32
+    across, down = 16 * column + 8 - left, 16 * row + 8 - top
+    inside = (across > -32) & (across < 176) & (down > -32) & (down < 176)
+    assert inside.mean() > 0.7
+
+
 @pytest.mark.slow
 def test_torchcodecs_clips_have_the_masks_of_decords(videos):
     """torchcodec brings no FFmpeg, so `bench` lends it PyAV's."""
