@@ -1,5 +1,6 @@
 """Make a batch's masks: check the arguments, then call the mask's function."""
 
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -150,5 +151,22 @@ def _drawn(
             if displacement_BSHW2 is None or displacement_BSHW2.shape != (*shape, 2):
                 raise UserError(f"mask {mask.name!r} needs displacement_BSHW2 of {(*shape, 2)}")
             motion.append(displacement_BSHW2.astype(np.float32))
-    function = FUNCTIONS.get(mask.name) or own_mask(mask.name)
-    return mask, function(mask, grid, seed_B, *motion)
+    if function := FUNCTIONS.get(mask.name):
+        return mask, function(mask, grid, seed_B, *motion)
+    try:
+        return mask, own_mask(mask.name)(mask, grid, seed_B, *motion)
+    except UserError:
+        raise
+    except Exception as error:
+        *_, place = traceback.extract_tb(error.__traceback__)[:2]
+        sizes = ""
+        if motion:
+            rows, columns = motion[0].shape[2:4]
+            sizes = (
+                f"; the grid has {grid.height} x {grid.width} patches, and magnitude_BSHW "
+                f"{rows} x {columns} cells (mgm.masking.largest_motion brings them to patches)"
+            )
+        raise UserError(
+            f"mask {mask.name}: {place.filename}:{place.lineno}: "
+            f"{type(error).__name__}: {error}{sizes}"
+        ) from error

@@ -12,13 +12,12 @@ import numpy as np
 
 from mgm.masking import draws
 from mgm.masking.boxes import Boxes, Grid, distance
+from mgm.masking.cells import FINE, resampled, sum_per_patch, summed_motion
 from mgm.masking.draws import sort_key, topk_mask
 from mgm.spec.masks import Mask
 
 # --- MGMAE (Huang et al., ICCV 2023, 3.2 and 3.3) ---
 # Source: MCG-NJU/MGMAE, masking_generator.py and engine_for_mgmae.py
-
-FINE = 2  # cells of the warped map per side of a patch
 
 
 def warped(
@@ -77,21 +76,6 @@ def _falloff(patches: int) -> np.ndarray:
     return np.exp(-np.square(cell[:, None] - patch)).astype(np.float32)
 
 
-def resampled(cells_BSHWX: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Return the value of any grid at the centre of each fine cell: (B, S, rows, columns, ...)."""
-    height, width = cells_BSHWX.shape[2:4]
-    row = (2 * np.arange(rows) + 1) * height // (2 * rows)
-    column = (2 * np.arange(columns) + 1) * width // (2 * columns)
-    return cells_BSHWX[:, :, row][:, :, :, column]
-
-
-def sum_per_patch(x_BSHW: np.ndarray) -> np.ndarray:
-    """Sum the FINE x FINE fine cells of each patch: (B, S, rows, columns) to (B, S, patches)."""
-    fine = [x_BSHW[:, :, i::FINE, j::FINE] for i in range(FINE) for j in range(FINE)]
-    sum_BSHW = sum(fine[1:], start=fine[0])
-    return sum_BSHW.reshape(*sum_BSHW.shape[:2], -1)
-
-
 def _pulled(map_BHW: np.ndarray, shift_BHW2: np.ndarray, base_BHW: np.ndarray) -> np.ndarray:
     """Sample the map at each cell plus its shift, bilinearly; outside the frame, the base map."""
     _, rows, columns = map_BHW.shape
@@ -148,13 +132,8 @@ def motion_bins(
 
 def _motion_of_clip(grid: Grid, magnitude_BSHW: np.ndarray) -> np.ndarray:
     """Return the motion of each patch, summed over its quarters and over slots: (B, patches)."""
-    motion_BSN = _motion_of_slots(grid, magnitude_BSHW)
+    motion_BSN = summed_motion(grid, magnitude_BSHW)
     return sum(motion_BSN.swapaxes(0, 1)[1:], start=motion_BSN[:, 0])
-
-
-def _motion_of_slots(grid: Grid, magnitude_BSHW: np.ndarray) -> np.ndarray:
-    """Return the motion of each patch, summed over its 2 x 2 quarters: (B, S, patches)."""
-    return sum_per_patch(resampled(magnitude_BSHW, FINE * grid.height, FINE * grid.width))
 
 
 # --- V-JEPA (Bardes et al., 2024) ---
@@ -340,7 +319,7 @@ def codec_keep(
     A patch's motion is the sum over its 2 x 2 quarters. Ties are broken in the same order in every
     slot, so a clip without motion has a tube mask. It is the opposite of MGM.
     """
-    motion_BSN = _motion_of_slots(grid, magnitude_BSHW)
+    motion_BSN = summed_motion(grid, magnitude_BSHW)
     ties_B1N = draws.bits(seed_B, draws.TIES, grid.patches)[:, None]
     return topk_mask(sort_key(motion_BSN, ties_B1N), mask.hidden(grid.patches))
 
@@ -354,7 +333,7 @@ def codec_clip(
     hides K patches per slot on average, with random tie-breaking. At a ratio that leaves less than
     a slot, part of the first slot is shown, at random. `mgm.spec.Pretrain` refuses such a ratio.
     """
-    motion_BSN = _motion_of_slots(grid, magnitude_BSHW)
+    motion_BSN = summed_motion(grid, magnitude_BSHW)
     motion_BSN[:, 0] = np.inf
     motion_BL = motion_BSN.reshape(len(seed_B), -1)
     order_BL = draws.bits(seed_B, draws.TIES, motion_BL.shape[1])

@@ -11,6 +11,7 @@ import numpy as np
 
 from mgm.masking import draws
 from mgm.masking.boxes import Boxes, Grid, constant_size, first_centre, first_size
+from mgm.masking.cells import largest_motion
 from mgm.masking.draws import sort_key, topk_mask
 from mgm.spec.masks import Mask
 
@@ -159,7 +160,7 @@ def mgm_sparse(
     if fewer than K patches move. A slot without motion keeps the previous slot's set. In slot 0,
     such a set is random.
     """
-    motion_BSN = _fastest(grid, magnitude_BSHW).reshape(-1, grid.slots, grid.patches)
+    motion_BSN = largest_motion(grid, magnitude_BSHW)
     ties_BSN = draws.bits(seed_B, draws.TIES, grid.slots * grid.patches).reshape(motion_BSN.shape)
     hidden_BSN = topk_mask(-sort_key(motion_BSN, ties_BSN), mask.hidden(grid.patches))
     slots = [hidden_BSN[:, 0]]
@@ -167,19 +168,6 @@ def mgm_sparse(
         moves_B1 = (motion_BSN[:, slot] > 0).any(1, keepdims=True)
         slots.append(np.where(moves_B1, hidden_BSN[:, slot], slots[-1]))
     return np.stack(slots, 1)
-
-
-def _fastest(grid: Grid, magnitude_BSHW: np.ndarray) -> np.ndarray:
-    """Return the largest magnitude of the cells that each patch touches: (B, S, H, W)."""
-    largest = magnitude_BSHW
-    for axis, patches in ((2, grid.height), (3, grid.width)):
-        cells = largest.shape[axis]
-        parts = [
-            largest.take(range(i * cells // patches, -(-(i + 1) * cells // patches)), axis)
-            for i in range(patches)
-        ]
-        largest = np.stack([part.max(axis) for part in parts], axis)
-    return largest
 
 
 def _jittered_size(mask: Mask, grid: Grid, seed_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

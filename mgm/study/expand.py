@@ -271,7 +271,7 @@ class _Runs:
         backbone, epochs = row.backbone or self.study.backbone, row.epochs or self.study.epochs
         mask = row.mask or "mgm"
         if self.scale.backbones and backbone not in self.scale.backbones:
-            raise UserError(f"scale {self.scale.name}: backbones lacks {backbone}; add its sizes")
+            raise UserError(f"{self.scale.place}: backbones lacks {backbone}; add its sizes")
         recipe = recipes.pretrain(self._recipe(at, source), mask, epochs, backbone)
         own: dict[str, Any] = {"mask.name": row.mask} if row.mask else {}
         own |= ({"optim.epochs": row.epochs} if row.epochs else {}) | row.changes

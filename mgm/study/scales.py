@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from mgm.errors import UserError, valid
 from mgm.spec import Flow, FrozenModel, KnownBackbone, RunOptions
@@ -67,6 +67,12 @@ class Scale(FrozenModel):
     # Runs per job.
     specs_per_job: int = Field(1, ge=1)
     execution: RunOptions = RunOptions()
+    _file: Path | None = PrivateAttr(None)
+
+    @property
+    def place(self) -> str:
+        """Return the file that it was read from, or its name, for errors."""
+        return str(self._file or f"scale {self.name}")
 
 
 def file_of(name: str, folder: Path) -> Path:
@@ -107,7 +113,9 @@ def load_scale(path: Path) -> Scale:
     """Read a scale from a YAML file."""
     fields = _fields(path)
     with valid(f"{path}: "):
-        return Scale.model_validate(fields)
+        scale = Scale.model_validate(fields)
+    scale._file = path
+    return scale
 
 
 class _Suite(FrozenModel):

@@ -3,8 +3,8 @@
 - `<!-- file: PATH -->` is above a block with the content of a new file.
 - `<!-- end of: PATH -->` is above a block that is appended.
 - `<!-- before: TEXT in PATH -->` is above a block for insertion before the line that starts so.
-- A `diff` block names its file. Its lines with `+` come after the line before them, which stands in
-  the file once.
+- A `diff` block names its file. Its lines with `+` come after the line before them, and those with
+  `-` go. Each line that is not new stands in the file once.
 """
 
 import re
@@ -20,22 +20,29 @@ BLOCK = re.compile(
     r"(?:^<!-- (file|end of|before): (.+?)(?: in (\S+))? -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S
 )
 EFFECTS = """
-import csv
+import csv, subprocess, sys
 from pathlib import Path
 import numpy as np
 import mgm
+from mgm.dag.workflow import Workflow
 from mgm.data.published import list_published
 from mgm.masking import Grid, make_mask
 from mgm.models import build_mae
 from mgm.spec import Data, Model, Pretrain
+from mgm.stages.run import run_specs
 from mgm.study.expand import expand, with_parents
 from mgm.study.scales import load_suite
 from tests.helpers.videos import moving_square, write_video
 
 write_video("video.mp4", moving_square(16, 64, 64))
-# A clip of 64 pixels has a grid of 4 x 4.
-masked_SHW = mgm.masks(mgm.read("video.mp4"), "stripes:stripes", ratio=0.5)
+# A clip of 64 pixels has a grid of 4 x 4, and cells of 8 x 8.
+clip = mgm.read("video.mp4")
+masked_SHW = mgm.masks(clip, "stripes:stripes", ratio=0.5)
 assert (masked_SHW == masked_SHW[0, 0]).all() and masked_SHW[0, 0].sum() == 2
+masked_SHW = mgm.masks(clip, "calm:calm", ratio=0.5)
+moving_SHW = clip.motion.magnitude(2).reshape(-1, 4, 2, 4, 2).max((2, 4)) > 0
+assert moving_SHW.any() and (moving_SHW.sum((1, 2)) <= 8).all()
+assert not (masked_SHW & moving_SHW).any()
 
 masked_BSHW = make_mask("checkerboard", Grid(8, 14, 14), None, np.arange(4)).reshape(4, 8, 14, 14)
 row_H1, column_W = np.arange(14)[:, None], np.arange(14)
@@ -59,6 +66,33 @@ with open("clips/clips.csv", "w", newline="") as file:
 for n in range(4):
     write_video(f"clips/{n}.mp4", moving_square(8, 64, 64, seed=n))
 assert list_published("clips", Path("clips")).classes == ("a", "b")
+
+# Train and probe with each of them, at scale smoke.
+words = "-m mgm prepare clips --source clips --out data/clips".split()
+subprocess.run([sys.executable, *words], check=True)
+Path("mine.yaml").write_text(STUDY)
+workflow = Workflow({"study": "mine.yaml"})
+runs = [run for run in workflow.specs.values() if run.stage in ("pretrain", "probe")]
+run_specs(runs, {"clips": [Path("data/clips")]}, Path("results"))
+assert {run.mask.name for run in runs if run.stage == "pretrain"} == {
+    "stripes:stripes", "calm:calm", "checkerboard", "mgm"}
+assert {run.model.width for run in runs} == {48, 12}
+assert {run.pool for run in runs if run.stage == "probe"} == {"max"}
+"""
+STUDY = """
+study: mine
+question: Does it train?
+scale: smoke
+seeds: 0
+settings: {pretrain: {optim.steps: 2}}
+datasets: {clips: {title: Clips, root: data/clips}}
+rows:
+  Stripes: {mask: "stripes:stripes"}
+  Calm: {mask: "calm:calm"}
+  Checkerboard: {mask: checkerboard}
+  MGM (ViT-Ti): {backbone: vit-ti}
+columns:
+  Linear probe, largest: {pool: max, data.labels_per_class: 0}
 """
 
 
@@ -72,7 +106,11 @@ def put(text: str, target: Path) -> None:
             at += 1
         else:
             assert lines.count(line[1:]) == 1, f"{target}: {line[1:]!r}"
-            at = lines.index(line[1:]) + 1
+            at = lines.index(line[1:])
+            if line.startswith("-"):
+                del lines[at]
+            else:
+                at += 1
     target.write_text("\n".join(lines) + "\n")
 
 
@@ -93,6 +131,6 @@ def test_each_block_of_the_page_adds_what_it_says(tmp_path):
             (tmp_path / path).write_text(text.replace(f"\n{what}", f"\n{code}\n\n{what}", 1))
         elif language == "diff":
             put(code, tmp_path / code.splitlines()[0].removeprefix("--- "))
-    (tmp_path / "effects.py").write_text(EFFECTS)
+    (tmp_path / "effects.py").write_text(EFFECTS.replace("STUDY", repr(STUDY)))
     done = run([sys.executable, "effects.py"], tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

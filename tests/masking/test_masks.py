@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgm.errors import UserError
-from mgm.masking import Grid
+from mgm.masking import Grid, largest_motion, summed_motion
 from mgm.masking import make_boxes as boxes_of
 from mgm.masking import make_mask as make
+from mgm.masking.draws import topk_mask
 from mgm.masking.paper import agnostic, tube
 from mgm.spec import MASKS, Mask, mask_info
 from tests.helpers import slow_masks as slow
@@ -156,6 +157,10 @@ def own(monkeypatch):
     module.flat = lambda mask, grid, seed_B: tube(mask, grid, seed_B).reshape(len(seed_B), -1)
     module.lists = lambda mask, grid, seed_B: [[True]]
     module.nothing = lambda mask, grid, seed_B: None
+    # As if the map had a cell per patch.
+    module.cells = lambda mask, grid, seed_B, magnitude_BSHW: topk_mask(
+        magnitude_BSHW.reshape(-1, grid.slots, grid.patches), mask.hidden(grid.patches)
+    )
     monkeypatch.setitem(sys.modules, "my_masks", module)
 
 
@@ -184,3 +189,28 @@ def test_a_mask_of_ones_own_is_named_by_its_module_and_function():
 def test_a_wrong_mask_of_ones_own_is_refused(name, says):
     with pytest.raises(UserError, match=re.escape(says)):
         make(f"my_masks:{name}", GRID, None, SEEDS)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_mask_of_ones_own_that_fails_is_named_with_its_line_and_the_sizes():
+    with pytest.raises(UserError) as caught:
+        make("my_masks:cells", GRID, np.zeros((2, 8, 28, 30)), SEEDS)
+    for part in ("mask my_masks:cells: ", "test_masks.py:", "ValueError", "14 x 14", "28 x 30"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(14, 14), (28, 28), (34, 80), (5, 3)])
+def test_motion_of_patches_is_that_of_their_cells(rows, columns):
+    motion = np.zeros((1, 8, rows, columns))
+    motion[0, 3, rows // 2, columns // 3] = 2.0
+    for of_patches in (largest_motion, summed_motion):
+        motion_BSN = of_patches(GRID, motion)
+        assert motion_BSN.shape == (1, 8, 196)
+        moving = np.flatnonzero(motion_BSN[0, 3])
+        row, column = np.divmod(moving, 14)
+        # Patches that touch the cell.
+        assert (np.abs((row + 0.5) / 14 - (rows // 2 + 0.5) / rows) < 0.5 / 14 + 0.5 / rows).all()
+        away = np.abs((column + 0.5) / 14 - (columns // 3 + 0.5) / columns)
+        assert (away < 0.5 / 14 + 0.5 / columns).all()
+        assert motion_BSN.sum() == motion_BSN[0, 3].sum()
+    assert largest_motion(GRID, motion).max() == 2

@@ -283,6 +283,11 @@ def test_a_prepared_folder_has_a_named_recipe():
     assert spec.mask.ratio == 0.9
 
 
+def test_a_backbone_that_a_scale_lacks_is_named_with_the_scales_file():
+    with refused(f"{CONFIG / 'smoke.yaml'}: backbones lacks vit-h"):
+        expanded(backbone="vit-h")
+
+
 def test_a_scale_may_draw_each_dataset_once_per_seed():
     mini = load_suite("mini")
     found = expand(mini.studies, mini.scale)
