@@ -1,19 +1,26 @@
-"""Keep your decoder: torchcodec or decord has the frames, mgm their masks and their motion.
+"""Keep your decoder: PyAV, decord or torchcodec has the frames, mgm their masks and their motion.
 
-Both decoders number frames as mgm does, on your own files and on the store's mp4 files.
+All number frames as mgm does, on your own files and on the store's mp4 files. PyAV comes with mgm.
+torchcodec loads the FFmpeg libraries of your system, and fails at its import where there are none.
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
+import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
 import mgm
 
+Decoder = Literal["pyav", "decord", "torchcodec"]
+
 
 class Clips(Dataset):
     """Square crops of 16 frames, every second one, and the tokens that MGM hides of them.
+
+    A video that is smaller than the crop is scaled up. One that is too short repeats its last
+    frame.
 
     Args:
         videos: files: your own, or those of data/mine/index.csv.
@@ -25,7 +32,7 @@ class Clips(Dataset):
         self,
         videos: Sequence[str],
         tracks: Sequence[str] = (),
-        decoder: Literal["torchcodec", "decord"] = "torchcodec",
+        decoder: Decoder = "pyav",
         side: int = 200,
     ):
         self.videos, self.decoder, self.side = videos, decoder, side
@@ -36,17 +43,20 @@ class Clips(Dataset):
 
     def __getitem__(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         rng, track = np.random.default_rng(n), self.tracks[n]
-        index_T = rng.integers(len(track) - 30) + np.arange(0, 32, 2)
+        index_T = mgm.draw_frames(len(track), stride=2, seed=n)
         frames_THWC = read(self.videos[n], index_T, self.decoder)
         height, width = frames_THWC.shape[1:3]
-        top, left = rng.integers(height - self.side + 1), rng.integers(width - self.side + 1)
-        crop_THWC = frames_THWC[:, top : top + self.side, left : left + self.side]
-        crop = {"box": (top, left, self.side, self.side), "frame": (height, width)}
+        side = min(self.side, height, width)
+        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+        crop_THWC = frames_THWC[:, top : top + side, left : left + side]
+        if side < self.side:
+            crop_THWC = np.stack([cv2.resize(x, (self.side, self.side)) for x in crop_THWC])
+        crop = {"box": (top, left, side, side), "frame": (height, width)}
         return crop_THWC, mgm.masks(track[index_T], "mgm", seed=n, **crop).reshape(-1)
 
 
 def frames_and_motion(
-    video: str, index_T: np.ndarray, decoder: Literal["torchcodec", "decord"] = "torchcodec"
+    video: str, index_T: np.ndarray, decoder: Decoder = "pyav"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the decoder's frames, and (dx, dy) in pixels per frame of each 8 x 8 pixels of them.
 
@@ -55,8 +65,10 @@ def frames_and_motion(
     return read(video, index_T, decoder), mgm.track(video)[index_T].velocity_THW2
 
 
-def read(video: str, index_T: np.ndarray, decoder: str) -> np.ndarray:
+def read(video: str, index_T: np.ndarray, decoder: Decoder) -> np.ndarray:
     """Return frames, (T, H, W, C) uint8."""
+    if decoder == "pyav":
+        return mgm.read(video, index_T, motion=False).frames_THWC
     if decoder == "decord":
         from decord import VideoReader
 

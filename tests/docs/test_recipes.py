@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import mgm
 from mgm.cli import app
+from mgm.masking import Grid, summed_motion
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
@@ -59,12 +60,14 @@ def tracks_of(videos: list[str]) -> list[str]:
     return [video.replace(".mp4", ".npz") for video in videos]
 
 
-def test_decords_clips_have_the_masks_of_our_own(videos):
-    pytest.importorskip("decord")
-    clips = recipe("decoders").Clips(videos, tracks_of(videos), "decord")
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+def test_clips_of_a_decoder_have_the_masks_of_our_own(videos, decoder):
+    if decoder != "pyav":
+        pytest.importorskip(decoder)
+    clips = recipe("decoders").Clips(videos, tracks_of(videos), decoder)
     for n, (video, (crop_THWC, masked_L)) in enumerate(zip(videos, clips)):
         rng, track = np.random.default_rng(n), mgm.track(tracks_of(videos)[n])
-        index_T = rng.integers(10) + np.arange(0, 32, 2)
+        index_T = mgm.draw_frames(40, stride=2, seed=n)
         clip = Clip(read_clips(video, track, [index_T], None, 0)[0], track[index_T])
         height, width = clip.frames_THWC.shape[1:3]
         top, left = rng.integers(height - 199), rng.integers(width - 199)
@@ -75,16 +78,49 @@ def test_decords_clips_have_the_masks_of_our_own(videos):
         np.testing.assert_array_equal(masked_L, known_SHW.ravel())
 
 
-def test_decords_frames_have_the_motion_of_our_own(videos):
-    pytest.importorskip("decord")
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+def test_frames_of_a_decoder_have_the_motion_of_our_own(videos, decoder):
+    if decoder != "pyav":
+        pytest.importorskip(decoder)
     index_T = np.array([0, 3, 9, 31])
     own = mgm.read("video.mp4", index_T)
-    frames_THWC, velocity_THW2 = recipe("decoders").frames_and_motion(
-        "video.mp4", index_T, "decord"
-    )
+    frames_THWC, velocity_THW2 = recipe("decoders").frames_and_motion("video.mp4", index_T, decoder)
     assert np.abs(frames_THWC.astype(int) - own.frames_THWC).mean() < 2
     np.testing.assert_array_equal(velocity_THW2, own.motion.velocity_THW2)
     assert velocity_THW2.any()
+
+
+def test_a_small_or_short_video_has_a_clip_of_the_same_size(tmp_path):
+    """Without tracks, and with the decoder that comes with mgm."""
+    wide = write_video(tmp_path / "wide.mp4", moving_square(40, 96, 320, side=32))
+    short = write_video(tmp_path / "short.mp4", moving_square(5, 240, 320, side=64))
+    for crop_THWC, masked_L in recipe("decoders").Clips([wide, short]):
+        assert crop_THWC.shape == (16, 200, 200, 3)
+        assert masked_L.reshape(8, 196).sum(1).tolist() == [147] * 8
+
+
+def test_tokens_are_dropped_by_motion_in_each_view(tmp_path, monkeypatch):
+    """Nothing else moves, so the square has more than its share of the tokens that stay."""
+    monkeypatch.syspath_prepend(RECIPES)
+    import drop
+
+    path = write_video(tmp_path / "video.mp4", moving_square(40, 224, 224, (4, 0), side=64))
+    shares = {}
+    for floor in (1, 0.1):
+        monkeypatch.setattr(drop, "FLOOR", floor)
+        frames_THWC, keep_VK, position_VK3 = drop.Views([path], count=8)[0]
+        assert frames_THWC.shape == (16, 224, 224, 3)
+        assert keep_VK.shape == (8, 16 * 10)
+        assert len({*map(bytes, keep_VK)}) == 8
+        clip = mgm.read(path, np.unique(position_VK3[..., 0]))
+        numbers_T = np.unique(position_VK3[..., 0])
+        place_VK = np.searchsorted(numbers_T, position_VK3[..., 0]) * 196
+        place_VK += position_VK3[..., 1] * 14 + position_VK3[..., 2]
+        np.testing.assert_array_equal(place_VK, keep_VK)
+        moving_TN = summed_motion(Grid(16, 14, 14), clip.motion.magnitude(1)[None])[0] > 0
+        shares[floor] = moving_TN.reshape(-1)[keep_VK].mean()
+        assert moving_TN.any()
+    assert shares[0.1] > 2 * shares[1]
 
 
 def test_an_encoder_sees_the_kept_patches_alone_and_where_they_lie(tmp_path):
@@ -133,11 +169,11 @@ def test_torchcodecs_clips_have_the_masks_of_decords(videos):
     np.save("known.npy", np.stack([masked_L for _, masked_L in clips]))
     program = (
         "from peers import lend_ffmpeg\nlend_ffmpeg()\nimport numpy as np\n"
-        f"from decoders import Clips\nclips = Clips({videos}, {tracks_of(videos)})\n"
+        f"from decoders import Clips\nclips = Clips({videos}, {tracks_of(videos)}, 'torchcodec')\n"
         "own = np.stack([clips[n][1] for n in range(3)])\n"
         "assert (own == np.load('known.npy')).all()\n"
         "from decoders import frames_and_motion\nimport mgm\n"
-        "frames_THWC, moved = frames_and_motion('video.mp4', np.array([3, 7]))\n"
+        "frames_THWC, moved = frames_and_motion('video.mp4', np.array([3, 7]), 'torchcodec')\n"
         "known = mgm.read('video.mp4', [3, 7])\n"
         "assert np.abs(frames_THWC.astype(int) - known.frames_THWC).mean() < 2\n"
         "assert (moved == known.motion.velocity_THW2).all()\n"
