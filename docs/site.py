@@ -25,6 +25,8 @@ RESULT = re.compile(r'<a href="[./]*/results/[^"]*">(.*?)</a>')
 def on_files(files, config):
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "](")
     text = text.replace("\n## Map\n", f"\nReports: {LINKS}.\n\n## Map\n")
+    # Badges are pictures of another site.
+    text = re.sub(r"^\[!\[.*\n", "", text, flags=re.MULTILINE)
     text = _words(text, r"DEVIATIONS\.md|CITATION\.cff")
     files.append(File.generated(config, "index.md", content=text))
     return files

@@ -18,7 +18,8 @@ from tests.helpers.programs import ROOT, blocks, run
 from tests.helpers.videos import moving_square, write_video
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OTHERS = [ROOT / f"{name}.md" for name in ("CONTRIBUTING", "DEVIATIONS", "CHANGELOG", "SECURITY")]
+NAMES = ("CONTRIBUTING", "DEVIATIONS", "CHANGELOG", "SECURITY", "config/README")
+OTHERS = [ROOT / f"{name}.md" for name in NAMES]
 GIVEN = {"DIR": "videos", "RUN": "weights/mgm", "VIDEO": "video.mp4"}
 
 
@@ -27,7 +28,7 @@ def anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("page", PAGES + OTHERS, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES + OTHERS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_and_headings(page):
     for target, fragment in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text()):
         if "://" in target:
