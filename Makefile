@@ -24,8 +24,8 @@ endif
 setup: .venv/.ready ## make .venv with the pinned versions (7.3 GB, most of it PyTorch and CUDA)
 
 .venv/.ready: requirements.lock pyproject.toml
-	@command -v $(PYTHON) > /dev/null || { echo "mgm: $(PYTHON) is not found: install Python 3.11 to 3.13, or run make setup PYTHON=/path/to/python"; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo "mgm: $$($(PYTHON) --version) is not 3.11 to 3.13; run make setup PYTHON=/path/to/python3.11"; exit 2; }
+	@command -v $(PYTHON) > /dev/null || { echo "mgm: $(PYTHON) is not found: install Python 3.11 to 3.14, or run make setup PYTHON=/path/to/python"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' || { echo "mgm: $$($(PYTHON) --version) is not 3.11 to 3.14; run make setup PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "mgm: this Python cannot make virtual environments; on Debian: apt install python3-venv"; exit 2; }
 	@test -e $(BIN)/torchrun || test $$(df -Pk . | awk 'NR == 2 {print int($$4 / 1e6)}') -ge 8 || { echo "mgm: less than 8 GB are free in $(CURDIR); make room, or clone to another disk"; exit 2; }
 	@echo "Setting up .venv: 7.3 GB on disk. uv shows the progress; later calls take a second."
