@@ -58,26 +58,33 @@ def encode(path: Path, frames: Iterator[np.ndarray], options: dict[str, str]) ->
         container.mux(stream.encode())
 
 
-def tracks(path: Path, most: int) -> tuple[list[Track], np.ndarray, float]:
-    """Return the tracks of a video, nearest and fit, the residual's share, and the time of fits."""
-    writers, shares, spent = (TrackWriter(), TrackWriter()), list[float](), [0.0, 0.0]
-    source, before_HW = Source(path), None
+def tracks(path: Path, most: int) -> tuple[list[Track], np.ndarray, list[float]]:
+    """Return the tracks of a video, nearest and fit, the residual's share, and times per frame.
+
+    Times are those of decoding, of cells by the nearest and by fit, and of the residual.
+    """
+    writers, shares, spent = (TrackWriter(), TrackWriter()), list[float](), [0.0] * 4
+    source, before_HW, start = Source(path), None, time.process_time()
     for picture in islice(source, most):
+        spent[2] += time.process_time() - start
         for n, (writer, found) in enumerate(zip(writers, (NO_REFERENCES, picture.references))):
             start, picture.references = time.process_time(), found
             cells = picture.cells()
             spent[n] += time.process_time() - start
             writer.add(picture.kind, *cells)
-        own_HW = picture.luma(picture.frame)
+        own_HW, start = picture.luma(picture.frame), time.process_time()
+        left_HW, _ = picture.residual()
+        spent[3] += time.process_time() - start
         if before_HW is not None and picture.vectors is not None:
             change = np.abs(own_HW.astype(int) - before_HW).mean()
-            shares.append(np.abs(picture.residual()[0]).mean() / max(change, 1e-9))
-        before_HW = own_HW.astype(int)
+            shares.append(np.abs(left_HW).mean() / max(change, 1e-9))
+        before_HW, start = own_HW.astype(int), time.process_time()
     out = []
     for writer in writers:
         writer.write(file := BytesIO(), source.facts("source"), {"time": source.times})
         out.append(Track(path, file.getvalue()))
-    return out, np.array(shares), 1e3 * (spent[1] - spent[0]) / len(source.kinds)
+    nearest, fit, decode, residual = (1e3 * one / len(source.kinds) for one in spent)
+    return out, np.array(shares), [decode, nearest, fit, residual]
 
 
 def box_distance(motions: list[Motion]) -> float:
@@ -92,12 +99,8 @@ def box_distance(motions: list[Motion]) -> float:
     return float(np.hypot(*(centres[0] - centres[1])).mean())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("videos", nargs="*", type=Path)
-    parser.add_argument("--frames", type=int, default=60)
-    given = parser.parse_args()
-    cv2.setNumThreads(1)
+def pans() -> None:
+    """Print the mean speed of pans, which are made."""
     print("| Speed | References | Structure | Nearest | Fit |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "pan.mp4")
@@ -108,9 +111,21 @@ def main() -> None:
                 inner = track[6:18].velocity_THW2[track.has_mv_T[6:18]][:, 2:-2, 5:-5, 0]
                 means.append(f"{inner.mean():.2f}")
             print(f"| {speed} | {count} | {name} | {' | '.join(means)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("videos", nargs="*", type=Path)
+    parser.add_argument("--no-pans", action="store_true")
+    parser.add_argument("--frames", type=int, default=60)
+    given = parser.parse_args()
+    cv2.setNumThreads(1)
+    if not given.no_pans:
+        pans()
     names = ["Video", "Moving cells", "Other distance", "Speed, nearest / fit", "Box", "Residual"]
+    names += ["Decode, ms", "Nearest", "Fit", "Residual, ms"]
     if given.videos:
-        print(f"\n| {' | '.join(names)} | ms |\n{'|---' * (len(names) + 1)}|")
+        print(f"\n| {' | '.join(names)} |\n{'|---' * len(names)}|")
     for video in given.videos:
         (old, new), shares, spent = tracks(video, given.frames)
         motions = [old[:], new[:]]
@@ -118,7 +133,8 @@ def main() -> None:
         other = (motions[0].distance_THW != motions[1].distance_THW)[moves_THW].mean()
         near, fit = [float(motion.speed_THW[moves_THW].mean()) for motion in motions]
         row = [video.name, f"{moves_THW.mean():.0%}", f"{other:.1%}", f"{near / fit:.2f}"]
-        row += [f"{box_distance(motions):.1f}", f"{np.median(shares):.2f}", f"{spent:.2f}"]
+        row += [f"{box_distance(motions):.1f}", f"{np.median(shares):.2f}"]
+        row += [f"{one:.1f}" for one in spent]
         print(f"| {' | '.join(row)} |", flush=True)
 
 

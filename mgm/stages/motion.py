@@ -1,6 +1,6 @@
 """How much moves in each video: the numbers that static and shaky clips are sorted out by.
 
-They are of the motion vectors that a file or a track already has. No pixel is converted.
+They are of the motion vectors that a file or a track already has, and of a few frames of a file.
 """
 
 import csv
@@ -20,6 +20,7 @@ from mgm.video.track import Track
 
 MOVES = 0.5  # pixels per frame. Less is noise, since codecs search in quarters of a pixel
 FRAMES = 256  # that are in memory at a time
+SAMPLED = 8  # frames of a video whose residual is estimated
 
 
 class Row(NamedTuple):
@@ -32,6 +33,9 @@ class Row(NamedTuple):
         pan_x, pan_y: the mean over frames of the median vector of the cells, in pixels per frame.
         i_frames: share of frames that are I-frames.
         seconds: from the first picture to the end of the last.
+        residual: share of the change between frames that vectors do not predict: the mean size of
+            the residual over that of the difference from the frame before, the median of 8 frames.
+            NaN: a track has no pixels.
     """
 
     video: str
@@ -41,6 +45,7 @@ class Row(NamedTuple):
     pan_y: float
     i_frames: float
     seconds: float
+    residual: float = float("nan")
 
 
 def measure(task: tuple[str, str]) -> Row | UserError:
@@ -50,9 +55,12 @@ def measure(task: tuple[str, str]) -> Row | UserError:
         if path.endswith(".npz"):
             return _row(name, Track(path))
         # A prepared folder needs no PyAV.
-        from mgm.video.decode import source_track
+        from mgm.video.decode import residual_share, source_track
 
-        return _row(name, source_track(path))
+        known = source_track(path)
+        told = np.flatnonzero(known.has_mv_T)
+        chosen = told[np.linspace(0, len(told) - 1, SAMPLED, dtype=int)] if len(told) else told
+        return _row(name, known)._replace(residual=residual_share(path, {*chosen.tolist()}))
     except UserError as error:
         return error
 

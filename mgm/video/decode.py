@@ -471,6 +471,23 @@ def source_track(path: str | Path) -> Track:
     return _track(source, writer)
 
 
+def residual_share(path: str | Path, frames: set[int]) -> float:
+    """Return the median over frames of the residual's size over that of the change of luma.
+
+    NaN: none of the frames changes, or all are interlaced.
+    """
+    before_HW, shares = None, list[float]()
+    for number, picture in enumerate(Source(path)):
+        own_HW = picture.luma(picture.frame).astype(np.int16)
+        told = number in frames and before_HW is not None and not picture.frame.interlaced_frame
+        if told and (change := float(np.abs(own_HW - before_HW).mean())):
+            shares.append(float(np.abs(picture.residual()[0]).mean()) / change)
+        before_HW = own_HW
+        if number >= max(frames, default=0):
+            break
+    return float(np.median(shares)) if shares else float("nan")
+
+
 def _track(source: Source, writer: TrackWriter) -> Track:
     """Return a track in memory, which belongs to no store."""
     source.require_vectors()
