@@ -28,7 +28,7 @@ from mgm.study.schema import Study, read_yaml
 
 WANTED = "wanted.csv"
 # What tells a number from the others.
-NUMBER = ["study", "dataset", "dataset_seed", "seed", "row", "column", "metric", "run_id"]
+WANTED_KEY = ["study", "dataset", "dataset_seed", "seed", "row", "column", "metric", "run_id"]
 # `digest` is of the run's dataset, `parents` are the runs that it starts from, and `view` the views
 # whose arrays it writes. `wanted` is false for a frozen number that is not wanted any more.
 WANTS = (*COLUMNS, "digest", "parents", "view", "as_frozen", "wanted")
@@ -111,7 +111,7 @@ def _merged(new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFrame:
     if old is None:
         return new
     frozen = old[old.as_frozen]
-    keys, known = (pd.MultiIndex.from_frame(table[NUMBER]) for table in (new, frozen))
+    keys, known = (pd.MultiIndex.from_frame(table[WANTED_KEY]) for table in (new, frozen))
     gone = frozen[~known.isin(keys)].assign(wanted=False)
     return pd.concat([new.assign(as_frozen=keys.isin(known)), gone[[*WANTS]]], ignore_index=True)
 

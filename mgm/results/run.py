@@ -26,8 +26,8 @@ EXTERNAL = "external.json"  # path and digest of weights that no run here traine
 State = Literal["finished", "running", "failed", "not run"]
 
 
-class Dataset(BaseModel):
-    """The dataset of a run. `classes` are their names, or how many there are."""
+class Seen(BaseModel):
+    """The dataset that a run saw. `classes` are their names, or how many there are."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -57,7 +57,7 @@ class Result(BaseModel):
     metrics: dict[str, float]
     seed: int
     parents: dict[str, str | None] = {}
-    data: Dataset
+    data: Seen
     # Test videos that the metrics count. 0: it is no test.
     n_test: int = 0
     commit: str

@@ -69,7 +69,7 @@ def over_videos(
     return np.concatenate(values), np.concatenate(samples)
 
 
-def test(spec: Finetune, run: RunContext, model: nn.Module) -> dict[str, float]:
+def score(spec: Finetune, run: RunContext, model: nn.Module) -> dict[str, float]:
     """Test a classifier on the test split: write predictions.csv, and return the metrics.
 
     Each process tests its share. Rank 0 returns the metrics. The others return an empty dict.
@@ -83,10 +83,6 @@ def test(spec: Finetune, run: RunContext, model: nn.Module) -> dict[str, float]:
         return {}
     logits_NC, sample_N = (np.concatenate(parts) for parts in zip(*every))
     return record(run, softmax(logits_NC, axis=1), sample_N)
-
-
-# Not a test of pytest.
-test.__test__ = False  # type: ignore[attr-defined]
 
 
 def record(run: RunContext, score_NC: np.ndarray, sample_N: np.ndarray) -> dict[str, float]:

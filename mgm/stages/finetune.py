@@ -4,7 +4,7 @@ from mgm import rng
 from mgm.data.loader import Reading
 from mgm.models import build_classifier, load_encoder, save_weights
 from mgm.spec import Finetune
-from mgm.stages.evaluate import test
+from mgm.stages.evaluate import score
 from mgm.stages.run import RunContext
 from mgm.training import distributed
 from mgm.training.loop import Batches, train
@@ -36,4 +36,4 @@ def finetune(spec: Finetune, run: RunContext) -> dict[str, float]:
     run.failed = train(spec, model, names, batches, run.folder, run.options)
     if distributed.is_main():
         save_weights(model, run.folder / "weights.safetensors")
-    return test(spec, run, model)
+    return score(spec, run, model)

@@ -253,7 +253,7 @@ class _Runs:
         if place.root:
             return "folds"
         like = self.scale.datasets.get(place.use)
-        drawn = (like.generate if like else {}) | (place.generate or {})
+        drawn = ((like and like.generate) or {}) | (place.generate or {})
         return "worlds" if drawn.get("kind") == "world" else "datasets"
 
     def _add(self, spec: Spec) -> Spec:

@@ -34,7 +34,7 @@ OTHER = {
     "optim.precision": "float32",
     "std_floor": 0.2,
     "head_init": "zero",
-    "repeats": 2,
+    "repeats": 3,
     "head": "attentive",
     "init_std": 0.3,
     "layer_decay": 0.4,

@@ -20,7 +20,7 @@ def test_the_test_is_the_mean_softmax_of_each_videos_views(trained, tmp_path):
     """The test equals a slow loop over videos and views."""
     model = build_classifier(TUNED, 3)
     load_weights(model, trained.results / TUNED.run_id / "weights.safetensors")
-    metrics = evaluate.test(TUNED, trained.context(tmp_path), model)
+    metrics = evaluate.score(TUNED, trained.context(tmp_path), model)
     right = []
     for video in trained.index.test:
         track = Track(video.track())
