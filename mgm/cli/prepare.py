@@ -112,8 +112,6 @@ def prepare(
 
         say(summary(derive(dataset, source, target, out)))
         return
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{out}: is inside {source}, so it would be a source; choose another --out")
     if test not in ("", "test", "val"):
         raise UserError(f"--test {test}: choose test or val")
     choices = Choices(test, first)

@@ -23,8 +23,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from unicodedata import normalize
+from unicodedata import category, normalize
 
+from mgm.data.index import LOCK, is_prepared
 from mgm.data.lists import (
     SPLIT_OF,
     UNLABELLED,
@@ -33,6 +34,7 @@ from mgm.data.lists import (
     is_video,
     read_list,
     read_names,
+    require_said,
     unseen,
 )
 from mgm.errors import UserError, as_user_error
@@ -40,6 +42,8 @@ from mgm.errors import UserError, as_user_error
 DRAWN = "no split given: about a fifth of each class, in whole groups, is the test split"
 FIFTH = (2**256 // 5).to_bytes(32)  # SHA-256s below it are a fifth of all
 SHOWN = 10  # absent videos that are named
+MANY = 100  # texts of a folder below which each may be a list. Captions are more
+METADATA = ("metadata.csv", "metadata.jsonl")
 LISTS = (".csv", ".txt", ".tsv", ".lst")
 TEXTS = (*LISTS, ".json", ".jsonl")  # that may list videos
 # Folders of systems, in small letters. Hidden folders are like them.
@@ -48,8 +52,8 @@ SYSTEM = (
     "system volume information",
 )
 NOT_USED = (
-    "lists videos, and is not used; name it videos.csv (with a header) or with its split, as "
-    "train.txt, or pass it as --source"
+    "lists videos, and is not used; pass it as --source, or put it into the folder of the videos, "
+    "named videos.csv (with a header) or by its split, as train.txt"
 )
 
 
@@ -98,6 +102,12 @@ class Choices:
 USUAL = Choices()
 
 
+def alike(name: str) -> str:
+    """Return what names share that differ in case, spaces, unseen letters or leading zeros."""
+    seen = "".join(letter for letter in normalize("NFKC", name) if category(letter) != "Cf")
+    return re.sub(r"(?<!\d)0+(?=\d)", "", "".join(key(seen).split()))
+
+
 def key(path: str) -> str:
     """Return what two names share that differ in case or in their form of Unicode alone."""
     return normalize("NFC", normalize("NFC", path).casefold())
@@ -111,6 +121,8 @@ class Files:
     """The video files below a folder, without hidden ones. Links are followed.
 
     Attributes:
+        texts: the files of text that may list videos.
+        others: other files, by suffix and folder.
         skipped: the number of video files in each hidden folder or folder of a system.
         again: links to folders that were read already, such as their own parent.
     """
@@ -118,25 +130,59 @@ class Files:
     def __init__(self, root: Path):
         self.paths, self._named = dict[str, None](), defaultdict[str, list[str]](list)
         self.skipped, self.again, seen = Counter[str](), list[str](), set[str]()
+        self.texts, self.others = list[Path](), defaultdict[str, Counter[str]](Counter)
         for at, folders, files in os.walk(root, onerror=_raise, followlinks=True):
             if (place := os.path.realpath(at)) in seen:
                 self.again.append(os.path.relpath(at, root))
                 folders.clear()
                 continue
             seen.add(place)
+            # What `mgm prepare` wrote is made from other files.
+            if is_prepared(files):
+                if at == str(root):
+                    raise UserError(f"{root}: is what `mgm prepare` wrote; pass its own source")
+                folders.clear()
+                continue
             hidden = [name for name in folders if name[0] == "." or name.casefold() in SYSTEM]
             folders[:] = sorted({*folders} - {*hidden})
             for name in hidden:
                 below = os.walk(os.path.join(at, name))
                 self.skipped[name] += sum(is_video(file) for _, _, own in below for file in own)
-            for name in sorted(filter(is_video, files)):
-                if name.startswith("."):
-                    self.skipped[name] += 1
+            many = at != str(root) and sum(name.lower().endswith(TEXTS) for name in files) > MANY
+            for name in sorted(files):
+                if name.startswith(".") or not is_video(name):
+                    self._add_other(Path(at, name), os.path.relpath(at, root), many)
                     continue
                 path = os.path.relpath(os.path.join(at, name), root)
                 self.paths[path] = None
                 # Without its suffix, since lists may have another.
                 self._named[key(stem(name))].append(path)
+
+    def _add_other(self, path: Path, folder: str, many: bool) -> None:
+        """Add a file that is no video, or is hidden, of a folder with few or many texts."""
+        suffix = path.suffix.lower()
+        if path.name.startswith("."):
+            self.skipped[path.name] += is_video(path.name)
+        # A broken link may be a list, and a pipe is none.
+        elif suffix in TEXTS and not many and (path.is_file() or not path.exists()):
+            self.texts.append(path)
+        else:
+            self.others[suffix or "none"][folder] += 1
+
+    def notes(self) -> Iterator[str]:
+        """Yield what a user may miss."""
+        if self.skipped.total():
+            shown = ", ".join(sorted(+self.skipped)[:SHOWN])
+            yield f"{self.skipped.total():,} hidden videos are not used ({shown})"
+        if self.again:
+            shown = ", ".join(self.again[:SHOWN])
+            yield f"{len(self.again):,} links to folders that are read already ({shown})"
+        if self.others:
+            shown = ", ".join(
+                f"{count.total():,} with suffix {suffix} ({', '.join([*count][:3])})"
+                for suffix, count in sorted(self.others.items())[:SHOWN]
+            )
+            yield f"other files: {shown}"
 
     def find(self, path: str, name: str) -> str | None:
         """Return the one file whose path ends with a listed one, up to case and suffix.
@@ -162,6 +208,7 @@ def listing(
     classes: Sequence[str] = (),
     files: Files | None = None,
     choices: Choices = USUAL,
+    official: bool = False,
 ) -> Listing:
     """Return the listing of some rows, whose files are looked up below `root`.
 
@@ -171,6 +218,7 @@ def listing(
     Args:
         classes: names by label. Empty: those in the rows, sorted.
         files: the files below `root`, where they are known already.
+        official: the rows are those of a published set.
     """
     listed = [row._replace(where=row.where or str(root)) for row in rows]
     if not listed:
@@ -183,12 +231,15 @@ def listing(
         for row in listed
         if row.split in sides
     ]
-    found, absent, excluded, searched = list[Row](), list[Row](), list[tuple[str, str]](), 0
+    found, absent, excluded, moved = list[Row](), list[Row](), list[tuple[str, str]](), list[str]()
     for row, path in _located(root, rows, files):
         name = row.name or stem(row.path)
-        searched += path not in ("", row.path) and stem(path) != name
+        if path not in ("", row.path) and stem(path) != name:
+            moved.append(path)
         if not path:
             absent.append(row)
+        elif store := _store_of(os.path.dirname(root / path)):
+            excluded.append((path, f"is in {store}, which `mgm prepare` wrote; list its source"))
         elif mark := unseen(path):
             excluded.append((ascii(path)[1:-1], f"has {mark} in its name; rename it"))
         else:
@@ -198,7 +249,7 @@ def listing(
     if not found:
         why = f"; left out: {': '.join(excluded[-1])}" if excluded else ""
         raise UserError(f"{root}: has 0 of the {len(listed):,} listed videos: {shown}{why}")
-    chosen, notes = _once(found, choices.first), [note]
+    chosen, notes = _once(found, choices.first, official), [note]
     twice = len(found) - len(chosen)
     if not any(sides.values()):
         notes.append(DRAWN)
@@ -206,10 +257,13 @@ def listing(
     for split, number in count_of.items():
         if split not in sides:
             notes.append(f"{split}: {number:,} videos are not used")
-    if searched:
-        notes.append(f"{searched:,} videos were found in other folders than listed")
+    if moved:
+        shown_moved = ", ".join(moved[:SHOWN]) + ", ..." * (len(moved) > SHOWN)
+        notes.append(
+            f"{len(moved):,} videos were found in other folders than listed ({shown_moved})"
+        )
     if twice:
-        notes.append(f"{twice:,} rows list a video again, and are not used")
+        notes.append(f"{twice:,} rows list a video again, or a group in both splits: not used")
     if absent:
         lacking = Counter(row.split for row in absent)
         order = ("train", "test", "")
@@ -231,6 +285,16 @@ def listing(
     return Listing(root, tuple(classes), entries, note, excluded)
 
 
+@cache
+def _store_of(folder: str) -> str:
+    """Return the store that a folder is part of; empty if of none."""
+    above, name = os.path.split(folder)
+    marks = (LOCK, "index.csv", "index.json") if name == "videos" else ()
+    if is_prepared([mark for mark in marks if os.path.exists(os.path.join(above, mark))]):
+        return above
+    return _store_of(above) if above not in ("", folder) else ""
+
+
 def _located(root: Path, rows: Sequence[Row], files: Files | None) -> Iterator[tuple[Row, str]]:
     """Yield each row and the path of its file below `root`; "" if that is absent."""
     listed = files.paths if files else ()
@@ -248,12 +312,23 @@ def _located(root: Path, rows: Sequence[Row], files: Files | None) -> Iterator[t
             continue
         tail = os.path.relpath(row.path, shared) if os.path.isabs(row.path) else row.path
         path = files.find(tail, row.name or stem(tail)) or ""
-        # One that another row lists is that row's.
-        yield row, "" if path in there else path
+        # One that another row lists is that row's, and a folder of the other split is no place.
+        sides = {"test" if side == "val" else side for side in map(_split_of, path.split("/")[:-1])}
+        other = row.split and {"train": "test", "test": "train"}[row.split] in sides
+        yield row, "" if path in there or other else path
 
 
-def _once(rows: Iterable[Row], keep_first: bool) -> list[Row]:
-    """Return each video's first row, and check that no other differs and no group is divided."""
+def group_of(row: Row) -> str:
+    """Return what the rows of a group share: those of groups that look alike, or the file."""
+    return alike(row.group) if row.group else row.path
+
+
+def _once(rows: Iterable[Row], keep_first: bool, official: bool) -> list[Row]:
+    """Return each video's first row, and check that no other differs and no group is divided.
+
+    Args:
+        official: groups are as their names say, and never the same because they look alike.
+    """
     row_of, row_of_group = dict[str, Row](), dict[str, Row]()
     for row in rows:
         first = row_of.setdefault(row.path, row)
@@ -264,12 +339,19 @@ def _once(rows: Iterable[Row], keep_first: bool) -> list[Row]:
                 "one, or keep the first by --first"
             )
         if first is row:
-            other = row_of_group.setdefault(row.group or row.path, row)
-            if other.split != row.split:
-                raise UserError(
-                    f"{row.where}: group {row.group} is in {other.split} ({other.path}) and in "
-                    f"{row.split} ({row.path}); correct the column split or the column group"
-                )
+            other = row_of_group.setdefault(
+                row.group or row.path if official else group_of(row), row
+            )
+            if other.split == row.split:
+                continue
+            if keep_first:
+                del row_of[row.path]
+                continue
+            like = f", or {other.group!r}, which looks like it," * (row.group != other.group)
+            raise UserError(
+                f"{row.where}: group {row.group}{like} is in {other.split} ({other.path}) and in "
+                f"{row.split} ({row.path}); correct one, or keep the first by --first"
+            )
     return [*row_of.values()]
 
 
@@ -296,13 +378,13 @@ def split_by_hash(rows: Sequence[Row]) -> list[Row]:
     """
     groups_of = defaultdict[str, set[str]](set)
     for row in rows:
-        groups_of[row.label].add(row.group or row.path)
+        groups_of[row.label].add(group_of(row))
     place = cache(lambda name: hashlib.sha256(os.fsencode(name)).digest())
     tested = {name for own in groups_of.values() for name in own if place(name) < FIFTH}
     several = [sorted(own, key=place) for own in groups_of.values() if len(own) > 1]
     tested = tested - {own[-1] for own in several} | {own[0] for own in several}
     side = {True: "test", False: "train"}
-    return [row._replace(split=side[(row.group or row.path) in tested]) for row in rows]
+    return [row._replace(split=side[group_of(row) in tested]) for row in rows]
 
 
 # --- Sources ---
@@ -314,15 +396,44 @@ def list_folder(source: Path, choices: Choices = USUAL) -> Listing:
         return _of_table(source, False, choices)
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder")
-    table = source / "videos.csv"
+    table, files = source / "videos.csv", Files(source)
     if table.is_file():
-        made = _of_table(table, True, choices)
+        made = _of_table(table, True, choices, files)
     else:
-        made = split_lists(source, choices) or _of_folders(source, choices)
+        made = (
+            split_lists(source, files, choices)
+            or _of_metadata(source, files, choices)
+            or _of_folders(source, files, choices)
+        )
     known = {*made.lists, *(source / name for name, _ in made.excluded)}
-    for path in _texts(source):
+    for path in files.texts:
         if path not in known and (reason := _unused(path)):
-            made.excluded.append((path.name, reason))
+            made.excluded.append((os.path.relpath(path, source), reason))
+    made.note = "; ".join(filter(None, (made.note, *files.notes())))
+    return made
+
+
+def _of_metadata(source: Path, files: Files, choices: Choices) -> Listing | None:
+    """List the videos by Hugging Face's metadata files, which lie beside them; None without any."""
+    rows, used = list[Row](), list[Path]()
+    for path in files.texts:
+        if path.name.lower() in METADATA:
+            folder = os.path.relpath(path.parent, source)
+            side = next(filter(None, map(split_word, folder.split("/"))), "")
+            used.append(path)
+            rows += [
+                row._replace(path=os.path.join(folder, row.path), split=row.split or side)
+                for row in read_list(path)
+            ]
+    if not rows:
+        return None
+    require_said(rows)
+    splits = {row.split for row in rows}
+    if splits == {"train"} or "" in splits:
+        rows = [row._replace(split="") for row in rows]
+    shown = ", ".join(os.path.relpath(path, source) for path in used)
+    made = listing(source, rows, f"as listed in {shown}", files=files, choices=choices)
+    made.lists = (*used,)
     return made
 
 
@@ -339,10 +450,13 @@ def _unused(path: Path) -> str:
     return ""
 
 
-def _of_table(table: Path, headed: bool, choices: Choices) -> Listing:
+def _of_table(table: Path, headed: bool, choices: Choices, files: Files | None = None) -> Listing:
     rows = read_list(table, headed)
+    texts = (path for path in table.parent.iterdir() if path.suffix in LISTS and path != table)
+    found = _files_of_names(path for path in texts if path.is_file())
+    require_said(rows, {name for _, names in found for name in names.values()})
     note = "split as listed" if any(row.split for row in rows) else ""
-    made = listing(table.parent, rows, note, choices=choices)
+    made = listing(table.parent, rows, note, files=files, choices=choices)
     made.lists = (table,)
     return made
 
@@ -352,20 +466,28 @@ def _split_of(folder: str) -> str:
     return SPLIT_OF.get(re.sub(r"[ _-]?(set|split|list)$", "", folder.casefold()), "")
 
 
+def split_word(name: str) -> str:
+    """Return the one split that a name has a word of, as videos_train; "" if none or several."""
+    splits = {*map(_split_of, re.findall("[a-z]+", name.casefold()))} - {""}
+    return splits.pop() if len(splits) == 1 else ""
+
+
 def _split_in(path: Path) -> str:
-    """Return the one split that a list's name has a word of; "" if none or several."""
-    splits = {*map(_split_of, re.findall("[a-z]+", path.stem.lower()))} - {""}
-    return splits.pop() if len(splits) == 1 and path.suffix.lower() in LISTS else ""
+    """Return the split that a list's name says."""
+    return split_word(path.stem) if path.suffix.lower() in LISTS else ""
 
 
-def _of_folders(source: Path, choices: Choices) -> Listing:
+def _of_folders(source: Path, files: Files, choices: Choices) -> Listing:
     """List the videos in a folder without lists."""
-    files = Files(source)
     folders = {path: path.split("/")[:-1] for path in files.paths}
-    sides = {names[0]: _split_of(names[0]) for names in folders.values() if names}
+    tops = dict.fromkeys(names[0] for names in folders.values() if names)
+    sides, words = {top: _split_of(top) for top in tops}, {top: split_word(top) for top in tops}
+    if all(words.values()) and {"train"} < {*words.values()}:
+        sides = words
     # Below folders of splits, classes are one level deeper.
     level = int(bool(sides) and all(sides.values()))
     within = {_split_of(name) for names in folders.values() for name in names} - {""}
+    within |= {*words.values()} - {""}
     if not level and {"train"} < within:
         raise UserError(
             f"{source}: has folders of splits, such as train, next to others or below them; pass "
@@ -381,30 +503,24 @@ def _of_folders(source: Path, choices: Choices) -> Listing:
             rows.append(Row(path, label, sides[names[0]] if given and names else ""))
         else:
             loose.append((path, "is not in a class folder, so it has no label"))
-    notes = ["split as the folders say"] * given
-    if files.skipped.total():
-        shown = ", ".join(sorted(+files.skipped)[:SHOWN])
-        notes.append(f"{files.skipped.total():,} hidden videos are not used ({shown})")
-    if files.again:
-        shown = ", ".join(files.again[:SHOWN])
-        notes.append(f"{len(files.again):,} links to folders that are read already ({shown})")
-    made = listing(source, rows, "; ".join(notes), files=files, choices=choices)
+    note = "split as the folders say" * given
+    below = defaultdict[str, set[str]](set)
+    for names in folders.values():
+        below[names[0] if names else ""].update(names[1:2])
+    first, *others = below.values() or [set()]
+    if not level and others and len(first) > 1 and all(own == first for own in others):
+        note = (
+            f"all class folders have the same folders below ({', '.join(sorted(first)[:3])}): if "
+            "those are the classes, give the upper ones the names train and test"
+        )
+    made = listing(source, rows, note, files=files, choices=choices)
     made.excluded += loose
     return made
 
 
-def _texts(source: Path) -> list[Path]:
-    """Return the files of a folder that may be lists. A broken link is one, and a pipe is none."""
-    return [
-        path
-        for path in sorted(source.iterdir())
-        if path.suffix.lower() in TEXTS
-        and not path.name.startswith(".")
-        and (path.is_file() or not path.exists())
-    ]
-
-
-def split_lists(source: Path, choices: Choices, number: int = 1, title: str = "") -> Listing | None:
+def split_lists(
+    source: Path, files: Files, choices: Choices, number: int = 1, title: str = ""
+) -> Listing | None:
     """List the videos by lists in a folder that have a split in their names; None without any.
 
     Args:
@@ -412,7 +528,8 @@ def split_lists(source: Path, choices: Choices, number: int = 1, title: str = ""
         title: what the note begins with.
     """
     rows, lists, others = list[Row](), list[Path](), list[tuple[str, str]]()
-    for path in _texts(source):
+    texts = [path for path in files.texts if path.parent == source]
+    for path in texts:
         if not (split := _split_in(path)):
             continue
         try:
@@ -439,26 +556,30 @@ def split_lists(source: Path, choices: Choices, number: int = 1, title: str = ""
     splits = {row.split for row in rows}
     if "train" not in splits:
         raise UserError(f"{source}: has lists ({shown}), and none of train; add one, or move them")
-    names, note = _class_names(source, lists, {row.label for row in rows} - {UNLABELLED})
+    own = [path for path in texts if path not in lists]
+    names, note = _class_names(own, {row.label for row in rows} - {UNLABELLED})
     rows = _labelled(rows, names)
+    require_said(rows, {*names.values()})
     if splits == {"train"}:
         rows = [row._replace(split="") for row in rows]
     note = f"{title}split and labels as listed in {shown}{note}"
-    made = listing(source, rows, note, choices=choices)
+    made = listing(source, rows, note, files=files, choices=choices)
     made.excluded += others
     made.lists = (*lists,)
     return made
 
 
-def _class_names(
-    source: Path, lists: Sequence[Path], labels: set[str]
-) -> tuple[dict[str, str], str]:
+def _files_of_names(texts: Iterable[Path]) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Yield files that may number classes, and {number: name}."""
+    for path in texts:
+        if re.search("class|categor|label", path.stem.lower()):
+            yield path, read_names(path)
+
+
+def _class_names(texts: Iterable[Path], labels: set[str]) -> tuple[dict[str, str], str]:
     """Return {number: name} of a file of class names that fits the labels, and a note."""
     note = ""
-    for path in _texts(source):
-        if path in lists or not re.search("class|categor|label", path.stem.lower()):
-            continue
-        names = read_names(path)
+    for path, names in _files_of_names(texts):
         if names and labels <= {*names} and len({*names.values()}) == len(names):
             return names, f"{note}, classes in {path.name}"
         if not is_list(path):

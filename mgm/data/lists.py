@@ -2,17 +2,20 @@
 
 - A table has the columns `path[,label][,split][,group]` in any order, between commas, semicolons
   or tabs. A column `frames`, and the numbers that pandas writes before each row, are not used.
+  `file_name` is `path`, as in Hugging Face's metadata.csv. metadata.jsonl has an object per line.
 - A list has lines `PATH`, `PATH LABEL` or `PATH FRAMES LABEL`, between commas, semicolons, tabs or
   spaces. All lines have the form of the first. Labels are whole numbers, or all are names.
 
 Files are UTF-8, with or without a byte order mark. Blank rows are skipped, and lines that begin
-with "# ". A label -1 is none. What is not understood is an error with the file and the line.
+with "# ". A label -1 is none. A column is filled in all rows or in none. What is not understood is
+an error with the file and the line.
 """
 
 import csv
+import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import category, name
@@ -29,15 +32,22 @@ SUFFIXES = frozenset(
     for suffix in (
         *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "m2v", "ts", "mts", "m2ts"),
         *("vob", "wmv", "asf", "flv", "3gp", "3g2", "ogv", "mxf", "rm", "rmvb", "dv", "divx"),
-        *("h264", "264", "hevc", "y4m", "gif"),
+        *("h264", "264", "hevc", "y4m", "gif", "f4v", "mod", "tod", "qt", "mpe", "m1v", "ogm"),
+        *("m2p", "ivf", "nut"),
     )
 )
 FORM = "path[,label][,split][,group]"
 COLUMNS = ("path", "label", "split", "group")
+ALIASES = {"file_name": "path"}
 UNUSED = ("frames", "", "unnamed: 0")  # columns of a table that are read over
 # The columns of a list, by the number of values in its first line.
 FORMS = {1: ("path",), 2: ("path", "label"), 3: ("path", "frames", "label")}
 SEPARATORS = ",;\t"
+JOINERS = "\u200c\u200d"
+# What programs write for a label that is missing, in small letters.
+MISSING = frozenset(
+    ("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "nil", "#value!", "#ref!", "-", "?")
+)
 _SUFFIX = rf"\.(?:{'|'.join(sorted(suffix[1:] for suffix in SUFFIXES))})"
 _NUMBER = r"-?[0-9]+(?:\.0+)?"
 # A path is quoted, or ends as videos do, or only numbers follow. Then come the values.
@@ -78,10 +88,12 @@ def unseen(text: str) -> str:
     """Return the first letter that names may not have, as "U+200B (ZERO WIDTH SPACE)".
 
     Names have neither control characters, marks of direction or of no width, line separators, nor
-    bytes that are not UTF-8. Empty: there is none.
+    bytes that are not UTF-8. But Persian and emoji need joiners between letters. Empty: there is
+    none.
     """
-    for letter in text:
-        if category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+    for before, letter, after in zip(f" {text}", text, f"{text[1:]} "):
+        joins = letter in JOINERS and {category(before)[0], category(after)[0]} <= {*"LMS"}
+        if category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and not joins:
             return f"U+{ord(letter):04X} ({name(letter, 'control character').lower()})"
     return ""
 
@@ -191,23 +203,54 @@ def read_list(path: Path, headed: bool = False) -> list[Row]:
     """
     lines = _lines(path)
     start, first = lines[0] if lines else (f"{path}: line 1", "nothing")
-    if header := _header(first):
+    if path.suffix.lower() == ".jsonl":
+        rows = [_row(where, *_object(where, line)) for where, line in lines]
+    elif header := _header(first):
         rows = _of_table(lines, *header)
     elif headed:
         raise UserError(f"{start}: the columns are {first}, not {FORM}")
     else:
         rows = _of_list(lines)
-    for what, none in (("label", UNLABELLED), ("split", "")):
+    for what, none in (("label", UNLABELLED), ("split", ""), ("group", "")):
         lacking = [row.where for row in rows if getattr(row, what) == none]
         if 0 < len(lacking) < len(rows):
-            raise UserError(f"{lacking[0]} has no {what}, and others have one")
+            raise UserError(
+                f"{lacking[0]} has no {what}, and others have one ({len(lacking):,} of "
+                f"{len(rows):,} lack it); fill or empty the column"
+            )
     return rows
+
+
+def require_said(rows: Sequence[Row], classes: Collection[str] = ()) -> None:
+    """Check that no label is a word for one that is missing, unless a list of classes has it."""
+    lost = [row for row in rows if row.label.casefold() in MISSING and row.label not in classes]
+    if lost:
+        raise UserError(
+            f"{lost[0].where}: label {lost[0].label!r} says that it is missing, as those of "
+            f"{len(lost):,} of {len(rows):,} rows; correct or remove them, or if it is a class, "
+            "name all classes in a classInd.txt"
+        )
+
+
+def _object(where: str, line: str) -> tuple[list[str], list[str]]:
+    """Return the columns and the cells of a line of metadata.jsonl."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{where} is no JSON object of columns")
+    known = {str(ALIASES.get(name, name)): value for name, value in found.items()}
+    if "path" not in known or not {*known} <= {*COLUMNS, *UNUSED}:
+        raise UserError(f"{where} has the columns {','.join(found)}, not file_name and {FORM[5:]}")
+    return [*known], ["" if value is None else str(value) for value in known.values()]
 
 
 def _header(line: str) -> tuple[str, Sequence[str]] | None:
     """Return the separator and the columns of a header."""
     for separator in (*SEPARATORS, " "):
         columns = [cell.strip(' "').casefold() for cell in line.split(separator)]
+        columns = [ALIASES.get(column, column) for column in columns]
         known = separator != " " or {*columns} <= {*COLUMNS, *UNUSED}
         if "path" in columns and known:
             return separator, columns

@@ -25,15 +25,15 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
-from unicodedata import category, normalize
 
 from mgm.console import show, track
-from mgm.data.folder import Entry, Listing, key
+from mgm.data.folder import Entry, Listing, alike
 from mgm.data.index import (
     AGAIN,
     DEFAULTS,
     DERIVED,
     LOCK,
+    SPLITS,
     Index,
     Video,
     file_of,
@@ -111,6 +111,16 @@ def prepare(
                 damaged = True
         if drawn and failed:
             raise UserError(f"a generated video cannot be read: {failed[0][1]}")
+        names = [listing.classes[video.label] for video in rows.values()]
+        if (
+            not drawn
+            and len({*names}) > 1
+            and names == [str(video.frames) for video in rows.values()]
+        ):
+            raise UserError(
+                f"{listing.root}: the labels are the videos' numbers of frames; name the column "
+                "frames, or write PATH FRAMES LABEL"
+            )
         index = Index(
             out,
             listing.classes,
@@ -470,6 +480,12 @@ def _warnings(index: Index) -> Iterator[str]:
             f"{len(fields):,} videos have interlaced pictures, such as {fields[0].name}: "
             f"{fields[0].interlaced:.0%}; deinterlace them first"
         )
+    labels = {split: {v.label for v in index.videos if v.split == split} for split in SPLITS}
+    for split, other in zip(SPLITS, SPLITS[::-1]):
+        # A derived set tests on the classes that two sets share.
+        if (lone := labels[split] - labels[other]) and not index.named:
+            shown = ", ".join(index.classes[label] for label in sorted(lone)[:3])
+            yield f"{len(lone):,} classes have videos in the {split} split alone, such as {shown}"
     counts = Counter(video.label for video in index.test)
     present = sorted({video.label for video in index.videos})
     few = [index.classes[label] for label in present if counts[label] < FEW]
@@ -481,9 +497,8 @@ def _warnings(index: Index) -> Iterator[str]:
 
 
 def look_alike(classes: Iterable[str]) -> list[list[str]]:
-    """Return groups of names that differ in case, spaces or unseen letters alone."""
+    """Return groups of names that look alike (`mgm.data.folder.alike`)."""
     groups: dict[str, list[str]] = {}
     for name in classes:
-        seen = "".join(letter for letter in normalize("NFKC", name) if category(letter) != "Cf")
-        groups.setdefault(" ".join(key(seen).split()), []).append(name)
+        groups.setdefault(alike(name), []).append(name)
     return [names for names in groups.values() if len(names) > 1]

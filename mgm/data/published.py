@@ -1,8 +1,9 @@
 """List the videos of published datasets from their official files.
 
 A function per dataset returns its class names and its rows. Where a source lacks the official
-lists, those that this package carries are used (`carried/`), or else lists `path label` as VideoMAE
-and mmaction2 have them. Videos are looked up below the source as the lists say, then by file name.
+lists, lists `path label` are used, as VideoMAE and mmaction2 have them, or else those that this
+package carries (`carried/`). Videos are looked up below the source as the lists say, then by file
+name.
 
 The sets derived from prepared ones refer to the same files: Mini-K200, and the two tasks of partial
 domain adaptation (Table 3). A task trains on 14 classes of a source dataset, and tests on videos of
@@ -189,6 +190,14 @@ READERS: dict[str, Callable[[Path, int], Lists]] = {
 }
 
 
+# The official files of sets whose lists this package carries too.
+OFFICIAL = {
+    "ucf101": ("ucfTrainTestlist",),
+    "hmdb51": ("*_test_split*.txt", "*/*_test_split*.txt"),
+    "diving48": ("Diving48_vocab.json",),
+}
+
+
 def list_published(name: str, source: Path, split: int = 1, choices: Choices = USUAL) -> Listing:
     """List the videos of a published dataset that are below `source`.
 
@@ -196,12 +205,17 @@ def list_published(name: str, source: Path, split: int = 1, choices: Choices = U
         split: the official split, of UCF101 and HMDB51.
     """
     title = PUBLISHED[name].title + (f" split {split}" if name in ("ucf101", "hmdb51") else "")
-    if made := split_lists(source, choices, split, f"{title}: "):
-        return made
-    classes, rows = READERS[name](source, split)
+    files, rows = Files(source), list[Row]()
+    if name not in OFFICIAL or any(any(source.glob(pattern)) for pattern in OFFICIAL[name]):
+        classes, rows = READERS[name](source, split)
+    if not rows:
+        if made := split_lists(source, files, choices, split, f"{title}: "):
+            return made
+        classes, rows = READERS[name](source, split)
     if not rows:
         raise UserError(f"{source}: has no lists of {title}; put the official ones there")
-    return listing(source, rows, f"{title}: official lists", classes, Files(source), choices)
+    note = f"{title}: official lists"
+    return listing(source, rows, note, classes, files, choices, official=True)
 
 
 def mini_k200(source: Path, out: Path) -> Index:

@@ -134,8 +134,28 @@ def test_a_link_to_its_own_parent_adds_no_video(touch):
     assert "2 links to folders that are read already (a/up, c)" in made.note
 
 
+def test_groups_that_look_alike_are_on_one_side(tmp_path):
+    for group in range(40):
+        own = [
+            Row("0.mp4", "a", "", name) for name in (f"P{group}", f"p 0{group}", f"p\u00a0{group}")
+        ]
+        others = [Row("0.mp4", "a", "", f"q{n}") for n in range(9)]
+        assert len({row.split for row in split_by_hash([*own, *others])[:3]}) == 1
+
+
 @pytest.mark.parametrize(
-    "name", ["走る\u3000人", "jump\u00a0rope", "a\u202fb", "ü", "👍🏽", "#1", "a;b"]
+    "name",
+    [
+        "می\u200cروم",
+        "👨\u200d👩",
+        "走る\u3000人",
+        "jump\u00a0rope",
+        "a\u202fb",
+        "ü",
+        "👍🏽",
+        "#1",
+        "a;b",
+    ],
 )
 def test_a_class_may_have_any_letter_that_is_seen(touch, name):
     made = list_folder(touch(f"{name}/1.mp4", f"{name}/2.mp4", "b/3.mp4"))
@@ -147,6 +167,7 @@ def test_a_class_may_have_any_letter_that_is_seen(touch, name):
     ("name", "mark"),
     [
         (b"caf\xe9", "U+DCE9"), (b"a\tb", "U+0009"), ("a\u200bb".encode(), "U+200B"),
+        ("a\u200c".encode(), "U+200C"), ("a \u200db".encode(), "U+200D"),
         ("a\u202eb".encode(), "U+202E"), ("a\u2028b".encode(), "U+2028"),
     ],
 )  # fmt: skip
@@ -178,14 +199,14 @@ def touched(folder, name) -> str:
 def test_a_csv(touch):
     source = touch("a/1.mp4", "a/2.mp4", "b/3.mp4", "b/4.bin")
     (source / "videos.csv").write_bytes(
-        "\ufeffgroup,path,label,split\r\np1,a/1.mp4,None,train\r\np1,./a/2.mp4,NA,Train\r\n"
-        'p2,b/3.mp4,"007",val\r\np3,b/4.bin,null,val\r\n'.encode()
+        "\ufeffgroup,path,label,split\r\np1,a/1.mp4,no,train\r\np1,./a/2.mp4,nab,Train\r\n"
+        'p2,b/3.mp4,"007",val\r\np3,b/4.bin,0x,val\r\n'.encode()
     )
     made = list_folder(source)
-    assert made.classes == ("007", "NA", "None", "null")
+    assert made.classes == ("007", "0x", "nab", "no")
     assert rows(made) == {
-        "a/1": ("None", "train"), "a/2": ("NA", "train"), "b/3": ("007", "test"),
-        "b/4.bin": ("null", "test"),
+        "a/1": ("no", "train"), "a/2": ("nab", "train"), "b/3": ("007", "test"),
+        "b/4.bin": ("0x", "test"),
     }  # fmt: skip
     assert {entry.group for entry in made.entries} == {"p1", "p2", "p3"}
     assert rows(list_folder(source / "videos.csv")) == rows(made)
@@ -195,6 +216,9 @@ def test_a_csv(touch):
     ("text", "fault"),
     [
         ("file,label\na.mp4,x\n", "line 1: the columns are file,label"),
+        ("path,label\na.mp4,x\nb.mp4,NaN\n", "line 3: label 'NaN' says that it is missing"),
+        ("path,label,group\na.mp4,x,g\nb.mp4,x,\n", r"line 3 has no group.*\(1 of 2 lack it"),
+        ("path,split,group\na.mp4,train,P 1\nb.mp4,test,p01\n", "group p01, or 'P 1', which looks"),
         ("path,label\na.mp4,x\na.mp4,y\n", "line 3: lists a.mp4 as y, and .*line 2 as x.*--first"),
         ("path,label\nno.mp4,x\n", "0 of the 1 listed videos: no.mp4"),
         ("path,split,group\na.mp4,train,g\nb.mp4,test,g\n", "line 3: group g is in train"),
@@ -266,7 +290,7 @@ def test_a_clip_in_two_lists_is_named_with_the_way_out(touch):
     (source / "train.txt").write_text("a.mp4 0\n")
     made = list_folder(source, Choices(first=True))
     assert rows(made) == {"b": ("1", "test"), "a": ("0", "test")}
-    assert "2 rows list a video again" in made.note
+    assert "2 rows list a video again, or a group" in made.note
 
 
 def test_lists_as_ucf101_has_them(touch):
@@ -349,8 +373,93 @@ def test_a_list_of_a_split_is_never_left_out(touch):
         list_folder(source)
 
 
+def test_a_word_for_no_label_is_a_class_if_a_list_of_classes_or_a_folder_says_so(touch):
+    source = touch("a/1.mp4", "a/2.mp4", "None/3.mp4", "None/4.mp4")
+    assert list_folder(source).classes == ("None", "a")
+    (source / "videos.csv").write_text("path,label\na/1.mp4,a\na/2.mp4,None\n")
+    with pytest.raises(UserError, match="line 3: label 'None' .* 1 of 2 rows"):
+        list_folder(source)
+    (source / "classInd.txt").write_text("1 a\n2 None\n")
+    assert list_folder(source).classes == ("None", "a")
+
+
+@pytest.mark.parametrize("names", [("clips_train", "clips_val"), ("TRAIN data", "k400 test")])
+def test_top_folders_that_have_a_word_of_a_split_are_splits(touch, names):
+    made = list_folder(
+        touch(*(f"{name}/{c}/{n}.mp4" for name in names for c in "ab" for n in "12"))
+    )
+    assert made.classes == ("a", "b")
+    assert {split for name, (_, split) in rows(made).items() if name.startswith(names[1])} == {
+        "test"
+    }
+    touch("more/a/1.mp4")
+    with pytest.raises(UserError, match="folders of splits"):
+        list_folder(touch("more/a/1.mp4"))
+
+
+def test_folders_with_the_same_folders_below_are_told(touch):
+    made = list_folder(touch(*(f"part{n}/{c}/1.mp4" for n in (1, 2) for c in ("run", "walk"))))
+    assert "all class folders have the same folders below (run, walk)" in made.note
+
+
+def test_what_is_no_video_is_counted_by_suffix_and_texts_at_any_depth_are_named(touch):
+    source = touch(
+        "a/1.mp4", "a/2.f4v", "b/3.MOD", "b/4.xyz", "b/5.xyz", "c/6.jpg", "b/deep/note.txt"
+    )
+    (source / "b/deep/labels.csv").write_text("path,label\n1.mp4,x\n")
+    made = list_folder(source)
+    assert {*rows(made)} == {"a/1", "a/2", "b/3"}
+    assert "other files: 1 with suffix .jpg (c), 2 with suffix .xyz (b)" in made.note
+    ((name, reason),) = made.excluded
+    assert name == "b/deep/labels.csv"
+    assert "pass it as --source" in reason
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_metadata_as_hugging_face_has_it(touch, kind):
+    source = touch(*(f"{split}/{n}.mp4" for split in ("train", "test") for n in range(4)))
+    for split in ("train", "test"):
+        lines = {
+            "csv": ["file_name,label", *(f"{n}.mp4,{'ab'[n % 2]}" for n in range(4))],
+            "jsonl": [f'{{"label": "{"ab"[n % 2]}", "file_name": "{n}.mp4"}}' for n in range(4)],
+        }[kind]
+        (source / split / f"metadata.{kind}").write_text("\n".join(lines))
+    made = list_folder(source)
+    assert rows(made) == {
+        f"{split}/{n}": ("ab"[n % 2], split) for split in ("train", "test") for n in range(4)
+    }
+    assert not made.excluded
+
+
+def test_prepared_folders_are_no_sources(touch):
+    source = touch("a/1.mp4", "b/2.mp4", "out/videos/00/a.mp4", "out/prepare.lock")
+    touch("b/set/videos/11/3.mp4", "b/set/index.csv", "b/set/index.json")
+    assert {*rows(list_folder(source))} == {"a/1", "b/2"}
+    # Neither for a video that is gone, nor where a list names their files.
+    table = source / "videos.csv"
+    table.write_text(
+        "path,label\n"
+        + "".join(f"{path},x\n" for path in ("a/1.mp4", "b/2.mp4", "3.mp4", "out/videos/00/a.mp4"))
+    )
+    made = list_folder(table)
+    assert {*rows(made)} == {"a/1", "b/2"}
+    assert "absent: 1 of the 4 listed videos (3.mp4)" in made.note
+    assert [name for name, _ in made.excluded] == ["out/videos/00/a.mp4"]
+    with pytest.raises(UserError, match="out: is what `mgm prepare` wrote"):
+        list_folder(source / "out")
+
+
+def test_a_video_is_not_found_in_a_folder_of_the_other_split(touch):
+    source = touch("train/1.mp4", "val/2.mp4", "val/3.mp4")
+    (source / "train.txt").write_text("1.mp4 0\n2.mp4 1\n")
+    (source / "val.txt").write_text("3.mp4 0\n")
+    made = list_folder(source)
+    assert {*rows(made)} == {"1", "3"}
+    assert "absent: 1 train" in made.note
+
+
 def test_classes_that_look_alike():
     names = ["walk", "Walk", "sit down", "sit\u00a0down", "run", "run\u200b", "jump"]
-    names += ["Straße", "STRASSE"]
-    assert [len(group) for group in look_alike(names)] == [2, 2, 2, 2]
+    names += ["Straße", "STRASSE", "p 1", "P01"]
+    assert [len(group) for group in look_alike(names)] == [2, 2, 2, 2, 2]
     assert look_alike(["walk", "run", "walks"]) == []

@@ -27,6 +27,7 @@ from mgm.video.decode import source_track
 from mgm.video.store import read_clips
 from mgm.video.track import Track
 from tests.helpers.disk import full_disk
+from tests.helpers.errors import refused
 
 
 @pytest.fixture
@@ -163,6 +164,19 @@ def test_names_that_are_not_utf8_are_told(source, tmp_path):
     assert read_index(tmp_path / "out") == index
 
 
+def test_numbers_of_frames_are_no_labels(tmp_path, clip):
+    for content, frames in enumerate((8, 9, 8, 9)):
+        clip(tmp_path / f"source/{content}.mp4", content, frames=frames)
+    lines = [f"{content}.mp4 {frames}" for content, frames in enumerate((8, 9, 8, 9))]
+    (tmp_path / "source/list.txt").write_text("\n".join(lines))
+    listing = list_folder(tmp_path / "source/list.txt")
+    with refused("the labels are the videos' numbers of frames"):
+        prepare(listing, tmp_path / "out", processes=1)
+    lines[0] = "0.mp4 9"
+    (tmp_path / "source/list.txt").write_text("\n".join(lines))
+    assert prepare(list_folder(tmp_path / "source/list.txt"), tmp_path / "out", processes=1).classes
+
+
 def test_a_set_without_test_videos_is_refused_before_any_is_decoded(source, tmp_path):
     (source / "videos.csv").write_text("path,split\na/0.mp4,train\nb/1.mp4,train\n")
     with pytest.raises(UserError, match="0 of the 2 videos are in the test split"):
@@ -192,6 +206,8 @@ def test_warnings(source, tmp_path, clip):
         "the classes 'A' and 'a' look alike",
         "1 test videos have the content of a training video, such as a/0 and A/same",
         "1 videos have interlaced pictures, such as b/1: 75%; deinterlace them first",
+        "2 classes have videos in the train split alone, such as a, b",
+        "1 classes have videos in the test split alone, such as A",
         "3 of 3 classes have fewer than 25 test videos, such as A; accuracies will be uncertain",
     ]
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.data.folder import stem
+from mgm.data.folder import Choices, stem
 from mgm.data.index import Index, read_index, write_index
 from mgm.data.published import READERS, carried, derive, list_published, task_digest
 from mgm.drawn.params import CLASSES, Synthetic
@@ -92,6 +92,34 @@ def test_hmdb51(touch):
     ]
     with pytest.raises(UserError, match="split 1 only"):
         list_published("hmdb51", source, 3)
+
+
+def test_the_sets_own_lists_come_first(touch):
+    """They lie beside the class folders, with the word `test` in their names."""
+    names = [f"Film{n}_{label}_{n}.avi" for label in ("jump", "run") for n in range(3)]
+    source = touch(*(f"{name.split('_')[1]}/{name}" for name in names))
+    for label in ("jump", "run"):
+        lines = [f"Film{n}_{label}_{n}.avi {n}" for n in range(3)]
+        (source / f"{label}_test_split1.txt").write_text(" \n".join(lines))
+    found = rows(list_published("hmdb51", source))
+    assert [(name, split) for name, _, split, _ in found] == [
+        (f"{label}/Film{n}_{label}_{n}", split)
+        for label in ("jump", "run") for n, split in ((1, "train"), (2, "test"))
+    ]  # fmt: skip
+
+
+def test_the_first_row_of_a_double_may_count(touch):
+    name = "abcdefghijk_000001_000011.mp4"
+    source, header = (
+        touch(f"train/{name}", f"val/{name}"),
+        "label,youtube_id,time_start,time_end,split\n",
+    )
+    for split in ("train", "val"):
+        (source / f"{split}.csv").write_text(f"{header}zumba,abcdefghijk,1,11,{split}\n")
+    with pytest.raises(UserError, match="group abcdefghijk is in train .*--first"):
+        list_published("k400", source)
+    listing = list_published("k400", source, choices=Choices(first=True))
+    assert [row[0] for row in rows(listing)] == ["train/abcdefghijk_000001_000011"]
 
 
 def test_diving48(touch):
