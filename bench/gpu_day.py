@@ -254,8 +254,6 @@ def fed(on: Machine) -> Iterator[Row]:
         pin=on.gpu,
         reading=reading,
     )
-    if not on.gpu:
-        made = ({**one, "frames_BTHWC": frames_of(32, *(one[x] for x in PLANES))} for one in made)
     with closing(on_device(made, spec.clips.size, on.device, on.gpu)) as batches:
         for number, (own, _) in enumerate(islice(batches, 4 + count)):
             step([own[name] for name in ("frames_BTHWC", "masked_BL", "weight_B")])

@@ -21,19 +21,13 @@ from mgm.errors import UserError
 from mgm.masking import Grid, mask_clips
 from mgm.rng import another, clip_seed, generator
 from mgm.spec import Augment, Clips, Mask, Views, mask_info
-from mgm.video.clip import cut
+from mgm.video.augment import WHOLE, ClipAugmentation
 from mgm.video.crop import Crop
 from mgm.video.motion import Motion
 from mgm.video.planes import no_planes
 from mgm.video.store import read_clips, read_planes
 from mgm.video.track import Track
-from mgm.video.transform import (
-    ClipAugmentation,
-    random_crop,
-    training_indices,
-    view_crop,
-    view_indices,
-)
+from mgm.video.transform import random_crop, training_indices, view_crop, view_indices
 
 Arrays = dict[str, np.ndarray]
 NO_GRID, NO_AUGMENT = Grid(0, 0, 0), Augment()
@@ -48,7 +42,8 @@ class Training:
         videos: the training split.
         seed: the run's seed.
         mask, grid, tubelet: the masks of the clips. None: no masks.
-        augment: repeats, RandAugment and random erasing.
+        augment: repeats, RandAugment and random erasing. With the latter two, clips are whole
+            frames and draws, for `mgm.video.augment.augmented`.
         planes: clips are as decoded, for `mgm.video.planes.frames_of`.
         blank: the arrays of a clip of weight 0.
     """
@@ -77,6 +72,10 @@ class Training:
             del self.blank["frames_BTHWC"]
             short_side = max(min(video.height, video.width) for video in videos)
             self.blank |= no_planes(self.clips, short_side)
+        if self.augmentation:
+            del self.blank["frames_BTHWC"]
+            pixels = max(video.height * video.width for video in videos)
+            self.blank |= self.augmentation.blank(self.clips, pixels)
         if mask:
             self.blank["masked_BL"] = np.zeros((1, self.grid.slots * self.grid.patches), bool)
         if self.guided:
@@ -129,7 +128,7 @@ def training_clips(of: Training, numbers: Iterable[int], out: Arrays) -> dict[in
         except UserError as error:
             lost[sample] = error
             own["weight_B"][:] = 0
-            for name in own.keys() & {"frames_BTHWC", *PLANES}:
+            for name in own.keys() & {"frames_BTHWC", *PLANES, *WHOLE}:
                 own[name][:] = of.blank[name]
         for repeat, (seed, crop) in enumerate(zip(seeds, crops) if of.guided else ()):
             guide = sample, index_T, crop
@@ -167,13 +166,13 @@ def _write_pixels(
     elif not of.augmentation:
         read_clips(path, track, index_VT, crops, size, own["frames_BTHWC"])
     else:
-        [whole_THWC] = read_clips(path, track, [index_T], None, 0)
-        for seed, crop, out_THWC in zip(seeds, crops, own["frames_BTHWC"]):
-            rng = generator(seed, "augment")
-            # RandAugment is for whole frames, random erasing for the clip.
-            drawn_THWC = of.augmentation.rand(whole_THWC, rng)
-            cut_THWC = np.stack([cut(frame_HWC, crop, size) for frame_HWC in drawn_THWC])
-            out_THWC[:] = of.augmentation.erase(cut_THWC, rng)
+        height, width = track.facts.height, track.facts.width
+        whole_VTPC = own["whole_BTPC"][:, :, : height * width]
+        whole_VTHWC = whole_VTPC.reshape(*whole_VTPC.shape[:2], height, width, 3)
+        read_clips(path, track, index_VT, None, 0, whole_VTHWC)
+        for row, (seed, crop) in enumerate(zip(seeds, crops)):
+            into, rng = {name: x[row] for name, x in own.items()}, generator(seed, "augment")
+            of.augmentation.draw(rng, (height, width), crop, size, into)
 
 
 def _clip_of_another(of: Training, sample: int, seed: int) -> tuple[int, np.ndarray, Crop]:
@@ -191,7 +190,9 @@ def _motion(of: Training, sample: int, index_T: np.ndarray, crop: Crop) -> Motio
     """Return the motion of a video's frames under a crop."""
     video = of.videos[sample]
     shown = video.height, video.width
-    return video.read_track(of.method).motion(index_T, crop, of.clips.size, shown)
+    track = video.read_track(of.method)
+    with video.named():
+        return track.motion(index_T, crop, of.clips.size, shown)
 
 
 def view_clips(video: Video, clips: Clips, views: Views, out_VTHWC: np.ndarray) -> None:

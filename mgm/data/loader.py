@@ -24,6 +24,7 @@ from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.processes import AHEAD, in_order
 from mgm.spec import Clips, Views
+from mgm.video.augment import WHOLE, augmented
 from mgm.video.planes import frames_of
 
 Batch = dict[str, Tensor]
@@ -73,7 +74,8 @@ def training_batches(
         options: see `Training`.
 
     Yields:
-        frames_BTHWC uint8 RGB, or luma_BTHW, chroma_BT2HW and place_B5; label_B, sample_B (the
+        frames_BTHWC uint8 RGB; or luma_BTHW, chroma_BT2HW and place_B5; or, with an augmentation,
+        whole_BTPC, drawn_BN2 and place_B11; label_B, sample_B (the
         video's position) and seed_B int64; weight_B float32; with masks also masked_BL, True where
         hidden, and if they are guided, guide_hidden_B, the share of the motion under the mask.
 
@@ -149,7 +151,7 @@ def view_batches(
 def on_device(
     batches: Iterable[Batch], size: int, device: torch.device, compiled: bool = False
 ) -> Iterator[tuple[Batch, Batch]]:
-    """Yield batches on the device, with frames instead of planes, and the same on the host.
+    """Yield batches on the device, with frames (`_framed`), and the same on the host.
 
     A GPU copies from pinned memory on a stream of its own, during the step before. The host waits
     for these copies alone.
@@ -159,7 +161,7 @@ def on_device(
     """
     if device.type != "cuda":
         for batch in batches:
-            yield batch, batch
+            yield _framed(batch, batch, size, frames_of), batch
         return
     convert = torch.compile(frames_of, dynamic=False) if compiled else frames_of
     copying = torch.cuda.Stream(device)
@@ -172,13 +174,26 @@ def on_device(
             for tensor in own.values():
                 # Otherwise its memory could be reused while the step reads it.
                 tensor.record_stream(computing)
-            if "luma_BTHW" in own:
-                parts = zip(*(own.pop(name).split(CONVERTED) for name in PLANES))
-                own["frames_BTHWC"] = torch.cat([convert(size, *part) for part in parts])
-            yield own, batch
+            yield _framed(own, batch, size, convert), batch
         finally:
             # The loader writes the next batches into the same memory, or frees it.
             copying.synchronize()
+
+
+def _framed(own: Batch, host: Batch, size: int, convert: Callable[..., Tensor]) -> Batch:
+    """Return a batch on the device with frames instead of planes, or of what an augmentation takes.
+
+    Args:
+        host: the batch on the host.
+        convert: `frames_of`, perhaps compiled.
+    """
+    framed = {name: x for name, x in own.items() if name not in (*PLANES, *WHOLE)}
+    if "luma_BTHW" in own:
+        parts = zip(*(own[name].split(CONVERTED) for name in PLANES))
+        framed["frames_BTHWC"] = torch.cat([convert(size, *part) for part in parts])
+    if "whole_BTPC" in own:
+        framed["frames_BTHWC"] = augmented(size, own["whole_BTPC"], host)
+    return framed
 
 
 # --- The pool: batches in memory that workers share ---

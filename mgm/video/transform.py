@@ -1,4 +1,4 @@
-"""Choose a clip's frames and crop, and augment it.
+"""Choose a clip's frames and crop.
 
 All random draws come from a NumPy generator that is passed in.
 """
@@ -8,8 +8,8 @@ from itertools import product
 
 import numpy as np
 
-from mgm.rng import generator, seeded
-from mgm.spec import Augment, Clips
+from mgm.rng import generator
+from mgm.spec import Clips
 from mgm.video.crop import Crop
 
 # --- Choose frames. T is the clip's number of frames. ---
@@ -154,61 +154,3 @@ def view_crop(height: int, width: int, view: int = 0, views: int = 1) -> Crop:
     offset = view_start(max(height, width) - side, view, views)
     top, left = (offset, 0) if height > width else (0, offset)
     return Crop(top, left, side, side)
-
-
-# --- Augmentation ---
-
-
-class ClipAugmentation:
-    """RandAugment for decoded frames and random erasing for the clip cut from them, by timm.
-
-    timm augments images. A clip needs the same draw for all frames, since other draws would change
-    its motion. Motion vectors are not changed, so augmentation is for training without motion.
-
-    Source: MCG-NJU/VideoMAE, kinetics.py, `_aug_frame`.
-    """
-
-    def __init__(self, augment: Augment):
-        # Optional packages, which take seconds to import.
-        import torch
-        from timm.data.auto_augment import rand_augment_transform
-        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-        from timm.data.random_erasing import RandomErasing
-        from timm.data.transforms import str_to_pil_interp
-        from torchvision.transforms.functional import to_pil_image
-
-        bicubic = {"interpolation": str_to_pil_interp("bicubic")}
-        self._rand = rand_augment_transform(augment.rand, bicubic) if augment.rand else None
-        self._to_image = to_pil_image
-        erase = RandomErasing(augment.erasing, device="cpu")
-        self._kept = lambda *sides: erase(torch.ones(1, *sides))[0].bool().numpy()
-        self._mean = 255 * np.array(IMAGENET_DEFAULT_MEAN)
-        self._std = 255 * np.array(IMAGENET_DEFAULT_STD)
-
-    def rand(self, frames_THWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Apply RandAugment: the same operations at the same strengths on every uint8 frame."""
-        if self._rand is None:
-            return frames_THWC
-        seed = int(rng.integers(2**32))
-        images = []
-        for frame_HWC in frames_THWC:
-            image = self._to_image(np.ascontiguousarray(frame_HWC))
-            # timm draws from global generators.
-            with seeded(seed):
-                images.append(np.asarray(self._rand(image)))
-        return np.stack(images)
-
-    def erase(self, frames_THWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Erase one box of all frames, with the given probability.
-
-        The box is filled with noise per frame, pixel and channel, normal with ImageNet's mean and
-        standard deviation (VideoMAE's "pixel" mode), rounded to whole values.
-        """
-        with seeded(int(rng.integers(2**32))):
-            kept_HW = self._kept(*frames_THWC.shape[1:3])
-        if kept_HW.all():
-            return frames_THWC
-        erased_THWC = frames_THWC.copy()
-        noise = rng.normal(self._mean, self._std, (len(frames_THWC), (~kept_HW).sum(), 3))
-        erased_THWC[:, ~kept_HW] = noise.round().clip(0, 255)
-        return erased_THWC

@@ -10,21 +10,21 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2.functional import crop_image, resize_image
 
-from mgm.data.clips import PLANES, views_of
+from mgm.data.clips import views_of
 from mgm.data.index import Video, read_index
-from mgm.data.loader import Reading, training_batches, view_batches
+from mgm.data.loader import Reading, on_device, training_batches, view_batches
 from mgm.errors import UserError
 from mgm.masking import Grid, make_mask
 from mgm.masking.paper import tube
 from mgm.rng import clip_seed, generator
 from mgm.spec import Augment, Clips, Mask, Views
 from mgm.video import store, track
-from mgm.video.clip import cut
-from mgm.video.planes import frames_of
+from mgm.video.augment import OPERATIONS, ClipAugmentation, operate
 from mgm.video.store import read_clips
 from mgm.video.track import read_track
-from mgm.video.transform import ClipAugmentation, random_crop, training_indices
+from mgm.video.transform import random_crop, training_indices
 
 CLIPS = Clips(frames=4, size=24, stride=2)
 GRID = Grid(2, 3, 3)
@@ -51,10 +51,8 @@ def batches(videos, count=4, batch=3, clips=CLIPS, seed=5, **options) -> list[di
 
 
 def as_frames(batch):
-    own = {name: x.clone() for name, x in batch.items()}
-    if "luma_BTHW" in own:
-        own["frames_BTHWC"] = frames_of(24, *(own.pop(name) for name in PLANES))
-    return own
+    [(own, _)] = on_device(iter([batch]), 24, torch.device("cpu"))
+    return {name: x.clone() for name, x in own.items()}
 
 
 def assert_same(ones, others):
@@ -131,21 +129,32 @@ def test_processes_have_parts_of_each_batch(videos):
     assert_same(joined, whole)
 
 
-def test_augmentation_comes_before_the_crop_and_erasing_after_it(videos):
-    """Each augmented clip equals one that is made again step by step."""
+def test_an_augmented_clip_is_made_of_whole_frames_and_draws(videos):
+    """Each equals one that is made again step by step, and each repeat has draws of its own."""
     augment = Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.9, repeats=2)
-    augmentation = ClipAugmentation(augment)
-    for batch in batches(videos, augment=augment):
-        for row, seed in enumerate(batch["seed_B"].tolist()):
-            video = videos[batch["sample_B"][row]]
-            first = batch["seed_B"][row // 2 * 2].item()
+    augmentation, drawn = ClipAugmentation(augment), set[str]()
+    batches = islice(training_batches(videos, CLIPS, 5, 3, augment=augment), 4)
+    for own, host in on_device(batches, 24, torch.device("cpu")):
+        for row, seed in enumerate(host["seed_B"].tolist()):
+            video = videos[host["sample_B"][row]]
+            first = host["seed_B"][row // 2 * 2].item()
             index_T = training_indices(CLIPS, video.frames, generator(first, "sample"))
             (whole_THWC,) = read_clips(video.path, read_track(video.track()), [index_T], None, 0)
             rng, crop = generator(seed, "augment"), random_crop(CLIPS, 32, 32, seed)
-            drawn_THWC = augmentation.rand(whole_THWC, rng)
-            cut_THWC = np.stack([cut(frame, crop, 24) for frame in drawn_THWC])
-            erased_THWC = augmentation.erase(cut_THWC, rng)
-            assert np.array_equal(batch["frames_BTHWC"][row].numpy(), erased_THWC)
+            x_TCHW = torch.from_numpy(whole_THWC).permute(0, 3, 1, 2)
+            operations = augmentation.operations(rng)
+            drawn.add(str(operations))
+            for number, argument in operations:
+                x_TCHW = operate(OPERATIONS[number], x_TCHW, argument)
+            x_TCHW = crop_image(x_TCHW, crop.top, crop.left, crop.height, crop.width)
+            x_TCHW = resize_image(x_TCHW, [24, 24])
+            x_TCHW = x_TCHW.flip(3) if crop.flip else x_TCHW
+            top, left, height, width = augmentation.box(24, rng)
+            kept_HW = torch.ones(24, 24, dtype=torch.bool)
+            kept_HW[top : top + height, left : left + width] = False
+            frames_THWC = own["frames_BTHWC"][row]
+            assert torch.equal(frames_THWC[:, kept_HW], x_TCHW.permute(0, 2, 3, 1)[:, kept_HW])
+    assert len(drawn) > 18
 
 
 @pytest.mark.parametrize(("workers", "planes"), [(0, True), (2, False)])

@@ -1,4 +1,3 @@
-import random
 from dataclasses import replace
 
 import cv2
@@ -9,12 +8,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mgm.errors import UserError
-from mgm.rng import generator, seeded
-from mgm.spec import Augment, Clips
+from mgm.spec import Clips
 from mgm.video import transform
 from mgm.video.clip import Clip, Crop, resize
 from mgm.video.motion import Motion
-from mgm.video.transform import ClipAugmentation, multiscale, resized
+from mgm.video.transform import multiscale, resized
 
 SIDE = st.integers(1, 400)
 
@@ -228,70 +226,3 @@ def test_stride_views_spread_evenly_from_the_first_frame_to_the_last(n, views):
 
 def test_every_frame_with_room_is_a_start(rng):
     assert {int(transform.stride(12, 4, 3, rng)[0]) for _ in range(200)} == {0, 1, 2}
-
-
-RAND = "rand-m7-n4-mstd0.5-inc1"
-
-
-@pytest.fixture(scope="module")
-def rand():
-    return ClipAugmentation(Augment(rand=RAND))
-
-
-def pictures(frames=4, height=40, width=56, seed=0):
-    """Return smooth pictures, on which every operation is visible."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (frames, 5, 7, 3), np.uint8)
-    return np.stack(
-        [np.asarray(Image.fromarray(image).resize((width, height))) for image in coarse]
-    )
-
-
-def test_a_frame_is_what_timm_makes_of_it(rand):
-    from timm.data.auto_augment import rand_augment_transform
-
-    policy = rand_augment_transform(RAND, {"interpolation": Image.Resampling.BICUBIC})
-    frames = pictures()
-    for seed in range(20):
-        out = rand.rand(frames, generator(seed, "augment"))
-        for frame, got in zip(frames, out):
-            with seeded(int(generator(seed, "augment").integers(2**32))):
-                expected = policy(Image.fromarray(frame))
-            np.testing.assert_array_equal(got, np.asarray(expected))
-
-
-def test_the_global_generators_are_left_as_they_were(rand):
-    random.seed(1)
-    np.random.seed(1)
-    expected = random.random(), np.random.rand()
-    random.seed(1)
-    np.random.seed(1)
-    augmentation = ClipAugmentation(Augment(rand=RAND, erasing=1.0))
-    augmentation.erase(
-        augmentation.rand(pictures(), np.random.default_rng(3)), generator(3, "augment")
-    )
-    assert (random.random(), np.random.rand()) == expected
-
-
-def test_one_box_is_erased_from_all_frames_and_nothing_else():
-    erasing = ClipAugmentation(Augment(erasing=1.0))
-    frames = np.repeat(pictures(1, 48, 48), 6, 0)
-    areas = []
-    for seed in range(100):
-        out = erasing.erase(frames, generator(seed, "augment"))
-        changed_THW = (out != frames).any(-1)
-        rows, columns = (np.flatnonzero(changed_THW.any((0, axis))) for axis in (2, 1))
-        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        assert changed_THW[:, *box].mean() > 0.95  # rarely, noise equals a pixel in all channels
-        areas.append(len(rows) * len(columns) / 48**2)
-        assert (out[0] != out[1]).any()  # each frame has its own noise
-    assert 0.015 < min(areas) < 0.06
-    assert 0.25 < max(areas) < 0.35
-
-
-def test_the_noise_has_imagenets_mean_and_deviation():
-    frames = np.full((16, 224, 224, 3), 1, np.uint8)
-    out = ClipAugmentation(Augment(erasing=1.0)).erase(frames, generator(0, "augment"))
-    noise_NC = out[:, (out != 1).any((0, 3))].reshape(-1, 3) / 255
-    np.testing.assert_allclose(noise_NC.mean(0), [0.485, 0.456, 0.406], atol=0.01)
-    # A little less, because noise is cut off at black and white.
-    np.testing.assert_allclose(noise_NC.std(0), [0.229, 0.224, 0.225], atol=0.02)
