@@ -244,8 +244,9 @@ def write_index(index: Index) -> None:
     for store in {video.store for video in index.videos} - {str(index.root)}:
         # Who cannot write to a store cannot remove its files either.
         with suppress(OSError):
-            name = hashlib.sha256(os.fsencode(relative(store))).hexdigest()[:16]
-            write_text(Path(store, DERIVED, name), os.path.relpath(index.root, store))
+            place = os.path.relpath(index.root, store)
+            name = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
+            write_text(Path(store, DERIVED, name), place)
 
 
 def is_prepared(names: Collection[str]) -> bool:

@@ -239,7 +239,7 @@ class Writer:
 
     def row(self, entry: Entry, seen: str, digest: str) -> Video:
         """Return the row of a video whose source has a digest, without facts."""
-        size = 0 if self.drawn else int(seen.partition("-")[0])
+        size = 0 if self.drawn else int(seen.partition("-")[0] or 0)
         own = entry.name, entry.label, entry.split, entry.group, entry.source, digest, size
         return Video(str(self.out), file_of(digest, self.settings), *own, seen=seen)
 

@@ -459,18 +459,22 @@ def test_equal_content_is_decoded_once_whatever_it_is_called(source, tmp_path, m
 
 def test_other_settings_lie_beside_and_derived_sets_stay_right(source, tmp_path, monkeypatch):
     first = made(source, out := tmp_path / "out")
-    part = replace(first, root=tmp_path / "part", videos=first.videos[:7])
-    write_index(part)
+    parts = [
+        replace(first, root=tmp_path / f"part {n}", videos=(first.test[n], first.train[n]))
+        for n in range(2)
+    ]
+    for part in parts:
+        write_index(part)
     small = made(source, out, short_side=32)
     assert {(video.width, video.height) for video in small.videos} == {(32, 32)}
     assert small.digest != first.digest
-    assert "6 files of videos that left stay in" in summary(small)
-    # What a derived set refers to is not removed.
+    assert "12 files of videos that left stay in" in summary(small)
+    # What derived sets refer to is not removed.
     assert made(source, out, short_side=32, prune=True) == small
-    assert read_index(part.root) == part
+    assert [read_index(part.root) for part in parts] == parts
     names = decoded(monkeypatch)
     assert made(source, out) == first
-    assert len(names) == 3
+    assert len(names) == 6
 
 
 def test_files_of_videos_that_left_are_told_and_pruned(source, tmp_path, clip, capsys):
