@@ -12,6 +12,7 @@ from typer.main import get_command
 from mgm.__main__ import main
 from mgm.cli import app
 from mgm.cli.base import GROUPS, places
+from mgm.cli.plan import STAGES
 from mgm.cli.train import complete
 from mgm.errors import UserError
 
@@ -183,6 +184,11 @@ def test_plan_says_hours_of_gpus(mgm):
     assert "8 h100, at 25 %" in text
     total, wall = (float(word.replace(",", "")) for word in text.splitlines()[-1].split()[-3:-1])
     assert wall == pytest.approx(total / 8, rel=0.01)
+    [line] = [line for line in text.splitlines() if line.startswith("Cores per GPU")]
+    cores = [float(line.split(f"{stage} ")[1].split(",")[0].split(".")[0]) for stage in STAGES[:2]]
+    # 1,400 clips of ViT-B at 90 % per second, and two clips per video in fine-tuning.
+    assert 5 < cores[0] < 40
+    assert 1 < cores[1] < 10
     half = mgm("plan", "--mfu", "0.5")[1]
     assert float(half.split()[-3].replace(",", "")) == pytest.approx(total / 2, rel=0.01)
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mgm.dag.workflow import Workflow
 
 STAGES = ("pretrain", "finetune", "probe")
+# Milliseconds of a worker's core per video, for 16 frames of a store of 256 x 340 pixels: crops of
+# 224 x 224 as planes with a mask, or whole frames for RandAugment. Measured on an AMD EPYC.
+READ_MS = {"pretrain": 10.0, "finetune": 16.0}
 
 
 class PlanOptions(FrozenModel):
@@ -52,8 +55,25 @@ def plan(options: PlanOptions) -> None:
         f"{PEAK[options.gpu] / 1e12:,.0f} TFLOP/s. Computed; nothing ran."
     )
     say("Rows share runs; the last counts each run once. GB are of weights and checkpoints.")
+    say(reading(workflow, flops))
     table = costs(workflow, flops, at_once)
     say(table.to_string(float_format=lambda x: "<0.1" if 0 < x < 0.05 else f"{x:,.1f}"))
+
+
+def reading(workflow: "Workflow", flops: float) -> str:
+    """Return how many cores per GPU read the videos of its fastest runs. With fewer, it waits."""
+    from mgm.spec.compute import multiply_adds, passes
+
+    need = dict[str, float]()
+    for spec in workflow.specs.values():
+        if isinstance(spec, Pretrain | Finetune):
+            repeats = spec.augment.repeats if isinstance(spec, Finetune) else spec.repeats
+            rate = flops / (2 * passes(spec) * multiply_adds(spec) * repeats)
+            pixels = spec.clips.frames * spec.clips.size**2 / (16 * 224**2)
+            cores = rate * READ_MS[spec.stage] * pixels / 1000
+            need[spec.stage] = max(need.get(spec.stage, 0), cores)
+    each = ", ".join(f"{stage} {cores:,.0f}" for stage, cores in need.items())
+    return f"Cores per GPU that read as fast as its fastest runs train: {each}. Fewer limit it."
 
 
 def costs(workflow: "Workflow", flops: float, at_once: int) -> Any:
