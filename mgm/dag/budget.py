@@ -9,7 +9,6 @@ import sys
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
-from math import nan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from mgm.device import visible_gpus
 from mgm.errors import UserError
 from mgm.files import write_text
 from mgm.processes import cores
-from mgm.results.run import read_result
+from mgm.results.run import log_lines, read_result
 from mgm.results.statistics import ENOUGH, FEWEST
 from mgm.spec import Measure, Pretrain, Probe, Spec
 from mgm.study.schema import new_study
@@ -38,7 +37,7 @@ class Size(NamedTuple):
 SIZES = (Size("smoke", 400, 2800), Size("gestures", 3000, 3000))
 MOST_SEEDS = 16
 MOST_STEPS = 10_000_000
-SHORT, LONG = 10, 40  # measured steps
+FIRST, STEPS = 10, 100  # steps that are run before any is measured, and those of a run
 # Seconds of a study in which it trains nothing: Snakemake's start, pictures, page and MLflow.
 REST_S = 45.0
 JOB_S = 60.0  # that a job should take, since Python starts once per job
@@ -149,7 +148,7 @@ def choose(size: Size, speed: Speed, seconds: float, at_once: int) -> Budget | N
 
 def seconds_of(seeds: int, steps: int, speed: Speed, at_once: int) -> tuple[float, int]:
     """Return how long the study that `new_study` writes takes, and its runs per job."""
-    run = speed.fixed + steps * speed.step
+    run = speed.fixed + max(steps, 1) * speed.step
     per_job = max(min(int(JOB_S / run), seeds // at_once), 1)
     # Three masks; of each, and of random weights, a probe.
     pretrained, probed = 3 * seeds, 4 * seeds
@@ -175,13 +174,14 @@ def _measured(
         workflow = Workflow({"study": str(place / path.name)})
         specs = [*workflow.specs.values()]
         full = next(run for run in specs if isinstance(run, Pretrain) and run.mask.name == "mgm")
-        short, long = (
+        warm, timed = (
             full.model_copy(update={"optim": full.optim.model_copy(update={"steps": steps})})
-            for steps in (SHORT, LONG)
+            for steps in (FIRST, STEPS)
         )
         probe = next(run for run in specs if isinstance(run, Probe) and run.parent == full.run_id)
-        probe = probe.model_copy(update={"parent": long.run_id})
-        runs: list[Spec] = [short, long, probe]
+        probe = probe.model_copy(update={"parent": timed.run_id})
+        # A process pays for its start with its first run.
+        runs: list[Spec] = [warm, timed, probe]
         # One process measures these too.
         runs_0 = [*runs, next(run for run in specs if isinstance(run, Measure))]
         began = time.monotonic()
@@ -195,13 +195,14 @@ def _measured(
         for other in others:
             other.communicate()
         results = [read_result(place / "0" / run.run_id) for run in runs_0]
-        short_s, long_s, probe_s, controls_s = (one.wall_s if one else nan for one in results)
-    if not all(results):
-        last = said.strip().rpartition("\n")[2]
-        raise UserError(f"{root}: a few steps failed: {last}")
-    step_s = max(long_s - short_s, 0.001) / (LONG - SHORT)
-    start_s = max(took_s - short_s - long_s - probe_s - controls_s, 0)
-    return Speed(start_s, max(short_s - SHORT * step_s, 0), step_s, probe_s, controls_s)
+        if not all(results):
+            last = said.strip().rpartition("\n")[2]
+            raise UserError(f"{root}: a few steps failed: {last}")
+        _, timed_s, probe_s, controls_s = (result.wall_s for result in results if result)
+        each_s = [line["seconds"] for line in log_lines(place / "0" / timed.run_id)]
+    step_s = sum(each_s[FIRST:]) / (STEPS - FIRST)
+    start_s = max(took_s - timed_s - probe_s - controls_s, 0)
+    return Speed(start_s, max(timed_s - sum(each_s), 0), step_s, probe_s, controls_s)
 
 
 def _start(

@@ -30,6 +30,12 @@ def test_a_choice_takes_the_time_that_there_is():
     assert more.seeds * more.steps > 1.8 * chosen[1].seeds * chosen[1].steps
 
 
+def test_a_run_that_starts_at_once_has_a_choice_too():
+    """A busy machine can measure less than nothing besides the steps."""
+    one = choose(SMALL, SPEED._replace(fixed=0, controls=0), 3600, at_once=2)
+    assert one.steps >= SMALL.full
+
+
 def test_more_seeds_than_a_verdict_needs_have_full_steps():
     seen = set()
     for seconds in range(100, 20_000, 100):
