@@ -4,7 +4,7 @@
   or tabs. A column `frames`, and the numbers that pandas writes before each row, are not used.
   `file_name` is `path`, as in Hugging Face's metadata.csv. metadata.jsonl has an object per line.
 - A list has lines `PATH`, `PATH LABEL` or `PATH FRAMES LABEL`, between commas, semicolons, tabs or
-  spaces. All lines have the form of the first. Labels are whole numbers, or all are names.
+  spaces. All lines have the form of the first. Labels are whole numbers, so paths may have spaces.
 
 Files are UTF-8, with or without a byte order mark. Blank rows are skipped, and lines that begin
 with "# ". A label -1 is none. A column is filled in all rows or in none. What is not understood is
@@ -40,8 +40,8 @@ FORM = "path[,label][,split][,group]"
 COLUMNS = ("path", "label", "split", "group")
 ALIASES = {"file_name": "path"}
 UNUSED = ("frames", "", "unnamed: 0")  # columns of a table that are read over
-# The columns of a list, by the number of values in its first line.
-FORMS = {1: ("path",), 2: ("path", "label"), 3: ("path", "frames", "label")}
+# The columns of a list, by the number of numbers in its first line.
+FORMS = (("path",), ("path", "label"), ("path", "frames", "label"))
 SEPARATORS = ",;\t"
 JOINERS = "\u200c\u200d"
 # What programs write for a label that is missing, in small letters.
@@ -50,14 +50,11 @@ MISSING = frozenset(
 )
 _SUFFIX = rf"\.(?:{'|'.join(sorted(suffix[1:] for suffix in SUFFIXES))})"
 _NUMBER = r"-?[0-9]+(?:\.0+)?"
-# A path is quoted, or ends as videos do, or only numbers follow. Then come the values.
-LINE = re.compile(
-    rf"""("(?:[^"]|"")+" | [^"].*{_SUFFIX} | [^"].*?(?=(?:[\s,;]+{_NUMBER})+$))
-    (?:([\s,;]+)(.*))?""",
-    re.IGNORECASE | re.VERBOSE,
-)
+# A path with spaces, and up to two numbers.
+LINE = re.compile(rf"(.+?)((?:[\s,;]+{_NUMBER}){{0,2}})")
 NAMED = re.compile(rf"\S{_SUFFIX}(?![a-z0-9])", re.IGNORECASE)
-TWO = re.compile(rf".+{_SUFFIX}[\s,;].+", re.IGNORECASE)
+# A path in which the name of a video ends, and then more follows.
+TWO = re.compile(rf".*{_SUFFIX}[\s,;].*", re.IGNORECASE)
 # A line that says nothing.
 REMARK = re.compile(rf"[{SEPARATORS}\s]*$|#($| )")
 
@@ -166,23 +163,6 @@ def _cells(separator: str, where: str, line: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _path_and_values(where: str, line: str) -> list[str]:
-    """Return the cells of a line of a list."""
-    found = LINE.fullmatch(line.strip())
-    if not found:
-        raise UserError(
-            f"{where} is not PATH, PATH LABEL or PATH FRAMES LABEL: {line!r}; a table begins with "
-            "a header, in which the column of the videos is `path`"
-        )
-    path, between, values = found[1], found[2] or "", found[3] or ""
-    if path.startswith('"'):
-        path = path[1:-1].replace('""', '"')
-    elif TWO.fullmatch(path):
-        raise UserError(f"{where} names two videos; if it is one, put quotes around its path")
-    separator = next((one for one in SEPARATORS if one in between), " ")
-    return [path, *(_cells(separator, where, values) if values else [])]
-
-
 def _by_column(where: str, columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     if len(cells) != len(columns):
         raise UserError(
@@ -270,21 +250,26 @@ def _of_table(
 
 
 def _of_list(lines: Sequence[tuple[str, str]]) -> list[Row]:
-    rows, kinds, columns = list[Row](), set[str](), tuple[str, ...]()
+    rows, first = list[Row](), -1
     for where, line in lines:
-        cells = _path_and_values(where, line)
-        columns = columns or FORMS.get(len(cells), ())
-        if not columns:
+        found = LINE.fullmatch(line)
+        path, numbers = (found[1], re.findall(_NUMBER, found[2])) if found else (line, [])
+        if '"' in line or TWO.fullmatch(path) or not (numbers or is_video(path)):
             raise UserError(
-                f"{where} has {len(cells) - 1} values after the path; write PATH LABEL or PATH "
-                "FRAMES LABEL: a video has one label here"
+                f"{where} is not PATH, PATH LABEL or PATH FRAMES LABEL, with numbers: {line!r}; "
+                f"labels with names need a table, {FORM}, and the column of the videos is `path`"
             )
-        if len(cells) > 1:
-            kind, cells[-1] = _kind_and_label(where, *cells)
-            kinds.add(kind)
-            if len(kinds) > 1:
-                raise UserError(f"{where}: label {cells[-1]!r} is a {kind}, and others are not")
-        rows.append(_row(where, columns, cells))
+        first = len(numbers) if first < 0 else first
+        if len(numbers) != first:
+            raise UserError(
+                f"{where} has {len(numbers)} numbers after the path, and the first line has {first}"
+            )
+        if numbers:
+            *frames, label = (int(float(number)) for number in numbers)
+            if label < -1 or label >= 10**18 or any(number < 0 for number in frames):
+                raise UserError(f"{where}: has {numbers}, and counts and labels are from 0")
+            numbers[-1] = str(label)
+        rows.append(_row(where, FORMS[first], [path, *numbers]))
     return rows
 
 
@@ -306,18 +291,3 @@ def _row(where: str, columns: Sequence[str], cells: Sequence[str]) -> Row:
     if label in ("", "-1"):
         label = UNLABELLED
     return Row(path, label, SPLIT_OF.get(split.casefold(), ""), group, where)
-
-
-def _kind_and_label(where: str, path: str, *values: str) -> tuple[str, str]:
-    """Return whether the label of a list is a number or a name, and the label."""
-    *frames, label = values
-    if frames and not re.fullmatch(r"[0-9]+(\.0+)?", frames[0]):
-        raise UserError(f"{where}: {frames[0]!r} is no number of frames")
-    if number := re.fullmatch(r"(-1|[0-9]{1,18})(\.0+)?", label):
-        return "number", str(int(number[1]))
-    if not re.search("[^-+.0-9]", label):
-        raise UserError(f"{where}: label {label!r} is neither a name nor a number from 0")
-    # Else the line may be a header.
-    if not is_video(path):
-        raise UserError(f"{where}: {path!r} does not end as a video's name does")
-    return "name", label

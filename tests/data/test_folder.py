@@ -338,7 +338,7 @@ def test_a_list_is_used_or_named(touch):
     with pytest.raises(UserError, match=r"has lists \(test.txt\), and none of train"):
         list_folder(source)
     (source / "train.txt").write_text("a/2.mp4 0\nb/3.mp4\n")
-    with pytest.raises(UserError, match="train.txt: line 2 has 1 values"):
+    with pytest.raises(UserError, match="train.txt: line 2 has 0 numbers"):
         list_folder(source)
 
 
