@@ -14,11 +14,13 @@
 #
 # A job makes a batch of runs, since starting Python takes longer than some toy runs. Its output is
 # a mark, which `mgm run` writes when each of its runs has ended, finished or failed. So a failed run
-# holds up its own children alone, and the page's job names it at the end. Marks of batches and pages
-# that lack a result are deleted before jobs are planned: the next call makes what is missing.
+# holds up its own children alone, and the page's job names it at the end. Each call has marks of its
+# own, for the batches that lack a run: the next call makes what is missing, and -n, --summary or a
+# second call change nothing.
 
 import atexit
 import logging
+import secrets
 import shlex
 import signal
 import subprocess
@@ -35,8 +37,11 @@ os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
 # A container's user may have no name, which Snakemake asks for.
 os.environ.setdefault("USER", str(os.getuid()))
 
+if workflow.is_main_process:
+    # Jobs of Slurm read this file too, and have the marks of their call.
+    os.environ["MGM_CALL"] = secrets.token_hex(4)
 with one_line():
-    plan = Workflow(config)
+    plan = Workflow(config, os.environ["MGM_CALL"])
 
 # Start a job on all nodes that Slurm gave it, or here with a GPU of its own.
 if plan.options.slurm:
@@ -70,7 +75,6 @@ def ended():
 
 if workflow.is_main_process:
     atexit.register(ended)
-    plan.forget()
     # Until the first job. Programs that are started in the background ignore Ctrl-C.
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, end)
@@ -92,8 +96,7 @@ localrules:
     result,
 
 
-# Everything, studies, tables and figures by name, each with the batches that it shows.
-marks = plan.targets
+# Everything, studies, tables and figures by name, each with what it shows.
 for target, page in plan.pages.items():
 
     rule:
@@ -101,10 +104,10 @@ for target, page in plan.pages.items():
             target
         input:
             plan.suite.files,
-            marks[target],
+            lambda wildcards, target=target: plan.shows(target),
         output:
             page,
-            touch(plan.mark(target)),
+            touch(plan.whole(target)),
         log:
             f"{plan.logs}/{target}.log",
         localrule: True
@@ -158,7 +161,7 @@ for stage in STAGES:
         name:
             stage
         input:
-            ancient(lambda wildcards: plan.needs(wildcards.batch)),
+            lambda wildcards: plan.needs(wildcards.batch),
         output:
             plan.mark("{batch}"),
         log:
@@ -179,7 +182,7 @@ for stage in STAGES:
 # One run by its result, as a batch of its own.
 rule result:
     input:
-        ancient(plan.mark("{run}")),
+        lambda wildcards: plan.mark(wildcards.run) if plan.lacks(wildcards.run) else [],
     output:
         update(plan.result("{run}")),
     log:

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import fcntl
 import io
 import json
 import os
@@ -95,14 +96,15 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path` until the block ends. Wait if another process holds it.
+def locked(path: Path, what: str, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file `path` until the block ends.
 
     The kernel frees the lock when its process ends. On a file system without locks, print a warning
     and go on.
 
     Args:
-        what: what the lock guards, for the line that says for whom this process waits.
+        what: what the lock guards, for the line that names its holder.
+        wait: for another process that holds it. Otherwise that is an error.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, fallback_to_soft=False)
@@ -110,7 +112,12 @@ def locked(path: Path, what: str) -> Iterator[None]:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            show(f"mgm: {what}: waits for {path.read_text() or 'another process'}")
+            holder = path.read_text() or "another process"
+            if not wait:
+                raise UserError(
+                    f"{what}: {holder} works on it; wait for its end, or stop it"
+                ) from None
+            show(f"mgm: {what}: waits for {holder}")
             lock.acquire()
         with naming(path):
             path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
@@ -124,14 +131,18 @@ def locked(path: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
-def held(path: Path) -> bool:
-    """Return whether a process holds the lock file `path`, as far as the file system tells."""
-    if not path.is_file():
-        return False
+def held(path: Path) -> bool | None:
+    """Return whether a process holds the lock file `path`; None if this process cannot tell.
+
+    It needs no right to write. Two processes that ask do not meet each other.
+    """
     try:
-        with FileLock(path, blocking=False, fallback_to_soft=False):
-            return False
-    except Timeout:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
         return True
     except OSError:
-        return False
+        return None
+    return False

@@ -13,8 +13,8 @@ from mgm.console import say, show
 from mgm.data.index import with_digest
 from mgm.errors import UserError, as_user_error, nearest
 from mgm.files import read_json, write_text
-from mgm.results.run import EXTERNAL, RESULT, External, external, own_result, own_spec
-from mgm.spec import MASKS, STAGES, RunOptions, Spec, parents, parse
+from mgm.results.run import EXTERNAL, External, claimed, external, leftovers, own_spec, status
+from mgm.spec import MASKS, STAGES, Clips, Model, RunOptions, Spec, parents, parse
 
 Specs = Annotated[
     list[Path],
@@ -64,19 +64,15 @@ def run(
     if not TRAINED.intersection(spec.stage for spec in given) and (words := options.of_training):
         raise UserError(f"{words[0]}: no spec trains; leave it out")
     wanted = [with_digest(spec, where) for spec in given]
-    # A finished run should not cost an import of PyTorch.
-    to_do = list[Spec]()
-    for spec in wanted:
-        if own_result(out / spec.run_id):
-            show(f"{spec.run_id}: already done")
-        else:
-            to_do.append(spec)
+    to_do = [spec for spec in wanted if not _done(out / spec.run_id)]
     if mark:
         # A failed run holds up the runs that start from it alone.
         for spec in [*to_do]:
-            if lacks := [one for one in parents(spec) if not (out / one / RESULT).is_file()]:
-                show(f"{spec.run_id}: waits for {lacks[0]}, which has no result")
-                to_do.remove(spec)
+            for one in parents(spec):
+                if (now := status(out / one, weights=True)).state != "finished":
+                    show(f"{spec.run_id}: waits for {one}, which is {now}")
+                    to_do.remove(spec)
+                    break
     for spec in to_do:
         if spec.stage not in TRAINED and processes() > 1:
             raise UserError(f"{spec.run_id}: a {spec.stage} runs in one process, without torchrun")
@@ -90,16 +86,25 @@ def run(
             try:
                 run_specs(to_do, where, out, options)
             except Exception as error:
-                ended = (
-                    any((out / spec.run_id / name).is_file() for name in (RESULT, "error.txt"))
-                    for spec in to_do
-                )
-                # The error.txt of a failed run says why; a study is told at its end.
-                if not mark or not all(ended):
+                ended = {"finished", "failed", "damaged"}
+                # The state of a run says why; a study is told at its end.
+                if not mark or {status(out / spec.run_id).state for spec in to_do} - ended:
                     raise
                 show(f"mgm: {as_user_error(error) or error}")
     if mark:
         write_text(mark, "".join(f"{spec.run_id}\n" for spec in wanted))
+
+
+def _done(folder: Path) -> bool:
+    """Return whether a run is finished, without an import of PyTorch."""
+    now = status(folder, weights=True)
+    if now.state != "finished" or processes() > 1:
+        return False
+    if leftovers(folder, now):
+        with claimed(folder):
+            pass
+    show(f"{folder.name}: already done")
+    return True
 
 
 def fields_of(kind: type[BaseModel], before: str = "") -> list[str]:
@@ -146,7 +151,7 @@ def complete(fields: Any, source: str, results: Path) -> Spec:
         given["parent"] = f"external-{about.sha256[:8]}"
     place = results / str(given.get("parent", ""))
     if given.get("parent") and given.get("stage") in ("pretrain", "finetune", "probe"):
-        parts = _of_parent(place, about or external(place), given["stage"])
+        parts = _of_parent(place, about or external(place), given)
         for name, part in parts.items():
             if isinstance(own := given.get(name, {}), dict):
                 given[name] = {**part, **own}
@@ -156,19 +161,30 @@ def complete(fields: Any, source: str, results: Path) -> Spec:
     return spec
 
 
-def _of_parent(place: Path, about: External | None, stage: str) -> Mapping[str, Any]:
+def _of_parent(place: Path, about: External | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the groups of fields that a run takes from its parent, if that is there.
 
     Args:
         about: weights that no run here trained, if they are the parent.
+        given: the run's own fields.
     """
     if about:
         from mgm.models.weights import read_weights, sizes_of
 
         path = Path(about.path)
         sizes = sizes_of(read_weights(path), path)
-        return {name: sizes[name] for name in sizes if name == "model" or stage == "pretrain"}
-    if stage == "pretrain" or not (place / "spec.json").exists():
+        kept = sizes if given["stage"] == "pretrain" else ("model",)
+        return {name: sizes[name] for name in kept}
+    if given["stage"] == "pretrain" or not (place / "spec.json").exists():
+        return {}
+    # A whole spec takes nothing, so it can be read while its parent is damaged.
+    groups: dict[str, type[BaseModel]] = {"model": Model, "clips": Clips}
+    lacks = [name for name in groups if groups[name].model_fields.keys() - _keys(given.get(name))]
+    if not lacks:
         return {}
     parent = own_spec(place).model_dump(mode="json")
-    return {name: parent[name] for name in ("model", "clips")}
+    return {name: parent[name] for name in lacks}
+
+
+def _keys(fields: Any) -> set[str]:
+    return {*fields} if isinstance(fields, dict) else set()

@@ -1,16 +1,20 @@
 """The runs of a suite as Snakemake's rules need them: batches, inputs, commands and targets.
 
-A batch is the runs of one job. Its mark, results/NAME/batches/BATCH.done, says that each of them
-has ended, finished or failed: a failed run holds up the runs that start from it alone.
+A batch is the runs of one job. Its mark, results/NAME/batches/CALL/BATCH.done, says that each of
+them has ended, finished or failed: a failed run holds up the runs that start from it alone. A mark
+is of one call of Snakemake. The next call asks the runs themselves what is to do, and needs the
+marks of batches that lack a run. So no call deletes a mark that another one waits for.
 
 The Snakefile builds a `Workflow` in every process, so importing this must not import torch.
 """
 
 import hashlib
+import os
 import shlex
-from collections import Counter
+import shutil
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,7 @@ from mgm.drawn.params import parse_params
 from mgm.errors import UserError, nearest, valid
 from mgm.files import locked, write_text
 from mgm.results.frozen import freeze
-from mgm.results.run import RESULT
+from mgm.results.run import RESULT, status
 from mgm.spec import FLOWS, PUBLISHED, STAGES, FrozenModel, Spec, drawn_masks, parents
 from mgm.study import STUDIES
 from mgm.study.expand import expand, with_parents
@@ -46,9 +50,10 @@ class Workflow:
         specs: every run by its id, parents before children.
         places: the folder of each dataset, by key.
         batches: the run ids of each batch, by its name. The name begins with the stage.
+        call: a name of this call of Snakemake.
     """
 
-    def __init__(self, config: Mapping[str, Any]):
+    def __init__(self, config: Mapping[str, Any], call: str = ""):
         with valid("--config ", f"the options are {', '.join(DagOptions.model_fields)}"):
             self.options = options = DagOptions.model_validate(config)
         self.suite = suite = load_suite(options.study or ("paper" if options.slurm else "smoke"))
@@ -56,6 +61,7 @@ class Workflow:
         # A study of its own says how it runs; of several, their scale does.
         alone = suite.studies[0] if len(suite.studies) == 1 else None
         self.execution = (alone and alone.execution) or suite.scale.execution
+        self.call, self._lock = call, ExitStack()
         self.results, self.logs = Path("results", self.name), Path("logs", self.name)
         self.reports = Path("reports", self.name)
         require_effect(self.studies, self.scale)
@@ -71,6 +77,11 @@ class Workflow:
         per_job = (alone and alone.specs_per_job) or suite.scale.specs_per_job
         self.batches = self._batches(1 if options.slurm else per_job)
         self._batch_of = {one: name for name, batch in self.batches.items() for one in batch}
+        self._lacks = dict[str, bool]()
+        self._children = defaultdict[str, list[str]](list)
+        for run_id, spec in self.specs.items():
+            for parent in parents(spec):
+                self._children[parent].append(run_id)
 
     def _batches(self, most: int) -> dict[str, list[str]]:
         """Return batches of up to `most` runs of one stage.
@@ -112,28 +123,31 @@ class Workflow:
         # The first rule is what Snakemake makes by default.
         return {"all": str(self.reports / "index.html"), **pages}
 
-    @cached_property
-    def targets(self) -> dict[str, list[str]]:
-        """The marks of each study, table and figure, by name. "all" has every one."""
-        marks = dict[str, list[str]]()
-        for target, run_ids in self.expansion.targets.items():
-            specs = with_parents(self.specs, run_ids)
-            batches = dict.fromkeys(self._batch_of[spec.run_id] for spec in specs)
-            marks[target] = [*map(self.mark, batches)]
-        return marks
+    def lacks(self, run_id: str) -> bool:
+        """Return whether a run is to be made: it is not finished, or a child needs its weights.
 
-    def forget(self) -> None:
-        """Delete the marks of batches that lack a result, and of the pages that show them.
-
-        So the next jobs make it. Call it before Snakemake plans jobs.
+        It is what it was when it was first asked for, since a plan of jobs must not change.
         """
-        lacks = set[str]()
-        for name, batch in self.batches.items():
-            if not all(Path(self.result(run_id)).is_file() for run_id in batch):
-                lacks.add(self.mark(name))
-        pages = (self.mark(name) for name, own in self.targets.items() if lacks & {*own})
-        for mark in (*lacks, *pages):
-            Path(mark).unlink(missing_ok=True)
+        if run_id not in self._lacks:
+            folder, children = self.results / run_id, self._children[run_id]
+            self._lacks[run_id] = status(folder).state != "finished" or (
+                status(folder, weights=True).state != "finished" and any(map(self.lacks, children))
+            )
+        return self._lacks[run_id]
+
+    def shows(self, target: str) -> list[str]:
+        """Return the files that a study, a table or a figure is made of. "all" shows every run.
+
+        They are the marks of the batches that lack a run of it, and the newest spec of the others,
+        which is written when a run starts.
+        """
+        shown = with_parents(self.specs, self.expansion.targets[target])
+        lacks = [spec.run_id for spec in shown if self.lacks(spec.run_id)]
+        marks = dict.fromkeys(self.mark(self._batch_of[run_id]) for run_id in lacks)
+        done = [
+            f"{self.results}/{one.run_id}/spec.json" for one in shown if one.run_id not in lacks
+        ]
+        return [*marks, *sorted(filter(os.path.isfile, done), key=os.path.getmtime)[-1:]]
 
     def key(self, spec: Spec) -> str:
         """Return the key of a run's dataset."""
@@ -146,13 +160,13 @@ class Workflow:
         return [self.specs[one] for one in self.batches.get(batch, [batch])]
 
     def needs(self, batch: str) -> list[str]:
-        """Return the input files of a batch's job: its data, and the marks of its parents."""
+        """Return the input files of a batch's job: its data, and marks of parents that lack."""
         files = set[str]()
         for spec in self.makes(batch):
             place = self.places[self.key(spec)]
             files.add(str(place / "index.json"))
             alone = batch not in self.batches
-            for parent in parents(spec):
+            for parent in filter(self.lacks, parents(spec)):
                 files.add(self.mark(parent if alone else self._batch_of[parent]))
             for mask in drawn_masks(spec):
                 if mask.guidance in FLOWS:
@@ -160,8 +174,12 @@ class Workflow:
         return sorted(files)
 
     def mark(self, batch: str) -> str:
-        """Return the file that says that a batch has ended, or that a target is whole."""
-        return f"{self.results}/batches/{batch}.done"
+        """Return the file that says that a batch has ended in this call."""
+        return str(self.results / "batches" / self.call / f"{batch}.done")
+
+    def whole(self, target: str) -> str:
+        """Return the file that says that a page shows all its runs."""
+        return f"{self.results}/whole/{target}.done"
 
     def result(self, run_id: str) -> str:
         return f"{self.results}/{run_id}/{RESULT}"
@@ -171,7 +189,9 @@ class Workflow:
 
         A run of its own that fails leaves no mark, and its job fails.
         """
-        specs = self.makes(batch)
+        batched = self.makes(batch)
+        # Another call may have made them meanwhile.
+        specs = [spec for spec in batched if self.lacks(spec.run_id)] or batched
         words = ["mgm", "run", *(str(self._spec_file(spec.run_id)) for spec in specs)]
         for key in dict.fromkeys(map(self.key, specs)):
             words += ["--data", f"{self.datasets[key].name or key}={self.places[key]}"]
@@ -209,6 +229,8 @@ class Workflow:
     def start(self, places: Iterable[str]) -> None:
         """Freeze the study, and write the files that jobs read. Call it before the first job.
 
+        Until this process ends, a second call is refused.
+
         Args:
             places: the datasets that jobs make.
         """
@@ -216,21 +238,23 @@ class Workflow:
         if missing := [place for place in places if self.datasets[self.keys[place]].root]:
             first = ", then ".join(f"`{one}`" for one in self.prepared_by(missing))
             raise UserError(f"{missing[0]}/index.json: is missing; run {first}")
-        with locked(self.results / "start.lock", f"{self.name}: the start"):
-            file = self.options.study
-            own = file if file.endswith((".yaml", ".yml")) else ""
-            freeze(self.results, self.studies, self.scale, self.expansion, own)
-            files = {
-                self._spec_file(run_id): spec.model_dump_json(indent=1)
-                for run_id, spec in self.specs.items()
-            }
-            for key, dataset in self.datasets.items():
-                if dataset.generate:
-                    drawn = parse_params(dataset.generate, key).model_dump_json(indent=1)
-                    files[self._params_file(key)] = drawn
-            for path, text in files.items():
-                if not path.exists() or path.read_text(encoding="utf-8") != text:
-                    write_text(path, text)
+        self._lock.enter_context(locked(self.results / "start.lock", self.name, wait=False))
+        # Marks of calls that have ended.
+        shutil.rmtree(self.results / "batches", ignore_errors=True)
+        file = self.options.study
+        own = file if file.endswith((".yaml", ".yml")) else ""
+        freeze(self.results, self.studies, self.scale, self.expansion, own)
+        files = {
+            self._spec_file(run_id): spec.model_dump_json(indent=1)
+            for run_id, spec in self.specs.items()
+        }
+        for key, dataset in self.datasets.items():
+            if dataset.generate:
+                drawn = parse_params(dataset.generate, key).model_dump_json(indent=1)
+                files[self._params_file(key)] = drawn
+        for path, text in files.items():
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                write_text(path, text)
         cost = f" All of it takes {self.suite.cost}." if self.suite.cost else ""
         scale = f"{self.name}, scale {self.scale.name}"
         show(f"{scale}: you can stop at any time; the same command continues.{cost}")

@@ -28,6 +28,8 @@ from mgm.results.statistics import (
 from mgm.study.scales import PAPER
 from mgm.study.schema import CONTROL_ROWS, SHARES, Prediction, Study
 
+# What a cell without a number shows of its runs: the first of these.
+UNFINISHED = ("failed", "damaged", "running", "unknown", "stopped", "not run")
 # Folds share training videos, so their intervals are wider.
 CORRECTED = ", corrected (Nadeau-Bengio)"
 # Dataset seed and seed.
@@ -140,7 +142,7 @@ class Numbers:
         known = {run["status"] for run in runs}
         state = "finished" if len(done) == len(runs) else "partial"
         if not done:
-            state = next(s for s in ("failed", "running", "not run") if s in known)
+            state = next(state for state in UNFINISHED if state in known)
         return {
             **self.about([row]),
             **{name: runs[0][name] for name in OF_CELL},

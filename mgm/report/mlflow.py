@@ -37,7 +37,8 @@ RUN, FOLDER, STEP, STATE = "mgm.run", "mgm.folder", "mgm.step", "mgm.state"
 NAME, BORN = "mgm.name", "mgm.born"
 LOGGED = ("loss", "lr", "grad_norm", "coverage", "trivial_loss", "clips_per_s", "memory_mb")
 # A run that was stopped goes on later. MLflow shows KILLED in red, like FAILED.
-STATUS = {"finished": "FINISHED", "failed": "FAILED", "running": "RUNNING", "not run": "SCHEDULED"}
+STATUS = {"finished": "FINISHED", "failed": "FAILED", "damaged": "FAILED", "running": "RUNNING"}
+STATUS |= dict.fromkeys(("stopped", "unknown", "not run"), "SCHEDULED")
 ACCURACY = "top-1 accuracy"
 # What a link shows. MLflow reads it from a tag of the experiment, SHARED with the link's last word.
 SHARED, ALL = "mlflow.sharedViewState.", "mgm"
@@ -84,7 +85,7 @@ def sync(folder: Path, uri: str = "") -> str:
         found = client.search_runs([experiment], mine, max_results=MOST_RUNS)
         held = {run.data.tags[RUN]: run for run in found}
         specs = published.specs
-        states = {run_id: status(folder / run_id, spec) for run_id, spec in specs.items()}
+        states = {run_id: status(folder / run_id) for run_id in specs}
         begun = [run_id for run_id, now in states.items() if now != Status("not run")]
         for run_id in held.keys() - begun:
             client.delete_run(held[run_id].info.run_id)

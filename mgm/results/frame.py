@@ -272,7 +272,8 @@ def pack(name: str, results: Path = Path("results"), replace: bool = False) -> P
             f"{packed}: is another frozen study than {folder / FROZEN}; keep the one of these runs"
         )
     # Elsewhere nothing runs.
-    table.loc[table.status == "running", ["status", "why"]] = "not run", ""
+    begun = table.status.isin(["running", "stopped", "unknown"])
+    table.loc[begun, ["status", "why"]] = "not run", ""
     with replacing(path) as temporary:
         temporary.write_bytes(lzma.compress(csv_of(table).encode()))
     write_text(packed, frozen.decode())

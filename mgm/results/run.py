@@ -1,14 +1,17 @@
 """The files of a run's folder: its result, its log, and what state it is in.
 
-A folder `results/NAME/RUN_ID` has spec.json, log.jsonl, run.lock, checkpoints while it trains, then
-weights.safetensors or predictions.csv, and at the end result.json, written in one step.
+A folder `results/NAME/RUN_ID` has spec.json, log.jsonl, run.lock, a checkpoint while it trains,
+then weights.safetensors or predictions.csv, and at the end result.json, written in one step.
+
+`status` alone says what a run has come to, for `mgm run`, the workflow, children and pages.
 """
 
 import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,14 +19,17 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mgm.errors import UserError, valid
-from mgm.files import held, naming, read_json, write_text
+from mgm.files import held, locked, naming, read_json, write_text
 from mgm.spec import FrozenModel, Spec, read_spec
 
 RESULT, LOCK = "result.json", "run.lock"
+WEIGHTS, CHECKPOINT = "weights.safetensors", "checkpoint.pt"
 # The frozen study beside the runs, and what a result records if there is none.
 FROZEN, UNFROZEN = "study.yaml", "none"
 EXTERNAL = "external.json"  # path and digest of weights that no run here trained
-State = Literal["finished", "running", "failed", "not run"]
+# A stopped run has begun, and the same command continues it. Whether one runs is unknown to those
+# who may not read its lock. A run is damaged if its result cannot be read.
+State = Literal["not run", "running", "stopped", "unknown", "failed", "damaged", "finished"]
 
 
 class Seen(BaseModel):
@@ -77,11 +83,14 @@ class Result(BaseModel):
 
 @dataclass(frozen=True)
 class Status:
-    """State of a run. `why` says what is wrong, in every state but finished."""
+    """State of a run. `why` says more, in all states but finished and not run."""
 
     state: State
     why: str = ""
     result: Result | None = None
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (self.state, self.why)))
 
 
 def write_result(folder: Path, fields: Mapping[str, Any]) -> None:
@@ -114,16 +123,6 @@ def external(folder: Path) -> External | None:
         return External.model_validate(read_json(path))
 
 
-def own_result(folder: Path) -> Result | None:
-    """Return the result of the run that a folder is named by."""
-    result = read_result(folder)
-    if result and result.run_id != folder.name:
-        raise UserError(
-            f"{folder / RESULT}: is of {result.run_id}; delete it, and run {folder.name} again"
-        )
-    return result
-
-
 def own_spec(folder: Path) -> Spec:
     """Return the spec in a folder of any name. It must be that of its result, if that is there."""
     spec, result = read_spec(folder), read_result(folder)
@@ -135,23 +134,66 @@ def own_spec(folder: Path) -> Spec:
     return spec
 
 
-def status(folder: Path, spec: Spec | None = None) -> Status:
-    """Return the state of a run. A result of another spec does not count."""
+def status(folder: Path, weights: bool = False) -> Status:
+    """Return the state of the run that a folder is named by.
+
+    Args:
+        weights: whether they count, as for a child. A finished run without them is then one that
+            was stopped. Its numbers stay.
+    """
     try:
-        result = own_result(folder)
+        return _status(folder, weights)
+    except PermissionError as error:
+        return Status("unknown", f"{error.filename}: {error.strerror}")
     except (UserError, OSError) as error:
-        return Status("not run", str(error))
-    if result:
+        return Status("damaged", str(error))
+
+
+def _status(folder: Path, weights: bool) -> Status:
+    """Return the state of a run, as `status` does. Raise an error if the run is damaged."""
+    result, other = read_result(folder), external(folder)
+    if result and result.run_id != folder.name:
+        raise UserError(
+            f"{folder / RESULT}: is of {result.run_id}; delete it, and run {folder.name} again"
+        )
+    if other and not Path(other.path).exists():
+        raise UserError(f"{other.path}: no such weights; restore them")
+    lacks = weights and result and result.weights_sha256 and not (folder / WEIGHTS).is_file()
+    if other or (result and not lacks):
         return Status("finished", result=result)
-    if (error_file := folder / "error.txt").is_file():
-        return Status("failed", " ".join(error_file.read_text(errors="replace").split()))
     if not (folder / "spec.json").is_file():
         return Status("not run")
-    lines = log_lines(folder)
-    step = f"step {lines[-1]['step']} of {lines[-1].get('steps', '?')}" if lines else "step 0"
-    if held(folder / LOCK):
-        return Status("running", step)
-    return Status("not run", f"stopped at {step}; run it again to continue")
+    lines, runs = log_lines(folder), held(folder / LOCK)
+    at = f"step {lines[-1]['step']} of {lines[-1].get('steps', '?')}" if lines else "step 0"
+    if runs:
+        return Status("running", at)
+    if (error_file := folder / "error.txt").is_file():
+        return Status("failed", " ".join(error_file.read_text(errors="replace").split()))
+    if runs is None:
+        return Status("unknown", f"at {at}; its lock cannot be read")
+    at = f"without {WEIGHTS}" if lacks else f"at {at}"
+    return Status("stopped", f"{at}; run it again to continue")
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[Status]:
+    """Hold the lock of a run, and yield its state, in which weights count.
+
+    What a killed process has left is removed: parts of files, and a finished run's checkpoint. A
+    run that has begun and is not finished is then running, by this process.
+    """
+    with locked(folder / LOCK, folder.name):
+        now = status(folder, weights=True)
+        for path in leftovers(folder, now):
+            path.unlink()
+        yield now
+
+
+def leftovers(folder: Path, now: Status) -> list[Path]:
+    """Return the files that a killed process has left in the folder of a run that nobody runs."""
+    done = [folder / CHECKPOINT] if now.state == "finished" else []
+    # As large as a checkpoint.
+    return [*filter(Path.is_file, done), *folder.glob(".[0-9]*.*")]
 
 
 def log_lines(folder: Path) -> list[dict[str, Any]]:

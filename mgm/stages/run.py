@@ -23,17 +23,19 @@ from mgm.data.index import Index, Video, read_index, require_labels
 from mgm.data.loader import Batch, Reading, on_device, training_batches
 from mgm.device import best_device, gpu_name, say_device
 from mgm.errors import UserError, as_user_error
-from mgm.files import locked, write_text
+from mgm.files import write_text
 from mgm.models.weights import weights_digest
 from mgm.processes import cores
 from mgm.results.run import (
+    CHECKPOINT,
     FROZEN,
-    LOCK,
+    WEIGHTS,
+    claimed,
     external,
     frozen_sha256,
     git_commit,
-    own_result,
     read_result,
+    status,
     write_result,
 )
 from mgm.spec import (
@@ -48,7 +50,6 @@ from mgm.spec import (
     Spec,
 )
 from mgm.training import distributed
-from mgm.training.checkpoint import remove_checkpoint
 from mgm.version import __version__
 
 # Of malloc.h: M_TRIM_THRESHOLD, and M_MMAP_THRESHOLD with the largest value that it takes.
@@ -77,7 +78,10 @@ class RunContext:
     parents: dict[str, str] = field(default_factory=dict)
 
     def weights(self, run_id: str) -> Path:
-        """Return the path of a parent's weights (`verified_weights`)."""
+        """Return the path of the weights of a parent, which must be finished."""
+        parent = status(self.results / run_id, weights=True)
+        if parent.state != "finished":
+            raise UserError(f"{run_id}: is needed first, and is {parent}")
         path, self.parents[run_id] = verified_weights(self.results / run_id)
         return path
 
@@ -144,7 +148,7 @@ def verified_weights(folder: Path) -> tuple[Path, str]:
     Args:
         folder: of the run, or of weights that no run here trained.
     """
-    path, result = folder / "weights.safetensors", read_result(folder)
+    path, result = folder / WEIGHTS, read_result(folder)
     wanted = result and result.weights_sha256
     if other := external(folder):
         path, wanted = Path(other.path), other.sha256
@@ -186,7 +190,7 @@ def run_specs(
     for spec in specs:
         folder = out / spec.run_id
         try:
-            with _to_do(folder, spec) as to_do:
+            with _to_do(folder) as to_do:
                 if to_do:
                     with _recorded(folder):
                         _run_one(spec, folder, data, options)
@@ -202,19 +206,16 @@ def run_specs(
 
 
 @contextmanager
-def _to_do(folder: Path, spec: Spec) -> Iterator[bool]:
+def _to_do(folder: Path) -> Iterator[bool]:
     """Hold the lock of a run. Yield whether it must be computed: False if it is finished."""
     with ExitStack() as lock:
         done = False
         if distributed.is_main():
-            lock.enter_context(locked(folder / LOCK, spec.run_id))
-            # What a killed process was writing, as large as a checkpoint.
-            for part in folder.glob(".[0-9]*.*"):
-                part.unlink()
-            if own_result(folder):
-                done = True
-                remove_checkpoint(folder)
-                show(f"{spec.run_id}: already done")
+            now = lock.enter_context(claimed(folder))
+            if now.state == "damaged":
+                raise UserError(now.why)
+            if done := now.state == "finished":
+                show(f"{folder.name}: already done")
         yield not distributed.gather(done)[0]
 
 
@@ -266,7 +267,7 @@ def _run_one(
         return
     # The machine's clock may have been set back meanwhile.
     wall_s = round(time.monotonic() - clock, 3)
-    weights, index = folder / "weights.safetensors", run.index
+    weights, index = folder / WEIGHTS, run.index
     fields = {
         "run_id": spec.run_id,
         "stage": spec.stage,
@@ -294,7 +295,7 @@ def _run_one(
         "failed_videos": run.failed,
     }
     write_result(folder, fields)
-    remove_checkpoint(folder)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     text = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     show(f"{spec.run_id}: {text or 'done'} in {duration(wall_s)}")
 

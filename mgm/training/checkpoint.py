@@ -8,14 +8,14 @@ import torch
 
 from mgm.errors import UserError
 from mgm.files import replacing
+from mgm.results.run import CHECKPOINT
 
-NAME = "checkpoint.pt"
 FORMAT = 4  # raise this number when the fields or their meaning change
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Replace the checkpoint in one step."""
-    path = folder / NAME
+    path = folder / CHECKPOINT
     try:
         with replacing(path) as part, part.open("wb") as file:
             torch.save({"format": FORMAT, **state}, file)
@@ -31,7 +31,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 def load_checkpoint(folder: Path, run_id: str) -> dict[str, Any] | None:
     """Load a run's checkpoint; None if there is none."""
-    path = folder / NAME
+    path = folder / CHECKPOINT
     if not path.exists():
         return None
     # A damaged file, or another program's, may raise any exception. torch checks no CRC-32.
@@ -47,8 +47,3 @@ def load_checkpoint(folder: Path, run_id: str) -> dict[str, Any] | None:
     if state["run_id"] != run_id:
         raise UserError(f"{path}: belongs to run {state['run_id']}, not to {run_id}")
     return state
-
-
-def remove_checkpoint(folder: Path) -> None:
-    """Delete the checkpoint of a finished run."""
-    (folder / NAME).unlink(missing_ok=True)

@@ -1,21 +1,28 @@
 """The files of a run's folder: what counts as its result, and its state."""
 
 import json
+import multiprocessing
+import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from mgm.errors import UserError
-from mgm.files import locked
+from mgm.files import held, locked
 from mgm.results.run import (
+    CHECKPOINT,
     LOCK,
+    WEIGHTS,
     append_log,
+    claimed,
     log_lines,
     read_result,
     rewind_log,
     status,
     write_result,
 )
-from mgm.spec import Data, Probe
+from mgm.spec import Data, Pretrain, Probe
 from tests.helpers.fake_results import finish, result_of, write_log
 
 SPEC = Probe(data=Data(dataset="ssv2", digest="0123456789ab"))
@@ -23,12 +30,12 @@ SPEC = Probe(data=Data(dataset="ssv2", digest="0123456789ab"))
 
 def test_a_result_is_read_as_it_was_written(tmp_path):
     assert read_result(tmp_path / SPEC.run_id) is None
-    assert status(tmp_path / SPEC.run_id, SPEC).state == "not run"
+    assert status(tmp_path / SPEC.run_id).state == "not run"
     folder = finish(tmp_path, SPEC, top1=61.25)
     result = read_result(folder)
     assert result.metrics["top1"] == 61.25
     assert result.run_id == SPEC.run_id
-    assert status(folder, SPEC).state == "finished"
+    assert status(folder).state == "finished"
     assert [path.name for path in folder.glob(".*")] == []
 
 
@@ -50,26 +57,85 @@ def test_a_metric_that_is_not_finite_is_not_written(tmp_path):
         lambda text: text.replace(SPEC.run_id, "probe-vitb-ssv2-random-00000000"),
     ],
 )
-def test_a_damaged_result_is_not_run_and_names_its_file(tmp_path, damage):
+def test_a_damaged_result_is_the_state_of_its_run_and_names_its_file(tmp_path, damage):
     path = finish(tmp_path, SPEC) / "result.json"
     path.write_text(damage(path.read_text()))
-    found = status(path.parent, SPEC)
-    assert found.state == "not run"
+    found = status(path.parent)
+    assert found.state == "damaged"
     assert str(path) in found.why
     assert "\n" not in found.why
 
 
-def test_a_run_that_holds_its_lock_is_running_and_one_that_stopped_is_not(tmp_path):
+def test_a_run_that_holds_its_lock_is_running_and_one_that_does_not_has_stopped(tmp_path):
     folder = tmp_path / SPEC.run_id
     with locked(folder / LOCK, "the run"):
         write_log(folder, 3, 30)
         (folder / "spec.json").write_text(SPEC.model_dump_json())
-        assert (status(folder, SPEC).state, status(folder, SPEC).why) == ("running", "step 3 of 30")
-    found = status(folder, SPEC)
-    assert found.state == "not run"
+        assert (status(folder).state, status(folder).why) == ("running", "step 3 of 30")
+    found = status(folder)
+    assert found.state == "stopped"
     assert "step 3 of 30" in found.why
     (folder / "error.txt").write_text("no memory\n")
-    assert (status(folder, SPEC).state, status(folder, SPEC).why) == ("failed", "no memory")
+    assert (status(folder).state, status(folder).why) == ("failed", "no memory")
+    # It is run again.
+    with locked(folder / LOCK, "the run"):
+        assert status(folder).state == "running"
+
+
+def test_a_run_whose_weights_are_gone_is_finished_but_for_its_children(tmp_path):
+    spec = Pretrain(data=SPEC.data)
+    folder = finish(tmp_path, spec)
+    assert [status(folder, weights).state for weights in (False, True)] == ["finished", "stopped"]
+    (folder / WEIGHTS).touch()
+    assert status(folder, weights=True).state == "finished"
+    # A probe has none.
+    assert status(finish(tmp_path, SPEC), weights=True).state == "finished"
+
+
+@pytest.mark.parametrize(("done", "left"), [(True, set()), (False, {CHECKPOINT})])
+def test_whoever_claims_a_run_removes_what_a_killed_process_has_left(tmp_path, done, left):
+    """The checkpoint of a run that is not finished continues it."""
+    folder = finish(tmp_path, SPEC)
+    if not done:
+        (folder / "result.json").unlink()
+    before = {path.name for path in folder.iterdir()}
+    for name in (CHECKPOINT, ".4242.checkpoint.pt", ".17.predictions.csv"):
+        (folder / name).touch()
+    with claimed(folder) as now:
+        assert now.state == ("finished" if done else "running")
+        assert held(folder / LOCK)
+    assert {path.name for path in folder.iterdir()} == before | left | {LOCK}
+
+
+def asked_by_a_reader(folder) -> str:
+    """Return a run's state for a user who may only read it."""
+
+    def ask(results) -> None:
+        os.setuid(65534)
+        results.put(status(folder).state)
+
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    process = context.Process(target=ask, args=(results,))
+    process.start()
+    process.join(30)
+    return results.get(timeout=30)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_who_may_only_read_sees_a_run_as_it_is_or_as_unknown():
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        folder = Path(place, SPEC.run_id)
+        write_log(folder, 3, 30)
+        (folder / "spec.json").write_text(SPEC.model_dump_json())
+        assert asked_by_a_reader(folder) == "stopped"
+        with locked(folder / LOCK, "the run"):
+            assert asked_by_a_reader(folder) == "running"
+        (folder / LOCK).chmod(0o600)
+        assert asked_by_a_reader(folder) == "unknown"
+        folder.chmod(0o700)
+        assert asked_by_a_reader(folder) == "unknown"
 
 
 def test_a_log_leaves_out_half_lines_and_keeps_the_last_of_a_step(tmp_path):

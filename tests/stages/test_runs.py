@@ -20,7 +20,7 @@ from mgm.cli import app
 from mgm.cli.train import complete, fields_of
 from mgm.data.index import read_index, with_digest, write_index
 from mgm.files import locked
-from mgm.results.run import own_result, read_result, status
+from mgm.results.run import read_result, status
 from mgm.spec import STAGES, Augment, Data, Mask, Model, RunOptions, parse, read_spec
 from mgm.stages import run as runs
 from mgm.stages.apply import find_trained, recorded_classes
@@ -49,10 +49,19 @@ def same(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def command(results: Path, data, *specs, mark: Path | None = None):
+    """Call `mgm run` on specs."""
+    words = ["run", "--out", str(results), "--data", f"ssv2={data['ssv2'][0]}"]
+    for spec in specs:
+        (results / f"{spec.run_id}.json").write_text(spec.model_dump_json())
+        words.append(str(results / f"{spec.run_id}.json"))
+    return CliRunner().invoke(app, [*words, *(["--mark", str(mark)] if mark else [])])
+
+
 def test_a_chain_of_runs_leaves_believable_results(results, data):
     for spec in (PRETRAIN, TUNED, PROBE):
         folder = results / spec.run_id
-        assert status(folder, spec).state == "finished"
+        assert status(folder).state == "finished"
         assert read_spec(folder) == spec
         assert not list(folder.glob("checkpoint*"))
         result = read_result(folder)
@@ -75,7 +84,8 @@ def test_a_chain_of_runs_leaves_believable_results(results, data):
     assert 0 < json.loads(line)["coverage"] <= 1
 
 
-def test_a_finished_run_is_never_trained_again(results, data, monkeypatch, capsys):
+@pytest.mark.parametrize("call", [run_specs, command])
+def test_a_finished_run_is_never_trained_again(results, data, monkeypatch, capsys, call):
     """A kill after the result leaves checkpoints, and one before it a part of a file."""
     folder = results / PRETRAIN.run_id
     left = folder / "checkpoint.pt", folder / ".999999.checkpoint.pt"
@@ -83,11 +93,15 @@ def test_a_finished_run_is_never_trained_again(results, data, monkeypatch, capsy
         path.touch()
     before = (folder / "result.json").stat()
     monkeypatch.setattr(runs, "_run_one", None)
-    run_specs([PRETRAIN], data, results)
+    said = (
+        run_specs([PRETRAIN], data, results)
+        if call is run_specs
+        else command(results, data, PRETRAIN).stderr
+    )
     after = (folder / "result.json").stat()
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
     assert not any(path.exists() for path in left)
-    assert "already done" in capsys.readouterr().err
+    assert "already done" in (said or capsys.readouterr().err)
 
 
 def test_two_preparations_are_two_runs(results, data, tmp_path):
@@ -122,8 +136,9 @@ def test_a_copied_or_renamed_run_is_a_model(results, tmp_path):
     assert recorded_classes(folder) == read_result(folder).data.classes
     assert find_trained(folder).model == TUNED.model
     # Where its name is read, it is another run.
-    with refused(f"is of {TUNED.run_id}"):
-        own_result(folder)
+    now = status(folder)
+    assert now.state == "damaged"
+    assert f"is of {TUNED.run_id}" in now.why
 
 
 def test_a_spec_that_is_not_the_results_is_refused(results, tmp_path):
@@ -155,8 +170,8 @@ def test_a_second_process_waits_for_the_first(results, data, capsys, tmp_path):
         assert waits.is_alive()
         assert not (folder / "spec.json").exists()
         # It is the other process that finishes the run.
-        for path in (results / PRETRAIN.run_id).glob("*.json"):
-            (folder / path.name).write_bytes(path.read_bytes())
+        for name in ("spec.json", "weights.safetensors", "result.json"):
+            (folder / name).write_bytes((results / PRETRAIN.run_id / name).read_bytes())
     waits.join(60)
     said = capsys.readouterr().err
     assert f"{PRETRAIN.run_id}: waits for process {os.getpid()}" in said
@@ -238,10 +253,45 @@ def test_a_failure_is_recorded_and_the_others_still_run(results, data, tmp_path,
     with refused("2 of 3 runs failed"):
         run_specs([*lost, FINETUNE], data, tmp_path)
     why = (tmp_path / lost[0].run_id / "error.txt").read_text()
-    assert "weights.safetensors: no such weights; run pretrain-mgm" in why
-    assert status(tmp_path / lost[0].run_id, lost[0]).state == "failed"
-    assert status(tmp_path / FINETUNE.run_id, FINETUNE).state == "finished"
+    assert f"{lost[0].parent}: is needed first, and is not run" in why
+    assert status(tmp_path / lost[0].run_id).state == "failed"
+    assert status(tmp_path / FINETUNE.run_id).state == "finished"
     assert f"{lost[1].run_id}: failed, as {lost[0].run_id}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_damaged_result_holds_up_its_own_children_alone(data, tmp_path, marked):
+    """Each call names it. The children of other runs are run."""
+    mark = tmp_path / "batch.done" if marked else None
+    other = PRETRAIN.model_copy(update={"seed": 1})
+    tuned = {spec: TUNED.model_copy(update={"parent": spec.run_id}) for spec in (PRETRAIN, other)}
+    assert command(tmp_path, data, PRETRAIN).exit_code == 0
+    damaged = tmp_path / PRETRAIN.run_id / "result.json"
+    damaged.write_text(damaged.read_text()[:99])
+    for batch in [(PRETRAIN, other), (tuned[PRETRAIN], tuned[other])]:
+        said = command(tmp_path, data, *batch, mark=mark)
+        assert str(damaged) in said.stderr
+        assert bool(said.exit_code) == (not marked)
+        assert status(tmp_path / batch[1].run_id).state == "finished"
+    assert status(tmp_path / PRETRAIN.run_id).state == "damaged"
+    assert status(tmp_path / tuned[PRETRAIN].run_id).state == ("not run" if marked else "failed")
+    damaged.unlink()
+    command(tmp_path, data, PRETRAIN, mark=mark)
+    command(tmp_path, data, tuned[PRETRAIN], mark=mark)
+    assert status(tmp_path / tuned[PRETRAIN].run_id).state == "finished"
+
+
+def test_a_parent_whose_weights_were_deleted_is_run_again(results, data, tmp_path):
+    folder = tmp_path / PRETRAIN.run_id
+    shutil.copytree(results / PRETRAIN.run_id, folder)
+    before = (folder / "weights.safetensors").read_bytes()
+    (folder / "weights.safetensors").unlink()
+    with refused(f"{PRETRAIN.run_id}: is needed first", "run it again"):
+        run_specs([TUNED], data, tmp_path)
+    command(tmp_path, data, PRETRAIN)
+    assert (folder / "weights.safetensors").read_bytes() == before
+    command(tmp_path, data, TUNED)
+    assert status(tmp_path / TUNED.run_id).state == "finished"
 
 
 def test_weights_that_are_not_the_parents_are_refused(results, data, tmp_path):

@@ -123,7 +123,7 @@ def test_a_stopped_process_that_gets_no_batch_is_no_failure(data, tmp_path, monk
     assert process.wait(60)
     assert (tmp_path / "stopped").exists()
     assert "stopped at step" in process.stderr.read()
-    assert status(folder, LONG).state == "not run"
+    assert status(folder).state == "stopped"
 
 
 def test_a_killed_process_ends_the_other_and_is_no_failure(data, tmp_path):
@@ -134,7 +134,7 @@ def test_a_killed_process_ends_the_other_and_is_no_failure(data, tmp_path):
     os.kill(children(process.pid)[1], signal.SIGKILL)
     assert process.wait(60)
     assert time.monotonic() - started < 30
-    assert status(folder, LONG).state != "failed"
+    assert status(folder).state != "failed"
 
 
 def test_an_error_is_one_line_and_ends_both(data, tmp_path):

@@ -14,6 +14,7 @@ from mgm.results.frozen import read_frozen
 from mgm.spec import parents, parse
 from mgm.study.expand import with_parents
 from tests.helpers.errors import refused
+from tests.helpers.fake_results import finish
 from tests.helpers.programs import ROOT
 from tests.helpers.tiny_study import tiny_study
 
@@ -46,30 +47,73 @@ def test_a_batch_needs_its_data_the_flow_that_it_follows_and_the_batches_of_its_
     assert followed == {True, False}
 
 
-def test_marks_of_batches_without_a_result_are_deleted_with_those_of_their_pages(
+def test_a_call_makes_what_is_not_finished_and_parents_whose_weights_a_child_needs(
     tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    study = Workflow({"study": str(tiny_study(tmp_path))})
-    marks = [study.mark(name) for name in (*study.batches, *study.targets)]
-    for path in (*marks, *map(study.result, study.specs)):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).touch()
-    study.forget()
-    assert all(map(os.path.exists, marks))
-    fine = next(name for name in study.batches if name.startswith("finetune"))
-    Path(study.result(study.batches[fine][0])).unlink()
-    study.forget()
-    gone = {mark for mark in marks if not os.path.exists(mark)}
-    assert gone == {study.mark(fine), study.mark("tiny"), study.mark("all")}
+    path = tiny_study(tmp_path)
+    first = Workflow({"study": str(path)}, "first")
+    assert {*first.shows("all")} == {*map(first.mark, first.batches)}
+    for spec in first.specs.values():
+        folder = finish(first.results, spec)
+        if spec.stage in ("pretrain", "finetune"):
+            (folder / "weights.safetensors").touch()
+    # What is to do does not change during a call.
+    assert {*first.shows("all")} == {*map(first.mark, first.batches)}
+
+    def lacking() -> set[str]:
+        study = Workflow({"study": str(path)}, "next")
+        return {run_id for run_id in study.specs if study.lacks(run_id)}
+
+    assert lacking() == set()
+    done = Workflow({"study": str(path)}, "next")
+    newest = Path(done.results, next(iter(done.specs)), "spec.json")
+    os.utime(newest, (2e9, 2e9))
+    assert done.shows("all") == [str(newest)]
+    child = next(spec for spec in done.specs.values() if getattr(spec, "parent", ""))
+    for run_id in (child.parent, next(run for run in done.specs if run.startswith("finetune"))):
+        Path(done.results, run_id, "weights.safetensors").unlink()
+    # Nobody needs these weights.
+    assert lacking() == set()
+    result = Path(done.result(child.run_id))
+    for damage in ("", result.read_text().replace(child.run_id, "probe-x")):
+        result.write_text(damage)
+        assert lacking() == {child.run_id, child.parent}
+    again = Workflow({"study": str(path)}, "next")
+    batch = next(name for name, batch in again.batches.items() if child.run_id in batch)
+    assert again.mark(batch) in again.shows("all")
+    assert any("pretrain-batch" in file for file in again.needs(batch))
+    words = again.run(batch).split()
+    made = [Path(word).stem for word in words if "/specs/" in word]
+    assert made == [child.run_id]
+    assert words[-2:] == ["--mark", again.mark(batch)]
 
 
-def test_a_table_has_its_runs_and_all_has_every_run(smoke):
-    assert {*smoke.targets["all"]} == {*map(smoke.mark, smoke.batches)}
+def test_a_second_call_is_refused_while_the_first_works(tmp_path, monkeypatch):
+    """It names the process, and changes nothing."""
+    monkeypatch.chdir(tmp_path)
+    path = tiny_study(tmp_path)
+    first, second = (Workflow({"study": str(path)}, call) for call in ("first", "second"))
+    first.start([])
+    mark = Path(first.mark("pretrain-batch-1"))
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    with refused(f"tiny: process {os.getpid()} on", "works on it"):
+        second.start([])
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
+    del first
+    second.start([])
+    assert not mark.exists()
+
+
+def test_a_table_has_its_runs_and_all_has_every_run(smoke, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert {*smoke.shows("all")} == {*map(smoke.mark, smoke.batches)}
     assert smoke.pages["table4e"] == "reports/smoke/tables/table4e.csv"
     assert smoke.pages["figure5"] == "reports/smoke/figures/figure5.png"
-    assert smoke.pages.keys() == smoke.targets.keys()
-    assert {*smoke.targets["table4e"]} < {*smoke.targets["all"]}
+    assert smoke.pages.keys() == smoke.expansion.targets.keys()
+    assert {*smoke.shows("table4e")} < {*smoke.shows("all")}
 
 
 def test_a_table_makes_no_run_of_others(smoke):
@@ -107,12 +151,15 @@ def test_the_start_writes_specs_and_freezes_the_study_once(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     study = Workflow({"study": str(tiny_study(tmp_path))})
     study.start([])
+    known = {*study.specs}
+    # Its process has ended.
+    del study
     specs = [*(tmp_path / "results" / "tiny" / "specs").iterdir()]
     frozen = (tmp_path / "results" / "tiny" / "study.yaml").read_text()
     # The report reads the user's file again.
     file = read_frozen(tmp_path / "results" / "tiny").file
     assert file == str(tmp_path / "tiny.yaml")
-    assert {path.stem for path in specs} == {*study.specs}
+    assert {path.stem for path in specs} == known
     for path in specs:
         assert parse(json.loads(path.read_text()), "").run_id == path.stem
     (tmp_path / "tiny.yaml").write_text(
