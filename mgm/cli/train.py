@@ -14,7 +14,7 @@ from mgm.data.index import with_digest
 from mgm.errors import UserError, as_user_error, nearest
 from mgm.files import read_json, write_text
 from mgm.results.run import EXTERNAL, External, claimed, external, leftovers, own_spec, status
-from mgm.spec import MASKS, STAGES, Clips, Model, RunOptions, Spec, parents, parse
+from mgm.spec import MASKS, STAGES, Clips, Finetune, Model, Pretrain, RunOptions, Spec, parents, parse
 
 Specs = Annotated[
     list[Path],
@@ -78,6 +78,8 @@ def run(
             raise UserError(f"{spec.run_id}: a {spec.stage} runs in one process, without torchrun")
         if not parents(spec) and spec.model.misnamed:
             show(f"note: model.{spec.model.misnamed}; a name of your own, such as toy, says so")
+        if isinstance(spec, Pretrain | Finetune) and (odd := spec.optim.odd):
+            show(f"note: {spec.run_id}: optim.{odd}")
     if to_do:
         from mgm.stages.run import run_specs
         from mgm.training.distributed import process_group

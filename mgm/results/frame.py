@@ -272,7 +272,7 @@ def pack(name: str, results: Path = Path("results"), replace: bool = False) -> P
             f"{packed}: is another frozen study than {folder / FROZEN}; keep the one of these runs"
         )
     # Elsewhere nothing runs.
-    begun = table.status.isin(["running", "stopped", "unknown"])
+    begun = table.status.isin(["running", "stopped", "unknown", "damaged"])
     table.loc[begun, ["status", "why"]] = "not run", ""
     with replacing(path) as temporary:
         temporary.write_bytes(lzma.compress(csv_of(table).encode()))

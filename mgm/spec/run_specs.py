@@ -153,6 +153,18 @@ class Optim(FrozenModel):
     clip_grad: float = Field(0.0, ge=0)
     precision: Literal["float32", "bf16"] = "bf16"
 
+    @property
+    def odd(self) -> str:
+        """What is wrong with the learning rate's course, in words; empty if nothing is."""
+        if self.warmup_epochs >= self.epochs:
+            return (
+                f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs} epochs, so the learning "
+                "rate never falls; shorten the warm-up"
+            )
+        if self.min_lr > self.lr:
+            return f"min_lr {self.min_lr:g} is above lr {self.lr:g}, so the learning rate rises"
+        return ""
+
 
 class FinetuneOptim(Optim):
     """The optimiser with the defaults of fine-tuning."""

@@ -26,6 +26,8 @@ NEW = {"scale": "smoke", "seeds": "0-5", "specs_per_job": 4}
 MOST_NUMBERS = 10_000  # of a range of seeds
 # The loader in C is ten times faster.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Levels, and values with aliases written out, of a YAML file. Studies have 8 and 2,300.
+DEEP, MANY = 50, 100_000
 # Can be the name of a folder and of a Snakemake target, and is one word for a shell.
 Name = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
 # The Snakefile's rules, and files that each page has. No study and no view has such a name.
@@ -432,13 +434,37 @@ def _mapping(loader: Any, node: Any) -> Iterator[Any]:
 Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
+def _require_small(text: str) -> None:
+    """Check the depth and the size of a YAML text, without building it.
+
+    Brackets overflow the stack of a parser in C, and aliases of aliases grow without limit.
+    """
+    sizes, inside = dict[str, int](), list[tuple[str, int]]()
+    total = 0
+    for event in yaml.parse(text, LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            inside.append((event.anchor, total))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = inside.pop()
+            sizes[anchor] = total - before
+        elif isinstance(event, yaml.AliasEvent):
+            total += sizes.get(event.anchor, 1)
+        total += 1
+        if len(inside) > DEEP:
+            raise ValueError(f"it has more than {DEEP} levels")
+        if total > MANY:
+            raise ValueError(f"it has more than {MANY:,} values, with its aliases written out")
+
+
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
     """Read the fields of a YAML file."""
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise UserError(f"{path}: no such {what}; name a YAML file, or {nearest(path.stem, known)}")
     try:
-        fields = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        text = path.read_text(encoding="utf-8")
+        _require_small(text)
+        fields = yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(fields, dict):

@@ -71,7 +71,7 @@ def test_runs_that_did_not_finish_say_why(place):
     (place / "results/small" / second / "result.json").write_text("{")
     with locked(place / "results/small" / first / LOCK, first):
         table = load("small", place / "results").frame.set_index("run_id")
-        assert (table.status[first], table.status[second]) == ("running", "not run")
+        assert (table.status[first], table.status[second]) == ("running", "damaged")
         assert second in table.why[second]
         assert table.value[[first, second]].isna().all()
         # Where the study is read back, nothing runs.
