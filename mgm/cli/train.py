@@ -14,7 +14,18 @@ from mgm.data.index import with_digest
 from mgm.errors import UserError, as_user_error, nearest
 from mgm.files import read_json, write_text
 from mgm.results.run import EXTERNAL, External, claimed, external, leftovers, own_spec, status
-from mgm.spec import MASKS, STAGES, Clips, Finetune, Model, Pretrain, RunOptions, Spec, parents, parse
+from mgm.spec import (
+    MASKS,
+    STAGES,
+    Clips,
+    Finetune,
+    Model,
+    Pretrain,
+    RunOptions,
+    Spec,
+    parents,
+    parse,
+)
 
 Specs = Annotated[
     list[Path],

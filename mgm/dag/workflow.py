@@ -274,11 +274,12 @@ class Workflow:
 
     def unknown(self, asked: Iterable[str]) -> str:
         """Return which targets there are if one of those that are asked for is none."""
-        known = {*self.targets, "report"}
+        targets = self.expansion.targets
+        known = {*targets, "report"}
         names = [name for name in asked if name not in known and "/" not in name]
         if not (names := [name for name in names if not Path(name).exists()]):
             return ""
-        return f"mgm: {names[0]}: {self.name} has no such target; it has {', '.join(self.targets)}"
+        return f"mgm: {names[0]}: {self.name} has no such target; it has {', '.join(targets)}"
 
     def about(self, asked: Iterable[str] = ()) -> str:
         """Return what a dry run makes: missing datasets, then the runs of tables and studies.
@@ -286,8 +287,9 @@ class Workflow:
         Args:
             asked: targets. Those that are no table, figure or study stand for all of them.
         """
-        names = [name for name in asked if name in self.targets] or [*self.targets]
-        runs_of = {name: with_parents(self.specs, self.expansion.targets[name]) for name in names}
+        targets = self.expansion.targets
+        names = [name for name in asked if name in targets] or [*targets]
+        runs_of = {name: with_parents(self.specs, targets[name]) for name in names}
         keys = {self.key(spec) for runs in runs_of.values() for spec in runs}
         keys |= {part for key in keys for part in self._parts(key)}
         lacks = {key: str(self.places[key]) for key in self.datasets if key in keys}
@@ -300,7 +302,7 @@ class Workflow:
             lines.append(f"Datasets that the first jobs draw: {len(drawn)}, such as {drawn[0]}.")
         rows = {}
         for name, runs in runs_of.items():
-            waits = [spec for spec in runs if not Path(self.result(spec.run_id)).is_file()]
+            waits = [spec for spec in runs if self.lacks(spec.run_id)]
             every, to_do = (Counter(spec.stage for spec in part) for part in (runs, waits))
             cells = {stage: f"{every[stage] - to_do[stage]} of {every[stage]}" for stage in every}
             rows[name] = cells | {"to do": len(waits)}

@@ -35,7 +35,7 @@ def results_of(folder: Path, study: str = "tiny") -> dict[str, int]:
 def test_each_way_to_ask_makes_what_it_needs_and_no_more(tmp_path):
     study = Workflow({"study": str(tiny_study(tmp_path))})
     before = {*tmp_path.rglob("*")}
-    assert "to do" in call(tmp_path, "--dry-run").splitlines()[-len(study.targets) - 1]
+    assert "to do" in call(tmp_path, "--dry-run").splitlines()[-len(study.expansion.targets) - 1]
     assert {path for path in tmp_path.rglob("*") if ".snakemake" not in path.parts} == before
 
     # One run, and what it starts from.
