@@ -107,7 +107,8 @@ for target, page in plan.pages.items():
             lambda wildcards, target=target: plan.shows(target),
         output:
             page,
-            touch(plan.whole(target)),
+            # Jobs of Slurm make no page, and look at no other runs.
+            [*map(touch, plan.whole(target) if workflow.is_main_process else ())],
         log:
             f"{plan.logs}/{target}.log",
         localrule: True

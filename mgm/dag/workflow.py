@@ -141,13 +141,16 @@ class Workflow:
         They are the marks of the batches that lack a run of it, and the newest spec of the others,
         which is written when a run starts.
         """
-        shown = with_parents(self.specs, self.expansion.targets[target])
+        shown = self._shown_by(target)
         lacks = [spec.run_id for spec in shown if self.lacks(spec.run_id)]
         marks = dict.fromkeys(self.mark(self._batch_of[run_id]) for run_id in lacks)
         done = [
             f"{self.results}/{one.run_id}/spec.json" for one in shown if one.run_id not in lacks
         ]
         return [*marks, *sorted(filter(os.path.isfile, done), key=os.path.getmtime)[-1:]]
+
+    def _shown_by(self, target: str) -> list[Spec]:
+        return with_parents(self.specs, self.expansion.targets[target])
 
     def key(self, spec: Spec) -> str:
         """Return the key of a run's dataset."""
@@ -177,9 +180,13 @@ class Workflow:
         """Return the file that says that a batch has ended in this call."""
         return str(self.results / "batches" / self.call / f"{batch}.done")
 
-    def whole(self, target: str) -> str:
-        """Return the file that says that a page shows all its runs."""
-        return f"{self.results}/whole/{target}.done"
+    def whole(self, target: str) -> list[str]:
+        """Return the files that say that a page shows all its runs.
+
+        One of them is of this call if the target lacks a run, so that it is made again.
+        """
+        lacks = any(self.lacks(spec.run_id) for spec in self._shown_by(target))
+        return [f"{self.results}/whole/{target}.done", *([self.mark(target)] if lacks else [])]
 
     def result(self, run_id: str) -> str:
         return f"{self.results}/{run_id}/{RESULT}"

@@ -24,14 +24,14 @@ def export(run: Path, out: Path, force: bool = False) -> str:
     Transformers 4 and 5 read them. The field "mgm" of config.json says where they come from. Return
     lines for the user.
     """
-    spec, (path, digest) = trained_spec(run), verified_weights(run)
+    spec, (source, digest) = trained_spec(run), verified_weights(run)
     if spec.model.divided or getattr(spec, "head", "linear") != "linear":
         raise UserError(
             f"{run}: transformers has no TimeSformer of this kind and no attentive probe; export a "
             "ViT's pretraining or fine-tuning"
         )
     require_new(out / "model.safetensors", force)
-    weights, about = read_weights(path), {"run": spec.run_id, "weights_sha256": digest}
+    weights, about = read_weights(source), {"run": spec.run_id, "weights_sha256": digest}
     result = read_result(run)
     drawn = " stand-in (generated)" * bool(result and result.data.note.startswith(GENERATED))
     about |= {"dataset": title_of(spec.data.dataset) + drawn, "data_digest": spec.data.digest}
@@ -48,11 +48,14 @@ def export(run: Path, out: Path, force: bool = False) -> str:
         "image_mean": list(IMAGENET_MEAN),
         "image_std": list(IMAGENET_STD),
     }
-    write_text(out / "config.json", json.dumps(config, indent=2) + "\n")
-    write_text(out / "preprocessor_config.json", json.dumps(processor, indent=2) + "\n")
-    with replacing(out / "model.safetensors") as temporary:
+    path = out / "model.safetensors"
+    with replacing(path) as temporary:
         # transformers refuses a file that does not name its format.
         temporary.write_bytes(save(to_huggingface(weights), metadata={"format": "pt"}))
+        # Wherever this is stopped, no config lies next to weights that are not its own.
+        path.unlink(missing_ok=True)
+        write_text(out / "config.json", json.dumps(config, indent=2) + "\n")
+        write_text(out / "preprocessor_config.json", json.dumps(processor, indent=2) + "\n")
     norm = "fc_norm" if isinstance(spec, Finetune) else "decoder.norm"
     return (
         f'wrote {out}: model = transformers.{NAMES[spec.stage]}.from_pretrained("{out}")\n'

@@ -439,7 +439,7 @@ def _require_small(text: str) -> None:
 
     Brackets overflow the stack of a parser in C, and aliases of aliases grow without limit.
     """
-    sizes, inside = dict[str, int](), list[tuple[str, int]]()
+    sizes, inside = dict[str | None, int](), list[tuple[str | None, int]]()
     total = 0
     for event in yaml.parse(text, LOADER):
         if isinstance(event, yaml.CollectionStartEvent):

@@ -70,6 +70,7 @@ def test_a_call_makes_what_is_not_finished_and_parents_whose_weights_a_child_nee
     newest = Path(done.results, next(iter(done.specs)), "spec.json")
     os.utime(newest, (2e9, 2e9))
     assert done.shows("all") == [str(newest)]
+    assert [len(study.whole("all")) for study in (first, done)] == [2, 1]
     child = next(spec for spec in done.specs.values() if getattr(spec, "parent", ""))
     for run_id in (child.parent, next(run for run in done.specs if run.startswith("finetune"))):
         Path(done.results, run_id, "weights.safetensors").unlink()
@@ -220,8 +221,7 @@ def test_a_dry_run_counts_the_runs_of_what_is_asked_and_names_what_to_prepare_fi
     study = Workflow({"study": str(tiny_study(tmp_path))})
     done = [one for one in study.specs if one.startswith("pretrain")][:1]
     for run_id in done:
-        Path(study.result(run_id)).parent.mkdir(parents=True)
-        Path(study.result(run_id)).touch()
+        (finish(study.results, study.specs[run_id]) / "weights.safetensors").touch()
     every = [spec for spec in study.specs.values() if spec.stage == "pretrain"]
     line = next(line for line in study.about().splitlines() if line.startswith("all "))
     assert line.split()[1:4] == ["1", "of", str(len(every))]
