@@ -247,7 +247,7 @@ def _moved(
     grid_1HW2 = torch.stack([x_HW * (2 / width) - 1, y_HW * (2 / height) - 1], 2)[None]
     # All frames have the same grid, so they are channels of one picture.
     own_1NHW = x_TCHW.float().flatten(0, 1)[None]
-    how = {"mode": "bicubic", "padding_mode": "border", "align_corners": False}
+    how: Any = {"mode": "bicubic", "padding_mode": "border", "align_corners": False}
     moved_NHW = F.grid_sample(own_1NHW, grid_1HW2, **how)[0].round_().clamp_(0, 255)
     moved_NHW = torch.where(inside_HW, moved_NHW, float(GREY))
     return moved_NHW.to(torch.uint8).view(x_TCHW.shape)

@@ -479,8 +479,8 @@ def residual_share(path: str | Path, frames: set[int]) -> float:
     before_HW, shares = None, list[float]()
     for number, picture in enumerate(Source(path)):
         own_HW = picture.luma(picture.frame).astype(np.int16)
-        told = number in frames and before_HW is not None and not picture.frame.interlaced_frame
-        if told and (change := float(np.abs(own_HW - before_HW).mean())):
+        told = number in frames and not picture.frame.interlaced_frame
+        if told and before_HW is not None and (change := float(np.abs(own_HW - before_HW).mean())):
             shares.append(float(np.abs(picture.residual()[0]).mean()) / change)
         before_HW = own_HW
         if number >= max(frames, default=0):
