@@ -33,10 +33,13 @@ from mgm.data.loader import Reading, on_device, training_batches
 from mgm.device import best_device, gpu_name
 from mgm.masking import Grid, make_mask
 from mgm.models import build_classifier, build_mae
-from mgm.spec import Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, RunOptions
+from mgm.rng import generator
+from mgm.spec import Augment, Clips, Data, Decoder, Finetune, Mask, Model, Pretrain, RunOptions
 from mgm.spec.compute import multiply_adds, passes, peak_of
 from mgm.stages.run import readers
 from mgm.training.optim import build_optimiser
+from mgm.video.augment import ClipAugmentation, augmented
+from mgm.video.crop import Crop
 from mgm.video.planes import frames_of, no_planes
 
 Row = tuple[str, str, str]  # verdict, what, and numbers
@@ -168,6 +171,31 @@ def planes(on: Machine) -> Iterator[Row]:
         yield "NUM", f"planes, {how}", f"{clip_us:.1f} us per clip"
         off = (got[:2].cpu().int() - frames_of(size, *(x[:2] for x in there)).int()).abs()
         yield check(int(off.max()) <= 1, f"planes, {how}: as on a CPU", f"{int(off.max())} of 255")
+
+
+def augmentation(on: Machine) -> Iterator[Row]:
+    """RandAugment and random erasing of whole frames, without waiting."""
+    count, size, sides = (2, 32, (40, 50)) if on.tiny else (32, 224, (256, 340))
+    drawing = ClipAugmentation(Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.25))
+    blank = drawing.blank(Clips(size=size), sides[0] * sides[1])
+    arrays = {name: x.repeat(count, 0) for name, x in blank.items()}
+    for clip in range(count):
+        into = {name: x[clip] for name, x in arrays.items()}
+        drawing.draw(generator(clip, "augment"), sides, Crop(0, 0, *sides), size, into)
+    host = {name: torch.from_numpy(x) for name, x in arrays.items()}
+    host["whole_BTPC"].random_(0, 256)
+    host["seed_B"] = torch.arange(count)
+    whole_BTPC = host["whole_BTPC"].to(on.device)
+    augmented(size, whole_BTPC, host)
+    on.wait()
+    with on.watched() as places:
+        began = time.perf_counter()
+        augmented(size, whole_BTPC, host)
+        host_ms = 1e3 * (time.perf_counter() - began) / count
+    on.wait()
+    clip_ms = 1e3 * (time.perf_counter() - began) / count
+    yield check(not places, "augmentation: nothing waits", ", ".join(places))
+    yield "NUM", "augmentation", f"{clip_ms:.2f} ms per clip (host {host_ms:.2f})"
 
 
 def steps(on: Machine) -> Iterator[Row]:
@@ -324,7 +352,7 @@ def stepper(
     return step
 
 
-PARTS = (environment, pinned, life, planes, steps, fed, attention)
+PARTS = (environment, pinned, life, planes, augmentation, steps, fed, attention)
 
 
 def main() -> None:

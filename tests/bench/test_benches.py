@@ -40,5 +40,12 @@ def test_a_step_is_measured_on_a_cpu():
 def test_the_checks_of_a_gpu_pass_at_toy_size_on_a_cpu(data):
     out = run("bench/gpu_day.py", "--tiny", "--index", data)
     assert "FAIL" not in out
-    for what in ("life of a batch", "planes", "pretraining at 75%", "fine-tuning", "fed by"):
+    for what in (
+        "life of a batch",
+        "planes",
+        "augmentation",
+        "pretraining at 75%",
+        "fine-tuning",
+        "fed by",
+    ):
         assert what in out
