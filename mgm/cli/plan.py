@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 STAGES = ("pretrain", "finetune", "probe")
 # Milliseconds of a worker's core per video, for 16 frames of a store of 256 x 340 pixels: crops of
-# 224 x 224 as planes with a mask, or whole frames for RandAugment. Measured on an AMD EPYC.
+# 224 x 224 as planes with a mask (estimated), or whole frames for RandAugment (measured once, on a
+# loaded machine).
 READ_MS = {"pretrain": 10.0, "finetune": 16.0}
 
 
