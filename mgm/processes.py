@@ -1,21 +1,23 @@
 """Worker processes: `in_order` for readers of clips, `as_done` for work on whole videos.
 
 Workers ignore the signals that stop a run, since its last step may need them. They end with the
-call's generator, and with their parent, even if that is killed.
+call's generator, and with their parent, even if that is killed. The thread that began them may end
+before.
 """
 
-import ctypes
 import gc
 import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,10 +27,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 AHEAD = 2  # items that are done or in work per worker
-HANGS_S = 600  # seconds without a result after which readers are given up
+# Seconds without a result after which workers are given up: those that read clips, and those that
+# decode or measure a whole video, which may be a film.
+HANGS_S, VIDEO_HANGS_S = 600, 7200
+LOOKS_S = 0.5  # how often a worker looks whether its parent is there
 # Signals that stop a run.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
 def cores() -> int:
@@ -102,31 +106,40 @@ def as_done(work: Callable[[T], R], items: Sequence[T], processes: int) -> Gener
         processes: at most one per item. 1: this process does the work.
 
     Raises:
-        LostWorkers: a worker died.
+        LostWorkers: a worker died, or no result has come for `VIDEO_HANGS_S` seconds.
     """
     processes = min(processes, len(items))
     if processes <= 1:
         yield from map(work, items)
         return
     with _pool(work, processes, "spawn") as submit:
-        pending = set[Future[R]]()
-        for item in items:
-            pending.add(submit(item))
-            if len(pending) > AHEAD * processes:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        yield from (future.result() for future in as_completed(pending))
+        left, pending = iter(items), set[Future[R]]()
+        while True:
+            free = 1 + AHEAD * processes - len(pending)
+            pending |= {submit(item) for item in islice(left, free)}
+            if not pending:
+                return
+            done = _done(pending, VIDEO_HANGS_S)
+            pending -= done
+            yield from (future.result() for future in done)
 
 
 def _next(waiting: "deque[Future[R]]") -> R:
     """Return the oldest result."""
     oldest = waiting.popleft()
-    if not wait([oldest], HANGS_S).done:
-        raise LostWorkers(
-            f"worker processes have read nothing for {HANGS_S} s; see whether the disk answers, "
-            "then run again"
-        )
+    _done({oldest}, HANGS_S)
     return oldest.result()
+
+
+def _done(pending: "set[Future[R]]", limit: float) -> "set[Future[R]]":
+    """Wait until one is done, and return all that are."""
+    done = wait(pending, limit, FIRST_COMPLETED).done
+    if not done:
+        raise LostWorkers(
+            f"worker processes have done nothing for {limit} s; see whether the disk answers, then "
+            "run again"
+        )
+    return done
 
 
 @contextmanager
@@ -167,14 +180,20 @@ def _begin(parent: int, work: Callable[[Any], Any]) -> None:
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
-    # Other systems than Linux have no such call.
-    with suppress(AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     # PyTorch's threads do not survive a fork either.
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+
+
+def _end_with(parent: int) -> None:
+    """End this worker soon after its parent.
+
+    Linux can do it by itself, but with the thread that started the worker.
+    """
+    while os.getppid() == parent:
+        time.sleep(LOOKS_S)
+    os._exit(1)
 
 
 def _do(item: Any) -> Any:

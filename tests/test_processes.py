@@ -63,6 +63,23 @@ def test_a_worker_that_hangs_is_lost(monkeypatch):
         next(done)
 
 
+def test_work_on_whole_videos_has_a_limit_too(monkeypatch):
+    monkeypatch.setattr(processes, "VIDEO_HANGS_S", 0.5)
+    with pytest.raises(LostWorkers, match=r"for 0\.5 s"):
+        list(as_done(time.sleep, [60, 60], 2))
+
+
+@BOTH
+def test_workers_outlive_the_thread_that_began_them(apply):
+    """A result is read in one thread, and the others after its end."""
+    done, first = apply(later, range(20), 2), list[int]()
+    thread = threading.Thread(target=lambda: first.append(next(done)))
+    thread.start()
+    thread.join()
+    time.sleep(1)
+    assert sorted([*first, *done]) == [n * n for n in range(20)]
+
+
 def stop(number: int) -> int:
     """Stop this worker, which then cannot run."""
     if number:

@@ -2,8 +2,11 @@
 
 The files are the source: if the tracker is down or deleted, nothing is lost. A results folder is an
 experiment, which its tag names. Each run has two tags: its id, and the random id of its folder. So
-two people who share a tracker touch only their own runs. A run that has grown gets its new lines,
-one that was begun anew is copied anew, and one that is gone goes.
+two people who share a tracker touch only their own runs, and so do two copies of a folder. A run
+that has grown is written again, one that was begun anew is copied anew, and one that is gone goes.
+
+A run is written in one call, with the tag that says what was written. A tracker keeps a number
+once, so a copy that was killed is written again.
 
 A test has a tag per column of a study's tables, such as "table4e: Fine-tuned", whose value is its
 row. So MLflow's groups by this tag are the column's numbers.
@@ -33,8 +36,7 @@ from mgm.results.frame import load
 from mgm.results.run import FROZEN, LOCK, RESULT, Status, log_lines, status
 from mgm.spec import Spec, dotted
 
-RUN, FOLDER, STEP, STATE = "mgm.run", "mgm.folder", "mgm.step", "mgm.state"
-NAME, BORN = "mgm.name", "mgm.born"
+RUN, FOLDER, STATE, NAME = "mgm.run", "mgm.folder", "mgm.state", "mgm.name"
 LOGGED = ("loss", "lr", "grad_norm", "coverage", "trivial_loss", "clips_per_s", "memory_mb")
 # A run that was stopped goes on later. MLflow shows KILLED in red, like FAILED.
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "damaged": "FAILED", "running": "RUNNING"}
@@ -43,7 +45,8 @@ ACCURACY = "top-1 accuracy"
 # What a link shows. MLflow reads it from a tag of the experiment, SHARED with the link's last word.
 SHARED, ALL = "mlflow.sharedViewState.", "mgm"
 SCORE, SEED = f"metrics.`{ACCURACY}`", "tags.`seed`"
-BATCH = 900  # metrics per call; MLflow takes 1000
+# What MLflow takes in one call: params, and all together. A log has 100 lines.
+MOST_PARAMS, MOST, LINES = 100, 1000, 110
 MOST_RUNS = 50_000  # per experiment; the most that MLflow returns at once
 LONGEST = 5000  # characters per tag
 # Settings of MLflow that the user has not set. They report an unreachable tracker in seconds, and
@@ -82,33 +85,36 @@ def sync(folder: Path, uri: str = "") -> str:
         from mlflow.exceptions import MlflowException
 
         mine = f"tags.`{FOLDER}` = '{own}'"
-        found = client.search_runs([experiment], mine, max_results=MOST_RUNS)
-        held = {run.data.tags[RUN]: run for run in found}
+        held = defaultdict[str, list[Any]](list)
+        for run in client.search_runs([experiment], mine, max_results=MOST_RUNS):
+            held[run.data.tags[RUN]].append(run)
         specs = published.specs
         states = {run_id: status(folder / run_id) for run_id in specs}
-        begun = [run_id for run_id, now in states.items() if now != Status("not run")]
+        begun = [run_id for run_id, now in states.items() if now.state != "not run"]
         for run_id in held.keys() - begun:
-            client.delete_run(held[run_id].info.run_id)
-            counts["deleted"] += 1
-        for run_id in track(begun, "runs copied to MLflow", len(begun)):
-            spec, run = specs[run_id], held.get(run_id)
-            shown = cells.get(run_id, published.frame[:0])
-            now, lines = states[run_id], log_lines(folder / run_id)
-            born = str(lines[0]["time"] if lines else now.result.started if now.result else "")
-            if run and born != run.data.tags.get(BORN, born):
+            for run in held[run_id]:
                 client.delete_run(run.info.run_id)
-                run = None
-            first = rows_of[run_id] | {RUN: run_id, FOLDER: own, BORN: born}
+                counts["deleted"] += 1
+        for run_id in track(begun, "runs copied to MLflow", len(begun)):
+            spec, now, lines = specs[run_id], states[run_id], log_lines(folder / run_id)
+            started, ended = _span(folder / run_id, now, lines)
+            # One that started at another time was begun anew since.
+            same = [run for run in held[run_id] if run.info.start_time == started]
+            for run in held[run_id]:
+                if run not in same[:1]:
+                    client.delete_run(run.info.run_id)
+            run = next(iter(same), None)
+            shown = cells.get(run_id, published.frame[:0])
+            first = rows_of[run_id] | {RUN: run_id, FOLDER: own}
             tags = first | _tags(spec, now, lines, shown)
             if run and tags.items() <= run.data.tags.items():
                 counts["unchanged"] += 1
                 continue
-            started, ended = _span(folder / run_id, now, lines)
             try:
                 counts["updated" if run else "created"] += 1
                 if run is None:
                     run = client.create_run(experiment, started, first)
-                _write(client, run, lines, spec, now, tags, shown, ended)
+                _write(client, run.info.run_id, lines, spec, now, tags, shown, ended)
             except MlflowException as error:
                 # One run that the tracker refuses does not stop the others.
                 if error.error_code != "INVALID_PARAMETER_VALUE":
@@ -187,11 +193,29 @@ def folders(results: Path, name: str = "") -> list[Path]:
 
 
 def _id_of(folder: Path) -> str:
-    """Return the random id of a results folder."""
-    path = folder / "tracker.id"
-    if not path.is_file():
-        write_text(path, uuid4().hex)
-    return path.read_text()
+    """Return the random id that a results folder has in trackers. A copy of it has its own.
+
+    tracker.id has a line per place in which the folder was: an id, the device, the inode and the
+    path. The same inode on another device is the same folder if its path is, on a network disk.
+    """
+    path, about = folder / "tracker.id", folder.stat()
+    device, inode, place = str(about.st_dev), str(about.st_ino), str(folder.resolve())
+    known = path.read_text().splitlines() if path.is_file() else []
+    for number, line in enumerate(known):
+        own, *where = line.split(" ", 3)
+        if not where:
+            # An older version has written the id alone.
+            known[number] = f"{own} {device} {inode} {place}"
+            write_text(path, "\n".join(known) + "\n")
+            return own
+        if where[1] == inode and (where[0] == device or where[2] == place):
+            return own
+    own = uuid4().hex
+    write_text(path, "\n".join([*known, f"{own} {device} {inode} {place}"]) + "\n")
+    if known:
+        first = known[0].split(" ", 3)[-1]
+        show(f"{folder}: is a copy of {first}, so it has runs of its own in MLflow")
+    return own
 
 
 def _tags(
@@ -215,7 +239,7 @@ def _tags(
 
 def _write(
     client: Any,
-    run: Any,
+    mlflow_id: str,
     lines: Sequence[Mapping[str, Any]],
     spec: Spec,
     now: Status,
@@ -223,33 +247,29 @@ def _write(
     cells: pd.DataFrame,
     ended: int,
 ) -> None:
-    """Write what MLflow does not have of a run yet. Tags come last, so a killed copy goes on."""
+    """Write a run. Its tags come with its numbers, last, so what was killed is written again."""
     from mlflow.entities import Metric, Param, RunTag
 
-    run_id, written = run.info.run_id, int(run.data.tags.get(STEP, 0))
-    fields = dotted(spec.model_dump(mode="json")).items()
-    params = [Param(key, str(value)) for key, value in fields]
-    points = [
-        Metric(f"train/{name}", float(line[name]), _milliseconds(line["time"]), line["step"])
-        for line in lines
-        for name in LOGGED
-        if line["step"] > written and line.get(name) is not None
-    ]
+    fields = [*dotted(spec.model_dump(mode="json")).items()][:MOST_PARAMS]
     last = lines[-1]["step"] if lines else 0
     metrics = now.result.metrics if now.result else {}
-    points += [Metric(*point, ended, last) for point in _shown(metrics, spec, cells)]
-    for first in range(0, len(params), 100):
-        client.log_batch(run_id, params=params[first : first + 100])
-    for first in range(0, len(points), BATCH):
-        part = points[first : first + BATCH]
-        # In one call, what says how far the log is written comes with it.
-        client.log_batch(run_id, part, tags=[RunTag(STEP, str(part[-1].step - 1))])
+    points = [Metric(*point, ended, last) for point in _shown(metrics, spec, cells)]
+    points += [
+        Metric(f"train/{name}", float(line[name]), _milliseconds(line["time"]), line["step"])
+        for line in lines[:: 1 + len(lines) // LINES]
+        for name in LOGGED
+        if line.get(name) is not None
+    ]
     if now.state == "running":
-        client.update_run(run_id, "RUNNING")
+        client.update_run(mlflow_id, "RUNNING")
     else:
-        client.set_terminated(run_id, STATUS[now.state], ended)
-    everything = {**tags, STEP: str(last)}.items()
-    client.log_batch(run_id, tags=[RunTag(*tag) for tag in everything])
+        client.set_terminated(mlflow_id, STATUS[now.state], ended)
+    client.log_batch(
+        mlflow_id,
+        points[: MOST - len(fields) - len(tags)],
+        [Param(key, str(value)) for key, value in fields],
+        [RunTag(*tag) for tag in tags.items()],
+    )
 
 
 def _shown(
@@ -320,13 +340,17 @@ def _view(tag: str, **fields: Any) -> dict[str, Any]:
 
 
 def _span(folder: Path, now: Status, lines: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """Return a run's start and end, in milliseconds since 1970. Its pauses are left out."""
-    if result := now.result:
-        started = _milliseconds(result.started)
+    """Return a run's start and end, in milliseconds since 1970. Its pauses are left out.
+
+    It starts with the first line of its log, which stays when it is continued.
+    """
+    result = now.result
+    # A run that failed before its first step has only its spec.
+    other = result.started if result else (folder / "spec.json").stat().st_mtime
+    started = _milliseconds(lines[0]["time"] if lines else other)
+    if result:
         return started, started + int(1000 * result.wall_s)
-    # A run that failed before its first step has only its folder.
-    times = [line["time"] for line in lines] or [folder.stat().st_mtime]
-    return _milliseconds(times[0]), _milliseconds(times[-1])
+    return started, _milliseconds(lines[-1]["time"]) if lines else started
 
 
 def _milliseconds(moment: str | float) -> int:

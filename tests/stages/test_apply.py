@@ -18,6 +18,7 @@ from mgm.models import build_classifier, load_weights, save_weights
 from mgm.spec import ApplyOptions, Finetune, Model, PredictOptions
 from mgm.stages.apply import class_names, embed, find_trained, predict
 from mgm.stages.export import export
+from tests.helpers.disk import full_disk
 from tests.helpers.small_runs import ATTENTIVE, PRETRAIN
 from tests.stages.conftest import TUNED
 
@@ -202,6 +203,29 @@ def test_an_exported_pretraining_loads_with_its_norm(trained, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["mgm"]["run"] == PRETRAIN.run_id
     with pytest.raises(UserError, match="exists"):
         export(trained.results / PRETRAIN.run_id, tmp_path)
+
+
+@pytest.mark.parametrize("stops", ["weights", "config"])
+def test_an_export_that_is_stopped_leaves_no_config_next_to_other_weights(
+    trained, tuned, tmp_path, monkeypatch, stops
+):
+    export(trained.results / PRETRAIN.run_id, tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    if stops == "weights":
+        with full_disk(), pytest.raises(OSError, match="too large"):
+            export(tuned, tmp_path, force=True)
+    else:
+        monkeypatch.setattr("mgm.stages.export.write_text", None)
+        with pytest.raises(TypeError):
+            export(tuned, tmp_path, force=True)
+    run = json.loads((tmp_path / "config.json").read_text())["mgm"]["run"]
+    weights = tmp_path / "model.safetensors"
+    assert run == PRETRAIN.run_id
+    assert not weights.exists() or weights.read_bytes() == before
+    monkeypatch.undo()
+    export(tuned, tmp_path, force=True)
+    assert json.loads((tmp_path / "config.json").read_text())["mgm"]["run"] == tuned.name
+    assert weights.read_bytes() != before
 
 
 def test_the_commands(trained, tuned, tmp_path):
