@@ -99,12 +99,22 @@ def test_a_wrong_study_is_refused_in_one_line(tmp_path, fields, named):
         load_study(path)
 
 
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join(9 * [f'*a{n - 1}'])}]\n" for n in range(1, 9)
+)
 TWICE = "study: a\nrows:\n  MGM: {}\n  MGM: {mask: tube}\n"
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
-    [("- a\n", ""), ("a: [\n", ""), ("", ""), (TWICE, ".*MGM is there twice.*line 4")],
+    [
+        ("- a\n", ""),
+        ("a: [\n", ""),
+        ("", ""),
+        (TWICE, ".*MGM is there twice.*line 4"),
+        ("a: " + 100_000 * "[", ".*more than 50 levels"),
+        (LAUGHS, ".*more than 100,000 values"),
+    ],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, fault):
     path = tmp_path / "small.yaml"
