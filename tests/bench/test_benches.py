@@ -37,6 +37,7 @@ def test_a_step_is_measured_on_a_cpu():
     assert "CPU, step, process 0: " in out
 
 
+@pytest.mark.slow
 def test_the_checks_of_a_gpu_pass_at_toy_size_on_a_cpu(data):
     out = run("bench/gpu_day.py", "--tiny", "--index", data)
     assert "FAIL" not in out

@@ -235,6 +235,7 @@ def test_a_full_disk_is_one_line_and_the_next_call_goes_on(source, tmp_path):
     assert len(made(source, tmp_path / "out").videos) == 10
 
 
+@pytest.mark.slow
 def test_a_killed_call_leaves_whole_files_and_the_next_goes_on(tmp_path, clip):
     """The main process is killed at random moments, while two workers write."""
     for number in range(14):

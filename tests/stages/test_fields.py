@@ -25,7 +25,7 @@ from mgm.stages.controls import controls
 from mgm.stages.coverage import coverage, hidden
 from mgm.stages.finetune import finetune
 from mgm.stages.pretrain import pretrain
-from mgm.stages.run import RunContext
+from mgm.stages.run import RunContext, run_specs
 from mgm.stages.saliency import saliency
 from mgm.study.settings import DECIDED
 from tests.helpers.other_values import OTHER
@@ -68,7 +68,8 @@ def index(tmp_path_factory) -> Index:
 def outcome(index, tmp_path_factory):
     """Return a function that runs a spec, and returns all that came of it."""
     results, known = tmp_path_factory.mktemp("results"), dict[str, Any]()
-    real = evaluate.over_videos
+    parents, real = tmp_path_factory.mktemp("parents"), evaluate.over_videos
+    run_specs([START], {"ssv2": [index.root]}, parents)
 
     def call(kind: str, spec: Spec) -> Any:
         if spec.run_id not in known:
@@ -85,7 +86,7 @@ def outcome(index, tmp_path_factory):
             return found
 
         folder.mkdir()
-        context = RunContext(folder, results, index, RunOptions(), torch.device("cpu"), 0)
+        context = RunContext(folder, parents, index, RunOptions(), torch.device("cpu"), 0)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(evaluate, "over_videos", over_videos)
             patched.setattr(probe, "over_videos", over_videos)
@@ -98,7 +99,6 @@ def outcome(index, tmp_path_factory):
             )
         return seen
 
-    call("pretrain", START)
     return call
 
 
