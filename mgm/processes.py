@@ -5,6 +5,7 @@ call's generator, and with their parent, even if that is killed. The thread that
 before.
 """
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ AHEAD = 2  # items that are done or in work per worker
 # decode or measure a whole video, which may be a film.
 HANGS_S, VIDEO_HANGS_S = 600, 7200
 LOOKS_S = 0.5  # how often a worker looks whether its parent is there
+PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 # Signals that stop a run.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
@@ -146,7 +148,9 @@ def _done(pending: "set[Future[R]]", limit: float) -> "set[Future[R]]":
 def _pool(work: Callable[[T], R], workers: int, start: str) -> Iterator[Callable[[T], "Future[R]"]]:
     """Yield a function that submits an item. Workers end with the block, busy or not."""
     context = multiprocessing.get_context(start)
-    pool = ProcessPoolExecutor(workers, context, _begin, (os.getpid(), work))
+    # Linux ends a worker with the thread that started it, which the main one outlives.
+    main = threading.current_thread() is threading.main_thread()
+    pool = ProcessPoolExecutor(workers, context, _begin, (os.getpid(), main, work))
 
     def submit(item: T) -> "Future[R]":
         # This may start workers, which must not meet the signals before they ignore them.
@@ -170,8 +174,12 @@ def _pool(work: Callable[[T], R], workers: int, start: str) -> Iterator[Callable
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(parent: int, work: Callable[[Any], Any]) -> None:
-    """Prepare a worker: it ends with its parent, and does `work` in one thread."""
+def _begin(parent: int, main: bool, work: Callable[[Any], Any]) -> None:
+    """Prepare a worker: it ends with its parent, and does `work` in one thread.
+
+    Args:
+        main: whether the parent's main thread starts it. Then it ends even while it cannot run.
+    """
     global _work
     _work = work
     # Collecting garbage would copy the memory of all that it shares with its parent: 117 MiB with
@@ -180,6 +188,10 @@ def _begin(parent: int, work: Callable[[Any], Any]) -> None:
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    # Other systems than Linux have no such call.
+    with suppress(AttributeError):
+        if main:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     # PyTorch's threads do not survive a fork either.
     if torch := sys.modules.get("torch"):
@@ -187,10 +199,7 @@ def _begin(parent: int, work: Callable[[Any], Any]) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this worker soon after its parent.
-
-    Linux can do it by itself, but with the thread that started the worker.
-    """
+    """End this worker soon after its parent."""
     while os.getppid() == parent:
         time.sleep(LOOKS_S)
     os._exit(1)

@@ -124,7 +124,7 @@ def test_a_killed_run_takes_its_workers_along_and_ends_bit_equal(data, whole, sp
     [
         (SPECS[0], signal.SIGKILL, 0, 2, "a worker process died"),
         (SPECS[1], signal.SIGKILL, 0, 2, "a worker process died"),
-        (SPECS[1], signal.SIGSTOP, 0, 2, "worker processes have read nothing for 4 s"),
+        (SPECS[1], signal.SIGSTOP, 0, 2, "worker processes have done nothing for 4 s"),
         (SPECS[0], signal.SIGSTOP, signal.SIGTERM, 128 + signal.SIGTERM, "stopped at step"),
     ],
     ids=["killed", "killed in fine-tuning", "hangs", "hangs and the run is stopped"],

@@ -20,8 +20,11 @@ from tests.helpers.tiny_study import tiny_study
 
 
 @pytest.fixture(scope="module")
-def smoke() -> Workflow:
-    return Workflow({})
+def smoke(tmp_path_factory):
+    """Return the workflow of a folder without results, where this module's tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("empty"))
+        yield Workflow({})
 
 
 def test_a_batch_needs_its_data_the_flow_that_it_follows_and_the_batches_of_its_parents(smoke):
