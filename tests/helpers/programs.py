@@ -24,7 +24,9 @@ def run(
     words: Sequence[str | Path], cwd: Path | None = None, timeout: float = 300, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end and return the result, whatever its exit status."""
-    how = {"cwd": cwd, "env": ENVIRONMENT | environment, "timeout": timeout}
+    # Fixtures may have set variables since.
+    env = os.environ | {"PATH": ENVIRONMENT["PATH"]} | environment
+    how = {"cwd": cwd, "env": env, "timeout": timeout}
     return subprocess.run([*map(str, words)], capture_output=True, text=True, check=False, **how)
 
 
