@@ -80,19 +80,24 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file, with or without a byte order mark."""
+    return parse_json(read_text(path), f"{path}:")
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Return the content of JSON. A field that an object has twice is an error at `where`."""
 
     def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict[str, Any]()
         for name, value in pairs:
             if name in found:
-                raise UserError(f"{path}: has {name} twice in one object; remove one")
+                raise UserError(f"{where} has {name} twice in one object; remove one")
             found[name] = value
         return found
 
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=fields)
+        return json.loads(text, object_pairs_hook=fields)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is not JSON ({error})") from None
+        raise UserError(f"{where} is not JSON ({error})") from None
 
 
 @contextmanager

@@ -12,7 +12,6 @@ an error with the file and the line.
 """
 
 import csv
-import json
 import os
 import re
 from collections.abc import Collection, Sequence
@@ -21,7 +20,7 @@ from typing import NamedTuple
 from unicodedata import category, name
 
 from mgm.errors import UserError
-from mgm.files import read_text
+from mgm.files import parse_json, read_text
 
 UNLABELLED = "unlabelled"  # the one class of videos without labels
 SPLIT_OF = {"train": "train", "training": "train", "test": "test", "testing": "test"} | (
@@ -214,10 +213,7 @@ def require_said(rows: Sequence[Row], classes: Collection[str] = ()) -> None:
 
 def _object(where: str, line: str) -> tuple[list[str], list[str]]:
     """Return the columns and the cells of a line of metadata.jsonl."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON ({error})") from None
+    found = parse_json(line, where)
     if not isinstance(found, dict):
         raise UserError(f"{where} is no JSON object of columns")
     known = {str(ALIASES.get(name, name)): value for name, value in found.items()}

@@ -7,6 +7,7 @@ from mgm.data.folder import Choices, list_folder, split_by_hash
 from mgm.data.lists import Row
 from mgm.data.prepare import look_alike
 from mgm.errors import UserError
+from tests.helpers.errors import refused
 
 
 def rows(listing) -> dict[str, tuple[str, str]]:
@@ -413,6 +414,14 @@ def test_what_is_no_video_is_counted_by_suffix_and_texts_at_any_depth_are_named(
     ((name, reason),) = made.excluded
     assert name == "b/deep/labels.csv"
     assert "pass it as --source" in reason
+
+
+def test_a_line_of_metadata_with_a_column_twice_is_named(touch):
+    path = touch("a.mp4", "b.mp4") / "metadata.jsonl"
+    twice = '{"file_name": "b.mp4", "label": "x", "label": "y"}'
+    path.write_text(f'{{"file_name": "a.mp4", "label": "x"}}\n{twice}\n')
+    with refused(f"{path}: line 2", "label twice"):
+        list_folder(path.parent)
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
