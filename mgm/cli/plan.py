@@ -68,8 +68,7 @@ def reading(workflow: "Workflow", flops: float) -> str:
     need = dict[str, float]()
     for spec in workflow.specs.values():
         if isinstance(spec, Pretrain | Finetune):
-            repeats = spec.augment.repeats if isinstance(spec, Finetune) else spec.repeats
-            rate = flops / (2 * passes(spec) * multiply_adds(spec) * repeats)
+            rate = flops / (2 * passes(spec) * multiply_adds(spec) * spec.repeats)
             pixels = spec.clips.frames * spec.clips.size**2 / (16 * 224**2)
             cores = rate * READ_MS[spec.stage] * pixels / 1000
             need[spec.stage] = max(need.get(spec.stage, 0), cores)
@@ -85,15 +84,13 @@ def costs(workflow: "Workflow", flops: float, at_once: int) -> Any:
     import pandas as pd
 
     from mgm.spec.compute import parameters
-    from mgm.study.expand import with_parents
 
     sizes = {key: _size(workflow, key) for key in workflow.datasets}
     size_of = {run_id: sizes[workflow.key(spec)] for run_id, spec in workflow.specs.items()}
     time_of = {run: cost(spec, *size_of[run]) / flops for run, spec in workflow.specs.items()}
     rows = {}
-    targets = workflow.expansion.targets
-    for target in sorted(targets, key=lambda name: name == "all"):
-        specs = with_parents(workflow.specs, targets[target])
+    for target in sorted(workflow.expansion.targets, key=lambda name: name == "all"):
+        specs = workflow.shown_by(target)
         row: dict[str, float] = {"runs": len(specs)}
         for stage in STAGES:
             taken = sum(time_of[spec.run_id] for spec in specs if spec.stage == stage)
@@ -124,8 +121,7 @@ def cost(spec: Spec, train: int, test: int, classes: int) -> float:
     if isinstance(spec, Probe):
         return (spec.train_clips * train + tested) * forward
     steps = spec.optim.steps or spec.optim.epochs * (train // spec.optim.batch)
-    repeats = spec.augment.repeats if isinstance(spec, Finetune) else spec.repeats
-    return (passes(spec) * steps * spec.optim.batch * repeats + tested) * forward
+    return (passes(spec) * steps * spec.optim.batch * spec.repeats + tested) * forward
 
 
 def _size(workflow: "Workflow", key: str) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ import typer
 
 from mgm.cli.base import app
 from mgm.console import say, show
+from mgm.data.index import DEFAULTS
 from mgm.errors import UserError, nearest
 from mgm.files import read_json
 from mgm.spec import PUBLISHED, SHARED, Flow
@@ -23,7 +24,6 @@ TAKEN: dict[str, tuple[str, ...]] = {
     "folder": LISTED,
     "published": (*LISTED, "split"),
 }
-SHORT_SIDE, QUALITY = 256, 4
 Processes = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Worker processes. Default: one per core.")
 ]
@@ -60,10 +60,10 @@ def prepare(
     ] = 1,
     short_side: Annotated[
         int, typer.Option(min=16, max=4096, help="Most pixels of a video's short side.")
-    ] = SHORT_SIDE,
+    ] = DEFAULTS["short_side"],
     quality: Annotated[
         int, typer.Option(min=2, max=31, help="Of JPEG: 2 is the best and largest.")
-    ] = QUALITY,
+    ] = DEFAULTS["quality"],
     processes: Processes = None,
     test: Annotated[
         str, typer.Option(help="The split to test on: test or val. Default: test, or else val.")
@@ -91,7 +91,8 @@ def prepare(
     given: dict[str, object] = {"params": params, "source": source, "target": target}
     given |= {"split": split > 1, "test": test, "first": first}
     given |= {"check": check, "prune": prune, "processes": processes}
-    given |= {"short_side": short_side != SHORT_SIDE, "quality": quality != QUALITY}
+    written = {"short_side": short_side, "quality": quality}
+    given |= {name: value != DEFAULTS[name] for name, value in written.items()}
     for name, value in given.items():
         if value and name not in TAKEN[kind]:
             raise UserError(f"{dataset}: takes no --{name.replace('_', '-')}")
@@ -100,7 +101,7 @@ def prepare(
 
         drawn = parse_params(read_json(params) if params else {}, str(params or "drawn"))
         # Their size is a parameter.
-        side = max(SHORT_SIDE, drawn.size)
+        side = max(short_side, drawn.size)
         listing = list_drawn(drawn)
         with _kept(out):
             say(summary(write(listing, out, side, quality, processes, drawn, check, prune)))

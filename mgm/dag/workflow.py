@@ -90,8 +90,8 @@ class Workflow:
         tables and figures need them: a table makes no run of others.
         """
         targets_of = dict.fromkeys(self.specs, "")
-        for target, run_ids in self.expansion.targets.items():
-            for spec in with_parents(self.specs, run_ids):
+        for target in self.expansion.targets:
+            for spec in self.shown_by(target):
                 targets_of[spec.run_id] += f" {target}"
         depths, groups = dict[str, int](), dict[tuple[Any, ...], list[str]]()
         for run_id, spec in self.specs.items():
@@ -130,8 +130,9 @@ class Workflow:
         """
         if run_id not in self._lacks:
             folder, children = self.results / run_id, self._children[run_id]
-            self._lacks[run_id] = status(folder).state != "finished" or (
-                status(folder, weights=True).state != "finished" and any(map(self.lacks, children))
+            # Most are whole, and are read once.
+            self._lacks[run_id] = status(folder, weights=True).state != "finished" and (
+                status(folder).state != "finished" or any(map(self.lacks, children))
             )
         return self._lacks[run_id]
 
@@ -141,7 +142,7 @@ class Workflow:
         They are the marks of the batches that lack a run of it, and the newest spec of the others,
         which is written when a run starts.
         """
-        shown = self._shown_by(target)
+        shown = self.shown_by(target)
         lacks = [spec.run_id for spec in shown if self.lacks(spec.run_id)]
         marks = dict.fromkeys(self.mark(self._batch_of[run_id]) for run_id in lacks)
         done = [
@@ -149,7 +150,8 @@ class Workflow:
         ]
         return [*marks, *sorted(filter(os.path.isfile, done), key=os.path.getmtime)[-1:]]
 
-    def _shown_by(self, target: str) -> list[Spec]:
+    def shown_by(self, target: str) -> list[Spec]:
+        """Return the runs of a study, a table or a figure, and those that they start from."""
         return with_parents(self.specs, self.expansion.targets[target])
 
     def key(self, spec: Spec) -> str:
@@ -185,7 +187,7 @@ class Workflow:
 
         One of them is of this call if the target lacks a run, so that it is made again.
         """
-        lacks = any(self.lacks(spec.run_id) for spec in self._shown_by(target))
+        lacks = any(self.lacks(spec.run_id) for spec in self.shown_by(target))
         return [f"{self.results}/whole/{target}.done", *([self.mark(target)] if lacks else [])]
 
     def result(self, run_id: str) -> str:
@@ -200,12 +202,17 @@ class Workflow:
         # Another call may have made them meanwhile.
         specs = [spec for spec in batched if self.lacks(spec.run_id)] or batched
         words = ["mgm", "run", *(str(self._spec_file(spec.run_id)) for spec in specs)]
-        for key in dict.fromkeys(map(self.key, specs)):
-            words += ["--data", f"{self.datasets[key].name or key}={self.places[key]}"]
-        words += ["--out", str(self.results), *self.execution.words(specs[0].stage)]
+        words += [*self.data_of(specs), "--out", str(self.results)]
+        words += self.execution.words(specs[0].stage)
         if batch in self.batches:
             return shlex.join([*words, "--mark", self.mark(batch)])
         return f"{shlex.join(words)} && touch {shlex.quote(self.mark(batch))}"
+
+    def data_of(self, specs: Iterable[Spec]) -> list[str]:
+        """Return the words of the command line that name the datasets of runs."""
+        keys = dict.fromkeys(map(self.key, specs))
+        given = (f"{self.datasets[key].name or key}={self.places[key]}" for key in keys)
+        return [word for one in given for word in ("--data", one)]
 
     def made_from(self, place: str) -> list[str]:
         """Return the indices that a dataset is made from."""
@@ -283,8 +290,10 @@ class Workflow:
         """Return which targets there are if one of those that are asked for is none."""
         targets = self.expansion.targets
         known = {*targets, "report"}
-        names = [name for name in asked if name not in known and "/" not in name]
-        if not (names := [name for name in names if not Path(name).exists()]):
+        names = [
+            name for name in asked if not (name in known or "/" in name or Path(name).exists())
+        ]
+        if not names:
             return ""
         return f"mgm: {names[0]}: {self.name} has no such target; it has {', '.join(targets)}"
 
@@ -296,7 +305,7 @@ class Workflow:
         """
         targets = self.expansion.targets
         names = [name for name in asked if name in targets] or [*targets]
-        runs_of = {name: with_parents(self.specs, targets[name]) for name in names}
+        runs_of = {name: self.shown_by(name) for name in names}
         keys = {self.key(spec) for runs in runs_of.values() for spec in runs}
         keys |= {part for key in keys for part in self._parts(key)}
         lacks = {key: str(self.places[key]) for key in self.datasets if key in keys}

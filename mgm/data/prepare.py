@@ -145,7 +145,7 @@ def prepare(
         if index != earlier:
             write_index(index)
         if prune:
-            for path in unreferred(out):
+            for path in unreferred(index):
                 path.unlink()
         shutil.rmtree(out / ".drawn", ignore_errors=True)
     return index
@@ -170,16 +170,17 @@ def _remove_parts(out: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def unreferred(store: Path) -> list[Path]:
-    """Return the files of videos in a folder that no index refers to: its own or a derived set's.
+def unreferred(index: Index) -> list[Path]:
+    """Return the files of videos in a set's folder that neither it nor a derived set refers to.
 
     Raises:
         UserError: an index cannot be read.
     """
-    notes = [*(store / DERIVED).glob("[!.]*")]
-    folders = [store, *(store / note.read_text(encoding="utf-8") for note in notes)]
-    there = [folder for folder in folders if (folder / "index.json").exists()]
-    used = {video.file for folder in there for video in read_rows(folder).videos}
+    store, sets = index.root, [index]
+    for note in (store / DERIVED).glob("[!.]*"):
+        folder = store / note.read_text(encoding="utf-8")
+        sets += [read_rows(folder)] if (folder / "index.json").exists() else []
+    used = {video.file for one in sets for video in one.videos}
     return [path for path in _files(store) if path.name.partition(".")[0] not in used]
 
 
@@ -440,7 +441,7 @@ def summary(index: Index) -> str:
     classes = f"{len(index.classes)} class{'es' * (len(index.classes) > 1)}"
     total = f"{len(index.videos):,} videos of {classes} in {index.root}, digest {index.digest}"
     if index.drawn:
-        return "\n".join([total, *_left(index.root)])
+        return "\n".join([total, *_left(index)])
     splits = f"{len(index.train):,} train and {len(index.test):,} test videos"
     lines = [total, f"{splits}; {index.note}"]
     if encoded := [video for video in index.videos if video.vectors == "h264"]:
@@ -454,17 +455,17 @@ def summary(index: Index) -> str:
         more = f", {SHOWN} of them shown; index.json lists all" * (len(index.excluded) > SHOWN)
         lines.append(f"{len(index.excluded):,} files left out{more}:")
         lines += [f"  {name}: {reason}" for name, reason in index.excluded[:SHOWN]]
-    return "\n".join([*lines, *_left(index.root)])
+    return "\n".join([*lines, *_left(index)])
 
 
-def _left(store: Path) -> Iterator[str]:
+def _left(index: Index) -> Iterator[str]:
     """Yield a line about the files that no index refers to, if there are any."""
     with suppress(UserError):
-        if paths := unreferred(store):
+        if paths := unreferred(index):
             size = sum(path.stat().st_size for path in paths) / 1e6
             yield (
-                f"{len(paths):,} files of videos that left stay in {store} ({size:,.1f} MB), such "
-                f"as {paths[0].relative_to(store)}; --prune removes them"
+                f"{len(paths):,} files of videos that left stay in {index.root} ({size:,.1f} MB), "
+                f"such as {paths[0].relative_to(index.root)}; --prune removes them"
             )
 
 

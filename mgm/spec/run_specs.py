@@ -351,6 +351,11 @@ class Finetune(Run):
     augment: Augment = Augment()
     views: Views = Views()
 
+    @property
+    def repeats(self) -> int:
+        """Clips per video and step, as a pretraining has them."""
+        return self.augment.repeats
+
     def slug(self) -> list[str]:
         scratch = "scratch" if self.head == "linear" else "random"
         parent = self.parent.rsplit("-", 1)[-1] or scratch
@@ -366,7 +371,7 @@ class Finetune(Run):
 
     @model_validator(mode="after")
     def _has_clips_to_mix(self):
-        clips = self.optim.batch * self.augment.repeats
+        clips = self.optim.batch * self.repeats
         if clips < 2 and (self.augment.mixup or self.augment.cutmix):
             raise ValueError(f"augment.mixup and augment.cutmix need two clips; a step has {clips}")
         return self

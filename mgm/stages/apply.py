@@ -19,7 +19,7 @@ from mgm.errors import UserError, require_new, valid
 from mgm.files import read_text, replacing, write_csv
 from mgm.models import FrozenEncoder, build_classifier, build_frozen_encoder, load_weights
 from mgm.models.weights import Config, check_processor, config_of, read_weights, sizes_of
-from mgm.results.run import own_spec, read_result
+from mgm.results.run import WEIGHTS, own_spec, read_result
 from mgm.spec import (
     ApplyOptions,
     Clips,
@@ -78,7 +78,7 @@ def find_trained(
             and clips.
         frames, size, stride: the clips, for weights without a spec. They replace config.json's.
     """
-    run = path.parent if path.name == "weights.safetensors" else path
+    run = path.parent if path.name == WEIGHTS else path
     if (run / "spec.json").is_file():
         if (frames, size, stride) != (None, None, None):
             raise UserError(

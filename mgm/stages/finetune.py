@@ -3,6 +3,7 @@
 from mgm import rng
 from mgm.data.loader import Reading
 from mgm.models import build_classifier, load_encoder, save_weights
+from mgm.results.run import WEIGHTS
 from mgm.spec import Finetune
 from mgm.stages.evaluate import score
 from mgm.stages.run import RunContext
@@ -35,5 +36,5 @@ def finetune(spec: Finetune, run: RunContext) -> dict[str, float]:
     names = [video.name for video in videos]
     run.failed = train(spec, model, names, batches, run.folder, run.options)
     if distributed.is_main():
-        save_weights(model, run.folder / "weights.safetensors")
+        save_weights(model, run.folder / WEIGHTS)
     return score(spec, run, model)

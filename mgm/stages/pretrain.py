@@ -3,6 +3,7 @@
 from mgm.data.loader import Reading
 from mgm.masking import Grid
 from mgm.models import build_mae, load_weights, save_weights
+from mgm.results.run import WEIGHTS
 from mgm.spec import Augment, Pretrain
 from mgm.stages.run import RunContext
 from mgm.training import distributed
@@ -28,5 +29,5 @@ def pretrain(spec: Pretrain, run: RunContext) -> dict[str, float]:
     names = [video.name for video in videos]
     run.failed = train(spec, model, names, batches, run.folder, run.options)
     if distributed.is_main():
-        save_weights(model, run.folder / "weights.safetensors")
+        save_weights(model, run.folder / WEIGHTS)
     return {}

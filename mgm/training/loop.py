@@ -79,7 +79,6 @@ def train(
             f"--accumulate {least} times {processes} process(es) does not divide optim.batch "
             f"{optim.batch}"
         )
-    repeats = spec.augment.repeats if isinstance(spec, Finetune) else spec.repeats
     log_every = math.ceil(steps / LOGGED)
     parameters = [x for x in model.parameters() if x.requires_grad]
     device = parameters[0].device
@@ -123,7 +122,7 @@ def train(
         step_of.broadcast_buffers = False
     # A multiply-add is two operations.
     flops = 2.0 * passes(spec) * multiply_adds(spec) / processes
-    clips = optim.batch * repeats
+    clips = optim.batch * spec.repeats
     log = TrainingLog(folder, spec.run_id, first, steps, clips, flops) if is_main else None
 
     saved_at = time.monotonic()
@@ -232,12 +231,11 @@ def micro_batches(
     """
     if device.type != "cuda":
         return 1
-    repeats = spec.augment.repeats if isinstance(spec, Finetune) else spec.repeats
     # The rest is for what the estimate leaves out: buffers of libraries, and gaps.
     room = ROOM * torch.cuda.mem_get_info(device)[0]
     divisors = [parts for parts in range(1, videos + 1) if videos % parts == 0]
     # The classifier's last layer is small.
-    needs = (gpu_bytes(spec, videos * repeats, n, 0, options.recompute) for n in divisors)
+    needs = (gpu_bytes(spec, videos * spec.repeats, n, 0, options.recompute) for n in divisors)
     fits = (n for n, need in zip(divisors, needs) if need <= room)
     return distributed.largest(next(fits, videos))[0]
 
