@@ -7,6 +7,7 @@ computes on the CPU all the same.
 import os
 import re
 import subprocess
+from functools import cache
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,12 @@ def visible_gpus() -> list[str]:
         # As CUDA does, count up to the first that is no name of a GPU, such as -1 or none.
         names = map(str.strip, visible.split(","))
         return [*takewhile(re.compile(r"\d+$|GPU-|MIG-").match, names)]
+    return listed_gpus()
+
+
+@cache
+def listed_gpus() -> list[str]:
+    """Return the numbers of the GPUs that nvidia-smi lists. It is asked once: it may take long."""
     try:
         # It may hang in the driver, where no signal ends it, so do not wait for its end.
         smi = subprocess.Popen(["nvidia-smi", "-L"], stdout=subprocess.PIPE, text=True)

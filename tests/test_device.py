@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mgm.device import best_device, say_device, visible_gpus
+from mgm.device import best_device, listed_gpus, say_device, visible_gpus
 from tests.helpers.errors import refused
 
 
@@ -18,10 +18,18 @@ def smi(tmp_path, monkeypatch):
         fake = tmp_path / "nvidia-smi"
         fake.write_text(f"#!/bin/sh\n{lines}\n")
         fake.chmod(0o755)
+        listed_gpus.cache_clear()
 
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return made
+    yield made
+    listed_gpus.cache_clear()
+
+
+def test_nvidia_smi_is_asked_once(smi, tmp_path):
+    smi(f"echo asked >> {tmp_path}/asked; echo 'GPU 0: H200'")
+    assert visible_gpus() == visible_gpus() == ["0"]
+    assert (tmp_path / "asked").read_text().split() == ["asked"]
 
 
 @pytest.mark.parametrize(
