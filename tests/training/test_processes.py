@@ -54,12 +54,21 @@ def log(folder: Path) -> list[dict]:
     return [{name: line[name] for name in line if name not in timing} for line in lines]
 
 
-def test_two_processes_train_what_one_trains(data, tmp_path):
-    """Losses are float32 means of the same numbers in another order."""
+@pytest.mark.parametrize(
+    "words", [(), ("--compile", "on", "--accumulate", 2, "--recompute")], ids=["plain", "compiled"]
+)
+def test_two_processes_train_what_one_trains(data, tmp_path, monkeypatch, words):
+    """Losses and gradients are float32 means of the same numbers in another order.
+
+    A compiled model is one graph.
+    """
+    monkeypatch.setenv("TORCH_LOGS", "graph_breaks")
     one, two, specs = tmp_path / "one", tmp_path / "two", [PRETRAIN, TUNED]
     run_specs(specs, {"ssv2": [data]}, one, RunOptions(accumulate=2))
-    process = torchrun(specs, data, two)
-    assert process.wait(200) == 0, process.stderr.read()
+    process = torchrun(specs, data, two, *words)
+    said = process.communicate(timeout=500)[1]
+    assert process.returncode == 0, said
+    assert "Graph break" not in said
     for spec in specs:
         for mine, theirs in zip(log(one / spec.run_id), log(two / spec.run_id), strict=True):
             assert mine == pytest.approx(theirs, rel=1e-4)
