@@ -27,9 +27,10 @@ class Server:
         command = [sys.executable, "-m", "mlflow", *words.split(), self.database]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
-            )
+            where = {"cwd": self.folder, "stdout": log, "stderr": log, "start_new_session": True}
+            # As in the Makefile: the programs of jobs, which mgm does not use, take seconds each.
+            environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+            self.process = subprocess.Popen(command, env=environment, **where)
         end = time.monotonic() + 300
         while True:
             with suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5):

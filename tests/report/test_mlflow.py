@@ -21,6 +21,7 @@ from mgm.results.frame import load
 from mgm.results.frozen import freeze
 from mgm.results.run import LOCK
 from mgm.study.expand import expand
+from tests.helpers.browser import chromium
 from tests.helpers.fake_results import finish, finish_all, of_paper, smoke, write_log
 from tests.helpers.tracking import Server
 
@@ -413,5 +414,52 @@ def test_a_server_that_is_killed_and_comes_back(place, tmp_path, capfd):
         assert counts(place, server.uri) == (1, 0, 1)
         _, runs = shown(place, server.uri)
         assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    finally:
+        server.kill()
+
+
+# The text of each row of MLflow's table, whose cells stand in three parts of the page.
+ROWS = """() => [...document.querySelectorAll('.ag-row')].reduce((texts, row) => {
+    const at = row.getAttribute('row-index');
+    return {...texts, [at]: `${texts[at] ?? ''} ${row.innerText}`};
+}, {})"""
+# Whether it has as many rows, and as many of them are means.
+READY = f"""([rows, means]) => {{
+    const texts = Object.values(({ROWS})());
+    return texts.length === rows && texts.filter(t => t.includes('(average)')).length === means;
+}}"""
+
+
+@pytest.mark.chromium
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_browser_opens_the_address_and_shows_each_rows_mean(tmp_path, monkeypatch):
+    """docs/run-the-paper.md describes this view, and its one click."""
+    place = tmp_path / "results/made"
+    begin(place)
+    two = expand(STUDIES, smoke((0, 1)))
+    freeze(place, STUDIES, smoke((0, 1)), two)
+    tests = [spec for spec in two.specs.values() if spec.stage == "finetune" and spec.parent]
+    number_of = {spec.run_id: 30.0 + 5 * number for number, spec in enumerate(tests)}
+    for spec in tests:
+        finish(place, spec, top1=number_of[spec.run_id], steps=1)
+    cells = two.cells[two.cells.run_id.isin([*number_of])]
+    means = cells.assign(mean=cells.run_id.map(number_of)).groupby("row")["mean"].mean()
+    server = Server(tmp_path / "server", f"sqlite:///{tmp_path}/results/mlflow.db")
+    lines = []
+    monkeypatch.setattr(mlflow, "show", lines.append)
+    try:
+        follow(monkeypatch, place, server=server.uri)
+        with chromium() as browser:
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.set_default_timeout(600_000)
+            page.goto(lines[-1].partition("open ")[2], wait_until="commit")
+            page.wait_for_function(READY, arg=[len(means), len(means)])
+            shown = [*page.evaluate(ROWS).values()]
+            for row, mean in means.items():
+                [text] = [text for text in shown if f"Group: {row}\n" in text]
+                assert f"{mean:g} (average)" in text
+            page.locator(".ag-row [role=button]").first.click()
+            page.wait_for_function(READY, arg=[len(means) + 2, len(means)])
     finally:
         server.kill()
