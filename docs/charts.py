@@ -61,10 +61,19 @@ def lines(name: str, study: str, key: str, **fields: Any) -> pd.DataFrame:
     return Report(published(name), ROOT).differences(own, view)
 
 
+def headline() -> Figure:
+    """Draw what README tells: MGM minus the tube and shuffled over headline's worlds."""
+    return gains("headline")
+
+
 def confirmed() -> Figure:
-    """Draw what README tells: MGM minus each other row over confirmation's worlds."""
-    views = "gains-tuned", "gains-probed"
-    table = pd.concat([lines("confirmation", "confirmation", view) for view in views])
+    """Draw MGM minus each other row over confirmation's worlds."""
+    return gains("confirmation")
+
+
+def gains(name: str) -> Figure:
+    """Draw a study's differences, fine-tuned and by probes."""
+    table = pd.concat([lines(name, name, view) for view in ("gains-tuned", "gains-probed")])
     return charts.differences(table.assign(panel=table.column + ": " + table.title))
 
 
@@ -146,5 +155,5 @@ def pretrainings(name: str, videos: Callable[[Pretrain], int] | None = None) -> 
 
 
 if __name__ == "__main__":
-    for draw in (confirmed, following, masks, ratios, steps, sets, computing):
+    for draw in (headline, confirmed, following, masks, ratios, steps, sets, computing):
         style.write(draw, OUT / f"{draw.__name__}.svg")

@@ -68,17 +68,13 @@ def units(
 
 
 def pooled(studies):
-    """Yield what the page says of other units, without a fold, and of parts of a difference."""
-    rows = ("MGM at ratio 0.6", "MGM, shuffled at ratio 0.6", "MGM", "MGM, shuffled")
-    yield student([*units(studies["ratio"], "ratio", "worlds", "Fine-tuned", rows).values()])
+    """Yield what the page says of other units, and of parts of a difference."""
     settings = studies["ladder"].studies["ladder"].datasets["discs-mean"].mean_of
     for rows in (("Random block", "Random tube"), ("MGM", "MGM, shuffled guidance")):
         parts = [
             units(studies["ladder"], "ladder", name, "Linear probe", rows) for name in settings
         ]
         yield student([sum(part.values()) / len(part) for part in parts])
-    folds = units(studies["hands"], "hands", "folds", "Fine-tuned", ("MGM", "Random Tube"))
-    yield student([number for (fold, _), number in folds.items() if fold != 2], overlap=0.25)
     # Confirmation: steps of the lead of 4.4, and parts of its worlds.
     confirmed = partial(units, studies["confirmation"], "confirmation")
     paper, tube, region = "Random Tube", "Random Tube at ratio 0.75", "MGM, shuffled"
@@ -86,29 +82,25 @@ def pooled(studies):
     discs, person = {"layout": "sway"}, {"layout": "people"}
     for place, rows, kind in (
         (tuned, (tube, paper), {}),
-        (tuned, (region, paper), {}),
         (tuned, (region, tube), {}),
-        (tuned, ("MGM", paper), discs),
-        (tuned, ("MGM", region), discs),
         (tuned, ("MGM", region), discs | {"sprites": 2}),
         (probed, ("MGM", tube), person),
     ):
         yield of_kind(confirmed(*place, rows), kind)
-    yield of_kind(confirmed("adapted", "Fine-tuned", ("MGM", tube)), {})
     for rows in (("MGM", tube), (region, tube), ("MGM", "No pretraining")):
         yield with_draws([confirmed(name, "Fine-tuned", rows) for name in DRAWS])
+    headline = units(studies["headline"], "headline", *tuned, ("MGM", paper))
+    yield of_kind(headline, person)
+    # Shuffled minus the tube, which the study does not compare.
+    yield student([*units(studies["headline"], "headline", *tuned, (region, paper)).values()])
     # At equal rates of both masks.
     mini, ratio = (partial(units, studies[name], study) for name, study in EQUAL)
     dense = ("MGM (Dense)", "MGM (Dense), shuffled")
     for column in ("Linear probe", "Fine-tuned"):
         both = mini("ssv2", column, dense) | ratio("worlds", column, ("MGM", region))
         yield of_kind(both, {})
-        yield of_kind(both, discs | {"sprites": 2})
+    yield of_kind(both, discs | {"sprites": 2})
     yield of_kind(mini("ssv2", "Linear probe", ("Random Block", tube)), discs)
-    frame = studies["calibration"].frame
-    for row in ("MGM, rate 0.04", "Random Tube, rate 0.02"):
-        at = frame[frame.row == row].pivot_table("value", "dataset_seed", "column")
-        yield student([*at["Fine-tuned, half the rate"] - at["Fine-tuned"]])
 
 
 def of_kind(numbers: dict[tuple[int, int], float], kind: dict[str, Any]) -> Estimate:

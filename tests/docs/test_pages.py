@@ -144,6 +144,6 @@ def test_the_site_builds_without_a_network(tmp_path):
     first = (tmp_path / "index.html").read_text()
     files = re.findall(r'<img [^>]*src="([^"]+)"', first)
     files += re.findall(r'href="(reports/[^"]+)"', first)
-    assert {"show.gif", "charts/confirmed.svg", "reports/mini/index.html"} <= {*files}
+    assert {"show.gif", "charts/headline.svg", "reports/mini/index.html"} <= {*files}
     files += re.findall(r'href="(reports/[^"]+)"', (tmp_path / "results.html").read_text())
     assert all((tmp_path / file).is_file() for file in files)
