@@ -32,32 +32,16 @@ def show(
     masks: Annotated[
         str, typer.Option(help="Masks, separated by commas; or all.")
     ] = "block,tube,mgm",
-    bias: Annotated[
-        Path | None,
-        typer.Option(
-            help="Of a dataset: draw how often masks hide each place of 1,000 training clips, as "
-            "this .png.",
-            metavar="FILE",
-        ),
-    ] = None,
 ) -> None:
     """Draw a video, its motion and what masks hide. Print how much of the motion they hide.
 
     Of a dataset, print the mean over its videos.
     """
     from mgm.stages.show import show as look
-    from mgm.stages.show import show_bias
 
     names = [*MASKS] if masks == "all" else masks.split(",")
     if out and source.is_dir():
         raise UserError(f"--out {out}: is the picture of a video, and {source} is a folder")
-    if bias:
-        if bias.suffix != ".png":
-            raise UserError(f"{bias}: the picture of --bias is a .png; name it so")
-        if not source.is_dir():
-            raise UserError(f"{source}: --bias is for a folder that `mgm prepare` wrote")
-        say("\n".join(show_bias(source, names, bias)))
-        return
     out = out or Path("show.gif")
     if out.suffix not in (".gif", ".png"):
         raise UserError(f"{out}: the picture is a .gif, or a .png; name it so")

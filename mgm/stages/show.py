@@ -9,21 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from mgm.console import track
-from mgm.data.index import Video, read_index, spread
+from mgm.data.index import read_index, spread
 from mgm.errors import UserError, valid
 from mgm.files import replacing
 from mgm.masking import Grid, mask_clips
-from mgm.rng import clip_seed, generator
 from mgm.spec import Clips, Mask, mask_info
 from mgm.stages.coverage import enlarged, hidden_motion, hidden_shares, masks_of
 from mgm.video.clip import Clip, resize
-from mgm.video.transform import random_crop, training_indices, view_indices
+from mgm.video.transform import view_indices
 
 FRAMES, TUBELET, PATCHES = 16, 2, 14  # of the paper's ViT; patches along the short side
 TITLES = {"block": "Random block", "tube": "Random tube", "mgm": "MGM"}
 PLACES = 256  # random places of a block
-CLIPS = 1000  # clips that show a mask's bias
 LONGEST = 16  # times its short side that a frame may be long
 SHOWN = 200  # videos of a prepared dataset that are measured
 MOMENTS = range(1, FRAMES, 4)  # the frames that a .png shows
@@ -39,7 +36,9 @@ def show(source: Path, names: Sequence[str], out: Path) -> list[str]:
         names: of masks. Each hides the share of the patches that its paper hides.
         out: the picture: a moving .gif, or a .png with a row per mask.
     """
-    masks = _masks(names)
+    with valid("--masks: "):
+        masks = [Mask(name=name) for name in names]
+    masks = [mask.model_copy(update={"ratio": mask_info(mask.name).ratio}) for mask in masks]
     if source.is_dir():
         videos = spread(read_index(source).videos, SHOWN)
         clips = _clips(int(np.median([video.frames for video in videos])))
@@ -69,60 +68,6 @@ def show(source: Path, names: Sequence[str], out: Path) -> list[str]:
         share = f"{about.interlaced:.0%} of its pictures are interlaced"
         lines.append(f"warning: {share}, so vertical motion may be wrong; deinterlace it first")
     return [*lines, f"wrote {out}"]
-
-
-def show_bias(source: Path, names: Sequence[str], out: Path) -> list[str]:
-    """Draw how often masks hide each place of the training clips of a prepared folder.
-
-    Returns:
-        lines with the lowest and the highest share of each mask.
-    """
-    from PIL import Image
-
-    masks = _masks(names)
-    share_NHW = token_bias(read_index(source).videos, masks)
-    ends = [(100 * share_HW.min(), 100 * share_HW.max()) for share_HW in share_NHW]
-    titles = [
-        (TITLES.get(mask.name, mask.name), f"hides {low:.0f} to {high:.0f} %")
-        for mask, (low, high) in zip(masks, ends)
-    ]
-    # White is hidden in no clip, the full colour in all.
-    glow_NHW1 = enlarged(share_NHW, PANEL, PANEL)[..., None]
-    panels = (255 * (1 - glow_NHW1) + np.array(ACCENT) * glow_NHW1).astype(np.uint8)
-    page: Image.Image = _page([*panels], titles)
-    with replacing(out) as temporary:
-        page.save(temporary)
-    lines = [f"{title:<14}{what} of the clips, by place" for title, what in titles]
-    return [*lines, f"wrote {out}"]
-
-
-def token_bias(videos: Sequence[Video], masks: Sequence[Mask], count: int = CLIPS) -> np.ndarray:
-    """Return the share of training clips, and of their slots, in which each place is hidden.
-
-    Returns:
-        (masks, rows, columns).
-    """
-    grid = Grid(FRAMES // TUBELET, PATCHES, PATCHES)
-    clips = _clips(int(np.median([video.frames for video in videos])))
-    hidden_NHW = np.zeros((len(masks), PATCHES, PATCHES))
-    for number in track(range(count), "masking clips", count):
-        epoch, sample = divmod(number, len(videos))
-        video, seed = videos[sample], clip_seed(0, epoch, sample)
-        index_T = training_indices(clips, video.frames, generator(seed, "sample"))
-        crop = random_crop(clips, video.height, video.width, seed)
-        own = video.read_track()
-        motion = own.motion(index_T, crop, clips.size, (video.height, video.width))
-        for mask, hidden_HW in zip(masks, hidden_NHW):
-            given = mask, grid, [motion], np.array([seed]), TUBELET, clips.stride
-            hidden_HW += mask_clips(*given)[0].reshape(-1, PATCHES, PATCHES).mean(0)
-    return hidden_NHW / count
-
-
-def _masks(names: Sequence[str]) -> list[Mask]:
-    """Return masks at the ratios of their papers."""
-    with valid("--masks: "):
-        known = [Mask(name=name) for name in names]
-    return [mask.model_copy(update={"ratio": mask_info(mask.name).ratio}) for mask in known]
 
 
 def _clips(frames: int) -> Clips:

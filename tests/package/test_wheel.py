@@ -101,7 +101,7 @@ def test_the_base_looks_at_videos_and_prepares_them_without_torch(wheel, tmp_pat
     for folder in ("videos", "data"):
         table = environment.run("mgm", "motion", folder, cwd=tmp_path).stdout.splitlines()
         assert len(table) == 3
-    environment.run("mgm", "show", "data", "--bias", "bias.png", cwd=tmp_path)
+    environment.run("mgm", "show", "data", cwd=tmp_path)
     [line] = environment.run("mgm", "plan", cwd=tmp_path, code=2).stderr.splitlines()
     assert "pip install '.[report]'" in line
 

@@ -10,16 +10,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import mgm
 from mgm.cli import app
 from mgm.errors import UserError, as_user_error
-from mgm.rng import clip_seed, generator
-from mgm.spec import MASKS, Clips, Mask
-from mgm.stages.show import ACCENT, GAP, LINE, PANEL, draw, show, token_bias
+from mgm.spec import MASKS, Mask
+from mgm.stages.show import draw, show
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
-from mgm.video.track import Track
-from mgm.video.transform import random_crop, training_indices
 from tests.helpers.videos import moving_square, write_video
 
 WALK = Path(__file__).parents[2] / "docs" / "walk.mp4"
@@ -58,33 +54,6 @@ def test_show_of_a_dataset_prints_means(trained, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_bias_is_the_mean_mask_of_training_clips(trained, tmp_path, monkeypatch):
-    videos, masks = trained.index.videos, [Mask(name="tube", ratio=0.9), Mask(name="mgm")]
-    share_NHW = token_bias(videos, masks, count=20)
-    clips = Clips(frames=16, stride=1)
-    slow_HW = np.zeros((14, 14))
-    for number in range(20):
-        epoch, sample = divmod(number, len(videos))
-        video, seed = videos[sample], clip_seed(0, epoch, sample)
-        index_T = training_indices(clips, video.frames, generator(seed, "sample"))
-        crop = random_crop(clips, video.height, video.width, seed)
-        box = crop.top, crop.left, crop.height, crop.width
-        given = {"box": box, "frame": (video.height, video.width), "flip": crop.flip, "seed": seed}
-        slow_HW += mgm.masks(Track(video.track())[index_T], masks[1], **given).mean(0)
-    np.testing.assert_allclose(share_NHW[1], slow_HW / 20)
-    assert share_NHW[0].mean() == pytest.approx(176 / 196)
-    monkeypatch.setattr("mgm.stages.show.token_bias", lambda *_: share_NHW)
-    words = ["show", str(trained.data), "--masks", "tube,mgm", "--bias", str(tmp_path / "b.png")]
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == 0, done.output
-    low, high = (f"{100 * share:.0f}" for share in (share_NHW[1].min(), share_NHW[1].max()))
-    assert f"hides {low} to {high} % of the clips" in done.output
-    page = np.asarray(Image.open(tmp_path / "b.png")).astype(int)
-    colour = page[LINE + GAP + PANEL // 28, 2 * GAP + PANEL + PANEL // 28]
-    known = 255 * (1 - share_NHW[1, 0, 0]) + np.array(ACCENT) * share_NHW[1, 0, 0]
-    assert np.abs(colour - known).max() <= 1
-
-
 def test_the_picture_has_motion_and_pale_hidden_patches(tmp_path):
     vectors_THW2 = np.zeros((16, 4, 4, 2), np.float32)
     vectors_THW2[:, 0, 0] = 5
@@ -108,8 +77,7 @@ def test_the_picture_has_motion_and_pale_hidden_patches(tmp_path):
         ([str(WALK), "--out", "a.jpg"], "a.jpg: the picture"),
         ([str(WALK), "--masks", "tub"], "tube"),
         (["no.mp4"], "no.mp4"),
-        ([str(WALK), "--bias", "a.png"], "--bias is for a folder"),
-        ([str(WALK.parent), "--bias", "a.gif"], "a.gif: the picture of --bias is a .png"),
+        ([str(WALK.parent), "--out", "a.gif"], "is a folder"),
     ],
 )
 def test_a_wrong_call_of_show_is_an_error_for_the_user(tmp_path, monkeypatch, words, why):
