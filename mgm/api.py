@@ -328,10 +328,10 @@ class LoadedModel:
         """
         require_count("clips", clips)
         with user_errors():
-            from mgm.stages.apply import embed_file
+            from mgm.stages.apply import of_file
 
             views = Views(temporal=clips, spatial=1)
-            return embed_file(self.encoder, self.clips, Path(video), views)
+            return of_file(self.encoder, self.clips, views, Path(video)).mean(axis=0)
 
 
 def load(

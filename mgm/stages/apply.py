@@ -115,13 +115,8 @@ def trained_spec(run: Path) -> Pretrain | Finetune:
 # --- Videos ---
 
 
-def embed_file(encoder: FrozenEncoder, clips: Clips, video: Path, views: Views) -> np.ndarray:
-    """Return the feature of a video file, (D,) float32: the mean over its views."""
-    with usual_torch():
-        return _of_file(encoder, clips, views, video).mean(axis=0)
-
-
-def _of_file(
+@usual_torch()
+def of_file(
     compute: Callable[[Tensor], Tensor], clips: Clips, views: Views, video: Path
 ) -> np.ndarray:
     """Return what a model computes of the views of a video file, (V, D) float32."""
@@ -150,7 +145,7 @@ def _apply(
     torch.set_num_threads(options.threads)
     views = Views(temporal=options.temporal, spatial=options.spatial)
     if not source.is_dir():
-        value_VD = _of_file(compute, clips, views, source)
+        value_VD = of_file(compute, clips, views, source)
         return {"path": [source.name]}, value_VD, np.zeros(len(value_VD), int), None
     index, split = read_index(source), getattr(options, "split", None)
     videos = [video for video in index.videos if split in (None, video.split)]

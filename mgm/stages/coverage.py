@@ -78,7 +78,7 @@ def hidden_motion(
     for sample, video in enumerate(videos):
         clip, _ = middle_clip(video, clips)
         own_seed = clip_seed(seed, 0, sample)
-        guides = guides_of(videos, sample, clip, masks, clips, own_seed)
+        guides = [guide_of(videos, sample, clip, mask, clips, own_seed) for mask in masks]
         masked_NSHW = masks_of(guides, masks, grid, tubelet, clips.stride, own_seed)
         shares.append(hidden_shares(clip, masked_NSHW, tubelet))
     share_VN = np.array(shares).reshape(len(videos), len(masks))
@@ -153,25 +153,15 @@ def _middle_motion(video: Video, clips: Clips, method: Method = "codec") -> Moti
     return video.read_track(method).motion(index_T, crop, clips.size, shape)
 
 
-def guides_of(
-    videos: Sequence[Video],
-    sample: int,
-    clip: Clip,
-    masks: Sequence[Mask],
-    clips: Clips,
-    seed: int,
-) -> list[Motion]:
-    """Return the motion that guides each mask of video number `sample`, of which `clip` is cut.
+def guide_of(
+    videos: Sequence[Video], sample: int, clip: Clip, mask: Mask, clips: Clips, seed: int
+) -> Motion:
+    """Return the motion that guides a mask of video number `sample`, of which `clip` is cut.
 
     It is the video's own, or if shuffled, another video's.
     """
-    return [
-        clip.known if mask.guidance == "vectors" else _guide(videos, sample, mask, clips, seed)
-        for mask in masks
-    ]
-
-
-def _guide(videos: Sequence[Video], sample: int, mask: Mask, clips: Clips, seed: int) -> Motion:
+    if mask.guidance == "vectors":
+        return clip.known
     if mask.guidance == "shuffled":
         if len(videos) < 2:
             raise UserError("mask.guidance shuffled needs two test videos, and there is one")

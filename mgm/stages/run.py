@@ -192,8 +192,7 @@ def run_specs(
         try:
             with _to_do(folder) as to_do:
                 if to_do:
-                    with _recorded(folder):
-                        _run_one(spec, folder, data, options)
+                    _run_one(spec, folder, data, options)
         except Exception as error:
             known = as_user_error(error)
             if known is None or distributed.world_size() > 1 or len(specs) == 1:
@@ -207,7 +206,11 @@ def run_specs(
 
 @contextmanager
 def _to_do(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a run. Yield whether it must be computed: False if it is finished."""
+    """Hold the lock of a run. Yield whether it must be computed: False if it is finished.
+
+    An error of the block is written to error.txt, for reports. Of several processes, only one with
+    an error for the user writes, since the others have lost it.
+    """
     with ExitStack() as lock:
         done = False
         if distributed.is_main():
@@ -216,27 +219,18 @@ def _to_do(folder: Path) -> Iterator[bool]:
                 raise UserError(now.why)
             if done := now.state == "finished":
                 show(f"{folder.name}: already done")
-        yield not distributed.gather(done)[0]
-
-
-@contextmanager
-def _recorded(folder: Path) -> Iterator[None]:
-    """Write an error of the block to error.txt, for reports, and raise it again.
-
-    Of several processes, only one with an error for the user writes, since the others have lost it.
-    """
-    if distributed.is_main():
-        (folder / "error.txt").unlink(missing_ok=True)
-    try:
-        yield
-    except Exception as error:
-        known = as_user_error(error)
-        if known or distributed.world_size() == 1:
-            # The error counts, even if it cannot be written.
-            with suppress(OSError):
-                text = str(known or f"{type(error).__name__}: {error}")
-                write_text(folder / "error.txt", f"{text}\n")
-        raise
+            else:
+                (folder / "error.txt").unlink(missing_ok=True)
+        try:
+            yield not distributed.gather(done)[0]
+        except Exception as error:
+            known = as_user_error(error)
+            if known or distributed.world_size() == 1:
+                # The error counts, even if it cannot be written.
+                with suppress(OSError):
+                    text = str(known or f"{type(error).__name__}: {error}")
+                    write_text(folder / "error.txt", f"{text}\n")
+            raise
 
 
 def _run_one(
@@ -302,14 +296,14 @@ def _run_one(
 
 def find_index(spec: Run, data: Mapping[str, Sequence[Path]]) -> Index:
     """Return the index that has the digest of the spec's dataset."""
-    name, wanted = spec.data.dataset, spec.data.digest
-    indices = [read_index(folder) for folder in data.get(name, ())]
-    if not indices:
-        raise UserError(f"{spec.run_id}: dataset {name} has no folder; pass --data {name}=FOLDER")
-    if found := next((index for index in indices if index.digest == wanted), None):
-        return found
-    digests = ", ".join(f"{index.root} has {index.digest}" for index in indices)
-    raise UserError(f"{spec.run_id}: needs {name} with digest {wanted}, and {digests}")
+    name, others = spec.data.dataset, list[str]()
+    for folder in data.get(name, ()):
+        index = read_index(folder)
+        if index.digest == spec.data.digest:
+            return index
+        others.append(f", and {folder} has {index.digest}")
+    wanted = f"needs {name} with digest {spec.data.digest}{''.join(others)}"
+    raise UserError(f"{spec.run_id}: {wanted}; pass its folder as --data {name}=FOLDER")
 
 
 # --- The machine and the code ---

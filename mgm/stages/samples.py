@@ -17,7 +17,7 @@ from mgm.masking import Grid, make_boxes
 from mgm.results.run import own_spec
 from mgm.rng import clip_seed, generator
 from mgm.spec import Mask, Pretrain, Sample, mask_info
-from mgm.stages.coverage import guides_of, masks_of, middle_clip, usual_masks
+from mgm.stages.coverage import guide_of, masks_of, middle_clip, usual_masks
 from mgm.stages.saliency import read_boxes
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
@@ -101,7 +101,7 @@ def _arrays(
     grid, tubelet, stride = Grid(*spec.grid), spec.model.tubelet, spec.clips.stride
     masks = [trained.mask for trained, _ in runs] or [mask for _, mask in spec.masks]
     masks = masks or usual_masks(spec.mask.jitter)
-    guides = guides_of(run.index.test, number, clip, masks, spec.clips, seed)
+    guides = [guide_of(run.index.test, number, clip, one, spec.clips, seed) for one in masks]
     masked_NSHW = masks_of(guides, masks, grid, tubelet, stride, seed)
     arrays: Arrays = {"frames_SHWC": clip.frames_THWC[::tubelet], "index_S": index_T[::tubelet]}
     arrays["source"] = video.name

@@ -9,12 +9,12 @@ import pytest
 
 from mgm.data.index import read_index, write_index
 from mgm.errors import UserError
+from mgm.results.statistics import Estimate
 from mgm.spec import CONTROLS, Measure, Views
 from mgm.stages.controls import (
     APPEARANCE,
     EDGES,
     WEIGHTS,
-    Score,
     appearance_features,
     binned,
     controls,
@@ -78,8 +78,9 @@ def test_pictures_are_the_middle_frame_the_mean_and_the_mean_change(rng):
     np.testing.assert_allclose(found["frame_difference"], wanted, atol=1e-5)
 
 
-def test_a_prepared_folder_has_the_numbers_of_the_measurement(trained, tmp_path):
+def test_a_prepared_folder_has_the_numbers_of_the_measurement(trained, tmp_path, monkeypatch):
     """The classes of the drawn set are motions, which the histogram of vectors tells apart."""
+    monkeypatch.setattr("mgm.stages.probe.PENALTIES", (1e-2, 1.0))
     spec = Measure(**SMALL, name="controls", views=Views(temporal=2, spatial=1))
     metrics = controls(spec, trained.context(tmp_path))
     assert metrics.keys() == {"chance", *(control.name for control in CONTROLS)}
@@ -155,8 +156,8 @@ def test_the_sentence_names_what_tells_the_class(top1_of, says):
     for control in CONTROLS:
         top1 = top1_of.get(control.name, 10)
         top1, low = top1 if isinstance(top1, tuple) else (top1, top1 - 3)
-        scores.append(Score(control, top1, low, top1 + 3))
-    scores.sort(key=lambda score: -score.top1)
+        scores.append((control, Estimate(top1, low, top1 + 3)))
+    scores.sort(key=lambda score: -score[1].mean)
     text = meaning(scores, 10)
     assert re.search(says, text), text
 

@@ -307,7 +307,7 @@ def test_weights_that_are_not_the_parents_are_refused(results, data, tmp_path):
 
 
 def test_a_dataset_is_found_by_its_name_and_digest(results, data, tmp_path):
-    with refused("dataset ssv2 has no folder; pass --data ssv2=FOLDER"):
+    with refused(PRETRAIN.run_id, "needs ssv2 with digest", "pass its folder as --data ssv2="):
         run_specs([PRETRAIN], {}, tmp_path)
     other = PRETRAIN.model_copy(update={"data": Data(dataset="ssv2", digest="0" * 12)})
     with refused("needs ssv2 with digest 000000000000", PRETRAIN.data.digest):
