@@ -17,9 +17,9 @@ from hypothesis import settings
 from tests.helpers.services import SERVICES, require
 
 # Hypothesis draws the same examples on every call, so a commit that passed passes again. For new
-# examples: pytest --hypothesis-profile=random.
-settings.register_profile("fixed", derandomize=True, database=None)
-settings.register_profile("random", derandomize=False)
+# examples: pytest --hypothesis-profile=random. A busy machine keeps no deadline.
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
+settings.register_profile("random", derandomize=False, deadline=None)
 settings.load_profile("fixed")
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,9 @@ gc.set_threshold(20_000)
 # Two threads for models of this size wait for each other longer than they compute. Programs that
 # tests start inherit this.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Files of tests need not survive a power failure. Waiting for the disk takes a minute.
+os.fsync = lambda _: None
 
 
 def _services(item) -> list[str]:
@@ -72,12 +75,20 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(autouse=True)
 def no_leaked_state():
-    """Seed the global generators, so that no test draws by what ran before it."""
+    """Seed the global generators, so that no test draws by what ran before it.
+
+    A test that leaves a file in the repository fails.
+    """
+    before = {*os.listdir(ROOT)}
     random.seed(SEED)
     np.random.seed(SEED)
     # A test of what works without PyTorch does not import it.
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(SEED)
+    yield
+    # Tools that run meanwhile have hidden files.
+    left = [name for name in {*os.listdir(ROOT)} - before if not name.startswith(".")]
+    assert not left, f"left in the repository: {left}"
 
 
 @pytest.fixture

@@ -46,14 +46,16 @@ def test_v_jepas_collator_splits_all_tokens(keep, tmp_path):
     assert torch.equal(both, torch.arange(8 * 256).repeat(3, 1))
 
 
-@pytest.fixture
-def videos(tmp_path, monkeypatch) -> list[str]:
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> list[str]:
     """Return videos with and without B-frames, and without vectors, in the store."""
-    monkeypatch.chdir(tmp_path)
-    write_video("video.mp4", moving_square(40, 300, 400, (6, 2), side=64), bf=2, g=12)
-    write_video("plain.mkv", moving_square(40, 256, 340, (-4, 4), side=64), bf=0)
-    write_video("vp9.webm", moving_square(40, 256, 340, (4, 0), side=64), codec="libvpx-vp9")
-    return [stored(path, ".")[0] for path in ("video.mp4", "plain.mkv", "vp9.webm")]
+    folder = tmp_path_factory.mktemp("videos")
+    paths = [
+        write_video(folder / "video.mp4", moving_square(40, 300, 400, (6, 2), side=64), bf=2, g=12),
+        write_video(folder / "plain.mkv", moving_square(40, 256, 340, (-4, 4), side=64), bf=0),
+        write_video(folder / "vp9.webm", moving_square(40, 256, 340, side=64), codec="libvpx-vp9"),
+    ]
+    return [stored(path, folder)[0] for path in paths]
 
 
 def tracks_of(videos: list[str]) -> list[str]:
@@ -61,7 +63,7 @@ def tracks_of(videos: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "decord"])
-def test_clips_of_a_decoder_have_the_masks_of_our_own(videos, decoder):
+def test_a_decoder_has_the_masks_and_the_motion_of_our_own(videos, decoder):
     if decoder != "pyav":
         pytest.importorskip(decoder)
     clips = recipe("decoders").Clips(videos, tracks_of(videos), decoder)
@@ -76,15 +78,9 @@ def test_clips_of_a_decoder_have_the_masks_of_our_own(videos, decoder):
         assert np.abs(crop_THWC.astype(int) - own_THWC).mean() < 2, video
         known_SHW = mgm.masks(clip.cut(mgm.Crop(top, left, 200, 200), 224), "mgm", seed=n)
         np.testing.assert_array_equal(masked_L, known_SHW.ravel())
-
-
-@pytest.mark.parametrize("decoder", ["pyav", "decord"])
-def test_frames_of_a_decoder_have_the_motion_of_our_own(videos, decoder):
-    if decoder != "pyav":
-        pytest.importorskip(decoder)
-    index_T = np.array([0, 3, 9, 31])
-    own = mgm.read("video.mp4", index_T)
-    frames_THWC, velocity_THW2 = recipe("decoders").frames_and_motion("video.mp4", index_T, decoder)
+    source, index_T = videos[0].replace(".stored", ""), np.array([0, 3, 9, 31])
+    own = mgm.read(source, index_T)
+    frames_THWC, velocity_THW2 = recipe("decoders").frames_and_motion(source, index_T, decoder)
     assert np.abs(frames_THWC.astype(int) - own.frames_THWC).mean() < 2
     np.testing.assert_array_equal(velocity_THW2, own.motion.velocity_THW2)
     assert velocity_THW2.any()
@@ -162,9 +158,10 @@ def test_onevisions_recipe_keeps_the_first_frame_and_what_moves(tmp_path):
 
 
 @pytest.mark.slow
-def test_torchcodecs_clips_have_the_masks_of_decords(videos):
+def test_torchcodecs_clips_have_the_masks_of_decords(videos, monkeypatch):
     """torchcodec brings no FFmpeg, so `bench` lends it PyAV's."""
     pytest.importorskip("decord")
+    monkeypatch.chdir(Path(videos[0]).parent)
     clips = recipe("decoders").Clips(videos, tracks_of(videos), "decord")
     np.save("known.npy", np.stack([masked_L for _, masked_L in clips]))
     program = (

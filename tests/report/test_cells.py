@@ -82,6 +82,10 @@ def test_one_run_has_the_interval_of_its_test_videos(tmp_path):
     difference = differences(by_place(frame), study).iloc[0]
     assert difference.unit == "test videos"
     assert difference.low < difference["mean"] < difference.high
+    # Older controls do not count theirs.
+    older = differences(by_place(frame.assign(n_test=frame.n_test.mask(frame.control, 0))), study)
+    assert older[older.column == "Linear probe"].low.map(isinf).all()
+    assert not older[older.column == "Fine-tuned"].low.map(isinf).any()
 
 
 def test_units_are_seeds_or_datasets(tmp_path):
@@ -116,6 +120,12 @@ def test_a_mean_minus_a_mean_may_be_negative(tmp_path):
     effects = table[(table.dataset == "effect") & ~table.control]
     assert (effects.low < 0).all()
     assert (effects.high < 100).all()
+    # A unit that a part lacks has no mean.
+    frame["value"] = frame.value.mask((frame.dataset == "three") & (frame.dataset_seed == 1))
+    means = with_means(frame.drop(columns="derived"), {"small": study})
+    lost = means[(means.dataset == "effect") & (means.dataset_seed == 1)]
+    assert {*lost.status} == {"not run"}
+    assert lost.value.isna().all()
 
 
 def test_the_difference_of_two_tests_has_newcombes_interval(tmp_path):

@@ -93,6 +93,8 @@ def test_guessing_is_the_first_row_and_controls_have_a_table_of_their_own(small)
     assert "8 datasets" in shown.note
     # What is not known is not shown.
     assert GUESSING not in [*study_table(own.assign(chance=float("nan"))).shown.Pretraining]
+    absent = study_table(own.assign(n=own.n.mask(own.row == "File size", 0)))
+    assert "File size" not in {*absent.controls.shown.Control}
     probes = cells(by_place(frame))[lambda every: every.column == "Linear probe"]
     turned = study_table(probes, turned=True)
     assert [*turned.shown.columns] == [

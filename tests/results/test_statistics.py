@@ -42,10 +42,11 @@ def test_one_two_or_equal_units_have_no_interval(values):
     assert one.n == len(values)
 
 
-def test_an_interval_of_shares_ends_at_100():
-    one = student([99.0, 97.0, 100.0], 0, 100)
-    assert one.high == 100
-    assert one.low == student([99.0, 97.0, 100.0]).low
+def test_an_interval_of_shares_ends_at_0_and_at_100():
+    for first, values in ((0.0, [1.0, 3.0, 0.0]), (100.0, [99.0, 97.0, 100.0])):
+        one, free = student(values, 0, 100), student(values)
+        assert first in (one.low, one.high)
+        assert {one.low, one.high} & {free.low, free.high}
 
 
 @pytest.mark.parametrize("right", [0, 1, 120, 240])

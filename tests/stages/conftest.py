@@ -10,7 +10,7 @@ import torch
 from mgm.data.index import Index, read_index
 from mgm.spec import Mask, Probe, RunOptions, Views
 from mgm.stages.run import RunContext, run_specs
-from tests.helpers.small_runs import FINETUNE, PRETRAIN, SMALL, small_set
+from tests.helpers.small_runs import FINETUNE, PRETRAIN, SMALL
 
 TUBE = PRETRAIN.model_copy(update={"mask": Mask(name="tube")})
 TUNED = FINETUNE.model_copy(update={"parent": PRETRAIN.run_id})
@@ -35,10 +35,7 @@ class Trained(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Trained:
-    place = tmp_path_factory.mktemp("trained")
-    torch.set_num_threads(1)
-    small_set(place / "data")
-    data = {"ssv2": [place / "data"]}
-    run_specs([PRETRAIN, TUBE, TUNED, PROBE], data, place / "results", RunOptions(workers=0))
-    return Trained(place / "data", place / "results")
+def trained(data, tmp_path_factory) -> Trained:
+    results = tmp_path_factory.mktemp("results")
+    run_specs([PRETRAIN, TUBE, TUNED, PROBE], {"ssv2": [data]}, results, RunOptions(workers=0))
+    return Trained(data, results)

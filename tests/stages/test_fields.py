@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mgm.data.index import Index
+from mgm.data.index import read_index
 from mgm.spec import (
+    CONTROLS,
     Finetune,
     FinetuneOptim,
     Measure,
@@ -29,7 +30,7 @@ from mgm.stages.run import RunContext, run_specs
 from mgm.stages.saliency import saliency
 from mgm.study.settings import DECIDED
 from tests.helpers.other_values import OTHER
-from tests.helpers.small_runs import PRETRAIN, SMALL, small_set
+from tests.helpers.small_runs import PRETRAIN, SMALL
 
 # The first step warms up, from a rate of 0.
 OPTIM: Any = {"batch": 4, "steps": 3, "epochs": 4, "warmup_epochs": 1, "precision": "float32"}
@@ -59,17 +60,12 @@ SAMPLING = {"finetune": "window", "pretrain": "window"}
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory) -> Index:
-    torch.set_num_threads(1)
-    return small_set(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
-def outcome(index, tmp_path_factory):
+def outcome(data, tmp_path_factory):
     """Return a function that runs a spec, and returns all that came of it."""
     results, known = tmp_path_factory.mktemp("results"), dict[str, Any]()
     parents, real = tmp_path_factory.mktemp("parents"), evaluate.over_videos
-    run_specs([START], {"ssv2": [index.root]}, parents)
+    run_specs([START], {"ssv2": [data]}, parents)
+    index = read_index(data)
 
     def call(kind: str, spec: Spec) -> Any:
         if spec.run_id not in known:
@@ -90,6 +86,9 @@ def outcome(index, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(evaluate, "over_videos", over_videos)
             patched.setattr(probe, "over_videos", over_videos)
+            # Two of each are enough to show a difference.
+            patched.setattr(probe, "PENALTIES", (1e-2, 1.0))
+            patched.setattr("mgm.stages.controls.CONTROLS", CONTROLS[-2:])
             seen.append(STAGES[kind](spec, context))
         if (predictions := folder / "predictions.csv").is_file():
             seen.append(predictions.read_text())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mgm.spec import Views
+from mgm.spec import Augment, Views
 from mgm.study import recipes
 from tests.helpers.errors import refused
 
@@ -75,6 +75,22 @@ def test_repeated_augmentation_is_what_table_6_prints_with_k400_read_as_ssv2():
     # It prints 2, 1, 2, 2, 2 for six columns. The 1 is AVA's.
     repeats = [recipes.finetune(dataset).augment.repeats for dataset in recipes.RECIPES]
     assert repeats == [2] * 5
+
+
+def test_what_the_tables_do_not_print_is_that_of_the_official_code():
+    """VideoMAE's scripts and V-JEPA's attentive probe."""
+    start = recipes.pretrain("ssv2").optim
+    assert (start.min_lr, start.clip_grad) == (1e-5, 0)
+    strong = Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1, repeats=2)
+    for dataset, dropout in (("ssv2", 0), ("k400", 0), ("ucf101", 0.5)):
+        run = recipes.finetune(dataset)
+        assert (run.optim.min_lr, run.label_smoothing, run.head_dropout) == (1e-6, 0.1, dropout)
+        assert run.augment == strong
+        assert recipes.probe(dataset).clips == run.clips.model_copy(update={"crop": "centre"})
+    run = recipes.finetune("k400", "attentive")
+    assert (run.head, run.optim.lr, run.optim.batch) == ("attentive", 1e-3, 256)
+    assert (run.optim.weight_decay, run.optim.epochs, run.label_smoothing) == (0.01, 20, 0)
+    assert run.augment == strong.model_copy(update={"mixup": 0, "cutmix": 0, "repeats": 1})
 
 
 def test_pretraining_clips_and_ratios():

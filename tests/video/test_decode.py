@@ -168,6 +168,9 @@ def test_the_rate_is_the_mean_of_the_pictures_without_jumps(tmp_path):
     days = np.append(np.arange(12) * 40, np.arange(12) * 40 + 86_400_000)
     apart = write_video(tmp_path / "days.mkv", moving_square(24), times=days, rate=25)
     assert probe(apart).fps == pytest.approx(25)
+    # The file states three quarters of it.
+    fast = write_video(tmp_path / "fast.mkv", moving_square(24), times=np.arange(24) * 30, rate=25)
+    assert probe(fast).fps == pytest.approx(1000 / 30)
 
 
 def test_frames_before_the_first_p_frame_are_read_as_those_of_the_track(tmp_path):
