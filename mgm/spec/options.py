@@ -43,6 +43,11 @@ class RunOptions(ReadOptions):
     recompute: bool = Field(
         False, description="Recompute activations in the backward pass, to save memory."
     )
+    bf16_gradients: bool = Field(
+        False,
+        description="Exchange gradients between processes as bfloat16, which halves what a slow "
+        "network carries.",
+    )
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="Use torch.compile for the model and its loss; auto: only on a GPU."
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from mgm.console import show
@@ -120,6 +121,8 @@ def train(
         # It copies rank 0's weights to all processes. Buffers are constants.
         step_of = DistributedDataParallel(step_of, gradient_as_bucket_view=True)
         step_of.broadcast_buffers = False
+        if options.bf16_gradients:
+            step_of.register_comm_hook(None, bf16_compress_hook)
     # A multiply-add is two operations.
     flops = 2.0 * passes(spec) * multiply_adds(spec) / processes
     clips = optim.batch * spec.repeats

@@ -80,6 +80,17 @@ def test_two_processes_train_what_one_trains(data, tmp_path, monkeypatch, words)
     assert read_result(one / TUNED.run_id).metrics == read_result(two / TUNED.run_id).metrics
 
 
+def test_gradients_in_bfloat16_differ_by_their_rounding(data, tmp_path):
+    """Its mantissa has 8 bits, so a number changes by at most 0.4 %."""
+    norms = []
+    for name, words in {"float32": (), "bfloat16": ["--bf16-gradients"]}.items():
+        process = torchrun([PRETRAIN], data, tmp_path / name, *words)
+        assert process.wait(200) == 0, process.stderr.read()
+        norms.append(log(tmp_path / name / PRETRAIN.run_id)[0]["grad_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=4e-3)
+    assert norms[0] != norms[1]
+
+
 def test_all_processes_have_the_object_of_the_first(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
