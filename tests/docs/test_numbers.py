@@ -1,8 +1,8 @@
 """Every "x [a, b]" in README, docs and charts is a number of results/."""
 
 import re
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ import pytest
 from scipy import stats
 
 from mgm.drawn.params import world
-from mgm.report.cells import by_place, cells, differences, verdicts
-from mgm.results.frame import Results
+from mgm.report.cells import Places, by_place, cells, differences, verdicts
 from mgm.results.statistics import Estimate, student
 from mgm.spec import Data, Mask, Model, Pretrain
 from mgm.spec.compute import multiply_adds
@@ -31,23 +30,15 @@ NAMES = [path.name.removesuffix(".csv.xz") for path in (ROOT / "results").glob("
 
 
 @pytest.fixture(scope="module")
-def studies() -> dict[str, Results]:
-    return {name: archived(name) for name in NAMES}
-
-
-@pytest.fixture(scope="module")
-def shown(studies) -> set[str]:
+def shown() -> set[str]:
     """Return the means and intervals of all that the published studies show, and of pooled ones."""
-    texts = {text_of(one) for one in pooled(studies)}
-    for published in studies.values():
+    texts = {text_of(one) for one in pooled()}
+    for published in map(archived, NAMES):
         for name, study in published.studies.items():
             own = by_place(published.frame[published.frame.study == name], study.overlap)
             charts = [view for view in study.views.values() if view.minus]
             pairs = [(row, view.minus) for view in charts for row in view.rows or study.rows]
-            tables = [
-                cells(own),
-                differences(own, study, [*study.compare, *pairs]),
-            ]
+            tables = [cells(own), differences(own, study, [*study.compare, *pairs])]
             if study.predictions:
                 tables.append(verdicts(published, name))
             for table in tables:
@@ -60,23 +51,28 @@ def text_of(one: Estimate) -> str:
     return f"{one.mean:.1f} [{one.low:.1f}, {one.high:.1f}]".replace("-0.0", "0.0")
 
 
+@cache
+def places(suite: str, study: str) -> Places:
+    """Return the numbers of a study by dataset and column."""
+    frame = archived(suite).frame
+    return by_place(frame[frame.study == study])
+
+
 def units(
-    one: Results, study: str, dataset: str, column: str, rows: Sequence[str]
+    suite: str, study: str, dataset: str, column: str, rows: Sequence[str]
 ) -> dict[tuple[int, int], float]:
     """Return a number per unit of what is paired of rows."""
-    return by_place(one.frame[one.frame.study == study])[dataset, column].paired(rows)
+    return places(suite, study)[dataset, column].paired(rows)
 
 
-def pooled(studies):
+def pooled() -> Iterator[Estimate]:
     """Yield what the page says of other units, and of parts of a difference."""
-    settings = studies["ladder"].studies["ladder"].datasets["discs-mean"].mean_of
+    settings = archived("ladder").studies["ladder"].datasets["discs-mean"].mean_of
     for rows in (("Random block", "Random tube"), ("MGM", "MGM, shuffled guidance")):
-        parts = [
-            units(studies["ladder"], "ladder", name, "Linear probe", rows) for name in settings
-        ]
+        parts = [units("ladder", "ladder", name, "Linear probe", rows) for name in settings]
         yield student([sum(part.values()) / len(part) for part in parts])
     # Confirmation: steps of the lead of 4.4, and parts of its worlds.
-    confirmed = partial(units, studies["confirmation"], "confirmation")
+    confirmed = partial(units, "confirmation", "confirmation")
     paper, tube, region = "Random Tube", "Random Tube at ratio 0.75", "MGM, shuffled"
     tuned, probed = ("tuned", "Fine-tuned"), ("probed", "Linear probe")
     discs, person = {"layout": "sway"}, {"layout": "people"}
@@ -89,12 +85,12 @@ def pooled(studies):
         yield of_kind(confirmed(*place, rows), kind)
     for rows in (("MGM", tube), (region, tube), ("MGM", "No pretraining")):
         yield with_draws([confirmed(name, "Fine-tuned", rows) for name in DRAWS])
-    headline = units(studies["headline"], "headline", *tuned, ("MGM", paper))
+    headline = units("headline", "headline", *tuned, ("MGM", paper))
     yield of_kind(headline, person)
     # Shuffled minus the tube, which the study does not compare.
-    yield student([*units(studies["headline"], "headline", *tuned, (region, paper)).values()])
+    yield student([*units("headline", "headline", *tuned, (region, paper)).values()])
     # At equal rates of both masks.
-    mini, ratio = (partial(units, studies[name], study) for name, study in EQUAL)
+    mini, ratio = (partial(units, *names) for names in EQUAL)
     dense = ("MGM (Dense)", "MGM (Dense), shuffled")
     for column in ("Linear probe", "Fine-tuned"):
         both = mini("ssv2", column, dense) | ratio("worlds", column, ("MGM", region))

@@ -25,6 +25,9 @@ def test_a_choice_takes_the_time_that_there_is():
         assert 0.95 * seconds < one.seconds <= seconds
     assert [one.seeds for one in chosen] == sorted(one.seeds for one in chosen)
     assert chosen[0].seeds >= ENOUGH
+    # Nine runs on two cores are five rounds.
+    (long, _), (short, _) = (seconds_of(3, steps, SPEED, 2) for steps in (3000, 2000))
+    assert long - short == pytest.approx(5 * 1000 * SPEED.step)
     # Twice the cores train twice as long.
     more = choose(SMALL, SPEED, 1800, at_once=4)
     assert more.seeds * more.steps > 1.8 * chosen[1].seeds * chosen[1].steps

@@ -73,6 +73,7 @@ def test_a_call_makes_what_is_not_finished_and_parents_whose_weights_a_child_nee
     newest = Path(done.results, next(iter(done.specs)), "spec.json")
     os.utime(newest, (2e9, 2e9))
     assert done.shows("all") == [str(newest)]
+    assert not any(file.endswith(".done") for batch in done.batches for file in done.needs(batch))
     assert [len(study.whole("all")) for study in (first, done)] == [2, 1]
     child = next(spec for spec in done.specs.values() if getattr(spec, "parent", ""))
     for run_id in (child.parent, next(run for run in done.specs if run.startswith("finetune"))):
@@ -144,11 +145,23 @@ def test_commands_name_each_dataset_and_its_folder():
         paper.start(["data/mini-k200", "data/k400"])
 
 
-def test_under_slurm_a_job_makes_one_run(tmp_path):
+def test_a_job_makes_as_many_runs_as_its_scale_or_its_study_says_and_one_under_slurm(tmp_path):
     study = tiny_study(tmp_path)
-    assert {len(batch) for batch in Workflow({"study": str(study)}).batches.values()} > {1}
-    slurm = Workflow({"study": str(study), "slurm": True})
-    assert {len(batch) for batch in slurm.batches.values()} == {1}
+
+    def sizes(**options) -> set[int]:
+        return {len(batch) for batch in Workflow({"study": str(study), **options}).batches.values()}
+
+    assert max(sizes()) == 2
+    assert sizes(slurm=True) == {1}
+    study.write_text(f"{study.read_text()}specs_per_job: 1\n")
+    assert sizes() == {1}
+
+
+def test_only_runs_that_train_get_options_of_training(tmp_path):
+    study = Workflow({"study": str(tiny_study(tmp_path))})
+    for batch in study.batches:
+        trains = batch.startswith(("pretrain", "finetune"))
+        assert ("--checkpoint-s" in study.run(batch)) == trains
 
 
 def test_the_start_writes_specs_and_freezes_the_study_once(tmp_path, monkeypatch):
