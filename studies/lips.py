@@ -105,7 +105,7 @@ def with_vectors(index: Index, vectors: dict[str, TrackWriter]) -> Index:
         facts = replace(made.facts, source_width=SIDE, source_height=SIDE, **own)
         places = {"offset": made.offset_N, "size": made.size_N, "crc": made.crc_N}
         vectors[video.name].write(path, facts, {"time": made.time_T, **places})
-        videos.append(replace(video, **own))
+        videos.append(video._replace(**own))
     return replace(index, videos=tuple(videos))
 
 

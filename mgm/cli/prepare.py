@@ -16,8 +16,8 @@ from mgm.spec import PUBLISHED, SHARED, Flow
 
 DATASETS = ("folder", "drawn", SHARED, *PUBLISHED)
 # The options of each kind of dataset, besides those that all have.
-WRITTEN = ("quality", "processes", "check", "prune")
-LISTED = ("source", "test", "first", "short_side", *WRITTEN)
+WRITTEN = ("processes", "check", "prune")
+LISTED = ("source", "test", "first", "short_side", "quality", *WRITTEN)
 TAKEN: dict[str, tuple[str, ...]] = {
     "drawn": ("params", *WRITTEN),
     "derived": ("source", "target"),
@@ -96,36 +96,31 @@ def prepare(
     for name, value in given.items():
         if value and name not in TAKEN[kind]:
             raise UserError(f"{dataset}: takes no --{name.replace('_', '-')}")
-    if dataset == "drawn":
+    if dataset != "drawn" and source is None:
+        raise UserError(f"{dataset}: needs --source, the folder of the videos")
+    if test not in ("", "test", "val"):
+        raise UserError(f"--test {test}: choose test or val")
+    choices = Choices(test, first)
+    if source is None:
         from mgm.drawn.params import parse_params
 
-        drawn = parse_params(read_json(params) if params else {}, str(params or "drawn"))
-        # Their size is a parameter.
-        side = max(short_side, drawn.size)
-        listing = list_drawn(drawn)
-        with _kept(out):
-            say(summary(write(listing, out, side, quality, processes, drawn, check, prune)))
-        return
-    if source is None:
-        raise UserError(f"{dataset}: needs --source, the folder of the videos")
-    if derived:
+        fields = read_json(params) if params else {}
+        listing = list_drawn(parse_params(fields, str(params or "drawn")))
+    elif dataset == "folder":
+        from mgm.data.folder import list_folder
+
+        listing = list_folder(source, choices)
+    elif derived:
         from mgm.data.published import derive
 
         say(summary(derive(dataset, source, target, out)))
         return
-    if test not in ("", "test", "val"):
-        raise UserError(f"--test {test}: choose test or val")
-    choices = Choices(test, first)
-    if dataset == "folder":
-        from mgm.data.folder import list_folder
-
-        listing = list_folder(source, choices)
     else:
         from mgm.data.published import list_published
 
         listing = list_published(dataset, source, split, choices)
     with _kept(out):
-        say(summary(write(listing, out, short_side, quality, processes, None, check, prune)))
+        say(summary(write(listing, out, short_side, quality, processes, check, prune)))
 
 
 @app.command()

@@ -14,13 +14,12 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
-from functools import cache, cached_property
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
 from io import TextIOWrapper
 from operator import attrgetter
 from pathlib import Path
-from sys import intern
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mgm.errors import UserError, valid
 from mgm.files import read_json, write_csv, write_text
@@ -38,7 +37,8 @@ DEFAULTS = {"short_side": 256, "quality": 4}  # how videos are written
 AGAIN = "run the same `mgm prepare` again"
 # Fields of an index that index.json has as they are.
 TOLD = ("classes", "excluded", "note", "named", "drawn", "settings")
-LOCK = "prepare.lock"  # in each folder that `mgm prepare` writes
+PART = 10_000  # rows of a digest that are a text at a time
+LOCK = "prepare.lock"  # in each folder that `mgm prepare` writes videos to
 DERIVED = "derived"  # a store's folder of notes: which other folders' indices refer to its files
 
 
@@ -48,9 +48,8 @@ def file_of(source_sha256: str, settings: Mapping[str, int]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True, slots=True)
-class Video:
-    """A prepared video.
+class Video(NamedTuple):
+    """A prepared video. A set may have hundreds of thousands, so it is light.
 
     Attributes:
         store: the prepared folder that has its files.
@@ -152,20 +151,27 @@ class Index:
 
 
 def content_digest(
-    classes: Sequence[str], videos: Iterable[Video], settings: Mapping[str, int] = DEFAULTS
+    classes: Sequence[str], videos: Collection[Video], settings: Mapping[str, int] = DEFAULTS
 ) -> str:
     """Return 12 hex digits that identify the classes and the videos.
 
-    They depend on class names and on each video's name, label, split and source. They do not depend
-    on the folder or on file times.
+    They depend on class names, on each video's name, label, split and source, and on how vectors of
+    H.264 were read. They do not depend on the folder or on file times.
 
     Args:
         settings: how the videos were written. The defaults change nothing.
     """
-    rows = sorted((video.name, video.source_sha256, video.label, video.split) for video in videos)
-    content = [list(classes), rows, *([settings] if settings != DEFAULTS else [])]
-    text = json.dumps(content, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    if not any(video.codec == "h264" and video.vectors == "source" for video in videos):
+        settings = {name: value for name, value in settings.items() if name != "vectors"}
+    rows = sorted(map(attrgetter("name", "source_sha256", "label", "split"), videos))
+    text = partial(json.dumps, separators=(",", ":"))
+    digest = hashlib.sha256(f"[{text(classes)},[".encode())
+    # By parts: the text of 240,000 rows would take 100 MB.
+    for start in range(0, len(rows), PART):
+        digest.update(("," * (start > 0) + text(rows[start : start + PART])[1:-1]).encode())
+    end = f",{text(settings)}" if settings != DEFAULTS else ""
+    digest.update(f"]{end}]".encode())
+    return digest.hexdigest()[:12]
 
 
 class About(FrozenModel):
@@ -216,22 +222,19 @@ def require_splits(
             raise UserError(f"{root}: 0 of the {total:,} videos are in the {split} split{last}")
 
 
-# Columns of index.csv, and how they are read. The first is the path of the motion JPEG, for other
-# programs. Few words fill some columns, and are kept once.
-COLUMNS = ("path", *[field.name for field in fields(Video)][2:])
-KINDS: list[Any] = [
-    intern if field.name in ("split", "codec", "vectors") else field.type
-    for field in fields(Video)[2:]
-]
+# Columns of index.csv. The first is the path of the motion JPEG, for other programs.
+COLUMNS = ("path", *Video._fields[2:])
+# Few values fill these, and are kept once.
+FEW = ("label", "split", "frames", "fps", "width", "height", "codec", "vectors", "interlaced")
 
 
 def write_index(index: Index) -> None:
     """Write index.csv and, last, index.json to the index's root."""
     require_splits(index.root, index.videos, index.excluded)
-    table, own = index.root / "index.csv", attrgetter(*COLUMNS[1:])
+    table = index.root / "index.csv"
     relative = cache(lambda path: os.path.relpath(path, index.root).replace(os.sep, "/"))
     folder = cache(lambda store, part: relative(os.path.join(store, "videos", part)))
-    rows = ([f"{folder(v.store, v.file[:2])}/{v.file}.mp4", *own(v)] for v in index.videos)
+    rows = ([f"{folder(v.store, v.file[:2])}/{v.file}.mp4", *v[2:]] for v in index.videos)
     write_csv(table, [COLUMNS, *rows])
     about = About(
         format=FORMAT,
@@ -247,11 +250,6 @@ def write_index(index: Index) -> None:
             place = os.path.relpath(index.root, store)
             name = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
             write_text(Path(store, DERIVED, name), place)
-
-
-def is_prepared(names: Collection[str]) -> bool:
-    """Return whether a folder with these files is one that `mgm prepare` writes."""
-    return LOCK in names or {"index.csv", "index.json"} <= {*names}
 
 
 def read_index(folder: Path) -> Index:
@@ -287,15 +285,16 @@ def read_rows(folder: Path) -> Index:
 def _videos(root: Path, rows: Iterable[list[str]]) -> Iterator[Video]:
     """Yield the videos of the rows of index.csv."""
     store_of = cache(lambda folder: os.path.normpath(root / folder / "../.."))
+    kind_of = Video.__annotations__
+    kinds = [cache(kind_of[name]) if name in FEW else kind_of[name] for name in COLUMNS[1:]]
     for path, *cells in rows:
         folder, _, file = path.rpartition("/")
-        own = [kind(cell) for kind, cell in zip(KINDS, cells)]
-        yield Video(store_of(folder), file[:-4], *own)
+        own = [kind(cell) for kind, cell in zip(kinds, cells)]
+        yield Video._make([store_of(folder), file[:-4], *own])
 
 
 def missing_files(videos: Iterable[Video]) -> list[str]:
     """Return which files are not there. Folders are listed, which is faster than a look at each."""
-
     missing, of_folder = list[str](), defaultdict[tuple[str, str], list[Video]](list)
     for video in videos:
         of_folder[video.store, video.file[:2]].append(video)

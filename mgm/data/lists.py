@@ -14,7 +14,7 @@ an error with the file and the line.
 import csv
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import category, name
@@ -42,15 +42,16 @@ UNUSED = ("frames", "", "unnamed: 0")  # columns of a table that are read over
 # The columns of a list, by the number of numbers in its first line.
 FORMS = (("path",), ("path", "label"), ("path", "frames", "label"))
 SEPARATORS = ",;\t"
+Line = tuple[str, dict[str, str]]  # the file and the number of a line, and its cells by column
 JOINERS = "\u200c\u200d"
 # What programs write for a label that is missing, in small letters.
 MISSING = frozenset(
     ("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "nil", "#value!", "#ref!", "-", "?")
 )
 _SUFFIX = rf"\.(?:{'|'.join(sorted(suffix[1:] for suffix in SUFFIXES))})"
-_NUMBER = r"-?[0-9]+(?:\.0+)?"
+NUMBER = r"-?[0-9]{1,18}(?:\.0+)?"
 # A path with spaces, and up to two numbers.
-LINE = re.compile(rf"(.+?)((?:[\s,;]+{_NUMBER}){{0,2}})")
+LINE = re.compile(rf"(.+?)((?:[\s,;]+{NUMBER}){{0,2}})")
 NAMED = re.compile(rf"\S{_SUFFIX}(?![a-z0-9])", re.IGNORECASE)
 # A path in which the name of a video ends, and then more follows.
 TWO = re.compile(rf".*{_SUFFIX}[\s,;].*", re.IGNORECASE)
@@ -87,6 +88,8 @@ def unseen(text: str) -> str:
     bytes that are not UTF-8. But Persian and emoji need joiners between letters. Empty: there is
     none.
     """
+    if text.isascii() and text.isprintable():
+        return ""
     for before, letter, after in zip(f" {text}", text, f"{text[1:]} "):
         joins = letter in JOINERS and {category(before)[0], category(after)[0]} <= {*"LMS"}
         if category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and not joins:
@@ -104,15 +107,11 @@ def is_list(path: Path) -> bool:
     return bool(NAMED.search(text) or _header(next(lines, "").strip()))
 
 
-def read_columns(path: Path, columns: set[str]) -> list[tuple[str, dict[str, str]]]:
-    """Return (line, {column: value}) of a table with commas; empty if it lacks some columns."""
+def read_columns(path: Path, columns: set[str]) -> list[Line]:
+    """Return the lines of a table with commas; none if it lacks some columns."""
     lines = _lines(path)
     names = [cell.strip(' "') for cell in lines[0][1].split(",")] if lines else []
-    if not columns <= {*names}:
-        return []
-    return [
-        (where, _by_column(where, names, _cells(",", where, line))) for where, line in lines[1:]
-    ]
+    return [*_by_column(lines, ",", names)] if columns <= {*names} else []
 
 
 def read_names(path: Path) -> dict[str, str]:
@@ -162,34 +161,40 @@ def _cells(separator: str, where: str, line: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _by_column(where: str, columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    if len(cells) != len(columns):
-        raise UserError(
-            f"{where} has {len(cells)} values, and the first line has {len(columns)}; put quotes "
-            "around values with separators"
-        )
-    return dict(zip(columns, cells))
+def _by_column(
+    lines: Sequence[tuple[str, str]], separator: str, columns: Sequence[str]
+) -> Iterator[Line]:
+    """Yield the lines of a table after its header."""
+    for where, line in lines[1:]:
+        cells = _cells(separator, where, line)
+        if len(cells) != len(columns):
+            raise UserError(
+                f"{where} has {len(cells)} values, and the first line has {len(columns)}; put "
+                "quotes around values with separators"
+            )
+        yield where, dict(zip(columns, cells))
 
 
 # --- Rows ---
 
 
-def read_list(path: Path, headed: bool = False) -> list[Row]:
-    """Return the rows of a table or of a list.
-
-    Args:
-        headed: it must be a table.
-    """
+def read_list(path: Path) -> list[Row]:
+    """Return the rows of a table or of a list."""
     lines = _lines(path)
-    start, first = lines[0] if lines else (f"{path}: line 1", "nothing")
+    start, first = lines[0] if lines else ("", "")
     if path.suffix.lower() == ".jsonl":
-        rows = [_row(where, *_object(where, line)) for where, line in lines]
+        found: Iterable[Line] = ((where, _object(where, line)) for where, line in lines)
     elif header := _header(first):
-        rows = _of_table(lines, *header)
-    elif headed:
-        raise UserError(f"{start}: the columns are {first}, not {FORM}")
+        separator, columns = header
+        if {*columns} - {*COLUMNS, *UNUSED} or any(columns.count(name) > 1 for name in COLUMNS):
+            raise UserError(
+                f"{start}: the columns are {','.join(columns)}, not {FORM}; remove or rename the "
+                "others"
+            )
+        found = _by_column(lines, separator, columns)
     else:
-        rows = _of_list(lines)
+        found = _of_list(lines)
+    rows = [_row(where, cells) for where, cells in found]
     for what, none in (("label", UNLABELLED), ("split", ""), ("group", "")):
         lacking = [row.where for row in rows if getattr(row, what) == none]
         if 0 < len(lacking) < len(rows):
@@ -211,18 +216,18 @@ def require_said(rows: Sequence[Row], classes: Collection[str] = ()) -> None:
         )
 
 
-def _object(where: str, line: str) -> tuple[list[str], list[str]]:
-    """Return the columns and the cells of a line of metadata.jsonl."""
+def _object(where: str, line: str) -> dict[str, str]:
+    """Return the cells of a line of metadata.jsonl, by their columns."""
     found = parse_json(line, where)
     if not isinstance(found, dict):
         raise UserError(f"{where} is no JSON object of columns")
     known = {str(ALIASES.get(name, name)): value for name, value in found.items()}
     if "path" not in known or not {*known} <= {*COLUMNS, *UNUSED}:
         raise UserError(f"{where} has the columns {','.join(found)}, not file_name and {FORM[5:]}")
-    return [*known], ["" if value is None else str(value) for value in known.values()]
+    return {name: "" if value is None else str(value) for name, value in known.items()}
 
 
-def _header(line: str) -> tuple[str, Sequence[str]] | None:
+def _header(line: str) -> tuple[str, list[str]] | None:
     """Return the separator and the columns of a header."""
     for separator in (*SEPARATORS, " "):
         columns = [cell.strip(' "').casefold() for cell in line.split(separator)]
@@ -233,23 +238,12 @@ def _header(line: str) -> tuple[str, Sequence[str]] | None:
     return None
 
 
-def _of_table(
-    lines: Sequence[tuple[str, str]], separator: str, columns: Sequence[str]
-) -> list[Row]:
-    start, _ = lines[0]
-    unknown = {*columns} - {*COLUMNS, *UNUSED}
-    if unknown or any(columns.count(column) > 1 for column in COLUMNS):
-        raise UserError(
-            f"{start}: the columns are {','.join(columns)}, not {FORM}; remove or rename the others"
-        )
-    return [_row(where, columns, _cells(separator, where, line)) for where, line in lines[1:]]
-
-
-def _of_list(lines: Sequence[tuple[str, str]]) -> list[Row]:
-    rows, first = list[Row](), -1
+def _of_list(lines: Iterable[tuple[str, str]]) -> Iterator[Line]:
+    """Yield the lines of a list. All have as many numbers as the first."""
+    first = -1
     for where, line in lines:
         found = LINE.fullmatch(line)
-        path, numbers = (found[1], re.findall(_NUMBER, found[2])) if found else (line, [])
+        path, numbers = (found[1], re.findall(NUMBER, found[2])) if found else (line, [])
         if '"' in line or TWO.fullmatch(path) or not (numbers or is_video(path)):
             raise UserError(
                 f"{where} is not PATH, PATH LABEL or PATH FRAMES LABEL, with numbers: {line!r}; "
@@ -260,28 +254,26 @@ def _of_list(lines: Sequence[tuple[str, str]]) -> list[Row]:
             raise UserError(
                 f"{where} has {len(numbers)} numbers after the path, and the first line has {first}"
             )
-        if numbers:
-            *frames, label = (int(float(number)) for number in numbers)
-            if label < -1 or label >= 10**18 or any(number < 0 for number in frames):
-                raise UserError(f"{where}: has {numbers}, and counts and labels are from 0")
-            numbers[-1] = str(label)
-        rows.append(_row(where, FORMS[first], [path, *numbers]))
-    return rows
+        # pandas writes zeros behind a point.
+        values = [int(number.partition(".")[0]) for number in numbers]
+        if any(value < 0 for value in values[:-1]) or min(values, default=0) < -1:
+            raise UserError(f"{where}: has {numbers}, and counts and labels are from 0")
+        yield where, dict(zip(FORMS[first], [path, *map(str, values)]))
 
 
-def _row(where: str, columns: Sequence[str], cells: Sequence[str]) -> Row:
-    for column, cell in zip(columns, cells):
-        if column in UNUSED and cell and not re.fullmatch(_NUMBER, cell):
+def _row(where: str, cells: Mapping[str, str]) -> Row:
+    """Return the row of a line, in words that are the same in all lists."""
+    for column in UNUSED:
+        if (cell := cells.get(column)) and not re.fullmatch(NUMBER, cell):
             raise UserError(f"{where}: column {column!r} has {cell!r}, which is no whole number")
-    row = dict.fromkeys(COLUMNS, "") | _by_column(where, columns, cells)
-    path, label, split, group = (row[column] for column in COLUMNS)
+    path, label, split, group = (cells.get(column, "") for column in COLUMNS)
     if not path:
         raise UserError(f"{where} has no path")
     if mark := unseen(path + label + group):
         raise UserError(f"{where} has {mark}; remove it")
     if split and split.casefold() not in SPLIT_OF:
         raise UserError(f"{where}: split {split!r} is not train, val or test")
-    if re.fullmatch(_NUMBER, label):
+    if re.fullmatch(NUMBER, label):
         # pandas writes zeros behind a point.
         label = label.partition(".")[0]
     if label in ("", "-1"):

@@ -16,7 +16,7 @@ import os
 import random
 import re
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mgm.console import show, track
-from mgm.data.folder import Entry, Listing, alike
+from mgm.data.folder import alike
 from mgm.data.index import (
     AGAIN,
     DEFAULTS,
@@ -37,7 +37,6 @@ from mgm.data.index import (
     Index,
     Video,
     file_of,
-    is_prepared,
     read_index,
     read_rows,
     require_splits,
@@ -47,11 +46,13 @@ from mgm.errors import UserError
 from mgm.files import locked, write_text
 from mgm.processes import as_done, cores
 from mgm.spec import FLOWS, GENERATED, Flow
+from mgm.version import VECTORS
 
 if TYPE_CHECKING:
     from mgm.drawn.params import Synthetic
     from mgm.video.track import Facts
 
+PART = 1_000  # videos that a thread looks at, at a time
 THREADS = 32  # that look at files. A shared file system answers many requests at a time
 # Errors of disks and memory, also from FFmpeg.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOMEM, errno.EIO)
@@ -63,12 +64,11 @@ FACTS = ("frames", "fps", "width", "height", "codec", "vectors", "bytes", "inter
 
 
 def prepare(
-    listing: Listing,
+    listing: Index,
     out: Path,
     short_side: int = DEFAULTS["short_side"],
     quality: int = DEFAULTS["quality"],
     processes: int | None = None,
-    drawn: "Synthetic | None" = None,
     check: bool = False,
     prune: bool = False,
 ) -> Index:
@@ -78,63 +78,68 @@ def prepare(
     tries them again.
 
     Args:
-        short_side, quality: see `mgm.video.store.write_video`.
+        short_side, quality: see `mgm.video.store.write_video`. Generated sets have their own.
         processes: default: one per core.
-        drawn: the parameters of a generated set.
         check: read all of the videos' files, and write anew what is damaged.
         prune: remove the files that no index refers to.
     """
     out, processes = Path(os.path.abspath(out)), processes or cores()
-    settings = {"short_side": short_side, "quality": quality}
     # Now, not after hours of decoding.
-    require_splits(listing.root, listing.entries)
+    require_splits(listing.root, listing.videos)
     names = os.listdir(out) if out.is_dir() else []
-    if {"videos", "index.csv"} & {*names} and not is_prepared(names):
+    if {"videos", "index.csv"} & {*names} and LOCK not in names:
         raise UserError(f"{out}: is not from `mgm prepare`; choose another --out")
+    drawn, settings = None, {"short_side": short_side, "quality": quality, "vectors": VECTORS}
+    if listing.drawn:
+        from mgm.drawn.params import parse_params
+
+        drawn, settings = parse_params(listing.drawn, "drawn"), listing.settings
+    writer = Writer(out, listing.root, settings, drawn, check)
     with locked(out / LOCK, f"mgm prepare {out}"):
         _remove_parts(out)
         earlier = _earlier(out)
-        writer = Writer(out, listing.root, settings, drawn, check)
-        known = {(v.source, v.seen): v for v in earlier.videos} if earlier and not check else {}
+        known = dict[tuple[str, str], Video]()
+        if earlier and not check:
+            # The rows of an index are all written alike.
+            first = earlier.videos[0]
+            if first.file == file_of(first.source_sha256, settings):
+                known = {(video.source, video.seen): video for video in earlier.videos}
+        parts = [listing.videos[at : at + PART] for at in range(0, len(listing.videos), PART)]
         with ThreadPoolExecutor(THREADS) as pool:
-            found = [*pool.map(partial(writer.kept, known), listing.entries)]
-        rows = {entry: video for entry, video in zip(listing.entries, found) if video}
-        todo = [entry for entry in listing.entries if entry not in rows]
+            found = chain.from_iterable(pool.map(partial(writer.kept, known), parts))
+            rows = {video.name: video for video in found}
+        todo = [video for video in listing.videos if video.name not in rows]
         failed, damaged = list[tuple[str, str]](), False
-        for entry, video, why in _written(writer, listing.entries, todo, processes):
-            if video is None:
-                failed.append((entry.source, why))
+        for video, done, why in _written(writer, listing.videos, todo, processes):
+            if not done:
+                failed.append((video.source, why))
                 continue
-            rows[entry] = video
+            rows[video.name] = done
             if why:
                 show(why)
                 damaged = True
         if drawn and failed:
             raise UserError(f"a generated video cannot be read: {failed[0][1]}")
-        names = [listing.classes[video.label] for video in rows.values()]
-        if (
-            not drawn
-            and len({*names}) > 1
-            and names == [str(video.frames) for video in rows.values()]
-        ):
+        # In the order of the list.
+        videos = tuple(rows[video.name] for video in listing.videos if video.name in rows)
+        labels = [listing.classes[video.label] for video in videos]
+        if len({*labels}) > 1 and labels == [str(video.frames) for video in videos]:
             raise UserError(
                 f"{listing.root}: the labels are the videos' numbers of frames; name the column "
                 "frames, or write PATH FRAMES LABEL"
             )
-        index = Index(
-            out,
-            listing.classes,
-            tuple(rows[entry] for entry in listing.entries if entry in rows),
-            tuple(
+        index = replace(
+            listing,
+            root=out,
+            videos=videos,
+            excluded=tuple(
                 (_readable(name), _readable(reason))
                 for name, reason in (*listing.excluded, *sorted(failed))
             ),
-            _readable(listing.note),
-            drawn_digest(drawn, settings) if drawn else "",
-            drawn.model_dump(mode="json") if drawn else None,
-            settings,
+            note=_readable(listing.note),
+            settings=settings,
         )
-        now = {video.name for video in index.videos}
+        now = {video.name for video in videos}
         if gone := [v.name for v in (earlier.videos if earlier else ()) if v.name not in now]:
             show(f"{len(gone):,} videos leave the set, such as {gone[0]}")
         if damaged or index != earlier:
@@ -181,14 +186,14 @@ def unreferred(index: Index) -> list[Path]:
         folder = store / note.read_text(encoding="utf-8")
         sets += [read_rows(folder)] if (folder / "index.json").exists() else []
     used = {video.file for one in sets for video in one.videos}
-    return [path for path in _files(store) if path.name.partition(".")[0] not in used]
+    return [Path(at, name) for at, name in _files(store) if name.partition(".")[0] not in used]
 
 
-def _files(store: Path) -> Iterator[Path]:
-    """Yield the files of videos in a folder."""
+def _files(store: Path) -> Iterator[tuple[str, str]]:
+    """Yield the folder and the name of each file of a video in a store."""
     for kind, end in (("videos", ".mp4"), ("tracks", ".npz")):
         for at, _, names in os.walk(store / kind):
-            yield from (Path(at, name) for name in names if name.endswith(end) and name[0] != ".")
+            yield from ((at, name) for name in names if name.endswith(end) and name[0] != ".")
 
 
 def _readable(text: str) -> str:
@@ -196,24 +201,25 @@ def _readable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def list_drawn(params: "Synthetic") -> Listing:
+def list_drawn(params: "Synthetic") -> Index:
     """Return the listing of a generated set."""
     from mgm.drawn.params import place
 
     places = [(name, *place(name)) for name in params.videos]
-    entries = [Entry(name, "", n % params.classes, split, name) for name, split, n in places]
+    videos = [Video("", "", name, n % params.classes, split, name) for name, split, n in places]
     note = (
         f"{GENERATED} (seed {params.seed}), split as drawn: {params.train_per_class} train and "
         f"{params.test_per_class} test per class"
     )
-    return Listing(Path(), params.names, entries, note)
-
-
-def drawn_digest(params: "Synthetic", settings: dict[str, int]) -> str:
-    """Return the digest of a generated set: its parameters', unless it is written otherwise."""
-    if settings["short_side"] >= params.size and settings["quality"] == DEFAULTS["quality"]:
-        return params.digest
-    return hashlib.sha256(json.dumps([params.digest, settings]).encode()).hexdigest()[:12]
+    return Index(
+        Path(),
+        params.names,
+        tuple(videos),
+        note=note,
+        named=params.digest,
+        drawn=params.model_dump(mode="json"),
+        settings=DEFAULTS | {"short_side": max(DEFAULTS["short_side"], params.size)},
+    )
 
 
 # --- Each video ---
@@ -229,121 +235,107 @@ class Writer:
     drawn: "Synthetic | None"
     check: bool
 
-    def seen(self, entry: Entry) -> str:
+    def seen(self, video: Video) -> str:
         """Return what changes if the content of a source does. Empty: the source is not there."""
         if self.drawn:
-            return hashlib.sha256(f"{self.drawn.digest} {entry.name}".encode()).hexdigest()
+            return hashlib.sha256(f"{self.drawn.digest} {video.name}".encode()).hexdigest()
         with suppress(OSError):
-            stat = os.stat(self.root / entry.source)
+            stat = os.stat(os.path.join(self.root, video.source))
             return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_ino}"
         return ""
 
-    def row(self, entry: Entry, seen: str, digest: str) -> Video:
-        """Return the row of a video whose source has a digest, without facts."""
-        size = 0 if self.drawn else int(seen.partition("-")[0] or 0)
-        own = entry.name, entry.label, entry.split, entry.group, entry.source, digest, size
-        return Video(str(self.out), file_of(digest, self.settings), *own, seen=seen)
+    def kept(self, known: Mapping[tuple[str, str], Video], videos: Iterable[Video]) -> list[Video]:
+        """Return the rows of the videos whose sources are known, and whose files are there."""
+        rows = list[Video]()
+        for video in videos:
+            if earlier := known.get((video.source, self.seen(video))):
+                own = {name: getattr(video, name) for name in ("name", "label", "split", "group")}
+                row = earlier._replace(store=str(self.out), **own)
+                with suppress(OSError):
+                    if os.stat(row.path).st_size == row.bytes and os.stat(row.track()).st_size:
+                        rows.append(row)
+        return rows
 
-    def kept(self, known: Mapping[tuple[str, str], Video], entry: Entry) -> Video | None:
-        """Return the row of a video that is known. None: its source or its files may differ."""
-        seen = self.seen(entry)
-        if earlier := known.get((entry.source, seen)):
-            video = with_facts(self.row(entry, seen, earlier.source_sha256), earlier)
-            with suppress(OSError):
-                sizes = os.stat(video.path).st_size, os.stat(video.track()).st_size
-                if video.file == earlier.file and sizes[0] == video.bytes and sizes[1]:
-                    return video
-        return None
-
-    def write(self, entry: Entry) -> tuple[Entry, Video | None, str]:
+    def write(self, video: Video) -> tuple[Video, Video | None, str]:
         """Write a video's files, unless they are whole.
 
         Returns:
-            The entry, and its row or why there is none. With a row: what was damaged.
+            The video as it is listed, and its row or why there is none. With a row: what was
+            damaged.
         """
-        source, seen, damage = self.root / entry.source, self.seen(entry), ""
+        source, seen = self.root / video.source, self.seen(video)
+        digest, size = seen, 0
         # Opening a pipe would wait for its other end.
         if not self.drawn and source.exists() and not source.is_file():
-            return entry, None, "is not a file"
+            return video, None, "is not a file"
+        if not self.drawn:
+            try:
+                with source.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    size = os.fstat(file.fileno()).st_size
+            except OSError as error:
+                return video, None, f"cannot be read ({error.strerror})"
+        row = video._replace(
+            store=str(self.out),
+            file=file_of(digest, self.settings),
+            source_sha256=digest,
+            source_bytes=size,
+            seen=seen,
+        )
         try:
-            digest = seen if self.drawn else _sha256(source)
-        except OSError as error:
-            return entry, None, f"cannot be read ({error.strerror})"
-        video = self.row(entry, seen, digest)
-        try:
-            facts = whole(video, self.check)
-            damage = _without_damaged_flow(video) if self.check else ""
+            facts, damage = read_facts(row, self.check)
+            facts = facts or self.decode(source, row)
         except UserError as error:
-            if os.path.exists(video.track()):
-                damage = f"{error}; it is written anew"
-            facts = None
-        try:
-            video = with_facts(video, facts or self.decode(source, entry, video))
-        except UserError as error:
-            return entry, None, str(error).removeprefix(f"{source}: ")
+            return video, None, str(error).removeprefix(f"{source}: ")
         except Exception as error:
             if _of_machine(error):
                 raise
             # What content brings about, in FFmpeg or here.
-            return entry, None, f"cannot be read ({type(error).__name__}: {error})"
-        if self.seen(entry) != seen:
-            Path(video.track()).unlink(missing_ok=True)
-            return entry, None, "changed while it was read"
-        return entry, video, damage
+            return video, None, f"cannot be read ({type(error).__name__}: {error})"
+        if self.seen(video) != seen:
+            Path(row.track()).unlink(missing_ok=True)
+            return video, None, "changed while it was read"
+        facts_of = {name: getattr(facts, name) for name in FACTS}
+        return video, row._replace(**facts_of), damage
 
-    def decode(self, source: Path, entry: Entry, video: Video) -> "Facts":
+    def decode(self, source: Path, video: Video) -> "Facts":
         """Write a video's files."""
         # Importing PyAV takes a fifth of a second, which an unchanged set does not need.
         from mgm.video.store import write_video
 
-        Path(video.path).parent.mkdir(parents=True, exist_ok=True)
+        mp4, options = Path(video.path), {name: self.settings[name] for name in DEFAULTS}
+        mp4.parent.mkdir(parents=True, exist_ok=True)
         if not self.drawn:
-            return write_video(source, Path(video.path), Path(video.track()), **self.settings)
+            return write_video(source, mp4, Path(video.track()), **options)
         from mgm.drawn.sets import draw
 
         source = self.out / ".drawn" / f"{video.file}.mp4"
         source.parent.mkdir(parents=True, exist_ok=True)
-        draw(self.drawn, entry.name, source)
-        facts = write_video(source, Path(video.path), Path(video.track()), **self.settings)
+        draw(self.drawn, video.name, source)
+        facts = write_video(source, mp4, Path(video.track()), **options)
         source.unlink()
         return facts
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def with_facts(video: Video, facts: "Facts | Video") -> Video:
-    return replace(video, **{name: getattr(facts, name) for name in FACTS})
-
-
-def whole(video: Video, check: bool) -> "Facts":
-    """Return the facts of a video whose files are whole.
+def read_facts(video: Video, check: bool) -> tuple["Facts | None", str]:
+    """Return the facts of a video whose files are whole, and what is damaged.
 
     Args:
-        check: read all of them, and not only their sizes.
-
-    Raises:
-        UserError: they are not.
+        check: read all of them, and not only their sizes. Damaged tracks of flow are removed.
     """
     from mgm.video.track import Track
 
-    own = Track(video.track())
-    if not os.path.exists(video.path) or os.stat(video.path).st_size != own.facts.bytes:
-        raise UserError(f"{video.path}: does not have the size that its track says")
-    if check:
-        from mgm.video.store import check_video
+    try:
+        own = Track(video.track())
+        if not os.path.exists(video.path) or os.stat(video.path).st_size != own.facts.bytes:
+            raise UserError(f"{video.path}: does not have the size that its track says")
+        if not check:
+            return own.facts, ""
+        from mgm.video.store import check_track, check_video
 
         check_video(video.path, own)
-    return own.facts
-
-
-def _without_damaged_flow(video: Video) -> str:
-    """Remove tracks of a video's flow that are damaged. Return which; empty if there is none."""
-    from mgm.video.store import check_track
-    from mgm.video.track import Track
-
+    except UserError as error:
+        return None, f"{error}; it is written anew" * os.path.exists(video.track())
     said = list[str]()
     for path in filter(os.path.exists, map(video.track, FLOWS)):
         try:
@@ -351,13 +343,13 @@ def _without_damaged_flow(video: Video) -> str:
         except UserError as error:
             os.unlink(path)
             said.append(f"{error}; `mgm track` writes it anew")
-    return "; ".join(said)
+    return own.facts, "; ".join(said)
 
 
 def _written(
-    writer: Writer, entries: Sequence[Entry], todo: Sequence[Entry], processes: int
-) -> Iterator[tuple[Entry, Video | None, str]]:
-    """Yield what `Writer.write` returns for each entry of `todo`, as it is done."""
+    writer: Writer, videos: Sequence[Video], todo: Sequence[Video], processes: int
+) -> Iterator[tuple[Video, Video | None, str]]:
+    """Yield what `Writer.write` returns for each video of `todo`, as it is done."""
     made, title = list[Video](), "reading the store" if writer.check else "preparing"
     # In random order, so that the first videos are from all of the set, for the estimate.
     ordered = random.Random(0).sample(todo, len(todo))
@@ -365,16 +357,16 @@ def _written(
         for number, done in enumerate(track(results, title, len(todo)), start=1):
             made += filter(None, done[1:2])
             if number == TRIED < len(todo) and not writer.drawn:
-                _require_space(writer, entries, made)
+                _require_space(writer, videos, made)
             yield done
 
 
-def _require_space(writer: Writer, entries: Iterable[Entry], made: Sequence[Video]) -> None:
+def _require_space(writer: Writer, videos: Iterable[Video], made: Sequence[Video]) -> None:
     """Print how much the store will take. Stop if the disk has less."""
     written = sum(video.bytes + os.stat(video.track()).st_size for video in made)
     ratio = written / max(sum(video.source_bytes for video in made), 1)
-    total = ratio * sum(int(writer.seen(entry).partition("-")[0] or 0) for entry in entries)
-    there = sum(path.stat().st_size for path in _files(writer.out))
+    total = ratio * sum(int(writer.seen(video).partition("-")[0] or 0) for video in videos)
+    there = sum(os.stat(os.path.join(at, name)).st_size for at, name in _files(writer.out))
     free = shutil.disk_usage(writer.out).free
     text = f"{total / 1e9:,.3f} GB, {ratio:.1f} times its sources"
     if total - there > free:
@@ -499,7 +491,7 @@ def _warnings(index: Index) -> Iterator[str]:
 
 def look_alike(classes: Iterable[str]) -> list[list[str]]:
     """Return groups of names that look alike (`mgm.data.folder.alike`)."""
-    groups: dict[str, list[str]] = {}
+    groups = defaultdict[str, list[str]](list)
     for name in classes:
-        groups.setdefault(alike(name), []).append(name)
+        groups[alike(name)].append(name)
     return [names for names in groups.values() if len(names) > 1]

@@ -25,9 +25,19 @@ from typing import TypeVar
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from mgm.data.folder import USUAL, Choices, Files, Listing, key, listing, split_lists, stem
+from mgm.data.folder import (
+    USUAL,
+    Choices,
+    Files,
+    key,
+    labelled,
+    listing,
+    of_lists,
+    split_lists,
+    stem,
+)
 from mgm.data.index import SPLITS, Index, Video, read_index, write_index
-from mgm.data.lists import UNLABELLED, Row, read_columns, read_list, read_names
+from mgm.data.lists import Row, read_columns, read_list, read_names
 from mgm.errors import UserError, valid
 from mgm.files import read_json, read_text
 from mgm.spec import GENERATED, PUBLISHED, SHARED
@@ -110,13 +120,10 @@ def ucf101(source: Path, split: int) -> Lists:
     folder = source / "ucfTrainTestlist"
     if folder.is_dir():
         names = read_names(folder / "classInd.txt")
-        classes, rows = tuple(names[number] for number in sorted(names, key=int)), []
-        for side in SPLITS:
-            for row in read_list(folder / f"{side}list{split:02}.txt"):
-                named = names.get(row.label, "no class") if row.label != UNLABELLED else ""
-                if named and named != row.path.partition("/")[0]:
-                    raise UserError(f"{row.where}: label {row.label} is {named} in classInd.txt")
-                rows.append((row.path, side))
+        classes = tuple(names[number] for number in sorted(names, key=int))
+        lists = {side: folder / f"{side}list{split:02}.txt" for side in SPLITS}
+        listed = [row._replace(split=side) for side in SPLITS for row in read_list(lists[side])]
+        rows = [(row.path, row.split) for row in labelled(listed, names)]
     else:
         counts = dict(list(csv.reader(carried("ucf101.csv").splitlines()))[1:])
         classes = tuple(counts)
@@ -198,7 +205,7 @@ OFFICIAL = {
 }
 
 
-def list_published(name: str, source: Path, split: int = 1, choices: Choices = USUAL) -> Listing:
+def list_published(name: str, source: Path, split: int = 1, choices: Choices = USUAL) -> Index:
     """List the videos of a published dataset that are below `source`.
 
     Args:
@@ -209,8 +216,11 @@ def list_published(name: str, source: Path, split: int = 1, choices: Choices = U
     if name not in OFFICIAL or any(any(source.glob(pattern)) for pattern in OFFICIAL[name]):
         classes, rows = READERS[name](source, split)
     if not rows:
-        if made := split_lists(source, files, choices, split, f"{title}: "):
-            return made
+        lists, left = split_lists(source, files, split)
+        if lists:
+            rows, note = of_lists(source, lists, by_name=True)
+            made = listing(source, rows, f"{title}: {note}", (), files, choices)
+            return replace(made, excluded=(*made.excluded, *left))
         classes, rows = READERS[name](source, split)
     if not rows:
         raise UserError(f"{source}: has no lists of {title}; put the official ones there")
@@ -252,7 +262,7 @@ def adaptation(task: str, source: Path, target: Path, out: Path) -> Index:
     classes = tuple(names[label] for label in sorted(names))
     label_of = {(row["split"], _tail(row["path"])): int(row["label"]) for row in rows}
     videos = [
-        replace(video, label=label_of[split, _tail(video.name)], split=split)
+        video._replace(label=label_of[split, _tail(video.name)], split=split)
         for split, index in sides.items()
         for video in index.videos
         if (split, _tail(video.name)) in label_of
@@ -275,7 +285,7 @@ def _of_shared_names(task: str, origin: Index, goal: Index, out: Path) -> Index:
 
     def of(index: Index, videos: Iterable[Video], names: Iterable[str]) -> list[Video]:
         labels = {index.classes.index(name): classes.index(name) for name in names}
-        return [replace(v, label=labels[v.label]) for v in videos if v.label in labels]
+        return [v._replace(label=labels[v.label]) for v in videos if v.label in labels]
 
     videos = (*of(origin, origin.train, classes), *of(goal, goal.test, shared))
     digest = task_digest(task, origin.digest, goal.digest)

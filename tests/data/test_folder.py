@@ -12,7 +12,7 @@ from tests.helpers.errors import refused
 
 def rows(listing) -> dict[str, tuple[str, str]]:
     """Return {name: (class, split)} of a listing."""
-    return {entry.name: (listing.classes[entry.label], entry.split) for entry in listing.entries}
+    return {video.name: (listing.classes[video.label], video.split) for video in listing.videos}
 
 
 def test_class_folders(touch):
@@ -22,13 +22,13 @@ def test_class_folders(touch):
     assert {name: label for name, (label, _) in rows(made).items()} == {
         "run/a": "run", "run/deep/b": "run", "walk/c": "walk",
     }  # fmt: skip
-    assert made.excluded == [("loose.mp4", "is not in a class folder, so it has no label")]
+    assert made.excluded == (("loose.mp4", "is not in a class folder, so it has no label"),)
 
 
 def test_a_flat_folder_has_no_labels(touch):
     made = list_folder(touch("a.mp4", "b.mp4", "c.mkv"))
     assert made.classes == ("unlabelled",)
-    assert len(made.entries) == 3
+    assert len(made.videos) == 3
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_split_is_a_function_of_the_names(touch):
         draw.shuffle(rows)
         assert {row.path: row.split for row in split_by_hash(rows)} == whole
     made = list_folder(touch(*names))
-    assert {entry.source: entry.split for entry in made.entries} == whole
+    assert {video.source: video.split for video in made.videos} == whole
     lone = {row.path: row.split for row in split_by_hash([r for r in rows if r.label == "c1"])}
     assert lone.items() <= whole.items()
     # Others move only where a class's ends change.
@@ -209,14 +209,14 @@ def test_a_csv(touch):
         "a/1": ("no", "train"), "a/2": ("nab", "train"), "b/3": ("007", "test"),
         "b/4.bin": ("0x", "test"),
     }  # fmt: skip
-    assert {entry.group for entry in made.entries} == {"p1", "p2", "p3"}
+    assert {video.group for video in made.videos} == {"p1", "p2", "p3"}
     assert rows(list_folder(source / "videos.csv")) == rows(made)
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("file,label\na.mp4,x\n", "line 1: the columns are file,label"),
+        ("file,label\na.mp4,x\n", "line 1 is not PATH.*the column of the videos is `path`"),
         ("path,label\na.mp4,x\nb.mp4,NaN\n", "line 3: label 'NaN' says that it is missing"),
         ("path,label,group\na.mp4,x,g\nb.mp4,x,\n", r"line 3 has no group.*\(1 of 2 lack it"),
         ("path,split,group\na.mp4,train,P 1\nb.mp4,test,p01\n", "group p01, or 'P 1', which looks"),
@@ -252,7 +252,7 @@ def test_lists_of_paths_and_labels(touch, suffix, separator, frames):
     assert rows(made) == {
         "my clip": ("10", "train"), "b": ("9", "train"), "deep/c": ("9", "test"),
     }  # fmt: skip
-    assert [entry.source for entry in made.entries][:2] == ["deep/my clip.mp4", "deep/b.mkv"]
+    assert [video.source for video in made.videos][:2] == ["deep/my clip.mp4", "deep/b.mkv"]
     assert "absent: 2 test of the 5 listed videos (gone.mp4, x/twice.mp4)" in made.note
     assert "2 videos were found in other folders than listed" in made.note
 
@@ -264,7 +264,7 @@ def test_an_absent_video_is_replaced_by_no_other(touch):
     listed += ["5.mp4,dog,train", "4.mp4,cat,test"]
     (source / "videos.csv").write_text("\n".join(["path,label,split", *listed]))
     made = list_folder(source)
-    assert [entry.source for entry in made.entries] == ["cat/1.mp4", "dog/4.mp4"]
+    assert [video.source for video in made.videos] == ["cat/1.mp4", "dog/4.mp4"]
     assert (
         "absent: 2 train and 1 test of the 5 listed videos (dog/3.mp4, 5.mp4, 4.mp4)" in made.note
     )
@@ -305,7 +305,7 @@ def test_lists_as_ucf101_has_them(touch):
     assert rows(made) == {
         "A/1": ("A", "train"), "B/3": ("B", "train"), "A/2": ("A", "test"), "B/4": ("B", "test"),
     }  # fmt: skip
-    assert made.excluded == [("trainlist02.txt", "is of split 2, and not used")]
+    assert made.excluded == (("trainlist02.txt", "is of split 2, and not used"),)
     # Without names, the folders still say which label is which.
     (source / "classInd.txt").unlink()
     assert rows(list_folder(source))["B/4"] == ("2", "test")
@@ -442,7 +442,7 @@ def test_metadata_as_hugging_face_has_it(touch, kind):
 
 def test_prepared_folders_are_no_sources(touch):
     source = touch("a/1.mp4", "b/2.mp4", "out/videos/00/a.mp4", "out/prepare.lock")
-    touch("b/set/videos/11/3.mp4", "b/set/index.csv", "b/set/index.json")
+    touch("b/set/videos/11/3.mp4", "b/set/prepare.lock")
     assert {*rows(list_folder(source))} == {"a/1", "b/2"}
     # Neither for a video that is gone, nor where a list names their files.
     table = source / "videos.csv"

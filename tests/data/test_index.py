@@ -30,7 +30,7 @@ def test_an_index_is_read_as_it_was_written(index):
 
 @pytest.mark.parametrize("name", ["None", "NA", "null", "007", "nan", " ", "a,b", 'say "hi"', "ü"])
 def test_a_class_or_group_of_any_name_stays_itself(index, name):
-    videos = tuple(replace(video, group=name) for video in index.videos)
+    videos = tuple(video._replace(group=name) for video in index.videos)
     write_index(replace(index, classes=(name, "other"), videos=videos))
     read = read_index(index.root)
     assert read.classes == (name, "other")
@@ -113,10 +113,10 @@ def test_an_index_that_is_changed_of_another_format_or_missing_is_refused(index)
 def test_the_digest_knows_the_content_and_not_the_place(index):
     classes, videos = index.classes, index.videos
     assert content_digest(classes, videos) == content_digest(classes, videos[::-1])
-    moved = [replace(video, store="elsewhere", seen="7", bytes=1) for video in videos]
+    moved = [video._replace(store="elsewhere", seen="7", bytes=1) for video in videos]
     assert content_digest(classes, moved) == index.digest
     for change in ({"label": 1}, {"split": "test"}, {"source_sha256": "x"}, {"name": "y"}):
-        assert content_digest(classes, [replace(videos[0], **change), *videos[1:]]) != index.digest
+        assert content_digest(classes, [videos[0]._replace(**change), *videos[1:]]) != index.digest
     assert content_digest(("007", "none"), videos) != index.digest
     assert content_digest(classes, videos, {"quality": 2}) != index.digest
 

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from mgm.cli import app
 from mgm.data import prepare as module
 from mgm.data.folder import list_folder
-from mgm.data.index import read_index, write_index
-from mgm.data.prepare import drawn_digest, list_drawn, prepare, summary, unreferred, write_tracks
+from mgm.data.index import DEFAULTS, Index, content_digest, read_index, write_index
+from mgm.data.prepare import list_drawn, prepare, summary, unreferred, write_tracks
 from mgm.drawn.params import Synthetic
 from mgm.errors import UserError, as_user_error
 from mgm.files import locked
@@ -200,7 +200,7 @@ def test_warnings(source, tmp_path, clip):
         "path,label,split\na/0.mp4,a,train\nA/same.mp4,A,test\nb/1.mp4,b,train\n"
     )
     index = made(source, tmp_path / "out")
-    index = replace(index, videos=(*index.videos[:-1], replace(index.videos[-1], interlaced=0.75)))
+    index = replace(index, videos=(*index.videos[:-1], index.videos[-1]._replace(interlaced=0.75)))
     lines = [line for line in summary(index).splitlines() if line.startswith("warning: ")]
     assert [line.split(": ", 1)[1] for line in lines] == [
         "the classes 'A' and 'a' look alike",
@@ -521,18 +521,27 @@ def test_a_source_that_changes_while_it_is_read_is_left_out(source, tmp_path, mo
 
 
 def test_the_same_drawn_set_is_not_written_again(tmp_path, monkeypatch):
+    """Its vectors have one reference each, and its digest is known before it is made."""
     params = Synthetic(classes=2, train_per_class=2, test_per_class=1, size=32, frames=8)
-    index = prepare(list_drawn(params), tmp_path, processes=1, drawn=params)
+    index = prepare(list_drawn(params), tmp_path, processes=1)
+    assert (index.digest, index.settings) == (params.digest, DEFAULTS)
     names, before = decoded(monkeypatch), (tmp_path / "index.json").stat()
-    assert prepare(list_drawn(params), tmp_path, processes=1, drawn=params) == index
+    assert prepare(list_drawn(params), tmp_path, processes=1) == index
     assert names == []
     assert (tmp_path / "index.json").stat() == before
 
 
-def test_the_digest_of_a_drawn_set_is_its_parameters_unless_it_is_written_otherwise():
-    small, large = Synthetic(size=64), Synthetic(size=512)
-    for params, side in ((small, 256), (small, 64), (large, 512)):
-        assert drawn_digest(params, {"short_side": side, "quality": 4}) == params.digest
-    others = [drawn_digest(large, {"short_side": 256, "quality": 4})]
-    others += [drawn_digest(params, {"short_side": 512, "quality": 2}) for params in (small, large)]
-    assert len({*others, small.digest, large.digest}) == 5
+def test_sets_whose_vectors_were_read_otherwise_are_others_and_stay(source, tmp_path, monkeypatch):
+    sets = list[Index]()
+    for vectors in (1, 2):
+        monkeypatch.setattr(module, "VECTORS", vectors)
+        sets.append(made(source, tmp_path / "out"))
+    first, second = sets
+    assert first.digest != second.digest
+    assert not {*written(first)} & {*written(second)}
+    # Older indices say nothing of vectors. They and sets of other codecs have the digests of then.
+    videos = [video._replace(codec="mpeg4") for video in second.videos]
+    old = content_digest(first.classes, first.videos)
+    assert content_digest(second.classes, videos, second.settings) == old
+    write_index(replace(first, settings=DEFAULTS))
+    assert read_index(tmp_path / "out").digest == old

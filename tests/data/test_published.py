@@ -19,8 +19,8 @@ from tests.helpers.errors import refused
 def rows(listing) -> list[tuple[str, str, str, str]]:
     """Return (name, class, split, group) of each entry."""
     return [
-        (entry.name, listing.classes[entry.label], entry.split, entry.group)
-        for entry in listing.entries
+        (video.name, listing.classes[video.label], video.split, video.group)
+        for video in listing.videos
     ]
 
 

@@ -1,6 +1,5 @@
 """A very small dataset and specs of small runs, shared by the tests of training and stages."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from mgm.data.index import Index, Video
@@ -49,10 +48,10 @@ ATTENTIVE = Finetune(
 
 def small_set(out: Path) -> Index:
     """Prepare the small set in this process."""
-    return prepare(list_drawn(PARAMS), out, processes=1, drawn=PARAMS)
+    return prepare(list_drawn(PARAMS), out, processes=1)
 
 
 def without_file(video: Video, folder: Path) -> Video:
     """Return a video whose track is there, and whose frames are not."""
     (folder / "tracks").symlink_to(Path(video.store, "tracks"))
-    return replace(video, store=str(folder))
+    return video._replace(store=str(folder))

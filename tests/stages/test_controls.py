@@ -108,7 +108,7 @@ def leaking(trained, folder, **fields):
     shutil.copytree(trained.data, folder)
     index = read_index(folder)
     videos = tuple(
-        replace(video, **{name: of(video.label) for name, of in fields.items()})
+        video._replace(**{name: of(video.label) for name, of in fields.items()})
         for video in index.videos
     )
     write_index(replace(index, videos=videos))

@@ -1,7 +1,5 @@
 """The probe against plain loops."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -35,7 +33,7 @@ def test_the_optimum_is_that_of_the_penalised_cross_entropy(numbers, penalty):
 
 def test_the_penalty_is_chosen_on_a_fifth_of_the_groups(trained):
     """The strongest of equally good penalties is chosen. Clips of a group are held out together."""
-    videos = [replace(video, group=f"g{n // 3}") for n, video in enumerate(trained.index.train)]
+    videos = [video._replace(group=f"g{n // 3}") for n, video in enumerate(trained.index.train)]
     groups = [video.group for video in videos]
     held = held_out(groups, 5)
     assert len(held) == round(HELD_OUT * len({*groups}))
@@ -56,7 +54,7 @@ def test_the_penalty_of_a_set_too_small_to_choose_is_the_strongest(trained):
     """Without the held-out videos, one class or none is left."""
     one, other = (next(v for v in trained.index.train if v.label == label) for label in (0, 1))
     for groups in (("a", "b"), ("a", "a")):
-        videos = [replace(video, group=group) for video, group in zip((one, other), groups)]
+        videos = [video._replace(group=group) for video, group in zip((one, other), groups)]
         x_ND, _ = drawn(2, 6)
         score_NC, chosen = classify(videos, x_ND, np.arange(2), x_ND, 3, 5)
         assert chosen == max(PENALTIES)
