@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from mgm import processes
 from mgm.errors import LostWorkers
@@ -109,7 +110,9 @@ def test_workers_ignore_what_stops_a_run(apply):
 
 @pytest.mark.parametrize("name", ["in_order", "as_done"])
 def test_workers_end_with_a_parent_that_is_killed(name):
-    code = f"import time; from mgm.processes import *; [*{name}(time.sleep, [60, 60], 2)]"
+    """A thread starts them, with which Linux must not end them."""
+    code = "import threading, time; from mgm.processes import *; threading.Thread(target=lambda: "
+    code += f"[*{name}(time.sleep, [60, 60], 2)]).start(); time.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", code])
     wait_for(lambda: len(children(parent.pid)) == 2)
     time.sleep(0.5)
@@ -131,17 +134,24 @@ def blurred(_: int) -> int:
     return int(cv2.GaussianBlur(np.full((500, 500, 3), 7, np.uint8), (9, 9), 2).max())
 
 
-def test_workers_work_after_opencv_has_used_threads(monkeypatch):
-    """Its threads do not survive a fork."""
+def threads_of_torch(_: int) -> int:
+    return torch.get_num_threads()
+
+
+def test_workers_work_after_libraries_have_used_threads(monkeypatch):
+    """Those of OpenCV and PyTorch do not survive a fork."""
     monkeypatch.setattr(processes, "HANGS_S", 30)
-    threads = cv2.getNumThreads()
+    threads, others = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(4)
+    torch.set_num_threads(4)
     blurred(0)
     try:
         assert [*in_order(blurred, range(4), 2)] == [7] * 4
-        assert cv2.getNumThreads() == 4
+        assert [*in_order(threads_of_torch, range(4), 2)] == [1] * 4
+        assert (cv2.getNumThreads(), torch.get_num_threads()) == (4, 4)
     finally:
         cv2.setNumThreads(threads)
+        torch.set_num_threads(others)
 
 
 @pytest.mark.parametrize("own", ["0::/", "0::/a/b", "4:cpu,cpuacct:/a/b\n0::/", "1:cpu:/of/a/host"])

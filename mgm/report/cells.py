@@ -90,13 +90,13 @@ class Numbers:
         """
         found = dict[Unit, float]()
         for unit in sorted({unit for row in rows for unit in self.by_row.get(row, ())}):
-            numbers = [self._number(row, unit, len(rows) > 1) for row in rows]
+            numbers = [self._number(row, unit) for row in rows]
             found[unit] = sum(sign * number for sign, number in zip((1, -1, -1, 1), numbers))
         return {unit: number for unit, number in found.items() if not isnan(number)}
 
-    def _number(self, row: str, unit: Unit, compared: bool) -> float:
+    def _number(self, row: str, unit: Unit) -> float:
         numbers = self.by_row.get(row, {})
-        if compared and row in CONTROL_ROWS:
+        if row in CONTROL_ROWS:
             # A control is measured once per dataset, and stands for each of its seeds.
             same = [number for (seed, _), number in numbers.items() if seed == unit[0]]
             return sum(same) / len(same) if same else nan
@@ -112,7 +112,7 @@ class Numbers:
         n_test = min(int(run["n_test"]) for run in tests)
         if len(units) == 1 and len(rows) < 3 and self.share and n_test > 0:
             [unit] = units
-            numbers = [self._number(row, unit, len(rows) > 1) for row in rows]
+            numbers = [self._number(row, unit) for row in rows]
             interval: Any = binomial_difference if len(rows) == 2 else binomial
             return interval(*numbers, n_test), "test videos"
         if not self.share:

@@ -20,10 +20,11 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 def children(pid: int) -> list[int]:
     """Return the processes that a process has started, without Python's tracker of resources."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    found = map(int, path.read_text().split() if path.exists() else ())
+    of_threads = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     return [
-        one for one in found if b"resource_tracker" not in Path(f"/proc/{one}/cmdline").read_bytes()
+        int(one)
+        for one in " ".join(of_threads).split()
+        if b"resource_tracker" not in Path(f"/proc/{one}/cmdline").read_bytes()
     ]
 
 

@@ -96,7 +96,10 @@ def test_units_are_seeds_or_datasets(tmp_path):
     # Controls are measured once.
     assert {*table[table.control].unit} == {"test videos"}
     frame, _ = frame_of(tmp_path / "drawn", study_of())
-    assert {*cells(by_place(frame)).unit} == {"datasets"}
+    table = cells(by_place(frame.assign(chance=frame.dataset_seed.astype(float))))
+    assert {*table.unit} == {"datasets"}
+    # Of the datasets 1 to 8.
+    assert {*table.chance} == {4.5}
 
 
 def test_a_control_stands_for_each_seed_of_its_videos(tmp_path):
@@ -166,6 +169,9 @@ def test_a_part_of_the_runs_is_paired(tmp_path):
     assert {*cells(by_place(frame))[cells(by_place(frame)).row == "Tube"].status} == {"partial"}
     compared = differences(by_place(frame), study)
     assert {*zip(compared.n, compared.wanted, compared.status)} == {(6, 8, "partial")}
+    # What one of the rows does not want is not wanted of both.
+    few = frame[(frame.row != "Tube") | (frame.dataset_seed != 8)]
+    assert {*differences(by_place(few), study).wanted} == {7}
     tests = frame[frame.column != ""]
     wide = tests.pivot_table("value", ["dataset", "column", "seed"], "row")
     units = (wide["MGM"] - wide["Tube"]).dropna()
