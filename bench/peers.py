@@ -27,7 +27,7 @@ import numpy as np
 
 from mgm.masking import Grid, mask_clips
 from mgm.spec import Clips, Mask
-from mgm.video.clip import cut
+from mgm.video.crop import cut
 from mgm.video.planes import no_planes
 from mgm.video.store import read_clips, read_planes, write_video
 from mgm.video.track import Track

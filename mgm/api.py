@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mgm.errors import UserError, require_count, user_errors, valid
-from mgm.masking import Grid, make_mask, mask_clips
+from mgm.masking import Grid, make_mask, mask_clips, require_hiding
 from mgm.rng import generator
 from mgm.spec import Clips, Mask, Views, mask_info
-from mgm.video.clip import RESIDUAL_MASKS, Clip, Crop
+from mgm.video.clip import RESIDUAL_MASKS, Clip
+from mgm.video.crop import Crop
 from mgm.video.motion import Motion
 from mgm.video.track import Track
 from mgm.video.transform import stride as draw_stride
@@ -252,6 +253,7 @@ def masks(
     if not (np.isfinite(motion.vectors_THW2).all() and (motion.distance_THW > 0).all()):
         raise UserError("motion: has vectors that are not finite, or a distance of 0")
     sizes = Grid(len(motion) // tubelet, rows, columns)
+    require_hiding(settings, sizes)
     seed_1 = np.array([_seed(seed)], np.int64)
     if scored:
         if not isinstance(clip, Clip):

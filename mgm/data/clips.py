@@ -7,7 +7,7 @@ batch, workers, and the step at which a run was resumed do not matter.
 A video that cannot be read, pixels or motion, has clips of weight 0, and changes no other clip.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -26,7 +26,7 @@ from mgm.video.crop import Crop
 from mgm.video.motion import Motion
 from mgm.video.planes import no_planes
 from mgm.video.store import read_clips, read_planes
-from mgm.video.track import Track
+from mgm.video.track import read_track
 from mgm.video.transform import random_crop, training_indices, view_crop, view_indices
 
 Arrays = dict[str, np.ndarray]
@@ -36,7 +36,11 @@ PLANES = ("luma_BTHW", "chroma_BT2HW", "place_B5")
 
 @dataclass
 class Training:
-    """What the training clips of a run depend on, besides epoch and sample.
+    """The training clips of a run.
+
+    With repeated augmentation, a video has `augment.repeats` successive clips, all of the same
+    frames, as in VideoMAE. Each has its own crop, flip, augmentation and mask. The first is the
+    same clip as without repeats.
 
     Attributes:
         videos: the training split.
@@ -45,6 +49,7 @@ class Training:
         augment: repeats, RandAugment and random erasing. With the latter two, clips are whole
             frames and draws, for `mgm.video.augment.augmented`.
         planes: clips are as decoded, for `mgm.video.planes.frames_of`.
+        per_video: clips per video.
         blank: the arrays of a clip of weight 0.
     """
 
@@ -64,7 +69,7 @@ class Training:
             raise UserError("a mask that moves by strides needs clips.sampling stride or window")
         if mask and mask.guidance == "shuffled" and len(videos) < 2:
             raise UserError("mask.guidance shuffled needs two training videos, and there is one")
-        self.guided, self.method = info.guided, mask.method if mask else "codec"
+        self.per_video, self.guided = augment.repeats, info.guided
         # It imports optional packages, which takes seconds that workers need not take.
         self.augmentation = ClipAugmentation(augment) if augment.rand or augment.erasing else None
         self.blank = blank_clip(self.clips)
@@ -81,6 +86,152 @@ class Training:
         if self.guided:
             self.blank["guide_hidden_B"] = np.zeros(1, np.float32)
 
+    def write(self, numbers: range, out: Arrays) -> dict[int, UserError]:
+        """Write clips to `out`.
+
+        Args:
+            numbers: of the videos, in the sequence of all epochs.
+            out: as many rows of `blank` as there are clips.
+
+        Returns:
+            {sample: why} of the videos that cannot be read.
+        """
+        motions, lost = list[Motion](), dict[int, UserError]()
+        for row, number in enumerate(numbers):
+            epoch, place = divmod(number, len(self.videos))
+            sample = int(_order(self.seed, epoch, len(self.videos))[place])
+            rows = slice(row * self.per_video, (row + 1) * self.per_video)
+            own = {name: x[rows] for name, x in out.items()}
+            motions += self._write_video(epoch, sample, own, lost)
+        if self.mask:
+            out["masked_BL"][:], magnitude_BSHW = mask_clips(
+                self.mask, self.grid, motions, out["seed_B"], self.tubelet, self.clips.stride
+            )
+            if magnitude_BSHW is not None:
+                out["guide_hidden_B"][:] = guide_hidden(out["masked_BL"], magnitude_BSHW, self.grid)
+        return lost
+
+    def _write_video(
+        self, epoch: int, sample: int, own: Arrays, lost: dict[int, UserError]
+    ) -> list[Motion]:
+        """Write a video's clips, all but the masks. Return the motions that guide these."""
+        video, first, size = (
+            self.videos[sample],
+            clip_seed(self.seed, epoch, sample),
+            self.clips.size,
+        )
+        seeds = [first, *(clip_seed(first, n, sample) for n in range(1, self.per_video))]
+        index_T = training_indices(self.clips, video.frames, generator(first, "sample"))
+        crops = [random_crop(self.clips, video.height, video.width, seed) for seed in seeds]
+        own["seed_B"][:], own["sample_B"][:], own["label_B"][:] = seeds, sample, video.label
+        own["weight_B"][:] = 1
+        try:
+            with video.named():
+                self._write_pixels(video, index_T, seeds, crops, own)
+        except UserError as error:
+            lost[sample] = error
+            own["weight_B"][:] = 0
+            for name in own.keys() & {"frames_BTHWC", *PLANES, *WHOLE}:
+                own[name][:] = self.blank[name]
+        motions = list[Motion]()
+        if not self.mask or not self.guided:
+            return motions
+        for place, (seed, crop) in enumerate(zip(seeds, crops)):
+            guide, of_guide = sample, (index_T, crop)
+            if self.mask.guidance == "shuffled":
+                guide = another(seed, sample, len(self.videos))
+                of_guide = self._drawn(guide, clip_seed(seed, 0, guide))
+            other = self.videos[guide]
+            try:
+                with other.named():
+                    track = read_track(other.track(self.mask.method))
+                    motions.append(track.motion(*of_guide, size, (other.height, other.width)))
+            except UserError as error:
+                lost[guide] = error
+                own["weight_B"][place] = 0
+                none = Motion.none(len(index_T), video.height, video.width)
+                motions.append(none.under(crop, size))
+        return motions
+
+    def _write_pixels(
+        self,
+        video: Video,
+        index_T: np.ndarray,
+        seeds: Sequence[int],
+        crops: Sequence[Crop],
+        own: Arrays,
+    ) -> None:
+        """Write the pixels of a video's clips: of the same frames, each with its own crop."""
+        where = video.path, read_track(video.track()), [index_T] * len(crops)
+        size, height, width = self.clips.size, video.height, video.width
+        if self.planes:
+            read_planes(*where, crops, {name: own[name] for name in PLANES})
+        elif not self.augmentation:
+            read_clips(*where, crops, size, own["frames_BTHWC"])
+        else:
+            whole_VTPC = own["whole_BTPC"][:, :, : height * width]
+            read_clips(*where, None, 0, whole_VTPC.reshape(*whole_VTPC.shape[:2], height, width, 3))
+            for row, (seed, crop) in enumerate(zip(seeds, crops)):
+                into, rng = {name: x[row] for name, x in own.items()}, generator(seed, "augment")
+                self.augmentation.draw(rng, (height, width), crop, size, into)
+
+    def _drawn(self, sample: int, seed: int) -> tuple[np.ndarray, Crop]:
+        """Return the frames and the crop of a clip of this seed."""
+        video = self.videos[sample]
+        index_T = training_indices(self.clips, video.frames, generator(seed, "sample"))
+        return index_T, random_crop(self.clips, video.height, video.width, seed)
+
+
+@dataclass
+class Testing:
+    """The test views of videos, in order: of each temporal view, each spatial view.
+
+    Attributes:
+        strict: raise the error of a video that cannot be read. Otherwise its views have weight 0.
+        per_video, blank: see `Training`.
+    """
+
+    videos: Sequence[Video]
+    clips: Clips
+    views: Views
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        self.per_video = self.views.temporal * self.views.spatial
+        self.blank = blank_clip(self.clips)
+
+    def write(self, numbers: range, out: Arrays) -> dict[int, UserError]:
+        """Write the views of videos to `out` (`Training.write`). Numbers may go beyond the last."""
+        lost = dict[int, UserError]()
+        out["weight_B"][:] = 0
+        for row, sample in enumerate(numbers[: max(len(self.videos) - numbers.start, 0)]):
+            video, rows = (
+                self.videos[sample],
+                slice(row * self.per_video, (row + 1) * self.per_video),
+            )
+            out["sample_B"][rows], out["label_B"][rows] = sample, video.label
+            index_VT, crops = zip(*views_of(video, self.clips, self.views))
+            try:
+                # Each of its frames is decoded once.
+                with video.named():
+                    where = video.path, read_track(video.track()), index_VT
+                    read_clips(*where, crops, self.clips.size, out["frames_BTHWC"][rows])
+            except UserError as error:
+                if self.strict:
+                    raise
+                lost[sample] = error
+            else:
+                out["weight_B"][rows] = 1
+        return lost
+
+
+def views_of(video: Video, clips: Clips, views: Views) -> list[tuple[np.ndarray, Crop]]:
+    """Return frames and crop of a video's test views: each spatial view of each temporal view."""
+    height, width, spatial, temporal = video.height, video.width, views.spatial, views.temporal
+    crops = [view_crop(height, width, view, spatial) for view in range(spatial)]
+    frames = [view_indices(clips, video.frames, view, temporal) for view in range(temporal)]
+    return list(product(frames, crops))
+
 
 def blank_clip(clips: Clips) -> Arrays:
     """Return the arrays of one clip without masks, of zeros."""
@@ -94,121 +245,6 @@ def blank_clip(clips: Clips) -> Arrays:
 def _order(seed: int, epoch: int, videos: int) -> np.ndarray:
     """Return an epoch's videos: each once."""
     return generator(clip_seed(seed, epoch, -1), "order").permutation(videos)
-
-
-def training_clips(of: Training, numbers: Iterable[int], out: Arrays) -> dict[int, UserError]:
-    """Write training clips to `out`.
-
-    With repeated augmentation, a video has `augment.repeats` successive clips, all of the same
-    frames, as in VideoMAE. Each has its own crop, flip, augmentation and mask. The first is the
-    same clip as without repeats.
-
-    Args:
-        numbers: of the videos, in the sequence of all epochs.
-        out: as many rows of `of.blank` as there are clips.
-
-    Returns:
-        {sample: why} of the videos that cannot be read.
-    """
-    repeats, motions, lost = of.augment.repeats, list[Motion](), dict[int, UserError]()
-    for row, number in enumerate(numbers):
-        epoch, position = divmod(number, len(of.videos))
-        sample = int(_order(of.seed, epoch, len(of.videos))[position])
-        own = {name: x[row * repeats : (row + 1) * repeats] for name, x in out.items()}
-        video, first = of.videos[sample], clip_seed(of.seed, epoch, sample)
-        seeds = [first, *(clip_seed(first, repeat, sample) for repeat in range(1, repeats))]
-        index_T = training_indices(of.clips, video.frames, generator(first, "sample"))
-        crops = [random_crop(of.clips, video.height, video.width, seed) for seed in seeds]
-        own["seed_B"][:], own["sample_B"][:], own["label_B"][:] = seeds, sample, video.label
-        own["weight_B"][:] = 1
-        try:
-            track = video.read_track()
-            with video.named():
-                _write_pixels(of, video.path, track, index_T, seeds, crops, own)
-        except UserError as error:
-            lost[sample] = error
-            own["weight_B"][:] = 0
-            for name in own.keys() & {"frames_BTHWC", *PLANES, *WHOLE}:
-                own[name][:] = of.blank[name]
-        for repeat, (seed, crop) in enumerate(zip(seeds, crops) if of.guided else ()):
-            guide = sample, index_T, crop
-            if of.mask and of.mask.guidance == "shuffled":
-                guide = _clip_of_another(of, sample, seed)
-            try:
-                motions.append(_motion(of, *guide))
-            except UserError as error:
-                lost[guide[0]] = error
-                own["weight_B"][repeat] = 0
-                none = Motion.none(len(index_T), video.height, video.width)
-                motions.append(none.under(crop, of.clips.size))
-    if of.mask:
-        out["masked_BL"][:], magnitude_BSHW = mask_clips(
-            of.mask, of.grid, motions, out["seed_B"], of.tubelet, of.clips.stride
-        )
-        if magnitude_BSHW is not None:
-            out["guide_hidden_B"][:] = guide_hidden(out["masked_BL"], magnitude_BSHW, of.grid)
-    return lost
-
-
-def _write_pixels(
-    of: Training,
-    path: str,
-    track: Track,
-    index_T: np.ndarray,
-    seeds: Sequence[int],
-    crops: Sequence[Crop],
-    own: Arrays,
-) -> None:
-    """Write the pixels of a video's clips: of the same frames, each with its own crop."""
-    size, index_VT = of.clips.size, [index_T] * len(crops)
-    if of.planes:
-        read_planes(path, track, index_VT, crops, {name: own[name] for name in PLANES})
-    elif not of.augmentation:
-        read_clips(path, track, index_VT, crops, size, own["frames_BTHWC"])
-    else:
-        height, width = track.facts.height, track.facts.width
-        whole_VTPC = own["whole_BTPC"][:, :, : height * width]
-        whole_VTHWC = whole_VTPC.reshape(*whole_VTPC.shape[:2], height, width, 3)
-        read_clips(path, track, index_VT, None, 0, whole_VTHWC)
-        for row, (seed, crop) in enumerate(zip(seeds, crops)):
-            into, rng = {name: x[row] for name, x in own.items()}, generator(seed, "augment")
-            of.augmentation.draw(rng, (height, width), crop, size, into)
-
-
-def _clip_of_another(of: Training, sample: int, seed: int) -> tuple[int, np.ndarray, Crop]:
-    """Return the sample, the frames and the crop of a training clip of another video.
-
-    They are drawn from the seed of the clip whose mask it guides.
-    """
-    other = another(seed, sample, len(of.videos))
-    video, seed = of.videos[other], clip_seed(seed, 0, other)
-    index_T = training_indices(of.clips, video.frames, generator(seed, "sample"))
-    return other, index_T, random_crop(of.clips, video.height, video.width, seed)
-
-
-def _motion(of: Training, sample: int, index_T: np.ndarray, crop: Crop) -> Motion:
-    """Return the motion of a video's frames under a crop."""
-    video = of.videos[sample]
-    shown = video.height, video.width
-    track = video.read_track(of.method)
-    with video.named():
-        return track.motion(index_T, crop, of.clips.size, shown)
-
-
-def view_clips(video: Video, clips: Clips, views: Views, out_VTHWC: np.ndarray) -> None:
-    """Write the pixels of a video's test views. Each of its frames is decoded once."""
-    index_VT, crops = zip(*views_of(video, clips, views))
-    track = video.read_track()
-    with video.named():
-        read_clips(video.path, track, index_VT, crops, clips.size, out_VTHWC)
-
-
-def views_of(video: Video, clips: Clips, views: Views) -> list[tuple[np.ndarray, Crop]]:
-    """Return frames and crop of a video's test views: each spatial view of each temporal view."""
-    height, width, spatial, temporal = video.height, video.width, views.spatial, views.temporal
-    crops = [view_crop(height, width, view, spatial) for view in range(spatial)]
-    frames = [view_indices(clips, video.frames, view, temporal) for view in range(temporal)]
-    return list(product(frames, crops))
 
 
 def guide_hidden(masked_BL: np.ndarray, magnitude_BSHW: np.ndarray, grid: Grid) -> np.ndarray:

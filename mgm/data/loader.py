@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mgm.console import show
-from mgm.data.clips import PLANES, Arrays, Training, blank_clip, training_clips, view_clips
+from mgm.data.clips import PLANES, Testing, Training
 from mgm.data.index import Video
 from mgm.errors import UserError
 from mgm.processes import AHEAD, in_order
@@ -82,21 +82,10 @@ def training_batches(
     Raises:
         LostWorkers: a worker died, or none has answered for `mgm.processes.HANGS_S` seconds.
     """
-    of, (number, processes) = Training(videos, clips, seed, **options), share
+    (number, processes), training = share, Training(videos, clips, seed, **options)
     own = range(number * batch // processes, (number + 1) * batch // processes)
-    repeats = of.augment.repeats
-    per_part = max(PIECE // repeats, -(-len(own) // MOST_PARTS), 1)
-    parts = [own[first : first + per_part] for first in range(0, len(own), per_part)]
-
-    def write(step: int, places: range, out: Arrays) -> dict[int, UserError]:
-        return training_clips(of, (step * batch + place for place in places), out)
-
-    made = _batches(write, parts, repeats, of.blank, count(first_step), workers, pin)
-    for arrays, lost, waited_s in made:
-        if reading:
-            reading.failed |= lost
-            reading.waited_s += waited_s
-        yield arrays
+    pool = Pool(training, batch, own, workers)
+    return pool.batches(count(first_step), reading or Reading(), pin)
 
 
 def view_batches(
@@ -121,31 +110,11 @@ def view_batches(
         failed: gets {position: why} of the videos that cannot be read. None: the first such error
             is raised.
     """
-    per_video = views.temporal * views.spatial
-    per_batch, (number, processes) = max(batch // per_video, 1), share
+    testing, (number, processes) = Testing(videos, clips, views, failed is None), share
+    per_batch = max(batch // testing.per_video, 1)
     own = range(number, -(-len(videos) // per_batch), processes)
-
-    def write(number: int, places: range, out: Arrays) -> dict[int, UserError]:
-        sample = number * per_batch + places[0]
-        out["weight_B"][:] = 0
-        if sample >= len(videos):
-            return {}
-        out["sample_B"][:], out["label_B"][:] = sample, videos[sample].label
-        try:
-            view_clips(videos[sample], clips, views, out["frames_BTHWC"])
-        except UserError as error:
-            return {sample: error}
-        out["weight_B"][:] = 1
-        return {}
-
-    parts = [range(place, place + 1) for place in range(per_batch)]
-    for arrays, lost, _ in _batches(write, parts, per_video, blank_clip(clips), own, workers):
-        if failed is None:
-            for error in lost.values():
-                raise error
-        else:
-            failed |= lost
-        yield arrays
+    reading = Reading({} if failed is None else failed)
+    return Pool(testing, per_batch, range(per_batch), workers).batches(own, reading)
 
 
 def on_device(
@@ -199,58 +168,62 @@ def _framed(own: Batch, host: Batch, size: int, convert: Callable[..., Tensor]) 
 # --- The pool: batches in memory that workers share ---
 
 
-def _batches(
-    write: Callable[[int, range, Arrays], dict[int, UserError]],
-    parts: Sequence[range],
-    clips: int,
-    blank: Arrays,
-    numbers: Iterable[int],
-    workers: int,
-    pin: bool = False,
-) -> Iterator[tuple[Batch, dict[int, UserError], float]]:
-    """Yield the arrays of each batch, the videos that could not be read, and the seconds waited.
+class Pool:
+    """The memory of batches. Parts of them are written by workers, or by this process.
 
     Args:
-        write: writes a part of a batch, given the batch's number, the part and its arrays.
-        parts: of every batch: places of videos.
-        clips: per video.
-        blank: the arrays of one clip.
+        clips: what writes clips.
+        batch: videos per batch.
+        own: this process's places in each batch.
     """
-    starts = [clips * (places.start - parts[0].start) for places in parts]
-    rows = [slice(start, start + clips * len(places)) for start, places in zip(starts, parts)]
-    # Workers are at most so many batches ahead of the one that is used.
-    buffers = 2 + (AHEAD * workers - 1) // len(parts) if workers else 1
-    pool = [
-        {name: _shared(rows[-1].stop, one) for name, one in blank.items()} for _ in range(buffers)
-    ]
 
-    def fill(item: tuple[int, int, int]) -> dict[int, UserError]:
-        buffer, number, part = item
-        out = {name: array[rows[part]] for name, array in pool[buffer].items()}
-        return write(number, parts[part], out)
+    def __init__(self, clips: Training | Testing, batch: int, own: range, workers: int):
+        self.clips, self.batch, self.workers = clips, batch, workers
+        per_part = max(PIECE // clips.per_video, -(-len(own) // MOST_PARTS), 1)
+        self.parts = [own[first : first + per_part] for first in range(0, len(own), per_part)]
+        # Workers are at most so many batches ahead of the one that is used.
+        buffers = 2 + (AHEAD * workers - 1) // len(self.parts) if workers else 1
+        rows, blank = len(own) * clips.per_video, clips.blank.items()
+        self.arrays = [{name: _shared(rows, one) for name, one in blank} for _ in range(buffers)]
 
-    items = (
-        (place % buffers, number, part)
-        for place, number in enumerate(numbers)
-        for part in range(len(parts))
-    )
-    tensors = [{name: torch.from_numpy(x) for name, x in arrays.items()} for arrays in pool]
-    pinned = list[int]()
-    with closing(in_order(fill, items, workers)) as filled:
-        try:
-            for place in count():
-                asked_at = time.monotonic()
-                if not (every := [*islice(filled, len(parts))]):
-                    return
-                waited_s = time.monotonic() - asked_at
-                lost = {sample: why for own in every for sample, why in own.items()}
-                # Processes that are forked later cannot use pinned memory.
-                if pin and place == 0:
-                    _pin([array for arrays in pool for array in arrays.values()], pinned)
-                yield tensors[place % buffers], lost, waited_s
-        finally:
-            for address in pinned:
-                torch.cuda.cudart().cudaHostUnregister(address)
+    def batches(
+        self, numbers: Iterable[int], reading: Reading, pin: bool = False
+    ) -> Iterator[Batch]:
+        """Yield the batches of these numbers.
+
+        Args:
+            reading: is told of failures, and of the time without a batch.
+        """
+        items = (
+            (place, number, part) for place, number in enumerate(numbers) for part in self.parts
+        )
+        tensors = [{name: torch.from_numpy(x) for name, x in own.items()} for own in self.arrays]
+        pinned = list[int]()
+        with closing(in_order(self.fill, items, self.workers)) as filled:
+            try:
+                for place in count():
+                    asked_at = time.monotonic()
+                    if not (lost := [*islice(filled, len(self.parts))]):
+                        return
+                    for own in lost:
+                        reading.failed |= own
+                    reading.waited_s += time.monotonic() - asked_at
+                    # Processes that are forked later cannot use pinned memory.
+                    if pin and place == 0:
+                        _pin([array for arrays in self.arrays for array in arrays.values()], pinned)
+                    yield tensors[place % len(tensors)]
+            finally:
+                for address in pinned:
+                    torch.cuda.cudart().cudaHostUnregister(address)
+
+    def fill(self, item: tuple[int, int, range]) -> dict[int, UserError]:
+        """Write a part of a batch: number `number`, which is the one in this place here."""
+        place, number, part = item
+        first, per_video = part.start - self.parts[0].start, self.clips.per_video
+        rows = slice(first * per_video, (first + len(part)) * per_video)
+        out = {name: x[rows] for name, x in self.arrays[place % len(self.arrays)].items()}
+        start = number * self.batch
+        return self.clips.write(range(start + part.start, start + part.stop), out)
 
 
 def _shared(rows: int, one: np.ndarray) -> np.ndarray:

@@ -8,4 +8,4 @@ needs only NumPy and pydantic.
 
 from mgm.masking.boxes import Boxes, Grid
 from mgm.masking.cells import largest_motion, summed_motion
-from mgm.masking.make import make_boxes, make_mask, mask_clips
+from mgm.masking.make import make_boxes, make_mask, mask_clips, require_hiding

@@ -1,4 +1,4 @@
-"""Make a batch's masks: check the arguments, then call the mask's function."""
+"""Make a batch's masks: call the mask's function. What others give is checked before."""
 
 import traceback
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from mgm.errors import UserError, valid
 from mgm.masking import draws, others, paper
 from mgm.masking.boxes import Boxes, Grid, distance
 from mgm.masking.draws import sort_key, topk_mask
-from mgm.spec.masks import WHOLE_CLIP, Mask, mask_info, own_mask
+from mgm.spec.masks import Mask, mask_info, own_mask
 
 # A function takes the mask's settings, the token grid and the seeds of a batch; if guided, also the
 # magnitude of motion; if directional, also its displacement (`make_mask`). It returns the hidden
@@ -68,22 +68,8 @@ def make_mask(
             missing or has another shape, or a mask of your own does not hide K patches in every
             slot.
     """
-    mask, drawn = _drawn(mask, grid, magnitude_BSHW, seed_B, displacement_BSHW2)
-    hidden, shape = mask.hidden(grid.patches), (len(seed_B), grid.slots, grid.patches)
-    if isinstance(drawn, Boxes):
-        ties_B1N = draws.bits(seed_B, draws.TIES, grid.patches)[:, None]
-        drawn = topk_mask(sort_key(distance(drawn, grid), ties_B1N), hidden)
-    drawn = np.asarray(drawn)  # a mask of your own may return anything
-    if drawn.dtype != bool or drawn.shape != shape:
-        raise UserError(
-            f"mask {mask.name}: returns {drawn.dtype} of shape {drawn.shape}, not bool of {shape}"
-        )
-    count_BS = drawn.sum(2)
-    if mask.name in WHOLE_CLIP:
-        count_BS = count_BS.mean(1, keepdims=True)
-    if (count_BS != hidden).any():
-        raise UserError(f"mask {mask.name}: does not hide {hidden} patches in every slot")
-    return drawn.reshape(len(seed_B), -1)
+    mask, motion = _checked(mask, grid, magnitude_BSHW, seed_B, displacement_BSHW2)
+    return _hidden(mask, grid, seed_B, *motion)
 
 
 def make_boxes(
@@ -93,7 +79,8 @@ def make_boxes(
 
     It takes no displacement, since no directional mask has boxes.
     """
-    _, drawn = _drawn(mask, grid, magnitude_BSHW, seed_B, None)
+    mask, motion = _checked(mask, grid, magnitude_BSHW, seed_B, None)
+    drawn = FUNCTIONS.get(mask.name, _own)(mask, grid, seed_B, *motion)
     return drawn if isinstance(drawn, Boxes) else None
 
 
@@ -102,31 +89,22 @@ def mask_clips(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the masks of clips, (B, L), and the magnitude that guides them, None if unguided.
 
+    The masks are those of `make_mask`. The arguments are not checked.
+
     Args:
         motions: the clips' motion under their crops (`mgm.video.motion`). Unguided: ignored.
         stride: frames of the video from one frame of a clip to the next.
     """
-    info = mask_info(mask.name)
-    magnitude_BSHW = displacement_BSHW2 = None
+    info, motion = mask_info(mask.name), list[np.ndarray]()
     if info.guided:
-        magnitude_BSHW = np.stack([motion.magnitude(tubelet) for motion in motions])
+        motion.append(np.stack([one.magnitude(tubelet) for one in motions]))
     if info.directional:
-        displacement_BSHW2 = np.stack([motion.displacement(tubelet, stride) for motion in motions])
-    return make_mask(mask, grid, magnitude_BSHW, seed_B, displacement_BSHW2), magnitude_BSHW
+        motion.append(np.stack([one.displacement(tubelet, stride) for one in motions]))
+    return _hidden(mask, grid, seed_B, *motion), motion[0] if motion else None
 
 
-def _drawn(
-    mask: Mask | str,
-    grid: Grid,
-    magnitude_BSHW: np.ndarray | None,
-    seed_B: np.ndarray,
-    displacement_BSHW2: np.ndarray | None,
-) -> tuple[Mask, np.ndarray | Boxes]:
-    """Check the arguments. Return the mask's settings, and what its function draws."""
-    if not isinstance(mask, Mask):
-        with valid("mask "):
-            mask = Mask.model_validate(mask)
-    info = mask_info(mask.name)
+def require_hiding(mask: Mask, grid: Grid) -> None:
+    """Check that a mask hides some patches of a grid, and not all."""
     if min(grid.slots, grid.height, grid.width) < 1:
         raise UserError(f"mask grid {grid.slots} x {grid.height} x {grid.width} is empty")
     hidden = mask.hidden(grid.patches)
@@ -134,9 +112,23 @@ def _drawn(
         raise UserError(
             f"mask ratio {mask.ratio} hides {hidden} of {grid.patches} patches per slot"
         )
+
+
+def _checked(
+    mask: Mask | str,
+    grid: Grid,
+    magnitude_BSHW: np.ndarray | None,
+    seed_B: np.ndarray,
+    displacement_BSHW2: np.ndarray | None,
+) -> tuple[Mask, list[np.ndarray]]:
+    """Check the arguments. Return the mask's settings, and the motion that its function takes."""
+    if not isinstance(mask, Mask):
+        with valid("mask "):
+            mask = Mask.model_validate(mask)
+    require_hiding(mask, grid)
     if seed_B.dtype != np.int64 or seed_B.ndim != 1:
         raise UserError(f"seed_B is {seed_B.dtype} of shape {seed_B.shape}, not one int64 per clip")
-    motion = list[np.ndarray]()
+    info, motion = mask_info(mask.name), list[np.ndarray]()
     if info.guided:
         if magnitude_BSHW is None:
             raise UserError(f"mask {mask.name!r} needs motion, and none was given")
@@ -151,10 +143,23 @@ def _drawn(
             if displacement_BSHW2 is None or displacement_BSHW2.shape != (*shape, 2):
                 raise UserError(f"mask {mask.name!r} needs displacement_BSHW2 of {(*shape, 2)}")
             motion.append(displacement_BSHW2.astype(np.float32))
-    if function := FUNCTIONS.get(mask.name):
-        return mask, function(mask, grid, seed_B, *motion)
+    return mask, motion
+
+
+def _hidden(mask: Mask, grid: Grid, seed_B: np.ndarray, *motion: np.ndarray) -> np.ndarray:
+    """Return the tokens that a mask hides, (B, L): of boxes, the patches nearest to them."""
+    drawn = FUNCTIONS.get(mask.name, _own)(mask, grid, seed_B, *motion)
+    if isinstance(drawn, Boxes):
+        ties_B1N = draws.bits(seed_B, draws.TIES, grid.patches)[:, None]
+        drawn = topk_mask(sort_key(distance(drawn, grid), ties_B1N), mask.hidden(grid.patches))
+    return drawn.reshape(len(seed_B), -1)
+
+
+def _own(mask: Mask, grid: Grid, seed_B: np.ndarray, *motion: np.ndarray) -> np.ndarray | Boxes:
+    """Call a mask of the user's, and check what it returns."""
     try:
-        return mask, own_mask(mask.name)(mask, grid, seed_B, *motion)
+        # It may write into its arguments.
+        drawn = own_mask(mask.name)(mask, grid, seed_B, *(x.copy() for x in motion))
     except UserError:
         raise
     except Exception as error:
@@ -170,3 +175,14 @@ def _drawn(
             f"mask {mask.name}: {place.filename}:{place.lineno}: "
             f"{type(error).__name__}: {error}{sizes}"
         ) from error
+    if isinstance(drawn, Boxes):
+        return drawn
+    drawn, shape = np.asarray(drawn), (len(seed_B), grid.slots, grid.patches)
+    if drawn.dtype != bool or drawn.shape != shape:
+        raise UserError(
+            f"mask {mask.name}: returns {drawn.dtype} of shape {drawn.shape}, not bool of {shape}"
+        )
+    hidden = mask.hidden(grid.patches)
+    if (drawn.sum(2) != hidden).any():
+        raise UserError(f"mask {mask.name}: does not hide {hidden} patches in every slot")
+    return drawn

@@ -7,10 +7,12 @@ hidden.
 Lengths are in patches: patch (row, column) covers [column, column + 1] x [row, row + 1].
 """
 
+import math
+
 import numpy as np
 
 from mgm.masking import draws
-from mgm.masking.boxes import Boxes, Grid, constant_size, first_centre, first_size
+from mgm.masking.boxes import Boxes, Grid
 from mgm.masking.cells import largest_motion
 from mgm.masking.draws import sort_key, topk_mask
 from mgm.spec.masks import Mask
@@ -18,6 +20,36 @@ from mgm.spec.masks import Mask
 # The paper has no range for the next two numbers.
 SPEED = 1 / 7  # largest velocity, in frame sides per slot (2 of 14 patches)
 JITTER = 0.1  # largest change of a box's side from slot to slot, in units of the side
+
+
+# --- The first box ---
+
+
+def first_size(ratio: float, grid: Grid) -> tuple[float, float]:
+    """Return width and height of the first box: w_0 = h_0 = sqrt(ratio * H' * W') (3.2, 3.3).
+
+    On a grid too narrow for that square, the box is a rectangle of the same area that fits.
+    """
+    area = ratio * grid.patches
+    height = min(max(math.sqrt(area), area / grid.width), grid.height)
+    return area / height, height
+
+
+def first_centre(mask: Mask, grid: Grid, seed_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the centre of the first box uniformly, with the box inside the frame.
+
+    x_0, y_0 in rand(0, side of the frame - side of the box) (3.2, 3.3).
+    """
+    width, height = first_size(mask.ratio, grid)
+    x_B, y_B = draws.uniform(seed_B, draws.START, 2).T
+    return x_B * (grid.width - width) + width / 2, y_B * (grid.height - height) + height / 2
+
+
+def constant_size(mask: Mask, grid: Grid, seed_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first box's width and height for every slot."""
+    width, height = first_size(mask.ratio, grid)
+    ones_BS = np.ones((len(seed_B), grid.slots), np.float32)
+    return ones_BS * width, ones_BS * height
 
 
 # --- Baselines ---

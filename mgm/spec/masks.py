@@ -66,9 +66,6 @@ MASKS = {
     "future": MaskInfo("Future Frames (V-JEPA)", source="V-JEPA", ratio=0.875),
 }
 
-# Masks whose slots may hide different numbers of patches. Every clip still hides S * K.
-WHOLE_CLIP = ("agnostic", "codec-clip", "future")
-
 # The name of a mask of your own.
 OWN = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 
@@ -128,7 +125,7 @@ class Mask(FrozenModel):
     """All settings of a mask."""
 
     name: MaskName = "mgm"
-    # The share of patches hidden in every slot (`hidden`). WHOLE_CLIP masks: in the clip.
+    # The share of patches that are hidden (`hidden`).
     ratio: float = Field(0.75, gt=0, lt=1)
     # Whether mgm's box changes its aspect ratio from slot to slot (eq. 7).
     jitter: bool = True
@@ -169,7 +166,9 @@ class Mask(FrozenModel):
         return self.guidance if self.guidance in FLOWS else "codec"  # type: ignore[return-value]
 
     def hidden(self, patches: int) -> int:
-        """Return K, how many patches of a slot are hidden. Of WHOLE_CLIP masks, it is the average.
+        """Return K, how many patches of a slot are hidden.
+
+        The slots of the masks agnostic, codec-clip and future hide different numbers, of mean K.
 
         Masks round the number of hidden patches down, as VideoMAE does. MGMAE's code rounds the
         number of visible patches down, here to at least one. At 0.9 it shows 19 of 196 patches, and

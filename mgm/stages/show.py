@@ -15,7 +15,8 @@ from mgm.files import replacing
 from mgm.masking import Grid, mask_clips
 from mgm.spec import Clips, Mask, mask_info
 from mgm.stages.coverage import enlarged, hidden_motion, hidden_shares, masks_of
-from mgm.video.clip import Clip, resize
+from mgm.video.clip import Clip
+from mgm.video.crop import resize
 from mgm.video.transform import view_indices
 
 FRAMES, TUBELET, PATCHES = 16, 2, 14  # of the paper's ViT; patches along the short side

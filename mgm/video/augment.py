@@ -100,10 +100,7 @@ class ClipAugmentation:
         drawn = self.operations(rng)
         into["drawn_BN2"][:] = -1
         into["drawn_BN2"][: len(drawn)] = np.array(drawn).reshape(-1, 2)
-        top, left = round(crop.top), round(crop.left)
-        bottom, right = round(crop.top + crop.height), round(crop.left + crop.width)
-        box = self.box(size, rng)
-        into["place_B11"][:] = *sides, top, left, bottom, right, crop.flip, *box
+        into["place_B11"][:] = *sides, *crop.edges, crop.flip, *self.box(size, rng)
 
     def operations(self, rng: np.random.Generator) -> list[tuple[int, float]]:
         """Draw the operations of RandAugment: number and argument of each."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from mgm.errors import UserError, require_count, valid
 from mgm.spec import Clips
-from mgm.video.crop import Crop
+from mgm.video.crop import Crop, cut
 from mgm.video.motion import Motion, per_slot
 from mgm.video.transform import random_crop, view_crop
 
@@ -143,33 +143,4 @@ class Clip:
 def _of_largest(x_THW: np.ndarray) -> np.ndarray:
     """Return values over their frame's 95th percentile, at most 1."""
     top_T = np.percentile(x_THW, 95, axis=(1, 2), keepdims=True)
-    return np.minimum(x_THW / np.maximum(top_T, np.finfo(np.float32).tiny), 1)
-
-
-def cut(frame_HWC: np.ndarray, crop: Crop, size: int) -> np.ndarray:
-    """Cut a frame at the nearest whole pixels, scale it to `size` x `size`, and mirror it."""
-    top, left = round(crop.top), round(crop.left)
-    bottom, right = round(crop.top + crop.height), round(crop.left + crop.width)
-    part_HWC = frame_HWC[top : max(bottom, top + 1), left : max(right, left + 1)]
-    cut_HWC = resize(part_HWC, size, size)
-    if not crop.flip:
-        return cut_HWC
-    # OpenCV takes a tenth of a second to import. NumPy would copy a mirrored view pixel by pixel.
-    import cv2
-
-    return cv2.flip(cut_HWC, 1)
-
-
-def resize(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scale a uint8 frame to `height` x `width` with OpenCV.
-
-    It is bilinear. It averages over all pixels if a side shrinks by more than 1.5.
-    """
-    old_height, old_width = frame_HWC.shape[:2]
-    if (old_height, old_width) == (height, width):
-        return frame_HWC
-    import cv2
-
-    shrinks = max(old_height / height, old_width / width) > 1.5
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(frame_HWC, (width, height), interpolation=way)
+    return np.minimum(x_THW / np.maximum(top_T, np.float32(1e-30)), 1)

@@ -16,6 +16,8 @@ from mgm.errors import UserError, require_count
 from mgm.video.crop import Crop
 
 CELL = 8  # pixels: the smallest block for which FFmpeg exports a vector
+# Which of a video's cells under a cell of a scaled crop count: all, or the one at its centre.
+How = Literal["largest", "centre"]
 
 
 def cells(pixels: int) -> int:
@@ -86,16 +88,10 @@ class Motion:
         """
         if self.crop:
             raise UserError("the motion is under a crop already; pass that of whole frames")
+        frame = frame or self.frame
         require_count("size", size)
-        crop.require_in(*(frame or self.frame))
-        return self.cut(crop, size, frame or self.frame)
-
-    def cut(self, crop: Crop, size: int, frame: tuple[int, int]) -> "Motion":
-        """Return the same of a crop that fits: the cells that it touches."""
-        crop = crop.scaled(frame, self.frame)
-        row_H2 = covered_cells(crop.top, crop.height, size, cells(self.frame[0]))
-        column_W2 = covered_cells(crop.left, crop.width, size, cells(self.frame[1]))
-        part = np.s_[:, row_H2[0, 0] : row_H2[-1, 1], column_W2[0, 0] : column_W2[-1, 1]]
+        crop.require_in(*frame)
+        crop, part = touched(crop, size, frame, self.frame)
         vectors_THW2, distance_THW = self.vectors_THW2[part], self.distance_THW[part]
         where: dict[str, Any] = {"crop": crop, "size": size}
         return replace(self, vectors_THW2=vectors_THW2, distance_THW=distance_THW, **where)
@@ -183,24 +179,38 @@ def per_slot(values_T: np.ndarray, tubelet: int) -> np.ndarray:
 # --- Cells under a crop ---
 
 
-def sampled(
-    values_NHW: np.ndarray, motion: Motion, how: Literal["largest", "centre"]
-) -> np.ndarray:
+def touched(
+    crop: Crop, size: int, frame: tuple[int, int], own: tuple[int, int]
+) -> tuple[Crop, tuple[slice, slice, slice]]:
+    """Return a crop in pixels of frames of size `own`, and the cells of each frame that it touches.
+
+    Args:
+        crop: in pixels of frames of size `frame`, (height, width).
+        size: its side once scaled, in pixels.
+    """
+    down, across = own[0] / frame[0], own[1] / frame[1]
+    top, left, height, width = crop.top, crop.left, crop.height, crop.width
+    crop = Crop(top * down, left * across, height * down, width * across, crop.flip)
+    row_N2 = cells_under("largest", crop.top, crop.height, size, cells(own[0]))
+    column_N2 = cells_under("largest", crop.left, crop.width, size, cells(own[1]))
+    return crop, np.s_[:, row_N2[0, 0] : row_N2[-1, 1], column_N2[0, 0] : column_N2[-1, 1]]
+
+
+def sampled(values_NHW: np.ndarray, motion: Motion, how: How) -> np.ndarray:
     """Return a value per cell of the motion's scaled crop, from values per cell that it touches.
 
     Args:
         values_NHW: may have more axes.
-        how: the largest of the cells under each of the crop's cells, or the one at its centre.
     """
     if not (crop := motion.crop):
         return values_NHW
     axes = (crop.top, crop.height), (crop.left, crop.width)
     for axis, (start, length) in enumerate(axes, start=1):
         given = start, length, motion.size, cells(motion.frame[axis - 1])
-        range_N2 = covered_cells(*given) if how == "largest" else central_cells(*given)
+        range_N2 = cells_under(how, *given)
         if axis == 2 and crop.flip:
             range_N2 = range_N2[::-1]
-        range_N2 = range_N2 - covered_cells(*given)[0, 0]
+        range_N2 = range_N2 - cells_under("largest", *given)[0, 0]
         first_N, last_N = range_N2[:, 0], range_N2[:, 1] - 1
         part, values_NHW = values_NHW, values_NHW.take(first_N, axis)
         for step in range(1, (last_N - first_N).max() + 1):
@@ -211,10 +221,8 @@ def sampled(
 
 # Clips of one size often have one crop.
 @lru_cache(1000)
-def covered_cells(start: float, length: float, size: int, cells: int) -> np.ndarray:
+def cells_under(how: How, start: float, length: float, size: int, cells: int) -> np.ndarray:
     """Return the first cell of the video, and the end, under each cell of a crop's axis: (N, 2).
-
-    An overlap of a billionth of a cell is a rounding error.
 
     Args:
         start, length: of the crop, in pixels.
@@ -222,19 +230,15 @@ def covered_cells(start: float, length: float, size: int, cells: int) -> np.ndar
         cells: of the video.
     """
     count = max(size // CELL, 1)
+    if how == "centre":
+        centre_N = (np.arange(count) + 0.5) / count
+        cell_N = (start + centre_N * length).astype(np.int64) // CELL
+        return np.stack([cell_N, cell_N + 1], 1)
     edge_N = (start + np.arange(count + 1) * length / count) / CELL
+    # An overlap of a billionth of a cell is a rounding error.
     first_N = np.floor(edge_N[:-1] + 1e-9).astype(np.int64).clip(0, cells - 1)
     end_N = np.ceil(edge_N[1:] - 1e-9).astype(np.int64).clip(max=cells)
     return np.stack([first_N, np.maximum(end_N, first_N + 1)], 1)
-
-
-@lru_cache(1000)
-def central_cells(start: float, length: float, size: int, cells: int) -> np.ndarray:
-    """Return the same of the cell at the centre of each cell alone: (N, 2)."""
-    count = max(size // CELL, 1)
-    centre_N = (np.arange(count) + 0.5) / count
-    cell_N = (start + centre_N * length).astype(np.int64) // CELL
-    return np.stack([cell_N, cell_N + 1], 1)
 
 
 class Rotation(NamedTuple):

@@ -46,8 +46,7 @@ def write_planes(
 ) -> None:
     """Write the planes of a frame, luma_HW and two of chroma, under a crop into a clip's arrays."""
     luma_HW, *chroma = planes
-    top, left = round(crop.top), round(crop.left)
-    bottom, right = round(crop.top + crop.height), round(crop.left + crop.width)
+    top, left, bottom, right = crop.edges
     row, column = top % 2, left % 2
     part_HW = luma_HW[top - row : bottom, left - column : right]
     into["luma_BTHW"][t, : part_HW.shape[0], : part_HW.shape[1]] = part_HW

@@ -10,7 +10,8 @@ Frames are upright, 4:2:0 in the full range of BT.601 (as JPEG files are), and h
 import os
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -25,8 +26,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from mgm.errors import UserError
 from mgm.files import naming, replacing
-from mgm.video.clip import cut
-from mgm.video.crop import Crop
+from mgm.video.crop import Crop, cut
 from mgm.video.decode import EXPORT_VECTORS, Picture, Source, plane_pixels
 from mgm.video.motion import UPRIGHT
 from mgm.video.planes import write_planes
@@ -243,28 +243,10 @@ def read_clips(
     if out_VTHWC is None:
         sides = (size, size) if crops else (facts.height, facts.width)
         out_VTHWC = np.empty((*index_VT.shape, *sides, 3), np.uint8)
-    for frame_HWC, places in _rgb(path, track, index_VT):
+    for frame_HWC, places in _frames(path, track, index_VT, rgb=True):
         for v, t in places:
             out_VTHWC[v, t] = cut(frame_HWC, crops[v], size) if crops else frame_HWC
     return out_VTHWC
-
-
-def _rgb(
-    path: str, track: Track, index_VT: np.ndarray
-) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
-    """Yield the pixels of each frame that clips show, and its places.
-
-    The frames of a small video stay in memory.
-    """
-    places_of = _places(index_VT)
-    for index in places_of.keys() & track.pixels.keys():
-        yield track.pixels[index], places_of.pop(index)
-    for index, frame in _frames(path, track, places_of):
-        plane = TOOLS.converter.reformat(frame, format="rgb24", threads=1).planes[0]
-        frame_HWC = plane_pixels(plane, 3)
-        if track.facts.small:
-            track.pixels[index] = frame_HWC.copy()
-        yield frame_HWC, places_of[index]
 
 
 def read_planes(
@@ -280,41 +262,45 @@ def read_planes(
         index_VT, crops: see `read_clips`.
         arrays: those of `no_planes`, of all clips.
     """
-    places_of = _places(np.asarray(index_VT))
-    for index, frame in _frames(path, track, places_of):
-        planes = [plane_pixels(plane)[..., 0] for plane in frame.planes]
-        for v, t in places_of[index]:
+    for planes, places in _frames(path, track, np.asarray(index_VT), rgb=False):
+        for v, t in places:
             write_planes(planes, crops[v], {name: array[v] for name, array in arrays.items()}, t)
 
 
-def _places(index_VT: np.ndarray) -> dict[int, list[tuple[int, int]]]:
-    """Return the places of each frame that clips show: the clip, and the frame in it."""
-    places = dict[int, list[tuple[int, int]]]()
-    for v, index_T in enumerate(index_VT.tolist()):
-        for t, index in enumerate(index_T):
-            places.setdefault(index, []).append((v, t))
-    return places
-
-
 def _frames(
-    path: str, track: Track, index_N: Collection[int]
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Decode frames, in order. Yield the number of each, and the frame."""
-    shape, wanted = (track.facts.height, track.facts.width), sorted(index_N)
+    path: str, track: Track, index_VT: np.ndarray, rgb: bool
+) -> Iterator[tuple[Any, list[tuple[int, ...]]]]:
+    """Yield each frame that clips show, and its places: the clip, and the frame in it.
+
+    Args:
+        rgb: frames are (H, W, C) uint8 RGB, and those of a small video stay in memory. Otherwise
+            they are planes, of luma and two of chroma.
+    """
+    facts, places_of = track.facts, defaultdict[int, list[tuple[int, ...]]](list)
+    for place, index in np.ndenumerate(index_VT):
+        places_of[int(index)].append(place)
+    kept = track.pixels if rgb else {}
+    for index in places_of.keys() & kept.keys():
+        yield kept[index], places_of.pop(index)
+    wanted = sorted(places_of)
     try:
         for index, data in zip(wanted, _jpegs(path, track, wanted)):
             frames = TOOLS.decoder.decode(av.Packet(data))
-            if len(frames) != 1 or (frames[0].height, frames[0].width) != shape:
+            if [(frame.height, frame.width) for frame in frames] != [(facts.height, facts.width)]:
                 raise UserError(f"{path}: frame {index} is not a JPEG of its track's size")
-            yield index, frames[0]
+            if rgb:
+                pixels = TOOLS.converter.reformat(frames[0], format="rgb24", threads=1).to_ndarray()
+                if track.small:
+                    kept[index] = pixels = pixels.copy()
+            else:
+                pixels = [plane_pixels(plane)[..., 0] for plane in frames[0].planes]
+            yield pixels, places_of[index]
     except av.FFmpegError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _jpegs(path: str, track: Track, index_N: Sequence[int]) -> Iterator[bytes]:
     """Yield the JPEGs of frames. They are what was written, to the bit."""
-    if not index_N:
-        return
     try:
         with open(path, "rb", 0) as file:
             places = [(int(track.offset_N[n]), int(track.size_N[n])) for n in index_N]

@@ -16,7 +16,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -29,7 +29,7 @@ from numpy.lib.format import write_array
 from mgm.errors import NoMotion, UserError
 from mgm.version import STORE
 from mgm.video.crop import Crop
-from mgm.video.motion import Motion, cells, reference_distance
+from mgm.video.motion import Motion, cells, reference_distance, touched
 
 # Bytes of a video's pixels, up to which its frames stay in memory once they are read.
 SMALL = 500_000
@@ -83,11 +83,6 @@ class Facts:
             return self.source_height, self.source_width
         return self.height, self.width
 
-    @property
-    def small(self) -> bool:
-        """Return whether frames stay in memory once read. Toy sets are read thousands of times."""
-        return 3 * self.frames * self.height * self.width <= SMALL
-
 
 class Track:
     """The motion of a video's frames, and where they lie in the store.
@@ -99,6 +94,8 @@ class Track:
         has_mv_T: True for frames with motion information.
         time_T: times of the source's pictures in seconds, as FFmpeg shows them. NaN: it has none.
         offset_N, size_N, crc_N: of each frame's JPEG in the store's mp4.
+        small: whether what is read stays in memory. Toy sets are read thousands of times.
+        pixels: frames of a small video that were read, by number (`mgm.video.store.read_clips`).
     """
 
     def __init__(self, path: str | Path, data: bytes | None = None):
@@ -113,13 +110,13 @@ class Track:
         self.path, self.data = str(path), data
         try:
             with self._open() as file, zipfile.ZipFile(file) as archive:
-                facts = json.loads(archive.read("facts.json"))
-                if (found := facts.pop("format", 1)) != STORE:
+                about = json.loads(archive.read("facts.json"))
+                if (found := about.pop("format", 1)) != STORE:
                     raise NoMotion(
                         f"{self.path}: has format {found}, and this mgm reads {STORE}; run the "
                         "same `mgm prepare` again"
                     )
-                self.facts = Facts(**facts)
+                self.facts = Facts(**about)
                 # An .npy file ends with the values.
                 table, own = archive.read("frames.npy"), self.facts.frames * FRAME.itemsize
                 frames = np.frombuffer(table, FRAME, offset=len(table) - own)
@@ -137,7 +134,8 @@ class Track:
         self._frames, packed_N = frames, frames["packed"].astype(np.int64)
         self._start_N = end - np.cumsum(packed_N[::-1])[::-1]
         self.has_mv_T = packed_N > 0
-        # Frames of a small video that were read, by number (`mgm.video.store.read_clips`).
+        facts = self.facts
+        self.small = 3 * facts.frames * facts.height * facts.width <= SMALL
         self.pixels = dict[int, np.ndarray]()
         self.time_T, self.crc_N = frames["time"], frames["crc"]
         self.offset_N, self.size_N = frames["offset"], frames["size"]
@@ -189,44 +187,50 @@ class Track:
         """Return the motion of frames that the video has.
 
         Args:
-            crop, size, frame: return it under a crop (`Motion.under`).
+            crop, size, frame: return it under a crop (`Motion.under`). Nothing checks that it fits.
         """
-        stored = self._stored[index_T] if self.facts.small else self._read(index_T)
-        # The cells of a crop are few, and become floats after they are chosen.
-        own = stored.cut(crop, size, frame) if crop else stored
-        scale = np.float32(1 if own.vectors_THW2.dtype == np.float16 else 1 / UNITS)
-        table, moved_T = self._frames[index_T], own.has_mv_T
+        if self.small:
+            vectors_THW2, reach_THW = (x[index_T] for x in self._whole)
+        else:
+            vectors_THW2, reach_THW = self._read(index_T)
+        if crop:
+            # The cells of a crop are few, and become floats after they are chosen.
+            crop, part = touched(crop, size, frame, self.facts.size)
+            vectors_THW2, reach_THW = vectors_THW2[part], reach_THW[part]
+        scale = np.float32(1 if vectors_THW2.dtype == np.float16 else 1 / UNITS)
+        table, moved_T = self._frames[index_T], self.has_mv_T[index_T]
         past_T, future_T = (np.where(moved_T, table[x], 1) for x in ("past", "future"))
-        reach_THW = own.distance_THW
         distance_THW = np.where(reach_THW == 1, future_T[:, None, None], past_T[:, None, None])
         np.subtract(reach_THW, 1, out=distance_THW, where=reach_THW > 1, casting="unsafe")
-        return replace(
-            own,
-            vectors_THW2=np.multiply(own.vectors_THW2, scale, dtype=np.float32),
-            distance_THW=distance_THW.astype(np.float32),
-            kind_T=self.kind_T[index_T],
-            time_T=self.time_T[index_T],
+        return Motion(
+            np.multiply(vectors_THW2, scale, dtype=np.float32),
+            distance_THW.astype(np.float32),
+            moved_T,
+            self.facts.size,
+            crop,
+            size,
+            self.kind_T[index_T],
+            self.time_T[index_T],
         )
 
     @cached_property
-    def _stored(self) -> Motion:
+    def _whole(self) -> tuple[np.ndarray, np.ndarray]:
         """The motion of all frames of a small video, as it is stored."""
         return self._read(np.arange(len(self)))
 
-    def _read(self, index_T: np.ndarray) -> Motion:
-        """Read the motion of frames as it is stored.
+    def _read(self, index_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Read frames' motion as it is stored: vectors in `UNITS`, or flow, and their reaches.
 
-        Its vectors are in units, and its distances are reaches (`mgm.video.motion.rasterise`).
+        The reaches are those of `mgm.video.motion.rasterise`.
         """
-        sides, moved_T = self.facts.size, self.has_mv_T[index_T]
-        rows, columns = map(cells, sides)
+        rows, columns = map(cells, self.facts.size)
         kind = "<i2" if self.facts.vectors in ("source", "h264") else "<f2"
         # dx and dy lie apart in memory, which is faster to compute with.
         vectors_2THW = np.zeros((2, len(index_T), rows, columns), kind)
         reach_THW = np.zeros((len(index_T), rows, columns), np.uint8)
         try:
             with self._open() as file:
-                for t in np.flatnonzero(moved_T).tolist():
+                for t in np.flatnonzero(self.has_mv_T[index_T]).tolist():
                     file.seek(int(self._start_N[index_T[t]]))
                     data = zlib.decompress(file.read(int(self._frames["packed"][index_T[t]])))
                     vectors = np.frombuffer(data, kind, 2 * rows * columns)
@@ -239,7 +243,7 @@ class Track:
                         reach_THW[t] = bits.reshape(rows, columns)
         except (OSError, ValueError, zlib.error) as error:
             raise NoMotion(f"{self.path}: its motion cannot be read ({error})") from None
-        return Motion(np.moveaxis(vectors_2THW, 0, 3), reach_THW, moved_T, sides)
+        return np.moveaxis(vectors_2THW, 0, 3), reach_THW
 
     def _open(self) -> BinaryIO:
         return open(self.path, "rb", 0) if self.data is None else BytesIO(self.data)
@@ -249,8 +253,9 @@ def read_track(path: str) -> Track:
     """Return a track, from memory if its file has not changed. Small sets read them again."""
     try:
         stat = os.stat(path)
-    except OSError as error:
-        raise NoMotion(f"{path}: cannot be read ({error.strerror})") from None
+    except OSError:
+        # It says why.
+        return Track(path)
     return _kept(path, stat.st_size, stat.st_mtime_ns)
 
 

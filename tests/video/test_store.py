@@ -15,7 +15,7 @@ import torch
 from mgm.errors import UserError
 from mgm.spec import Clips
 from mgm.video import decode, store
-from mgm.video.clip import Crop, cut
+from mgm.video.crop import Crop, cut
 from mgm.video.decode import read
 from mgm.video.planes import frames_of, no_planes
 from mgm.video.track import Track
@@ -77,7 +77,7 @@ def test_clips_are_the_crops_of_whole_frames_and_a_shared_frame_is_decoded_once(
     height = track.facts.height
     crops = [Crop(0, 2, height - 3, height - 3, True), Crop(3, 5, 61, 80)]
     (whole_NHWC,) = store.read_clips(mp4, track, [np.arange(len(track))], None, 0)
-    decoded = list(store._rgb(mp4, track, np.array(index_VT)))
+    decoded = list(store._frames(mp4, track, index_VT, rgb=True))
     assert len(decoded) == 5
     clips_VTHWC = store.read_clips(mp4, track, index_VT, crops, 56)
     for index_T, crop, clip_THWC in zip(index_VT, crops, clips_VTHWC):

@@ -10,7 +10,8 @@ from PIL import Image
 from mgm.errors import UserError
 from mgm.spec import Clips
 from mgm.video import transform
-from mgm.video.clip import Clip, Crop, resize
+from mgm.video.clip import Clip
+from mgm.video.crop import Crop, resize
 from mgm.video.motion import Motion
 from mgm.video.transform import multiscale, resized
 
