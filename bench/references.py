@@ -25,7 +25,7 @@ import numpy as np
 from mgm.masking import Grid, make_boxes
 from mgm.video.decode import Source
 from mgm.video.motion import Motion
-from mgm.video.references import NO_REFERENCES
+from mgm.video.references import NO_REFERENCES, luma
 from mgm.video.track import Track, TrackWriter
 
 SPEEDS, REFERENCES = (1.25, 2.37, 3.5), (1, 3, 16)
@@ -72,7 +72,7 @@ def tracks(path: Path, most: int) -> tuple[list[Track], np.ndarray, list[float]]
             cells = picture.cells()
             spent[n] += time.process_time() - start
             writer.add(picture.kind, *cells)
-        own_HW, start = picture.luma(picture.frame), time.process_time()
+        own_HW, start = luma(picture.frame), time.process_time()
         left_HW, _ = picture.residual()
         spent[3] += time.process_time() - start
         if before_HW is not None and picture.vectors is not None:

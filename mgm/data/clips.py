@@ -70,6 +70,7 @@ class Training:
         if mask and mask.guidance == "shuffled" and len(videos) < 2:
             raise UserError("mask.guidance shuffled needs two training videos, and there is one")
         self.per_video, self.guided = augment.repeats, info.guided
+        self.method = mask.method if mask else "codec"
         # It imports optional packages, which takes seconds that workers need not take.
         self.augmentation = ClipAugmentation(augment) if augment.rand or augment.erasing else None
         self.blank = blank_clip(self.clips)
@@ -144,7 +145,7 @@ class Training:
             other = self.videos[guide]
             try:
                 with other.named():
-                    track = read_track(other.track(self.mask.method))
+                    track = read_track(other.track(self.method))
                     motions.append(track.motion(*of_guide, size, (other.height, other.width)))
             except UserError as error:
                 lost[guide] = error

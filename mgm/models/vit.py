@@ -6,6 +6,7 @@ Parameters have the names of the official codes, so that their weights can be lo
 Sources: MCG-NJU/VideoMAE, modeling_pretrain.py and modeling_finetune.py; Bertasius et al., 2021.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -106,19 +107,6 @@ class Attention(nn.Module):
         return self.proj(out_BNVD.transpose(1, 2).flatten(2))
 
 
-class Mlp(nn.Module):
-    """Two linear layers with a GELU between them."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (..., width)."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class Block(nn.Module):
     """Pre-norm transformer block.
 
@@ -130,7 +118,8 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = Mlp(width)
+        fc1, fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(OrderedDict(fc1=fc1, gelu=nn.GELU(), fc2=fc2))
         self.drop_path = drop_path
 
     def forward(self, x_BLD: Tensor, last: int = 0) -> Tensor:

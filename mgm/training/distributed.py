@@ -92,7 +92,7 @@ def barrier() -> None:
 
 def gather(value: T) -> list[T]:
     """Return the objects of all processes, by rank."""
-    if world_size() == 1:
+    if not dist.is_initialized():
         return [value]
     gathered: list[Any] = [None] * world_size()
     dist.all_gather_object(gathered, value)
@@ -101,7 +101,7 @@ def gather(value: T) -> list[T]:
 
 def of_main(value: T) -> T:
     """Return rank 0's object, with its tensors on the CPU. Those of other ranks do not count."""
-    if world_size() == 1:
+    if not dist.is_initialized():
         return value
     # First without the contents of tensors, which have no copy then.
     sent: list[Any] = [tree_map(_bare, value)]
@@ -121,16 +121,17 @@ def _empty(value: Any) -> Any:
     return torch.empty_like(value, device="cpu") if isinstance(value, Tensor) else value
 
 
-def sum_of(tensor: Tensor) -> Tensor:
-    """Replace a tensor by its sum over all processes."""
-    if world_size() > 1:
-        dist.all_reduce(tensor)
-    return tensor
+def mean_of(tensor: Tensor) -> Tensor:
+    """Return a tensor's mean over all processes. The tensor itself becomes the sum."""
+    if not dist.is_initialized():
+        return tensor
+    dist.all_reduce(tensor)
+    return tensor / dist.get_world_size()
 
 
 def largest(*values: int) -> list[int]:
     """Return the maximum of each number over all processes."""
-    if world_size() == 1:
+    if not dist.is_initialized():
         return [*values]
     numbers = torch.tensor(values)
     dist.all_reduce(numbers, dist.ReduceOp.MAX)

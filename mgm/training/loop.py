@@ -249,7 +249,7 @@ def _means(computed: Sequence[dict[str, Tensor]], host: dict[str, Tensor]) -> di
     means = {name: x.float().mean() for name, x in every.items()}
     if "guide_hidden_B" in host:
         means["coverage"] = host["guide_hidden_B"].mean().to(means["loss"].device)
-    mean_N = distributed.sum_of(torch.stack(list(means.values()))) / distributed.world_size()
+    mean_N = distributed.mean_of(torch.stack(list(means.values())))
     return dict(zip(means, mean_N.tolist()))
 
 

@@ -1,8 +1,9 @@
 """Decode a video file that mgm did not write, once and from its start.
 
-Frame i is the i-th picture that FFmpeg shows, whatever its time. Quarter turns, mirroring and
-cropping in metadata are applied to frames and vectors, as players do. Pixels of any depth become
-8-bit RGB. Sample aspect ratios are ignored.
+Frame i is the i-th picture that FFmpeg shows, whatever its time. Quarter turns and mirroring in
+metadata, and the codec's cropping, are applied to frames and vectors, as players do. Cropping that
+only the container states (a clean aperture) is not. Pixels of any depth become 8-bit RGB. Sample
+aspect ratios are ignored.
 
 Decoding uses one thread. With frame threads, the exported vectors differ from run to run, and a
 decoder that stops early can hang.
@@ -11,14 +12,14 @@ decoder that stops early can hang.
 import re
 import struct
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from io import BytesIO
 from itertools import product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import av
 import numpy as np
@@ -64,8 +65,6 @@ NO_VECTORS = np.empty(0, [(name, "<i4") for name in COLUMNS])
 PACKET = np.dtype([("time_s", "<f8"), ("size", "<u4"), ("key", "?"), ("position", "<i8")])
 MESSAGES = 100  # bytes: larger packets have a picture
 MOST_DAMAGED = 0.05  # share of a file's packets that may not decode
-# Matroska's elements of the pixels that are not shown: bottom, top, left and right.
-CROPPING = (b"\x54\xaa", b"\x54\xbb", b"\x54\xcc", b"\x54\xdd")
 JUMP = 10  # medians of the time between pictures. Longer ones are pauses, or joined files
 
 
@@ -75,7 +74,6 @@ class Picture:
     Attributes:
         kind: picture type: "I", "P", "B" or another of FFmpeg's.
         references: pictures that its vectors may point to, as the decoder has them.
-        aperture: left and top in these of the part that is shown.
         rotation: how the picture is turned and mirrored to be shown upright.
         vectors: exported motion vectors. None: the picture has no motion information.
     """
@@ -87,10 +85,9 @@ class Picture:
         rotation: Rotation = UPRIGHT,
         corner: tuple[int, int] = (0, 0),
         references: References = NO_REFERENCES,
-        aperture: tuple[int, int] = (0, 0),
     ):
         self.frame, self.kind, self.codec = frame, PictureType(frame.pict_type).name, codec
-        self.references, self.aperture = references, aperture
+        self.references = references
         # `frame.side_data` would create a reference cycle with the frame. Then pictures would stay
         # in memory until Python's cycle collector runs.
         data: Any = SideDataContainer(frame)  # type: ignore[call-arg]
@@ -129,77 +126,16 @@ class Picture:
         """Return motion_HW2 and reach_HW of the frame as shown (`rasterise`), if it has motion."""
         if self.vectors is None:
             return ()
-        sides = self.frame.height, self.frame.width
-        return rasterise(self.vectors, *sides, self.rotation, self._reach(self.vectors))
-
-    def _reach(self, vectors: np.ndarray) -> np.ndarray | None:
-        """Return how far vectors reach. None: to the nearest I- and P-pictures."""
-        if all(far < 2 for side in self.references for far, _ in side):
-            return None
-        return reach(vectors, self.luma(self.frame), self._found)
-
-    @property
-    def _found(self) -> list[list[tuple[int, np.ndarray]]]:
-        """The luma of the pictures that vectors may point to."""
-        return [[(far, self.luma(frame)) for far, frame in side] for side in self.references]
+        reach_N = reach(self.vectors, self.frame, self.references)
+        return rasterise(self.vectors, self.frame.height, self.frame.width, self.rotation, reach_N)
 
     def residual(self) -> tuple[np.ndarray, np.ndarray]:
         """Return residual_HW of the frame as shown, and intra_HW, its cells without a vector."""
         vectors = NO_VECTORS if self.vectors is None else self.vectors
-        left_HW = residual(vectors, self.luma(self.frame), self._found, self.codec == "h264")
+        left_HW = residual(vectors, self.frame, self.references, self.codec == "h264")
         sides, ones_N = (self.frame.height, self.frame.width), np.ones(len(vectors), np.uint8)
         _, has_HW = rasterise(vectors, *sides, self.rotation, ones_N)
         return self.rotation.apply(left_HW), has_HW == 0
-
-    def luma(self, frame: av.VideoFrame) -> np.ndarray:
-        """Return the part of a frame's luma that this picture shows, (H, W) uint8, not turned."""
-        left, top = self.aperture if frame is not self.frame else (0, 0)
-        return luma(frame)[top : top + self.frame.height, left : left + self.frame.width]
-
-
-def _aperture(stream: Any, frame: av.VideoFrame) -> tuple[int, int, av.filter.Graph] | None:
-    """Return left and top of the part that players show, and a filter that cuts it out of frames.
-
-    FFmpeg's program crops to it, but its decoders do not. None: all of a frame is shown.
-    """
-    bottom, top, left, right = _cropping(stream)
-    width, height = frame.width - left - right, frame.height - top - bottom
-    if min(width, height) < 1 or (width, height) == (frame.width, frame.height):
-        return None
-    # FFmpeg crops at whole pixels of chroma.
-    left -= left % (16 // frame.format.chroma_width(16))
-    top -= top % (16 // frame.format.chroma_height(16))
-    graph = av.filter.Graph()
-    base, form = frame.time_base or Fraction(1, 1000), frame.format
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=form, time_base=base)
-    crop = graph.add("crop", f"w={width}:h={height}:x={left}:y={top}")
-    source.link_to(crop)
-    crop.link_to(graph.add("buffersink"))
-    graph.configure()
-    return left, top, graph
-
-
-def _cropping(stream: Any) -> list[int]:
-    """Return how many pixels are not shown at the bottom, the top, the left and the right.
-
-    MP4 states a clean aperture, and Matroska a PixelCrop. FFmpeg reads both, but PyAV shows
-    neither. So this has FFmpeg write the head of a Matroska file of the stream, and looks there.
-    """
-    head, sides = BytesIO(), list[int]()
-    # What cannot be written there has no such field.
-    with suppress(av.FFmpegError, ValueError), av.open(head, "w", format="matroska") as file:
-        file.add_stream_from_template(stream)
-        file.start_encoding()
-    # They follow the elements of width and height. Each is an identifier, a length and a number.
-    start = b""
-    for name, size in zip((b"\xb0", b"\xba"), (stream.width, stream.height)):
-        length = max((size.bit_length() + 7) // 8, 1)
-        start += name + bytes([0x80 | length]) + size.to_bytes(length)
-    rest = head.getvalue().partition(start)[2][:64]
-    for name in CROPPING:
-        found = re.search(name + rb"(?:\x81(.)|\x82(..))", rest, re.DOTALL)
-        sides.append(int.from_bytes(found[1] or found[2]) if found else 0)
-    return sides
 
 
 class Source:
@@ -248,27 +184,13 @@ class Source:
 
     def __iter__(self) -> Iterator[Picture]:
         """Yield the pictures, and close the file. Its end is checked too."""
-        rotation, corner, aperture, place = UPRIGHT, (0, 0), None, (0, 0)
+        rotation, corner = UPRIGHT, (0, 0)
         with closing(self.container):
             for frame, references in referring(self._frames(), self.order):
                 if not self.kinds:
-                    try:
-                        frame.reformat(16, 16, "rgb24")
-                    except av.FFmpegError:  # such as BT.2020 with constant luminance
-                        space = f"(space {frame.colorspace})"
-                        raise UserError(
-                            f"{self.path}: FFmpeg cannot convert its colours {space} to RGB"
-                        ) from None
-                    corner = self._corner(frame) if self.motion else corner
-                    if aperture := _aperture(self.stream, frame):
-                        place = aperture[:2]
-                        corner = (corner[0] + place[0], corner[1] + place[1])
-                shown = frame
-                if aperture:
-                    # The part has the frame's vectors.
-                    aperture[2].push(frame)
-                    shown = cast(av.VideoFrame, aperture[2].pull())
-                picture = Picture(shown, self.codec, rotation, corner, references, place)
+                    self._require_colours(frame)
+                    corner = self._corner(frame)
+                picture = Picture(frame, self.codec, rotation, corner, references)
                 if not self.kinds:
                     self.size, rotation = picture.size, picture.rotation
                 if (picture.size, picture.rotation) != (self.size, rotation):
@@ -280,14 +202,27 @@ class Source:
                 self.times.append(frame.time if frame.time is not None else np.nan)
                 self.interlaced += frame.interlaced_frame
                 yield picture
+        self._require_most()
+        if self.stated:
+            self._require_whole()
+
+    def _require_colours(self, frame: av.VideoFrame) -> None:
+        """Check that FFmpeg converts a frame's colours. BT.2020 may have constant luminance."""
+        try:
+            frame.reformat(16, 16, "rgb24")
+        except av.FFmpegError:
+            raise UserError(
+                f"{self.path}: FFmpeg cannot convert its colours (space {frame.colorspace}) to RGB"
+            ) from None
+
+    def _require_most(self) -> None:
+        """Check that most packets have decoded."""
         if not self.kinds:
             raise UserError(f"{self.path}: no picture decodes")
         # MP4 lists all packets, also those that were cut off, and those that an edit list hides.
         total = max(self.packets, self.listed) if self.cut_off else self.packets
         if (lost := self.damaged + total - self.packets) > MOST_DAMAGED * total:
             raise UserError(f"{self.path}: {lost:,} of {total:,} packets do not decode")
-        if self.stated:
-            self._require_whole()
 
     def _stated(self, form: str) -> float:
         """Return the duration in seconds that the file's head states, if it lists no packets."""
@@ -364,8 +299,10 @@ class Source:
         compares.
         """
         context = self.stream.codec_context
+        if not self.motion or context.name != "h264":
+            return 0, 0
         down, across = context.coded_height - shown.height, context.coded_width - shown.width
-        if context.name != "h264" or (down <= 0 and across <= 0):
+        if down <= 0 and across <= 0:
             return 0, 0
         uncropped = Source(self.path, motion=False, apply_cropping="0")
         with closing(uncropped.container):
@@ -478,7 +415,7 @@ def residual_share(path: str | Path, frames: set[int]) -> float:
     """
     before_HW, shares = None, list[float]()
     for number, picture in enumerate(Source(path)):
-        own_HW = picture.luma(picture.frame).astype(np.int16)
+        own_HW = luma(picture.frame).astype(np.int16)
         told = number in frames and not picture.frame.interlaced_frame
         if told and before_HW is not None and (change := float(np.abs(own_HW - before_HW).mean())):
             shares.append(float(np.abs(picture.residual()[0]).mean()) / change)

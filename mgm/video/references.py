@@ -7,7 +7,7 @@ the nearest I- and P-pictures.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -264,21 +264,22 @@ def referring(
         yield window.take()
 
 
-def reach(
-    vectors: np.ndarray, luma_HW: np.ndarray, references: Sequence[Sequence[tuple[int, np.ndarray]]]
-) -> np.ndarray:
-    """Return how far each vector reaches, uint8 (`References`).
+def reach(vectors: np.ndarray, frame: av.VideoFrame, references: References) -> np.ndarray:
+    """Return how far each vector of a picture reaches, uint8 (`References`).
 
     Args:
         vectors: as FFmpeg exports them, in pixels of the picture.
-        luma_HW: of the picture.
-        references: those of the past and of the future, with their luma.
     """
+    future_N = vectors["source"] > 0
+    reach_N = future_N.astype(np.uint8)
+    # Without a choice, all reach to the nearest I- or P-picture.
+    if all(far < 2 for side in references for far, _ in side):
+        return reach_N
     import cv2
 
     remap: Any = cv2.remap  # its types lack the None of one map
-    future_N, scale_N = vectors["source"] > 0, np.maximum(vectors["motion_scale"], 1)
-    reach_N, motion_N2 = future_N.astype(np.uint8), np.empty((len(vectors), 2), np.float32)
+    luma_HW, scale_N = luma(frame), np.maximum(vectors["motion_scale"], 1)
+    motion_N2 = np.empty((len(vectors), 2), np.float32)
     np.divide(vectors["motion_x"], scale_N, out=motion_N2[:, 0], casting="same_kind")
     np.divide(vectors["motion_y"], scale_N, out=motion_N2[:, 1], casting="same_kind")
     moves_N = np.einsum("ni,ni->n", motion_N2, motion_N2) > 1
@@ -298,11 +299,9 @@ def reach(
         own_NP = remap(luma_HW, place_NP2, None, cv2.INTER_NEAREST)
         place_NP2 += motion_N2[chosen, None]
         error_KN = np.empty((len(found), len(part)), np.float32)
-        for error_N, (_, other_HW) in zip(error_KN, found):
-            other_NP = remap(
-                other_HW, place_NP2, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
-            difference_NP = cv2.absdiff(own_NP, other_NP)
+        for error_N, (_, other) in zip(error_KN, found):
+            how: Any = {"interpolation": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
+            difference_NP = cv2.absdiff(own_NP, remap(luma(other), place_NP2, None, **how))
             error_N[:] = cv2.reduce(difference_NP, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
         error_KN[0] *= BETTER
         reach_N[chosen] = np.array([one for one, _ in found], np.uint8)[error_KN.argmin(0)]
@@ -310,10 +309,7 @@ def reach(
 
 
 def residual(
-    vectors: np.ndarray,
-    luma_HW: np.ndarray,
-    references: Sequence[Sequence[tuple[int, np.ndarray]]],
-    half: bool,
+    vectors: np.ndarray, frame: av.VideoFrame, references: References, half: bool
 ) -> np.ndarray:
     """Return what motion compensation leaves of a picture, (H, W) int16.
 
@@ -321,10 +317,11 @@ def residual(
     vector, which is intra-coded, it is what differs from the cell's mean.
 
     Args:
-        vectors, luma_HW, references: see `reach`.
+        vectors: see `reach`.
         half: half pixels are those of H.264. Otherwise they are bilinear.
     """
-    reach_N, future_N = reach(vectors, luma_HW, references), vectors["source"] > 0
+    luma_HW, future_N = luma(frame), vectors["source"] > 0
+    reach_N = reach(vectors, frame, references)
     (height, width), own_HW = luma_HW.shape, luma_HW.astype(np.float32)
     made = list[tuple[np.ndarray, np.ndarray]]()
     for side_N, found, sign in zip((~future_N, future_N), references, (-1, 1)):
@@ -333,9 +330,9 @@ def residual(
         side = vectors[side_N], height, width, UPRIGHT, place[reach_N[side_N]]
         moved_HW2, place_HW = rasterise(*side)
         predicted_HW = np.zeros_like(own_HW)
-        for number, (_, other_HW) in enumerate(found, start=1):
+        for number, (_, other) in enumerate(found, start=1):
             if (here_HW := place_HW == number).any():
-                other_HW = _moved(other_HW, sign * moved_HW2, half)
+                other_HW = _moved(luma(other), sign * moved_HW2, half)
                 np.copyto(predicted_HW, other_HW, where=_pixels(here_HW, luma_HW))
         made.append((predicted_HW, place_HW > 0))
     (past_HW, has_past_HW), (future_HW, has_future_HW) = made
@@ -374,9 +371,8 @@ def _moved(luma_HW: np.ndarray, source_HW2: np.ndarray, half: bool) -> np.ndarra
     import cv2
 
     remap: Any = cv2.remap
-    place_HW2 = _pixels(source_HW2, luma_HW) + np.indices(luma_HW.shape, np.float32)[
-        ::-1
-    ].T.swapaxes(0, 1)
+    y_HW, x_HW = np.indices(luma_HW.shape, np.float32)
+    place_HW2 = _pixels(source_HW2, luma_HW) + np.stack([x_HW, y_HW], 2)
     if half:
         luma_HW, place_HW2 = _doubled(luma_HW), 2 * place_HW2
     return remap(luma_HW, place_HW2, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

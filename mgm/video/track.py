@@ -91,6 +91,7 @@ class Track:
 
     Attributes:
         facts: the video's facts.
+        frame: height and width of the frames whose pixels the vectors are in.
         has_mv_T: True for frames with motion information.
         time_T: times of the source's pictures in seconds, as FFmpeg shows them. NaN: it has none.
         offset_N, size_N, crc_N: of each frame's JPEG in the store's mp4.
@@ -134,7 +135,7 @@ class Track:
         self._frames, packed_N = frames, frames["packed"].astype(np.int64)
         self._start_N = end - np.cumsum(packed_N[::-1])[::-1]
         self.has_mv_T = packed_N > 0
-        facts = self.facts
+        facts, self.frame = self.facts, self.facts.size
         self.small = 3 * facts.frames * facts.height * facts.width <= SMALL
         self.pixels = dict[int, np.ndarray]()
         self.time_T, self.crc_N = frames["time"], frames["crc"]
@@ -157,7 +158,7 @@ class Track:
         return self.facts.frames
 
     def __repr__(self) -> str:
-        height, width = self.facts.size
+        height, width = self.frame
         return (
             f"Track({self.path}: {self.facts.vectors}, {len(self)} frames of {height} x {width}, "
             f"{int(self.has_mv_T.sum())} with motion)"
@@ -195,7 +196,7 @@ class Track:
             vectors_THW2, reach_THW = self._read(index_T)
         if crop:
             # The cells of a crop are few, and become floats after they are chosen.
-            crop, part = touched(crop, size, frame, self.facts.size)
+            crop, part = touched(crop, size, frame, self.frame)
             vectors_THW2, reach_THW = vectors_THW2[part], reach_THW[part]
         scale = np.float32(1 if vectors_THW2.dtype == np.float16 else 1 / UNITS)
         table, moved_T = self._frames[index_T], self.has_mv_T[index_T]
@@ -206,7 +207,7 @@ class Track:
             np.multiply(vectors_THW2, scale, dtype=np.float32),
             distance_THW.astype(np.float32),
             moved_T,
-            self.facts.size,
+            self.frame,
             crop,
             size,
             self.kind_T[index_T],
@@ -223,7 +224,7 @@ class Track:
 
         The reaches are those of `mgm.video.motion.rasterise`.
         """
-        rows, columns = map(cells, self.facts.size)
+        rows, columns = map(cells, self.frame)
         kind = "<i2" if self.facts.vectors in ("source", "h264") else "<f2"
         # dx and dy lie apart in memory, which is faster to compute with.
         vectors_2THW = np.zeros((2, len(index_T), rows, columns), kind)

@@ -1,7 +1,6 @@
 """Foreign files: frame i is the i-th picture that FFmpeg shows, and vectors are as it exports."""
 
 import os
-import re
 import shutil
 import struct
 from contextlib import suppress
@@ -393,46 +392,3 @@ def test_a_name_like_an_address_and_a_title_in_another_encoding_are_no_errors(
     latin = Path("title.mkv").read_bytes().replace("caf\u00e9".encode(), b"caf\xe9 ")
     Path("title.mkv").write_bytes(latin)
     assert probe("title.mkv").frames == 4
-
-
-def test_a_clean_aperture_is_cut_out_of_frames_and_vectors(tmp_path):
-    """An MP4's box `clap` states it: here 96 x 64 of 160 x 96 pixels, 8 and 16 off the centre."""
-    plain = write_video(tmp_path / "plain.mp4", moving_square(12, 96, 160, side=32), bf=0)
-    data = Path(plain).read_bytes()
-    clap = struct.pack(">I4s8i", 40, b"clap", 96, 1, 64, 1, -16, 2, 8, 1)
-    # It ends the description of the video. All boxes around it are larger then.
-    at = data.index(b"avc1", data.index(b"stsd")) - 4
-    end = at + struct.unpack_from(">I", data, at)[0]
-    data = bytearray(data[:end] + clap + data[end:])
-    struct.pack_into(">I", data, at, end + 40 - at)
-    for name in (b"stsd", b"stbl", b"minf", b"mdia", b"trak", b"moov"):
-        place = data.index(name) - 4
-        struct.pack_into(">I", data, place, struct.unpack_from(">I", data, place)[0] + 40)
-    (tmp_path / "clap.mp4").write_bytes(data)
-    whole, part = read(plain), read(tmp_path / "clap.mp4")
-    top, left = (96 - 64) // 2 + 8, (160 - 96) // 2 - 8
-    own_THWC = whole.frames_THWC[:, top : top + 64, left : left + 96]
-    # Chroma is interpolated from inside the part, at its edges.
-    np.testing.assert_array_equal(part.frames_THWC[:, 2:-2, 2:-2], own_THWC[:, 2:-2, 2:-2])
-    own_THW2 = whole.motion_THW2[:, top // 8 : top // 8 + 8, left // 8 : left // 8 + 12]
-    np.testing.assert_array_equal(part.motion_THW2, own_THW2)
-    assert own_THW2.any()
-    assert probe(tmp_path / "clap.mp4").height == 64
-
-
-def test_matroska_states_what_is_shown_too(tmp_path):
-    """192 x 144 pixels without 16, 24, 32 and 8 at the left, the top, the right and the bottom."""
-    cropped, whole = REPORTED / "pixelcrop.mkv", tmp_path / "whole.mkv"
-    whole.write_bytes(re.sub(rb"(\x54[\xaa\xbb\xcc\xdd]\x81).", rb"\1\0", cropped.read_bytes()))
-    part, own = read(cropped), read(whole)
-    assert (part.height, part.width, own.height, own.width) == (112, 144, 144, 192)
-    own_THWC = own.frames_THWC[:, 24:136, 16:160]
-    np.testing.assert_array_equal(part.frames_THWC[:, 2:-2, 2:-2], own_THWC[:, 2:-2, 2:-2])
-    np.testing.assert_array_equal(part.motion_THW2, own.motion_THW2[:, 3:17, 2:20])
-    assert part.motion_THW2.any()
-    # A side without pixels to cut off may not be stated.
-    left = tmp_path / "left.mkv"
-    left.write_bytes(cropped.read_bytes().replace(b"\x54\xcc\x81\x10", b"\x54\xcc\x81\x00"))
-    np.testing.assert_array_equal(
-        read(left).frames_THWC[:, :, 16:][:, 2:-2, 2:], part.frames_THWC[:, 2:-2, 2:]
-    )
