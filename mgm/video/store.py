@@ -288,6 +288,7 @@ def _frames(
             frames = TOOLS.decoder.decode(av.Packet(data))
             if [(frame.height, frame.width) for frame in frames] != [(facts.height, facts.width)]:
                 raise UserError(f"{path}: frame {index} is not a JPEG of its track's size")
+            pixels: Any
             if rgb:
                 pixels = TOOLS.converter.reformat(frames[0], format="rgb24", threads=1).to_ndarray()
                 if track.small:

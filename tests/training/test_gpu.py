@@ -10,7 +10,7 @@ import torch
 
 from mgm.dag.workflow import Workflow
 from mgm.data import loader
-from mgm.data.clips import PLANES
+from mgm.data.clips import PLANES, Training
 from mgm.data.index import read_index
 from mgm.data.loader import Reading, on_device, training_batches
 from mgm.models import build_classifier, build_mae
@@ -188,7 +188,7 @@ def test_planes_are_converted_by_one_graph():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_waiting_is_time_without_a_batch(data, workers, monkeypatch):
     """A slow reader is waited for. With a worker, a slow step waits for nothing."""
-    videos, real = read_index(data).train, loader.training_clips
+    videos, real = read_index(data).train, Training.write
     for reads_s, computes_s in ((0.05, 0.0), (0.0, 0.05)):
         reading = Reading()
 
@@ -196,7 +196,7 @@ def test_waiting_is_time_without_a_batch(data, workers, monkeypatch):
             time.sleep(reads_s)
             return real(*how)
 
-        monkeypatch.setattr(loader, "training_clips", slow)
+        monkeypatch.setattr(Training, "write", slow)
         made = training_batches(videos, PRETRAIN.clips, 0, 2, workers=workers, reading=reading)
         next(made)
         reading.waited_s = 0.0
