@@ -365,7 +365,7 @@ def read(
     source, writer, reformatter = Source(path, motion), TrackWriter(), VideoReformatter()
     if motion:
         source.require_vectors()
-    frame_of, left_of = dict[int, np.ndarray](), dict[int, tuple[np.ndarray, np.ndarray]]()
+    frame_of, left_of, intra_of = (dict[int, np.ndarray]() for _ in range(3))
     for index, picture in enumerate(source):
         chosen = wanted is None or index in wanted
         if chosen:
@@ -376,7 +376,7 @@ def read(
                     f"{path}: frame {index} is interlaced, so its residual is not known; "
                     "deinterlace the file: ffmpeg -vf bwdif"
                 )
-            left_of[index] = picture.residual()
+            left_of[index], intra_of[index] = picture.residual()
         writer.add(picture.kind, *(picture.cells() if chosen else ()))
         # The distances of the last B-frames depend on the next reference. A file of I-frames alone
         # is known at its second kind of picture.
@@ -386,12 +386,24 @@ def read(
     if index_T is None:
         index_T = np.arange(len(frame_of))
     _require_frames(source, index_T)
-    frames_THWC = np.stack([frame_of[index] for index in index_T.tolist()])
-    clip = Clip(frames_THWC, _track(source, writer).motion(index_T) if motion else None)
+    clip = Clip(
+        _stacked(frame_of, index_T), _track(source, writer).motion(index_T) if motion else None
+    )
     if not residual:
         return clip
-    left_THW, intra_THW = map(np.stack, zip(*(left_of[index] for index in index_T.tolist())))
-    return replace(clip, residual_THW=left_THW, intra_THW=intra_THW)
+    return replace(
+        clip, residual_THW=_stacked(left_of, index_T), intra_THW=_stacked(intra_of, index_T)
+    )
+
+
+def _stacked(array_of: dict[int, np.ndarray], index_T: np.ndarray) -> np.ndarray:
+    """Return the arrays of frames in this order. The dictionary is emptied, to save memory."""
+    one = next(iter(array_of.values()))
+    stacked = np.empty((len(index_T), *one.shape), one.dtype)
+    while array_of:
+        index, array = array_of.popitem()
+        stacked[index_T == index] = array
+    return stacked
 
 
 def source_track(path: str | Path) -> Track:
