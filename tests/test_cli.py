@@ -158,7 +158,7 @@ def test_a_missing_extra_names_what_to_install(mgm, monkeypatch, tmp_path):
     ("closed", "status"), [("<&-", 2), (">&-", 0), ("2>&-", 2), ("<&- >&- 2>&-", 0)]
 )
 def test_closed_streams_change_no_status(closed, status):
-    words = "report nowhere" if status else "--help"
+    words = "run nowhere.json" if status else "--help"
     command = f"exec {sys.executable} -m mgm {words} {closed}"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == status

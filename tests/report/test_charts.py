@@ -178,7 +178,7 @@ def arrays_of(kind, slots=1):
     attention_BSHW = rng.random((2, slots, 6, 6), dtype=np.float32)
     attention_BSHW /= attention_BSHW.sum((1, 2, 3), keepdims=True)
     one, query_3 = clip_arrays(slots, ("mgm",)), np.array([slots // 2, 3, 3])
-    if kind in ("masks", "every-mask", "attention"):
+    if kind in ("masks", "attention"):
         objects = np.array([[0.2, 0.3, 0.6, 0.8], [np.nan] * 4], np.float32)
         more = {"attention_SHW": attention_BSHW[0], "query_3": query_3}
         more |= {"objects_SK4": np.tile(objects, (slots, 1, 1))}
@@ -199,7 +199,8 @@ def arrays_of(kind, slots=1):
     }
 
 
-@pytest.mark.parametrize("kind", DRAW)
+# Every mask is drawn as the masks of rows are.
+@pytest.mark.parametrize("kind", sorted(DRAW.keys() - {"every-mask"}))
 def test_other_arrays_give_another_picture(kind):
     def png(arrays):
         file = io.BytesIO()
