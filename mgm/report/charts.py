@@ -1,7 +1,8 @@
 """Charts of tidy frames by seaborn: curves, paired differences, gains with a trend, levels.
 
 Marks stand at their true places. MGM has the same colour everywhere. Intervals are those of
-`mgm.results.statistics`, so seaborn computes none.
+`mgm.results.statistics`, so seaborn computes none. Axes have their labels before seaborn draws,
+since it would look for the labels of all ticks.
 """
 
 import textwrap
@@ -10,20 +11,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from mgm.report.style import ACCENT, COLOURS, INK, MARKS, caption, colours_of
+from mgm.report.style import ACCENT, COLOURS, INK, LINE, MARKS, colours_of, panels, sns, wide
 from mgm.results.statistics import Estimate, slope
 from mgm.spec import MASKS
 from mgm.study.schema import View
 
-# Inches. A phone shows a figure of this width at its full size, so panels stand below one another.
-WIDTH, HEIGHT = 3.7, 2.3  # of a figure, a panel of curves
-ROW, LINE = 0.23, 0.13  # of a name with its mark, a further line of a name
+ROW = 0.25  # inches, of a name of one line
+HEIGHT = 1.75  # inches, of a panel of curves
 LETTERS = 21  # of a line of a name
+MINUS = "\N{MINUS SIGN}"
 AXES = {
     "epochs": "Pretraining epochs",
     "ratio": "Mask ratio",
@@ -69,51 +69,53 @@ def draw(points: pd.DataFrame, x: str) -> Figure:
 
     Rows without the number are dotted levels.
     """
-    panels, curves = [*dict.fromkeys(points.panel)], points[points.x.notna()]
+    titles, curves = [*dict.fromkeys(points.panel)], points[points.x.notna()]
     hues = [*dict.fromkeys(curves.hue)]
     colours, marks = colours_of(hues), dict(zip(hues, MARKS * len(hues)))
-    figure = Figure((WIDTH, HEIGHT * len(panels) + 0.3), layout="constrained")
+    columns = 1 if max(map(len, hues), default=0) > 22 else 2
+    above = LINE * (1 + -(-len(hues) // columns)) * any(hues)
+    sizes = [HEIGHT] * len(titles)
+    figure, every = panels(sizes, titles, [AXES[x]] * len(titles), _key(points), above=above)
     same = (points.metric == "top1").all()
-    for panel, axes in zip(panels, figure.subplots(len(panels), squeeze=False).flat):
-        own = points[points.panel == panel]
+    look: dict[str, Any] = {"x": "x", "hue": "hue", "palette": colours, "legend": False}
+    look |= {"style": "hue", "markers": marks, "dashes": False, "errorbar": None}
+    look |= {"linewidth": 1, "markersize": 5, "mec": "auto"}
+    for title, axes in zip(titles, every):
+        axes.set_ylabel("Top-1 accuracy (%)" if same else points.column.iloc[0])
+        own = points[points.panel == title]
         for level in own["mean"][own.x.isna()]:
             axes.axhline(level, color=INK, linewidth=1, linestyle=":")
+        own = own[own.x.notna()]
+        if own["mean"].notna().any():
+            sns.lineplot(own, y="mean", ax=axes, **look)
+        if own.paper.notna().any():
+            sns.lineplot(own, y="paper", ax=axes, linestyle="--", mfc="white", **look)
+        bars = own[np.isfinite(own.low) & own["mean"].notna()]
         for n, hue in enumerate(hues):
-            line = curves[(curves.panel == panel) & (curves.hue == hue)]
-            _curve(axes, line, colours[hue], marks[hue], 2.5 * (n - (len(hues) - 1) / 2))
-        _ticks(axes, sorted(own.x.dropna().unique()))
-        axes.set(title=panel, ylabel="Top-1 accuracy (%)" if same else points.column.iloc[0])
-        axes.set_xlabel(AXES[x] if panel == panels[-1] else "")
+            # Some points aside, so that intervals at one place do not hide one another.
+            aside = ScaledTranslation((n - (len(hues) - 1) / 2) / 29, 0, figure.dpi_scale_trans)
+            line = bars[bars.hue == hue]
+            at = axes.transData + aside
+            axes.vlines(line.x, line.low, line.high, colours[hue], linewidth=1.1, transform=at)
+        axes.update_datalim([*zip(bars.x, bars.low), *zip(bars.x, bars.high)])
+        _ticks(axes, sorted(own.x.unique()))
         axes.grid(axis="y")
     if any(hues):
-        handles = [axes.plot([], [], marks[hue], color=colours[hue])[0] for hue in hues]
-        columns = 1 if max(map(len, hues)) > 22 else 2
-        figure.legend(handles, hues, loc="outside upper left", ncols=columns)
-    return caption(figure, _key(points))
-
-
-def _curve(axes: Axes, own: pd.DataFrame, colour: str, mark: str, aside: float) -> None:
-    """Draw our means and the paper's numbers, with intervals some points `aside` of their place."""
-    look: dict[str, Any] = {"x": "x", "color": colour, "marker": mark, "mec": colour, "ax": axes}
-    look |= {"errorbar": None, "linewidth": 1, "markersize": 5}
-    if own["mean"].notna().any():
-        sns.lineplot(own, y="mean", **look)
-    if own.paper.notna().any():
-        sns.lineplot(own, y="paper", linestyle="--", mfc="white", **look)
-    bars = own[np.isfinite(own.low) & own["mean"].notna()]
-    beside = axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
-    axes.vlines(bars.x, bars.low, bars.high, color=colour, linewidth=1.1, transform=beside)
-    axes.update_datalim([*zip(bars.x, bars.low), *zip(bars.x, bars.high)])
+        handles = [every[0].plot([], [], marks[hue], color=colours[hue])[0] for hue in hues]
+        figure.legend(handles, hues, loc="upper left", ncols=columns)
+    return figure
 
 
 def _ticks(axes: Axes, places: list[float]) -> None:
     """Label the places of marks."""
+    at = np.array(places)
     if places and places[-1] > 20 * places[0] > 0:
         axes.set_xscale("log")
+        at = np.log(at)
     # Labels of neighbours would overlap, and those of measured numbers are too long.
-    apart = [x for n, x in enumerate(places) if not n or x - places[n - 1] > 0.06 * np.ptp(places)]
+    apart = [x for n, x in enumerate(places) if not n or at[n] - at[n - 1] > 0.09 * np.ptp(at)]
     if max(len(f"{x:g}") for x in [*places, 0]) < 6:
-        axes.set_xticks(apart, [f"{x:,g}" for x in apart], rotation=45 if len(apart) > 5 else 0)
+        axes.set_xticks(apart, [f"{x:,g}" for x in apart])
     axes.minorticks_off()
 
 
@@ -143,37 +145,35 @@ def differences(lines: pd.DataFrame, minus: str = "") -> Figure:
             `metric`, `predicted` (before the runs) and `paper` (its difference, or NaN).
         minus: the row that all others are subtracted from, if it is one.
     """
-    panels = [own for _, own in lines.groupby("panel", sort=False)]
-    # Inches of a panel: each of its names has the room of the longest.
-    names = [[_wrapped(name) for name in own.name] for own in panels]
-    rooms = [len(own) * (ROW + LINE * max(name.count("\n") for name in own)) + 0.1 for own in names]
-    figure = Figure((WIDTH, sum(rooms) + 0.55 * len(panels) + 0.4), layout="constrained")
-    every = figure.subplots(len(panels), squeeze=False, sharex=True, height_ratios=rooms)
-    for axes, own, texts in zip(every.flat, panels, names):
-        _differences(axes, own.assign(place=range(len(own))))
-        axes.set_yticks(range(len(own)), texts)
-        # From the figure's left, above the names.
-        title = textwrap.fill(own.panel.iloc[0], 46)
-        axes.annotate(
-            title,
-            (0.01, 1),
-            xycoords=(figure.transFigure, axes.transAxes),
-            weight="bold",
-            xytext=(0, 4),
-            textcoords="offset points",
-            va="bottom",
-        )
-        axes.tick_params(axis="x", labelbottom=True)
-    unit = "points" if (lines.metric == "top1").all() else lines.metric.iloc[0]
-    axes.set_xlabel(
-        textwrap.fill(f"Difference from {minus} ({unit})" if minus else f"Difference ({unit})", 40)
+    mgm = lines.row.str.startswith("MGM")
+    lines = lines.assign(
+        name=lines.name.map(_wrapped),
+        said=[_said(*ends) for ends in lines[["mean", "low", "high"]].to_numpy()],
+        colour=np.where(mgm, ACCENT, COLOURS[1]),
     )
+    every = [own for _, own in lines.groupby("panel", sort=False)]
+    # Each name of a panel has the room of the longest.
+    rooms = [len(own) * (ROW + LINE * own.name.str.count("\n").max()) for own in every]
+    unit = "points" if (lines.metric == "top1").all() else lines.metric.iloc[0]
+    label = f"Difference from {minus} ({unit})" if minus else f"Difference ({unit})"
     key = "Marks: mean paired differences of top-1 accuracy." + _bars(lines)
     if lines.predicted.any():
         key += " Filled: predicted before the runs."
         key += " Hollow: not predicted." * (not lines.predicted.all())
     key += " Diamonds: the paper's differences." * bool(lines.paper.notna().any())
-    return caption(figure, key)
+    left, right = wide(lines.name) + 0.15, wide(lines.said) + 0.15
+    titles = [own.panel.iloc[0] for own in every]
+    sides: dict[str, Any] = {"left": left, "right": right, "shared": True}
+    figure, drawn = panels(rooms, titles, [label] * len(every), key, **sides)
+    for axes, own in zip(drawn, every):
+        _differences(axes, own.assign(place=range(len(own))))
+    return figure
+
+
+def _said(mean: float, low: float, high: float) -> str:
+    """Return a number with its interval, if it has one."""
+    ends = f" [{low:z.1f}, {high:z.1f}]" * bool(np.isfinite([low, high]).all())
+    return f"{mean:z.1f}{ends}".replace("-", MINUS)
 
 
 def _wrapped(name: str) -> str:
@@ -187,8 +187,7 @@ def _wrapped(name: str) -> str:
 
 def _differences(axes: Axes, lines: pd.DataFrame) -> None:
     """Draw the differences of a panel at their `place`, from the top."""
-    mgm = lines.row.str.startswith("MGM")
-    lines = lines.assign(colour=np.where(mgm, ACCENT, COLOURS[1]))
+    axes.set_yticks(lines.place, lines.name)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
     bars = lines[np.isfinite(lines.low) & np.isfinite(lines.high)]
     axes.hlines(bars.place, bars.low, bars.high, colors=bars.colour, linewidth=1.3)
@@ -198,13 +197,10 @@ def _differences(axes: Axes, lines: pd.DataFrame) -> None:
     if lines.paper.notna().any():
         marks |= {"marker": "D", "s": 18, "zorder": 4}
         sns.scatterplot(lines, x="paper", color="none", edgecolor=INK, linewidth=1, **marks)
-    for line in lines.to_dict("records"):
-        said = f"{line['mean']:z.1f}"
-        if np.isfinite([line["low"], line["high"]]).all():
-            said += f" [{line['low']:z.1f}, {line['high']:z.1f}]"
-        look: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "va": "center", "size": 8.5}
-        axes.annotate(said, (1.03, line["place"]), **look)
-    axes.set(ylim=(len(lines) - 0.5, -0.5), xlabel="", ylabel="")
+    for place, said in zip(lines.place, lines.said):
+        at = ScaledTranslation(0.1, 0, axes.figure.dpi_scale_trans)
+        axes.text(1, place, said, transform=axes.get_yaxis_transform() + at, va="center")
+    axes.set(ylim=(len(lines) - 0.5, -0.5), ylabel="")
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
@@ -217,36 +213,42 @@ def gains(marks: pd.DataFrame) -> Figure:
         marks: one per unit, with `row`, `minus`, `title`, `column`, `unit`, `share`, `x` and `y`;
             `over`, what x is a difference of, and `points`, its unit in brackets.
     """
-    panels = [*marks.groupby(["title", "column", "row"], sort=False)]
-    size = WIDTH, (HEIGHT + 0.6) * len(panels)
-    figure, said = Figure(size, layout="constrained"), list[str]()
-    every = figure.subplots(len(panels), squeeze=False)
-    for axes, ((title, column, row), own) in zip(every.flat, panels):
-        first, found = own.iloc[0], slope(own.x.tolist(), own.y.tolist())
-        over, compared = first.over, f"{row} minus {first['minus']}"
-        colour = ACCENT if row.startswith("MGM") else COLOURS[1]
+    every = [own for _, own in marks.groupby(["title", "column", "row"], sort=False)]
+    key = [f"Each mark is a {marks['unit'].iloc[0].removesuffix('s')}. Line: least squares."]
+    titles, labels = list[str](), list[str]()
+    for own in every:
+        one = own.iloc[0]
+        compared = f"{one.row} minus {one['minus']}"
+        titles.append(f"{one.column}: {compared} ({one.title})")
+        labels.append(f"{one.over}: {compared}{one.points}")
+        found = slope(own.x.tolist(), own.y.tolist())
+        key.append(f"{one.column}: " * (len(every) > 1) + _trend(found, one.unit, one.over))
+    sizes = [HEIGHT] * len(every)
+    figure, drawn = panels(sizes, titles, labels, "\n".join(key), left=0.65)
+    for axes, own in zip(drawn, every):
+        colour = ACCENT if own.row.iloc[0].startswith("MGM") else COLOURS[1]
         axes.axhline(0, color=INK, linewidth=0.8)
-        trend = {"fit_reg": bool(np.isfinite(found.mean)), "ci": None, "color": colour}
+        # A line needs marks at two places.
+        trend = {"fit_reg": own.x.nunique() > 1, "ci": None, "color": colour}
         hollow = {"facecolor": "none", "edgecolor": colour, "s": 20, "alpha": 1}
-        sns.regplot(own, x="x", y="y", ax=axes, scatter_kws=hollow, line_kws={"lw": 1.5}, **trend)
-        axes.set_title(textwrap.fill(f"{column}: {compared} ({title})", 46))
-        axes.set_xlabel(textwrap.fill(f"{over}: {compared}{first.points}", 46))
-        axes.set_ylabel("Gain (points)" if first.share else "Gain")
+        places = own.x.to_numpy(), own.y.to_numpy()
+        line = {"lw": 1.5}
+        sns.regplot(x=places[0], y=places[1], ax=axes, scatter_kws=hollow, line_kws=line, **trend)
+        axes.set_ylabel("Gain (points)" if own.share.iloc[0] else "Gain")
         axes.grid(axis="y")
-        said.append(f"{column}: " * (len(panels) > 1) + _trend(found, first["unit"], over))
-    key = f"Each mark is a {marks['unit'].iloc[0].removesuffix('s')}. Line: least squares."
-    return caption(figure, "\n".join([key, *said]))
+    return figure
 
 
 def _trend(found: Estimate, units: str, over: str) -> str:
     """Return what a slope says, in words."""
     if not np.isfinite(found.mean):
         return f"All {found.n} {units} have the same difference in {over}."
-    said = f"Slope: {found.mean:.2f} points of gain per point of {over}"
+    steep, low, high = (f"{x:.2f}".replace("-", MINUS) for x in found[:3])
+    said = f"Slope: {steep} points of gain per point of {over}"
     if not found.has_interval:
         return f"{said}, without an interval, over {found.n} {units}."
     shown = "a trend" if found.low > 0 or found.high < 0 else "no trend"
-    said += f" [{found.low:.2f}, {found.high:.2f}], 95 % interval over {found.n} {units}"
+    said += f" [{low}, {high}], 95 % interval over {found.n} {units}"
     return f"{said}: {shown} is shown."
 
 
@@ -255,12 +257,12 @@ def coverage(metrics: Mapping[str, float], note: str = "") -> Figure:
     known = [(name, mask) for name, mask in MASKS.items() if f"coverage_{name}" in metrics]
     names = [mask.row or name for name, mask in known]
     colours = [ACCENT if mask.guided else COLOURS[1] for _, mask in known]
-    figure = Figure((WIDTH, ROW * (len(known) + 0.5) + 0.7), layout="constrained")
-    axes = figure.subplots()
+    key = f"{COVERAGE.format(metrics['videos'])} {note}".strip()
+    height, left = ROW * (len(known) + 0.5), wide(names) + 0.15
+    figure, [axes] = panels([height], [""], ["Share hidden (%)"], key, left=left)
     look: dict[str, Any] = {"y": names, "ax": axes, "edgecolor": colours, "linewidth": 1.2, "s": 30}
     sns.scatterplot(x=[100 * mask.ratio for _, mask in known], c="white", **look)
     sns.scatterplot(x=[metrics[f"coverage_{name}"] for name, _ in known], c=colours, **look)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
-    axes.set_xlabel("Share hidden (%)")
-    return caption(figure, f"{COVERAGE.format(metrics['videos'])} {note}".strip())
+    return figure

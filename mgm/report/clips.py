@@ -17,10 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mgm.report.style import ACCENT, HIDDEN, INK, QUIET, caption
+from mgm.report.style import ACCENT, HIDDEN, INK, QUIET, WIDTH, captioned
 from mgm.spec import MASKS
 
-WIDTH, GAP, LABEL, HEAD = 3.7, 0.04, 0.38, 0.2  # inches: of a label of two lines, of frame numbers
+GAP, LABEL, HEAD = 0.04, 0.38, 0.2  # inches: of a label of two lines, of frame numbers
 LETTERS = 50  # of a label's line
 # Larger values are brighter, also in grey and for colour-blind readers.
 SCALE = mpl.colormaps["cividis"]
@@ -44,17 +44,17 @@ Arrays = Mapping[str, Any]
 def masks_on_a_clip(arrays: Arrays, note: str = "") -> Figure:
     """Draw Figure 5: a clip's frames, its motion, and masks on it."""
     names = arrays["names_N"]
-    figure, [lines] = _grid(arrays["index_S"][None], 2 + len(names))
+    figure, [lines] = _grid(arrays["index_S"][None], 2 + len(names), f"{MASK_KEY}\n{note}")
     _frames(lines[0], arrays["frames_SHWC"], "Frames", "first of each time slot")
     _motion(lines[1], arrays)
     for mask, name in enumerate(map(str, names)):
         _masks(lines[2 + mask], arrays, mask, *_row(name))
-    return caption(figure, f"{MASK_KEY}\n{note}")
+    return figure
 
 
 def attention_on_a_clip(arrays: Arrays, note: str = "") -> Figure:
     """Draw Figure 6: a clip's frames with boxes, a run's mask, the motion, and attention."""
-    figure, [lines] = _grid(arrays["index_S"][None], 4)
+    figure, [lines] = _grid(arrays["index_S"][None], 4, f"{MASK_KEY}\n{ATTENTION_KEY}\n{note}")
     known = arrays["objects_SK4"].shape[1] > 0
     boxes = "with boxes of the objects" if known else "the video has no boxes of objects"
     _frames(lines[0], arrays["frames_SHWC"], "Frames", f"first of each slot, {boxes}")
@@ -64,24 +64,24 @@ def attention_on_a_clip(arrays: Arrays, note: str = "") -> Figure:
     _masks(lines[1], arrays, 0, f"{_row(name)[0]} mask")
     _motion(lines[2], arrays)
     _attention(lines[3], arrays["attention_SHW"], arrays["query_3"])
-    return caption(figure, f"{MASK_KEY}\n{ATTENTION_KEY}\n{note}")
+    return figure
 
 
 def attention_on_clips(arrays: Arrays, note: str = "") -> Figure:
     """Draw Figure 7: the frames of several clips, and attention over the frames."""
-    figure, clips = _grid(arrays["index_BS"], 2)
+    figure, clips = _grid(arrays["index_BS"], 2, f"{ATTENTION_KEY}\n{note}")
     for clip, (lines, frames_SHWC) in enumerate(zip(clips, arrays["frames_BSHWC"])):
         _frames(lines[0], frames_SHWC, f"Clip {clip + 1}", str(arrays["class_B"][clip]))
         for axes, frame_HWC in zip(lines[1], frames_SHWC):
             _picture(axes, _grey(frame_HWC), **GREY)
         _attention(lines[1], arrays["attention_BSHW"][clip], arrays["query_B3"][clip], alpha=0.7)
-    return caption(figure, f"{ATTENTION_KEY}\n{note}")
+    return figure
 
 
 def reconstructions(arrays: Arrays, note: str = "") -> Figure:
     """Draw Figure 8: several clips, and each run's mask and reconstruction of them."""
     names = [str(name) for name in arrays["names_P"]]
-    figure, clips = _grid(arrays["index_BS"], 1 + 2 * len(names))
+    figure, clips = _grid(arrays["index_BS"], 1 + 2 * len(names), f"{RECONSTRUCTION_KEY}\n{note}")
     for clip, (lines, frames_SHWC) in enumerate(zip(clips, arrays["frames_BSHWC"])):
         _frames(lines[0], frames_SHWC, f"Clip {clip + 1}", str(arrays["class_B"][clip]))
         for run, name in enumerate(names):
@@ -92,7 +92,7 @@ def reconstructions(arrays: Arrays, note: str = "") -> Figure:
                 _hidden(*shown)
             drawn_SHWC = arrays["reconstructed_BPSHWC"][clip, run]
             _frames(lines[2 + 2 * run], drawn_SHWC, method, "reconstruction")
-    return caption(figure, f"{RECONSTRUCTION_KEY}\n{note}")
+    return figure
 
 
 DRAW: dict[str, Callable[[Arrays, str], Figure]] = {
@@ -112,20 +112,22 @@ def _row(name: str) -> tuple[str, str]:
     return (row.partition(" (")[0] if source else row or name), source
 
 
-def _grid(index_BS: np.ndarray, count: int) -> tuple[Figure, np.ndarray]:
+def _grid(index_BS: np.ndarray, count: int, text: str) -> tuple[Figure, np.ndarray]:
     """Make a figure of clips with `count` lines of pictures each, and axes by clip, line and slot.
 
     Args:
         index_BS: frame numbers above the columns of each clip.
+        text: the caption.
     """
     clips, slots = index_BS.shape
-    cell = WIDTH / slots - GAP
+    cell = (WIDTH - GAP) / slots - GAP
     part = HEAD + count * (cell + LABEL)
-    figure, grids = Figure((WIDTH, clips * part)), []
+    figure, grids = captioned(clips * part, text), []
+    whole = figure.get_figheight()
     for clip, index_S in enumerate(index_BS):
         # Each line's label stands above it, the frame numbers above the first.
-        top = 1 - (clip + (HEAD + LABEL) / part) / clips
-        sides = {"left": 0, "right": 1 - GAP / WIDTH, "top": top, "bottom": 1 - (clip + 1) / clips}
+        top, bottom = 1 - (clip * part + HEAD + LABEL) / whole, 1 - (clip + 1) * part / whole
+        sides = {"left": GAP / WIDTH, "right": 1 - GAP / WIDTH, "top": top, "bottom": bottom}
         grid = figure.add_gridspec(count, slots, wspace=GAP / cell, hspace=LABEL / cell, **sides)
         grids.append(grid.subplots(squeeze=False))
         for axes in grids[-1].flat:

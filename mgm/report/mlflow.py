@@ -20,7 +20,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -174,17 +173,11 @@ def _newest(folder: Path) -> float:
     return max((path.stat().st_mtime for path in folder.glob(f"*/{RESULT}")), default=0.0)
 
 
-def _state(folder: Path) -> dict[str, Any]:
-    """Return the sizes and times of what the copy of a folder reads, and which runs go on."""
-    found = dict[str, Any]()
-    names = "*/*.json", "*/log.jsonl", "*/error.txt"
-    for path in chain.from_iterable(map(folder.glob, names)):
-        about = path.stat()
-        found[str(path)] = about.st_size, about.st_mtime_ns
-    for lock in folder.glob(f"*/{LOCK}"):
-        if not (lock.parent / RESULT).exists():
-            found[str(lock)] = is_held(lock)
-    return found
+def _state(folder: Path) -> list[Any]:
+    """Return when the files that the copy of a folder reads were written, and which runs go on."""
+    files = [path for ending in ("json", "jsonl", "txt") for path in folder.glob(f"*/*.{ending}")]
+    locks = [lock for lock in folder.glob(f"*/{LOCK}") if not (lock.parent / RESULT).exists()]
+    return [(path, path.stat().st_mtime_ns) for path in files] + [*filter(is_held, locks)]
 
 
 def folders(results: Path, name: str = "") -> list[Path]:

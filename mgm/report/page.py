@@ -5,7 +5,7 @@ It never trains. Runs that are missing are named.
 
 import re
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os.path import relpath
 from pathlib import Path
@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader
 from mgm.errors import UserError, nearest
 from mgm.files import write_text
 from mgm.report import charts, style
-from mgm.report.cells import Places, cells, differences, places_of, printed, verdicts
+from mgm.report.cells import Places, cells, differences, places_of, printed, records, verdicts
 from mgm.report.claims import claims
 from mgm.report.tables import (
     Table,
@@ -30,6 +30,7 @@ from mgm.report.tables import (
     quotes,
     study_table,
     texts_of,
+    typeset,
     write_csv,
 )
 from mgm.results.frame import Results, read_csv
@@ -39,7 +40,6 @@ from mgm.spec import CONTROLS
 from mgm.study import STUDIES
 from mgm.study.schema import CONTROL_ROWS, PAPER, Study, View, read_yaml
 
-EXTRA = ("predictions", "differences")
 # The question and the answer of each study.
 ANSWERS = "tables/answers.csv"
 NOTHING = "None of its runs is finished."
@@ -98,10 +98,15 @@ class Shown:
 
 @dataclass(frozen=True)
 class Report:
-    """Writes what the page shows of studies to `folder`, reports/NAME."""
+    """Writes what the page shows of studies to `folder`, reports/NAME.
+
+    Attributes:
+        written: the files of tables and figures that it has written.
+    """
 
     results: Results
     folder: Path
+    written: set[Path] = field(default_factory=set)
 
     def numbers_of(self, study: Study) -> pd.DataFrame:
         """Return the cells of a study."""
@@ -154,35 +159,24 @@ class Report:
 
     def write(self) -> Path:
         """Write everything. The files of views that are gone go too."""
-        studies, found = self.results.studies, None
+        studies, frame, found = self.results.studies, self.results.frame, None
         # What has mostly run comes first, in the order of the paper.
-        frame = self.results.frame
         done = (frame.status == "finished").groupby(frame.study).mean()
         ordered = sorted(studies.values(), key=lambda study: done.get(study.study, 0.0) < 0.5)
         sections = [self.section(study) for study in ordered]
-        write_csv(self.numbers, self.folder / "tables/cells.csv")
-        for name in studies:
-            self.write_cells(name)
         if len(self.quoted):
             about = Shown("claims", "The paper's claims", CLAIMS)
             found = self._table(about, claims_table(claims(self.places, studies)))
-        shown = [
-            one
-            for part in sections
-            for one in (*part["first"], *part["shown"], *map(part.get, EXTRA))
-        ]
+        write_csv(self.numbers, self._file("tables/cells.csv"))
+        for name in studies:
+            self.write_cells(name)
         answers = [
-            (part["study"].study, part["study"].question, part["answer"]) for part in sections
+            {"study": study.study, "question": study.question, "answer": part["answer"]}
+            for study, part in zip(ordered, sections)
         ]
-        columns = ["study", "question", "answer"]
-        write_csv(pd.DataFrame(answers, columns=columns), self.folder / ANSWERS)
-        known = {
-            ANSWERS,
-            "tables/cells.csv",
-            *(f"tables/cells-{name}.csv" for name in studies),
-        }.union(*(one.files for one in (*shown, found) if one))
+        write_csv(pd.DataFrame(answers), self._file(ANSWERS))
         for path in [*self.folder.glob("tables/*"), *self.folder.glob("figures/*")]:
-            if str(path.relative_to(self.folder)) not in known:
+            if path not in self.written:
                 path.unlink()
         write_text(self.folder / "index.html", self.html(sections, found))
         return self.folder / "index.html"
@@ -205,9 +199,13 @@ class Report:
 
     def write_cells(self, study: str) -> Path:
         """Write all numbers of a study, and return the path."""
-        path = self.folder / "tables" / f"cells-{study}.csv"
+        path = self._file(f"tables/cells-{study}.csv")
         write_csv(self.numbers[self.numbers.study == study], path)
         return path
+
+    def _file(self, name: str) -> Path:
+        self.written.add(self.folder / name)
+        return self.folder / name
 
     def missing(self, only: str = "") -> list[str]:
         """Return a line per failed run of a view or study, and one that counts those that wait."""
@@ -263,7 +261,7 @@ class Report:
             what = found.row + " minus " + found["minus"]
         facts = zip(what, found.column, texts_of(found), found.n, found.unit, ends)
         return " ".join(
-            f"{name}: {number} ({column}, {n:.0f} {unit}), {end}."
+            f"{name}: {typeset(number)} ({column}, {n:.0f} {unit}), {end}."
             for name, column, number, n, unit, end in facts
         )
 
@@ -318,7 +316,7 @@ class Report:
         across, marks = places.get((over.datasets[0], over.columns[0])), list[dict[Any, Any]]()
         if across is None:
             return pd.DataFrame()
-        for line in self.compared(study, view).to_dict("records"):
+        for line in records(self.compared(study, view)):
             pair = line["row"], line["minus"]
             own, other = places[line["dataset"], line["column"]].paired(pair), across.paired(pair)
             marks += [line | {"x": other[n], "y": own[n]} for n in own if n in other]
@@ -329,7 +327,7 @@ class Report:
         """Return a line per difference of a view, as `charts.differences` draws it."""
         lines = self.compared(study, view)
         places = ["dataset", "column", "row", "minus"]
-        judged = self.verdicts[study.study].to_dict("records")
+        judged = records(self.verdicts[study.study])
         known = {tuple(one[place] for place in places) for one in judged if not one["note"]}
         # A prediction of A minus B is one of B minus A.
         known |= {(*place, minus, row) for *place, row, minus in known}
@@ -386,9 +384,9 @@ class Report:
         return self._figure(about, lambda: clips.DRAW[view.show](arrays, note), arrays, "png")
 
     def _table(self, about: Shown, table: Table) -> Shown:
-        table.write(self.folder / "tables" / about.key, f"{about.title}. {about.note}")
-        files = [f"tables/{about.key}.{ending}" for ending in ("csv", "md")]
-        return replace(about, table=table, files=files)
+        csv, md = (f"tables/{about.key}.{ending}" for ending in ("csv", "md"))
+        table.write(self._file(csv), self._file(md), f"{about.title}. {about.note}")
+        return replace(about, table=table, files=[csv, md])
 
     def _figure(
         self, about: Shown, draw: Callable[[], Any], shown: Sized, ending: str = "svg"
@@ -397,7 +395,7 @@ class Report:
         if not len(shown):
             return replace(about, why=NOTHING)
         file = f"figures/{about.key}.{ending}"
-        style.write(draw, self.folder / file)
+        style.write(draw, self._file(file))
         return replace(about, files=[file])
 
     def html(self, sections: Sequence[Mapping[str, Any]], found: Shown | None) -> str:
@@ -411,21 +409,18 @@ class Report:
         # A dataset that is a mean of others has no runs of its own.
         runs = frame[~frame.derived].drop_duplicates("run_id")
         late = (frame.column != "") & ~frame.as_frozen
-        return (
-            _environment()
-            .get_template("page.html.j2")
-            .render(
-                name=self.results.name,
-                results=self.results,
-                sections=sections,
-                intervals=sum(bool(np.isfinite(low)) for _, low, _ in ends),
-                claims=found,
-                words=words("\n".join(self.numbers[["unit", "row", "column"]].to_numpy(str).flat)),
-                runs=runs.to_dict("records"),
-                added=frame.study[late & ~frame.control].value_counts().to_dict(),
-                frozen=self.frozen(),
-                place=quote(relpath(folder, self.folder)) if folder else "",
-            )
+        return _rendered(
+            "page.html.j2",
+            name=self.results.name,
+            results=self.results,
+            sections=sections,
+            intervals=sum(bool(np.isfinite(low)) for _, low, _ in ends),
+            claims=found,
+            words=words("\n".join(self.numbers[["unit", "row", "column"]].to_numpy(str).flat)),
+            runs=records(runs),
+            added=frame.study[late & ~frame.control].value_counts().to_dict(),
+            frozen=self.frozen(),
+            place=quote(relpath(folder, self.folder)) if folder else "",
         )
 
     def frozen(self) -> str:
@@ -456,14 +451,14 @@ def write_index(results: Path, reports: Path) -> Path:
         else:
             studies = []
         listed.append({"name": name, "studies": studies, "written": answers.is_file()})
-    page = _environment().get_template("index.html.j2").render(listed=listed)
-    write_text(reports / "index.html", page)
+    write_text(reports / "index.html", _rendered("index.html.j2", listed=listed))
     return reports / "index.html"
 
 
-def _environment() -> Environment:
+def _rendered(template: str, **fields: Any) -> str:
     place = FileSystemLoader(Path(__file__).parent)
-    return Environment(loader=place, autoescape=True, trim_blocks=True)
+    known = Environment(loader=place, autoescape=True, trim_blocks=True)
+    return known.get_template(template).render(fields)
 
 
 def warnings(numbers: pd.DataFrame) -> list[str]:

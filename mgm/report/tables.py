@@ -5,7 +5,7 @@ A table is written as csv for programs, and as md and html for readers.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import add
@@ -17,6 +17,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from mgm.files import write_text
+from mgm.report.cells import records
 
 # A column of a paper's table that names our cell of the column before it, as DATASET/ROW/COLUMN.
 OURS = ": ours"
@@ -43,7 +44,7 @@ class Table:
 
     def html(self, title: str = "") -> Markup:
         """Return the table as HTML. All text is escaped."""
-        parts = [_typeset(head).rpartition(": ") for head in self.shown.columns]
+        parts = [typeset(head).rpartition(": ") for head in self.shown.columns]
         rows, cell = [], Markup("<{0} scope={1}>{2}</{0}>").format
         if any(group for group, _, _ in parts):
             groups = [(group, len([*own])) for group, own in groupby(part[0] for part in parts)]
@@ -52,7 +53,7 @@ class Table:
                 [head(n, group) if group else Markup("<td></td>") * n for group, n in groups]
             )
         rows.append([cell("th", "col", name) for _, _, name in parts])
-        first = self.shown.iloc[:, 0].map(_typeset)
+        first = self.shown.iloc[:, 0].map(typeset)
         columns = [_aligned(self.shown.iloc[:, n]) for n in range(len(parts))]
         body = [[cell("th", "row", text), *texts] for text, *texts in zip(first, *columns[1:])]
         made = [Markup("<tr>{}</tr>").format(Markup("").join(row)) for row in rows + body]
@@ -68,11 +69,10 @@ class Table:
         more = f"\n{self.controls.markdown()}" if self.controls else ""
         return f"{_in_markdown(self.note)}\n\n{table}\n{more}"
 
-    def write(self, stem: Path, caption: str) -> None:
-        """Write `stem`.csv and .md."""
-        text = f"{_in_markdown(caption)} {self.markdown()}"
-        write_text(stem.with_suffix(".md"), text)
-        write_csv(self.csv, stem.with_suffix(".csv"))
+    def write(self, csv: Path, md: Path, caption: str) -> None:
+        """Write the table for programs and for readers."""
+        write_csv(self.csv, csv)
+        write_text(md, f"{_in_markdown(caption)} {self.markdown()}")
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -200,7 +200,7 @@ def study_table(
 
 def _counted(cells: pd.DataFrame) -> str:
     """Return the count of units that most numbers of a column have, for its head."""
-    number, _ = _usual(cells.to_dict("records"))
+    number, _ = _usual(cells)
     return f", n = {number}" if number else ""
 
 
@@ -301,7 +301,7 @@ def claims_table(claims: pd.DataFrame) -> Table:
 
 def _counts(cells: pd.DataFrame) -> list[str]:
     """Return what each interval is over."""
-    return [" ".join(_count(cell)).strip() * bool(cell["n"]) for cell in cells.to_dict("records")]
+    return [" ".join(_count(cell)).strip() * bool(cell["n"]) for cell in records(cells)]
 
 
 def texts_of(cells: pd.DataFrame, counted: bool = True) -> list[str]:
@@ -309,25 +309,24 @@ def texts_of(cells: pd.DataFrame, counted: bool = True) -> list[str]:
 
     If they are `counted`, a number has its own `n` if most of them have another.
     """
-    records = cells.to_dict("records")
-    usual = _usual(records)
-    return [_text_of(cell, usual if counted else _count(cell)) for cell in records]
-
-
-def _text_of(cell: Mapping[Any, Any], usual: tuple[str, str]) -> str:
-    status = cell.get("status")
-    if not np.isfinite(cell["mean"]):
-        return status if isinstance(status, str) else "not run"
-    form = "{:z.1f}" if cell["share"] else "{:z.3g}"
-    text = form.format(cell["mean"])
-    if np.isfinite(cell["low"]):
-        text += f" [{form.format(cell['low'])}, {form.format(cell['high'])}]"
-    number, unit = own = _count(cell)
-    if own == usual:
-        return text
-    if cell.get("status") == "partial" and unit == "test videos":
-        return f"{text} (n = 1 of {cell['wanted']:,.0f}, over {cell['n']:,.0f} test videos)"
-    return f"{text} (n = {number}{f' {unit}' if unit != usual[1] else ''})"
+    usual, texts = _usual(cells), list[str]()
+    for cell in records(cells):
+        status, (number, unit) = cell.get("status"), _count(cell)
+        if not np.isfinite(cell["mean"]):
+            texts.append(status if isinstance(status, str) else "not run")
+            continue
+        form = "{:z.1f}" if cell["share"] else "{:z.3g}"
+        text = form.format(cell["mean"])
+        if np.isfinite(cell["low"]):
+            text += f" [{form.format(cell['low'])}, {form.format(cell['high'])}]"
+        if counted and (number, unit) != usual:
+            if status == "partial" and unit == "test videos":
+                number = f"1 of {cell['wanted']:,.0f}, over {cell['n']:,.0f} test videos"
+            elif unit != usual[1]:
+                number += f" {unit}"
+            text += f" (n = {number})"
+        texts.append(text)
+    return texts
 
 
 def _count(cell: Mapping[Any, Any]) -> tuple[str, str]:
@@ -336,9 +335,9 @@ def _count(cell: Mapping[Any, Any]) -> tuple[str, str]:
     return f"{cell['n']:,.0f}" + (f" of {wanted:,.0f}" if wanted else ""), cell["unit"]
 
 
-def _usual(cells: Sequence[Mapping[Any, Any]]) -> tuple[str, str]:
+def _usual(cells: pd.DataFrame) -> tuple[str, str]:
     """Return the count of units that most numbers have; empty if there is no number."""
-    counts = Counter(_count(cell) for cell in cells if cell["mean"] == cell["mean"])
+    counts = Counter(map(_count, records(cells[cells["mean"].notna()])))
     return counts.most_common(1)[0][0] if counts else ("", "")
 
 
@@ -349,17 +348,17 @@ def signed(difference: float) -> str:
 
 def note_of(cells: pd.DataFrame, unit: str = SHARE) -> str:
     """Return the unit of a table's numbers, and over what its intervals are."""
-    known = cells[cells["mean"].notna()].to_dict("records")
-    if not known:
+    known = cells[cells["mean"].notna()]
+    if known.empty:
         return "No run is finished."
-    what = f"{unit}, " if all(cell["metric"] == "top1" for cell in known) else ""
+    what = f"{unit}, " if (known.metric == "top1").all() else ""
     number, units = usual = _usual(known)
     over = f"{number} {units.removesuffix('s') if number == '1' else units}"
-    others = {*map(_count, known)} != {usual}
+    others = {*map(_count, records(known))} != {usual}
     return f"Ours: {what}mean [95 % interval] over {over}{', or n as it stands' * others}."
 
 
-def _typeset(text: Any) -> str:
+def typeset(text: Any) -> str:
     """Return text with minus signs, and with numbers that no line breaks."""
     text = re.sub(r"(?<![\w-])-(?=\d)", "\N{MINUS SIGN}", str(text))
     text = re.sub(r"\bn = (?=\d)", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", text)
@@ -368,7 +367,7 @@ def _typeset(text: Any) -> str:
 
 def _aligned(column: pd.Series) -> list[Markup]:
     """Return the cells of a column. Those with a number stand under one another, on one line."""
-    texts = [*map(_typeset, column)]
+    texts = [*map(typeset, column)]
     numbers = [found[1] if (found := NUMBER.match(text)) else "" for text in texts]
     wide, made = max(map(len, numbers), default=0), []
     for text, number in zip(texts, numbers):

@@ -127,7 +127,7 @@ def with_draws(numbers: Sequence[dict[tuple[int, int], float]]) -> Estimate:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_numbers_of_a_page_are_those_of_the_results(page, shown):
     # Lines end within numbers.
-    text = " ".join(page.read_text().split()).replace(" % [", " [")
+    text = " ".join(page.read_text().split()).replace(" % [", " [").replace("\N{MINUS SIGN}", "-")
     numbers = set(NUMBER.findall(text))
     assert numbers or page.name in ("computing.svg", "following.svg")
     assert numbers <= shown, numbers - shown

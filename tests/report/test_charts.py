@@ -100,7 +100,7 @@ def test_each_difference_is_a_line_with_its_interval_its_numbers_and_the_papers_
     ends = [part.tolist() for part in bars.get_segments()]
     assert ends == [[[-0.2, 0.0], [5.7, 0.0]], [[-1.6, 1.0], [5.7, 1.0]]]
     # An infinite interval has no bar, and -0.04 is 0.0.
-    assert [text.get_text() for text in probed.texts] == ["0.0", "Linear probe"]
+    assert [text.get_text() for text in probed.texts] == ["0.0"]
     assert probed.get_xlabel() == "Difference from Random Tube (points)"
     words = " ".join(" ".join(text.get_text() for text in figure.texts).split())
     for said in ("over 16 datasets", "Filled: predicted", "Diamonds: the paper's"):

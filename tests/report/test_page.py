@@ -166,10 +166,10 @@ def test_a_page_answers_first_and_the_index_has_its_answer(tmp_path):
     for number, (fields, said) in enumerate(
         (
             ({"answer": "Yes."}, "Yes."),
-            ({"predictions": PREDICTIONS}, r"MGM minus Tube: \S+ \[.*\] \(.*, as predicted\."),
+            ({"predictions": PREDICTIONS}, r"MGM minus Tube: \S+\s\[.*\] \(.*, as predicted\."),
             (
                 {"compare": [["MGM", "Tube"]]},
-                r"MGM minus Tube: \S+ \[.*\] \(Linear probe, 8 datasets\), .*\.",
+                r"MGM minus Tube: \S+\s\[.*\] \(Linear probe, 8 datasets\), .*\.",
             ),
         )
     ):

@@ -45,7 +45,7 @@ def test_table_4e_has_the_papers_lines_and_ours_after_each_number(made, tmp_path
         )
     assert [*table.shown.Mask] == [*printed("table4e").Mask]
     assert "3 seeds" in table.note
-    table.write(tmp_path / "table4e", "Masks.")
+    table.write(tmp_path / "table4e.csv", tmp_path / "table4e.md", "Masks.")
     csv = read_csv(tmp_path / "table4e.csv")
     assert [*csv.columns[-8:]] == COLUMNS
     assert (csv.run_ids.str.split().str.len() == 3).all()
@@ -166,7 +166,7 @@ def test_any_name_is_shown_as_it_is(tmp_path):
     names = ["None", "NA", "007", "<b>|x", "$x_1 & 5 %"]
     frame = pd.DataFrame({"name": names, "value": [1.0, float("inf"), 2, 3, 4]})
     table = Table(frame.astype(str), frame)
-    table.write(tmp_path / "names", "A title\nof two lines.")
+    table.write(tmp_path / "names.csv", tmp_path / "names.md", "A title\nof two lines.")
     found = read_csv(tmp_path / "names.csv")
     assert [*found["name"]] == names
     assert found.value[1] == ""
