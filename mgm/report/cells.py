@@ -166,8 +166,7 @@ Places = Mapping[tuple[str, str], Numbers]
 
 def records(frame: pd.DataFrame) -> list[dict[Any, Any]]:
     """Return the rows of a table as dicts. pandas needs five times as long."""
-    columns = [frame[name].tolist() for name in frame]
-    return [dict(zip(frame.columns, row)) for row in zip(*columns)]
+    return [dict(zip(frame.columns, row)) for row in frame.to_numpy(object).tolist()]
 
 
 def by_place(frame: pd.DataFrame, overlap: float = 0.0) -> Places:

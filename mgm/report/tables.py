@@ -5,7 +5,7 @@ A table is written as csv for programs, and as md and html for readers.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import add
@@ -200,7 +200,7 @@ def study_table(
 
 def _counted(cells: pd.DataFrame) -> str:
     """Return the count of units that most numbers of a column have, for its head."""
-    number, _ = _usual(cells)
+    number, _ = _usual(records(cells))
     return f", n = {number}" if number else ""
 
 
@@ -309,8 +309,9 @@ def texts_of(cells: pd.DataFrame, counted: bool = True) -> list[str]:
 
     If they are `counted`, a number has its own `n` if most of them have another.
     """
-    usual, texts = _usual(cells), list[str]()
-    for cell in records(cells):
+    known, texts = records(cells), list[str]()
+    usual = _usual(known)
+    for cell in known:
         status, (number, unit) = cell.get("status"), _count(cell)
         if not np.isfinite(cell["mean"]):
             texts.append(status if isinstance(status, str) else "not run")
@@ -335,9 +336,9 @@ def _count(cell: Mapping[Any, Any]) -> tuple[str, str]:
     return f"{cell['n']:,.0f}" + (f" of {wanted:,.0f}" if wanted else ""), cell["unit"]
 
 
-def _usual(cells: pd.DataFrame) -> tuple[str, str]:
+def _usual(cells: Sequence[Mapping[Any, Any]]) -> tuple[str, str]:
     """Return the count of units that most numbers have; empty if there is no number."""
-    counts = Counter(map(_count, records(cells[cells["mean"].notna()])))
+    counts = Counter(_count(cell) for cell in cells if cell["mean"] == cell["mean"])
     return counts.most_common(1)[0][0] if counts else ("", "")
 
 
@@ -348,13 +349,13 @@ def signed(difference: float) -> str:
 
 def note_of(cells: pd.DataFrame, unit: str = SHARE) -> str:
     """Return the unit of a table's numbers, and over what its intervals are."""
-    known = cells[cells["mean"].notna()]
-    if known.empty:
+    known = records(cells[cells["mean"].notna()])
+    if not known:
         return "No run is finished."
-    what = f"{unit}, " if (known.metric == "top1").all() else ""
+    what = f"{unit}, " if all(cell["metric"] == "top1" for cell in known) else ""
     number, units = usual = _usual(known)
     over = f"{number} {units.removesuffix('s') if number == '1' else units}"
-    others = {*map(_count, records(known))} != {usual}
+    others = {*map(_count, known)} != {usual}
     return f"Ours: {what}mean [95 % interval] over {over}{', or n as it stands' * others}."
 
 
