@@ -100,12 +100,12 @@ def prepare(
         raise UserError(f"{dataset}: needs --source, the folder of the videos")
     if test not in ("", "test", "val"):
         raise UserError(f"--test {test}: choose test or val")
-    choices = Choices(test, first)
+    choices, drawn = Choices(test, first), None
     if source is None:
         from mgm.drawn.params import parse_params
 
-        fields = read_json(params) if params else {}
-        listing = list_drawn(parse_params(fields, str(params or "drawn")))
+        drawn = parse_params(read_json(params) if params else {}, str(params or "drawn"))
+        listing = list_drawn(drawn)
     elif dataset == "folder":
         from mgm.data.folder import list_folder
 
@@ -120,7 +120,7 @@ def prepare(
 
         listing = list_published(dataset, source, split, choices)
     with _kept(out):
-        say(summary(write(listing, out, short_side, quality, processes, check, prune)))
+        say(summary(write(listing, out, short_side, quality, processes, drawn, check, prune)))
 
 
 @app.command()

@@ -69,6 +69,7 @@ def prepare(
     short_side: int = DEFAULTS["short_side"],
     quality: int = DEFAULTS["quality"],
     processes: int | None = None,
+    drawn: "Synthetic | None" = None,
     check: bool = False,
     prune: bool = False,
 ) -> Index:
@@ -78,8 +79,9 @@ def prepare(
     tries them again.
 
     Args:
-        short_side, quality: see `mgm.video.store.write_video`. Generated sets have their own.
+        short_side, quality: see `mgm.video.store.write_video`. A generated set is as it is drawn.
         processes: default: one per core.
+        drawn: the parameters of a generated set.
         check: read all of the videos' files, and write anew what is damaged.
         prune: remove the files that no index refers to.
     """
@@ -89,11 +91,9 @@ def prepare(
     names = os.listdir(out) if out.is_dir() else []
     if {"videos", "index.csv"} & {*names} and LOCK not in names:
         raise UserError(f"{out}: is not from `mgm prepare`; choose another --out")
-    drawn, settings = None, {"short_side": short_side, "quality": quality, "vectors": VECTORS}
-    if listing.drawn:
-        from mgm.drawn.params import parse_params
-
-        drawn, settings = parse_params(listing.drawn, "drawn"), listing.settings
+    settings = {"short_side": short_side, "quality": quality, "vectors": VECTORS}
+    if drawn:
+        settings = DEFAULTS | {"short_side": max(DEFAULTS["short_side"], drawn.size)}
     writer = Writer(out, listing.root, settings, drawn, check)
     with locked(out / LOCK, f"mgm prepare {out}"):
         _remove_parts(out)
@@ -137,6 +137,8 @@ def prepare(
                 for name, reason in (*listing.excluded, *sorted(failed))
             ),
             note=_readable(listing.note),
+            named=drawn.digest if drawn else "",
+            drawn=drawn.model_dump(mode="json") if drawn else None,
             settings=settings,
         )
         now = {video.name for video in videos}
@@ -211,15 +213,7 @@ def list_drawn(params: "Synthetic") -> Index:
         f"{GENERATED} (seed {params.seed}), split as drawn: {params.train_per_class} train and "
         f"{params.test_per_class} test per class"
     )
-    return Index(
-        Path(),
-        params.names,
-        tuple(videos),
-        note=note,
-        named=params.digest,
-        drawn=params.model_dump(mode="json"),
-        settings=DEFAULTS | {"short_side": max(DEFAULTS["short_side"], params.size)},
-    )
+    return Index(Path(), params.names, tuple(videos), note=note)
 
 
 # --- Each video ---

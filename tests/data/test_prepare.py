@@ -523,10 +523,10 @@ def test_a_source_that_changes_while_it_is_read_is_left_out(source, tmp_path, mo
 def test_the_same_drawn_set_is_not_written_again(tmp_path, monkeypatch):
     """Its vectors have one reference each, and its digest is known before it is made."""
     params = Synthetic(classes=2, train_per_class=2, test_per_class=1, size=32, frames=8)
-    index = prepare(list_drawn(params), tmp_path, processes=1)
+    index = prepare(list_drawn(params), tmp_path, processes=1, drawn=params)
     assert (index.digest, index.settings) == (params.digest, DEFAULTS)
     names, before = decoded(monkeypatch), (tmp_path / "index.json").stat()
-    assert prepare(list_drawn(params), tmp_path, processes=1) == index
+    assert prepare(list_drawn(params), tmp_path, processes=1, drawn=params) == index
     assert names == []
     assert (tmp_path / "index.json").stat() == before
 

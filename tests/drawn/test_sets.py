@@ -23,7 +23,7 @@ TINY = Synthetic(classes=3, train_per_class=2, test_per_class=1, size=32, frames
 
 
 def made(params: Synthetic, out: Path, processes=1):
-    return prepare(list_drawn(params), out, processes=processes)
+    return prepare(list_drawn(params), out, processes=processes, drawn=params)
 
 
 def pixels(video) -> np.ndarray:

@@ -48,7 +48,7 @@ ATTENTIVE = Finetune(
 
 def small_set(out: Path) -> Index:
     """Prepare the small set in this process."""
-    return prepare(list_drawn(PARAMS), out, processes=1)
+    return prepare(list_drawn(PARAMS), out, processes=1, drawn=PARAMS)
 
 
 def without_file(video: Video, folder: Path) -> Video:
