@@ -119,10 +119,16 @@ def cpu():
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory) -> Path:
+def small(tmp_path_factory) -> Path:
     """Return the folder of a small prepared set, which tests leave as it is."""
     from tests.helpers.small_runs import small_set
 
     folder = tmp_path_factory.mktemp("data")
     small_set(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def data(small) -> Path:
+    """Return the same, where a module has no data of its own."""
+    return small

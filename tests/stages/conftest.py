@@ -35,7 +35,7 @@ class Trained(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def trained(data, tmp_path_factory) -> Trained:
+def trained(small, tmp_path_factory) -> Trained:
     results = tmp_path_factory.mktemp("results")
-    run_specs([PRETRAIN, TUBE, TUNED, PROBE], {"ssv2": [data]}, results, RunOptions(workers=0))
-    return Trained(data, results)
+    run_specs([PRETRAIN, TUBE, TUNED, PROBE], {"ssv2": [small]}, results, RunOptions(workers=0))
+    return Trained(small, results)
