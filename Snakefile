@@ -183,7 +183,7 @@ for stage in STAGES:
 # One run by its result, as a batch of its own.
 rule result:
     input:
-        lambda wildcards: plan.mark(wildcards.run) if plan.lacks(wildcards.run) else [],
+        lambda wildcards: plan.mark(wildcards.run) if wildcards.run in plan.lacks else [],
     output:
         update(plan.result("{run}")),
     log:

@@ -27,7 +27,7 @@ def say(text: str) -> None:
         raise type(error)(error.errno, error.strerror, "stdout") from None
 
 
-def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+def progress(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     """Yield `items` and show progress: a bar on a terminal, else a line from time to time."""
     if sys.stderr.isatty():
         # Rich takes a tenth of a second, and only a terminal needs it.

@@ -72,12 +72,12 @@ def valid(before: str, then: str = "") -> Iterator[None]:
         found = error.errors()  # type: ignore[attr-defined]
         # A field whose name is wrong is also a field that is missing. Say the cause.
         first = min(found, key=lambda one: one["type"] != "extra_forbidden")
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(str(part) for part in first["loc"] if part != "[key]")
         if first["type"] == "extra_forbidden":
             fault = f"{where} is not a field; remove it or correct its name"
         else:
             fault = ": ".join(filter(None, (where, first["msg"].removeprefix("Value error, "))))
-            if not isinstance(first["input"], dict | list):
+            if not isinstance(first["input"], dict | list | bytes):
                 fault += f" (got {first['input']!r})"
         raise UserError(before + "; ".join(filter(None, (fault, then)))) from None
 

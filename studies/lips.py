@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mgm.console import say, track
+from mgm.console import progress, say
 from mgm.data.folder import list_folder
 from mgm.data.index import Index, read_index, write_index
 from mgm.data.prepare import prepare, summary
@@ -122,7 +122,7 @@ def main(clone: str, words: str = "digits", data: str = "data") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "source"
     rows, vectors, left_out = list[tuple[str, str, str]](), dict[str, TrackWriter](), list[str]()
-    for clip in track(clips.itertuples(), "cutting clips", len(clips)):
+    for clip in progress(clips.itertuples(), "cutting clips", len(clips)):
         try:
             if clip.why:
                 raise UserError(clip.why)

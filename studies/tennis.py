@@ -22,7 +22,7 @@ from PIL import Image
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.model_selection import StratifiedGroupKFold
 
-from mgm.console import say, track
+from mgm.console import progress, say
 from mgm.data.folder import list_folder
 from mgm.data.prepare import prepare, summary
 from mgm.errors import UserError, one_line
@@ -77,7 +77,7 @@ def main(clone: str, data: str = "data") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "source"
     rows, histograms, left_out = list[tuple[str, str]](), list[NDArray[np.float64]](), list[str]()
-    for path in track(paths, "cutting clips", len(paths)):
+    for path in progress(paths, "cutting clips", len(paths)):
         blob = subprocess.run([*git, "show", f"{COMMIT}:{path}"], capture_output=True)
         source.write_bytes(blob.stdout)
         try:

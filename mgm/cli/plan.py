@@ -136,12 +136,12 @@ def _size(workflow: "Workflow", key: str) -> tuple[int, int, int]:
 
         drawn = parse_params(dataset.generate, key)
         return drawn.counts["train"], drawn.counts["test"], drawn.classes
-    if (name := dataset.name or key) in PUBLISHED:
-        published = PUBLISHED[name]
+    if dataset.name in PUBLISHED:
+        published = PUBLISHED[dataset.name]
         return published.train, published.test, published.classes
     from mgm.data.index import read_index
 
-    index = read_index(workflow.places[key])
+    index = read_index(dataset.place)
     return len(index.train), len(index.test), len(index.classes)
 
 

@@ -109,24 +109,22 @@ def budget(path: Path, root: Path, test: Path | None, hours: float) -> Budget:
     Raises:
         UserError: there is no time for the smallest study.
     """
-    chosen, devices = None, visible_gpus() or [""] * cores()
+    devices, chosen = visible_gpus() or [""] * cores(), list[Budget]()
     for size in SIZES:
         speed = _measured(path, root, test, size.scale, devices)
         found = choose(size, speed, 3600 * hours, len(devices))
-        if chosen and (found is None or found.seeds < ENOUGH):
-            break
-        if found is None:
+        # A larger model needs the seeds of a verdict.
+        if found and (not chosen or found.seeds >= ENOUGH):
+            chosen.append(found)
+        elif not chosen:
             least, _ = seconds_of(FEWEST, size.fewest, speed, len(devices))
             raise UserError(
                 f"--hours {hours:g}: the smallest study, {FEWEST} seeds of {size.fewest} steps, "
                 f"takes {least / 3600:.2g} hours here; allow more"
             )
-        chosen = found
-        # Otherwise the next size has no time for its seeds.
-        if found.seeds < MOST_SEEDS:
+        if not found or found.seeds < MOST_SEEDS:
             break
-    assert chosen
-    return chosen
+    return chosen[-1]
 
 
 def choose(size: Size, speed: Speed, seconds: float, at_once: int) -> Budget | None:
@@ -179,25 +177,26 @@ def _measured(
             for steps in (FIRST, STEPS)
         )
         probe = next(run for run in specs if isinstance(run, Probe) and run.parent == full.run_id)
-        probe = probe.model_copy(update={"parent": timed.run_id})
+        controls = next(run for run in specs if isinstance(run, Measure))
         # A process pays for its start with its first run.
-        runs: list[Spec] = [warm, timed, probe]
-        # One process measures these too.
-        runs_0 = [*runs, next(run for run in specs if isinstance(run, Measure))]
-        began = time.monotonic()
-        first = _start(runs_0, place / "0", workflow, devices[0])
-        others = [
-            _start(runs, place / str(number), workflow, device)
-            for number, device in enumerate(devices[1:], 1)
+        runs: list[Spec] = [
+            warm,
+            timed,
+            probe.model_copy(update={"parent": timed.run_id}),
+            controls,
         ]
-        said, _ = first.communicate()
+        began = time.monotonic()
+        started = [
+            _start(runs, place / str(number), workflow, device)
+            for number, device in enumerate(devices)
+        ]
+        said, _ = started[0].communicate()
         took_s = time.monotonic() - began
-        for other in others:
+        for other in started[1:]:
             other.communicate()
-        results = [read_result(place / "0" / run.run_id) for run in runs_0]
+        results = [read_result(place / "0" / run.run_id) for run in runs]
         if not all(results):
-            last = said.strip().rpartition("\n")[2]
-            raise UserError(f"{root}: a few steps failed: {last}")
+            raise UserError(f"{root}: a few steps failed: {said.strip().rpartition(chr(10))[2]}")
         _, timed_s, probe_s, controls_s = (result.wall_s for result in results if result)
         each_s = [line["seconds"] for line in log_lines(place / "0" / timed.run_id)]
     step_s = sum(each_s[FIRST:]) / (STEPS - FIRST)

@@ -12,9 +12,10 @@ import hashlib
 import os
 import shlex
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -67,21 +68,13 @@ class Workflow:
         require_effect(self.studies, self.scale)
         self.expansion = expand(self.studies, self.scale)
         self.specs, self.datasets = self.expansion.specs, self.expansion.datasets
-        self.places = {
-            key: Path(one.root or f"data/{one.name or key}-{one.digest}")
-            for key, one in self.datasets.items()
-        }
+        self.places = {key: one.place for key, one in self.datasets.items()}
         self.keys = {str(place): key for key, place in self.places.items()}
-        self._key_of = {(one.name or key, one.digest): key for key, one in self.datasets.items()}
+        self._key_of = {(one.name, one.digest): key for key, one in self.datasets.items()}
         # A Slurm job per run: jobs wait in the queue, not for each other.
         per_job = (alone and alone.specs_per_job) or suite.scale.specs_per_job
         self.batches = self._batches(1 if options.slurm else per_job)
         self._batch_of = {one: name for name, batch in self.batches.items() for one in batch}
-        self._lacks = dict[str, bool]()
-        self._children = defaultdict[str, list[str]](list)
-        for run_id, spec in self.specs.items():
-            for parent in parents(spec):
-                self._children[parent].append(run_id)
 
     def _batches(self, most: int) -> dict[str, list[str]]:
         """Return batches of up to `most` runs of one stage.
@@ -123,18 +116,19 @@ class Workflow:
         # The first rule is what Snakemake makes by default.
         return {"all": str(self.reports / "index.html"), **pages}
 
-    def lacks(self, run_id: str) -> bool:
-        """Return whether a run is to be made: it is not finished, or a child needs its weights.
+    @cached_property
+    def lacks(self) -> set[str]:
+        """The runs to be made: those that are not finished, and parents without their weights.
 
-        It is what it was when it was first asked for, since a plan of jobs must not change.
+        They are what they were at first, since a plan of jobs must not change.
         """
-        if run_id not in self._lacks:
-            folder, children = self.results / run_id, self._children[run_id]
-            # Most are whole, and are read once.
-            self._lacks[run_id] = status(folder, weights=True).state != "finished" and (
-                status(folder).state != "finished" or any(map(self.lacks, children))
-            )
-        return self._lacks[run_id]
+        lacks, needed = set[str](), set[str]()
+        # Children come after their parents.
+        for run_id, spec in reversed(self.specs.items()):
+            if status(self.results / run_id, weights=run_id in needed).state != "finished":
+                lacks.add(run_id)
+                needed.update(parents(spec))
+        return lacks
 
     def shows(self, target: str) -> list[str]:
         """Return the files that a study, a table or a figure is made of. "all" shows every run.
@@ -142,13 +136,11 @@ class Workflow:
         They are the marks of the batches that lack a run of it, and the newest spec of the others,
         which is written when a run starts.
         """
-        shown = self.shown_by(target)
-        lacks = [spec.run_id for spec in shown if self.lacks(spec.run_id)]
-        marks = dict.fromkeys(self.mark(self._batch_of[run_id]) for run_id in lacks)
-        done = [
-            f"{self.results}/{one.run_id}/spec.json" for one in shown if one.run_id not in lacks
-        ]
-        return [*marks, *sorted(filter(os.path.isfile, done), key=os.path.getmtime)[-1:]]
+        runs = [spec.run_id for spec in self.shown_by(target)]
+        marks = [self.mark(self._batch_of[run_id]) for run_id in runs if run_id in self.lacks]
+        done = [f"{self.results}/{run_id}/spec.json" for run_id in runs if run_id not in self.lacks]
+        newest = max(filter(os.path.isfile, done), key=os.path.getmtime, default=None)
+        return [*dict.fromkeys(marks), *filter(None, [newest])]
 
     def shown_by(self, target: str) -> list[Spec]:
         """Return the runs of a study, a table or a figure, and those that they start from."""
@@ -171,7 +163,7 @@ class Workflow:
             place = self.places[self.key(spec)]
             files.add(str(place / "index.json"))
             alone = batch not in self.batches
-            for parent in filter(self.lacks, parents(spec)):
+            for parent in self.lacks.intersection(parents(spec)):
                 files.add(self.mark(parent if alone else self._batch_of[parent]))
             for mask in drawn_masks(spec):
                 if mask.guidance in FLOWS:
@@ -187,8 +179,8 @@ class Workflow:
 
         One of them is of this call if the target lacks a run, so that it is made again.
         """
-        lacks = any(self.lacks(spec.run_id) for spec in self.shown_by(target))
-        return [f"{self.results}/whole/{target}.done", *([self.mark(target)] if lacks else [])]
+        whole = self.lacks.isdisjoint(spec.run_id for spec in self.shown_by(target))
+        return [f"{self.results}/whole/{target}.done", *([] if whole else [self.mark(target)])]
 
     def result(self, run_id: str) -> str:
         return f"{self.results}/{run_id}/{RESULT}"
@@ -200,7 +192,7 @@ class Workflow:
         """
         batched = self.makes(batch)
         # Another call may have made them meanwhile.
-        specs = [spec for spec in batched if self.lacks(spec.run_id)] or batched
+        specs = [spec for spec in batched if spec.run_id in self.lacks] or batched
         words = ["mgm", "run", *(str(self._spec_file(spec.run_id)) for spec in specs)]
         words += [*self.data_of(specs), "--out", str(self.results)]
         words += self.execution.words(specs[0].stage)
@@ -211,7 +203,7 @@ class Workflow:
     def data_of(self, specs: Iterable[Spec]) -> list[str]:
         """Return the words of the command line that name the datasets of runs."""
         keys = dict.fromkeys(map(self.key, specs))
-        given = (f"{self.datasets[key].name or key}={self.places[key]}" for key in keys)
+        given = (f"{self.datasets[key].name}={self.places[key]}" for key in keys)
         return [word for one in given for word in ("--data", one)]
 
     def made_from(self, place: str) -> list[str]:
@@ -233,7 +225,7 @@ class Workflow:
             words = ["drawn", "--params", str(self._params_file(key))]
         elif parts:
             folders = (str(self.places[part]) for part in parts)
-            words = [dataset.name or key, *sum(zip(("--source", "--target"), folders), ())]
+            words = [dataset.name, *sum(zip(("--source", "--target"), folders), ())]
         else:
             words = [key if key in PUBLISHED else "folder", "--source", "DIR"]
         if processes and not parts:
@@ -270,8 +262,10 @@ class Workflow:
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 write_text(path, text)
         cost = f" All of it takes {self.suite.cost}." if self.suite.cost else ""
-        scale = f"{self.name}, scale {self.scale.name}"
-        show(f"{scale}: you can stop at any time; the same command continues.{cost}")
+        show(
+            f"{self.name}, scale {self.scale.name}: you can stop at any time; the same command "
+            f"continues.{cost}"
+        )
 
     def prepared_by(self, places: Iterable[str]) -> list[str]:
         """Return the commands that prepare downloads, in their order."""
@@ -289,13 +283,10 @@ class Workflow:
     def unknown(self, asked: Iterable[str]) -> str:
         """Return which targets there are if one of those that are asked for is none."""
         targets = self.expansion.targets
-        known = {*targets, "report"}
-        names = [
-            name for name in asked if not (name in known or "/" in name or Path(name).exists())
-        ]
-        if not names:
-            return ""
-        return f"mgm: {names[0]}: {self.name} has no such target; it has {', '.join(targets)}"
+        for name in asked:
+            if not (name in targets or name == "report" or "/" in name or Path(name).exists()):
+                return f"mgm: {name}: {self.name} has no such target; it has {', '.join(targets)}"
+        return ""
 
     def about(self, asked: Iterable[str] = ()) -> str:
         """Return what a dry run makes: missing datasets, then the runs of tables and studies.
@@ -318,7 +309,7 @@ class Workflow:
             lines.append(f"Datasets that the first jobs draw: {len(drawn)}, such as {drawn[0]}.")
         rows = {}
         for name, runs in runs_of.items():
-            waits = [spec for spec in runs if self.lacks(spec.run_id)]
+            waits = [spec for spec in runs if spec.run_id in self.lacks]
             every, to_do = (Counter(spec.stage for spec in part) for part in (runs, waits))
             cells = {stage: f"{every[stage] - to_do[stage]} of {every[stage]}" for stage in every}
             rows[name] = cells | {"to do": len(waits)}

@@ -26,7 +26,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mgm.console import show, track
+from mgm.console import progress, show
 from mgm.data.folder import alike
 from mgm.data.index import (
     AGAIN,
@@ -348,7 +348,7 @@ def _written(
     # In random order, so that the first videos are from all of the set, for the estimate.
     ordered = random.Random(0).sample(todo, len(todo))
     with closing(as_done(writer.write, ordered, processes)) as results:
-        for number, done in enumerate(track(results, title, len(todo)), start=1):
+        for number, done in enumerate(progress(results, title, len(todo)), start=1):
             made += filter(None, done[1:2])
             if number == TRIED < len(todo) and not writer.drawn:
                 _require_space(writer, videos, made)
@@ -394,7 +394,7 @@ def write_tracks(
         todo = [video for video in index.videos if not os.path.exists(video.track(method))]
         processes = processes or (cores() if method == "dis" else 1)
         with closing(as_done(partial(_write_flow, method, weights), todo, processes)) as done:
-            failed = [why for why in track(done, f"writing {method} tracks", len(todo)) if why]
+            failed = [why for why in progress(done, f"writing {method} tracks", len(todo)) if why]
     if failed:
         raise UserError(f"{failed[0]} ({len(failed)} of {len(todo)} failed; the others are done)")
     about = {"method": method, "digest": index.digest, "videos": len(index.videos)}

@@ -27,7 +27,7 @@ from uuid import uuid4
 
 import pandas as pd
 
-from mgm.console import show, track
+from mgm.console import progress, show
 from mgm.errors import UserError
 from mgm.files import held as is_held
 from mgm.files import locked, write_text
@@ -94,7 +94,7 @@ def sync(folder: Path, uri: str = "") -> str:
             for run in held[run_id]:
                 client.delete_run(run.info.run_id)
                 counts["deleted"] += 1
-        for run_id in track(begun, "runs copied to MLflow", len(begun)):
+        for run_id in progress(begun, "runs copied to MLflow", len(begun)):
             spec, now, lines = specs[run_id], states[run_id], log_lines(folder / run_id)
             started, ended = _span(folder / run_id, now, lines)
             # One that started at another time was begun anew since.

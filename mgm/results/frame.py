@@ -26,6 +26,7 @@ from mgm.results.frozen import (
     read_frozen,
     read_numbers,
     read_wanted,
+    typed,
     write_wanted,
 )
 from mgm.results.run import FROZEN, RESULT, status
@@ -40,8 +41,6 @@ KEY = ["run_id", "metric"]
 # What a run's result adds to a number that is wanted.
 OF_RUN = ("n_test", "commit", "dirty", "started", "device", "wall_s", "study_sha256")
 FACTS = ("value", "status", "why", "chance", *OF_RUN)
-NO_FACTS: dict[str, Any] = dict.fromkeys(("commit", "started", "device", "study_sha256"), "")
-NO_FACTS |= {"chance": nan, "dirty": False}
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def joined(numbers: pd.DataFrame, folder: Path) -> pd.DataFrame:
     facts = []
     for run_id, metric in zip(numbers.run_id, numbers.metric):
         state = states[run_id]
-        own = NO_FACTS | {"status": state.state, "why": state.why}
+        own: dict[str, Any] = {"status": state.state, "why": state.why}
         if result := state.result:
             own |= {name: getattr(result, name) for name in OF_RUN}
             own["chance"] = result.metrics.get("chance", nan)
@@ -178,7 +177,8 @@ def joined(numbers: pd.DataFrame, folder: Path) -> pd.DataFrame:
             if metric and metric not in result.metrics:
                 own |= {"status": "not run", "why": f"no {metric}"}
         facts.append(own)
-    table = numbers.join(pd.DataFrame(facts, columns=[*FACTS], index=numbers.index)).astype(TYPES)
+    found = pd.DataFrame(facts, columns=[*FACTS], index=numbers.index, dtype=object)
+    table = typed(numbers.join(found))
     # A control that a dataset does not have, such as the duration of videos of equal length.
     return table[~table.control | (table.why != "no " + table.metric)]
 

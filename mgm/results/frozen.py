@@ -133,15 +133,13 @@ def numbers_of(found: Expansion) -> pd.DataFrame:
         if run_id not in shown
     ]
     table = pd.concat([cells, starts, pd.DataFrame(others)], ignore_index=True)
-    empty = dict.fromkeys(table.columns.difference([*TYPES]), "")
-    table = table.fillna({**empty, "dataset_seed": -1, "control": False})
     views = defaultdict[str, list[str]](list)
     for key, run_id in found.pictures.items():
         views[run_id].append(key)
     table["digest"] = [specs[run_id].data.digest for run_id in table.run_id]
     table["parents"] = [" ".join(parents(specs[run_id])) for run_id in table.run_id]
     table["view"] = [" ".join(views[run_id]) for run_id in table.run_id]
-    return _typed(table.assign(as_frozen=True, wanted=True))[[*WANTS]]
+    return typed(table.assign(as_frozen=True, wanted=True))[[*WANTS]]
 
 
 def read_wanted(folder: Path) -> pd.DataFrame:
@@ -174,7 +172,7 @@ def read_numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     empty = {name: [""] for name in FLOATS}
     try:
         table: Any = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=empty)
-        return _typed(table[[*columns]])
+        return typed(table[[*columns]])
     except KeyError as error:
         raise UserError(f"{path}: has no column {error}; restore it") from None
     except (lzma.LZMAError, EOFError, ValueError) as error:
@@ -182,8 +180,11 @@ def read_numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise UserError(f"{path}: is no table of numbers ({why}); restore it") from None
 
 
-def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    return table.astype({name: kind for name, kind in TYPES.items() if name in table})
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of numbers with its types. What is missing is empty, false or -1."""
+    empty = dict.fromkeys(table.columns.difference([*TYPES]), "") | dict.fromkeys(FLAGS, False)
+    table = table.fillna({**empty, "dataset_seed": -1})
+    return table.astype({name: TYPES.get(name, str) for name in table})
 
 
 def packed_of(folder: Path, name: str = "csv.xz") -> Path:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from mgm.errors import UserError, valid
 from mgm.files import held, locked, naming, read_json, write_text
@@ -105,13 +105,10 @@ def read_result(folder: Path) -> Result | None:
     """Return the result in a folder of any name; None if it is not there."""
     path = folder / RESULT
     try:
-        return Result.model_validate_json(path.read_bytes())
+        with valid(f"{path}: ", "delete it, and run it again"):
+            return Result.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValidationError as error:
-        first = error.errors()[0]
-        why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-        raise UserError(f"{path}: {why}; delete it, and run it again") from None
 
 
 def external(folder: Path) -> External | None:

@@ -152,7 +152,7 @@ def _apply(
     failed = dict[int, UserError]()
     where = clips, views, best_device()
     value_ND, sample_N = over_videos(
-        compute, videos, *where, workers=readers(options), failed=failed, progress=True
+        compute, videos, *where, workers=readers(options), failed=failed, show_progress=True
     )
     for error in failed.values():
         show(f"left out: {error}")

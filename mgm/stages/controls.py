@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from mgm.console import track
+from mgm.console import progress
 from mgm.data.index import Index, Video, read_index, require_splits
 from mgm.errors import UserError
 from mgm.files import write_csv
@@ -126,7 +126,7 @@ def look(folder: Path, table: Path | None = None, processes: int | None = None) 
     every += [APPEARANCE] * (find_spec(WEIGHTS) is not None)
     found = model_free(train, test, processes or cores(), APPEARANCE in every)
     scores = list[Score]()
-    for control in track(every, "classifying", len(every)):
+    for control in progress(every, "classifying", len(every)):
         top1 = _top1(index, train, found[control.name], seed=0, threads=1)
         scores.append((control, binomial(top1, len(test))))
     scores.sort(key=lambda score: -score[1].mean)
@@ -198,7 +198,7 @@ def model_free(
     rows: list[dict[str, Any]] = [{} for _ in videos]
     tasks = [(number, video, appearance) for number, video in enumerate(videos)]
     with closing(as_done(_features, tasks, min(processes, len(tasks)))) as done:
-        for number, row in track(done, "reading videos", len(tasks)):
+        for number, row in progress(done, "reading videos", len(tasks)):
             rows[number] = row
     found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     for name in FACTS:

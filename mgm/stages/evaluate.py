@@ -7,7 +7,7 @@ import torch
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from mgm.console import track
+from mgm.console import progress
 from mgm.data.index import Video
 from mgm.data.loader import view_batches
 from mgm.errors import UserError
@@ -42,7 +42,7 @@ def over_videos(
     workers: int = 0,
     share: tuple[int, int] = (0, 1),
     failed: dict[int, UserError] | None = None,
-    progress: bool = False,
+    show_progress: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what a model computes of all views, value_ND, and their videos' places, sample_N.
 
@@ -50,15 +50,15 @@ def over_videos(
         compute: maps uint8 frames (B, T, H, W, C) to (B, D), on the device.
         share: (i, n): part i of n, from 0.
         failed: gets the errors of videos that cannot be read, which are left out. None: raise.
-        progress: show it.
+        show_progress: show it.
     """
     values, samples = [], []
     batches: Iterable[dict[str, Tensor]] = view_batches(
         videos, clips, views, CLIPS, workers=workers, share=share, failed=failed
     )
-    if progress:
+    if show_progress:
         count = len(videos) * views.temporal * views.spatial
-        batches = track(batches, "batches", -(-count // CLIPS))
+        batches = progress(batches, "batches", -(-count // CLIPS))
     for batch in batches:
         read_B = batch["weight_B"] > 0
         if read_B.any():

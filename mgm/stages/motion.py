@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mgm.console import show, track
+from mgm.console import progress, show
 from mgm.data.folder import Files
 from mgm.data.index import read_index
 from mgm.errors import UserError
@@ -101,7 +101,7 @@ def table(source: Path, out: Path | None) -> list[str]:
     """
     tasks = _tasks(source)
     rows, without = list[Row](), 0
-    for found in track(as_done(measure, tasks, cores()), "measuring", len(tasks)):
+    for found in progress(as_done(measure, tasks, cores()), "measuring", len(tasks)):
         if isinstance(found, UserError):
             show(f"mgm: {found}")
             without += 1

@@ -142,34 +142,34 @@ def load_suite(name: str) -> Suite:
     """Read a suite: of studies/, or a YAML file of a user."""
     path = file_of(name, STUDIES)
     fields = read_yaml(path, "study")
-    if "studies" not in fields:
+    if "studies" in fields:
+        with valid(f"{path}: "):
+            suite = _Suite.model_validate(fields)
+        name, scale, cost = path.stem, suite.scale, suite.expected_cost
+        studies = [_study_in(suite, one, path) for one in suite.studies]
+    else:
         study = load_study(path)
-        if study.study in study.views:
-            raise UserError(f"{path}: views.{study.study}: is the study's name; choose another")
-        return _suite(study.study, [study], study.scale, study.expected_cost, path)
-    with valid(f"{path}: "):
-        suite = _Suite.model_validate(fields)
-    studies, views = list[Study](), dict[str, str]()
-    for at, one in enumerate(suite.studies):
-        if isinstance(one, str):
-            study = load_study(PAPER / f"{one}.yaml")
-        else:
-            with valid(f"{path}: studies.{one.get('study', at)}."):
-                study = Study.model_validate({"scale": suite.scale, **one})
-            require_names(study, f"{path}: studies.{study.study}.")
-        if study.study in [other.study for other in studies]:
-            raise UserError(f"{path}: studies: {study.study} is there twice; remove one")
-        for key in study.shown_views:
-            if key in views:
+        name, scale, cost = study.study, study.scale, study.expected_cost
+        studies = [study]
+        if name in study.views:
+            raise UserError(f"{path}: views.{name}: is the study's name; choose another")
+    known = dict[str, str]()
+    for study in studies:
+        require_names(study, f"{path}: ")
+        for key in dict.fromkeys([study.study, *study.shown_views]):
+            if key in known:
                 raise UserError(
-                    f"{path}: studies.{study.study}.views.{key}: {views[key]} has a view of that "
-                    "name; rename one"
+                    f"{path}: studies: {known[key]} and {study.study} both have the name {key}; "
+                    "choose another, or remove one"
                 )
-            views[key] = study.study
-        studies.append(study)
-    return _suite(path.stem, studies, suite.scale, suite.expected_cost, path)
-
-
-def _suite(name: str, studies: list[Study], scale: str, cost: str, path: Path) -> Suite:
+            known[key] = study.study
     file = file_of(scale, CONFIG)
     return Suite(name, studies, load_scale(file), cost, [path, file])
+
+
+def _study_in(suite: _Suite, one: str | dict[str, Any], path: Path) -> Study:
+    """Return a study of a suite, whose file is `path`."""
+    if isinstance(one, str):
+        return load_study(PAPER / f"{one}.yaml")
+    with valid(f"{path}: studies.{one.get('study', '?')}."):
+        return Study.model_validate({"scale": suite.scale, **one})

@@ -5,13 +5,15 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from mgm.errors import UserError, nearest, valid
 from mgm.spec import CONTROLS, FrozenModel, KnownBackbone, RunOptions
@@ -41,30 +43,28 @@ SHARES = {"top1", "outside", "hidden", *CONTROL_ROWS.values()}
 
 
 def _numbers(value: Any) -> Any:
-    """Return the numbers of "701-720", of several ranges such as "0-3, 7", or of a list."""
-    if isinstance(value, str):
-        if not re.fullmatch(r"\s*\d+(-\d+)?(\s*,\s*\d+(-\d+)?)*\s*", value):
-            raise ValueError("is not a number, or a range such as 701-720")
-        ranges = [[int(end) for end in part.split("-")] for part in value.split(",")]
-        if any(ends[0] > ends[-1] for ends in ranges):
-            raise ValueError("has a range that goes down")
-        if sum(ends[-1] - ends[0] for ends in ranges) > MOST_NUMBERS:
-            raise ValueError(f"has more than {MOST_NUMBERS:,} numbers")
-        value = [n for ends in ranges for n in range(ends[0], ends[-1] + 1)]
-    numbers = value if isinstance(value, list | tuple) else [value]
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError("is not a number from 0, a range such as 701-720, or a list of numbers")
-    _once(numbers)
-    return tuple(numbers)
+    """Return the numbers of "701-720", of several ranges such as "0-3, 7", or of one number."""
+    if not isinstance(value, str):
+        return value if isinstance(value, list | tuple) else [value]
+    if not re.fullmatch(r"\s*\d+(-\d+)?(\s*,\s*\d+(-\d+)?)*\s*", value):
+        raise ValueError("is not a number, or a range such as 701-720")
+    ranges = [[int(end) for end in part.split("-")] for part in value.split(",")]
+    if any(ends[0] > ends[-1] for ends in ranges):
+        raise ValueError("has a range that goes down")
+    if sum(ends[-1] - ends[0] for ends in ranges) > MOST_NUMBERS:
+        raise ValueError(f"has more than {MOST_NUMBERS:,} numbers")
+    return [number for ends in ranges for number in range(ends[0], ends[-1] + 1)]
 
 
-def _once(names: Sequence[Any], where: str = "") -> None:
+def _once(names: Sequence[Any]) -> Sequence[Any]:
     """Check that no name is there twice."""
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{where}has {twice[0]} twice; remove one")
+        raise ValueError(f"has {twice[0]} twice; remove one")
+    return names
 
 
-Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
+Number = Annotated[int, Field(strict=True, ge=0)]
+Numbers = Annotated[tuple[Number, ...], BeforeValidator(_numbers), AfterValidator(_once)]
 
 
 class Selection(FrozenModel):
@@ -181,6 +181,12 @@ class Row(Changes):
     start: str = Field("", alias="from")
     # Train once more with the labels of the pretraining videos, before the row is evaluated.
     then: Literal["", "finetune", "supervised"] = ""
+
+    def fields(self, flow: str) -> dict[str, Any]:
+        """Return the fields of its pretraining. The guidance `flow` is the scale's method."""
+        own: dict[str, Any] = {"mask.name": self.mask} if self.mask else {}
+        own |= ({"optim.epochs": self.epochs} if self.epochs else {}) | self.changes
+        return own | ({"mask.guidance": flow} if own.get("mask.guidance") == "flow" else {})
 
 
 class Column(Changes):
@@ -320,64 +326,63 @@ class Study(FrozenModel):
 
     @model_validator(mode="after")
     def _names_what_is_there(self) -> Self:
-        for where, name, known in self._references():
-            if name and name not in known:
-                raise ValueError(f"{where}: {name!r} is unknown; {nearest(name, known)}")
+        for where, names, known in self._references():
+            for name in filter(None, names):
+                if name not in known:
+                    raise ValueError(f"{where}: {name!r} is unknown; {nearest(name, known)}")
         if clash := self.rows.keys() & CONTROL_ROWS.keys():
             raise ValueError(f"rows: {min(clash)} is a control; choose another name")
-        titles = [place.title for place in self.datasets.values() if place.title and place.tested]
-        _once(titles, "datasets: titles: ")
+        titles = [place.title for place in self.datasets.values() if place.tested]
+        if twice := [title for title in titles if title and titles.count(title) > 1]:
+            raise ValueError(f"datasets: two have the title {twice[0]}; change one")
         for name, dataset in self.datasets.items():
             if dataset.seeded and not (dataset.dataset_seeds or self.dataset_seeds):
                 raise ValueError(f"datasets.{name}: has no seeds; add dataset_seeds")
-            for part in (self.datasets[part] for part in dataset.parts):
-                if part.mean_of or not part.tested:
-                    raise ValueError(f"datasets.{name}.mean_of: has a mean, or one without tests")
         for key, view in self.views.items():
             if view.kind == "paper" and not (PAPER / f"{key}.csv").is_file():
                 raise ValueError(f"views.{key}.kind: paper is for the paper's tables; use table")
             if view.show and any(self.datasets[name].mean_of for name in view.datasets):
                 raise ValueError(f"views.{key}.datasets: a mean has no videos; name another")
             over = self.views.get(view.over, View())
-            if view.kind == "gains" and not (
-                view.minus and len(over.datasets) == len(over.columns) == 1
-            ):
+            one_column = len(over.datasets) == len(over.columns) == 1
+            if view.kind == "gains" and not (view.minus and one_column):
                 raise ValueError(f"views.{key}: gains needs minus, and over with one column's view")
             if view.kind == "gains" and self.overlap:
                 raise ValueError(f"views.{key}.kind: gains needs units that do not overlap")
         return self
 
-    def _references(self) -> Iterator[tuple[str, str, Iterable[str]]]:
-        """Yield each name that the study uses: where it stands, the name, and the known ones."""
-        rows, every = [*self.rows], [*self.rows, *CONTROL_ROWS]
-        names = [*self.datasets]
+    def _references(self) -> Iterator[tuple[str, Iterable[str], Collection[str]]]:
+        """Yield the names that the study uses: where they stand, and which are known there."""
+        rows, every, sets = [*self.rows], [*self.rows, *CONTROL_ROWS], [*self.datasets]
         parts: dict[str, Selection] = {f"views.{key}": view for key, view in self.views.items()}
         parts |= {f"rows.{name}.only": row.only for name, row in self.rows.items()}
         parts |= {f"columns.{name}.only": column.only for name, column in self.columns.items()}
         for where, part in parts.items():
-            for used, known in (("datasets", self.datasets), ("columns", self.columns)):
-                yield from ((where, name, known) for name in getattr(part, used))
-            yield from ((where, name, every) for name in (*part.rows, getattr(part, "minus", "")))
-            yield where, getattr(part, "over", ""), self.views
-        for name, column in self.columns.items():
-            own = column.only.rows or rows
-            yield from ((f"columns.{name}.rows", row, own) for row in column.rows)
+            yield where, part.datasets, sets
+            yield where, part.rows, every
+            yield where, part.columns, self.columns
+        for key, view in self.views.items():
+            yield f"views.{key}", [view.minus], every
+            yield f"views.{key}", [view.over], self.views
         for name, row in self.rows.items():
-            yield f"rows.{name}.from", row.start, ["none", *rows[: rows.index(name)]]
+            yield f"rows.{name}.from", [row.start], ["none", *rows[: rows.index(name)]]
+        for name, column in self.columns.items():
+            yield f"columns.{name}.rows", column.rows, column.only.rows or rows
         for name, dataset in self.datasets.items():
             # So no dataset is made of itself.
-            above = names[: names.index(name)]
-            for other in (dataset.pretrained_on, dataset.videos_of, *dataset.adapt):
-                yield f"datasets.{name}", other, above
-            yield from ((f"datasets.{name}", part, names) for part in dataset.parts)
-            yield from ((f"datasets.{name}.rows", row, rows) for row in dataset.rows)
-        yield from (("controls", name, self.columns) for name in self.controls)
-        yield from (("compare", name, every) for pair in self.compare for name in pair)
+            above = sets[: sets.index(name)]
+            others = [dataset.pretrained_on, dataset.videos_of, *dataset.adapt]
+            yield f"datasets.{name}", others, above
+            # Means have no runs.
+            yield f"datasets.{name}.mean_of", dataset.parts, self.tested
+            yield f"datasets.{name}.rows", dataset.rows, rows
+        yield "controls", self.controls, self.columns
+        yield "compare", chain(*self.compare), every
         for one in self.predictions:
             where = f"predictions: {one.says}"
-            yield where, one.dataset, self.datasets
-            yield where, one.column, self.columns
-            yield from ((where, name, every) for name in (one.row, one.minus, *(one.than or ())))
+            yield where, [one.dataset], sets
+            yield where, [one.column], self.columns
+            yield where, [one.row, one.minus, *(one.than or ())], every
 
     def has(self, dataset: str, row: str, column: str) -> bool:
         """Return whether the study has a cell."""
@@ -474,20 +479,17 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
 
 def load_study(path: Path) -> Study:
     """Read a study from a YAML file."""
-    return _study_of(read_yaml(path, "study"), path)
-
-
-def _study_of(fields: Any, path: Path) -> Study:
+    fields = read_yaml(path, "study")
     with valid(f"{path}: "):
-        study = Study.model_validate(fields)
-    require_names(study, f"{path}: ")
-    return study
+        return Study.model_validate(fields)
 
 
 def require_names(study: Study, before: str) -> None:
     """Check that no name of a study is one of the Snakefile or of each page."""
-    names = {"study": study.study} | {f"views.{key}": key for key in study.views}
-    for where, name in names.items():
+    for where, name in {
+        "study": study.study,
+        **{f"views.{key}": key for key in study.views},
+    }.items():
         if name in RESERVED or name.startswith(PREFIXES):
             raise UserError(f"{before}{where}: {name} is a reserved name; choose another")
 
@@ -502,25 +504,27 @@ def new_study(
         test: the folder of another one, whose videos are tested on. None: `root`.
         size: its scale, its seeds, and other fields that decide how long it takes.
     """
-    for folder in filter(None, (root, test)):
-        if re.search("[{}]", str(folder)):
-            raise UserError(f"{folder}: has braces, which a study cannot have; rename it")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).strip(".-") or "mine"
     tested = f"{name}-test" if test else name
-    # In quotes, since YAML reads names such as 2024 or on as other things than text.
-    title, own, other = (
-        json.dumps(str(text), ensure_ascii=False) for text in (path.stem, root, test)
-    )
-    datasets = f'  "{name}": {{title: My videos, root: {own}, recipe: ssv2}}'
+    datasets: dict[str, Any] = {name: {"title": "My videos", "root": str(root), "recipe": "ssv2"}}
     if test:
-        datasets = datasets[:-1] + f', tested: false}}\n  "{tested}": {{title: My labelled videos, '
-        datasets += f'root: {other}, recipe: ssv2, pretrained_on: "{name}"}}'
+        own = {"title": "My labelled videos", "root": str(test), "recipe": "ssv2"}
+        datasets = {name: datasets[name] | {"tested": False}, tested: own | {"pretrained_on": name}}
+    more = {key: value for key, value in size.items() if key not in ("scale", "seeds")}
+    # As JSON, since YAML reads names such as 2024 or on as other things than text.
+    as_json = partial(json.dumps, ensure_ascii=False)
     template = Path(__file__).with_name("template.yaml").read_text(encoding="utf-8")
-    names = {"name": title, "path": path, "dataset": name, "tested": tested}
-    given = {key: f"{size[key]: <24}" for key in ("scale", "seeds")}
-    given["size"] = "".join(
-        f"{key}: {json.dumps(value)}\n" for key, value in size.items() if key not in given
+    text = template.format(
+        name=as_json(path.stem),
+        path=path,
+        dataset=name,
+        tested=tested,
+        datasets="\n".join(f"  {as_json(key)}: {as_json(datasets[key])}" for key in datasets),
+        scale=f"{size['scale']: <24}",
+        seeds=f"{size['seeds']: <24}",
+        size="".join(f"{key}: {as_json(more[key])}\n" for key in more),
     )
-    text = template.format(**names, **given, datasets=datasets)
-    _study_of(yaml.load(text, Loader), path)
+    with valid(f"{path}: "):
+        study = Study.model_validate(yaml.load(text, Loader))
+    require_names(study, f"{path}: ")
     return text

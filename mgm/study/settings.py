@@ -13,9 +13,9 @@ from pydantic import BaseModel, TypeAdapter
 
 from mgm.errors import UserError, nearest, valid
 from mgm.spec import STAGES, Clips, Model, Pretrain, dotted, leaves
-from mgm.study.expand import seeds_of, videos_like
 from mgm.study.scales import Scale
 from mgm.study.schema import Study, View
+from mgm.study.videos import seeds_of, videos_like
 
 # Fields that no layer sets, each with where it is decided.
 DECIDED = {
@@ -142,15 +142,12 @@ def _of_study(study: Study, scale: Scale) -> Iterator[Layer]:
                 del decided["seed"]
             yield Layer(f"datasets.{name}.settings.{stage}", STAGES[stage], fields, decided)
     for name, row in study.rows.items():
-        own, decided = {"mask.name": row.mask, "optim.epochs": row.epochs}, _decided("pretrain")
-        fields = {field: value for field, value in own.items() if value} | row.changes
-        if fields.get("mask.guidance") == "flow":
-            fields["mask.guidance"] = scale.flow
+        decided = _decided("pretrain")
         if row.start == "none":
             decided = UNTRAINED
         elif all(seeds_of(study, scale, tested) for tested in study.tested):
             del decided["seed"]
-        yield Layer(f"rows.{name}", Pretrain, fields, decided)
+        yield Layer(f"rows.{name}", Pretrain, row.fields(scale.flow), decided)
     for name, column in study.columns.items():
         where, kind = f"columns.{name}", STAGES[column.stage]
         decided = _decided(column.stage, [str(column.changes.get("name"))])

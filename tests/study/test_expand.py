@@ -6,8 +6,7 @@ import pytest
 
 from mgm.errors import UserError
 from mgm.spec import Finetune, Mask, Measure, Pretrain, Probe, dotted, parents
-from mgm.study import CONFIG
-from mgm.study import expand as expansion
+from mgm.study import CONFIG, videos
 from mgm.study.expand import expand, with_parents
 from mgm.study.recipes import SUPERVISED
 from mgm.study.scales import load_scale, load_suite
@@ -44,7 +43,7 @@ def test_it_is_a_cross_join_with_controls():
 def prepared(monkeypatch):
     """Make folders look prepared, each with a digest of its name's last sign."""
     monkeypatch.setattr(
-        expansion, "read_about", lambda root: SimpleNamespace(digest=root.name[-1] * 12)
+        videos, "read_about", lambda root: SimpleNamespace(digest=root.name[-1] * 12)
     )
 
 

@@ -54,12 +54,12 @@ def test_a_suite_has_studies_of_the_paper_and_its_own(tmp_path):
     [
         ({"studies": ["table5"]}, "table5.yaml: no such study"),
         ({"studies": []}, "studies"),
-        ({"studies": ["table4e", "table4e"]}, "studies: table4e is there twice"),
+        ({"studies": ["table4e", "table4e"]}, "table4e and table4e both have the name table4e"),
         ({"studies": [OWN | {"epochs": 0}]}, "studies.mine.epochs"),
-        ({"studies": [OWN | {"views": {"report": {}}}]}, "mine.views.report: report is a reserved"),
+        ({"studies": [OWN | {"views": {"report": {}}}]}, "views.report: report is a reserved"),
         (
             {"studies": ["table4e", OWN | {"views": {"masks": {}}}]},
-            "studies.mine.views.masks: table4e has a view of that name",
+            "table4e and mine both have the name masks",
         ),
         ({"scale": "smoke", "studies": ["table1"], "rows": {}}, "rows is not a field"),
         (OWN | {"scale": "smoke", "views": {"mine": {}}}, "views.mine: is the study's name"),

@@ -65,8 +65,7 @@ def test_a_call_makes_what_is_not_finished_and_parents_whose_weights_a_child_nee
     assert {*first.shows("all")} == {*map(first.mark, first.batches)}
 
     def lacking() -> set[str]:
-        study = Workflow({"study": str(path)}, "next")
-        return {run_id for run_id in study.specs if study.lacks(run_id)}
+        return Workflow({"study": str(path)}, "next").lacks
 
     assert lacking() == set()
     done = Workflow({"study": str(path)}, "next")
