@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mgm.errors import UserError
-from mgm.models import build_classifier, load_weights
 from mgm.spec import Views
 from mgm.stages import evaluate
 from mgm.stages.evaluate import merged, over_videos, record
@@ -16,28 +16,39 @@ from tests.helpers.small_runs import without_file
 from tests.stages.conftest import TUNED
 
 
+class Loud(nn.Module):
+    """Returns logits that are large, and others for each view."""
+
+    def forward(self, frames_BTHWC):
+        return 9 * torch.sin(7 * frames_BTHWC.float().mean((1, 2, 3)))
+
+
 def test_the_test_is_the_mean_softmax_of_each_videos_views(trained, tmp_path):
-    """The test equals a slow loop over videos and views."""
-    model = build_classifier(TUNED, 3)
-    load_weights(model, trained.results / TUNED.run_id / "weights.safetensors")
+    """The test equals a slow loop over videos and views. Logits' means have other maxima."""
+    model = Loud()
     metrics = evaluate.score(TUNED, trained.context(tmp_path), model)
-    right = []
+    wanted, by_logits = [], []
     for video in trained.index.test:
         track = Track(video.track())
         index_VT = [view_indices(TUNED.clips, video.frames, view, 2) for view in range(2)]
         crops = [view_crop(video.height, video.width)] * 2
         frames_VTHWC = read_clips(video.path, track, index_VT, crops, TUNED.clips.size)
         with torch.inference_mode():
-            scores_C = model(torch.from_numpy(frames_VTHWC)).softmax(1).mean(0)
-        right.append(int(scores_C.argmax()) == video.label)
+            logits_VC = model(torch.from_numpy(frames_VTHWC))
+        wanted.append(int(logits_VC.softmax(1).mean(0).argmax()))
+        by_logits.append(int(logits_VC.mean(0).argmax()))
+    right = [label == video.label for label, video in zip(wanted, trained.index.test)]
     assert metrics == {"top1": pytest.approx(100 * np.mean(right))}
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[-1] for line in lines] == [trained.index.classes[n] for n in wanted]
+    assert wanted != by_logits
 
 
 def test_views_are_merged_by_the_mean_of_probabilities():
-    logits_NC = np.array([[9.0, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 2.0]])
+    logits_NC = np.array([[9.0, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 2.0], [0, 3, 0]])
     score_NC = torch.from_numpy(logits_NC).softmax(1).numpy()
-    found = merged(score_NC, np.array([1, 0, 1, 0]))
-    np.testing.assert_allclose(found, [score_NC[[1, 3]].mean(0), score_NC[[0, 2]].mean(0)])
+    found = merged(score_NC, np.array([1, 0, 1, 0, 1]))
+    np.testing.assert_allclose(found, [score_NC[[1, 3]].mean(0), score_NC[[0, 2, 4]].mean(0)])
 
 
 def test_predictions_of_classes_without_test_videos_are_counted(trained, tmp_path):

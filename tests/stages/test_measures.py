@@ -5,7 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
+from mgm.data.folder import list_folder
 from mgm.data.index import read_index, spread
+from mgm.data.prepare import prepare
 from mgm.errors import UserError
 from mgm.masking import Grid, mask_clips
 from mgm.rng import clip_seed
@@ -18,6 +20,7 @@ from mgm.video.store import read_clips
 from mgm.video.track import Track
 from mgm.video.transform import view_crop, view_indices
 from tests.helpers.small_runs import SMALL
+from tests.helpers.videos import moving_square, write_video
 
 
 def test_saliency_is_the_ratio_of_mean_motion(trained, tmp_path):
@@ -58,6 +61,26 @@ def test_boxes_of_ones_own_are_in_a_csv(trained, tmp_path):
     path.write_text(f"{header}other,3,0,0,1,1\n")
     with pytest.raises(UserError, match="boxes of 0 videos"):
         saliency(Measure(**SMALL, name="saliency"), run)
+
+
+def test_boxes_are_in_pixels_of_the_source_where_vectors_are_in_others(trained, tmp_path):
+    """A source without vectors has those of the smaller store. A box is the left half."""
+    for split in ("train", "test"):
+        path = tmp_path / "source" / split / "a" / "0.webm"
+        path.parent.mkdir(parents=True)
+        write_video(path, moving_square(16, side=32), codec="libvpx-vp9")
+    listing = list_folder(tmp_path / "source")
+    run = trained.context(tmp_path / "run")
+    run.index = index = prepare(listing, tmp_path / "data", processes=1, short_side=32)
+    lines = [f"{index.test[0].name},{frame},0,0,64,32" for frame in range(16)]
+    header = "path,frame,top,left,bottom,right"
+    (tmp_path / "data" / "boxes.csv").write_text("\n".join([header, *lines]))
+    track = index.test[0].read_track()
+    speed_THW = track[np.flatnonzero(track.has_mv_T)].speed_THW
+    assert speed_THW.shape[1:] == (4, 4)
+    found = saliency(Measure(**SMALL, name="saliency"), run)
+    means = speed_THW[:, :, :2].mean(), speed_THW[:, :, 2:].mean()
+    assert (found["inside"], found["outside"]) == pytest.approx(means, rel=1e-5)
 
 
 def slow_share(clip, masked_SHW, tubelet):

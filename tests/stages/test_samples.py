@@ -55,6 +55,9 @@ def test_a_figure_has_its_clips_masks_and_pictures(figure):
         attention = arrays["attention_BSHW" if several else "attention_SHW"]
         np.testing.assert_allclose(attention.sum((-3, -2, -1)), 1, atol=1e-5)
         assert arrays["query_B3" if several else "query_3"].reshape(-1, 3)[0].tolist() == [1, 1, 1]
+    if several:
+        # Of the three classes, none twice before each is shown.
+        assert len({*arrays["class_B"][:3]}) == min(clips, 3)
     if number == "8":
         assert arrays["names_P"].tolist() == ["mgm", "tube"]
         made = arrays["reconstructed_BPSHWC"]
@@ -80,17 +83,23 @@ def test_a_figure_of_a_studys_masks_has_their_rows_ratios_and_guides(trained, tm
     assert (boxes_NS4[1] != boxes_NS4[2]).any()
 
 
-def test_a_figure_of_a_run_without_masks_is_refused(trained, tmp_path):
-    spec = Sample(**SMALL, figure="7", parents=(TUNED.run_id,))
-    with pytest.raises(UserError, match="no pretraining run"):
-        sample(spec, trained.context(tmp_path))
+DIVIDED = PRETRAIN.model_copy(
+    update={"model": PRETRAIN.model.model_copy(update={"backbone": "timesformer-toy"})}
+)
 
 
-@pytest.mark.parametrize("number", ["6", "7"])
-def test_a_figure_of_attention_of_a_timesformer_is_refused(trained, tmp_path, number):
-    model = PRETRAIN.model.model_copy(update={"backbone": "timesformer-toy"})
-    parent = PRETRAIN.model_copy(update={"model": model})
+@pytest.mark.parametrize(
+    ("number", "parent", "says"),
+    [
+        ("7", TUNED, "no pretraining run"),
+        ("6", DIVIDED, "is a TimeSformer"),
+        ("7", DIVIDED, "is a TimeSformer"),
+    ],
+)
+def test_a_figure_of_a_run_without_masks_or_whole_attention_is_refused(
+    trained, tmp_path, number, parent, says
+):
     run = replace(trained.context(tmp_path), results=tmp_path)
     write_text(tmp_path / parent.run_id / "spec.json", parent.model_dump_json())
-    with pytest.raises(UserError, match="is a TimeSformer"):
+    with pytest.raises(UserError, match=says):
         sample(Sample(**SMALL, figure=number, parents=(parent.run_id,)), run)
