@@ -80,7 +80,6 @@ def prepare(
     ] = False,
 ) -> None:
     """Decode each video once, and write what training reads. Run it again to continue."""
-    from mgm.data.folder import Choices
     from mgm.data.prepare import list_drawn, summary
     from mgm.data.prepare import prepare as write
 
@@ -100,7 +99,7 @@ def prepare(
         raise UserError(f"{dataset}: needs --source, the folder of the videos")
     if test not in ("", "test", "val"):
         raise UserError(f"--test {test}: choose test or val")
-    choices, drawn = Choices(test, first), None
+    drawn = None
     if source is None:
         from mgm.drawn.params import parse_params
 
@@ -109,7 +108,7 @@ def prepare(
     elif dataset == "folder":
         from mgm.data.folder import list_folder
 
-        listing = list_folder(source, choices)
+        listing = list_folder(source, test, first)
     elif derived:
         from mgm.data.published import derive
 
@@ -118,7 +117,7 @@ def prepare(
     else:
         from mgm.data.published import list_published
 
-        listing = list_published(dataset, source, split, choices)
+        listing = list_published(dataset, source, split, test, first)
     with _kept(out):
         say(summary(write(listing, out, short_side, quality, processes, drawn, check, prune)))
 

@@ -23,7 +23,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from unicodedata import category, normalize
@@ -58,22 +58,6 @@ NOT_USED = (
     "lists videos, and is not used; pass it as --source, or put it into the folder of the videos, "
     "named videos.csv or by its split, as train.txt"
 )
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the user decides about a listing.
-
-    Attributes:
-        test: the split to test on, "test" or "val". Empty: test if there is one, or else val.
-        first: whether the first row counts of a video that is listed twice.
-    """
-
-    test: str = ""
-    first: bool = False
-
-
-USUAL = Choices()
 
 
 # --- Names ---
@@ -251,7 +235,8 @@ def listing(
     note: str,
     classes: Sequence[str] = (),
     files: Files | None = None,
-    choices: Choices = USUAL,
+    test: str = "",
+    first: bool = False,
     official: bool = False,
 ) -> Index:
     """Return the listing of some rows, whose files are looked up below `root`.
@@ -262,13 +247,15 @@ def listing(
     Args:
         classes: names by label. Empty: those in the rows, sorted.
         files: the files below `root`, where they are known already.
+        test: the split to test on, "test" or "val". Empty: test if there is one, or else val.
+        first: whether the first row counts of a video that is listed twice.
         official: the rows are those of a published set.
     """
     listed = [row._replace(where=row.where or str(root)) for row in rows]
     if not listed:
         raise UserError(f"{root}: has no videos")
     count_of = Counter(row.split for row in listed)
-    sides = _sides({*count_of}, choices.test)
+    sides = _sides({*count_of}, test)
     base = os.path.join(os.path.abspath(root), "")
     rows = [
         row._replace(path=os.path.normpath(row.path.removeprefix(base)), split=sides[row.split])
@@ -293,7 +280,7 @@ def listing(
     if not found:
         why = f"; left out: {': '.join(excluded[-1])}" if excluded else ""
         raise UserError(f"{root}: has 0 of the {len(listed):,} listed videos: {lacking}{why}")
-    chosen, notes = _once(found, choices.first, official), [note]
+    chosen, notes = _once(found, first, official), [note]
     twice = len(found) - len(chosen)
     if not any(sides.values()):
         notes.append(DRAWN)
@@ -397,11 +384,11 @@ def split_by_hash(rows: Sequence[Row]) -> list[Row]:
 # --- Sources ---
 
 
-def list_folder(source: Path, choices: Choices = USUAL) -> Index:
-    """List the videos of a folder, a table or a list."""
+def list_folder(source: Path, test: str = "", first: bool = False) -> Index:
+    """List the videos of a folder, a table or a list. For `test` and `first` see `listing`."""
     if source.is_file():
         rows, note = of_lists(source.parent, {source: _rows(source, source.parent)})
-        return listing(source.parent, rows, note, choices=choices)
+        return listing(source.parent, rows, note, test=test, first=first)
     if not source.is_dir():
         raise UserError(f"{source}: no such file or folder")
     table, files, left = source / "videos.csv", Files(source), list[tuple[str, str]]()
@@ -416,7 +403,7 @@ def list_folder(source: Path, choices: Choices = USUAL) -> Index:
     else:
         rows, loose, note = _of_folders(source, files)
         left = loose + left
-    made = listing(source, rows, note, (), files, choices)
+    made = listing(source, rows, note, (), files, test, first)
     for path in files.texts:
         if path not in known and (reason := _unused(path)):
             left.append((os.path.relpath(path, source), reason))

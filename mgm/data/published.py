@@ -26,8 +26,6 @@ from typing import TypeVar
 from pydantic import BaseModel, Field, TypeAdapter
 
 from mgm.data.folder import (
-    USUAL,
-    Choices,
     Files,
     key,
     labelled,
@@ -205,11 +203,14 @@ OFFICIAL = {
 }
 
 
-def list_published(name: str, source: Path, split: int = 1, choices: Choices = USUAL) -> Index:
+def list_published(
+    name: str, source: Path, split: int = 1, test: str = "", first: bool = False
+) -> Index:
     """List the videos of a published dataset that are below `source`.
 
     Args:
         split: the official split, of UCF101 and HMDB51.
+        test, first: see `mgm.data.folder.listing`.
     """
     title = PUBLISHED[name].title + (f" split {split}" if name in ("ucf101", "hmdb51") else "")
     files, rows = Files(source), list[Row]()
@@ -219,13 +220,13 @@ def list_published(name: str, source: Path, split: int = 1, choices: Choices = U
         lists, left = split_lists(source, files, split)
         if lists:
             rows, note = of_lists(source, lists, by_name=True)
-            made = listing(source, rows, f"{title}: {note}", (), files, choices)
+            made = listing(source, rows, f"{title}: {note}", (), files, test, first)
             return replace(made, excluded=(*made.excluded, *left))
         classes, rows = READERS[name](source, split)
     if not rows:
         raise UserError(f"{source}: has no lists of {title}; put the official ones there")
     note = f"{title}: official lists"
-    return listing(source, rows, note, classes, files, choices, official=True)
+    return listing(source, rows, note, classes, files, test, first, official=True)
 
 
 def mini_k200(source: Path, out: Path) -> Index:

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from mgm.data.folder import Choices, list_folder, split_by_hash
+from mgm.data.folder import list_folder, split_by_hash
 from mgm.data.lists import Row
 from mgm.data.prepare import look_alike
 from mgm.errors import UserError
@@ -62,11 +62,11 @@ def test_of_val_and_test_one_is_tested_on_and_the_other_is_counted(touch):
     made = list_folder(source)
     assert set(rows(made)) == {"train/a/1", "test/a/3", "test/a/4"}
     assert "val: 1 videos are not used" in made.note
-    made = list_folder(source, Choices(test="val"))
+    made = list_folder(source, test="val")
     assert rows(made) == {"train/a/1": ("a", "train"), "val/a/2": ("a", "test")}
     assert "test: 2 videos are not used" in made.note
     with pytest.raises(UserError, match="--test val"):
-        list_folder(touch("train/a/1.mp4", "test/a/3.mp4", below="two"), Choices(test="val"))
+        list_folder(touch("train/a/1.mp4", "test/a/3.mp4", below="two"), test="val")
 
 
 def test_a_lone_split_folder_or_a_class_called_train_is_no_split(touch):
@@ -289,7 +289,7 @@ def test_a_clip_in_two_lists_is_named_with_the_way_out(touch):
     ):
         list_folder(source)
     (source / "train.txt").write_text("a.mp4 0\n")
-    made = list_folder(source, Choices(first=True))
+    made = list_folder(source, first=True)
     assert rows(made) == {"b": ("1", "test"), "a": ("0", "test")}
     assert "2 rows list a video again, or a group" in made.note
 

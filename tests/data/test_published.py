@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mgm.cli import app
-from mgm.data.folder import Choices, stem
+from mgm.data.folder import stem
 from mgm.data.index import Index, read_index, write_index
 from mgm.data.published import READERS, carried, derive, list_published, task_digest
 from mgm.drawn.params import CLASSES, Synthetic
@@ -118,7 +118,7 @@ def test_the_first_row_of_a_double_may_count(touch):
         (source / f"{split}.csv").write_text(f"{header}zumba,abcdefghijk,1,11,{split}\n")
     with pytest.raises(UserError, match="group abcdefghijk is in train .*--first"):
         list_published("k400", source)
-    listing = list_published("k400", source, choices=Choices(first=True))
+    listing = list_published("k400", source, first=True)
     assert [row[0] for row in rows(listing)] == ["train/abcdefghijk_000001_000011"]
 
 
