@@ -135,10 +135,10 @@ def follow(
     Args:
         server: address of MLflow's pages. Print where each folder's runs are, the newest last.
     """
-    last, copied, printed = dict[Path, str](), dict[Path, Any](), set[Path]()
+    last, copied = dict[Path, str](), dict[Path, Any]()
     while True:
-        for folder in folders(results, name):
-            now = _state(folder)
+        for folder in sorted(folders(results, name), key=_newest):
+            now, is_new = _state(folder), folder not in copied
             if copied.get(folder) == now:
                 continue
             try:
@@ -148,15 +148,13 @@ def follow(
                 line = str(error)
             if line != last.get(folder) and "0 created, 0 updated" not in line:
                 show(f"{folder}: {line}")
+            if server and is_new and folder in copied:
+                _wait_for(server)
+                show(f"{folder}: open {server}/{line.rpartition('; ')[2]}")
             last[folder] = line
-        if server and (new := {*copied} - printed):
-            _wait_for(server)
-            for folder in sorted(new, key=_newest):
-                show(f"{folder}: open {server}/{last[folder].rpartition('; ')[2]}")
-            printed |= new
-        elif server and not printed:
-            show(f"{results}: no study has begun; waiting for one")
-            printed = {results}
+        if server and not last:
+            last[results] = f"{results}: no study has begun; waiting for one"
+            show(last[results])
         time.sleep(every)
 
 

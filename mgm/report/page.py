@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader
 from mgm.errors import UserError, nearest
 from mgm.files import write_text
 from mgm.report import charts, style
-from mgm.report.cells import Places, cells, differences, places_of, printed, records, verdicts
+from mgm.report.cells import Places, cells, differences, places_of, records, verdicts
 from mgm.report.claims import claims
 from mgm.report.tables import (
     Table,
@@ -152,7 +152,7 @@ class Report:
             # A figure of the study of a printed table, which may have other rows.
             if any(view.quoted for _, view in views) and (PAPER / f"{name}.csv").is_file():
                 keys.add(name)
-            parts += [quotes(printed(key)).assign(study=name) for key in sorted(keys)]
+            parts += [quotes(key).assign(study=name) for key in sorted(keys)]
         names = ["study", "dataset", "row", "column", "line", "epochs", "paper"]
         quoted = pd.concat(parts) if parts else pd.DataFrame(columns=names)
         return quoted.astype({"paper": float})
@@ -271,7 +271,7 @@ class Report:
         if view.kind == "paper":
             # At the paper's size, its numbers compare with ours.
             alike = self.results.scale.name == "paper"
-            made = self._table(about, paper_table(printed(key), own, alike))
+            made = self._table(about, paper_table(key, own, alike))
             found = made.table is not None and made.table.csv["mean"].notna().any()
             return made if found else replace(made, why=NOTHING)
         if view.kind == "table":

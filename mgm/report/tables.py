@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 from operator import add
 from pathlib import Path
@@ -17,7 +18,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from mgm.files import write_text
-from mgm.report.cells import records
+from mgm.report.cells import printed, records
 
 # A column of a paper's table that names our cell of the column before it, as DATASET/ROW/COLUMN.
 OURS = ": ours"
@@ -81,39 +82,40 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     write_text(path, rounded.to_csv(index=False, lineterminator="\n"))
 
 
-def paper_table(printed: pd.DataFrame, cells: pd.DataFrame, differences: bool = False) -> Table:
+def paper_table(key: str, cells: pd.DataFrame, differences: bool = False) -> Table:
     """Return a table in the paper's layout, with our number after each that is rerun.
 
     Args:
-        printed: as `mgm.report.cells.printed` returns it.
+        key: of the paper's table.
         cells: of the study whose view the table is.
         differences: add ours minus the paper's.
     """
-    names = [str(name) for name in printed if not str(name).endswith(OURS)]
-    numbers = [name for name in names if name + OURS in printed]
+    table = printed(key)
+    names = [str(name) for name in table if not str(name).endswith(OURS)]
+    numbers = [name for name in names if name + OURS in table]
     found = cells.set_index(cells.dataset + "/" + cells.row + "/" + cells.column)
-    ours = {name: found.reindex(printed[name + OURS].to_numpy()) for name in numbers}
+    ours = {name: found.reindex(table[name + OURS].to_numpy()) for name in numbers}
     every = pd.concat(ours.values())
     shown, parts = dict[str, list[str]](), list[pd.DataFrame]()
     for name in names:
         if name not in ours:
-            shown[name] = printed[name].tolist()
+            shown[name] = table[name].tolist()
             continue
-        values = pd.to_numeric(printed[name], "coerce")
+        values = pd.to_numeric(table[name], "coerce")
         texts = [
-            text if key else NOT_RERUN * bool(np.isfinite(value))
-            for key, value, text in zip(printed[name + OURS], values, texts_of(ours[name]))
+            text if cell else NOT_RERUN * bool(np.isfinite(value))
+            for cell, value, text in zip(table[name + OURS], values, texts_of(ours[name]))
         ]
         # A group has one column of numbers. Without groups, each number is one of its own.
         group = name.rpartition(": ")[0] or name * (len(numbers) > 1)
         group += ": " * bool(group)
-        shown[f"{group}Paper"] = printed[name].tolist()
+        shown[f"{group}Paper"] = table[name].tolist()
         shown[f"{group}Ours [95 %]{_counted(ours[name])}"] = texts
         if differences:
             minus = ours[name]["mean"].to_numpy(float) - values
             shown[f"{group}Ours minus paper"] = [signed(x) * bool(np.isfinite(x)) for x in minus]
         rows = ours[name].reindex(columns=COLUMNS).reset_index(drop=True)
-        rows = printed[names].assign(number=name).join(rows)
+        rows = table[names].assign(number=name).join(rows)
         parts.append(rows.fillna({"status": NOT_RERUN})[values.notna()])
     note = note_of(every)
     if len(guesses := every.dropna(subset="chance").drop_duplicates("dataset")):
@@ -124,26 +126,27 @@ def paper_table(printed: pd.DataFrame, cells: pd.DataFrame, differences: bool = 
     return Table(pd.DataFrame(shown), pd.concat(parts, ignore_index=True), note)
 
 
-def quotes(printed: pd.DataFrame) -> pd.DataFrame:
-    """Return a line per number of a paper's table: its cell, method, epochs and value.
+@cache
+def quotes(key: str) -> pd.DataFrame:
+    """Return a line per number of a paper's table: its column's name, our cell, method and epochs.
 
     A method that is not rerun has no row. Its dataset and column are those of the others. Epochs
     of supervised methods are left out, since they are not of pretraining.
     """
-    parts = []
+    table, parts = printed(key), []
     # A line without numbers is the heading of those below it.
-    head = printed.iloc[:, 0].where((printed.iloc[:, 1:] == "").all(axis=1)).ffill()
-    for name in (str(key).removesuffix(OURS) for key in printed if str(key).endswith(OURS)):
-        cells = printed[name + OURS].str.extract(
+    above = table.iloc[:, 0].where((table.iloc[:, 1:] == "").all(axis=1)).ffill()
+    for name in (str(head).removesuffix(OURS) for head in table if str(head).endswith(OURS)):
+        cells = table[name + OURS].str.extract(
             r"^(?P<dataset>[^/]*)/(?P<row>.*)/(?P<column>[^/]*)$"
         )
         cells[["dataset", "column"]] = cells[["dataset", "column"]].bfill().ffill()
-        epochs = printed.get(f"{name.rpartition(': ')[0]}: Epochs", pd.Series("", printed.index))
+        epochs = table.get(f"{name.rpartition(': ')[0]}: Epochs", pd.Series("", table.index))
         # As in 800+150.
-        parts_of = epochs.where(head != "Supervised", "").str.split("+", expand=True)
+        parts_of = epochs.where(above != "Supervised", "").str.split("+", expand=True)
         total = parts_of.apply(pd.to_numeric, errors="coerce").sum(axis=1, min_count=1)
-        paper = pd.to_numeric(printed[name], "coerce")
-        cells = cells.assign(line=printed.iloc[:, 0], epochs=total, paper=paper)
+        paper = pd.to_numeric(table[name], "coerce")
+        cells = cells.assign(name=name, line=table.iloc[:, 0], epochs=total, paper=paper)
         parts.append(cells[paper.notna()])
     return pd.concat(parts, ignore_index=True)
 

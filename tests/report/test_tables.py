@@ -34,7 +34,7 @@ def small(tmp_path_factory):
 
 
 def test_table_4e_has_the_papers_lines_and_ours_after_each_number(made, tmp_path):
-    table = paper_table(printed("table4e"), made, differences=True)
+    table = paper_table("table4e", made, differences=True)
     own = made.set_index(["row", "column"])
     for line in table.shown.to_dict("records"):
         ours = own.loc[line["Mask"], "Fine-tuned"]
@@ -53,7 +53,7 @@ def test_table_4e_has_the_papers_lines_and_ours_after_each_number(made, tmp_path
 
 
 def test_table_1_names_what_is_not_rerun_and_what_is_not_run(made):
-    table = paper_table(printed("table1"), made[:0]).shown
+    table = paper_table("table1", made[:0]).shown
     assert len(table) == len(printed("table1"))
     ours = table.set_index("Model")["SSv2: Ours [95 %]"]
     assert ours["BEVT"] == NOT_RERUN
@@ -65,7 +65,7 @@ def test_table_1_names_what_is_not_rerun_and_what_is_not_run(made):
 def test_each_printed_number_has_ours_of_its_own_column(tmp_path):
     known = suite(seeds=(0, 1, 2), studies=("table1",))
     own = cells(by_place(finished(tmp_path, known))).set_index(["dataset", "row"])
-    table = paper_table(printed("table1"), own.reset_index()).shown
+    table = paper_table("table1", own.reset_index()).shown
     [line] = table[(table.Model == "MGM") & (table["SSv2: Epochs"] == "800")].to_dict("records")
     for dataset, head in {"ssv2": "SSv2", "k400": "K400"}.items():
         number = own.loc[dataset, "MGM, 800"]["mean"]
@@ -74,7 +74,7 @@ def test_each_printed_number_has_ours_of_its_own_column(tmp_path):
 
 
 def test_quotes_are_the_printed_numbers_with_the_epochs_of_pretraining():
-    found = quotes(printed("table1"))
+    found = quotes("table1")
     found = found[found.dataset == "ssv2"].set_index("line")
     assert found.loc["BEVT", ["epochs", "paper"]].tolist() == [950, 70.6]
     # Epochs of training with labels are no epochs of pretraining.
