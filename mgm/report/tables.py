@@ -253,14 +253,15 @@ def predictions_table(verdicts: pd.DataFrame) -> Table:
     notes = verdicts.why.str.cat(verdicts.note, sep="; ").str.strip("; ")
     shown = pd.DataFrame(
         {
+            # A phone shows the first three.
             "Prediction": verdicts.says,
+            "Ours [95 %]": texts_of(verdicts, counted=False),
+            "Verdict": verdicts.verdict + np.where(notes != "", " (" + notes + ")", ""),
             "Paper": verdicts.paper.map(signed).where(verdicts.paper.notna(), ""),
             "Videos": verdicts.title,
-            "Ours [95 %]": texts_of(verdicts, counted=False),
-            "Over": _counts(verdicts),
-            "Verdict": verdicts.verdict + np.where(notes != "", " (" + notes + ")", ""),
-            "Most against it (seed)": verdicts.against,
             "By": verdicts.column,
+            "Over": _counts(verdicts),
+            "Most against it (seed)": verdicts.against,
         }
     )
     same = [name for name in ("Videos", "By", "Paper", "Over") if shown[name].nunique() == 1]
