@@ -9,39 +9,21 @@ Source: MCG-NJU/VideoMAE, kinetics.py, `_aug_frame`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from mgm.rng import seeded
 from mgm.spec import Augment, Clips
 from mgm.video.crop import Crop
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 # The arrays of a clip (`ClipAugmentation.blank`).
 WHOLE = ("whole_BTPC", "drawn_BN2", "place_B11")
-# timm's operations, by their number in `drawn_BN2`.
-OPERATIONS = (
-    "auto_contrast",
-    "equalize",
-    "invert",
-    "posterize",
-    "solarize",
-    "solarize_add",
-    "color",
-    "contrast",
-    "brightness",
-    "sharpness",
-    "rotate",
-    "shear_x",
-    "shear_y",
-    "translate_x_rel",
-    "translate_y_rel",
-)
 GREY = 128  # of pixels that come from outside the frame
 # ImageNet's mean and standard deviation of R, G and B.
 NOISE = ((123.675, 58.395), (116.28, 57.12), (103.53, 57.375))
@@ -52,7 +34,6 @@ class ClipAugmentation:
 
     def __init__(self, augment: Augment):
         # Optional packages, which take seconds to import.
-        import torch
         from timm.data.auto_augment import rand_augment_transform
         from timm.data.random_erasing import RandomErasing
 
@@ -126,7 +107,7 @@ def _noted(number: int, drawn: list[Any], argument: float = 0.0, **_: Any) -> li
     return [*drawn, (number, float(argument))]
 
 
-def augmented(size: int, whole_BTPC: "Tensor", host: Mapping[str, "Tensor"]) -> "Tensor":
+def augmented(size: int, whole_BTPC: Tensor, host: Mapping[str, Tensor]) -> Tensor:
     """Augment, cut, scale, mirror and erase clips: (B, T, size, size, 3) uint8.
 
     Scaling is bilinear, and averages over all pixels when scaling down. The erased box is filled
@@ -137,7 +118,6 @@ def augmented(size: int, whole_BTPC: "Tensor", host: Mapping[str, "Tensor"]) -> 
         whole_BTPC: on the device.
         host: `drawn_BN2`, `place_B11` and `seed_B` on the host. The seeds are of the noise.
     """
-    import torch
     from torchvision.transforms.v2.functional import resize_image
 
     count, frames = whole_BTPC.shape[:2]
@@ -169,54 +149,27 @@ def augmented(size: int, whole_BTPC: "Tensor", host: Mapping[str, "Tensor"]) -> 
     return frames_BTHWC
 
 
-def operate(name: str, x_TCHW: "Tensor", argument: float) -> "Tensor":
+def operate(name: str, x_TCHW: Tensor, argument: float) -> Tensor:
     """Apply one of timm's operations to all frames of a clip, uint8 RGB."""
-    import torch
+    # An optional package, which takes seconds to import.
     from torchvision.transforms.v2 import functional as vision
 
+    return FUNCTIONS[name](vision, x_TCHW, argument)
+
+
+def _turned(x_TCHW: Tensor, degrees: float) -> Tensor:
+    """Rotate frames about their centre."""
     height, width = x_TCHW.shape[2:]
-    if name == "auto_contrast":
-        return vision.autocontrast_image(x_TCHW)
-    if name == "equalize":
-        return vision.equalize_image(x_TCHW)
-    if name == "invert":
-        return 255 - x_TCHW
-    if name == "posterize":
-        return vision.posterize_image(x_TCHW, int(argument))
-    if name == "solarize":
-        return torch.where(x_TCHW < float(argument), x_TCHW, 255 - x_TCHW)
-    if name == "solarize_add":
-        return torch.where(x_TCHW < 128, x_TCHW + int(argument), x_TCHW)
-    if name == "color":
-        return vision.adjust_saturation_image(x_TCHW, argument)
-    if name == "contrast":
-        return vision.adjust_contrast_image(x_TCHW, argument)
-    if name == "brightness":
-        return vision.adjust_brightness_image(x_TCHW, argument)
-    if name == "sharpness":
-        return _sharper(x_TCHW, argument)
-    if name == "shear_x":
-        return _moved(x_TCHW, 1, argument, 0, 0, 1, 0)
-    if name == "shear_y":
-        return _moved(x_TCHW, 1, 0, 0, argument, 1, 0)
-    if name == "translate_x_rel":
-        return _moved(x_TCHW, 1, 0, argument * width, 0, 1, 0)
-    if name == "translate_y_rel":
-        return _moved(x_TCHW, 1, 0, 0, 0, 1, argument * height)
-    # Rotate about the centre.
-    cos, sin = math.cos(math.radians(argument)), math.sin(math.radians(argument))
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     x, y = width / 2, height / 2
     return _moved(x_TCHW, cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
 
 
-def _sharper(x_TCHW: "Tensor", factor: float) -> "Tensor":
+def _sharper(x_TCHW: Tensor, factor: float) -> Tensor:
     """Extrapolate from a smoothed clip, as Pillow's `Sharpness` does.
 
     torchvision's copies its 3 x 3 kernel to the device, which a GPU waits for.
     """
-    import torch
-    from torch.nn import functional as F
-
     kernel_C1HW = torch.full((3, 1, 3, 3), 1 / 13, device=x_TCHW.device)
     kernel_C1HW[:, :, 1, 1] = 5 / 13
     own_TCHW = x_TCHW.float()
@@ -226,16 +179,11 @@ def _sharper(x_TCHW: "Tensor", factor: float) -> "Tensor":
     return torch.lerp(smooth_TCHW, own_TCHW, factor).clamp_(0, 255).to(torch.uint8)
 
 
-def _moved(
-    x_TCHW: "Tensor", a: float, b: float, c: float, d: float, e: float, f: float
-) -> "Tensor":
+def _moved(x_TCHW: Tensor, a: float, b: float, c: float, d: float, e: float, f: float) -> Tensor:
     """Return the frames whose pixel (x, y) is at (ax + by + c, dx + ey + f) of these, bicubic.
 
     Pixels from outside are grey. torchvision's `affine` copies the numbers to the device.
     """
-    import torch
-    from torch.nn import functional as F
-
     height, width = x_TCHW.shape[2:]
     x_W = torch.arange(width, device=x_TCHW.device) + 0.5
     y_H1 = torch.arange(height, device=x_TCHW.device)[:, None] + 0.5
@@ -248,3 +196,25 @@ def _moved(
     moved_NHW = F.grid_sample(own_1NHW, grid_1HW2, **how)[0].round_().clamp_(0, 255)
     moved_NHW = torch.where(inside_HW, moved_NHW, float(GREY))
     return moved_NHW.to(torch.uint8).view(x_TCHW.shape)
+
+
+# timm's operations: functions of torchvision's module, a clip and an argument.
+FUNCTIONS: dict[str, Callable[[Any, Tensor, float], Tensor]] = {
+    "auto_contrast": lambda vision, x, _: vision.autocontrast_image(x),
+    "equalize": lambda vision, x, _: vision.equalize_image(x),
+    "invert": lambda vision, x, _: 255 - x,
+    "posterize": lambda vision, x, bits: vision.posterize_image(x, int(bits)),
+    "solarize": lambda vision, x, least: torch.where(x < float(least), x, 255 - x),
+    "solarize_add": lambda vision, x, more: torch.where(x < 128, x + int(more), x),
+    "color": lambda vision, x, factor: vision.adjust_saturation_image(x, factor),
+    "contrast": lambda vision, x, factor: vision.adjust_contrast_image(x, factor),
+    "brightness": lambda vision, x, factor: vision.adjust_brightness_image(x, factor),
+    "sharpness": lambda vision, x, factor: _sharper(x, factor),
+    "rotate": lambda vision, x, degrees: _turned(x, degrees),
+    "shear_x": lambda vision, x, share: _moved(x, 1, share, 0, 0, 1, 0),
+    "shear_y": lambda vision, x, share: _moved(x, 1, 0, 0, share, 1, 0),
+    "translate_x_rel": lambda vision, x, share: _moved(x, 1, 0, share * x.shape[3], 0, 1, 0),
+    "translate_y_rel": lambda vision, x, share: _moved(x, 1, 0, 0, 0, 1, share * x.shape[2]),
+}
+# Their numbers in `drawn_BN2`.
+OPERATIONS = tuple(FUNCTIONS)
