@@ -23,9 +23,10 @@ import cv2
 import numpy as np
 
 from mgm.masking import Grid, make_boxes
+from mgm.video.compensation import luma
 from mgm.video.decode import Source
 from mgm.video.motion import Motion
-from mgm.video.references import NO_REFERENCES, luma
+from mgm.video.references import NO_REFERENCES
 from mgm.video.track import Track, TrackWriter
 
 SPEEDS, REFERENCES = (1.25, 2.37, 3.5), (1, 3, 16)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mgm.data.index import Video, spread
 from mgm.errors import UserError
-from mgm.masking import Grid, mask_clips
+from mgm.masking import Grid, mask_clips, require_hiding
 from mgm.rng import another, clip_seed
 from mgm.spec import MASKS, Clips, Mask, Measure
 from mgm.spec.masks import Method
@@ -130,10 +130,10 @@ def masks_of(
     seed: int,
 ) -> np.ndarray:
     """Return what masks hide, each guided by a motion: (N, S, H, W) bool, True where hidden."""
-    masked_NL = [
-        mask_clips(mask, grid, [guide], np.array([seed]), tubelet, stride)[0]
-        for guide, mask in zip(guides, masks, strict=True)
-    ]
+    masked_NL = list[np.ndarray]()
+    for guide, mask in zip(guides, masks, strict=True):
+        require_hiding(mask, grid)
+        masked_NL += [mask_clips(mask, grid, [guide], np.array([seed]), tubelet, stride)[0]]
     shape = len(masks), grid.slots, grid.height, grid.width
     return np.array(masked_NL, bool).reshape(shape)
 

@@ -29,17 +29,9 @@ from av.video.reformatter import VideoReformatter
 
 from mgm.errors import NoMotion, UserError
 from mgm.video.clip import Clip
+from mgm.video.compensation import luma, reach, residual
 from mgm.video.motion import UPRIGHT, Rotation, rasterise
-from mgm.video.references import (
-    NO_REFERENCES,
-    REORDERED,
-    Order,
-    References,
-    luma,
-    reach,
-    referring,
-    residual,
-)
+from mgm.video.references import NO_REFERENCES, REORDERED, Order, References, referring
 from mgm.video.track import B_PICTURES, Facts, Track, TrackWriter
 
 EXPORT_VECTORS = 1 << 28  # AV_CODEC_FLAG2_EXPORT_MVS

@@ -2,7 +2,7 @@
 
 A vector points to the block's position in its *reference* frame. The reference may be several
 frames away, in the past or in the future. `rasterise` turns vectors forward in time.
-`reference_distance` is the distance to the nearest I- and P-frames. `mgm.video.references` finds
+`reference_distance` is the distance to the nearest I- and P-frames. `mgm.video.compensation` finds
 the vectors that reach elsewhere. Vectors are divided by the distance. This module needs only NumPy.
 """
 

@@ -12,7 +12,14 @@ from mgm.errors import UserError
 from mgm.masking import Grid, mask_clips
 from mgm.rng import clip_seed
 from mgm.spec import MASKS, Mask, Measure
-from mgm.stages.coverage import MOVES, coverage, hidden, hidden_motion, hidden_shares
+from mgm.stages.coverage import (
+    MOVES,
+    coverage,
+    hidden,
+    hidden_motion,
+    hidden_shares,
+    masks_of,
+)
 from mgm.stages.saliency import read_boxes, saliency
 from mgm.video.clip import Clip
 from mgm.video.motion import Motion
@@ -158,3 +165,8 @@ def test_videos_are_spread_over_the_list():
 def test_a_clip_without_motion_has_no_share():
     clip = Clip(np.zeros((4, 24, 24, 3), np.uint8), Motion.none(4, 24, 24))
     assert np.isnan(hidden_shares(clip, np.ones((2, 2, 3, 3), bool), 2)).all()
+
+
+def test_a_mask_that_would_hide_nothing_is_an_error():
+    with pytest.raises(UserError, match=r"ratio 0\.01 hides 0 of 9"):
+        masks_of([Motion.none(4, 24, 24)], [Mask(name="tube", ratio=0.01)], Grid(2, 3, 3), 2, 1, 0)

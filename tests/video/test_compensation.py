@@ -8,7 +8,7 @@ import pytest
 import mgm
 from mgm.errors import NoMotion, UserError
 from mgm.masking import Grid
-from mgm.video.references import _doubled
+from mgm.video.compensation import _doubled
 from tests.helpers import slow_masks
 from tests.helpers.videos import moving_square, pan, write_matrix, write_video
 
