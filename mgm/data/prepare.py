@@ -99,6 +99,8 @@ def prepare(
         _remove_parts(out)
         earlier = _earlier(out)
         known = dict[tuple[str, str], Video]()
+        if earlier and earlier.settings != settings:
+            show(f"{out}: had settings {earlier.settings}, and has {settings} now: other files")
         if earlier and not check:
             # The rows of an index are all written alike.
             first = earlier.videos[0]
