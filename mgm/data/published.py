@@ -18,7 +18,7 @@ import json
 import lzma
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -34,7 +34,7 @@ from mgm.data.folder import (
     split_lists,
     stem,
 )
-from mgm.data.index import SPLITS, Index, Video, read_index, write_index
+from mgm.data.index import SPLITS, Index, read_index, write_index
 from mgm.data.lists import Row, read_columns, read_list, read_names
 from mgm.errors import UserError, valid
 from mgm.files import read_json, read_text
@@ -283,15 +283,13 @@ def _of_shared_names(task: str, origin: Index, goal: Index, out: Path) -> Index:
     if not shared:
         raise UserError(f"{goal.root}: no class has the name of one of {origin.root}")
     classes = (*shared, *(name for name in origin.classes if name not in shared))
-
-    def of(index: Index, videos: Iterable[Video], names: Iterable[str]) -> list[Video]:
-        labels = {index.classes.index(name): classes.index(name) for name in names}
-        return [v._replace(label=labels[v.label]) for v in videos if v.label in labels]
-
-    videos = (*of(origin, origin.train, classes), *of(goal, goal.test, shared))
+    videos = [v._replace(label=classes.index(origin.classes[v.label])) for v in origin.train]
+    for video in goal.test:
+        if (name := goal.classes[video.label]) in shared:
+            videos.append(video._replace(label=classes.index(name)))
     digest = task_digest(task, origin.digest, goal.digest)
     note = f"{GENERATED} of {task}: " if task != SHARED else ""
-    return Index(out, classes, videos, note=f"{note}classes shared by name", named=digest)
+    return Index(out, classes, tuple(videos), note=f"{note}classes shared by name", named=digest)
 
 
 def derive(name: str, source: Path, target: Path | None, out: Path) -> Index:
