@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from mgm.cli import app
 from mgm.data.index import read_index
 from mgm.errors import UserError
 from mgm.models import build_classifier, load_weights, save_weights
-from mgm.spec import ApplyOptions, Finetune, Model, PredictOptions
-from mgm.stages.apply import class_names, embed, find_trained, predict
+from mgm.spec import ApplyOptions, Clips, Finetune, Model, PredictOptions, Views
+from mgm.stages.apply import class_names, embed, find_trained, of_file, predict
 from mgm.stages.export import export
+from mgm.video.transform import view_crop, view_indices
 from tests.helpers.disk import full_disk
 from tests.helpers.small_runs import ATTENTIVE, PRETRAIN
 from tests.stages.conftest import TUNED
@@ -51,6 +53,17 @@ def test_features_of_a_dataset_are_those_of_its_files(trained, tmp_path):
     np.testing.assert_allclose(one["feature_ND"][0], found["feature_ND"][2], atol=1e-5)
     feature_D = mgm.load(weights).embed(videos[2].path)
     np.testing.assert_allclose(feature_D, found["feature_ND"][2], atol=1e-5)
+
+
+def test_a_file_has_each_view_in_time_and_of_each_all_views_in_space():
+    clips, views = Clips(frames=4, size=32, stride=2), Views(temporal=2, spatial=3)
+    found_VD = of_file(lambda frames: frames.float().mean((1, 2, 3)), clips, views, WALK)
+    whole, wanted = mgm.read(WALK), []
+    for view, place in product(range(2), range(3)):
+        clip = whole[view_indices(clips, len(whole.frames_THWC), view, 2)]
+        crop = view_crop(clip.height, clip.width, place, 3)
+        wanted.append(clip.cut(crop, 32).frames_THWC.mean((0, 1, 2)))
+    np.testing.assert_allclose(found_VD, wanted, rtol=1e-5)
 
 
 def test_predictions_repeat_the_runs_own_test(trained, tuned, tmp_path):

@@ -32,7 +32,7 @@ from tests.stages.conftest import PROBE, TUNED
 
 
 @pytest.fixture
-def data(trained) -> dict[str, list[Path]]:
+def folders(trained) -> dict[str, list[Path]]:
     return {"ssv2": [trained.data]}
 
 
@@ -49,16 +49,16 @@ def same(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def command(results: Path, data, *specs, mark: Path | None = None):
+def command(results: Path, folders, *specs, mark: Path | None = None):
     """Call `mgm run` on specs."""
-    words = ["run", "--out", str(results), "--data", f"ssv2={data['ssv2'][0]}"]
+    words = ["run", "--out", str(results), "--data", f"ssv2={folders['ssv2'][0]}"]
     for spec in specs:
         (results / f"{spec.run_id}.json").write_text(spec.model_dump_json())
         words.append(str(results / f"{spec.run_id}.json"))
     return CliRunner().invoke(app, [*words, *(["--mark", str(mark)] if mark else [])])
 
 
-def test_a_chain_of_runs_leaves_believable_results(results, data):
+def test_a_chain_of_runs_leaves_believable_results(results, folders):
     for spec in (PRETRAIN, TUNED, PROBE):
         folder = results / spec.run_id
         assert status(folder).state == "finished"
@@ -76,7 +76,7 @@ def test_a_chain_of_runs_leaves_believable_results(results, data):
         assert result.n_test == 12
         assert 0 <= result.metrics["top1"] <= 100
     assert read_result(results / TUNED.run_id).data.classes == list(
-        read_index(data["ssv2"][0]).classes
+        read_index(folders["ssv2"][0]).classes
     )
     (*_, line) = (results / PRETRAIN.run_id / "log.jsonl").read_text().splitlines()
     names = {"step", "steps", "loss", "lr", "grad_norm", "clips_per_s", "waiting", "memory_mb"}
@@ -85,7 +85,7 @@ def test_a_chain_of_runs_leaves_believable_results(results, data):
 
 
 @pytest.mark.parametrize("call", [run_specs, command])
-def test_a_finished_run_is_never_trained_again(results, data, monkeypatch, capsys, call):
+def test_a_finished_run_is_never_trained_again(results, folders, monkeypatch, capsys, call):
     """A kill after the result leaves checkpoints, and one before it a part of a file."""
     folder = results / PRETRAIN.run_id
     left = folder / "checkpoint.pt", folder / ".999999.checkpoint.pt"
@@ -94,9 +94,9 @@ def test_a_finished_run_is_never_trained_again(results, data, monkeypatch, capsy
     before = (folder / "result.json").stat()
     monkeypatch.setattr(runs, "_run_one", None)
     said = (
-        run_specs([PRETRAIN], data, results)
+        run_specs([PRETRAIN], folders, results)
         if call is run_specs
-        else command(results, data, PRETRAIN).stderr
+        else command(results, folders, PRETRAIN).stderr
     )
     after = (folder / "result.json").stat()
     assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
@@ -104,11 +104,11 @@ def test_a_finished_run_is_never_trained_again(results, data, monkeypatch, capsy
     assert "already done" in (said or capsys.readouterr().err)
 
 
-def test_two_preparations_are_two_runs(results, data, tmp_path):
+def test_two_preparations_are_two_runs(results, folders, tmp_path):
     """A spec without a digest is named by the videos of the folder that it is given."""
-    [folder] = data["ssv2"]
+    [folder] = folders["ssv2"]
     bare = PRETRAIN.model_copy(update={"data": Data(dataset="ssv2")})
-    assert with_digest(bare, data) == PRETRAIN
+    assert with_digest(bare, folders) == PRETRAIN
     index = read_index(folder)
     write_index(dataclasses.replace(index, root=tmp_path / "other", named="0123456789ab"))
     other = with_digest(bare, {"ssv2": [tmp_path / "other"]})
@@ -161,9 +161,9 @@ def test_a_broken_record_of_external_weights_is_one_line(tmp_path, text):
         verified_weights(tmp_path)
 
 
-def test_a_second_process_waits_for_the_first(results, data, capsys, tmp_path):
+def test_a_second_process_waits_for_the_first(results, folders, capsys, tmp_path):
     folder = tmp_path / PRETRAIN.run_id
-    waits = threading.Thread(target=run_specs, args=([PRETRAIN], data, tmp_path))
+    waits = threading.Thread(target=run_specs, args=([PRETRAIN], folders, tmp_path))
     with locked(folder / "run.lock", "a test"):
         waits.start()
         waits.join(1)
@@ -178,7 +178,7 @@ def test_a_second_process_waits_for_the_first(results, data, capsys, tmp_path):
     assert "already done" in said
 
 
-def test_every_part_of_the_augmentation_reaches_the_training(data, tmp_path):
+def test_every_part_of_the_augmentation_reaches_the_training(folders, tmp_path):
     """Switching off any part of the augmentation changes the weights."""
     every = Augment(rand="rand-m7-n4-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0, repeats=2)
     without = ({}, {"rand": ""}, {"erasing": 0.0}, {"mixup": 0.0}, {"cutmix": 0.0}, {"repeats": 1})
@@ -186,16 +186,16 @@ def test_every_part_of_the_augmentation_reaches_the_training(data, tmp_path):
     specs = [
         plain.model_copy(update={"augment": every.model_copy(update=change)}) for change in without
     ]
-    run_specs(specs, data, tmp_path)
+    run_specs(specs, folders, tmp_path)
     found = [weights(tmp_path, spec) for spec in specs]
     assert not any(same(one, two) for one, two in combinations(found, 2))
 
 
-def test_options_do_not_change_a_result(results, data, tmp_path):
+def test_options_do_not_change_a_result(results, folders, tmp_path):
     """Accumulation adds float32 numbers in another order, and recomputing none."""
-    run_specs([PRETRAIN], data, tmp_path / "recomputed", RunOptions(recompute=True))
+    run_specs([PRETRAIN], folders, tmp_path / "recomputed", RunOptions(recompute=True))
     assert same(weights(tmp_path / "recomputed", PRETRAIN), weights(results, PRETRAIN))
-    run_specs([PRETRAIN], data, tmp_path / "parts", RunOptions(accumulate=2))
+    run_specs([PRETRAIN], folders, tmp_path / "parts", RunOptions(accumulate=2))
     whole, parts = weights(results, PRETRAIN), weights(tmp_path / "parts", PRETRAIN)
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-4)
@@ -244,14 +244,14 @@ def test_few_labels_are_the_same_for_all_runs_of_a_seed(trained, tmp_path):
         run.training_videos(many)
 
 
-def test_a_failure_is_recorded_and_the_others_still_run(results, data, tmp_path, capsys):
+def test_a_failure_is_recorded_and_the_others_still_run(results, folders, tmp_path, capsys):
     """Equal causes are told once."""
     lost = [
         FINETUNE.model_copy(update={"parent": "pretrain-mgm-vitb-ssv2-e800-00000000", "seed": seed})
         for seed in range(2)
     ]
     with refused("2 of 3 runs failed"):
-        run_specs([*lost, FINETUNE], data, tmp_path)
+        run_specs([*lost, FINETUNE], folders, tmp_path)
     why = (tmp_path / lost[0].run_id / "error.txt").read_text()
     assert f"{lost[0].parent}: is needed first, and is not run" in why
     assert status(tmp_path / lost[0].run_id).state == "failed"
@@ -260,41 +260,41 @@ def test_a_failure_is_recorded_and_the_others_still_run(results, data, tmp_path,
 
 
 @pytest.mark.parametrize("marked", [True, False])
-def test_a_damaged_result_holds_up_its_own_children_alone(data, tmp_path, marked):
+def test_a_damaged_result_holds_up_its_own_children_alone(folders, tmp_path, marked):
     """Each call names it. The children of other runs are run."""
     mark = tmp_path / "batch.done" if marked else None
     other = PRETRAIN.model_copy(update={"seed": 1})
     tuned = {spec: TUNED.model_copy(update={"parent": spec.run_id}) for spec in (PRETRAIN, other)}
-    assert command(tmp_path, data, PRETRAIN).exit_code == 0
+    assert command(tmp_path, folders, PRETRAIN).exit_code == 0
     damaged = tmp_path / PRETRAIN.run_id / "result.json"
     damaged.write_text(damaged.read_text()[:99])
     for batch in [(PRETRAIN, other), (tuned[PRETRAIN], tuned[other])]:
-        said = command(tmp_path, data, *batch, mark=mark)
+        said = command(tmp_path, folders, *batch, mark=mark)
         assert str(damaged) in said.stderr
         assert bool(said.exit_code) == (not marked)
         assert status(tmp_path / batch[1].run_id).state == "finished"
     assert status(tmp_path / PRETRAIN.run_id).state == "damaged"
     assert status(tmp_path / tuned[PRETRAIN].run_id).state == ("not run" if marked else "failed")
     damaged.unlink()
-    command(tmp_path, data, PRETRAIN, mark=mark)
-    command(tmp_path, data, tuned[PRETRAIN], mark=mark)
+    command(tmp_path, folders, PRETRAIN, mark=mark)
+    command(tmp_path, folders, tuned[PRETRAIN], mark=mark)
     assert status(tmp_path / tuned[PRETRAIN].run_id).state == "finished"
 
 
-def test_a_parent_whose_weights_were_deleted_is_run_again(results, data, tmp_path):
+def test_a_parent_whose_weights_were_deleted_is_run_again(results, folders, tmp_path):
     folder = tmp_path / PRETRAIN.run_id
     shutil.copytree(results / PRETRAIN.run_id, folder)
     before = (folder / "weights.safetensors").read_bytes()
     (folder / "weights.safetensors").unlink()
     with refused(f"{PRETRAIN.run_id}: is needed first", "run it again"):
-        run_specs([TUNED], data, tmp_path)
-    command(tmp_path, data, PRETRAIN)
+        run_specs([TUNED], folders, tmp_path)
+    command(tmp_path, folders, PRETRAIN)
     assert (folder / "weights.safetensors").read_bytes() == before
-    command(tmp_path, data, TUNED)
+    command(tmp_path, folders, TUNED)
     assert status(tmp_path / TUNED.run_id).state == "finished"
 
 
-def test_weights_that_are_not_the_parents_are_refused(results, data, tmp_path):
+def test_weights_that_are_not_the_parents_are_refused(results, folders, tmp_path):
     copy = tmp_path / PRETRAIN.run_id
     copy.mkdir()
     for name in ("spec.json", "result.json"):
@@ -303,18 +303,18 @@ def test_weights_that_are_not_the_parents_are_refused(results, data, tmp_path):
     changed["mask_token"] += 1
     save_file(changed, copy / "weights.safetensors")
     with refused("its SHA-256 is", "the run wrote"):
-        run_specs([TUNED], data, tmp_path)
+        run_specs([TUNED], folders, tmp_path)
 
 
-def test_a_dataset_is_found_by_its_name_and_digest(results, data, tmp_path):
+def test_a_dataset_is_found_by_its_name_and_digest(results, folders, tmp_path):
     with refused(PRETRAIN.run_id, "needs ssv2 with digest", "pass its folder as --data ssv2="):
         run_specs([PRETRAIN], {}, tmp_path)
     other = PRETRAIN.model_copy(update={"data": Data(dataset="ssv2", digest="0" * 12)})
     with refused("needs ssv2 with digest 000000000000", PRETRAIN.data.digest):
-        run_specs([other], data, tmp_path)
+        run_specs([other], folders, tmp_path)
     old = PRETRAIN.model_copy(update={"mask": Mask(name="warped", version=1)})
     with refused("mask.version is 1, and this code makes version 2 of warped"):
-        run_specs([old], data, tmp_path)
+        run_specs([old], folders, tmp_path)
 
 
 def test_a_spec_takes_clips_and_model_from_its_parent(results):
@@ -325,7 +325,7 @@ def test_a_spec_takes_clips_and_model_from_its_parent(results):
     assert complete(fields | {"parent": ""}, "s.json", results).model == Model()
 
 
-def test_a_run_starts_from_external_weights(results, data, tmp_path):
+def test_a_run_starts_from_external_weights(results, folders, tmp_path):
     """Its id depends on what they are, not on where they are."""
     path = tmp_path / "own.safetensors"
     path.write_bytes((results / PRETRAIN.run_id / "weights.safetensors").read_bytes())
@@ -337,7 +337,7 @@ def test_a_run_starts_from_external_weights(results, data, tmp_path):
     assert [*tmp_path.iterdir()] == [path]
     spec = complete(fields | heads, "s.json", tmp_path)
     assert spec.model == PRETRAIN.model
-    run_specs([spec], data, tmp_path)
+    run_specs([spec], folders, tmp_path)
     assert same(weights(tmp_path, spec), weights(results, TUNED))
     moved = path.rename(tmp_path / "moved.safetensors")
     again = complete(fields | heads | {"init": str(moved)}, "s.json", tmp_path)
@@ -355,11 +355,11 @@ def test_fields_lists_what_a_spec_may_contain(stage):
 
 
 @pytest.mark.slow
-def test_the_command_runs_specs_and_skips_finished_ones_without_torch(results, data, tmp_path):
+def test_the_command_runs_specs_and_skips_finished_ones_without_torch(results, folders, tmp_path):
     spec = tmp_path / "spec.json"
     spec.write_text(PRETRAIN.model_dump_json())
     words = [sys.executable, "-X", "importtime", "-m", "mgm", "run", str(spec)]
-    words += ["--out", str(tmp_path), "--data", f"ssv2={data['ssv2'][0]}"]
+    words += ["--out", str(tmp_path), "--data", f"ssv2={folders['ssv2'][0]}"]
     for imports_torch in (True, False):
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         assert bool(re.search(r"\| +torch\n", done.stderr)) == imports_torch
