@@ -109,10 +109,10 @@ def videos_of(
         made = Videos(key, like, scale.datasets[like].recipe or like, generate)
     if key not in known:
         known[key] = made._replace(digest=_digest(made, known))
-    elif known[key].root != made.root:
-        other = known[key].root or key
+    elif known[key]._replace(digest="") != made:
         raise UserError(
-            f"study {study.study}: {made.root or key} and {other} have the same name; rename one"
+            f"study {study.study}: two datasets are called {key}, of other videos or with another "
+            "recipe; rename one"
         )
     return known[key]
 
@@ -121,7 +121,7 @@ def _digest(videos: Videos, known: Mapping[str, Videos]) -> str:
     """Return the digest of videos, which the specs of their runs have."""
     if videos.adapt:
         return task_digest(videos.name, *(known[part].digest for part in videos.adapt))
-    if videos.generate:
+    if not videos.root:
         return parse_params(videos.generate, f"datasets.{videos.key}.generate").digest
     # Runs on a published set can be planned before it is prepared.
     if videos.key in PUBLISHED and not Path(videos.root, "index.json").is_file():

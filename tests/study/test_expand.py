@@ -79,8 +79,17 @@ def test_folds_are_units_and_datasets_share_their_runs():
 def test_two_folders_of_one_name_are_refused():
     roots = {name: {"root": f"{name}/mine-{{seed}}", "recipe": "ssv2"} for name in ("red", "blue")}
     study = study_of(datasets=roots, controls=[])
-    with pytest.raises(UserError, match="blue/mine-1 and red/mine-1 have the same name"):
+    with pytest.raises(UserError, match="two datasets are called mine-1"):
         expand([study], SMOKE)
+
+
+def test_studies_of_a_suite_do_not_share_a_name_of_other_videos():
+    one, other = (
+        study_of(study=name, datasets={"one": {"generate": {"sprites": sprites}}})
+        for name, sprites in (("first", 1), ("second", 3))
+    )
+    with refused("study second: two datasets are called one-1"):
+        expand([one, other], SMOKE)
 
 
 def test_layers_change_a_recipe_from_the_scale_to_the_row():
