@@ -259,16 +259,17 @@ def verdicts(results: Results, name: str) -> pd.DataFrame:
         parts.append((old, results.as_frozen(name), known, ""))
     late = "added after runs began" * bool((own.started != "").any())
     added = [one for one in dict.fromkeys(study.predictions) if one not in known]
-    rows, so_far = list[dict[str, Any]](), True
+    rows, failed = list[dict[str, Any]](), 0
     for asked, runs, predictions, note in (*parts, (study, own, added, late)):
         places = by_place(runs, asked.overlap) if predictions else {}
         for one in dict.fromkeys(predictions):
             judged = _judged(places, asked, one)
             holds = judged["verdict"] == "holds"
-            if asked.in_order and not so_far and judged["verdict"] != "not run":
-                judged |= {"verdict": "not tested", "why": "one before it does not hold"}
-            so_far = so_far and holds
+            if asked.in_order and failed and judged["verdict"] != "not run":
+                judged |= {"verdict": "not tested", "why": f"prediction {failed} does not hold"}
             rows.append(judged | {"note": note})
+            if not holds and not failed:
+                failed = len(rows)
     return pd.DataFrame(rows)
 
 

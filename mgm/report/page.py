@@ -53,7 +53,7 @@ LEAKS = {
         [control.title for control in CONTROLS if control.kind == "file"],
         "look at the split and the encoder",
     ),
-    "one frame": (
+    "a picture of 12 x 12": (
         [control.title for control in CONTROLS if control.name in ("middle_frame", "mean_frame")],
         "a model can be right without motion",
     ),

@@ -261,7 +261,7 @@ def predictions_table(verdicts: pd.DataFrame) -> Table:
             "Videos": verdicts.title,
             "By": verdicts.column,
             "Over": _counts(verdicts),
-            "Most against it (seed)": verdicts.against,
+            "Most against it (where)": verdicts.against,
         }
     )
     same = [name for name in ("Videos", "By", "Paper", "Over") if shown[name].nunique() == 1]
