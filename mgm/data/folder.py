@@ -28,7 +28,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from unicodedata import category, normalize
 
-from mgm.data.index import LOCK, Index, Video
+from mgm.data.index import Index, Video, is_prepared
 from mgm.data.lists import (
     SPLIT_OF,
     UNLABELLED,
@@ -136,7 +136,7 @@ class Files:
                 continue
             seen.add(place)
             # What `mgm prepare` wrote is made from other files.
-            if LOCK in names:
+            if is_prepared(names):
                 if not below:
                     raise UserError(f"{root}: is what `mgm prepare` wrote; pass its own source")
                 folders.clear()
@@ -198,7 +198,7 @@ class Files:
 def _store_of(folder: str) -> str:
     """Return the store that a folder is part of; empty if of none."""
     above, name = os.path.split(folder)
-    if name == "videos" and os.path.exists(os.path.join(above, LOCK)):
+    if name == "videos" and os.path.isdir(above) and is_prepared(os.listdir(above)):
         return above
     return _store_of(above) if above not in ("", folder) else ""
 

@@ -252,6 +252,11 @@ def write_index(index: Index) -> None:
             write_text(Path(store, DERIVED, name), place)
 
 
+def is_prepared(names: Collection[str]) -> bool:
+    """Return whether a folder with these names is one that `mgm prepare` writes, or a copy."""
+    return LOCK in names or {"index.csv", "index.json"} <= {*names}
+
+
 def read_index(folder: Path) -> Index:
     """Read the index in a folder. All of its files are there."""
     index = read_rows(folder)

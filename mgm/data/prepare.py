@@ -37,6 +37,7 @@ from mgm.data.index import (
     Index,
     Video,
     file_of,
+    is_prepared,
     read_index,
     read_rows,
     require_splits,
@@ -89,7 +90,7 @@ def prepare(
     # Now, not after hours of decoding.
     require_splits(listing.root, listing.videos)
     names = os.listdir(out) if out.is_dir() else []
-    if {"videos", "index.csv"} & {*names} and LOCK not in names:
+    if {"videos", "index.csv"} & {*names} and not is_prepared(names):
         raise UserError(f"{out}: is not from `mgm prepare`; choose another --out")
     settings = {"short_side": short_side, "quality": quality, "vectors": VECTORS}
     if drawn:

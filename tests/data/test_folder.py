@@ -442,7 +442,8 @@ def test_metadata_as_hugging_face_has_it(touch, kind):
 
 def test_prepared_folders_are_no_sources(touch):
     source = touch("a/1.mp4", "b/2.mp4", "out/videos/00/a.mp4", "out/prepare.lock")
-    touch("b/set/videos/11/3.mp4", "b/set/prepare.lock")
+    # A copy may lack the lock.
+    touch("b/set/videos/11/3.mp4", "b/set/index.csv", "b/set/index.json")
     assert {*rows(list_folder(source))} == {"a/1", "b/2"}
     # Neither for a video that is gone, nor where a list names their files.
     table = source / "videos.csv"
