@@ -10,7 +10,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from subprocess import check_output
 
-import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
@@ -55,9 +54,3 @@ def test_without_a_network_it_says_what_to_do(tmp_path):
         done = subprocess.run(words, cwd=clone, env=os.environ, capture_output=True, text=True)
         assert done.returncode == code, done.stderr
         assert says in done.stdout.splitlines()[-1]
-
-
-def test_conda_installs_this_clone_with_all_that_the_workflow_needs():
-    fields = yaml.safe_load((ROOT / "environment.yml").read_text())
-    [pip] = [part["pip"] for part in fields["dependencies"] if isinstance(part, dict)]
-    assert pip == ["--editable .[suite]"]
