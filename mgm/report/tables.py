@@ -325,9 +325,7 @@ def texts_of(cells: pd.DataFrame, counted: bool = True) -> list[str]:
         if np.isfinite(cell["low"]):
             text += f" [{form.format(cell['low'])}, {form.format(cell['high'])}]"
         if counted and (number, unit) != usual:
-            if status == "partial" and unit == "test videos":
-                number = f"1 of {cell['wanted']:,.0f}, over {cell['n']:,.0f} test videos"
-            elif unit != usual[1]:
+            if unit != usual[1]:
                 number += f" {unit}"
             text += f" (n = {number})"
         texts.append(text)
@@ -336,8 +334,13 @@ def texts_of(cells: pd.DataFrame, counted: bool = True) -> list[str]:
 
 def _count(cell: Mapping[Any, Any]) -> tuple[str, str]:
     """Return the number of units of a cell, of how many if some are missing, and their name."""
-    wanted = cell["wanted"] if cell.get("status") == "partial" else 0
-    return f"{cell['n']:,.0f}" + (f" of {wanted:,.0f}" if wanted else ""), cell["unit"]
+    number, unit = f"{cell['n']:,.0f}", cell["unit"]
+    if cell.get("status") != "partial" or not cell["wanted"]:
+        return number, unit
+    # One run of several has no other unit.
+    if unit == "test videos":
+        return number, f"{unit}, 1 of {cell['wanted']:,.0f} runs"
+    return f"{number} of {cell['wanted']:,.0f}", unit
 
 
 def _usual(cells: Sequence[Mapping[Any, Any]]) -> tuple[str, str]:

@@ -121,6 +121,16 @@ def test_counts_that_differ_stand_next_to_their_numbers(small):
     assert "(n" not in " ".join(table.shown.set_index("Pretraining").loc["Tube"])
 
 
+def test_one_run_of_several_is_over_its_test_videos(small):
+    study, frame = small
+    lost = (frame.dataset == "one") & ~frame.control & (frame.dataset_seed != 3)
+    frame = frame.assign(value=frame.value.mask(lost), status=frame.status.mask(lost, "not run"))
+    own = cells(by_place(frame))
+    table = study_table(own[(own.dataset == "one") & ~own.control])
+    assert "test videos, 1 of 8 runs." in table.note
+    assert not any(" of 8" in name for name in table.shown)
+
+
 def test_a_table_has_the_differences_from_one_of_its_rows(small):
     study, frame = small
     own = cells(by_place(frame)).assign(paper=float("nan"))
