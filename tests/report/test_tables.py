@@ -122,7 +122,7 @@ def test_counts_that_differ_stand_next_to_their_numbers(small):
 
 
 def test_one_run_of_several_is_over_its_test_videos(small):
-    study, frame = small
+    frame = small[1]
     lost = (frame.dataset == "one") & ~frame.control & (frame.dataset_seed != 3)
     frame = frame.assign(value=frame.value.mask(lost), status=frame.status.mask(lost, "not run"))
     own = cells(by_place(frame))
