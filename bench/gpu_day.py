@@ -123,23 +123,31 @@ def pinned(on: Machine) -> Iterator[Row]:
     yield check(not tensor.is_pinned(), "memory is given back")
 
 
+class Numbered:
+    """Clips whose pixels are the number of their batch, in place of `loader.Training`."""
+
+    per_video = 1
+
+    def __init__(self, batch: int, side: int):
+        self.batch = batch
+        self.blank = {"frames_BTHWC": np.zeros((1, 16, side, side, 3), np.uint8)}
+
+    def write(self, places: range, out: dict[str, np.ndarray]) -> dict[int, Any]:
+        out["frames_BTHWC"][:] = places.start // self.batch % 251
+        return {}
+
+
 def life(on: Machine) -> Iterator[Row]:
     """No buffer is overwritten while its copy, or its step, is under way."""
     side, steps, order = (8, 20, 64) if on.tiny else (224, 120, 8192)
     for workers, parts in ((3, 4), (6, 1), (8, 4))[: 1 if on.tiny else 3]:
-        places = [range(4 * part, 4 * part + 4) for part in range(parts)]
-        blank = {"frames_BTHWC": np.zeros((1, 16, side, side, 3), np.uint8)}
-
-        def write(number: int, places: range, out: dict[str, np.ndarray]) -> dict[int, Any]:
-            out["frames_BTHWC"][:] = number % 251
-            return {}
-
-        numbers = iter(range(steps + 10 * workers))
-        made = loader._batches(write, places, 1, blank, numbers, workers, on.gpu)
+        batch = loader.PIECE * parts
+        pool: Any = loader.Pool(Numbered(batch, side), batch, range(batch), workers)
+        made = pool.batches(range(steps + 10 * workers), Reading(), on.gpu)
         wrong = torch.zeros((), dtype=torch.int64, device=on.device)
         load = torch.randn(order, order, device=on.device, dtype=torch.bfloat16)
         began = time.perf_counter()
-        with closing(on_device((one for one, *_ in made), side, on.device)) as batches:
+        with closing(on_device(made, side, on.device)) as batches:
             for number, (own, _) in enumerate(islice(batches, steps)):
                 # A GPU that is behind its host.
                 load = (load @ load).clamp(-1, 1)

@@ -110,6 +110,7 @@ def test_wrong_calls_name_the_argument(video):
         "mask: is None": lambda: mgm.masks(moved, None),
         "not in a frame of 64 x": lambda: moved.under(Crop(-8, 0, 16, 16), 16),
         "is not in a frame of": lambda: moved.under(Crop(60, 0, 8, 8), 16),
+        "left=nan.* is not in a frame": lambda: moved.under(Crop(0, float("nan"), 8, 8), 16),
         "patch: 16 pixels do not divide 100 x 100": lambda: mgm.masks(moved, box=box, size=100),
         "count: is 0": lambda: mgm.draw_frames(0),
         "size: is -8": lambda: mgm.masks(moved, box=box, size=-8),

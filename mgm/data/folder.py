@@ -28,7 +28,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from unicodedata import category, normalize
 
-from mgm.data.index import Index, Video, is_prepared
+from mgm.data.index import LOCK, Index, Video, is_prepared
 from mgm.data.lists import (
     SPLIT_OF,
     UNLABELLED,
@@ -198,7 +198,9 @@ class Files:
 def _store_of(folder: str) -> str:
     """Return the store that a folder is part of; empty if of none."""
     above, name = os.path.split(folder)
-    if name == "videos" and os.path.isdir(above) and is_prepared(os.listdir(above)):
+    # It may be forbidden to list the folder above.
+    marks = (LOCK, "index.csv", "index.json") if name == "videos" else ()
+    if is_prepared([mark for mark in marks if os.path.exists(os.path.join(above, mark))]):
         return above
     return _store_of(above) if above not in ("", folder) else ""
 
@@ -304,12 +306,14 @@ def listing(
     numbers = all(name.isdecimal() for name in names)
     classes = classes or sorted(names, key=lambda name: (int(name) if numbers else 0, name))
     label_of, videos = {name: label for label, name in enumerate(classes)}, list[Video]()
-    count = Counter(row.name for row in chosen)
-    for row in chosen:
+    # Files may differ in their suffix alone, and one may be called as another is with its suffix.
+    own = [row.name for row in chosen]
+    while len({*own}) < len(own):
+        count = Counter(own)
+        own = [name if count[name] == 1 else row.path for name, row in zip(own, chosen)]
+    for row, name in zip(chosen, own):
         if row.label not in label_of:
             raise UserError(f"{row.where}: {row.label!r} is in no list of classes")
-        # Two files may differ in their suffix alone.
-        name = row.name if count[row.name] == 1 else row.path
         label, group = label_of[row.label], row.group or row.path
         videos.append(Video("", "", name, label, row.split, group, row.path))
     note = "; ".join(filter(None, notes))
@@ -416,7 +420,9 @@ def _rows(path: Path, root: Path, split: str = "") -> list[Row]:
     folder, rows = os.path.relpath(path.parent, root), read_list(path)
     for row in rows:
         if split and row.split not in ("", split):
-            raise UserError(f"{row.where} is of {row.split}, and the file's name says {split}")
+            raise UserError(
+                f"{row.where} is of {row.split}, and the name of its file or folder says {split}"
+            )
     return [
         row._replace(path=os.path.join(folder, row.path), split=row.split or split) for row in rows
     ]
@@ -455,7 +461,9 @@ def _metadata(source: Path, files: Files) -> dict[Path, list[Row]]:
     for path in files.texts:
         if path.name.lower() in METADATA:
             folders = path.parent.relative_to(source).parts
-            lists[path] = _rows(path, source, next(filter(None, map(split_word, folders)), ""))
+            side = next(filter(None, map(split_word, folders)), "")
+            if rows := _rows(path, source, side):
+                lists[path] = rows
     return lists
 
 
@@ -483,36 +491,36 @@ def of_lists(
     rows = [row for own in lists.values() for row in own]
     shown = ", ".join(os.path.relpath(path, root) for path in lists)
     note = f"as listed in {shown}"
-    names_of = _class_files(root, lists)
     if by_name:
-        splits, names = {row.split for row in rows}, dict[str, str]()
-        if not splits & {"train", ""}:
+        splits = {row.split for row in rows}
+        # Rows of val alone have no split, as in `_sides`.
+        if not splits & {"train", ""} and splits != {"val"}:
             raise UserError(
                 f"{root}: has lists ({shown}), and none of train; add one, or move them"
             )
         if splits == {"train"} or "" in splits:
             rows = [row._replace(split="") for row in rows]
-        labels = {row.label for row in rows} - {UNLABELLED}
-        for path, own in names_of.items():
-            if own and labels <= {*own} and len({*own.values()}) == len(own):
-                names, note = own, f"{note}, classes in {path.name}"
-                break
-            if not is_list(path):
-                note += f" ({path.name} does not number these classes, and is not used)"
+    labels, said, names = {row.label for row in rows} - {UNLABELLED}, set[str](), dict[str, str]()
+    for path in _class_files(root, lists):
+        own = read_names(path)
+        said |= {*own.values()}
+        if by_name and own and labels <= {*own} and len({*own.values()}) == len(own):
+            names, note = own, f"{note}, classes in {path.name}"
+            break
+        if by_name and not is_list(path):
+            note += f" ({path.name} does not number these classes, and is not used)"
+    if by_name:
         rows = labelled(rows, names)
-    require_said(rows, {name for own in names_of.values() for name in own.values()})
+    require_said(rows, said)
     return rows, note
 
 
-def _class_files(root: Path, lists: Iterable[Path]) -> dict[Path, dict[str, str]]:
-    """Return {number: name} of each file in a folder that may number classes."""
-    return {
-        path: read_names(path)
-        for path in sorted({*root.iterdir()} - {*lists})
-        if re.match(r"(?!\.).*(class|categor|label)", path.stem.lower())
-        and path.suffix.lower() in LISTS
-        and path.is_file()
-    }
+def _class_files(root: Path, lists: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files in a folder that may number classes."""
+    for path in sorted({*root.iterdir()} - {*lists}):
+        named = re.match(r"(?!\.).*(class|categor|label)", path.stem.lower())
+        if named and path.suffix.lower() in LISTS and path.is_file():
+            yield path
 
 
 def labelled(listed: list[Row], names: Mapping[str, str]) -> list[Row]:

@@ -14,7 +14,7 @@ an error with the file and the line.
 import csv
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import category, name
@@ -42,7 +42,7 @@ UNUSED = ("frames", "", "unnamed: 0")  # columns of a table that are read over
 # The columns of a list, by the number of numbers in its first line.
 FORMS = (("path",), ("path", "label"), ("path", "frames", "label"))
 SEPARATORS = ",;\t"
-Line = tuple[str, dict[str, str]]  # the file and the number of a line, and its cells by column
+Line = tuple[str, list[tuple[str, str]]]  # the file and the number of a line; columns and cells
 JOINERS = "\u200c\u200d"
 # What programs write for a label that is missing, in small letters.
 MISSING = frozenset(
@@ -107,11 +107,13 @@ def is_list(path: Path) -> bool:
     return bool(NAMED.search(text) or _header(next(lines, "").strip()))
 
 
-def read_columns(path: Path, columns: set[str]) -> list[Line]:
+def read_columns(path: Path, columns: set[str]) -> list[tuple[str, dict[str, str]]]:
     """Return the lines of a table with commas; none if it lacks some columns."""
     lines = _lines(path)
     names = [cell.strip(' "') for cell in lines[0][1].split(",")] if lines else []
-    return [*_by_column(lines, ",", names)] if columns <= {*names} else []
+    if not columns <= {*names}:
+        return []
+    return [(where, dict(cells)) for where, cells in _by_column(lines, ",", names)]
 
 
 def read_names(path: Path) -> dict[str, str]:
@@ -172,7 +174,7 @@ def _by_column(
                 f"{where} has {len(cells)} values, and the first line has {len(columns)}; put "
                 "quotes around values with separators"
             )
-        yield where, dict(zip(columns, cells))
+        yield where, [*zip(columns, cells)]
 
 
 # --- Rows ---
@@ -183,7 +185,7 @@ def read_list(path: Path) -> list[Row]:
     lines = _lines(path)
     start, first = lines[0] if lines else ("", "")
     if path.suffix.lower() == ".jsonl":
-        found: Iterable[Line] = ((where, _object(where, line)) for where, line in lines)
+        found: Iterable[Line] = ((where, [*_object(where, line).items()]) for where, line in lines)
     elif header := _header(first):
         separator, columns = header
         if {*columns} - {*COLUMNS, *UNUSED} or any(columns.count(name) > 1 for name in COLUMNS):
@@ -258,14 +260,15 @@ def _of_list(lines: Iterable[tuple[str, str]]) -> Iterator[Line]:
         values = [int(number.partition(".")[0]) for number in numbers]
         if any(value < 0 for value in values[:-1]) or min(values, default=0) < -1:
             raise UserError(f"{where}: has {numbers}, and counts and labels are from 0")
-        yield where, dict(zip(FORMS[first], [path, *map(str, values)]))
+        yield where, [*zip(FORMS[first], [path, *map(str, values)])]
 
 
-def _row(where: str, cells: Mapping[str, str]) -> Row:
+def _row(where: str, line: Sequence[tuple[str, str]]) -> Row:
     """Return the row of a line, in words that are the same in all lists."""
-    for column in UNUSED:
-        if (cell := cells.get(column)) and not re.fullmatch(NUMBER, cell):
+    for column, cell in line:
+        if column in UNUSED and cell and not re.fullmatch(NUMBER, cell):
             raise UserError(f"{where}: column {column!r} has {cell!r}, which is no whole number")
+    cells = dict(line)
     path, label, split, group = (cells.get(column, "") for column in COLUMNS)
     if not path:
         raise UserError(f"{where} has no path")

@@ -108,7 +108,7 @@ def videos_of(
         generate = fields if seed is None else fields | {"seed": seed}
         made = Videos(key, like, scale.datasets[like].recipe or like, generate)
     if key not in known:
-        known[key] = made._replace(digest=_digest(made, known))
+        known[key] = made._replace(digest=_digest(made, name, known))
     elif known[key]._replace(digest="") != made:
         raise UserError(
             f"study {study.study}: two datasets are called {key}, of other videos or with another "
@@ -117,12 +117,12 @@ def videos_of(
     return known[key]
 
 
-def _digest(videos: Videos, known: Mapping[str, Videos]) -> str:
-    """Return the digest of videos, which the specs of their runs have."""
+def _digest(videos: Videos, name: str, known: Mapping[str, Videos]) -> str:
+    """Return the digest of the videos of a named dataset, which the specs of their runs have."""
     if videos.adapt:
         return task_digest(videos.name, *(known[part].digest for part in videos.adapt))
     if not videos.root:
-        return parse_params(videos.generate, f"datasets.{videos.key}.generate").digest
+        return parse_params(videos.generate, f"datasets.{name}.generate").digest
     # Runs on a published set can be planned before it is prepared.
     if videos.key in PUBLISHED and not Path(videos.root, "index.json").is_file():
         return ""

@@ -32,8 +32,9 @@ class Crop:
         """Check that the crop is in a frame. A millionth of a pixel is a rounding error."""
         bottom, right = self.top + self.height, self.left + self.width
         inside = min(self.top, self.left) >= 0 and bottom <= height + 1e-6 and right <= width + 1e-6
-        top, left, *_ = self.edges
-        if not (inside and min(self.height, self.width) > 0 and top < height and left < width):
+        some = inside and min(self.height, self.width) > 0
+        # A frame is cut at the nearest whole pixels, which a crop of NaN does not have.
+        if not (some and self.edges[0] < height and self.edges[1] < width):
             raise UserError(f"{self} is not in a frame of {height} x {width} pixels")
 
 

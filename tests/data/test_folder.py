@@ -416,6 +416,27 @@ def test_what_is_no_video_is_counted_by_suffix_and_texts_at_any_depth_are_named(
     assert "pass it as --source" in reason
 
 
+def test_each_video_has_a_name_of_its_own(touch):
+    """Two files differ in their suffix alone, and a third one is called as one of them."""
+    source = touch("c/a.mp4", "c/a.avi", "c/a.mp4.mkv", "c/b.mp4", "d/e.mp4", "d/f.mp4")
+    names = {video.name for video in list_folder(source).videos}
+    assert names == {"c/a.mp4", "c/a.avi", "c/a.mp4.mkv", "c/b", "d/e", "d/f"}
+
+
+@pytest.mark.parametrize("text", ["", "file_name,label\n", "# nothing\n"])
+def test_metadata_without_rows_does_not_hide_the_folders(touch, text):
+    source = touch("c/a.mp4", "c/b.mp4", "d/e.mp4", "d/f.mp4")
+    (source / "metadata.csv").write_text(text)
+    assert list_folder(source).classes == ("c", "d")
+
+
+def test_metadata_of_val_alone_is_without_a_split(touch):
+    source = touch(*(f"validation/{n}.mp4" for n in range(8)))
+    lines = [f"{n}.mp4,{'ab'[n % 2]}" for n in range(8)]
+    (source / "validation" / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+    assert {video.split for video in list_folder(source).videos} == {"train", "test"}
+
+
 def test_a_line_of_metadata_with_a_column_twice_is_named(touch):
     path = touch("a.mp4", "b.mp4") / "metadata.jsonl"
     twice = '{"file_name": "b.mp4", "label": "x", "label": "y"}'
