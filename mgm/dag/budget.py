@@ -196,7 +196,8 @@ def _measured(
             other.communicate()
         results = [read_result(place / "0" / run.run_id) for run in runs]
         if not all(results):
-            raise UserError(f"{root}: a few steps failed: {said.strip().rpartition(chr(10))[2]}")
+            last = said.strip().rpartition("\n")[2]
+            raise UserError(f"{root}: a few steps failed: {last}")
         _, timed_s, probe_s, controls_s = (result.wall_s for result in results if result)
         each_s = [line["seconds"] for line in log_lines(place / "0" / timed.run_id)]
     step_s = sum(each_s[FIRST:]) / (STEPS - FIRST)

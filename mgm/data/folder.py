@@ -28,7 +28,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from unicodedata import category, normalize
 
-from mgm.data.index import LOCK, Index, Video, is_prepared
+from mgm.data.index import Index, Video, is_prepared
 from mgm.data.lists import (
     SPLIT_OF,
     UNLABELLED,
@@ -136,7 +136,7 @@ class Files:
                 continue
             seen.add(place)
             # What `mgm prepare` wrote is made from other files.
-            if is_prepared(names):
+            if is_prepared(names.__contains__):
                 if not below:
                     raise UserError(f"{root}: is what `mgm prepare` wrote; pass its own source")
                 folders.clear()
@@ -199,8 +199,7 @@ def _store_of(folder: str) -> str:
     """Return the store that a folder is part of; empty if of none."""
     above, name = os.path.split(folder)
     # It may be forbidden to list the folder above.
-    marks = (LOCK, "index.csv", "index.json") if name == "videos" else ()
-    if is_prepared([mark for mark in marks if os.path.exists(os.path.join(above, mark))]):
+    if name == "videos" and is_prepared(lambda own: os.path.exists(os.path.join(above, own))):
         return above
     return _store_of(above) if above not in ("", folder) else ""
 

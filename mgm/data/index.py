@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -252,9 +252,9 @@ def write_index(index: Index) -> None:
             write_text(Path(store, DERIVED, name), place)
 
 
-def is_prepared(names: Collection[str]) -> bool:
-    """Return whether a folder with these names is one that `mgm prepare` writes, or a copy."""
-    return LOCK in names or {"index.csv", "index.json"} <= {*names}
+def is_prepared(has: Callable[[str], bool]) -> bool:
+    """Return whether a folder that has some names is what `mgm prepare` writes, or a copy."""
+    return has(LOCK) or (has("index.csv") and has("index.json"))
 
 
 def read_index(folder: Path) -> Index:

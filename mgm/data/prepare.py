@@ -90,7 +90,7 @@ def prepare(
     # Now, not after hours of decoding.
     require_splits(listing.root, listing.videos)
     names = os.listdir(out) if out.is_dir() else []
-    if {"videos", "index.csv"} & {*names} and not is_prepared(names):
+    if {"videos", "index.csv"} & {*names} and not is_prepared(names.__contains__):
         raise UserError(f"{out}: is not from `mgm prepare`; choose another --out")
     settings = {"short_side": short_side, "quality": quality, "vectors": VECTORS}
     if drawn:

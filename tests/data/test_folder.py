@@ -430,6 +430,22 @@ def test_metadata_without_rows_does_not_hide_the_folders(touch, text):
     assert list_folder(source).classes == ("c", "d")
 
 
+def test_a_class_file_that_is_not_needed_is_not_read(touch):
+    source = touch("a.mp4", "b.mp4", "c.mp4", "d.mp4")
+    (source / "train.txt").write_text("a.mp4 0\nb.mp4 1\n")
+    (source / "test.txt").write_text("c.mp4 0\nd.mp4 1\n")
+    (source / "classes.txt").write_text("0 dog\n1 cat\n")
+    (source / "labels_old.txt").write_bytes(b"\xff\xfe 0")
+    assert list_folder(source).classes == ("cat", "dog")
+
+
+def test_a_column_that_is_read_over_has_whole_numbers_in_each_copy(touch):
+    path = touch("a.mp4", "b.mp4") / "videos.csv"
+    path.write_text("path,label,,\na.mp4,0,junk,\nb.mp4,1,,\n")
+    with refused(f"{path}: line 2", "'junk'"):
+        list_folder(path.parent)
+
+
 def test_metadata_of_val_alone_is_without_a_split(touch):
     source = touch(*(f"validation/{n}.mp4" for n in range(8)))
     lines = [f"{n}.mp4,{'ab'[n % 2]}" for n in range(8)]
