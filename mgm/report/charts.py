@@ -91,9 +91,10 @@ def draw(points: pd.DataFrame, x: str) -> Figure:
         if own.paper.notna().any():
             sns.lineplot(own, y="paper", ax=axes, linestyle="--", mfc="white", **look)
         bars = own[np.isfinite(own.low) & own["mean"].notna()]
-        for n, hue in enumerate(hues):
+        barred = [hue for hue in hues if (bars.hue == hue).any()]
+        for n, hue in enumerate(barred):
             # Some points aside, so that intervals at one place do not hide one another.
-            aside = ScaledTranslation((n - (len(hues) - 1) / 2) / 29, 0, figure.dpi_scale_trans)
+            aside = ScaledTranslation((n - (len(barred) - 1) / 2) / 29, 0, figure.dpi_scale_trans)
             line = bars[bars.hue == hue]
             at = axes.transData + aside
             axes.vlines(line.x, line.low, line.high, colours[hue], linewidth=1.1, transform=at)
@@ -113,7 +114,7 @@ def _ticks(axes: Axes, places: list[float]) -> None:
         axes.set_xscale("log")
         at = np.log(at)
     # Labels of neighbours would overlap, and those of measured numbers are too long.
-    apart = [x for n, x in enumerate(places) if not n or at[n] - at[n - 1] > 0.09 * np.ptp(at)]
+    apart = [x for n, x in enumerate(places) if not n or at[n] - at[n - 1] > 0.1 * np.ptp(at)]
     if max(len(f"{x:g}") for x in [*places, 0]) < 6:
         axes.set_xticks(apart, [f"{x:,g}" for x in apart])
     axes.minorticks_off()
